@@ -1,0 +1,168 @@
+"""SteeringVector <-> safetensors: self-describing files, written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as to_bytes
+
+from steerlab.errors import CorruptPayload, NotFound, SteerlabError, StoreError
+from steerlab.record import Record, canonical_json, record_from_json
+from steerlab.vector import SteeringVector
+
+FORMAT = 1
+"""Version of the metadata; a file with a higher one is refused, never guessed at."""
+
+METADATA_KEY = "steerlab"  # the only one: with several, the file's bytes vary between processes
+TEMPORARY_PREFIX = ".tmp-"
+
+
+def encode(entries: Sequence[tuple[Record, SteeringVector]]) -> bytes:
+    """The bytes of a payload file holding one vector, or many that came together.
+
+    Tensor "<model>.<name>.v<n>/<layer>" is that layer's float32 direction; the single
+    metadata key holds the records as canonical JSON. The same input gives the same bytes.
+    """
+    tensors = {
+        f"{record.qualified}/{b}": array
+        for record, vector in entries
+        for b, array in vector.float32().items()
+    }
+    records = [{"key": record.qualified, **record.to_json()} for record, _ in entries]
+    metadata = {METADATA_KEY: canonical_json({"format": FORMAT, "vectors": records})}
+    return to_bytes(tensors, metadata=metadata)
+
+
+def read_records(path: Path) -> dict[str, Record]:
+    """Key -> record of every vector in a payload file, without reading the arrays.
+
+    Raises NotFound if there is no such file, CorruptPayload if it is not a payload.
+    """
+    with _opened(path) as file:
+        return _records(file.metadata(), path)
+
+
+def read(path: Path, key: str | None = None) -> tuple[Record, SteeringVector]:
+    """One vector of a payload file, checked against its digest.
+
+    key: which one; None for a file that holds one.
+    Raises NotFound, or CorruptPayload if anything about the file is not as it says.
+    """
+    with _opened(path) as file:
+        records = _records(file.metadata(), path)
+        if key is None and len(records) == 1:
+            key = next(iter(records))
+        if key not in records:
+            raise NotFound(f"{path} holds {', '.join(records) or 'no vector'}, not {key}")
+        return _vector(file, key, records[key], path)
+
+
+def read_all(path: Path) -> list[tuple[Record, SteeringVector]]:
+    """Every vector of a payload file, each checked against its digest."""
+    with _opened(path) as file:
+        records = _records(file.metadata(), path)
+        return [_vector(file, key, record, path) for key, record in records.items()]
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a file atomically and durably: a reader sees all of it or nothing of it.
+
+    Temporary file in the same directory, flush, fsync, rename, fsync of the directory.
+    Raises StoreError when the disk is full or the directory read-only; nothing is left then.
+    """
+    temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+    try:
+        make_directory(path.parent)
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        sync_directory(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise StoreError(f"can't write {path}: {error.strerror or error}") from None
+
+
+def make_directory(path: Path) -> None:
+    """Create a directory durably: its entry in the parent is synced too."""
+    if not path.is_dir():
+        make_directory(path.parent)
+        path.mkdir(exist_ok=True)
+        sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make a rename or a new name in this directory survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="numpy")
+    except FileNotFoundError:
+        raise NotFound(f"no payload file {path}") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CorruptPayload(f"{path} is not a whole safetensors file: {error}") from None
+
+
+def _records(metadata: dict[str, str] | None, path: Path) -> dict[str, Record]:
+    text = (metadata or {}).get(METADATA_KEY)
+    if text is None:
+        raise CorruptPayload(f"{path} is a safetensors file, but not steerlab's: no record in it")
+    try:
+        data = json.loads(text)
+        if data["format"] > FORMAT:
+            raise CorruptPayload(
+                f"{path} has payload format {data['format']}, newer than this steerlab reads "
+                f"({FORMAT}): upgrade steerlab"
+            )
+        entries = [dict(entry) for entry in data["vectors"]]
+        return {str(entry.pop("key")): record_from_json(entry) for entry in entries}
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise CorruptPayload(f"{path} has a record that can't be read: {error!r}") from None
+    except CorruptPayload as error:
+        raise error if str(path) in str(error) else CorruptPayload(f"{path}: {error}") from None
+
+
+def _vector(file: Any, key: str, record: Record, path: Path) -> tuple[Record, SteeringVector]:
+    try:
+        arrays = {}
+        for facts in record.layers:
+            name = f"{key}/{facts.layer}"
+            part = file.get_slice(name)
+            if part.get_dtype() != "F32":
+                raise CorruptPayload(f"{path}: {name} is {part.get_dtype()}, not F32")
+            arrays[facts.layer] = np.asarray(file.get_tensor(name))
+        vector = SteeringVector(
+            arrays,
+            model=record.model,
+            scope=record.scope,
+            recipe=record.recipe,
+            residual_norms={f.layer: f.residual_norm for f in record.layers if f.residual_norm},
+            diagnostics={f.layer: f.diagnostics for f in record.layers},
+            ref=record.ref,
+        )
+    except (SafetensorError, ValueError) as error:
+        raise CorruptPayload(f"{path} can't be read: {error}") from None
+    except SteerlabError as error:
+        raise CorruptPayload(f"{path}: {error}") from None
+    if vector.digest != record.digest:
+        raise CorruptPayload(
+            f"{path} was altered: {record.ref} no longer matches its digest {record.digest[:12]}; "
+            "restore the file from a copy, or remove the vector"
+        )
+    return record, vector

@@ -1,0 +1,270 @@
+"""How a vector came to be (its recipe), and on which model: plain values and their JSON."""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from steerlab.errors import BadPrompts, CorruptPayload, NameTaken
+
+T = TypeVar("T")
+
+FUNCTIONS = ("unit", "project", "reject", "mean")
+"""The functions of the expression language; no vector can be called like one."""
+
+Read = str | int
+"""Which token of a prompt is read: "last", "mean" (all but position 0) or an index."""
+
+
+class Verdict(Enum):
+    """What it means for a vector made on one model to meet another."""
+
+    SAME = "same"
+    OTHER_PRECISION = "same weights, other precision"
+    OTHER_WEIGHTS = "same shape, other weights"
+    INCOMPATIBLE = "incompatible"
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """Which model a vector belongs to.
+
+    fingerprint: of the weights, the same in every floating-point precision; None if unknown.
+    tokenizer, chat_template: digests of what turned text into tokens.
+    """
+
+    source: str
+    architecture: str
+    n_layers: int
+    d_model: int
+    fingerprint: str | None = None
+    revision: str | None = None
+    dtype: str | None = None
+    tokenizer: str | None = None
+    chat_template: str | None = None
+
+    @property
+    def key(self) -> tuple[str, int, int, str | None]:
+        """What two vectors must share to be added; part of every digest."""
+        return (self.architecture, self.n_layers, self.d_model, self.fingerprint)
+
+    @property
+    def name(self) -> str:
+        """A Python identifier made from the source: "Qwen/Qwen2.5-7B" gives "qwen2_5_7b"."""
+        last = re.split(r"[/\\]", self.source.rstrip("/\\"))[-1]
+        text = re.sub(r"\W+", "_", last.lower(), flags=re.ASCII).strip("_") or "model"
+        return text if is_name(text) else f"model_{text}"
+
+    def verdict(self, other: ModelIdentity) -> Verdict:
+        """How a vector of this model may be used on `other`."""
+        if self.key[:3] != other.key[:3]:
+            return Verdict.INCOMPATIBLE
+        if self.fingerprint is None or other.fingerprint is None:
+            same = self.source == other.source and self.revision == other.revision
+        else:
+            same = self.fingerprint == other.fingerprint
+        if not same:
+            return Verdict.OTHER_WEIGHTS
+        precise = None in (self.dtype, other.dtype) or self.dtype == other.dtype
+        return Verdict.SAME if precise else Verdict.OTHER_PRECISION
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Made from contrast prompts by an extraction method.
+
+    negative is empty for methods that need none; baseline holds the prompts whose mean
+    `mean_centred` subtracts. *_ids: the token ids that were read, prompt by prompt.
+    """
+
+    positive: tuple[str, ...]
+    negative: tuple[str, ...] = ()
+    method: str = "mean_difference"
+    read: Read = "last"
+    chat: bool = False
+    seed: int | None = None
+    baseline: tuple[str, ...] = ()
+    positive_ids: tuple[tuple[int, ...], ...] = ()
+    negative_ids: tuple[tuple[int, ...], ...] = ()
+
+    def __str__(self) -> str:
+        count, what = len(self.positive), "contrast pair" if self.negative else "prompt"
+        read = "" if self.method == "actadd" else f", {describe_read(self.read)}"
+        chat = ", chat template" if self.chat else ""
+        return f"{count} {what}{'s' * (count != 1)}, {self.method}{read}{chat}"
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A vector that an expression names: `ref` stands in its text, `digest` says which it was."""
+
+    ref: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Expression:
+    """Made from other vectors; `text` is canonical (`ast.unparse` wrote it)."""
+
+    text: str
+    operands: tuple[Operand, ...]
+
+    def __str__(self) -> str:
+        return f"= {self.text}"
+
+
+@dataclass(frozen=True)
+class Imported:
+    """Came from outside.
+
+    quantity: "difference" of activations, raw "mean" activation, or "unknown".
+    """
+
+    source: str
+    format: str = "array"
+    quantity: str = "unknown"
+
+    def __str__(self) -> str:
+        return f"imported from {self.source} ({self.format})"
+
+
+Recipe = Contrast | Expression | Imported
+_KINDS: dict[str, type[Recipe]] = {
+    "contrast": Contrast,
+    "expression": Expression,
+    "imported": Imported,
+}
+
+
+def kind_of(recipe: Recipe) -> str:
+    """The word for a recipe in tables and filters: contrast, expression or imported."""
+    return type(recipe).__name__.lower()
+
+
+def describe_read(read: Read) -> str:
+    """`read` in words: "last token", "mean of tokens", "token 3"."""
+    return {"last": "last token", "mean": "mean of tokens"}.get(str(read), f"token {read}")
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` can name a vector: an identifier, not a keyword, function or version."""
+    return (
+        text.isidentifier()
+        and text.isascii()
+        and len(text) <= 80
+        and not keyword.iskeyword(text)
+        and text not in FUNCTIONS
+        and not text.startswith("_")
+        and not re.fullmatch(r"v\d+", text)
+    )
+
+
+def check_name(text: str) -> str:
+    """Return `text` if it can name a vector; otherwise raise NameTaken with the reason."""
+    if is_name(text):
+        return text
+    if text in FUNCTIONS:
+        why = "it is a function of the expression language"
+    elif keyword.iskeyword(text):
+        why = "it is a Python keyword"
+    elif re.fullmatch(r"v\d+", text):
+        why = "v1, v2, … are versions"
+    else:
+        why = "names are Python identifiers: letters, digits and _, such as calm_2, 80 at most"
+    raise NameTaken(f"can't name a vector {text[:90]!r}: {why}")
+
+
+def check_prompts(positive: Sequence[str], negative: Sequence[str] | None = None) -> None:
+    """Raise BadPrompts for an empty list, an empty prompt or lists of unequal length."""
+    if not positive:
+        raise BadPrompts("no positive prompts: give at least one")
+    if negative is not None and len(positive) != len(negative):
+        raise BadPrompts(
+            f"{len(positive)} positive but {len(negative)} negative prompts: "
+            "they are read as pairs, so give as many of one as of the other"
+        )
+    for sign, prompts in (("positive", positive), ("negative", negative or ())):
+        for number, prompt in enumerate(prompts, 1):
+            if not isinstance(prompt, str):
+                raise BadPrompts(f"{sign} prompt {number} is not text but {prompt!r}")
+            if not prompt.strip():
+                raise BadPrompts(f"{sign} prompt {number} is empty")
+            if not prompt.isprintable() and any("\ud800" <= c <= "\udfff" for c in prompt):
+                raise BadPrompts(f"{sign} prompt {number} holds bytes that are not Unicode text")
+
+
+@dataclass(frozen=True)
+class LayerFacts:
+    """What is known of one direction: its norm, the residual norm there, and diagnostics.
+
+    residual_norm: median over positions >= 1; None if it was never measured.
+    diagnostics: agreement, pairwise_cosine, separability; see `steerlab.extraction`.
+    """
+
+    layer: int
+    positions: int
+    norm: float
+    residual_norm: float | None = None
+    diagnostics: Mapping[str, float] = field(default_factory=dict)
+
+
+def recipe_to_json(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as JSON values, with its kind."""
+    return {"kind": kind_of(recipe), **asdict(recipe)}
+
+
+def recipe_from_json(data: Any) -> Recipe:
+    """Inverse of `recipe_to_json`; raises CorruptPayload for anything else."""
+    fields = mapping(data, "recipe")
+    cls = _KINDS.get(str(fields.pop("kind", None)))
+    if cls is None:
+        raise CorruptPayload("the recipe is of a kind that steerlab does not know")
+    if cls is Expression:
+        operands = [mapping(entry, "operand") for entry in fields.get("operands") or []]
+        return Expression(
+            str(fields.get("text")),
+            tuple(Operand(str(o.get("ref")), str(o.get("digest"))) for o in operands),
+        )
+    return build(cls, fields, "recipe")
+
+
+def mapping(data: Any, what: str) -> dict[str, Any]:
+    """A copy of a JSON object, or CorruptPayload."""
+    if not isinstance(data, dict):
+        raise CorruptPayload(f"the {what} is not a JSON object")
+    return dict(data)
+
+
+def build(cls: type[T], fields: Mapping[str, Any], what: str) -> T:
+    """Make a dataclass of JSON values, checking each against the field's declared type."""
+    hints = get_type_hints(cls)
+    unknown = set(fields) - set(hints)
+    if unknown:
+        raise CorruptPayload(f"the {what} has an unknown field {sorted(unknown)[0]!r}")
+    try:
+        return cls(**{key: _coerce(value, hints[key]) for key, value in fields.items()})
+    except (TypeError, ValueError) as error:
+        raise CorruptPayload(f"the {what} can't be read: {error}") from None
+
+
+def _coerce(value: Any, hint: Any) -> Any:
+    if get_origin(hint) is UnionType:
+        for option in get_args(hint):
+            try:
+                return _coerce(value, option)
+            except TypeError:
+                continue
+    elif get_origin(hint) is tuple and isinstance(value, list | tuple):
+        return tuple(_coerce(item, get_args(hint)[0]) for item in value)
+    elif get_origin(hint) is Mapping and isinstance(value, dict):
+        return {str(k): _coerce(v, get_args(hint)[1]) for k, v in value.items()}
+    elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    elif isinstance(hint, type) and isinstance(value, hint) and type(value) is hint:
+        return value
+    raise TypeError(f"{value!r:.60} is not {hint}")

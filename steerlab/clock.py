@@ -1,0 +1,149 @@
+"""Clock: at which absolute positions the present forward pass stands, row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from steerlab.errors import SteeringError
+
+EVERYWHERE = torch.ones(())
+"""What `Clock.where` answers when every position is meant and no mask is needed."""
+
+
+class Clock:
+    """A forward pre-hook on the module that runs the blocks; it reads, and changes nothing.
+
+    Positions count real tokens: left padding has none, the first real token is position 0.
+    They come from the cache length and the mask, never from the chunk's own length, so they
+    are right while decoding with a cache, without one, and in chunked prefills.
+    """
+
+    def __init__(self, model: nn.Module, prompt_length: int | Sequence[int] | None = None) -> None:
+        self.config = getattr(model, "config", None)
+        self.given = prompt_length
+        self.positions: Tensor | None = None  # (batch or 1, seq), -1 on padding
+        self.prompt_lengths: Tensor | None = None  # (batch or 1, 1), real tokens
+        self.cached = 0
+        self.decoding = False
+        self.prefill = False
+        self._ids: Tensor | None = None
+        self._starts: Tensor | None = None
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        ids = args[0] if args else kwargs.get("input_ids")
+        tokens = ids if ids is not None else kwargs.get("inputs_embeds")
+        if tokens is None:
+            raise SteeringError("the model was called with neither input_ids nor inputs_embeds")
+        cache = kwargs.get("past_key_values")
+        self.cached = int(cache.get_seq_length()) if cache is not None else 0
+        seq = tokens.shape[1]
+        self.positions = self._positions(kwargs, seq, tokens.device)
+        uncached = cache is None and kwargs.get("use_cache") is False
+        continues = uncached and self._extends(ids)
+        self._note_prompt(seq, continues)
+        self._ids = ids if uncached else None
+        if self.prefill and not continues:
+            self._starts = ids
+
+    def where(self, positions: str) -> Tensor | None:
+        """Where in this pass `positions` are: EVERYWHERE, None (nowhere) or a tensor.
+
+        (batch or 1, seq) bool; for "front" the absolute positions, -1 on padding.
+        """
+        if positions == "all":
+            return EVERYWHERE
+        now, length = self._now()
+        if positions == "front":
+            return None if self.decoding and self.cached else now
+        if positions == "prompt":
+            done = self.decoding and self.cached and self.given is None
+            return None if done else (now >= 0) & (now < length)
+        if positions == "generated":
+            return now >= length - 1
+        return now >= length  # continuation
+
+    def check_front(self, rows: int, first_row_set: bool) -> None:
+        """Raise SteeringError where a front vector of `rows` rows can't be placed right."""
+        _, length = self._now()
+        shortest = int(length.min())
+        if shortest < rows:
+            raise SteeringError(
+                f"the prompt has {shortest} tokens and the front vector covers {rows}: "
+                "use a longer prompt"
+            )
+        starts = self._start_tokens()
+        if starts is not None and not first_row_set and self.cached == 0:
+            allowed = self._start_ids()
+            if allowed and not set(starts) <= allowed:
+                raise SteeringError(
+                    "a front vector starts at the BOS token, but a prompt does not begin with "
+                    "it: put the model's BOS in front (LanguageModel.generate does)"
+                )
+
+    def _now(self) -> tuple[Tensor, Tensor]:
+        if self.positions is None or self.prompt_lengths is None:
+            raise SteeringError(
+                "the blocks ran outside of the model's own forward pass, so positions are unknown: "
+                "steer at positions='all'"
+            )
+        return self.positions, self.prompt_lengths.to(self.positions.device)
+
+    def _positions(self, kwargs: dict[str, Any], seq: int, device: torch.device) -> Tensor:
+        mask = kwargs.get("attention_mask")
+        if isinstance(mask, Tensor) and mask.ndim == 2:
+            real = mask.to(torch.long)
+            counted = (real.cumsum(-1) - 1).masked_fill(real == 0, -1)
+            return counted[:, -seq:].to(device)
+        columns = torch.arange(self.cached, self.cached + seq, device=device).unsqueeze(0)
+        given = kwargs.get("position_ids")
+        if isinstance(given, Tensor) and given.ndim == 2 and given.shape[-1] == seq:
+            # a mask already expanded hides the padding; the last column's position shows it
+            padding = columns[:, -1:] - given[:, -1:].to(device)
+            return (columns - padding).clamp(min=-1)
+        return columns
+
+    def _note_prompt(self, seq: int, continues: bool) -> None:
+        """Decide whether this pass is prompt or decoding, and how long the prompt is."""
+        assert self.positions is not None
+        ends = self.positions.max(dim=-1, keepdim=True).values + 1  # (batch or 1, 1)
+        first = self.cached == 0 and not continues
+        if first:
+            self.decoding = False
+        self.prefill = first or (not self.decoding and not continues and seq > 1)
+        if self.given is not None:
+            self.prompt_lengths = torch.as_tensor(self.given).reshape(-1, 1)
+        elif self.prefill:
+            self.prompt_lengths = ends
+        elif seq > 1 and self.cached and self.decoding:
+            raise SteeringError(
+                "several tokens came in one decoding step (speculative decoding?), so where the "
+                "prompt ended is unknown: pass prompt_length to steering(...)"
+            )
+        elif self.prompt_lengths is None:  # entered in mid-generation: what is cached is prompt
+            self.prompt_lengths = ends - seq
+        self.decoding = not self.prefill
+
+    def _extends(self, ids: Tensor | None) -> bool:
+        """Whether an uncached pass repeats the previous one with tokens added at its end."""
+        before = self._ids
+        if ids is None or before is None or ids.shape[0] != before.shape[0]:
+            return False
+        grown = ids.shape[1] > before.shape[1]
+        return grown and bool(torch.equal(ids[:, : before.shape[1]], before))
+
+    def _start_tokens(self) -> list[int] | None:
+        if self._starts is None or self.positions is None or not self.prefill:
+            return None
+        positions = self.positions.expand(self._starts.shape[0], -1)
+        return [int(t) for t in self._starts[positions == 0]]
+
+    def _start_ids(self) -> set[int]:
+        found: set[int] = set()
+        for name in ("bos_token_id", "eos_token_id"):
+            value = getattr(self.config, name, None)
+            found.update(value if isinstance(value, list) else [] if value is None else [value])
+        return found

@@ -1,0 +1,144 @@
+"""Extraction methods: activations of contrast prompts in, a direction out. Plain functions.
+
+H+, H-: (n_pairs, d_model), row i of both from the same pair. Directions point toward the
+positive prompts, always.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steerlab.errors import BadOption, BadPrompts
+from steerlab.recipe import Read
+
+Array = NDArray[np.float64]
+
+METHODS = ("mean_difference", "actadd", "pca", "probe", "mean_centred", "random")
+"""The methods by name; actadd reads every position of one pair, the others one token a prompt."""
+
+
+def mean_difference(positive: Array, negative: Array) -> Array:
+    """Mean of the paired activation differences (CAA, arXiv 2312.06681); natural norm."""
+    return np.asarray((positive - negative).mean(axis=0))
+
+
+def pca(positive: Array, negative: Array) -> Array:
+    """First principal direction of {±(h+ - h-)}, unit norm (RepE, arXiv 2310.01405).
+
+    Not centred: centring the differences would remove the very mean that is wanted. Its sign,
+    which the decomposition leaves open, is the one with a positive mean margin.
+    Raises BadPrompts where that margin is about 0, since then there is no sign to choose.
+    """
+    differences = positive - negative
+    direction = np.linalg.svd(differences, full_matrices=False)[2][0]
+    margins = differences @ direction
+    if abs(margins.sum()) < 0.05 * np.abs(margins).sum() or not margins.any():
+        raise BadPrompts(
+            "the pairs disagree about the sign of their principal direction (mean margin about 0): "
+            "use mean_difference, or pairs that differ in one quality only"
+        )
+    return np.asarray(direction * np.sign(margins.sum()))
+
+
+def probe(positive: Array, negative: Array) -> Array:
+    """Logistic regression on pair-centred activations with strong L2; unit norm (arXiv 2310.06824).
+
+    Each pair is centred on its own middle, so the data are ±d/2 and no intercept is needed.
+    The weights lie in the span of the pairs: Newton's method runs on n_pairs unknowns.
+    """
+    differences = positive - negative
+    scale = np.sqrt((differences**2).sum(axis=1).mean())
+    if not scale:
+        raise BadPrompts("the positive and negative prompts give the same activations")
+    x = differences / scale
+    gram = x @ x.T
+    alpha = np.zeros(len(x))
+    for _ in range(50):
+        p = 1 / (1 + np.exp(gram @ alpha))  # how wrong each pair still is
+        step = np.linalg.solve(gram * (p * (1 - p))[:, None] + np.eye(len(x)), alpha - p)
+        alpha -= step
+        if np.abs(step).max() < 1e-12:
+            break
+    return _unit(alpha @ x)
+
+
+def mean_centred(positive: Array, everything: Array) -> Array:
+    """Mean activation less that of a broad set of prompts (mean-centring, arXiv 2312.03813)."""
+    return np.asarray(positive.mean(axis=0) - everything.mean(axis=0))
+
+
+def random_direction(norm: float, d_model: int, seed: int, layer: int) -> Array:
+    """N(0, I) rescaled to `norm`, seeded by (seed, layer): the control for every claim."""
+    return norm * _unit(np.random.default_rng([seed, layer]).standard_normal(d_model))
+
+
+def actadd(positive: Array, negative: Array) -> Array:
+    """Difference at every position of one pair padded to equal length (arXiv 2308.10248).
+
+    positive, negative: (positions, d_model), both from a prompt that starts at BOS, whose row
+    is exactly 0 in the result.
+    """
+    difference = positive - negative
+    difference[0] = 0.0
+    return difference
+
+
+PAIRED: Mapping[str, Callable[[Array, Array], Array]] = {
+    "mean_difference": mean_difference,
+    "pca": pca,
+    "probe": probe,
+}
+
+
+def diagnose(positive: Array, negative: Array) -> dict[str, float]:
+    """How well pairs agree: empty for fewer than two.
+
+    pairwise_cosine: mean cosine between two pairs' differences.
+    agreement: share of pairs whose difference points along the mean of the others.
+    separability: AUC of telling h+ from h- by projecting on the mean of the other pairs.
+    """
+    n = len(positive)
+    if n < 2:
+        return {}
+    differences = positive - negative
+    sizes = np.linalg.norm(differences, axis=1, keepdims=True)
+    units = np.divide(differences, sizes, out=np.zeros_like(differences), where=sizes > 0)
+    others = (differences.sum(axis=0) - differences) / (n - 1)
+    above = (positive * others).sum(axis=1)
+    below = (negative * others).sum(axis=1)
+    return {
+        "pairwise_cosine": float(((units.sum(axis=0) ** 2).sum() - n) / (n * (n - 1))),
+        "agreement": float(((differences * others).sum(axis=1) > 0).mean()),
+        "separability": auc(above, below),
+    }
+
+
+def auc(above: Array, below: Array) -> float:
+    """Probability that a value of `above` exceeds one of `below`; ties count half."""
+    order = np.sort(below)
+    left = np.searchsorted(order, above, side="left")
+    right = np.searchsorted(order, above, side="right")
+    return float((left + right).mean() / (2 * len(below)))
+
+
+def check_method(
+    method: str, read: Read, n_pairs: int, has_negative: bool, seed: int | None
+) -> None:
+    """Raise BadOption for options that don't fit together."""
+    if method not in METHODS:
+        raise BadOption(f"no extraction method {method!r}: there are {', '.join(METHODS)}")
+    if not (read in ("last", "mean") or isinstance(read, int)) or isinstance(read, bool):
+        raise BadOption(f"read is 'last', 'mean' or a token index, not {read!r}")
+    if method != "mean_centred" and not has_negative:
+        raise BadPrompts(f"{method} needs negative prompts too: one for each positive prompt")
+    if method == "actadd" and n_pairs != 1:
+        raise BadPrompts(f"actadd takes one pair of prompts, not {n_pairs}: use mean_difference")
+    if method == "random" and seed is None:
+        raise BadOption("the random method needs a seed, so that it can be made again")
+
+
+def _unit(direction: Array) -> Array:
+    return np.asarray(direction / np.linalg.norm(direction))

@@ -1,0 +1,402 @@
+"""LanguageModel: a transformers model with its tokenizer, ready to be read and steered."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any, overload
+
+import numpy as np
+import torch
+
+from steerlab import activations, extraction, generation
+from steerlab.activations import Progress, Readings
+from steerlab.blocks import find_blocks, identify, text_config
+from steerlab.errors import BadOption, BadPrompts, ModelError, NotFound, SteeringError
+from steerlab.generation import Completion, OnText, Sampling, ShouldStop
+from steerlab.loading import load_model, load_tokenizer
+from steerlab.recipe import Contrast, ModelIdentity, Read, check_prompts
+from steerlab.steer import front_length
+from steerlab.vector import SteeringVector
+
+Pairs = Sequence[tuple[str, str]] | Sequence[str]
+LayerChoice = int | slice | Iterable[int] | str | None
+
+
+class LanguageModel:
+    """A causal language model: `.model` and `.tokenizer` are plain transformers objects.
+
+    Make one with `LanguageModel.load("smollm2")`, or from objects at hand with
+    `LanguageModel(model, tokenizer)`. One generation or recording at a time holds it.
+
+    blocks: dotted name of the block list, for models where it is not found by itself.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any | Callable[[], Any],
+        *,
+        source: str | None = None,
+        blocks: str | None = None,
+    ) -> None:
+        if not hasattr(model, "generate") or model.get_output_embeddings() is None:
+            raise ModelError(f"{type(model).__name__} has no causal head: it can't write text")
+        self.model = model
+        self.source = source
+        self.parent, self.blocks = find_blocks(model, blocks)
+        self._tokenizer = tokenizer
+        self._lock = threading.RLock()
+
+    @classmethod
+    def load(
+        cls,
+        source: str = "smollm2",
+        *,
+        device: str | None = None,
+        dtype: str | None = None,
+        device_map: str | Mapping[str, Any] | None = None,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+        blocks: str | None = None,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> LanguageModel:
+        """Load "smollm2" (the embedded default), a hub id or a local path.
+
+        device: None takes CUDA, then MPS, then the CPU. dtype: None takes the checkpoint's own
+        on an accelerator and float32 on a CPU. device_map: "auto" spreads a model over devices.
+        progress: called with (what, done, total) while the embedded model is fetched.
+        Raises ModelError for what can't be found or loaded or has no causal head.
+        """
+        model, location = load_model(
+            source,
+            device=device,
+            dtype=dtype,
+            device_map=device_map,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            progress=progress,
+        )
+
+        def tokenizer() -> Any:
+            return load_tokenizer(location, revision, trust_remote_code)
+
+        return cls(model, tokenizer, source=source, blocks=blocks)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The transformers tokenizer, loaded when it is first needed."""
+        made_here = callable(self._tokenizer) and not hasattr(self._tokenizer, "decode")
+        return self._tokenizer() if made_here else self._tokenizer
+
+    @cached_property
+    def identity(self) -> ModelIdentity:
+        """What vectors made on this model carry."""
+        return identify(self.model, self.blocks, self.source, self.tokenizer)
+
+    @property
+    def n_layers(self) -> int:
+        """Number of blocks; layers are 0 to n_layers - 1."""
+        return len(self.blocks)
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return int(text_config(self.model).hidden_size)
+
+    def __repr__(self) -> str:
+        shape = f"{self.n_layers} layers of {self.d_model}"
+        return f"<LanguageModel {self.source}: {shape}, {self.model.dtype}, {self.model.device}>"
+
+    # text to tokens
+
+    def tokens(self, prompt: str, *, chat: bool = False, bos: bool = False) -> list[int]:
+        """Token ids of one prompt.
+
+        chat: as a user's message in the model's chat template, up to where the answer starts.
+        bos: make sure it begins with the model's BOS (or its end-of-text token, if it has no
+            BOS); there is never more than one.
+        """
+        if chat:
+            ids = self._chat_tokens(prompt)
+        else:
+            ids = [int(i) for i in self.tokenizer(prompt)["input_ids"]]
+        start = self._start_id() if bos else None
+        if start is not None and ids[:1] != [start]:
+            ids = [start, *ids]
+        if not ids:
+            raise BadPrompts("the prompt is empty: the model needs at least one token")
+        return ids
+
+    def _chat_tokens(self, prompt: str) -> list[int]:
+        if not getattr(self.tokenizer, "chat_template", None):
+            raise ModelError(f"{self.source} has no chat template: leave out chat")
+        messages = [{"role": "user", "content": prompt}]
+        encoded = self.tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=True, return_dict=True
+        )
+        return [int(i) for i in encoded["input_ids"]]
+
+    def _start_id(self) -> int:
+        for name in ("bos_token_id", "eos_token_id"):
+            if (value := getattr(self.tokenizer, name, None)) is not None:
+                return int(value)
+        raise ModelError(
+            f"{self.source} has neither a BOS nor an end-of-text token: no actadd here"
+        )
+
+    # layers
+
+    def layers(self, choice: LayerChoice = None) -> list[int]:
+        """Layer numbers from 15, [10, 15], slice(10, 20), "all" or None (the middle one)."""
+        n = self.n_layers
+        if choice is None:
+            return [n // 2]
+        if isinstance(choice, str):
+            if choice != "all":
+                raise BadOption(f"layers are numbers, a range or 'all', not {choice!r}")
+            return list(range(n))
+        if isinstance(choice, slice):
+            start, stop = choice.start or 0, n if choice.stop is None else choice.stop
+            wanted = list(range(start, stop, choice.step or 1))
+        else:
+            wanted = [choice] if isinstance(choice, int) else list(choice)
+        if not wanted:
+            raise BadOption("no layers are chosen")
+        for layer in wanted:
+            if isinstance(layer, bool) or not isinstance(layer, int) or not 0 <= layer < n:
+                raise NotFound(f"{self.source} has no layer {layer}: its layers are 0 to {n - 1}")
+        return sorted(set(wanted))
+
+    # reading
+
+    def record(
+        self, prompt: str, layers: LayerChoice = None, *, chat: bool = False, bos: bool = False
+    ) -> dict[int, torch.Tensor]:
+        """The residual stream at the input of each layer: (seq, d_model) float32 on the CPU."""
+        with self._lock:
+            ids = self.tokens(prompt, chat=chat, bos=bos)
+            return activations.record(self.model, self.blocks, ids, self.layers(layers))
+
+    def extract(
+        self,
+        pairs: Pairs,
+        *,
+        layers: LayerChoice = None,
+        method: str = "mean_difference",
+        read: Read = "last",
+        chat: bool = False,
+        seed: int | None = None,
+        baseline: Sequence[str] = (),
+        progress: Progress | None = None,
+    ) -> SteeringVector:
+        """Make a steering vector of contrast prompts; it points toward the positive ones.
+
+        pairs: (positive, negative) prompts; only positive ones for `mean_centred`, which
+            subtracts the mean over `baseline` (or over all prompts of the pairs).
+        layers: see `layers()`; all of them come from the same passes.
+        method: one of `steerlab.extraction.METHODS`. read: "last", "mean" (all tokens but the
+            first) or a token index. seed: for the `random` method.
+        Raises BadPrompts, BadOption, NotFound; SteeringError if activations are not finite.
+        """
+        positive, negative = _columns(pairs)
+        check_prompts(positive, negative or None)
+        if baseline:
+            check_prompts(baseline)
+        extraction.check_method(method, read, len(positive), bool(negative), seed)
+        wanted = self.layers(layers)
+        recipe = Contrast(positive, negative, method, read, chat, seed, tuple(baseline))
+        with self._lock:
+            if method == "actadd":
+                return self._extract_front(recipe, wanted)
+            return self._extract_broadcast(recipe, wanted, progress)
+
+    def reextract(
+        self, recipe: Contrast, layers: LayerChoice, progress: Progress | None = None
+    ) -> SteeringVector:
+        """Run a stored recipe again, at these layers."""
+        pairs: Pairs = recipe.positive
+        if recipe.negative:
+            pairs = list(zip(recipe.positive, recipe.negative, strict=True))
+        return self.extract(
+            pairs,
+            layers=layers,
+            method=recipe.method,
+            read=recipe.read,
+            chat=recipe.chat,
+            seed=recipe.seed,
+            baseline=recipe.baseline,
+            progress=progress,
+        )
+
+    def _extract_broadcast(
+        self, recipe: Contrast, layers: list[int], progress: Progress | None
+    ) -> SteeringVector:
+        sizes = [len(recipe.positive), len(recipe.negative), len(recipe.baseline)]
+        prompts = [*recipe.positive, *recipe.negative, *recipe.baseline]
+        ids = [self.tokens(p, chat=recipe.chat) for p in prompts]
+        _check_readable(ids, recipe.read, prompts)
+        found = activations.read(
+            self.model, self.blocks, ids, layers, recipe.read, progress=progress
+        )
+        _check_finite(found)
+        ends = np.cumsum(sizes)
+        directions, diagnostics = {}, {}
+        for b, values in found.values.items():
+            above, below, rest = np.split(values, ends[:-1])
+            directions[b] = self._direction(recipe, above, below, rest, b)
+            if len(below):
+                diagnostics[b] = extraction.diagnose(above, below)
+        read_ids = [_ids_read(i, recipe.read) for i in ids]
+        return SteeringVector(
+            directions,
+            model=self.identity,
+            recipe=_with_ids(recipe, read_ids[: ends[0]], read_ids[ends[0] : ends[1]]),
+            residual_norms=found.residual_norms,
+            diagnostics=diagnostics,
+        )
+
+    def _direction(
+        self, recipe: Contrast, above: Any, below: Any, rest: Any, layer: int
+    ) -> np.ndarray[Any, Any]:
+        if recipe.method == "mean_centred":
+            everything = rest if len(rest) else np.concatenate([above, below])
+            if not len(rest) and not len(below):
+                raise BadPrompts(
+                    "mean_centred needs prompts to be centred on: give baseline prompts, or pairs"
+                )
+            return extraction.mean_centred(above, everything)
+        if recipe.method == "random":
+            size = float(np.linalg.norm(extraction.mean_difference(above, below)))
+            return extraction.random_direction(size, self.d_model, recipe.seed or 0, layer)
+        return extraction.PAIRED[recipe.method](above, below)
+
+    def _extract_front(self, recipe: Contrast, layers: list[int]) -> SteeringVector:
+        above = self.tokens(recipe.positive[0], chat=recipe.chat, bos=True)
+        below = self.tokens(recipe.negative[0], chat=recipe.chat, bos=True)
+        space = [int(i) for i in self.tokenizer(" ", add_special_tokens=False)["input_ids"]][-1:]
+        if len(above) != len(below) and not space:
+            raise ModelError(f"{self.source}'s tokenizer has no space token to pad prompts with")
+        width = max(len(above), len(below))
+        above, below = (ids + space * (width - len(ids)) for ids in (above, below))
+        recorded = [
+            activations.record(self.model, self.blocks, ids, layers) for ids in (above, below)
+        ]
+        high, low = ({b: h.double().numpy() for b, h in r.items()} for r in recorded)
+        norms = {
+            b: float(np.median(np.linalg.norm(np.concatenate([high[b][1:], low[b][1:]]), axis=1)))
+            for b in layers
+        }
+        return SteeringVector(
+            {b: extraction.actadd(high[b], low[b]) for b in layers},
+            model=self.identity,
+            recipe=_with_ids(recipe, [tuple(above)], [tuple(below)]),
+            scope="front",
+            residual_norms=norms,
+        )
+
+    # writing
+
+    @overload
+    def generate(self, prompts: str, **options: Any) -> Completion: ...
+    @overload
+    def generate(self, prompts: Sequence[str], **options: Any) -> list[Completion]: ...
+    def generate(  # type: ignore[misc]  # the options are spelled out once, here
+        self,
+        prompts: str | Sequence[str],
+        *,
+        max_new_tokens: int = 40,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        repetition_penalty: float = 1.0,
+        seed: int | Sequence[int] = 0,
+        chat: bool = False,
+        on_text: OnText | None = None,
+        should_stop: ShouldStop | None = None,
+        use_cache: bool = True,
+    ) -> Completion | list[Completion]:
+        """Continue one prompt (a Completion) or several as one batch (a list of them).
+
+        Greedy by default; with a temperature each row samples from its own seed. Steered by
+        whatever `steering(...)` is active around the call; front vectors get their BOS.
+        on_text(row, piece) is called with whole characters as they come; should_stop() is
+        asked after every token and keeps what came.
+        Raises BadPrompts, BadOption; SteeringError when logits become NaN.
+        """
+        sampling = Sampling(max_new_tokens, temperature, top_p, top_k, repetition_penalty, seed)
+        several = [prompts] if isinstance(prompts, str) else list(prompts)
+        if not several:
+            return []
+        with self._lock:
+            bos = front_length(self.model) > 0
+            ids = [self.tokens(p, chat=chat, bos=bos) for p in several]
+            self._check_length(ids, sampling)
+            completions = generation.run(
+                self.model,
+                self.tokenizer,
+                ids,
+                sampling,
+                on_text=on_text,
+                should_stop=should_stop,
+                use_cache=use_cache,
+            )
+        results = [
+            Completion(prompt, c.text, c.token_ids, c.finish)
+            for prompt, c in zip(several, completions, strict=True)
+        ]
+        return results[0] if isinstance(prompts, str) else results
+
+    def _check_length(self, ids: Sequence[Sequence[int]], sampling: Sampling) -> None:
+        longest = max(len(i) for i in ids)
+        room = getattr(text_config(self.model), "max_position_embeddings", None)
+        if room and longest + sampling.max_new_tokens > room:
+            raise BadPrompts(
+                f"a prompt of {longest} tokens and {sampling.max_new_tokens} new ones do not fit "
+                f"into the {room} positions of {self.source}"
+            )
+
+
+def _columns(pairs: Pairs) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    rows = list(pairs)
+    if all(isinstance(row, str) for row in rows):
+        return tuple(str(row) for row in rows), ()
+    if not all(isinstance(row, tuple | list) and len(row) == 2 for row in rows):
+        raise BadPrompts("pairs are (positive, negative) tuples, or plain prompts for mean_centred")
+    return tuple(row[0] for row in rows), tuple(row[1] for row in rows)
+
+
+def _with_ids(
+    recipe: Contrast, positive: Sequence[tuple[int, ...]], negative: Sequence[tuple[int, ...]]
+) -> Contrast:
+    from dataclasses import replace
+
+    return replace(recipe, positive_ids=tuple(positive), negative_ids=tuple(negative))
+
+
+def _ids_read(ids: Sequence[int], read: Read) -> tuple[int, ...]:
+    if read == "mean":
+        return tuple(ids[1:])
+    return (ids[-1 if read == "last" else int(read)],)
+
+
+def _check_readable(ids: Sequence[Sequence[int]], read: Read, prompts: Sequence[str]) -> None:
+    """Each prompt has to hold the token that is to be read."""
+    shortest = min(range(len(ids)), key=lambda i: len(ids[i]))
+    n, prompt = len(ids[shortest]), prompts[shortest]
+    if read == "mean" and n < 2:
+        raise BadPrompts(
+            f"{prompt!r} is one token: the mean over all tokens but the first is empty"
+        )
+    if isinstance(read, int) and not -n <= read < n:
+        raise BadPrompts(f"there is no token {read} in {prompt!r}: it has {n} tokens")
+
+
+def _check_finite(found: Readings) -> None:
+    for layer, values in found.values.items():
+        if not np.isfinite(values).all():
+            raise SteeringError(
+                f"the model's activations at layer {layer} are NaN or infinite: "
+                "try another dtype (bfloat16 or float32)"
+            )

@@ -1,0 +1,147 @@
+"""Contrast prompts from files: JSONL, JSON, CSV and TOML, with the line that is wrong."""
+
+from __future__ import annotations
+
+import csv
+import json
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from steerlab.errors import BadPrompts, NotFound
+from steerlab.recipe import check_prompts
+
+_LARGEST = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Positive prompts, and as many negative ones or none."""
+
+    positive: tuple[str, ...]
+    negative: tuple[str, ...] = ()
+
+
+def read_pairs(path: Path) -> Prompts:
+    """Read contrast prompts from a file; its ending says how.
+
+    .jsonl  one {"positive": …, "negative": …} a line
+    .json   a list of such objects, or {"positive": […], "negative": […]}
+    .csv    a header naming the columns positive and negative
+    .toml   positive = […] and negative = […]
+
+    Raises NotFound, or BadPrompts with the line that is not what it should be.
+    """
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        known = ", ".join(_READERS)
+        raise BadPrompts(f"{path} ends in {path.suffix or 'nothing'}: a pairs file is {known}")
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise BadPrompts(f"{path} is larger than {_LARGEST // 2**20} MiB: split it")
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise NotFound(f"no pairs file {path}") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise BadPrompts(f"{path}, line {line}: not UTF-8 text") from None
+    except OSError as error:
+        raise BadPrompts(f"can't read {path}: {error.strerror}") from None
+    prompts = reader(text, path)
+    try:
+        check_prompts(prompts.positive, prompts.negative or None)
+    except BadPrompts as error:
+        raise BadPrompts(f"{path}: {error}") from None
+    return prompts
+
+
+def _from_jsonl(text: str, path: Path) -> Prompts:
+    def rows() -> Iterator[tuple[int, Any]]:
+        for number, line in enumerate(text.splitlines(), 1):
+            if line.strip():
+                yield number, _json(line, path, number)
+
+    return _collected(rows(), path)
+
+
+def _from_json(text: str, path: Path) -> Prompts:
+    data = _json(text, path, 1)
+    if isinstance(data, dict):
+        return _columns(data, path)
+    if not isinstance(data, list):
+        raise BadPrompts(f'{path}: expected a list of {{"positive": …, "negative": …}} objects')
+    return _collected(enumerate(data, 1), path, unit="entry")
+
+
+def _from_csv(text: str, path: Path) -> Prompts:
+    try:
+        reader = csv.DictReader(text.splitlines(keepends=True), strict=True)
+        names = [name.strip().lower() for name in reader.fieldnames or []]
+        if "positive" not in names:
+            raise BadPrompts(f"{path}, line 1: no column called positive in the header")
+        reader.fieldnames = names
+        return _collected(((reader.line_num, dict(row)) for row in reader), path)
+    except csv.Error as error:
+        raise BadPrompts(f"{path}: not CSV: {error}") from None
+
+
+def _from_toml(text: str, path: Path) -> Prompts:
+    try:
+        return _columns(tomllib.loads(text), path)
+    except tomllib.TOMLDecodeError as error:
+        raise BadPrompts(f"{path}: not TOML: {error}") from None
+    except RecursionError:
+        raise BadPrompts(f"{path}: not TOML that can be read: nested too deeply") from None
+
+
+_READERS: Mapping[str, Callable[[str, Path], Prompts]] = {
+    ".jsonl": _from_jsonl,
+    ".json": _from_json,
+    ".csv": _from_csv,
+    ".toml": _from_toml,
+}
+
+
+def _json(text: str, path: Path, first_line: int) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        line = first_line + error.lineno - 1
+        raise BadPrompts(f"{path}, line {line}: not JSON: {error.msg}") from None
+    except (RecursionError, ValueError):
+        raise BadPrompts(f"{path}, line {first_line}: not JSON that can be read") from None
+
+
+def _columns(data: Mapping[str, Any], path: Path) -> Prompts:
+    lists = []
+    for name in ("positive", "negative"):
+        value = data.get(name, [])
+        if not isinstance(value, list):
+            raise BadPrompts(f"{path}: {name} has to be a list of prompts")
+        lists.append(tuple(value))
+    return Prompts(*lists)
+
+
+def _collected(rows: Iterator[tuple[int, Any]] | Any, path: Path, unit: str = "line") -> Prompts:
+    positive: list[str] = []
+    negative: list[str] = []
+    for number, row in rows:
+        where = f"{path}, {unit} {number}"
+        if not isinstance(row, dict):
+            raise BadPrompts(f'{where}: expected {{"positive": …, "negative": …}}')
+        positive.append(_prompt(row.get("positive"), "positive", where))
+        if row.get("negative") is not None:
+            negative.append(_prompt(row["negative"], "negative", where))
+        if negative and len(negative) != len(positive):
+            raise BadPrompts(f"{where}: no negative prompt, though other rows have one")
+    return Prompts(tuple(positive), tuple(negative))
+
+
+def _prompt(value: Any, name: str, where: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise BadPrompts(
+            f"{where}: the {name} prompt is {'missing' if value is None else 'empty or not text'}"
+        )
+    return value

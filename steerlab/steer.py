@@ -1,0 +1,291 @@
+"""The `steering(...)` context manager: adds vectors to the residual stream, exactly."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from steerlab.blocks import find_blocks, identify
+from steerlab.clock import EVERYWHERE, Clock
+from steerlab.errors import BadOption, ModelMismatch, SteeringError
+from steerlab.recipe import ModelIdentity, Verdict
+from steerlab.vector import SteeringVector
+
+if TYPE_CHECKING:
+    from steerlab.model import LanguageModel
+
+Positions = Literal["all", "prompt", "generated", "continuation"]
+POSITIONS: tuple[Positions, ...] = ("all", "prompt", "generated", "continuation")
+
+_active: WeakKeyDictionary[nn.Module, list[tuple[Injection, ...]]] = WeakKeyDictionary()
+_identities: WeakKeyDictionary[nn.Module, ModelIdentity] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Injection:
+    """One vector going in: h' = h + coefficient * v at the input of each of its layers.
+
+    positions: "all"; "prompt"; "generated" (from the last prompt position on, the one that
+        produces the first new token); "continuation" (strictly after the prompt). A front
+        vector always goes on the first tokens of the prompt, whatever `positions` says.
+    rows: which rows of the batch; None is every row.
+    """
+
+    vector: SteeringVector
+    coefficient: float = 1.0
+    positions: Positions = "all"
+    rows: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.coefficient):
+            raise BadOption(f"a coefficient has to be a finite number, not {self.coefficient}")
+        if self.positions not in POSITIONS:
+            raise BadOption(f"positions are {', '.join(POSITIONS)}, not {self.positions!r}")
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether it adds nothing at all: c = 0, or a zero vector."""
+        return self.coefficient == 0 or self.vector.norm == 0
+
+
+@contextmanager
+def steering(
+    model: LanguageModel | nn.Module,
+    vectors: SteeringVector | Injection | Sequence[SteeringVector | Injection],
+    coefficient: float | Sequence[float] = 1.0,
+    positions: Positions = "all",
+    *,
+    prompt_length: int | Sequence[int] | None = None,
+    allow_other_weights: bool = False,
+    blocks: str | None = None,
+) -> Iterator[None]:
+    """Steer every forward pass of a model inside the `with` block.
+
+    model: a LanguageModel, or a plain transformers model (then also inside its `.generate`).
+    vectors: one, or several that act together. An `Injection` brings its own coefficient,
+        positions and rows, so each row of a batch can be steered differently.
+    coefficient: for all, or one for each vector.
+    prompt_length: tokens of the prompt (per row), where the passes alone can't tell: scoring
+        prompt and answer in one pass, speculative decoding.
+    allow_other_weights: accept a vector made on a fine-tune or base of this model.
+    blocks: dotted name of the block list, for models where it is not found.
+
+    Hooks are put on at entry and taken off at exit, whatever happens; contexts nest.
+    Raises ModelMismatch for vectors of another model; SteeringError when steering never
+    came to pass, changed nothing, or could not be placed right.
+    """
+    injections = _injections(vectors, coefficient, positions)
+    if isinstance(model, nn.Module):
+        module = model
+        parent, block_list = find_blocks(module, blocks)
+        here = _identity(module, block_list)
+    else:
+        module, parent, block_list, here = model.model, model.parent, model.blocks, model.identity
+    _check_model(here, injections, allow_other_weights)
+    effective = tuple(i for i in injections if not i.is_zero)
+    clock = Clock(module, prompt_length)
+    adders = _adders(effective, clock)
+    with ExitStack() as stack:
+        if adders:
+            stack.callback(
+                parent.register_forward_pre_hook(clock, with_kwargs=True, prepend=True).remove
+            )
+        for layer, adder in adders.items():
+            handle = block_list[layer].register_forward_pre_hook(
+                adder, with_kwargs=True, prepend=True
+            )
+            stack.callback(handle.remove)
+        stack.enter_context(_registered(module, effective))
+        yield
+    for adder in adders.values():
+        adder.check_applied()
+
+
+def front_length(module: nn.Module) -> int:
+    """Rows of the longest front vector that steers this model right now; 0 if none does."""
+    injections = [i for active in _active.get(module, []) for i in active]
+    return max((_rows(i.vector) for i in injections if i.vector.scope == "front"), default=0)
+
+
+def _rows(vector: SteeringVector) -> int:
+    return max(len(direction) for direction in vector.directions.values())
+
+
+@contextmanager
+def _registered(module: nn.Module, injections: tuple[Injection, ...]) -> Iterator[None]:
+    stack = _active.setdefault(module, [])
+    stack.append(injections)
+    try:
+        yield
+    finally:
+        stack.remove(injections)
+
+
+def _injections(
+    vectors: SteeringVector | Injection | Sequence[SteeringVector | Injection],
+    coefficient: float | Sequence[float],
+    positions: Positions,
+) -> list[Injection]:
+    several = [vectors] if isinstance(vectors, SteeringVector | Injection) else list(vectors)
+    if isinstance(coefficient, Sequence):
+        coefficients = [float(c) for c in coefficient]
+        if len(coefficients) != len(several):
+            raise BadOption(f"{len(several)} vectors but {len(coefficients)} coefficients")
+    else:
+        coefficients = [float(coefficient)] * len(several)
+    return [
+        v if isinstance(v, Injection) else Injection(v, c, positions)
+        for v, c in zip(several, coefficients, strict=True)
+    ]
+
+
+def _identity(module: nn.Module, blocks: list[nn.Module]) -> ModelIdentity:
+    if module not in _identities:
+        _identities[module] = identify(module, blocks)
+    return _identities[module]
+
+
+def _check_model(
+    here: ModelIdentity, injections: list[Injection], allow_other_weights: bool
+) -> None:
+    for vector in {i.vector for i in injections}:
+        verdict = vector.model.verdict(here)
+        if verdict is Verdict.INCOMPATIBLE:
+            raise ModelMismatch(
+                f"{vector} was made on {vector.model.source} ({vector.model.architecture}, "
+                f"{vector.model.n_layers} layers of {vector.model.d_model}) and does not fit "
+                f"{here.source} ({here.architecture}, {here.n_layers} layers of {here.d_model})"
+            )
+        if verdict is Verdict.OTHER_WEIGHTS and not allow_other_weights:
+            raise ModelMismatch(
+                f"{vector} was made on {vector.model.source}; {here.source} has the same shape "
+                "but other weights: pass allow_other_weights=True (--other-weights) if you mean it"
+            )
+
+
+def _adders(injections: tuple[Injection, ...], clock: Clock) -> dict[int, _Adder]:
+    layers = sorted({b for i in injections for b in i.vector.directions})
+    return {
+        b: _Adder(b, [i for i in injections if b in i.vector.directions], clock) for b in layers
+    }
+
+
+@dataclass
+class _Term:
+    """Injections of one layer that share positions, summed: what is added where.
+
+    delta: (batch or 1, positions, d_model) float64 on CPU.
+    """
+
+    positions: Positions | Literal["front"]
+    parts: list[Injection]
+    cache: dict[tuple[int, torch.device, torch.dtype], Tensor] = field(default_factory=dict)
+
+    def delta(self, layer: int, like: Tensor) -> Tensor:
+        """The summed c * v in the activation's dtype, on its device; rounded once."""
+        per_row = any(part.rows is not None for part in self.parts)
+        batch = like.shape[0] if per_row else 1
+        key = (batch, like.device, like.dtype)
+        if key not in self.cache:
+            self.cache[key] = torch.from_numpy(self._sum(layer, batch)).to(
+                device=like.device, dtype=like.dtype
+            )
+        return self.cache[key]
+
+    def _sum(self, layer: int, batch: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+        first = next(iter(self.parts)).vector
+        rows = max(len(part.vector.directions[layer]) for part in self.parts)
+        total = np.zeros((batch, rows, first.model.d_model))
+        for part in self.parts:
+            direction = part.vector.directions[layer].astype(np.float32).astype(np.float64)
+            if part.rows and max(part.rows) >= batch:
+                raise SteeringError(
+                    f"row {max(part.rows)} is to be steered, but the batch has {batch} rows"
+                )
+            index = slice(None) if part.rows is None else list(part.rows)
+            total[index, : len(direction)] += part.coefficient * direction
+        return total
+
+
+class _Adder:
+    """The forward pre-hook of one block."""
+
+    def __init__(self, layer: int, injections: list[Injection], clock: Clock) -> None:
+        self.layer, self.clock = layer, clock
+        groups: dict[Positions | Literal["front"], _Term] = {}
+        for injection in injections:
+            place = "front" if injection.vector.scope == "front" else injection.positions
+            groups.setdefault(place, _Term(place, [])).parts.append(injection)
+        self.terms = list(groups.values())
+        self.fired = False
+        self.applied: set[str] = set()
+
+    def __call__(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        self.fired = True
+        hidden = args[0] if args else kwargs["hidden_states"]
+        steered = hidden
+        for term in self.terms:
+            steered = self._apply(term, steered)
+        if args:
+            return (steered, *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": steered}
+
+    def _apply(self, term: _Term, hidden: Tensor) -> Tensor:
+        where = self.clock.where(term.positions)
+        if where is None:
+            return hidden
+        delta = term.delta(self.layer, hidden)
+        if where is not EVERYWHERE:
+            delta = self._placed(term, delta, where, hidden)
+        steered = hidden + delta  # (batch, seq, d_model)
+        if term.positions not in self.applied:
+            self._check_changed(term, hidden, steered, delta)
+        return steered
+
+    def _placed(self, term: _Term, delta: Tensor, where: Tensor, hidden: Tensor) -> Tensor:
+        """Spread a delta over (batch, seq): zero wherever `where` does not say."""
+        where = where.to(hidden.device)
+        if term.positions != "front":
+            return delta * where.unsqueeze(-1).to(delta.dtype)  # where: bool (batch, seq)
+        rows = delta.shape[1]  # where: absolute position, -1 on padding (batch, seq)
+        self.clock.check_front(rows, bool(delta[:, 0].any()))
+        inside = (where >= 0) & (where < rows)
+        batch = torch.arange(delta.shape[0], device=delta.device).unsqueeze(1)
+        spread = delta[batch, where.clamp(0, rows - 1)]
+        return spread * inside.unsqueeze(-1).to(delta.dtype)
+
+    def _check_changed(self, term: _Term, before: Tensor, after: Tensor, delta: Tensor) -> None:
+        if not bool(delta.any()):
+            if any(bool(p.vector.directions[self.layer].any()) for p in term.parts):
+                return  # nothing was due in this pass
+        elif torch.equal(before, after):
+            size = max(abs(p.coefficient) * p.vector.norms()[self.layer] for p in term.parts)
+            raise SteeringError(
+                f"steering at layer {self.layer} changed nothing: ‖c·v‖ = {size:.2g} is lost in "
+                f"the rounding of {str(before.dtype)[6:]}; use a larger coefficient"
+            )
+        self.applied.add(term.positions)
+
+    def check_applied(self) -> None:
+        """Raise SteeringError if this layer was never steered although it should have been."""
+        if not self.fired:
+            raise SteeringError(
+                f"the steering at layer {self.layer} never fired: the model was not run inside "
+                "`with steering(...)`, or another copy of it was"
+            )
+        for term in self.terms:
+            if term.positions not in self.applied:
+                raise SteeringError(
+                    f"the steering at layer {self.layer} never applied: no position was "
+                    f"{term.positions!r} in what was run"
+                )

@@ -62,7 +62,7 @@ class Readings:
     residual_norms: dict[int, float] = field(default_factory=dict)
 
 
-class _Stop(Exception):  # noqa: N818 - not an error: it ends a pass whose rest nobody needs
+class _Stop(Exception):
     pass
 
 

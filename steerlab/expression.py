@@ -14,8 +14,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from steerlab.errors import BadExpression, NotFound
+from steerlab.notation import span, syntax_tree
 from steerlab.recipe import FUNCTIONS
-from steerlab.vector import SteeringVector, is_raw_mean, mean, project, reject, span, unit
+from steerlab.vector import SteeringVector, is_raw_mean, mean, project, reject, unit
 
 _FUNCTIONS: Mapping[str, Callable[..., SteeringVector]] = {
     "unit": unit,
@@ -30,7 +31,7 @@ _OPERATORS: Mapping[type[ast.operator], Callable[[object, object], object]] = {
     ast.Mult: lambda x, y: x * y,  # type: ignore[operator]
     ast.Div: lambda x, y: x / y,  # type: ignore[operator]
 }
-_LONGEST = 20_000
+_SPACES = str.maketrans(dict.fromkeys("\t\n\r\f\v", " "))  # one line, so a column is a place
 
 Value = SteeringVector | int | float
 Lookup = Callable[[str], SteeringVector]
@@ -62,29 +63,30 @@ class Parsed:
 
 def parse(text: str) -> Parsed:
     """Read an expression; raises BadExpression with the column where it goes wrong."""
-    if len(text) > _LONGEST:
-        raise BadExpression(f"the expression has {len(text)} characters: {_LONGEST} at most")
-    stripped = text.strip()
+    source = text.translate(_SPACES).rstrip()
+    stripped = source.lstrip()
     if not stripped:
         raise BadExpression("the expression is empty: try love - anger", text=text)
-    shift = len(text) - len(text.lstrip())
+    shift = len(source) - len(stripped)
+    for mark in ("#", "\\", "\0"):
+        if mark in stripped:
+            column = source.index(mark) + 1
+            raise BadExpression(f"{mark!r} is not allowed", text=text, column=column)
     try:
-        tree = ast.parse(stripped, mode="eval").body
+        tree = syntax_tree(stripped)
     except SyntaxError as error:
-        # the parser reports column 0 where it ran out of text
-        offset = error.offset or len(stripped) + 1
-        message = "it stops too early" if offset > len(stripped) else error.msg.split(". Per")[0]
+        message, offset = error.msg.split(". Per")[0].split("; use sys")[0], error.offset
+        if not offset and message == "invalid syntax":  # it ran out of text
+            offset = len(stripped) + 1
+        if offset and offset > len(stripped):
+            message = "it stops too early"
         raise BadExpression(
-            f"not an expression: {message}", text=text, column=offset + shift
+            f"not an expression: {message}", text=text, column=(offset or 1) + shift
         ) from None
-    except (ValueError, RecursionError, MemoryError) as error:
-        raise BadExpression(f"not an expression: {error or 'nested too deeply'}") from None
-    reader = _Checker(stripped, shift, text)
-    try:
-        reader.check(tree)
-        return Parsed(text, tree)
-    except RecursionError:
-        raise BadExpression("the expression is nested too deeply", text=text) from None
+    except ValueError as error:
+        raise BadExpression(f"not an expression: {error}", text=text) from None
+    _Checker(stripped, shift, text).check(tree)
+    return Parsed(text, tree)
 
 
 def evaluate(expression: str | Parsed, lookup: Lookup) -> SteeringVector:
@@ -94,13 +96,10 @@ def evaluate(expression: str | Parsed, lookup: Lookup) -> SteeringVector:
     with the column added when it is NotFound.
     """
     parsed = parse(expression) if isinstance(expression, str) else expression
-    try:
-        value = _Evaluation(parsed, lookup).of(parsed.tree)
-    except RecursionError:
-        raise BadExpression("the expression is nested too deeply", text=parsed.text) from None
+    value = _Evaluation(parsed, lookup).of(parsed.tree)
     if not isinstance(value, SteeringVector):
         raise BadExpression(
-            f"the expression is the number {value:g}, not a vector", text=parsed.text, column=1
+            "the expression is a number, not a vector: name one", text=parsed.text, column=1
         )
     return value
 
@@ -111,7 +110,10 @@ def compose(
     /,
     **named: SteeringVector,
 ) -> SteeringVector:
-    """Compute an expression over vectors at hand: compose("a - 0.5*b", a=love, b=anger)."""
+    """Compute an expression over vectors at hand, given by name.
+
+    compose("a - 0.5*b", a=love, b=anger); `operands` takes names with dots in them.
+    """
     known = {**(operands or {}), **named}
 
     def lookup(ref: str) -> SteeringVector:
@@ -132,7 +134,8 @@ def composition_warnings(
     if len(set(layers.values())) > 1:
         listed = ", ".join(f"{ref} at {where}" for ref, where in layers.items())
         found.append(
-            f"the operands stand at different layers ({listed}): where one is missing it counts as zero"
+            f"the operands stand at different layers ({listed}): "
+            "where one is missing it counts as zero"
         )
     raw = [ref for ref, v in operands.items() if is_raw_mean(v)]
     if raw and len(raw) < len(operands):
@@ -149,7 +152,8 @@ def composition_warnings(
         )
     if len(operands) > 1 and result.norm < 0.2 * min(n for n in norms.values()):
         found.append(
-            f"the operands nearly cancel: norm {result.norm:.3g} is left of {max(norms.values()):.3g}"
+            f"the operands nearly cancel: norm {result.norm:.3g} is left "
+            f"of {max(norms.values()):.3g}"
         )
     return found
 
@@ -225,13 +229,14 @@ class _Checker:
             )
 
     def check_layers(self, node: ast.AST) -> None:
-        bounds = [node.lower, node.upper, node.step] if isinstance(node, ast.Slice) else [node]
+        step = node.step if isinstance(node, ast.Slice) else None
+        bounds = [node.lower, node.upper, step] if isinstance(node, ast.Slice) else [node]
         for bound in bounds:
-            if bound is None and isinstance(node, ast.Slice):
+            if bound is None:
                 continue
             if not isinstance(bound, ast.Constant) or type(bound.value) is not int:
-                raise self.refuse(bound or node, "layers are whole numbers from 0: [15] or [10:20]")
-            if bound is getattr(node, "step", None) and bound.value == 0:
+                raise self.refuse(bound, "layers are whole numbers from 0: [15] or [10:20]")
+            if bound is step and bound.value == 0:
                 raise self.refuse(bound, "a range of layers can't have step 0")
 
     def check_call(self, node: ast.Call) -> None:
@@ -254,8 +259,8 @@ class _Evaluation:
 
     def __init__(self, parsed: Parsed, lookup: Lookup) -> None:
         self.parsed, self.lookup = parsed, lookup
-        self.source = parsed.text.strip()
-        self.shift = len(parsed.text) - len(parsed.text.lstrip())
+        self.source = parsed.text.translate(_SPACES).strip()
+        self.shift = len(parsed.text) - len(parsed.text.translate(_SPACES).lstrip())
 
     def refuse(self, node: ast.AST, why: str) -> BadExpression:
         column = _column(node, self.source) + self.shift
@@ -272,18 +277,24 @@ class _Evaluation:
                 return self.binary(node, type(op), self.of(left), self.of(right))
             case ast.Subscript(value=base):
                 vector = self.vector(base, "[…] selects layers of a vector, not of a number")
-                return vector[_layers(node.slice)]
+                return self.placed(node, lambda: vector[_layers(node.slice)])
             case ast.Call(func=ast.Name(id=name), args=args):
                 vectors = [self.vector(a, f"{name}() takes vectors, not numbers") for a in args]
-                return _FUNCTIONS[name](*vectors)
+                return self.placed(node, lambda: _FUNCTIONS[name](*vectors))
         return self.operand(node)
 
     def operand(self, node: ast.expr) -> SteeringVector:
+        return self.placed(node, lambda: self.lookup(ast.unparse(node)))
+
+    def placed(self, node: ast.expr, compute: Callable[[], SteeringVector]) -> SteeringVector:
+        """What `compute` gives; its errors say at which column they arose."""
         try:
-            return self.lookup(ast.unparse(node))
+            return compute()
         except NotFound as error:
             column = _column(node, self.source) + self.shift
             raise NotFound(f"{error} (column {column})") from None
+        except BadExpression as error:
+            raise self.refuse(node, str(error)) from None
 
     def vector(self, node: ast.expr, otherwise: str) -> SteeringVector:
         value = self.of(node)
@@ -301,9 +312,7 @@ class _Evaluation:
             raise self.refuse(node, "can't divide by a vector")
         try:
             return _OPERATORS[op](x, y)  # type: ignore[return-value]
-        except (ZeroDivisionError, OverflowError) as error:
-            raise self.refuse(node, str(error)) from None
-        except BadExpression as error:
+        except (ZeroDivisionError, OverflowError, BadExpression) as error:
             raise self.refuse(node, str(error)) from None
 
 
@@ -318,7 +327,5 @@ def _layers(node: ast.expr) -> int | slice:
 
 def _column(node: ast.AST, source: str) -> int:
     """1-based column in characters; the parser counts UTF-8 bytes."""
-    line, offset = getattr(node, "lineno", 1), getattr(node, "col_offset", 0)
-    lines = source.split("\n")
-    before = sum(len(text) + 1 for text in lines[: line - 1])
-    return before + len(lines[line - 1].encode()[:offset].decode(errors="ignore")) + 1
+    offset = getattr(node, "col_offset", 0)
+    return len(source.encode()[:offset].decode(errors="ignore")) + 1

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import secrets
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,22 +31,28 @@ def encode(entries: Sequence[tuple[Record, SteeringVector]]) -> bytes:
     """The bytes of a payload file holding one vector, or many that came together.
 
     Tensor "<model>.<name>.v<n>/<layer>" is that layer's float32 direction; the single
-    metadata key holds the records as canonical JSON. The same input gives the same bytes.
+    metadata key holds the records as canonical JSON, with their sha256. The same input gives
+    the same bytes. Raises StoreError if two vectors would go under one key.
     """
     tensors = {
         f"{record.qualified}/{b}": array
         for record, vector in entries
         for b, array in vector.float32().items()
     }
+    keys = [record.qualified for record, _ in entries]
+    if repeated := [key for key, count in Counter(keys).items() if count > 1]:
+        raise StoreError(f"one file can't hold two vectors called {repeated[0]}")
     records = [{"key": record.qualified, **record.to_json()} for record, _ in entries]
-    metadata = {METADATA_KEY: canonical_json({"format": FORMAT, "vectors": records})}
+    header = {"format": FORMAT, "sha256": _checksum(records), "vectors": records}
+    metadata = {METADATA_KEY: canonical_json(header)}
     return to_bytes(tensors, metadata=metadata)
 
 
 def read_records(path: Path) -> dict[str, Record]:
     """Key -> record of every vector in a payload file, without reading the arrays.
 
-    Raises NotFound if there is no such file, CorruptPayload if it is not a payload.
+    Raises NotFound if there is no such file, StoreError if it can't be read, CorruptPayload
+    if it is not a payload.
     """
     with _opened(path) as file:
         return _records(file.metadata(), path)
@@ -76,7 +84,7 @@ def write(path: Path, data: bytes) -> None:
     """Write a file atomically and durably: a reader sees all of it or nothing of it.
 
     Temporary file in the same directory, flush, fsync, rename, fsync of the directory.
-    Raises StoreError when the disk is full or the directory read-only; nothing is left then.
+    Raises StoreError when the disk is full or the directory read-only; no part is left then.
     """
     temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
     try:
@@ -115,7 +123,9 @@ def _opened(path: Path) -> Any:
         return safe_open(path, framework="numpy")
     except FileNotFoundError:
         raise NotFound(f"no payload file {path}") from None
-    except (SafetensorError, OSError, ValueError) as error:
+    except OSError as error:
+        raise StoreError(f"can't read {path}: {error}") from None
+    except (SafetensorError, ValueError) as error:
         raise CorruptPayload(f"{path} is not a whole safetensors file: {error}") from None
 
 
@@ -125,17 +135,25 @@ def _records(metadata: dict[str, str] | None, path: Path) -> dict[str, Record]:
         raise CorruptPayload(f"{path} is a safetensors file, but not steerlab's: no record in it")
     try:
         data = json.loads(text)
+        if type(data["format"]) is not int or data["format"] < 1:
+            raise CorruptPayload(f"{path} has a payload format that never was")
         if data["format"] > FORMAT:
             raise CorruptPayload(
                 f"{path} has payload format {data['format']}, newer than this steerlab reads "
                 f"({FORMAT}): upgrade steerlab"
             )
+        if data["sha256"] != _checksum(data["vectors"]):
+            raise CorruptPayload(f"{path} was altered: its record no longer matches its checksum")
         entries = [dict(entry) for entry in data["vectors"]]
         return {str(entry.pop("key")): record_from_json(entry) for entry in entries}
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise CorruptPayload(f"{path} has a record that can't be read: {error!r}") from None
     except CorruptPayload as error:
         raise error if str(path) in str(error) else CorruptPayload(f"{path}: {error}") from None
+
+
+def _checksum(records: Any) -> str:
+    return hashlib.sha256(canonical_json(records).encode()).hexdigest()
 
 
 def _vector(file: Any, key: str, record: Record, path: Path) -> tuple[Record, SteeringVector]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import keyword
+import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from enum import Enum
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -16,6 +17,8 @@ T = TypeVar("T")
 
 FUNCTIONS = ("unit", "project", "reject", "mean")
 """The functions of the expression language; no vector can be called like one."""
+
+_RESERVED = r"v\d+|unsaved_[0-9a-f]{12}"
 
 Read = str | int
 """Which token of a prompt is read: "last", "mean" (all but position 0) or an index."""
@@ -49,15 +52,19 @@ class ModelIdentity:
     chat_template: str | None = None
 
     @property
-    def key(self) -> tuple[str, int, int, str | None]:
-        """What two vectors must share to be added; part of every digest."""
-        return (self.architecture, self.n_layers, self.d_model, self.fingerprint)
+    def key(self) -> tuple[str, int, int, str]:
+        """What says which model it is; part of every digest.
+
+        Weights without a fingerprint are told apart by where they come from.
+        """
+        weights = self.fingerprint or f"{self.source}@{self.revision or ''}"
+        return (self.architecture, self.n_layers, self.d_model, weights)
 
     @property
     def name(self) -> str:
         """A Python identifier made from the source: "Qwen/Qwen2.5-7B" gives "qwen2_5_7b"."""
         last = re.split(r"[/\\]", self.source.rstrip("/\\"))[-1]
-        text = re.sub(r"\W+", "_", last.lower(), flags=re.ASCII).strip("_") or "model"
+        text = re.sub(r"\W+", "_", last.lower(), flags=re.ASCII).strip("_")[:70] or "model"
         return text if is_name(text) else f"model_{text}"
 
     def verdict(self, other: ModelIdentity) -> Verdict:
@@ -65,7 +72,7 @@ class ModelIdentity:
         if self.key[:3] != other.key[:3]:
             return Verdict.INCOMPATIBLE
         if self.fingerprint is None or other.fingerprint is None:
-            same = self.source == other.source and self.revision == other.revision
+            same = (self.source, self.revision) == (other.source, other.revision)
         else:
             same = self.fingerprint == other.fingerprint
         if not same:
@@ -160,7 +167,7 @@ def is_name(text: str) -> bool:
         and not keyword.iskeyword(text)
         and text not in FUNCTIONS
         and not text.startswith("_")
-        and not re.fullmatch(r"v\d+", text)
+        and not re.fullmatch(_RESERVED, text)
     )
 
 
@@ -172,8 +179,8 @@ def check_name(text: str) -> str:
         why = "it is a function of the expression language"
     elif keyword.iskeyword(text):
         why = "it is a Python keyword"
-    elif re.fullmatch(r"v\d+", text):
-        why = "v1, v2, … are versions"
+    elif re.fullmatch(_RESERVED, text):
+        why = "v1, v2, … are versions, and unsaved_… stands for a vector that is not stored"
     else:
         why = "names are Python identifiers: letters, digits and _, such as calm_2, 80 at most"
     raise NameTaken(f"can't name a vector {text[:90]!r}: {why}")
@@ -181,6 +188,8 @@ def check_name(text: str) -> str:
 
 def check_prompts(positive: Sequence[str], negative: Sequence[str] | None = None) -> None:
     """Raise BadPrompts for an empty list, an empty prompt or lists of unequal length."""
+    if isinstance(positive, str) or isinstance(negative, str):
+        raise BadPrompts("prompts are given as a list of texts, not as one text")
     if not positive:
         raise BadPrompts("no positive prompts: give at least one")
     if negative is not None and len(positive) != len(negative):
@@ -224,12 +233,6 @@ def recipe_from_json(data: Any) -> Recipe:
     cls = _KINDS.get(str(fields.pop("kind", None)))
     if cls is None:
         raise CorruptPayload("the recipe is of a kind that steerlab does not know")
-    if cls is Expression:
-        operands = [mapping(entry, "operand") for entry in fields.get("operands") or []]
-        return Expression(
-            str(fields.get("text")),
-            tuple(Operand(str(o.get("ref")), str(o.get("digest"))) for o in operands),
-        )
     return build(cls, fields, "recipe")
 
 
@@ -248,7 +251,7 @@ def build(cls: type[T], fields: Mapping[str, Any], what: str) -> T:
         raise CorruptPayload(f"the {what} has an unknown field {sorted(unknown)[0]!r}")
     try:
         return cls(**{key: _coerce(value, hints[key]) for key, value in fields.items()})
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise CorruptPayload(f"the {what} can't be read: {error}") from None
 
 
@@ -264,7 +267,10 @@ def _coerce(value: Any, hint: Any) -> Any:
     elif get_origin(hint) is Mapping and isinstance(value, dict):
         return {str(k): _coerce(v, get_args(hint)[1]) for k, v in value.items()}
     elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        if math.isfinite(number := float(value)):
+            return number
+    elif is_dataclass(hint) and isinstance(hint, type):
+        return build(hint, mapping(value, hint.__name__.lower()), hint.__name__.lower())
     elif isinstance(hint, type) and isinstance(value, hint) and type(value) is hint:
         return value
     raise TypeError(f"{value!r:.60} is not {hint}")

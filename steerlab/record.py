@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from steerlab import __version__
+from steerlab.direction import Scope
 from steerlab.errors import CorruptPayload
 from steerlab.recipe import (
     LayerFacts,
@@ -22,7 +23,7 @@ from steerlab.recipe import (
     recipe_from_json,
     recipe_to_json,
 )
-from steerlab.vector import Scope, SteeringVector
+from steerlab.vector import SteeringVector
 
 
 @dataclass(frozen=True)

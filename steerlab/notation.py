@@ -1,0 +1,133 @@
+"""How vectors, layers and weights are spelt in an expression."""
+
+from __future__ import annotations
+
+import ast
+import math
+from collections.abc import Mapping, Sequence
+from numbers import Real
+
+import numpy as np
+
+from steerlab.errors import BadExpression
+
+Layers = int | slice
+
+LONGEST = 100_000
+"""Characters an expression may have."""
+
+DEEPEST = 100
+"""Levels an expression may nest: whatever can be made can be read again, on any call stack."""
+
+_TOO_DEEP = (
+    "the expression is nested too deeply: save a part of it under a name first, "
+    "or add many vectors with mean(...)"
+)
+
+
+def syntax_tree(text: str) -> ast.expr:
+    """The tree of one expression; raises SyntaxError, or BadExpression if it is too large."""
+    if len(text) > LONGEST:
+        raise BadExpression(f"the expression has {len(text)} characters: {LONGEST} at most")
+    try:
+        tree = ast.parse(text, mode="eval").body
+    except (RecursionError, MemoryError):
+        raise BadExpression(_TOO_DEEP) from None
+    level: Sequence[ast.AST] = [tree]
+    for _ in range(DEEPEST):
+        level = [child for node in level for child in ast.iter_child_nodes(node)]
+        if not level:
+            return tree
+    raise BadExpression(_TOO_DEEP)
+
+
+def canonical(text: str) -> str:
+    """The one spelling of an expression: parentheses and spaces as Python's unparser writes.
+
+    Raises BadExpression for one that is too long or too deep to be read again.
+    """
+    try:
+        return ast.unparse(syntax_tree(text))
+    except SyntaxError:  # the parser has its own limit for parentheses
+        raise BadExpression(_TOO_DEEP) from None
+
+
+def replace_refs(text: str, renamed: Mapping[str, str]) -> str:
+    """The expression with each operand's ref replaced, as a canonical text."""
+
+    class Rename(ast.NodeTransformer):
+        def _renamed(self, node: ast.expr) -> ast.expr:
+            ref = ast.unparse(node)
+            return ast.parse(renamed.get(ref, ref), mode="eval").body
+
+        def visit_Name(self, node: ast.Name) -> ast.expr:
+            return self._renamed(node)
+
+        def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
+            return self._renamed(node)
+
+        def visit_Call(self, node: ast.Call) -> ast.expr:
+            node.args = [self.visit(argument) for argument in node.args]
+            return node
+
+    return canonical(ast.unparse(Rename().visit(syntax_tree(text))))
+
+
+def is_ref(text: str) -> bool:
+    """Whether `text` is spelt like a reference: name, name.v2, model.name or model.name.v2."""
+    parts = text.split(".")
+    return len(parts) <= 3 and all(part.isidentifier() for part in parts)
+
+
+def placeholder_of(digest: str) -> str:
+    """The name that stands for an unstored operand in an expression's text."""
+    return f"unsaved_{digest[:12]}"
+
+
+def weight_of(value: object) -> float | None:
+    """A weight as a float; None for what is no real number, BadExpression for inf and NaN."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+        return None
+    try:
+        weight = float(value)
+    except OverflowError:
+        weight = math.inf
+    if not math.isfinite(weight):
+        raise BadExpression(f"a weight has to be a finite number, not {weight}")
+    return weight
+
+
+def number(value: float) -> str:
+    """A weight as text that reads back as the same float; negative ones in parentheses."""
+    text = repr(int(value) if value.is_integer() and abs(value) < 2**53 else value)
+    return f"({text})" if value < 0 else text
+
+
+def whole(layers: Layers) -> Layers:
+    """`layers` with plain ints in it (numpy's are welcome); TypeError for anything else."""
+    if isinstance(layers, slice):
+        bounds = (layers.start, layers.stop, layers.step)
+        return slice(*(None if x is None else whole(x) for x in bounds))
+    if isinstance(layers, bool) or not isinstance(layers, int | np.integer):
+        raise TypeError(f"layers are selected by int or slice, not {layers!r}")
+    return int(layers)
+
+
+def subscript(layers: Layers) -> str:
+    """What stands between the brackets: "15", "10:20", ":"."""
+    if isinstance(layers, slice):
+        bounds = [layers.start, layers.stop, layers.step]
+        text = ":".join("" if x is None else str(x) for x in bounds)
+        return text.removesuffix(":")
+    return str(layers)
+
+
+def span(layers: Sequence[int]) -> str:
+    """Layers in few characters: "15", "10-14", "5, 10-12"."""
+    runs: list[list[int]] = []
+    for b in layers:
+        if runs and b == runs[-1][-1] + 1:
+            runs[-1].append(b)
+        else:
+            runs.append([b])
+    return ", ".join(str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in runs)

@@ -1,0 +1,152 @@
+"""Checking a store: nothing is believed that can be computed again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from pathlib import Path
+
+from sqlalchemy import Connection, select, text
+
+from steerlab import payload
+from steerlab.errors import NotFound, SteerlabError
+from steerlab.recipe import Expression
+from steerlab.record import Record
+from steerlab.registry import files
+from steerlab.registry.rows import Stored, read
+from steerlab.registry.tables import OPERAND, VECTOR
+from steerlab.vector import SteeringVector
+
+_CHUNK = 200
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something about a stored vector that is not as it should be."""
+
+    ref: str
+    problem: str
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """A file of the store that nothing refers to; path is relative to the store."""
+
+    path: str
+    size: int
+
+
+def verify(
+    connection: Connection, directory: Path, progress: Callable[[int, int], object] | None = None
+) -> list[Finding]:
+    """Every problem of the store; progress is called with (checked, all)."""
+    found = [Finding("registry.db", problem) for problem in _database_problems(connection)]
+    ids = list(
+        connection.execute(select(VECTOR.c.id).order_by(VECTOR.c.path, VECTOR.c.id)).scalars()
+    )
+    done = 0
+    for start in range(0, len(ids), _CHUNK):
+        for stored in read(connection, ids[start : start + _CHUNK]).values():
+            found += [
+                Finding(stored.qualified, p) for p in _problems(connection, directory, stored)
+            ]
+            done += 1
+            if progress is not None:
+                progress(done, len(ids))
+    return found
+
+
+def untrue_facts(record: Record, vector: SteeringVector) -> list[str]:
+    """What a record says of the arrays that the arrays do not bear out."""
+    found = []
+    if record.norm != vector.norm:
+        found.append(f"the record says norm {record.norm:.9g}, the arrays {vector.norm:.9g}")
+    said = {f.layer: (f.positions, f.norm) for f in record.layers}
+    norms = vector.norms()
+    true = {b: (len(d), norms[b]) for b, d in vector.directions.items()}
+    wrong = [b for b in sorted({*said, *true}) if said.get(b) != true.get(b)]
+    if wrong:
+        found.append(f"the record's shape or norm of layer {wrong[0]} is not that of its array")
+    return found
+
+
+def collect(
+    connection: Connection, directory: Path, dry_run: bool, grace: timedelta
+) -> list[Garbage]:
+    """Unreferenced payloads and temporary files older than `grace`; the caller holds the lock."""
+    used = set(connection.execute(select(VECTOR.c.path).distinct()).scalars())
+    found = []
+    for path in _loose(directory):
+        name = path.relative_to(directory).as_posix()
+        status = path.stat()
+        if name in used or time.time() - status.st_mtime < grace.total_seconds():
+            continue
+        found.append(Garbage(name, status.st_size))
+        if not dry_run:
+            path.unlink(missing_ok=True)
+    return found
+
+
+def _loose(directory: Path) -> Iterator[Path]:
+    yield from files.payload_files(directory)
+    yield from sorted((directory / "payloads").glob(f"**/{payload.TEMPORARY_PREFIX}*"))
+    yield from sorted(directory.glob("registry.db.new-*"))
+
+
+def _database_problems(connection: Connection) -> list[str]:
+    check = connection.execute(text("PRAGMA quick_check(5)")).scalars().all()
+    broken = connection.execute(text("PRAGMA foreign_key_check")).all()
+    found = [str(line) for line in check if line != "ok"]
+    return found + [f"a row of {row[0]} points at a row of {row[2]} that is gone" for row in broken]
+
+
+def _problems(connection: Connection, directory: Path, stored: Stored) -> list[str]:
+    path = directory / stored.path
+    try:
+        vector = files.load(directory, stored)
+        written = payload.read_records(path).get(stored.key)
+    except NotFound:
+        return [f"its payload {stored.path} is missing"]
+    except SteerlabError as error:
+        return [str(error)]
+    found = _differences(stored, written) + untrue_facts(stored.record, vector)
+    if isinstance(stored.record.recipe, Expression):
+        found += _recomputed(connection, directory, stored, stored.record.recipe)
+    return found
+
+
+def _differences(stored: Stored, written: Record | None) -> list[str]:
+    if written is None:
+        return [f"its payload calls it something else than {stored.key}: run `steerlab rebuild`"]
+    names = [f.name for f in fields(Record)]
+    differing = [n for n in names if getattr(stored.record, n) != getattr(written, n)]
+    return [f"registry and payload differ in its {', '.join(differing)}"] if differing else []
+
+
+def _recomputed(
+    connection: Connection, directory: Path, stored: Stored, recipe: Expression
+) -> list[str]:
+    from steerlab.expression import evaluate
+
+    edges = select(OPERAND.c.ref, OPERAND.c.parent_id).where(OPERAND.c.child_id == stored.id)
+    parents: dict[str, int | None] = {row.ref: row.parent_id for row in connection.execute(edges)}
+    digests = {o.ref: o.digest for o in recipe.operands}
+
+    def lookup(ref: str) -> SteeringVector:
+        row = parents.get(ref)
+        if row is None:
+            raise NotFound(f"its operand {ref} is not in this store")
+        parent = read(connection, [row])[row]
+        if parent.record.digest != digests[ref]:
+            raise NotFound(f"its operand {ref} is another vector than it was made from")
+        return files.load(directory, parent)
+
+    try:
+        result = evaluate(recipe.text, lookup)
+    except SteerlabError as error:
+        return [f"it can't be re-evaluated: {error}"]
+    if result.digest == stored.record.digest:
+        return []
+    return [f"its recipe {recipe} gives other bytes than are stored"]

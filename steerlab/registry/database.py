@@ -1,0 +1,303 @@
+"""The registry's SQLite file: connections, the write lock, the schema gate.
+
+Readers get one consistent snapshot and never wait. Writers hold the store's lock and a
+`BEGIN IMMEDIATE`, so none of them ever meets "database is locked". A store whose schema is
+newer than the program is refused; an older one is copied aside, then migrated.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool, StaticPool
+
+from steerlab.errors import StoreError
+from steerlab.payload import make_directory, sync_directory
+from steerlab.registry.tables import METADATA
+
+HEAD = "0001"
+"""The schema this program writes; revisions are numbers, so that newer and older compare."""
+
+BUSY_SECONDS = 30.0
+_DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
+_READ_ONLY = ("SQLITE_READONLY", "SQLITE_PERM")
+
+Fill = Callable[[Connection], object]
+
+
+@dataclass
+class Writing:
+    """A write transaction in progress.
+
+    undo: run when it fails before COMMIT. afterwards: run once it is durable, still locked.
+    """
+
+    connection: Connection
+    undo: list[Callable[[], object]] = field(default_factory=list)
+    afterwards: list[Callable[[], object]] = field(default_factory=list)
+
+
+class Database:
+    """registry.db of one store directory; `fill` restores rows when the file is missing."""
+
+    def __init__(self, directory: Path, fill: Fill, *, timeout: float = BUSY_SECONDS) -> None:
+        self.directory, self.fill, self.timeout = directory, fill, timeout
+        self.file = directory / "registry.db"
+        self._memory: Engine | None = None
+
+    @property
+    def writable(self) -> bool:
+        """Whether files can be made in the directory; a missing one counts as writable."""
+        return not self.directory.exists() or os.access(self.directory, os.W_OK)
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """One consistent snapshot; raises StoreError if the registry can't be read."""
+        with one_line_errors(self.directory):
+            engine = self._reader()
+            with engine.connect() as connection, connection.begin():
+                yield connection
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Writing]:
+        """The store's lock and a write transaction; committed and durable when it ends."""
+        with one_line_errors(self.directory), self.locked():
+            self.prepare()
+            with _engine(self.file, "rw", "BEGIN IMMEDIATE").connect() as connection:
+                work = Writing(connection)
+                with connection.begin():
+                    try:
+                        yield work
+                    except BaseException:
+                        for action in reversed(work.undo):
+                            with contextlib.suppress(OSError, StoreError):
+                                action()
+                        raise
+            for action in work.afterwards:
+                action()
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """The store's lock between processes, and between threads of one."""
+        from filelock import FileLock, Timeout
+
+        try:
+            make_directory(self.directory)
+            lock = FileLock(self.directory / ".lock", timeout=self.timeout, poll_interval=0.01)
+            lock.acquire()
+        except Timeout:
+            raise StoreError(
+                f"another steerlab process has been writing to {self.directory} for "
+                f"{self.timeout:.0f} seconds: wait until it is done, or stop it"
+            ) from None
+        except (OSError, NotImplementedError) as error:
+            raise StoreError(
+                f"can't write to the store {self.directory}: {reason(error)}"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def prepare(self) -> None:
+        """Create or migrate the registry; the caller holds the lock."""
+        if not self.file.exists():
+            self.create()
+        elif self._version() != HEAD:
+            self._migrate()
+
+    def create(self) -> None:
+        """Build a registry beside its place and move it there whole; needs the lock."""
+        temporary = self.directory / f"registry.db.new-{os.getpid()}"
+        try:
+            self._build(_engine(temporary, "rwc", "BEGIN IMMEDIATE", journal="DELETE"))
+            self.set_aside()
+            os.replace(temporary, self.file)
+            sync_directory(self.directory)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def set_aside(self) -> None:
+        """Move the present registry, damaged or not, out of the way together with its log."""
+        for suffix in ("", "-wal", "-shm"):
+            old = self.file.with_name(f"{self.file.name}{suffix}")
+            if old.exists():
+                os.replace(old, self.file.with_name(f"registry.db.before-rebuild{suffix}"))
+
+    def _reader(self) -> Engine:
+        if not self.file.exists():
+            return self._restored()
+        engine = _engine(self.file, "rw", "BEGIN") if self.writable else self._frozen()
+        if _version_of(engine, self.directory) == HEAD:
+            return engine
+        if not self.writable:
+            return self._from_payloads()
+        with self.locked():
+            self.prepare()
+        return engine
+
+    def _restored(self) -> Engine:
+        """What to read where registry.db is missing: the payloads, if there are any."""
+        if not (self.directory / "payloads").is_dir() or not self.writable:
+            return self._from_payloads()
+        with self.locked():
+            self.prepare()
+        return _engine(self.file, "rw", "BEGIN")
+
+    def _from_payloads(self) -> Engine:
+        if self._memory is None:
+            engine = create_engine("sqlite://", poolclass=StaticPool)
+            self._build(engine)
+            self._memory = engine
+        return self._memory
+
+    def _frozen(self) -> Engine:
+        """A registry in a directory where SQLite can't make its own files."""
+        log = self.file.with_name("registry.db-wal")
+        if not log.exists() or not log.stat().st_size:
+            return _engine(self.file, "ro&immutable=1", "BEGIN", journal=None)
+        if self._memory is None:  # what is in the log counts too: read a copy of both
+            with tempfile.TemporaryDirectory() as copies:
+                for source in (self.file, log):
+                    shutil.copy(source, Path(copies) / source.name)
+                self._memory = _loaded(Path(copies) / self.file.name)
+        return self._memory
+
+    def _build(self, engine: Engine) -> None:
+        with engine.connect() as connection, connection.begin():
+            METADATA.create_all(connection)
+            connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR NOT NULL)"))
+            connection.execute(text("INSERT INTO alembic_version VALUES (:head)"), {"head": HEAD})
+            self.fill(connection)
+
+    def _version(self) -> str:
+        return _version_of(_engine(self.file, "rw", "BEGIN"), self.directory)
+
+    def _migrate(self) -> None:
+        from steerlab.registry.migrations import upgrade
+
+        copy_database(self.file, self.file.with_name(f"registry.db.before-{HEAD}"))
+        engine = _engine(self.file, "rw", "BEGIN IMMEDIATE", foreign_keys=False)
+        with engine.connect() as connection, connection.begin():
+            upgrade(connection)
+            if connection.execute(text("PRAGMA foreign_key_check")).first():
+                raise StoreError(
+                    f"the registry of {self.directory} can't be brought up to date: rows point "
+                    "at rows that are gone; run `steerlab rebuild`"
+                )
+
+
+def copy_database(source: Path, target: Path) -> None:
+    """A consistent copy of a database that may be in use, log included."""
+    with (
+        contextlib.closing(sqlite3.connect(source)) as old,
+        contextlib.closing(sqlite3.connect(target)) as new,
+    ):
+        old.backup(new)
+
+
+def _loaded(file: Path) -> Engine:
+    memory = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
+    with contextlib.closing(sqlite3.connect(file)) as source:
+        source.backup(memory)
+    return create_engine("sqlite://", creator=lambda: memory, poolclass=StaticPool)
+
+
+def _engine(
+    file: Path,
+    mode: str,
+    begin: str,
+    *,
+    journal: str | None = "WAL",
+    foreign_keys: bool = True,
+) -> Engine:
+    """An engine that keeps no connection open, so nothing outlives a call or crosses a fork."""
+
+    def connect() -> sqlite3.Connection:
+        uri = f"{file.resolve().as_uri()}?mode={mode}"
+        connection = sqlite3.connect(
+            uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        try:
+            connection.execute(f"PRAGMA foreign_keys = {int(foreign_keys)}")
+            connection.execute("PRAGMA synchronous = FULL")
+            if journal:
+                connection.execute(f"PRAGMA journal_mode = {journal}")
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
+
+    engine = create_engine("sqlite://", creator=connect, poolclass=NullPool)
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine
+
+
+def _version_of(engine: Engine, directory: Path) -> str:
+    """The schema's revision; raises StoreError for a newer one, or none."""
+    with engine.connect() as connection:
+        try:
+            version = str(
+                connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+            )
+        except DBAPIError as error:
+            if "no such table" in str(error.orig):
+                version = ""
+            else:
+                raise
+    if not version.isdigit():
+        raise _damaged(directory)
+    if int(version) > int(HEAD):
+        raise StoreError(
+            f"the store {directory} was written by a newer steerlab (schema {version}, this one "
+            f"knows {HEAD}): upgrade steerlab"
+        )
+    return version
+
+
+@contextlib.contextmanager
+def one_line_errors(directory: Path) -> Iterator[None]:
+    """Turn what SQLite and the operating system raise into a StoreError of one line."""
+    try:
+        yield
+    except DBAPIError as error:
+        original = error.orig if isinstance(error.orig, Exception) else error
+        raise _explained(original, directory) from error
+    except (sqlite3.Error, UnicodeEncodeError, OSError) as error:
+        raise _explained(error, directory) from error
+
+
+def reason(error: BaseException) -> str:
+    """An operating system's error in words, without its number."""
+    return str(getattr(error, "strerror", None) or error)
+
+
+def _explained(error: Exception, directory: Path) -> StoreError:
+    code = str(getattr(error, "sqlite_errorname", ""))
+    if code.startswith(_DAMAGED):
+        return _damaged(directory)
+    if code.startswith(_READ_ONLY):
+        return StoreError(f"can't write to the store {directory}: it is read-only")
+    if isinstance(error, UnicodeEncodeError):
+        return StoreError(f"can't store text that is not Unicode: {error.object[:40]!r}")
+    return StoreError(f"the store {directory} can't be used: {reason(error)}")
+
+
+def _damaged(directory: Path) -> StoreError:
+    return StoreError(
+        f"the registry of {directory} is damaged; nothing is lost, the vectors are in its "
+        "payloads: run `steerlab rebuild`"
+    )

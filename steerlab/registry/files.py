@@ -1,0 +1,120 @@
+"""Payload files of a store: where they lie, and rewriting one when its records change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from sqlalchemy import Connection, select, update
+
+from steerlab import payload
+from steerlab.errors import CorruptPayload
+from steerlab.record import Record
+from steerlab.registry.database import Writing
+from steerlab.registry.rows import Stored, read
+from steerlab.registry.tables import VECTOR
+from steerlab.vector import SteeringVector
+
+SUFFIX = ".safetensors"
+MOST_VECTORS = 500
+MOST_BYTES = 32_000_000
+"""Bounds of a file with many vectors: a tag or a new name rewrites the file it lies in."""
+
+Entry = tuple[Record, SteeringVector]
+
+
+def free_path(directory: Path, digest: str) -> str:
+    """payloads/ab/<digest>.safetensors, or <digest>.2.safetensors and so on if it is taken."""
+    stem, number = f"payloads/{digest[:2]}/{digest}", 1
+    path = f"{stem}{SUFFIX}"
+    while (directory / path).exists():
+        number += 1
+        path = f"{stem}.{number}{SUFFIX}"
+    return path
+
+
+def payload_files(directory: Path) -> Iterator[Path]:
+    """Every payload file of the store, in a fixed order; temporary ones are not payloads."""
+    yield from sorted(
+        path
+        for path in (directory / "payloads").glob(f"**/*{SUFFIX}")
+        if not path.name.startswith(payload.TEMPORARY_PREFIX)
+    )
+
+
+def batches(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
+    """Entries that go into one file together: of one model, and not too many."""
+    batch: list[Entry] = []
+    size = 0
+    for entry in entries:
+        weight = 4 * sum(d.size for d in entry[1].directions.values())
+        full = len(batch) >= MOST_VECTORS or size + weight > MOST_BYTES
+        if batch and (full or batch[0][0].model != entry[0].model):
+            yield batch
+            batch, size = [], 0
+        batch.append(entry)
+        size += weight
+    if batch:
+        yield batch
+
+
+def load(directory: Path, stored: Stored) -> SteeringVector:
+    """The vector of a row, checked against the row's digest; its record is the row's.
+
+    A crash between a payload's rewrite and its COMMIT leaves other names in the file than in
+    the rows; the digest finds the vector all the same.
+    """
+    path = directory / stored.path
+    records = payload.read_records(path)
+    key: str | None = stored.key
+    if key not in records or records[key].digest != stored.record.digest:
+        same = (k for k, r in records.items() if r.digest == stored.record.digest)
+        key = next(same, None)
+    if key is None:
+        raise CorruptPayload(
+            f"{path} no longer holds {stored.qualified}: restore the file from a copy, "
+            "or remove the vector"
+        )
+    record, vector = payload.read(path, key)
+    return vector if record == stored.record else described(vector, stored.record)
+
+
+def described(vector: SteeringVector, record: Record) -> SteeringVector:
+    """The float32 form of a vector with the recipe, model and ref of a record."""
+    return SteeringVector(
+        vector.float32(),
+        model=record.model,
+        recipe=record.recipe,
+        scope=vector.scope,
+        residual_norms={f.layer: f.residual_norm for f in record.layers if f.residual_norm},
+        diagnostics={f.layer: dict(f.diagnostics) for f in record.layers},
+        ref=record.ref,
+    )
+
+
+def rewrite(work: Writing, directory: Path, path: str) -> None:
+    """Make a payload file say what the rows say now; undone if the transaction fails."""
+    rows = at_path(work.connection, path)
+    entries = [(s.record, load(directory, s)) for s in rows.values()]
+    before = (directory / path).read_bytes()
+    payload.write(directory / path, payload.encode(entries))
+    work.undo.append(lambda: payload.write(directory / path, before))
+    for row, (record, _) in zip(rows, entries, strict=True):
+        key = update(VECTOR).where(VECTOR.c.id == row).values(key=record.qualified)
+        work.connection.execute(key)
+
+
+def forget(work: Writing, directory: Path, path: str) -> None:
+    """After rows were deleted: take their vectors out of the file, once that is durable."""
+    rows = at_path(work.connection, path)
+    if not rows:
+        work.afterwards.append(lambda: (directory / path).unlink(missing_ok=True))
+        return
+    data = payload.encode([(s.record, load(directory, s)) for s in rows.values()])
+    work.afterwards.append(lambda: payload.write(directory / path, data))
+
+
+def at_path(connection: Connection, path: str) -> Mapping[int, Stored]:
+    """The rows whose vectors lie in a file."""
+    ids = connection.execute(select(VECTOR.c.id).where(VECTOR.c.path == path)).scalars().all()
+    return read(connection, ids)

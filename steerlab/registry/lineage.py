@@ -1,0 +1,103 @@
+"""What a vector was made from, and what was made from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from sqlalchemy import Connection, select
+
+from steerlab.registry.tables import MODEL, OPERAND, VECTOR
+
+Way = Literal["parents", "children"]
+DEPTH = 12
+
+
+@dataclass(frozen=True)
+class Node:
+    """One vector of a lineage tree.
+
+    stored: False for an operand that is not in this store; `ref` is then what the child's
+    expression calls it. A vector met twice, or too deep, has `cut` set and no branches.
+    """
+
+    ref: str
+    digest: str
+    recipe: str = ""
+    stored: bool = True
+    branches: tuple[Node, ...] = ()
+    cut: bool = False
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """A vector between its parents (what it was made from) and its children."""
+
+    ref: str
+    parents: tuple[Node, ...]
+    children: tuple[Node, ...]
+
+
+class _Edge(NamedTuple):
+    """From one vector to another that its expression names, or that names it."""
+
+    near: int
+    far: int | None
+    ref: str
+    digest: str
+    recipe: str
+
+
+def relatives(
+    connection: Connection, vector: int, way: Way, depth: int = DEPTH
+) -> tuple[Node, ...]:
+    """The tree on one side of a vector; every vector is expanded once."""
+    edges: dict[int, list[_Edge]] = {}
+    level = [vector]
+    for _ in range(depth):
+        new = [i for i in level if i not in edges]
+        if not new:
+            break
+        edges.update({i: [] for i in new})
+        for edge in _edges(connection, new, way):
+            edges[edge.near].append(edge)
+        level = [e.far for i in new for e in edges[i] if e.far is not None]
+    seen: set[int] = {vector}
+
+    def branches(of: int) -> tuple[Node, ...]:
+        return tuple(node(edge) for edge in edges[of])
+
+    def node(edge: _Edge) -> Node:
+        if edge.far is None:
+            return Node(edge.ref, edge.digest, stored=False)
+        cut = edge.far in seen or edge.far not in edges
+        seen.add(edge.far)
+        below = () if cut else branches(edge.far)
+        return Node(edge.ref, edge.digest, edge.recipe, True, below, cut and edge.far != vector)
+
+    return branches(vector)
+
+
+def _edges(connection: Connection, ids: Sequence[int], way: Way) -> list[_Edge]:
+    up = way == "parents"
+    near, far = OPERAND.c.child_id, OPERAND.c.parent_id
+    if not up:
+        near, far = far, near
+    query = (
+        select(near, far, OPERAND.c.ref, OPERAND.c.digest)
+        .add_columns(VECTOR.c.name, VECTOR.c.version, VECTOR.c.digest, VECTOR.c.summary)
+        .add_columns(MODEL.c.name)
+        .join_from(OPERAND, VECTOR, far == VECTOR.c.id, isouter=up)
+        .join(MODEL, MODEL.c.id == VECTOR.c.model_id, isouter=up)
+        .order_by(near, OPERAND.c.ordinal, far)
+    )
+    found = []
+    for start in range(0, len(ids), 400):
+        for row in connection.execute(query.where(near.in_(ids[start : start + 400]))):
+            here, there, ref, digest, name, version, own, recipe, model = row
+            if there is None:
+                found.append(_Edge(here, None, ref, digest, ""))
+            else:
+                found.append(_Edge(here, there, f"{model}.{name}.v{version}", own, recipe))
+    return found

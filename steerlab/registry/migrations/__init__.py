@@ -1,0 +1,22 @@
+"""Alembic migrations, driven from Python; imported only when a store is older than HEAD."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection
+
+
+def configuration(connection: Connection) -> Config:
+    """Alembic's configuration for an open connection; there is no alembic.ini."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def upgrade(connection: Connection, revision: str = "head") -> None:
+    """Bring the schema up to date inside the caller's transaction."""
+    command.upgrade(configuration(connection), revision)

@@ -1,0 +1,310 @@
+"""Reading the registry: lists, names, and what a ref means."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select
+
+from steerlab.errors import BadOption, Incompatible, NotFound
+from steerlab.recipe import ModelIdentity, is_name
+from steerlab.registry.rows import identity_text
+from steerlab.registry.tables import CONTRAST_PAIR, DIRECTION, MODEL, TAG, VECTOR
+
+SORTS = ("created", "name", "model", "layer", "norm", "kind", "version")
+"""What `Store.list` sorts by; "layer" is a vector's first."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A stored vector in one line of a list.
+
+    model: the model's name in this store. recipe: in words. doses: layer -> dose of
+    coefficient 1, None where the residual norm was never measured.
+    """
+
+    id: int
+    name: str
+    version: int
+    model: str
+    digest: str
+    layers: tuple[int, ...]
+    scope: str
+    kind: str
+    norm: float
+    recipe: str
+    created: str
+    note: str
+    tags: tuple[str, ...] = ()
+    doses: Mapping[int, float | None] = field(default_factory=dict)
+
+    @property
+    def ref(self) -> str:
+        """How an expression names exactly this version: "love.v1"."""
+        return f"{self.name}.v{self.version}"
+
+    @property
+    def qualified(self) -> str:
+        """The ref that is unique in the store: "smollm2.love.v1"."""
+        return f"{self.model}.{self.ref}"
+
+    @property
+    def dose(self) -> float | None:
+        """The largest dose over layers, of coefficient 1; None if none is known."""
+        return max((d for d in self.doses.values() if d is not None), default=None)
+
+
+class StoredModel(NamedTuple):
+    """A model that vectors of the store belong to; `name` qualifies their refs."""
+
+    name: str
+    identity: ModelIdentity
+    vectors: int
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which vectors `summaries` gives; None does not restrict.
+
+    text: found in names, notes, tags, recipes or prompts, whatever its case.
+    """
+
+    model: str | ModelIdentity | None = None
+    layer: int | None = None
+    tag: str | None = None
+    kind: str | None = None
+    text: str | None = None
+    name: str | None = None
+    every_version: bool = False
+
+
+def summaries(
+    connection: Connection,
+    filters: Filters,
+    *,
+    sort: str,
+    reverse: bool,
+    limit: int | None,
+    after: Summary | None,
+) -> list[Summary]:
+    """The vectors that pass, in three queries whatever their number."""
+    if sort not in SORTS:
+        raise BadOption(f"can't sort by {sort!r}: choose {', '.join(SORTS)}")
+    key = _sort_key(sort)
+    base = select(VECTOR.c.id).join(MODEL).where(*_conditions(connection, filters))
+    if after is not None:
+        base = base.where(_beyond(key, after, sort, reverse))
+    base = base.order_by(*(c.desc() if reverse else c.asc() for c in (key, VECTOR.c.id)))
+    base = base.limit(limit)
+    rows = connection.execute(base.add_columns(*_SHOWN)).mappings().all()
+    if not rows:
+        return []
+    chosen = select(base.subquery().c.id)
+    layers = _doses(connection, chosen)
+    tags = _tags(connection, chosen)
+    return [
+        Summary(
+            **row,
+            layers=tuple(layers[row["id"]]),
+            doses=layers[row["id"]],
+            tags=tuple(tags.get(row["id"], ())),
+        )
+        for row in rows
+    ]
+
+
+_SHOWN = (
+    *(VECTOR.c[c] for c in ("name", "version", "digest", "scope", "kind", "norm", "created")),
+    VECTOR.c.note,
+    VECTOR.c.summary.label("recipe"),
+    MODEL.c.name.label("model"),
+)
+
+
+def _sort_key(sort: str) -> ColumnElement[Any]:
+    if sort == "model":
+        return MODEL.c.name
+    if sort == "layer":
+        own = DIRECTION.c.vector_id == VECTOR.c.id
+        return select(func.min(DIRECTION.c.layer)).where(own).scalar_subquery()
+    return VECTOR.c[sort]
+
+
+def _beyond(
+    key: ColumnElement[Any], last: Summary, sort: str, reverse: bool
+) -> ColumnElement[bool]:
+    value = last.layers[0] if sort == "layer" else getattr(last, sort)
+    past = key < value if reverse else key > value
+    later = VECTOR.c.id < last.id if reverse else VECTOR.c.id > last.id
+    return or_(past, and_(key == value, later))
+
+
+def _conditions(connection: Connection, filters: Filters) -> list[ColumnElement[bool]]:
+    found: list[ColumnElement[bool]] = []
+    if filters.model is not None:
+        found.append(VECTOR.c.model_id == model_id(connection, filters.model))
+    if filters.layer is not None:
+        found.append(_exists(DIRECTION.c.vector_id, DIRECTION.c.layer == filters.layer))
+    if filters.tag is not None:
+        found.append(_exists(TAG.c.vector_id, TAG.c.tag == filters.tag))
+    if filters.kind is not None:
+        found.append(VECTOR.c.kind == filters.kind)
+    if filters.name is not None:
+        found.append(VECTOR.c.name == filters.name)
+    if filters.text:
+        found.append(_mentions(filters.text))
+    if not filters.every_version:
+        newer = VECTOR.alias()
+        same = and_(newer.c.model_id == VECTOR.c.model_id, newer.c.name == VECTOR.c.name)
+        found.append(~select(newer.c.id).where(same, newer.c.version > VECTOR.c.version).exists())
+    return found
+
+
+def _exists(owner: ColumnElement[int], condition: ColumnElement[bool]) -> ColumnElement[bool]:
+    return select(owner).where(owner == VECTOR.c.id, condition).exists()
+
+
+def _mentions(words: str) -> ColumnElement[bool]:
+    def within(column: ColumnElement[Any]) -> ColumnElement[bool]:
+        return column.icontains(words, autoescape=True)
+
+    prompts = or_(within(CONTRAST_PAIR.c.positive), within(CONTRAST_PAIR.c.negative))
+    return or_(
+        within(VECTOR.c.name),
+        within(VECTOR.c.note),
+        within(VECTOR.c.summary),
+        _exists(TAG.c.vector_id, within(TAG.c.tag)),
+        _exists(CONTRAST_PAIR.c.vector_id, prompts),
+    )
+
+
+def _doses(
+    connection: Connection, chosen: Select[tuple[int]]
+) -> dict[int, dict[int, float | None]]:
+    d = DIRECTION.c
+    query = select(d.vector_id, d.layer, d.norm, d.residual_norm).where(d.vector_id.in_(chosen))
+    found: dict[int, dict[int, float | None]] = defaultdict(dict)
+    for vector, layer, norm, residual in connection.execute(query.order_by(d.vector_id, d.layer)):
+        found[vector][layer] = norm / residual if residual else None
+    return found
+
+
+def _tags(connection: Connection, chosen: Select[tuple[int]]) -> dict[int, list[str]]:
+    query = select(TAG.c.vector_id, TAG.c.tag).where(TAG.c.vector_id.in_(chosen))
+    found: dict[int, list[str]] = defaultdict(list)
+    for vector, tag in connection.execute(query.order_by(TAG.c.vector_id, TAG.c.tag)):
+        found[vector].append(tag)
+    return found
+
+
+def names(connection: Connection, model: str | ModelIdentity | None = None) -> list[str]:
+    """The names in use, sorted, each once."""
+    query = select(VECTOR.c.name).distinct().order_by(VECTOR.c.name)
+    if model is not None:
+        query = query.where(VECTOR.c.model_id == model_id(connection, model))
+    return list(connection.execute(query).scalars())
+
+
+def models(connection: Connection) -> list[StoredModel]:
+    """The models that have vectors, by name, with how many (all versions)."""
+    count = func.count(VECTOR.c.id).label("vectors")
+    query = select(MODEL, count).join(VECTOR).group_by(MODEL.c.id).order_by(MODEL.c.name)
+    fields = [c.name for c in MODEL.c if c.name not in ("id", "name", "identity")]
+    return [
+        StoredModel(row["name"], ModelIdentity(**{f: row[f] for f in fields}), row["vectors"])
+        for row in connection.execute(query).mappings()
+    ]
+
+
+def model_id(connection: Connection, model: str | ModelIdentity) -> int:
+    """The row of a model given by name, source or identity; raises NotFound."""
+    if isinstance(model, ModelIdentity):
+        condition = MODEL.c.identity == identity_text(model)
+    else:
+        condition = or_(MODEL.c.name == model, MODEL.c.source == model)
+    by_name = MODEL.c.name != (model if isinstance(model, str) else model.name)
+    query = select(MODEL.c.id).where(condition).order_by(by_name, MODEL.c.id)
+    found = connection.execute(query).scalar()
+    if found is None:
+        called = model.source if isinstance(model, ModelIdentity) else model
+        have = ", ".join(m.name for m in models(connection)) or "none"
+        raise NotFound(f"the store has no vectors of model {called!r} (it has: {have})")
+    return int(found)
+
+
+@dataclass(frozen=True)
+class Ref:
+    """A ref taken apart; None for what it leaves open."""
+
+    name: str
+    model: str | None = None
+    version: int | None = None
+
+
+def parse_ref(text: str) -> Ref:
+    """Read name, name.v2, model.name or model.name.v2; raises NotFound for anything else."""
+    parts = text.split(".")
+    version = None
+    if len(parts) > 1 and re.fullmatch(r"v\d{1,9}", parts[-1]):
+        version = int(parts.pop()[1:])
+    if len(parts) > 2 or not all(is_name(part) for part in parts):
+        raise NotFound(
+            f"no vector can be called {text[:80]!r}: "
+            "write name, name.v2, model.name or model.name.v2"
+        )
+    return Ref(parts[-1], parts[0] if len(parts) == 2 else None, version)
+
+
+def versions(connection: Connection, ref: Ref) -> dict[str, dict[int, int]]:
+    """Model name -> version -> row id of every vector a ref could mean."""
+    query = select(MODEL.c.name, VECTOR.c.version, VECTOR.c.id).join(VECTOR)
+    query = query.where(VECTOR.c.name == ref.name)
+    if ref.model is not None:
+        query = query.where(VECTOR.c.model_id == model_id(connection, ref.model))
+    found: dict[str, dict[int, int]] = defaultdict(dict)
+    for model, version, row in connection.execute(query.order_by(MODEL.c.name, VECTOR.c.version)):
+        found[model][version] = row
+    return found
+
+
+def resolve(connection: Connection, text: str, model: str | ModelIdentity | None = None) -> int:
+    """The row id that a ref means: the newest version unless it names one.
+
+    model: decides between models that both have the name. Raises NotFound with the closest
+    names, Incompatible when several models have it and nothing decides.
+    """
+    ref = parse_ref(text)
+    found = versions(connection, ref)
+    if ref.model is None and model is not None and found:
+        wanted = model_id(connection, model)
+        name = connection.execute(select(MODEL.c.name).where(MODEL.c.id == wanted)).scalar_one()
+        if name not in found:
+            others = ", ".join(f"{m}.{text}" for m in found)
+            raise NotFound(f"{name} has no vector called {text}: other models do ({others})")
+        found = {name: found[name]}
+    if not found:
+        raise NotFound(_unknown(connection, text, ref))
+    if len(found) > 1:
+        choices = " or ".join(f"{m}.{text}" for m in found)
+        raise Incompatible(f"several models have a vector called {text}: write {choices}")
+    (numbered,) = found.values()
+    wanted_version = max(numbered) if ref.version is None else ref.version
+    if wanted_version not in numbered:
+        listed = ", ".join(f"v{v}" for v in numbered)
+        raise NotFound(f"{ref.name} has no version {ref.version}: it has {listed}")
+    return numbered[wanted_version]
+
+
+def _unknown(connection: Connection, text: str, ref: Ref) -> str:
+    known = names(connection, ref.model)
+    if not known:
+        return f"no vector called {text}: the store is empty"
+    close = difflib.get_close_matches(ref.name, known, 3, 0.5)
+    close = close or [n for n in known if n.lower() == ref.name.lower()]
+    hint = f"did you mean {' or '.join(close)}?" if close else "`steerlab list` shows what there is"
+    return f"no vector called {text}: {hint}"

@@ -1,0 +1,95 @@
+"""Rebuilding the registry from the payloads, each of which holds its whole record."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from steerlab import payload
+from steerlab.errors import CorruptPayload, SteerlabError
+from steerlab.record import Record
+from steerlab.registry.files import payload_files
+from steerlab.registry.rows import Placed, add, identity_text
+
+_UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00")
+_BATCH = 500
+
+Name = tuple[str, str, int]
+
+
+@dataclass
+class Restored:
+    """What a rebuild found: how many vectors have rows again, and what was left out, and why."""
+
+    count: int = 0
+    skipped: list[str] = field(default_factory=list)
+
+
+def restore(
+    connection: Connection, directory: Path, preferred: Sequence[tuple[str, str]] = ()
+) -> Restored:
+    """Insert rows for every payload into an empty registry.
+
+    Where two payloads claim one name and version, the one in `preferred` (path, key) wins,
+    then the younger: the older is what a crash left behind before it was acknowledged.
+    """
+    done = Restored()
+    chosen: dict[Name, Placed] = {}
+    first = set(preferred)
+    for placed in _placed(directory, done):
+        name = _name(placed.record)
+        rival = chosen.get(name)
+        if rival is None:
+            chosen[name] = placed
+            continue
+        kept, lost = sorted((rival, placed), key=lambda p: _rank(p, first), reverse=True)
+        chosen[name] = kept
+        if kept.record.digest != lost.record.digest:
+            done.skipped.append(
+                f"{lost.path}: {lost.record.ref} is already another vector; "
+                "`steerlab import` gives it a version of its own"
+            )
+    ordered = sorted(chosen.values(), key=lambda p: (p.record.created, p.record.ref))
+    for start in range(0, len(ordered), _BATCH):
+        done.count += len(add(connection, ordered[start : start + _BATCH]))
+    return done
+
+
+def usable(record: Record, what: object) -> Record:
+    """The record as the registry can hold it: its time in UTC; raises CorruptPayload."""
+    created = record.created
+    if not _UTC.fullmatch(created):
+        try:
+            moment = datetime.fromisoformat(created)
+        except ValueError:
+            raise CorruptPayload(f"{what}: {created[:40]!r} is not a time") from None
+        moment = moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+        record = replace(record, created=moment.isoformat(timespec="microseconds"))
+    if not re.fullmatch(r"[0-9a-f]{64}", record.digest):
+        raise CorruptPayload(f"{what}: {record.digest[:40]!r} is not a digest")
+    return replace(record, tags=tuple(sorted(set(record.tags) - {""})))
+
+
+def _placed(directory: Path, done: Restored) -> list[Placed]:
+    found = []
+    for file in payload_files(directory):
+        path = file.relative_to(directory).as_posix()
+        try:
+            for key, record in payload.read_records(file).items():
+                found.append(Placed(usable(record, path), path, key))
+        except SteerlabError as error:
+            done.skipped.append(str(error))
+    return found
+
+
+def _name(record: Record) -> Name:
+    return (identity_text(record.model), record.name, record.version)
+
+
+def _rank(placed: Placed, preferred: set[tuple[str, str]]) -> tuple[bool, str, str]:
+    return ((placed.path, placed.key) in preferred, placed.record.created, placed.path)

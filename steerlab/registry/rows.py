@@ -1,0 +1,342 @@
+"""Record <-> rows: everything a record says, in and out, several vectors at a time."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, Table, and_, insert, select, update
+
+from steerlab.recipe import (
+    Contrast,
+    Expression,
+    Imported,
+    LayerFacts,
+    ModelIdentity,
+    Operand,
+    Recipe,
+)
+from steerlab.record import Record
+from steerlab.registry.tables import (
+    BASELINE_PROMPT,
+    CONTRAST_PAIR,
+    DIAGNOSTIC,
+    DIRECTION,
+    MODEL,
+    OPERAND,
+    TAG,
+    VECTOR,
+)
+
+_COPY = ("source", "revision", "dtype", "tokenizer", "chat_template")
+_SHAPE = ("architecture", "n_layers", "d_model", "fingerprint")
+_CHUNK = 400  # ids in one IN (…)
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A record with its place: the model row's name, the payload file and the key in it."""
+
+    id: int
+    record: Record
+    model: str
+    path: str
+    key: str
+
+    @property
+    def qualified(self) -> str:
+        """The ref that is unique in the store: "smollm2.love.v1"."""
+        return f"{self.model}.{self.record.ref}"
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A record about to get rows, and where its payload lies."""
+
+    record: Record
+    path: str
+    key: str
+
+
+def identity_text(model: ModelIdentity) -> str:
+    """What makes two identities one model: the key, or the source where no weights are known."""
+    weights = model.fingerprint or f"{model.source}@{model.revision or ''}"
+    return f"{model.architecture}/{model.n_layers}/{model.d_model}/{weights}"
+
+
+def find_model(connection: Connection, model: ModelIdentity) -> int | None:
+    """The model's row id, or None."""
+    query = select(MODEL.c.id).where(MODEL.c.identity == identity_text(model))
+    return connection.execute(query).scalar()
+
+
+def ensure_model(connection: Connection, model: ModelIdentity) -> int:
+    """The model's row id, made if it is new, under a name that is free."""
+    found = find_model(connection, model)
+    if found is not None:
+        return found
+    taken = set(connection.execute(select(MODEL.c.name)).scalars())
+    name, number = model.name, 2
+    while name in taken:
+        name, number = f"{model.name}_{number}", number + 1
+    values = {c: getattr(model, c) for c in (*_COPY, *_SHAPE)}
+    row = insert(MODEL).values(name=name, identity=identity_text(model), **values)
+    return int(connection.execute(row.returning(MODEL.c.id)).scalar_one())
+
+
+def add(connection: Connection, placed: Sequence[Placed]) -> list[int]:
+    """Insert all rows of records; the ids, in order. Operands are joined to their parents."""
+    if not placed:
+        return []
+    records = [p.record for p in placed]
+    models = {m: ensure_model(connection, m) for m in dict.fromkeys(r.model for r in records)}
+    rows = [
+        {"model_id": models[p.record.model], "path": p.path, "key": p.key, **_plain(p.record)}
+        for p in placed
+    ]
+    returning = insert(VECTOR).returning(VECTOR.c.id, sort_by_parameter_order=True)
+    ids = list(connection.execute(returning, rows).scalars())
+    numbered = list(zip(ids, records, strict=True))
+    for table, rows_of in (
+        (DIRECTION, _directions),
+        (DIAGNOSTIC, _diagnostics),
+        (CONTRAST_PAIR, _pairs),
+        (BASELINE_PROMPT, _baseline),
+        (OPERAND, _operands),
+        (TAG, _tags),
+    ):
+        children = [{"vector_id": i, **row} for i, r in numbered for row in rows_of(r)]
+        _insert(connection, table, children)
+    link(connection, ids)
+    return ids
+
+
+def replace_tags(connection: Connection, vector_id: int, tags: Iterable[str]) -> None:
+    """Make these the vector's tags."""
+    connection.execute(TAG.delete().where(TAG.c.vector_id == vector_id))
+    _insert(connection, TAG, [{"vector_id": vector_id, "tag": tag} for tag in tags])
+
+
+def replace_expression(connection: Connection, vector_id: int, recipe: Expression) -> None:
+    """Write the same expression with its operands under other refs."""
+    texts = {"expression": recipe.text, "summary": str(recipe)}
+    connection.execute(update(VECTOR).where(VECTOR.c.id == vector_id).values(texts))
+    operands = OPERAND.c
+    edges = connection.execute(
+        select(operands.ordinal, operands.parent_id).where(operands.child_id == vector_id)
+    )
+    parents = {edge.ordinal: edge.parent_id for edge in edges}
+    connection.execute(OPERAND.delete().where(operands.child_id == vector_id))
+    rows = [
+        {"child_id": vector_id, "ordinal": i, "ref": o.ref, "digest": o.digest}
+        | {"parent_id": parents.get(i)}
+        for i, o in enumerate(recipe.operands)
+    ]
+    connection.execute(insert(OPERAND), rows)
+
+
+def link(connection: Connection, children: Sequence[int] | None = None) -> None:
+    """Join operands that have no parent yet to the stored record they mean.
+
+    The digest decides; among records of one digest, the ref's own, else the oldest, which
+    must not be younger than the child: so the graph can't cycle.
+    children: None for all of the store.
+    """
+    query = (
+        select(OPERAND, VECTOR.c.model_id, VECTOR.c.created)
+        .join(VECTOR, VECTOR.c.id == OPERAND.c.child_id)
+        .where(OPERAND.c.parent_id.is_(None))
+    )
+    for chunk in [None] if children is None else _chunks(children):
+        part = query if chunk is None else query.where(OPERAND.c.child_id.in_(chunk))
+        for edge in connection.execute(part).mappings().all():
+            _join_parent(connection, edge)
+
+
+def _join_parent(connection: Connection, edge: RowMapping) -> None:
+    query = (
+        select(VECTOR.c.id, VECTOR.c.name, VECTOR.c.version, VECTOR.c.model_id, VECTOR.c.created)
+        .where(VECTOR.c.digest == edge["digest"], VECTOR.c.id != edge["child_id"])
+        .order_by(VECTOR.c.created, VECTOR.c.id)
+    )
+    candidates = connection.execute(query).all()
+    own = ".".join(edge["ref"].split(".")[-2:])
+    named = [c for c in candidates if f"{c.name}.v{c.version}" == own]
+    older = [c for c in named or candidates if c.created <= edge["created"]]
+    best = sorted(older, key=lambda c: c.model_id != edge["model_id"])
+    if best:
+        place = and_(OPERAND.c.child_id == edge["child_id"], OPERAND.c.ordinal == edge["ordinal"])
+        connection.execute(update(OPERAND).where(place).values(parent_id=best[0].id))
+
+
+def read(connection: Connection, ids: Sequence[int]) -> dict[int, Stored]:
+    """Records by id, in the order of `ids`; a fixed number of queries for any number."""
+    found: dict[int, Stored] = {}
+    for chunk in _chunks(ids):
+        found.update(_read_chunk(connection, chunk))
+    return {i: found[i] for i in ids if i in found}
+
+
+def _read_chunk(connection: Connection, ids: Sequence[int]) -> Iterator[tuple[int, Stored]]:
+    shape = [MODEL.c[c].label(f"model_{c}") for c in (*_SHAPE, "name")]
+    query = select(VECTOR, *shape).join(MODEL).where(VECTOR.c.id.in_(ids))
+    vectors = connection.execute(query).mappings().all()
+    children = {
+        table.name: _grouped(connection, table, ids)
+        for table in (DIRECTION, DIAGNOSTIC, CONTRAST_PAIR, BASELINE_PROMPT, OPERAND, TAG)
+    }
+    for row in vectors:
+        mine = {name: rows.get(row["id"], []) for name, rows in children.items()}
+        record = _record(row, mine)
+        yield row["id"], Stored(row["id"], record, row["model_name"], row["path"], row["key"])
+
+
+def _grouped(
+    connection: Connection, table: Table, ids: Sequence[int]
+) -> dict[int, list[RowMapping]]:
+    owner = next(iter(table.primary_key.columns))
+    query = select(table).where(owner.in_(ids)).order_by(*table.primary_key.columns)
+    groups: dict[int, list[RowMapping]] = defaultdict(list)
+    for row in connection.execute(query).mappings():
+        groups[row[owner]].append(row)
+    return groups
+
+
+def _record(row: RowMapping, children: dict[str, list[RowMapping]]) -> Record:
+    model = {c: row[c] for c in _COPY} | {c: row[f"model_{c}"] for c in _SHAPE}
+    diagnostics: dict[int, dict[str, float]] = defaultdict(dict)
+    for entry in children["diagnostic"]:
+        diagnostics[entry["layer"]][entry["name"]] = entry["value"]
+    return Record(
+        name=row["name"],
+        version=row["version"],
+        digest=row["digest"],
+        model=ModelIdentity(**model),
+        scope=row["scope"],
+        layers=tuple(
+            LayerFacts(
+                d["layer"], d["positions"], d["norm"], d["residual_norm"], diagnostics[d["layer"]]
+            )
+            for d in children["direction"]
+        ),
+        recipe=_recipe(row, children),
+        norm=row["norm"],
+        created=row["created"],
+        software=json.loads(row["software"]),
+        tags=tuple(t["tag"] for t in children["tag"]),
+        note=row["note"],
+    )
+
+
+def _recipe(row: RowMapping, children: dict[str, list[RowMapping]]) -> Recipe:
+    if row["kind"] == "expression":
+        operands = tuple(Operand(o["ref"], o["digest"]) for o in children["operand"])
+        return Expression(row["expression"], operands)
+    if row["kind"] == "imported":
+        return Imported(row["imported_from"], row["format"], row["quantity"])
+    pairs = children["contrast_pair"]
+
+    def column(name: str) -> tuple[str, ...]:
+        return tuple(p[name] for p in pairs if p[name] is not None)
+
+    def token_ids(name: str) -> tuple[tuple[int, ...], ...]:
+        return tuple(tuple(json.loads(ids)) for ids in column(name))
+
+    return Contrast(
+        positive=column("positive"),
+        negative=column("negative"),
+        method=row["method"],
+        read=json.loads(row["read"]),
+        chat=row["chat"],
+        seed=row["seed"],
+        baseline=tuple(b["prompt"] for b in children["baseline_prompt"]),
+        positive_ids=token_ids("positive_ids"),
+        negative_ids=token_ids("negative_ids"),
+    )
+
+
+def _plain(record: Record) -> Row:
+    row: Row = {c: getattr(record.model, c) for c in _COPY}
+    names = ("name", "version", "digest", "scope", "kind", "norm", "created", "note")
+    row |= {c: getattr(record, c) for c in names}
+    row |= {"summary": str(record.recipe), "software": json.dumps(dict(record.software))}
+    absent = ("method", "read", "chat", "seed", "expression", "imported_from", "format", "quantity")
+    row |= dict.fromkeys(absent)
+    match record.recipe:
+        case Contrast(method=method, read=where, chat=chat, seed=seed):
+            row |= {"method": method, "read": json.dumps(where), "chat": chat, "seed": seed}
+        case Expression(text=expression):
+            row |= {"expression": expression}
+        case Imported(source=source, format=kind, quantity=quantity):
+            row |= {"imported_from": source, "format": kind, "quantity": quantity}
+    return row
+
+
+def _directions(record: Record) -> list[Row]:
+    return [
+        {
+            "layer": f.layer,
+            "positions": f.positions,
+            "norm": f.norm,
+            "residual_norm": f.residual_norm,
+        }
+        for f in record.layers
+    ]
+
+
+def _diagnostics(record: Record) -> list[Row]:
+    return [
+        {"layer": f.layer, "name": name, "value": value}
+        for f in record.layers
+        for name, value in f.diagnostics.items()
+    ]
+
+
+def _pairs(record: Record) -> list[Row]:
+    recipe = record.recipe
+    if not isinstance(recipe, Contrast):
+        return []
+    columns = ("positive", "negative", "positive_ids", "negative_ids")
+    rows = zip_longest(*(getattr(recipe, c) for c in columns))
+    return [
+        {"ordinal": i, "positive": p, "negative": n}
+        | {"positive_ids": _ids(pi), "negative_ids": _ids(ni)}
+        for i, (p, n, pi, ni) in enumerate(rows)
+    ]
+
+
+def _baseline(record: Record) -> list[Row]:
+    prompts = record.recipe.baseline if isinstance(record.recipe, Contrast) else ()
+    return [{"ordinal": i, "prompt": prompt} for i, prompt in enumerate(prompts)]
+
+
+def _operands(record: Record) -> list[Row]:
+    operands = record.recipe.operands if isinstance(record.recipe, Expression) else ()
+    return [{"ordinal": i, "ref": o.ref, "digest": o.digest} for i, o in enumerate(operands)]
+
+
+def _tags(record: Record) -> list[Row]:
+    return [{"tag": tag} for tag in record.tags]
+
+
+def _ids(ids: tuple[int, ...] | None) -> str | None:
+    return None if ids is None else json.dumps(ids)
+
+
+def _insert(connection: Connection, table: Table, rows: list[Row]) -> None:
+    owner = next(iter(table.primary_key.columns)).name
+    if rows and owner != "vector_id":
+        rows = [{owner if k == "vector_id" else k: v for k, v in row.items()} for row in rows]
+    if rows:
+        connection.execute(insert(table), rows)
+
+
+def _chunks(ids: Sequence[int]) -> Iterator[Sequence[int]]:
+    for start in range(0, len(ids), _CHUNK):
+        yield ids[start : start + _CHUNK]

@@ -1,0 +1,172 @@
+"""Turning vectors into entries: versions, rounding, and operands that mean stored vectors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from sqlalchemy import Connection, func, select
+
+from steerlab import payload
+from steerlab.errors import BadPrompts, BadVector, NotFound, SteerlabError
+from steerlab.recipe import Contrast, Expression, Operand
+from steerlab.record import record_of
+from steerlab.registry.database import Database, Writing
+from steerlab.registry.files import Entry, batches, free_path
+from steerlab.registry.rows import Placed, add, ensure_model, read, replace_expression
+from steerlab.registry.tables import MODEL, OPERAND, VECTOR
+from steerlab.vector import SteeringVector, replace_refs
+
+
+def plan(
+    connection: Connection,
+    pairs: Sequence[tuple[str, SteeringVector]],
+    tags: tuple[str, ...] = (),
+    note: str = "",
+) -> list[Entry]:
+    """Entries for vectors to be stored: next versions, float32, operands under stored refs.
+
+    An operand may also be an earlier vector of the same call.
+    """
+    entries: list[Entry] = []
+    versions: dict[tuple[int, str], int] = {}
+    for name, vector in pairs:
+        check(vector)
+        model = ensure_model(connection, vector.model)
+        newest = versions.get((model, name)) or latest(connection, model, name)
+        versions[model, name] = newest + 1
+        stored = _rounded(connection, vector, f"{name}.v{newest + 1}", model, entries)
+        entries.append((record_of(stored, name, newest + 1, tags=tags, note=note), stored))
+    return entries
+
+
+def store(work: Writing, directory: Path, entries: Sequence[Entry]) -> list[int]:
+    """Payloads first, each durable, then all rows."""
+    placed = []
+    for batch in batches(entries):
+        path = free_path(directory, batch[0][0].digest)
+        work.undo.append(lambda path=path: (directory / path).unlink(missing_ok=True))  # type: ignore[misc]
+        payload.write(directory / path, payload.encode(batch))
+        placed += [Placed(record, path, record.qualified) for record, _ in batch]
+    return add(work.connection, placed)
+
+
+def known_places(database: Database) -> list[tuple[str, str]]:
+    """(path, key) of every row of a registry that may be damaged; empty if it can't be read."""
+    if not database.file.exists():
+        return []
+    try:
+        with database.reading() as connection:
+            return [(p, k) for p, k in connection.execute(select(VECTOR.c.path, VECTOR.c.key))]
+    except SteerlabError:
+        return []
+
+
+def rename_operands(
+    connection: Connection, children: Sequence[int], old: str, new: str, parents: Sequence[int]
+) -> None:
+    """Make the expressions of `children` say `new` where they name one of `parents` as `old`."""
+    for row, stored in read(connection, children).items():
+        recipe = stored.record.recipe
+        assert isinstance(recipe, Expression)
+        edges = select(OPERAND.c.ref).where(
+            OPERAND.c.child_id == row, OPERAND.c.parent_id.in_(parents)
+        )
+        renamed = {ref: _under(ref, old, new) for ref in connection.execute(edges).scalars()}
+        replace_expression(connection, row, with_refs(recipe, renamed))
+
+
+def with_refs(recipe: Expression, renamed: dict[str, str]) -> Expression:
+    """The expression with operands under other refs; two that become one are named once."""
+    operands = {renamed.get(o.ref, o.ref): o.digest for o in recipe.operands}
+    return Expression(
+        replace_refs(recipe.text, renamed),
+        tuple(Operand(ref, digest) for ref, digest in operands.items()),
+    )
+
+
+def _under(ref: str, old: str, new: str) -> str:
+    """A ref with its name replaced: "smollm2.love.v1" -> "smollm2.amour.v1"."""
+    parts = ref.split(".")
+    place = max(i for i, part in enumerate(parts) if part == old)
+    return ".".join([*parts[:place], new, *parts[place + 1 :]])
+
+
+def latest(connection: Connection, model: int, name: str) -> int:
+    """The newest version of a name; 0 if it is free."""
+    query = select(func.max(VECTOR.c.version))
+    found = connection.execute(query.where(VECTOR.c.model_id == model, VECTOR.c.name == name))
+    return int(found.scalar() or 0)
+
+
+def _rounded(
+    connection: Connection, vector: SteeringVector, ref: str, model: int, earlier: Sequence[Entry]
+) -> SteeringVector:
+    recipe = vector.recipe
+    if isinstance(recipe, Expression):
+        renamed = {
+            o.ref: stored_ref(connection, o, vector, model, earlier) for o in recipe.operands
+        }
+        recipe = with_refs(recipe, renamed)
+    return SteeringVector(
+        vector.float32(),
+        model=vector.model,
+        recipe=recipe,
+        scope=vector.scope,
+        residual_norms=vector.residual_norms,
+        diagnostics=vector.diagnostics,
+        ref=ref,
+    )
+
+
+def stored_ref(
+    connection: Connection,
+    operand: Operand,
+    child: SteeringVector,
+    model: int,
+    earlier: Sequence[Entry],
+) -> str:
+    """How the store calls the operand: by digest; among several, the ref's own name."""
+    query = (
+        select(VECTOR.c.name, VECTOR.c.version, VECTOR.c.model_id, MODEL.c.name)
+        .join(MODEL)
+        .where(VECTOR.c.digest == operand.digest)
+        .order_by(VECTOR.c.model_id != model, VECTOR.c.version.desc(), VECTOR.c.id)
+    )
+    found = [
+        f"{name}.v{version}" if owner == model else f"{other}.{name}.v{version}"
+        for name, version, owner, other in connection.execute(query)
+    ]
+    found += [record.ref for record, _ in earlier if record.digest == operand.digest]
+    if not found:
+        raise NotFound(_unsaved(operand, child))
+    named = [ref for ref in found if operand.ref in (ref, ref.rpartition(".")[0])]
+    return (named or found)[0]
+
+
+def _unsaved(operand: Operand, child: SteeringVector) -> str:
+    text = child.recipe.text if isinstance(child.recipe, Expression) else str(child)
+    shown = text if len(text) <= 60 else f"{text[:60]}…"
+    if operand.ref.startswith("unsaved_"):
+        return f"{operand.ref} in {shown} was never saved: save that vector under a name first"
+    return f"{operand.ref} in {shown} is not in this store: save or import it first"
+
+
+def check(vector: SteeringVector) -> None:
+    """Refuse what rows and payload can't both hold."""
+    for b, norm in vector.residual_norms.items():
+        if not math.isfinite(norm) or norm < 0:
+            raise BadVector(f"the residual norm of layer {b} is {norm}")
+    for b, measured in vector.diagnostics.items():
+        for name, value in measured.items():
+            if not math.isfinite(value):
+                raise BadVector(f"the diagnostic {name!r} of layer {b} is {value}")
+    recipe = vector.recipe
+    if isinstance(recipe, Contrast):
+        for ids, prompts in (
+            (recipe.positive_ids, recipe.positive),
+            (recipe.negative_ids, recipe.negative),
+        ):
+            if len(ids) not in (0, len(prompts)):
+                raise BadPrompts(f"{len(ids)} lists of token ids for {len(prompts)} prompts")

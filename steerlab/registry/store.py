@@ -1,0 +1,405 @@
+"""Store: the directory where steering vectors live, and the only way to change it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection, delete, select, update
+
+from steerlab import payload
+from steerlab.errors import BadOption, Incompatible, NameTaken, NotFound, StoreError
+from steerlab.recipe import ModelIdentity, check_name
+from steerlab.record import Record
+from steerlab.registry import files, lineage, queries, restore, saving
+from steerlab.registry.database import BUSY_SECONDS, Database, one_line_errors
+from steerlab.registry.lineage import Lineage, Node, Way
+from steerlab.registry.queries import Filters, StoredModel, Summary
+from steerlab.registry.rows import Stored, read, replace_tags
+from steerlab.registry.tables import OPERAND, VECTOR
+from steerlab.vector import SteeringVector
+
+if TYPE_CHECKING:
+    from steerlab.registry.audit import Finding, Garbage
+    from steerlab.registry.exchange import Import
+
+Model = str | ModelIdentity | None
+Progress = Callable[[int, int], object]
+
+_log = logging.getLogger("steerlab.registry")
+
+
+class Store:
+    """A directory of steering vectors and the registry that knows what each one is.
+
+    path: None looks for one: STEERLAB_STORE, then ./store if it is one, then the user's data
+        directory. Nothing is read or created until it is needed.
+    timeout: seconds to wait for another process that is writing.
+
+    A ref is a name ("love", its newest version), "love.v2", or either with the model in
+    front ("smollm2.love.v2"). `model`, a name, source or identity, decides between models
+    that have a vector of the same name. Every method raises StoreError where the store can't
+    be used, and NotFound, with the closest names, for a ref it does not have.
+    """
+
+    def __init__(self, path: str | Path | None = None, *, timeout: float = BUSY_SECONDS) -> None:
+        self.path = discover() if path is None else Path(path).expanduser()
+        self._database = Database(self.path, self._fill, timeout=timeout)
+
+    def __repr__(self) -> str:
+        return f"Store({str(self.path)!r})"
+
+    # saving and loading
+
+    def save(
+        self, name: str, vector: SteeringVector, *, tags: Iterable[str] = (), note: str = ""
+    ) -> SteeringVector:
+        """Store a vector durably; returns it as stored: rounded to float32, with its ref.
+
+        A taken name gets its next version. The operands of an expression must be stored.
+        Raises NameTaken for a name that can't be one, NotFound for an operand to save first.
+        """
+        return self.save_many([(name, vector)], tags=tags, note=note)[0]
+
+    def save_many(
+        self,
+        items: Iterable[tuple[str, SteeringVector]],
+        *,
+        tags: Iterable[str] = (),
+        note: str = "",
+    ) -> list[SteeringVector]:
+        """Store vectors that came together, all or none: few files, one transaction."""
+        pairs = [(check_name(name), vector) for name, vector in items]
+        labels = _tags(tags)
+        with self._database.writing() as work:
+            entries = saving.plan(work.connection, pairs, labels, note)
+            saving.store(work, self.path, entries)
+        return [vector for _, vector in entries]
+
+    def load(self, ref: str, model: Model = None) -> SteeringVector:
+        """The vector of a ref, checked against its digest; raises CorruptPayload if altered."""
+        stored = self._stored(ref, model)
+        return self._payload_of(stored)
+
+    def record(self, ref: str, model: Model = None) -> Record:
+        """Everything known of a vector but its arrays."""
+        return self._stored(ref, model).record
+
+    def evaluate(self, expression: str, model: Model = None) -> SteeringVector:
+        """Compute an expression over stored vectors: "love - 0.5*anger".
+
+        A bare name that several models have means the one whose model another operand fixes.
+        """
+        from steerlab.expression import evaluate, parse
+
+        parsed = parse(expression)
+        with self._database.reading() as connection:
+            chosen = model if model is not None else _common_model(connection, parsed.refs)
+
+        def lookup(ref: str) -> SteeringVector:
+            try:
+                return self.load(ref, model)
+            except Incompatible:
+                if chosen is None:
+                    raise
+                return self.load(ref, chosen)
+
+        return evaluate(parsed, lookup)
+
+    # looking
+
+    def list(
+        self,
+        *,
+        model: Model = None,
+        layer: int | None = None,
+        tag: str | None = None,
+        kind: str | None = None,
+        text: str | None = None,
+        name: str | None = None,
+        every_version: bool = False,
+        sort: str = "created",
+        reverse: bool = False,
+        limit: int | None = None,
+        after: Summary | None = None,
+    ) -> list[Summary]:
+        """The vectors that pass every filter, the newest version of each name.
+
+        text: found in names, notes, tags, recipes or prompts. sort: one of
+        `steerlab.registry.SORTS`. after: the last Summary of the previous page.
+        """
+        filters = Filters(model, layer, tag, kind, text, name, every_version)
+        with self._database.reading() as connection:
+            return queries.summaries(
+                connection, filters, sort=sort, reverse=reverse, limit=limit, after=after
+            )
+
+    def names(self, model: Model = None) -> Sequence[str]:
+        """The names in use, sorted."""
+        with self._database.reading() as connection:
+            return queries.names(connection, model)
+
+    def models(self) -> Sequence[StoredModel]:
+        """The models that have vectors: name in this store, identity, how many vectors."""
+        with self._database.reading() as connection:
+            return queries.models(connection)
+
+    def parents(self, ref: str, model: Model = None) -> tuple[Node, ...]:
+        """What a vector was made from, directly."""
+        return self._relatives(ref, model, "parents")
+
+    def children(self, ref: str, model: Model = None) -> tuple[Node, ...]:
+        """What was made from a vector, directly."""
+        return self._relatives(ref, model, "children")
+
+    def lineage(self, ref: str, model: Model = None) -> Lineage:
+        """What a vector was made from and what was made from it, as two trees."""
+        with self._database.reading() as connection:
+            row = queries.resolve(connection, ref, model)
+            return Lineage(
+                read(connection, [row])[row].qualified,
+                lineage.relatives(connection, row, "parents"),
+                lineage.relatives(connection, row, "children"),
+            )
+
+    # what may change
+
+    def tag(
+        self, ref: str, add: Iterable[str] = (), remove: Iterable[str] = (), model: Model = None
+    ) -> Record:
+        """Add and remove tags of one version; returns the record as it is now."""
+        added, removed = set(_tags(add)), set(_tags(remove))
+
+        def change(connection: Connection, stored: Stored) -> None:
+            tags = ({*stored.record.tags} | added) - removed
+            replace_tags(connection, stored.id, sorted(tags))
+
+        return self._change(ref, model, change)
+
+    def note(self, ref: str, text: str, model: Model = None) -> Record:
+        """Write the note of one version, in place of the old one; returns the record."""
+
+        def change(connection: Connection, stored: Stored) -> None:
+            row = VECTOR.c.id == stored.id
+            connection.execute(update(VECTOR).where(row).values(note=text))
+
+        return self._change(ref, model, change)
+
+    def rename(self, old: str, new: str, model: Model = None) -> str:
+        """Give all versions of a name another one; returns the qualified new name.
+
+        Expressions made from them are rewritten to say the new name; no digest changes.
+        Raises NameTaken if the model already has vectors called `new`.
+        """
+        check_name(new)
+        if queries.parse_ref(old).version is not None:
+            raise BadOption(f"all versions are renamed together: say {old.rpartition('.')[0]}")
+        with self._database.writing() as work:
+            row = queries.resolve(work.connection, old, model)
+            stored = read(work.connection, [row])[row]
+            if stored.record.name != new:
+                self._rename(work.connection, stored, new, rewriting := set[str]())
+                for path in sorted(rewriting):
+                    files.rewrite(work, self.path, path)
+        return f"{stored.model}.{new}"
+
+    def remove(self, ref: str, force: bool = False, model: Model = None) -> Sequence[str]:
+        """Remove one version of a vector; a bare name means the newest.
+
+        Refused when others were made from it, unless forced: they stay, but can no longer be
+        re-evaluated. Returns their refs.
+        """
+        with self._database.writing() as work:
+            row = queries.resolve(work.connection, ref, model)
+            stored = read(work.connection, [row])[row]
+            children = lineage.relatives(work.connection, row, "children", depth=1)
+            broken = [child.ref for child in children]
+            if broken and not force:
+                raise StoreError(
+                    f"can't remove {stored.qualified}: {_some(broken)} made from it; remove "
+                    f"{'it' if len(broken) == 1 else 'them'} first, or force it and lose the "
+                    "means to re-evaluate"
+                )
+            work.connection.execute(delete(VECTOR).where(VECTOR.c.id == row))
+            files.forget(work, self.path, stored.path)
+        return broken
+
+    # trust
+
+    def verify(self, progress: Progress | None = None) -> Sequence[Finding]:
+        """Check everything: payloads, rows against them, and every expression bit for bit."""
+        from steerlab.registry.audit import verify
+
+        with self._database.reading() as connection:
+            return verify(connection, self.path, progress)
+
+    def rebuild(self) -> int:
+        """Make the registry anew from the payloads; returns how many vectors it knows.
+
+        The old registry, damaged or not, is kept as registry.db.before-rebuild.
+        """
+        if not self.path.is_dir():
+            raise StoreError(f"there is no store at {self.path}")
+        with one_line_errors(self.path), self._database.locked():
+            preferred = saving.known_places(self._database)
+            self._database.fill = lambda c: self._fill(c, preferred, quiet=True)
+            try:
+                self._database.create()
+            finally:
+                self._database.fill = self._fill
+        return len(self.list(every_version=True))
+
+    def gc(self, dry_run: bool = True, grace: timedelta = timedelta(hours=1)) -> Sequence[Garbage]:
+        """Payloads that no row points at and stale temporary files; deleted unless `dry_run`.
+
+        grace: files younger than this are left alone.
+        """
+        from steerlab.registry.audit import collect
+
+        if dry_run:
+            with self._database.reading() as connection:
+                return collect(connection, self.path, True, grace)
+        with self._database.writing() as work:
+            return collect(work.connection, self.path, False, grace)
+
+    def backup(self, path: str | Path) -> Path:
+        """Copy the store, consistently and while in use, to a new directory.
+
+        The copy is itself a store: it can be opened, verified and put in the old one's place
+        without any unpacking.
+        """
+        from steerlab.registry.exchange import backup
+
+        return backup(self._database, Path(path).expanduser())
+
+    def export(
+        self, ref: str, path: str | Path, *, parents: bool = False, model: Model = None
+    ) -> Path:
+        """Write a vector as a payload file that `import_` reads anywhere.
+
+        parents: put everything it was made from into the file too, so that it can be
+        re-evaluated there.
+        """
+        from steerlab.registry.exchange import export
+
+        with self._database.reading() as connection:
+            row = queries.resolve(connection, ref, model)
+            return export(connection, self.path, row, Path(path).expanduser(), parents)
+
+    def import_(self, path: str | Path) -> Sequence[Import]:
+        """Store the vectors of a payload file, each checked against its digest.
+
+        A taken name gets its next version; a vector that is already here is left alone.
+        """
+        from steerlab.registry.exchange import admit
+
+        entries = payload.read_all(Path(path).expanduser())
+        with self._database.writing() as work:
+            return admit(work, self.path, entries, Path(path))
+
+    # inside
+
+    def _fill(
+        self,
+        connection: Connection,
+        preferred: Sequence[tuple[str, str]] = (),
+        quiet: bool = False,
+    ) -> None:
+        with one_line_errors(self.path):
+            done = restore.restore(connection, self.path, preferred)
+        if done.count and not quiet and self._database.writable:
+            _log.warning(
+                "%s had no registry.db: restored %d vectors from their payloads",
+                self.path,
+                done.count,
+            )
+        for skipped in done.skipped:
+            _log.warning("left out: %s", skipped)
+
+    def _stored(self, ref: str, model: Model) -> Stored:
+        with self._database.reading() as connection:
+            row = queries.resolve(connection, ref, model)
+            return read(connection, [row])[row]
+
+    def _payload_of(self, stored: Stored) -> SteeringVector:
+        try:
+            with one_line_errors(self.path):
+                return files.load(self.path, stored)
+        except NotFound:
+            raise NotFound(
+                f"the payload of {stored.qualified} is missing ({self.path / stored.path}): "
+                "restore the file from a copy, or remove the vector"
+            ) from None
+
+    def _relatives(self, ref: str, model: Model, way: Way) -> tuple[Node, ...]:
+        with self._database.reading() as connection:
+            row = queries.resolve(connection, ref, model)
+            return lineage.relatives(connection, row, way, depth=1)
+
+    def _change(
+        self, ref: str, model: Model, change: Callable[[Connection, Stored], None]
+    ) -> Record:
+        """Change rows of one vector and its payload's metadata with them."""
+        with self._database.writing() as work:
+            row = queries.resolve(work.connection, ref, model)
+            change(work.connection, read(work.connection, [row])[row])
+            changed = read(work.connection, [row])[row]
+            files.rewrite(work, self.path, changed.path)
+        return changed.record
+
+    def _rename(
+        self, connection: Connection, stored: Stored, new: str, rewriting: set[str]
+    ) -> None:
+        taken = queries.versions(connection, queries.Ref(new)).get(stored.model)
+        if taken:
+            raise NameTaken(f"{stored.model} already has a vector called {new}")
+        mine = queries.versions(connection, queries.Ref(stored.record.name))[stored.model]
+        ids = list(mine.values())
+        connection.execute(update(VECTOR).where(VECTOR.c.id.in_(ids)).values(name=new))
+        edges = select(OPERAND.c.child_id).where(OPERAND.c.parent_id.in_(ids)).distinct()
+        children = list(connection.execute(edges).scalars())
+        saving.rename_operands(connection, children, stored.record.name, new, ids)
+        paths = select(VECTOR.c.path).where(VECTOR.c.id.in_([*ids, *children])).distinct()
+        rewriting.update(connection.execute(paths).scalars())
+
+
+def discover(environment: Mapping[str, str] | None = None) -> Path:
+    """Where the store is when nobody says: STEERLAB_STORE, ./store, the user's data directory."""
+    named = (os.environ if environment is None else environment).get("STEERLAB_STORE")
+    if named:
+        return Path(named).expanduser()
+    here = Path("store")
+    if (here / "payloads").is_dir() or (here / "registry.db").is_file():
+        return here
+    from platformdirs import user_data_path
+
+    return user_data_path("steerlab", appauthor=False) / "store"
+
+
+def _common_model(connection: Connection, refs: Iterable[str]) -> str | None:
+    """The one model that the unambiguous refs of an expression belong to, if they agree."""
+    fixed: set[str] = set()
+    for text in refs:
+        try:
+            found = queries.versions(connection, queries.parse_ref(text))
+        except NotFound:
+            continue
+        if len(found) == 1:
+            fixed.update(found)
+    return fixed.pop() if len(fixed) == 1 else None
+
+
+def _tags(tags: Iterable[str]) -> tuple[str, ...]:
+    found = {tag.strip() for tag in ([tags] if isinstance(tags, str) else tags)}
+    if "" in found:
+        raise BadOption("a tag can't be empty")
+    return tuple(sorted(found))
+
+
+def _some(refs: Sequence[str]) -> str:
+    shown = ", ".join(refs[:5]) + (f" and {len(refs) - 5} more" if len(refs) > 5 else "")
+    return f"{shown} {'was' if len(refs) == 1 else 'were'}"

@@ -14,9 +14,11 @@ import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, Executable, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, StaticPool
 
@@ -30,6 +32,11 @@ HEAD = "0001"
 BUSY_SECONDS = 30.0
 _DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 _READ_ONLY = ("SQLITE_READONLY", "SQLITE_PERM")
+
+
+class Newer(StoreError):
+    """A store whose schema this program does not know."""
+
 
 Fill = Callable[[Connection], object]
 
@@ -63,6 +70,7 @@ class Database:
     def reading(self) -> Iterator[Connection]:
         """One consistent snapshot; raises StoreError if the registry can't be read."""
         with one_line_errors(self.directory):
+            self._check_directory()
             engine = self._reader()
             with engine.connect() as connection, connection.begin():
                 yield connection
@@ -90,6 +98,7 @@ class Database:
         """The store's lock between processes, and between threads of one."""
         from filelock import FileLock, Timeout
 
+        self._check_directory()
         try:
             make_directory(self.directory)
             lock = FileLock(self.directory / ".lock", timeout=self.timeout, poll_interval=0.01)
@@ -115,11 +124,17 @@ class Database:
         elif self._version() != HEAD:
             self._migrate()
 
-    def create(self) -> None:
-        """Build a registry beside its place and move it there whole; needs the lock."""
+    def create(self, fill: Fill | None = None) -> None:
+        """Build a registry beside its place and move it there whole; needs the lock.
+
+        What was there before, damaged or not, is moved aside.
+        """
         temporary = self.directory / f"registry.db.new-{os.getpid()}"
         try:
-            self._build(_engine(temporary, "rwc", "BEGIN IMMEDIATE", journal="DELETE"))
+            temporary.unlink(missing_ok=True)
+            built = _engine(temporary, "rwc", "BEGIN IMMEDIATE", journal="DELETE")
+            self._build(built, fill or self.fill)
+            _engine(temporary, "rw", "BEGIN").connect().close()  # WAL from the first reader on
             self.set_aside()
             os.replace(temporary, self.file)
             sync_directory(self.directory)
@@ -127,11 +142,36 @@ class Database:
             temporary.unlink(missing_ok=True)
 
     def set_aside(self) -> None:
-        """Move the present registry, damaged or not, out of the way together with its log."""
+        """Move the present registry and its log out of the way together.
+
+        A log that stayed would be replayed onto the new registry.
+        """
+        aside = f"registry.db.before-rebuild-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
         for suffix in ("", "-wal", "-shm"):
             old = self.file.with_name(f"{self.file.name}{suffix}")
             if old.exists():
-                os.replace(old, self.file.with_name(f"registry.db.before-rebuild{suffix}"))
+                os.replace(old, self.file.with_name(f"{aside}{suffix}"))
+
+    def salvage(self, query: Executable) -> list[Any]:
+        """Rows of a registry that may be damaged or old; empty if they can't be read.
+
+        Raises StoreError for one that a newer program wrote.
+        """
+        if not self.file.exists():
+            return []
+        engine = _engine(self.file, "rw", "BEGIN")
+        try:
+            _version_of(engine, self.directory)
+            with engine.connect() as connection:
+                return list(connection.execute(query))
+        except Newer:
+            raise
+        except (StoreError, DBAPIError, sqlite3.Error):
+            return []
+
+    def _check_directory(self) -> None:
+        if self.directory.exists() and not self.directory.is_dir():
+            raise StoreError(f"{self.directory} is a file, not a store: a store is a directory")
 
     def _reader(self) -> Engine:
         if not self.file.exists():
@@ -156,7 +196,7 @@ class Database:
     def _from_payloads(self) -> Engine:
         if self._memory is None:
             engine = create_engine("sqlite://", poolclass=StaticPool)
-            self._build(engine)
+            self._build(engine, self.fill)
             self._memory = engine
         return self._memory
 
@@ -172,12 +212,12 @@ class Database:
                 self._memory = _loaded(Path(copies) / self.file.name)
         return self._memory
 
-    def _build(self, engine: Engine) -> None:
+    def _build(self, engine: Engine, fill: Fill) -> None:
         with engine.connect() as connection, connection.begin():
             METADATA.create_all(connection)
             connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR NOT NULL)"))
             connection.execute(text("INSERT INTO alembic_version VALUES (:head)"), {"head": HEAD})
-            self.fill(connection)
+            fill(connection)
 
     def _version(self) -> str:
         return _version_of(_engine(self.file, "rw", "BEGIN"), self.directory)
@@ -261,7 +301,7 @@ def _version_of(engine: Engine, directory: Path) -> str:
     if not version.isdigit():
         raise _damaged(directory)
     if int(version) > int(HEAD):
-        raise StoreError(
+        raise Newer(
             f"the store {directory} was written by a newer steerlab (schema {version}, this one "
             f"knows {HEAD}): upgrade steerlab"
         )
@@ -276,7 +316,7 @@ def one_line_errors(directory: Path) -> Iterator[None]:
     except DBAPIError as error:
         original = error.orig if isinstance(error.orig, Exception) else error
         raise _explained(original, directory) from error
-    except (sqlite3.Error, UnicodeEncodeError, OSError) as error:
+    except (sqlite3.Error, UnicodeEncodeError, OverflowError, OSError) as error:
         raise _explained(error, directory) from error
 
 
@@ -291,6 +331,10 @@ def _explained(error: Exception, directory: Path) -> StoreError:
         return _damaged(directory)
     if code.startswith(_READ_ONLY):
         return StoreError(f"can't write to the store {directory}: it is read-only")
+    if code.startswith("SQLITE_FULL"):
+        return StoreError(f"the disk of the store {directory} is full: nothing was changed")
+    if code.startswith("SQLITE_BUSY"):
+        return StoreError(f"another program is using the registry of {directory}: try again")
     if isinstance(error, UnicodeEncodeError):
         return StoreError(f"can't store text that is not Unicode: {error.object[:40]!r}")
     return StoreError(f"the store {directory} can't be used: {reason(error)}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlalchemy import Connection, select, update
 
 from steerlab import payload
-from steerlab.errors import CorruptPayload
+from steerlab.errors import CorruptPayload, NotFound
 from steerlab.record import Record
 from steerlab.registry.database import Writing
 from steerlab.registry.rows import Stored, read
@@ -110,7 +110,10 @@ def forget(work: Writing, directory: Path, path: str) -> None:
     if not rows:
         work.afterwards.append(lambda: (directory / path).unlink(missing_ok=True))
         return
-    data = payload.encode([(s.record, load(directory, s)) for s in rows.values()])
+    try:
+        data = payload.encode([(s.record, load(directory, s)) for s in rows.values()])
+    except (CorruptPayload, NotFound):
+        return  # a damaged file is left as it is: what can still be read of it may be wanted
     work.afterwards.append(lambda: payload.write(directory / path, data))
 
 

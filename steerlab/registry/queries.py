@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, selec
 
 from steerlab.errors import BadOption, Incompatible, NotFound
 from steerlab.recipe import ModelIdentity, is_name
-from steerlab.registry.rows import identity_text
+from steerlab.registry.rows import find_model, identity_text
 from steerlab.registry.tables import CONTRAST_PAIR, DIRECTION, MODEL, TAG, VECTOR
 
 SORTS = ("created", "name", "model", "layer", "norm", "kind", "version")
@@ -147,7 +147,7 @@ def _beyond(
 def _conditions(connection: Connection, filters: Filters) -> list[ColumnElement[bool]]:
     found: list[ColumnElement[bool]] = []
     if filters.model is not None:
-        found.append(VECTOR.c.model_id == model_id(connection, filters.model))
+        found.append(_of_model(connection, filters.model))
     if filters.layer is not None:
         found.append(_exists(DIRECTION.c.vector_id, DIRECTION.c.layer == filters.layer))
     if filters.tag is not None:
@@ -163,6 +163,13 @@ def _conditions(connection: Connection, filters: Filters) -> list[ColumnElement[
         same = and_(newer.c.model_id == VECTOR.c.model_id, newer.c.name == VECTOR.c.name)
         found.append(~select(newer.c.id).where(same, newer.c.version > VECTOR.c.version).exists())
     return found
+
+
+def _of_model(connection: Connection, model: str | ModelIdentity) -> ColumnElement[bool]:
+    """A name that no model has is a mistake; a model that has no vectors yet is not."""
+    if isinstance(model, ModelIdentity):
+        return VECTOR.c.model_id == find_model(connection, model)
+    return VECTOR.c.model_id == model_id(connection, model)
 
 
 def _exists(owner: ColumnElement[int], condition: ColumnElement[bool]) -> ColumnElement[bool]:
@@ -206,7 +213,7 @@ def names(connection: Connection, model: str | ModelIdentity | None = None) -> l
     """The names in use, sorted, each once."""
     query = select(VECTOR.c.name).distinct().order_by(VECTOR.c.name)
     if model is not None:
-        query = query.where(VECTOR.c.model_id == model_id(connection, model))
+        query = query.where(_of_model(connection, model))
     return list(connection.execute(query).scalars())
 
 

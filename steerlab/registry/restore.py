@@ -9,12 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from steerlab import payload
 from steerlab.errors import CorruptPayload, SteerlabError
 from steerlab.record import Record
 from steerlab.registry.files import payload_files
-from steerlab.registry.rows import Placed, add, identity_text
+from steerlab.registry.rows import Placed, add, identity_text, link
 
 _UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00")
 _BATCH = 500
@@ -56,8 +57,23 @@ def restore(
             )
     ordered = sorted(chosen.values(), key=lambda p: (p.record.created, p.record.ref))
     for start in range(0, len(ordered), _BATCH):
-        done.count += len(add(connection, ordered[start : start + _BATCH]))
+        _add(connection, ordered[start : start + _BATCH], done)
+    link(connection)
     return done
+
+
+def _add(connection: Connection, placed: Sequence[Placed], done: Restored) -> None:
+    """Insert a batch; if the schema refuses one of it, all but that one."""
+    try:
+        with connection.begin_nested():
+            done.count += len(add(connection, placed))
+    except (DBAPIError, OverflowError, UnicodeEncodeError) as error:
+        if len(placed) == 1:
+            why = str(getattr(error, "orig", error))
+            done.skipped.append(f"{placed[0].path}: {placed[0].record.ref}: {why}")
+            return
+        for one in placed:
+            _add(connection, [one], done)
 
 
 def usable(record: Record, what: object) -> Record:

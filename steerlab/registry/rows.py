@@ -144,8 +144,8 @@ def replace_expression(connection: Connection, vector_id: int, recipe: Expressio
 def link(connection: Connection, children: Sequence[int] | None = None) -> None:
     """Join operands that have no parent yet to the stored record they mean.
 
-    The digest decides; among records of one digest, the ref's own, else the oldest, which
-    must not be younger than the child: so the graph can't cycle.
+    The digest decides; among records of one digest, the ref's own name, else the oldest that
+    is not younger than the child.
     children: None for all of the store.
     """
     query = (
@@ -168,8 +168,8 @@ def _join_parent(connection: Connection, edge: RowMapping) -> None:
     candidates = connection.execute(query).all()
     own = ".".join(edge["ref"].split(".")[-2:])
     named = [c for c in candidates if f"{c.name}.v{c.version}" == own]
-    older = [c for c in named or candidates if c.created <= edge["created"]]
-    best = sorted(older, key=lambda c: c.model_id != edge["model_id"])
+    likely = named or [c for c in candidates if c.created <= edge["created"]]
+    best = sorted(likely, key=lambda c: c.model_id != edge["model_id"])
     if best:
         place = and_(OPERAND.c.child_id == edge["child_id"], OPERAND.c.ordinal == edge["ordinal"])
         connection.execute(update(OPERAND).where(place).values(parent_id=best[0].id))

@@ -9,10 +9,10 @@ from pathlib import Path
 from sqlalchemy import Connection, func, select
 
 from steerlab import payload
-from steerlab.errors import BadPrompts, BadVector, NotFound, SteerlabError
+from steerlab.errors import BadOption, BadPrompts, BadVector, NotFound
 from steerlab.recipe import Contrast, Expression, Operand
 from steerlab.record import record_of
-from steerlab.registry.database import Database, Writing
+from steerlab.registry.database import Writing
 from steerlab.registry.files import Entry, batches, free_path
 from steerlab.registry.rows import Placed, add, ensure_model, read, replace_expression
 from steerlab.registry.tables import MODEL, OPERAND, VECTOR
@@ -50,17 +50,6 @@ def store(work: Writing, directory: Path, entries: Sequence[Entry]) -> list[int]
         payload.write(directory / path, payload.encode(batch))
         placed += [Placed(record, path, record.qualified) for record, _ in batch]
     return add(work.connection, placed)
-
-
-def known_places(database: Database) -> list[tuple[str, str]]:
-    """(path, key) of every row of a registry that may be damaged; empty if it can't be read."""
-    if not database.file.exists():
-        return []
-    try:
-        with database.reading() as connection:
-            return [(p, k) for p, k in connection.execute(select(VECTOR.c.path, VECTOR.c.key))]
-    except SteerlabError:
-        return []
 
 
 def rename_operands(
@@ -164,6 +153,8 @@ def check(vector: SteeringVector) -> None:
                 raise BadVector(f"the diagnostic {name!r} of layer {b} is {value}")
     recipe = vector.recipe
     if isinstance(recipe, Contrast):
+        if not -(2**63) <= (recipe.seed or 0) < 2**63:
+            raise BadOption(f"the seed {recipe.seed} has more than 64 bits")
         for ids, prompts in (
             (recipe.positive_ids, recipe.positive),
             (recipe.negative_ids, recipe.negative),

@@ -240,18 +240,15 @@ class Store:
     def rebuild(self) -> int:
         """Make the registry anew from the payloads; returns how many vectors it knows.
 
-        The old registry, damaged or not, is kept as registry.db.before-rebuild.
+        The old registry, damaged or not, is kept as registry.db.before-rebuild-….
         """
         if not self.path.is_dir():
             raise StoreError(f"there is no store at {self.path}")
         with one_line_errors(self.path), self._database.locked():
-            preferred = saving.known_places(self._database)
-            self._database.fill = lambda c: self._fill(c, preferred, quiet=True)
-            try:
-                self._database.create()
-            finally:
-                self._database.fill = self._fill
-        return len(self.list(every_version=True))
+            places = self._database.salvage(select(VECTOR.c.path, VECTOR.c.key))
+            done: list[restore.Restored] = []
+            self._database.create(lambda new: done.append(self._restore(new, places)))
+        return done[0].count
 
     def gc(self, dry_run: bool = True, grace: timedelta = timedelta(hours=1)) -> Sequence[Garbage]:
         """Payloads that no row points at and stale temporary files; deleted unless `dry_run`.
@@ -303,22 +300,22 @@ class Store:
 
     # inside
 
-    def _fill(
-        self,
-        connection: Connection,
-        preferred: Sequence[tuple[str, str]] = (),
-        quiet: bool = False,
-    ) -> None:
-        with one_line_errors(self.path):
-            done = restore.restore(connection, self.path, preferred)
-        if done.count and not quiet and self._database.writable:
+    def _fill(self, connection: Connection) -> None:
+        done = self._restore(connection, ())
+        if done.count and self._database.writable:
             _log.warning(
                 "%s had no registry.db: restored %d vectors from their payloads",
                 self.path,
                 done.count,
             )
+
+    def _restore(
+        self, connection: Connection, places: Sequence[tuple[str, str]]
+    ) -> restore.Restored:
+        done = restore.restore(connection, self.path, places)
         for skipped in done.skipped:
             _log.warning("left out: %s", skipped)
+        return done
 
     def _stored(self, ref: str, model: Model) -> Stored:
         with self._database.reading() as connection:

@@ -6,7 +6,10 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 from sqlalchemy import Connection
+
+from steerlab.errors import StoreError
 
 
 def configuration(connection: Connection) -> Config:
@@ -18,5 +21,8 @@ def configuration(connection: Connection) -> Config:
 
 
 def upgrade(connection: Connection, revision: str = "head") -> None:
-    """Bring the schema up to date inside the caller's transaction."""
-    command.upgrade(configuration(connection), revision)
+    """Bring the schema up to date inside the caller's transaction; raises StoreError."""
+    try:
+        command.upgrade(configuration(connection), revision)
+    except CommandError as error:
+        raise StoreError(f"the registry can't be brought up to date: {error}") from None

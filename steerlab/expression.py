@@ -188,9 +188,9 @@ class _Checker:
                 self.check(node.right)
             case ast.UnaryOp(op=ast.USub() | ast.UAdd()):
                 self.check(node.operand)
-            case ast.Constant(value=bool() | None) | ast.Constant(value=str() | bytes()):
-                raise self.refuse(node, f"{ast.unparse(node)} is neither a vector nor a number")
-            case ast.Constant(value=int() | float()):
+            case ast.Constant(value=value):
+                if type(value) not in (int, float):
+                    raise self.refuse(node, f"{ast.unparse(node)} is neither a vector nor a number")
                 self.check_number(node)
             case ast.Name(id=name):
                 if name in FUNCTIONS:

@@ -28,17 +28,19 @@ _TOO_DEEP = (
 def syntax_tree(text: str) -> ast.expr:
     """The tree of one expression; raises SyntaxError, or BadExpression if it is too large."""
     if len(text) > LONGEST:
-        raise BadExpression(f"the expression has {len(text)} characters: {LONGEST} at most")
+        raise BadExpression(
+            f"the expression has {len(text)} characters: {LONGEST} at most", text=text
+        )
     try:
         tree = ast.parse(text, mode="eval").body
     except (RecursionError, MemoryError):
-        raise BadExpression(_TOO_DEEP) from None
+        raise BadExpression(_TOO_DEEP, text=text) from None
     level: Sequence[ast.AST] = [tree]
     for _ in range(DEEPEST):
         level = [child for node in level for child in ast.iter_child_nodes(node)]
         if not level:
             return tree
-    raise BadExpression(_TOO_DEEP)
+    raise BadExpression(_TOO_DEEP, text=text)
 
 
 def canonical(text: str) -> str:
@@ -49,7 +51,7 @@ def canonical(text: str) -> str:
     try:
         return ast.unparse(syntax_tree(text))
     except SyntaxError:  # the parser has its own limit for parentheses
-        raise BadExpression(_TOO_DEEP) from None
+        raise BadExpression(_TOO_DEEP, text=text) from None
 
 
 def replace_refs(text: str, renamed: Mapping[str, str]) -> str:

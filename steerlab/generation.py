@@ -117,6 +117,28 @@ def run(
     return streamer.completions(cancelled)
 
 
+def next_log_probs(model: Any, prompt_ids: Sequence[Sequence[int]]) -> Tensor:
+    """Log-probability of every token to come next: (batch, vocab) float32 on the CPU."""
+    from transformers import GenerationConfig
+
+    device = model.get_input_embeddings().weight.device
+    pad = _pad_id(model, end_ids(model))
+    ids, mask = _left_padded(prompt_ids, pad)
+    config = GenerationConfig(
+        max_new_tokens=1,
+        do_sample=False,
+        num_beams=1,
+        repetition_penalty=1.0,
+        pad_token_id=pad,
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
+    result = model.generate(
+        input_ids=ids.to(device), attention_mask=mask.to(device), generation_config=config
+    )
+    return torch.log_softmax(result.logits[0].float(), dim=-1).cpu()
+
+
 def end_ids(model: Any) -> list[int]:
     """The token ids that end a text, as the model's generation config says."""
     value = model.generation_config.eos_token_id

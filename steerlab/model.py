@@ -348,6 +348,13 @@ class LanguageModel:
         ]
         return results[0] if isinstance(prompts, str) else results
 
+    def next_log_probs(self, prompts: Sequence[str], *, chat: bool = False) -> torch.Tensor:
+        """Log-probability of every token to come next: (n_prompts, vocab) float32 on the CPU."""
+        with self._lock:
+            bos = front_length(self.model) > 0
+            ids = [self.tokens(p, chat=chat, bos=bos) for p in prompts]
+            return generation.next_log_probs(self.model, ids)
+
     def _check_length(self, ids: Sequence[Sequence[int]], sampling: Sampling) -> None:
         longest = max(len(i) for i in ids)
         room = getattr(text_config(self.model), "max_position_embeddings", None)

@@ -1,0 +1,180 @@
+"""The command line: thin verbs over the same calls that Python and the TUI use.
+
+Verbs are imported when they are run, so `steerlab --help` costs what click costs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from enum import IntEnum
+from importlib import import_module
+
+import click
+
+from steerlab import __version__, errors
+
+SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
+    "Make and combine": {
+        "extract": ("run", "Make a vector of contrast prompts."),
+        "compose": ("algebra", "Compute an expression of stored vectors: love - anger."),
+        "add": ("algebra", "Add vectors: compose a + b + …"),
+        "scale": ("algebra", "Multiply a vector: compose FACTOR * a."),
+        "negate": ("algebra", "Turn a vector around: compose -a."),
+    },
+    "Steer": {
+        "generate": ("run", "Write with a vector, beside the baseline."),
+        "sweep": ("run", "Layers x strengths x prompts in one batch."),
+        "demo": ("demo", "See it work: love - anger on a real model."),
+    },
+    "Browse and describe": {
+        "list": ("browse", "List the stored vectors."),
+        "show": ("browse", "Show everything known of a vector."),
+        "models": ("browse", "List the models that vectors belong to."),
+        "tag": ("edit", "Add or remove tags."),
+        "note": ("edit", "Write a vector's note."),
+        "rename": ("edit", "Give a vector another name."),
+        "remove": ("edit", "Remove a vector from the store."),
+    },
+    "Look after the store": {
+        "verify": ("upkeep", "Check every payload and recompute every composition."),
+        "rebuild": ("upkeep", "Restore the registry from the payload files."),
+        "gc": ("upkeep", "Delete files that no vector needs."),
+        "backup": ("upkeep", "Copy the whole store, consistently."),
+        "import": ("upkeep", "Take vectors in from a payload file."),
+        "export": ("upkeep", "Write vectors to a payload file."),
+    },
+}
+_HOMES = {name: entry for verbs in SECTIONS.values() for name, entry in verbs.items()}
+
+
+class ExitCode(IntEnum):
+    """What the process returns; scripts may rely on it."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    BAD_INPUT = 4
+    MODEL = 5
+    STORE = 6
+    INTERNAL = 70
+    CANCELLED = 130
+
+
+_CODES: tuple[tuple[type[errors.SteerlabError], ExitCode], ...] = (
+    (errors.NotFound, ExitCode.NOT_FOUND),
+    (errors.ModelMismatch, ExitCode.MODEL),
+    (errors.ModelError, ExitCode.MODEL),
+    (errors.SteeringError, ExitCode.MODEL),
+    (errors.StoreError, ExitCode.STORE),
+    (errors.CorruptPayload, ExitCode.STORE),
+    (errors.SteerlabError, ExitCode.BAD_INPUT),
+)
+
+
+class Verbs(click.Group):
+    """A group whose help is known beforehand and whose commands are imported when run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All verbs, section by section."""
+        return list(_HOMES)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Import the module that a verb lives in."""
+        if name not in _HOMES:
+            return None
+        module = import_module(f"steerlab.cli.{_HOMES[name][0]}")
+        command: click.Command = getattr(module, f"{name}_command")
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, but with the closest verbs where there is none of that name."""
+        if args and args[0] not in _HOMES and not args[0].startswith("-"):
+            import difflib
+
+            close = difflib.get_close_matches(args[0], _HOMES, n=3)
+            hint = f" Did you mean {' or '.join(close)}?" if close else " See steerlab --help."
+            ctx.fail(f"There is no command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The verbs in sections, without importing any of them."""
+        for section, verbs in SECTIONS.items():
+            with formatter.section(section):
+                formatter.write_dl([(name, text) for name, (_, text) in verbs.items()])
+
+
+@click.group(
+    cls=Verbs,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Which store: --store, then STEERLAB_STORE, then ./store, then your data directory.",
+)
+@click.version_option(__version__, "-V", "--version", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Where steering vectors live: a registry, an algebra and a lab.
+
+    \b
+    steerlab demo                               see it work on a real model
+    steerlab list                               what is stored
+    steerlab compose love - anger               make a vector of vectors
+    steerlab generate "I think you are a" -v love --dose 0.15
+    """
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; every expected error is one line on stderr."""
+    try:
+        result = cli.main(
+            None if arguments is None else list(arguments),
+            prog_name="steerlab",
+            standalone_mode=False,
+        )
+        sys.stdout.flush()
+        return int(result) if isinstance(result, int) else ExitCode.OK
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return ExitCode.USAGE
+    except click.UsageError as error:
+        error.show()
+        return ExitCode.USAGE
+    except click.ClickException as error:
+        error.show()
+        return ExitCode.FAILED
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("steerlab: cancelled", err=True)
+        return ExitCode.CANCELLED
+    except errors.SteerlabError as error:
+        return _report(error)
+    except BrokenPipeError:  # the reader has seen enough: `steerlab list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.OK
+    except Exception as error:
+        return _report_bug(error)
+
+
+def _report(error: errors.SteerlabError) -> int:
+    from steerlab.cli.output import printable
+
+    text = " ".join(printable(str(error)).split())
+    click.echo(f"{click.style('steerlab:', fg='red', bold=True)} {text}", err=True)
+    return next(code for kind, code in _CODES if isinstance(error, kind))
+
+
+def _report_bug(error: Exception) -> int:
+    if os.environ.get("STEERLAB_DEBUG"):
+        raise error
+    click.echo(
+        f"steerlab: internal error, {type(error).__name__}: {' '.join(str(error).split())[:300]} "
+        "(this is a bug; STEERLAB_DEBUG=1 shows where)",
+        err=True,
+    )
+    return ExitCode.INTERNAL
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run())

@@ -1,0 +1,168 @@
+"""Verbs of the algebra: compose, and the thin words add, scale and negate for it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from steerlab.cli.options import (
+    complete_ref,
+    json_option,
+    model_filter_option,
+    open_store,
+    store_option,
+)
+from steerlab.cli.output import describe_result, number, print_json, print_table, warn
+
+if TYPE_CHECKING:
+    from steerlab.registry import Store
+    from steerlab.vector import SteeringVector
+
+
+def _composing(function: Any) -> Any:
+    """The options of everything that stores a composed vector."""
+    for option in (
+        json_option,
+        store_option,
+        model_filter_option,
+        click.option("--note", default="", help="What it is for."),
+        click.option("--tag", "tags", multiple=True, help="A tag; may be repeated."),
+        click.option("--dry-run", is_flag=True, help="Compute and report, store nothing."),
+        click.option("--as", "name", metavar="NAME", help="Its name (default: derived)."),
+    ):
+        function = option(function)
+    return function
+
+
+@click.command("compose", context_settings={"ignore_unknown_options": True})
+@click.argument("expression", nargs=-1, required=True, shell_complete=complete_ref)
+@_composing
+def compose_command(expression: tuple[str, ...], **options: Any) -> None:
+    """Compute an expression of stored vectors and store the result.
+
+    \b
+    steerlab compose love - anger
+    steerlab compose "unit(love) - 0.5*anger" --as warm
+    steerlab compose "reject(love, joy)[10:20]" --dry-run
+
+    The arguments are joined with spaces. Quote what your shell would take for itself: * ( ).
+    There are + - * /, unit, project, reject, mean, [layers] and versions such as love.v2.
+    """
+    _compose(" ".join(expression), **options)
+
+
+@click.command("add")
+@click.argument("refs", nargs=-1, required=True, shell_complete=complete_ref)
+@_composing
+def add_command(refs: tuple[str, ...], **options: Any) -> None:
+    """Add vectors: compose a + b + …"""
+    if len(refs) < 2:
+        raise click.UsageError("give at least two vectors to add")
+    _compose(" + ".join(refs), **options)
+
+
+@click.command("scale", context_settings={"ignore_unknown_options": True})
+@click.argument("ref", shell_complete=complete_ref)
+@click.argument("factor", type=float)
+@_composing
+def scale_command(ref: str, factor: float, **options: Any) -> None:
+    """Multiply a vector: compose FACTOR * a."""
+    _compose(f"{factor!r} * ({ref})", **options)
+
+
+@click.command("negate")
+@click.argument("ref", shell_complete=complete_ref)
+@_composing
+def negate_command(ref: str, **options: Any) -> None:
+    """Turn a vector around: compose -a."""
+    _compose(f"-({ref})", **options)
+
+
+def _compose(
+    expression: str,
+    *,
+    name: str | None,
+    dry_run: bool,
+    tags: tuple[str, ...],
+    note: str,
+    model: str | None,
+    store_path: Path | None,
+    as_json: bool,
+) -> None:
+    from steerlab.expression import composition_warnings, parse
+    from steerlab.recipe import check_name
+
+    parsed = parse(expression)
+    name = check_name(name or derived_name(str(parsed)))
+    store = open_store(store_path)
+    result = store.evaluate(expression, model)
+    operands = {ref: store.load(ref, result.model) for ref in parsed.refs}
+    for warning in composition_warnings(result, operands):
+        warn(warning)
+    stored, how = _stored(store, name, result, tags, note, dry_run)
+    cosines = {ref: _mean(result.cosines(operand)) for ref, operand in operands.items()}
+    if as_json:
+        print_json(_report(stored, how, cosines))
+        return
+    click.echo(f"{click.style(str(stored), bold=True)}  {stored.recipe}  ({how})")
+    click.echo(describe_result(stored))
+    if operands:
+        rows = [[ref, number(v.norm, 4), f"{cosines[ref]:+.3f}"] for ref, v in operands.items()]
+        print_table(["operand", "norm", "cosine"], rows, right=["norm", "cosine"])
+
+
+def _stored(
+    store: Store,
+    name: str,
+    result: SteeringVector,
+    tags: tuple[str, ...],
+    note: str,
+    dry_run: bool,
+) -> tuple[SteeringVector, str]:
+    """Save, unless it is a dry run or this very vector already stands under that name."""
+    from steerlab.errors import NotFound
+
+    if dry_run:
+        return result, "dry run, nothing stored"
+    try:
+        newest = store.load(name, result.model)
+    except NotFound:
+        newest = None
+    if newest == result:
+        assert newest is not None
+        if tags:
+            store.tag(name, add=tags, model=result.model)
+        if note:
+            store.note(name, note, model=result.model)
+        return newest, "already stored"
+    return store.save(name, result, tags=tags, note=note), "stored"
+
+
+def _report(vector: SteeringVector, how: str, cosines: dict[str, float]) -> dict[str, Any]:
+    return {
+        "ref": vector.ref,
+        "status": how,
+        "recipe": str(vector.recipe),
+        "digest": vector.digest,
+        "layers": list(vector.layers),
+        "norm": vector.norm,
+        "dose": vector.dose(1.0),
+        "cosines": cosines,
+    }
+
+
+def _mean(cosines: dict[int, float]) -> float:
+    return sum(cosines.values()) / len(cosines) if cosines else 0.0
+
+
+def derived_name(expression: str) -> str:
+    """A name made from an expression: "love - 0.5 * anger" gives "love_minus_0_5_anger"."""
+    words = {"+": "plus", "-": "minus", "*": "", "/": "over", "[": "at", ":": "to"}
+    pieces = re.findall(r"[A-Za-z_][\w.]*|[\d.]+|\S", expression)
+    spelled = [words.get(piece, piece) for piece in pieces if piece not in "(),]"]
+    text = re.sub(r"\W+", "_", "_".join(word for word in spelled if word))
+    text = re.sub(r"_+", "_", text).strip("_")
+    return (text if text[:1].isalpha() else f"x_{text}")[:60].rstrip("_")

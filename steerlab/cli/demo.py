@@ -1,0 +1,171 @@
+"""steerlab demo: the main job, end to end, on the embedded model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from steerlab.cli.options import open_lab, quiet_option, store_option
+from steerlab.cli.output import print_json, print_table, progress_bar, say, signed_dose
+from steerlab.cli.run import load
+from steerlab.recipe import Imported
+
+if TYPE_CHECKING:
+    from steerlab.lab import Cell, Lab, Setting
+    from steerlab.vector import SteeringVector
+
+PROMPT = "I think you are a"
+EXPRESSION = "love - anger"
+LAYERS = (10, 15, 20)
+COEFFICIENTS = (-40.0, -20.0, 20.0, 40.0)
+CONTROLS = 20
+KIND = (" good", " great", " wonderful", " beautiful", " kind", " talented", " brilliant")
+UNCONTROLS = 20
+KIND = (" bad", " terrible", " stupid", " fool", " horrible", " liar", " monster")
+
+
+@click.command("demo")
+@click.option("-n", "--max-new-tokens", type=click.IntRange(1), default=40, show_default=True)
+@store_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@quiet_option
+def demo_command(max_new_tokens: int, store_path: Path | None, as_json: bool, quiet: bool) -> None:
+    """See it work: love - anger on a real model.
+
+    Fetches the embedded model (93 MB, once), composes `love - anger` from stored vectors, and
+    writes with it at several layers and strengths, beside the baseline and a random control.
+    """
+    from steerlab.starter import ensure
+    from steerlab.vector import random_like, unit
+
+    lab = open_lab(store_path, "smollm2")
+    load(lab, quiet=quiet)
+    ensure(lab, ("love", "anger"), lambda name: say(f"made {name} from its prompts", quiet=quiet))
+    composed = lab.store.evaluate(EXPRESSION, "smollm2")
+    at = unit(lab.at_layers(composed, LAYERS))
+    settings = _settings(at)
+    with progress_bar("writing", quiet=quiet) as progress:
+        cells = lab.compare(
+            [PROMPT],
+            settings,
+            max_new_tokens=max_new_tokens,
+            temperature=0.7,
+            top_p=0.9,
+            repetition_penalty=1.05,
+            progress=progress,
+        )
+    warmth = _warmth(lab, settings)
+    if as_json:
+        print_json([{**c.to_json(), "warmth": w} for c, w in zip(cells, warmth, strict=True)])
+        return
+    _print_story(lab, composed)
+    _print_cells(cells, warmth)
+    steered, *controls = _ranges(lab, [at[15], *(random_like(at[15], k) for k in range(CONTROLS))])
+    _print_reading(steered, controls)
+    _print_next()
+
+
+def _settings(at: SteeringVector) -> list[Setting]:
+    from steerlab.lab import Setting
+    from steerlab.vector import random_like
+
+    control = random_like(at[15], seed=0)
+    grid = [Setting(at[b], c) for b in LAYERS for c in COEFFICIENTS]
+    return [Setting(), *grid, *(Setting(control, c) for c in (COEFFICIENTS[0], COEFFICIENTS[-1]))]
+
+
+def _warmth(lab: Lab, settings: Sequence[Setting]) -> list[float]:
+    """How much likelier a kind next word has become than an unkind one, in nats."""
+    from steerlab.steer import Injection, steering
+
+    injections = [
+        Injection(s.vector, s.coefficient, rows=(row,))
+        for row, s in enumerate(settings, 1)
+        if s.vector is not None
+    ]
+    with steering(lab.model, injections):
+        log_probs = lab.model.next_log_probs([PROMPT] * (1 + len(settings)))
+    kind, unkind = ([_token(lab, word) for word in words] for words in (KIND, UNKIND))
+    margins = log_probs[:, kind].logsumexp(-1) - log_probs[:, unkind].logsumexp(-1)
+    return [float(m) for m in margins[1:] - margins[0]]
+
+
+def _ranges(lab: Lab, vectors: Sequence[SteeringVector]) -> list[float]:
+    """By how much warmth moves between the two ends of the grid, for each vector."""
+    from steerlab.lab import Setting
+
+    ends = (COEFFICIENTS[0], COEFFICIENTS[-1])
+    warmth = _warmth(lab, [Setting(v, c) for v in vectors for c in ends])
+    return [high - low for low, high in zip(warmth[::2], warmth[1::2], strict=True)]
+
+
+def _token(lab: Lab, word: str) -> int:
+    return int(lab.model.tokenizer(word)["input_ids"][0])
+
+
+def _print_story(lab: Lab, composed: SteeringVector) -> None:
+    love, anger = (lab.store.load(f"smollm2.{name}") for name in ("love", "anger"))
+    click.echo(
+        f"{click.style('love - anger', bold=True)} on SmolLM2-135M-Instruct, "
+        f"from {love.recipe} (love) and {anger.recipe} (anger).\n"
+        f"At layer 15: norm {composed.norm:.1f}, cosine {composed.cosines(love)[15]:+.2f} to love, "
+        f"{composed.cosines(anger)[15]:+.2f} to anger. Below, scaled to length 1, it is added\n"
+        "c times to the residual stream at every position.\n"
+    )
+
+
+def _print_cells(cells: Sequence[Cell], warmth: Sequence[float]) -> None:
+    rows: list[list[str]] = []
+    for cell, warm in zip(cells, warmth, strict=True):
+        label = _label(cell)
+        if rows and rows[-1][0] != label:
+            rows.append([""] * 5)
+        rows.append(
+            [
+                label,
+                f"{cell.coefficient:+.0f}" if cell.vector else "0",
+                signed_dose(cell.dose) if cell.vector else "baseline",
+                f"{warm:+.1f}" if cell.vector else "0",
+                PROMPT + cell.completion.text.rstrip().replace("\n", " "),
+            ]
+        )
+    columns = ["layer", "c", "dose", "warmth", "text"]
+    print_table(columns, rows, right=columns[:-1])
+
+
+def _label(cell: Cell) -> str:
+    """The layer a cell was steered at; "control" for the random direction."""
+    if cell.vector is None:
+        return "none"
+    random = isinstance(cell.vector.recipe, Imported)
+    return "control" if random else str(cell.layers[0])
+
+
+def _print_reading(steered: float, controls: Sequence[float]) -> None:
+    from statistics import mean, stdev
+
+    average, spread = mean(controls), stdev(controls)
+    click.echo(
+        f"\n{click.style('warmth', bold=True)}: how much likelier a kind next word became than an "
+        "unkind one (in nats, baseline 0).\n"
+        f"From c {COEFFICIENTS[0]:+.0f} to {COEFFICIENTS[-1]:+.0f} at layer 15 it moves by "
+        f"{steered:+.1f}; {len(controls)} random directions of the same length move it by "
+        f"{average:+.1f} ± {spread:.1f}, so z = {(steered - average) / spread:.1f}.\n"
+        f"{click.style('dose', bold=True)}: length added relative to the residual stream there. "
+        "About 0.1 to 0.25 steers; far more breaks text.\n"
+    )
+
+
+def _print_next() -> None:
+    click.echo(click.style("Try next", bold=True))
+    for command, what in (
+        ('generate "Yesterday my neighbour" -v "love - anger" --dose -0.2,0.2', "your own prompt"),
+        ("list", "what else is stored"),
+        ("show love", "its prompts, norms and lineage"),
+        ('sweep calm --layers 10,15,20 --prompt "The meeting"', "layers at equal dose"),
+        ('extract brave --positive "I am brave" --negative "I am afraid"', "a vector of your own"),
+    ):
+        click.echo(f"  steerlab {command:71}{what}")

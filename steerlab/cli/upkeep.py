@@ -1,0 +1,112 @@
+"""Verbs that look after the store: verify, rebuild, gc, backup, import, export."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import click
+
+from steerlab.cli.options import complete_ref, json_option, open_store, quiet_option, store_option
+from steerlab.cli.output import print_json, print_table, printable, progress_bar, say
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.command("verify")
+@store_option
+@json_option
+@quiet_option
+def verify_command(store_path: Path | None, as_json: bool, quiet: bool) -> int:
+    """Check every payload and recompute every composition, bit for bit.
+
+    Exits with 1 if anything is wrong.
+    """
+    store = open_store(store_path)
+    with progress_bar("verifying", quiet=quiet or as_json) as progress:
+        findings = store.verify(progress)
+    if as_json:
+        print_json([{"ref": f.ref, "problem": f.problem} for f in findings])
+    elif findings:
+        print_table(["vector", "problem"], [[f.ref, f.problem] for f in findings])
+    else:
+        say(
+            f"{len(store.list(every_version=True))} vectors verified, nothing is wrong", quiet=quiet
+        )
+    return 1 if findings else 0
+
+
+@click.command("rebuild")
+@store_option
+def rebuild_command(store_path: Path | None) -> None:
+    """Restore the registry from the payload files.
+
+    A vector that was removed comes back if `steerlab gc` has not deleted its file yet.
+    """
+    store = open_store(store_path)
+    restored = store.rebuild()
+    click.echo(
+        f"{restored} vector{'s' * (restored != 1)} restored from the payloads of {store.path}"
+    )
+
+
+@click.command("gc")
+@click.option("--delete", is_flag=True, help="Really delete; without it, only list.")
+@click.option(
+    "--grace",
+    type=click.FloatRange(0),
+    default=1.0,
+    show_default=True,
+    help="Hours a file has to be old.",
+)
+@store_option
+def gc_command(delete: bool, grace: float, store_path: Path | None) -> None:
+    """Delete files that no vector needs. Lists them first; --delete does it."""
+    garbage = open_store(store_path).gc(dry_run=not delete, grace=timedelta(hours=grace))
+    if garbage:
+        print_table(
+            ["bytes", "file"], [[str(g.size), str(g.path)] for g in garbage], right=["bytes"]
+        )
+    what = "deleted" if delete else "would be deleted (--delete does it)"
+    say(f"{len(garbage)} file{'s' * (len(garbage) != 1)} {what}")
+
+
+@click.command("backup")
+@click.argument("directory", type=click.Path(path_type=Path))
+@store_option
+def backup_command(directory: Path, store_path: Path | None) -> None:
+    """Copy the whole store, consistently, while others write.
+
+    The copy is a store itself: --store DIRECTORY opens it.
+    """
+    click.echo(str(open_store(store_path).backup(directory)))
+
+
+@click.command("import")
+@click.argument("paths", nargs=-1, required=True, type=_FILE)
+@store_option
+def import_command(paths: tuple[Path, ...], store_path: Path | None) -> None:
+    """Take vectors in from a payload file that steerlab wrote.
+
+    Checked against its digest first. A taken name gives the next version.
+    """
+    store = open_store(store_path)
+    for path in paths:
+        for entry in store.import_(path):
+            how = "already here" if entry.already else f"imported from {entry.was}"
+            click.echo(f"{printable(entry.ref)}  {printable(how)}")
+
+
+@click.command("export")
+@click.argument("ref", shell_complete=complete_ref)
+@click.argument("path", type=_FILE)
+@click.option("--parents", is_flag=True, help="With everything it was made from.")
+@click.option("--force", is_flag=True, help="Overwrite an existing file.")
+@store_option
+def export_command(
+    ref: str, path: Path, parents: bool, force: bool, store_path: Path | None
+) -> None:
+    """Write a vector to a payload file: self-describing, fit to be mailed."""
+    if path.exists() and not force:
+        raise click.UsageError(f"{path} is there already: --force overwrites it")
+    click.echo(str(open_store(store_path).export(ref, path, parents=parents)))

@@ -23,8 +23,7 @@ LAYERS = (10, 15, 20)
 COEFFICIENTS = (-40.0, -20.0, 20.0, 40.0)
 CONTROLS = 20
 KIND = (" good", " great", " wonderful", " beautiful", " kind", " talented", " brilliant")
-UNCONTROLS = 20
-KIND = (" bad", " terrible", " stupid", " fool", " horrible", " liar", " monster")
+UNKIND = (" bad", " terrible", " stupid", " fool", " horrible", " liar", " monster")
 
 
 @click.command("demo")

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from enum import Enum
+from functools import cache
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -245,7 +246,7 @@ def mapping(data: Any, what: str) -> dict[str, Any]:
 
 def build(cls: type[T], fields: Mapping[str, Any], what: str) -> T:
     """Make a dataclass of JSON values, checking each against the field's declared type."""
-    hints = get_type_hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]  # a class is hashable, mypy doubts it
     unknown = set(fields) - set(hints)
     if unknown:
         raise CorruptPayload(f"the {what} has an unknown field {sorted(unknown)[0]!r}")
@@ -253,6 +254,12 @@ def build(cls: type[T], fields: Mapping[str, Any], what: str) -> T:
         return cls(**{key: _coerce(value, hints[key]) for key, value in fields.items()})
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise CorruptPayload(f"the {what} can't be read: {error}") from None
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    """Resolving annotations costs more than reading the record they describe."""
+    return get_type_hints(cls)
 
 
 def _coerce(value: Any, hint: Any) -> Any:

@@ -14,7 +14,7 @@ from steerlab import payload
 from steerlab.errors import NotFound, SteerlabError
 from steerlab.recipe import Expression
 from steerlab.record import Record
-from steerlab.registry import files
+from steerlab.registry.files import Shelf, payload_files
 from steerlab.registry.rows import Stored, read
 from steerlab.registry.tables import OPERAND, VECTOR
 from steerlab.vector import SteeringVector
@@ -43,15 +43,13 @@ def verify(
 ) -> list[Finding]:
     """Every problem of the store; progress is called with (checked, all)."""
     found = [Finding("registry.db", problem) for problem in _database_problems(connection)]
-    ids = list(
-        connection.execute(select(VECTOR.c.id).order_by(VECTOR.c.path, VECTOR.c.id)).scalars()
-    )
+    query = select(VECTOR.c.id).order_by(VECTOR.c.path, VECTOR.c.id)
+    ids = list(connection.execute(query).scalars())
+    audit = _Audit(connection, directory)
     done = 0
     for start in range(0, len(ids), _CHUNK):
         for stored in read(connection, ids[start : start + _CHUNK]).values():
-            found += [
-                Finding(stored.qualified, p) for p in _problems(connection, directory, stored)
-            ]
+            found += [Finding(stored.qualified, problem) for problem in audit.problems(stored)]
             done += 1
             if progress is not None:
                 progress(done, len(ids))
@@ -90,7 +88,7 @@ def collect(
 
 
 def _loose(directory: Path) -> Iterator[Path]:
-    yield from files.payload_files(directory)
+    yield from payload_files(directory)
     yield from sorted((directory / "payloads").glob(f"**/{payload.TEMPORARY_PREFIX}*"))
     yield from sorted(directory.glob("registry.db.new-*"))
 
@@ -102,51 +100,60 @@ def _database_problems(connection: Connection) -> list[str]:
     return found + [f"a row of {row[0]} points at a row of {row[2]} that is gone" for row in broken]
 
 
-def _problems(connection: Connection, directory: Path, stored: Stored) -> list[str]:
-    path = directory / stored.path
-    try:
-        vector = files.load(directory, stored)
-        written = payload.read_records(path).get(stored.key)
-    except NotFound:
-        return [f"its payload {stored.path} is missing"]
-    except SteerlabError as error:
-        return [str(error)]
-    found = _differences(stored, written) + untrue_facts(stored.record, vector)
-    if isinstance(stored.record.recipe, Expression):
-        found += _recomputed(connection, directory, stored, stored.record.recipe)
-    return found
+class _Audit:
+    """One pass over a store; payload files are read once, not once a vector."""
+
+    def __init__(self, connection: Connection, directory: Path) -> None:
+        self.connection, self.directory = connection, directory
+        self.shelf, self.parents = Shelf(directory), Shelf(directory)
+        self.path, self.records = "", dict[str, Record]()
+
+    def problems(self, stored: Stored) -> list[str]:
+        try:
+            if self.path != stored.path:
+                self.records = payload.read_records(self.directory / stored.path)
+                self.path = stored.path
+            vector = self.shelf.load(stored)
+        except NotFound:
+            return [f"its payload {stored.path} is missing"]
+        except SteerlabError as error:
+            return [str(error)]
+        found = _differences(stored, self.records.get(stored.key))
+        found += untrue_facts(stored.record, vector)
+        if isinstance(stored.record.recipe, Expression):
+            found += self.recomputed(stored, stored.record.recipe)
+        return found
+
+    def recomputed(self, stored: Stored, recipe: Expression) -> list[str]:
+        from steerlab.expression import evaluate
+
+        edges = select(OPERAND.c.ref, OPERAND.c.parent_id).where(OPERAND.c.child_id == stored.id)
+        rows: dict[str, int | None] = {
+            edge.ref: edge.parent_id for edge in self.connection.execute(edges)
+        }
+        digests = {o.ref: o.digest for o in recipe.operands}
+
+        def lookup(ref: str) -> SteeringVector:
+            row = rows.get(ref)
+            if row is None:
+                raise NotFound(f"its operand {ref} is not in this store")
+            parent = read(self.connection, [row])[row]
+            if parent.record.digest != digests[ref]:
+                raise NotFound(f"its operand {ref} is another vector than it was made from")
+            return self.parents.load(parent)
+
+        try:
+            result = evaluate(recipe.text, lookup)
+        except SteerlabError as error:
+            return [f"it can't be re-evaluated: {error}"]
+        if result.digest == stored.record.digest:
+            return []
+        return [f"its recipe {recipe} gives other bytes than are stored"]
 
 
 def _differences(stored: Stored, written: Record | None) -> list[str]:
     if written is None:
-        return [f"its payload calls it something else than {stored.key}: run `steerlab rebuild`"]
+        return [f"its payload does not call it {stored.key}: run `steerlab rebuild`"]
     names = [f.name for f in fields(Record)]
     differing = [n for n in names if getattr(stored.record, n) != getattr(written, n)]
     return [f"registry and payload differ in its {', '.join(differing)}"] if differing else []
-
-
-def _recomputed(
-    connection: Connection, directory: Path, stored: Stored, recipe: Expression
-) -> list[str]:
-    from steerlab.expression import evaluate
-
-    edges = select(OPERAND.c.ref, OPERAND.c.parent_id).where(OPERAND.c.child_id == stored.id)
-    parents: dict[str, int | None] = {row.ref: row.parent_id for row in connection.execute(edges)}
-    digests = {o.ref: o.digest for o in recipe.operands}
-
-    def lookup(ref: str) -> SteeringVector:
-        row = parents.get(ref)
-        if row is None:
-            raise NotFound(f"its operand {ref} is not in this store")
-        parent = read(connection, [row])[row]
-        if parent.record.digest != digests[ref]:
-            raise NotFound(f"its operand {ref} is another vector than it was made from")
-        return files.load(directory, parent)
-
-    try:
-        result = evaluate(recipe.text, lookup)
-    except SteerlabError as error:
-        return [f"it can't be re-evaluated: {error}"]
-    if result.digest == stored.record.digest:
-        return []
-    return [f"its recipe {recipe} gives other bytes than are stored"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlalchemy import Connection, select, update
 
 from steerlab import payload
-from steerlab.errors import CorruptPayload, NotFound
+from steerlab.errors import CorruptPayload, NotFound, SteerlabError
 from steerlab.record import Record
 from steerlab.registry.database import Writing
 from steerlab.registry.rows import Stored, read
@@ -65,18 +65,46 @@ def load(directory: Path, stored: Stored) -> SteeringVector:
     the rows; the digest finds the vector all the same.
     """
     path = directory / stored.path
-    records = payload.read_records(path)
-    key: str | None = stored.key
-    if key not in records or records[key].digest != stored.record.digest:
-        same = (k for k, r in records.items() if r.digest == stored.record.digest)
-        key = next(same, None)
-    if key is None:
-        raise CorruptPayload(
-            f"{path} no longer holds {stored.qualified}: restore the file from a copy, "
-            "or remove the vector"
-        )
-    record, vector = payload.read(path, key)
+    try:
+        record, vector = payload.read(path, stored.key)
+    except NotFound:
+        record, vector = payload.read(path, _key_of(path, stored))
+    if record.digest != stored.record.digest:
+        record, vector = payload.read(path, _key_of(path, stored))
     return vector if record == stored.record else described(vector, stored.record)
+
+
+def _key_of(path: Path, stored: Stored) -> str:
+    for key, record in payload.read_records(path).items():
+        if record.digest == stored.record.digest:
+            return key
+    raise CorruptPayload(
+        f"{path} no longer holds {stored.qualified}: restore the file from a copy, "
+        "or remove the vector"
+    )
+
+
+class Shelf:
+    """Payloads for checks that read many vectors: the last few files stay in memory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._files: dict[str, dict[str, SteeringVector]] = {}
+
+    def load(self, stored: Stored) -> SteeringVector:
+        """As `load`; a file with a damaged vector is read one vector at a time."""
+        if stored.path not in self._files:
+            while len(self._files) >= 4:
+                self._files.pop(next(iter(self._files)))
+            self._files[stored.path] = self._contents(stored.path)
+        found = self._files[stored.path].get(stored.record.digest)
+        return load(self.directory, stored) if found is None else described(found, stored.record)
+
+    def _contents(self, path: str) -> dict[str, SteeringVector]:
+        try:
+            return {r.digest: v for r, v in payload.read_all(self.directory / path)}
+        except SteerlabError:
+            return {}
 
 
 def described(vector: SteeringVector, record: Record) -> SteeringVector:
@@ -95,7 +123,8 @@ def described(vector: SteeringVector, record: Record) -> SteeringVector:
 def rewrite(work: Writing, directory: Path, path: str) -> None:
     """Make a payload file say what the rows say now; undone if the transaction fails."""
     rows = at_path(work.connection, path)
-    entries = [(s.record, load(directory, s)) for s in rows.values()]
+    shelf = Shelf(directory)
+    entries = [(s.record, shelf.load(s)) for s in rows.values()]
     before = (directory / path).read_bytes()
     payload.write(directory / path, payload.encode(entries))
     work.undo.append(lambda: payload.write(directory / path, before))
@@ -111,7 +140,8 @@ def forget(work: Writing, directory: Path, path: str) -> None:
         work.afterwards.append(lambda: (directory / path).unlink(missing_ok=True))
         return
     try:
-        data = payload.encode([(s.record, load(directory, s)) for s in rows.values()])
+        shelf = Shelf(directory)
+        data = payload.encode([(s.record, shelf.load(s)) for s in rows.values()])
     except (CorruptPayload, NotFound):
         return  # a damaged file is left as it is: what can still be read of it may be wanted
     work.afterwards.append(lambda: payload.write(directory / path, data))

@@ -56,7 +56,7 @@ def relatives(
     edges: dict[int, list[_Edge]] = {}
     level = [vector]
     for _ in range(depth):
-        new = [i for i in level if i not in edges]
+        new = [i for i in dict.fromkeys(level) if i not in edges]
         if not new:
             break
         edges.update({i: [] for i in new})

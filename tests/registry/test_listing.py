@@ -1,0 +1,125 @@
+"""The list: filters, order, pages, and no query per vector."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+
+from steerlab.errors import BadOption, NotFound
+from steerlab.recipe import Imported
+from steerlab.registry import SORTS
+from tests.registry.samples import OTHER, vector
+
+
+def refs(found):
+    return [summary.ref for summary in found]
+
+
+def test_a_summary_says_what_a_line_needs(family):
+    (love,) = family.list(name="love")
+    assert (love.name, love.version, love.model) == ("love", 1, "tiny_1")
+    assert (love.kind, love.scope, love.layers) == ("contrast", "broadcast", (2, 3))
+    assert love.tags == ("feeling",)
+    assert love.note == "the first"
+    assert love.recipe == str(family.record("love").recipe)
+    assert love.dose == pytest.approx(vector(1).dose(1.0))
+    assert love.qualified == "tiny_1.love.v1"
+    assert love.digest == vector(1).digest
+
+
+def test_each_filter(family):
+    family.save("far", vector(9, 5, model=OTHER, recipe=Imported("a 100%_sure file")))
+    assert refs(family.list(model="other")) == refs(family.list(model=OTHER)) == ["far.v1"]
+    assert refs(family.list(layer=5)) == refs(family.list(kind="imported")) == ["far.v1"]
+    assert refs(family.list(tag="feeling")) == ["love.v1"]
+    assert refs(family.list(text="THE FIRST")) == ["love.v1"]
+    assert refs(family.list(text="0.5 * anger")) == ["warm.v1"]
+    assert refs(family.list(text="0%_s")) == ["far.v1"]
+    assert set(refs(family.list(text="hate you"))) == {"love.v1", "anger.v1"}
+    assert family.list(tag="feeling", kind="imported") == []
+    with pytest.raises(NotFound, match="it has: other, tiny_1"):
+        family.list(model="gpt5")
+
+
+def test_a_tag_of_an_old_version_does_not_bring_it_back(family):
+    family.save("love", vector(5))
+    assert family.list(tag="feeling") == []
+    assert refs(family.list(tag="feeling", every_version=True)) == ["love.v1"]
+
+
+@pytest.mark.parametrize("sort", SORTS)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_pages_are_the_list_in_pieces(store, sort, reverse):
+    store.save_many(
+        [(f"n{i % 7}", vector(i % 3, 1 + i % 4, model=(OTHER if i % 5 else vector().model)))
+         for i in range(23)]
+    )  # fmt: skip
+    whole = store.list(sort=sort, reverse=reverse, every_version=True)
+    assert len(whole) == 23
+    pages, after = [], None
+    while page := store.list(sort=sort, reverse=reverse, every_version=True, limit=4, after=after):
+        pages += page
+        after = page[-1]
+    assert pages == whole
+
+
+def test_sorting_by_norm_and_layer(store):
+    store.save("high", vector(1, 4))
+    store.save("low", vector(2, 1))
+    assert refs(store.list(sort="layer")) == ["low.v1", "high.v1"]
+    norms = [s.norm for s in store.list(sort="norm", reverse=True)]
+    assert norms == sorted(norms, reverse=True)
+    with pytest.raises(BadOption, match="can't sort by 'colour': choose created"):
+        store.list(sort="colour")
+
+
+def count_queries(action):
+    seen = []
+
+    def note(*arguments):
+        seen.append(arguments[2])
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        action()
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    return len([text for text in seen if text.startswith("SELECT")])
+
+
+def test_a_list_asks_as_much_of_ten_vectors_as_of_one(store):
+    store.save_many([("n0", vector(0))])
+    one = count_queries(store.list)
+    store.save_many(
+        [
+            (
+                f"n{i}",
+                vector(i),
+            )
+            for i in range(1, 11)
+        ]
+    )
+    assert count_queries(store.list) == one <= 4
+
+
+def test_lineage_both_ways(family):
+    lineage = family.lineage("warm")
+    assert lineage.ref == "tiny_1.warm.v1"
+    assert [n.ref for n in lineage.parents] == ["tiny_1.love.v1", "tiny_1.anger.v1"]
+    assert [n.ref for n in lineage.children] == ["tiny_1.deep.v1"]
+    (warm,) = family.lineage("deep").parents
+    assert [n.ref for n in warm.branches] == ["tiny_1.love.v1", "tiny_1.anger.v1"]
+    assert warm.recipe == "= love.v1 - 0.5 * anger.v1"
+
+
+def test_a_lineage_that_branches_and_joins_stays_small(store):
+    a, b = store.save("a", vector(1)), store.save("b", vector(2))
+    for i in range(14):
+        a, b = store.save(f"a{i}", a + b), store.save(f"b{i}", a - b)
+
+    def size(nodes):
+        return sum(1 + size(node.branches) for node in nodes)
+
+    assert size(store.lineage("a13").parents) < 100
+    assert size(store.lineage("a").children) < 100

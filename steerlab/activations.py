@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from steerlab.blocks import input_device
 from steerlab.recipe import Read
 from steerlab.sharing import Group, group_by_prefix
 
@@ -103,7 +104,7 @@ def _passes(
     layers: Sequence[int],
     progress: Progress | None,
 ) -> Iterator[tuple[Chunk, dict[int, Tensor]]]:
-    limit = _BATCH_TOKENS.get(next(model.parameters()).device.type, _BATCH_TOKENS_ACCELERATOR)
+    limit = _BATCH_TOKENS.get(input_device(model).type, _BATCH_TOKENS_ACCELERATOR)
     done = 0
     for batch in _batches(_plan(model, prompts), prompts, limit):
         if batch[0].prefix == 0:
@@ -183,7 +184,7 @@ def _shared(
         lengths=np.array([g.prefix for g in groups]),
         left=True,
     )
-    device = next(model.parameters()).device
+    device = input_device(model)
     seen = head.real(device)
     cache = DynamicCache(config=model.config)
     arguments = {"past_key_values": cache, "use_cache": True}
@@ -270,7 +271,7 @@ def _forward(
             handle = blocks[layer].register_forward_pre_hook(hook(layer), with_kwargs=True)
             stack.callback(handle.remove)
         try:
-            ids = chunk.ids.to(next(model.parameters()).device)
+            ids = chunk.ids.to(input_device(model))
             model(input_ids=ids, **{"use_cache": False, **arguments})
         except _Stop:
             pass

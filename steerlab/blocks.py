@@ -66,6 +66,15 @@ def n_layers_of(model: nn.Module) -> int:
     return int(text_config(model).num_hidden_layers)
 
 
+def input_device(model: nn.Module) -> torch.device:
+    """Where token ids have to be; weights that accelerate keeps elsewhere come there."""
+    embedding = model.get_input_embeddings()  # type: ignore[operator]
+    if embedding.weight.is_meta:
+        where = getattr(getattr(embedding, "_hf_hook", None), "execution_device", None)
+        return torch.device("cpu" if where is None else where)
+    return torch.device(embedding.weight.device)
+
+
 def identify(
     model: nn.Module, blocks: list[nn.Module], source: str | None = None, tokenizer: Any = None
 ) -> ModelIdentity:

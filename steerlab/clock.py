@@ -30,6 +30,9 @@ class Clock:
         self.cached = 0
         self.decoding = False
         self.prefill = False
+        self.in_doubt = ""  # why it is unknown where the prompt ends
+        self.in_chunks = False
+        self._batch = 0
         self._ids: Tensor | None = None
         self._starts: Tensor | None = None
 
@@ -40,7 +43,7 @@ class Clock:
             raise SteeringError("the model was called with neither input_ids nor inputs_embeds")
         cache = kwargs.get("past_key_values")
         self.cached = int(cache.get_seq_length()) if cache is not None else 0
-        seq = tokens.shape[1]
+        self._batch, seq = tokens.shape[:2]
         self.positions = self._positions(kwargs, seq, tokens.device)
         uncached = cache is None and kwargs.get("use_cache") is False
         continues = uncached and self._extends(ids)
@@ -59,6 +62,14 @@ class Clock:
         now, length = self._now()
         if positions == "front":
             return None if self.decoding and self.cached else now
+        doubt = self.in_doubt
+        if positions == "generated" and self.in_chunks:
+            doubt = "the prompt came in several chunks"
+        if doubt and self.given is None:
+            raise SteeringError(
+                f"{doubt}, so where the prompt ended is unknown: "
+                "pass prompt_length to steering(...)"
+            )
         if positions == "prompt":
             done = self.decoding and self.cached and self.given is None
             return None if done else (now >= 0) & (now < length)
@@ -66,23 +77,25 @@ class Clock:
             return now >= length - 1
         return now >= length  # continuation
 
-    def check_front(self, rows: int, first_row_set: bool) -> None:
-        """Raise SteeringError where a front vector of `rows` rows can't be placed right."""
+    def check_front(self, spans: Tensor, starts: Tensor) -> None:
+        """Raise SteeringError where a front vector can't be placed right.
+
+        spans: (batch or 1,) rows of the front vector of each prompt, 0 for none.
+        starts: (batch or 1,) bool, whether it adds something to the very first token.
+        """
         _, length = self._now()
-        shortest = int(length.min())
-        if shortest < rows:
+        lengths = length.flatten().to(spans.device)
+        short = lengths < spans
+        if bool(short.any()):
+            n, rows = (int(x.expand_as(short)[short][0]) for x in (lengths, spans))
             raise SteeringError(
-                f"the prompt has {shortest} tokens and the front vector covers {rows}: "
-                "use a longer prompt"
+                f"the prompt has {n} tokens and the front vector covers {rows}: use a longer prompt"
             )
-        starts = self._start_tokens()
-        if starts is not None and not first_row_set and self.cached == 0:
-            allowed = self._start_ids()
-            if allowed and not set(starts) <= allowed:
-                raise SteeringError(
-                    "a front vector starts at the BOS token, but a prompt does not begin with "
-                    "it: put the model's BOS in front (LanguageModel.generate does)"
-                )
+        if self.cached == 0 and bool((self._bare(spans.device) & (spans > 0) & ~starts).any()):
+            raise SteeringError(
+                "a front vector starts at the BOS token, but a prompt does not begin with "
+                "it: put the model's BOS in front (LanguageModel.generate does)"
+            )
 
     def _now(self) -> tuple[Tensor, Tensor]:
         if self.positions is None or self.prompt_lengths is None:
@@ -97,7 +110,8 @@ class Clock:
         if isinstance(mask, Tensor) and mask.ndim == 2:
             real = mask.to(torch.long)
             counted = (real.cumsum(-1) - 1).masked_fill(real == 0, -1)
-            return counted[:, -seq:].to(device)
+            end = self.cached + seq  # a static cache's mask reaches further
+            return counted[:, :end][:, -seq:].to(device)
         columns = torch.arange(self.cached, self.cached + seq, device=device).unsqueeze(0)
         given = kwargs.get("position_ids")
         if isinstance(given, Tensor) and given.ndim == 2 and given.shape[-1] == seq:
@@ -112,34 +126,46 @@ class Clock:
         ends = self.positions.max(dim=-1, keepdim=True).values + 1  # (batch or 1, 1)
         first = self.cached == 0 and not continues
         if first:
-            self.decoding = False
+            self.decoding, self.in_doubt = False, ""
         self.prefill = first or (not self.decoding and not continues and seq > 1)
+        self.in_chunks = self.prefill and not first and self.prompt_lengths is not None
         if self.given is not None:
-            self.prompt_lengths = torch.as_tensor(self.given).reshape(-1, 1)
+            self.prompt_lengths = self._given_lengths(self.given)
         elif self.prefill:
             self.prompt_lengths = ends
         elif seq > 1 and self.cached and self.decoding:
-            raise SteeringError(
-                "several tokens came in one decoding step (speculative decoding?), so where the "
-                "prompt ended is unknown: pass prompt_length to steering(...)"
-            )
+            self.in_doubt = "several tokens came in one decoding step (speculative decoding?)"
         elif self.prompt_lengths is None:  # entered in mid-generation: what is cached is prompt
             self.prompt_lengths = ends - seq
         self.decoding = not self.prefill
+
+    def _given_lengths(self, given: int | Sequence[int]) -> Tensor:
+        lengths = torch.as_tensor(given).reshape(-1, 1)
+        if len(lengths) not in (1, self._batch):
+            raise SteeringError(
+                f"prompt_length has {len(lengths)} entries, but the batch has {self._batch} rows: "
+                "give one, or one for each row"
+            )
+        return lengths
 
     def _extends(self, ids: Tensor | None) -> bool:
         """Whether an uncached pass repeats the previous one with tokens added at its end."""
         before = self._ids
         if ids is None or before is None or ids.shape[0] != before.shape[0]:
             return False
-        grown = ids.shape[1] > before.shape[1]
-        return grown and bool(torch.equal(ids[:, : before.shape[1]], before))
+        grown = ids.shape[1] - before.shape[1]
+        # beam search reorders what follows the prompt
+        kept = self._starts if grown == 1 and self._starts is not None else before
+        return grown > 0 and bool(torch.equal(ids[:, : kept.shape[1]], kept))
 
-    def _start_tokens(self) -> list[int] | None:
-        if self._starts is None or self.positions is None or not self.prefill:
-            return None
-        positions = self.positions.expand(self._starts.shape[0], -1)
-        return [int(t) for t in self._starts[positions == 0]]
+    def _bare(self, device: torch.device) -> Tensor:
+        """Which prompts are known to begin with another token than BOS: (batch or 1,) bool."""
+        allowed = self._start_ids()
+        if self._starts is None or self.positions is None or not self.prefill or not allowed:
+            return torch.zeros(1, dtype=torch.bool, device=device)
+        first = self.positions.expand(len(self._starts), -1) == 0
+        known = torch.isin(self._starts, torch.tensor(sorted(allowed), device=first.device))
+        return (first & ~known).any(dim=-1).to(device)
 
     def _start_ids(self) -> set[int]:
         found: set[int] = set()

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from steerlab.blocks import input_device
 from steerlab.errors import BadOption, SteeringError
 
 OnText = Callable[[int, str], None]
@@ -86,7 +87,7 @@ def run(
     """
     from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
-    device = model.get_input_embeddings().weight.device
+    device = input_device(model)
     ends = end_ids(model)
     pad = _pad_id(model, ends)
     ids, mask = _left_padded(prompt_ids, pad)
@@ -190,7 +191,9 @@ class Sampler:
         return scores
 
     def _check_finite(self, scores: Tensor) -> None:
-        if not bool(torch.isfinite(scores.amax(dim=-1)).all()):  # NaN wins a maximum
+        top = scores.amax(dim=-1)  # NaN wins a maximum
+        # all the same is what is left of a residual stream whose norm overflowed
+        if not bool((torch.isfinite(top) & (top > scores.amin(dim=-1))).all()):
             raise SteeringError(
                 f"the model's logits became NaN or infinite at new token {self.step + 1}: "
                 "the coefficient is too large for it"

@@ -49,6 +49,8 @@ class Injection:
             raise BadOption(f"a coefficient has to be a finite number, not {self.coefficient}")
         if self.positions not in POSITIONS:
             raise BadOption(f"positions are {', '.join(POSITIONS)}, not {self.positions!r}")
+        if self.rows is not None and not (self.rows and all(map(_is_row, self.rows))):
+            raise BadOption(f"rows are those of the batch, counted from 0, not {self.rows!r}")
 
     @property
     def is_zero(self) -> bool:
@@ -107,6 +109,10 @@ def steering(
         yield
     for adder in adders.values():
         adder.check_applied()
+
+
+def _is_row(row: object) -> bool:
+    return isinstance(row, int) and not isinstance(row, bool) and row >= 0
 
 
 def front_length(module: nn.Module) -> int:
@@ -195,10 +201,23 @@ class _Term:
         batch = like.shape[0] if per_row else 1
         key = (batch, like.device, like.dtype)
         if key not in self.cache:
-            self.cache[key] = torch.from_numpy(self._sum(layer, batch)).to(
-                device=like.device, dtype=like.dtype
-            )
+            exact = torch.from_numpy(self._sum(layer, batch))
+            delta = exact.to(device=like.device, dtype=like.dtype)
+            _check_lost(layer, exact, exact.any(2).any(1) & ~delta.any(2).any(1).cpu(), like.dtype)
+            self.cache[key] = delta
         return self.cache[key]
+
+    def spans(self, layer: int, batch: int) -> Tensor:
+        """Rows of the longest front vector on each row of the batch, 0 for none: (batch,)."""
+        longest = torch.zeros(batch, dtype=torch.long)
+        for part in self.parts:
+            rows = slice(None) if part.rows is None else list(part.rows)
+            longest[rows] = longest[rows].clamp(min=len(part.vector.directions[layer]))
+        return longest
+
+    def is_nothing(self, layer: int, batch: int) -> bool:
+        """Whether the parts are zero at this layer, or cancel exactly."""
+        return not self._sum(layer, batch).any()
 
     def _sum(self, layer: int, batch: int) -> np.ndarray[Any, np.dtype[np.float64]]:
         first = next(iter(self.parts)).vector
@@ -257,23 +276,22 @@ class _Adder:
         where = where.to(hidden.device)
         if term.positions != "front":
             return delta * where.unsqueeze(-1).to(delta.dtype)  # where: bool (batch, seq)
-        rows = delta.shape[1]  # where: absolute position, -1 on padding (batch, seq)
-        self.clock.check_front(rows, bool(delta[:, 0].any()))
+        # where: absolute position, -1 on padding (batch, seq)
+        spans = term.spans(self.layer, len(delta)).to(delta.device)
+        self.clock.check_front(spans, delta[:, 0].any(dim=-1))
+        rows = delta.shape[1]
         inside = (where >= 0) & (where < rows)
         batch = torch.arange(delta.shape[0], device=delta.device).unsqueeze(1)
         spread = delta[batch, where.clamp(0, rows - 1)]
         return spread * inside.unsqueeze(-1).to(delta.dtype)
 
     def _check_changed(self, term: _Term, before: Tensor, after: Tensor, delta: Tensor) -> None:
-        if not bool(delta.any()):
-            if any(bool(p.vector.directions[self.layer].any()) for p in term.parts):
-                return  # nothing was due in this pass
-        elif torch.equal(before, after):
-            size = max(abs(p.coefficient) * p.vector.norms()[self.layer] for p in term.parts)
-            raise SteeringError(
-                f"steering at layer {self.layer} changed nothing: ‖c·v‖ = {size:.2g} is lost in "
-                f"the rounding of {str(before.dtype)[6:]}; use a larger coefficient"
-            )
+        due = delta.any(dim=2).any(dim=1)  # (batch or 1,)
+        if bool(due.any()):
+            changed = (before != after).any(dim=2).any(dim=1)
+            _check_lost(self.layer, delta, due & ~changed, before.dtype)
+        elif not term.is_nothing(self.layer, len(before)):
+            return  # nothing was due in this pass
         self.applied.add(term.positions)
 
     def check_applied(self) -> None:
@@ -289,3 +307,14 @@ class _Adder:
                     f"the steering at layer {self.layer} never applied: no position was "
                     f"{term.positions!r} in what was run"
                 )
+
+
+def _check_lost(layer: int, delta: Tensor, lost: Tensor, dtype: torch.dtype) -> None:
+    """Raise SteeringError if some row's delta, (batch or 1, positions, d_model), is lost."""
+    if bool(lost.any()):
+        rows = delta.double().expand(len(lost), -1, -1)[lost]
+        size = float(torch.linalg.vector_norm(rows, dim=-1).max())
+        raise SteeringError(
+            f"steering at layer {layer} changed nothing: ‖c·v‖ = {size:.2g} is lost in "
+            f"the rounding of {str(dtype)[6:]}; use a larger coefficient"
+        )

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+import os
+
+import pytest
 from hypothesis import settings
+
+# tiny models are fastest on one thread, and a torch that starts more fights over busy cores
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 settings.register_profile("steerlab", max_examples=60, deadline=None)  # busy machines are slow
 settings.load_profile("steerlab")
+
+
+@pytest.fixture(scope="session")
+def smollm2():
+    """The embedded model, fetched when it is not in the cache yet."""
+    from steerlab import LanguageModel
+
+    return LanguageModel.load("smollm2")

@@ -64,7 +64,10 @@ class Database:
     @property
     def writable(self) -> bool:
         """Whether files can be made in the directory; a missing one counts as writable."""
-        return not self.directory.exists() or os.access(self.directory, os.W_OK)
+        effective = os.access in os.supports_effective_ids
+        return not self.directory.exists() or os.access(
+            self.directory, os.W_OK, effective_ids=effective
+        )
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -91,7 +94,8 @@ class Database:
                                 action()
                         raise
             for action in work.afterwards:
-                action()
+                with contextlib.suppress(OSError, StoreError):  # at worst it leaves garbage
+                    action()
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

@@ -93,10 +93,14 @@ def _copy(database: Database, part: Path) -> None:
         payload.write(part / source.relative_to(database.directory), source.read_bytes())
     if database.writable:
         database.prepare()
-    if database.file.exists():
         copy_database(database.file, part / database.file.name)
-        with open(part / database.file.name, "rb") as copy:
-            os.fsync(copy.fileno())
+    else:  # SQLite can't open it as it is, but nobody writes to it either
+        for source in database.directory.glob("registry.db*"):
+            if source.name in ("registry.db", "registry.db-wal"):
+                shutil.copyfile(source, part / source.name)
+    for copy in part.glob("registry.db*"):
+        with open(copy, "rb") as file:
+            os.fsync(file.fileno())
     payload.sync_directory(part)
 
 

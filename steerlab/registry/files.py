@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from sqlalchemy import Connection, select, update
@@ -120,17 +122,44 @@ def described(vector: SteeringVector, record: Record) -> SteeringVector:
     )
 
 
-def rewrite(work: Writing, directory: Path, path: str) -> None:
-    """Make a payload file say what the rows say now; undone if the transaction fails."""
-    rows = at_path(work.connection, path)
+def rewrite(work: Writing, directory: Path, paths: Iterable[str]) -> None:
+    """Make payload files say what the rows say now; undone if the transaction fails.
+
+    All are written beside the old ones before the first is replaced, and the old ones are
+    kept until COMMIT: on a full disk neither the change nor its undoing needs space.
+    """
     shelf = Shelf(directory)
-    entries = [(s.record, shelf.load(s)) for s in rows.values()]
-    before = (directory / path).read_bytes()
-    payload.write(directory / path, payload.encode(entries))
-    work.undo.append(lambda: payload.write(directory / path, before))
-    for row, (record, _) in zip(rows, entries, strict=True):
-        key = update(VECTOR).where(VECTOR.c.id == row).values(key=record.qualified)
-        work.connection.execute(key)
+    staged: list[tuple[Path, Path]] = []
+    for path in paths:
+        rows = at_path(work.connection, path)
+        entries = [(stored.record, shelf.load(stored)) for stored in rows.values()]
+        staged.append((_stage(work, directory / path, payload.encode(entries)), directory / path))
+        for row, (record, _) in zip(rows, entries, strict=True):
+            key = update(VECTOR).where(VECTOR.c.id == row).values(key=record.qualified)
+            work.connection.execute(key)
+    for new, target in staged:
+        _replace(work, new, target)
+
+
+def _stage(work: Writing, target: Path, data: bytes) -> Path:
+    new = target.with_name(f"{payload.TEMPORARY_PREFIX}new-{target.name}")
+    work.undo.append(lambda: new.unlink(missing_ok=True))
+    payload.write(new, data)
+    return new
+
+
+def _replace(work: Writing, new: Path, target: Path) -> None:
+    old = target.with_name(f"{payload.TEMPORARY_PREFIX}old-{target.name}")
+    old.unlink(missing_ok=True)
+    work.undo.append(lambda: old.unlink(missing_ok=True))
+    work.afterwards.append(lambda: old.unlink(missing_ok=True))
+    try:
+        os.link(target, old)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(target, old)
+    work.undo.append(lambda: os.replace(old, target))
+    os.replace(new, target)
+    payload.sync_directory(target.parent)
 
 
 def forget(work: Writing, directory: Path, path: str) -> None:

@@ -203,8 +203,7 @@ class Store:
             stored = read(work.connection, [row])[row]
             if stored.record.name != new:
                 self._rename(work.connection, stored, new, rewriting := set[str]())
-                for path in sorted(rewriting):
-                    files.rewrite(work, self.path, path)
+                files.rewrite(work, self.path, sorted(rewriting))
         return f"{stored.model}.{new}"
 
     def remove(self, ref: str, force: bool = False, model: Model = None) -> Sequence[str]:
@@ -345,7 +344,7 @@ class Store:
             row = queries.resolve(work.connection, ref, model)
             change(work.connection, read(work.connection, [row])[row])
             changed = read(work.connection, [row])[row]
-            files.rewrite(work, self.path, changed.path)
+            files.rewrite(work, self.path, [changed.path])
         return changed.record
 
     def _rename(

@@ -1,0 +1,232 @@
+"""A full disk, a kill, two writers at once: what was acknowledged is there, the rest is not."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from steerlab.errors import StoreError
+from steerlab.registry import Store, database, files
+from tests.registry.samples import vector
+
+ROOT = Path(__file__).parents[2]
+
+
+def whole(store: Store, garbage: int = 0) -> None:
+    assert store.verify() == []
+    assert len(store.gc(grace=timedelta(0))) == garbage
+
+
+class Full:
+    """Lets `good` calls through, then says that the disk is full."""
+
+    def __init__(self, real, good):
+        self.real, self.good = real, good
+
+    def __call__(self, *arguments, **options):
+        self.good -= 1
+        if self.good < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return self.real(*arguments, **options)
+
+
+@pytest.mark.parametrize("step", ["open", "os.fsync", "os.replace", "os.mkdir"])
+@pytest.mark.parametrize("good", range(4))
+def test_a_full_disk_leaves_the_store_as_it_was(family, monkeypatch, step, good):
+    names = family.names()
+    record = family.record("love")
+    with monkeypatch.context() as patch:
+        owner = "builtins" if step == "open" else "os"
+        real = getattr(sys.modules[owner], step.rpartition(".")[2])
+        patch.setattr(f"{owner}.{step.rpartition('.')[2]}", Full(real, good))
+        failed = 0
+        for action in (
+            lambda: family.save("new", vector(60)),
+            lambda: family.tag("love", add=["x"]),
+            lambda: family.rename("love", "amour"),
+        ):
+            try:
+                action()
+            except StoreError as error:
+                failed += re.fullmatch(r".*No space left on device", str(error)) is not None
+    assert failed or good
+    if failed == 3:
+        assert family.names() == names
+        assert family.record("love") == record
+    whole(family)
+
+
+def test_a_full_disk_under_sqlite_is_one_line_too(family, monkeypatch):
+    engine = database._engine
+
+    def small(*arguments, **options):
+        made = engine(*arguments, **options)
+        connect = made.pool._creator  # type: ignore[attr-defined]
+
+        def limited():
+            connection = connect()
+            connection.execute("PRAGMA max_page_count = 1")  # as full as it is
+            return connection
+
+        made.pool._creator = limited
+        return made
+
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "_engine", small)
+        with pytest.raises(StoreError, match="is full: nothing was changed"):
+            family.save_many([(f"n{i}", vector(i)) for i in range(300)])
+    whole(family)
+    assert "n0" not in family.names()
+
+
+def test_a_commit_that_fails_keeps_the_payload(family, monkeypatch):
+    """Whether it was written is then unknown: a file too many is better than one too few."""
+    with monkeypatch.context() as patch:
+        patch.setattr("sqlalchemy.engine.default.DefaultDialect.do_commit", Full(None, 0))
+        with pytest.raises(StoreError):
+            family.save("new", vector(60))
+    assert "new" not in family.names()
+    whole(family, garbage=1)
+
+
+def test_an_interrupt_before_commit_undoes_the_file(family, monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("steerlab.registry.saving.add", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            family.save("new", vector(60))
+    whole(family)
+
+
+def test_a_crash_between_rewrite_and_commit_still_loads(family):
+    """The payload has the new name already, the row still the old one."""
+    path = family_path(family, "love")
+    with contextlib.suppress(ZeroDivisionError), family._database.writing() as work:
+        work.connection.execute(text("UPDATE vector SET name = 'amour' WHERE name = 'love'"))
+        files.rewrite(work, family.path, [path])
+        work.undo.clear()  # a kill runs no undo
+        raise ZeroDivisionError
+    assert family.load("love") == vector(1)
+    assert family.load("love").ref == "love.v1"
+    (finding,) = family.verify()
+    assert "steerlab rebuild" in finding.problem
+    family.rename("love", "amour")
+    whole(family)
+    assert family.load("amour") == vector(1)
+
+
+def family_path(store, ref):
+    digest = store.record(ref).digest
+    return f"payloads/{digest[:2]}/{digest}.safetensors"
+
+
+WRITER = """
+import sys
+from steerlab.registry import Store
+from tests.registry.samples import vector
+store = Store(sys.argv[1])
+first, count = int(sys.argv[2]), int(sys.argv[3])
+for number in range(first, first + count):
+    saved = store.save("love", vector(number))
+    print(saved.ref, saved.digest, flush=True)
+"""
+
+
+def writer(store: Store, first: int, count: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-W", "error", "-c", WRITER, str(store.path), str(first), str(count)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def test_two_processes_get_consecutive_versions(store):
+    both = [writer(store, 0, 25), writer(store, 100, 25)]
+    said = [line.split() for p in both for line in p.communicate(timeout=120)[0].splitlines()]
+    assert [p.returncode for p in both] == [0, 0]
+    assert sorted(ref for ref, _ in said) == sorted(f"love.v{n}" for n in range(1, 51))
+    for ref, digest in said:
+        assert store.load(ref).digest == digest
+    whole(store)
+
+
+def test_threads_of_one_process_too(store):
+    def save():
+        for number in range(5):
+            store.save("love", vector(number))
+
+    threads = [threading.Thread(target=save) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert store.load("love").ref == "love.v20"
+    whole(store)
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.013, 0.031, 0.047])
+def test_nothing_acknowledged_dies_with_its_writer(store, delay):
+    process = writer(store, 0, 10_000)
+    assert process.stdout is not None
+    said = [process.stdout.readline()]
+    time.sleep(delay)
+    process.send_signal(signal.SIGKILL)
+    said += process.stdout.read().splitlines()
+    process.wait()
+    process.stdout.close()
+    acknowledged = [line.split() for line in said if len(line.split()) == 2]
+    for ref, digest in acknowledged:
+        if len(digest) == 64:  # the last line may be cut
+            assert store.load(ref).digest == digest
+    assert store.verify() == []
+    assert store.save("after", vector(5)).ref == "after.v1"
+    store.gc(dry_run=False, grace=timedelta(0))
+    whole(store)
+    kept = {s.ref for s in store.list(every_version=True)}
+    for file in store.path.glob("registry.db*"):
+        file.unlink()
+    assert {s.ref for s in Store(store.path).list(every_version=True)} == kept
+
+
+def test_readers_do_not_wait_for_a_writer(family):
+    quick = Store(family.path, timeout=0.2)
+    with family._database.writing():
+        assert len(quick.list()) == 4
+        assert quick.load("love") == vector(1)
+        with pytest.raises(StoreError, match="another steerlab process has been writing to"):
+            quick.save("x", vector())
+    assert quick.save("x", vector()).ref == "x.v1"
+
+
+def test_a_rebuild_under_a_reader(family):
+    """Reading goes on while the registry is replaced again and again."""
+    errors = []
+    stop = threading.Event()
+
+    def read():
+        while not stop.is_set():
+            try:
+                assert len(Store(family.path).list()) == 4
+            except Exception as error:
+                errors.append(error)
+                return
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    with contextlib.ExitStack() as stack:
+        stack.callback(thread.join)
+        stack.callback(stop.set)
+        for _ in range(10):
+            family.rebuild()
+    assert errors == []

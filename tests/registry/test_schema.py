@@ -1,0 +1,185 @@
+"""The schema: what it refuses by itself, and how it gets from version to version."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from contextlib import closing
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine, text
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import CreateTable
+
+from steerlab.errors import StoreError
+from steerlab.registry import Store, database, migrations
+from steerlab.registry.tables import METADATA
+from tests.registry.samples import vector
+
+
+@pytest.fixture
+def connection():
+    engine = create_engine("sqlite://")
+    with engine.connect() as connection:
+        yield connection
+    engine.dispose()
+
+
+def schema(connection):
+    rows = connection.execute(
+        text("SELECT name, sql FROM sqlite_master WHERE sql NOT NULL AND name NOT LIKE 'alembic%'")
+    )
+
+    def parts(sql):
+        inside = re.sub(r"\s+", " ", sql)
+        return sorted(p.strip(" )") for p in inside.split(", CONSTRAINT ")[1:]), inside.split(
+            ", CONSTRAINT "
+        )[0]
+
+    return {name: parts(sql) for name, sql in rows}
+
+
+def test_the_migrations_make_the_tables_of_the_program(connection):
+    migrations.upgrade(connection)
+    context = MigrationContext.configure(connection, opts={"compare_type": True})
+    assert compare_metadata(context, METADATA) == []
+    migrated = schema(connection)
+    connection.rollback()
+    fresh = create_engine("sqlite://")
+    with fresh.connect() as other:
+        METADATA.create_all(other)
+        assert schema(other) == migrated  # the CHECKs too, which Alembic does not compare
+    fresh.dispose()
+
+
+def test_head_is_the_newest_migration(connection):
+    script = ScriptDirectory.from_config(migrations.configuration(connection))
+    assert script.get_heads() == [database.HEAD]
+
+
+def test_the_schema_is_postgresql_too():
+    for table in METADATA.sorted_tables:
+        assert "typeof" not in str(CreateTable(table).compile(dialect=postgresql.dialect()))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE direction SET layer = 'abc' WHERE layer = 2",
+        "UPDATE direction SET layer = -1 WHERE layer = 2",
+        "UPDATE direction SET norm = 'big'",
+        "UPDATE direction SET norm = -1.0",
+        "UPDATE direction SET residual_norm = 'x'",
+        "UPDATE direction SET positions = 0",
+        "UPDATE vector SET version = 0",
+        "UPDATE vector SET version = 1.5",
+        "UPDATE vector SET scope = 'everywhere'",
+        "UPDATE vector SET kind = 'guess'",
+        "UPDATE vector SET digest = 'abc'",
+        "UPDATE vector SET created = '2024-01-01 10:00:00'",
+        "UPDATE vector SET created = '2024-01-01T10:00:00.000000+02:00'",
+        "UPDATE vector SET path = '/etc/passwd'",
+        "UPDATE vector SET path = '../x'",
+        "UPDATE vector SET model_id = 77",
+        "UPDATE vector SET name = 'love', version = 1",
+        "UPDATE vector SET method = NULL WHERE kind = 'contrast'",
+        "UPDATE vector SET imported_from = 'x'",
+        "UPDATE operand SET parent_id = child_id",
+        "UPDATE operand SET child_id = 77",
+        "UPDATE operand SET parent_id = 77",
+        "UPDATE tag SET tag = ''",
+        "UPDATE contrast_pair SET positive = NULL, negative = NULL",
+        "UPDATE model SET n_layers = 0",
+        "UPDATE diagnostic SET value = 'x'",
+        "DELETE FROM model",
+    ],
+)
+def test_the_schema_refuses(family, change):
+    with pytest.raises(StoreError, match="constraint"), family._database.writing() as work:
+        work.connection.execute(text(change))
+    assert family.verify() == []
+
+
+def set_version(store, version):
+    with closing(sqlite3.connect(store.path / "registry.db")) as raw, raw:
+        raw.execute("UPDATE alembic_version SET version_num = ?", (version,))
+
+
+def test_a_newer_store_is_refused_and_left_alone(family):
+    set_version(family, "0999")
+    before = (family.path / "registry.db").read_bytes()
+    for action in (family.list, family.rebuild, lambda: family.save("x", vector())):
+        with pytest.raises(StoreError, match=r"newer steerlab \(schema 0999, .*upgrade steerlab"):
+            action()
+    assert (family.path / "registry.db").read_bytes() == before
+
+
+MIGRATION = """
+import sqlalchemy as sa
+from alembic import op
+
+revision, down_revision = "0002", "0001"
+
+
+def upgrade():
+    {body}
+"""
+
+
+@pytest.fixture
+def newer_program(tmp_path, monkeypatch):
+    """The program as it will be one migration later; gives where that migration is written."""
+    later = tmp_path / "later"
+    later.mkdir()
+    own = migrations.configuration
+
+    def configuration(connection):
+        config = own(connection)
+        config.set_main_option("path_separator", "newline")
+        versions = f"{config.get_main_option('script_location')}/versions"
+        config.set_main_option("version_locations", f"{versions}\n{later}")
+        return config
+
+    monkeypatch.setattr(migrations, "configuration", configuration)
+    monkeypatch.setattr(database, "HEAD", "0002")
+    return later / "0002_later.py"
+
+
+def test_an_older_store_is_copied_then_migrated(family, newer_program):
+    newer_program.write_text(
+        MIGRATION.format(
+            body="""with op.batch_alter_table("vector") as batch:
+        batch.add_column(sa.Column("pinned", sa.Integer(), nullable=True))
+        batch.alter_column("note", nullable=True)"""
+        )
+    )
+    before = family.record("love")
+    assert len(family.list()) == 4
+    assert family.record("love") == before  # its directions, pairs and tags are still there
+    assert [c.ref for c in family.children("love")] == ["tiny_1.warm.v1"]
+    copy = family.path / "registry.db.before-0002"
+    with closing(sqlite3.connect(copy)) as raw:
+        assert raw.execute("SELECT version_num FROM alembic_version").fetchone() == ("0001",)
+        assert raw.execute("SELECT count(*) FROM vector").fetchone() == (4,)
+    with closing(sqlite3.connect(family.path / "registry.db")) as raw:
+        assert raw.execute("SELECT version_num FROM alembic_version").fetchall() == [("0002",)]
+        assert raw.execute("SELECT count(pinned), count(*) FROM vector").fetchone() == (0, 4)
+    family.save("later", vector(9))
+
+
+def test_a_migration_that_orphans_rows_is_rolled_back(family, newer_program):
+    newer_program.write_text(MIGRATION.format(body='op.execute("DELETE FROM vector WHERE id = 1")'))
+    with pytest.raises(StoreError, match="rows point at rows that are gone"):
+        family.list()
+    with closing(sqlite3.connect(family.path / "registry.db")) as raw:
+        assert raw.execute("SELECT version_num FROM alembic_version").fetchone() == ("0001",)
+        assert raw.execute("SELECT count(*) FROM vector").fetchone() == (4,)
+
+
+def test_a_version_that_never_was_is_one_line(family):
+    set_version(family, "0000")
+    with pytest.raises(StoreError, match="can't be brought up to date"):
+        Store(family.path).list()

@@ -1,0 +1,234 @@
+"""verify, rebuild and gc: what a store can prove about itself, and what it clears away."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import text, update
+
+from steerlab import payload
+from steerlab.errors import CorruptPayload, NotFound, StoreError
+from steerlab.recipe import Expression
+from steerlab.registry import Store
+from steerlab.registry.tables import VECTOR
+from tests.registry.samples import vector
+
+
+def file_of(store, ref):
+    return next(store.path.glob(f"payloads/**/{store.record(ref).digest}.safetensors"))
+
+
+def records(store):
+    return {s.qualified: store.record(s.qualified) for s in store.list(every_version=True)}
+
+
+def problems(store):
+    return {f.ref: f.problem for f in store.verify()}
+
+
+def test_nothing_is_wrong_with_a_fresh_store(family):
+    seen = []
+    assert family.verify(lambda done, of: seen.append((done, of))) == []
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_an_altered_payload_is_found_and_not_loaded(family):
+    file = file_of(family, "anger")
+    data = bytearray(file.read_bytes())
+    data[-3] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(CorruptPayload, match="altered"):
+        family.load("anger")
+    found = problems(family)
+    assert "altered" in found["tiny_1.anger.v1"]
+    assert "can't be re-evaluated" in found["tiny_1.warm.v1"]
+    assert set(found) == {"tiny_1.anger.v1", "tiny_1.warm.v1"}
+
+
+def test_a_cut_payload_is_found(family):
+    file = file_of(family, "deep")
+    file.write_bytes(file.read_bytes()[:-5])
+    assert set(problems(family)) == {"tiny_1.deep.v1"}
+    with pytest.raises(CorruptPayload):
+        family.load("deep")
+
+
+def test_a_missing_payload_is_found(family):
+    file_of(family, "deep").unlink()
+    assert problems(family) == {
+        "tiny_1.deep.v1": f"its payload {file_path(family, 'deep')} is missing"
+    }
+    with pytest.raises(NotFound, match=r"the payload of tiny_1\.deep\.v1 is missing"):
+        family.load("deep")
+    assert family.remove("deep") == []
+    assert family.verify() == []
+
+
+def file_path(store, ref):
+    digest = store.record(ref).digest
+    return f"payloads/{digest[:2]}/{digest}.safetensors"
+
+
+def test_a_tampered_expression_is_found(family):
+    """Record, payload and checksum agree with each other, but not with the arrays."""
+    stored = family.record("warm")
+    assert isinstance(stored.recipe, Expression)
+    recipe = replace(stored.recipe, text="love.v1 - 0.6 * anger.v1")
+    forged = replace(stored, recipe=recipe)
+    payload.write(file_of(family, "warm"), payload.encode([(forged, family.load("warm"))]))
+    assert problems(family) == {"tiny_1.warm.v1": "registry and payload differ in its recipe"}
+    family.rebuild()
+    assert problems(family) == {
+        "tiny_1.warm.v1": "its recipe = love.v1 - 0.6 * anger.v1 gives other bytes than are stored"
+    }
+
+
+def test_a_row_that_was_changed_by_hand_is_found(family):
+    with family._database.writing() as work:
+        row = VECTOR.c.name == "love"
+        work.connection.execute(update(VECTOR).where(row).values(norm=99.0))
+    assert "the record says norm 99" in " ".join(f.problem for f in family.verify())
+
+
+def test_a_damaged_vector_of_a_file_with_many_is_the_only_one_named(store):
+    saved = store.save_many([(f"n{i}", vector(i)) for i in range(5)])
+    (file,) = store.path.glob("payloads/**/*.safetensors")
+    bytes_of = saved[3].float32()[2].tobytes()
+    file.write_bytes(file.read_bytes().replace(bytes_of, bytes(len(bytes_of))))
+    assert set(problems(store)) == {"tiny_1.n3.v1"}
+    assert store.load("n2") == vector(2)
+
+
+# rebuild
+
+
+def test_a_rebuild_gives_the_former_rows(family):
+    family.tag("love", add=["x"])
+    before = records(family)
+    lineage = family.lineage("warm")
+    assert family.rebuild() == 4
+    assert records(family) == before
+    assert family.lineage("warm") == lineage
+    assert family.verify() == []
+
+
+def test_a_clone_without_registry_answers_at_once(family, caplog):
+    before = records(family)
+    for file in family.path.glob("registry.db*"):
+        file.unlink()
+    assert records(Store(family.path)) == before
+    assert caplog.text.count("had no registry.db: restored 4 vectors") == 1
+
+
+def test_a_rebuild_leaves_out_what_it_can_not_read(family, caplog):
+    file_of(family, "deep").write_bytes(b"junk")
+    (family.path / "payloads" / "stray.safetensors").write_bytes(b"")
+    assert family.rebuild() == 3
+    assert caplog.text.count("left out") == 2
+    assert family.names() == ["anger", "love", "warm"]
+
+
+def test_a_rebuild_survives_a_record_that_the_schema_refuses(family, caplog):
+    impossible = replace(family.record("deep"), name="odd", norm=-1.0)
+    data = payload.encode([(impossible, family.load("deep"))])
+    payload.write(family.path / "payloads" / "odd.safetensors", data)
+    assert family.rebuild() == 4
+    assert "odd.v1" in caplog.text
+
+
+def test_of_two_claims_to_a_version_the_acknowledged_one_stays(family, caplog):
+    """A crash leaves an older payload of the same version; a colleague's file is younger."""
+    ours = family.record("love")
+    for number, created in enumerate(("2020-01-01", "2090-01-01")):
+        other = vector(50 + number)
+        theirs = replace(ours, digest=other.digest, created=f"{created}T00:00:00.000000+00:00")
+        payload.write(
+            family.path / f"payloads/x{number}.safetensors", payload.encode([(theirs, other)])
+        )
+    assert family.rebuild() == 4
+    assert family.load("love") == vector(1)
+    assert caplog.text.count("love.v1 is already another vector") == 2
+
+
+def test_an_old_registry_is_kept(family):
+    family.rebuild()
+    family.rebuild()
+    assert len(list(family.path.glob("registry.db.before-rebuild-*"))) >= 2
+
+
+def test_there_is_nothing_to_rebuild_where_there_is_no_store(store):
+    with pytest.raises(StoreError, match="no store at"):
+        store.rebuild()
+
+
+# gc
+
+
+def stray(store, name="payloads/aa/stray.safetensors", hours=2.0):
+    path = store.path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"12345")
+    then = time.time() - 3600 * hours
+    os.utime(path, (then, then))
+    return path
+
+
+def test_garbage_is_named_first_and_deleted_when_told(family):
+    old, half = stray(family), stray(family, "payloads/aa/.tmp-0123")
+    young = stray(family, "payloads/aa/young.safetensors", hours=0.5)
+    names = {"payloads/aa/stray.safetensors", "payloads/aa/.tmp-0123"}
+    assert {g.path for g in family.gc()} == names
+    assert old.exists()
+    assert {(g.path, g.size) for g in family.gc(dry_run=False)} == {(n, 5) for n in names}
+    assert not old.exists()
+    assert not half.exists()
+    assert young.exists()
+    assert family.gc() == []
+    assert [g.path for g in family.gc(grace=timedelta(0))] == ["payloads/aa/young.safetensors"]
+    assert family.verify() == []
+
+
+def test_what_rows_point_at_is_no_garbage(family):
+    assert family.gc(dry_run=False, grace=timedelta(0)) == []
+
+
+def test_a_store_that_is_not_there_has_no_garbage(store):
+    assert store.gc() == []
+    assert not store.path.exists()
+
+
+def test_a_damaged_registry_is_found_and_rebuilt(family):
+    before = records(family)
+    file = family.path / "registry.db"
+    data = bytearray(file.read_bytes())
+    data[4096 * 2 : 4096 * 6] = os.urandom(4096 * 4)
+    file.write_bytes(data)
+    with pytest.raises(StoreError, match="steerlab rebuild"):
+        family.verify()
+    assert family.rebuild() == 4
+    assert records(family) == before
+
+
+def test_a_registry_of_junk_says_what_to_do(family):
+    before = records(family)
+    for junk in (b"", b"not a database at all" * 500):
+        (family.path / "registry.db").write_bytes(junk)
+        for action in (family.list, lambda: family.save("x", vector())):
+            with pytest.raises(
+                StoreError, match=r"damaged; nothing is lost.*run `steerlab rebuild`"
+            ):
+                action()
+        assert family.rebuild() == 4
+        assert records(family) == before
+
+
+def test_the_log_of_an_old_registry_is_not_replayed_onto_a_new_one(family):
+    (family.path / "registry.db").unlink()
+    (family.path / "registry.db-wal").write_bytes(b"\x37\x7f\x06\x82 some old log")
+    assert len(family.list()) == 4
+    with family._database.reading() as connection:
+        assert connection.execute(text("PRAGMA quick_check")).scalar() == "ok"

@@ -138,6 +138,8 @@ def check_method(
         raise BadPrompts(f"actadd takes one pair of prompts, not {n_pairs}: use mean_difference")
     if method == "random" and seed is None:
         raise BadOption("the random method needs a seed, so that it can be made again")
+    if seed is not None and seed < 0:
+        raise BadOption(f"a seed is a whole number from 0, not {seed}")
 
 
 def _unit(direction: Array) -> Array:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
+from numbers import Integral
 from typing import Any, overload
 
 import numpy as np
 import torch
 
 from steerlab import activations, extraction, generation
-from steerlab.activations import Progress, Readings
+from steerlab.activations import Progress
 from steerlab.blocks import find_blocks, identify, text_config
 from steerlab.errors import BadOption, BadPrompts, ModelError, NotFound, SteeringError
 from steerlab.generation import Completion, OnText, Sampling, ShouldStop
@@ -44,7 +45,7 @@ class LanguageModel:
         if not hasattr(model, "generate") or model.get_output_embeddings() is None:
             raise ModelError(f"{type(model).__name__} has no causal head: it can't write text")
         self.model = model
-        self.source = source
+        self.source = source or getattr(model, "name_or_path", "") or type(model).__name__
         self.parent, self.blocks = find_blocks(model, blocks)
         self._tokenizer = tokenizer
         self._lock = threading.RLock()
@@ -161,13 +162,14 @@ class LanguageModel:
             start, stop = choice.start or 0, n if choice.stop is None else choice.stop
             wanted = list(range(start, stop, choice.step or 1))
         else:
-            wanted = [choice] if isinstance(choice, int) else list(choice)
+            wanted = list(choice) if isinstance(choice, Iterable) else [choice]
         if not wanted:
             raise BadOption("no layers are chosen")
         for layer in wanted:
-            if isinstance(layer, bool) or not isinstance(layer, int) or not 0 <= layer < n:
+            whole = isinstance(layer, Integral) and not isinstance(layer, bool)
+            if not whole or not 0 <= layer < n:
                 raise NotFound(f"{self.source} has no layer {layer}: its layers are 0 to {n - 1}")
-        return sorted(set(wanted))
+        return sorted({int(layer) for layer in wanted})
 
     # reading
 
@@ -240,7 +242,7 @@ class LanguageModel:
         found = activations.read(
             self.model, self.blocks, ids, layers, recipe.read, progress=progress
         )
-        _check_finite(found)
+        _check_finite(found.values)
         ends = np.cumsum(sizes)
         directions, diagnostics = {}, {}
         for b, values in found.values.items():
@@ -284,6 +286,8 @@ class LanguageModel:
             activations.record(self.model, self.blocks, ids, layers) for ids in (above, below)
         ]
         high, low = ({b: h.double().numpy() for b, h in r.items()} for r in recorded)
+        _check_finite(high)
+        _check_finite(low)
         norms = {
             b: float(np.median(np.linalg.norm(np.concatenate([high[b][1:], low[b][1:]]), axis=1)))
             for b in layers
@@ -366,6 +370,8 @@ class LanguageModel:
 
 
 def _columns(pairs: Pairs) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    if isinstance(pairs, str):
+        raise BadPrompts("prompts are given as a list, not as one text")
     rows = list(pairs)
     if all(isinstance(row, str) for row in rows):
         return tuple(str(row) for row in rows), ()
@@ -400,8 +406,8 @@ def _check_readable(ids: Sequence[Sequence[int]], read: Read, prompts: Sequence[
         raise BadPrompts(f"there is no token {read} in {prompt!r}: it has {n} tokens")
 
 
-def _check_finite(found: Readings) -> None:
-    for layer, values in found.values.items():
+def _check_finite(found: Mapping[int, np.ndarray[Any, Any]]) -> None:
+    for layer, values in found.items():
         if not np.isfinite(values).all():
             raise SteeringError(
                 f"the model's activations at layer {layer} are NaN or infinite: "

@@ -1,0 +1,17 @@
+"""Run all benchmarks, or those named: startup, loading, decoding, extraction, sweep."""
+
+import os
+import sys
+from importlib import import_module
+
+from tests.benchmarks.timing import HEADER
+
+NAMES = ("startup", "loading", "decoding", "extraction", "sweep")
+
+if __name__ == "__main__":
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    print(HEADER)
+    for name in sys.argv[1:] or NAMES:
+        for ratio in import_module(f"tests.benchmarks.{name}").run():
+            print(ratio.row(), flush=True)

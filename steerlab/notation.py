@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import math
+import re
 from collections.abc import Mapping, Sequence
 from numbers import Real
 
@@ -133,3 +134,23 @@ def span(layers: Sequence[int]) -> str:
         else:
             runs.append([b])
     return ", ".join(str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in runs)
+
+
+def derived_name(expression: str) -> str:
+    """A name made from an expression: "love - 0.5 * anger" gives "love_minus_0_5_anger"."""
+    words = {"+": "plus", "-": "minus", "*": "", "/": "over", "[": "at", ":": "to"}
+    pieces = re.findall(r"[A-Za-z_][\w.]*|[\d.]+|\S", expression)
+    spelled = [words.get(piece, piece) for piece in pieces if piece not in "(),]"]
+    text = re.sub(r"\W+", "_", "_".join(word for word in spelled if word))
+    text = re.sub(r"_+", "_", text).strip("_")
+    return (text if text[:1].isalpha() else f"x_{text}")[:60].rstrip("_")
+
+
+def printable(text: str, *, newlines: bool = False) -> str:
+    """Text from files, names and models without terminal control: escapes become visible."""
+    if text.isprintable():
+        return text
+    keep = "\n" if newlines else ""
+    return "".join(
+        c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text
+    )

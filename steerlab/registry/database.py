@@ -12,6 +12,8 @@ import os
 import shutil
 import sqlite3
 import tempfile
+import threading
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -59,7 +61,8 @@ class Database:
     def __init__(self, directory: Path, fill: Fill, *, timeout: float = BUSY_SECONDS) -> None:
         self.directory, self.fill, self.timeout = directory, fill, timeout
         self.file = directory / "registry.db"
-        self._memory: Engine | None = None
+        self._memory: dict[str, Engine] = {}
+        self._turn = threading.Lock()
 
     @property
     def writable(self) -> bool:
@@ -75,7 +78,7 @@ class Database:
         with one_line_errors(self.directory):
             self._check_directory()
             engine = self._reader()
-            with engine.connect() as connection, connection.begin():
+            with self._alone(engine), engine.connect() as connection, connection.begin():
                 yield connection
 
     @contextlib.contextmanager
@@ -191,30 +194,40 @@ class Database:
 
     def _restored(self) -> Engine:
         """What to read where registry.db is missing: the payloads, if there are any."""
-        if not (self.directory / "payloads").is_dir() or not self.writable:
+        if not self.writable:
             return self._from_payloads()
+        if not (self.directory / "payloads").is_dir():
+            return self._in_memory("empty", lambda: self._built(lambda connection: None))
         with self.locked():
             self.prepare()
         return _engine(self.file, "rw", "BEGIN")
 
     def _from_payloads(self) -> Engine:
-        if self._memory is None:
-            engine = create_engine("sqlite://", poolclass=StaticPool)
-            self._build(engine, self.fill)
-            self._memory = engine
-        return self._memory
+        return self._in_memory("payloads", lambda: self._built(self.fill))
 
     def _frozen(self) -> Engine:
         """A registry in a directory where SQLite can't make its own files."""
         log = self.file.with_name("registry.db-wal")
         if not log.exists() or not log.stat().st_size:
             return _engine(self.file, "ro&immutable=1", "BEGIN", journal=None)
-        if self._memory is None:  # what is in the log counts too: read a copy of both
-            with tempfile.TemporaryDirectory() as copies:
-                for source in (self.file, log):
-                    shutil.copy(source, Path(copies) / source.name)
-                self._memory = _loaded(Path(copies) / self.file.name)
-        return self._memory
+        return self._in_memory("log", lambda: _with_log(self.file, log))
+
+    def _alone(self, engine: Engine) -> contextlib.AbstractContextManager[object]:
+        """What is in memory has one connection, which threads take turns to use."""
+        return self._turn if isinstance(engine.pool, StaticPool) else contextlib.nullcontext()
+
+    def _in_memory(self, what: str, make: Callable[[], Engine]) -> Engine:
+        with self._turn:
+            if what not in self._memory:
+                self._memory[what] = make()
+                weakref.finalize(self, self._memory[what].dispose)
+            return self._memory[what]
+
+    def _built(self, fill: Fill) -> Engine:
+        threads = {"check_same_thread": False}
+        engine = create_engine("sqlite://", poolclass=StaticPool, connect_args=threads)
+        self._build(engine, fill)
+        return engine
 
     def _build(self, engine: Engine, fill: Fill) -> None:
         with engine.connect() as connection, connection.begin():
@@ -249,10 +262,14 @@ def copy_database(source: Path, target: Path) -> None:
         old.backup(new)
 
 
-def _loaded(file: Path) -> Engine:
+def _with_log(file: Path, log: Path) -> Engine:
+    """A copy, in memory, of a database and of what is still in its log."""
     memory = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
-    with contextlib.closing(sqlite3.connect(file)) as source:
-        source.backup(memory)
+    with tempfile.TemporaryDirectory() as copies:
+        for source in (file, log):
+            shutil.copyfile(source, Path(copies) / source.name)
+        with contextlib.closing(sqlite3.connect(Path(copies) / file.name)) as copy:
+            copy.backup(memory)
     return create_engine("sqlite://", creator=lambda: memory, poolclass=StaticPool)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
@@ -123,3 +125,15 @@ def test_a_lineage_that_branches_and_joins_stays_small(store):
 
     assert size(store.lineage("a13").parents) < 100
     assert size(store.lineage("a").children) < 100
+
+
+def test_threads_may_read_a_store_that_is_not_there_yet(store):
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda _: store.list(), range(40))) == [[]] * 40
+    assert not store.path.exists()
+
+
+def test_threads_may_read_a_store_that_is(family):
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: (len(family.list()), family.load("love")), range(40)))
+    assert found == [(4, vector(1))] * 40

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Literal
 
 import torch
@@ -51,10 +53,10 @@ class Sampling:
 
     def __post_init__(self) -> None:
         for name, fine, what in (
-            ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
+            ("max_new_tokens", _is_count(self.max_new_tokens, 1), "a whole number from 1"),
             ("temperature", 0 <= self.temperature < float("inf"), "0 (greedy) or more"),
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
-            ("top_k", self.top_k >= 0, "0 (off) or more"),
+            ("top_k", _is_count(self.top_k, 0), "a whole number, or 0 (off)"),
             ("repetition_penalty", 0 < self.repetition_penalty < float("inf"), "above 0"),
         ):
             if not fine:
@@ -62,11 +64,15 @@ class Sampling:
 
     def seeds(self, rows: int) -> list[int]:
         """One seed a row."""
-        if isinstance(self.seed, int):
-            return [self.seed] * rows
+        if isinstance(self.seed, int | Integral):
+            return [int(self.seed)] * rows
         if len(self.seed) != rows:
             raise BadOption(f"{len(self.seed)} seeds for {rows} prompts: give one, or one for each")
-        return list(self.seed)
+        return [int(seed) for seed in self.seed]
+
+
+def _is_count(value: object, least: int) -> bool:
+    return isinstance(value, Integral) and int(value) >= least
 
 
 def run(
@@ -94,26 +100,21 @@ def run(
     streamer = _Streamer(tokenizer, prompt_ids, ends, on_text)
     config = GenerationConfig(
         max_new_tokens=sampling.max_new_tokens,
-        do_sample=False,  # the Sampler has chosen already; argmax takes its choice. What is
-        # left unset below would be filled in from the model's own generation config
-        num_beams=1,
-        temperature=1.0,
-        top_k=50,
-        top_p=1.0,
-        repetition_penalty=1.0,
+        do_sample=False,  # the Sampler has chosen already; argmax takes its choice
         use_cache=use_cache,
         eos_token_id=ends or None,
         pad_token_id=pad,
     )
     stopping = _Cancelled(should_stop) if should_stop is not None else None
-    model.generate(
-        input_ids=ids.to(device),
-        attention_mask=mask.to(device),
-        generation_config=config,
-        logits_processor=LogitsProcessorList([Sampler(sampling, mask, device)]),
-        stopping_criteria=StoppingCriteriaList([stopping] if stopping else []),
-        streamer=streamer,
-    )
+    with _own_settings_aside(model):
+        model.generate(
+            input_ids=ids.to(device),
+            attention_mask=mask.to(device),
+            generation_config=config,
+            logits_processor=LogitsProcessorList([Sampler(sampling, mask, device)]),
+            stopping_criteria=StoppingCriteriaList([stopping] if stopping else []),
+            streamer=streamer,
+        )
     cancelled = stopping is not None and stopping.fired
     return streamer.completions(cancelled)
 
@@ -138,6 +139,19 @@ def next_log_probs(model: Any, prompt_ids: Sequence[Sequence[int]]) -> Tensor:
         input_ids=ids.to(device), attention_mask=mask.to(device), generation_config=config
     )
     return torch.log_softmax(result.logits[0].float(), dim=-1).cpu()
+
+
+@contextmanager
+def _own_settings_aside(model: Any) -> Iterator[None]:
+    """Keep `generate` from filling what we leave unset with the checkpoint's own settings."""
+    from transformers import GenerationConfig
+
+    own = model.generation_config
+    model.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 def end_ids(model: Any) -> list[int]:

@@ -150,7 +150,9 @@ def composition_warnings(
             f"{small[0]} (norm {norms[small[0]]:.3g}) all but vanishes beside {largest} "
             f"(norm {norms[largest]:.3g}): unit({largest}) puts them on one scale"
         )
-    if len(operands) > 1 and result.norm < 0.2 * min(n for n in norms.values()):
+    if result.norm == 0:
+        found.append("the result is zero: steering with it changes nothing")
+    elif len(operands) > 1 and result.norm < 0.2 * min(n for n in norms.values()):
         found.append(
             f"the operands nearly cancel: norm {result.norm:.3g} is left "
             f"of {max(norms.values()):.3g}"

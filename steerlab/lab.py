@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from steerlab.errors import BadOption, Incompatible, ModelMismatch
 from steerlab.expression import evaluate
+from steerlab.notation import selects_layers, span
 from steerlab.recipe import Contrast, Expression
 from steerlab.registry import Store
-from steerlab.vector import SteeringVector, span
+from steerlab.vector import SteeringVector
 
 if TYPE_CHECKING:
     from steerlab.generation import Completion, OnText, ShouldStop
@@ -19,24 +20,64 @@ if TYPE_CHECKING:
     from steerlab.steer import Injection, Positions
 
 Progress = Callable[[int, int], None]
+_Row = tuple[str, int, "Setting"]
+Loading = Callable[[str, int, int], None]
 _ROWS = {"cpu": 64}  # one batch; beyond it a CPU gains nothing more from batching
 _ROWS_ACCELERATOR = 256
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One generation of a comparison or a sweep.
+class Setting:
+    """One way to steer: a vector at a strength; vector None is the baseline.
 
-    vector: what was injected, None for the baseline. coefficient, dose: 0 for the baseline;
-    dose is None where the residual norm is not known, and signed like the coefficient.
+    label: what to call the vector where it is shown; by default what it calls itself.
     """
+
+    vector: SteeringVector | None = None
+    coefficient: float = 0.0
+    label: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        if self.vector is not None and not self.label:
+            object.__setattr__(self, "label", str(self.vector))
+
+    @property
+    def dose(self) -> float | None:
+        """Signed dose; 0 for the baseline, None where no residual norm is known."""
+        if self.vector is None or self.coefficient == 0:
+            return 0.0
+        dose = self.vector.dose(self.coefficient)
+        return None if dose is None else (dose if self.coefficient > 0 else -dose)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One generation of a comparison or a sweep: a prompt and a seed under a setting."""
 
     prompt: str
     seed: int
-    vector: SteeringVector | None
-    coefficient: float
-    dose: float | None
+    setting: Setting
     completion: Completion
+
+    @property
+    def vector(self) -> SteeringVector | None:
+        """What was injected; None for the baseline."""
+        return self.setting.vector
+
+    @property
+    def label(self) -> str:
+        """What the vector is called; empty for the baseline."""
+        return self.setting.label
+
+    @property
+    def coefficient(self) -> float:
+        """How often it was added; 0 for the baseline."""
+        return self.setting.coefficient
+
+    @property
+    def dose(self) -> float | None:
+        """Signed like the coefficient; None where no residual norm is known."""
+        return self.setting.dose
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -48,29 +89,13 @@ class Cell:
         return {
             "prompt": self.prompt,
             "seed": self.seed,
-            "vector": None if self.vector is None else str(self.vector),
+            "vector": self.label or None,
             "layers": list(self.layers),
             "coefficient": self.coefficient,
             "dose": self.dose,
             "text": self.completion.text,
             "finish": self.completion.finish,
         }
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One way to steer: a vector at a strength; vector None is the baseline."""
-
-    vector: SteeringVector | None = None
-    coefficient: float = 0.0
-
-    @property
-    def dose(self) -> float | None:
-        """Signed dose; 0 for the baseline."""
-        if self.vector is None or self.coefficient == 0:
-            return 0.0
-        dose = self.vector.dose(self.coefficient)
-        return None if dose is None else (dose if self.coefficient > 0 else -dose)
 
 
 class Lab:
@@ -91,21 +116,55 @@ class Lab:
         self.store = store if store is not None else Store()
         self.source = source
         self.options = options
-        if model is not None:
-            self.__dict__["model"] = model
+        self._model = model
 
-    @cached_property
+    @property
     def model(self) -> LanguageModel:
         """The language model, loaded on first use."""
-        from steerlab.model import LanguageModel
-
-        return LanguageModel.load(self.source or "smollm2", **self.options)
+        return self.load()
 
     def for_vector(self, vector: SteeringVector) -> LanguageModel:
         """The lab's model; if none was named, the one the vector was made on."""
-        if "model" not in self.__dict__ and self.source is None:
-            self.source = vector.model.source
-        return self.model
+        return self.load(vector)
+
+    def load(
+        self, vector: SteeringVector | None = None, progress: Loading | None = None
+    ) -> LanguageModel:
+        """Load the model if that is still to be done: the one named, else the vector's own.
+
+        progress: called with (what, done, total) while the embedded model is fetched.
+        """
+        if self._model is None:
+            from steerlab.model import LanguageModel
+
+            if self.source is None:
+                self.source = vector.model.source if vector is not None else "smollm2"
+            options = self.options if progress is None else {**self.options, "progress": progress}
+            self._model = LanguageModel.load(self.source, **options)
+        return self._model
+
+    def evaluate(self, expression: str) -> SteeringVector:
+        """Compute an expression over stored vectors.
+
+        Where several models have a vector of that name, that of the lab's model is meant.
+        """
+        try:
+            return self.store.evaluate(expression)
+        except Incompatible:
+            ours = self._stored_model()
+            if ours is None:
+                raise
+            return self.store.evaluate(expression, ours)
+
+    def _stored_model(self) -> str | None:
+        """What the store calls the lab's model; None if it has no vectors of it."""
+        for name, identity, _ in self.store.models():
+            if self._model is not None:
+                if identity.key == self._model.identity.key:
+                    return name
+            elif self.source in (name, identity.source):
+                return name
+        return None
 
     def extract(
         self,
@@ -127,13 +186,15 @@ class Lab:
         """
         wanted = self.for_vector(vector).layers(layers)
         missing = [b for b in wanted if b not in vector.directions]
+        if tuple(wanted) == vector.layers:
+            return vector
         made = self._remade(vector, missing) if missing else vector
         if made.model.key != vector.model.key:
             raise ModelMismatch(
                 f"{vector} was made on {vector.model.source}, and layer {missing[0]} can't be made "
                 f"on {made.model.source}: name its own model"
             )
-        parts = {b: vector if b in vector.directions else made for b in wanted}
+        parts = {b: made if b in missing else vector for b in wanted}
         return SteeringVector(
             {b: part.directions[b] for b, part in parts.items()},
             model=vector.model,
@@ -142,7 +203,9 @@ class Lab:
             residual_norms={
                 b: part.residual_norms[b] for b, part in parts.items() if b in part.residual_norms
             },
-            ref=None if missing else vector.ref,
+            diagnostics={
+                b: part.diagnostics[b] for b, part in parts.items() if b in part.diagnostics
+            },
         )
 
     def _remade(self, vector: SteeringVector, layers: list[int]) -> SteeringVector:
@@ -150,12 +213,22 @@ class Lab:
         if isinstance(recipe, Contrast):
             return self.model.reextract(recipe, layers)
         if isinstance(recipe, Expression):
-            return evaluate(
-                recipe.text, lambda ref: self.at_layers(self.store.load(ref, vector.model), layers)
-            )
+            return self._reevaluated(vector, recipe, layers)
         raise Incompatible(
             f"{vector} was imported at layers {span(vector.layers)} and has no recipe that could "
             f"make layer {layers[0]}"
+        )
+
+    def _reevaluated(
+        self, vector: SteeringVector, recipe: Expression, layers: list[int]
+    ) -> SteeringVector:
+        if selects_layers(recipe.text):
+            raise Incompatible(
+                f"{vector} selects its layers itself ({recipe.text}), so layer {layers[0]} "
+                "can't be made of it"
+            )
+        return evaluate(
+            recipe.text, lambda ref: self.at_layers(self.store.load(ref, vector.model), layers)
         )
 
     def compare(
@@ -179,37 +252,43 @@ class Lab:
         progress: called with (tokens done, tokens to do at most).
         """
         wanted = [(p, s, setting) for p in prompts for s in seeds for setting in settings]
+        places = defaultdict(list)  # equal generations are made once and shown everywhere
+        for place, cell in enumerate(wanted):
+            places[_key(*cell)].append(place)
+        unique = list(places)
         vectors = [s.vector for s in settings if s.vector is not None]
         model = self.for_vector(vectors[0]) if vectors else self.model
-        unique = _distinct(wanted)
-        texts: list[Completion] = []
         size = _ROWS.get(model.model.device.type, _ROWS_ACCELERATOR)
+        steps = sampling.get("max_new_tokens", 40)
         starts = range(0, len(unique), size)
+        done: list[Completion] = []
         for number, start in enumerate(starts):
             batch = unique[start : start + size]
-            steps = sampling.get("max_new_tokens", 40)
+
+            def spread(row: int, piece: str, batch: Sequence[_Row] = batch) -> None:
+                for place in places[batch[row]]:
+                    on_text(place, piece)  # type: ignore[misc]  # called only if there is one
+
             ticker = _Ticker(should_stop, progress, number * steps, len(starts) * steps)
-            texts += self._batch(
-                batch, positions, allow_other_weights, on_text, ticker, start, sampling
+            done += self._batch(
+                batch,
+                positions,
+                allow_other_weights,
+                on_text=spread if on_text is not None else None,
+                should_stop=ticker,
+                **sampling,
             )
             if ticker.stopped:
                 break
-        row_of = {cell: row for row, cell in enumerate(unique)}
-        return [
-            Cell(prompt, seed, setting.vector, setting.coefficient, setting.dose, texts[row])
-            for prompt, seed, setting in wanted
-            if (row := row_of[_key(prompt, seed, setting)]) < len(texts)
-        ]
+        made = {place: c for key, c in zip(unique, done, strict=False) for place in places[key]}
+        return [Cell(*wanted[place], made[place]) for place in sorted(made)]
 
     def _batch(
         self,
-        batch: Sequence[tuple[str, int, Setting]],
+        batch: Sequence[_Row],
         positions: Positions,
         allow_other_weights: bool,
-        on_text: OnText | None,
-        ticker: _Ticker,
-        start: int,
-        sampling: dict[str, Any],
+        **options: Any,
     ) -> list[Completion]:
         from steerlab.steer import Injection, steering
 
@@ -218,14 +297,10 @@ class Lab:
             for row, (_, _, setting) in enumerate(batch)
             if setting.vector is not None
         ]
+        prompts = [prompt for prompt, _, _ in batch]
+        seeds = [seed for _, seed, _ in batch]
         with steering(self.model, injections, allow_other_weights=allow_other_weights):
-            return self.model.generate(
-                [prompt for prompt, _, _ in batch],
-                seed=[seed for _, seed, _ in batch],
-                on_text=None if on_text is None else lambda row, text: on_text(start + row, text),
-                should_stop=ticker,
-                **sampling,
-            )
+            return self.model.generate(prompts, seed=seeds, **options)
 
     def sweep(
         self,
@@ -251,7 +326,7 @@ class Lab:
         for b in at.layers:
             direction = at[b]
             strengths = [direction.coefficient(d) for d in doses if d] if doses else coefficients
-            settings += [Setting(direction, c) for c in strengths if c]
+            settings += [Setting(direction, c, str(vector)) for c in strengths if c]
         return self.compare(prompts, settings, **options)
 
 
@@ -273,10 +348,7 @@ class _Ticker:
         return self.stopped
 
 
-def _key(prompt: str, seed: int, setting: Setting) -> tuple[str, int, Setting]:
+def _key(prompt: str, seed: int, setting: Setting) -> _Row:
+    """What decides the text: a coefficient of 0 is the baseline, whatever the vector."""
     neutral = setting.vector is None or setting.coefficient == 0
     return (prompt, seed, Setting() if neutral else setting)
-
-
-def _distinct(wanted: Sequence[tuple[str, int, Setting]]) -> list[tuple[str, int, Setting]]:
-    return list(dict.fromkeys(_key(*cell) for cell in wanted))

@@ -55,6 +55,11 @@ def canonical(text: str) -> str:
         raise BadExpression(_TOO_DEEP, text=text) from None
 
 
+def selects_layers(text: str) -> bool:
+    """Whether an expression names layers itself: love[10:20]."""
+    return any(isinstance(node, ast.Subscript) for node in ast.walk(syntax_tree(text)))
+
+
 def replace_refs(text: str, renamed: Mapping[str, str]) -> str:
     """The expression with each operand's ref replaced, as a canonical text."""
 

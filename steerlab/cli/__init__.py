@@ -17,16 +17,17 @@ from steerlab import __version__, errors
 
 SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Make and combine": {
-        "extract": ("run", "Make a vector of contrast prompts."),
+        "extract": ("extract", "Make a vector of contrast prompts."),
         "compose": ("algebra", "Compute an expression of stored vectors: love - anger."),
         "add": ("algebra", "Add vectors: compose a + b + …"),
         "scale": ("algebra", "Multiply a vector: compose FACTOR * a."),
         "negate": ("algebra", "Turn a vector around: compose -a."),
     },
     "Steer": {
-        "generate": ("run", "Write with a vector, beside the baseline."),
-        "sweep": ("run", "Layers x strengths x prompts in one batch."),
+        "generate": ("generate", "Write with a vector, beside the baseline."),
+        "sweep": ("sweep", "Layers x strengths x prompts in one batch."),
         "demo": ("demo", "See it work: love - anger on a real model."),
+        "tui": ("tui", "Browse the vectors and steer in the terminal."),
     },
     "Browse and describe": {
         "list": ("browse", "List the stored vectors."),
@@ -97,8 +98,8 @@ class Verbs(click.Group):
             import difflib
 
             close = difflib.get_close_matches(args[0], _HOMES, n=3)
-            hint = f" Did you mean {' or '.join(close)}?" if close else " See steerlab --help."
-            ctx.fail(f"There is no command {args[0]!r}.{hint}")
+            hint = f": did you mean {' or '.join(close)}?" if close else ""
+            ctx.fail(f"there is no command {args[0]!r}{hint}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -111,7 +112,9 @@ class Verbs(click.Group):
 @click.group(
     cls=Verbs,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Which store: --store, then STEERLAB_STORE, then ./store, then your data directory.",
+    epilog="Which store: --store, then STEERLAB_STORE, then ./store, then your data directory. "
+    'Tab completion: eval "$(_STEERLAB_COMPLETE=bash_source steerlab)", or zsh_source, or '
+    "fish_source.",
 )
 @click.version_option(__version__, "-V", "--version", message="%(prog)s %(version)s")
 def cli() -> None:
@@ -132,47 +135,63 @@ def run(arguments: Sequence[str] | None = None) -> int:
             None if arguments is None else list(arguments),
             prog_name="steerlab",
             standalone_mode=False,
+            color=_color(),
         )
         sys.stdout.flush()
-        return int(result) if isinstance(result, int) else ExitCode.OK
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return ExitCode.USAGE
-    except click.UsageError as error:
-        error.show()
-        return ExitCode.USAGE
-    except click.ClickException as error:
-        error.show()
-        return ExitCode.FAILED
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("steerlab: cancelled", err=True)
-        return ExitCode.CANCELLED
-    except errors.SteerlabError as error:
-        return _report(error)
-    except BrokenPipeError:  # the reader has seen enough: `steerlab list | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.OK
     except Exception as error:
-        return _report_bug(error)
+        return _failed(error)
+    except KeyboardInterrupt:
+        return _failed(click.Abort())
+    return int(result) if isinstance(result, int) else ExitCode.OK
 
 
-def _report(error: errors.SteerlabError) -> int:
-    from steerlab.cli.output import printable
-
-    text = " ".join(printable(str(error)).split())
-    click.echo(f"{click.style('steerlab:', fg='red', bold=True)} {text}", err=True)
-    return next(code for kind, code in _CODES if isinstance(error, kind))
+def _color() -> bool | None:
+    """None leaves it to whether the stream is a terminal."""
+    return False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None
 
 
-def _report_bug(error: Exception) -> int:
+def _failed(error: Exception) -> ExitCode:
+    """One line for what went wrong, and the exit code it means."""
+    match error:
+        case BrokenPipeError():  # the reader has seen enough: `steerlab list | head`
+            _drop_output()
+            return ExitCode.FAILED
+        case click.Abort():
+            return _line(ExitCode.CANCELLED, str(error) or "cancelled")
+        case click.UsageError():
+            command = error.ctx.command_path if error.ctx is not None else "steerlab"
+            text = error.format_message().rstrip(".")
+            return _line(ExitCode.USAGE, f"{text} (see {command} --help)")
+        case click.ClickException():
+            return _line(ExitCode.FAILED, error.format_message())
+        case errors.SteerlabError():
+            code = next(code for kind, code in _CODES if isinstance(error, kind))
+            return _line(code, str(error))
+        case OSError():
+            _drop_output()  # it may be what could not be written
+            where = f": {error.filename}" if error.filename else ""
+            return _line(ExitCode.FAILED, f"{error.strerror or error}{where}")
     if os.environ.get("STEERLAB_DEBUG"):
         raise error
-    click.echo(
-        f"steerlab: internal error, {type(error).__name__}: {' '.join(str(error).split())[:300]} "
-        "(this is a bug; STEERLAB_DEBUG=1 shows where)",
-        err=True,
-    )
-    return ExitCode.INTERNAL
+    text = f"internal error, {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return _line(ExitCode.INTERNAL, f"{text} (this is a bug; STEERLAB_DEBUG=1 shows where)")
+
+
+def _line(code: ExitCode, text: str) -> ExitCode:
+    from steerlab.notation import printable
+
+    plain = " ".join(printable(text, newlines=True).split())
+    label = click.style("steerlab:", fg="red", bold=True)
+    click.echo(f"{label} {plain}", err=True, color=_color())
+    return code
+
+
+def _drop_output() -> None:
+    """What stdout still holds goes nowhere, so that the interpreter's exit stays quiet."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from steerlab.cli.options import (
+    Numbers,
     complete_ref,
     json_option,
     model_filter_option,
@@ -16,6 +17,7 @@ from steerlab.cli.options import (
     store_option,
 )
 from steerlab.cli.output import describe_result, number, print_json, print_table, warn
+from steerlab.notation import printable
 
 if TYPE_CHECKING:
     from steerlab.registry import Store
@@ -37,48 +39,67 @@ def _composing(function: Any) -> Any:
     return function
 
 
-@click.command("compose", context_settings={"ignore_unknown_options": True})
+_DASHES = {"ignore_unknown_options": True, "help_option_names": ["--help"]}
+"""-hate is part of an expression, not -h and more."""
+
+
+@click.command("compose", context_settings=_DASHES)
 @click.argument("expression", nargs=-1, required=True, shell_complete=complete_ref)
 @_composing
 def compose_command(expression: tuple[str, ...], **options: Any) -> None:
-    """Compute an expression of stored vectors and store the result.
+    """Compute an expression of stored vectors: love - anger.
 
     \b
     steerlab compose love - anger
     steerlab compose "unit(love) - 0.5*anger" --as warm
     steerlab compose "reject(love, joy)[10:20]" --dry-run
 
-    The arguments are joined with spaces. Quote what your shell would take for itself: * ( ).
-    There are + - * /, unit, project, reject, mean, [layers] and versions such as love.v2.
+    The result is stored. The arguments are joined with spaces; quote what your shell would
+    take for itself: * ( ). There are + - * /, unit, project, reject, mean, [layers] and
+    versions such as love.v2.
     """
-    _compose(" ".join(expression), **options)
+    _compose(" ".join(map(_term, expression)), **options)
 
 
-@click.command("add")
+@click.command("add", context_settings=_DASHES)
 @click.argument("refs", nargs=-1, required=True, shell_complete=complete_ref)
 @_composing
 def add_command(refs: tuple[str, ...], **options: Any) -> None:
     """Add vectors: compose a + b + …"""
     if len(refs) < 2:
         raise click.UsageError("give at least two vectors to add")
-    _compose(" + ".join(refs), **options)
+    _compose(" + ".join(map(_operand, refs)), **options)
 
 
-@click.command("scale", context_settings={"ignore_unknown_options": True})
+@click.command("scale", context_settings=_DASHES)
 @click.argument("ref", shell_complete=complete_ref)
-@click.argument("factor", type=float)
+@click.argument("factor", type=Numbers(one=True))
 @_composing
-def scale_command(ref: str, factor: float, **options: Any) -> None:
+def scale_command(ref: str, factor: tuple[float], **options: Any) -> None:
     """Multiply a vector: compose FACTOR * a."""
-    _compose(f"{factor!r} * ({ref})", **options)
+    from steerlab.notation import number as weight
+
+    _compose(f"{weight(factor[0])} * {_operand(ref)}", **options)
 
 
-@click.command("negate")
+@click.command("negate", context_settings=_DASHES)
 @click.argument("ref", shell_complete=complete_ref)
 @_composing
 def negate_command(ref: str, **options: Any) -> None:
     """Turn a vector around: compose -a."""
-    _compose(f"-({ref})", **options)
+    _compose(f"-{_operand(ref)}", **options)
+
+
+def _term(argument: str) -> str:
+    """An argument of an expression; --dryrun is more likely a slip than a double negation."""
+    if re.match(r"--[a-z]", argument):
+        raise click.NoSuchOption(argument)
+    return argument
+
+
+def _operand(argument: str) -> str:
+    """A ref as it is, anything longer in parentheses."""
+    return argument if re.fullmatch(r"[\w.]+", _term(argument)) else f"({argument})"
 
 
 def _compose(
@@ -93,6 +114,7 @@ def _compose(
     as_json: bool,
 ) -> None:
     from steerlab.expression import composition_warnings, parse
+    from steerlab.notation import derived_name
     from steerlab.recipe import check_name
 
     parsed = parse(expression)
@@ -107,11 +129,11 @@ def _compose(
     if as_json:
         print_json(_report(stored, how, cosines))
         return
-    click.echo(f"{click.style(str(stored), bold=True)}  {stored.recipe}  ({how})")
+    title = click.style(stored.ref or name, bold=True)
+    click.echo(f"{title}  {printable(str(stored.recipe))}  ({how})")
     click.echo(describe_result(stored))
-    if operands:
-        rows = [[ref, number(v.norm, 4), f"{cosines[ref]:+.3f}"] for ref, v in operands.items()]
-        print_table(["operand", "norm", "cosine"], rows, right=["norm", "cosine"])
+    rows = [[ref, number(v.norm, 4), f"{cosines[ref]:+.3f}"] for ref, v in operands.items()]
+    print_table(["operand", "norm", "cosine"], rows, right=["norm", "cosine"], wrap=["operand"])
 
 
 def _stored(
@@ -156,13 +178,3 @@ def _report(vector: SteeringVector, how: str, cosines: dict[str, float]) -> dict
 
 def _mean(cosines: dict[int, float]) -> float:
     return sum(cosines.values()) / len(cosines) if cosines else 0.0
-
-
-def derived_name(expression: str) -> str:
-    """A name made from an expression: "love - 0.5 * anger" gives "love_minus_0_5_anger"."""
-    words = {"+": "plus", "-": "minus", "*": "", "/": "over", "[": "at", ":": "to"}
-    pieces = re.findall(r"[A-Za-z_][\w.]*|[\d.]+|\S", expression)
-    spelled = [words.get(piece, piece) for piece in pieces if piece not in "(),]"]
-    text = re.sub(r"\W+", "_", "_".join(word for word in spelled if word))
-    text = re.sub(r"_+", "_", text).strip("_")
-    return (text if text[:1].isalpha() else f"x_{text}")[:60].rstrip("_")

@@ -9,29 +9,42 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from steerlab.cli.options import (
+    complete_model,
     complete_ref,
     json_option,
     model_filter_option,
     open_store,
     store_option,
 )
-from steerlab.cli.output import number, print_json, print_rich, print_table, printable, say
+from steerlab.cli.output import (
+    number,
+    print_fields,
+    print_hanging,
+    print_json,
+    print_table,
+    say,
+)
+from steerlab.notation import span
 
 if TYPE_CHECKING:
     from steerlab.record import Record
     from steerlab.registry.lineage import Node
     from steerlab.registry.queries import Summary
 
+KINDS = ("contrast", "expression", "imported")
+_BRANCHES = 20
 SORTS = ("created", "name", "model", "layer", "norm", "kind", "version")
 
 
 @click.command("list")
 @click.argument("text", required=False)
-@click.option("--model", metavar="NAME", help="Only this model's.")
+@click.option("--model", metavar="NAME", help="Only this model's.", shell_complete=complete_model)
 @click.option("--layer", type=int, help="Only those with a direction at this layer.")
 @click.option("--tag", help="Only those with this tag.")
-@click.option("--kind", type=click.Choice(["contrast", "expression", "imported"]))
-@click.option("--sort", type=click.Choice(SORTS), default="name", show_default=True)
+@click.option("--kind", type=click.Choice(KINDS), help="Only those made so.")
+@click.option(
+    "--sort", type=click.Choice(SORTS), default="name", show_default=True, help="By what."
+)
 @click.option("--reverse", is_flag=True, help="The other way round.")
 @click.option("--limit", type=click.IntRange(1), help="At most so many.")
 @click.option("--all-versions", is_flag=True, help="Older versions too.")
@@ -50,11 +63,11 @@ def list_command(
         print_json([_summary_json(vector) for vector in found])
     elif found:
         _print_summaries(found)
-    elif text or any(filters[key] for key in ("model", "layer", "tag", "kind")):
-        say("No stored vector fits.")
+    elif text or any(filters[key] is not None for key in ("model", "layer", "tag", "kind")):
+        say("no stored vector fits")
     else:
         say(
-            f"No vectors in {store.path} yet. Make one:\n"
+            f"no vectors in {store.path} yet; make one:\n"
             '  steerlab extract calm --positive "I feel calm" --negative "I feel tense"\n'
             "or see it work: steerlab demo"
         )
@@ -67,7 +80,7 @@ def _print_summaries(found: Sequence[Summary]) -> None:
         [
             vector.name if vector.version == 1 else vector.ref,
             vector.model,
-            _layers(vector.layers) + (" front" if vector.scope == "front" else ""),
+            span(vector.layers) + (" front" if vector.scope == "front" else ""),
             number(vector.norm),
             number(vector.dose, 2),
             vector.recipe,
@@ -78,13 +91,8 @@ def _print_summaries(found: Sequence[Summary]) -> None:
     if len(models) == 1:  # then the column says the same in every row
         columns.remove("model")
         rows = [row[:1] + row[2:] for row in rows]
-    print_table(columns, rows, right=["norm", "dose/c"])
-
-
-def _layers(layers: Sequence[int]) -> str:
-    from steerlab.notation import span
-
-    return span(tuple(layers))
+    flexible = ["made", "tags"]
+    print_table(columns, rows, right=["norm", "dose/c"], wrap=["name", "layers"], cut=flexible)
 
 
 def _summary_json(vector: Summary) -> dict[str, Any]:
@@ -125,24 +133,23 @@ def _print_head(record: Record) -> None:
     model = record.model
     precision = f", {model.dtype}" if model.dtype else ""
     software = ", ".join(f"{k} {v}" for k, v in record.software.items())
-    lines = [
-        ("", click.style(record.ref, bold=True)),
-        (
-            "model",
-            f"{printable(model.source)} ({model.architecture}, {model.n_layers} layers of "
-            f"{model.d_model}{precision})",
-        ),
-        ("recipe", printable(str(record.recipe))),
-        ("scope", record.scope),
-        ("norm", f"{record.norm:.4g}"),
-        ("tags", printable(" ".join(record.tags))),
-        ("note", printable(record.note)),
-        ("made", f"{record.created[:19].replace('T', ' ')} UTC with {software}"),
-        ("digest", record.digest),
-    ]
-    for label, text in lines:
-        if text:
-            click.echo(f"{label:8}{text}" if label else text)
+    click.echo(click.style(record.ref, bold=True))
+    print_fields(
+        [
+            (
+                "model",
+                f"{model.source} ({model.architecture}, {model.n_layers} layers of "
+                f"{model.d_model}{precision})",
+            ),
+            ("recipe", str(record.recipe)),
+            ("scope", record.scope),
+            ("norm", number(record.norm, 4)),
+            ("tags", " ".join(record.tags)),
+            ("note", record.note),
+            ("made", f"{record.created[:19].replace('T', ' ')} UTC with {software}"),
+            ("digest", record.digest),
+        ]
+    )
 
 
 def _print_layers(record: Record) -> None:
@@ -172,9 +179,9 @@ def _print_recipe(record: Record) -> None:
     if isinstance(recipe, Contrast):
         click.echo()
         for index, positive in enumerate(recipe.positive):
-            click.echo(f"{click.style('+', fg='green')} {printable(positive)}")
+            print_hanging("+ ", positive, fg="green")
             if recipe.negative:
-                click.echo(f"{click.style('-', fg='red')} {printable(recipe.negative[index])}")
+                print_hanging("- ", recipe.negative[index], fg="red")
         if recipe.baseline:
             click.echo(f"less the mean over {len(recipe.baseline)} baseline prompts")
     elif isinstance(recipe, Expression):
@@ -184,21 +191,20 @@ def _print_recipe(record: Record) -> None:
 
 
 def _print_tree(title: str, nodes: Sequence[Node]) -> None:
-    from rich.text import Text
-    from rich.tree import Tree
+    click.echo(f"\n{click.style(title, bold=True)}")
+    _print_branches(nodes, "")
 
-    tree = Tree(Text(title, style="bold"))
 
-    def grow(branch: Tree, node: Node) -> None:
+def _print_branches(nodes: Sequence[Node], before: str) -> None:
+    shown = nodes[:_BRANCHES]
+    for node in shown:
+        last = node is nodes[-1]
         what = node.recipe if node.stored else f"not in this store ({node.digest[:12]})"
-        child = branch.add(Text(printable(f"{node.ref}  {what}")))
-        for below in node.branches:
-            grow(child, below)
-
-    for node in nodes:
-        grow(tree, node)
-    click.echo()
-    print_rich(tree)
+        again = " …" if node.cut else ""
+        print_hanging(f"{before}{'└── ' if last else '├── '}", f"{node.ref}  {what}{again}")
+        _print_branches(node.branches, before + ("    " if last else "│   "))
+    if len(nodes) > len(shown):
+        click.echo(f"{before}└── and {len(nodes) - len(shown)} more (--json lists them)")
 
 
 @click.command("models")
@@ -213,7 +219,7 @@ def models_command(store_path: Path | None, as_json: bool) -> None:
         print_json([{"name": m.name, "vectors": m.vectors, **asdict(m.identity)} for m in models])
         return
     if not models:
-        say("No vectors are stored, so no models are known.")
+        say("no vectors are stored, so no models are known")
         return
     rows = [
         [
@@ -228,4 +234,4 @@ def models_command(store_path: Path | None, as_json: bool) -> None:
         for m in models
     ]
     columns = ["name", "source", "architecture", "layers", "d_model", "vectors", "weights"]
-    print_table(columns, rows, right=["layers", "d_model", "vectors"])
+    print_table(columns, rows, right=["layers", "d_model", "vectors"], wrap=["name", "source"])

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from steerlab.cli.options import open_lab, quiet_option, store_option
-from steerlab.cli.output import print_json, print_table, progress_bar, say, signed_dose
-from steerlab.cli.run import load
+from steerlab.cli.options import json_option, load, open_lab, quiet_option, store_option
+from steerlab.cli.output import print_json, print_table, say, signed_dose
+from steerlab.cli.progress import progress_bar
 from steerlab.recipe import Imported
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ UNKIND = (" bad", " terrible", " stupid", " fool", " horrible", " liar", " monst
 @click.command("demo")
 @click.option("-n", "--max-new-tokens", type=click.IntRange(1), default=40, show_default=True)
 @store_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@json_option
 @quiet_option
 def demo_command(max_new_tokens: int, store_path: Path | None, as_json: bool, quiet: bool) -> None:
     """See it work: love - anger on a real model.
@@ -40,7 +40,7 @@ def demo_command(max_new_tokens: int, store_path: Path | None, as_json: bool, qu
     from steerlab.starter import ensure
     from steerlab.vector import random_like, unit
 
-    lab = open_lab(store_path, "smollm2")
+    lab = open_lab(store_path, {"source": "smollm2"})
     load(lab, quiet=quiet)
     ensure(lab, ("love", "anger"), lambda name: say(f"made {name} from its prompts", quiet=quiet))
     composed = lab.store.evaluate(EXPRESSION, "smollm2")

@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from steerlab.cli.options import complete_ref, model_filter_option, open_store, store_option
-from steerlab.cli.output import printable, warn
+from steerlab.cli.output import say, warn
+from steerlab.notation import printable
 
 
 @click.command("tag")
@@ -21,6 +22,9 @@ def tag_command(
 ) -> None:
     """Add or remove tags."""
     store = open_store(store_path)
+    absent = sorted(set(tags) - {*store.record(ref, model).tags}) if remove else []
+    if absent:
+        say(f"{ref} has no tag {' or '.join(absent)}")
     record = store.tag(ref, add=() if remove else tags, remove=tags if remove else (), model=model)
     click.echo(f"{record.ref}: {printable(' '.join(record.tags)) or 'no tags'}")
 
@@ -33,10 +37,16 @@ def tag_command(
 def note_command(
     ref: str, text: tuple[str, ...], model: str | None, store_path: Path | None
 ) -> None:
-    """Write a vector's note. Without TEXT, print it; with "" empty it."""
+    """Write a vector's note.
+
+    Without TEXT it is printed; "" empties it.
+    """
     store = open_store(store_path)
     record = store.note(ref, " ".join(text), model=model) if text else store.record(ref, model)
-    click.echo(printable(record.note, newlines=True) or f"{record.ref} has no note")
+    if record.note:
+        click.echo(printable(record.note, newlines=True))
+    else:
+        say(f"{record.ref} has no note")
 
 
 @click.command("rename")
@@ -45,7 +55,10 @@ def note_command(
 @model_filter_option
 @store_option
 def rename_command(old: str, new: str, model: str | None, store_path: Path | None) -> None:
-    """Give a vector another name. All its versions move together."""
+    """Give a vector another name.
+
+    All its versions move together, and what was made from them says the new name.
+    """
     ref = open_store(store_path).rename(old, new, model=model)
     click.echo(f"{printable(old)} is now {ref}")
 
@@ -63,8 +76,7 @@ def remove_command(
     A bare name means its newest version. Its payload stays until `steerlab gc`.
     """
     store = open_store(store_path)
-    for ref in refs:
-        record = store.record(ref, model)
+    for record in [store.record(ref, model) for ref in refs]:  # all are there, or none goes
         broken = store.remove(record.ref, force=force, model=record.model)
         click.echo(f"removed {record.ref}")
         if broken:

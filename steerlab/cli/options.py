@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import re
+from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,13 +14,46 @@ import click
 if TYPE_CHECKING:
     from steerlab.lab import Lab
     from steerlab.registry import Store
+    from steerlab.vector import SteeringVector
 
 if TYPE_CHECKING:
     ParamType = click.ParamType[Any]
 else:
     ParamType = click.ParamType
 
+POSITIONS = ("all", "prompt", "generated", "continuation")
+
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def complete_ref(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Stored names for the shell's Tab; in an expression, for its last word."""
+    before, word = _last_word(incomplete)
+    names = _stored(ctx, lambda store: store.names())
+    return [before + name for name in names if name.startswith(word)]
+
+
+def complete_model(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Names of the models that vectors belong to, for the shell's Tab."""
+    names = _stored(ctx, lambda store: [model.name for model in store.models()])
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def _last_word(text: str) -> tuple[str, str]:
+    word = re.search(r"\w*$", text)
+    start = word.start() if word else len(text)
+    return text[:start], text[start:]
+
+
+def _stored(ctx: click.Context, what: Callable[[Store], Sequence[str]]) -> Sequence[str]:
+    from steerlab.errors import SteerlabError
+    from steerlab.registry import Store
+
+    try:
+        return what(Store(ctx.params.get("store_path")))
+    except SteerlabError:
+        return ()
+
 
 store_option = click.option(
     "--store",
@@ -28,73 +64,139 @@ store_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="No narration, no progress.")
 model_filter_option = click.option(
-    "--model", metavar="NAME", help="The model, where several have a vector of that name."
+    "--model",
+    metavar="NAME",
+    help="The model, where several have a vector of that name.",
+    shell_complete=complete_model,
 )
 
 
-def model_options(function: F) -> F:
-    """What decides how a model is loaded."""
-    for option in reversed(
-        (
-            click.option(
-                "--model", "source", metavar="ID", help="smollm2, a hub id or a directory."
-            ),
-            click.option("--device", metavar="NAME", help="cpu, cuda, mps (default: the best)."),
-            click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"])),
-            click.option("--device-map", metavar="MAP", help="auto: spread over all devices."),
-            click.option("--revision", metavar="REV", help="Revision on the hub."),
-            click.option(
-                "--trust-remote-code", is_flag=True, help="Run code that comes with the model."
-            ),
-        )
-    ):
-        function = option(function)
-    return function
+def grouped(name: str, **options: Callable[[Any], Any]) -> Callable[[F], F]:
+    """Several options that reach the command together, as one dict called `name`."""
+
+    def decorate(function: F) -> F:
+        @wraps(function)
+        def command(**values: Any) -> Any:
+            group = {key: values.pop(key) for key in options}
+            return function(**values, **{name: group})
+
+        for option in reversed(options.values()):
+            command = option(command)
+        return command  # type: ignore[return-value]  # it takes more than it says
+
+    return decorate
 
 
-def sampling_options(function: F) -> F:
-    """How the next token is chosen."""
-    for option in reversed(
-        (
-            click.option("-n", "--max-new-tokens", type=int, default=40, show_default=True),
-            click.option("--temperature", type=float, default=0.0, help="0 is greedy (default)."),
-            click.option("--top-p", type=float, default=1.0, help="1 is off (default)."),
-            click.option("--top-k", type=int, default=0, help="0 is off (default)."),
-            click.option("--repetition-penalty", type=float, default=1.0, help="1 is off."),
-            click.option("--chat", is_flag=True, help="Prompts are messages to a chat model."),
-        )
-    ):
-        function = option(function)
-    return function
+model_options = grouped(
+    "loading",
+    source=click.option(
+        "--model", "source", metavar="ID", help="smollm2, a hub id or a directory."
+    ),
+    device=click.option("--device", metavar="NAME", help="cpu, cuda, mps (default: the best)."),
+    dtype=click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"])),
+    device_map=click.option("--device-map", metavar="MAP", help="auto: spread over all devices."),
+    revision=click.option("--revision", metavar="REV", help="Revision on the hub."),
+    trust_remote_code=click.option(
+        "--trust-remote-code", is_flag=True, help="Run code that comes with the model."
+    ),
+)
+"""What decides how a model is loaded; `open_lab` takes it."""
+
+sampling_options = grouped(
+    "sampling",
+    max_new_tokens=click.option(
+        "-n", "--max-new-tokens", type=click.IntRange(1), default=40, show_default=True
+    ),
+    temperature=click.option(
+        "--temperature", type=float, default=0.0, help="0 is greedy (default)."
+    ),
+    top_p=click.option("--top-p", type=float, default=1.0, help="1 is off (default)."),
+    top_k=click.option("--top-k", type=click.IntRange(0), default=0, help="0 is off (default)."),
+    repetition_penalty=click.option(
+        "--repetition-penalty", type=float, default=1.0, help="1 is off (default)."
+    ),
+    chat=click.option("--chat", is_flag=True, help="Prompts are messages to a chat model."),
+)
+"""How the next token is chosen; `Lab.compare` takes it."""
+
+steering_options = grouped(
+    "where",
+    positions=click.option(
+        "--positions",
+        type=click.Choice(POSITIONS),
+        default="all",
+        show_default=True,
+        help="Where it is added; a front vector goes on the first tokens anyway.",
+    ),
+    allow_other_weights=click.option(
+        "--other-weights",
+        "allow_other_weights",
+        is_flag=True,
+        help="Accept vectors of a model of the same shape.",
+    ),
+)
+"""Where a vector acts and on what; `Lab.compare` takes it."""
+
+seed_option = click.option("--seed", type=int, default=0, show_default=True)
 
 
 def open_store(path: Path | None) -> Store:
     """The store a command works on."""
+    from steerlab.cli.output import narrate
     from steerlab.registry import Store
 
+    narrate("steerlab")
     return Store(path)
 
 
-def open_lab(store_path: Path | None, source: str | None, **options: Any) -> Lab:
+def open_lab(store_path: Path | None, loading: dict[str, Any]) -> Lab:
     """Store and model of a command; the model is loaded when it is first needed."""
     from steerlab.lab import Lab
 
-    return Lab(open_store(store_path), source=source, **options)
+    return Lab(open_store(store_path), **loading)
+
+
+def load(lab: Lab, vector: SteeringVector | None = None, *, quiet: bool = False) -> None:
+    """Load the model (the vector's own, if none was named) before anything else is drawn."""
+    from steerlab.cli.progress import loading_bar
+
+    source = lab.source or (vector.model.source if vector is not None else "smollm2")
+    with loading_bar(source, quiet=quiet) as progress:
+        _hush()
+        lab.load(vector, progress)
+
+
+def _hush() -> None:
+    """Libraries' own bars and retries: ours says more, and keeps quiet when asked to."""
+    import logging
+
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    for name in ("transformers", "huggingface_hub", "accelerate"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 class Numbers(ParamType):
     """Comma-separated numbers: 10,15,20 or -0.2,0,0.2."""
 
-    name = "numbers"
+    def __init__(self, *, one: bool = False) -> None:
+        self.one = one
+        self.name = "number" if one else "numbers"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> tuple[float, ...]:
         """Parse, or fail with what was expected."""
         if isinstance(value, tuple):
             return value
         try:
-            return tuple(float(part) for part in str(value).split(",") if part.strip())
+            parts = [value] if self.one else str(value).split(",")
+            found = tuple(float(part) for part in parts)
         except ValueError:
-            self.fail(f"{value!r} is not a list of numbers such as -0.2,0,0.2", param, ctx)
+            what = "a number" if self.one else "a list of numbers such as -0.2,0,0.2"
+            self.fail(f"{value!r} is not {what}", param, ctx)
+        if not all(map(math.isfinite, found)):
+            self.fail(f"{value!r} holds a number that is not finite", param, ctx)
+        return found
 
 
 class LayerRange(ParamType):
@@ -104,26 +206,23 @@ class LayerRange(ParamType):
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         """Parse into what `LanguageModel.layers` takes."""
-        text = str(value).strip()
+        if not isinstance(value, str):
+            return value
+        text = value.strip()
         try:
             if text == "all":
                 return "all"
             if ":" in text:
-                bounds = [int(part) if part.strip() else None for part in text.split(":")]
-                if len(bounds) > 3 or any(b is not None and b < 0 for b in bounds):
-                    raise ValueError
-                return slice(*bounds)
+                return self._range(text)
             return [int(part) for part in text.split(",")]
         except ValueError:
             self.fail(f"{value!r} is not layers such as 15, 10,15,20, 10:20 or all", param, ctx)
 
-
-def complete_ref(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """Stored names that begin like what is typed, for the shell's Tab."""
-    from steerlab.errors import SteerlabError
-
-    try:
-        names = open_store(ctx.params.get("store_path")).names()
-    except SteerlabError:
-        return []
-    return [name for name in names if name.startswith(incomplete)]
+    def _range(self, text: str) -> slice:
+        bounds = [int(part) if part.strip() else None for part in text.split(":")]
+        if len(bounds) > 3 or any(b is not None and b < 0 for b in bounds) or bounds[2:] == [0]:
+            raise ValueError
+        start, stop = bounds[0], bounds[1]
+        if stop is not None and stop <= (start or 0):
+            raise ValueError
+        return slice(*bounds)

@@ -1,73 +1,135 @@
-"""What commands print: tables, JSON, text from strangers made safe, and progress on stderr."""
+"""What commands print: tables, JSON, text from strangers made safe."""
 
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from steerlab.notation import printable
 
+if TYPE_CHECKING:
     from steerlab.vector import SteeringVector
 
-_WIDE = 100_000  # a pipe has no width: nothing is wrapped or cut there
+_GAP = 2
+_NARROWEST = 10  # columns of a terminal that a column of text keeps
 
 
-def printable(text: str, *, newlines: bool = False) -> str:
-    """Text from files, names and models without terminal control: escapes become visible."""
-    keep = "\n" if newlines else ""
-    return "".join(
-        c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text
-    )
-
-
-def console(*, stderr: bool = False) -> Console:
-    """A rich console: as wide as the terminal, unbounded in a pipe; NO_COLOR is honoured."""
-    from rich.console import Console
-
-    stream = sys.stderr if stderr else sys.stdout
-    return Console(file=stream, width=None if stream.isatty() else _WIDE, highlight=False)
+def width() -> int | None:
+    """Columns of the terminal; None in a pipe, where nothing is wrapped or cut."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def print_table(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    right: Sequence[str] = (),
+    wrap: Sequence[str] = (),
+    cut: Sequence[str] = (),
 ) -> None:
-    """An aligned table; cells are plain text, `right` names the columns of numbers.
+    """An aligned table of plain text; `right` names the columns of numbers.
 
-    The last column takes what width is left and wraps.
+    Where a terminal is too narrow, the columns in `wrap` are folded and those in `cut` lose
+    their ends; all others keep their width.
     """
-    from rich.table import Table
-    from rich.text import Text
+    cells = [[printable(cell) for cell in row] for row in rows]
+    natural = [
+        max(map(_cells, [column, *(row[i] for row in cells)])) for i, column in enumerate(columns)
+    ]
+    widths = _fitted(natural, [column in wrap or column in cut for column in columns], width())
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
-        last = column == columns[-1]
-        table.add_column(
-            column,
-            justify="right" if column in right else "left",
-            no_wrap=not last,
-            overflow="fold" if last else "ellipsis",
-        )
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    print_rich(table)
+    def line(texts: Sequence[str]) -> str:
+        padded = [
+            _pad(text, size, column in right)
+            for text, size, column in zip(texts, widths, columns, strict=True)
+        ]
+        return (" " * _GAP).join(padded).rstrip()
+
+    click.echo(click.style(line(columns), bold=True))
+    for row in cells:
+        folded = [
+            [_cut(text, size)] if column in cut else _fold(text, size)
+            for text, size, column in zip(row, widths, columns, strict=True)
+        ]
+        for number in range(max(map(len, folded))):
+            click.echo(line([lines[number] if number < len(lines) else "" for lines in folded]))
 
 
-def print_rich(renderable: Any) -> None:
-    """Print a rich renderable without trailing spaces in pipes."""
-    target = console()
-    if target.is_terminal:
-        target.print(renderable)
-        return
-    with target.capture() as capture:
-        target.print(renderable)
-    for line in capture.get().splitlines():
-        click.echo(line.rstrip())
+def _fitted(natural: Sequence[int], elastic: Sequence[bool], room: int | None) -> list[int]:
+    """Widths that fit into `room`: what exceeds is taken from the widest elastic columns."""
+    if room is None:
+        return list(natural)
+    widths = [min(n, room) if bends else n for n, bends in zip(natural, elastic, strict=True)]
+    able = [i for i, bends in enumerate(elastic) if bends]
+    for _ in range(sum(widths) + _GAP * (len(widths) - 1) - room):
+        widest = max(able, key=lambda i: widths[i], default=0)
+        if not able or widths[widest] <= _NARROWEST:
+            break
+        widths[widest] -= 1
+    return widths
+
+
+def _cells(text: str) -> int:
+    """How wide a terminal shows it: two columns for an ideograph."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def _pad(text: str, size: int, right: bool) -> str:
+    space = " " * (size - _cells(text))
+    return space + text if right else text + space
+
+
+def _cut(text: str, size: int) -> str:
+    return text if _cells(text) <= size else _chopped(text, size - 1)[0] + "…"
+
+
+def _fold(text: str, size: int) -> list[str]:
+    """Lines of at most `size` columns, broken between words where there are any."""
+    lines, line = [], ""
+    for word in re.findall(r"\s*\S+", text):
+        if _cells(line + word) <= size:
+            line += word
+            continue
+        lines += [line] if line else []
+        *full, line = _chopped(word.strip(), size)
+        lines += full
+    return [*lines, line]
+
+
+def _chopped(text: str, size: int) -> list[str]:
+    pieces = [""]
+    for c in text:
+        if _cells(pieces[-1] + c) > size:
+            pieces.append("")
+        pieces[-1] += c
+    return pieces
+
+
+def print_fields(fields: Sequence[tuple[str, str]]) -> None:
+    """Lines of a label and what it says, folded beside the label; empty ones are left out."""
+    edge = max(len(label) for label, _ in fields) + _GAP
+    for label, text in fields:
+        if text:
+            print_hanging(label.ljust(edge), text)
+
+
+def print_hanging(label: str, text: str, *, fg: str | None = None) -> None:
+    """A label and a text that is folded beside it, where the terminal is too narrow."""
+    room = width()
+    first, *rest = _fold(printable(text), max(room - len(label), 20) if room else 10**6)
+    click.echo(f"{click.style(label, fg=fg) if fg else label}{first}")
+    for line in rest:
+        click.echo(" " * len(label) + line)
 
 
 def print_json(data: Any) -> None:
@@ -86,79 +148,51 @@ def warn(text: str) -> None:
     click.echo(f"{click.style('warning:', fg='yellow')} {printable(text)}", err=True)
 
 
+def narrate(logger: str) -> None:
+    """What the library logs, such as a registry that was rebuilt, as narration."""
+    import logging
+
+    class Narrator(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            say(f"note: {record.getMessage()}")
+
+    log = logging.getLogger(logger)
+    if not log.handlers:
+        log.addHandler(Narrator())
+
+
+def count(n: int, what: str) -> str:
+    """A number and its noun: "1 file", "3 files"."""
+    return f"{n} {what}{'s' * (n != 1)}"
+
+
 def number(value: float | None, digits: int = 3) -> str:
-    """A number in few characters; a dash where there is none."""
-    return "-" if value is None else f"{value:.{digits}g}"
+    """A number in few characters, of even precision; a dash where there is none."""
+    if value is None:
+        return "-"
+    return f"{value:#.{digits}g}".rstrip(".") if value else "0"
 
 
 def signed_dose(value: float | None) -> str:
-    """A dose with its sign: "+0.15", "0", "-"."""
+    """A dose with its sign: "+0.15", "0", "-"; far from 1 as "+3e+04"."""
     if value is None:
         return "-"
-    return f"{value:+.2f}" if value else "0"
+    if not value:
+        return "0"
+    return f"{value:+.2f}" if 0.005 <= abs(value) < 100 else f"{value:+.2g}"
+
+
+def signed(coefficient: float) -> str:
+    """A coefficient with its sign: "+2", "-0.315", "0"."""
+    return f"{coefficient:+.4g}" if coefficient else "0"
 
 
 def describe_result(vector: SteeringVector) -> str:
     """One line for a vector that was just made: layers, norm, dose."""
-    from steerlab.vector import span
+    from steerlab.notation import span
 
     dose = vector.dose(1.0)
     layers = f"layer{'s' * (len(vector.layers) > 1)} {span(vector.layers)}"
-    return f"{layers}, norm {vector.norm:.4g}" + (
-        f", dose {dose:.2f} per unit of coefficient" if dose is not None else ""
+    return f"{layers}, norm {number(vector.norm, 4)}" + (
+        f", dose {number(dose, 2)} per unit of coefficient" if dose is not None else ""
     )
-
-
-@contextmanager
-def progress_bar(label: str, *, quiet: bool = False) -> Iterator[Any]:
-    """A bar on stderr with the time left; a callable (done, total). Silent in pipes and with -q."""
-    if quiet or not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-@contextmanager
-def loading_bar(*, quiet: bool = False) -> Iterator[Any]:
-    """Progress of fetching and converting the embedded model: a callable (what, done, total)."""
-    if quiet:
-        yield None
-        return
-    if not sys.stderr.isatty():
-        yield _Announcer()
-        return
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
-        tasks: dict[str, Any] = {}
-
-        def update(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(f"{what} smollm2", total=total)
-            bar.update(tasks[what], completed=done, total=total)
-
-        yield update
-
-
-class _Announcer:
-    """Says each stage once, where no bar can be drawn."""
-
-    def __init__(self) -> None:
-        self.said: set[str] = set()
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        if what not in self.said:
-            self.said.add(what)
-            size = f" ({total / 1e6:.0f} MB)" if total > 1000 else ""
-            say(f"{what} the embedded model{size} …")

@@ -13,11 +13,11 @@ from steerlab.cli.options import model_options, open_lab, store_option
 @click.command("tui")
 @model_options
 @store_option
-def tui_command(store_path: Path | None, **loading: Any) -> None:
+def tui_command(store_path: Path | None, loading: dict[str, Any]) -> None:
     """Browse the vectors and steer in the terminal.
 
     The model is loaded when a text is first asked for.
     """
     from steerlab.tui.app import SteerlabApp
 
-    SteerlabApp(open_lab(store_path, **loading)).run()
+    SteerlabApp(open_lab(store_path, loading)).run()

@@ -7,8 +7,17 @@ from pathlib import Path
 
 import click
 
-from steerlab.cli.options import complete_ref, json_option, open_store, quiet_option, store_option
-from steerlab.cli.output import print_json, print_table, printable, progress_bar, say
+from steerlab.cli.options import (
+    complete_ref,
+    json_option,
+    model_filter_option,
+    open_store,
+    quiet_option,
+    store_option,
+)
+from steerlab.cli.output import count, print_json, print_table, say
+from steerlab.cli.progress import progress_bar
+from steerlab.notation import printable
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -18,9 +27,9 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @json_option
 @quiet_option
 def verify_command(store_path: Path | None, as_json: bool, quiet: bool) -> int:
-    """Check every payload and recompute every composition, bit for bit.
+    """Check every payload and recompute every composition.
 
-    Exits with 1 if anything is wrong.
+    Bit for bit. Exits with 1 if anything is wrong.
     """
     store = open_store(store_path)
     with progress_bar("verifying", quiet=quiet or as_json) as progress:
@@ -28,11 +37,10 @@ def verify_command(store_path: Path | None, as_json: bool, quiet: bool) -> int:
     if as_json:
         print_json([{"ref": f.ref, "problem": f.problem} for f in findings])
     elif findings:
-        print_table(["vector", "problem"], [[f.ref, f.problem] for f in findings])
+        print_table(["vector", "problem"], [[f.ref, f.problem] for f in findings], wrap=["problem"])
     else:
-        say(
-            f"{len(store.list(every_version=True))} vectors verified, nothing is wrong", quiet=quiet
-        )
+        stored = count(len(store.list(every_version=True)), "vector")
+        say(f"{stored} verified, nothing is wrong", quiet=quiet)
     return 1 if findings else 0
 
 
@@ -45,9 +53,8 @@ def rebuild_command(store_path: Path | None) -> None:
     """
     store = open_store(store_path)
     restored = store.rebuild()
-    click.echo(
-        f"{restored} vector{'s' * (restored != 1)} restored from the payloads of {store.path}"
-    )
+    what = printable(str(store.path))
+    click.echo(f"{count(restored, 'vector')} restored from the payloads of {what}")
 
 
 @click.command("gc")
@@ -61,34 +68,37 @@ def rebuild_command(store_path: Path | None) -> None:
 )
 @store_option
 def gc_command(delete: bool, grace: float, store_path: Path | None) -> None:
-    """Delete files that no vector needs. Lists them first; --delete does it."""
+    """Delete files that no vector needs.
+
+    Without --delete it only lists them.
+    """
     garbage = open_store(store_path).gc(dry_run=not delete, grace=timedelta(hours=grace))
-    if garbage:
-        print_table(
-            ["bytes", "file"], [[str(g.size), str(g.path)] for g in garbage], right=["bytes"]
-        )
+    if not garbage:
+        say("nothing to delete")
+        return
+    print_table(["bytes", "file"], [[str(g.size), str(g.path)] for g in garbage], right=["bytes"])
     what = "deleted" if delete else "would be deleted (--delete does it)"
-    say(f"{len(garbage)} file{'s' * (len(garbage) != 1)} {what}")
+    say(f"{count(len(garbage), 'file')} {what}")
 
 
 @click.command("backup")
 @click.argument("directory", type=click.Path(path_type=Path))
 @store_option
 def backup_command(directory: Path, store_path: Path | None) -> None:
-    """Copy the whole store, consistently, while others write.
+    """Copy the whole store, consistently.
 
-    The copy is a store itself: --store DIRECTORY opens it.
+    Others may write meanwhile. The copy is a store itself: --store DIRECTORY opens it.
     """
-    click.echo(str(open_store(store_path).backup(directory)))
+    click.echo(printable(str(open_store(store_path).backup(directory))))
 
 
 @click.command("import")
 @click.argument("paths", nargs=-1, required=True, type=_FILE)
 @store_option
 def import_command(paths: tuple[Path, ...], store_path: Path | None) -> None:
-    """Take vectors in from a payload file that steerlab wrote.
+    """Take vectors in from a payload file.
 
-    Checked against its digest first. A taken name gives the next version.
+    Each is checked against its digest first. A taken name gives the next version.
     """
     store = open_store(store_path)
     for path in paths:
@@ -102,11 +112,16 @@ def import_command(paths: tuple[Path, ...], store_path: Path | None) -> None:
 @click.argument("path", type=_FILE)
 @click.option("--parents", is_flag=True, help="With everything it was made from.")
 @click.option("--force", is_flag=True, help="Overwrite an existing file.")
+@model_filter_option
 @store_option
 def export_command(
-    ref: str, path: Path, parents: bool, force: bool, store_path: Path | None
+    ref: str, path: Path, parents: bool, force: bool, model: str | None, store_path: Path | None
 ) -> None:
-    """Write a vector to a payload file: self-describing, fit to be mailed."""
+    """Write vectors to a payload file.
+
+    It describes itself and is fit to be mailed: `steerlab import` takes it in anywhere.
+    """
     if path.exists() and not force:
         raise click.UsageError(f"{path} is there already: --force overwrites it")
-    click.echo(str(open_store(store_path).export(ref, path, parents=parents)))
+    written = open_store(store_path).export(ref, path, parents=parents, model=model)
+    click.echo(printable(str(written)))

@@ -1,0 +1,134 @@
+"""steerlab extract: a vector from contrast prompts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from steerlab.cli.options import (
+    LayerRange,
+    json_option,
+    load,
+    model_options,
+    open_lab,
+    quiet_option,
+    store_option,
+)
+from steerlab.cli.output import describe_result, print_json
+from steerlab.cli.progress import progress_bar
+from steerlab.notation import printable
+
+if TYPE_CHECKING:
+    from steerlab.model import Pairs
+    from steerlab.prompts import Prompts
+    from steerlab.recipe import Read
+
+METHODS = ("mean_difference", "actadd", "pca", "probe", "mean_centred", "random")
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.command("extract")
+@click.argument("name")
+@click.option("--positive", multiple=True, metavar="TEXT", help="May be repeated.")
+@click.option("--negative", multiple=True, metavar="TEXT", help="One for each --positive.")
+@click.option("--pairs", type=_FILE, help="Prompts from a .jsonl, .json, .csv or .toml file.")
+@click.option("--baseline", type=_FILE, help="mean_centred: a file of prompts to centre on.")
+@click.option("--layer", type=int, help="One layer (default: the middle one).")
+@click.option("--layers", type=LayerRange(), help="Several: 10,15,20, 10:20 or all.")
+@click.option("--method", type=click.Choice(METHODS), default=METHODS[0], show_default=True)
+@click.option("--read", default="last", show_default=True, help="last, mean or a token index.")
+@click.option("--seed", type=int, help="For --method random.")
+@click.option("--chat", is_flag=True, help="Prompts are messages to a chat model.")
+@click.option("--tag", "tags", multiple=True, help="May be repeated.")
+@click.option("--note", default="", help="What it is for.")
+@model_options
+@store_option
+@json_option
+@quiet_option
+def extract_command(
+    name: str,
+    positive: tuple[str, ...],
+    negative: tuple[str, ...],
+    pairs: Path | None,
+    baseline: Path | None,
+    layer: int | None,
+    layers: Any,
+    read: str,
+    tags: tuple[str, ...],
+    note: str,
+    loading: dict[str, Any],
+    store_path: Path | None,
+    as_json: bool,
+    quiet: bool,
+    **how: Any,
+) -> None:
+    """Make a vector of contrast prompts.
+
+    \b
+    steerlab extract calm --positive "I feel calm" --negative "I feel tense"
+    steerlab extract calm --pairs calm.csv --layers 10:20
+
+    A positive coefficient steers toward the positive prompts. It is stored under NAME; a
+    taken name gets its next version.
+    """
+    from steerlab.recipe import check_name
+
+    check_name(name)
+    if layer is not None and layers is not None:
+        raise click.UsageError("give --layer or --layers, not both")
+    prompts = _prompts(positive, negative, pairs)
+    centre = _prompts((), (), baseline).positive if baseline is not None else ()
+    how |= {"read": _token(read), "baseline": centre}
+    _check(prompts, **how)
+    lab = open_lab(store_path, loading)
+    load(lab, quiet=quiet)
+    with progress_bar("extracting", quiet=quiet) as progress:
+        vector = lab.extract(
+            name,
+            _paired(prompts),
+            layers=layer if layer is not None else layers,
+            progress=progress,
+            tags=tags,
+            note=note,
+            **how,
+        )
+    if as_json:
+        print_json(lab.store.record(str(vector.ref), vector.model).to_json())
+    else:
+        click.echo(f"{click.style(str(vector), bold=True)}  {printable(str(vector.recipe))}")
+        click.echo(describe_result(vector))
+
+
+def _prompts(positive: tuple[str, ...], negative: tuple[str, ...], path: Path | None) -> Prompts:
+    from steerlab.prompts import Prompts, read_pairs
+
+    if (path is not None) == bool(positive or negative):
+        raise click.UsageError("give prompts by --positive and --negative, or by --pairs FILE")
+    return Prompts(positive, negative) if path is None else read_pairs(path)
+
+
+def _check(
+    prompts: Prompts, *, method: str, read: Read, seed: int | None, chat: bool, baseline: Any
+) -> None:
+    """Whatever can be refused before a model is loaded."""
+    from steerlab.extraction import check_method
+    from steerlab.recipe import check_prompts
+
+    lone = method == "mean_centred" and not prompts.negative
+    check_prompts(prompts.positive, None if lone else prompts.negative)
+    check_method(method, read, len(prompts.positive), bool(prompts.negative), seed)
+
+
+def _paired(prompts: Prompts) -> Pairs:
+    if not prompts.negative:
+        return prompts.positive
+    return list(zip(prompts.positive, prompts.negative, strict=True))
+
+
+def _token(read: str) -> Read:
+    try:
+        return int(read)
+    except ValueError:
+        return read

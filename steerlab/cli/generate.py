@@ -1,0 +1,201 @@
+"""steerlab generate: steered text beside the baseline, growing as it is written."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from steerlab.cli.options import (
+    LayerRange,
+    Numbers,
+    complete_ref,
+    json_option,
+    load,
+    model_options,
+    open_lab,
+    quiet_option,
+    sampling_options,
+    seed_option,
+    steering_options,
+    store_option,
+)
+from steerlab.cli.output import print_json, signed, signed_dose, width
+from steerlab.cli.progress import console, interruptible
+from steerlab.notation import printable
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from steerlab.lab import Cell, Lab, Setting
+
+_COLUMN = 24  # columns of a terminal that text can be read in
+
+
+@click.command("generate")
+@click.argument("prompts", nargs=-1, required=True, metavar="PROMPT...")
+@click.option(
+    "-v",
+    "--vector",
+    "expression",
+    metavar="EXPR",
+    help="A stored vector or expression.",
+    shell_complete=complete_ref,
+)
+@click.option("-c", "--coefficient", "coefficients", type=Numbers(), help="One or more: -2,2")
+@click.option(
+    "-d",
+    "--dose",
+    "doses",
+    type=Numbers(),
+    help="Instead: strength relative to the residual stream, such as 0.15 or -0.15,0.15",
+)
+@click.option("--layers", type=LayerRange(), help="At these layers (default: the vector's).")
+@click.option("--no-baseline", is_flag=True, help="Leave the unsteered text out.")
+@steering_options
+@sampling_options
+@seed_option
+@model_options
+@store_option
+@json_option
+@quiet_option
+def generate_command(
+    prompts: tuple[str, ...],
+    expression: str | None,
+    coefficients: tuple[float, ...] | None,
+    doses: tuple[float, ...] | None,
+    layers: Any,
+    no_baseline: bool,
+    where: dict[str, Any],
+    sampling: dict[str, Any],
+    seed: int,
+    loading: dict[str, Any],
+    store_path: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Write with a vector, beside the baseline.
+
+    \b
+    steerlab generate "I think you are a" -v love --dose 0.15
+    steerlab generate "I think you are a" -v "love - anger" -c -2,2
+
+    Without a strength, the coefficient is 1. Ctrl-C keeps what has been written.
+    """
+    if coefficients and doses:
+        raise click.UsageError("give --coefficient or --dose, not both")
+    if expression is None and (coefficients or doses or layers is not None):
+        raise click.UsageError("what is to be added? give --vector EXPR")
+    lab = open_lab(store_path, loading)
+    settings = _settings(lab, expression, layers, coefficients, doses, quiet=quiet)
+    if no_baseline and expression is not None:
+        settings = settings[1:]
+    live = not as_json and not quiet and sys.stdout.isatty()
+    with interruptible() as stop, _streamed(prompts, settings) if live else nullcontext() as feed:
+        cells = lab.compare(
+            prompts, settings, seeds=(seed,), on_text=feed, should_stop=stop, **where, **sampling
+        )
+    if as_json:
+        print_json([cell.to_json() for cell in cells])
+    elif not live:
+        _print_texts(cells)
+    stop.check()
+
+
+def _settings(
+    lab: Lab,
+    expression: str | None,
+    layers: Any,
+    coefficients: tuple[float, ...] | None,
+    doses: tuple[float, ...] | None,
+    *,
+    quiet: bool,
+) -> list[Setting]:
+    """The baseline, then each strength; loads the model."""
+    from steerlab.lab import Setting
+
+    if expression is None:
+        load(lab, quiet=quiet)
+        return [Setting()]
+    vector = lab.evaluate(expression)
+    if doses:
+        vector.coefficient(doses[0])  # a vector without doses is refused before a model is loaded
+    load(lab, vector, quiet=quiet)
+    at = vector if layers is None else lab.at_layers(vector, layers)
+    strengths = coefficients or tuple(at.coefficient(d) for d in doses or ()) or (1.0,)
+    return [Setting(), *(Setting(at, c, str(vector)) for c in strengths)]
+
+
+def heading(of: Cell | Setting) -> str:
+    """What a text is: the baseline, or vector, coefficient and dose."""
+    if of.vector is None:
+        return "baseline"
+    return printable(f"{of.label}  c {signed(of.coefficient)}  dose {signed_dose(of.dose)}")
+
+
+def _print_texts(cells: Sequence[Cell]) -> None:
+    for number, cell in enumerate(cells):
+        if number:
+            click.echo()
+        click.echo(click.style(f"── {heading(cell)}", bold=True))
+        click.echo(printable(str(cell.completion), newlines=True))
+
+
+@contextmanager
+def _streamed(
+    prompts: Sequence[str], settings: Sequence[Setting]
+) -> Iterator[Callable[[int, str], None]]:
+    """In a terminal: texts that grow as they are written, side by side where there is room."""
+    from rich.live import Live
+
+    texts = [""] * (len(prompts) * len(settings))
+    room = width() or 80
+    draw = _side_by_side if room >= len(settings) * (_COLUMN + 2) else _stacked
+
+    def on_text(index: int, piece: str) -> None:
+        texts[index] += piece
+
+    def current() -> RenderableType:
+        return draw(prompts, settings, texts)
+
+    with Live(console=console(), refresh_per_second=12, get_renderable=current):
+        yield on_text
+
+
+def _side_by_side(
+    prompts: Sequence[str], settings: Sequence[Setting], texts: Sequence[str]
+) -> RenderableType:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, expand=True, padding=(0, 2, 1, 0), pad_edge=False, header_style="bold")
+    for setting in settings:
+        table.add_column(Text(heading(setting)), ratio=1, overflow="fold")
+    for row, prompt in enumerate(prompts):
+        written = texts[row * len(settings) : (row + 1) * len(settings)]
+        table.add_row(*(_continued(prompt, text) for text in written))
+    return table
+
+
+def _stacked(
+    prompts: Sequence[str], settings: Sequence[Setting], texts: Sequence[str]
+) -> RenderableType:
+    from rich.console import Group
+    from rich.text import Text
+
+    parts = []
+    for index, text in enumerate(texts):
+        prompt, setting = prompts[index // len(settings)], settings[index % len(settings)]
+        parts += [Text(f"── {heading(setting)}", style="bold"), _continued(prompt, text), Text()]
+    return Group(*parts)
+
+
+def _continued(prompt: str, text: str) -> Any:
+    from rich.text import Text
+
+    whole = Text(printable(prompt, newlines=True), style="dim")
+    return whole.append(printable(text, newlines=True), style="not dim")

@@ -1,0 +1,143 @@
+"""steerlab sweep: layers x strengths x prompts, and its table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from steerlab.cli.options import (
+    LayerRange,
+    Numbers,
+    complete_ref,
+    json_option,
+    load,
+    model_options,
+    open_lab,
+    quiet_option,
+    sampling_options,
+    seed_option,
+    steering_options,
+    store_option,
+)
+from steerlab.cli.output import print_json, print_table, say, signed, signed_dose
+from steerlab.cli.progress import interruptible, progress_bar
+from steerlab.notation import printable, span
+
+if TYPE_CHECKING:
+    from steerlab.lab import Cell
+
+PROMPT = "I think you are a"
+DOSES = (-0.2, -0.1, 0.0, 0.1, 0.2)
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.command("sweep")
+@click.argument("expression", nargs=-1, required=True, shell_complete=complete_ref)
+@click.option("--layers", type=LayerRange(), help="Layers to compare (default: the vector's).")
+@click.option("--coefficients", type=Numbers(), help="Such as -60,-30,0,30,60")
+@click.option("--doses", type=Numbers(), help="Instead: such as -0.2,-0.1,0,0.1,0.2 (the default)")
+@click.option("--prompt", "prompts", multiple=True, help="May be repeated.")
+@click.option("--prompts", "prompts_file", type=_FILE, help="A text file with a prompt a line.")
+@click.option("--seeds", type=click.IntRange(1), default=1, help="Generations of each cell.")
+@steering_options
+@sampling_options
+@seed_option
+@model_options
+@store_option
+@json_option
+@quiet_option
+def sweep_command(
+    expression: tuple[str, ...],
+    layers: Any,
+    coefficients: tuple[float, ...] | None,
+    doses: tuple[float, ...] | None,
+    prompts: tuple[str, ...],
+    prompts_file: Path | None,
+    seeds: int,
+    where: dict[str, Any],
+    sampling: dict[str, Any],
+    seed: int,
+    loading: dict[str, Any],
+    store_path: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Layers x strengths x prompts in one batch.
+
+    \b
+    steerlab sweep "love - anger" --layers 10,15,20 --doses -0.2,-0.1,0,0.1,0.2
+    steerlab sweep love --layers 10,15,20 --coefficients -1,0,1 --prompt "I think you are a"
+
+    Layers that the vector lacks are made again from its recipe. At equal coefficient, layers
+    differ in dose: compare layers at equal dose. Ctrl-C keeps what has been written.
+    """
+    if coefficients and doses:
+        raise click.UsageError("give --coefficients or --doses, not both")
+    if seeds > 1 and sampling["temperature"] == 0:
+        raise click.UsageError("greedy text is the same for every seed: give a --temperature")
+    if prompts_file is not None:
+        prompts = (*prompts, *_lines(prompts_file))
+    lab = open_lab(store_path, loading)
+    vector = lab.evaluate(" ".join(expression))
+    load(lab, vector, quiet=quiet)
+    with interruptible() as stop, progress_bar("sweeping", quiet=quiet) as progress:
+        cells = lab.sweep(
+            vector,
+            list(vector.layers) if layers is None else layers,
+            prompts or (PROMPT,),
+            coefficients=coefficients or (),
+            doses=doses or (() if coefficients else DOSES),
+            seeds=range(seed, seed + seeds),
+            should_stop=stop,
+            progress=progress,
+            **where,
+            **sampling,
+        )
+    if as_json:
+        print_json([cell.to_json() for cell in cells])
+    else:
+        _print_cells(cells)
+        if coefficients and len({cell.layers for cell in cells if cell.layers}) > 1:
+            say("At equal coefficient the doses of layers differ: compare layers at equal dose.")
+    stop.check()
+
+
+def _lines(path: Path) -> list[str]:
+    from steerlab.errors import BadPrompts, NotFound
+
+    try:
+        found = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except FileNotFoundError:
+        raise NotFound(f"no prompts file {path}") from None
+    except OSError as error:
+        raise BadPrompts(f"can't read prompts from {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise BadPrompts(f"can't read prompts from {path}: not UTF-8 text") from None
+    if not found:
+        raise BadPrompts(f"{path} holds no prompt")
+    return found
+
+
+def _print_cells(cells: Sequence[Cell]) -> None:
+    """A sweep as a table: one block a prompt, a line a cell."""
+    several_seeds = len({cell.seed for cell in cells}) > 1
+    columns = ["layer", "c", "dose", *(["seed"] if several_seeds else []), "text"]
+    for number, prompt in enumerate(dict.fromkeys(cell.prompt for cell in cells)):
+        if number:
+            click.echo()
+        click.echo(click.style(printable(prompt), bold=True))
+        rows = [_row(cell, several_seeds) for cell in cells if cell.prompt == prompt]
+        print_table(columns, rows, right=columns[:-1], wrap=["text"])
+
+
+def _row(cell: Cell, with_seed: bool) -> list[str]:
+    return [
+        span(cell.layers) or "-",
+        signed(cell.coefficient),
+        signed_dose(cell.dose) if cell.vector is not None else "baseline",
+        *([str(cell.seed)] if with_seed else []),
+        cell.completion.text.strip().replace("\n", "⏎"),
+    ]

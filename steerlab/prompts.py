@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
@@ -41,7 +42,7 @@ def read_pairs(path: Path) -> Prompts:
     try:
         if path.stat().st_size > _LARGEST:
             raise BadPrompts(f"{path} is larger than {_LARGEST // 2**20} MiB: split it")
-        text = path.read_text(encoding="utf-8-sig")
+        text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         raise NotFound(f"no pairs file {path}") from None
     except UnicodeDecodeError as error:
@@ -59,7 +60,7 @@ def read_pairs(path: Path) -> Prompts:
 
 def _from_jsonl(text: str, path: Path) -> Prompts:
     def rows() -> Iterator[tuple[int, Any]]:
-        for number, line in enumerate(text.splitlines(), 1):
+        for number, line in enumerate(text.split("\n"), 1):  # splitlines knows more line ends
             if line.strip():
                 yield number, _json(line, path, number)
 
@@ -77,7 +78,7 @@ def _from_json(text: str, path: Path) -> Prompts:
 
 def _from_csv(text: str, path: Path) -> Prompts:
     try:
-        reader = csv.DictReader(text.splitlines(keepends=True), strict=True)
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         names = [name.strip().lower() for name in reader.fieldnames or []]
         if "positive" not in names:
             raise BadPrompts(f"{path}, line 1: no column called positive in the header")

@@ -121,7 +121,7 @@ class _explained:  # noqa: N801 - reads as a sentence: `with _explained(source):
 
 def _not_found(source: str) -> str:
     path = Path(source)
-    if path.is_dir():
+    if source and path.is_dir():
         return f"{source} is a directory, but holds no transformers model that can be loaded"
     if path.is_absolute() or source.startswith("."):
         return f"there is no model directory {source}"

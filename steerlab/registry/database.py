@@ -142,22 +142,51 @@ class Database:
             built = _engine(temporary, "rwc", "BEGIN IMMEDIATE", journal="DELETE")
             self._build(built, fill or self.fill)
             _engine(temporary, "rw", "BEGIN").connect().close()  # WAL from the first reader on
-            self.set_aside()
+            self._set_aside()
             os.replace(temporary, self.file)
             sync_directory(self.directory)
         finally:
             temporary.unlink(missing_ok=True)
 
-    def set_aside(self) -> None:
-        """Move the present registry and its log out of the way together.
+    def refill(self, fill: Fill) -> None:
+        """Fill the registry anew and keep a copy of the old one; needs the lock.
 
-        A log that stayed would be replayed onto the new registry.
+        A sound file is emptied and filled in one transaction: replacing a database that
+        others may be reading is how SQLite loses data. A damaged one has to be replaced.
         """
-        aside = f"registry.db.before-rebuild-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
+        if not self.file.exists() or not self._sound():
+            self.create(fill)
+            return
+        copy_database(self.file, self._aside())
+        with (
+            _engine(self.file, "rw", "BEGIN IMMEDIATE").connect() as connection,
+            connection.begin(),
+        ):
+            for table in reversed(METADATA.sorted_tables):
+                connection.execute(table.delete())
+            fill(connection)
+
+    def _sound(self) -> bool:
+        try:
+            self.prepare()
+            with _engine(self.file, "rw", "BEGIN").connect() as connection:
+                return connection.execute(text("PRAGMA quick_check(1)")).scalar() == "ok"
+        except Newer:
+            raise
+        except (StoreError, DBAPIError, sqlite3.Error):
+            return False
+
+    def _aside(self) -> Path:
+        moment = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
+        return self.file.with_name(f"registry.db.before-rebuild-{moment}")
+
+    def _set_aside(self) -> None:
+        """Move file and log together: a log that stayed would be replayed onto the new file."""
+        aside = self._aside()
         for suffix in ("", "-wal", "-shm"):
             old = self.file.with_name(f"{self.file.name}{suffix}")
             if old.exists():
-                os.replace(old, self.file.with_name(f"{aside}{suffix}"))
+                os.replace(old, aside.with_name(f"{aside.name}{suffix}"))
 
     def salvage(self, query: Executable) -> list[Any]:
         """Rows of a registry that may be damaged or old; empty if they can't be read.

@@ -246,7 +246,7 @@ class Store:
         with one_line_errors(self.path), self._database.locked():
             places = self._database.salvage(select(VECTOR.c.path, VECTOR.c.key))
             done: list[restore.Restored] = []
-            self._database.create(lambda new: done.append(self._restore(new, places)))
+            self._database.refill(lambda new: done.append(self._restore(new, places)))
         return done[0].count
 
     def gc(self, dry_run: bool = True, grace: timedelta = timedelta(hours=1)) -> Sequence[Garbage]:

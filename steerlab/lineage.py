@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from steerlab.notation import canonical, placeholder_of, replace_refs
-from steerlab.recipe import Expression, Operand
-
-if TYPE_CHECKING:
-    from steerlab.vector import SteeringVector
+from steerlab.recipe import Expression, Operand, Recipe
 
 
-def operand_of(vector: SteeringVector) -> tuple[str, dict[str, str]]:
+class Named(Protocol):
+    """What lineage has to know of a vector."""
+
+    @property
+    def ref(self) -> str | None:
+        """The stored name, such as "love.v1"; None for a vector that is not stored."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """How it came to be."""
+
+    @property
+    def digest(self) -> str:
+        """Its content address."""
+
+
+def operand_of(vector: Named) -> tuple[str, dict[str, str]]:
     """How an expression names this vector: its text, and ref -> digest of all it names.
 
     A stored vector is its ref; an unstored expression is its own text; anything else gets a
@@ -26,7 +39,7 @@ def operand_of(vector: SteeringVector) -> tuple[str, dict[str, str]]:
     return placeholder, {placeholder: vector.digest}
 
 
-def expression_of(template: str, parents: Sequence[SteeringVector]) -> Expression:
+def expression_of(template: str, parents: Sequence[Named]) -> Expression:
     """The recipe of a vector made from `parents`, whose texts fill the template's braces."""
     texts: list[str] = []
     operands: dict[str, str] = {}

@@ -181,7 +181,7 @@ class SteeringVector:
         return {b: to_float32(array, b) for b, array in self.directions.items()}
 
     def dose(self, coefficient: float) -> float | None:
-        """‖coefficient * v‖ / median residual norm: the largest over layers (and front rows).
+        """‖coefficient * v‖ / median residual norm: the largest over layers.
 
         None where the residual norm of no layer is known.
         """
@@ -190,9 +190,8 @@ class SteeringVector:
 
     def doses(self) -> dict[int, float | None]:
         """Layer -> dose of coefficient 1 there; None where no residual norm is known."""
-        peak = {b: max(norm_of(row) for row in rows) for b, rows in self.directions.items()}
         known = self.residual_norms
-        return {b: peak[b] / known[b] if known.get(b) else None for b in peak}
+        return {b: n / known[b] if known.get(b) else None for b, n in self.norms().items()}
 
     def coefficient(self, dose: float) -> float:
         """The coefficient at which this vector has `dose` (its sign is kept)."""

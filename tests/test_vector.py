@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from steerlab.errors import BadExpression, BadOption, BadVector, Incompatible, NotFound
 from steerlab.expression import evaluate, parse
 from steerlab.recipe import Contrast, Expression, Imported, ModelIdentity, Operand
+from steerlab.record import record_of
 from steerlab.vector import (
     SteeringVector,
     is_raw_mean,
@@ -689,9 +690,10 @@ class TestDose:
         assert self.a.coefficient(-0.4) == -2
         assert math.isclose(self.a.dose(self.a.coefficient(0.15)), 0.15)
 
-    def test_a_front_tensor_counts_by_its_largest_row(self):
-        front = vector([3, 0, 4, 0], [0, 6, 0, 8], scope="front", residual_norms={1: 100})
-        assert front.dose(1) == 0.1
+    def test_a_front_tensor_counts_by_its_frobenius_norm_as_its_record_does(self):
+        front = vector([3, 0, 0, 0], [0, 4, 0, 0], scope="front", residual_norms={1: 100})
+        assert front.dose(1) == front.norm / 100 == 0.05
+        assert record_of(front, "front", 1).doses() == front.doses()
 
     def test_unknown_residual_norms(self):
         partly = SteeringVector({1: E1, 2: E1}, model=MODEL, residual_norms={2: 10})

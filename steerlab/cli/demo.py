@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 from steerlab.cli.options import json_option, load, open_lab, quiet_option, store_option
-from steerlab.cli.output import print_json, print_table, say, signed_dose
+from steerlab.cli.output import (
+    print_fields,
+    print_hanging,
+    print_json,
+    print_table,
+    say,
+    signed_dose,
+)
 from steerlab.cli.progress import progress_bar
 from steerlab.recipe import Imported
 
@@ -107,13 +114,23 @@ def _token(lab: Lab, word: str) -> int:
 
 def _print_story(lab: Lab, composed: SteeringVector) -> None:
     love, anger = (lab.store.load(f"smollm2.{name}") for name in ("love", "anger"))
-    click.echo(
-        f"{click.style('love - anger', bold=True)} on SmolLM2-135M-Instruct, "
-        f"from {love.recipe} (love) and {anger.recipe} (anger).\n"
-        f"At layer 15: norm {composed.norm:.1f}, cosine {composed.cosines(love)[15]:+.2f} to love, "
-        f"{composed.cosines(anger)[15]:+.2f} to anger. Below, scaled to length 1, it is added\n"
-        "c times to the residual stream at every position.\n"
+    click.echo(f"{click.style(EXPRESSION, bold=True)} on SmolLM2-135M-Instruct")
+    print_fields(
+        [
+            ("love", str(love.recipe)),
+            ("anger", str(anger.recipe)),
+            (
+                EXPRESSION,
+                f"norm {composed.norm:.1f} at layer 15, cosine {composed.cosines(love)[15]:+.2f} "
+                f"to love, {composed.cosines(anger)[15]:+.2f} to anger",
+            ),
+        ]
     )
+    click.echo()
+    print_hanging(
+        "", "Scaled to length 1, it is added c times to the residual stream at every position."
+    )
+    click.echo()
 
 
 def _print_cells(cells: Sequence[Cell], warmth: Sequence[float]) -> None:
@@ -132,7 +149,7 @@ def _print_cells(cells: Sequence[Cell], warmth: Sequence[float]) -> None:
             ]
         )
     columns = ["layer", "c", "dose", "warmth", "text"]
-    print_table(columns, rows, right=columns[:-1])
+    print_table(columns, rows, right=columns[:-1], wrap=["text"])
 
 
 def _label(cell: Cell) -> str:
@@ -147,15 +164,25 @@ def _print_reading(steered: float, controls: Sequence[float]) -> None:
     from statistics import mean, stdev
 
     average, spread = mean(controls), stdev(controls)
-    click.echo(
-        f"\n{click.style('warmth', bold=True)}: how much likelier a kind next word became than an "
-        "unkind one (in nats, baseline 0).\n"
-        f"From c {COEFFICIENTS[0]:+.0f} to {COEFFICIENTS[-1]:+.0f} at layer 15 it moves by "
-        f"{steered:+.1f}; {len(controls)} random directions of the same length move it by "
-        f"{average:+.1f} ± {spread:.1f}, so z = {(steered - average) / spread:.1f}.\n"
-        f"{click.style('dose', bold=True)}: length added relative to the residual stream there. "
-        "About 0.1 to 0.25 steers; far more breaks text.\n"
+    click.echo()
+    print_fields(
+        [
+            (
+                "warmth",
+                "how much likelier a kind next word became than an unkind one (in nats, baseline "
+                f"0). From c {COEFFICIENTS[0]:+.0f} to {COEFFICIENTS[-1]:+.0f} at layer 15 it "
+                f"moves by {steered:+.1f}; {len(controls)} random directions of the same length "
+                f"move it by {average:+.1f} ± {spread:.1f}, so z = "
+                f"{(steered - average) / spread:.1f}.",
+            ),
+            (
+                "dose",
+                "length added relative to the residual stream there. About 0.1 to 0.25 steers; "
+                "far more breaks text.",
+            ),
+        ]
     )
+    click.echo()
 
 
 def _print_next() -> None:
@@ -167,4 +194,4 @@ def _print_next() -> None:
         ('sweep calm --layers 10,15,20 --prompt "The meeting"', "layers at equal dose"),
         ('extract brave --positive "I am brave" --negative "I am afraid"', "a vector of your own"),
     ):
-        click.echo(f"  steerlab {command:71}{what}")
+        click.echo(f"  {what}\n    steerlab {command}")

@@ -172,7 +172,8 @@ def _side_by_side(
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, expand=True, padding=(0, 2, 1, 0), pad_edge=False, header_style="bold")
+    table = Table(box=None, padding=(0, 2, 1, 0), pad_edge=False, header_style="bold")
+    table.width = (width() or 80) - 3  # room for the ^C that a terminal echoes
     for setting in settings:
         table.add_column(Text(heading(setting)), ratio=1, overflow="fold")
     for row, prompt in enumerate(prompts):

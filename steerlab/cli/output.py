@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from steerlab.vector import SteeringVector
 
 _GAP = 2
-_NARROWEST = 10  # columns of a terminal that a column of text keeps
+_NARROWEST = {"wrap": 10, "cut": 4, "whole": 10**6}  # what a column keeps, if it has as much
 
 
 def width() -> int | None:
@@ -42,7 +42,11 @@ def print_table(
     natural = [
         max(map(_cells, [column, *(row[i] for row in cells)])) for i, column in enumerate(columns)
     ]
-    widths = _fitted(natural, [column in wrap or column in cut for column in columns], width())
+    least = [
+        min(size, _NARROWEST["wrap" if column in wrap else "cut" if column in cut else "whole"])
+        for column, size in zip(columns, natural, strict=True)
+    ]
+    widths = _fitted(natural, least, width())
 
     def line(texts: Sequence[str]) -> str:
         padded = [
@@ -61,17 +65,16 @@ def print_table(
             click.echo(line([lines[number] if number < len(lines) else "" for lines in folded]))
 
 
-def _fitted(natural: Sequence[int], elastic: Sequence[bool], room: int | None) -> list[int]:
-    """Widths that fit into `room`: what exceeds is taken from the widest elastic columns."""
+def _fitted(natural: Sequence[int], least: Sequence[int], room: int | None) -> list[int]:
+    """Widths that fit into `room`: what exceeds is taken from the widest that can give."""
     if room is None:
         return list(natural)
-    widths = [min(n, room) if bends else n for n, bends in zip(natural, elastic, strict=True)]
-    able = [i for i, bends in enumerate(elastic) if bends]
+    widths = [max(low, min(n, room)) for n, low in zip(natural, least, strict=True)]
     for _ in range(sum(widths) + _GAP * (len(widths) - 1) - room):
-        widest = max(able, key=lambda i: widths[i], default=0)
-        if not able or widths[widest] <= _NARROWEST:
+        able = [i for i, low in enumerate(least) if widths[i] > low]
+        if not able:
             break
-        widths[widest] -= 1
+        widths[max(able, key=lambda i: widths[i])] -= 1
     return widths
 
 

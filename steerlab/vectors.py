@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -22,8 +23,12 @@ from steerlab.registry import Store
 __path__: list[str] = []  # a package, so that models can be modules in it
 
 
-class MissingVector(NotFound, ImportError):
+class MissingVector(NotFound, AttributeError):
     """No vector of that name is stored; the message offers the closest ones."""
+
+
+class MissingVectorImport(NotFound, ImportError):
+    """The same, where the name stands in an import."""
 
 
 def __getattr__(name: str) -> Any:
@@ -31,7 +36,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     store = Store()
     if name not in store.names() and name in _models(store):
-        return _module(name)
+        return import_module(f"{__name__}.{name}")
     return _load(store, name)
 
 
@@ -51,12 +56,6 @@ def _load(store: Store, ref: str) -> Any:
         raise MissingVector(str(error)) from None
 
 
-def _module(model: str) -> ModuleType:
-    from importlib import import_module
-
-    return import_module(f"{__name__}.{model}")
-
-
 class _ModelVectors(ModuleType):
     """The vectors of one model, as a module."""
 
@@ -69,16 +68,29 @@ class _ModelVectors(ModuleType):
         return sorted(Store().names(self.__name__.rpartition(".")[2]))
 
 
-class _ModelFinder(MetaPathFinder, Loader):
-    """Finds `steerlab.vectors.<model>` for every model in the store."""
+class _Finder(MetaPathFinder, Loader):
+    """Finds `steerlab.vectors.<model>` for every model in the store.
+
+    For `from steerlab.vectors import lvoe` Python asks here last: the place to say what was
+    perhaps meant.
+    """
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        package, _, model = fullname.rpartition(".")
-        if package != __name__ or model not in _models(Store()):
+        if not fullname.startswith(f"{__name__}."):
             return None
-        return ModuleSpec(fullname, self)
+        ref = fullname.removeprefix(f"{__name__}.")
+        if ref.startswith("_"):
+            return None
+        store = Store()
+        if ref in _models(store):
+            return ModuleSpec(fullname, self, is_package=True)  # so that we are asked again
+        try:
+            store.record(ref)
+        except NotFound as error:
+            raise MissingVectorImport(str(error), name=fullname) from None
+        return None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         return _ModelVectors(spec.name, f"The stored vectors of {spec.name.rpartition('.')[2]}.")
@@ -87,5 +99,5 @@ class _ModelFinder(MetaPathFinder, Loader):
         """Nothing runs: names are looked up when they are asked for."""
 
 
-if not any(isinstance(finder, _ModelFinder) for finder in sys.meta_path):
-    sys.meta_path.append(_ModelFinder())
+if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+    sys.meta_path.append(_Finder())

@@ -62,7 +62,7 @@ def list_command(
     if as_json:
         print_json([_summary_json(vector) for vector in found])
     elif found:
-        _print_summaries(found)
+        _print_summaries(found, all_versions)
     elif text or any(filters[key] is not None for key in ("model", "layer", "tag", "kind")):
         say("no stored vector fits")
     else:
@@ -73,12 +73,12 @@ def list_command(
         )
 
 
-def _print_summaries(found: Sequence[Summary]) -> None:
+def _print_summaries(found: Sequence[Summary], all_versions: bool) -> None:
     models = {vector.model for vector in found}
     columns = ["name", "model", "layers", "norm", "dose/c", "made", "tags"]
     rows = [
         [
-            vector.name if vector.version == 1 else vector.ref,
+            vector.ref if vector.version > 1 or all_versions else vector.name,
             vector.model,
             span(vector.layers) + (" front" if vector.scope == "front" else ""),
             number(vector.norm),

@@ -123,5 +123,7 @@ def export_command(
     """
     if path.exists() and not force:
         raise click.UsageError(f"{path} is there already: --force overwrites it")
-    written = open_store(store_path).export(ref, path, parents=parents, model=model)
-    click.echo(printable(str(written)))
+    new = path.with_name(f"{path.name}.part") if path.exists() else path
+    open_store(store_path).export(ref, new, parents=parents, model=model)
+    new.replace(path)
+    click.echo(printable(str(path)))

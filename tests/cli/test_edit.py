@@ -1,0 +1,76 @@
+"""tag, note, rename and remove."""
+
+from __future__ import annotations
+
+from steerlab.cli import ExitCode
+
+
+def test_tags_come_and_go(cli, store):
+    assert cli("tag", "love", "warm", "a b").out == "love.v1: a b feeling warm\n"
+    assert store.record("love").tags == ("a b", "feeling", "warm")
+    assert cli("tag", "love", "--remove", "warm", "a b", "feeling").out == "love.v1: no tags\n"
+    result = cli("tag", "love", "--remove", "gone")
+    assert (result.code, result.err) == (ExitCode.OK, "love has no tag gone\n")
+
+
+def test_an_empty_tag_is_refused(refused):
+    assert "a tag can't be empty" in refused(ExitCode.BAD_INPUT, "tag", "love", " ")
+
+
+def test_a_note_is_written_printed_and_emptied(cli, store):
+    assert cli("note", "love", "two", "words").out == "two words\n"
+    assert cli("note", "love").out == "two words\n"
+    cli("note", "love", "a\nb")
+    assert cli("note", "love").out == "a\nb\n"
+    result = cli("note", "love", "")
+    assert (result.out, result.err) == ("", "love.v1 has no note\n")
+    assert store.record("love").note == ""
+
+
+def test_rename_moves_every_version_and_what_was_made_of_it(cli, store):
+    store.save("love", 2 * store.load("love"))
+    assert cli("rename", "love", "amour").out == "love is now tiny.amour\n"
+    assert "amour.v1 - 0.5 * anger.v1" in str(store.record("warm").recipe)
+    assert store.record("amour").version == 2
+
+
+def test_rename_refuses_taken_and_impossible_names(refused):
+    line = refused(ExitCode.BAD_INPUT, "rename", "love", "anger")
+    assert "already has a vector called anger" in line
+    assert "can't name a vector" in refused(ExitCode.BAD_INPUT, "rename", "love", "unit")
+    assert "say love" in refused(ExitCode.BAD_INPUT, "rename", "love.v1", "x")
+    assert "no vector called x" in refused(ExitCode.NOT_FOUND, "rename", "x", "y")
+
+
+def test_remove_takes_the_newest(cli, store):
+    store.save("front", 2 * store.load("front"))
+    assert cli("remove", "front").out == "removed front.v2\n"
+    assert store.record("front").version == 1
+
+
+def test_remove_of_a_parent_is_refused_unless_forced(cli, refused, store):
+    line = refused(ExitCode.STORE, "remove", "love")
+    assert "tiny.warm.v1 was made from it" in line
+    result = cli("remove", "love", "--force")
+    assert result.out == "removed love.v1\n"
+    assert result.err == "warning: can no longer be recomputed: tiny.warm.v1\n"
+    assert "love.v1  not in this store" in cli("show", "warm").out
+
+
+def test_remove_of_several_needs_all_of_them(refused, cli, store):
+    assert "no vector called nope" in refused(ExitCode.NOT_FOUND, "remove", "front", "nope")
+    assert cli("remove", "warm", "love", "anger", "front").code == ExitCode.OK
+    assert store.names() == []
+
+
+def test_model_decides(cli, refused, store, both_models):
+    assert "several models have" in refused(ExitCode.BAD_INPUT, "tag", "love", "x")
+    for arguments in (
+        ["tag", "love", "x", "--model", "other"],
+        ["note", "love", "x", "--model", "other"],
+        ["rename", "love", "amour", "--model", "other"],
+        ["remove", "amour", "--force", "--model", "other"],
+    ):
+        assert cli(*arguments).code == ExitCode.OK
+    assert store.record("tiny.love").tags == ("feeling",)
+    assert "amour" not in store.names()

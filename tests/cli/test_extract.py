@@ -1,0 +1,192 @@
+"""extract."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from steerlab import LanguageModel
+from steerlab.cli import ExitCode
+
+PAIR = ["--positive", "I feel calm", "--negative", "I feel tense"]
+
+
+@pytest.fixture
+def extract(cli, model_dir):
+    return lambda *arguments: cli("extract", *arguments, "--model", model_dir)
+
+
+def test_it_stores_what_python_extracts(extract, store, model_dir):
+    result = extract("calm", *PAIR, "--tag", "mood", "--note", "a note")
+    assert result.code == ExitCode.OK, result.err
+    assert result.out.startswith(
+        "calm.v1  1 contrast pair, mean_difference, last token\nlayer 2, norm "
+    )
+    lm = LanguageModel.load(str(model_dir))
+    assert store.load("calm") == lm.extract([("I feel calm", "I feel tense")])
+    assert (store.record("calm").tags, store.record("calm").note) == (("mood",), "a note")
+
+
+@pytest.mark.parametrize(
+    ("options", "layers"),
+    [
+        ([], (2,)),
+        (["--layer", "0"], (0,)),
+        (["--layers", "1,3"], (1, 3)),
+        (["--layers", "1:3"], (1, 2)),
+        (["--layers", "::2"], (0, 2)),
+        (["--layers", "all"], (0, 1, 2, 3)),
+    ],
+)
+def test_layers(extract, store, options, layers):
+    assert extract("calm", *PAIR, *options).code == ExitCode.OK
+    assert store.load("calm").layers == layers
+
+
+@pytest.mark.parametrize("method", ["mean_difference", "actadd", "pca", "probe", "random"])
+def test_methods(extract, store, method):
+    more = ["--seed", "3"] if method == "random" else []
+    pairs = PAIR if method == "actadd" else [*PAIR, "--positive", "so calm", "--negative", "so mad"]
+    result = extract("calm", *pairs, "--method", method, *more)
+    assert result.code == ExitCode.OK, result.err
+    assert store.record("calm").recipe.method == method
+
+
+def test_mean_centred_on_a_file(extract, store, tmp_path):
+    (tmp_path / "plain.csv").write_text("positive\nthe table\na chair\n")
+    options = ["--method", "mean_centred", "--positive", "I feel calm", "--baseline", "plain.csv"]
+    assert extract("calm", *options).code == ExitCode.OK
+    assert store.record("calm").recipe.baseline == ("the table", "a chair")
+
+
+@pytest.mark.parametrize("read", ["last", "mean", "-2", "1"])
+def test_reads(extract, store, read):
+    assert extract("calm", *PAIR, "--read", read).code == ExitCode.OK
+    assert str(store.record("calm").recipe.read) == read
+
+
+def test_chat(extract, store):
+    assert extract("calm", *PAIR, "--chat").code == ExitCode.OK
+    assert store.record("calm").recipe.chat
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("p.jsonl", '{"positive": "so good", "negative": "so bad"}\n'),
+        ("p.json", '[{"positive": "so good", "negative": "so bad"}]'),
+        ("p.csv", "positive,negative\nso good,so bad\n"),
+        ("p.toml", 'positive = ["so good"]\nnegative = ["so bad"]\n'),
+    ],
+)
+def test_pairs_from_a_file(extract, store, tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    assert extract("x", "--pairs", name).code == ExitCode.OK
+    recipe = store.record("x").recipe
+    assert (recipe.positive, recipe.negative) == (("so good",), ("so bad",))
+
+
+def test_json_is_the_record(extract, store):
+    data = extract("calm", *PAIR, "--json").data
+    assert data == json.loads(json.dumps(store.record("calm").to_json()))
+
+
+def test_a_taken_name_gets_its_next_version(extract, store):
+    before = store.load("love")
+    assert "love.v2" in extract("love", *PAIR).out
+    assert store.load("love.v1") == before
+
+
+def test_json_and_quiet_narrate_nothing(extract):
+    assert extract("a", *PAIR, "--json").err == ""
+    assert extract("b", *PAIR, "-q").err == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("p.jsonl", '{"positive": "a", "negative": "b"}\n{"positive":\n', "line 2: not JSON"),
+        ("p.jsonl", '{"positive": "a"}\n{"positive": "a", "negative": "b"}\n', "line 2"),
+        ("p.jsonl", "[1]\n", "line 1: expected"),
+        ("p.json", '{"positive": "a"}', "a list of prompts"),
+        ("p.csv", "good,bad\na,b\n", "line 1: no column called positive"),
+        ("p.csv", "positive,negative\na,\n", "line 2"),
+        ("p.toml", "positive = [\n", "not TOML"),
+        ("p.txt", "a\n", "a pairs file is .jsonl"),
+        ("p.jsonl", "", "no positive prompts"),
+        ("p.json", '{"positive": ["a", "b"], "negative": ["c"]}', "2 positive but 1 negative"),
+    ],
+)
+def test_a_pairs_file_that_is_not_what_it_says(refused, tmp_path, name, text, says):
+    (tmp_path / name).write_text(text)
+    line = refused(ExitCode.BAD_INPUT, "extract", "x", "--pairs", name)
+    assert says in line
+    assert name in line
+
+
+def test_a_pairs_file_that_is_not_there_or_not_text(refused, tmp_path):
+    assert "no pairs file" in refused(ExitCode.NOT_FOUND, "extract", "x", "--pairs", "no.csv")
+    (tmp_path / "p.csv").write_bytes(b"positive\n\xff\xfe\n")
+    line = refused(ExitCode.BAD_INPUT, "extract", "x", "--pairs", "p.csv")
+    assert "line 2: not UTF-8" in line
+
+
+@pytest.mark.parametrize(
+    ("code", "options", "says"),
+    [
+        (4, ["--positive", "a", "--positive", "b", "--negative", "c"], "2 positive but 1 negative"),
+        (4, ["--positive", "a"], "1 positive but 0 negative"),
+        (4, ["--positive", " ", "--negative", "c"], "positive prompt 1 is empty"),
+        (4, ["--positive", "a", "--negative", ""], "negative prompt 1 is empty"),
+        (4, [*PAIR, "--method", "random"], "seed"),
+        (4, [*PAIR, "--read", "middle"], "middle"),
+        (2, [], "give prompts by"),
+        (2, [*PAIR, "--pairs", "p.csv"], "give prompts by"),
+        (2, [*PAIR, "--layer", "1", "--layers", "1,2"], "not both"),
+        (2, [*PAIR, "--layers", "3:1"], "is not layers such as"),
+        (2, [*PAIR, "--layers", "1:3:0"], "is not layers such as"),
+        (2, [*PAIR, "--layers", "a"], "is not layers such as"),
+        (2, [*PAIR, "--method", "magic"], "--method"),
+    ],
+)
+def test_bad_prompts_and_options_are_refused_before_a_model_is_loaded(
+    refused, monkeypatch, code, options, says
+):
+    monkeypatch.setattr(LanguageModel, "load", None)
+    assert says in refused(ExitCode(code), "extract", "x", *options)
+
+
+@pytest.mark.parametrize("name", ["unit", "v2", "lambda", "a-b", "x" * 81, "\x1b[1m"])
+def test_a_name_that_cant_be_one_is_refused_first(refused, name):
+    assert "can't name a vector" in refused(ExitCode.BAD_INPUT, "extract", name, *PAIR)
+
+
+@pytest.mark.parametrize("layer", ["4", "-1", "99"])
+def test_a_layer_that_does_not_exist(refused, model_dir, layer):
+    options = ["--layer", layer, "--model", model_dir]
+    line = refused(ExitCode.NOT_FOUND, "extract", "x", *PAIR, *options)
+    assert f"has no layer {layer}: its layers are 0 to 3" in line
+
+
+def test_a_model_that_cant_be_found(refused, tmp_path):
+    line = refused(ExitCode.MODEL, "extract", "x", *PAIR, "--model", tmp_path / "none")
+    assert "there is no model directory" in line
+    (tmp_path / "empty").mkdir()
+    line = refused(ExitCode.MODEL, "extract", "x", *PAIR, "--model", tmp_path / "empty")
+    assert "holds no transformers model" in line
+
+
+def test_a_model_without_a_causal_head(refused, tmp_path, capsys):
+    from transformers import CLIPTextConfig
+
+    CLIPTextConfig().save_pretrained(tmp_path / "clip")
+    capsys.readouterr()
+    line = refused(ExitCode.MODEL, "extract", "x", *PAIR, "--model", tmp_path / "clip")
+    assert "no causal head" in line
+
+
+def test_options_of_loading_reach_the_model(extract, store, refused):
+    assert extract("calm", *PAIR, "--dtype", "bfloat16", "--device", "cpu").code == ExitCode.OK
+    assert store.record("calm").model.dtype == "bfloat16"
+    assert extract("calm", *PAIR, "--device", "abacus").code == ExitCode.BAD_INPUT

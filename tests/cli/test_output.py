@@ -1,0 +1,141 @@
+"""Tables, numbers and text, in a pipe and in a terminal."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from steerlab.cli import output
+from steerlab.notation import printable
+
+
+def table(capsys, monkeypatch, room, rows, **options):
+    monkeypatch.setattr(output, "width", lambda: room)
+    columns = ["name", "n", "text"]
+    output.print_table(columns, rows, right=["n"], **options)
+    return capsys.readouterr().out.splitlines()
+
+
+def test_columns_are_aligned_and_nothing_trails(capsys, monkeypatch):
+    rows = [["a", "1", "x y"], ["bcd", "-10", ""]]
+    assert table(capsys, monkeypatch, None, rows) == [
+        "name    n  text",
+        "a       1  x y",
+        "bcd   -10",
+    ]
+
+
+def test_ideographs_are_two_wide(capsys, monkeypatch):
+    lines = table(capsys, monkeypatch, None, [["漢字漢", "1", "x"], ["abcdef", "1", "x"]])
+    assert lines[1:] == ["漢字漢  1  x", "abcdef  1  x"]
+
+
+def test_a_pipe_has_no_width(capsys, monkeypatch):
+    lines = table(capsys, monkeypatch, None, [["a", "1", "word " * 100]], wrap=["text"])
+    assert len(lines) == 2
+
+
+def test_text_is_folded_between_words(capsys, monkeypatch):
+    rows = [["a", "1", "one two three four five"]]
+    assert table(capsys, monkeypatch, 24, rows, wrap=["text"]) == [
+        "name  n  text",
+        "a     1  one two three",
+        "         four five",
+    ]
+
+
+def test_long_words_are_broken(capsys, monkeypatch):
+    lines = table(capsys, monkeypatch, 24, [["a", "1", "see " + "x" * 30]], wrap=["text"])
+    assert lines[1:] == ["a     1  see", " " * 9 + "x" * 15, " " * 9 + "x" * 15]
+
+
+def test_text_is_cut_where_asked(capsys, monkeypatch):
+    lines = table(capsys, monkeypatch, 20, [["a", "1", "one two three four"]], cut=["text"])
+    assert lines[1] == "a     1  one two th…"
+    assert max(map(len, lines)) == 20
+
+
+@pytest.mark.parametrize("room", [1, 10, 20, 40])
+def test_numbers_are_never_cut(capsys, monkeypatch, room):
+    rows = [["a name that is long", "123.456", "and some text"]]
+    lines = table(capsys, monkeypatch, room, rows, wrap=["name"], cut=["text"])
+    assert "123.456" in lines[1]
+
+
+def test_numbers_are_short_and_even():
+    assert [output.number(x) for x in (66.0, 65.94, 109.2, 0.4, 0.0, None)] == [
+        "66.0",
+        "65.9",
+        "109",
+        "0.400",
+        "0",
+        "-",
+    ]
+    assert [output.signed_dose(x) for x in (0.15, -0.2, 0, None, 35311.7, 1e-9, -1e300)] == [
+        "+0.15",
+        "-0.20",
+        "0",
+        "-",
+        "+3.5e+04",
+        "+1e-09",
+        "-1e+300",
+    ]
+    assert [output.signed(x) for x in (0, 2, -0.31499, 1e39)] == ["0", "+2", "-0.315", "+1e+39"]
+
+
+def test_escapes_become_visible():
+    assert printable("a\x1b[0m\u202e\x9b\n") == r"a\x1b[0m\u202e\x9b\n"
+    assert printable("a\nb\r", newlines=True) == "a\nb\\r"
+    assert printable("ärgstes 漢字 [bold]") == "ärgstes 漢字 [bold]"
+
+
+def in_terminal(store: Path, *arguments, columns=60, **environment) -> str:
+    """What a command prints in a terminal of its own."""
+    pty = pytest.importorskip("pty")
+    main, follower = pty.openpty()
+    names = ("TERM", "COLUMNS", "NO_COLOR", "FORCE_COLOR")
+    env = {k: v for k, v in os.environ.items() if k not in names}
+    env |= {"TERM": "xterm", "COLUMNS": str(columns), "LINES": "30"} | environment
+    env["STEERLAB_STORE"] = str(store)
+    command = [sys.executable, "-m", "steerlab", *arguments]
+    process = subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower, env=env)
+    os.close(follower)
+    shown = b""
+    try:
+        while chunk := os.read(main, 65536):
+            shown += chunk
+    except OSError:  # Linux ends a terminal so
+        pass
+    finally:
+        os.close(main)
+    assert process.wait(timeout=60) == 0, shown
+    return shown.decode()
+
+
+def test_a_terminal_gets_colour_and_its_width(store):
+    shown = in_terminal(store.path, "list")
+    assert "\x1b[1mname" in shown
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()
+    assert all(len(line) <= 60 for line in plain)
+    assert "…" in shown
+
+
+@pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_colour_is_left_out_on_request(store, environment):
+    assert "\x1b" not in in_terminal(store.path, "show", "love", **environment)
+
+
+@pytest.mark.parametrize("columns", [90, 40])
+def test_generate_streams_beside_or_below_the_baseline(store, columns):
+    options = ["-v", "love", "-c", "0.3", "-n", "4"]
+    shown = in_terminal(store.path, "generate", "Hi there", *options, columns=columns)
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
+    headings = [line for line in plain.splitlines() if "love.v1  c +0.3" in line]
+    assert headings
+    assert all(("baseline" in line) == (columns == 90) for line in headings)
+    assert "Hi there" in plain

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from steerlab.blocks import input_device
 from steerlab.recipe import Read
 from steerlab.sharing import Group, group_by_prefix
+from steerlab.steer import is_steered
 
 Ids = Sequence[int]
 Progress = Callable[[int, int], None]
@@ -123,7 +124,8 @@ def _plan(model: nn.Module, prompts: Sequence[Ids]) -> list[Group]:
     total = sum(len(ids) for ids in prompts)
     saved = sum(group.prefix * (len(group.members) - 1) for group in groups)
     # a second pass and the copied cache cost about a tenth of the work; below that, don't
-    if saved < 0.15 * total or not _attends_to_everything(model):
+    # of a prompt that comes in two pieces, steering could not tell where it ends
+    if saved < 0.15 * total or not _attends_to_everything(model) or is_steered(model):
         return [Group(0, (i,)) for i in range(len(prompts))]
     return groups
 

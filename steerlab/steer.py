@@ -121,6 +121,11 @@ def front_length(module: nn.Module) -> int:
     return max((_rows(i.vector) for i in injections if i.vector.scope == "front"), default=0)
 
 
+def is_steered(module: nn.Module) -> bool:
+    """Whether any `steering(...)` acts on this model right now."""
+    return any(_active.get(module, []))
+
+
 def _rows(vector: SteeringVector) -> int:
     return max(len(direction) for direction in vector.directions.values())
 

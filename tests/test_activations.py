@@ -166,17 +166,21 @@ class TestSharing:
         assert sum(rows * seq for rows, seq, _ in seen) < 60 + 20 * 12
         assert (1, 60, 32) in seen
 
-    @pytest.mark.parametrize("read_at", ["last", "mean"])
-    def test_steering_is_recorded_through_a_shared_beginning(self, read_at, request):
+    @pytest.mark.parametrize("positions", ["all", "prompt", "generated"])
+    @pytest.mark.parametrize("rows", [None, 4])
+    def test_under_steering_a_shared_beginning_changes_nothing(self, positions, rows):
         lm = shared()
-        prompts = random_prompts(9, prefix=10)
-        values = []
-        for how in ("force_sharing", "forbid_sharing"):
-            request.getfixturevalue(how)
-            with steering(lm, planted(lm, 1), 2.0):
-                values.append(read(lm.model, lm.blocks, prompts, LAYERS, read_at).values)
+        start = random_prompts(9, prefix=20)[0][:20]
+        prompts = [[1, *start, 40 + i] for i in range(4)]
+        assert activations._plan(lm.model, prompts)[0].prefix == 21
+        alone = []
+        for prompt in prompts:
+            with steering(lm, planted(lm, 1, rows=rows), 2.0, positions):
+                alone.append(read(lm.model, lm.blocks, [prompt], LAYERS).values)
+        with steering(lm, planted(lm, 1, rows=rows), 2.0, positions):
+            together = read(lm.model, lm.blocks, prompts, LAYERS).values
         for b in LAYERS:
-            np.testing.assert_allclose(values[0][b], values[1][b], **CLOSE)
+            np.testing.assert_allclose(together[b], np.concatenate([a[b] for a in alone]), **CLOSE)
 
 
 def saved(groups):

@@ -166,6 +166,14 @@ class TestRandom:
         np.testing.assert_allclose(many.T @ many / 4000, np.eye(8) / 8, atol=0.01)
 
 
+def test_actadd_is_the_difference_but_for_the_row_at_bos():
+    rng = np.random.default_rng(0)
+    positive, negative = rng.standard_normal((2, 4, 6))
+    found = extraction.actadd(positive, negative)
+    assert not found[0].any()
+    assert np.array_equal(found[1:], (positive - negative)[1:])
+
+
 class TestDiagnose:
     def slow(self, positive, negative):
         differences = [p - n for p, n in zip(positive, negative, strict=True)]

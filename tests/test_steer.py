@@ -210,6 +210,19 @@ class TestHooks:
         assert texts[0] == texts[1]
 
 
+class TestRounding:
+    def test_a_derived_vector_is_rounded_to_float32_before_it_is_multiplied(self):
+        lm = shared("llama", torch.float32)
+        v = planted(lm) / 3
+        exact = v.directions[2]
+        assert not np.array_equal(exact, exact.astype(np.float32))
+        with steering(lm, v, 4097.0), watching(lm.model) as watch:
+            logits_of(lm)
+        added = amount(v, 4097.0, torch.float32)
+        assert not torch.equal(added, torch.from_numpy(4097.0 * exact).float())
+        assert torch.equal(watch.inputs[2][0], watch.outputs[1][0] + added)
+
+
 class TestSeveral:
     def test_several_vectors_add_up(self):
         lm = shared()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,9 +49,11 @@ def demo_command(max_new_tokens: int, store_path: Path | None, as_json: bool, qu
 
     lab = open_lab(store_path, {"source": "smollm2"})
     load(lab, quiet=quiet)
-    ensure(lab, ("love", "anger"), lambda name: say(f"made {name} from its prompts", quiet=quiet))
-    composed = lab.store.evaluate(EXPRESSION, "smollm2")
-    at = unit(lab.at_layers(composed, LAYERS))
+    operands = ensure(
+        lab, ("love", "anger"), lambda name: say(f"made {name} from its prompts", quiet=quiet)
+    )
+    composed = lab.at_layers(lab.store.evaluate(EXPRESSION, "smollm2"), LAYERS)
+    at = unit(composed)
     settings = _settings(at)
     with progress_bar("writing", quiet=quiet) as progress:
         cells = lab.compare(
@@ -67,7 +69,7 @@ def demo_command(max_new_tokens: int, store_path: Path | None, as_json: bool, qu
     if as_json:
         print_json([{**c.to_json(), "warmth": w} for c, w in zip(cells, warmth, strict=True)])
         return
-    _print_story(lab, composed)
+    _print_story(composed[15], {n: lab.at_layers(v, 15) for n, v in operands.items()})
     _print_cells(cells, warmth)
     steered, *controls = _ranges(lab, [at[15], *(random_like(at[15], k) for k in range(CONTROLS))])
     _print_reading(steered, controls)
@@ -79,8 +81,9 @@ def _settings(at: SteeringVector) -> list[Setting]:
     from steerlab.vector import random_like
 
     control = random_like(at[15], seed=0)
-    grid = [Setting(at[b], c) for b in LAYERS for c in COEFFICIENTS]
-    return [Setting(), *grid, *(Setting(control, c) for c in (COEFFICIENTS[0], COEFFICIENTS[-1]))]
+    grid = [Setting(at[b], c, f"unit({EXPRESSION})") for b in LAYERS for c in COEFFICIENTS]
+    ends = (COEFFICIENTS[0], COEFFICIENTS[-1])
+    return [Setting(), *grid, *(Setting(control, c, "random") for c in ends)]
 
 
 def _warmth(lab: Lab, settings: Sequence[Setting]) -> list[float]:
@@ -112,18 +115,13 @@ def _token(lab: Lab, word: str) -> int:
     return int(lab.model.tokenizer(word)["input_ids"][0])
 
 
-def _print_story(lab: Lab, composed: SteeringVector) -> None:
-    love, anger = (lab.store.load(f"smollm2.{name}") for name in ("love", "anger"))
+def _print_story(composed: SteeringVector, operands: Mapping[str, SteeringVector]) -> None:
     click.echo(f"{click.style(EXPRESSION, bold=True)} on SmolLM2-135M-Instruct")
+    cosines = (f"{composed.cosines(v)[15]:+.2f} to {name}" for name, v in operands.items())
     print_fields(
         [
-            ("love", str(love.recipe)),
-            ("anger", str(anger.recipe)),
-            (
-                EXPRESSION,
-                f"norm {composed.norm:.1f} at layer 15, cosine {composed.cosines(love)[15]:+.2f} "
-                f"to love, {composed.cosines(anger)[15]:+.2f} to anger",
-            ),
+            *((name, str(vector.recipe)) for name, vector in operands.items()),
+            (EXPRESSION, f"norm {composed.norm:.1f} at layer 15, cosine {', '.join(cosines)}"),
         ]
     )
     click.echo()
@@ -145,11 +143,11 @@ def _print_cells(cells: Sequence[Cell], warmth: Sequence[float]) -> None:
                 f"{cell.coefficient:+.0f}" if cell.vector else "0",
                 signed_dose(cell.dose) if cell.vector else "baseline",
                 f"{warm:+.1f}" if cell.vector else "0",
-                PROMPT + cell.completion.text.rstrip().replace("\n", " "),
+                " ".join(cell.completion.text.split()),
             ]
         )
-    columns = ["layer", "c", "dose", "warmth", "text"]
-    print_table(columns, rows, right=columns[:-1], wrap=["text"])
+    columns = ["layer", "c", "dose", "warmth", f"{PROMPT} …"]
+    print_table(columns, rows, right=columns[:-1], wrap=columns[-1:])
 
 
 def _label(cell: Cell) -> str:
@@ -191,7 +189,7 @@ def _print_next() -> None:
         ('generate "Yesterday my neighbour" -v "love - anger" --dose -0.2,0.2', "your own prompt"),
         ("list", "what else is stored"),
         ("show love", "its prompts, norms and lineage"),
-        ('sweep calm --layers 10,15,20 --prompt "The meeting"', "layers at equal dose"),
+        ('sweep love --layers 10,15,20 --prompt "The meeting"', "layers at equal dose"),
         ('extract brave --positive "I am brave" --negative "I am afraid"', "a vector of your own"),
     ):
         click.echo(f"  {what}\n    steerlab {command}")

@@ -24,7 +24,7 @@ WRITES = [
 ]
 
 
-@pytest.mark.parametrize("arguments", WRITES[:3] + [["extract"]], ids=lambda a: a[0])
+@pytest.mark.parametrize("arguments", [*WRITES[:3], ["extract"]], ids=lambda a: a[0])
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_a_full_disk_changes_nothing(refused, monkeypatch, model_dir, arguments, call):
     def full(*_):

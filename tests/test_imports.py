@@ -1,0 +1,198 @@
+"""What may import what (read from the sources), and what a command costs before it works."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import steerlab
+from steerlab.cli import SECTIONS
+from tests.registry.samples import vector
+
+ROOT = Path(steerlab.__file__).parent
+SOURCES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(ROOT.rglob("*.py"))
+    if path != ROOT / "__init__.py"
+}
+MODEL_SIDE = {"activations", "blocks", "clock", "generation", "loading", "model", "steer"}
+LEVELS = (  # each may import what stands beside or above it
+    {"errors", "sharing"},
+    {"recipe"},
+    {"notation", "direction", "lineage"},
+    {"vector", "extraction", "prompts"},
+    {"expression", "record"},
+    {"payload", "embedded", *MODEL_SIDE},
+    {"registry"},
+    {"vectors", "lab"},
+    {"starter"},
+    {"tui"},
+    {"cli"},
+    {"__main__"},
+)
+HEAVY = {"torch", "transformers", "alembic", "textual", "accelerate"}
+
+
+def imports(module: str) -> Iterator[tuple[str, bool]]:
+    """The modules that a module imports when it runs, and whether that is at module scope."""
+
+    def walk(node: ast.AST, top: bool) -> Iterator[tuple[str, bool]]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+                continue
+            if isinstance(child, ast.Import):
+                yield from ((alias.name, top) for alias in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                assert child.level == 0, f"{module} imports relatively"
+                inner = [f"steerlab.{alias.name}" for alias in child.names]
+                names = inner if child.module == "steerlab" else [child.module or ""]
+                yield from ((name, top) for name in names)
+            yield from walk(child, top and not isinstance(child, ast.FunctionDef))
+
+    yield from walk(ast.parse(SOURCES[module].read_text("utf-8")), True)
+
+
+def level(part: str) -> int:
+    return next(number for number, names in enumerate(LEVELS) if part in names)
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_a_module_imports_nothing_above_it(module):
+    own = module.partition(".")[0]
+    for name, _ in imports(module):
+        if name.startswith("steerlab.") and not name.endswith("__version__"):
+            other = name.split(".")[1]
+            assert level(other) <= level(own), f"{module} imports {name}"
+            if own in MODEL_SIDE:
+                assert other not in {"payload", "registry"}, f"{module} imports {name}"
+            if own == "payload":
+                assert other not in MODEL_SIDE, f"{module} imports {name}"
+
+
+@pytest.mark.parametrize(
+    ("library", "homes"),
+    [
+        ("torch", MODEL_SIDE),
+        ("transformers", set()),
+        ("accelerate", set()),
+        ("sqlalchemy", {"registry"}),
+        ("sqlmodel", {"registry"}),
+        ("alembic", {"registry"}),
+        ("safetensors", {"payload"}),
+        ("click", {"cli"}),
+        ("textual", {"tui"}),
+        ("rich", {"tui"}),
+    ],
+)
+def test_a_library_is_imported_at_module_scope_only_in_its_home(library, homes):
+    users = {
+        module.partition(".")[0]
+        for module in SOURCES
+        for name, top in imports(module)
+        if top and name.partition(".")[0] == library
+    }
+    assert users <= homes
+
+
+def test_the_front_ends_know_each_other_at_one_door():
+    for module in SOURCES:
+        crossing = [name for name, _ in imports(module) if name.startswith("steerlab.tui")]
+        assert not crossing or module in {"cli.tui", "tui", "tui.app"} or module.startswith("tui.")
+
+
+def test_public_names_are_importable_documented_and_all_there_are():
+    assert steerlab.__all__ == sorted(steerlab.__all__)
+    assert set(steerlab.__all__) == set(steerlab._HOMES)
+    assert set(steerlab.__all__) <= set(dir(steerlab))
+    for name in steerlab.__all__:
+        value = getattr(steerlab, name)
+        assert value.__name__ == name
+        assert inspect.getdoc(value)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = steerlab.nothing
+
+
+def test_type_checkers_see_the_same_names():
+    tree = ast.parse((ROOT / "__init__.py").read_text("utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    seen = {
+        alias.name: node.module
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert seen == {name: f"steerlab.{home}" for name, home in steerlab._HOMES.items()}
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory) -> Path:
+    store = steerlab.Store(tmp_path_factory.mktemp("cold") / "store")
+    love, anger = store.save("love", vector(1)), store.save("anger", vector(2))
+    store.save("warm", love - 0.5 * anger)
+    return store.path
+
+
+def loaded(code: str, store: Path, *arguments: str) -> set[str]:
+    """The top-level modules that a fresh interpreter has loaded after running the code."""
+    code += "\nimport sys; print(*{m.partition('.')[0] for m in sys.modules}, file=sys.stderr)"
+    result = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "STEERLAB_STORE": str(store)},
+    )
+    return set(result.stderr.splitlines()[-1].split())
+
+
+RUN = "import sys; from steerlab.cli import run; run(sys.argv[1:])"
+
+
+@pytest.mark.parametrize("option", ["--help", "--version", "-h"])
+def test_help_costs_what_click_costs(stored, option):
+    modules = loaded(RUN, stored, option)
+    assert "click" in modules
+    assert not modules & {*HEAVY, "numpy", "sqlmodel", "sqlalchemy", "rich", "safetensors"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["list"],
+        ["list", "--json"],
+        ["show", "warm"],
+        ["models"],
+        ["compose", "love - anger", "--dry-run"],
+        ["compose", "love + anger"],
+        ["scale", "love", "2", "--dry-run"],
+        ["tag", "love", "x"],
+        ["verify"],
+        ["generate", "--help"],
+        ["compose", "lvoe"],
+        ["extract", "x", "--positive", "a"],
+    ],
+    ids=" ".join,
+)
+def test_no_verb_imports_torch_before_it_needs_a_model(stored, arguments):
+    assert not loaded(RUN, stored, *arguments) & {*HEAVY, "rich"}
+
+
+def test_no_help_of_a_verb_imports_torch(stored):
+    verbs = [name for section in SECTIONS.values() for name in section]
+    code = f"from steerlab.cli import run\nfor verb in {verbs}: run([verb, '--help'])"
+    assert not loaded(code, stored) & {*HEAVY, "sqlmodel", "rich"}
+
+
+def test_importing_steerlab_costs_next_to_nothing(stored):
+    assert not loaded("import steerlab; dir(steerlab)", stored) & {*HEAVY, "numpy", "click"}
+
+
+def test_importing_a_vector_needs_no_torch(stored):
+    assert not loaded("from steerlab.vectors import love; 2 * love", stored) & HEAVY

@@ -1,0 +1,98 @@
+"""The starter vectors in the repository: readable forever, and what their prompts give."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from steerlab import Store, vectors
+from steerlab.cli import run
+from steerlab.recipe import Contrast
+from steerlab.starter import LAYER, ensure, starters
+
+SHIPPED = Path(__file__).parents[1] / "store"
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory) -> Path:
+    """What a fresh clone has: the payloads, and no registry."""
+    return Path(
+        shutil.copytree(
+            SHIPPED,
+            tmp_path_factory.mktemp("shipped") / "store",
+            ignore=shutil.ignore_patterns("registry.db*", ".lock"),
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def store(fresh) -> Store:
+    return Store(fresh)
+
+
+def test_a_fresh_clone_answers_at_once(tmp_path, monkeypatch, fresh, capsys):
+    shutil.copytree(fresh, tmp_path / "store", ignore=shutil.ignore_patterns("registry.db*"))
+    monkeypatch.delenv("STEERLAB_STORE", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert run(["list", "--json"]) == 0
+    names = {entry["name"] for entry in json.loads(capsys.readouterr().out)}
+    assert names == {*starters(), "love_minus_anger"}
+    assert vectors.love.layers == (LAYER,)
+
+
+def test_there_are_at_least_ten_and_nothing_is_wrong(store):
+    assert len(store.list()) >= 10
+    assert store.verify() == []
+
+
+@pytest.mark.parametrize("name", starters())
+def test_a_vector_is_made_of_its_prompts(store, name):
+    entry, record = starters()[name], store.record(f"smollm2.{name}")
+    assert isinstance(record.recipe, Contrast)
+    assert record.recipe.positive == entry.positive
+    assert record.recipe.negative == entry.negative
+    assert all(record.recipe.positive_ids)
+    assert record.recipe.method == "mean_difference"
+    assert (record.note, set(record.tags)) == (entry.note, set(entry.tags))
+    assert [facts.layer for facts in record.layers] == [LAYER]
+    assert 0.1 < record.doses()[LAYER] < 2
+    assert (record.model.n_layers, record.model.d_model) == (30, 576)
+
+
+def test_every_payload_describes_itself():
+    for path in (SHIPPED / "payloads").rglob("*.safetensors"):
+        with safe_open(path, "np") as file:
+            assert set(file.metadata()) == {"steerlab"}
+            data = json.loads(file.metadata()["steerlab"])
+        assert path.stem in json.dumps(data)
+        assert "/home" not in json.dumps(data)
+
+
+def test_love_minus_anger_is_just_that(store):
+    love, anger = store.load("love"), store.load("anger")
+    assert store.load("love_minus_anger") == love - anger
+    assert [node.ref for node in store.lineage("love").children] == ["smollm2.love_minus_anger.v1"]
+
+
+def test_what_is_stored_is_not_made_again(store):
+    class Untouchable:
+        pass
+
+    lab = Untouchable()
+    lab.store = store
+    assert set(ensure(lab)) == set(starters())
+    assert ensure(lab, ["love"]) == {"love": store.load("love")}
+
+
+@pytest.mark.smollm2
+@pytest.mark.parametrize("name", ["love", "formality"])
+def test_the_model_gives_the_same_again(store, smollm2, name):
+    stored = store.load(name)
+    again = smollm2.reextract(stored.recipe, list(stored.layers))
+    assert stored.model.key == again.model.key
+    assert again.cosines(stored)[LAYER] >= 0.9999
+    assert again.recipe == stored.recipe

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -19,14 +19,24 @@ from steerlab.errors import BadOption, ModelMismatch, SteeringError
 from steerlab.recipe import ModelIdentity, Verdict
 from steerlab.vector import SteeringVector
 
-if TYPE_CHECKING:
-    from steerlab.model import LanguageModel
 
 Positions = Literal["all", "prompt", "generated", "continuation"]
 POSITIONS: tuple[Positions, ...] = ("all", "prompt", "generated", "continuation")
 
 _active: WeakKeyDictionary[nn.Module, list[tuple[Injection, ...]]] = WeakKeyDictionary()
 _identities: WeakKeyDictionary[nn.Module, ModelIdentity] = WeakKeyDictionary()
+
+
+class Steerable(Protocol):
+    """What steering takes of a LanguageModel."""
+
+    model: nn.Module
+    parent: nn.Module
+    blocks: list[nn.Module]
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """Which model it is."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +70,7 @@ class Injection:
 
 @contextmanager
 def steering(
-    model: LanguageModel | nn.Module,
+    model: Steerable | nn.Module,
     vectors: SteeringVector | Injection | Sequence[SteeringVector | Injection],
     coefficient: float | Sequence[float] = 1.0,
     positions: Positions = "all",

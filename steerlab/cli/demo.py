@@ -29,16 +29,20 @@ EXPRESSION = "love - anger"
 LAYERS = (10, 15, 20)
 COEFFICIENTS = (-40.0, -20.0, 20.0, 40.0)
 CONTROLS = 20
+SEED = 3  # 0 writes, on the cold side, what not everyone wants to read first
 KIND = (" good", " great", " wonderful", " beautiful", " kind", " talented", " brilliant")
 UNKIND = (" bad", " terrible", " stupid", " fool", " horrible", " liar", " monster")
 
 
 @click.command("demo")
 @click.option("-n", "--max-new-tokens", type=click.IntRange(1), default=40, show_default=True)
+@click.option("--seed", type=int, default=SEED, show_default=True)
 @store_option
 @json_option
 @quiet_option
-def demo_command(max_new_tokens: int, store_path: Path | None, as_json: bool, quiet: bool) -> None:
+def demo_command(
+    max_new_tokens: int, seed: int, store_path: Path | None, as_json: bool, quiet: bool
+) -> None:
     """See it work: love - anger on a real model.
 
     Fetches the embedded model (93 MB, once), composes `love - anger` from stored vectors, and
@@ -59,6 +63,7 @@ def demo_command(max_new_tokens: int, store_path: Path | None, as_json: bool, qu
         cells = lab.compare(
             [PROMPT],
             settings,
+            seeds=(seed,),
             max_new_tokens=max_new_tokens,
             temperature=0.7,
             top_p=0.9,

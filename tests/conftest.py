@@ -9,6 +9,7 @@ from hypothesis import settings
 
 # tiny models are fastest on one thread, and a torch that starts more fights over busy cores
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 settings.register_profile("steerlab", max_examples=60, deadline=None)  # busy machines are slow
 settings.load_profile("steerlab")

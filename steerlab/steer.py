@@ -19,7 +19,6 @@ from steerlab.errors import BadOption, ModelMismatch, SteeringError
 from steerlab.recipe import ModelIdentity, Verdict
 from steerlab.vector import SteeringVector
 
-
 Positions = Literal["all", "prompt", "generated", "continuation"]
 POSITIONS: tuple[Positions, ...] = ("all", "prompt", "generated", "continuation")
 

@@ -37,9 +37,11 @@ def paired(
     runs: int,
     asked: str,
     inverse: bool = False,
+    warm_up: bool = True,
 ) -> Ratio:
     """Time two calls in turn. inverse: the ratio is baseline / function (a speed-up)."""
-    function(), baseline()  # warm-up
+    if warm_up:
+        function(), baseline()
     pairs = []
     for run in range(runs):
         order = (function, baseline) if run % 2 == 0 else (baseline, function)

@@ -14,6 +14,9 @@ EVERYWHERE = torch.ones(())
 """What `Clock.where` answers when every position is meant and no mask is needed."""
 
 
+_OTHER_STATES = ("cache_params", "state", "mems")  # of recurrent models, in place of a KV cache
+
+
 class Clock:
     """A forward pre-hook on the module that runs the blocks; it reads, and changes nothing.
 
@@ -33,6 +36,7 @@ class Clock:
         self.in_doubt = ""  # why it is unknown where the prompt ends
         self.in_chunks = False
         self._batch = 0
+        self._state = ""
         self._ids: Tensor | None = None
         self._starts: Tensor | None = None
 
@@ -42,6 +46,7 @@ class Clock:
         if tokens is None:
             raise SteeringError("the model was called with neither input_ids nor inputs_embeds")
         cache = kwargs.get("past_key_values")
+        self._state = next((n for n in _OTHER_STATES if kwargs.get(n) is not None), "")
         self.cached = int(cache.get_seq_length()) if cache is not None else 0
         self._batch, seq = tokens.shape[:2]
         self.positions = self._positions(kwargs, seq, tokens.device)
@@ -52,6 +57,11 @@ class Clock:
         if self.prefill and not continues:
             self._starts = ids
 
+    def forget(self) -> None:
+        """The next pass is a new prompt, even if it begins like the last one."""
+        self._ids = self._starts = self.prompt_lengths = None
+        self.decoding = False
+
     def where(self, positions: str) -> Tensor | None:
         """Where in this pass `positions` are: EVERYWHERE, None (nowhere) or a tensor.
 
@@ -60,6 +70,11 @@ class Clock:
         if positions == "all":
             return EVERYWHERE
         now, length = self._now()
+        if self._state and self.given is None:
+            raise SteeringError(
+                f"this model keeps its state in {self._state}, which does not tell how far it "
+                "has come: steer at positions='all'"
+            )
         if positions == "front":
             return None if self.decoding and self.cached else now
         doubt = self.in_doubt

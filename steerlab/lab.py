@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from steerlab.errors import BadOption, Incompatible, ModelMismatch
 from steerlab.expression import evaluate
 from steerlab.notation import selects_layers, span
-from steerlab.recipe import Contrast, Expression
+from steerlab.recipe import Contrast, Expression, Imported
 from steerlab.registry import Store
 from steerlab.vector import SteeringVector
 
@@ -119,12 +119,17 @@ class Lab:
         self._model = model
 
     @property
+    def is_loaded(self) -> bool:
+        """Whether the model is there already."""
+        return self._model is not None
+
+    @property
     def model(self) -> LanguageModel:
         """The language model, loaded on first use."""
         return self.load()
 
     def for_vector(self, vector: SteeringVector) -> LanguageModel:
-        """The lab's model; if none was named, the one the vector was made on."""
+        """The lab's model; if none was named or loaded yet, the one the vector was made on."""
         return self.load(vector)
 
     def load(
@@ -137,9 +142,11 @@ class Lab:
         if self._model is None:
             from steerlab.model import LanguageModel
 
+            options = self.options if progress is None else {**self.options, "progress": progress}
             if self.source is None:
                 self.source = vector.model.source if vector is not None else "smollm2"
-            options = self.options if progress is None else {**self.options, "progress": progress}
+                if vector is not None and not options.get("revision"):
+                    options = {**options, "revision": vector.model.revision}
             self._model = LanguageModel.load(self.source, **options)
         return self._model
 
@@ -188,17 +195,32 @@ class Lab:
         missing = [b for b in wanted if b not in vector.directions]
         if tuple(wanted) == vector.layers:
             return vector
-        made = self._remade(vector, missing) if missing else vector
-        if made.model.key != vector.model.key:
+        if not missing:
+            return _selected(vector, wanted)
+        recipe = vector.recipe
+        if isinstance(recipe, Imported):
+            raise Incompatible(
+                f"{vector} was imported at layers {span(vector.layers)} and has no recipe that "
+                f"could make layer {missing[0]}"
+            )
+        if self.model.identity.key != vector.model.key:
             raise ModelMismatch(
                 f"{vector} was made on {vector.model.source}, and layer {missing[0]} can't be made "
-                f"on {made.model.source}: name its own model"
+                f"on {self.model.source}: name its own model"
             )
+        if isinstance(recipe, Contrast):
+            return self._extended(vector, recipe, missing, wanted)
+        return self._reevaluated(vector, recipe, wanted)
+
+    def _extended(
+        self, vector: SteeringVector, recipe: Contrast, missing: list[int], wanted: list[int]
+    ) -> SteeringVector:
+        made = self.model.reextract(recipe, missing)
         parts = {b: made if b in missing else vector for b in wanted}
         return SteeringVector(
             {b: part.directions[b] for b, part in parts.items()},
             model=vector.model,
-            recipe=vector.recipe,
+            recipe=recipe,
             scope=vector.scope,
             residual_norms={
                 b: part.residual_norms[b] for b, part in parts.items() if b in part.residual_norms
@@ -208,28 +230,26 @@ class Lab:
             },
         )
 
-    def _remade(self, vector: SteeringVector, layers: list[int]) -> SteeringVector:
-        recipe = vector.recipe
-        if isinstance(recipe, Contrast):
-            return self.model.reextract(recipe, layers)
-        if isinstance(recipe, Expression):
-            return self._reevaluated(vector, recipe, layers)
-        raise Incompatible(
-            f"{vector} was imported at layers {span(vector.layers)} and has no recipe that could "
-            f"make layer {layers[0]}"
-        )
-
     def _reevaluated(
         self, vector: SteeringVector, recipe: Expression, layers: list[int]
     ) -> SteeringVector:
         if selects_layers(recipe.text):
+            missing = next(b for b in layers if b not in vector.directions)
             raise Incompatible(
-                f"{vector} selects its layers itself ({recipe.text}), so layer {layers[0]} "
+                f"{vector} selects its layers itself ({recipe.text}), so layer {missing} "
                 "can't be made of it"
             )
-        return evaluate(
-            recipe.text, lambda ref: self.at_layers(self.store.load(ref, vector.model), layers)
-        )
+        digests = {operand.ref: operand.digest for operand in recipe.operands}
+
+        def operand(ref: str) -> SteeringVector:
+            stored = self.store.load(ref, vector.model)
+            if stored.digest != digests[ref]:
+                raise Incompatible(
+                    f"{ref} is not the vector any more that {vector} was made from: compose it anew"
+                )
+            return self.at_layers(stored, layers)
+
+        return evaluate(recipe.text, operand)
 
     def compare(
         self,
@@ -249,8 +269,11 @@ class Lab:
         The order is prompt by prompt, seed by seed, setting by setting. Baselines belong in
         `settings` as `Setting()`; equal ones are generated once. on_text(index, piece) speaks
         of that order. sampling: options of `LanguageModel.generate`.
+        Where a setting is a front vector, every prompt begins with BOS, the baseline's too: what
+        differs is then the steering alone.
         progress: called with (tokens done, tokens to do at most).
         """
+        prompts = [prompts] if isinstance(prompts, str) else prompts
         wanted = [(p, s, setting) for p in prompts for s in seeds for setting in settings]
         places = defaultdict(list)  # equal generations are made once and shown everywhere
         for place, cell in enumerate(wanted):
@@ -260,6 +283,8 @@ class Lab:
         model = self.for_vector(vectors[0]) if vectors else self.model
         size = _ROWS.get(model.model.device.type, _ROWS_ACCELERATOR)
         steps = sampling.get("max_new_tokens", 40)
+        if any(v.scope == "front" for v in vectors):
+            sampling.setdefault("bos", True)
         starts = range(0, len(unique), size)
         done: list[Completion] = []
         for number, start in enumerate(starts):
@@ -328,6 +353,17 @@ class Lab:
             strengths = [direction.coefficient(d) for d in doses if d] if doses else coefficients
             settings += [Setting(direction, c, str(vector)) for c in strengths if c]
         return self.compare(prompts, settings, **options)
+
+
+def _selected(vector: SteeringVector, layers: Sequence[int]) -> SteeringVector:
+    """Some of a vector's layers, with a recipe that says so."""
+    runs = [b for i, b in enumerate(layers) if i == 0 or b != layers[i - 1] + 1]
+    ends = [b + 1 for i, b in enumerate(layers) if i + 1 == len(layers) or layers[i + 1] != b + 1]
+    parts = [vector[a:b] if b > a + 1 else vector[a] for a, b in zip(runs, ends, strict=True)]
+    whole = parts[0]
+    for part in parts[1:]:
+        whole = whole + part
+    return whole
 
 
 class _Ticker:

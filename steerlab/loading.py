@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def load_model(
     device = device or _best_device()
     _check_device(device)
     options: dict[str, Any] = {
-        "dtype": _dtype(dtype, "cpu" if device == "cpu" and device_map is None else device),
+        "dtype": _dtype(dtype, on_cpu=device == "cpu" and device_map is None),
         "revision": revision,
         "trust_remote_code": trust_remote_code,
         "output_loading_info": True,
@@ -78,10 +79,10 @@ def _check_device(device: str) -> None:
         raise BadOption(f"this machine (or this build of torch) has no {kind} device: use cpu")
 
 
-def _dtype(name: str | None, device: str) -> Any:
+def _dtype(name: str | None, *, on_cpu: bool) -> Any:
     if name is None or name == "auto":
         # CPUs are slower in 16 bits than in 32 unless they have instructions for it
-        return torch.float32 if device == "cpu" else "auto"
+        return torch.float32 if on_cpu else "auto"
     if name not in _DTYPES:
         raise BadOption(f"no dtype {name!r}: there are {', '.join(_DTYPES)}")
     return _DTYPES[name]
@@ -104,7 +105,7 @@ class _explained:  # noqa: N801 - reads as a sentence: `with _explained(source):
     def _line(self, error: Exception) -> str:
         text = str(error)
         source = self.source
-        if "gated" in text.lower() or "401" in text or "403" in text:
+        if re.search(r"gated repo|\b40[13] Client Error", text):
             return (
                 f"{source} is gated or private: accept its terms, then log in with `hf auth login`"
             )

@@ -17,8 +17,8 @@ from steerlab.blocks import find_blocks, identify, text_config
 from steerlab.errors import BadOption, BadPrompts, ModelError, NotFound, SteeringError
 from steerlab.generation import Completion, OnText, Sampling, ShouldStop
 from steerlab.loading import load_model, load_tokenizer
-from steerlab.recipe import Contrast, ModelIdentity, Read, check_prompts
-from steerlab.steer import front_length
+from steerlab.recipe import Contrast, ModelIdentity, Read, check_prompts, check_text
+from steerlab.steer import begin_prompt, is_steered, rows_with_front
 from steerlab.vector import SteeringVector
 
 Pairs = Sequence[tuple[str, str]] | Sequence[str]
@@ -48,7 +48,7 @@ class LanguageModel:
         self.source = source or getattr(model, "name_or_path", "") or type(model).__name__
         self.parent, self.blocks = find_blocks(model, blocks)
         self._tokenizer = tokenizer
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
 
     @classmethod
     def load(
@@ -93,7 +93,9 @@ class LanguageModel:
 
     @cached_property
     def identity(self) -> ModelIdentity:
-        """What vectors made on this model carry."""
+        """What vectors made on this model carry; raises ModelError if it is not causal."""
+        with self.lock:
+            self._check_causal()
         return identify(self.model, self.blocks, self.source, self.tokenizer)
 
     @property
@@ -119,6 +121,7 @@ class LanguageModel:
         bos: make sure it begins with the model's BOS (or its end-of-text token, if it has no
             BOS); there is never more than one.
         """
+        check_text(prompt, "the prompt")
         if chat:
             ids = self._chat_tokens(prompt)
         else:
@@ -177,8 +180,10 @@ class LanguageModel:
         self, prompt: str, layers: LayerChoice = None, *, chat: bool = False, bos: bool = False
     ) -> dict[int, torch.Tensor]:
         """The residual stream at the input of each layer: (seq, d_model) float32 on the CPU."""
-        with self._lock:
+        with self.lock:
             ids = self.tokens(prompt, chat=chat, bos=bos)
+            self._check_length([ids])
+            begin_prompt(self.model)
             return activations.record(self.model, self.blocks, ids, self.layers(layers))
 
     def extract(
@@ -206,10 +211,12 @@ class LanguageModel:
         check_prompts(positive, negative or None)
         if baseline:
             check_prompts(baseline)
+            if method != "mean_centred":
+                raise BadOption(f"baseline prompts are for mean_centred, not for {method}")
         extraction.check_method(method, read, len(positive), bool(negative), seed)
         wanted = self.layers(layers)
         recipe = Contrast(positive, negative, method, read, chat, seed, tuple(baseline))
-        with self._lock:
+        with self.lock:
             if method == "actadd":
                 return self._extract_front(recipe, wanted)
             return self._extract_broadcast(recipe, wanted, progress)
@@ -238,6 +245,8 @@ class LanguageModel:
         sizes = [len(recipe.positive), len(recipe.negative), len(recipe.baseline)]
         prompts = [*recipe.positive, *recipe.negative, *recipe.baseline]
         ids = [self.tokens(p, chat=recipe.chat) for p in prompts]
+        self._check_length(ids)
+        begin_prompt(self.model)
         _check_readable(ids, recipe.read, prompts)
         found = activations.read(
             self.model, self.blocks, ids, layers, recipe.read, progress=progress
@@ -273,6 +282,21 @@ class LanguageModel:
             size = float(np.linalg.norm(extraction.mean_difference(above, below)))
             return extraction.random_direction(size, self.d_model, recipe.seed or 0, layer)
         return extraction.PAIRED[recipe.method](above, below)
+
+    def _check_causal(self) -> None:
+        """Raise ModelError if what stands after a token changes how it is read."""
+        if is_steered(self.model):
+            return
+        layer = min(1, self.n_layers - 1)
+        first, second = (
+            activations.record(self.model, self.blocks, ids, [layer])[layer][0]
+            for ids in ([1, 2], [1, 3])
+        )
+        if not torch.allclose(first, second, rtol=1e-3, atol=1e-4, equal_nan=True):
+            raise ModelError(
+                f"{self.source} reads its text in both directions: it is no causal language "
+                "model, so steerlab can't steer what it writes"
+            )
 
     def _extract_front(self, recipe: Contrast, layers: list[int]) -> SteeringVector:
         above = self.tokens(recipe.positive[0], chat=recipe.chat, bos=True)
@@ -320,6 +344,7 @@ class LanguageModel:
         on_text: OnText | None = None,
         should_stop: ShouldStop | None = None,
         use_cache: bool = True,
+        bos: bool | None = None,
     ) -> Completion | list[Completion]:
         """Continue one prompt (a Completion) or several as one batch (a list of them).
 
@@ -327,16 +352,18 @@ class LanguageModel:
         whatever `steering(...)` is active around the call; front vectors get their BOS.
         on_text(row, piece) is called with whole characters as they come; should_stop() is
         asked after every token and keeps what came.
+        bos: begin every prompt with BOS (or none beyond the tokenizer's own); None gives it to
+            the rows that a front vector steers.
         Raises BadPrompts, BadOption; SteeringError when logits become NaN.
         """
         sampling = Sampling(max_new_tokens, temperature, top_p, top_k, repetition_penalty, seed)
         several = [prompts] if isinstance(prompts, str) else list(prompts)
         if not several:
             return []
-        with self._lock:
-            bos = front_length(self.model) > 0
-            ids = [self.tokens(p, chat=chat, bos=bos) for p in several]
-            self._check_length(ids, sampling)
+        with self.lock:
+            ids = self._batch_tokens(several, chat, bos)
+            self._check_length(ids, sampling.max_new_tokens)
+            begin_prompt(self.model)
             completions = generation.run(
                 self.model,
                 self.tokenizer,
@@ -354,18 +381,28 @@ class LanguageModel:
 
     def next_log_probs(self, prompts: Sequence[str], *, chat: bool = False) -> torch.Tensor:
         """Log-probability of every token to come next: (n_prompts, vocab) float32 on the CPU."""
-        with self._lock:
-            bos = front_length(self.model) > 0
-            ids = [self.tokens(p, chat=chat, bos=bos) for p in prompts]
+        if isinstance(prompts, str) or not prompts:
+            raise BadPrompts("next_log_probs takes a list of prompts, at least one")
+        with self.lock:
+            ids = self._batch_tokens(prompts, chat, None)
+            self._check_length(ids, 1)
+            begin_prompt(self.model)
             return generation.next_log_probs(self.model, ids)
 
-    def _check_length(self, ids: Sequence[Sequence[int]], sampling: Sampling) -> None:
+    def _batch_tokens(
+        self, prompts: Sequence[str], chat: bool, bos: bool | None
+    ) -> list[list[int]]:
+        rows = rows_with_front(self.model, len(prompts)) if bos is None else [bos] * len(prompts)
+        return [self.tokens(p, chat=chat, bos=row) for p, row in zip(prompts, rows, strict=True)]
+
+    def _check_length(self, ids: Sequence[Sequence[int]], new: int = 0) -> None:
         longest = max(len(i) for i in ids)
         room = getattr(text_config(self.model), "max_position_embeddings", None)
-        if room and longest + sampling.max_new_tokens > room:
+        if room and longest + new > room:
+            more = f" and {new} new ones do" if new else " does"
             raise BadPrompts(
-                f"a prompt of {longest} tokens and {sampling.max_new_tokens} new ones do not fit "
-                f"into the {room} positions of {self.source}"
+                f"a prompt of {longest} tokens{more} not fit into the {room} positions of "
+                f"{self.source}"
             )
 
 

@@ -39,23 +39,34 @@ def read_pairs(path: Path) -> Prompts:
     if reader is None:
         known = ", ".join(_READERS)
         raise BadPrompts(f"{path} ends in {path.suffix or 'nothing'}: a pairs file is {known}")
-    try:
-        if path.stat().st_size > _LARGEST:
-            raise BadPrompts(f"{path} is larger than {_LARGEST // 2**20} MiB: split it")
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise NotFound(f"no pairs file {path}") from None
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise BadPrompts(f"{path}, line {line}: not UTF-8 text") from None
-    except OSError as error:
-        raise BadPrompts(f"can't read {path}: {error.strerror}") from None
-    prompts = reader(text, path)
+    prompts = reader(_text(path, "pairs"), path)
     try:
         check_prompts(prompts.positive, prompts.negative or None)
     except BadPrompts as error:
         raise BadPrompts(f"{path}: {error}") from None
     return prompts
+
+
+def read_lines(path: Path) -> list[str]:
+    """Prompts from a text file, one a line; raises NotFound or BadPrompts."""
+    lines = [line.rstrip("\r") for line in _text(path, "prompts").split("\n") if line.strip()]
+    if not lines:
+        raise BadPrompts(f"{path} holds no prompt")
+    return lines
+
+
+def _text(path: Path, what: str) -> str:
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise BadPrompts(f"{path} is larger than {_LARGEST // 2**20} MiB: split it")
+        return path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise NotFound(f"no {what} file {path}") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise BadPrompts(f"{path}, line {line}: not UTF-8 text") from None
+    except OSError as error:
+        raise BadPrompts(f"can't read {path}: {error.strerror}") from None
 
 
 def _from_jsonl(text: str, path: Path) -> Prompts:

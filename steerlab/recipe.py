@@ -200,12 +200,17 @@ def check_prompts(positive: Sequence[str], negative: Sequence[str] | None = None
         )
     for sign, prompts in (("positive", positive), ("negative", negative or ())):
         for number, prompt in enumerate(prompts, 1):
-            if not isinstance(prompt, str):
-                raise BadPrompts(f"{sign} prompt {number} is not text but {prompt!r}")
+            check_text(prompt, f"{sign} prompt {number}")
             if not prompt.strip():
                 raise BadPrompts(f"{sign} prompt {number} is empty")
-            if not prompt.isprintable() and any("\ud800" <= c <= "\udfff" for c in prompt):
-                raise BadPrompts(f"{sign} prompt {number} holds bytes that are not Unicode text")
+
+
+def check_text(prompt: object, what: str) -> None:
+    """Raise BadPrompts for anything but Unicode text."""
+    if not isinstance(prompt, str):
+        raise BadPrompts(f"{what} is not text but {prompt!r:.60}")
+    if not prompt.isprintable() and any("\ud800" <= c <= "\udfff" for c in prompt):
+        raise BadPrompts(f"{what} holds bytes that are not Unicode text")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -139,11 +139,6 @@ class _Plain:
     software: Mapping[str, str] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
     note: str = ""
-
-
-def renamed(record: Record, name: str, version: int) -> Record:
-    """The same record under another name."""
-    return replace(record, name=name, version=version)
 
 
 def canonical_json(data: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 from weakref import WeakKeyDictionary
@@ -22,7 +22,7 @@ from steerlab.vector import SteeringVector
 Positions = Literal["all", "prompt", "generated", "continuation"]
 POSITIONS: tuple[Positions, ...] = ("all", "prompt", "generated", "continuation")
 
-_active: WeakKeyDictionary[nn.Module, list[tuple[Injection, ...]]] = WeakKeyDictionary()
+_active: WeakKeyDictionary[nn.Module, list[_Context]] = WeakKeyDictionary()
 _identities: WeakKeyDictionary[nn.Module, ModelIdentity] = WeakKeyDictionary()
 
 
@@ -36,6 +36,10 @@ class Steerable(Protocol):
     @property
     def identity(self) -> ModelIdentity:
         """Which model it is."""
+
+    @property
+    def lock(self) -> AbstractContextManager[Any]:
+        """Held by whoever runs the model; reentrant."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +67,18 @@ class Injection:
 
     @property
     def is_zero(self) -> bool:
-        """Whether it adds nothing at all: c = 0, or a zero vector."""
-        return self.coefficient == 0 or self.vector.norm == 0
+        """Whether it adds nothing at all: c = 0, or a zero vector.
+
+        Raises SteeringError for a vector that is lost when it is rounded to float32.
+        """
+        if self.coefficient == 0 or self.vector.norm == 0:
+            return True
+        if not any(array.any() for array in self.vector.float32().values()):
+            raise SteeringError(
+                f"{self.vector} is so small (norm {self.vector.norm:.2g}) that float32 holds "
+                "nothing of it: scale the vector up, not the coefficient"
+            )
+        return False
 
 
 @contextmanager
@@ -89,22 +103,25 @@ def steering(
     allow_other_weights: accept a vector made on a fine-tune or base of this model.
     blocks: dotted name of the block list, for models where it is not found.
 
-    Hooks are put on at entry and taken off at exit, whatever happens; contexts nest.
+    Hooks are put on at entry and taken off at exit, whatever happens; contexts nest. A
+    LanguageModel is held for as long: its other threads wait, and are never steered by ours.
     Raises ModelMismatch for vectors of another model; SteeringError when steering never
     came to pass, changed nothing, or could not be placed right.
     """
     injections = _injections(vectors, coefficient, positions)
+    lock: AbstractContextManager[Any] = nullcontext()
     if isinstance(model, nn.Module):
         module = model
         parent, block_list = find_blocks(module, blocks)
         here = _identity(module, block_list)
     else:
         module, parent, block_list, here = model.model, model.parent, model.blocks, model.identity
+        lock = model.lock
     _check_model(here, injections, allow_other_weights)
     effective = tuple(i for i in injections if not i.is_zero)
     clock = Clock(module, prompt_length)
     adders = _adders(effective, clock)
-    with ExitStack() as stack:
+    with lock, ExitStack() as stack:
         if adders:
             stack.callback(
                 parent.register_forward_pre_hook(clock, with_kwargs=True, prepend=True).remove
@@ -114,7 +131,7 @@ def steering(
                 adder, with_kwargs=True, prepend=True
             )
             stack.callback(handle.remove)
-        stack.enter_context(_registered(module, effective))
+        stack.enter_context(_registered(module, _Context(effective, clock)))
         yield
     for adder in adders.values():
         adder.check_applied()
@@ -124,29 +141,45 @@ def _is_row(row: object) -> bool:
     return isinstance(row, int) and not isinstance(row, bool) and row >= 0
 
 
-def front_length(module: nn.Module) -> int:
-    """Rows of the longest front vector that steers this model right now; 0 if none does."""
-    injections = [i for active in _active.get(module, []) for i in active]
-    return max((_rows(i.vector) for i in injections if i.vector.scope == "front"), default=0)
+@dataclass(frozen=True, eq=False)
+class _Context:
+    """One `steering(...)` that is active."""
+
+    injections: tuple[Injection, ...]
+    clock: Clock
+
+
+def rows_with_front(module: nn.Module, batch: int) -> list[bool]:
+    """Which rows of a batch a front vector steers right now: those have to begin with BOS."""
+    found = [False] * batch
+    for context in _active.get(module, []):
+        for injection in context.injections:
+            if injection.vector.scope == "front":
+                for row in range(batch) if injection.rows is None else injection.rows:
+                    if row < batch:
+                        found[row] = True
+    return found
 
 
 def is_steered(module: nn.Module) -> bool:
     """Whether any `steering(...)` acts on this model right now."""
-    return any(_active.get(module, []))
+    return any(context.injections for context in _active.get(module, []))
 
 
-def _rows(vector: SteeringVector) -> int:
-    return max(len(direction) for direction in vector.directions.values())
+def begin_prompt(module: nn.Module) -> None:
+    """Tell what steers this model that the next pass is a new prompt, not a continuation."""
+    for context in _active.get(module, []):
+        context.clock.forget()
 
 
 @contextmanager
-def _registered(module: nn.Module, injections: tuple[Injection, ...]) -> Iterator[None]:
+def _registered(module: nn.Module, context: _Context) -> Iterator[None]:
     stack = _active.setdefault(module, [])
-    stack.append(injections)
+    stack.append(context)
     try:
         yield
     finally:
-        stack.remove(injections)
+        stack.remove(context)
 
 
 def _injections(
@@ -155,12 +188,12 @@ def _injections(
     positions: Positions,
 ) -> list[Injection]:
     several = [vectors] if isinstance(vectors, SteeringVector | Injection) else list(vectors)
-    if isinstance(coefficient, Sequence):
-        coefficients = [float(c) for c in coefficient]
+    if np.ndim(coefficient):
+        coefficients = [float(c) for c in np.asarray(coefficient)]
         if len(coefficients) != len(several):
             raise BadOption(f"{len(several)} vectors but {len(coefficients)} coefficients")
     else:
-        coefficients = [float(coefficient)] * len(several)
+        coefficients = [float(coefficient)] * len(several)  # type: ignore[arg-type]  # a number
     return [
         v if isinstance(v, Injection) else Injection(v, c, positions)
         for v, c in zip(several, coefficients, strict=True)

@@ -7,68 +7,68 @@ Each import reads the newest version from the store that the command line would 
 (STEERLAB_STORE, ./store, your data directory). Tab completion knows what is stored.
 """
 
-from __future__ import annotations
+# every name here has an underscore: the others belong to the vectors
+import sys as _sys
+from collections.abc import Sequence as _Sequence
+from importlib import import_module as _import_module
+from importlib.abc import Loader as _Loader
+from importlib.abc import MetaPathFinder as _MetaPathFinder
+from importlib.machinery import ModuleSpec as _ModuleSpec
+from types import ModuleType as _ModuleType
+from typing import Any as _Any
 
-import sys
-from collections.abc import Sequence
-from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
-from types import ModuleType
-from typing import Any
-
-from steerlab.errors import NotFound
-from steerlab.registry import Store
+from steerlab.errors import NotFound as _NotFound
+from steerlab.registry import Store as _Store
 
 __path__: list[str] = []  # a package, so that models can be modules in it
 
 
-class MissingVector(NotFound, AttributeError):
+class _MissingVector(_NotFound, AttributeError):
     """No vector of that name is stored; the message offers the closest ones."""
 
 
-class MissingVectorImport(NotFound, ImportError):
+class _MissingVectorImport(_NotFound, ImportError):
     """The same, where the name stands in an import."""
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _Any:
     if name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    store = Store()
+    store = _Store()
     if name not in store.names() and name in _models(store):
-        return import_module(f"{__name__}.{name}")
+        return _import_module(f"{__name__}.{name}")
     return _load(store, name)
 
 
 def __dir__() -> list[str]:
-    store = Store()
+    store = _Store()
     return sorted({*store.names(), *_models(store)})
 
 
-def _models(store: Store) -> list[str]:
+def _models(store: _Store) -> list[str]:
     return [model.name for model in store.models()]
 
 
-def _load(store: Store, ref: str) -> Any:
+def _load(store: _Store, ref: str) -> _Any:
     try:
         return store.load(ref)
-    except NotFound as error:
-        raise MissingVector(str(error)) from None
+    except _NotFound as error:
+        raise _MissingVector(str(error)) from None
 
 
-class _ModelVectors(ModuleType):
+class _ModelVectors(_ModuleType):
     """The vectors of one model, as a module."""
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> _Any:
         if name.startswith("_"):
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        return _load(Store(), f"{self.__name__.rpartition('.')[2]}.{name}")
+        return _load(_Store(), f"{self.__name__.rpartition('.')[2]}.{name}")
 
     def __dir__(self) -> list[str]:
-        return sorted(Store().names(self.__name__.rpartition(".")[2]))
+        return sorted(_Store().names(self.__name__.rpartition(".")[2]))
 
 
-class _Finder(MetaPathFinder, Loader):
+class _Finder(_MetaPathFinder, _Loader):
     """Finds `steerlab.vectors.<model>` for every model in the store.
 
     For `from steerlab.vectors import lvoe` Python asks here last: the place to say what was
@@ -76,28 +76,28 @@ class _Finder(MetaPathFinder, Loader):
     """
 
     def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+        self, fullname: str, path: _Sequence[str] | None, target: _ModuleType | None = None
+    ) -> _ModuleSpec | None:
         if not fullname.startswith(f"{__name__}."):
             return None
         ref = fullname.removeprefix(f"{__name__}.")
         if ref.startswith("_"):
             return None
-        store = Store()
+        store = _Store()
         if ref in _models(store):
-            return ModuleSpec(fullname, self, is_package=True)  # so that we are asked again
+            return _ModuleSpec(fullname, self, is_package=True)  # so that we are asked again
         try:
             store.record(ref)
-        except NotFound as error:
-            raise MissingVectorImport(str(error), name=fullname) from None
+        except _NotFound as error:
+            raise _MissingVectorImport(str(error), name=fullname) from None
         return None
 
-    def create_module(self, spec: ModuleSpec) -> ModuleType:
+    def create_module(self, spec: _ModuleSpec) -> _ModuleType:
         return _ModelVectors(spec.name, f"The stored vectors of {spec.name.rpartition('.')[2]}.")
 
-    def exec_module(self, module: ModuleType) -> None:
+    def exec_module(self, module: _ModuleType) -> None:
         """Nothing runs: names are looked up when they are asked for."""
 
 
-if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-    sys.meta_path.append(_Finder())
+if not any(isinstance(finder, _Finder) for finder in _sys.meta_path):
+    _sys.meta_path.append(_Finder())

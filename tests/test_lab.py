@@ -266,3 +266,60 @@ def test_the_labs_model_decides_between_vectors_of_one_name(bench, lm, tmp_path)
     assert Lab(store, source="other").evaluate("love").model.source == "other"
     with pytest.raises(Incompatible, match="several models"):
         Lab(store, source="third").evaluate("love")
+
+
+def test_threads_that_share_a_model_never_steer_each_other(bench, love):
+    from concurrent.futures import ThreadPoolExecutor
+
+    anger = bench.store.load("anger")
+    jobs = [[Setting(love, 0.5)], [Setting(anger, 0.5)]] * 6
+    alone = [texts(bench.compare(PROMPTS, job, max_new_tokens=4)) for job in jobs[:2]] * 6
+
+    def write(job):
+        return texts(bench.compare(PROMPTS, job, max_new_tokens=4))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(write, jobs)) == alone
+
+
+def test_beside_a_front_vector_every_prompt_begins_with_bos(bench, love, lm):
+    front = lm.extract([("Love", "Hate")], layers=1, method="actadd")
+    cells = bench.compare(PROMPTS, [Setting(), Setting(love, 0.5), Setting(front, 1.0)])
+    baseline = lm.generate(PROMPTS, bos=True)
+    with steering(lm, love, 0.5):
+        steered = lm.generate(PROMPTS, bos=True)
+    assert [c.completion for c in cells if c.vector is None] == baseline
+    assert [c.completion for c in cells if c.vector == love] == steered
+
+
+def test_layers_are_not_made_of_another_vector_that_took_the_operands_name(lm, tmp_path):
+    lab = Lab(Store(tmp_path / "store"), lm)
+    lab.extract("b", LOVE, layers=2)
+    thrice = lab.store.save("thrice", 3 * lab.store.load("b"))
+    lab.store.remove("b", force=True)
+    lab.extract("b", ANGER, layers=2)
+    with pytest.raises(Incompatible, match="is not the vector any more"):
+        lab.at_layers(thrice, 1)
+
+
+def test_what_at_layers_gives_can_be_saved_and_verified(bench, lm, tmp_path):
+    lab = Lab(Store(tmp_path / "store"), lm)
+    love = lab.extract("love", LOVE, layers=[0, 1, 3])
+    lab.extract("anger", ANGER, layers=[1])
+    picked = lab.at_layers(love, [0, 1])
+    assert picked == love[0:2]
+    assert lab.at_layers(love, [0, 3]) == love[0] + love[3]
+    lab.store.save("picked", picked)
+    lab.store.save("grown", lab.at_layers(love, [0, 1, 2, 3]))
+    warm = lab.store.evaluate("love[1] - anger")
+    lab.store.save("warm", lab.store.evaluate("love - anger"))
+    wide = lab.at_layers(lab.store.load("warm"), [1, 2])
+    with pytest.raises(NotFound, match="never saved"):
+        lab.store.save("wide", wide)
+    assert np.allclose(wide.directions[1], warm.directions[1], atol=1e-6)
+    assert lab.store.verify() == []
+
+
+def test_one_prompt_may_be_given_as_it_is(bench, love):
+    cells = bench.sweep(love, 1, "Hello there", coefficients=[0, 1], max_new_tokens=1)
+    assert [cell.prompt for cell in cells] == ["Hello there"] * 2

@@ -31,7 +31,7 @@ from steerlab.recipe import (
     recipe_from_json,
     recipe_to_json,
 )
-from steerlab.record import Record, canonical_json, record_from_json, record_of, renamed
+from steerlab.record import Record, canonical_json, record_from_json, record_of
 from steerlab.vector import SteeringVector, placeholder_of
 from tests.strategies import MODEL, any_vector, contrasts, imports, names, texts, vector
 
@@ -329,11 +329,6 @@ class TestRecords:
         assert record.software["steerlab"] == __version__
         assert record.software["numpy"] == np.__version__
         assert ("torch" in record.software) == ("torch" in sys.modules)
-
-    def test_it_can_be_renamed(self):
-        other = renamed(sample(), "warmth", 1)
-        assert other.ref == "warmth.v1"
-        assert other.digest == sample().digest
 
     @given(st.data())
     def test_any_value_anywhere_is_read_or_refused(self, data):

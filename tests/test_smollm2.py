@@ -138,7 +138,7 @@ class TestActadd:
         assert torch.equal(after[0], before[0])
         assert torch.equal(after[rows:], before[rows:])
         assert not torch.equal(after[1:rows], before[1:rows])
-        assert text != smollm2.generate(prompt, max_new_tokens=20)
+        assert text != smollm2.generate(prompt, max_new_tokens=20, bos=True)
 
     def test_a_prompt_that_is_too_short_is_refused(self, smollm2):
         v = smollm2.extract([("I love you", "I hate you")], layers=14, method="actadd")

@@ -123,3 +123,14 @@ async def test_it_opens_at_any_size(lab: Lab, size: tuple[int, int]) -> None:
     app = SteerlabApp(lab)
     async with app.run_test(size=size) as pilot:
         await listed(app, pilot)
+
+
+@pytest.mark.parametrize("dose", ["-", "1e", "nan"])
+async def test_a_dose_that_is_no_number_is_one_line(lab: Lab, dose: str) -> None:
+    app = SteerlabApp(lab)
+    async with app.run_test() as pilot:
+        await listed(app, pilot)
+        app.query_one("#expression", Input).value = "love"
+        app.query_one("#dose", Input).value = dose
+        await pilot.press("ctrl+g")
+        await until(pilot, lambda: "number" in text_of(app, "status"))

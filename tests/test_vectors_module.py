@@ -107,3 +107,11 @@ def test_an_empty_store_has_no_names(tmp_path, monkeypatch):
     with pytest.raises(ImportError, match="the store is empty"):
         exec("from steerlab.vectors import love")
     assert not (tmp_path / "nothing").exists()
+
+
+@pytest.mark.parametrize("name", ["sys", "annotations", "Any", "Store", "Sequence"])
+def test_no_name_of_the_module_itself_hides_a_vector(store, name):
+    saved = store.save(name, vector(7))
+    namespace = {}
+    exec(f"from steerlab.vectors import {name}", namespace)
+    assert namespace[name] == saved

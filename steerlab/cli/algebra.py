@@ -118,9 +118,12 @@ def _compose(
     from steerlab.recipe import check_name
 
     parsed = parse(expression)
+    derived = name is None
     name = check_name(name or derived_name(str(parsed)))
     store = open_store(store_path)
     result = store.evaluate(expression, model)
+    if derived and not dry_run:
+        _check_derived(store, name, result)
     operands = {ref: store.load(ref, result.model) for ref in parsed.refs}
     for warning in composition_warnings(result, operands):
         warn(warning)
@@ -134,6 +137,19 @@ def _compose(
     click.echo(describe_result(stored))
     rows = [[ref, number(v.norm, 4), f"{cosines[ref]:+.3f}"] for ref, v in operands.items()]
     print_table(["operand", "norm", "cosine"], rows, right=["norm", "cosine"], wrap=["operand"])
+
+
+def _check_derived(store: Store, name: str, result: SteeringVector) -> None:
+    """Two formulas can give one name; then the second is not its next version."""
+    from steerlab.errors import NameTaken, NotFound
+
+    try:
+        newest = store.load(name, result.model)
+    except NotFound:
+        return
+    before, now = (re.sub(r"\.v\d+\b", "", str(v.recipe)) for v in (newest, result))
+    if before != now:
+        raise NameTaken(f"{name} is already {newest.recipe}: give this one a name with --as")
 
 
 def _stored(

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from steerlab.cli.options import complete_ref, model_filter_option, open_store, store_option
 from steerlab.cli.output import say, warn
 from steerlab.notation import printable
+
+if TYPE_CHECKING:
+    from steerlab.record import Record
+    from steerlab.registry import Store
 
 
 @click.command("tag")
@@ -73,11 +79,28 @@ def remove_command(
 ) -> None:
     """Remove a vector from the store.
 
-    A bare name means its newest version. Its payload stays until `steerlab gc`.
+    A bare name means its newest version. The file goes too: only a backup or an export brings
+    a removed vector back.
     """
     store = open_store(store_path)
-    for record in [store.record(ref, model) for ref in refs]:  # all are there, or none goes
+    records = {store.record(ref, model).qualified: store.record(ref, model) for ref in refs}
+    later = sorted(records.values(), key=lambda record: record.created, reverse=True)
+    if not force:  # all go, or none
+        _check_unused(store, {record.qualified for record in later}, later)
+    for record in later:  # what was made from others goes before them
         broken = store.remove(record.ref, force=force, model=record.model)
         click.echo(f"removed {record.ref}")
         if broken:
             warn(f"can no longer be recomputed: {', '.join(broken)}")
+
+
+def _check_unused(store: Store, going: set[str], records: Sequence[Record]) -> None:
+    from steerlab.errors import StoreError
+
+    for record in records:
+        staying = [c.ref for c in store.children(record.ref, record.model) if c.ref not in going]
+        if staying:
+            raise StoreError(
+                f"can't remove {record.ref}: {staying[0]} was made from it; remove that too, or "
+                "--force it and lose the means to recompute it"
+            )

@@ -96,6 +96,9 @@ model_options = grouped(
     dtype=click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"])),
     device_map=click.option("--device-map", metavar="MAP", help="auto: spread over all devices."),
     revision=click.option("--revision", metavar="REV", help="Revision on the hub."),
+    blocks=click.option(
+        "--blocks", metavar="PATH", help="The block list, such as model.layers, if not found."
+    ),
     trust_remote_code=click.option(
         "--trust-remote-code", is_flag=True, help="Run code that comes with the model."
     ),

@@ -78,8 +78,10 @@ def sweep_command(
         raise click.UsageError("give --coefficients or --doses, not both")
     if seeds > 1 and sampling["temperature"] == 0:
         raise click.UsageError("greedy text is the same for every seed: give a --temperature")
+    from steerlab.prompts import read_lines
+
     if prompts_file is not None:
-        prompts = (*prompts, *_lines(prompts_file))
+        prompts = (*prompts, *read_lines(prompts_file))
     lab = open_lab(store_path, loading)
     vector = lab.evaluate(" ".join(expression))
     load(lab, vector, quiet=quiet)
@@ -103,22 +105,6 @@ def sweep_command(
         if coefficients and len({cell.layers for cell in cells if cell.layers}) > 1:
             say("At equal coefficient the doses of layers differ: compare layers at equal dose.")
     stop.check()
-
-
-def _lines(path: Path) -> list[str]:
-    from steerlab.errors import BadPrompts, NotFound
-
-    try:
-        found = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except FileNotFoundError:
-        raise NotFound(f"no prompts file {path}") from None
-    except OSError as error:
-        raise BadPrompts(f"can't read prompts from {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise BadPrompts(f"can't read prompts from {path}: not UTF-8 text") from None
-    if not found:
-        raise BadPrompts(f"{path} holds no prompt")
-    return found
 
 
 def _print_cells(cells: Sequence[Cell]) -> None:

@@ -49,7 +49,7 @@ def verify_command(store_path: Path | None, as_json: bool, quiet: bool) -> int:
 def rebuild_command(store_path: Path | None) -> None:
     """Restore the registry from the payload files.
 
-    A vector that was removed comes back if `steerlab gc` has not deleted its file yet.
+    The old registry is kept beside the new one.
     """
     store = open_store(store_path)
     restored = store.rebuild()

@@ -190,7 +190,7 @@ class SteerlabApp(App[None]):
             self.post_message(self.Checked(None, ""))
             return
         try:
-            self.post_message(self.Checked(self.lab.store.evaluate(text), ""))
+            self.post_message(self.Checked(self.lab.evaluate(text), ""))
         except SteerlabError as error:
             unfinished = isinstance(error, BadExpression) and "stops too early" in str(error)
             self.post_message(self.Checked(None, "…" if unfinished else str(error)))
@@ -216,7 +216,7 @@ class SteerlabApp(App[None]):
     def save(self, text: str) -> None:
         """Evaluate and store."""
         try:
-            stored = self.lab.store.save(derived_name(text), self.lab.store.evaluate(text))
+            stored = self.lab.store.save(derived_name(text), self.lab.evaluate(text))
         except SteerlabError as error:
             self.post_message(self.Said(str(error)))
             return
@@ -243,19 +243,22 @@ class SteerlabApp(App[None]):
         """Load the model if need be, then generate both rows as one batch."""
         worker = get_current_worker()
         try:
-            self._write(worker, expression, prompt, dose)
+            self._write(worker, expression, prompt, float(dose or 0))
+        except ValueError:
+            self.post_message(self.Said(f"the dose {dose!r} is not a number such as 0.2"))
         except SteerlabError as error:
             self.post_message(self.Said(str(error)))
+        except Exception as error:  # a worker ends in a message, never in a dead screen
+            self.post_message(self.Said(f"internal error, {type(error).__name__}: {error}"))
 
-    def _write(self, worker: Worker[None], expression: str, prompt: str, dose: str) -> None:
+    def _write(self, worker: Worker[None], expression: str, prompt: str, dose: float) -> None:
         from steerlab.lab import Setting
 
-        vector = self.lab.store.evaluate(expression)
-        coefficient = vector.coefficient(float(dose or 0))
-        if "model" not in vars(self.lab):
-            self.post_message(self.Said(f"loading {vector.model.source} …"))
-            self.lab.options["progress"] = self._loading
-        self.lab.for_vector(vector)
+        vector = self.lab.evaluate(expression)
+        coefficient = vector.coefficient(dose)
+        if not self.lab.is_loaded:
+            self.post_message(self.Said(f"loading {self.lab.source or vector.model.source} …"))
+        self.lab.load(vector, self._loading)
 
         def on_text(column: int, text: str) -> None:
             self.post_message(self.Wrote(column, text))
@@ -268,7 +271,7 @@ class SteerlabApp(App[None]):
             should_stop=lambda: worker.is_cancelled,
         )
         stopped = "stopped" if cells[0].completion.finish == "cancelled" else "done"
-        self.post_message(self.Said(f"{stopped}: c {coefficient:+.3g}, dose {float(dose):+.2f}"))
+        self.post_message(self.Said(f"{stopped}: c {coefficient:+.3g}, dose {dose:+.2f}"))
 
     def _loading(self, what: str, done: int, total: int) -> None:
         percent = f" {100 * done // total}%" if total > 1 else ""

@@ -26,7 +26,7 @@ def run() -> Iterator[Ratio]:
     )
     lm.generate(PROMPTS, max_new_tokens=4)
     yield paired(
-        "sweep of 60 cells, one batch  vs  the sequential loop",
+        "3 x 5 x 4 sweep as one batch  vs  the sequential loop",
         lambda: lab.sweep(
             units,
             LAYERS,

@@ -1,0 +1,44 @@
+"""Slips that once cost something."""
+
+from __future__ import annotations
+
+import pytest
+
+from steerlab.cli import ExitCode
+from steerlab.prompts import read_lines
+
+
+@pytest.fixture
+def names(store):
+    def now():
+        return sorted(vector.ref for vector in store.list(every_version=True))
+
+    return now
+
+
+def test_removing_several_is_all_or_nothing(cli, names):
+    before = names()
+    assert cli("remove", "front", "love").code == ExitCode.STORE
+    assert cli("remove", "front", "nolove").code == ExitCode.NOT_FOUND
+    assert names() == before
+
+
+def test_removing_a_vector_with_all_that_was_made_from_it_needs_no_force(cli, names):
+    assert cli("remove", "love", "love", "warm").code == ExitCode.OK
+    assert names() == ["anger.v1", "front.v1"]
+
+
+def test_two_formulas_never_become_versions_of_one_derived_name(cli, names):
+    assert cli("compose", "love - (anger - warm)").code == ExitCode.OK
+    before = names()
+    clash = cli("compose", "love - anger - warm")
+    assert clash.code == ExitCode.BAD_INPUT
+    assert "--as" in clash.err
+    assert names() == before
+    assert cli("compose", "love - anger - warm", "--as", "other").code == ExitCode.OK
+
+
+def test_prompt_files_break_at_line_ends_only(tmp_path):
+    path = tmp_path / "prompts.txt"
+    path.write_bytes("\ufeffHello\u2028there\x0cof mine\r\n\nand you\n".encode())
+    assert read_lines(path) == ["Hello\u2028there\x0cof mine", "and you"]

@@ -377,7 +377,10 @@ class TestWarnings:
 
     def test_nothing_to_say(self):
         assert self.found("a - 0.5*b", a=LOVE, b=ANGER) == []
-        assert self.found("a - a", a=LOVE) == []
+
+    def test_a_zero_result(self):
+        (warning,) = self.found("a - a", a=LOVE)
+        assert "zero" in warning
         assert composition_warnings(LOVE, {}) == []
 
     def test_differing_layers(self):

@@ -27,7 +27,7 @@ def run() -> Iterator[Ratio]:
             with steering(lm, vector, vector.coefficient(0.15)):
                 lm.generate(prompts, max_new_tokens=NEW_TOKENS)
 
-        runs = 15 if batch == 1 else 11
+        runs = 7 if batch == 1 else 5
         asked = "<= 1.02"
         yield paired(
             f"steered model.generate  vs  unsteered, batch {batch}",

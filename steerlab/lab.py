@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from steerlab.errors import BadOption, Incompatible, ModelMismatch
+from steerlab.errors import BadOption, Incompatible, ModelMismatch, NotFound
 from steerlab.expression import evaluate
 from steerlab.notation import selects_layers, span
 from steerlab.recipe import Contrast, Expression, Imported
@@ -182,8 +182,14 @@ class Lab:
         note: str = "",
         **options: Any,
     ) -> SteeringVector:
-        """Extract a vector (`LanguageModel.extract` takes the options) and store it."""
-        return self.store.save(name, self.model.extract(pairs, **options), tags=tags, note=note)
+        """Extract a vector (`LanguageModel.extract` takes the options) and keep it."""
+        return self.keep(name, self.model.extract(pairs, **options), tags=tags, note=note)[0]
+
+    def keep(
+        self, name: str, vector: SteeringVector, *, tags: Sequence[str] = (), note: str = ""
+    ) -> tuple[SteeringVector, bool]:
+        """Store a vector unless it is already the newest of that name; says whether it was new."""
+        return keep(self.store, name, vector, tags=tags, note=note)
 
     def at_layers(self, vector: SteeringVector, layers: LayerChoice) -> SteeringVector:
         """The vector at exactly these layers; those it lacks are made again from its recipe.
@@ -364,6 +370,26 @@ def _selected(vector: SteeringVector, layers: Sequence[int]) -> SteeringVector:
     for part in parts[1:]:
         whole = whole + part
     return whole
+
+
+def keep(
+    store: Store, name: str, vector: SteeringVector, *, tags: Sequence[str] = (), note: str = ""
+) -> tuple[SteeringVector, bool]:
+    """Store a vector unless it is already the newest of that name; says whether it was new.
+
+    Tags and a note are added to the one that is there.
+    """
+    try:
+        newest = store.load(name, vector.model)
+    except NotFound:
+        newest = None
+    if newest is None or newest != vector:
+        return store.save(name, vector, tags=tags, note=note), True
+    if tags:
+        store.tag(name, add=tags, model=vector.model)
+    if note:
+        store.note(name, note, model=vector.model)
+    return newest, False
 
 
 class _Ticker:

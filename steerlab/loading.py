@@ -133,4 +133,5 @@ def _not_found(source: str) -> str:
 
 
 def _first_line(text: str) -> str:
-    return next((line.strip() for line in text.splitlines() if line.strip()), "")[:200]
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    return (" ".join(text.split()) if line.endswith(":") else line)[:200]

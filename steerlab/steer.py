@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 from weakref import WeakKeyDictionary
 
@@ -88,6 +88,7 @@ def steering(
     coefficient: float | Sequence[float] = 1.0,
     positions: Positions = "all",
     *,
+    dose: float | None = None,
     prompt_length: int | Sequence[int] | None = None,
     allow_other_weights: bool = False,
     blocks: str | None = None,
@@ -97,7 +98,8 @@ def steering(
     model: a LanguageModel, or a plain transformers model (then also inside its `.generate`).
     vectors: one, or several that act together. An `Injection` brings its own coefficient,
         positions and rows, so each row of a batch can be steered differently.
-    coefficient: for all, or one for each vector.
+    coefficient: for all, or one for each vector. dose: instead, as a share of the residual
+        norm; every vector gets the coefficient at which it has that dose.
     prompt_length: tokens of the prompt (per row), where the passes alone can't tell: scoring
         prompt and answer in one pass, speculative decoding.
     allow_other_weights: accept a vector made on a fine-tune or base of this model.
@@ -109,6 +111,8 @@ def steering(
     came to pass, changed nothing, or could not be placed right.
     """
     injections = _injections(vectors, coefficient, positions)
+    if dose is not None:
+        injections = [replace(i, coefficient=i.vector.coefficient(dose)) for i in injections]
     lock: AbstractContextManager[Any] = nullcontext()
     if isinstance(model, nn.Module):
         module = model

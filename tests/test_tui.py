@@ -134,3 +134,24 @@ async def test_a_dose_that_is_no_number_is_one_line(lab: Lab, dose: str) -> None
         app.query_one("#dose", Input).value = dose
         await pilot.press("ctrl+g")
         await until(pilot, lambda: "number" in text_of(app, "status"))
+
+
+async def test_saving_a_vector_as_it_is_makes_no_second_version(lab: Lab) -> None:
+    app = SteerlabApp(lab)
+    async with app.run_test() as pilot:
+        await listed(app, pilot)
+        app.query_one("#expression", Input).value = "love"
+        await pilot.press("ctrl+s")
+        await until(pilot, lambda: "already stored" in text_of(app, "status"))
+    assert len(lab.store.list(every_version=True)) == 2
+
+
+async def test_enter_replaces_the_line_or_completes_an_open_operator(lab: Lab) -> None:
+    app = SteerlabApp(lab)
+    async with app.run_test() as pilot:
+        await listed(app, pilot)
+        line = app.query_one("#expression", Input)
+        for before, after in (("love", "anger"), ("love -", "love - anger")):
+            line.value = before
+            await pilot.press("enter")
+            assert line.value == after

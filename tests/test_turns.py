@@ -125,3 +125,11 @@ def test_coefficients_may_be_an_array(lm, v):
         several = lm.generate("Hello")
     with steering(lm, v, 3.0):
         assert lm.generate("Hello") == several
+
+
+def test_a_dose_may_stand_in_for_the_coefficient(lm):
+    love = lm.extract([("I love you so", "I hate you so")], layers=2)
+    with steering(lm, love, coefficient=love.coefficient(0.3)):
+        by_coefficient = lm.generate("Hello")
+    with steering(lm, love, dose=0.3):
+        assert lm.generate("Hello") == by_coefficient

@@ -161,22 +161,12 @@ def _stored(
     dry_run: bool,
 ) -> tuple[SteeringVector, str]:
     """Save, unless it is a dry run or this very vector already stands under that name."""
-    from steerlab.errors import NotFound
+    from steerlab.lab import keep
 
     if dry_run:
         return result, "dry run, nothing stored"
-    try:
-        newest = store.load(name, result.model)
-    except NotFound:
-        newest = None
-    if newest == result:
-        assert newest is not None
-        if tags:
-            store.tag(name, add=tags, model=result.model)
-        if note:
-            store.note(name, note, model=result.model)
-        return newest, "already stored"
-    return store.save(name, result, tags=tags, note=note), "stored"
+    vector, new = keep(store, name, result, tags=tags, note=note)
+    return vector, "stored" if new else "already stored"
 
 
 def _report(vector: SteeringVector, how: str, cosines: dict[str, float]) -> dict[str, Any]:

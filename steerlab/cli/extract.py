@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from steerlab.cli.options import (
     quiet_option,
     store_option,
 )
-from steerlab.cli.output import describe_result, print_json
+from steerlab.cli.output import describe_result, print_json, warn
 from steerlab.cli.progress import progress_bar
 from steerlab.notation import printable
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from steerlab.model import Pairs
     from steerlab.prompts import Prompts
     from steerlab.recipe import Read
+    from steerlab.vector import SteeringVector
 
 METHODS = ("mean_difference", "actadd", "pca", "probe", "mean_centred", "random")
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -72,6 +74,17 @@ def extract_command(
 
     A positive coefficient steers toward the positive prompts. It is stored under NAME; a
     taken name gets its next version.
+
+    \b
+    What --pairs reads:
+      .jsonl  {"positive": "I feel calm", "negative": "I feel tense"}   on each line
+      .json   a list of such objects, or {"positive": [...], "negative": [...]}
+      .csv    a header positive,negative and a pair on each line
+      .toml   positive = [...] and negative = [...]
+    --baseline reads the positive prompts of such a file.
+
+    --method random makes a control: a random direction, seeded, with the norm that
+    mean_difference has for the same pairs.
     """
     from steerlab.recipe import check_name
 
@@ -99,6 +112,22 @@ def extract_command(
     else:
         click.echo(f"{click.style(str(vector), bold=True)}  {printable(str(vector.recipe))}")
         click.echo(describe_result(vector))
+    for problem in _problems(vector):
+        warn(problem)
+
+
+def _problems(vector: SteeringVector) -> Iterator[str]:
+    """What makes a vector useless although nothing went wrong."""
+    if vector.norm == 0:
+        yield (
+            "the direction is zero: the prompts give the same activations, so they have to "
+            "differ at or before the token that is read"
+        )
+    elif vector.dose(1.0) is None:
+        yield (
+            "the prompts are one token long, which is read at position 0, an attention sink: the "
+            "norm says little, and no dose is known; use longer prompts"
+        )
 
 
 def _prompts(positive: tuple[str, ...], negative: tuple[str, ...], path: Path | None) -> Prompts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ def tui_command(store_path: Path | None, loading: dict[str, Any]) -> None:
 
     The model is loaded when a text is first asked for.
     """
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise click.UsageError("tui needs a terminal: use generate and list in pipes and scripts")
     from steerlab.tui.app import SteerlabApp
 
     SteerlabApp(open_lab(store_path, loading)).run()

@@ -171,10 +171,11 @@ class SteerlabApp(App[None]):
 
     @on(DataTable.RowSelected)
     def use(self, event: DataTable.RowSelected) -> None:
-        """Enter on a vector: put its name where the cursor of the expression line is."""
+        """Enter on a vector: its name goes behind an open operator, or takes the line's place."""
         name = str(event.row_key.value).split(".")[-2]
         line = self.query_one("#expression", Input)
-        line.value = name if not line.value.strip() else f"{line.value.rstrip()} - {name}"
+        before = line.value.rstrip()
+        line.value = f"{before} {name}" if before.endswith(("+", "-", "*", "(", ",")) else name
 
     # the expression line
 
@@ -216,11 +217,11 @@ class SteerlabApp(App[None]):
     def save(self, text: str) -> None:
         """Evaluate and store."""
         try:
-            stored = self.lab.store.save(derived_name(text), self.lab.evaluate(text))
+            stored, new = self.lab.keep(derived_name(text), self.lab.evaluate(text))
         except SteerlabError as error:
             self.post_message(self.Said(str(error)))
             return
-        self.post_message(self.Said(f"stored as {stored}"))
+        self.post_message(self.Said(f"{'stored' if new else 'already stored'} as {stored}"))
         self.call_from_thread(self.read_store, self.query_one("#filter", Input).value)
 
     # writing

@@ -42,3 +42,31 @@ def test_prompt_files_break_at_line_ends_only(tmp_path):
     path = tmp_path / "prompts.txt"
     path.write_bytes("\ufeffHello\u2028there\x0cof mine\r\n\nand you\n".encode())
     assert read_lines(path) == ["Hello\u2028there\x0cof mine", "and you"]
+
+
+def test_extracting_the_same_again_is_already_stored(cli, names, model_dir):
+    before = names()
+    pairs = ["--positive", "so good", "--negative", "so bad", "--model", model_dir, "--layer", 1]
+    assert cli("extract", "mood", *pairs).code == ExitCode.OK
+    assert cli("extract", "mood", *pairs).code == ExitCode.OK
+    assert names() == sorted([*before, "mood.v1"])
+
+
+def test_the_tui_needs_a_terminal(cli):
+    result = cli("tui")
+    assert result.code == ExitCode.USAGE
+    assert "needs a terminal" in result.err
+
+
+@pytest.mark.parametrize(
+    ("prompts", "words"),
+    [(("so good", "so good"), "direction is zero"), (("a", "b"), "one token long")],
+)
+def test_a_vector_that_can_not_work_is_stored_with_a_warning(cli, model_dir, prompts, words):
+    positive, negative = prompts
+    result = cli(
+        *("extract", "mood", "--positive", positive, "--negative", negative),
+        *("--model", model_dir, "--layer", 1),
+    )
+    assert result.code == ExitCode.OK
+    assert words in result.err

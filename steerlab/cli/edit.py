@@ -83,7 +83,7 @@ def remove_command(
     a removed vector back.
     """
     store = open_store(store_path)
-    records = {store.record(ref, model).qualified: store.record(ref, model) for ref in refs}
+    records = {record.qualified: record for record in (store.record(ref, model) for ref in refs)}
     later = sorted(records.values(), key=lambda record: record.created, reverse=True)
     if not force:  # all go, or none
         _check_unused(store, {record.qualified for record in later}, later)

@@ -1,4 +1,4 @@
-"""How vectors, layers and weights are spelt in an expression."""
+"""How vectors, layers and weights are spelt, in an expression and by hand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numbers import Real
 
 import numpy as np
 
-from steerlab.errors import BadExpression
+from steerlab.errors import BadExpression, BadOption
 
 Layers = int | slice
 
@@ -139,6 +139,27 @@ def span(layers: Sequence[int]) -> str:
         else:
             runs.append([b])
     return ", ".join(str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in runs)
+
+
+def layers_of(text: str) -> list[int] | slice | str:
+    """What `LanguageModel.layers` takes, from 15, 10,15,20, 10:20 or all; raises BadOption."""
+    stripped = text.strip()
+    try:
+        if stripped == "all":
+            return "all"
+        return _range(stripped) if ":" in stripped else [int(part) for part in stripped.split(",")]
+    except ValueError:
+        raise BadOption(f"{text!r} is not layers such as 15, 10,15,20, 10:20 or all") from None
+
+
+def _range(text: str) -> slice:
+    bounds = [int(part) if part.strip() else None for part in text.split(":")]
+    if len(bounds) > 3 or any(b is not None and b < 0 for b in bounds) or bounds[2:] == [0]:
+        raise ValueError
+    start, stop = bounds[0], bounds[1]
+    if stop is not None and stop <= (start or 0):
+        raise ValueError
+    return slice(*bounds)
 
 
 def derived_name(expression: str) -> str:

@@ -28,7 +28,7 @@ LEVELS = (  # each may import what stands beside or above it
     {"recipe"},
     {"notation", "direction", "lineage"},
     {"vector", "extraction", "prompts"},
-    {"expression", "record"},
+    {"expression", "record", "run"},
     {"payload", "embedded", *MODEL_SIDE},
     {"registry"},
     {"vectors", "lab"},

@@ -211,21 +211,10 @@ class LayerRange(ParamType):
         """Parse into what `LanguageModel.layers` takes."""
         if not isinstance(value, str):
             return value
-        text = value.strip()
-        try:
-            if text == "all":
-                return "all"
-            if ":" in text:
-                return self._range(text)
-            return [int(part) for part in text.split(",")]
-        except ValueError:
-            self.fail(f"{value!r} is not layers such as 15, 10,15,20, 10:20 or all", param, ctx)
+        from steerlab.errors import BadOption
+        from steerlab.notation import layers_of
 
-    def _range(self, text: str) -> slice:
-        bounds = [int(part) if part.strip() else None for part in text.split(":")]
-        if len(bounds) > 3 or any(b is not None and b < 0 for b in bounds) or bounds[2:] == [0]:
-            raise ValueError
-        start, stop = bounds[0], bounds[1]
-        if stop is not None and stop <= (start or 0):
-            raise ValueError
-        return slice(*bounds)
+        try:
+            return layers_of(value)
+        except BadOption as error:
+            self.fail(str(error), param, ctx)

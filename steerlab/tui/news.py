@@ -1,0 +1,38 @@
+"""What widgets and workers have to tell the user: messages that the app shows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from textual.message import Message
+from textual.message_pump import MessagePump
+
+from steerlab.errors import SteerlabError
+
+
+@dataclass
+class News(Message):
+    """One line for the user: the app shows it, as text and never as markup."""
+
+    text: str
+    severity: Literal["information", "warning", "error"] = "information"
+
+
+@contextmanager
+def told(widget: MessagePump) -> Iterator[None]:
+    """Errors inside become News: a worker ends in a message, never in a dead screen."""
+    try:
+        yield
+    except SteerlabError as error:
+        widget.post_message(News(str(error), "error"))
+    except MemoryError:
+        widget.post_message(News("out of memory: a smaller model or shorter texts fit", "error"))
+    except Exception as error:
+        if os.environ.get("STEERLAB_DEBUG"):
+            raise
+        text = f"internal error, {type(error).__name__}: {error} (STEERLAB_DEBUG=1 shows where)"
+        widget.post_message(News(text, "error"))

@@ -23,7 +23,14 @@ class SteerlabError(Exception):
 
 
 class NotFound(SteerlabError):
-    """Nothing of that name; the message offers the closest ones."""
+    """Nothing of that name; the message offers the closest ones.
+
+    column: where an expression names it, from 1; None outside expressions.
+    reason: the message without the column.
+    """
+
+    column: int | None = None
+    reason: str = ""
 
 
 class NameTaken(SteerlabError):
@@ -41,13 +48,13 @@ class BadVector(SteerlabError):
 class BadExpression(SteerlabError):
     """Text that is not a vector expression.
 
-    column: where it goes wrong, counted from 1; None when it is no single place.
+    reason: the message without the column. column: where it goes wrong, counted from 1; None
+        when it is no single place. text: the expression.
     """
 
     def __init__(self, message: str, *, text: str = "", column: int | None = None) -> None:
         super().__init__(message if column is None else f"{message} (column {column})")
-        self.text = text
-        self.column = column
+        self.reason, self.text, self.column = message, text, column
 
 
 class BadPrompts(SteerlabError):

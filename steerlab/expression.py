@@ -294,7 +294,9 @@ class _Evaluation:
             return compute()
         except NotFound as error:
             column = _column(node, self.source) + self.shift
-            raise NotFound(f"{error} (column {column})") from None
+            found = NotFound(f"{error} (column {column})")
+            found.column, found.reason = column, str(error)
+            raise found from None
         except BadExpression as error:
             raise self.refuse(node, str(error)) from None
 

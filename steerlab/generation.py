@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from steerlab.blocks import input_device
-from steerlab.errors import BadOption, SteeringError
+from steerlab.errors import SteeringError
+from steerlab.sampling import Sampling
 
 OnText = Callable[[int, str], None]
 ShouldStop = Callable[[], bool]
@@ -34,48 +33,6 @@ class Completion:
 
     def __str__(self) -> str:
         return self.prompt + self.text
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the next token is chosen.
-
-    temperature: 0 is greedy. top_k: 0 is off. top_p, repetition_penalty: 1 is off.
-    seed: each row draws from its own stream, seeded by this; rows with one seed share their
-        luck, so that a baseline and its steered twin differ by the steering alone.
-    """
-
-    max_new_tokens: int = 40
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    repetition_penalty: float = 1.0
-    seed: int | Sequence[int] = 0
-
-    def __post_init__(self) -> None:
-        for name, fine, what in (
-            ("max_new_tokens", _is_count(self.max_new_tokens, 1), "a whole number from 1"),
-            ("temperature", 0 <= self.temperature < float("inf"), "0 (greedy) or more"),
-            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
-            ("top_k", _is_count(self.top_k, 0), "a whole number, or 0 (off)"),
-            ("repetition_penalty", 0 < self.repetition_penalty < float("inf"), "above 0"),
-        ):
-            if not fine:
-                raise BadOption(f"{name} has to be {what}, not {getattr(self, name)}")
-
-    def seeds(self, rows: int) -> list[int]:
-        """One seed a row."""
-        if not isinstance(self.seed, Integral | Sequence | np.ndarray):
-            raise BadOption(f"a seed is a whole number, or one for each prompt, not {self.seed!r}")
-        if isinstance(self.seed, Integral):
-            return [int(self.seed)] * rows
-        if len(self.seed) != rows:
-            raise BadOption(f"{len(self.seed)} seeds for {rows} prompts: give one, or one for each")
-        return [int(seed) for seed in self.seed]
-
-
-def _is_count(value: object, least: int) -> bool:
-    return isinstance(value, Integral) and int(value) >= least
 
 
 def run(

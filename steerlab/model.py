@@ -15,9 +15,10 @@ from steerlab import activations, extraction, generation
 from steerlab.activations import Progress
 from steerlab.blocks import find_blocks, identify, text_config
 from steerlab.errors import BadOption, BadPrompts, ModelError, NotFound, SteeringError
-from steerlab.generation import Completion, OnText, Sampling, ShouldStop
+from steerlab.generation import Completion, OnText, ShouldStop
 from steerlab.loading import load_model, load_tokenizer
 from steerlab.recipe import Contrast, ModelIdentity, Read, check_prompts, check_text
+from steerlab.sampling import Sampling
 from steerlab.steer import begin_prompt, is_steered, rows_with_front
 from steerlab.vector import SteeringVector
 

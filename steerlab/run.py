@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
+
+Positions = Literal["all", "prompt", "generated", "continuation"]
+POSITIONS: tuple[Positions, ...] = ("all", "prompt", "generated", "continuation")
+"""Where along a text a vector is added."""
 
 
 @dataclass(frozen=True)

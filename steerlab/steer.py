@@ -17,10 +17,8 @@ from steerlab.blocks import find_blocks, identify
 from steerlab.clock import EVERYWHERE, Clock
 from steerlab.errors import BadOption, ModelMismatch, SteeringError
 from steerlab.recipe import ModelIdentity, Verdict
+from steerlab.run import POSITIONS, Positions
 from steerlab.vector import SteeringVector
-
-Positions = Literal["all", "prompt", "generated", "continuation"]
-POSITIONS: tuple[Positions, ...] = ("all", "prompt", "generated", "continuation")
 
 _active: WeakKeyDictionary[nn.Module, list[_Context]] = WeakKeyDictionary()
 _identities: WeakKeyDictionary[nn.Module, ModelIdentity] = WeakKeyDictionary()

@@ -23,7 +23,8 @@ from transformers import (
 
 from steerlab import LanguageModel, steering
 from steerlab.errors import BadOption, BadPrompts
-from steerlab.generation import Sampling, _Row, choose
+from steerlab.generation import _Row, choose
+from steerlab.sampling import Sampling
 from tests.tiny import tiny_lm, tiny_model, tiny_tokenizer
 from tests.watching import planted, shared
 

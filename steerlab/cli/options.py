@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from steerlab.run import POSITIONS
+
 if TYPE_CHECKING:
     from steerlab.lab import Lab
     from steerlab.registry import Store
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
     ParamType = click.ParamType[Any]
 else:
     ParamType = click.ParamType
-
-POSITIONS = ("all", "prompt", "generated", "continuation")
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -51,6 +52,15 @@ def load_model(
         )
     model.eval()
     return model, location
+
+
+def hush() -> None:
+    """Silence the libraries' own bars and retries: front ends say more, and draw their own."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    for name in ("transformers", "huggingface_hub", "accelerate"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def load_tokenizer(location: str, revision: str | None, trust_remote_code: bool) -> Any:

@@ -36,7 +36,7 @@ class Run:
     model: str
     generations: tuple[Generation, ...]
     layers: str = ""
-    positions: str = "all"
+    positions: Positions = "all"
     seed: int = 0
     chat: bool = False
     max_new_tokens: int = 40

@@ -165,19 +165,10 @@ def load(lab: Lab, vector: SteeringVector | None = None, *, quiet: bool = False)
 
     source = lab.source or (vector.model.source if vector is not None else "smollm2")
     with loading_bar(source, quiet=quiet) as progress:
-        _hush()
+        from steerlab.loading import hush
+
+        hush()
         lab.load(vector, progress)
-
-
-def _hush() -> None:
-    """Libraries' own bars and retries: ours says more, and keeps quiet when asked to."""
-    import logging
-
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()
-    for name in ("transformers", "huggingface_hub", "accelerate"):
-        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 class Numbers(ParamType):

@@ -1,0 +1,259 @@
+"""The questions that are asked over the workbench, each answered with a value or None."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Generic, TypeVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.screen import ModalScreen
+from textual.widget import Widget
+from textual.widgets import Button, Input, Label, Select, Static, Switch
+
+from steerlab.errors import SteerlabError
+from steerlab.notation import printable
+from steerlab.recipe import check_name
+from steerlab.run import POSITIONS
+from steerlab.tui.setup import Setup
+
+Answer = TypeVar("Answer")
+
+
+class Dialog(ModalScreen["Answer | None"], Generic[Answer]):
+    """A box with fields; Enter takes it, Esc leaves it."""
+
+    DEFAULT_CSS = """
+    Dialog { align: center middle; }
+    Dialog > VerticalScroll { width: 76; max-width: 100%; height: auto; max-height: 100%; }
+    Dialog > VerticalScroll { border: round $accent; background: $surface; padding: 0 1; }
+    Dialog .field { height: 1; margin: 0 0 0 0; }
+    Dialog .field Label { width: 20; color: $text-muted; }
+    Dialog .field Input, Dialog .field Select { width: 1fr; }
+    Dialog .field Switch { border: none; height: 1; padding: 0; }
+    Dialog .about { color: $text-muted; }
+    Dialog .warning { color: $text-warning; }
+    Dialog .problem { color: $text-error; }
+    Dialog .buttons { height: 1; align-horizontal: right; margin: 1 0 0 0; }
+    Dialog .buttons Button { margin: 0 0 0 2; }
+    Dialog.-short .buttons { margin: 0; }
+    """
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (20, "-tall")]  # noqa: RUF012 - as Textual declares it
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "dismiss(None)", "leave it"),
+        Binding("enter", "accept", "take it", show=False),
+    ]
+    HEADING = ""
+    VERB = "OK"
+
+    def compose(self) -> ComposeResult:
+        """Heading, fields, buttons."""
+        with VerticalScroll(can_focus=False) as box:
+            box.border_title = self.HEADING
+            yield from self.fields()
+            yield Static("", classes="problem", markup=False)
+            with Horizontal(classes="buttons"):
+                yield Button(self.VERB, variant="primary", compact=True, id="accept")
+                yield Button("Cancel", compact=True, id="cancel")
+
+    def fields(self) -> ComposeResult:
+        """What stands between heading and buttons."""
+        yield from ()
+
+    def answer(self) -> Answer:
+        """What the fields say; raises SteerlabError or ValueError where they can't."""
+        raise NotImplementedError
+
+    def value(self, name: str) -> str:
+        """The text of a field."""
+        return self.query_one(f"#{name}", Input).value.strip()
+
+    @on(Input.Submitted)
+    @on(Button.Pressed, "#accept")
+    def action_accept(self) -> None:
+        """Close with the answer, or say what is wrong with it."""
+        try:
+            answer = self.answer()
+        except (SteerlabError, ValueError) as error:
+            self.query_one(".problem", Static).update(printable(str(error)))
+            return
+        self.dismiss(answer)
+
+    @on(Button.Pressed, "#cancel")
+    def cancel(self) -> None:
+        """Close without an answer."""
+        self.dismiss(None)
+
+
+def field(label: str, widget: Widget) -> Horizontal:
+    """A label with its widget in one line."""
+    return Horizontal(Label(label), widget, classes="field")
+
+
+@dataclass(frozen=True)
+class Naming:
+    """Name, tags and note of a vector that is about to be stored."""
+
+    name: str
+    tags: tuple[str, ...] = ()
+    note: str = ""
+
+
+class SaveDialog(Dialog[Naming]):
+    """Under which name a composition is stored; what is odd about it is said here, before."""
+
+    HEADING = "save the composition"
+    VERB = "Save"
+
+    def __init__(
+        self, name: str, about: str, warnings: Sequence[str], taken: Collection[str]
+    ) -> None:
+        super().__init__()
+        self.suggested, self.about, self.warnings, self.taken = name, about, warnings, taken
+
+    def fields(self) -> ComposeResult:
+        """What it is, what is odd about it, and its name, tags and note."""
+        yield Static(printable(self.about), classes="about", markup=False)
+        for warning in self.warnings:
+            yield Static(f"! {printable(warning)}", classes="warning", markup=False)
+        yield field("name", Input(self.suggested, id="name", compact=True))
+        yield field("tags", Input(placeholder="separated by spaces", id="tags", compact=True))
+        yield field("note", Input(id="note", compact=True))
+        yield Static(id="taken", classes="about")
+
+    @on(Input.Changed, "#name")
+    def say_if_taken(self, event: Input.Changed) -> None:
+        """A taken name is fine, but should not surprise."""
+        taken = event.value.strip() in self.taken
+        self.query_one("#taken", Static).update(
+            "the name is taken: this makes its next version" if taken else ""
+        )
+
+    def answer(self) -> Naming:
+        """The name, checked; tags and note."""
+        return Naming(
+            check_name(self.value("name")), tuple(self.value("tags").split()), self.value("note")
+        )
+
+
+class RenameDialog(Dialog[str]):
+    """A new name for all versions of a vector."""
+
+    HEADING = "rename"
+    VERB = "Rename"
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.old = name
+
+    def fields(self) -> ComposeResult:
+        """The name; compositions that use it follow."""
+        yield Static("All versions; compositions that use it follow.", classes="about")
+        yield field("name", Input(self.old, id="name", compact=True))
+
+    def answer(self) -> str:
+        """The new name, checked."""
+        return check_name(self.value("name"))
+
+
+class Confirm(Dialog[bool]):
+    """Whether to do something that can't be undone."""
+
+    def __init__(self, question: str, verb: str) -> None:
+        self.VERB = verb
+        super().__init__()
+        self.question = question
+
+    def fields(self) -> ComposeResult:
+        """The question."""
+        yield Static(printable(self.question, newlines=True), markup=False)
+
+    def answer(self) -> bool:
+        """Yes."""
+        return True
+
+
+class OptionsDialog(Dialog[Setup]):
+    """Where to steer, and how tokens are chosen."""
+
+    HEADING = "options"
+    NUMBERS: ClassVar[dict[str, tuple[str, type]]] = {
+        "max_new_tokens": ("new tokens", int),
+        "temperature": ("temperature (0 greedy)", float),
+        "top_p": ("top-p (1 off)", float),
+        "top_k": ("top-k (0 off)", int),
+        "repetition_penalty": ("repetition penalty", float),
+        "seed": ("seed", int),
+    }
+
+    def __init__(self, setup: Setup) -> None:
+        super().__init__()
+        self.setup = setup
+
+    def fields(self) -> ComposeResult:
+        """One line an option."""
+        layers = Input(self.setup.layers, placeholder="the vector's own", id="layers", compact=True)
+        yield field("layers", layers)
+        choice = Select(
+            [(name, name) for name in POSITIONS],
+            value=self.setup.positions,
+            allow_blank=False,
+            compact=True,
+            id="positions",
+        )
+        yield field("positions", choice)
+        yield field("chat template", Switch(self.setup.chat, id="chat"))
+        others = Switch(self.setup.allow_other_weights, id="allow_other_weights")
+        yield field("other weights", others)
+        for name, (label, _) in self.NUMBERS.items():
+            value = getattr(self.setup, name)
+            yield field(label, Input(f"{value:g}", id=name, compact=True))
+
+    def answer(self) -> Setup:
+        """The setup with these options."""
+        values: dict[str, Any] = {name: self._number(name) for name in self.NUMBERS}
+        values["layers"] = self.value("layers")
+        values["positions"] = self.query_one("#positions", Select).value
+        for name in ("chat", "allow_other_weights"):
+            values[name] = self.query_one(f"#{name}", Switch).value
+        setup = replace(self.setup, **values)
+        setup.check()
+        return setup
+
+    def _number(self, name: str) -> float | int:
+        label, kind = self.NUMBERS[name]
+        try:
+            return kind(self.value(name))  # type: ignore[no-any-return]
+        except ValueError:
+            what = "a whole number" if kind is int else "a number"
+            raise ValueError(f"{label} has to be {what}, not {self.value(name)!r}") from None
+
+
+class HelpDialog(ModalScreen[None]):
+    """What the focused region is, and the keys that work in it."""
+
+    DEFAULT_CSS = """
+    HelpDialog { align: center middle; }
+    HelpDialog > VerticalScroll { width: 84; max-width: 100%; height: auto; max-height: 100%; }
+    HelpDialog > VerticalScroll { border: round $accent; background: $surface; padding: 0 1; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,q,f1,question_mark,enter", "dismiss", "close")
+    ]
+
+    def __init__(self, about: str, keys: Sequence[tuple[str, str]]) -> None:
+        super().__init__()
+        self.about, self.keys = about, keys
+
+    def compose(self) -> ComposeResult:
+        """The region's own words, then every key."""
+        width = max((len(key) for key, _ in self.keys), default=0)
+        lines = [f"{key:>{width}}  {what}" for key, what in self.keys]
+        with VerticalScroll() as box:
+            box.border_title, box.border_subtitle = "help", "Esc closes"
+            yield Static(f"{self.about}\n", markup=False)
+            with Vertical():
+                yield Static("\n".join(lines), markup=False)

@@ -1,0 +1,258 @@
+"""The expression line: what to steer with, completed and checked while it is typed."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from textual import on, work
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.message import Message
+from textual.suggester import Suggester
+from textual.widgets import Input, Label, Static
+
+from steerlab.errors import BadExpression, NotFound, SteerlabError
+from steerlab.expression import composition_warnings, parse
+from steerlab.notation import printable, span
+from steerlab.recipe import FUNCTIONS
+
+if TYPE_CHECKING:
+    from steerlab.lab import Lab
+    from steerlab.vector import SteeringVector
+
+PATIENCE = 0.4
+"""Seconds without a key press after which a mistake is one."""
+
+LABEL = 8  # columns that the label of a line takes
+
+_UNFINISHED = ("stops too early", "was never closed", "is a number, not a vector")
+_OPEN = ("+", "-", "*", "/", "(", ",")
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What a text on the line means.
+
+    vector: None while it means none; `problem` then says why, and `column` (from 1) where.
+    unfinished: the problem is only that more is to be typed.
+    cosines: operand -> mean cosine over layers between it and the result.
+    """
+
+    text: str
+    vector: SteeringVector | None = None
+    cosines: Sequence[tuple[str, float]] = ()
+    warnings: Sequence[str] = ()
+    problem: str = ""
+    column: int | None = None
+    unfinished: bool = False
+
+
+def meaning_of(lab: Lab, text: str, names: Sequence[str]) -> Meaning:
+    """Evaluate a text against the store; `names` (sorted) tell a mistake from a beginning."""
+    if not text.strip():
+        return Meaning(text)
+    try:
+        vector = lab.evaluate(text)
+        operands = {ref: lab.evaluate(ref) for ref in parse(text).refs}
+    except SteerlabError as error:
+        reason = getattr(error, "reason", "") or str(error)
+        return Meaning(
+            text,
+            problem=reason,
+            column=getattr(error, "column", None),
+            unfinished=_is_beginning(text, error, names),
+        )
+    cosines = [(ref, _cosine(vector, operand)) for ref, operand in operands.items()]
+    alone = len(operands) == 1 and parse(text).refs[0] == text.strip()
+    return Meaning(text, vector, () if alone else cosines, composition_warnings(vector, operands))
+
+
+def _cosine(a: SteeringVector, b: SteeringVector) -> float:
+    found = list(a.cosines(b).values())
+    return sum(found) / len(found) if found else 0.0
+
+
+def _is_beginning(text: str, error: SteerlabError, names: Sequence[str]) -> bool:
+    """Whether typing on may mend it: an open end, or a name that is only half there."""
+    if isinstance(error, BadExpression):
+        open_end = any(why in error.reason for why in _UNFINISHED)
+        return open_end or text.rstrip().endswith(_OPEN)
+    word = last_word(text)
+    if not isinstance(error, NotFound) or not word or text != text.rstrip():
+        return False
+    if "." in word:  # a version or a model's vector: smollm2.lo, love.v
+        return error.column == len(text) - len(word) + 1 and word.endswith((".", ".v"))
+    return error.column == len(text) - len(word) + 1 and bool(completion(word, names))
+
+
+def last_word(text: str) -> str:
+    """The name that the end of a text is part of; empty after an operator."""
+    found = re.search(r"[^\W\d][\w.]*$", text)
+    return found.group() if found else ""
+
+
+def completion(word: str, names: Sequence[str]) -> str | None:
+    """The first of the sorted names, or of the functions, that begins with the word."""
+    place = bisect_left(names, word)
+    if place < len(names) and names[place].startswith(word):
+        return names[place]
+    return next((f"{name}(" for name in FUNCTIONS if name.startswith(word)), None)
+
+
+class _Names(Suggester):
+    """Completes the last word of the line from the store's names."""
+
+    def __init__(self) -> None:
+        super().__init__(use_cache=False, case_sensitive=True)
+        self.names: Sequence[str] = ()
+
+    async def get_suggestion(self, value: str) -> str | None:
+        word = last_word(value)
+        found = completion(word, self.names) if word else None
+        return value + found[len(word) :] if found else None
+
+
+class ExpressionLine(Vertical):
+    """An input with what its text means in the line below."""
+
+    HELP = """\
+A vector expression: names of stored vectors with + - * /, numbers, parentheses, \
+unit(a), mean(a, b), project(a, b), reject(a, b), love[10:20] for layers, love.v1 for a version.
+→ takes the completion. Below stands what it means, or where it goes wrong."""
+
+    DEFAULT_CSS = """
+    ExpressionLine { height: auto; }
+    ExpressionLine #meaning { height: 1; color: $text-muted; }
+    ExpressionLine #meaning { text-wrap: nowrap; text-overflow: ellipsis; }
+    ExpressionLine #meaning.problem { color: $text-warning; }
+    """
+
+    @dataclass
+    class Checked(Message):
+        """The line's text was evaluated."""
+
+        meaning: Meaning
+
+    @dataclass
+    class Submitted(Message):
+        """Enter was pressed on the line."""
+
+    def __init__(self, lab: Lab, text: str = "") -> None:
+        super().__init__()
+        self.lab = lab
+        self.suggester = _Names()
+        self.meaning = Meaning("")
+        self._first = text
+
+    def compose(self) -> ComposeResult:
+        """The line, and its meaning below."""
+        with Horizontal(classes="line"):
+            yield Label("steer", classes="label")
+            yield Input(
+                self._first,
+                placeholder="love - 0.5*anger   (or Enter on a vector above)",
+                suggester=self.suggester,
+                select_on_focus=False,
+                compact=True,
+                id="expression",
+            )
+        yield Static(id="meaning", markup=False)
+
+    @property
+    def text(self) -> str:
+        """What is typed."""
+        return self.query_one(Input).value
+
+    @text.setter
+    def text(self, value: str) -> None:
+        line = self.query_one(Input)
+        line.value = value
+        line.cursor_position = len(value)
+
+    def put(self, name: str) -> None:
+        """Put a name behind an open operator, or in place of the text."""
+        before = self.text.rstrip()
+        self.text = f"{before} {name}" if before.endswith(_OPEN) else name
+
+    def show_names(self, names: Sequence[str]) -> None:
+        """Take the store's names, sorted; what is typed may mean something else now."""
+        self.suggester.names = names
+        self.check(self.text)
+
+    @on(Input.Changed)
+    def _typed(self, event: Input.Changed) -> None:
+        event.stop()
+        self.check(event.value)
+
+    @on(Input.Submitted)
+    def _entered(self, event: Input.Submitted) -> None:
+        event.stop()
+        self.post_message(self.Submitted())
+
+    @work(thread=True, exclusive=True, group="check")
+    def check(self, text: str) -> None:
+        """Evaluate the text in a thread."""
+        try:
+            meaning = meaning_of(self.lab, text, self.suggester.names)
+        except Exception as error:  # typing must never end the app
+            meaning = Meaning(text, problem=f"internal error, {type(error).__name__}: {error}")
+        self.post_message(self.Checked(meaning))
+
+    @on(Checked)
+    def _checked(self, event: Checked) -> None:
+        if event.meaning.text != self.text:
+            event.stop()
+            return
+        self.meaning = event.meaning
+        if event.meaning.problem and not event.meaning.unfinished:
+            self._draw(Content("…"))
+            self.set_timer(PATIENCE, self._complain)
+        else:
+            self._draw(described(event.meaning))
+
+    def _complain(self) -> None:
+        """Show a mistake that nobody has typed away meanwhile."""
+        if self.meaning.text == self.text and self.meaning.problem:
+            self._draw(pointed(self.meaning, self.query_one("#meaning").size.width), problem=True)
+
+    def _draw(self, text: Content, *, problem: bool = False) -> None:
+        line = self.query_one("#meaning", Static)
+        line.set_class(problem, "problem")
+        line.update(text)
+
+
+def described(meaning: Meaning) -> Content:
+    """Norm, layers, dose and cosines; the first warning if there are any."""
+    indent = " " * LABEL
+    if meaning.unfinished:
+        return Content(f"{indent}…")
+    if meaning.vector is None:
+        return Content()
+    vector = meaning.vector
+    dose = vector.dose(1.0)
+    parts = [f"norm {vector.norm:.4g}", f"layer {span(vector.layers)}"]
+    parts += [f"dose {dose:.2f} per c"] if dose is not None else ["dose unknown"]
+    parts += [f"cos {printable(ref)} {cosine:+.2f}" for ref, cosine in meaning.cosines]
+    text = Content(indent + "  ".join(parts))
+    if meaning.warnings:
+        text = text.append(Content.styled(f"  ! {printable(meaning.warnings[0])}", "bold"))
+    return text
+
+
+def pointed(meaning: Meaning, width: int) -> Content:
+    """The problem, with a ^ under the place where it is."""
+    reason = printable(meaning.problem)
+    if meaning.column is None:
+        return Content(" " * LABEL + reason)
+    place = LABEL + meaning.column - 1
+    if place + 2 + len(reason) <= width or place < LABEL + 4:
+        return Content(" " * place + f"^ {reason}")
+    room = place - 1
+    if len(reason) <= room - LABEL:
+        return Content(f"{reason:>{room}} ^")
+    return Content(" " * LABEL + f"column {meaning.column}: {reason}")

@@ -1,0 +1,156 @@
+"""Setup: everything set up in the lab strip, as one value that can be kept and compared."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from steerlab.notation import layers_of
+from steerlab.run import POSITIONS, Positions, Run
+from steerlab.sampling import Sampling
+
+PROMPT = "I think you are a"
+DOSE = 0.2
+COLUMNS = (2, 3, 5)
+"""Texts side by side: baseline and c; or from −c to +c with the baseline in the middle."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What the next generation will be made of.
+
+    dose: None where there is none; then `coefficient` counts, and otherwise it follows from the
+        dose and the vector. layers: as typed; empty for the vector's own. columns: of COLUMNS.
+    The rest: as for `LanguageModel.generate`.
+    """
+
+    expression: str = ""
+    prompt: str = PROMPT
+    dose: float | None = DOSE
+    coefficient: float = 1.0
+    layers: str = ""
+    positions: Positions = "all"
+    columns: int = 2
+    seed: int = 0
+    chat: bool = False
+    allow_other_weights: bool = False
+    max_new_tokens: int = 40
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    repetition_penalty: float = 1.0
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """How tokens are chosen, as `LanguageModel.generate` takes it."""
+        names = ("max_new_tokens", "temperature", "top_p", "top_k", "repetition_penalty", "chat")
+        return {name: getattr(self, name) for name in names}
+
+    def check(self) -> None:
+        """Raise BadOption for an option that is out of its range."""
+        Sampling(**{k: v for k, v in self.sampling.items() if k != "chat"}, seed=self.seed)
+        if self.layers:
+            layers_of(self.layers)
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The columns from left to right, as multiples of the strength; 0 is the baseline."""
+        if not self.expression.strip():
+            return (0.0,)
+        return {2: (0.0, 1.0), 3: (-1.0, 0.0, 1.0), 5: (-1.0, -0.5, 0.0, 0.5, 1.0)}[self.columns]
+
+    def summary(self) -> str:
+        """The options in a few words: "40 tokens, greedy, seed 0"."""
+        parts = [f"{self.max_new_tokens} tokens"]
+        parts.append(f"T {self.temperature:g}" if self.temperature else "greedy")
+        if self.temperature:
+            parts += [f"seed {self.seed}"]
+            parts += [f"top-p {self.top_p:g}"] if self.top_p < 1 else []
+            parts += [f"top-k {self.top_k}"] if self.top_k else []
+        if self.repetition_penalty != 1:
+            parts.append(f"penalty {self.repetition_penalty:g}")
+        parts += [] if self.positions == "all" else [f"at {self.positions}"]
+        parts += ["chat"] if self.chat else []
+        return " · ".join(parts)
+
+    def command(self, source: str | None = None, store: str | None = None) -> str:
+        """The `steerlab generate` command that writes the same texts, quoted for a shell."""
+        words = ["steerlab", "generate", *self._strength()]
+        plain = Setup()
+        for name, option in _OPTIONS.items():
+            value = getattr(self, name)
+            if value != getattr(plain, name):
+                words.append(option if value is True else f"{option}={value}")
+        words += [f"--model={source}"] if source else []
+        words += [f"--store={store}"] if store else []
+        return shlex.join([*words, "--", self.prompt])
+
+    def _strength(self) -> list[str]:
+        steered = [share for share in self.shares if share]
+        if not steered:
+            return []
+        strength = self.coefficient if self.dose is None else self.dose
+        listed = ",".join(f"{share * strength:g}" for share in steered)
+        option = "--coefficient" if self.dose is None else "--dose"
+        return [f"--vector={self.expression}", f"{option}={listed}"]
+
+
+_OPTIONS = {
+    "layers": "--layers",
+    "positions": "--positions",
+    "seed": "--seed",
+    "chat": "--chat",
+    "allow_other_weights": "--other-weights",
+    "max_new_tokens": "--max-new-tokens",
+    "temperature": "--temperature",
+    "top_p": "--top-p",
+    "top_k": "--top-k",
+    "repetition_penalty": "--repetition-penalty",
+}
+
+
+def setup_of(run: Run) -> Setup:
+    """The setup that a kept run was made with."""
+    strongest = max(run.generations, key=lambda g: g.coefficient, default=None)
+    shared = {f.name for f in fields(Setup)} & {f.name for f in fields(Run)}
+    setup = Setup(**{name: getattr(run, name) for name in shared})
+    steered = sum(1 for g in run.generations if g.coefficient)
+    columns = next((n for n in COLUMNS if n > steered), COLUMNS[-1])
+    if strongest is None or not strongest.coefficient:
+        return replace(setup, columns=columns)
+    dose, coefficient = strongest.dose, strongest.coefficient
+    return replace(setup, columns=columns, dose=dose, coefficient=coefficient)
+
+
+def from_memory(values: dict[str, Any]) -> Setup:
+    """A setup from remembered values; what does not fit any more takes its default."""
+    plain = Setup()
+    fitting: dict[str, Any] = {}
+    for field in fields(Setup):
+        value, default = values.get(field.name), getattr(plain, field.name)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if type(value) is type(default) or (isinstance(default, float) and number):
+            fitting[field.name] = value
+    choices = (("columns", COLUMNS), ("positions", POSITIONS))
+    fitting = {**fitting, **{n: getattr(plain, n) for n, c in choices if fitting.get(n) not in c}}
+    return Setup(**fitting)
+
+
+def heading(coefficient: float, dose: float | None) -> str:
+    """What stands over a text: "baseline", or coefficient and dose."""
+    if not coefficient:
+        return "baseline"
+    shown = f"dose {dose:+.2f}" if dose is not None else "dose ?"
+    return f"c {coefficient:+.3g}  {shown}"
+
+
+def differing(words: Sequence[str], baseline: Sequence[str]) -> list[bool]:
+    """For each word, whether it is not part of what both texts share, in order."""
+    from difflib import SequenceMatcher
+
+    marks = [True] * len(words)
+    for block in SequenceMatcher(None, baseline, words, autojunk=False).get_matching_blocks():
+        marks[block.b : block.b + block.size] = [False] * block.size
+    return marks

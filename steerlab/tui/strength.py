@@ -1,0 +1,214 @@
+"""How strongly to steer: a slider, and the dose and the coefficient that it stands for."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from rich.text import Text
+from textual import events, on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
+from textual.message import Message
+from textual.reactive import reactive
+from textual.widget import Widget
+from textual.widgets import Input, Label
+
+from steerlab.tui.setup import DOSE
+
+LIMIT, LIMIT_C = 0.5, 4.0
+"""The slider's ends, as a dose and as a coefficient: beyond them texts break, but can be typed."""
+
+
+class Slider(Widget, can_focus=True):
+    """A line from -1 to 1 (times a limit) with a knob; keys, mouse and drag move it."""
+
+    HELP = "How strongly to steer. ← → a little, page up/down a lot, 0 nothing, - the other way."
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("left", "move(-1)", "weaker"),
+        Binding("right", "move(1)", "stronger"),
+        Binding("pagedown", "move(-5)", "much weaker", show=False),
+        Binding("pageup", "move(5)", "much stronger", show=False),
+        Binding("minus", "flip", "other way"),
+        Binding("0", "zero", "nothing", show=False),
+    ]
+
+    DEFAULT_CSS = """
+    Slider { height: 1; width: 1fr; min-width: 9; color: $text-muted; }
+    Slider:focus { color: $text; background: $boost; }
+    """
+
+    value: reactive[float] = reactive(0.0)
+
+    @dataclass
+    class Moved(Message):
+        """The knob was moved; value is between -1 and 1."""
+
+        value: float
+
+    def render(self) -> Text:
+        """◂────┼──●──▸: the bar is filled between nothing and the knob."""
+        cells = max(3, self.size.width - 2)
+        middle, knob = cells // 2, self._cell(cells)
+        low, high = sorted((middle, knob))
+        line = ["━" if low <= i <= high else "─" for i in range(cells)]
+        line[middle] = "┼"
+        beyond = abs(self.value) > 1
+        line[knob] = "◆" if beyond else "●"
+        ends = ("◂", "▸")
+        return Text(f"{ends[0]}{''.join(line)}{ends[1]}", no_wrap=True)
+
+    def _cell(self, cells: int) -> int:
+        share = (max(-1.0, min(1.0, self.value)) + 1) / 2
+        return round(share * (cells - 1))
+
+    def _set(self, value: float) -> None:
+        value = round(max(-1.0, min(1.0, value)), 6)
+        self.value = value
+        self.post_message(self.Moved(value))
+
+    def action_move(self, steps: int) -> None:
+        """Move by steps of a fiftieth."""
+        self._set(round(self.value * 50) / 50 + steps / 50)
+
+    def action_flip(self) -> None:
+        """The same strength, the other way."""
+        self._set(-self.value)
+
+    def action_zero(self) -> None:
+        """No steering."""
+        self._set(0.0)
+
+    def _at(self, x: int) -> float:
+        cells = max(3, self.size.width - 2)
+        return 2 * (x - 1) / (cells - 1) - 1
+
+    def on_mouse_down(self, event: events.MouseDown) -> None:
+        """Take the knob there."""
+        self.capture_mouse()
+        self._set(self._at(event.x))
+
+    def on_mouse_move(self, event: events.MouseMove) -> None:
+        """Drag the knob."""
+        if self.app.mouse_captured is self:
+            self._set(self._at(event.x))
+
+    def on_mouse_up(self) -> None:
+        """Let it go."""
+        self.release_mouse()
+
+
+class Strength(Horizontal):
+    """Slider, dose and coefficient, each following the others.
+
+    The dose stays when the vector changes, and the coefficient follows: equal coefficients of
+    two vectors mean nothing. A vector without a dose has its coefficient alone.
+    """
+
+    DEFAULT_CSS = """
+    Strength { height: 1; }
+    Strength Label.unit { width: auto; padding: 0 1; color: $text-muted; }
+    Strength Input { width: 8; }
+    """
+
+    @dataclass
+    class Changed(Message):
+        """Another strength was chosen."""
+
+    def __init__(self, dose: float | None, coefficient: float) -> None:
+        super().__init__(classes="line")
+        self.dose = DOSE if dose is None else dose
+        self.coefficient = coefficient
+        self.per_unit: float | None = None
+        self.dosed = dose is not None
+
+    def compose(self) -> ComposeResult:
+        """Slider first, numbers after it."""
+        yield Label("strength", classes="label")
+        yield Slider()
+        for name, unit in (("dose", "dose"), ("coefficient", "c")):
+            yield Label(unit, classes="unit")
+            yield Input(id=name, compact=True, restrict=r"[-+.0-9e]*", placeholder="-")
+
+    def on_mount(self) -> None:
+        """Draw what is set."""
+        self._draw()
+
+    @property
+    def chosen(self) -> tuple[float | None, float]:
+        """(dose, coefficient); dose None if only the coefficient counts."""
+        return (self.dose if self.dosed else None, self.coefficient)
+
+    def follow(self, per_unit: float | None) -> None:
+        """Take the dose that coefficient 1 has with the vector at hand; None if unknown."""
+        self.per_unit = per_unit or None
+        self.dosed = self.per_unit is not None
+        self._agree()
+
+    def set(self, dose: float | None, coefficient: float) -> None:
+        """Choose a strength; where there is a dose it decides."""
+        self.dosed = dose is not None
+        self.dose = self.dose if dose is None else dose
+        self.coefficient = coefficient
+        self._agree()
+
+    def _agree(self) -> None:
+        if self.dosed and self.per_unit:
+            self.coefficient = self.dose / self.per_unit
+        self._draw()
+
+    @on(Slider.Moved)
+    def _slid(self, event: Slider.Moved) -> None:
+        event.stop()
+        self._choose(event.value * (LIMIT if self.dosed else LIMIT_C), by_dose=self.dosed)
+
+    @on(Input.Changed)
+    def _typed(self, event: Input.Changed) -> None:
+        event.stop()
+        if not event.input.has_focus:
+            return
+        number = _number(event.value)
+        event.input.set_class(number is None, "-invalid")
+        if number is not None:
+            self._choose(number, by_dose=event.input.id == "dose")
+
+    def _choose(self, value: float, *, by_dose: bool) -> None:
+        if by_dose:
+            self.dose = value
+        else:
+            self.coefficient = value
+            self.dose = value * self.per_unit if self.per_unit else self.dose
+        self.dosed = by_dose or self.per_unit is not None
+        self._agree()
+        self.post_message(self.Changed())
+
+    def on_descendant_blur(self) -> None:
+        """Show what counts where something else was left standing."""
+        self._draw()
+
+    def _draw(self) -> None:
+        """Show the strength wherever nobody is typing."""
+        if not self.is_mounted:
+            return
+        slider = self.query_one(Slider)
+        slider.value = self.dose / LIMIT if self.dosed else self.coefficient / LIMIT_C
+        known = self.per_unit is not None or not self.dosed
+        self._show("dose", self.dose if self.dosed else None)
+        self._show("coefficient", self.coefficient if known else None)
+
+    def _show(self, name: str, value: float | None) -> None:
+        box = self.query_one(f"#{name}", Input)
+        if not box.has_focus:
+            box.value = "" if value is None else f"{value:+.3g}"
+            box.remove_class("-invalid")
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None

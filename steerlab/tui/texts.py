@@ -1,0 +1,178 @@
+"""The texts of a run side by side: they grow as they are written, and show where they part."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from textual import events
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Container, VerticalScroll
+from textual.content import Content
+from textual.message import Message
+from textual.timer import Timer
+from textual.widgets import Static
+
+from steerlab.notation import printable
+from steerlab.tui.setup import COLUMNS, differing
+
+FRAMES = 15
+"""Times a second that growing texts are drawn: more is not seen, and takes from the model."""
+
+NARROW = 22  # cells; columns that would get fewer stand below one another
+HINTS = (
+    "ctrl+g (or F5) writes here how the model goes on by itself,",
+    "and here how it goes on when steered.",
+)
+_SHOWN = 400  # characters of a long prompt that are shown before its continuation
+_DIFFED = 600  # words up to which texts are compared word by word
+
+
+class Column(VerticalScroll, can_focus=True):
+    """One text under its heading."""
+
+    HELP = """\
+A text that was written. Words that the baseline does not have are marked. \
+* keeps this text as the best of the run; y copies the run as a command."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("asterisk", "pick", "best")]
+
+    def __init__(self, index: int) -> None:
+        super().__init__(id=f"text-{index}", classes="column")
+        self.index = index
+        self.written = ""
+        self.prompt = ""
+        self.stale = False
+
+    def compose(self) -> ComposeResult:
+        """The text."""
+        yield Static(markup=False)
+
+    def action_pick(self) -> None:
+        """Say that this text is the best."""
+        self.post_message(Texts.Picked(self.index))
+
+    def draw(self, baseline: str | None = None) -> None:
+        """Show what is written; baseline: mark the words that it does not have."""
+        self.stale = False
+        text = Content.assemble((self.prompt, "dim"), marked(self.written, baseline))
+        self.query_one(Static).update(text)
+        if baseline is None:
+            self.scroll_end(animate=False)
+
+
+class Texts(Container):
+    """Up to five columns, one a generation of the run."""
+
+    DEFAULT_CSS = """
+    Texts { height: 1fr; layout: horizontal; min-height: 3; }
+    Texts.-stacked { layout: vertical; overflow-y: auto; }
+    Texts .column { width: 1fr; height: 1fr; border: round $panel; padding: 0 1; }
+    Texts .column { scrollbar-size-vertical: 1; border-title-color: $text-muted; }
+    Texts.-stacked .column { height: auto; min-height: 3; }
+    Texts .column.steered { border-title-color: $text-accent; }
+    Texts .column:focus { border: round $accent; }
+    Texts .column.best { border-subtitle-color: $text-warning; }
+    """
+
+    @dataclass
+    class Picked(Message):
+        """The reader likes the text of this column best."""
+
+        index: int
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.baseline: int | None = 0
+        self._count = 2
+        self._timer: Timer | None = None
+
+    def compose(self) -> ComposeResult:
+        """All columns there can be; those of the run are shown."""
+        for index in range(COLUMNS[-1]):
+            yield Column(index)
+
+    def on_mount(self) -> None:
+        """Show what will stand here."""
+        self._timer = self.set_interval(1 / FRAMES, self._draw_stale, pause=True)
+        self.begin(("baseline", "steered"), "", baseline=0)
+        for column, what in zip(self.columns, HINTS, strict=True):
+            column.query_one(Static).update(Content.styled(what, "dim"))
+
+    @property
+    def columns(self) -> list[Column]:
+        """The columns of the run, from left to right."""
+        return list(self.query(Column))[: self._count]
+
+    def begin(self, headings: Sequence[str], prompt: str, *, baseline: int | None) -> None:
+        """Clear the columns and give them headings; texts will continue the prompt."""
+        self._count, self.baseline = len(headings), baseline
+        tail = prompt if len(prompt) <= _SHOWN else f"…{prompt[-_SHOWN:]}"
+        for column in self.query(Column):
+            column.display = column.index < self._count
+            column.written, column.prompt = "", printable(tail, newlines=True)
+            column.border_subtitle = ""
+            column.remove_class("best")
+            if column.display:
+                column.set_class(column.index != baseline, "steered")
+                column.border_title = Content(printable(headings[column.index]))
+                column.draw()
+        self._arrange()
+
+    def write(self, index: int, piece: str) -> None:
+        """Let a text grow: its first piece at once, the others with the next frame."""
+        column = self.columns[index]
+        first, column.written = not column.written, column.written + piece
+        column.stale = True
+        if first:
+            column.draw()
+        elif self._timer is not None:
+            self._timer.resume()
+
+    def finish(self) -> None:
+        """All is written: mark what differs from the baseline."""
+        if self._timer is not None:
+            self._timer.pause()
+        plain = self.baseline
+        baseline = self.columns[plain].written if plain is not None else None
+        for column in self.columns:
+            column.draw(None if column.index == plain else baseline)
+
+    def show_best(self, index: int | None) -> None:
+        """Put a star on the text that was liked best."""
+        for column in self.columns:
+            column.set_class(column.index == index, "best")
+            column.border_subtitle = "★ best" if column.index == index else ""
+
+    def _draw_stale(self) -> None:
+        for column in self.columns:
+            if column.stale:
+                column.draw()
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Columns that would be too narrow to read stand below one another."""
+        self._arrange()
+
+    def _arrange(self) -> None:
+        self.set_class(self.size.width < NARROW * self._count, "-stacked")
+
+
+def marked(text: str, baseline: str | None) -> Content:
+    """The text; with a baseline, words that it lacks stand out, the first of them most."""
+    pieces = re.findall(r"\S+|\s+", printable(text, newlines=True))
+    if baseline is None or len(pieces) > 2 * _DIFFED:
+        return Content("".join(pieces))
+    words = [piece for piece in pieces if not piece.isspace()]
+    marks = iter(differing(words, printable(baseline, newlines=True).split()))
+    parts: list[str | tuple[str, str]] = []
+    first = True
+    for piece in pieces:
+        if piece.isspace() or not next(marks):
+            parts.append(piece)
+            continue
+        parts.append((piece, "bold underline $text-accent" if first else "bold"))
+        first = False
+    return Content.assemble(*parts)

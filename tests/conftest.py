@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from itertools import count
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -13,6 +15,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 settings.register_profile("steerlab", max_examples=60, deadline=None)  # busy machines are slow
 settings.load_profile("steerlab")
+
+_CONFIGS = count()
+
+
+@pytest.fixture(autouse=True)
+def own_config(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What the terminal UI remembers: the user's own is never read or written here."""
+    directory = tmp_path_factory.getbasetemp() / f"config-{next(_CONFIGS)}"
+    monkeypatch.setenv("STEERLAB_CONFIG", str(directory))
+    return directory
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,137 @@
+"""What the terminal UI remembers between two sessions: a small JSON file in the user's config."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+STORES = 32
+"""Stores whose setup is remembered; the one that was not used for longest goes first."""
+
+_LONGEST = 10_000  # characters of one value: an essay as a prompt is kept, a pasted book is not
+_MOST = 64  # values of one store
+_LARGEST = 4 * 2**20  # bytes of the file
+
+Values = dict[str, Any]
+
+
+@dataclass
+class Memory:
+    """Theme, the model that was used last, and what was set up for each store.
+
+    A file that is missing, damaged or foreign gives the defaults, and one that can't be written
+    is let go: memory is a comfort, and nothing may fail for want of it.
+
+    theme: empty where none was chosen. source: as for `LanguageModel.load`; None for none.
+    stores: a store's directory -> names and plain values, the least recently used first.
+    """
+
+    theme: str = ""
+    source: str | None = None
+    stores: dict[str, Values] = field(default_factory=dict)
+    _kept: dict[str, Values] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @classmethod
+    def load(cls) -> Memory:
+        """What was remembered; defaults for all that can't be read."""
+        try:
+            if (path := memory_path()).stat().st_size > _LARGEST:
+                return cls()
+            data = json.loads(path.read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return cls()
+        return cls._from_json(data)
+
+    @classmethod
+    def _from_json(cls, data: object) -> Memory:
+        if not isinstance(data, dict):
+            return cls()
+        theme, source, stores = (data.get(name) for name in ("theme", "source", "stores"))
+        found = {
+            name: _fitting(values)
+            for name, values in (stores if isinstance(stores, dict) else {}).items()
+            if isinstance(values, dict)
+        }
+        return cls(
+            theme if isinstance(theme, str) and _fits(theme) else "",
+            source if isinstance(source, str) and _fits(source) else None,
+            _newest(found),
+        )
+
+    def of_store(self, path: Path) -> Values:
+        """What was set up for a store; empty for one that was never used."""
+        return dict(self.stores.get(_key(path), {}))
+
+    def keep(self, path: Path, values: Mapping[str, Any]) -> None:
+        """Take over what is set up for a store; values that are not plain are left out."""
+        key = _key(path)
+        self._kept[key] = self.stores[key] = _fitting(values)
+
+    def save(self) -> None:
+        """Write the file as a whole, or leave the one that is there.
+
+        What another session has kept for other stores in the meantime stays.
+        """
+        with suppress(OSError):
+            others = Memory.load().stores
+            for key in self._kept:
+                others.pop(key, None)
+            self.stores = _newest({**others, **self._kept})
+            data = {"theme": self.theme, "source": self.source, "stores": self.stores}
+            _write(memory_path(), json.dumps(data, indent=1) + "\n")
+
+
+def memory_path() -> Path:
+    """Where the file is: in STEERLAB_CONFIG if that is set, else in the user's config directory."""
+    if chosen := os.environ.get("STEERLAB_CONFIG"):
+        return Path(chosen).expanduser() / "tui.json"
+    from platformdirs import user_config_path
+
+    return user_config_path("steerlab") / "tui.json"
+
+
+def _key(path: Path) -> str:
+    return os.path.abspath(path)
+
+
+def _fitting(values: Mapping[str, Any]) -> Values:
+    plain = {k: v for k, v in values.items() if isinstance(k, str) and _fits(k) and _fits(v)}
+    return dict(list(plain.items())[:_MOST])
+
+
+def _fits(value: object) -> bool:
+    """Whether a value is plain, and short enough to be kept."""
+    if isinstance(value, str):
+        return len(value) <= _LONGEST
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, int):
+        return abs(value) < 2**63
+    return value is None
+
+
+def _newest(stores: dict[str, Values]) -> dict[str, Values]:
+    return dict(list(stores.items())[-STORES:])
+
+
+def _write(path: Path, text: str) -> None:
+    """Atomically: another session reads the old file or the new one, never half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="ascii") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(part)
+        raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from steerlab.blocks import input_device
+from steerlab.errors import Cancelled
+from steerlab.generation import ShouldStop
 from steerlab.recipe import Read
 from steerlab.sharing import Group, group_by_prefix
 from steerlab.steer import is_steered
@@ -68,6 +71,10 @@ class _Stop(Exception):
     pass
 
 
+Forward = Callable[[Chunk, Mapping[str, Any]], dict[int, Tensor]]
+"""One pass over a chunk with some arguments of the model: layer -> (rows, seq, d_model)."""
+
+
 def read(
     model: nn.Module,
     blocks: Sequence[nn.Module],
@@ -76,43 +83,46 @@ def read(
     read_at: Read = "last",
     *,
     progress: Progress | None = None,
+    should_stop: ShouldStop | None = None,
 ) -> Readings:
     """Read one activation per prompt and layer (`last`, `mean` over positions >= 1, or an index).
 
     prompts: token ids; the tokens that prompts share at their beginning are computed once.
     Each index must lie inside its prompt (negative ones count from the end).
+    should_stop: asked before every block; raises Cancelled once it says so.
     """
     reader = _Reader(prompts, layers, read_at)
-    for chunk, hidden in _passes(model, blocks, prompts, layers, progress):
+    forward = partial(_forward, model, blocks, layers, should_stop)
+    for chunk, hidden in _passes(model, prompts, forward, progress):
         for layer, activations in hidden.items():
             reader.take(layer, chunk, activations)
     return reader.readings()
 
 
 def record(
-    model: nn.Module, blocks: Sequence[nn.Module], prompt: Ids, layers: Sequence[int]
+    model: nn.Module,
+    blocks: Sequence[nn.Module],
+    prompt: Ids,
+    layers: Sequence[int],
+    *,
+    should_stop: ShouldStop | None = None,
 ) -> dict[int, Tensor]:
     """Every position of one prompt: layer -> (seq, d_model) float32 on the CPU."""
-    chunk = _whole([prompt], [0])
-    hidden = _forward(model, blocks, chunk, layers, {})
+    hidden = _forward(model, blocks, layers, should_stop, _whole([prompt], [0]), {})
     return {layer: h[0].float().cpu() for layer, h in hidden.items()}
 
 
 def _passes(
-    model: nn.Module,
-    blocks: Sequence[nn.Module],
-    prompts: Sequence[Ids],
-    layers: Sequence[int],
-    progress: Progress | None,
+    model: nn.Module, prompts: Sequence[Ids], forward: Forward, progress: Progress | None
 ) -> Iterator[tuple[Chunk, dict[int, Tensor]]]:
     limit = _BATCH_TOKENS.get(input_device(model).type, _BATCH_TOKENS_ACCELERATOR)
     done = 0
     for batch in _batches(_plan(model, prompts), prompts, limit):
         if batch[0].prefix == 0:
             chunk = _whole(prompts, [i for group in batch for i in group.members])
-            yield chunk, _forward(model, blocks, chunk, layers, {})
+            yield chunk, forward(chunk, {})
         else:
-            yield from _shared(model, blocks, prompts, batch, layers)
+            yield from _shared(model, prompts, batch, forward)
         done += sum(len(group.members) for group in batch)
         if progress is not None:
             progress(done, len(prompts))
@@ -169,11 +179,7 @@ def _whole(prompts: Sequence[Ids], which: list[int]) -> Chunk:
 
 
 def _shared(
-    model: nn.Module,
-    blocks: Sequence[nn.Module],
-    prompts: Sequence[Ids],
-    groups: list[Group],
-    layers: Sequence[int],
+    model: nn.Module, prompts: Sequence[Ids], groups: list[Group], forward: Forward
 ) -> Iterator[tuple[Chunk, dict[int, Tensor]]]:
     """Two passes: each group's prefix once, then every prompt's own ending on its cache."""
     from transformers import DynamicCache
@@ -190,16 +196,8 @@ def _shared(
     seen = head.real(device)
     cache = DynamicCache(config=model.config)
     arguments = {"past_key_values": cache, "use_cache": True}
-    yield (
-        head,
-        _forward(
-            model,
-            blocks,
-            head,
-            layers,
-            {**arguments, "attention_mask": seen.long(), "position_ids": _counted(seen)},
-        ),
-    )
+    places = {"attention_mask": seen.long(), "position_ids": _counted(seen)}
+    yield head, forward(head, {**arguments, **places})
     row_of = [row for row, g in enumerate(groups) for _ in g.members]
     which = [i for g in groups for i in g.members]
     pieces = [prompts[i][groups[row].prefix :] for i, row in zip(which, row_of, strict=True)]
@@ -211,17 +209,8 @@ def _shared(
     )
     _select_rows(cache, torch.tensor(row_of, device=device))
     mask = torch.cat([seen[row_of], tail.real(device)], dim=1)
-    positions = _counted(mask)[:, seen.shape[1] :]
-    yield (
-        tail,
-        _forward(
-            model,
-            blocks,
-            tail,
-            layers,
-            {**arguments, "attention_mask": mask.long(), "position_ids": positions},
-        ),
-    )
+    places = {"attention_mask": mask.long(), "position_ids": _counted(mask)[:, seen.shape[1] :]}
+    yield tail, forward(tail, {**arguments, **places})
 
 
 def _select_rows(cache: Any, rows: Tensor) -> None:
@@ -249,8 +238,9 @@ def _padded(pieces: Sequence[Ids], *, left: bool) -> Tensor:
 def _forward(
     model: nn.Module,
     blocks: Sequence[nn.Module],
-    chunk: Chunk,
     layers: Sequence[int],
+    should_stop: ShouldStop | None,
+    chunk: Chunk,
     arguments: Mapping[str, Any],
 ) -> dict[int, Tensor]:
     """One forward pass up to the last layer wanted: layer -> (rows, seq, d_model).
@@ -262,14 +252,20 @@ def _forward(
 
     def hook(layer: int) -> Callable[..., None]:
         def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            recorded[layer] = args[0] if args else kwargs["hidden_states"]
+            if should_stop is not None and should_stop():
+                raise Cancelled("cancelled: nothing was read")
+            if layer in layers:
+                recorded[layer] = args[0] if args else kwargs["hidden_states"]
             if layer == last:
                 raise _Stop
 
         return keep
 
+    # a pass over a large model takes long enough to be asked at every block
+    hooked = set(layers) if should_stop is None else range(last + 1)
+
     with ExitStack() as stack:
-        for layer in set(layers):
+        for layer in hooked:
             handle = blocks[layer].register_forward_pre_hook(hook(layer), with_kwargs=True)
             stack.callback(handle.remove)
         try:

@@ -12,6 +12,7 @@ SteerlabError
 ├── ModelMismatch     a vector met a model that it was not made for
 ├── ModelError        a model that can't be loaded, has no causal head, or breaks
 ├── SteeringError     steering that would silently do nothing, or can't be right
+├── Cancelled         stopped on request, before there was a result
 └── StoreError        the store can't be opened, read or written
 """
 
@@ -79,6 +80,10 @@ class ModelError(SteerlabError):
 
 class SteeringError(SteerlabError):
     """Steering that never fired, changed nothing, or broke the model's output."""
+
+
+class Cancelled(SteerlabError):
+    """Stopped on request, before there was a result to keep."""
 
 
 class StoreError(SteerlabError):

@@ -6,15 +6,17 @@ positive prompts, always.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from steerlab.errors import BadOption, BadPrompts
-from steerlab.recipe import Read
+from steerlab.recipe import Contrast, check_prompts
 
 Array = NDArray[np.float64]
+Pairs = Sequence[tuple[str, str]] | Sequence[str]
+"""(positive, negative) prompts, or positive ones alone."""
 
 METHODS = ("mean_difference", "actadd", "pca", "probe", "mean_centred", "random")
 """The methods by name; actadd reads every position of one pair, the others one token a prompt."""
@@ -124,24 +126,55 @@ def auc(above: Array, below: Array) -> float:
     return float((left + right).mean() / (2 * len(below)))
 
 
-def check_method(
-    method: str, read: Read, n_pairs: int, has_negative: bool, seed: int | None
-) -> None:
-    """Raise BadOption for options that don't fit together."""
+def columns(pairs: Pairs) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Positive and negative prompts apart; no negative ones for plain prompts."""
+    if isinstance(pairs, str):
+        raise BadPrompts("prompts are given as a list, not as one text")
+    rows = list(pairs)
+    if all(isinstance(row, str) for row in rows):
+        return tuple(str(row) for row in rows), ()
+    if not all(isinstance(row, tuple | list) and len(row) == 2 for row in rows):
+        raise BadPrompts("pairs are (positive, negative) tuples, or plain prompts for mean_centred")
+    return tuple(row[0] for row in rows), tuple(row[1] for row in rows)
+
+
+def check_recipe(recipe: Contrast) -> None:
+    """Raise BadPrompts or BadOption for all that can be refused before a model is loaded."""
+    check_prompts(recipe.positive, recipe.negative or None)
+    if recipe.baseline:
+        check_prompts(recipe.baseline)
+    check_method(recipe)
+
+
+def check_method(recipe: Contrast) -> None:
+    """Raise BadPrompts or BadOption for prompts and options that the method can't use."""
+    method, read, seed = recipe.method, recipe.read, recipe.seed
     if method not in METHODS:
         raise BadOption(f"no extraction method {method!r}: there are {', '.join(METHODS)}")
     if not (read in ("last", "mean") or isinstance(read, int)) or isinstance(read, bool):
         raise BadOption(f"read is 'last', 'mean' or a token index, not {read!r}")
-    if method != "mean_centred" and not has_negative:
+    if method == "mean_centred":
+        if not (recipe.negative or recipe.baseline):
+            raise BadPrompts(
+                "mean_centred needs prompts to be centred on: give baseline prompts, or pairs"
+            )
+    elif recipe.baseline:
+        raise BadOption(f"baseline prompts are for mean_centred, not for {method}")
+    elif not recipe.negative:
         raise BadPrompts(f"{method} needs negative prompts too: one for each positive prompt")
-    if method == "actadd" and n_pairs != 1:
-        raise BadPrompts(f"actadd takes one pair of prompts, not {n_pairs}: use mean_difference")
-    if method == "actadd" and read != "last":
-        raise BadOption(f"actadd reads every position, so read={read!r} means nothing for it")
+    if method == "actadd":
+        _check_actadd(recipe)
     if method == "random" and seed is None:
         raise BadOption("the random method needs a seed, so that it can be made again")
-    if seed is not None and seed < 0:
-        raise BadOption(f"a seed is a whole number from 0, not {seed}")
+    if seed is not None and not 0 <= seed < 2**63:
+        raise BadOption(f"a seed is a whole number from 0 to 2^63 - 1, not {seed}")
+
+
+def _check_actadd(recipe: Contrast) -> None:
+    if (n := len(recipe.positive)) != 1:
+        raise BadPrompts(f"actadd takes one pair of prompts, not {n}: use mean_difference")
+    if recipe.read != "last":
+        raise BadOption(f"actadd reads every position, so read={recipe.read!r} means nothing")
 
 
 def _unit(direction: Array) -> Array:

@@ -8,21 +8,20 @@ from functools import cached_property
 from numbers import Integral
 from typing import Any, overload
 
-import numpy as np
 import torch
 
-from steerlab import activations, extraction, generation
+from steerlab import activations, contrast, extraction, generation
 from steerlab.activations import Progress
 from steerlab.blocks import find_blocks, identify, text_config
-from steerlab.errors import BadOption, BadPrompts, ModelError, NotFound, SteeringError
+from steerlab.errors import BadOption, BadPrompts, ModelError, NotFound
+from steerlab.extraction import Pairs as Pairs
 from steerlab.generation import Completion, OnText, ShouldStop
 from steerlab.loading import load_model, load_tokenizer
-from steerlab.recipe import Contrast, ModelIdentity, Read, check_prompts, check_text
+from steerlab.recipe import Contrast, ModelIdentity, Read, check_text
 from steerlab.sampling import Sampling
 from steerlab.steer import begin_prompt, is_steered, rows_with_front
 from steerlab.vector import SteeringVector
 
-Pairs = Sequence[tuple[str, str]] | Sequence[str]
 LayerChoice = int | slice | Iterable[int] | str | None
 
 
@@ -183,7 +182,7 @@ class LanguageModel:
         """The residual stream at the input of each layer: (seq, d_model) float32 on the CPU."""
         with self.lock:
             ids = self.tokens(prompt, chat=chat, bos=bos)
-            self._check_length([ids])
+            self.check_length([ids])
             begin_prompt(self.model)
             return activations.record(self.model, self.blocks, ids, self.layers(layers))
 
@@ -198,6 +197,7 @@ class LanguageModel:
         seed: int | None = None,
         baseline: Sequence[str] = (),
         progress: Progress | None = None,
+        should_stop: ShouldStop | None = None,
     ) -> SteeringVector:
         """Make a steering vector of contrast prompts; it points toward the positive ones.
 
@@ -206,83 +206,28 @@ class LanguageModel:
         layers: see `layers()`; all of them come from the same passes.
         method: one of `steerlab.extraction.METHODS`. read: "last", "mean" (all tokens but the
             first) or a token index. seed: for the `random` method.
-        Raises BadPrompts, BadOption, NotFound; SteeringError if activations are not finite.
+        progress: called with (prompts read, prompts). should_stop: asked before every block.
+        Raises BadPrompts, BadOption, NotFound; SteeringError if activations are not finite;
+        Cancelled once should_stop() says so.
         """
-        positive, negative = _columns(pairs)
-        check_prompts(positive, negative or None)
-        if baseline:
-            check_prompts(baseline)
-            if method != "mean_centred":
-                raise BadOption(f"baseline prompts are for mean_centred, not for {method}")
-        extraction.check_method(method, read, len(positive), bool(negative), seed)
-        wanted = self.layers(layers)
+        positive, negative = extraction.columns(pairs)
+        if isinstance(baseline, str):
+            raise BadPrompts("baseline prompts are given as a list of texts, not as one text")
         recipe = Contrast(positive, negative, method, read, chat, seed, tuple(baseline))
-        with self.lock:
-            if method == "actadd":
-                return self._extract_front(recipe, wanted)
-            return self._extract_broadcast(recipe, wanted, progress)
+        return self.reextract(recipe, layers, progress, should_stop)
 
     def reextract(
-        self, recipe: Contrast, layers: LayerChoice, progress: Progress | None = None
+        self,
+        recipe: Contrast,
+        layers: LayerChoice,
+        progress: Progress | None = None,
+        should_stop: ShouldStop | None = None,
     ) -> SteeringVector:
-        """Run a stored recipe again, at these layers."""
-        pairs: Pairs = recipe.positive
-        if recipe.negative:
-            pairs = list(zip(recipe.positive, recipe.negative, strict=True))
-        return self.extract(
-            pairs,
-            layers=layers,
-            method=recipe.method,
-            read=recipe.read,
-            chat=recipe.chat,
-            seed=recipe.seed,
-            baseline=recipe.baseline,
-            progress=progress,
-        )
-
-    def _extract_broadcast(
-        self, recipe: Contrast, layers: list[int], progress: Progress | None
-    ) -> SteeringVector:
-        sizes = [len(recipe.positive), len(recipe.negative), len(recipe.baseline)]
-        prompts = [*recipe.positive, *recipe.negative, *recipe.baseline]
-        ids = [self.tokens(p, chat=recipe.chat) for p in prompts]
-        self._check_length(ids)
-        begin_prompt(self.model)
-        _check_readable(ids, recipe.read, prompts)
-        found = activations.read(
-            self.model, self.blocks, ids, layers, recipe.read, progress=progress
-        )
-        _check_finite(found.values)
-        ends = np.cumsum(sizes)
-        directions, diagnostics = {}, {}
-        for b, values in found.values.items():
-            above, below, rest = np.split(values, ends[:-1])
-            directions[b] = self._direction(recipe, above, below, rest, b)
-            if len(below):
-                diagnostics[b] = extraction.diagnose(above, below)
-        read_ids = [_ids_read(i, recipe.read) for i in ids]
-        return SteeringVector(
-            directions,
-            model=self.identity,
-            recipe=_with_ids(recipe, read_ids[: ends[0]], read_ids[ends[0] : ends[1]]),
-            residual_norms=found.residual_norms,
-            diagnostics=diagnostics,
-        )
-
-    def _direction(
-        self, recipe: Contrast, above: Any, below: Any, rest: Any, layer: int
-    ) -> np.ndarray[Any, Any]:
-        if recipe.method == "mean_centred":
-            everything = rest if len(rest) else np.concatenate([above, below])
-            if not len(rest) and not len(below):
-                raise BadPrompts(
-                    "mean_centred needs prompts to be centred on: give baseline prompts, or pairs"
-                )
-            return extraction.mean_centred(above, everything)
-        if recipe.method == "random":
-            size = float(np.linalg.norm(extraction.mean_difference(above, below)))
-            return extraction.random_direction(size, self.d_model, recipe.seed or 0, layer)
-        return extraction.PAIRED[recipe.method](above, below)
+        """Run a recipe, a stored one again, at these layers."""
+        extraction.check_recipe(recipe)
+        wanted = self.layers(layers)
+        with self.lock:
+            return contrast.extract(self, recipe, wanted, progress, should_stop)
 
     def _check_causal(self) -> None:
         """Raise ModelError if what stands after a token changes how it is read."""
@@ -298,32 +243,6 @@ class LanguageModel:
                 f"{self.source} reads its text in both directions: it is no causal language "
                 "model, so steerlab can't steer what it writes"
             )
-
-    def _extract_front(self, recipe: Contrast, layers: list[int]) -> SteeringVector:
-        above = self.tokens(recipe.positive[0], chat=recipe.chat, bos=True)
-        below = self.tokens(recipe.negative[0], chat=recipe.chat, bos=True)
-        space = [int(i) for i in self.tokenizer(" ", add_special_tokens=False)["input_ids"]][-1:]
-        if len(above) != len(below) and not space:
-            raise ModelError(f"{self.source}'s tokenizer has no space token to pad prompts with")
-        width = max(len(above), len(below))
-        above, below = (ids + space * (width - len(ids)) for ids in (above, below))
-        recorded = [
-            activations.record(self.model, self.blocks, ids, layers) for ids in (above, below)
-        ]
-        high, low = ({b: h.double().numpy() for b, h in r.items()} for r in recorded)
-        _check_finite(high)
-        _check_finite(low)
-        norms = {
-            b: float(np.median(np.linalg.norm(np.concatenate([high[b][1:], low[b][1:]]), axis=1)))
-            for b in layers
-        }
-        return SteeringVector(
-            {b: extraction.actadd(high[b], low[b]) for b in layers},
-            model=self.identity,
-            recipe=_with_ids(recipe, [tuple(above)], [tuple(below)]),
-            scope="front",
-            residual_norms=norms,
-        )
 
     # writing
 
@@ -363,7 +282,7 @@ class LanguageModel:
             return []
         with self.lock:
             ids = self._batch_tokens(several, chat, bos)
-            self._check_length(ids, sampling.max_new_tokens)
+            self.check_length(ids, sampling.max_new_tokens)
             begin_prompt(self.model)
             completions = generation.run(
                 self.model,
@@ -386,7 +305,7 @@ class LanguageModel:
             raise BadPrompts("next_log_probs takes a list of prompts, at least one")
         with self.lock:
             ids = self._batch_tokens(prompts, chat, None)
-            self._check_length(ids, 1)
+            self.check_length(ids, 1)
             begin_prompt(self.model)
             return generation.next_log_probs(self.model, ids)
 
@@ -396,7 +315,8 @@ class LanguageModel:
         rows = rows_with_front(self.model, len(prompts)) if bos is None else [bos] * len(prompts)
         return [self.tokens(p, chat=chat, bos=row) for p, row in zip(prompts, rows, strict=True)]
 
-    def _check_length(self, ids: Sequence[Sequence[int]], new: int = 0) -> None:
+    def check_length(self, ids: Sequence[Sequence[int]], new: int = 0) -> None:
+        """Raise BadPrompts if the longest prompt, with `new` tokens after it, does not fit."""
         longest = max(len(i) for i in ids)
         room = getattr(text_config(self.model), "max_position_embeddings", None)
         if room and longest + new > room:
@@ -404,50 +324,4 @@ class LanguageModel:
             raise BadPrompts(
                 f"a prompt of {longest} tokens{more} not fit into the {room} positions of "
                 f"{self.source}"
-            )
-
-
-def _columns(pairs: Pairs) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    if isinstance(pairs, str):
-        raise BadPrompts("prompts are given as a list, not as one text")
-    rows = list(pairs)
-    if all(isinstance(row, str) for row in rows):
-        return tuple(str(row) for row in rows), ()
-    if not all(isinstance(row, tuple | list) and len(row) == 2 for row in rows):
-        raise BadPrompts("pairs are (positive, negative) tuples, or plain prompts for mean_centred")
-    return tuple(row[0] for row in rows), tuple(row[1] for row in rows)
-
-
-def _with_ids(
-    recipe: Contrast, positive: Sequence[tuple[int, ...]], negative: Sequence[tuple[int, ...]]
-) -> Contrast:
-    from dataclasses import replace
-
-    return replace(recipe, positive_ids=tuple(positive), negative_ids=tuple(negative))
-
-
-def _ids_read(ids: Sequence[int], read: Read) -> tuple[int, ...]:
-    if read == "mean":
-        return tuple(ids[1:])
-    return (ids[-1 if read == "last" else int(read)],)
-
-
-def _check_readable(ids: Sequence[Sequence[int]], read: Read, prompts: Sequence[str]) -> None:
-    """Each prompt has to hold the token that is to be read."""
-    shortest = min(range(len(ids)), key=lambda i: len(ids[i]))
-    n, prompt = len(ids[shortest]), prompts[shortest]
-    if read == "mean" and n < 2:
-        raise BadPrompts(
-            f"{prompt!r} is one token: the mean over all tokens but the first is empty"
-        )
-    if isinstance(read, int) and not -n <= read < n:
-        raise BadPrompts(f"there is no token {read} in {prompt!r}: it has {n} tokens")
-
-
-def _check_finite(found: Mapping[int, np.ndarray[Any, Any]]) -> None:
-    for layer, values in found.items():
-        if not np.isfinite(values).all():
-            raise SteeringError(
-                f"the model's activations at layer {layer} are NaN or infinite: "
-                "try another dtype (bfloat16 or float32)"
             )

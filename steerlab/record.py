@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from steerlab import __version__
 from steerlab.direction import Scope
-from steerlab.errors import CorruptPayload
+from steerlab.errors import BadOption, CorruptPayload
 from steerlab.recipe import (
     LayerFacts,
     ModelIdentity,
     Recipe,
     build,
+    check_text,
     is_name,
     kind_of,
     mapping,
@@ -24,6 +25,15 @@ from steerlab.recipe import (
     recipe_to_json,
 )
 from steerlab.vector import SteeringVector
+
+
+def check_labels(tags: Iterable[str], note: str) -> None:
+    """Raise BadOption or BadPrompts for tags or a note that no vector can have."""
+    for tag in tags:
+        check_text(tag, "a tag")
+        if not tag.strip():
+            raise BadOption("a tag can't be empty")
+    check_text(note, "the note")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from steerlab import LanguageModel, extraction
 from steerlab.errors import (
     BadOption,
     BadPrompts,
+    Cancelled,
     ModelError,
     NotFound,
     SteeringError,
@@ -19,7 +20,7 @@ from steerlab.errors import (
 from steerlab.extraction import METHODS, auc, diagnose, mean_centred, mean_difference, pca, probe
 from steerlab.recipe import Contrast
 from tests.tiny import tiny_model, tiny_tokenizer
-from tests.watching import shared
+from tests.watching import hooks_on, shared
 
 PAIRS = [
     ("I love this", "I hate this one"),
@@ -325,6 +326,29 @@ class TestExtract:
         shared().extract(PAIRS, layers=1, progress=lambda *done: seen.append(done))
         assert seen[-1] == (6, 6)
 
+    @pytest.mark.parametrize("options", [{}, {"read": "mean"}, {"method": "actadd"}])
+    def test_it_stops_at_every_block_and_leaves_nothing_behind(self, options):
+        lm = shared()
+        pairs = SINGLE if options.get("method") == "actadd" else LIKE
+        asked = []
+        lm.extract(pairs, layers=[1, 3], should_stop=lambda: asked.append(None), **options)
+        whole = lm.extract(pairs, layers=[1, 3], **options)
+        assert len(asked) % 4 == 0  # blocks 0 to 3 in each pass
+        for last in range(1, len(asked) + 1):
+            stop = iter([False] * (last - 1) + [True]).__next__
+            with pytest.raises(Cancelled):
+                lm.extract(pairs, layers=[1, 3], should_stop=stop, **options)
+            assert hooks_on(lm.model) == 0
+        assert lm.extract(pairs, layers=[1, 3], should_stop=lambda: False, **options) == whole
+
+    def test_an_error_in_progress_leaves_nothing_behind(self):
+        lm = shared()
+        whole = lm.extract(PAIRS, layers=1)
+        with pytest.raises(ZeroDivisionError):
+            lm.extract(PAIRS, layers=1, progress=lambda *_: 1 / 0)
+        assert hooks_on(lm.model) == 0
+        assert lm.extract(PAIRS, layers=1) == whole
+
     def test_bfloat16_models(self):
         v = shared("llama", torch.bfloat16).extract(PAIRS, layers="all", read="mean")
         w = shared().extract(PAIRS, layers="all", read="mean")
@@ -404,6 +428,9 @@ class TestRefusals:
             (PAIRS, {"method": "magic"}, BadOption, "there are mean_difference, actadd"),
             (PAIRS, {"method": "random"}, BadOption, "seed"),
             (PAIRS, {"method": "random", "seed": -1}, BadOption, "seed"),
+            (PAIRS, {"method": "random", "seed": 2**63}, BadOption, "seed"),
+            (PAIRS, {"baseline": ["a plain one"]}, BadOption, "baseline prompts are for"),
+            (PAIRS, {"method": "mean_centred", "baseline": [" "]}, BadPrompts, "is empty"),
             (PAIRS, {"read": "first"}, BadOption, "read is"),
             (PAIRS, {"read": True}, BadOption, "read is"),
             (PAIRS, {"read": 1.0}, BadOption, "read is"),

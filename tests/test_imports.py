@@ -22,7 +22,9 @@ SOURCES = {
     for path in sorted(ROOT.rglob("*.py"))
     if path != ROOT / "__init__.py"
 }
-MODEL_SIDE = {"activations", "blocks", "clock", "generation", "loading", "model", "steer"}
+MODEL_SIDE = {
+    *("activations", "blocks", "clock", "contrast", "generation", "loading", "model", "steer")
+}
 LEVELS = (  # each may import what stands beside or above it
     {"errors", "sharing"},
     {"recipe"},

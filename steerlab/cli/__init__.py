@@ -71,6 +71,7 @@ _CODES: tuple[tuple[type[errors.SteerlabError], ExitCode], ...] = (
     (errors.SteeringError, ExitCode.MODEL),
     (errors.StoreError, ExitCode.STORE),
     (errors.CorruptPayload, ExitCode.STORE),
+    (errors.Cancelled, ExitCode.CANCELLED),
     (errors.SteerlabError, ExitCode.BAD_INPUT),
 )
 

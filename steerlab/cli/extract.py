@@ -22,9 +22,10 @@ from steerlab.cli.progress import progress_bar
 from steerlab.notation import printable
 
 if TYPE_CHECKING:
-    from steerlab.model import Pairs
+    from steerlab.extraction import Pairs
     from steerlab.prompts import Prompts
     from steerlab.recipe import Read
+    from steerlab.registry import Store
     from steerlab.vector import SteeringVector
 
 METHODS = ("mean_difference", "actadd", "pca", "probe", "mean_centred", "random")
@@ -86,7 +87,9 @@ def extract_command(
     --method random makes a control: a random direction, seeded, with the norm that
     mean_difference has for the same pairs.
     """
-    from steerlab.recipe import check_name
+    from steerlab.extraction import check_recipe
+    from steerlab.recipe import Contrast, check_name
+    from steerlab.record import check_labels
 
     check_name(name)
     if layer is not None and layers is not None:
@@ -94,8 +97,10 @@ def extract_command(
     prompts = _prompts(positive, negative, pairs)
     centre = _prompts((), (), baseline).positive if baseline is not None else ()
     how |= {"read": _token(read), "baseline": centre}
-    _check(prompts, **how)
+    check_recipe(Contrast(prompts.positive, prompts.negative, **how))
+    check_labels(tags, note)
     lab = open_lab(store_path, loading)
+    _check_store(lab.store)
     load(lab, quiet=quiet)
     with progress_bar("extracting", quiet=quiet) as progress:
         vector = lab.extract(
@@ -138,16 +143,10 @@ def _prompts(positive: tuple[str, ...], negative: tuple[str, ...], path: Path | 
     return Prompts(positive, negative) if path is None else read_pairs(path)
 
 
-def _check(
-    prompts: Prompts, *, method: str, read: Read, seed: int | None, chat: bool, baseline: Any
-) -> None:
-    """Whatever can be refused before a model is loaded."""
-    from steerlab.extraction import check_method
-    from steerlab.recipe import check_prompts
-
-    lone = method == "mean_centred" and not prompts.negative
-    check_prompts(prompts.positive, None if lone else prompts.negative)
-    check_method(method, read, len(prompts.positive), bool(prompts.negative), seed)
+def _check_store(store: Store) -> None:
+    """Raise StoreError for a store that can't be written; make none that is not there yet."""
+    if store.path.exists():
+        store.save_many([])
 
 
 def _paired(prompts: Prompts) -> Pairs:

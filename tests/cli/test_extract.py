@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -136,7 +139,13 @@ def test_a_pairs_file_that_is_not_there_or_not_text(refused, tmp_path):
     ("code", "options", "says"),
     [
         (4, ["--positive", "a", "--positive", "b", "--negative", "c"], "2 positive but 1 negative"),
-        (4, ["--positive", "a"], "1 positive but 0 negative"),
+        (4, ["--positive", "a"], "mean_difference needs negative prompts too"),
+        (4, ["--positive", "a", "--method", "mean_centred"], "needs prompts to be centred on"),
+        (4, [*PAIR, "--baseline", "plain.csv"], "baseline prompts are for mean_centred"),
+        (4, [*PAIR, *PAIR, "--method", "actadd"], "actadd takes one pair of prompts, not 2"),
+        (4, [*PAIR, "--method", "random", "--seed", str(2**63)], "a seed is a whole number"),
+        (4, [*PAIR, "--tag", " "], "a tag can't be empty"),
+        (4, [*PAIR, "--note", "\udcff"], "the note holds bytes that are not Unicode text"),
         (4, ["--positive", " ", "--negative", "c"], "positive prompt 1 is empty"),
         (4, ["--positive", "a", "--negative", ""], "negative prompt 1 is empty"),
         (4, [*PAIR, "--method", "random"], "seed"),
@@ -151,10 +160,29 @@ def test_a_pairs_file_that_is_not_there_or_not_text(refused, tmp_path):
     ],
 )
 def test_bad_prompts_and_options_are_refused_before_a_model_is_loaded(
-    refused, monkeypatch, code, options, says
+    refused, monkeypatch, tmp_path, code, options, says
 ):
     monkeypatch.setattr(LanguageModel, "load", None)
+    (tmp_path / "plain.csv").write_text("positive\nthe table\n")
     assert says in refused(ExitCode(code), "extract", "x", *options)
+
+
+def test_a_store_that_cant_be_written_is_refused_before_a_model_is_loaded(
+    refused, store, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(LanguageModel, "load", None)
+    shutil.copytree(store.path, tmp_path / "newer")
+    with closing(sqlite3.connect(tmp_path / "newer" / "registry.db")) as raw:
+        raw.execute("UPDATE alembic_version SET version_num = '9999'")
+        raw.commit()
+    line = refused(ExitCode.STORE, "extract", "x", *PAIR, "--store", "newer")
+    assert "newer steerlab" in line
+
+
+def test_a_model_that_cant_be_found_leaves_no_store_behind(refused, tmp_path):
+    options = ["--store", "fresh", "--model", tmp_path / "none"]
+    refused(ExitCode.MODEL, "extract", "x", *PAIR, *options)
+    assert not (tmp_path / "fresh").exists()
 
 
 @pytest.mark.parametrize("name", ["unit", "v2", "lambda", "a-b", "x" * 81, "\x1b[1m"])

@@ -1,0 +1,159 @@
+"""Running a `Contrast` recipe on a model: prompts are read, methods make directions of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from steerlab import activations, extraction
+from steerlab.activations import Progress
+from steerlab.errors import BadPrompts, ModelError, SteeringError
+from steerlab.extraction import Array
+from steerlab.generation import ShouldStop
+from steerlab.recipe import Contrast, Read
+from steerlab.steer import begin_prompt
+from steerlab.vector import SteeringVector
+
+if TYPE_CHECKING:
+    from steerlab.model import LanguageModel
+
+
+def extract(
+    lm: LanguageModel,
+    recipe: Contrast,
+    layers: Sequence[int],
+    progress: Progress | None = None,
+    should_stop: ShouldStop | None = None,
+) -> SteeringVector:
+    """The vector of a recipe that `check_recipe` has passed; see `LanguageModel.extract`."""
+    if recipe.method == "actadd":
+        return _front(lm, recipe, layers, should_stop)
+    return _broadcast(lm, recipe, layers, progress, should_stop)
+
+
+def _broadcast(
+    lm: LanguageModel,
+    recipe: Contrast,
+    layers: Sequence[int],
+    progress: Progress | None,
+    should_stop: ShouldStop | None,
+) -> SteeringVector:
+    sizes = [len(recipe.positive), len(recipe.negative), len(recipe.baseline)]
+    prompts = [*recipe.positive, *recipe.negative, *recipe.baseline]
+    ids = [lm.tokens(p, chat=recipe.chat) for p in prompts]
+    lm.check_length(ids)
+    begin_prompt(lm.model)
+    _check_readable(ids, recipe.read, prompts)
+    found = activations.read(
+        lm.model,
+        lm.blocks,
+        ids,
+        layers,
+        recipe.read,
+        progress=progress,
+        should_stop=should_stop,
+    )
+    _check_finite(found.values)
+    ends = np.cumsum(sizes)
+    directions, diagnostics = {}, {}
+    for b, values in found.values.items():
+        above, below, rest = np.split(values, ends[:-1])
+        directions[b] = _direction(recipe, above, below, rest, b)
+        if len(below):
+            diagnostics[b] = extraction.diagnose(above, below)
+    read_ids = [_ids_read(i, recipe.read) for i in ids]
+    return SteeringVector(
+        directions,
+        model=lm.identity,
+        recipe=_with_ids(recipe, read_ids[: ends[0]], read_ids[ends[0] : ends[1]]),
+        residual_norms=found.residual_norms,
+        diagnostics=diagnostics,
+    )
+
+
+def _direction(recipe: Contrast, above: Array, below: Array, rest: Array, layer: int) -> Array:
+    """above, below, rest: (n, d_model), read from positive, negative and baseline prompts."""
+    if recipe.method == "mean_centred":
+        everything = rest if len(rest) else np.concatenate([above, below])
+        return extraction.mean_centred(above, everything)
+    if recipe.method == "random":
+        size = float(np.linalg.norm(extraction.mean_difference(above, below)))
+        return extraction.random_direction(size, above.shape[1], recipe.seed or 0, layer)
+    return extraction.PAIRED[recipe.method](above, below)
+
+
+def _front(
+    lm: LanguageModel, recipe: Contrast, layers: Sequence[int], should_stop: ShouldStop | None
+) -> SteeringVector:
+    above, below = _padded(lm, recipe)
+    high, low = (
+        {
+            b: h.double().numpy()
+            for b, h in activations.record(
+                lm.model, lm.blocks, ids, layers, should_stop=should_stop
+            ).items()
+        }
+        for ids in (above, below)
+    )
+    _check_finite(high)
+    _check_finite(low)
+    norms = {
+        b: float(np.median(np.linalg.norm(np.concatenate([high[b][1:], low[b][1:]]), axis=1)))
+        for b in layers
+    }
+    return SteeringVector(
+        {b: extraction.actadd(high[b], low[b]) for b in layers},
+        model=lm.identity,
+        recipe=_with_ids(recipe, [tuple(above)], [tuple(below)]),
+        scope="front",
+        residual_norms=norms,
+    )
+
+
+def _padded(lm: LanguageModel, recipe: Contrast) -> tuple[list[int], list[int]]:
+    """The token ids of the one pair, from BOS on; the shorter one ends in spaces."""
+    above = lm.tokens(recipe.positive[0], chat=recipe.chat, bos=True)
+    below = lm.tokens(recipe.negative[0], chat=recipe.chat, bos=True)
+    lm.check_length([above, below])
+    space = [int(i) for i in lm.tokenizer(" ", add_special_tokens=False)["input_ids"]][-1:]
+    if len(above) != len(below) and not space:
+        raise ModelError(f"{lm.source}'s tokenizer has no space token to pad prompts with")
+    width = max(len(above), len(below))
+    above, below = (ids + space * (width - len(ids)) for ids in (above, below))
+    return above, below
+
+
+def _with_ids(
+    recipe: Contrast, positive: Sequence[tuple[int, ...]], negative: Sequence[tuple[int, ...]]
+) -> Contrast:
+    return replace(recipe, positive_ids=tuple(positive), negative_ids=tuple(negative))
+
+
+def _ids_read(ids: Sequence[int], read: Read) -> tuple[int, ...]:
+    if read == "mean":
+        return tuple(ids[1:])
+    return (ids[-1 if read == "last" else int(read)],)
+
+
+def _check_readable(ids: Sequence[Sequence[int]], read: Read, prompts: Sequence[str]) -> None:
+    """Each prompt has to hold the token that is to be read."""
+    shortest = min(range(len(ids)), key=lambda i: len(ids[i]))
+    n, prompt = len(ids[shortest]), prompts[shortest]
+    if read == "mean" and n < 2:
+        raise BadPrompts(
+            f"{prompt!r} is one token: the mean over all tokens but the first is empty"
+        )
+    if isinstance(read, int) and not -n <= read < n:
+        raise BadPrompts(f"there is no token {read} in {prompt!r}: it has {n} tokens")
+
+
+def _check_finite(found: Mapping[int, Array]) -> None:
+    for layer, values in found.items():
+        if not np.isfinite(values).all():
+            raise SteeringError(
+                f"the model's activations at layer {layer} are NaN or infinite: "
+                "try another dtype (bfloat16 or float32)"
+            )

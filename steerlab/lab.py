@@ -218,6 +218,19 @@ class Lab:
             return self._extended(vector, recipe, missing, wanted)
         return self._reevaluated(vector, recipe, wanted)
 
+    def extends(self, vector: SteeringVector) -> bool:
+        """Whether `at_layers` can make layers that the vector lacks, on its own model."""
+        recipe = vector.recipe
+        if not isinstance(recipe, Expression):
+            return isinstance(recipe, Contrast)
+        if selects_layers(recipe.text):
+            return False
+        try:
+            parts = [self.store.load(operand.ref, vector.model) for operand in recipe.operands]
+        except NotFound:
+            return False
+        return all(map(self.extends, parts))
+
     def _extended(
         self, vector: SteeringVector, recipe: Contrast, missing: list[int], wanted: list[int]
     ) -> SteeringVector:
@@ -350,6 +363,21 @@ class Lab:
         first. Give coefficients or doses; at equal coefficient, layers differ in dose.
         options: as for `compare`.
         """
+        settings = self.sweep_settings(vector, layers, coefficients=coefficients, doses=doses)
+        return self.compare(prompts, settings, **options)
+
+    def sweep_settings(
+        self,
+        vector: SteeringVector,
+        layers: LayerChoice,
+        *,
+        coefficients: Sequence[float] = (),
+        doses: Sequence[float] = (),
+    ) -> list[Setting]:
+        """What a sweep compares: the baseline if a strength is 0, then layer by layer.
+
+        Within a layer, strengths other than 0 in the order given.
+        """
         if bool(coefficients) == bool(doses):
             raise BadOption("a sweep needs either coefficients or doses")
         at = self.at_layers(vector, layers)
@@ -358,7 +386,7 @@ class Lab:
             direction = at[b]
             strengths = [direction.coefficient(d) for d in doses if d] if doses else coefficients
             settings += [Setting(direction, c, str(vector)) for c in strengths if c]
-        return self.compare(prompts, settings, **options)
+        return settings
 
 
 def _selected(vector: SteeringVector, layers: Sequence[int]) -> SteeringVector:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,8 @@ from steerlab.cli.options import (
 )
 from steerlab.cli.output import print_json, print_table, say, signed, signed_dose
 from steerlab.cli.progress import interruptible, progress_bar
+from steerlab.evaluation.grid import Grid
+from steerlab.evaluation.texts import METRICS, Metric
 from steerlab.notation import printable, span
 
 if TYPE_CHECKING:
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
 
 PROMPT = "I think you are a"
 DOSES = (-0.2, -0.1, 0.0, 0.1, 0.2)
+_CAVEAT = "Values describe texts: that steering did it takes random directions to compare with."
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
@@ -41,6 +46,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--doses", type=Numbers(), help="Instead: such as -0.2,-0.1,0,0.1,0.2 (the default)")
 @click.option("--prompt", "prompts", multiple=True, help="May be repeated.")
 @click.option("--prompts", "prompts_file", type=_FILE, help="A text file with a prompt a line.")
+@click.option("--metric", type=click.Choice(list(METRICS)), help="Value each text; a grid of them.")
 @click.option("--seeds", type=click.IntRange(1), default=1, help="Generations of each cell.")
 @steering_options
 @sampling_options
@@ -56,6 +62,7 @@ def sweep_command(
     doses: tuple[float, ...] | None,
     prompts: tuple[str, ...],
     prompts_file: Path | None,
+    metric: str | None,
     seeds: int,
     where: dict[str, Any],
     sampling: dict[str, Any],
@@ -73,6 +80,9 @@ def sweep_command(
 
     Layers that the vector lacks are made again from its recipe. At equal coefficient, layers
     differ in dose: compare layers at equal dose. Ctrl-C keeps what has been written.
+
+    --metric shows its mean over prompts and seeds, layers x doses. Such a value describes the
+    texts; that steering did it takes a comparison with random directions of the same norm.
     """
     if coefficients and doses:
         raise click.UsageError("give --coefficients or --doses, not both")
@@ -85,26 +95,78 @@ def sweep_command(
     lab = open_lab(store_path, loading)
     vector = lab.evaluate(" ".join(expression))
     load(lab, vector, quiet=quiet)
+    if not doses and not coefficients:
+        doses = DOSES
     with interruptible() as stop, progress_bar("sweeping", quiet=quiet) as progress:
-        cells = lab.sweep(
+        settings = lab.sweep_settings(
             vector,
             list(vector.layers) if layers is None else layers,
-            prompts or (PROMPT,),
             coefficients=coefficients or (),
-            doses=doses or (() if coefficients else DOSES),
+            doses=doses or (),
+        )
+        cells = lab.compare(
+            prompts or (PROMPT,),
+            settings,
             seeds=range(seed, seed + seeds),
             should_stop=stop,
             progress=progress,
             **where,
             **sampling,
         )
+    values = _values(cells, METRICS[metric]) if metric else None
     if as_json:
-        print_json([cell.to_json() for cell in cells])
+        print_json(_json(cells, metric, values))
     else:
+        if metric and values is not None:
+            grid = Grid(coefficients or doses or (), tuple(settings))
+            _print_grid(
+                grid, METRICS[metric], cells, values, signed if coefficients else signed_dose
+            )
         _print_cells(cells)
+        if metric:
+            say(_CAVEAT, quiet=quiet)
         if coefficients and len({cell.layers for cell in cells if cell.layers}) > 1:
             say("At equal coefficient the doses of layers differ: compare layers at equal dose.")
     stop.check()
+
+
+def _values(cells: Sequence[Cell], metric: Metric) -> list[float]:
+    """Each cell's value, compared with the baseline of the same prompt and seed."""
+    plain = {(c.prompt, c.seed): c.completion.text for c in cells if c.vector is None}
+    return [metric.score(c.completion.text, plain.get((c.prompt, c.seed))) for c in cells]
+
+
+def _json(
+    cells: Sequence[Cell], metric: str | None, values: Sequence[float] | None
+) -> list[dict[str, Any]]:
+    if values is None:
+        return [cell.to_json() for cell in cells]
+    return [
+        {**cell.to_json(), "metric": metric, "value": None if math.isnan(value) else value}
+        for cell, value in zip(cells, values, strict=True)
+    ]
+
+
+def _print_grid(
+    grid: Grid,
+    metric: Metric,
+    cells: Sequence[Cell],
+    values: Sequence[float],
+    heading: Callable[[float], str],
+) -> None:
+    """The metric's means, layers x strengths, above the texts."""
+    places = {setting: place for place, setting in reversed([*enumerate(grid.settings)])}
+    scores = defaultdict(list)
+    for cell, value in zip(cells, values, strict=True):
+        scores[places[cell.setting]].append(value)
+    click.echo(click.style(f"{metric.name}: {metric.about}", bold=True))
+    columns = ["layer", *map(heading, grid.strengths)]
+    rows = [
+        [str(layer), *map(metric.shown, row)]
+        for layer, row in zip(grid.layers, grid.means(scores), strict=True)
+    ]
+    print_table(columns, rows, right=columns)
+    click.echo()
 
 
 def _print_cells(cells: Sequence[Cell]) -> None:

@@ -1,0 +1,181 @@
+"""The browser: a filter over the table of vectors, kept in step with the store."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from textual import on, work
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.message import Message
+from textual.widgets import Input
+
+from steerlab.tui.news import told
+from steerlab.tui.table import VectorTable
+
+if TYPE_CHECKING:
+    from steerlab.registry import Store, Summary
+
+FOLLOW = 1.0
+"""Seconds between two looks at whether another process changed the store."""
+
+
+class Browser(Vertical):
+    """The vectors of a store, filtered and sorted; reads in threads, so it never blocks."""
+
+    HELP = """\
+The vectors of the store. Letters after / filter them by name, tags, prompts and note. \
+Enter puts a vector on the steer line, behind an operator that stands open there; \
+space marks several. The details beside follow the cursor."""
+
+    @dataclass
+    class Listed(Message):
+        """How many vectors pass the filter."""
+
+        found: int
+        filtered: bool
+
+    @dataclass
+    class Surveyed(Message):
+        """The store was read: all names, sorted, and how many models it has vectors of."""
+
+        names: Sequence[str]
+        models: int
+
+    @dataclass
+    class StoreChanged(Message):
+        """Somebody, here or elsewhere, changed the store."""
+
+    @dataclass
+    class _Found(Message):
+        asked: tuple[str, str, bool]
+        ids: Sequence[int]
+
+    @dataclass
+    class _Read(Message):
+        asked: Sequence[int]
+        summaries: Sequence[Summary]
+
+    @dataclass
+    class Located(Message):
+        """A vector that was looked for, and is not among those listed."""
+
+        summary: Summary
+
+    def __init__(self, store: Store, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.store = store
+        self.order = ("name", False)
+        self._stamp: Hashable = None
+
+    def compose(self) -> ComposeResult:
+        """The filter, then the table."""
+        hint = "/ filter: names, tags, prompts, notes"
+        yield Input(placeholder=hint, id="filter", compact=True)
+        yield VectorTable(id="table")
+
+    def on_mount(self) -> None:
+        """Paint first; the store is read in a thread afterwards."""
+        self.border_title = "vectors"
+        self.table.sort = self.order
+        self.call_after_refresh(self._start)
+
+    def _start(self) -> None:
+        self.follow()
+        self.set_interval(FOLLOW, self.follow)
+
+    @property
+    def table(self) -> VectorTable:
+        """The table."""
+        return self.query_one(VectorTable)
+
+    @property
+    def filter(self) -> Input:
+        """The filter's input."""
+        return self.query_one("#filter", Input)
+
+    def follow(self) -> None:
+        """Read the store again if it is not what it was."""
+        stamp = self.store.stamp()
+        if stamp == self._stamp:
+            return
+        first, self._stamp = self._stamp is None, stamp
+        self._search()
+        self.survey()
+        if not first:
+            self.table.refresh_rows()
+            self.post_message(self.StoreChanged())
+
+    @on(Input.Changed)
+    def _search(self) -> None:
+        self.search(self.filter.value, *self.order)
+
+    @work(thread=True, exclusive=True, group="search")
+    def search(self, text: str, sort: str, reverse: bool) -> None:
+        """Find the vectors that pass the filter."""
+        with told(self):
+            ids = self.store.matching(text=text or None, sort=sort, reverse=reverse)
+            self.post_message(self._Found((text, sort, reverse), ids))
+
+    @work(thread=True, exclusive=True, group="survey")
+    def survey(self) -> None:
+        """Read the names for completion, and the texts that filters will look through."""
+        with told(self):
+            self.post_message(self.Surveyed(self.store.names(), len(self.store.models())))
+            self.store.read_texts()
+
+    @on(_Found)
+    def _show_found(self, event: _Found) -> None:
+        event.stop()
+        if event.asked != (self.filter.value, *self.order):
+            return  # an answer to what is not asked any more
+        self.table.show(event.ids)
+        text = event.asked[0]
+        self.border_subtitle = f"{len(event.ids):,} found" if text else f"{len(event.ids):,}"
+        self.post_message(self.Listed(len(event.ids), bool(text)))
+
+    @on(Input.Submitted)
+    def _leave_filter(self, event: Input.Submitted) -> None:
+        event.stop()
+        self.table.focus()
+
+    @on(VectorTable.SortBy)
+    def _order(self, event: VectorTable.SortBy) -> None:
+        self.order = (event.column, event.reverse)
+        self.table.sort = self.order
+        self._search()
+
+    @on(VectorTable.Wanted)
+    def _wanted(self, event: VectorTable.Wanted) -> None:
+        self.read(event.ids)
+
+    @work(thread=True, group="rows")
+    def read(self, ids: Sequence[int]) -> None:
+        """Read the rows that the table wants to draw."""
+        with told(self):
+            self.post_message(self._Read(ids, self.store.summaries(ids)))
+
+    @on(_Read)
+    def _fill(self, event: _Read) -> None:
+        event.stop()
+        self.table.fill(event.summaries, event.asked)
+
+    @work(thread=True, exclusive=True, group="locate")
+    def locate(self, ref: str) -> None:
+        """Go to the vector that a ref means."""
+        with told(self):
+            record = self.store.record(ref)
+            found = self.store.list(name=record.name, model=record.model, every_version=True)
+            here = next(s for s in found if s.version == record.version)
+            self.app.call_from_thread(self._go_to, here)
+
+    def _go_to(self, summary: Summary) -> None:
+        if not self.table.go_to(summary.id):
+            self.post_message(self.Located(summary))
+
+    def chosen(self) -> list[Summary]:
+        """The marked vectors; if none is marked, the one under the cursor."""
+        current = [self.table.current] if self.table.current is not None else []
+        return list(self.table.marked) or current

@@ -1,0 +1,417 @@
+"""The table of vectors: as many rows as there are, of which only those on screen are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from rich.cells import cell_len, set_cell_size
+from rich.segment import Segment
+from rich.style import Style
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.geometry import Size
+from textual.message import Message
+from textual.reactive import reactive
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+from steerlab.notation import printable, span
+
+if TYPE_CHECKING:
+    from steerlab.registry import Summary
+
+KEPT = 4000
+"""Rows that are remembered once they were read."""
+
+GUTTER = 3  # cursor, mark, a space
+
+
+@dataclass(frozen=True)
+class Column:
+    """How a column is laid out.
+
+    width: cells; a flexible column takes at least that, and its share of what is left.
+    at_least: the width of the table from which on it is shown. sort: what `Store.matching`
+    sorts it by, None if it can't.
+    """
+
+    name: str
+    width: int
+    at_least: int
+    sort: str | None = None
+    share: int = 0
+    right: bool = False
+
+
+COLUMNS = (
+    Column("name", 8, 0, "name", share=3),
+    Column("layer", 5, 20, "layer"),
+    Column("norm", 6, 28, "norm", right=True),
+    Column("dose", 5, 64, right=True),
+    Column("made", 8, 40, "kind", share=4),
+    Column("tags", 8, 72, share=2),
+    Column("model", 12, 56, "model"),
+    Column("created", 10, 96, "created"),
+)
+SORTS = ("name", "layer", "norm", "kind", "created")
+
+
+def cells_of(summary: Summary) -> Mapping[str, str]:
+    """The text of every column."""
+    name = summary.ref if summary.version > 1 else summary.name
+    front = " front" if summary.scope == "front" else ""
+    return {
+        "name": name,
+        "layer": span(summary.layers) + front,
+        "norm": f"{summary.norm:.3g}",
+        "dose": "-" if summary.dose is None else f"{summary.dose:.2f}",
+        "made": summary.recipe,
+        "tags": " ".join(summary.tags),
+        "model": summary.model,
+        "created": summary.created[:10],
+    }
+
+
+def fitted(text: str, width: int, *, right: bool = False) -> str:
+    """The text in exactly so many terminal cells, cut with … where it is longer."""
+    shown = printable(text[: 2 * width + 2])
+    if cell_len(shown) > width:
+        shown = f"{set_cell_size(shown, width - 1)}…" if width > 1 else "…"[:width]
+    missing = width - cell_len(shown)
+    return " " * missing + shown if right else shown + " " * missing
+
+
+def layout(width: int, *, show_model: bool) -> list[tuple[Column, int]]:
+    """The columns that fit, each with its cells; together, with gaps, at most `width`."""
+    shown = [c for c in COLUMNS if width >= c.at_least and (c.name != "model" or show_model)]
+    left = max(1, width - GUTTER - (len(shown) - 1) - sum(c.width for c in shown if not c.share))
+    shares = sum(c.share for c in shown)
+    sizes = {c.name: c.width if not c.share else left * c.share // shares for c in shown}
+    longest = next(c.name for c in reversed(shown) if c.share)
+    sizes[longest] += left - sum(sizes[c.name] for c in shown if c.share)
+    return [(c, sizes[c.name]) for c in shown]
+
+
+class VectorTable(ScrollView, can_focus=True):
+    """Rows by id; the app answers `Wanted` with `fill`, so drawing never waits for the store."""
+
+    HELP = """\
+One line a vector: its layer, norm, dose per unit of the coefficient, and how it was made. \
+Enter puts it on the steer line, space marks it; s sorts by the next column, S the other way."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "choose", "steer with it"),
+        Binding("up,k", "move(-1)", "up", show=False),
+        Binding("down,j", "move(1)", "down", show=False),
+        Binding("pageup", "page(-1)", "page up", show=False),
+        Binding("pagedown", "page(1)", "page down", show=False),
+        Binding("home,g", "move(-1000000000)", "first", show=False),
+        Binding("end,G", "move(1000000000)", "last", show=False),
+        Binding("space", "mark", "mark", show=False),
+        Binding("u", "unmark", "clear the marks", show=False),
+        Binding("s", "sort", "sort by the next column", show=False),
+        Binding("S", "reverse", "sort the other way", show=False),
+    ]
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "table--header",
+        "table--cursor",
+        "table--marked",
+        "table--damaged",
+        "table--quiet",
+    }
+    DEFAULT_CSS = """
+    VectorTable { scrollbar-size-vertical: 1; overflow-x: hidden; }
+    VectorTable .table--header { color: $text-muted; text-style: bold; }
+    VectorTable .table--cursor { background: $panel; text-style: bold; }
+    VectorTable:focus .table--cursor { background: $block-cursor-background; }
+    VectorTable:focus .table--cursor { color: $block-cursor-foreground; }
+    VectorTable .table--marked { color: $text-warning; }
+    VectorTable .table--damaged { color: $text-error; }
+    VectorTable .table--quiet { color: $text-muted; }
+    """
+
+    cursor_row: reactive[int] = reactive(0, init=False)
+    sort: reactive[tuple[str, bool]] = reactive(("name", False))
+    show_model: reactive[bool] = reactive(False)
+
+    @dataclass
+    class Wanted(Message):
+        """Rows that are to be drawn and not known yet; answer with `fill`."""
+
+        ids: Sequence[int]
+
+    @dataclass
+    class Highlighted(Message):
+        """The cursor is on this vector, or what is known of it has changed."""
+
+        summary: Summary
+
+    @dataclass
+    class Chosen(Message):
+        """Enter, or a second click."""
+
+        summary: Summary
+
+    @dataclass
+    class SortBy(Message):
+        """The rows are wanted in another order: `column` is a sort of `Store.matching`."""
+
+        column: str
+        reverse: bool
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._ids: Sequence[int] = ()
+        self._rows: dict[int, Summary] = {}
+        self._fresh: set[int] = set()
+        self._asked: set[int] = set()
+        self._gone: set[int] = set()
+        self._marks: dict[int, Summary] = {}
+        self._flags: dict[int, str] = {}
+        self._announced: Summary | None = None
+
+    # what it shows
+
+    @property
+    def row_count(self) -> int:
+        """How many vectors are listed."""
+        return len(self._ids)
+
+    @property
+    def current_id(self) -> int | None:
+        """The row id under the cursor; None in an empty table."""
+        return self._ids[self.cursor_row] if self.cursor_row < len(self._ids) else None
+
+    @property
+    def current(self) -> Summary | None:
+        """The vector under the cursor, once it is read."""
+        return self._rows.get(self.current_id) if self.current_id is not None else None
+
+    @property
+    def marked(self) -> tuple[Summary, ...]:
+        """The marked vectors, in the order in which they were marked."""
+        return tuple(self._marks.values())
+
+    def show(self, ids: Sequence[int]) -> None:
+        """List these rows; the cursor stays on its vector where that is still there."""
+        before, self._ids = self.current_id, ids
+        self.virtual_size = Size(0, len(ids) + 1)
+        if before is None or not self.go_to(before):
+            self.cursor_row = max(0, min(self.cursor_row, len(ids) - 1))
+            self._keep_in_view()
+        self._want()
+        self._announce()
+        self.refresh()
+
+    def go_to(self, row: int) -> bool:
+        """Put the cursor on a row id; False if it is not listed."""
+        try:
+            place = self._ids.index(row)
+        except ValueError:
+            return False
+        self.cursor_row = place
+        self._keep_in_view()
+        return True
+
+    def fill(self, summaries: Sequence[Summary], asked: Sequence[int] = ()) -> None:
+        """Take what was asked for; rows asked for and not given are gone from the store."""
+        for summary in summaries:
+            self._rows.pop(summary.id, None)
+            self._rows[summary.id] = summary
+            if summary.id in self._marks:
+                self._marks[summary.id] = summary
+        given = {summary.id for summary in summaries}
+        self._fresh |= given
+        gone = set(asked) - given
+        self._gone |= gone
+        for row in gone:
+            self._marks.pop(row, None)
+        self._asked -= {*asked, *given}
+        for old in list(self._rows)[: max(0, len(self._rows) - KEPT)]:
+            del self._rows[old]
+            self._fresh.discard(old)
+        self._announce()
+        self.refresh()
+
+    def refresh_rows(self) -> None:
+        """The store has changed: read again what is on screen, showing the old until then."""
+        self._fresh.clear()
+        self._asked.clear()
+        self._gone.clear()
+        self._want()
+
+    def flag(self, row: int, reason: str) -> None:
+        """Mark a row as damaged; an empty reason takes it back."""
+        if reason:
+            self._flags[row] = reason
+        else:
+            self._flags.pop(row, None)
+        self.refresh()
+
+    # keeping up
+
+    def _visible(self) -> int:
+        return max(1, self.size.height - 1)
+
+    def _want(self) -> None:
+        """Ask for what is on screen, and a page before and after it."""
+        page, top = self._visible(), round(self.scroll_y)
+        near = self._ids[max(0, top - page) : top + 2 * page]
+        missing = [i for i in near if not (i in self._fresh or i in self._asked or i in self._gone)]
+        if missing:
+            self._asked.update(missing)
+            self.post_message(self.Wanted(missing))
+
+    def _announce(self) -> None:
+        summary = self.current
+        if summary is not None and summary != self._announced:
+            self._announced = summary
+            self.post_message(self.Highlighted(summary))
+
+    def _keep_in_view(self) -> None:
+        page, top = self._visible(), round(self.scroll_y)
+        if self.cursor_row < top:
+            self.scroll_to(y=self.cursor_row, animate=False)
+        elif self.cursor_row >= top + page:
+            self.scroll_to(y=self.cursor_row - page + 1, animate=False)
+
+    def watch_cursor_row(self) -> None:
+        """Follow the cursor."""
+        self._keep_in_view()
+        self._announce()
+        self.refresh()
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        """Rows come into view."""
+        super().watch_scroll_y(old_value, new_value)
+        self._want()
+
+    def on_resize(self) -> None:
+        """More or fewer rows have room."""
+        self._keep_in_view()
+        self._want()
+
+    def on_focus(self) -> None:
+        """The cursor's colour says where the focus is."""
+        self.refresh()
+
+    def on_blur(self) -> None:
+        """The cursor's colour says where the focus is."""
+        self.refresh()
+
+    # drawing
+
+    def render_line(self, y: int) -> Strip:
+        """The header, or the row that has been scrolled there."""
+        width = self.scrollable_content_region.width
+        columns = layout(width, show_model=self.show_model)
+        row = round(self.scroll_y) + y - 1
+        if y == 0:
+            return self._header(columns, width)
+        if row >= len(self._ids):
+            return Strip.blank(width, self.rich_style)
+        return self._row(row, columns, width)
+
+    def _header(self, columns: Sequence[tuple[Column, int]], width: int) -> Strip:
+        by, reverse = self.sort
+        parts = []
+        for column, size in columns:
+            arrow = (" ▼" if reverse else " ▲") if column.sort == by else ""
+            parts.append(fitted(column.name + arrow, size, right=column.right))
+        line = set_cell_size(" " * GUTTER + " ".join(parts), width)
+        return Strip([Segment(line, self._styled("header"))], width)
+
+    def _row(self, row: int, columns: Sequence[tuple[Column, int]], width: int) -> Strip:
+        key = self._ids[row]
+        summary, at_cursor = self._rows.get(key), row == self.cursor_row
+        gutter = "▸" if at_cursor else " "
+        gutter += "✗" if key in self._flags else "●" if key in self._marks else " "
+        if key in self._gone:
+            text = "gone from the store"
+        elif summary is None:
+            text = "…"
+        else:
+            cells = cells_of(summary)
+            text = " ".join(fitted(cells[c.name], w, right=c.right) for c, w in columns)
+        line = set_cell_size(f"{gutter} {text}", width)
+        return Strip([Segment(line, self._style_of(key, summary, at_cursor))], width)
+
+    def _style_of(self, key: int, summary: Summary | None, at_cursor: bool) -> Style:
+        style = self.rich_style
+        if key in self._flags:
+            style += self._styled("damaged")
+        elif key in self._marks:
+            style += self._styled("marked")
+        elif summary is None or key in self._gone:
+            style += self._styled("quiet")
+        return style + self._styled("cursor") if at_cursor else style
+
+    def _styled(self, name: str) -> Style:
+        return self.get_component_rich_style(f"table--{name}", partial=name != "header")
+
+    # keys and mouse
+
+    def action_move(self, rows: int) -> None:
+        """Move the cursor."""
+        self.cursor_row = max(0, min(self.cursor_row + rows, len(self._ids) - 1))
+
+    def action_page(self, pages: int) -> None:
+        """Move by what fits on the screen."""
+        self.action_move(pages * self._visible())
+
+    def action_choose(self) -> None:
+        """Take the vector under the cursor."""
+        if self.current is not None:
+            self.post_message(self.Chosen(self.current))
+
+    def action_mark(self) -> None:
+        """Mark the vector, or take its mark away, and go on to the next."""
+        if self.current is not None:
+            if self._marks.pop(self.current.id, None) is None:
+                self._marks[self.current.id] = self.current
+            self.action_move(1)
+            self.refresh()
+
+    def action_unmark(self) -> None:
+        """Take all marks away."""
+        self._marks.clear()
+        self.refresh()
+
+    def action_sort(self) -> None:
+        """Sort by the next column."""
+        by = self.sort[0]
+        place = (SORTS.index(by) + 1) % len(SORTS) if by in SORTS else 0
+        self.post_message(self.SortBy(SORTS[place], False))
+
+    def action_reverse(self) -> None:
+        """Sort the other way round."""
+        by, reverse = self.sort
+        self.post_message(self.SortBy(by, not reverse))
+
+    def on_click(self, event: events.Click) -> None:
+        """A click goes there, a second one takes it; one on the header sorts."""
+        if event.y == 0:
+            self._sort_at(event.x)
+            return
+        row = round(self.scroll_y) + event.y - 1
+        if row >= len(self._ids):
+            return
+        again = row == self.cursor_row and event.chain > 1
+        self.cursor_row = row
+        if again:
+            self.action_choose()
+
+    def _sort_at(self, x: int) -> None:
+        end = GUTTER
+        for column, size in layout(
+            self.scrollable_content_region.width, show_model=self.show_model
+        ):
+            end += size + 1
+            if x < end:
+                if column.sort is not None:
+                    by, reverse = self.sort
+                    self.post_message(self.SortBy(column.sort, column.sort == by and not reverse))
+                return

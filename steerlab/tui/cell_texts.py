@@ -1,0 +1,90 @@
+"""The text of a sweep's cell beside the baseline of the same prompt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.content import Content
+from textual.message import Message
+from textual.widgets import Static
+
+from steerlab.evaluation.texts import Metric
+from steerlab.notation import printable
+from steerlab.tui.setup import heading
+from steerlab.tui.sheet import Sheet
+from steerlab.tui.texts import marked
+
+
+class CellTexts(Vertical):
+    """Baseline left, the cell's text right; above them the prompt, where there are several."""
+
+    DEFAULT_CSS = """
+    CellTexts { height: 1fr; min-height: 6; }
+    CellTexts PromptLine { height: 1; padding: 0 1; text-overflow: ellipsis; text-wrap: nowrap; }
+    CellTexts #texts { height: 1fr; }
+    CellTexts VerticalScroll { width: 1fr; height: 1fr; border: round $panel; padding: 0 1; }
+    CellTexts VerticalScroll { scrollbar-size-vertical: 1; }
+    CellTexts VerticalScroll { border-title-color: $text-muted; }
+    CellTexts VerticalScroll { border-subtitle-color: $text-muted; }
+    CellTexts VerticalScroll:focus { border: round $accent; }
+    CellTexts #steered-box { border-title-color: $text-accent; }
+    """
+
+    @dataclass
+    class NextPrompt(Message):
+        """A click on the prompt: the next one is wanted."""
+
+    def compose(self) -> ComposeResult:
+        """Two columns."""
+        yield PromptLine(markup=False)
+        with Horizontal(id="texts"):
+            for name in ("baseline", "steered"):
+                with VerticalScroll(id=f"{name}-box") as box:
+                    box.border_title = name
+                    yield Static(id=name, markup=False)
+
+    def on_mount(self) -> None:
+        """Without several prompts there is nothing to switch."""
+        self.query_one(PromptLine).display = False
+
+    def hint(self, text: str) -> None:
+        """Say something where texts will stand."""
+        self.query_one("#baseline", Static).update(Content.styled(printable(text), "dim"))
+
+    def show(
+        self, sheet: Sheet, metric: Metric, prompt: int, cell: tuple[int, int], *, growing: bool
+    ) -> None:
+        """Show a cell, given as row and column; once it has grown, mark where it differs."""
+        place = sheet.grid.place(*cell)
+        self._show_prompt(sheet, prompt)
+        baseline = sheet.text(prompt, sheet.grid.baseline)
+        for name, at in (("baseline", sheet.grid.baseline), ("steered", place)):
+            text = sheet.text(prompt, at)
+            plain = None if growing or at == sheet.grid.baseline else baseline
+            begun = Content.styled(printable(sheet.prompts[prompt], newlines=True), "dim")
+            self.query_one(f"#{name}", Static).update(
+                begun if text is None else Content.assemble(begun, marked(text, plain))
+            )
+            value = metric.shown(sheet.score(metric, prompt, at))
+            box = self.query_one(f"#{name}-box", VerticalScroll)
+            box.border_subtitle = Content(f"{metric.name} {value}")
+        if place is not None:
+            setting, layer = sheet.grid.settings[place], sheet.grid.layers[cell[0]]
+            title = f"layer {layer} · {heading(setting.coefficient, setting.dose)}"
+            self.query_one("#steered-box").border_title = Content(title)
+
+    def _show_prompt(self, sheet: Sheet, prompt: int) -> None:
+        line, count = self.query_one(PromptLine), len(sheet.prompts)
+        line.display = count > 1
+        of = (f"prompt {prompt + 1} of {count} ▸ ", "$text-accent")
+        line.update(Content.assemble(of, printable(sheet.prompts[prompt])))
+
+
+class PromptLine(Static):
+    """Which of several prompts is shown."""
+
+    def on_click(self) -> None:
+        """Ask for the next one."""
+        self.post_message(CellTexts.NextPrompt())

@@ -1,0 +1,242 @@
+"""What a sweep is made of, as a form of a few lines."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from textual import on, work
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+from textual.message import Message
+from textual.widgets import Input, Label, Select, TextArea
+
+from steerlab.errors import BadExpression, BadOption, SteerlabError
+from steerlab.evaluation.texts import METRICS, Metric
+from steerlab.notation import layers_of, span
+
+if TYPE_CHECKING:
+    from steerlab.lab import Lab
+    from steerlab.vector import SteeringVector
+
+DOSES = "-0.3,-0.2,-0.1,0,0.1,0.2,0.3"
+COEFFICIENTS = "-2,-1,-0.5,0,0.5,1,2"
+AROUND = (-5, -2, 0, 2, 5)
+"""Layers that are tried beside a vector's own."""
+
+UNDOSED = "no residual norm is known: equal coefficients differ in dose between layers"
+
+_MOST = 7  # layers that are proposed
+_FAVOURITE = "vader"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep as it was asked for. by_dose: strengths are doses, not coefficients."""
+
+    expression: str
+    layers: str
+    strengths: tuple[float, ...]
+    by_dose: bool
+    prompts: tuple[str, ...]
+
+
+class SweepForm(Vertical):
+    """Expression, layers, strengths, prompts and metric."""
+
+    DEFAULT_CSS = """
+    SweepForm { height: auto; padding: 0 1; }
+    SweepForm .row { height: 1; }
+    SweepForm .field { height: 1; width: 1fr; }
+    SweepForm Label { width: 9; color: $text-muted; }
+    SweepForm .field.second Label { width: 9; padding-left: 2; }
+    SweepForm Input { width: 1fr; }
+    SweepForm Select { width: 1fr; }
+    SweepForm #prompts-field { height: auto; }
+    SweepForm TextArea { width: 1fr; height: auto; min-height: 1; max-height: 4; padding: 0; }
+    """
+
+    @dataclass
+    class Submitted(Message):
+        """Enter in a line: run."""
+
+    @dataclass
+    class MetricChanged(Message):
+        """Another metric was selected."""
+
+        metric: Metric
+
+    @dataclass
+    class Changed(Message):
+        """What would be swept was edited."""
+
+    @dataclass
+    class Meant(Message):
+        """What the expression means, or why it means nothing yet."""
+
+        text: str
+        problem: bool = False
+
+    @dataclass
+    class Known(Message):
+        """The vector that the expression means; extends: whether it can get other layers."""
+
+        vector: SteeringVector
+        extends: bool
+
+    def __init__(self, lab: Lab, expression: str, prompt: str) -> None:
+        super().__init__()
+        self.lab = lab
+        self.expression, self.prompt = expression, prompt
+        self.by_dose = True
+        self._proposed = ""
+        self._n_layers = 0
+
+    def compose(self) -> ComposeResult:
+        """Three lines, more where there is less width."""
+        names = list(METRICS)
+        chosen = _FAVOURITE if _FAVOURITE in names else names[1]
+        with Horizontal(classes="row"):
+            with Horizontal(classes="field"):
+                yield Label("steer")
+                yield Input(self.expression, id="expression", compact=True)
+            with Horizontal(classes="field second"):
+                yield Label("metric")
+                options = [(name, name) for name in names]
+                yield Select(options, value=chosen, allow_blank=False, compact=True, id="metric")
+        with Horizontal(classes="row"):
+            with Horizontal(classes="field"):
+                yield Label("layers")
+                yield Input(id="layers", compact=True, placeholder="10,15,20 or 10:20 or all")
+            with Horizontal(classes="field second"):
+                yield Label("doses", id="strengths-label")
+                yield Input(DOSES, id="strengths", compact=True)
+        with Horizontal(classes="field", id="prompts-field"):
+            yield Label("prompts")
+            yield TextArea(self.prompt, id="prompts", compact=True, placeholder="one a line")
+
+    def on_mount(self) -> None:
+        """An empty line changes nothing, so that nothing else says what to do."""
+        if not self.expression:
+            self.look("")
+
+    @property
+    def metric(self) -> Metric:
+        """What the cells are coloured by."""
+        return METRICS[str(self.query_one("#metric", Select).value)]
+
+    def next_metric(self) -> None:
+        """Select the metric after this one."""
+        names = list(METRICS)
+        place = names.index(self.metric.name) + 1
+        self.query_one("#metric", Select).value = names[place % len(names)]
+
+    @work(thread=True, exclusive=True, group="look")
+    def look(self, text: str) -> None:
+        """Evaluate the expression as it is typed."""
+        if not text.strip():
+            self.post_message(self.Meant("type an expression such as love - 0.5*anger"))
+            return
+        try:
+            vector = self.lab.evaluate(text)
+            self.post_message(self.Known(vector, self.lab.extends(vector)))
+        except SteerlabError as error:
+            unfinished = isinstance(error, BadExpression) and "stops too early" in str(error)
+            self.post_message(self.Meant("…" if unfinished else str(error), not unfinished))
+
+    @on(Known)
+    def propose(self, event: Known) -> None:
+        """Layers around the vector's own, and doses if it has any; what was typed stays."""
+        event.stop()
+        vector, box = event.vector, self.query_one("#layers", Input)
+        self._n_layers = vector.model.n_layers
+        if box.value in ("", self._proposed):
+            layers = around(vector, extends=event.extends)
+            self._proposed = box.value = ",".join(map(str, layers))
+        dose = vector.dose(1.0)
+        if (dose is not None) != self.by_dose:
+            self.by_dose = dose is not None
+            self.query_one("#strengths-label", Label).update("doses" if self.by_dose else "c")
+            self.query_one("#strengths", Input).value = DOSES if self.by_dose else COEFFICIENTS
+        known = f"dose {dose:.2f} per unit of c" if dose is not None else UNDOSED
+        own = f"layer{'s' * (len(vector.layers) > 1)} {span(vector.layers)}"
+        self.post_message(self.Meant(f"{own} · norm {vector.norm:.3g} · {known}"))
+        self.post_message(self.Changed())
+
+    def chosen_layers(self) -> list[int]:
+        """The layers as typed, of the expression's model; raises BadOption."""
+        return chosen(self.query_one("#layers", Input).value, self._n_layers)
+
+    def plan(self) -> Plan:
+        """What is asked for; raises BadOption for what can't be."""
+        expression, layers, strengths = (
+            self.query_one(f"#{name}", Input).value.strip()
+            for name in ("expression", "layers", "strengths")
+        )
+        if not expression:
+            raise BadOption("there is nothing to steer with: type an expression such as love")
+        layers_of(layers)
+        lines = self.query_one("#prompts", TextArea).text.splitlines()
+        prompts = tuple(dict.fromkeys(line for line in lines if line.strip()))
+        if not prompts:
+            raise BadOption("there is no prompt: type one or several, one a line")
+        what = "doses" if self.by_dose else "coefficients"
+        return Plan(expression, layers, numbers(strengths, what), self.by_dose, prompts)
+
+    @on(Input.Submitted)
+    def _submit(self, event: Input.Submitted) -> None:
+        event.stop()
+        self.post_message(self.Submitted())
+
+    @on(Input.Changed)
+    def _edited(self, event: Input.Changed) -> None:
+        event.stop()
+        if event.input.id == "expression":
+            self.look(event.value)
+        else:
+            self.post_message(self.Changed())
+
+    @on(TextArea.Changed)
+    def _prompted(self, event: TextArea.Changed) -> None:
+        event.stop()
+        self.post_message(self.Changed())
+
+    @on(Select.Changed)
+    def _switched(self, event: Select.Changed) -> None:
+        event.stop()
+        self.post_message(self.MetricChanged(self.metric))
+
+
+def chosen(text: str, n_layers: int) -> list[int]:
+    """The layers that a text selects of a model that has so many; raises BadOption."""
+    layers = layers_of(text)
+    if isinstance(layers, list):
+        return sorted(set(layers))
+    return list(range(n_layers)[layers if isinstance(layers, slice) else slice(None)])
+
+
+def around(vector: SteeringVector, *, extends: bool) -> list[int]:
+    """Layers worth comparing: a vector's own if it has several, else some on either side."""
+    own: Sequence[int] = vector.layers
+    if len(own) > 1 or not extends:
+        if len(own) <= _MOST:
+            return list(own)
+        step = (len(own) - 1) / (_MOST - 1)
+        return [own[round(i * step)] for i in range(_MOST)]
+    last = vector.model.n_layers - 1
+    return sorted({max(0, min(last, own[0] + offset)) for offset in AROUND})
+
+
+def numbers(text: str, what: str = "doses") -> tuple[float, ...]:
+    """Different finite numbers in ascending order, from -0.2,0,0.2; raises BadOption."""
+    try:
+        found = sorted({float(part) for part in text.split(",")})
+    except ValueError:
+        found = [math.nan]
+    if not all(map(math.isfinite, found)):
+        raise BadOption(f"{text!r} is not {what} such as -0.2,0,0.2")
+    if not any(found):
+        raise BadOption(f"a sweep needs {what} other than 0")
+    return tuple(found)

@@ -1,0 +1,482 @@
+"""The sweep screen, driven by keys on a tiny model."""
+
+import math
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from textual import on
+from textual.app import App
+from textual.pilot import Pilot
+from textual.widgets import Input, Label, Select, TextArea
+
+from steerlab import Lab, Store
+from steerlab.errors import BadOption
+from steerlab.evaluation.grid import Grid
+from steerlab.evaluation.texts import METRICS, Metric
+from steerlab.recipe import Imported
+from steerlab.tui.heatmap import Heatmap
+from steerlab.tui.news import News
+from steerlab.tui.sheet import Sheet
+from steerlab.tui.sweep import Promoted, SweepScreen
+from steerlab.tui.sweep_form import COEFFICIENTS, SweepForm, around, chosen, numbers
+from steerlab.vector import SteeringVector
+from tests.saved import ANGER, LOVE
+from tests.tiny import tiny_lm
+from tests.tui.hosts import text_of, until
+
+PROMPT = "I think [b]you[/b]"
+
+
+@pytest.fixture(scope="module")
+def lm():
+    return tiny_lm()
+
+
+@pytest.fixture
+def lab(lm, tmp_path) -> Lab:
+    lab = Lab(Store(tmp_path / "store"), lm)
+    love = lab.extract("love", LOVE, layers=2)
+    lab.extract("anger", ANGER, layers=2)
+    lab.store.save("foreign", bare(love))
+    return lab
+
+
+def bare(vector: SteeringVector) -> SteeringVector:
+    """As if from elsewhere: no recipe, no residual norms."""
+    return SteeringVector(vector.directions, model=vector.model, recipe=Imported("a file"))
+
+
+class Bench(App[None]):
+    """An app that shows the screen, and keeps what it answers and tells."""
+
+    def __init__(self, lab: Lab, expression: str = "love", **options: Any) -> None:
+        super().__init__()
+        options.setdefault("sampling", {"max_new_tokens": 6})
+        self.sweep = SweepScreen(lab, expression, PROMPT, **options)
+        self.news: list[str] = []
+        self.answers: list[Promoted | None] = []
+
+    def on_mount(self) -> None:
+        self.push_screen(self.sweep, self.answers.append)
+
+    @on(News)
+    def keep(self, event: News) -> None:
+        self.news.append(event.text)
+
+
+async def ready(bench: Bench, pilot: Pilot[None]) -> None:
+    await until(pilot, lambda: bench.sweep.query_one("#layers", Input).value)
+
+
+async def run(bench: Bench, pilot: Pilot[None]) -> Sheet:
+    await ready(bench, pilot)
+    await pilot.press("ctrl+g")
+    await until(pilot, lambda: bench.sweep.sheet is not None and not bench.sweep.running)
+    assert bench.sweep.sheet is not None
+    return bench.sweep.sheet
+
+
+def status(bench: Bench) -> str:
+    return text_of(bench.sweep, "#status")
+
+
+def hooks(lab: Lab) -> list[Any]:
+    return [hook for block in lab.model.blocks for hook in block._forward_pre_hooks]
+
+
+async def test_it_proposes_layers_around_the_vectors_own_and_says_what_it_would_write(lab) -> None:
+    bench = Bench(lab)
+    async with bench.run_test(size=(80, 24)) as pilot:
+        await ready(bench, pilot)
+        assert bench.sweep.query_one("#layers", Input).value == "0,2,3"
+        await until(pilot, lambda: "19 texts" in text_of(bench.sweep, "#baseline"))
+        assert bench.sweep.query_one(Heatmap).rows == ("0", "2", "3")
+        bench.sweep.query_one("#strengths", Input).value = "0,1"
+        bench.sweep.query_one("#layers", Input).value = "1:"
+        bench.sweep.query_one("#prompts", TextArea).text = "one\ntwo"
+        await until(pilot, lambda: "8 texts" in text_of(bench.sweep, "#baseline"))
+        assert bench.sweep.query_one(Heatmap).rows == ("1", "2", "3")
+
+
+async def test_cells_hold_what_the_lab_writes_and_their_metric(lab) -> None:
+    bench = Bench(lab, "love - anger")
+    async with bench.run_test(size=(100, 30)) as pilot:
+        sheet = await run(bench, pilot)
+        heatmap = bench.sweep.query_one(Heatmap)
+        doses = [float(text) for text in heatmap.columns]
+        cells = lab.sweep(
+            lab.evaluate("love - anger"), [0, 2, 3], [PROMPT], doses=doses, max_new_tokens=6
+        )
+        written = [cell.completion.text for cell in cells]
+        assert [sheet.texts[i] for i in range(len(cells))] == written
+        metric = bench.sweep.query_one(SweepForm).metric
+        for row, layer in enumerate((0, 2, 3)):
+            for column, dose in enumerate(doses):
+                (text,) = (
+                    cell.completion.text
+                    for cell in cells
+                    if cell.dose == pytest.approx(dose) and (not dose or cell.layers == (layer,))
+                )
+                value, expected = heatmap.values[row][column], metric.score(text, written[0])
+                assert value is not None
+                assert value == expected or (math.isnan(value) and math.isnan(expected))
+        assert "19 texts" in status(bench)
+        assert not bench.news
+
+
+async def test_moving_shows_the_texts_beside_their_baseline(lab) -> None:
+    bench = Bench(lab)
+    async with bench.run_test(size=(100, 30)) as pilot:
+        sheet = await run(bench, pilot)
+        await pilot.press("pagedown", "end")
+        await pilot.pause()
+        place = sheet.grid.place(2, 6)
+        assert text_of(bench.sweep, "#steered") == PROMPT + printed(sheet.texts[place or 0])
+        assert text_of(bench.sweep, "#baseline") == PROMPT + printed(sheet.texts[0])
+        title = str(bench.sweep.query_one("#steered-box").border_title)
+        assert title.startswith("layer 3 · c +")
+        assert "dose +0.30" in title
+        await pilot.press("left", "left", "left")
+        await pilot.pause()
+        assert text_of(bench.sweep, "#steered") == text_of(bench.sweep, "#baseline")
+
+
+def printed(text: str) -> str:
+    from steerlab.notation import printable
+
+    return printable(text, newlines=True)
+
+
+async def test_another_metric_writes_nothing_anew(lab, monkeypatch) -> None:
+    bench = Bench(lab)
+    async with bench.run_test(size=(100, 30)) as pilot:
+        sheet = await run(bench, pilot)
+        monkeypatch.setattr(Lab, "compare", None)
+        select, heatmap = bench.sweep.query_one("#metric", Select), bench.sweep.query_one(Heatmap)
+        select.value = "length"
+        await pilot.pause()
+        assert heatmap.values[0][0] == METRICS["length"].score(sheet.texts[1])
+        heatmap.focus()
+        await pilot.press("m")
+        await pilot.pause()
+        assert select.value == "shared"
+        assert heatmap.values[0][3] == 1
+        assert "shared" in str(bench.sweep.query_one("#baseline-box").border_subtitle)
+
+
+async def test_several_prompts_are_averaged_and_read_one_by_one(lab) -> None:
+    bench = Bench(lab)
+    async with bench.run_test(size=(100, 30)) as pilot:
+        await ready(bench, pilot)
+        bench.sweep.query_one("#prompts", TextArea).text = "one\n\ntwo\none"
+        bench.sweep.query_one("#metric", Select).value = "length"
+        sheet = await run(bench, pilot)
+        assert sheet.prompts == ("one", "two")
+        half = len(sheet.grid.settings)
+        lengths = [METRICS["length"].score(sheet.texts[i]) for i in (1, half + 1)]
+        assert bench.sweep.query_one(Heatmap).values[0][0] == sum(lengths) / 2
+        assert text_of(bench.sweep, "#baseline").startswith("one")
+        await pilot.press("n")
+        await pilot.pause()
+        assert text_of(bench.sweep, "#baseline") == "two" + printed(sheet.texts[half])
+        assert "prompt 2 of 2" in text_of(bench.sweep, "PromptLine")
+        await pilot.click("PromptLine")
+        await pilot.pause()
+        assert text_of(bench.sweep, "#baseline").startswith("one")
+
+
+@pytest.mark.parametrize("key", ["enter", "p"])
+async def test_a_cell_is_promoted(lab, key: str) -> None:
+    bench = Bench(lab, "love", seed=3)
+    async with bench.run_test(size=(100, 30)) as pilot:
+        await run(bench, pilot)
+        await pilot.press("down", "end", key)
+        await until(pilot, lambda: bench.answers)
+    (answer,) = bench.answers
+    assert answer is not None
+    at = lab.at_layers(lab.store.load("love"), 2)
+    assert (answer.expression, answer.layers, answer.prompt, answer.seed) == (
+        "love", "2", PROMPT, 3,
+    )  # fmt: skip
+    assert answer.dose == 0.3
+    assert answer.coefficient == pytest.approx(at.coefficient(0.3))
+
+
+async def test_escape_goes_back_when_nothing_runs(lab) -> None:
+    bench = Bench(lab)
+    async with bench.run_test() as pilot:
+        await ready(bench, pilot)
+        await pilot.press("p", "escape")
+        await until(pilot, lambda: bench.answers)
+    assert bench.answers == [None]
+
+
+def slowly(lab: Lab, monkeypatch: pytest.MonkeyPatch, steps: int = 2) -> threading.Event:
+    """After some tokens the model waits to be let on."""
+    released = threading.Event()
+    compare = lab.compare
+
+    def waiting(*arguments: Any, should_stop: Callable[[], bool], **options: Any) -> Any:
+        asked = []
+
+        def stop() -> bool:
+            asked.append(None)
+            if len(asked) == steps:
+                released.wait(20)
+            return should_stop()
+
+        return compare(*arguments, should_stop=stop, **options)
+
+    monkeypatch.setattr(lab, "compare", waiting)
+    return released
+
+
+async def test_escape_stops_and_keeps_what_came(lab, monkeypatch) -> None:
+    bench = Bench(lab, sampling={"max_new_tokens": 100})
+    released = slowly(lab, monkeypatch)
+    async with bench.run_test(size=(100, 30)) as pilot:
+        await ready(bench, pilot)
+        await pilot.press("ctrl+g")
+        await until(pilot, lambda: bench.sweep.sheet is not None and bench.sweep.sheet.texts)
+        await until(pilot, lambda: text_of(bench.sweep, "#steered") != PROMPT)
+        assert bench.sweep.query_one("#progress").display
+        await pilot.press("ctrl+g", "escape")
+        assert "stopping" in status(bench)
+        released.set()
+        await until(pilot, lambda: not bench.sweep.running)
+        assert "stopped" in status(bench)
+        assert bench.sweep.sheet is not None
+        assert all(len(text) < 20 for text in bench.sweep.sheet.texts.values())
+        assert not hooks(lab)
+        assert not bench.sweep.query_one("#progress").display
+        monkeypatch.undo()
+        sheet = await run(bench, pilot)
+        await until(pilot, lambda: "19 texts" in status(bench))
+        assert len(sheet.texts) == 19
+
+
+async def test_a_second_escape_leaves_at_once_and_the_model_stops(lab, monkeypatch) -> None:
+    bench = Bench(lab, sampling={"max_new_tokens": 100})
+    released = slowly(lab, monkeypatch)
+    async with bench.run_test(size=(100, 30)) as pilot:
+        await ready(bench, pilot)
+        await pilot.press("ctrl+g")
+        await until(pilot, lambda: bench.sweep.sheet is not None and bench.sweep.sheet.texts)
+        await pilot.press("escape", "escape")
+        await until(pilot, lambda: bench.answers)
+        released.set()
+        with lab.model.lock:
+            pass
+    assert bench.answers == [None]
+    assert not hooks(lab)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("layers", "ten", "is not layers such as"),
+        ("layers", "", "is not layers such as"),
+        ("layers", "99", "no layer 99"),
+        ("strengths", "0.1;0.2", "is not doses such as"),
+        ("strengths", "nan", "is not doses such as"),
+        ("strengths", "0", "other than 0"),
+        ("expression", "", "nothing to steer with"),
+        ("expression", "lvoe", "lvoe"),
+        ("expression", "love -", "column"),
+    ],
+)
+async def test_what_cant_be_swept_is_one_line(lab, name: str, text: str, says: str) -> None:
+    bench = Bench(lab)
+    async with bench.run_test(size=(80, 24)) as pilot:
+        await ready(bench, pilot)
+        box = bench.sweep.query_one(f"#{name}", Input)
+        box.value = text
+        box.focus()
+        await pilot.press("enter")
+        await until(pilot, lambda: bench.news and not bench.sweep.running)
+        assert says in bench.news[0]
+        assert "\n" not in bench.news[0]
+        assert says in status(bench)
+        assert bench.sweep.sheet is None
+
+
+async def test_without_an_expression_it_asks_for_one(lab) -> None:
+    bench = Bench(lab, "")
+    async with bench.run_test() as pilot:
+        await until(pilot, lambda: "type an expression" in status(bench))
+        await pilot.press(*"love")
+        await until(pilot, lambda: bench.sweep.query_one("#layers", Input).value == "0,2,3")
+        await pilot.press("enter")
+        await until(pilot, lambda: "19 texts" in status(bench))
+
+
+async def test_no_prompt_is_one_line(lab) -> None:
+    bench = Bench(lab)
+    async with bench.run_test() as pilot:
+        await ready(bench, pilot)
+        bench.sweep.query_one("#prompts", TextArea).text = " \n"
+        await pilot.press("f5")
+        await until(pilot, lambda: "no prompt" in status(bench))
+
+
+async def test_layers_that_cant_be_made_are_one_line(lab) -> None:
+    bench = Bench(lab, "foreign")
+    async with bench.run_test() as pilot:
+        await ready(bench, pilot)
+        assert bench.sweep.query_one("#layers", Input).value == "2"
+        bench.sweep.query_one("#layers", Input).value = "1,2"
+        await pilot.press("ctrl+g")
+        await until(pilot, lambda: bench.news)
+        assert "no recipe that could make layer 1" in bench.news[0]
+
+
+async def test_without_residual_norms_coefficients_take_the_place_of_doses(lab) -> None:
+    bench = Bench(lab, "foreign")
+    async with bench.run_test(size=(100, 30)) as pilot:
+        await ready(bench, pilot)
+        form = bench.sweep.query_one(SweepForm)
+        assert form.query_one("#strengths", Input).value == COEFFICIENTS
+        assert str(form.query_one("#strengths-label", Label).render()) == "c"
+        assert "differ in dose" in status(bench)
+        await run(bench, pilot)
+        await pilot.press("end", "p")
+        await until(pilot, lambda: bench.answers)
+    (answer,) = bench.answers
+    assert answer is not None
+    assert (answer.dose, answer.coefficient) == (None, 2.0)
+
+
+async def test_what_was_typed_stays_when_the_expression_changes(lab) -> None:
+    bench = Bench(lab)
+    async with bench.run_test() as pilot:
+        await ready(bench, pilot)
+        layers = bench.sweep.query_one("#layers", Input)
+        bench.sweep.query_one("#expression", Input).value = "foreign"
+        await until(pilot, lambda: layers.value == "2")
+        layers.value = "2,3"
+        bench.sweep.query_one("#expression", Input).value = "anger"
+        await until(pilot, lambda: "dose" in status(bench) and "differ" not in status(bench))
+        assert layers.value == "2,3"
+
+
+async def test_a_worker_that_fails_ends_in_a_message(lab, monkeypatch) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("[red]the machine[/red] is on fire")
+
+    monkeypatch.setattr(lab, "compare", broken)
+    monkeypatch.delenv("STEERLAB_DEBUG", raising=False)
+    bench = Bench(lab)
+    async with bench.run_test() as pilot:
+        await ready(bench, pilot)
+        await pilot.press("ctrl+g")
+        await until(pilot, lambda: bench.news and not bench.sweep.running)
+        assert "[red]the machine[/red] is on fire" in status(bench)
+
+
+async def test_the_model_is_loaded_in_the_worker_and_a_line_says_so(lab, lm, monkeypatch) -> None:
+    monkeypatch.setattr("steerlab.model.LanguageModel.load", lambda *_, **__: lm)
+    unloaded = Lab(lab.store)
+    bench = Bench(unloaded)
+    said: list[str] = []
+    narrate = bench.sweep._say
+    monkeypatch.setattr(bench.sweep, "_say", lambda text, **o: (said.append(text), narrate(text)))
+    async with bench.run_test() as pilot:
+        assert not unloaded.is_loaded
+        await run(bench, pilot)
+        assert unloaded.is_loaded
+    assert any(text.startswith("loading tiny") for text in said)
+
+
+async def test_a_baseline_is_written_though_no_dose_is_0(lab) -> None:
+    bench = Bench(lab)
+    async with bench.run_test() as pilot:
+        await ready(bench, pilot)
+        bench.sweep.query_one("#strengths", Input).value = "0.2"
+        sheet = await run(bench, pilot)
+        assert sheet.grid.baseline == 0
+        assert text_of(bench.sweep, "#baseline") == PROMPT + printed(sheet.texts[0])
+        assert bench.sweep.query_one(Heatmap).columns == ("+0.2",)
+
+
+@pytest.mark.parametrize("size", [(40, 12), (80, 24), (140, 40), (200, 60)])
+async def test_every_control_can_be_reached_at_any_size(lab, size: tuple[int, int]) -> None:
+    bench = Bench(lab)
+    async with bench.run_test(size=size) as pilot:
+        await run(bench, pilot)
+        body = bench.sweep.query_one("#body")
+        for widget in bench.sweep.focus_chain:
+            widget.focus()
+            await until(pilot, lambda: body.region.contains_point(widget.region.offset))  # noqa: B023
+            assert widget.size.height > 0
+            assert widget.size.width >= 8
+
+
+async def test_resizing_loses_nothing(lab) -> None:
+    bench = Bench(lab)
+    async with bench.run_test(size=(140, 40)) as pilot:
+        sheet = await run(bench, pilot)
+        await pilot.press("down", "right")
+        before = text_of(bench.sweep, "#steered")
+        await pilot.resize_terminal(40, 12)
+        await pilot.resize_terminal(80, 24)
+        assert bench.sweep.query_one(Heatmap).cursor == (1, 1)
+        assert bench.sweep.sheet is sheet
+        assert text_of(bench.sweep, "#steered") == before
+
+
+# the parts
+
+
+def test_a_text_that_a_metric_cant_take_leaves_its_cell_undefined(lab) -> None:
+    def broken(text: str, _: str) -> float:
+        if "x" in text:
+            raise ValueError(text)
+        return 1.0
+
+    settings = lab.sweep_settings(lab.store.load("love"), [2], doses=(0.0, 0.1))
+    sheet = Sheet(Grid((0.0, 0.1), tuple(settings)), ["one", "two"])
+    metric = Metric("broken", "", broken)
+    assert sheet.values(metric) == [[None, None]]
+    for index, text in enumerate(["a", "x", "b"]):
+        sheet.write(index, text)
+    ((plain, steered),) = sheet.values(metric)
+    assert plain == 1
+    assert steered is not None
+    assert math.isnan(steered)
+    sheet.write(3, "b")
+    assert sheet.values(metric) == [[1, 1]]
+
+
+def test_growing_texts_are_valued_anew(lab) -> None:
+    settings = lab.sweep_settings(lab.store.load("love"), [2], doses=(0.0, 0.1))
+    sheet = Sheet(Grid((0.0, 0.1), tuple(settings)), ["one"])
+    metric = METRICS["shared"]
+    sheet.write(0, "a")
+    sheet.write(1, "a")
+    assert sheet.score(metric, 0, 1) == 1
+    sheet.write(0, " b")
+    assert sheet.score(metric, 0, 1) == 0.5
+    sheet.write(1, " b")
+    assert sheet.score(metric, 0, 1) == 1
+
+
+def test_layers_are_proposed_within_the_model(lab) -> None:
+    assert around(lab.at_layers(lab.store.load("love"), 0), extends=True) == [0, 2, 3]
+    wide = lab.at_layers(lab.store.load("love"), "all")
+    assert around(wide, extends=True) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("text", "layers"), [("all", [0, 1, 2]), ("1:", [1, 2]), ("2,0,2", [0, 2]), ("7", [7])]
+)
+def test_layers_as_typed(text: str, layers: list[int]) -> None:
+    assert chosen(text, 3) == layers
+
+
+def test_numbers_are_sorted_and_differ() -> None:
+    assert numbers("0.2, -1,0.2,0") == (-1, 0, 0.2)
+    for text in ("", "a", "1,,2", "inf", "0,0"):
+        with pytest.raises(BadOption):
+            numbers(text)

@@ -6,13 +6,17 @@ positive prompts, always.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from steerlab.errors import BadOption, BadPrompts
 from steerlab.recipe import Contrast, check_prompts
+
+if TYPE_CHECKING:
+    from steerlab.vector import SteeringVector
 
 Array = NDArray[np.float64]
 Pairs = Sequence[tuple[str, str]] | Sequence[str]
@@ -116,6 +120,20 @@ def diagnose(positive: Array, negative: Array) -> dict[str, float]:
         "agreement": float(((differences * others).sum(axis=1) > 0).mean()),
         "separability": auc(above, below),
     }
+
+
+def problems(vector: SteeringVector) -> Iterator[str]:
+    """What makes an extracted vector useless although nothing went wrong."""
+    if vector.norm == 0:
+        yield (
+            "the direction is zero: the prompts give the same activations, so they have to "
+            "differ at or before the token that is read"
+        )
+    elif vector.dose(1.0) is None:
+        yield (
+            "the prompts are one token long, which is read at position 0, an attention sink: the "
+            "norm says little, and no dose is known; use longer prompts"
+        )
 
 
 def auc(above: Array, below: Array) -> float:

@@ -159,6 +159,14 @@ def describe_read(read: Read) -> str:
     return {"last": "last token", "mean": "mean of tokens"}.get(str(read), f"token {read}")
 
 
+def read_of(text: str) -> Read:
+    """`read` as it is typed: a token index where the text is a whole number."""
+    try:
+        return int(text)
+    except ValueError:
+        return text.strip()
+
+
 def is_name(text: str) -> bool:
     """Whether `text` can name a vector: an identifier, not a keyword, function or version."""
     return (

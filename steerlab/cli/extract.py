@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +23,7 @@ from steerlab.notation import printable
 if TYPE_CHECKING:
     from steerlab.extraction import Pairs
     from steerlab.prompts import Prompts
-    from steerlab.recipe import Read
     from steerlab.registry import Store
-    from steerlab.vector import SteeringVector
 
 METHODS = ("mean_difference", "actadd", "pca", "probe", "mean_centred", "random")
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -87,8 +84,8 @@ def extract_command(
     --method random makes a control: a random direction, seeded, with the norm that
     mean_difference has for the same pairs.
     """
-    from steerlab.extraction import check_recipe
-    from steerlab.recipe import Contrast, check_name
+    from steerlab.extraction import check_recipe, problems
+    from steerlab.recipe import Contrast, check_name, read_of
     from steerlab.record import check_labels
 
     check_name(name)
@@ -96,7 +93,7 @@ def extract_command(
         raise click.UsageError("give --layer or --layers, not both")
     prompts = _prompts(positive, negative, pairs)
     centre = _prompts((), (), baseline).positive if baseline is not None else ()
-    how |= {"read": _token(read), "baseline": centre}
+    how |= {"read": read_of(read), "baseline": centre}
     check_recipe(Contrast(prompts.positive, prompts.negative, **how))
     check_labels(tags, note)
     lab = open_lab(store_path, loading)
@@ -117,22 +114,8 @@ def extract_command(
     else:
         click.echo(f"{click.style(str(vector), bold=True)}  {printable(str(vector.recipe))}")
         click.echo(describe_result(vector))
-    for problem in _problems(vector):
+    for problem in problems(vector):
         warn(problem)
-
-
-def _problems(vector: SteeringVector) -> Iterator[str]:
-    """What makes a vector useless although nothing went wrong."""
-    if vector.norm == 0:
-        yield (
-            "the direction is zero: the prompts give the same activations, so they have to "
-            "differ at or before the token that is read"
-        )
-    elif vector.dose(1.0) is None:
-        yield (
-            "the prompts are one token long, which is read at position 0, an attention sink: the "
-            "norm says little, and no dose is known; use longer prompts"
-        )
 
 
 def _prompts(positive: tuple[str, ...], negative: tuple[str, ...], path: Path | None) -> Prompts:
@@ -153,10 +136,3 @@ def _paired(prompts: Prompts) -> Pairs:
     if not prompts.negative:
         return prompts.positive
     return list(zip(prompts.positive, prompts.negative, strict=True))
-
-
-def _token(read: str) -> Read:
-    try:
-        return int(read)
-    except ValueError:
-        return read

@@ -1,0 +1,260 @@
+"""The extraction screen: from contrast prompts to a stored vector."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from textual import on, work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, VerticalScroll
+from textual.message import Message
+from textual.screen import Screen
+from textual.widgets import Button, Footer, Input, ProgressBar, Static
+from textual.worker import Worker, get_current_worker
+
+from steerlab.errors import Cancelled
+from steerlab.notation import printable
+from steerlab.prompts import Prompts, read_pairs
+from steerlab.tui.extract_form import Draft, ExtractForm, Order
+from steerlab.tui.news import News, told
+
+if TYPE_CHECKING:
+    from steerlab.lab import Lab
+    from steerlab.model import LanguageModel
+    from steerlab.vector import SteeringVector
+
+MODEL = "smollm2"
+"""What is loaded where no model was named."""
+
+
+class ExtractScreen(Screen[str | None]):
+    """A form and a worker; dismissed with the ref of the vector that was stored, or None.
+
+    draft: the form as it was left, to be given to the next screen.
+    """
+
+    CSS_PATH = "extract.tcss"
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (70, "-wide")]  # noqa: RUF012 - as Textual declares it
+    HELP = """\
+A vector of contrast prompts: what the model reads in the left ones, less what it reads in the \
+right ones. Line i of both lists is a pair, ⏎ is a line break inside a prompt. ctrl+g extracts, \
+ctrl+l loads a file of pairs, Esc stops or goes back; what was typed stays."""
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+g,f5", "extract", "extract", key_display="^g"),
+        Binding("ctrl+l", "load", "load pairs"),
+        Binding("escape", "leave", "stop / back"),
+    ]
+
+    @dataclass
+    class Named(Message):
+        """What a name will become in the store."""
+
+        name: str
+        text: str
+
+    @dataclass
+    class Loaded(Message):
+        """The prompts of a file."""
+
+        prompts: Prompts
+
+    @dataclass
+    class Said(Message):
+        """Something for the status line."""
+
+        text: str
+
+    @dataclass
+    class Read(Message):
+        """How many prompts were read, of how many."""
+
+        done: int
+        total: int
+
+    @dataclass
+    class Ended(Message):
+        """The worker is through; ref is what was stored, if anything was."""
+
+        ref: str | None
+
+    def __init__(self, lab: Lab, draft: Draft | None = None) -> None:
+        super().__init__()
+        self.lab = lab
+        self.draft = draft if draft is not None else Draft()
+        self._worker: Worker[None] | None = None
+
+    def compose(self) -> ComposeResult:
+        """The form; below it, always in sight, the button and what happens."""
+        with VerticalScroll(id="body", can_focus=False):
+            yield ExtractForm(self.draft)
+        with Horizontal(id="state"):
+            yield Button("Extract", variant="primary", compact=True, id="go")
+            yield Static(id="status", markup=False)
+            yield ProgressBar(show_eta=False, show_percentage=False, id="progress")
+        yield Footer()
+
+    def on_mount(self) -> None:
+        """Ready to type the name."""
+        self.query_one("#progress").display = False
+        self.query_one("#name", Input).focus()
+
+    @property
+    def form(self) -> ExtractForm:
+        """The fields."""
+        return self.query_one(ExtractForm)
+
+    # while typing
+
+    @on(ExtractForm.NameTyped)
+    def _look_up(self, event: ExtractForm.NameTyped) -> None:
+        self.look_up(event.name)
+
+    @work(thread=True, exclusive=True, group="name")
+    def look_up(self, name: str) -> None:
+        """Find out whether the name is taken on the model that will be used."""
+        with told(self):
+            source = self.lab.source or MODEL
+            store = self.lab.store
+            models = {m for m, identity, _ in store.models() if source in (m, identity.source)}
+            found = [s for s in store.list(name=name) if s.model in models]
+            text = f"taken: will be {name}.v{found[0].version + 1}" if found else "a new name"
+            self.post_message(self.Named(name, text))
+
+    @on(Named)
+    def _show_naming(self, event: Named) -> None:
+        if event.name == self.query_one("#name", Input).value.strip():
+            self.form.show_naming(event.text)
+
+    @on(ExtractForm.Counted)
+    def _show_count(self, event: ExtractForm.Counted) -> None:
+        if self._worker is None:
+            source = self.lab.source or MODEL
+            self._say(f"{event.text} · on {source}", problem=not event.fits)
+
+    @on(ExtractForm.LoadPairs)
+    def _load(self, event: ExtractForm.LoadPairs) -> None:
+        self.load_file(Path(event.path).expanduser())
+
+    @work(thread=True, exclusive=True, group="file")
+    def load_file(self, path: Path) -> None:
+        """Read a pairs file."""
+        with told(self):
+            self.post_message(self.Loaded(read_pairs(path)))
+
+    @on(Loaded)
+    def _show_loaded(self, event: Loaded) -> None:
+        with told(self):
+            self.form.fill(event.prompts)
+
+    def action_load(self) -> None:
+        """Load the pairs file that is named in the form."""
+        self.form.load_pairs()
+
+    # extracting
+
+    @on(ExtractForm.Submitted)
+    @on(Button.Pressed, "#go")
+    def action_extract(self) -> None:
+        """Check the form, then load the model, read the prompts and store the vector."""
+        if self._worker is not None:
+            return
+        with told(self):
+            order = self.form.order()
+            self.query_one("#progress", ProgressBar).update(total=None, progress=0)
+            self.query_one("#progress").display = True
+            self._worker = self.extract(order)
+
+    @work(thread=True, group="extract", exit_on_error=False)
+    def extract(self, order: Order) -> None:
+        """Ends in Ended, whatever happens."""
+        worker, ref = get_current_worker(), None
+        try:
+            with told(self):
+                ref = self._extract(worker, order)
+        finally:
+            self.post_message(self.Ended(ref))
+
+    def _extract(self, worker: Worker[None], order: Order) -> str | None:
+        from steerlab.extraction import problems
+
+        try:
+            vector = self._read(worker, order)
+        except Cancelled:
+            self.post_message(News("stopped: nothing was stored"))
+            return None
+        stored, _ = self.lab.keep(order.name, vector, tags=order.tags, note=order.note)
+        for problem in problems(stored):
+            self.post_message(News(problem, "warning"))
+        return self._ref_of(order.name, stored)
+
+    def _ref_of(self, name: str, stored: SteeringVector) -> str:
+        """The ref, with the model in front where the store knows several."""
+        store = self.lab.store
+        if len(store.models()) == 1:
+            return str(stored.ref)
+        versions = store.list(name=name, model=stored.model, every_version=True)
+        return next(s.qualified for s in versions if s.ref == stored.ref)
+
+    def _read(self, worker: Worker[None], order: Order) -> SteeringVector:
+        def tell(done: int, total: int) -> None:
+            self.post_message(self.Read(done, total))
+
+        model = self._model()
+        self.post_message(self.Said("reading the prompts …"))
+        vector = model.reextract(order.recipe, order.layers, tell, lambda: worker.is_cancelled)
+        if worker.is_cancelled:
+            raise Cancelled("cancelled after the last prompt")
+        return vector
+
+    def _model(self) -> LanguageModel:
+        if not self.lab.is_loaded:
+            self.post_message(self.Said(f"loading {self.lab.source or MODEL} …"))
+            from steerlab.loading import hush
+
+            hush()
+        return self.lab.load(progress=self._fetching)
+
+    def _fetching(self, what: str, done: int, total: int) -> None:
+        percent = f" {100 * done // total}%" if total > 1 else ""
+        self.post_message(self.Said(f"{what} the embedded model{percent} …"))
+
+    @on(Said)
+    def _show_said(self, event: Said) -> None:
+        self._say(event.text)
+
+    @on(Read)
+    def _show_read(self, event: Read) -> None:
+        self.query_one("#progress", ProgressBar).update(total=event.total, progress=event.done)
+        self._say(f"{event.done} of {event.total} prompts read")
+
+    @on(Ended)
+    def _end(self, event: Ended) -> None:
+        self._worker = None
+        self.query_one("#progress").display = False
+        if event.ref is not None:
+            self.leave(event.ref)
+        else:
+            self.form.recount()
+
+    def _say(self, text: str, problem: bool = False) -> None:
+        status = self.query_one("#status", Static)
+        status.update(printable(text))
+        status.set_class(problem, "problem")
+
+    # leaving
+
+    def action_leave(self) -> None:
+        """Stop what runs; when nothing runs, or at the second time, go back."""
+        if self._worker is not None and not self._worker.is_cancelled:
+            self._worker.cancel()
+            self._say("stopping …")
+        else:
+            self.leave(None)
+
+    def leave(self, ref: str | None) -> None:
+        """Close, with the form kept in `draft`."""
+        self.draft = self.form.draft()
+        self.dismiss(ref)

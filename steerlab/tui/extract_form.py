@@ -1,0 +1,348 @@
+"""What a vector is extracted from, as a form: name, two lists of prompts, method, layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from rich.text import Text
+from textual import on
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+from textual.message import Message
+from textual.widgets import Button, Checkbox, Input, Label, Select, Static, TextArea
+
+from steerlab.errors import BadOption, BadPrompts, SteerlabError
+from steerlab.extraction import METHODS, check_method
+from steerlab.notation import layers_of, printable
+from steerlab.prompts import Prompts
+from steerlab.recipe import Contrast, check_name, check_prompts, check_text, read_of
+from steerlab.record import check_labels
+
+BREAK = "⏎"
+"""Stands for a line break inside a prompt, since each line of a list is one prompt."""
+
+ABOUT = {
+    "mean_difference": "mean of the pairs' differences",
+    "actadd": "one pair; a tensor for the first tokens",
+    "pca": "main direction of the differences",
+    "probe": "what tells + from −, by regression",
+    "mean_centred": "mean of +, less that of a baseline",
+    "random": "a control with the pairs' norm",
+}
+_PICTURES = {code: 0x2400 + code for code in range(32)} | {127: 0x2421}
+_HINTS = {
+    "name": "such as calm",
+    "file": "a .jsonl, .json, .csv or .toml file of pairs",
+    "layers": "the middle one",
+    "read": "last, mean or an index",
+    "seed": "a whole number",
+    "tags": "separated by spaces",
+    "note": "what it is for",
+}
+
+
+@dataclass(frozen=True)
+class Draft:
+    """The form as it was left: every field as it is typed."""
+
+    name: str = ""
+    positive: str = ""
+    negative: str = ""
+    file: str = ""
+    method: str = METHODS[0]
+    seed: str = ""
+    layers: str = ""
+    read: str = "last"
+    chat: bool = False
+    tags: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be extracted and under which name it is stored. layers: None for the middle."""
+
+    name: str
+    recipe: Contrast
+    layers: Any
+    tags: tuple[str, ...]
+    note: str
+
+
+class PromptList(TextArea):
+    """Prompts, one a line and numbered: pair i is line i of both lists."""
+
+    @dataclass
+    class Scrolled(Message):
+        """The list that has the focus was scrolled to this line."""
+
+        side: PromptList
+        line: float
+
+    def __init__(self, text: str, placeholder: str, **kwargs: Any) -> None:
+        super().__init__(
+            text,
+            soft_wrap=False,
+            show_line_numbers=True,
+            highlight_cursor_line=False,
+            placeholder=placeholder,
+            **kwargs,
+        )
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The lines as prompts, spaces and all; empty lines at the end are none."""
+        return prompts_of(self.text)
+
+    def get_line(self, line_index: int) -> Text:
+        """The line with control characters as pictures, so that none reaches the terminal."""
+        return Text(self.document.get_line(line_index).translate(_PICTURES), end="", no_wrap=True)
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        """Tell where it is, so that the other list can follow."""
+        super().watch_scroll_y(old_value, new_value)
+        if self.has_focus:
+            self.post_message(self.Scrolled(self, new_value))
+
+
+class ExtractForm(Vertical):
+    """All fields; `order()` is what they ask for."""
+
+    @dataclass
+    class Submitted(Message):
+        """Enter in a line: extract."""
+
+    @dataclass
+    class LoadPairs(Message):
+        """A pairs file is asked for."""
+
+        path: str
+
+    @dataclass
+    class NameTyped(Message):
+        """The name was edited and can be one."""
+
+        name: str
+
+    @dataclass
+    class Counted(Message):
+        """How many prompts there are; fits: they can be read as pairs."""
+
+        text: str
+        fits: bool
+
+    def __init__(self, draft: Draft) -> None:
+        super().__init__()
+        self.first = draft
+
+    def compose(self) -> ComposeResult:
+        """Name; the two lists; everything else in four lines."""
+        draft = self.first
+        with Horizontal(classes="row"):
+            yield from self._field("name")
+            yield Static(id="naming", classes="field", markup=False)
+        with Horizontal(id="lists"):
+            yield PromptList(draft.positive, "I feel calm\nevery line is a prompt", id="positive")
+            yield PromptList(draft.negative, "I feel tense\nand its opposite here", id="negative")
+        with Horizontal(classes="row"):
+            yield from self._field("file", Button("Load", id="load", compact=True))
+        with Horizontal(classes="row"):
+            options = [(f"{name}: {about}", name) for name, about in ABOUT.items()]
+            with Horizontal(classes="field wide"):
+                yield Label("method")
+                yield Select(
+                    options, value=draft.method, allow_blank=False, compact=True, id="method"
+                )
+            yield from self._field("seed")
+        with Horizontal(classes="row"):
+            yield from self._field("layers")
+            yield from self._field("read")
+            yield Checkbox("chat template", draft.chat, compact=True, id="chat")
+        with Horizontal(classes="row"):
+            yield from self._field("tags")
+            yield from self._field("note")
+
+    def _field(self, name: str, *more: Button) -> ComposeResult:
+        with Horizontal(classes="field", id=f"{name}-field"):
+            yield Label(name)
+            value = getattr(self.first, name)
+            yield Input(value, placeholder=_HINTS[name], id=name, compact=True)
+            yield from more
+
+    def on_mount(self) -> None:
+        """Headings and counts for what the draft holds."""
+        self.query_one("#positive").border_title = "+ positive"
+        self._follow_method()
+
+    # what the fields say
+
+    def draft(self) -> Draft:
+        """Every field as it is typed."""
+        values: dict[str, Any] = {
+            box.id: box.value
+            for box in self.query(Input)
+            if box.id in {field.name for field in fields(Draft)}
+        }
+        for side in self.query(PromptList):
+            values[str(side.id)] = side.text
+        return Draft(**values, method=self.method, chat=self.query_one("#chat", Checkbox).value)
+
+    @property
+    def method(self) -> str:
+        """The method selected."""
+        return str(self.query_one("#method", Select).value)
+
+    def order(self) -> Order:
+        """What is asked for; raises SteerlabError, with the focus where it can be mended."""
+        draft = self.draft()
+        above, below = prompts_of(draft.positive), prompts_of(draft.negative)
+        centred = draft.method == "mean_centred"
+        with self._mended_at("name"):
+            check_name(draft.name.strip())
+        with self._mended_at("positive"):
+            check_prompts(above, None if centred or not below else below)
+        with self._mended_at("seed"):
+            seed = seed_of(draft.seed) if draft.method == "random" else None
+        recipe = Contrast(
+            above,
+            () if centred else below,
+            draft.method,
+            read_of(draft.read.strip() or "last"),
+            draft.chat,
+            seed,
+            below if centred else (),
+        )
+        with (
+            self._mended_at("positive" if below else "negative", BadPrompts),
+            self._mended_at("read"),
+        ):
+            check_method(replace(recipe, seed=0))
+        with self._mended_at("seed"):
+            check_method(recipe)
+        with self._mended_at("layers"):
+            layers = layers_of(draft.layers) if draft.layers.strip() else None
+        tags, note = tuple(draft.tags.split()), draft.note.strip()
+        with self._mended_at("note"):
+            check_labels(tags, note)
+        return Order(draft.name.strip(), recipe, layers, tags, note)
+
+    @contextmanager
+    def _mended_at(self, name: str, errors: type[SteerlabError] = SteerlabError) -> Iterator[None]:
+        try:
+            yield
+        except errors:
+            self.query_one(f"#{name}").focus()
+            raise
+
+    # live
+
+    def show_naming(self, text: str, problem: bool = False) -> None:
+        """Say beside the name what it will become, or why it can't be one."""
+        line = self.query_one("#naming", Static)
+        line.update(printable(text))
+        line.set_class(problem, "problem")
+
+    def fill(self, prompts: Prompts) -> None:
+        """Put the prompts of a file into the lists; raises BadPrompts if they can't be lines."""
+        above, below = lines_of(prompts.positive), lines_of(prompts.negative)
+        self.query_one("#positive", PromptList).load_text(above)
+        self.query_one("#negative", PromptList).load_text(below)
+        self.query_one("#positive").focus()
+
+    @on(Input.Changed, "#name")
+    def _check_name(self, event: Input.Changed) -> None:
+        name = event.value.strip()
+        self.show_naming("")
+        try:
+            if name:
+                check_name(name)
+                self.post_message(self.NameTyped(name))
+        except SteerlabError as error:
+            self.show_naming(str(error), problem=True)
+
+    @on(TextArea.Changed)
+    def recount(self) -> None:
+        """Say how many prompts there are."""
+        above, below = (len(side.prompts) for side in self.query(PromptList))
+        self.post_message(self.Counted(*counted(above, below, self.method)))
+
+    @on(Select.Changed, "#method")
+    def _follow_method(self) -> None:
+        title = "· baseline" if self.method == "mean_centred" else "− negative"
+        self.query_one("#negative").border_title = title
+        self.query_one("#seed-field").display = self.method == "random"
+        self.recount()
+
+    @on(PromptList.Scrolled)
+    def _scroll_together(self, event: PromptList.Scrolled) -> None:
+        event.stop()
+        for side in self.query(PromptList):
+            if side is not event.side:
+                side.scroll_to(y=event.line, animate=False)
+
+    # doing
+
+    @on(Input.Submitted)
+    def _submit(self, event: Input.Submitted) -> None:
+        event.stop()
+        if event.input.id == "file":
+            self.load_pairs()
+        else:
+            self.post_message(self.Submitted())
+
+    @on(Button.Pressed, "#load")
+    def load_pairs(self) -> None:
+        """Ask for the pairs file that is named; without one, ask for its name."""
+        box = self.query_one("#file", Input)
+        if box.value.strip():
+            self.post_message(self.LoadPairs(box.value.strip()))
+        else:
+            box.focus()
+
+
+def prompts_of(text: str) -> tuple[str, ...]:
+    """The prompts of a list: its lines, without the empty ones at its end."""
+    lines = text.split("\n")
+    while lines and not lines[-1].strip():
+        lines.pop()
+    return tuple(line.replace(BREAK, "\n") for line in lines)
+
+
+def lines_of(prompts: Sequence[str]) -> str:
+    """Inverse of `prompts_of`; raises BadPrompts for a prompt that no line can hold."""
+    for number, prompt in enumerate(prompts, 1):
+        check_text(prompt, f"prompt {number}")
+        if BREAK in prompt or len(prompt.replace("\n", BREAK).splitlines()) > 1:
+            raise BadPrompts(
+                f"prompt {number} holds a character that ends a line here: "
+                "steerlab extract --pairs takes such a file"
+            )
+    return "\n".join(prompt.replace("\n", BREAK) for prompt in prompts)
+
+
+def counted(above: int, below: int, method: str) -> tuple[str, bool]:
+    """How many prompts there are, in words, and whether the method can read them as they are."""
+    if not (above or below):
+        return "no prompts yet: one a line, or from a file", True
+    if method == "mean_centred":
+        return f"{_of(above, 'prompt')}, centred on {below}", bool(above and below)
+    if above != below:
+        return f"{above} positive, {below} negative: pairs need as many", False
+    if method == "actadd" and above > 1:
+        return f"{above} pairs: actadd takes one", False
+    return _of(above, "pair"), True
+
+
+def _of(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
+def seed_of(text: str) -> int | None:
+    """A seed as it is typed; None for nothing. Raises BadOption."""
+    try:
+        return int(text) if text.strip() else None
+    except ValueError:
+        raise BadOption(f"a seed is a whole number, not {text!r}") from None

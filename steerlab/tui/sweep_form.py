@@ -12,6 +12,7 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.message import Message
 from textual.widgets import Input, Label, Select, TextArea
+from textual.worker import get_current_worker
 
 from steerlab.errors import BadExpression, BadOption, SteerlabError
 from steerlab.evaluation.texts import METRICS, Metric
@@ -139,12 +140,17 @@ class SweepForm(Vertical):
         if not text.strip():
             self.post_message(self.Meant("type an expression such as love - 0.5*anger"))
             return
+        worker, message = get_current_worker(), self._meaning(text)
+        if not worker.is_cancelled:  # else something else stands there by now
+            self.post_message(message)
+
+    def _meaning(self, text: str) -> Known | Meant:
         try:
             vector = self.lab.evaluate(text)
-            self.post_message(self.Known(vector, self.lab.extends(vector)))
+            return self.Known(vector, self.lab.extends(vector))
         except SteerlabError as error:
             unfinished = isinstance(error, BadExpression) and "stops too early" in str(error)
-            self.post_message(self.Meant("…" if unfinished else str(error), not unfinished))
+            return self.Meant("…" if unfinished else str(error), not unfinished)
 
     @on(Known)
     def propose(self, event: Known) -> None:

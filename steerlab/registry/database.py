@@ -72,6 +72,16 @@ class Database:
             self.directory, os.W_OK, effective_ids=effective
         )
 
+    def stamp(self) -> tuple[object, ...]:
+        """Differs once anybody has committed: what the operating system says of file and log."""
+        found: list[object] = []
+        for suffix in ("", "-wal"):
+            with contextlib.suppress(OSError):
+                status = os.stat(f"{self.file}{suffix}")
+                if status.st_size:  # an empty log comes and goes with every reader
+                    found.append((status.st_mtime_ns, status.st_size, status.st_ino))
+        return tuple(found)
+
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
         """One consistent snapshot; raises StoreError if the registry can't be read."""

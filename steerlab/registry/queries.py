@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -93,18 +93,42 @@ def summaries(
     after: Summary | None,
 ) -> list[Summary]:
     """The vectors that pass, in three queries whatever their number."""
+    query = _listed(connection, filters, sort, reverse, after).limit(limit)
+    return _described(connection, query)
+
+
+def ids(connection: Connection, filters: Filters, *, sort: str, reverse: bool) -> list[int]:
+    """The row ids of the vectors that pass, sorted."""
+    return list(connection.execute(_listed(connection, filters, sort, reverse, None)).scalars())
+
+
+def of_ids(connection: Connection, wanted: Sequence[int]) -> list[Summary]:
+    """The vectors of these rows, in their order; those that are gone are left out."""
+    found: dict[int, Summary] = {}
+    for start in range(0, len(wanted), 400):
+        chosen = VECTOR.c.id.in_(wanted[start : start + 400])
+        query = select(VECTOR.c.id).join(MODEL).where(chosen)
+        found |= {summary.id: summary for summary in _described(connection, query)}
+    return [found[row] for row in wanted if row in found]
+
+
+def _listed(
+    connection: Connection, filters: Filters, sort: str, reverse: bool, after: Summary | None
+) -> Select[int]:
     if sort not in SORTS:
         raise BadOption(f"can't sort by {sort!r}: choose {', '.join(SORTS)}")
     key = _sort_key(sort)
-    base = select(VECTOR.c.id).join(MODEL).where(*_conditions(connection, filters))
+    query = select(VECTOR.c.id).join(MODEL).where(*_conditions(connection, filters))
     if after is not None:
-        base = base.where(_beyond(key, after, sort, reverse))
-    base = base.order_by(*(c.desc() if reverse else c.asc() for c in (key, VECTOR.c.id)))
-    base = base.limit(limit)
-    rows = connection.execute(base.add_columns(*_SHOWN)).mappings().all()
+        query = query.where(_beyond(key, after, sort, reverse))
+    return query.order_by(*(c.desc() if reverse else c.asc() for c in (key, VECTOR.c.id)))
+
+
+def _described(connection: Connection, query: Select[int]) -> list[Summary]:
+    rows = connection.execute(query.add_columns(*_SHOWN)).mappings().all()
     if not rows:
         return []
-    chosen = select(base.subquery().c.id)
+    chosen = select(query.subquery().c.id)
     layers = _doses(connection, chosen)
     tags = _tags(connection, chosen)
     return [
@@ -190,9 +214,7 @@ def _mentions(words: str) -> ColumnElement[bool]:
     )
 
 
-def _doses(
-    connection: Connection, chosen: Select[tuple[int]]
-) -> dict[int, dict[int, float | None]]:
+def _doses(connection: Connection, chosen: Select[int]) -> dict[int, dict[int, float | None]]:
     d = DIRECTION.c
     query = select(d.vector_id, d.layer, d.norm, d.residual_norm).where(d.vector_id.in_(chosen))
     found: dict[int, dict[int, float | None]] = defaultdict(dict)
@@ -201,7 +223,7 @@ def _doses(
     return found
 
 
-def _tags(connection: Connection, chosen: Select[tuple[int]]) -> dict[int, list[str]]:
+def _tags(connection: Connection, chosen: Select[int]) -> dict[int, list[str]]:
     query = select(TAG.c.vector_id, TAG.c.tag).where(TAG.c.vector_id.in_(chosen))
     found: dict[int, list[str]] = defaultdict(list)
     for vector, tag in connection.execute(query.order_by(TAG.c.vector_id, TAG.c.tag)):

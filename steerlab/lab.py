@@ -12,12 +12,13 @@ from steerlab.expression import evaluate
 from steerlab.notation import selects_layers, span
 from steerlab.recipe import Contrast, Expression, Imported
 from steerlab.registry import Store
+from steerlab.run import Generation, Positions, Run
 from steerlab.vector import SteeringVector
 
 if TYPE_CHECKING:
     from steerlab.generation import Completion, OnText, ShouldStop
     from steerlab.model import LanguageModel, LayerChoice, Pairs
-    from steerlab.steer import Injection, Positions
+    from steerlab.steer import Injection
 
 Progress = Callable[[int, int], None]
 _Row = tuple[str, int, "Setting"]
@@ -117,6 +118,7 @@ class Lab:
         self.source = source
         self.options = options
         self._model = model
+        self.is_named = source is not None or model is not None  # else each vector brings its own
 
     @property
     def is_loaded(self) -> bool:
@@ -128,17 +130,16 @@ class Lab:
         """The language model, loaded on first use."""
         return self.load()
 
-    def for_vector(self, vector: SteeringVector) -> LanguageModel:
-        """The lab's model; if none was named or loaded yet, the one the vector was made on."""
-        return self.load(vector)
-
     def load(
         self, vector: SteeringVector | None = None, progress: Loading | None = None
     ) -> LanguageModel:
         """Load the model if that is still to be done: the one named, else the vector's own.
 
+        Where none was named, a vector of another model than the loaded one brings its own.
         progress: called with (what, done, total) while the embedded model is fetched.
         """
+        if vector is not None and not self.is_named and self.source != vector.model.source:
+            self._model = self.source = None
         if self._model is None:
             from steerlab.model import LanguageModel
 
@@ -149,6 +150,10 @@ class Lab:
                     options = {**options, "revision": vector.model.revision}
             self._model = LanguageModel.load(self.source, **options)
         return self._model
+
+    def use(self, source: str | None) -> None:
+        """Take another model from now on, loaded when it is needed; None: each vector's own."""
+        self._model, self.source, self.is_named = None, source, source is not None
 
     def evaluate(self, expression: str) -> SteeringVector:
         """Compute an expression over stored vectors.
@@ -183,13 +188,8 @@ class Lab:
         **options: Any,
     ) -> SteeringVector:
         """Extract a vector (`LanguageModel.extract` takes the options) and keep it."""
-        return self.keep(name, self.model.extract(pairs, **options), tags=tags, note=note)[0]
-
-    def keep(
-        self, name: str, vector: SteeringVector, *, tags: Sequence[str] = (), note: str = ""
-    ) -> tuple[SteeringVector, bool]:
-        """Store a vector unless it is already the newest of that name; says whether it was new."""
-        return keep(self.store, name, vector, tags=tags, note=note)
+        made = self.model.extract(pairs, **options)
+        return self.store.keep(name, made, tags=tags, note=note)[0]
 
     def at_layers(self, vector: SteeringVector, layers: LayerChoice) -> SteeringVector:
         """The vector at exactly these layers; those it lacks are made again from its recipe.
@@ -197,7 +197,7 @@ class Lab:
         A composition is evaluated again from its operands' recipes.
         Raises Incompatible for an imported vector, which has no recipe to run.
         """
-        wanted = self.for_vector(vector).layers(layers)
+        wanted = self.load(vector).layers(layers)
         missing = [b for b in wanted if b not in vector.directions]
         if tuple(wanted) == vector.layers:
             return vector
@@ -299,7 +299,7 @@ class Lab:
             places[_key(*cell)].append(place)
         unique = list(places)
         vectors = [s.vector for s in settings if s.vector is not None]
-        model = self.for_vector(vectors[0]) if vectors else self.model
+        model = self.load(vectors[0]) if vectors else self.model
         size = _ROWS.get(model.model.device.type, _ROWS_ACCELERATOR)
         steps = sampling.get("max_new_tokens", 40)
         if any(v.scope == "front" for v in vectors):
@@ -326,6 +326,35 @@ class Lab:
                 break
         made = {place: c for key, c in zip(unique, done, strict=False) for place in places[key]}
         return [Cell(*wanted[place], made[place]) for place in sorted(made)]
+
+    def keep_run(
+        self,
+        expression: str,
+        prompt: str,
+        cells: Sequence[Cell],
+        *,
+        layers: str = "",
+        positions: Positions = "all",
+        seed: int = 0,
+        **sampling: Any,
+    ) -> Run:
+        """Keep in the store what `compare` wrote for one prompt and one seed.
+
+        expression, layers: as they were typed. The rest: as it was given to `compare`.
+        """
+        generations = tuple(
+            Generation(
+                float(cell.coefficient),
+                cell.dose,
+                cell.completion.text,
+                cell.completion.finish,
+                len(cell.completion.token_ids),
+            )
+            for cell in cells
+        )
+        model = self.source or self.model.source
+        made = Run(expression, prompt, model, generations, layers, positions, seed, **sampling)
+        return self.store.save_run(made)
 
     def _batch(
         self,
@@ -398,26 +427,6 @@ def _selected(vector: SteeringVector, layers: Sequence[int]) -> SteeringVector:
     for part in parts[1:]:
         whole = whole + part
     return whole
-
-
-def keep(
-    store: Store, name: str, vector: SteeringVector, *, tags: Sequence[str] = (), note: str = ""
-) -> tuple[SteeringVector, bool]:
-    """Store a vector unless it is already the newest of that name; says whether it was new.
-
-    Tags and a note are added to the one that is there.
-    """
-    try:
-        newest = store.load(name, vector.model)
-    except NotFound:
-        newest = None
-    if newest is None or newest != vector:
-        return store.save(name, vector, tags=tags, note=note), True
-    if tags:
-        store.tag(name, add=tags, model=vector.model)
-    if note:
-        store.note(name, note, model=vector.model)
-    return newest, False
 
 
 class _Ticker:

@@ -162,6 +162,13 @@ def _range(text: str) -> slice:
     return slice(*bounds)
 
 
+def spelled(layers: list[int] | slice | str | None) -> str:
+    """What `layers_of` reads as these layers; empty for None."""
+    if layers is None or isinstance(layers, str):
+        return layers or ""
+    return subscript(layers) if isinstance(layers, slice) else ",".join(map(str, layers))
+
+
 def derived_name(expression: str) -> str:
     """A name made from an expression: "love - 0.5 * anger" gives "love_minus_0_5_anger"."""
     words = {"+": "plus", "-": "minus", "*": "", "/": "over", "[": "at", ":": "to"}

@@ -248,7 +248,7 @@ def test_the_model_is_loaded_once_and_only_when_needed(tmp_path, capsys):
     lazy = Lab(store)
     love = lazy.evaluate("love")
     assert lazy.source is None
-    assert lazy.for_vector(love) is lazy.model
+    assert lazy.load(love) is lazy.model
     assert lazy.source == str(directory)
     named = Lab(store, source=str(directory), dtype="bfloat16")
     assert str(named.model.model.dtype) == "torch.bfloat16"

@@ -32,6 +32,8 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Browse and describe": {
         "list": ("browse", "List the stored vectors."),
         "show": ("browse", "Show everything known of a vector."),
+        "runs": ("runs", "List the texts that were kept, or show one run."),
+        "similar": ("runs", "List the vectors nearest to one."),
         "models": ("browse", "List the models that vectors belong to."),
         "tag": ("edit", "Add or remove tags."),
         "note": ("edit", "Write a vector's note."),

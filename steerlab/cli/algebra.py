@@ -161,11 +161,9 @@ def _stored(
     dry_run: bool,
 ) -> tuple[SteeringVector, str]:
     """Save, unless it is a dry run or this very vector already stands under that name."""
-    from steerlab.lab import keep
-
     if dry_run:
         return result, "dry run, nothing stored"
-    vector, new = keep(store, name, result, tags=tags, note=note)
+    vector, new = store.keep(name, result, tags=tags, note=note)
     return vector, "stored" if new else "already stored"
 
 

@@ -24,9 +24,9 @@ from steerlab.cli.options import (
     steering_options,
     store_option,
 )
-from steerlab.cli.output import print_json, signed, signed_dose, width
+from steerlab.cli.output import print_json, say, signed, signed_dose, width
 from steerlab.cli.progress import console, interruptible
-from steerlab.notation import printable
+from steerlab.notation import printable, spelled
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -55,6 +55,7 @@ _COLUMN = 24  # columns of a terminal that text can be read in
     help="Instead: strength relative to the residual stream, such as 0.15 or -0.15,0.15",
 )
 @click.option("--layers", type=LayerRange(), help="At these layers (default: the vector's).")
+@click.option("--keep", is_flag=True, help="Keep the texts: `steerlab runs` lists them.")
 @click.option("--no-baseline", is_flag=True, help="Leave the unsteered text out.")
 @steering_options
 @sampling_options
@@ -69,6 +70,7 @@ def generate_command(
     coefficients: tuple[float, ...] | None,
     doses: tuple[float, ...] | None,
     layers: Any,
+    keep: bool,
     no_baseline: bool,
     where: dict[str, Any],
     sampling: dict[str, Any],
@@ -103,7 +105,27 @@ def generate_command(
         print_json([cell.to_json() for cell in cells])
     elif not live:
         _print_texts(cells)
+    if keep:
+        _keep(lab, expression or "", cells, layers, seed, {**where, **sampling}, quiet=quiet)
     stop.check()
+
+
+def _keep(
+    lab: Lab,
+    expression: str,
+    cells: Sequence[Cell],
+    layers: Any,
+    seed: int,
+    options: dict[str, Any],
+    *,
+    quiet: bool,
+) -> None:
+    """Keep the texts of every prompt as a run."""
+    options = {name: value for name, value in options.items() if name != "allow_other_weights"}
+    for prompt in dict.fromkeys(cell.prompt for cell in cells):
+        mine = [cell for cell in cells if cell.prompt == prompt]
+        run = lab.keep_run(expression, prompt, mine, layers=spelled(layers), seed=seed, **options)
+        say(f"kept as run {run.id}", quiet=quiet)
 
 
 def _settings(

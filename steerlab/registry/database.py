@@ -26,9 +26,9 @@ from sqlalchemy.pool import NullPool, StaticPool
 
 from steerlab.errors import StoreError
 from steerlab.payload import make_directory, sync_directory
-from steerlab.registry.tables import METADATA
+from steerlab.registry.tables import KEPT, METADATA
 
-HEAD = "0001"
+HEAD = "0002"
 """The schema this program writes; revisions are numbers, so that newer and older compare."""
 
 BUSY_SECONDS = 30.0
@@ -163,6 +163,7 @@ class Database:
 
         A sound file is emptied and filled in one transaction: replacing a database that
         others may be reading is how SQLite loses data. A damaged one has to be replaced.
+        What no payload holds (`tables.KEPT`) stays in a sound file.
         """
         if not self.file.exists() or not self._sound():
             self.create(fill)
@@ -173,7 +174,8 @@ class Database:
             connection.begin(),
         ):
             for table in reversed(METADATA.sorted_tables):
-                connection.execute(table.delete())
+                if table not in KEPT:
+                    connection.execute(table.delete())
             fill(connection)
 
     def _sound(self) -> bool:

@@ -15,18 +15,20 @@ from steerlab import payload
 from steerlab.errors import BadOption, Incompatible, NameTaken, NotFound, StoreError
 from steerlab.recipe import ModelIdentity, check_name
 from steerlab.record import Record
-from steerlab.registry import files, lineage, queries, restore, saving
+from steerlab.registry import files, lineage, queries, restore, runs, saving
 from steerlab.registry.database import BUSY_SECONDS, Database, one_line_errors
 from steerlab.registry.lineage import Lineage, Node, Way
 from steerlab.registry.queries import Filters, StoredModel, Summary
 from steerlab.registry.rows import Stored, read, replace_tags
 from steerlab.registry.search import Listing
-from steerlab.registry.tables import OPERAND, VECTOR
+from steerlab.registry.tables import KEPT, OPERAND, VECTOR
+from steerlab.run import Run
 from steerlab.vector import SteeringVector
 
 if TYPE_CHECKING:
     from steerlab.registry.audit import Finding, Garbage
     from steerlab.registry.exchange import Import
+    from steerlab.registry.similar import Neighbour
 
 Model = str | ModelIdentity | None
 Progress = Callable[[int, int], object]
@@ -111,6 +113,25 @@ class Store:
                 return self.load(ref, chosen)
 
         return evaluate(parsed, lookup)
+
+    def keep(
+        self, name: str, vector: SteeringVector, *, tags: Iterable[str] = (), note: str = ""
+    ) -> tuple[SteeringVector, bool]:
+        """Store a vector unless it is already the newest of that name; says whether it was new.
+
+        Tags and a note are added to the one that is there.
+        """
+        try:
+            newest = self.load(name, vector.model)
+        except NotFound:
+            newest = None
+        if newest is None or newest != vector:
+            return self.save(name, vector, tags=tags, note=note), True
+        if tags:
+            self.tag(name, add=tags, model=vector.model)
+        if note:
+            self.note(name, note, model=vector.model)
+        return newest, False
 
     # looking
 
@@ -206,6 +227,76 @@ class Store:
                 lineage.relatives(connection, row, "children"),
             )
 
+    def similar(
+        self,
+        ref: str,
+        *,
+        model: Model = None,
+        limit: int = 20,
+        should_stop: Callable[[], bool] | None = None,
+        progress: Progress | None = None,
+    ) -> Sequence[Neighbour]:
+        """The stored vectors of its model and scope that are nearest by cosine, opposites too.
+
+        Over the layers that both have; the newest version of each name. Reads every payload
+        of the model once; progress(done, total).
+        """
+        from steerlab.registry.similar import similar
+
+        with self._database.reading() as connection:
+            row = queries.resolve(connection, ref, model)
+            vector = self._payload_of(read(connection, [row])[row])
+            return similar(
+                connection,
+                self.path,
+                row,
+                vector,
+                limit=limit,
+                should_stop=should_stop,
+                progress=progress,
+            )
+
+    # runs
+
+    def save_run(self, run: Run) -> Run:
+        """Keep what was written; returns the run with its number and time.
+
+        It is found by the vectors that its expression names; what names none stays a name.
+        """
+        with self._database.writing() as work:
+            return runs.save(work.connection, run)
+
+    def runs(
+        self,
+        ref: str | None = None,
+        *,
+        model: Model = None,
+        limit: int | None = None,
+        before: Run | None = None,
+    ) -> Sequence[Run]:
+        """The runs that were kept, the newest first; with a ref, those that name that vector.
+
+        before: the last run of the previous page.
+        """
+        with self._database.reading() as connection:
+            row = None if ref is None else queries.resolve(connection, ref, model)
+            return runs.recent(connection, row, limit=limit, before=before)
+
+    def run(self, number: int) -> Run:
+        """A kept run by its number; raises NotFound."""
+        with self._database.reading() as connection:
+            return runs.one(connection, number)
+
+    def rate_run(self, number: int, best: int | None) -> Run:
+        """Say which text of a run is best, counted from 0; None takes it back."""
+        with self._database.writing() as work:
+            return runs.rate(work.connection, number, best)
+
+    def remove_run(self, number: int) -> None:
+        """Forget a run; raises NotFound."""
+        with self._database.writing() as work:
+            runs.remove(work.connection, number)
+
     # what may change
 
     def tag(
@@ -285,8 +376,14 @@ class Store:
             raise StoreError(f"there is no store at {self.path}")
         with one_line_errors(self.path), self._database.locked():
             places = self._database.salvage(select(VECTOR.c.path, VECTOR.c.key))
+            kept = {t.name: self._database.salvage(select(t)) for t in KEPT}
             done: list[restore.Restored] = []
-            self._database.refill(lambda new: done.append(self._restore(new, places)))
+
+            def fill(new: Connection) -> None:
+                done.append(self._restore(new, places))
+                runs.bring_back(new, kept)
+
+            self._database.refill(fill)
         return done[0].count
 
     def gc(self, dry_run: bool = True, grace: timedelta = timedelta(hours=1)) -> Sequence[Garbage]:

@@ -4,6 +4,8 @@ model ──< vector ──< direction ──< diagnostic
                 ├──< contrast_pair, baseline_prompt     the prompts of a Contrast
                 ├──< operand >── vector                 lineage: child -> parent record
                 └──< tag
+run ──< generation              texts that were written: in the registry alone, kept by rebuild
+    └──< run_operand >── vector  what the run's expression names
 
 Every change here needs a migration; a test compares the two.
 """
@@ -45,6 +47,11 @@ class Base(SQLModel, registry=registry(metadata=MetaData(naming_convention=NAMIN
 def _vector_id(**column: Any) -> Any:
     key = ForeignKey("vector.id", ondelete="CASCADE")
     return Field(sa_column=Column(Integer, key, primary_key=True, **column))
+
+
+def _run_id() -> Any:
+    key = ForeignKey("run.id", ondelete="CASCADE")
+    return Field(sa_column=Column(Integer, key, primary_key=True))
 
 
 def _check(condition: str, name: str) -> CheckConstraint:
@@ -261,6 +268,82 @@ class TagRow(Base, table=True):
     tag: str = Field(primary_key=True)
 
 
+class RunRow(Base, table=True):
+    """A comparison that was made: what decided its texts. `best` is a generation's ordinal."""
+
+    __tablename__ = "run"
+    __table_args__ = (
+        Index(None, "created"),
+        _whole("seed"),
+        _whole("max_new_tokens"),
+        _whole("top_k"),
+        _check("max_new_tokens >= 1", "max_new_tokens_from_1"),
+        _check("created LIKE '____-__-__T__:__:__.______+00:00'", "created_utc"),
+        _check("positions IN ('all', 'prompt', 'generated', 'continuation')", "positions_known"),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    created: str
+    expression: str = Field(sa_type=Text)
+    prompt: str = Field(sa_type=Text)
+    model: str
+    layers: str
+    positions: str
+    seed: int
+    chat: bool
+    max_new_tokens: int
+    temperature: float = Field(sa_type=Float)
+    top_p: float = Field(sa_type=Float)
+    top_k: int
+    repetition_penalty: float = Field(sa_type=Float)
+    best: int | None = None
+
+
+class GenerationRow(Base, table=True):
+    """One text of a run; coefficient 0 is the baseline, dose NULL where none is known."""
+
+    __tablename__ = "generation"
+    __table_args__ = (
+        _whole("ordinal"),
+        _whole("tokens"),
+        _real("coefficient"),
+        _real("dose", null=True),
+        _check("tokens >= 0", "tokens_not_negative"),
+        _check("finish IN ('stop', 'length', 'cancelled')", "finish_known"),
+    )
+
+    run_id: int = _run_id()
+    ordinal: int = Field(sa_column=Column(Integer, primary_key=True, autoincrement=False))
+    coefficient: float = Field(sa_type=Float)
+    dose: float | None = Field(default=None, sa_type=Float)
+    text: str = Field(sa_type=Text)
+    finish: str
+    tokens: int
+
+
+class RunOperandRow(Base, table=True):
+    """A vector that a run's expression names as `ref`.
+
+    vector_id is NULL where it is not in this store (any more); `digest` says which it was, and
+    is NULL where it never was.
+    """
+
+    __tablename__ = "run_operand"
+    __table_args__ = (
+        Index(None, "vector_id", "run_id"),
+        Index(None, "digest"),
+        _check("length(digest) = 64", "digest_sha256"),
+    )
+
+    run_id: int = _run_id()
+    ref: str = Field(primary_key=True)
+    digest: str | None = None
+    vector_id: int | None = Field(
+        default=None,
+        sa_column=Column(Integer, ForeignKey("vector.id", ondelete="SET NULL")),
+    )
+
+
 METADATA: MetaData = Base.metadata
 MODEL: Table = METADATA.tables["model"]
 VECTOR: Table = METADATA.tables["vector"]
@@ -270,3 +353,9 @@ CONTRAST_PAIR: Table = METADATA.tables["contrast_pair"]
 BASELINE_PROMPT: Table = METADATA.tables["baseline_prompt"]
 OPERAND: Table = METADATA.tables["operand"]
 TAG: Table = METADATA.tables["tag"]
+RUN: Table = METADATA.tables["run"]
+GENERATION: Table = METADATA.tables["generation"]
+RUN_OPERAND: Table = METADATA.tables["run_operand"]
+
+KEPT = (RUN, GENERATION, RUN_OPERAND)
+"""What no payload can bring back, parents first: a rebuild leaves these as they are."""

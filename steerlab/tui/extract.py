@@ -185,7 +185,7 @@ ctrl+l loads a file of pairs, Esc stops or goes back; what was typed stays."""
         except Cancelled:
             self.post_message(News("stopped: nothing was stored"))
             return None
-        stored, _ = self.lab.keep(order.name, vector, tags=order.tags, note=order.note)
+        stored, _ = self.lab.store.keep(order.name, vector, tags=order.tags, note=order.note)
         for problem in problems(stored):
             self.post_message(News(problem, "warning"))
         return self._ref_of(order.name, stored)

@@ -121,7 +121,7 @@ MIGRATION = """
 import sqlalchemy as sa
 from alembic import op
 
-revision, down_revision = "0002", "0001"
+revision, down_revision = "0003", "0002"
 
 
 def upgrade():
@@ -144,8 +144,8 @@ def newer_program(tmp_path, monkeypatch):
         return config
 
     monkeypatch.setattr(migrations, "configuration", configuration)
-    monkeypatch.setattr(database, "HEAD", "0002")
-    return later / "0002_later.py"
+    monkeypatch.setattr(database, "HEAD", "0003")
+    return later / "0003_later.py"
 
 
 def test_an_older_store_is_copied_then_migrated(family, newer_program):
@@ -160,12 +160,12 @@ def test_an_older_store_is_copied_then_migrated(family, newer_program):
     assert len(family.list()) == 4
     assert family.record("love") == before  # its directions, pairs and tags are still there
     assert [c.ref for c in family.children("love")] == ["tiny_1.warm.v1"]
-    copy = family.path / "registry.db.before-0002"
+    copy = family.path / "registry.db.before-0003"
     with closing(sqlite3.connect(copy)) as raw:
-        assert raw.execute("SELECT version_num FROM alembic_version").fetchone() == ("0001",)
+        assert raw.execute("SELECT version_num FROM alembic_version").fetchone() == ("0002",)
         assert raw.execute("SELECT count(*) FROM vector").fetchone() == (4,)
     with closing(sqlite3.connect(family.path / "registry.db")) as raw:
-        assert raw.execute("SELECT version_num FROM alembic_version").fetchall() == [("0002",)]
+        assert raw.execute("SELECT version_num FROM alembic_version").fetchall() == [("0003",)]
         assert raw.execute("SELECT count(pinned), count(*) FROM vector").fetchone() == (0, 4)
     family.save("later", vector(9))
 
@@ -175,7 +175,7 @@ def test_a_migration_that_orphans_rows_is_rolled_back(family, newer_program):
     with pytest.raises(StoreError, match="rows point at rows that are gone"):
         family.list()
     with closing(sqlite3.connect(family.path / "registry.db")) as raw:
-        assert raw.execute("SELECT version_num FROM alembic_version").fetchone() == ("0001",)
+        assert raw.execute("SELECT version_num FROM alembic_version").fetchone() == ("0002",)
         assert raw.execute("SELECT count(*) FROM vector").fetchone() == (4,)
 
 

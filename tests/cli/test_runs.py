@@ -1,0 +1,69 @@
+"""steerlab runs, similar, and generate --keep."""
+
+import pytest
+
+from steerlab.run import Generation, Run
+
+
+@pytest.fixture
+def kept(store) -> Run:
+    texts = (Generation(0.0, 0.0, " plain"), Generation(-2.0, -0.4, " warm\n[b]\x1b[31m"))
+    return store.save_run(Run("love - anger", "I think\nyou", "tiny", texts, temperature=0.7))
+
+
+def test_generate_keeps_its_texts_when_asked(cli, store):
+    options = ["-v", "love - 0.5*anger", "-c", "-1,1", "-n", "3", "--layers", "1:2", "--keep"]
+    result = cli("generate", "hi", "you", *options)
+    assert "kept as run 2" in result.err
+    second, first = store.runs()
+    assert (first.prompt, second.prompt) == ("hi", "you")
+    assert [g.coefficient for g in first.generations] == [0, -1, 1]
+    assert (first.layers, first.max_new_tokens) == ("1:2", 3)
+    assert len(store.runs("anger")) == 2
+    assert not cli("generate", "hi", "-n", "1").err.count("kept")
+
+
+def test_runs_are_listed_in_a_table(cli, kept):
+    lines = cli("runs").out.splitlines()
+    assert lines[0].split() == ["run", "when", "expression", "dose", "prompt", "text"]
+    assert "love - anger" in lines[1]
+    assert "-0.40" in lines[1]
+    assert "I think you" in lines[1]
+    assert "\x1b" not in lines[1]
+    assert cli("runs", "love").out.splitlines() == lines
+    assert "no runs are kept" in cli("runs", "warm").err
+
+
+def test_a_run_is_shown_whole_rated_and_removed(cli, kept):
+    shown = cli("runs", str(kept.id), "--best", "1").out
+    assert "── 1  c -2  dose -0.40  * best" in shown
+    assert "I think\nyou warm\n[b]\\x1b[31m" in shown
+    assert cli("runs", "1", "--json").data["best"] == 1
+    assert [run["id"] for run in cli("runs", "--json").data] == [1]
+    assert cli("runs", "1", "--remove").out == "removed run 1\n"
+    assert cli("runs", "--json").data == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "line"),
+    [
+        (["9"], 3, "there is no run 9"),
+        (["nobody"], 3, "no vector called nobody"),
+        (["--remove"], 2, "which run?"),
+        (["1", "--best", "7"], 4, "texts 0 to 1"),
+    ],
+)
+def test_what_can_not_be_is_one_line(cli, kept, arguments, code, line):
+    result = cli("runs", *arguments)
+    assert result.code == code
+    assert line in result.err
+
+
+def test_similar_lists_the_nearest(cli, store):
+    rows = cli("similar", "love", "--json").data
+    assert ".warm." in rows[0]["ref"]
+    assert rows[0]["layers"] == [1, 2]
+    table = cli("similar", "love").out.splitlines()
+    assert table[0].split() == ["vector", "cosine", "layers"]
+    assert len(table) == 1 + len(rows) == 3  # front has another scope
+    assert len(cli("similar", "love", "--limit", "1", "--json").data) == 1

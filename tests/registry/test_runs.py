@@ -1,0 +1,173 @@
+"""Runs: the texts that were written are kept, found by vector, rated, and survive a rebuild."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sqlalchemy import create_engine, text
+
+from steerlab.errors import BadOption, NotFound, StoreError
+from steerlab.registry import Store, migrations
+from steerlab.run import Generation, Run
+from tests.registry.samples import TINY, vector
+
+TEXTS = (Generation(0.0, 0.0, " a plain text", "stop", 4), Generation(2.0, 0.4, " [b]warm[/b]\x1b"))
+
+
+def run(expression: str = "love - 0.5*anger", **more) -> Run:
+    return Run(expression, "I think", TINY.source, TEXTS, **more)
+
+
+def test_a_run_comes_back_as_it_was(family):
+    made = run(layers="2", positions="generated", seed=7, chat=True, temperature=0.7, top_k=5)
+    kept = family.save_run(made)
+    assert kept == made
+    assert kept.id is not None
+    assert family.run(kept.id) == kept
+    assert list(family.runs()) == [kept]
+
+
+@settings(max_examples=20)
+@given(prompt=st.text(max_size=50), written=st.text(max_size=50), expression=st.text(max_size=20))
+def test_any_text_is_kept_or_refused_in_words(tmp_path_factory, prompt, written, expression):
+    store = Store(tmp_path_factory.mktemp("runs") / "store")
+    made = Run(expression, prompt, "m", (Generation(1.0, None, written),))
+    assert store.run(store.save_run(made).id) == made
+
+
+def test_lone_surrogates_are_refused_in_one_line(family):
+    with pytest.raises(StoreError, match="not Unicode"):
+        family.save_run(replace(run(), prompt="\ud800"))
+    assert not family.runs()
+
+
+def test_runs_are_found_by_every_vector_they_name_newest_first(family):
+    first, second = family.save_run(run()), family.save_run(run("love"))
+    assert list(family.runs("love")) == [second, first]
+    assert list(family.runs("tiny_1.anger.v1")) == [first]
+    assert list(family.runs("warm")) == []
+    family.save("love", vector(42))  # the next version has none yet
+    assert list(family.runs("love")) == []
+    assert list(family.runs("love.v1")) == [second, first]
+    with pytest.raises(NotFound):
+        family.runs("nobody")
+
+
+def test_runs_are_paged(family):
+    kept = [family.save_run(run(seed=seed)) for seed in range(5)]
+    page = family.runs(limit=2)
+    assert list(page) == kept[:2:-1]
+    assert list(family.runs(limit=2, before=page[-1])) == kept[2:0:-1]
+
+
+@pytest.mark.parametrize("expression", ["", "nobody + love", "love +", "2 * (", "\x00"])
+def test_what_names_no_vector_is_kept_all_the_same(family, expression):
+    assert family.run(family.save_run(run(expression)).id).expression == expression
+
+
+def test_the_best_text_is_said_and_taken_back(family):
+    kept = family.save_run(run())
+    assert family.rate_run(kept.id, 1).best == 1
+    assert family.run(kept.id).best == 1
+    assert family.rate_run(kept.id, None).best is None
+    with pytest.raises(BadOption, match="texts 0 to 1"):
+        family.rate_run(kept.id, 2)
+    with pytest.raises(NotFound, match="steerlab runs"):
+        family.rate_run(999, 0)
+
+
+def test_a_run_is_forgotten(family):
+    kept = family.save_run(run())
+    family.remove_run(kept.id)
+    assert not family.runs()
+    with pytest.raises(NotFound):
+        family.remove_run(kept.id)
+    with closing(sqlite3.connect(family.path / "registry.db")) as raw:
+        for table in ("generation", "run_operand"):
+            assert raw.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+
+
+def test_a_removed_vector_leaves_its_runs(family):
+    kept = family.save_run(run("sad"))
+    family.save("sad", vector(8))
+    again = family.save_run(run("sad"))
+    family.remove("sad")
+    assert {r.id for r in family.runs()} == {kept.id, again.id}
+
+
+def test_a_renamed_vector_keeps_its_runs(family):
+    kept = family.save_run(run())
+    family.rename("love", "affection")
+    assert list(family.runs("affection")) == [kept]
+
+
+def test_a_rebuild_keeps_runs_and_links_them_again(family):
+    kept = family.save_run(run())
+    family.rebuild()
+    assert list(family.runs("love")) == [kept]
+    family.save_run(run())
+    assert len(family.runs("love")) == 2
+
+
+def test_a_damaged_registry_gives_back_what_can_be_read_of_runs(family):
+    kept = family.save_run(run())
+    file = family.path / "registry.db"
+    with closing(sqlite3.connect(file)) as raw:
+        raw.execute("PRAGMA journal_mode = DELETE")
+        (page,) = raw.execute(
+            "SELECT rootpage FROM sqlite_master WHERE name='direction'"
+        ).fetchone()
+        (size,) = raw.execute("PRAGMA page_size").fetchone()
+    data = bytearray(file.read_bytes())
+    data[(page - 1) * size : (page - 1) * size + 64] = b"\xff" * 64
+    file.write_bytes(data)
+    assert Store(family.path).rebuild() == 4
+    assert list(Store(family.path).runs("love")) == [kept]
+
+
+def test_a_lost_registry_loses_its_runs_but_no_vector(family):
+    family.save_run(run())
+    for file in family.path.glob("registry.db*"):
+        file.unlink()
+    assert not Store(family.path).runs()
+    assert len(Store(family.path).list()) == 4
+
+
+def test_a_backup_has_the_runs(family, tmp_path):
+    kept = family.save_run(run())
+    assert list(Store(family.backup(tmp_path / "copy")).runs("love")) == [kept]
+
+
+def test_a_store_of_the_first_schema_is_copied_and_gets_runs(family, tmp_path):
+    first = tmp_path / "first"
+    shutil.copytree(family.path, first)
+    file = first / "registry.db"
+    rows = first / "rows.db"
+    engine = create_engine(f"sqlite:///{rows}")
+    with engine.connect() as connection, connection.begin():
+        migrations.upgrade(connection, "0001")
+        tables = [
+            name
+            for (name,) in connection.execute(
+                text("SELECT name FROM sqlite_master WHERE type='table'")
+            )
+            if not name.startswith(("sqlite", "alembic"))
+        ]
+    engine.dispose()
+    with closing(sqlite3.connect(rows)) as raw, raw:
+        raw.execute("ATTACH ? AS old", (str(file),))
+        for table in tables:
+            raw.execute(f"INSERT INTO main.{table} SELECT * FROM old.{table}")
+    rows.replace(file)
+    store = Store(first)
+    assert len(store.list()) == 4
+    kept = store.save_run(run())
+    assert list(store.runs("love")) == [kept]
+    assert (first / "registry.db.before-0002").exists()
+    assert store.verify() == []

@@ -159,6 +159,30 @@ class RenameDialog(Dialog[str]):
         return check_name(self.value("name"))
 
 
+class ModelDialog(Dialog[str]):
+    """Which model writes; empty for the one that each vector was made on."""
+
+    HEADING = "model"
+    VERB = "Use it"
+
+    def __init__(self, source: str | None, stored: Sequence[str]) -> None:
+        super().__init__()
+        self.source, self.stored = source or "", stored
+
+    def fields(self) -> ComposeResult:
+        """The source, and those that the store's vectors were made on."""
+        yield Static("smollm2, a hub id or a directory; loaded when it is needed.", classes="about")
+        if self.stored:
+            made_on = printable(", ".join(self.stored))
+            yield Static(f"The vectors here were made on {made_on}.", classes="about", markup=False)
+        empty = "each vector's own"
+        yield field("model", Input(self.source, placeholder=empty, id="source", compact=True))
+
+    def answer(self) -> str:
+        """The source; empty for each vector's own."""
+        return self.value("source")
+
+
 class Confirm(Dialog[bool]):
     """Whether to do something that can't be undone."""
 

@@ -113,10 +113,11 @@ _OPTIONS = {
 
 def setup_of(run: Run) -> Setup:
     """The setup that a kept run was made with."""
-    strongest = max(run.generations, key=lambda g: g.coefficient, default=None)
+    generations = run.generations
+    strongest = max(generations, key=lambda g: (abs(g.coefficient), g.coefficient), default=None)
     shared = {f.name for f in fields(Setup)} & {f.name for f in fields(Run)}
     setup = Setup(**{name: getattr(run, name) for name in shared})
-    steered = sum(1 for g in run.generations if g.coefficient)
+    steered = sum(1 for g in generations if g.coefficient)
     columns = next((n for n in COLUMNS if n > steered), COLUMNS[-1])
     if strongest is None or not strongest.coefficient:
         return replace(setup, columns=columns)

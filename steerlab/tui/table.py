@@ -102,7 +102,7 @@ One line a vector: its layer, norm, dose per unit of the coefficient, and how it
 Enter puts it on the steer line, space marks it; s sorts by the next column, S the other way."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "choose", "steer with it"),
+        Binding("enter", "choose", "use"),
         Binding("up,k", "move(-1)", "up", show=False),
         Binding("down,j", "move(1)", "down", show=False),
         Binding("pageup", "page(-1)", "page up", show=False),

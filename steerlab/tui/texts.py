@@ -140,6 +140,7 @@ class Texts(Container):
         baseline = self.columns[plain].written if plain is not None else None
         for column in self.columns:
             column.draw(None if column.index == plain else baseline)
+            column.scroll_home(animate=False)
 
     def show_best(self, index: int | None) -> None:
         """Put a star on the text that was liked best."""

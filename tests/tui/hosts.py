@@ -34,9 +34,8 @@ class Host(App[None]):
 
 
 async def until(pilot: Pilot, true: Callable[[], object], seconds: float = 20) -> None:
-    """Wait for what workers bring."""
+    """Wait for what workers bring; not for an idle app, which a generation never leaves."""
     for _ in range(round(seconds / 0.02)):
-        await pilot.pause()
         if true():
             return
         await asyncio.sleep(0.02)

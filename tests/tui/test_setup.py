@@ -42,6 +42,12 @@ def test_a_kept_run_gives_back_its_setup():
     assert (setup.layers, setup.seed, setup.temperature) == ("15", 3, 0.5)
 
 
+def test_a_run_that_was_steered_the_other_way_gives_back_its_sign():
+    run = Run("love", "hi", "m", (Generation(0.0, 0.0, "x"), Generation(-2.0, -0.4, "y")))
+    setup = setup_of(run)
+    assert (setup.columns, setup.dose, setup.coefficient) == (2, -0.4, -2.0)
+
+
 @pytest.mark.parametrize(
     "values",
     [

@@ -1,0 +1,89 @@
+"""Neighbours: the stored vectors that point the same way, or the opposite one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+from textual import on
+from textual.app import ComposeResult
+from textual.widgets import DataTable, Static
+from textual.worker import Worker
+
+from steerlab.notation import printable, span
+from steerlab.tui.detail.pane import Pane
+
+if TYPE_CHECKING:
+    from steerlab.registry import Summary
+    from steerlab.registry.similar import Neighbour
+
+BAR = 10  # cells that a cosine of 1 takes
+
+
+class Neighbours(Pane):
+    """A line a neighbour, the nearest first; Enter goes there."""
+
+    HELP = """\
+The vectors of the same model with the largest cosines, opposites too. Enter goes there."""
+
+    DEFAULT_CSS = """
+    Neighbours DataTable { height: auto; background: transparent; }
+    """
+
+    can_focus = False
+
+    def compose(self) -> ComposeResult:
+        """The table; a line while it is computed, or if nobody is near."""
+        yield DataTable(cursor_type="row", id="near")
+        yield Static(classes="quiet", markup=False)
+
+    def on_mount(self) -> None:
+        """Name the columns."""
+        self.query_one(DataTable).add_columns("vector", "cosine", "", "layers")
+
+    def show(self, summary: Summary) -> None:
+        """Compare with all others."""
+        self.call_later(self._say, "comparing …")
+        super().show(summary)
+
+    def read(self, summary: Summary, worker: Worker[None]) -> Sequence[Neighbour]:
+        """Every vector of the model; stopped when the cursor moves on."""
+
+        def progress(done: int, total: int) -> None:
+            if done < total and not worker.is_cancelled:
+                self.app.call_from_thread(self._say, f"comparing … {done:,} of {total:,}")
+
+        return self.lab.store.similar(
+            summary.qualified, should_stop=lambda: worker.is_cancelled, progress=progress
+        )
+
+    def draw(self, found: Sequence[Neighbour]) -> None:
+        """The nearest first."""
+        table = self.query_one(DataTable)
+        table.clear()
+        for neighbour in found:
+            ref = neighbour.ref
+            cells = (ref, f"{neighbour.cosine:+.3f}", bar(neighbour.cosine), span(neighbour.layers))
+            table.add_row(*(Text(printable(cell)) for cell in cells), key=ref)
+        table.display = bool(found)
+        self._say("" if found else "No other vector of this model shares a layer with it.")
+
+    def _say(self, text: str) -> None:
+        self.query_one(Static).update(text)
+
+    @on(DataTable.RowSelected)
+    def _chosen(self, event: DataTable.RowSelected) -> None:
+        from steerlab.tui.detail import Detail
+
+        event.stop()
+        if event.row_key.value is not None:
+            self.post_message(Detail.Jump(event.row_key.value))
+
+
+def bar(cosine: float) -> str:
+    """A cosine as a bar from the middle: ▕ left of it for opposites."""
+    size = round(abs(cosine) * BAR / 2)
+    left = "█" * size if cosine < 0 else ""
+    right = "█" * size if cosine > 0 else ""
+    return f"{left:>{BAR // 2}}│{right:<{BAR // 2}}"

@@ -1,0 +1,63 @@
+"""Pane: what one tab shows of a vector; read in a thread, and only while the tab is open."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from textual import on, work
+from textual.containers import VerticalScroll
+from textual.message import Message
+from textual.worker import Worker, get_current_worker
+
+from steerlab.tui.news import told
+
+if TYPE_CHECKING:
+    from steerlab.lab import Lab
+    from steerlab.registry import Summary
+
+
+class Pane(VerticalScroll):
+    """A tab's content. A subclass reads in `read` (a thread) and draws in `draw` (the app)."""
+
+    DEFAULT_CSS = """
+    Pane { scrollbar-size-vertical: 1; }
+    Pane .quiet { color: $text-muted; }
+    """
+
+    @dataclass
+    class _Known(Message):
+        summary: Summary
+        found: Any
+
+    def __init__(self, lab: Lab, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.lab = lab
+        self.summary: Summary | None = None
+
+    def show(self, summary: Summary) -> None:
+        """Read and draw this vector; what is still being read of another is dropped."""
+        self.summary = summary
+        self._read(summary)
+
+    @work(thread=True, exclusive=True, group="read")
+    def _read(self, summary: Summary) -> None:
+        worker = get_current_worker()
+        with told(self):
+            found = self.read(summary, worker)
+            if not worker.is_cancelled:
+                self.post_message(self._Known(summary, found))
+
+    @on(_Known)
+    def _draw(self, event: _Known) -> None:
+        event.stop()
+        if event.summary is self.summary:
+            self.draw(event.found)
+
+    def read(self, summary: Summary, worker: Worker[None]) -> Any:
+        """What there is to know, from the store; may ask the worker whether to stop."""
+        raise NotImplementedError
+
+    def draw(self, found: Any) -> None:
+        """Show what was read."""
+        raise NotImplementedError

@@ -1,0 +1,166 @@
+"""Runs: what was written with a vector; one can be read, rated, and taken back to the lab."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from rich.text import Text
+from textual import on, work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.content import Content
+from textual.widgets import DataTable, Static
+from textual.worker import Worker
+
+from steerlab.notation import printable
+from steerlab.tui.detail.pane import Pane
+from steerlab.tui.dialogs import Confirm
+from steerlab.tui.news import told
+from steerlab.tui.setup import heading
+
+if TYPE_CHECKING:
+    from steerlab.registry import Summary
+    from steerlab.run import Generation, Run
+
+MOST = 100
+"""Runs that are listed, the newest first."""
+
+EMPTY = "Nothing was written with this version yet. ctrl+g writes, and keeps what it wrote here."
+
+
+class Runs(Pane):
+    """A line a run; below, the texts of the one under the cursor."""
+
+    HELP = """\
+The texts that were written with this vector. Enter takes a run back to the lab, with \
+everything it was made with; * says which text was best; delete forgets the run."""
+
+    DEFAULT_CSS = """
+    Runs DataTable { height: auto; max-height: 50%; background: transparent; }
+    Runs Static { height: auto; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("asterisk", "rate", "best text: the next one"),
+        Binding("delete", "forget", "forget the run"),
+    ]
+
+    can_focus = False
+
+    def compose(self) -> ComposeResult:
+        """The list and the texts."""
+        yield DataTable(cursor_type="row", id="kept")
+        yield Static(id="texts", markup=False)
+
+    def on_mount(self) -> None:
+        """Name the columns."""
+        self.query_one(DataTable).add_columns("when", "strength", "prompt", "steered text")
+        self.runs: dict[str, Run] = {}
+
+    def read(self, summary: Summary, worker: Worker[None]) -> Sequence[Run]:
+        """The newest first."""
+        return self.lab.store.runs(summary.qualified, limit=MOST)
+
+    def draw(self, found: Sequence[Run]) -> None:
+        """The list; the cursor stays where it is."""
+        table = self.query_one(DataTable)
+        place = table.cursor_row
+        self.runs = {str(run.id): run for run in found}
+        table.clear()
+        for key, run in self.runs.items():
+            table.add_row(*(Text(cell, no_wrap=True) for cell in _cells(run)), key=key)
+        table.display = bool(found)
+        table.move_cursor(row=min(place, max(0, len(found) - 1)))
+        if not found:
+            self.query_one("#texts", Static).update(EMPTY)
+
+    @property
+    def current(self) -> Run | None:
+        """The run under the cursor."""
+        table = self.query_one(DataTable)
+        if not self.runs or not table.is_valid_row_index(table.cursor_row):
+            return None
+        return list(self.runs.values())[table.cursor_row]
+
+    @on(DataTable.RowHighlighted)
+    def _moved(self, event: DataTable.RowHighlighted) -> None:
+        event.stop()
+        run = self.runs.get(event.row_key.value or "") if event.row_key is not None else None
+        if run is not None:
+            self.query_one("#texts", Static).update(texts(run))
+
+    @on(DataTable.RowSelected)
+    def _chosen(self, event: DataTable.RowSelected) -> None:
+        from steerlab.tui.detail import Detail
+
+        event.stop()
+        run = self.runs.get(event.row_key.value or "")
+        if run is not None:
+            self.post_message(Detail.Replay(run))
+
+    def action_rate(self) -> None:
+        """The next text of the run is the best one; after the last, none is."""
+        run = self.current
+        if run is not None:
+            following = 0 if run.best is None else run.best + 1
+            self.rate(run, following if following < len(run.generations) else None)
+
+    @work(thread=True, group="edit")
+    def rate(self, run: Run, best: int | None) -> None:
+        """Store which text is best."""
+        self._change(lambda: self.lab.store.rate_run(run.id or 0, best))
+
+    def action_forget(self) -> None:
+        """Forget the run, once that is confirmed."""
+        run = self.current
+        if run is None:
+            return
+
+        def forget(sure: bool | None) -> None:
+            if sure:
+                self.forget(run)
+
+        self.app.push_screen(Confirm(f"Forget run {run.id} and its texts?", "Forget"), forget)
+
+    @work(thread=True, group="edit")
+    def forget(self, run: Run) -> None:
+        """Take the run out of the store."""
+        self._change(lambda: self.lab.store.remove_run(run.id or 0))
+
+    def _change(self, change: Callable[[], object]) -> None:
+        from steerlab.tui.detail import Detail
+
+        with told(self):
+            change()
+            if self.summary is not None:
+                self.post_message(Detail.Changed(self.summary.qualified))
+
+
+def _cells(run: Run) -> list[str]:
+    steered = [g for g in run.generations if g.coefficient]
+    strongest = max(steered, key=lambda g: (abs(g.coefficient), g.coefficient), default=None)
+    text = strongest.text if strongest is not None else ""
+    return [
+        ("★ " if run.best is not None else "") + run.created[5:16].replace("T", " "),
+        " ".join(_strength(g) for g in steered) or "-",
+        printable(run.prompt[:24]),
+        printable(" ".join(text.split())[:60]),
+    ]
+
+
+def _strength(generation: Generation) -> str:
+    dose = generation.dose
+    return f"c {generation.coefficient:+.3g}" if dose is None else f"{dose:+.2g}"
+
+
+def texts(run: Run) -> Content:
+    """The texts of a run, one after the other under their headings."""
+    parts = [Content.styled(printable(f"{run.expression}   run {run.id} on {run.model}"), "bold")]
+    for index, generation in enumerate(run.generations):
+        star = "  ★ best" if index == run.best else ""
+        title = heading(generation.coefficient, generation.dose) + star
+        parts.append(Content.styled(f"── {title}", "$text-accent"))
+        prompt = printable(run.prompt, newlines=True)
+        written = printable(generation.text, newlines=True)
+        parts.append(Content.assemble((prompt, "dim"), written))
+    return Content("\n").join(parts)

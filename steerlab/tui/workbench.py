@@ -1,0 +1,446 @@
+"""The workbench: vectors, what is known of one, and the lab, on one screen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+from textual import events, on, work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
+from textual.message import Message
+from textual.screen import Screen
+from textual.widget import Widget
+from textual.widgets import Footer
+
+from steerlab.notation import derived_name, printable
+from steerlab.tui.browser import Browser
+from steerlab.tui.detail import Detail
+from steerlab.tui.dialogs import (
+    Confirm,
+    HelpDialog,
+    ModelDialog,
+    Naming,
+    OptionsDialog,
+    RenameDialog,
+    SaveDialog,
+)
+from steerlab.tui.expression_line import ExpressionLine, Meaning
+from steerlab.tui.news import News, told
+from steerlab.tui.setup import COLUMNS, Setup
+from steerlab.tui.strip import LabStrip, Prompt
+from steerlab.tui.table import VectorTable
+
+if TYPE_CHECKING:
+    from steerlab.lab import Lab
+    from steerlab.registry import Summary
+    from steerlab.tui.extract_form import Draft
+    from steerlab.tui.sweep import Promoted
+
+EMPTY = """\
+No vectors here yet.
+
+x        extract one from contrast prompts
+ctrl+n   make the starter vectors (love, anger, joy … on a small model: \
+93 MB are fetched once, then about half a minute)
+ctrl+q   leave; `steerlab import FILE` takes what a colleague sent"""
+
+HELP = """\
+Enter on a vector puts it on the steer line. ctrl+g writes the prompt's continuation without \
+and with it, side by side. ctrl+s stores what is on the steer line. Tab goes from region to \
+region, Esc back to the vectors, ctrl+p finds every command by name."""
+
+
+class Workbench(Screen[None]):
+    """Browse, compose, steer."""
+
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (64, "-medium"), (110, "-wide")]  # noqa: RUF012 - as Textual declares it
+    VERTICAL_BREAKPOINTS = [(0, "-tiny"), (18, "-low"), (32, "-tall")]  # noqa: RUF012 - as above
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+g,f5", "generate", "generate", key_display="^g", priority=True),
+        Binding("f1,question_mark", "help", "help", key_display="?"),
+        Binding("slash", "focus_filter", "filter"),
+        Binding("ctrl+s", "save", "save", priority=True),
+        Binding("x", "extract", "extract"),
+        Binding("w", "sweep", "sweep"),
+        Binding("ctrl+o", "options", "options", priority=True),
+        Binding("ctrl+t", "columns", "columns", priority=True),
+        Binding("escape", "back", "stop, or back to the vectors", show=False),
+        Binding("f2", "go('table')", "go to the vectors", show=False),
+        Binding("f3", "go('detail')", "go to the details", show=False),
+        Binding("f4", "go('lab')", "go to the lab", show=False),
+        *(
+            Binding(str(number), f"tab('{name}')", f"show {name}", show=False)
+            for number, name in enumerate(Detail.TABS, 1)
+        ),
+        Binding("r", "rename", "rename", show=False),
+        Binding("delete", "remove", "remove", show=False),
+        Binding("y", "copy_command", "copy as a command", show=False),
+        Binding("m", "model", "choose the model", show=False),
+        Binding("ctrl+n", "starter", "make the starter vectors", show=False),
+    ]
+
+    @dataclass
+    class Stored(Message):
+        """A vector was stored, or was there already."""
+
+        name: str
+        text: str
+
+    def __init__(self, lab: Lab, setup: Setup) -> None:
+        super().__init__()
+        self.lab = lab
+        self._first = setup
+        self._models = 1
+        self._draft: Draft | None = None
+
+    def compose(self) -> ComposeResult:
+        """Vectors left, what is known of one right, the lab below."""
+        with Horizontal(id="upper"):
+            yield Browser(self.lab.store, id="browse")
+            yield Detail(self.lab, id="detail")
+        yield LabStrip(self.lab, self._first, id="lab")
+        yield Footer()
+
+    def on_mount(self) -> None:
+        """Begin among the vectors."""
+        self.table.focus()
+
+    @property
+    def browser(self) -> Browser:
+        """Filter and table."""
+        return self.query_one(Browser)
+
+    @property
+    def table(self) -> VectorTable:
+        """The vectors."""
+        return self.browser.table
+
+    @property
+    def detail(self) -> Detail:
+        """What is known of the one under the cursor."""
+        return self.query_one(Detail)
+
+    @property
+    def strip(self) -> LabStrip:
+        """The lab."""
+        return self.query_one(LabStrip)
+
+    # the vectors
+
+    @on(Browser.Surveyed)
+    def _take_names(self, event: Browser.Surveyed) -> None:
+        self._models = event.models
+        self.query_one(ExpressionLine).show_names(event.names)
+
+    @on(Browser.Listed)
+    def _show_listed(self, event: Browser.Listed) -> None:
+        if event.filtered and not event.found:
+            self.detail.show_empty("No vector fits the filter. Esc clears it.")
+        elif not event.found:
+            self.detail.show_empty(EMPTY)
+
+    @on(Browser.StoreChanged)
+    def _store_changed(self) -> None:
+        self.detail.reread()
+
+    @on(Browser.Located)
+    def _show_located(self, event: Browser.Located) -> None:
+        """An older version, or one that is filtered out, is shown all the same."""
+        self.detail.show(event.summary)
+
+    @on(VectorTable.Highlighted)
+    def _highlight(self, event: VectorTable.Highlighted) -> None:
+        self.detail.show(event.summary)
+
+    @on(VectorTable.Chosen)
+    def _choose(self, event: VectorTable.Chosen) -> None:
+        """Enter on a vector: it goes on the line; marked ones go there together."""
+        names = [self._called(summary) for summary in self.table.marked or [event.summary]]
+        line = self.query_one(ExpressionLine)
+        if len(names) > 1:
+            line.text = " + ".join(names)
+        else:
+            line.put(names[0])
+
+    def _called(self, summary: Summary) -> str:
+        return f"{summary.model}.{summary.name}" if self._models > 1 else summary.name
+
+    # details
+
+    @on(Detail.Jump)
+    def _jump(self, event: Detail.Jump) -> None:
+        self.browser.locate(event.ref)
+
+    @on(Detail.Replay)
+    def _replay(self, event: Detail.Replay) -> None:
+        if self.strip.busy:
+            self.post_message(News("still writing: Esc stops it", "warning"))
+            return
+        self.strip.replay(event.run)
+        self._focus("lab")
+
+    @on(Detail.Damaged)
+    def _damaged(self, event: Detail.Damaged) -> None:
+        self.table.flag(event.id, event.reason)
+
+    @on(LabStrip.Finished)
+    @on(Detail.Changed)
+    def _changed(self) -> None:
+        self.browser.follow()
+
+    def action_tab(self, name: str) -> None:
+        """Show a tab of the details."""
+        self.detail.switch(name)
+
+    # the lab
+
+    def action_generate(self) -> None:
+        """Write the prompt's continuation, without and with the vector."""
+        line = self.query_one(ExpressionLine)
+        if not line.text.strip() and self.table.current is not None:
+            line.put(self._called(self.table.current))  # the vector at hand is what is meant
+        if self.has_class("-tiny") and not self.has_class("at-lab"):
+            self._show_region("lab")
+            self.strip.focus_texts()
+        self.strip.generate()
+
+    def action_options(self) -> None:
+        """Layers, positions, sampling, seed, chat template."""
+        self.app.push_screen(OptionsDialog(self.strip.setup), self._take_options)
+
+    def _take_options(self, setup: Setup | None) -> None:
+        if setup is not None:
+            self.strip.use(setup)
+
+    def action_model(self) -> None:
+        """Let another model write."""
+        if self.strip.busy:
+            self.post_message(News("still writing: Esc stops it", "warning"))
+            return
+        stored = [model.identity.source for model in self.lab.store.models()]
+        self.app.push_screen(ModelDialog(self.lab.source, stored), self._take_model)
+
+    def _take_model(self, source: str | None) -> None:
+        if source is not None and (source or None) != self.lab.source:
+            self.lab.use(source or None)
+            self.post_message(News(f"{source or 'each vector'} writes from now on"))
+
+    def action_columns(self) -> None:
+        """Baseline and c, or three or five columns from -c to +c."""
+        setup = self.strip.setup
+        following = COLUMNS[(COLUMNS.index(setup.columns) + 1) % len(COLUMNS)]
+        self.strip.use(replace(setup, columns=following))
+        self.notify(f"{following} texts side by side from the next generation on", timeout=3)
+
+    def action_copy_command(self) -> None:
+        """Copy the `steerlab generate` command that writes the same texts."""
+        command = self.strip.setup.command(self.lab.source)
+        self.app.copy_to_clipboard(command)
+        self.notify(printable(command), title="copied", timeout=10, markup=False)
+
+    # composing
+
+    def action_save(self) -> None:
+        """Store what is on the steer line, under a name."""
+        meaning = self.query_one(ExpressionLine).meaning
+        if meaning.vector is None or meaning.text != self.query_one(ExpressionLine).text:
+            why = meaning.problem or "the steer line is empty: type an expression"
+            self.post_message(News(why, "warning"))
+            return
+        self.app.push_screen(self._save_dialog(meaning), self._save)
+
+    def _save_dialog(self, meaning: Meaning) -> SaveDialog:
+        from steerlab.tui.expression_line import described
+
+        names = self.query_one(ExpressionLine).suggester.names
+        name = derived_name(meaning.text)
+        about = f"{meaning.text}\n{described(meaning).plain.split('!')[0].strip()}"
+        return SaveDialog(name, about, meaning.warnings, names)
+
+    def _save(self, naming: Naming | None) -> None:
+        if naming is not None:
+            self.store(self.query_one(ExpressionLine).text, naming)
+
+    @work(thread=True, group="save")
+    def store(self, text: str, naming: Naming) -> None:
+        """Evaluate and store."""
+        with told(self):
+            vector = self.lab.evaluate(text)
+            store, name = self.lab.store, naming.name
+            stored, new = store.keep(name, vector, tags=naming.tags, note=naming.note)
+            verb = "stored as" if new else "was already stored as"
+            self.post_message(self.Stored(naming.name, f"{verb} {stored}"))
+
+    @on(Stored)
+    def _show_stored(self, event: Stored) -> None:
+        self.notify(printable(event.text), markup=False)
+        self.browser.follow()
+        self.browser.locate(event.name)
+
+    def action_rename(self) -> None:
+        """Give all versions of the vector another name."""
+        summary = self.table.current
+        if summary is not None:
+
+            def rename(new: str | None) -> None:
+                if new and new != summary.name:
+                    self.change("renamed", f"{summary.model}.{summary.name}", new)
+
+            self.app.push_screen(RenameDialog(summary.name), rename)
+
+    def action_remove(self) -> None:
+        """Remove the marked vectors, or the one under the cursor, once that is confirmed."""
+        chosen = self.browser.chosen()
+        if not chosen:
+            return
+        names = ", ".join(summary.ref for summary in chosen[:5])
+        more = f" and {len(chosen) - 5} more" if len(chosen) > 5 else ""
+        question = f"Remove {names}{more}? Their files are deleted; this can't be undone."
+
+        def remove(sure: bool | None) -> None:
+            if sure:
+                youngest_first = sorted(chosen, key=lambda s: s.created, reverse=True)
+                self.change("removed", *(summary.qualified for summary in youngest_first))
+
+        self.app.push_screen(Confirm(question, "Remove"), remove)
+
+    @work(thread=True, group="save")
+    def change(self, what: str, *refs: str) -> None:
+        """Rename (old, new) or remove (refs) in the store."""
+        with told(self):
+            if what == "renamed":
+                new = self.lab.store.rename(*refs)
+                self.post_message(News(f"{refs[0]} is {new} now"))
+            else:
+                for ref in refs:
+                    self.lab.store.remove(ref)
+                self.post_message(News(f"removed {', '.join(refs)}"))
+        self.app.call_from_thread(self.browser.follow)
+
+    # other screens
+
+    def action_extract(self) -> None:
+        """Make a vector from contrast prompts."""
+        from steerlab.tui.extract import ExtractScreen
+
+        screen = ExtractScreen(self.lab, self._draft)
+
+        def done(ref: str | None) -> None:
+            self._draft = screen.draft if ref is None else None
+            if ref is not None:
+                self._show_stored(self.Stored(ref, f"stored as {ref}"))
+
+        self.app.push_screen(screen, done)
+
+    def action_sweep(self) -> None:
+        """Try layers and doses at once: a heatmap of texts."""
+        from steerlab.tui.sweep import SweepScreen
+
+        setup = self.strip.setup
+        if not setup.expression and self.table.current is not None:
+            self.query_one(ExpressionLine).put(self._called(self.table.current))
+            setup = self.strip.setup
+
+        def promote(cell: Promoted | None) -> None:
+            if cell is not None:
+                self.strip.use(_promoted(setup, cell))
+                self._focus("lab")
+
+        self.app.push_screen(
+            SweepScreen(
+                self.lab,
+                setup.expression,
+                setup.prompt,
+                positions=setup.positions,
+                seed=setup.seed,
+                sampling=setup.sampling,
+            ),
+            promote,
+        )
+
+    @work(thread=True, exclusive=True, group="starter")
+    def make_starters(self) -> None:
+        """Extract the starter vectors on the embedded model."""
+        from steerlab import starter
+
+        with told(self):
+            self.post_message(News("making the starter vectors: loading smollm2 …"))
+            if self.lab.source is None:
+                self.lab.source = "smollm2"
+            made = starter.ensure(
+                self.lab, made=lambda name: self.app.call_from_thread(self.browser.follow)
+            )
+            self.post_message(News(f"{len(made)} starter vectors are here"))
+
+    def action_starter(self) -> None:
+        """Make love, anger, joy and the others."""
+        self.make_starters()
+
+    # getting about
+
+    def action_help(self) -> None:
+        """Say what the focused region is, and which keys work in it."""
+        focused = self.focused
+        chain = focused.ancestors_with_self if focused is not None else []
+        own = [str(w.HELP) for w in chain if isinstance(w, Widget) and getattr(w, "HELP", None)]
+        about = "\n\n".join([*dict.fromkeys(own), HELP])
+        keys = {
+            self.app.get_key_display(active.binding): active.binding.description
+            for active in self.active_bindings.values()
+            if active.binding.description and not active.binding.system
+        }
+        self.app.push_screen(HelpDialog(about, list(keys.items())))
+
+    def action_focus_filter(self) -> None:
+        """Go to the filter."""
+        self._focus("table")
+        self.browser.filter.focus()
+
+    def action_back(self) -> None:
+        """Stop writing; else clear the filter; else go back to the vectors."""
+        if self.strip.cancel():
+            return
+        box = self.browser.filter
+        if box.value and (box.has_focus or self.table.has_focus):
+            box.value = ""
+        self._focus("table")
+
+    def action_go(self, region: str) -> None:
+        """Go to a region."""
+        self._focus(region)
+
+    def _focus(self, region: str) -> None:
+        """On a small terminal a region is shown only while it has the focus."""
+        self._show_region(region)
+        if region == "table":
+            self.table.focus()
+        elif region == "detail":
+            self.detail.focus_inside()
+        else:
+            self.query_one(Prompt).focus()
+
+    def _show_region(self, region: str) -> None:
+        for name in ("table", "detail", "lab"):
+            self.set_class(name == region, f"at-{name}")
+
+    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
+        """Remember which region has the focus."""
+        for name, region in (("detail", "#detail"), ("lab", "#lab"), ("table", "#browse")):
+            if self.query_one(region) in event.widget.ancestors_with_self:
+                self._show_region(name)
+
+
+def _promoted(setup: Setup, cell: Promoted) -> Setup:
+    """The setup with what a cell of a sweep was made with."""
+    return replace(
+        setup,
+        expression=cell.expression,
+        prompt=cell.prompt,
+        layers=cell.layers,
+        dose=cell.dose,
+        coefficient=cell.coefficient,
+        seed=cell.seed,
+    )

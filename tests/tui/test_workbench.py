@@ -1,0 +1,637 @@
+"""The whole terminal UI, driven by keys on a tiny model."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from textual import events
+from textual.pilot import Pilot
+from textual.widget import Widget
+from textual.widgets import Input, Static
+
+from steerlab import Lab, Store
+from steerlab.cli import run
+from steerlab.tui.app import SteerlabApp
+from steerlab.tui.dialogs import Confirm, HelpDialog, ModelDialog, OptionsDialog, SaveDialog
+from steerlab.tui.expression_line import ExpressionLine
+from steerlab.tui.extract import ExtractScreen
+from steerlab.tui.strength import Slider
+from steerlab.tui.strip import LabStrip, Prompt
+from steerlab.tui.sweep import SweepScreen
+from steerlab.tui.table import VectorTable
+from steerlab.tui.texts import Column
+from steerlab.tui.workbench import Workbench
+from tests.tiny import tiny_lm
+from tests.tui.hosts import text_of, until
+
+PAIRS = [("I love you", "I hate you"), ("what joy", "what pain")]
+NASTY = "[bold]not markup[/bold] \x1b[31mred"
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    lab = Lab(Store(tmp_path / "store"), tiny_lm())
+    lab.extract("love", PAIRS, layers=2, note=NASTY, tags=["[red]t[/red]"])
+    lab.extract("anger", [(b, a) for a, b in PAIRS], layers=2)
+    return lab
+
+
+def slow(lab: Lab) -> list[int]:
+    """Make every forward pass take a moment; gives a list that grows with them."""
+    steps: list[int] = []
+
+    def step(*_: object) -> None:
+        steps.append(1)
+        time.sleep(0.01)
+
+    lab.model.model.register_forward_pre_hook(step)
+    return steps
+
+
+class Driver:
+    """What a user sees and does."""
+
+    def __init__(self, app: SteerlabApp, pilot: Pilot) -> None:
+        self.app, self.pilot = app, pilot
+
+    @property
+    def bench(self) -> Workbench:
+        assert self.app.workbench is not None
+        return self.app.workbench
+
+    @property
+    def strip(self) -> LabStrip:
+        return self.bench.query_one(LabStrip)
+
+    @property
+    def line(self) -> ExpressionLine:
+        return self.bench.query_one(ExpressionLine)
+
+    @property
+    def texts(self) -> list[str]:
+        return [c.query_one(Static).render().plain for c in self.bench.query(Column) if c.display]
+
+    @property
+    def screenshot(self) -> str:
+        return self.app.export_screenshot().replace("&#160;", " ")
+
+    @property
+    def at(self) -> str:
+        current = self.bench.table.current
+        return current.name if current is not None else ""
+
+    @property
+    def said(self) -> list[str]:
+        return [notification.message for notification in self.app._notifications]
+
+    async def listed(self, count: int) -> None:
+        table = self.bench.query_one(VectorTable)
+        await until(self.pilot, lambda: table.row_count == count and (not count or table.current))
+
+    async def steer(self, text: str) -> None:
+        self.line.text = text
+        await until(self.pilot, lambda: self.line.meaning.text == text)
+
+    async def written(self) -> None:
+        await until(self.pilot, lambda: not self.strip.busy, 60)
+        await self.pilot.pause()
+
+    async def until(self, true) -> None:
+        await until(self.pilot, true)
+
+    def key(self, name: str) -> None:
+        """Press a key without waiting for the app to become idle."""
+        self.app.post_message(events.Key(name, None))
+
+
+class Session:
+    """`async with Session(lab) as user`."""
+
+    def __init__(self, lab: Lab, size: tuple[int, int] = (120, 40), count: int | None = 2) -> None:
+        self.app, self.count = SteerlabApp(lab), count
+        self.running = self.app.run_test(size=size)
+
+    async def __aenter__(self) -> Driver:
+        user = Driver(self.app, await self.running.__aenter__())
+        await until(user.pilot, lambda: self.app.workbench is not None)
+        await until(user.pilot, lambda: self.app.screen is self.app.workbench)
+        if self.count is not None:
+            await user.listed(self.count)
+        return user
+
+    async def __aexit__(self, *error) -> None:
+        await self.running.__aexit__(*error)
+
+
+# from the table to a text
+
+
+async def test_three_keys_lead_from_the_table_to_a_steered_text(lab):
+    async with Session(lab) as user:
+        await user.pilot.press("down", "enter")
+        assert user.line.text == "love"
+        await user.until(lambda: user.line.meaning.vector)
+        await user.pilot.press("ctrl+g")
+        await user.written()
+        baseline, steered = user.texts
+        assert baseline.startswith("I think you are a")
+        assert steered.startswith("I think you are a")
+        assert baseline != steered
+        assert "done" in str(user.strip.border_subtitle)
+
+
+async def test_generate_alone_takes_the_vector_under_the_cursor(lab):
+    async with Session(lab) as user:
+        await user.pilot.press("f5")
+        await user.written()
+        assert user.line.text == "anger"
+        assert len(user.texts) == 2
+
+
+async def test_the_texts_are_those_of_the_same_call_in_python(lab):
+    from steerlab.lab import Setting
+
+    love = lab.store.load("love")
+    setting = Setting(love, love.coefficient(0.2))
+    cells = lab.compare(["I think you are a"], [Setting(), setting], max_new_tokens=40)
+    async with Session(lab) as user:
+        await user.steer("love")
+        await user.pilot.press("ctrl+g")
+        await user.written()
+        assert [c.written for c in user.bench.query(Column) if c.display] == [
+            cell.completion.text for cell in cells
+        ]
+
+
+@pytest.mark.parametrize(("presses", "expected"), [(1, 3), (2, 5), (3, 2)])
+async def test_several_strengths_stand_side_by_side(lab, presses, expected):
+    async with Session(lab) as user:
+        await user.steer("love")
+        await user.pilot.press(*["ctrl+t"] * presses, "ctrl+g")
+        await user.written()
+        headings = [str(c.border_title) for c in user.bench.query(Column) if c.display]
+        assert len(headings) == expected
+        place = {2: 0, 3: 1, 5: 2}[expected]
+        assert headings[place] == "baseline"
+
+
+async def test_enter_in_the_prompt_generates_and_keeps_its_lines(lab):
+    async with Session(lab) as user:
+        await user.steer("love")
+        prompt = user.bench.query_one(Prompt)
+        prompt.focus()
+        prompt.text = "two\nlines [b]x[/b]"
+        await user.pilot.press("enter")
+        await user.written()
+        assert user.texts[0].startswith("two\nlines [b]x[/b]")
+
+
+async def test_an_empty_prompt_is_refused_in_words(lab):
+    async with Session(lab) as user:
+        user.bench.query_one(Prompt).text = "  "
+        await user.pilot.press("ctrl+g")
+        await user.until(lambda: any("no prompt" in said for said in user.said))
+        assert not user.strip.busy
+
+
+async def test_a_very_long_prompt_ends_in_a_text_or_in_one_line(lab):
+    async with Session(lab) as user:
+        await user.steer("love")
+        user.bench.query_one(Prompt).text = "x" * 20_000
+        await user.pilot.press("ctrl+g")
+        await user.written()
+        assert any("tokens" in said for said in user.said)
+
+
+# stopping
+
+
+async def test_escape_stops_within_two_tokens_and_the_next_text_is_right(lab):
+    steps = slow(lab)
+    async with Session(lab) as user:
+        await user.steer("love")
+        user.strip.use(user.strip.setup.__class__("love", max_new_tokens=100))
+        user.key("ctrl+g")
+        await user.until(lambda: any(c.written for c in user.bench.query(Column)))
+        before = len(steps)
+        user.key("escape")
+        await user.written()
+        assert len(steps) - before <= 2
+        assert "stopped" in str(user.strip.border_subtitle)
+        assert all(not block._forward_pre_hooks for block in lab.model.blocks)
+        await user.pilot.press("ctrl+g")
+        await user.written()
+        again = [c.written for c in user.bench.query(Column) if c.display]
+    fresh = Lab(lab.store, tiny_lm())
+    async with Session(fresh) as user:
+        await user.steer("love")
+        user.strip.use(user.strip.setup.__class__("love", max_new_tokens=100))
+        await user.pilot.press("ctrl+g")
+        await user.written()
+        assert [c.written for c in user.bench.query(Column) if c.display] == again
+
+
+async def test_a_second_generation_waits_to_be_asked_for_again(lab):
+    slow(lab)
+    async with Session(lab) as user:
+        await user.steer("love")
+        user.strip.use(user.strip.setup.__class__("love", max_new_tokens=100))
+        user.key("ctrl+g")
+        user.key("ctrl+g")
+        await user.until(lambda: any("still writing" in said for said in user.said))
+        user.key("escape")
+        await user.written()
+
+
+async def test_quitting_in_mid_generation_leaves_nothing_behind(lab):
+    slow(lab)
+    async with Session(lab) as user:
+        await user.steer("love")
+        user.strip.use(user.strip.setup.__class__("love", max_new_tokens=100))
+        user.key("ctrl+g")
+        await user.until(lambda: any(c.written for c in user.bench.query(Column)))
+        user.key("ctrl+q")
+        await user.until(lambda: not user.app.is_running)
+    assert all(not block._forward_pre_hooks for block in lab.model.blocks)
+    assert lab.model.lock.acquire(timeout=5)
+    lab.model.lock.release()
+
+
+async def test_a_model_that_breaks_ends_in_one_line(lab, monkeypatch):
+    def broken(*args, **options):
+        raise RuntimeError("the disk is on fire")
+
+    monkeypatch.setattr(lab, "compare", broken)
+    async with Session(lab) as user:
+        await user.steer("love")
+        await user.pilot.press("ctrl+g")
+        await user.written()
+        assert any("the disk is on fire" in said for said in user.said)
+
+
+async def test_a_model_that_fails_to_load_ends_in_one_line(lab, tmp_path):
+    nowhere = Lab(lab.store, source=str(tmp_path / "nowhere"))
+    async with Session(nowhere) as user:
+        await user.steer("love")
+        await user.pilot.press("ctrl+g")
+        await user.written()
+        assert any("no model directory" in said for said in user.said)
+
+
+# runs
+
+
+async def test_runs_are_kept_rated_and_loaded_back(lab):
+    async with Session(lab) as user:
+        await user.steer("love")
+        user.strip.query_one(Slider).focus()
+        await user.pilot.pause()
+        await user.pilot.press("minus", "ctrl+g")
+        await user.written()
+        texts = user.texts
+        user.bench.query_one("#text-1", Column).focus()
+        await user.pilot.press("asterisk")
+        await user.until(lambda: lab.store.runs()[0].best == 1)
+        (run,) = lab.store.runs("love")
+        assert run.generations[1].dose == pytest.approx(-0.2)
+        user.strip.use(user.strip.setup.__class__("anger", "another prompt"))
+        user.strip.replay(run)
+        await user.pilot.pause()
+        assert user.texts == texts
+        assert user.strip.setup.expression == "love"
+        assert user.strip.setup.dose == pytest.approx(-0.2)
+
+
+# composing
+
+
+async def test_a_composition_is_saved_with_name_tags_and_note(lab):
+    async with Session(lab) as user:
+        await user.steer("love - 0.5*anger")
+        await user.pilot.press("ctrl+s")
+        await user.until(lambda: isinstance(user.app.screen, SaveDialog))
+        dialog = user.app.screen
+        assert dialog.query_one("#name", Input).value == "love_minus_0_5_anger"
+        dialog.query_one("#name", Input).value = "mix"
+        dialog.query_one("#tags", Input).value = "one two"
+        dialog.query_one("#note", Input).value = "a note"
+        await user.pilot.press("enter")
+        await user.listed(3)
+    record = lab.store.record("mix")
+    assert str(record.recipe) == "= love.v1 - 0.5 * anger.v1"
+    assert (record.tags, record.note) == (("one", "two"), "a note")
+
+
+async def test_warnings_come_before_saving(lab):
+    async with Session(lab) as user:
+        await user.steer("love - 1.0001*love + 0*anger")
+        await user.pilot.press("ctrl+s")
+        await user.until(lambda: isinstance(user.app.screen, SaveDialog))
+        warnings = [str(w.render()) for w in user.app.screen.query(".warning")]
+        assert any("cancel" in warning for warning in warnings)
+        await user.pilot.press("escape")
+        await user.pilot.pause()
+    assert len(lab.store.list()) == 2
+
+
+async def test_a_bad_name_keeps_the_dialog_open_and_says_why(lab):
+    async with Session(lab) as user:
+        await user.steer("2*love")
+        await user.pilot.press("ctrl+s")
+        await user.until(lambda: isinstance(user.app.screen, SaveDialog))
+        user.app.screen.query_one("#name", Input).value = "not a name"
+        await user.pilot.press("enter")
+        assert "identifiers" in text_of(user.app.screen, ".problem")
+        user.app.screen.query_one("#name", Input).value = "love"
+        await user.pilot.pause()
+        assert "next version" in text_of(user.app.screen, "#taken")
+
+
+async def test_nothing_is_saved_of_what_is_no_expression(lab):
+    async with Session(lab) as user:
+        await user.steer("love -")
+        await user.pilot.press("ctrl+s")
+        await user.until(lambda: user.said)
+        assert user.app.screen is user.bench
+
+
+async def test_saving_a_vector_as_it_is_makes_no_second_version(lab):
+    async with Session(lab) as user:
+        await user.steer("love")
+        await user.pilot.press("ctrl+s")
+        await user.until(lambda: isinstance(user.app.screen, SaveDialog))
+        await user.pilot.press("enter")
+        await user.until(lambda: any("already" in said for said in user.said))
+    assert len(lab.store.list(every_version=True)) == 2
+
+
+async def test_enter_completes_an_open_operator_and_marks_make_a_sum(lab):
+    async with Session(lab) as user:
+        await user.steer("2*love -")
+        await user.pilot.press("enter")
+        assert user.line.text == "2*love - anger"
+        await user.pilot.press("home", "space", "space", "enter")
+        assert user.line.text == "anger + love"
+
+
+# the store
+
+
+async def test_typing_in_the_filter_narrows_the_table_and_escape_clears_it(lab):
+    async with Session(lab) as user:
+        await user.pilot.press("slash", *"mrkp")
+        await user.listed(0)
+        await user.pilot.press(*["backspace"] * 4, *"markup")
+        await user.listed(1)
+        await user.pilot.press("enter")
+        assert user.app.focused is user.bench.table
+        await user.pilot.press("escape")
+        await user.listed(2)
+
+
+async def test_the_table_follows_what_another_process_stores(lab):
+    async with Session(lab) as user:
+        other = Store(lab.store.path)
+        other.save("joy", lab.store.load("love") * 2)
+        await user.listed(3)
+        await user.until(lambda: "joy" in user.line.suggester.names)
+
+
+async def test_a_store_that_disappears_leaves_the_app_alive(lab):
+    import shutil
+
+    async with Session(lab) as user:
+        shutil.rmtree(lab.store.path)
+        await user.listed(0)
+        await user.pilot.press("ctrl+g")
+        await user.written()
+        assert user.app.screen is user.bench
+
+
+async def test_a_damaged_payload_is_said_and_the_rest_works(lab):
+    files = sorted(lab.store.path.glob("payloads/*/*.safetensors"))
+    digest = lab.store.record("love").digest
+    (hurt,) = [f for f in files if digest[:8] in f.name]
+    hurt.write_bytes(hurt.read_bytes()[:-7])
+    async with Session(lab) as user:
+        await user.pilot.press("down")
+        await user.until(lambda: user.bench.table._flags)
+        await user.pilot.press("enter", "ctrl+g")
+        await user.written()
+        assert any(hurt.name in said for said in user.said), user.said
+        await user.steer("anger")
+        await user.pilot.press("ctrl+g")
+        await user.written()
+        assert len(user.texts) == 2
+
+
+async def test_an_empty_store_says_what_to_do(tmp_path):
+    async with Session(Lab(Store(tmp_path / "empty"), tiny_lm()), count=0) as user:
+        await user.until(
+            lambda: "extract one" in user.app.export_screenshot().replace("&#160;", " ")
+        )
+
+
+async def test_vectors_are_renamed_and_removed(lab):
+    async with Session(lab) as user:
+        await user.pilot.press("r")
+        user.app.screen.query_one("#name", Input).value = "fury"
+        await user.pilot.press("enter")
+        await user.until(lambda: "fury" in lab.store.names())
+        await user.until(lambda: user.at == "fury")
+        await user.pilot.press("delete")
+        assert isinstance(user.app.screen, Confirm)
+        await user.pilot.press("escape", "delete")
+        assert isinstance(user.app.screen, Confirm)
+        user.app.screen.query_one("#accept").focus()
+        await user.pilot.press("enter")
+        await user.listed(1)
+        assert list(lab.store.names()) == ["love"]
+
+
+async def test_a_vector_that_others_are_made_from_is_not_removed(lab):
+    lab.store.save("mix", lab.store.evaluate("love + anger"))
+    async with Session(lab, count=3) as user:
+        await user.pilot.press("delete")
+        user.app.screen.query_one("#accept").focus()
+        await user.pilot.press("enter")
+        await user.until(lambda: any("made from it" in said for said in user.said))
+        assert len(lab.store.names()) == 3
+
+
+async def test_notes_and_names_are_shown_as_text(lab):
+    async with Session(lab, size=(160, 50)) as user:
+        await user.pilot.press("down")
+        await user.until(lambda: "[bold]not" in user.app.export_screenshot())
+        assert "\x1b" not in user.app.export_screenshot()
+
+
+# options, help, palette, memory
+
+
+async def test_options_reach_the_generation(lab):
+    async with Session(lab) as user:
+        await user.steer("love")
+        await user.pilot.press("ctrl+o")
+        dialog = user.app.screen
+        assert isinstance(dialog, OptionsDialog)
+        dialog.query_one("#max_new_tokens", Input).value = "three"
+        await user.pilot.press("enter")
+        assert "whole number" in text_of(dialog, ".problem")
+        dialog.query_one("#max_new_tokens", Input).value = "3"
+        dialog.query_one("#layers", Input).value = "1"
+        await user.pilot.press("enter", "ctrl+g")
+        await user.written()
+        (run,) = lab.store.runs()
+        assert (run.max_new_tokens, run.layers) == (3, "1")
+        assert "3 tokens" in str(user.strip.border_title)
+
+
+@pytest.mark.parametrize("layers", ["99", "x", "3:1"])
+async def test_layers_that_cannot_be_are_one_line(lab, layers):
+    async with Session(lab) as user:
+        user.strip.use(user.strip.setup.__class__("love", layers=layers))
+        await user.steer("love")
+        await user.pilot.press("ctrl+g")
+        await user.written()
+        assert any("layer" in said for said in user.said)
+
+
+async def test_the_command_that_is_copied_writes_the_same_texts(lab, tmp_path, capsys):
+    from tests.saved import save_model
+
+    model = save_model(tmp_path / "model")
+    from steerlab import LanguageModel
+
+    saved = Lab(Store(tmp_path / "other"), LanguageModel.load(str(model)))
+    saved.extract("love", PAIRS, layers=2)
+    async with Session(saved, count=1) as user:
+        user.strip.use(user.strip.setup.__class__("love", "hi", 0.3, max_new_tokens=5, columns=3))
+        await user.until(lambda: user.line.meaning.vector)
+        await user.pilot.press("f2", "y")
+        await user.until(lambda: user.app.clipboard)
+        await user.pilot.press("ctrl+g")
+        await user.written()
+        texts = [c.written for c in user.bench.query(Column) if c.display]
+    import shlex
+
+    words = shlex.split(user.app.clipboard)
+    code = run([*words[1:-2], "--json", "--store", str(saved.store.path), *words[-2:]])
+    assert code == 0
+    cells = {round(c["dose"], 6): c["text"] for c in json.loads(capsys.readouterr().out)}
+    assert [cells[d] for d in (-0.3, 0.0, 0.3)] == texts
+
+
+async def test_help_explains_the_focused_region(lab):
+    async with Session(lab) as user:
+        await user.pilot.press("question_mark")
+        assert isinstance(user.app.screen, HelpDialog)
+        assert "One line a vector" in user.app.screen.about
+        await user.pilot.press("escape")
+        user.strip.query_one(Slider).focus()
+        await user.pilot.press("f1")
+        assert "How strongly" in user.app.screen.about
+
+
+async def test_a_question_mark_can_be_typed(lab):
+    async with Session(lab) as user:
+        prompt = user.bench.query_one(Prompt)
+        prompt.focus()
+        prompt.text = ""
+        await user.pilot.press("x", "question_mark", "w", "slash")
+        assert prompt.text == "x?w/"
+
+
+async def test_every_action_is_in_the_palette(lab):
+    async with Session(lab) as user:
+        titles = {c.title.lower() for c in user.app.get_system_commands(user.app.screen)}
+        for binding in Workbench.BINDINGS:
+            assert binding.description.lower() in titles
+
+
+async def test_the_session_is_remembered(lab):
+    async with Session(lab) as user:
+        await user.steer("love - anger")
+        user.bench.query_one(Prompt).text = "remembered"
+        user.app.theme = "nord"
+        await user.pilot.press("ctrl+q")
+    async with Session(lab) as user:
+        assert user.line.text == "love - anger"
+        assert user.strip.setup.prompt == "remembered"
+        assert user.app.theme == "nord"
+
+
+async def test_another_model_is_chosen(lab):
+    async with Session(lab) as user:
+        await user.pilot.press("m")
+        assert isinstance(user.app.screen, ModelDialog)
+        user.app.screen.query_one("#source", Input).value = "some/model"
+        await user.pilot.press("enter")
+        await user.pilot.pause()
+        assert lab.source == "some/model"
+        assert not lab.is_loaded
+
+
+async def test_other_screens_open_and_close(lab):
+    async with Session(lab) as user:
+        for key, kind in (("x", ExtractScreen), ("w", SweepScreen)):
+            await user.pilot.press(key)
+            await user.until(lambda kind=kind: isinstance(user.app.screen, kind))
+            await user.pilot.press("escape")
+            await user.until(lambda: user.app.screen is user.bench)
+
+
+async def test_a_name_that_was_extracted_is_gone_to(lab):
+    async with Session(lab) as user:
+        lab.extract("zeal", PAIRS, layers=2)
+        user.bench.post_message(Workbench.Stored("zeal", "stored"))
+        await user.until(lambda: user.at == "zeal")
+
+
+# sizes
+
+
+SIZES = [(40, 10), (60, 16), (80, 24), (100, 30), (140, 40), (200, 60)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_no_control_is_clipped(lab, size):
+    async with Session(lab, size=size) as user:
+        for region in ("table", "lab", "detail"):
+            user.bench.action_go(region)
+            await user.pilot.pause()
+            width, height = size
+            for widget in user.bench.walk_children():
+                if widget.display and widget.region and widget.is_on_screen:
+                    visible = widget.region
+                    scrolls = any(
+                        a.is_scrollable
+                        for a in widget.ancestors
+                        if isinstance(a, Widget) and a is not user.bench
+                    )
+                    if not scrolls:
+                        assert visible.right <= width, widget
+                        assert visible.bottom <= height, widget
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_a_text_can_be_made_at_any_size(lab, size):
+    async with Session(lab, size=size) as user:
+        await user.pilot.press("down", "enter", "ctrl+g")
+        await user.written()
+        assert all(text.startswith("I think you are a") for text in user.texts)
+        assert "I think you are a" in user.screenshot
+
+
+async def test_resizing_loses_no_state(lab):
+    async with Session(lab, size=(140, 40)) as user:
+        await user.steer("love - anger")
+        user.bench.query_one(Prompt).text = "kept"
+        await user.pilot.press("down")
+        for size in ((40, 10), (80, 24), (200, 60), (140, 40)):
+            await user.pilot.resize_terminal(*size)
+            await user.pilot.pause()
+        assert user.strip.setup.expression == "love - anger"
+        assert user.strip.setup.prompt == "kept"
+        assert user.at == "love"

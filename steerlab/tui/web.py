@@ -1,0 +1,181 @@
+"""The terminal UI in a browser: textual-serve with a door that only its own page can open.
+
+Each tab is an app of its own, in a process of its own, which ends with the tab.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from aiohttp import WSCloseCode, web
+from textual_serve.app_service import AppService
+from textual_serve.server import Server
+
+from steerlab.errors import BadOption
+
+GRACE = 5.0
+"""Seconds that an app has to end by itself once its tab is closed."""
+
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; connect-src 'self' ws://{host}; frame-ancestors 'none'"
+)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server that listens at `host`."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def serve(options: Sequence[str], host: str, port: int, ready: Callable[[str], None]) -> None:
+    """Serve the app until Ctrl+C or SIGTERM.
+
+    options: of `steerlab tui`, for the processes that the tabs start. port: 0 takes a free one.
+    ready: called with the address once it answers.
+    Raises BadOption where host and port can't be listened at.
+    """
+    with suppress(KeyboardInterrupt):
+        asyncio.run(_Web(shell_command(options), host, port).until_stopped(ready))
+
+
+def shell_command(options: Sequence[str]) -> str:
+    """A shell's line for `steerlab tui` with these options, in this interpreter."""
+    here = Path(__file__).parents[2] == Path.cwd()  # a checkout that need not be installed
+    # else a random.py that happens to lie in the working directory would shadow Python's
+    safe = [] if here else ["-P"]
+    words = [sys.executable, *safe, "-m", "steerlab", "tui", *options]
+    if os.name == "nt":
+        return subprocess.list2cmdline(words)
+    return f"exec {shlex.join(words)}"  # exec: the process that is ended is the app, not a shell
+
+
+class _Session(AppService):
+    """The app of one tab."""
+
+    async def end(self) -> None:
+        """Ask the app to quit, and kill it if it does not; returns when its process is gone."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.stop(), GRACE)
+        process = self._process
+        if process is not None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), GRACE)
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+
+class _Web(Server):
+    """textual-serve's server, closed to other sites and with an end."""
+
+    def __init__(self, command: str, host: str, port: int) -> None:
+        super().__init__(command, host, port, title="steerlab")
+        self._sockets: set[web.WebSocketResponse] = set()
+
+    async def until_stopped(self, ready: Callable[[str], None]) -> None:
+        """Listen until a signal comes; then end every tab's app."""
+        stopped = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        with suppress(NotImplementedError):  # Windows: Ctrl+C raises KeyboardInterrupt there
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, stopped.set)
+        runner = web.AppRunner(await self._make_app(), shutdown_timeout=2 * GRACE)
+        await runner.setup()
+        try:
+            await self._listen(runner)
+            ready(self._address(runner))
+            await stopped.wait()
+        finally:
+            await runner.cleanup()
+
+    async def _listen(self, runner: web.AppRunner) -> None:
+        try:
+            await web.TCPSite(runner, self.host, self.port).start()
+        except OSError as error:
+            why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+            raise BadOption(
+                f"can't serve at {self.host} port {self.port}: {why}; "
+                "choose another with --port or --host"
+            ) from None
+
+    def _address(self, runner: web.AppRunner) -> str:
+        port = runner.addresses[0][1]
+        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{port}"
+
+    async def _make_app(self) -> web.Application:
+        app = await super()._make_app()
+        app.middlewares.append(self._guard)
+        return app
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Refuse what a page of another site sends: without a password, that is all there is.
+
+        A browser lets any page open a WebSocket to this machine, but says whose page it is. A
+        foreign name that was made to point here (DNS rebinding) is told by the Host header.
+        """
+        name = urlsplit(f"//{request.host}").hostname or ""
+        if is_loopback(self.host) and name not in (*_LOOPBACK, self.host):
+            raise web.HTTPForbidden(text=f"this is not {name}")
+        origin = request.headers.get("Origin")
+        if origin is not None and urlsplit(origin).netloc != request.host:
+            raise web.HTTPForbidden(text="only steerlab's own page may talk to it")
+        response = await handler(request)
+        if not response.prepared:
+            response.headers["Content-Security-Policy"] = _POLICY.format(host=request.host)
+            response.headers["Referrer-Policy"] = "no-referrer"
+        return response
+
+    async def handle_index(self, request: web.Request) -> web.StreamResponse:
+        """The page; its links lead to where it was asked for, through a tunnel as well."""
+        self.public_url = f"{request.scheme}://{request.host}"
+        return await super().handle_index(request)
+
+    async def handle_websocket(self, request: web.Request) -> web.WebSocketResponse:
+        """Run an app for as long as the socket is open."""
+        socket = web.WebSocketResponse(heartbeat=15, timeout=2)
+        await socket.prepare(request)
+        session = _Session(
+            self.command,
+            write_bytes=socket.send_bytes,
+            write_str=socket.send_str,
+            close=socket.close,  # type: ignore[arg-type]  # it returns whether it was open
+            download_manager=self.download_manager,
+        )
+        self._sockets.add(socket)
+        try:
+            await session.start(_size(request, "width", 80), _size(request, "height", 24))
+            await self._process_messages(socket, session)
+        finally:
+            self._sockets.discard(socket)
+            await asyncio.shield(session.end())
+        return socket
+
+    async def on_startup(self, app: web.Application) -> None:
+        """Say nothing: the front end does."""
+
+    async def on_shutdown(self, app: web.Application) -> None:
+        """Close the tabs' sockets, which ends their apps."""
+        closing = (socket.close(code=WSCloseCode.GOING_AWAY) for socket in set(self._sockets))
+        await asyncio.gather(*closing, return_exceptions=True)
+
+
+def _size(request: web.Request, name: str, default: int) -> int:
+    text = request.query.get(name, "")
+    return min(max(int(text), 1), 1000) if text.isdecimal() else default

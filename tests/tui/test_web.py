@@ -1,0 +1,332 @@
+"""The terminal UI served to a browser: over textual-serve's protocol, and in Chromium."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from steerlab import Store
+from steerlab.tui import web
+from steerlab.tui.web import is_loopback, shell_command
+from tests.registry.samples import vector
+from tests.tui import chromium
+from tests.tui.emulator import Emulator
+
+NAMES = ("mellow_bay", "black_jug")
+SECONDS = 60  # a busy machine needs some to import textual
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store in a directory whose name a shell would trip over."""
+    path = tmp_path_factory.mktemp("web") / "my $(touch hacked) 'store'"
+    for seed, name in enumerate(NAMES):
+        Store(path).save(name, vector(seed))
+    return path
+
+
+@dataclass
+class Served:
+    """A running `steerlab tui --web`."""
+
+    process: subprocess.Popen[str]
+    address: str
+
+    def apps(self) -> list[int]:
+        """The processes that it has started and that are still there."""
+        found = subprocess.run(
+            ["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False
+        )
+        return [int(pid) for pid in found.stdout.split()]
+
+
+@contextmanager
+def serving(store: Path) -> Iterator[Served]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "steerlab", "tui", "--web", "--port=0", f"--store={store}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=store.parent,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    try:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        assert line.startswith("steerlab is at http://127.0.0.1:"), line
+        yield Served(process, line.split()[3])
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture(scope="module")
+def served(store: Path) -> Iterator[Served]:
+    with serving(store) as found:
+        yield found
+
+
+class Tab:
+    """What the page in a browser does: keys go out, frames come in."""
+
+    def __init__(self, connection: aiohttp.ClientWebSocketResponse) -> None:
+        self.connection = connection
+        self.screen = Emulator(100, 30)
+
+    async def press(self, keys: str) -> None:
+        await self.connection.send_json(["stdin", keys])
+
+    async def until(self, true: Callable[[str], bool], seconds: float = SECONDS) -> None:
+        """Take frames until the screen is as wanted."""
+        end = time.monotonic() + seconds
+        while not true(str(self.screen)):
+            left = end - time.monotonic()
+            try:
+                message = await self.connection.receive(timeout=max(left, 0.01))
+            except TimeoutError:
+                raise AssertionError(f"it never came:\n{self.screen}") from None
+            assert message.type is aiohttp.WSMsgType.BINARY, (message, str(self.screen))
+            self.screen.feed(message.data)
+
+    async def closed(self) -> None:
+        """Wait until the other side hangs up."""
+        frames = (aiohttp.WSMsgType.BINARY, aiohttp.WSMsgType.TEXT)
+        while (await self.connection.receive(timeout=SECONDS)).type in frames:
+            pass
+
+
+async def open_tab(session: aiohttp.ClientSession, served: Served) -> Tab:
+    size = {"width": "100", "height": "30"}
+    tab = Tab(await session.ws_connect(f"{served.address}/ws", params=size))
+    await tab.connection.send_json(["focus"])
+    return tab
+
+
+async def ended(served: Served) -> None:
+    for _ in range(SECONDS * 10):
+        if not served.apps():
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError("an app outlived its tab")
+
+
+def both(text: str) -> bool:
+    return all(name in text for name in NAMES)
+
+
+async def filtered(
+    press: Callable[[str], Awaitable[None]], until: Callable[..., Awaitable[None]]
+) -> None:
+    """Filter by typing; a letter that comes before the focus has moved is lost, so patiently."""
+    for patience in (1, 3, 9):
+        await press("/")
+        await asyncio.sleep(patience)
+        await press("jug")
+        try:
+            await until(lambda text: NAMES[1] in text and NAMES[0] not in text, 3 * patience)
+            return
+        except AssertionError:
+            if patience == 9:
+                raise
+
+
+async def test_a_tab_browses_filters_and_quits(served: Served, store: Path) -> None:
+    async with aiohttp.ClientSession() as session:
+        tab = await open_tab(session, served)
+        await tab.until(both)
+        assert len(served.apps()) == 1
+        await filtered(tab.press, tab.until)
+        await tab.press("\x11")  # ctrl+q
+        await tab.closed()
+    await ended(served)
+    assert not (store.parent / "hacked").exists()
+
+
+async def test_an_app_ends_with_its_tab_and_others_go_on(served: Served) -> None:
+    async with aiohttp.ClientSession() as session:
+        first, second = await open_tab(session, served), await open_tab(session, served)
+        await first.until(both)
+        await second.until(both)
+        assert len(served.apps()) == 2
+        await first.connection.close()
+        for _ in range(SECONDS * 10):
+            if len(served.apps()) == 1:
+                break
+            await asyncio.sleep(0.1)
+        assert len(served.apps()) == 1
+        await filtered(second.press, second.until)
+    await ended(served)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_ctrl_c_ends_server_and_apps_and_says_nothing(
+    store: Path, number: signal.Signals
+) -> None:
+    with serving(store) as served:
+        async with aiohttp.ClientSession() as session:
+            tab = await open_tab(session, served)
+            await tab.until(both)
+            apps = served.apps()
+            served.process.send_signal(number)
+            await tab.closed()
+        out, err = await asyncio.to_thread(served.process.communicate, timeout=SECONDS)
+        assert (served.process.returncode, out, err) == (0, "", "")
+        assert apps
+        for pid in apps:
+            with pytest.raises(ProcessLookupError):
+                os.kill(pid, 0)
+
+
+async def test_an_app_whose_server_is_killed_ends_by_itself(store: Path) -> None:
+    with serving(store) as served:
+        async with aiohttp.ClientSession() as session:
+            tab = await open_tab(session, served)
+            await tab.until(both)
+            (app,) = served.apps()
+            served.process.kill()
+    for _ in range(SECONDS * 10):
+        try:
+            os.kill(app, 0)
+        except ProcessLookupError:
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError("the app outlived its server")
+
+
+async def test_a_tab_that_closes_at_once_leaves_nothing(served: Served) -> None:
+    async with aiohttp.ClientSession() as session:
+        tab = await open_tab(session, served)
+        await tab.connection.close()
+    await ended(served)
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/", {}, 200),
+        ("/", {"Host": "localhost:9000"}, 200),  # through an ssh tunnel
+        ("/", {"Host": "evil.example"}, 403),
+        ("/ws", {"Origin": "http://evil.example"}, 403),
+        ("/ws", {"Origin": "null"}, 403),
+        ("/ws", {"Origin": "http://127.0.0.1:1"}, 403),
+        ("/static/js/textual.js", {}, 200),
+    ],
+)
+async def test_only_its_own_page_may_talk_to_it(
+    served: Served, path: str, headers: dict[str, str], status: int
+) -> None:
+    async with (
+        aiohttp.ClientSession(headers=headers) as session,
+        session.get(served.address + path) as answer,
+    ):
+        assert answer.status == status
+        if path == "/" and status == 200:
+            host = headers.get("Host", served.address.removeprefix("http://"))
+            assert f'"ws://{host}/ws"' in await answer.text()
+            assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
+    assert served.apps() == []
+
+
+def test_a_port_that_is_taken_is_one_line(store: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = subprocess.run(
+            [sys.executable, "-m", "steerlab", "tui", "--web", f"--port={port}"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert (result.returncode, result.stdout) == (4, "")
+    assert f"can't serve at 127.0.0.1 port {port}: Address already in use" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_options_reach_the_apps_through_the_shell() -> None:
+    options = ["--store=a b; $(c)", '--model=it\'s "x"', "--trust-remote-code"]
+    words = shlex.split(shell_command(options))
+    assert words[0] == "exec"
+    assert words[-len(options) - 3 :] == ["-m", "steerlab", "tui", *options]
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.1.2.3", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("192.168.1.2", False),
+        ("::", False),
+        ("a.name", False),
+    ],
+)
+def test_what_only_this_machine_can_reach(host: str, loopback: bool) -> None:
+    assert is_loopback(host) is loopback
+
+
+def test_the_command_line_warns_of_other_hosts_and_passes_its_options_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from steerlab.cli import run
+
+    calls: list[tuple[list[str], str, int]] = []
+    monkeypatch.setattr(web, "serve", lambda *call: calls.append(call[:3]))
+    assert run(["tui", "--web", "--model", "m", "--dtype=bfloat16", "--trust-remote-code"]) == 0
+    assert calls.pop() == (
+        ["--model=m", "--dtype=bfloat16", "--trust-remote-code"],
+        "127.0.0.1",
+        8000,
+    )
+    assert capsys.readouterr().err == ""
+    assert run(["tui", "--web", "--host=0.0.0.0", "--port=80", "--store=/s"]) == 0
+    assert calls.pop() == (["--store=/s"], "0.0.0.0", 80)
+    assert "there is no password" in capsys.readouterr().err
+    assert run(["tui", "--port=80"]) == 2
+    assert "go with --web" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(chromium.find() is None, reason="there is no Chromium here")
+async def test_in_a_browser(served: Served, tmp_path: Path) -> None:
+    async with chromium.browsing(tmp_path / "profile") as page:
+        await page.open(served.address)
+
+        async def until(true: Callable[[str], bool], seconds: float = SECONDS) -> None:
+            end = time.monotonic() + seconds
+            while not true(text := await page.text()):
+                assert time.monotonic() < end, f"it never came:\n{text}"
+                await asyncio.sleep(0.2)
+
+        await until(both)
+        if pictures := os.environ.get("STEERLAB_PICTURES"):
+            await asyncio.sleep(1)
+            await page.screenshot(Path(pictures) / "web.png")
+        await page.click(300, 300)
+        await filtered(page.type, until)
+        if pictures:
+            await page.screenshot(Path(pictures) / "web-filtered.png")
+        here = (served.address, served.address.replace("http", "ws"))
+        outside = [url for url in page.requests if not url.startswith((*here, "data:", "about:"))]
+        assert [url for url in outside if "fonts.googleapis.com" not in url] == []
+        assert page.complaints == []
+        await page.press("q", 81, ctrl=True)
+        for _ in range(SECONDS * 5):
+            if await page.evaluate("document.body.classList.contains('-closed')"):
+                break
+            await asyncio.sleep(0.2)
+        else:
+            raise AssertionError("the app did not quit")
+    await ended(served)

@@ -70,8 +70,8 @@ class _Session(AppService):
 
     async def end(self) -> None:
         """Ask the app to quit, and kill it if it does not; returns when its process is gone."""
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self.stop(), GRACE)
+        # whatever textual-serve makes of an app that never started, its process is ended below
+        await asyncio.gather(asyncio.wait_for(self.stop(), GRACE), return_exceptions=True)
         process = self._process
         if process is not None:
             with suppress(TimeoutError):

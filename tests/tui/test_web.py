@@ -17,6 +17,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from textual_serve.download_manager import DownloadManager
 
 from steerlab import Store
 from steerlab.tui import web
@@ -47,10 +48,12 @@ class Served:
 
     def apps(self) -> list[int]:
         """The processes that it has started and that are still there."""
-        found = subprocess.run(
-            ["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False
-        )
-        return [int(pid) for pid in found.stdout.split()]
+        pid = self.process.pid
+        listed = Path(f"/proc/{pid}/task/{pid}/children")
+        if listed.exists():
+            return [int(child) for child in listed.read_text().split()]
+        found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, check=False)
+        return [int(child) for child in found.stdout.split()]
 
 
 @contextmanager
@@ -204,6 +207,28 @@ async def test_an_app_whose_server_is_killed_ends_by_itself(store: Path) -> None
             return
         await asyncio.sleep(0.1)
     raise AssertionError("the app outlived its server")
+
+
+@pytest.mark.parametrize("command", ["exec sleep 600", "no-such-program"])
+async def test_an_app_that_does_not_quit_is_killed(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(web, "GRACE", 0.2)
+
+    async def nowhere(*_: object) -> None:
+        """There is no browser."""
+
+    session = web._Session(
+        command,
+        write_bytes=nowhere,
+        write_str=nowhere,
+        close=nowhere,
+        download_manager=DownloadManager(),
+    )
+    await session.start(80, 24)
+    await asyncio.wait_for(session.end(), SECONDS)
+    assert session._process is not None
+    assert session._process.returncode is not None
 
 
 async def test_a_tab_that_closes_at_once_leaves_nothing(served: Served) -> None:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steerlab.errors import BadOption, Incompatible, ModelMismatch, NotFound
 from steerlab.expression import evaluate
+from steerlab.location import discover
 from steerlab.notation import selects_layers, span
 from steerlab.recipe import Contrast, Expression, Imported
-from steerlab.registry import Store
 from steerlab.run import Generation, Positions, Run
 from steerlab.vector import SteeringVector
 
 if TYPE_CHECKING:
     from steerlab.generation import Completion, OnText, ShouldStop
     from steerlab.model import LanguageModel, LayerChoice, Pairs
+    from steerlab.registry import Store
     from steerlab.steer import Injection
 
 Progress = Callable[[int, int], None]
@@ -102,23 +105,42 @@ class Cell:
 class Lab:
     """A store with a model beside it; the model is loaded when something first needs it.
 
+    store: a Store, a directory, or None for the one that `Store()` finds.
     source: what to load; None takes the model that the vector at hand was made on.
     options: passed to `LanguageModel.load`.
     """
 
     def __init__(
         self,
-        store: Store | None = None,
+        store: Store | Path | str | None = None,
         model: LanguageModel | None = None,
         *,
         source: str | None = None,
         **options: Any,
     ) -> None:
-        self.store = store if store is not None else Store()
+        self._store = store
+        self._opening, self._loading = threading.Lock(), threading.RLock()
         self.source = source
         self.options = options
         self._model = model
         self.is_named = source is not None or model is not None  # else each vector brings its own
+
+    @property
+    def store(self) -> Store:
+        """The store; a path is opened, and the registry imported, on first use."""
+        from steerlab.registry import Store
+
+        with self._opening:
+            if not isinstance(self._store, Store):
+                self._store = Store(self._store)
+            return self._store
+
+    @property
+    def store_path(self) -> Path:
+        """The store's directory; asking costs no import of the registry."""
+        if self._store is None or isinstance(self._store, str):
+            return discover() if self._store is None else Path(self._store).expanduser()
+        return self._store if isinstance(self._store, Path) else self._store.path
 
     @property
     def is_loaded(self) -> bool:
@@ -138,18 +160,19 @@ class Lab:
         Where none was named, a vector of another model than the loaded one brings its own.
         progress: called with (what, done, total) while the embedded model is fetched.
         """
-        if vector is not None and not self.is_named and self.source != vector.model.source:
-            self._model = self.source = None
-        if self._model is None:
-            from steerlab.model import LanguageModel
+        with self._loading:
+            if vector is not None and not self.is_named and self.source != vector.model.source:
+                self._model = self.source = None
+            if self._model is None:
+                from steerlab.model import LanguageModel
 
-            options = self.options if progress is None else {**self.options, "progress": progress}
-            if self.source is None:
-                self.source = vector.model.source if vector is not None else "smollm2"
-                if vector is not None and not options.get("revision"):
-                    options = {**options, "revision": vector.model.revision}
-            self._model = LanguageModel.load(self.source, **options)
-        return self._model
+                options = {**self.options, **({"progress": progress} if progress else {})}
+                if self.source is None:
+                    self.source = vector.model.source if vector is not None else "smollm2"
+                    if vector is not None and not options.get("revision"):
+                        options = {**options, "revision": vector.model.revision}
+                self._model = LanguageModel.load(self.source, **options)
+            return self._model
 
     def use(self, source: str | None) -> None:
         """Take another model from now on, loaded when it is needed; None: each vector's own."""

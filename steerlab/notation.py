@@ -6,9 +6,7 @@ import ast
 import math
 import re
 from collections.abc import Mapping, Sequence
-from numbers import Real
-
-import numpy as np
+from numbers import Integral, Real
 
 from steerlab.errors import BadExpression, BadOption
 
@@ -94,7 +92,7 @@ def placeholder_of(digest: str) -> str:
 
 def weight_of(value: object) -> float | None:
     """A weight as a float; None for what is no real number, BadExpression for inf and NaN."""
-    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+    if isinstance(value, bool) or not isinstance(value, Real):
         return None
     try:
         weight = float(value)
@@ -116,7 +114,7 @@ def whole(layers: Layers) -> Layers:
     if isinstance(layers, slice):
         bounds = (layers.start, layers.stop, layers.step)
         return slice(*(None if x is None else whole(x) for x in bounds))
-    if isinstance(layers, bool) or not isinstance(layers, int | np.integer):
+    if isinstance(layers, bool) or not isinstance(layers, Integral):
         raise TypeError(f"layers are selected by int or slice, not {layers!r}")
     return int(layers)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
-
-import numpy as np
+from typing import Any
 
 from steerlab.errors import BadOption
 
@@ -40,13 +39,14 @@ class Sampling:
 
     def seeds(self, rows: int) -> list[int]:
         """One seed a row."""
-        if not isinstance(self.seed, Integral | Sequence | np.ndarray):
-            raise BadOption(f"a seed is a whole number, or one for each prompt, not {self.seed!r}")
         if isinstance(self.seed, Integral):
             return [int(self.seed)] * rows
-        if len(self.seed) != rows:
-            raise BadOption(f"{len(self.seed)} seeds for {rows} prompts: give one, or one for each")
-        return [int(seed) for seed in self.seed]
+        seeds: Any = self.seed
+        if isinstance(seeds, str) or not hasattr(seeds, "__len__"):
+            raise BadOption(f"a seed is a whole number, or one for each prompt, not {seeds!r}")
+        if len(seeds) != rows:
+            raise BadOption(f"{len(seeds)} seeds for {rows} prompts: give one, or one for each")
+        return [int(seed) for seed in seeds]
 
 
 def _is_count(value: object, least: int) -> bool:

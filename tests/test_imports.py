@@ -26,7 +26,7 @@ MODEL_SIDE = {
     *("activations", "blocks", "clock", "contrast", "generation", "loading", "model", "steer")
 }
 LEVELS = (  # each may import what stands beside or above it
-    {"errors", "sharing"},
+    {"errors", "location", "sharing"},
     {"recipe"},
     {"notation", "direction", "lineage"},
     {"vector", "extraction", "prompts", "sampling"},

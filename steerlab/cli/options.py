@@ -154,9 +154,11 @@ def open_store(path: Path | None) -> Store:
 
 def open_lab(store_path: Path | None, loading: dict[str, Any]) -> Lab:
     """Store and model of a command; the model is loaded when it is first needed."""
+    from steerlab.cli.output import narrate
     from steerlab.lab import Lab
 
-    return Lab(open_store(store_path), **loading)
+    narrate("steerlab")
+    return Lab(store_path, **loading)
 
 
 def load(lab: Lab, vector: SteeringVector | None = None, *, quiet: bool = False) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from steerlab.location import discover
 from steerlab.registry.lineage import Lineage, Node
 from steerlab.registry.queries import SORTS, StoredModel, Summary
-from steerlab.registry.store import Store, discover
+from steerlab.registry.store import Store
 
 __all__ = ["SORTS", "Lineage", "Node", "Store", "StoredModel", "Summary", "discover"]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from sqlalchemy import Connection, delete, select, update
 
 from steerlab import payload
 from steerlab.errors import BadOption, Incompatible, NameTaken, NotFound, StoreError
+from steerlab.location import discover
 from steerlab.recipe import ModelIdentity, check_name
 from steerlab.record import Record
 from steerlab.registry import files, lineage, queries, restore, runs, saving
@@ -506,19 +506,6 @@ class Store:
         saving.rename_operands(connection, children, stored.record.name, new, ids)
         paths = select(VECTOR.c.path).where(VECTOR.c.id.in_([*ids, *children])).distinct()
         rewriting.update(connection.execute(paths).scalars())
-
-
-def discover(environment: Mapping[str, str] | None = None) -> Path:
-    """Where the store is when nobody says: STEERLAB_STORE, ./store, the user's data directory."""
-    named = (os.environ if environment is None else environment).get("STEERLAB_STORE")
-    if named:
-        return Path(named).expanduser()
-    here = Path("store")
-    if (here / "payloads").is_dir() or (here / "registry.db").is_file():
-        return here
-    from platformdirs import user_data_path
-
-    return user_data_path("steerlab", appauthor=False) / "store"
 
 
 def _common_model(connection: Connection, refs: Iterable[str]) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
@@ -16,6 +17,7 @@ from steerlab.notation import printable
 from steerlab.tui.memory import Memory
 from steerlab.tui.news import News
 from steerlab.tui.setup import from_memory
+from steerlab.tui.strip import LabStrip
 from steerlab.tui.workbench import Workbench
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ class SteerlabApp(App[None]):
     """Browse, compose, steer. The model is loaded when a text is first asked for."""
 
     TITLE = "steerlab"
-    CSS_PATH = "app.tcss"
+    CSS_PATH = Path(__file__).with_name("app.tcss")
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+q", "quit", "quit", show=False, priority=True)
     ]
@@ -40,7 +42,7 @@ class SteerlabApp(App[None]):
     def on_mount(self) -> None:
         """Take up where the last session left."""
         self.theme = self.memory.theme if self.memory.theme in self.available_themes else _theme()
-        remembered = self.memory.of_store(self.lab.store.path)
+        remembered = self.memory.of_store(self.lab.store_path)
         if self.lab.source is None and not self.lab.is_loaded:
             self.lab.use(str(remembered["source"]) if remembered.get("source") else None)
         self.workbench = Workbench(self.lab, from_memory(remembered))
@@ -72,13 +74,14 @@ class SteerlabApp(App[None]):
         self.remember()
         self.exit()
 
+    @on(LabStrip.Finished)
     def remember(self) -> None:
         """Keep theme and setup for the next session."""
         self.memory.theme = self.theme
         if self.workbench is not None and self.workbench.is_mounted:
             source = self.lab.source if self.lab.is_named else None
             setup = asdict(self.workbench.strip.setup)
-            self.memory.keep(self.lab.store.path, {**setup, "source": source})
+            self.memory.keep(self.lab.store_path, {**setup, "source": source})
         self.memory.save()
 
 

@@ -16,7 +16,8 @@ from steerlab.tui.news import told
 from steerlab.tui.table import VectorTable
 
 if TYPE_CHECKING:
-    from steerlab.registry import Store, Summary
+    from steerlab.lab import Lab
+    from steerlab.registry import Summary
 
 FOLLOW = 1.0
 """Seconds between two looks at whether another process changed the store."""
@@ -64,9 +65,9 @@ space marks several. The details beside follow the cursor."""
 
         summary: Summary
 
-    def __init__(self, store: Store, **kwargs: Any) -> None:
+    def __init__(self, lab: Lab, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.store = store
+        self.lab = lab
         self.order = ("name", False)
         self._stamp: Hashable = None
 
@@ -80,10 +81,12 @@ space marks several. The details beside follow the cursor."""
         """Paint first; the store is read in a thread afterwards."""
         self.border_title = "vectors"
         self.table.sort = self.order
-        self.call_after_refresh(self._start)
+        self.call_after_refresh(self._search)
 
-    def _start(self) -> None:
-        self.follow()
+    def _begin_to_follow(self) -> None:
+        """From the first answer on; before it, asking for a stamp would import the registry."""
+        self._stamp = self.lab.store.stamp()
+        self.survey()
         self.set_interval(FOLLOW, self.follow)
 
     @property
@@ -98,15 +101,14 @@ space marks several. The details beside follow the cursor."""
 
     def follow(self) -> None:
         """Read the store again if it is not what it was."""
-        stamp = self.store.stamp()
+        stamp = self.lab.store.stamp()
         if stamp == self._stamp:
             return
-        first, self._stamp = self._stamp is None, stamp
+        self._stamp = stamp
         self._search()
         self.survey()
-        if not first:
-            self.table.refresh_rows()
-            self.post_message(self.StoreChanged())
+        self.table.refresh_rows()
+        self.post_message(self.StoreChanged())
 
     @on(Input.Changed)
     def _search(self) -> None:
@@ -116,19 +118,21 @@ space marks several. The details beside follow the cursor."""
     def search(self, text: str, sort: str, reverse: bool) -> None:
         """Find the vectors that pass the filter."""
         with told(self):
-            ids = self.store.matching(text=text or None, sort=sort, reverse=reverse)
+            ids = self.lab.store.matching(text=text or None, sort=sort, reverse=reverse)
             self.post_message(self._Found((text, sort, reverse), ids))
 
     @work(thread=True, exclusive=True, group="survey")
     def survey(self) -> None:
         """Read the names for completion, and the texts that filters will look through."""
         with told(self):
-            self.post_message(self.Surveyed(self.store.names(), len(self.store.models())))
-            self.store.read_texts()
+            self.post_message(self.Surveyed(self.lab.store.names(), len(self.lab.store.models())))
+            self.lab.store.read_texts()
 
     @on(_Found)
     def _show_found(self, event: _Found) -> None:
         event.stop()
+        if self._stamp is None:
+            self._begin_to_follow()
         if event.asked != (self.filter.value, *self.order):
             return  # an answer to what is not asked any more
         self.table.show(event.ids)
@@ -139,7 +143,7 @@ space marks several. The details beside follow the cursor."""
     @on(Input.Submitted)
     def _leave_filter(self, event: Input.Submitted) -> None:
         event.stop()
-        self.table.focus()
+        self.screen.set_focus(self.table)
 
     @on(VectorTable.SortBy)
     def _order(self, event: VectorTable.SortBy) -> None:
@@ -155,7 +159,7 @@ space marks several. The details beside follow the cursor."""
     def read(self, ids: Sequence[int]) -> None:
         """Read the rows that the table wants to draw."""
         with told(self):
-            self.post_message(self._Read(ids, self.store.summaries(ids)))
+            self.post_message(self._Read(ids, self.lab.store.summaries(ids)))
 
     @on(_Read)
     def _fill(self, event: _Read) -> None:
@@ -166,8 +170,8 @@ space marks several. The details beside follow the cursor."""
     def locate(self, ref: str) -> None:
         """Go to the vector that a ref means."""
         with told(self):
-            record = self.store.record(ref)
-            found = self.store.list(name=record.name, model=record.model, every_version=True)
+            record = self.lab.store.record(ref)
+            found = self.lab.store.list(name=record.name, model=record.model, every_version=True)
             here = next(s for s in found if s.version == record.version)
             self.app.call_from_thread(self._go_to, here)
 

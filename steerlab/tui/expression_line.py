@@ -17,7 +17,6 @@ from textual.suggester import Suggester
 from textual.widgets import Input, Label, Static
 
 from steerlab.errors import BadExpression, NotFound, SteerlabError
-from steerlab.expression import composition_warnings, parse
 from steerlab.notation import printable, span
 from steerlab.recipe import FUNCTIONS
 
@@ -56,6 +55,8 @@ def meaning_of(lab: Lab, text: str, names: Sequence[str]) -> Meaning:
     """Evaluate a text against the store; `names` (sorted) tell a mistake from a beginning."""
     if not text.strip():
         return Meaning(text)
+    from steerlab.expression import composition_warnings, parse
+
     try:
         vector = lab.evaluate(text)
         operands = {ref: lab.evaluate(ref) for ref in parse(text).refs}

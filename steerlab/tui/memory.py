@@ -24,17 +24,16 @@ Values = dict[str, Any]
 
 @dataclass
 class Memory:
-    """Theme, the model that was used last, and what was set up for each store.
+    """The theme, and what was set up for each store.
 
     A file that is missing, damaged or foreign gives the defaults, and one that can't be written
     is let go: memory is a comfort, and nothing may fail for want of it.
 
-    theme: empty where none was chosen. source: as for `LanguageModel.load`; None for none.
+    theme: empty where none was chosen.
     stores: a store's directory -> names and plain values, the least recently used first.
     """
 
     theme: str = ""
-    source: str | None = None
     stores: dict[str, Values] = field(default_factory=dict)
     _kept: dict[str, Values] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -53,7 +52,7 @@ class Memory:
     def _from_json(cls, data: object) -> Memory:
         if not isinstance(data, dict):
             return cls()
-        theme, source, stores = (data.get(name) for name in ("theme", "source", "stores"))
+        theme, stores = data.get("theme"), data.get("stores")
         found = {
             name: _fitting(values)
             for name, values in (stores if isinstance(stores, dict) else {}).items()
@@ -61,7 +60,6 @@ class Memory:
         }
         return cls(
             theme if isinstance(theme, str) and _fits(theme) else "",
-            source if isinstance(source, str) and _fits(source) else None,
             _newest(found),
         )
 
@@ -84,7 +82,7 @@ class Memory:
             for key in self._kept:
                 others.pop(key, None)
             self.stores = _newest({**others, **self._kept})
-            data = {"theme": self.theme, "source": self.source, "stores": self.stores}
+            data = {"theme": self.theme, "stores": self.stores}
             _write(memory_path(), json.dumps(data, indent=1) + "\n")
 
 

@@ -99,7 +99,7 @@ class Workbench(Screen[None]):
     def compose(self) -> ComposeResult:
         """Vectors left, what is known of one right, the lab below."""
         with Horizontal(id="upper"):
-            yield Browser(self.lab.store, id="browse")
+            yield Browser(self.lab, id="browse")
             yield Detail(self.lab, id="detail")
         yield LabStrip(self.lab, self._first, id="lab")
         yield Footer()
@@ -396,8 +396,8 @@ class Workbench(Screen[None]):
 
     def action_focus_filter(self) -> None:
         """Go to the filter."""
-        self._focus("table")
-        self.browser.filter.focus()
+        self._show_region("table")
+        self.set_focus(self.browser.filter)  # at once: the next key is for it already
 
     def action_back(self) -> None:
         """Stop writing; else clear the filter; else go back to the vectors."""
@@ -416,11 +416,11 @@ class Workbench(Screen[None]):
         """On a small terminal a region is shown only while it has the focus."""
         self._show_region(region)
         if region == "table":
-            self.table.focus()
+            self.set_focus(self.table)
         elif region == "detail":
             self.detail.focus_inside()
         else:
-            self.query_one(Prompt).focus()
+            self.set_focus(self.query_one(Prompt))
 
     def _show_region(self, region: str) -> None:
         for name in ("table", "detail", "lab"):

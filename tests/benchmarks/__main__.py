@@ -1,4 +1,4 @@
-"""Run all benchmarks, or those named: startup, loading, decoding, extraction, sweep."""
+"""Run all benchmarks, or those named: startup, loading, decoding, extraction, sweep, tui."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ from importlib import import_module
 
 from tests.benchmarks.timing import HEADER
 
-NAMES = ("startup", "loading", "decoding", "extraction", "sweep")
+NAMES = ("startup", "loading", "decoding", "extraction", "sweep", "tui")
 
 if __name__ == "__main__":
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -30,13 +30,12 @@ def test_without_a_file_there_are_defaults_and_reading_makes_none(config: Path) 
 
 def test_what_is_saved_comes_back(config: Path) -> None:
     memory = Memory.load()
-    memory.theme, memory.source = "nord", "Qwen/Qwen2.5-0.5B"
+    memory.theme = "nord"
     memory.keep(SHOP, VALUES)
     memory.save()
     again = Memory.load()
-    assert (again.theme, again.source, again.of_store(SHOP)) == (
+    assert (again.theme, again.of_store(SHOP)) == (
         "nord",
-        "Qwen/Qwen2.5-0.5B",
         VALUES,
     )
     assert [path.name for path in config.iterdir()] == ["tui.json"]
@@ -72,7 +71,7 @@ def test_what_is_handed_out_is_a_copy() -> None:
         b"null",
         b"\xff\xfe\x00",
         b"[" * 100_000,
-        b'{"theme": 3, "source": [], "stores": "no"}',
+        b'{"theme": 3, "stores": "no"}',
         b'{"theme": null, "stores": {"/data/store": [1]}, "of": "another program"}',
         b'{"stores": {"/data/store": {"dose": NaN, "prompt": {"a": 1}, "seed": 1e999}}}',
         b'{"theme": "' + b"x" * 20_000 + b'"}',
@@ -84,7 +83,7 @@ def test_a_damaged_or_foreign_file_gives_defaults_and_can_be_replaced(
     config.mkdir()
     memory_path().write_bytes(text)
     memory = Memory.load()
-    assert (memory.theme, memory.source, memory.of_store(SHOP)) == ("", None, {})
+    assert (memory.theme, memory.of_store(SHOP)) == ("", {})
     memory.keep(SHOP, VALUES)
     memory.save()
     assert Memory.load().of_store(SHOP) == VALUES

@@ -23,7 +23,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_without_a_file_there_are_defaults_and_reading_makes_none(config: Path) -> None:
-    assert Memory.load() == Memory("", None, {})
+    assert Memory.load() == Memory("", {})
     assert Memory.load().of_store(SHOP) == {}
     assert not config.exists()
 

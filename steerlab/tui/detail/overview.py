@@ -139,7 +139,7 @@ def head(record: Record) -> Content:
 
 
 def layers(record: Record) -> list[Content]:
-    """A line a layer: norm, residual norm, dose, and what was measured at extraction."""
+    """Norms, dose and what was measured at extraction: in one line, or in one a layer."""
     names = sorted({name for facts in record.layers for name in facts.diagnostics})
     doses = record.doses()
     columns = ["layer", "norm", "residual", "dose/c", *(name.replace("_", " ") for name in names)]
@@ -153,6 +153,8 @@ def layers(record: Record) -> list[Content]:
         ]
         for facts in record.layers
     ]
+    if len(rows) == 1:  # a table of one line is wider than most terminals leave it
+        return [Content(" · ".join(map(" ".join, zip(columns, rows[0], strict=True))))]
     widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
     lines = [_line(columns, widths), *(_line(row, widths) for row in rows)]
     return [Content.styled(lines[0], "dim"), *map(Content, lines[1:])]

@@ -19,7 +19,7 @@ from steerlab.errors import Cancelled
 from steerlab.notation import printable
 from steerlab.prompts import Prompts, read_pairs
 from steerlab.tui.extract_form import Draft, ExtractForm, Order
-from steerlab.tui.news import News, told
+from steerlab.tui.news import tell, told
 
 if TYPE_CHECKING:
     from steerlab.lab import Lab
@@ -183,11 +183,11 @@ ctrl+l loads a file of pairs, Esc stops or goes back; what was typed stays."""
         try:
             vector = self._read(worker, order)
         except Cancelled:
-            self.post_message(News("stopped: nothing was stored"))
+            tell(self, "stopped: nothing was stored")
             return None
         stored, _ = self.lab.store.keep(order.name, vector, tags=order.tags, note=order.note)
         for problem in problems(stored):
-            self.post_message(News(problem, "warning"))
+            tell(self, problem, "warning")
         return self._ref_of(order.name, stored)
 
     def _ref_of(self, name: str, stored: SteeringVector) -> str:

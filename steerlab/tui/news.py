@@ -13,26 +13,41 @@ from textual.message_pump import MessagePump
 
 from steerlab.errors import SteerlabError
 
+Severity = Literal["information", "warning", "error"]
+
 
 @dataclass
 class News(Message):
     """One line for the user: the app shows it, as text and never as markup."""
 
     text: str
-    severity: Literal["information", "warning", "error"] = "information"
+    severity: Severity = "information"
+
+
+def tell(
+    node: MessagePump,
+    text: str,
+    severity: Literal["information", "warning", "error"] = "information",
+) -> None:
+    """Give the app a line to show; from any thread.
+
+    Textual ends a message's way at its sender's parent, and takes for the sender of what a
+    worker posts whoever happened to start the worker: so it is named here.
+    """
+    node.post_message(News(text, severity).set_sender(node))
 
 
 @contextmanager
-def told(widget: MessagePump) -> Iterator[None]:
+def told(node: MessagePump) -> Iterator[None]:
     """Errors inside become News: a worker ends in a message, never in a dead screen."""
     try:
         yield
     except SteerlabError as error:
-        widget.post_message(News(str(error), "error"))
+        tell(node, str(error), "error")
     except MemoryError:
-        widget.post_message(News("out of memory: a smaller model or shorter texts fit", "error"))
+        tell(node, "out of memory: a smaller model or shorter texts fit", "error")
     except Exception as error:
         if os.environ.get("STEERLAB_DEBUG"):
             raise
         text = f"internal error, {type(error).__name__}: {error} (STEERLAB_DEBUG=1 shows where)"
-        widget.post_message(News(text, "error"))
+        tell(node, text, "error")

@@ -19,7 +19,7 @@ from textual.worker import Worker, get_current_worker
 from steerlab.errors import BadOption, SteerlabError, StoreError
 from steerlab.notation import layers_of, printable
 from steerlab.tui.expression_line import ExpressionLine
-from steerlab.tui.news import News, told
+from steerlab.tui.news import tell, told
 from steerlab.tui.setup import Setup, heading, setup_of
 from steerlab.tui.strength import Strength
 from steerlab.tui.texts import Texts
@@ -174,13 +174,13 @@ writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, samplin
     def generate(self) -> None:
         """Write the texts; says so if that is already going on."""
         if self.busy:
-            self.post_message(News("still writing: Esc stops it", "warning"))
+            tell(self, "still writing: Esc stops it", "warning")
             return
         setup = self.setup
         try:
             check(setup)
         except SteerlabError as error:
-            self.post_message(News(str(error), "error"))
+            tell(self, str(error), "error")
             return
         self.run = None
         self._writer = self.write(setup)
@@ -199,7 +199,7 @@ writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, samplin
         run = None
         with told(self):
             run = self._write(get_current_worker(), setup)
-        self.post_message(self.Finished(run))
+        self.post_message(self.Finished(run).set_sender(self))  # the app waits for it too
 
     def _write(self, worker: Worker[None], setup: Setup) -> Run | None:
         settings = self._settings(setup)
@@ -275,7 +275,7 @@ writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, samplin
                 **setup.sampling,
             )
         except StoreError as error:
-            self.post_message(News(f"the run was not kept: {error}", "warning"))
+            tell(self, f"the run was not kept: {error}", "warning")
             return None
 
     @on(Began)

@@ -269,7 +269,8 @@ Enter puts it on the steer line, space marks it; s sorts by the next column, S t
         summary = self.current
         if summary is not None and summary != self._announced:
             self._announced = summary
-            self.post_message(self.Highlighted(summary))
+            # often the browser's handler brought us here; as its message it would stop there
+            self.post_message(self.Highlighted(summary).set_sender(self))
 
     def _keep_in_view(self) -> None:
         page, top = self._visible(), round(self.scroll_y)

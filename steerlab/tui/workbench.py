@@ -27,7 +27,7 @@ from steerlab.tui.dialogs import (
     SaveDialog,
 )
 from steerlab.tui.expression_line import ExpressionLine, Meaning
-from steerlab.tui.news import News, told
+from steerlab.tui.news import tell, told
 from steerlab.tui.setup import COLUMNS, Setup
 from steerlab.tui.strip import LabStrip, Prompt
 from steerlab.tui.table import VectorTable
@@ -177,7 +177,7 @@ class Workbench(Screen[None]):
     @on(Detail.Replay)
     def _replay(self, event: Detail.Replay) -> None:
         if self.strip.busy:
-            self.post_message(News("still writing: Esc stops it", "warning"))
+            tell(self, "still writing: Esc stops it", "warning")
             return
         self.strip.replay(event.run)
         self._focus("lab")
@@ -218,7 +218,7 @@ class Workbench(Screen[None]):
     def action_model(self) -> None:
         """Let another model write."""
         if self.strip.busy:
-            self.post_message(News("still writing: Esc stops it", "warning"))
+            tell(self, "still writing: Esc stops it", "warning")
             return
         stored = [model.identity.source for model in self.lab.store.models()]
         self.app.push_screen(ModelDialog(self.lab.source, stored), self._take_model)
@@ -226,7 +226,7 @@ class Workbench(Screen[None]):
     def _take_model(self, source: str | None) -> None:
         if source is not None and (source or None) != self.lab.source:
             self.lab.use(source or None)
-            self.post_message(News(f"{source or 'each vector'} writes from now on"))
+            tell(self, f"{source or 'each vector'} writes from now on")
 
     def action_columns(self) -> None:
         """Baseline and c, or three or five columns from -c to +c."""
@@ -248,7 +248,7 @@ class Workbench(Screen[None]):
         meaning = self.query_one(ExpressionLine).meaning
         if meaning.vector is None or meaning.text != self.query_one(ExpressionLine).text:
             why = meaning.problem or "the steer line is empty: type an expression"
-            self.post_message(News(why, "warning"))
+            tell(self, why, "warning")
             return
         self.app.push_screen(self._save_dialog(meaning), self._save)
 
@@ -313,11 +313,11 @@ class Workbench(Screen[None]):
         with told(self):
             if what == "renamed":
                 new = self.lab.store.rename(*refs)
-                self.post_message(News(f"{refs[0]} is {new} now"))
+                tell(self, f"{refs[0]} is {new} now")
             else:
                 for ref in refs:
                     self.lab.store.remove(ref)
-                self.post_message(News(f"removed {', '.join(refs)}"))
+                tell(self, f"removed {', '.join(refs)}")
         self.app.call_from_thread(self.browser.follow)
 
     # other screens
@@ -367,13 +367,13 @@ class Workbench(Screen[None]):
         from steerlab import starter
 
         with told(self):
-            self.post_message(News("making the starter vectors: loading smollm2 …"))
+            tell(self, "making the starter vectors: loading smollm2 …")
             if self.lab.source is None:
                 self.lab.source = "smollm2"
             made = starter.ensure(
                 self.lab, made=lambda name: self.app.call_from_thread(self.browser.follow)
             )
-            self.post_message(News(f"{len(made)} starter vectors are here"))
+            tell(self, f"{len(made)} starter vectors are here")
 
     def action_starter(self) -> None:
         """Make love, anger, joy and the others."""

@@ -13,6 +13,7 @@ from textual.widgets import Input, Static
 
 from steerlab import Lab, Store
 from steerlab.cli import run
+from steerlab.errors import StoreError
 from steerlab.tui.app import SteerlabApp
 from steerlab.tui.dialogs import Confirm, HelpDialog, ModelDialog, OptionsDialog, SaveDialog
 from steerlab.tui.expression_line import ExpressionLine
@@ -405,6 +406,12 @@ async def test_the_table_follows_what_another_process_stores(lab):
         await user.until(lambda: "joy" in user.line.suggester.names)
 
 
+async def test_the_details_of_the_first_vector_are_there_from_the_start(lab):
+    async with Session(lab) as user:
+        await user.until(lambda: "anger" in str(user.bench.detail.border_title))
+        await user.until(lambda: "2 contrast pairs" in user.screenshot)
+
+
 async def test_a_store_that_disappears_leaves_the_app_alive(lab):
     async with Session(lab) as user:
         delete(lab.store.path)
@@ -640,3 +647,13 @@ async def test_resizing_loses_no_state(lab):
         assert user.strip.setup.expression == "love - anger"
         assert user.strip.setup.prompt == "kept"
         assert user.at == "love"
+
+
+async def test_what_a_details_worker_has_to_say_is_shown(lab, monkeypatch):
+    def broken(*args, **options):
+        raise StoreError("the disk is on fire")
+
+    async with Session(lab) as user:
+        monkeypatch.setattr(lab.store, "similar", broken)
+        await user.pilot.press("4")
+        await user.until(lambda: any("on fire" in said for said in user.said))

@@ -18,7 +18,7 @@ from steerlab.errors import CorruptPayload, NotFound
 from steerlab.notation import printable
 from steerlab.recipe import Contrast, Expression
 from steerlab.tui.detail.pane import Pane
-from steerlab.tui.news import News, told
+from steerlab.tui.news import tell, told
 
 if TYPE_CHECKING:
     from steerlab.record import Record
@@ -119,7 +119,7 @@ class Overview(Pane):
             else:
                 before, after = self.lab.store.record(ref).tags, text.split()
                 self.lab.store.tag(ref, add=after, remove=set(before) - set(after))
-            self.post_message(News(f"{what} of {ref} stored"))
+            tell(self, f"{what} of {ref} stored")
             self.post_message(Detail.Changed(ref))
 
 

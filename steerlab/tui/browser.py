@@ -70,6 +70,7 @@ space marks several. The details beside follow the cursor."""
         self.lab = lab
         self.order = ("name", False)
         self._stamp: Hashable = None
+        self._filtered = ""
 
     def compose(self) -> ComposeResult:
         """The filter, then the table."""
@@ -137,6 +138,9 @@ space marks several. The details beside follow the cursor."""
             return  # an answer to what is not asked any more
         self.table.show(event.ids)
         text = event.asked[0]
+        if text and text != self._filtered:
+            self.table.cursor_row = 0  # the best match is what Enter should take
+        self._filtered = text
         self.border_subtitle = f"{len(event.ids):,} found" if text else f"{len(event.ids):,}"
         self.post_message(self.Listed(len(event.ids), bool(text)))
 

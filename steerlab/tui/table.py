@@ -65,7 +65,7 @@ def cells_of(summary: Summary) -> Mapping[str, str]:
     return {
         "name": name,
         "layer": span(summary.layers) + front,
-        "norm": f"{summary.norm:.3g}",
+        "norm": f"{summary.norm:#.3g}".rstrip("."),
         "dose": "-" if summary.dose is None else f"{summary.dose:.2f}",
         "made": summary.recipe,
         "tags": " ".join(summary.tags),

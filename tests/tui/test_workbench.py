@@ -398,6 +398,18 @@ async def test_typing_in_the_filter_narrows_the_table_and_escape_clears_it(lab):
         await user.listed(2)
 
 
+async def test_the_best_match_of_the_filter_is_under_the_cursor(lab):
+    lab.extract("lovely", PAIRS[:1], layers=2)
+    async with Session(lab, count=3) as user:
+        await user.pilot.press("end")
+        await user.until(lambda: user.at == "lovely")
+        await user.pilot.press("slash", *"lov", "enter", "enter")
+        await user.until(lambda: user.line.text == "love")
+        await user.pilot.press("escape", "escape")
+        await user.listed(3)
+        assert user.at == "love"
+
+
 async def test_the_table_follows_what_another_process_stores(lab):
     async with Session(lab) as user:
         other = Store(lab.store.path)

@@ -47,6 +47,15 @@ class Field(Input):
         changed, self.stored = text != self.stored, text
         if changed or not self.has_focus:
             self.value = text
+            self.cursor_position = 0
+
+    def on_focus(self) -> None:
+        """Go on typing at the end; while nobody does, the beginning is what is seen."""
+        self.cursor_position = len(self.value)
+
+    def on_blur(self) -> None:
+        """Show the beginning again."""
+        self.cursor_position = 0
 
     def action_restore(self) -> None:
         """Back to what is stored, and out of the field."""

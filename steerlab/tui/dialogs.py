@@ -116,7 +116,7 @@ class SaveDialog(Dialog[Naming]):
 
     def fields(self) -> ComposeResult:
         """What it is, what is odd about it, and its name, tags and note."""
-        yield Static(printable(self.about), classes="about", markup=False)
+        yield Static(printable(self.about, newlines=True), classes="about", markup=False)
         for warning in self.warnings:
             yield Static(f"! {printable(warning)}", classes="warning", markup=False)
         yield field("name", Input(self.suggested, id="name", compact=True))

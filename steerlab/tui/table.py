@@ -48,7 +48,7 @@ class Column:
 COLUMNS = (
     Column("name", 8, 0, "name", share=3),
     Column("layer", 5, 20, "layer"),
-    Column("norm", 6, 28, "norm", right=True),
+    Column("norm", 6, 26, "norm", right=True),
     Column("dose", 5, 64, right=True),
     Column("made", 8, 40, "kind", share=4),
     Column("tags", 8, 72, share=2),

@@ -9,7 +9,7 @@ import pytest
 from textual import events
 from textual.pilot import Pilot
 from textual.widget import Widget
-from textual.widgets import Input, Static
+from textual.widgets import Input, Static, Tab, Tabs
 
 from steerlab import Lab, Store
 from steerlab.cli import run
@@ -338,6 +338,8 @@ async def test_warnings_come_before_saving(lab):
         await user.until(lambda: isinstance(user.app.screen, SaveDialog))
         warnings = [str(w.render()) for w in user.app.screen.query(".warning")]
         assert any("cancel" in warning for warning in warnings)
+        about = user.app.screen.query(".about").first(Static)
+        assert str(about.render()).startswith("love - 1.0001*love + 0*anger\nnorm ")
         await user.pilot.press("escape")
         await user.pilot.pause()
     assert len(lab.store.list()) == 2
@@ -637,6 +639,14 @@ async def test_no_control_is_clipped(lab, size):
                     if not scrolls:
                         assert visible.right <= width, widget
                         assert visible.bottom <= height, widget
+
+
+@pytest.mark.parametrize("size", [size for size in SIZES if size[0] >= 80])
+async def test_every_tab_is_in_sight(lab, size):
+    async with Session(lab, size=size) as user:
+        await user.until(lambda: "anger" in str(user.bench.detail.border_title))
+        tabs = user.bench.detail.query_one(Tabs)
+        assert max(tab.region.right for tab in tabs.query(Tab)) <= tabs.region.right
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -45,6 +45,7 @@ choose what is shown; in the overview, tags and note can be edited."""
     Detail:focus-within { border: round $accent; }
     Detail Tabs { height: 2; }
     Detail Tab { padding: 0 1 0 0; }
+    Detail Tab:last-child { padding: 0; }
     Detail #panes { height: 1fr; }
     Detail #empty { height: 1fr; color: $text-muted; padding: 1 1; }
     """

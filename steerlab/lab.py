@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from steerlab.location import discover
 from steerlab.notation import selects_layers, span
 from steerlab.recipe import Contrast, Expression, Imported
 from steerlab.run import Generation, Positions, Run
+from steerlab.setting import Setting as Setting
 from steerlab.vector import SteeringVector
 
 if TYPE_CHECKING:
@@ -24,34 +25,10 @@ if TYPE_CHECKING:
     from steerlab.steer import Injection
 
 Progress = Callable[[int, int], None]
-_Row = tuple[str, int, "Setting"]
+_Row = tuple[str, int, Setting]
 Loading = Callable[[str, int, int], None]
 _ROWS = {"cpu": 64}  # one batch; beyond it a CPU gains nothing more from batching
 _ROWS_ACCELERATOR = 256
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One way to steer: a vector at a strength; vector None is the baseline.
-
-    label: what to call the vector where it is shown; by default what it calls itself.
-    """
-
-    vector: SteeringVector | None = None
-    coefficient: float = 0.0
-    label: str = field(default="", compare=False)
-
-    def __post_init__(self) -> None:
-        if self.vector is not None and not self.label:
-            object.__setattr__(self, "label", str(self.vector))
-
-    @property
-    def dose(self) -> float | None:
-        """Signed dose; 0 for the baseline, None where no residual norm is known."""
-        if self.vector is None or self.coefficient == 0:
-            return 0.0
-        dose = self.vector.dose(self.coefficient)
-        return None if dose is None else (dose if self.coefficient > 0 else -dose)
 
 
 @dataclass(frozen=True)
@@ -472,5 +449,4 @@ class _Ticker:
 
 def _key(prompt: str, seed: int, setting: Setting) -> _Row:
     """What decides the text: a coefficient of 0 is the baseline, whatever the vector."""
-    neutral = setting.vector is None or setting.coefficient == 0
-    return (prompt, seed, Setting() if neutral else setting)
+    return (prompt, seed, Setting() if setting.is_baseline else setting)

@@ -30,7 +30,7 @@ LEVELS = (  # each may import what stands beside or above it
     {"recipe"},
     {"notation", "direction", "lineage"},
     {"vector", "extraction", "prompts", "sampling"},
-    {"expression", "record", "run"},
+    {"expression", "record", "run", "setting"},
     {"payload", "embedded", *MODEL_SIDE},
     {"registry"},
     {"vectors", "lab"},

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from steerlab.lab import Setting
+    from steerlab.setting import Setting
 
 Values = list[list[float | None]]
 """A row a layer, a column a strength; None where nothing was written, NaN where undefined."""

@@ -1,0 +1,194 @@
+"""What numbers say beyond chance: intervals, paired differences, slopes, and controls."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from steerlab.errors import BadOption
+
+Array = NDArray[np.float64]
+
+CONTROLS = 5
+"""Random directions that an effect has to be compared with, at least."""
+_LEVEL = 0.95
+_RESAMPLES = 2000
+_BOOTSTRAPPED = range(4, 1001)  # below, resamples are too often all one value; above, t is as good
+_WIDER = 8  # values from which on the wider of the two intervals is taken
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean and its 95% interval; NaN where undefined.
+
+    n: values behind it. One value has a mean and no interval.
+    """
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the whole interval lies on one side of zero."""
+        return self.low > 0 or self.high < 0
+
+    def to_json(self) -> dict[str, float | int | None]:
+        """The estimate as JSON values; None for NaN."""
+        bounds = {"mean": self.mean, "low": self.low, "high": self.high}
+        return {k: v if math.isfinite(v) else None for k, v in bounds.items()} | {"n": self.n}
+
+
+@dataclass(frozen=True)
+class Steerability:
+    """How a propensity follows the coefficient (arXiv 2407.12404).
+
+    slopes: (n_items,), NaN for an item without values. mean: over the items.
+    anti_steerable: share of the items whose slope is below 0; NaN without items.
+    """
+
+    slopes: tuple[float, ...]
+    mean: Estimate
+    anti_steerable: float
+
+
+def estimate(values: ArrayLike, *, seed: int = 0) -> Estimate:
+    """The mean of values and an interval that covers the true one in about 95 of 100 cases.
+
+    values: any shape, one number an independent item; NaN is left out.
+    seed: of the resampling, so that equal values give equal intervals.
+
+    The interval is the bootstrap-t (Efron and Tibshirani 1993, ch. 12: the mean is resampled
+    together with its standard error), from 8 values on each end the farther of it and of
+    Student's t. Of simulated null samples (normal, uniform, Laplace, t with 3 degrees of
+    freedom, exponential, log-normal; n = 4, 8, 20, 60) it excludes zero in 3% to 7%. Student's
+    t alone does so in up to 12% of skewed ones, the bootstrap-t alone in 8% of heavy-tailed
+    ones, and the percentile bootstrap and BCa at n = 4 in 20% to 26% of all.
+    Student's t stands alone for 2 or 3 values, for more than 1000, and where values are so
+    alike that resamples degenerate.
+    """
+    found = np.asarray(values, dtype=np.float64).ravel()
+    found = found[~np.isnan(found)]
+    n = len(found)
+    mean = float(found.mean()) if n else math.nan
+    if n < 2 or not np.isfinite(found).all():
+        return Estimate(mean, math.nan, math.nan, n)
+    error = float(found.std(ddof=1)) / math.sqrt(n)
+    low, high = _quantiles(found, seed)
+    return Estimate(mean, mean - high * error, mean - low * error, n)
+
+
+def paired(a: ArrayLike, b: ArrayLike, *, seed: int = 0) -> Estimate:
+    """The mean of a - b, item by item; an item that lacks one of them is left out."""
+    first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if first.shape != second.shape:
+        raise BadOption(f"{first.size} values can't be paired with {second.size}")
+    return estimate(first - second, seed=seed)
+
+
+def z_score(effect: float, controls: ArrayLike) -> float:
+    """(effect - mean of the controls) / their standard deviation (n - 1).
+
+    controls: the same effect of random directions of the same norm; NaN is left out.
+    NaN where the effect is, infinite where the controls do not scatter at all.
+    Raises BadOption for fewer than 5 controls.
+    """
+    found = np.asarray(controls, dtype=np.float64).ravel()
+    found = found[~np.isnan(found)]
+    if len(found) < CONTROLS:
+        raise BadOption(
+            f"{len(found)} controls say too little about chance: use {CONTROLS} or more seeds"
+        )
+    distance = float(effect - found.mean())
+    spread = float(found.std(ddof=1))
+    if spread == 0:
+        return math.copysign(math.inf, distance) if distance else 0.0
+    return distance / spread
+
+
+def slope(coefficients: Sequence[float], values: ArrayLike) -> float:
+    """Least-squares slope of values over coefficients; NaN if a value is NaN.
+
+    Raises BadOption for lists of unequal length, or without two different coefficients.
+    """
+    return float(_slopes(coefficients, np.asarray(values, dtype=np.float64).reshape(-1, 1))[0])
+
+
+def steerability(
+    coefficients: Sequence[float], propensities: ArrayLike, *, seed: int = 0
+) -> Steerability:
+    """The slope of each item's propensity over the coefficient, and what they say together.
+
+    coefficients: (n_strengths,); doses do as well. propensities: (n_strengths, n_items).
+    """
+    slopes = _slopes(coefficients, np.asarray(propensities, dtype=np.float64))
+    known = slopes[~np.isnan(slopes)]
+    anti = float((known < 0).mean()) if len(known) else math.nan
+    return Steerability(tuple(slopes.tolist()), estimate(slopes, seed=seed), anti)
+
+
+def _slopes(coefficients: Sequence[float], values: Array) -> Array:
+    """values: (n_strengths, n_items). Returns (n_items,)."""
+    c = np.asarray(coefficients, dtype=np.float64)
+    if values.ndim != 2 or len(c) != len(values):
+        raise BadOption(f"{len(c)} coefficients for values of {len(values)} strengths")
+    if len(set(c.tolist())) < 2:
+        raise BadOption("a slope needs two different coefficients, at least")
+    centred = c - c.mean()
+    return np.asarray(centred @ values / (centred @ centred))
+
+
+def _quantiles(values: Array, seed: int) -> tuple[float, float]:
+    """Between which (sample mean - true mean) / its standard error lies in 95 of 100 cases."""
+    n, t = len(values), _student_t(len(values) - 1)
+    if n not in _BOOTSTRAPPED:
+        return -t, t
+    low, high = _bootstrap_t(values, seed)
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return -t, t
+    return (min(low, -t), max(high, t)) if n >= _WIDER else (low, high)
+
+
+def _bootstrap_t(values: Array, seed: int) -> tuple[float, float]:
+    """Lower and upper quantile of (resample's mean - mean) / its standard error."""
+    n, centred = len(values), values - values.mean()
+    scale = float(np.abs(centred).max())
+    if scale == 0:
+        return 0.0, 0.0
+    rng = np.random.default_rng(seed)
+    drawn = centred[rng.integers(0, n, (_RESAMPLES, n))] / scale  # (resamples, n)
+    means = drawn.mean(axis=1)
+    errors = drawn.std(axis=1, ddof=1) / math.sqrt(n)
+    flat = errors < 1e-9  # all one value: as far out as can be
+    ratios = np.where(flat, np.copysign(np.inf, means), means / np.where(flat, 1.0, errors))
+    tail = (1 - _LEVEL) / 2
+    low, high = np.quantile(ratios, [tail, 1 - tail], method="nearest")
+    return float(low), float(high)
+
+
+@cache
+def _student_t(df: int) -> float:
+    """The t whose ± holds 95% of Student's distribution, by bisection."""
+    low, high = 0.0, 100.0
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _within(middle, df) < _LEVEL else (low, middle)
+    return (low + high) / 2
+
+
+def _within(t: float, df: int) -> float:
+    """P(|T| < t) for whole df (Abramowitz and Stegun 26.7.3, 26.7.4)."""
+    angle = math.atan(t / math.sqrt(df))
+    sine, square = math.sin(angle), math.cos(angle) ** 2
+    odd = df % 2
+    term, total = (math.cos(angle) if odd else 1.0), 0.0
+    for k in range(1, df // 2 + 1):
+        total += term
+        term *= square * (2 * k / (2 * k + 1) if odd else (2 * k - 1) / (2 * k))
+    return 2 / math.pi * (angle + sine * total) if odd else sine * total

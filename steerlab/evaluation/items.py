@@ -1,0 +1,145 @@
+"""What likelihoods are measured on: texts split into context and what is scored, as tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from steerlab.errors import BadPrompts
+from steerlab.notation import printable
+
+if TYPE_CHECKING:
+    from steerlab.model import LanguageModel
+
+Tokens = tuple[int, ...]
+Text = str | Tokens
+"""A text, or its token ids."""
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """Token ids, the first `start` of them context (one at least) and the rest to be scored."""
+
+    ids: Tokens
+    start: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.start < len(self.ids):
+            raise BadPrompts(
+                f"of {len(self.ids)} tokens {self.start} are context: one at least has to be, "
+                "and one has to be left to score"
+            )
+
+    @property
+    def count(self) -> int:
+        """Number of tokens scored."""
+        return len(self.ids) - self.start
+
+
+@dataclass(frozen=True)
+class ContrastItem:
+    """A prompt and two ways to go on, the first of them with more of the quality.
+
+    All three as text, or all three as token ids. An empty prompt stands for BOS; where the
+    tokenizer has none, the first token of each continuation is context and not scored.
+    """
+
+    prompt: Text
+    positive: Text
+    negative: Text
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A prompt with one right next token; `answer` goes on the prompt, its blank included."""
+
+    prompt: str
+    answer: str
+
+
+Item = tuple[str, str] | Continuation
+
+
+def continuation(
+    lm: LanguageModel, prompt: Text, text: Text, *, chat: bool = False, bos: bool = False
+) -> Continuation:
+    """The tokens of prompt + text as the tokenizer makes them of the whole, split between them.
+
+    The split is where the tokens of the prompt alone and of the whole part: a token that
+    straddles the boundary is scored as a whole. In a chat the prompt ends with the template's
+    opening of the answer, and the text is tokenised as what follows it. Token ids are put
+    together as they are. chat, bos: as for `LanguageModel.tokens`.
+    Raises BadPrompts where no token is left to score.
+    """
+    whole, start = _joined(lm, prompt, text, chat, bos)
+    if not start:  # no context: BOS if there is one, else the first token
+        begin = getattr(lm.tokenizer, "bos_token_id", None)
+        whole, start = ([] if begin is None else [int(begin)]) + whole, 1
+    if start >= len(whole):
+        raise BadPrompts(f"{_shown(text)} adds no token to score to {_shown(prompt)}")
+    return Continuation(tuple(whole), start)
+
+
+def contrast(
+    lm: LanguageModel, item: ContrastItem, *, chat: bool = False, bos: bool = False
+) -> tuple[Continuation, Continuation]:
+    """The item's two continuations, both of them scored after the same context."""
+    sides = [
+        continuation(lm, item.prompt, text, chat=chat, bos=bos)
+        for text in (item.positive, item.negative)
+    ]
+    start = min(side.start for side in sides)
+    positive, negative = (Continuation(side.ids, start) for side in sides)
+    return positive, negative
+
+
+def items_of_pairs(
+    lm: LanguageModel, pairs: Iterable[tuple[str, str]], *, chat: bool = False
+) -> list[ContrastItem]:
+    """Contrast items of contrast pairs: their common first tokens are the prompt.
+
+    At least one token of each stays to be scored. chat: each is a user's message.
+    Raises BadPrompts for a pair that does not differ.
+    """
+    return [_item_of(lm, *pair, chat, number) for number, pair in enumerate(pairs, 1)]
+
+
+def _item_of(
+    lm: LanguageModel, positive: str, negative: str, chat: bool, number: int
+) -> ContrastItem:
+    above, below = (tuple(lm.tokens(text, chat=chat)) for text in (positive, negative))
+    if above == below:
+        raise BadPrompts(f"the prompts of pair {number} are the same: {_shown(positive)}")
+    start = min(_shared(above, below), len(above) - 1, len(below) - 1)
+    return ContrastItem(above[:start], above[start:], below[start:])
+
+
+def _joined(
+    lm: LanguageModel, prompt: Text, text: Text, chat: bool, bos: bool
+) -> tuple[list[int], int]:
+    """Token ids of the whole, and how many of them are context."""
+    if not isinstance(prompt, str) or not isinstance(text, str):
+        if isinstance(prompt, str) or isinstance(text, str):
+            raise BadPrompts("a prompt and what follows it are both texts, or both token ids")
+        begin = lm.tokens("", bos=True) if bos else []
+        prompt = prompt if list(prompt[:1]) == begin else (*begin, *prompt)
+        return [*prompt, *text], len(prompt)
+    if chat:
+        before = lm.tokens(prompt, chat=True, bos=bos)
+        after = lm.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return [*before, *map(int, after)], len(before)
+    whole = lm.tokens(prompt + text, bos=bos)
+    before = lm.tokens(prompt, bos=bos) if prompt or bos else []
+    return whole, _shared(before, whole)
+
+
+def _shared(a: Sequence[int], b: Sequence[int]) -> int:
+    """Number of leading tokens that are the same."""
+    parted = (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
+    return next(parted, min(len(a), len(b)))
+
+
+def _shown(text: Text) -> str:
+    """A text as errors quote it."""
+    return repr(printable(text)[:60]) if isinstance(text, str) else f"{len(text)} token ids"

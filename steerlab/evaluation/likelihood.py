@@ -1,0 +1,233 @@
+"""Likelihoods under steering: of continuations, contrasts and texts; perplexities of what came.
+
+Every function takes settings x items, runs them as few batches (`steerlab.evaluation.passes`)
+and returns natural logarithms in float64, of float32 logits. A coefficient of 0 gives exactly
+the baseline. Where one setting is a front vector, all sequences of the call begin with BOS, so
+that the baseline differs by the steering alone. NaN where a model's logits overflow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Unpack
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from steerlab.errors import BadOption
+from steerlab.evaluation import passes
+from steerlab.evaluation.items import Continuation, ContrastItem, Item, continuation, contrast
+from steerlab.evaluation.passes import How, Row
+from steerlab.setting import Setting
+
+if TYPE_CHECKING:
+    from steerlab.model import LanguageModel
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class LogProbs:
+    """log p(continuation | prompt): (n_settings, n_items), and its tokens: (n_items,)."""
+
+    values: Array
+    counts: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class PerplexityRatio:
+    """Perplexity of texts, steered over unsteered: 1 is as likely, more is less likely.
+
+    overall: (n_settings,), weighted by tokens. each: (n_settings, n_texts).
+    counts: (n_settings, n_texts) tokens behind them; where it is 0 the ratio is NaN.
+    """
+
+    overall: Array
+    each: Array
+    counts: NDArray[np.int64]
+
+
+def token_log_probs(
+    lm: LanguageModel,
+    items: Sequence[Continuation],
+    settings: Sequence[Setting],
+    **how: Unpack[How],
+) -> list[list[Array]]:
+    """The log p_s of every scored token given all before it: [setting][item] -> (tokens,)."""
+    lengths = [[item.start for item in items]] * len(settings)
+    return _token_log_probs(lm, items, settings, lengths, how)
+
+
+def continuation_log_probs(
+    lm: LanguageModel,
+    items: Sequence[Item],
+    settings: Sequence[Setting],
+    *,
+    chat: bool = False,
+    **how: Unpack[How],
+) -> LogProbs:
+    """The log p_s(continuation | prompt), summed over the tokens of the continuation.
+
+    items: (prompt, continuation) texts, tokenised together (see `items.continuation`), or a
+        Continuation of token ids. Positions are as in generation: "generated" begins at the
+        last token of the prompt, "continuation" at the first one after it.
+    """
+    bos = passes.is_front(settings)
+    split = [
+        i if isinstance(i, Continuation) else continuation(lm, *i, chat=chat, bos=bos)
+        for i in items
+    ]
+    found = token_log_probs(lm, split, settings, **how)
+    sums = [[float(values.sum()) for values in row] for row in found]
+    return LogProbs(
+        np.array(sums).reshape(len(settings), len(split)),
+        np.array([item.count for item in split], dtype=np.int64),
+    )
+
+
+def propensity(
+    lm: LanguageModel,
+    items: Sequence[ContrastItem],
+    settings: Sequence[Setting],
+    *,
+    chat: bool = False,
+    **how: Unpack[How],
+) -> Array:
+    """How much likelier it is: m = log p_s(positive | prompt) - log p_s(negative | prompt).
+
+    Returns (n_settings, n_items). Its slope over the coefficient is the steerability:
+    `statistics.steerability`.
+    """
+    bos = passes.is_front(settings)
+    pairs = [contrast(lm, item, chat=chat, bos=bos) for item in items]
+    both = [positive for positive, _ in pairs] + [negative for _, negative in pairs]
+    values = continuation_log_probs(lm, both, settings, **how).values
+    return values[:, : len(pairs)] - values[:, len(pairs) :]
+
+
+def perplexity_ratio(
+    lm: LanguageModel,
+    texts: Sequence[str | Item],
+    settings: Sequence[Setting],
+    *,
+    chat: bool = False,
+    **how: Unpack[How],
+) -> PerplexityRatio:
+    """exp(-sum(log p_s - log p) / n) of each text under each setting (arXiv 2308.10248).
+
+    texts: a text, of which all tokens but the first (or BOS) are scored, or (prompt, text) of
+        which the text is. A vector that is added to the first tokens only, a front vector or
+        any at positions="prompt", is judged by what follows: predictions made at its own
+        positions are left out, of the steered and of the unsteered model alike.
+    """
+    bos = passes.is_front(settings)
+    split = [_as_continuation(lm, text, chat, bos) for text in texts]
+    # a front vector may reach beyond the prompt here: all of the text is there to be scored
+    lengths = [[len(i.ids) if passes.is_front([s]) else i.start for i in split] for s in settings]
+    starts = [[i.start for i in split]]
+    every = [Setting(), *settings]
+    plain, *steered = _token_log_probs(lm, split, every, starts + lengths, how)
+    each = np.full((len(settings), len(split)), np.nan)
+    counts = np.zeros(each.shape, dtype=np.int64)
+    losses = np.zeros(each.shape)
+    for s, setting in enumerate(settings):
+        for i, item in enumerate(split):
+            skipped = max(0, _covered(setting, item, how) + 1 - item.start)
+            difference = plain[i][skipped:] - steered[s][i][skipped:]
+            losses[s, i], counts[s, i] = difference.sum(), len(difference)
+    with np.errstate(invalid="ignore", over="ignore"):
+        each = np.exp(losses / np.where(counts, counts, np.nan))
+        totals = counts.sum(axis=1)
+        overall = np.exp(losses.sum(axis=1) / np.where(totals, totals, np.nan))
+    return PerplexityRatio(overall, each, counts)
+
+
+def perplexities(
+    lm: LanguageModel,
+    prompts: Sequence[str],
+    token_ids: Sequence[Sequence[int]],
+    *,
+    chat: bool = False,
+    bos: bool = False,
+    **how: Unpack[How],
+) -> Array:
+    """Perplexity of what was written after each prompt, by the unsteered model: (n,).
+
+    token_ids: as `Completion.token_ids` has them, the end of text included; NaN for none.
+    bos: whether the prompts were begun with BOS, as those of a front vector are.
+    """
+    if len(prompts) != len(token_ids):
+        raise BadOption(f"{len(prompts)} prompts for {len(token_ids)} texts: give one for each")
+    items = {
+        index: continuation(lm, tuple(lm.tokens(prompt, chat=chat, bos=bos)), tuple(ids))
+        for index, (prompt, ids) in enumerate(zip(prompts, token_ids, strict=True))
+        if ids
+    }
+    found = token_log_probs(lm, list(items.values()), [Setting()], **how)[0]
+    values = np.full(len(prompts), np.nan)
+    with np.errstate(over="ignore"):
+        values[list(items)] = [np.exp(-v.mean()) for v in found]
+    return values
+
+
+def fluency_ratio(
+    lm: LanguageModel,
+    prompts: Sequence[str],
+    token_ids: Sequence[Sequence[int]],
+    baseline_ids: Sequence[Sequence[int]],
+    *,
+    chat: bool = False,
+    bos: bool = False,
+    **how: Unpack[How],
+) -> Array:
+    """Perplexity of steered texts over that of the baseline's, both by the unsteered model.
+
+    One text a prompt. A loop is likely, so this alone is fooled by it: see `texts.distinct`
+    and `texts.longest_run`.
+    """
+    both = perplexities(lm, [*prompts] * 2, [*token_ids, *baseline_ids], chat=chat, bos=bos, **how)
+    return both[: len(prompts)] / both[len(prompts) :]
+
+
+def _token_log_probs(
+    lm: LanguageModel,
+    items: Sequence[Continuation],
+    settings: Sequence[Setting],
+    lengths: Sequence[Sequence[int]],
+    how: How,
+) -> list[list[Array]]:
+    """lengths: [setting][item], tokens of the prompt as steering has to know them."""
+    rows = [
+        Row(item.ids, length, item.start - 1, len(item.ids) - 1, setting)
+        for setting, prompts in zip(settings, lengths, strict=True)
+        for item, length in zip(items, prompts, strict=True)
+    ]
+    found = [np.zeros(row.stop - row.first) for row in rows]
+    for index, first, logits in passes.logits(lm, rows, **how):
+        row = rows[index]
+        targets = torch.tensor(row.ids[first + 1 : first + 1 + len(logits)], device=logits.device)
+        values = logits.gather(1, targets.unsqueeze(1)).squeeze(1) - logits.logsumexp(dim=1)
+        start = first - row.first
+        found[index][start : start + len(values)] = values.double().cpu().numpy()
+    return [found[s * len(items) : (s + 1) * len(items)] for s in range(len(settings))]
+
+
+def _as_continuation(lm: LanguageModel, text: str | Item, chat: bool, bos: bool) -> Continuation:
+    if isinstance(text, Continuation):
+        return text
+    prompt, rest = ("", text) if isinstance(text, str) else text
+    if not prompt and not bos:  # its own first token is context enough
+        ids = tuple(lm.tokens(rest))
+        return Continuation(ids, 1) if len(ids) > 1 else continuation(lm, (), ids)
+    return continuation(lm, prompt, rest, chat=chat, bos=bos)
+
+
+def _covered(setting: Setting, item: Continuation, how: How) -> int:
+    """Leading positions that alone are steered; 0 where steering goes on."""
+    if setting.is_baseline or setting.vector is None:
+        return 0
+    if setting.vector.scope == "front":
+        return max(len(rows) for rows in setting.vector.directions.values())
+    return item.start if how.get("positions") == "prompt" else 0

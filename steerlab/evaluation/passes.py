@@ -1,0 +1,191 @@
+"""Forward passes for metrics: rows under different settings in one batch, logits where needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+
+import torch
+from torch import Tensor, nn
+
+from steerlab.activations import Progress
+from steerlab.blocks import input_device
+from steerlab.errors import BadOption, Cancelled, ModelError
+from steerlab.generation import ShouldStop
+from steerlab.run import Positions
+from steerlab.setting import Setting
+from steerlab.steer import Injection, begin_prompt, steering
+
+if TYPE_CHECKING:
+    from steerlab.model import LanguageModel
+
+_TOKENS = {"cpu": 2048}  # real and padding together; more brings nothing on a CPU
+_TOKENS_ACCELERATOR = 16384
+_LOGITS = {"cpu": 2**25}  # numbers, so 128 MiB of float32
+_LOGITS_ACCELERATOR = 2**28
+
+
+class How(TypedDict, total=False):
+    """How metrics run a model; the options that all of them share.
+
+    positions: where vectors are added, as for `Injection` ("all"). allow_other_weights: as for
+    `steering`. should_stop: asked before every batch. progress: called with (rows, all rows).
+    """
+
+    positions: Positions
+    allow_other_weights: bool
+    should_stop: ShouldStop | None
+    progress: Progress | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sequence under one setting, and the columns whose logits are wanted.
+
+    ids: token ids; column i predicts token i + 1. Wanted are columns first <= i < stop.
+    prompt_length: tokens of the prompt, for positions that depend on it.
+    """
+
+    ids: tuple[int, ...]
+    prompt_length: int
+    first: int
+    stop: int
+    setting: Setting
+
+    def injection(self, row: int, positions: Positions) -> Injection | None:
+        """What steers it as a row of a batch; None where that comes after all that is fed."""
+        vector = self.setting.vector
+        if vector is None:
+            return None
+        late = positions == "continuation" and vector.scope != "front"
+        if late and self.stop <= self.prompt_length:
+            return None
+        return Injection(vector, self.setting.coefficient, positions, rows=(row,))
+
+
+def is_front(settings: Sequence[Setting]) -> bool:
+    """Whether one of them is a front vector, so that every sequence has to begin with BOS."""
+    return any(s.vector is not None and s.vector.scope == "front" for s in settings)
+
+
+def logits(
+    lm: LanguageModel, rows: Sequence[Row], **how: Unpack[How]
+) -> Iterator[tuple[int, int, Tensor]]:
+    """Logits of every row at the columns it wants, in the order that is fastest.
+
+    Yields (index of the row, first column, (columns, vocab) float32): several times for a row
+    that wants more columns than the memory set aside for logits holds. Equal rows, among them
+    all whose coefficient is 0, are computed once. Rows are padded on the right, where a causal
+    model never looks, and the head sees the wanted columns alone.
+    Raises Cancelled once should_stop() says so, ModelError for a head that can't be reached.
+    """
+    places: dict[Row, list[int]] = {}
+    for index, row in enumerate(rows):
+        places.setdefault(_settled(row), []).append(index)
+    stop, progress = how.get("should_stop"), how.get("progress")
+    done = 0
+    for batch in _batches(lm, list(places)):
+        if stop is not None and stop():
+            raise Cancelled("cancelled: nothing was measured")
+        found = _forward(lm, batch, how)
+        for (whole, piece), values in zip(batch, found, strict=True):
+            for index in places[whole]:
+                yield index, piece.first, values
+            done += len(places[whole]) * (piece.stop == whole.stop)
+        if progress is not None:
+            progress(done, len(rows))
+
+
+def _settled(row: Row) -> Row:
+    """The row as far as it decides the logits: a coefficient of 0 is the baseline."""
+    if not row.setting.is_baseline:
+        return row
+    return Row(row.ids[: row.stop], 0, row.first, row.stop, Setting())
+
+
+_Batch = list[tuple[Row, Row]]
+"""Rows, each with the piece of it that is due."""
+
+
+def _batches(lm: LanguageModel, rows: Sequence[Row]) -> Iterator[_Batch]:
+    """Rows of like length together, within what is set aside for tokens and for logits."""
+    device = input_device(lm.model).type
+    room = _LOGITS.get(device, _LOGITS_ACCELERATOR) // vocabulary(lm)
+    most = _TOKENS.get(device, _TOKENS_ACCELERATOR)
+    batch: _Batch = []
+    wanted = width = 0
+    pieces = [(row, piece) for row in rows for piece in _pieces(row, max(room, 1))]
+    for row, piece in sorted(pieces, key=lambda pair: -pair[1].stop):
+        columns = piece.stop - piece.first
+        if batch and (wanted + columns > room or width * (len(batch) + 1) > most):
+            yield batch
+            batch, wanted = [], 0
+        width = width if batch else piece.stop  # the longest comes first
+        batch.append((row, piece))
+        wanted += columns
+    if batch:
+        yield batch
+
+
+def _pieces(row: Row, room: int) -> Iterator[Row]:
+    """A row whose logits need more than the room for them, in several passes."""
+    for first in range(row.first, row.stop, room):
+        stop = min(first + room, row.stop)
+        yield Row(row.ids, row.prompt_length, first, stop, row.setting)
+
+
+def vocabulary(lm: LanguageModel) -> int:
+    """How many tokens the model's head scores."""
+    weight = getattr(lm.model.get_output_embeddings(), "weight", None)
+    return int(weight.shape[0]) if weight is not None else len(lm.tokenizer)
+
+
+@torch.no_grad()
+def _forward(lm: LanguageModel, batch: _Batch, how: How) -> Sequence[Tensor]:
+    """One steered pass: for each piece its logits, (columns, vocab) float32."""
+    pieces = [piece for _, piece in batch]
+    found = [piece.injection(row, how.get("positions", "all")) for row, piece in enumerate(pieces)]
+    lm.check_length([piece.ids[: piece.stop] for piece in pieces])
+    ids = torch.zeros(len(pieces), max(piece.stop for piece in pieces), dtype=torch.long)
+    for row, piece in enumerate(pieces):
+        ids[row, : piece.stop] = torch.tensor(piece.ids[: piece.stop])
+    with steering(
+        lm,
+        [injection for injection in found if injection is not None],
+        prompt_length=[piece.prompt_length for piece in pieces],
+        allow_other_weights=how.get("allow_other_weights", False),
+    ):
+        begin_prompt(lm.model)
+        values = _narrowed(lm, ids.to(input_device(lm.model)), pieces)  # (columns, vocab)
+    return torch.split(values.float(), [piece.stop - piece.first for piece in pieces])
+
+
+def _narrowed(lm: LanguageModel, ids: Tensor, pieces: Sequence[Row]) -> Tensor:
+    """Logits at the wanted columns; whatever the model does to them after its head is done."""
+    rows = [row for row, piece in enumerate(pieces) for _ in range(piece.first, piece.stop)]
+    columns = [column for piece in pieces for column in range(piece.first, piece.stop)]
+    fired = False
+
+    def narrow(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        nonlocal fired
+        fired = True
+        return (args[0][rows, columns].unsqueeze(0), *args[1:])  # (1, columns, d_model)
+
+    handle = lm.model.get_output_embeddings().register_forward_pre_hook(narrow)
+    try:
+        found: Tensor = lm.model(input_ids=ids, use_cache=False).logits
+    finally:
+        handle.remove()
+    if not fired or found.shape[:2] != (1, len(rows)):
+        raise ModelError(f"{lm.source} does not take its logits from its output embeddings")
+    return found[0]
+
+
+def check_next(how: How) -> None:
+    """Raise BadOption for positions that can't act on the very next token."""
+    if how.get("positions") == "continuation":
+        raise BadOption(
+            "positions='continuation' begins after the first new token, so the next token is the "
+            "baseline's: measure at 'all', 'prompt' or 'generated'"
+        )

@@ -1,0 +1,198 @@
+"""The very next token under steering: how far it moves from the baseline's, and known facts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Unpack
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from steerlab.errors import BadOption, BadPrompts
+from steerlab.evaluation import passes
+from steerlab.evaluation.items import Continuation, Fact, continuation
+from steerlab.evaluation.passes import How, Row, check_next
+from steerlab.notation import printable
+from steerlab.setting import Setting
+
+if TYPE_CHECKING:
+    from steerlab.model import LanguageModel
+
+Array = NDArray[np.float64]
+_HELD = 2**24  # numbers of the baseline's distributions kept at a time: 64 MiB
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """One token's part of a divergence: nats = p_s * (log p_s - log p).
+
+    steered, baseline: its probability under each.
+    """
+
+    token: str
+    token_id: int
+    nats: float
+    steered: float
+    baseline: float
+
+
+@dataclass(frozen=True, eq=False)
+class Divergence:
+    """KL(p_s‖p) of the next token in nats: (n_settings, n_prompts).
+
+    top: [setting][prompt], the tokens that contribute most, largest first.
+    """
+
+    nats: Array
+    top: tuple[tuple[tuple[Contribution, ...], ...], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Precision:
+    """Ranks of the right answers and the share of them among the first k.
+
+    k: as asked. at: (n_settings, len(k)). ranks: (n_settings, n_facts), 0 for the likeliest
+    token; equally likely ones count as before it. NaN where logits overflow, which is a miss.
+    """
+
+    k: tuple[int, ...]
+    at: Array
+    ranks: Array
+
+
+def divergence(
+    lm: LanguageModel,
+    prompts: Sequence[str],
+    settings: Sequence[Setting],
+    *,
+    top: int = 5,
+    chat: bool = False,
+    **how: Unpack[How],
+) -> Divergence:
+    """How far steering moves the next-token distribution, prompt by prompt.
+
+    top: how many contributing tokens to name. Exactly 0 where nothing is added.
+    Raises BadOption for positions="continuation", which begins only after that token.
+    """
+    check_next(how)
+    bos = passes.is_front(settings)
+    ids = [tuple(lm.tokens(prompt, chat=chat, bos=bos)) for prompt in prompts]
+    nats = np.zeros((len(settings), len(ids)))
+    tops: list[list[tuple[Contribution, ...]]] = [[()] * len(ids) for _ in settings]
+    steered = [s for s, setting in enumerate(settings) if not setting.is_baseline]
+    total = len(ids) * (len(steered) + 1)
+    size = max(1, _HELD // passes.vocabulary(lm))
+    for start in range(0, len(ids), size):
+        group, done = ids[start : start + size], start * (len(steered) + 1)
+        plain = dict(_next(lm, group, [Setting()], _part(how, done, total)))
+        ways = [settings[s] for s in steered]
+        part = _part(how, done + len(group), total)
+        for index, logs in _next(lm, group, ways, part):
+            way, i = divmod(index, len(group))
+            terms = _terms(logs, plain[i])
+            nats[steered[way], start + i] = float(terms.sum())
+            tops[steered[way]][start + i] = _largest(lm, terms, logs, plain[i], top)
+    return Divergence(nats, tuple(map(tuple, tops)))
+
+
+def precision_at_k(
+    lm: LanguageModel,
+    facts: Sequence[Fact],
+    settings: Sequence[Setting],
+    k: Sequence[int] = (1, 5, 10),
+    *,
+    chat: bool = False,
+    **how: Unpack[How],
+) -> Precision:
+    """Share of known facts whose answer is among the k likeliest next tokens.
+
+    Raises BadPrompts for an answer that is not one token after its prompt (`single_token`
+    leaves those out), BadOption for k below 1 or positions="continuation".
+    """
+    check_next(how)
+    if not k or min(k) < 1:
+        raise BadOption(f"P@K needs numbers of tokens from 1, not {list(k)}")
+    bos = passes.is_front(settings)
+    split = [_answered(lm, fact, chat, bos) for fact in facts]
+    rows = [
+        Row(item.ids, item.start, item.start - 1, item.start, setting)
+        for setting in settings
+        for item in split
+    ]
+    ranks = np.full(len(rows), np.nan)
+    for index, _, logits in passes.logits(lm, rows, **how):
+        right = logits[0, rows[index].ids[-1]]
+        if bool(torch.isfinite(logits[0].amax())):
+            ranks[index] = float((logits[0] >= right).sum() - 1)
+    table = ranks.reshape(len(settings), len(split))
+    return Precision(tuple(k), np.stack([_share(table < n) for n in k], axis=1), table)
+
+
+def single_token(lm: LanguageModel, facts: Sequence[Fact], *, chat: bool = False) -> list[Fact]:
+    """The facts whose answer is one token of this model's tokenizer."""
+
+    def fits(fact: Fact) -> bool:
+        try:
+            _answered(lm, fact, chat, False)
+        except BadPrompts:
+            return False
+        return True
+
+    return [fact for fact in facts if fits(fact)]
+
+
+def _answered(lm: LanguageModel, fact: Fact, chat: bool, bos: bool) -> Continuation:
+    item = continuation(lm, fact.prompt, fact.answer, chat=chat, bos=bos)
+    if item.count != 1 or len(lm.tokens(fact.prompt, chat=chat, bos=bos)) != item.start:
+        raise BadPrompts(
+            f"the answer {printable(fact.answer)!r} to {printable(fact.prompt)!r} is not one "
+            f"token of {lm.source}: P@K needs answers that are"
+        )
+    return item
+
+
+def _next(
+    lm: LanguageModel, ids: Sequence[tuple[int, ...]], settings: Sequence[Setting], how: How
+) -> Iterator[tuple[int, Tensor]]:
+    """Log-probabilities of what comes next: (setting * len(ids) + prompt, (vocab,) float32)."""
+    rows = [Row(i, len(i), len(i) - 1, len(i), setting) for setting in settings for i in ids]
+    for index, _, logits in passes.logits(lm, rows, **how):
+        yield index, torch.log_softmax(logits[0], dim=-1)
+
+
+def _terms(steered: Tensor, plain: Tensor) -> Tensor:
+    """p_s * (log p_s - log p) of each token: (vocab,) float64; 0 where p_s is."""
+    terms = steered.exp().double() * (steered.double() - plain.double())
+    return torch.where(steered == -torch.inf, 0.0, terms)
+
+
+def _largest(
+    lm: LanguageModel, terms: Tensor, steered: Tensor, plain: Tensor, count: int
+) -> tuple[Contribution, ...]:
+    values, ids = terms.topk(min(count, len(terms)))
+    return tuple(
+        Contribution(
+            lm.tokenizer.decode([token]),
+            token,
+            value,
+            float(steered[token].exp()),
+            float(plain[token].exp()),
+        )
+        for value, token in zip(values.tolist(), ids.tolist(), strict=True)
+    )
+
+
+def _part(how: How, before: int, total: int) -> How:
+    """The options for a part of the work, whose rows are counted within the whole."""
+    progress = how.get("progress")
+    if progress is None:
+        return how
+    return {**how, "progress": lambda done, _: progress(before + done, total)}
+
+
+def _share(hits: NDArray[np.bool_]) -> Array:
+    """hits: (n_settings, n_facts). Returns (n_settings,), NaN without facts."""
+    return hits.mean(axis=1) if hits.shape[1] else np.full(len(hits), np.nan)

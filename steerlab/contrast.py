@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from steerlab import activations, extraction
-from steerlab.activations import Progress
+from steerlab.activations import Progress, Readings
 from steerlab.errors import BadPrompts, ModelError, SteeringError
 from steerlab.extraction import Array
 from steerlab.generation import ShouldStop
@@ -41,7 +41,35 @@ def _broadcast(
     progress: Progress | None,
     should_stop: ShouldStop | None,
 ) -> SteeringVector:
-    sizes = [len(recipe.positive), len(recipe.negative), len(recipe.baseline)]
+    ids, found = read(lm, recipe, layers, progress, should_stop)
+    directions, diagnostics = {}, {}
+    for b, values in found.values.items():
+        above, below, rest = apart(recipe, values)
+        directions[b] = direction(recipe, above, below, rest, b)
+        if len(below):
+            diagnostics[b] = extraction.diagnose(above, below)
+    read_ids = [_ids_read(i, recipe.read) for i in ids]
+    pairs = len(recipe.positive)
+    return SteeringVector(
+        directions,
+        model=lm.identity,
+        recipe=_with_ids(recipe, read_ids[:pairs], read_ids[pairs : pairs + len(recipe.negative)]),
+        residual_norms=found.residual_norms,
+        diagnostics=diagnostics,
+    )
+
+
+def read(
+    lm: LanguageModel,
+    recipe: Contrast,
+    layers: Sequence[int],
+    progress: Progress | None = None,
+    should_stop: ShouldStop | None = None,
+) -> tuple[list[list[int]], Readings]:
+    """The recipe's prompts as token ids, and what is read of them; `apart` sorts it.
+
+    Raises BadPrompts for a prompt without the token that is to be read.
+    """
     prompts = [*recipe.positive, *recipe.negative, *recipe.baseline]
     ids = [lm.tokens(p, chat=recipe.chat) for p in prompts]
     lm.check_length(ids)
@@ -57,25 +85,18 @@ def _broadcast(
         should_stop=should_stop,
     )
     _check_finite(found.values)
-    ends = np.cumsum(sizes)
-    directions, diagnostics = {}, {}
-    for b, values in found.values.items():
-        above, below, rest = np.split(values, ends[:-1])
-        directions[b] = _direction(recipe, above, below, rest, b)
-        if len(below):
-            diagnostics[b] = extraction.diagnose(above, below)
-    read_ids = [_ids_read(i, recipe.read) for i in ids]
-    return SteeringVector(
-        directions,
-        model=lm.identity,
-        recipe=_with_ids(recipe, read_ids[: ends[0]], read_ids[ends[0] : ends[1]]),
-        residual_norms=found.residual_norms,
-        diagnostics=diagnostics,
-    )
+    return ids, found
 
 
-def _direction(recipe: Contrast, above: Array, below: Array, rest: Array, layer: int) -> Array:
-    """above, below, rest: (n, d_model), read from positive, negative and baseline prompts."""
+def apart(recipe: Contrast, values: Array) -> tuple[Array, Array, Array]:
+    """What was read from positive, negative and baseline prompts: (n, d_model) each."""
+    sizes = (len(recipe.positive), len(recipe.negative))
+    above, below, rest = np.split(values, np.cumsum(sizes))
+    return above, below, rest
+
+
+def direction(recipe: Contrast, above: Array, below: Array, rest: Array, layer: int) -> Array:
+    """The method's direction; above, below, rest: as `apart` gives them. Returns (d_model,)."""
     if recipe.method == "mean_centred":
         everything = rest if len(rest) else np.concatenate([above, below])
         return extraction.mean_centred(above, everything)

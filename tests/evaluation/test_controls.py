@@ -1,0 +1,133 @@
+"""Controls: matched norms, shuffled labels, and nothing that could not be made again."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from steerlab.errors import BadOption, Cancelled, NotFound
+from steerlab.evaluation.controls import random_controls, shuffled_controls, swaps
+from steerlab.recipe import Imported
+from tests.watching import planted, shared
+
+PAIRS = [(f"a good {thing}", f"a bad {thing}") for thing in ("day", "dog", "meal", "book", "song")]
+
+
+@pytest.fixture(scope="module")
+def love():
+    return shared().extract(PAIRS, layers=[1, 2])
+
+
+@pytest.mark.parametrize("rows", [None, 4])
+def test_random_directions_have_the_vectors_norm_at_each_layer(rows):
+    lm = shared()
+    vector = planted(lm, 1, 3, rows=rows)
+    controls = random_controls(vector)
+    assert len(controls) == len(set(controls)) == 5
+    for control in controls:
+        assert control.norms() == pytest.approx(vector.norms())
+        assert (control.scope, control.model) == (vector.scope, vector.model)
+        assert isinstance(control.recipe, Imported)
+        assert control.recipe.format == "random"
+        if rows:
+            assert not control.directions[1][0].any()
+    assert random_controls(vector, [0, 1, 2, 3, 4]) == controls
+    assert abs(controls[0].cosines(controls[1])[1]) < 0.6
+
+
+@pytest.mark.parametrize("seeds", [range(4), [0, 1, 2, 3, 4, 4]])
+def test_controls_take_five_different_seeds(seeds, love):
+    with pytest.raises(BadOption, match="5 different seeds"):
+        random_controls(love, seeds)
+
+
+@pytest.mark.parametrize("pairs", [3, 4, 5, 8, 12, 31])
+def test_each_way_to_swap_is_another_and_as_even_as_can_be(pairs):
+    draws = swaps(pairs, range(6))
+    assert len({draw.tobytes() for draw in draws}) == 6
+    for draw in draws:
+        assert draw.shape == (pairs,)
+        assert abs(2 * draw.sum() - pairs) <= pairs % 2
+    again = swaps(pairs, range(6))
+    assert all((a == b).all() for a, b in zip(draws, again, strict=True))
+
+
+def test_when_halves_are_used_up_other_swaps_follow():
+    draws = [int(draw.sum()) for draw in swaps(4, range(14))]
+    assert draws[:6] == [2] * 6
+    assert sorted(draws[6:]) == [1] * 4 + [3] * 4
+    with pytest.raises(BadOption, match="14 ways only, and 15"):
+        swaps(4, range(15))
+    with pytest.raises(BadOption, match="1 pairs can be shuffled in 0 ways"):
+        swaps(1, range(5))
+
+
+@pytest.mark.parametrize("method", ["mean_difference", "probe", "mean_centred"])
+def test_a_shuffled_control_is_the_extraction_with_pairs_turned_round(method):
+    lm = shared()
+    vector = lm.extract(PAIRS, layers=[1, 2], method=method)
+    controls = shuffled_controls(lm, vector.recipe, [1, 2], like=3 * vector)
+    assert len(set(controls)) == 5
+    for swapped, control in zip(swaps(len(PAIRS), range(5)), controls, strict=True):
+        turned = [(n, p) if s else (p, n) for s, (p, n) in zip(swapped, PAIRS, strict=True)]
+        expected = lm.extract(turned, layers=[1, 2], method=method)
+        for b, cosine in control.cosines(expected).items():
+            assert cosine == pytest.approx(1)
+            assert control.norms()[b] == pytest.approx(3 * vector.norms()[b])
+        assert control.residual_norms == vector.residual_norms
+
+
+def test_what_the_pairs_share_is_gone(love):
+    controls = shuffled_controls(shared(), love.recipe, 2, like=love)
+    cosines = [abs(control.cosines(love)[2]) for control in controls]
+    assert max(cosines) < 0.9
+    assert controls[0].layers == (2,)
+
+
+def test_prompts_are_read_once_for_all_seeds(love):
+    lm = shared()
+    passes = []
+    handle = lm.blocks[0].register_forward_pre_hook(lambda module, args: passes.append(1))
+    lm.extract(PAIRS, layers=1)
+    once = len(passes)
+    shuffled_controls(lm, love.recipe, 1, range(12), like=love)
+    handle.remove()
+    assert len(passes) == 2 * once
+
+
+@pytest.mark.parametrize(
+    ("pairs", "method", "why"),
+    [
+        (PAIRS[:1], "actadd", "one pair"),
+        (PAIRS, "pca", "the sign"),
+        (PAIRS, "random", "does not look"),
+        (PAIRS[:2], "mean_difference", "2 ways only"),
+    ],
+)
+def test_where_labels_can_not_be_shuffled_it_says_why(pairs, method, why, love):
+    recipe = shared().extract(pairs, layers=1, method=method, seed=0).recipe
+    with pytest.raises(BadOption, match=why):
+        shuffled_controls(shared(), recipe, 1, like=love)
+
+
+def test_prompts_without_negatives_have_no_labels(love):
+    recipe = shared().extract(["a", "b"], method="mean_centred", baseline=["c", "d"]).recipe
+    with pytest.raises(BadOption, match="no negative prompts"):
+        shuffled_controls(shared(), recipe, 1, like=love)
+
+
+def test_a_layer_that_the_vector_lacks_is_refused(love):
+    with pytest.raises(NotFound, match="layer 3"):
+        shuffled_controls(shared(), love.recipe, 3, like=love)
+
+
+def test_reading_can_be_stopped(love):
+    with pytest.raises(Cancelled):
+        shuffled_controls(shared(), love.recipe, 1, like=love, should_stop=lambda: True)
+
+
+def test_halves_of_four_pairs_are_all_there_are():
+    found = {tuple(np.flatnonzero(draw)) for draw in swaps(4, range(6))}
+    assert found == set(combinations(range(4), 2))

@@ -106,7 +106,7 @@ def fingerprint(blocks: list[nn.Module]) -> str | None:
     samples = []
     for block in blocks:
         for name, module in block.named_modules():
-            with _weights_present(module):
+            with weights_present(module):
                 for short, weight in module.named_parameters(recurse=False):
                     if weight.ndim >= 2 and weight.is_floating_point() and not weight.is_meta:
                         samples.append((f"{name}.{short}", _signs(weight)))
@@ -123,7 +123,7 @@ def _signs(weight: Tensor) -> Tensor:
     return torch.signbit(weight.detach().reshape(-1)[::stride][:_SIGNS_PER_PARAMETER])
 
 
-def _weights_present(module: nn.Module) -> AbstractContextManager[Any]:
+def weights_present(module: nn.Module) -> AbstractContextManager[Any]:
     """Bring weights that accelerate keeps on CPU or disk into memory for a moment."""
     if any(p.is_meta for p in module.parameters(recurse=False)):
         from accelerate.utils import align_module_device

@@ -20,6 +20,7 @@ from steerlab.loading import load_model, load_tokenizer
 from steerlab.recipe import Contrast, ModelIdentity, Read, check_text
 from steerlab.sampling import Sampling
 from steerlab.steer import begin_prompt, is_steered, rows_with_front
+from steerlab.unembedding import FinalNorm, final_norm
 from steerlab.vector import SteeringVector
 
 LayerChoice = int | slice | Iterable[int] | str | None
@@ -107,6 +108,11 @@ class LanguageModel:
     def d_model(self) -> int:
         """Width of the residual stream."""
         return int(text_config(self.model).hidden_size)
+
+    @cached_property
+    def final_norm(self) -> FinalNorm:
+        """What stands between the last block and the unembedding, read once."""
+        return final_norm(self)
 
     def __repr__(self) -> str:
         shape = f"{self.n_layers} layers of {self.d_model}"

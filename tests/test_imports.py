@@ -23,7 +23,8 @@ SOURCES = {
     if path != ROOT / "__init__.py"
 }
 MODEL_SIDE = {
-    *("activations", "blocks", "clock", "contrast", "generation", "loading", "model", "steer")
+    *("activations", "blocks", "clock", "contrast", "generation", "loading", "model", "steer"),
+    "unembedding",
 }
 MEASURING = {"evaluation.passes", "evaluation.likelihood", "evaluation.predictions"}
 LEVELS = (  # each may import what stands beside or above it

@@ -175,6 +175,7 @@ def test_help_costs_what_click_costs(stored, option):
         ["show", "warm"],
         ["models"],
         ["compose", "love - anger", "--dry-run"],
+        ["diff", "love", "warm"],
         ["compose", "love + anger"],
         ["scale", "love", "2", "--dry-run"],
         ["tag", "love", "x"],

@@ -39,11 +39,11 @@ def _composing(function: Any) -> Any:
     return function
 
 
-_DASHES = {"ignore_unknown_options": True, "help_option_names": ["--help"]}
+DASHES = {"ignore_unknown_options": True, "help_option_names": ["--help"]}
 """-hate is part of an expression, not -h and more."""
 
 
-@click.command("compose", context_settings=_DASHES)
+@click.command("compose", context_settings=DASHES)
 @click.argument("expression", nargs=-1, required=True, shell_complete=complete_ref)
 @_composing
 def compose_command(expression: tuple[str, ...], **options: Any) -> None:
@@ -58,10 +58,10 @@ def compose_command(expression: tuple[str, ...], **options: Any) -> None:
     take for itself: * ( ). There are + - * /, unit, project, reject, mean, [layers] and
     versions such as love.v2.
     """
-    _compose(" ".join(map(_term, expression)), **options)
+    _compose(" ".join(map(term, expression)), **options)
 
 
-@click.command("add", context_settings=_DASHES)
+@click.command("add", context_settings=DASHES)
 @click.argument("refs", nargs=-1, required=True, shell_complete=complete_ref)
 @_composing
 def add_command(refs: tuple[str, ...], **options: Any) -> None:
@@ -71,7 +71,7 @@ def add_command(refs: tuple[str, ...], **options: Any) -> None:
     _compose(" + ".join(map(_operand, refs)), **options)
 
 
-@click.command("scale", context_settings=_DASHES)
+@click.command("scale", context_settings=DASHES)
 @click.argument("ref", shell_complete=complete_ref)
 @click.argument("factor", type=Numbers(one=True))
 @_composing
@@ -82,7 +82,7 @@ def scale_command(ref: str, factor: tuple[float], **options: Any) -> None:
     _compose(f"{weight(factor[0])} * {_operand(ref)}", **options)
 
 
-@click.command("negate", context_settings=_DASHES)
+@click.command("negate", context_settings=DASHES)
 @click.argument("ref", shell_complete=complete_ref)
 @_composing
 def negate_command(ref: str, **options: Any) -> None:
@@ -90,7 +90,7 @@ def negate_command(ref: str, **options: Any) -> None:
     _compose(f"-{_operand(ref)}", **options)
 
 
-def _term(argument: str) -> str:
+def term(argument: str) -> str:
     """An argument of an expression; --dryrun is more likely a slip than a double negation."""
     if re.match(r"--[a-z]", argument):
         raise click.NoSuchOption(argument)
@@ -99,7 +99,7 @@ def _term(argument: str) -> str:
 
 def _operand(argument: str) -> str:
     """A ref as it is, anything longer in parentheses."""
-    return argument if re.fullmatch(r"[\w.]+", _term(argument)) else f"({argument})"
+    return argument if re.fullmatch(r"[\w.]+", term(argument)) else f"({argument})"
 
 
 def _compose(

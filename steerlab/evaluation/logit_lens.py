@@ -70,7 +70,8 @@ def logit_lens(
     taken away, as a shift of all logits changes no probability.
 
     It tells what the direction says of the next token by itself, not what the blocks after its
-    layer make of it: early layers are often illegible. Logits below `chance` mean nothing.
+    layer make of it: early layers are often illegible. A random direction has ends too, as far
+    out as `chance`: it is the sense of the tokens together that tells, not one token's logit.
     Source: "interpreting GPT: the logit lens" (nostalgebraist, 2020).
 
     top: how many of each. should_stop: asked between layers; what was read is kept.

@@ -1,0 +1,145 @@
+"""Difference: two vectors side by side, their directions and how they were made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from steerlab.direction import dot, norm_of, padded
+from steerlab.notation import span
+from steerlab.recipe import Contrast, Expression, Imported, Recipe, describe_read, kind_of
+from steerlab.vector import SteeringVector
+
+Sign = Literal[" ", "-", "+"]
+
+
+@dataclass(frozen=True)
+class LayerDifference:
+    """Two directions of one layer; what needs both is None where one is missing or zero.
+
+    norm_a, norm_b: None where the vector has no direction here.
+    b_in_a: the multiple of b that is the projection of a on b; a_in_b the other way round.
+    sum_keeps, difference_keeps: ‖a + b‖ and ‖a - b‖ over ‖a‖ + ‖b‖: 1 where nothing cancels,
+        0 where all does; about 0.71 for two orthogonal directions of one norm.
+    """
+
+    layer: int
+    norm_a: float | None
+    norm_b: float | None
+    cosine: float | None = None
+    b_in_a: float | None = None
+    a_in_b: float | None = None
+    sum_keeps: float | None = None
+    difference_keeps: float | None = None
+
+
+@dataclass(frozen=True)
+class RecipeLine:
+    """One fact of how vectors were made: of both (" "), of a alone ("-") or of b alone ("+")."""
+
+    sign: Sign
+    label: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Two vectors of one model and scope, layer by layer and fact by fact."""
+
+    a: str
+    b: str
+    layers: tuple[LayerDifference, ...]
+    recipe: tuple[RecipeLine, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The difference as JSON values."""
+        owners = {" ": "both", "-": "a", "+": "b"}
+        lines = [{"in": owners[x.sign], "label": x.label, "text": x.text} for x in self.recipe]
+        layers = [asdict(layer) for layer in self.layers]
+        return {"a": self.a, "b": self.b, "layers": layers, "recipe": lines}
+
+
+def difference(a: SteeringVector, b: SteeringVector) -> Difference:
+    """How two vectors differ, at every layer that either has and in how they were made.
+
+    Front tensors are compared over all rows, the shorter one padded with zeros.
+    Raises Incompatible for vectors of different models or scopes.
+    """
+    a.cosines(b)  # refuses what can't be compared
+    layers = sorted({*a.layers, *b.layers})
+    return Difference(
+        str(a), str(b), tuple(_at(a, b, layer) for layer in layers), tuple(_recipes(a, b))
+    )
+
+
+def _at(a: SteeringVector, b: SteeringVector, layer: int) -> LayerDifference:
+    if layer not in a.directions or layer not in b.directions:
+        norms = [norm_of(v.directions[layer]) if layer in v.directions else None for v in (a, b)]
+        return LayerDifference(layer, norms[0], norms[1])
+    x, y = padded(a.directions[layer], b.directions[layer])
+    norm_x, norm_y, product = norm_of(x), norm_of(y), dot(x, y)
+    total = norm_x + norm_y
+    return LayerDifference(
+        layer,
+        norm_x,
+        norm_y,
+        cosine=_over(product, norm_x * norm_y),
+        b_in_a=_over(product, norm_y**2),
+        a_in_b=_over(product, norm_x**2),
+        sum_keeps=_over(norm_of(x + y), total),
+        difference_keeps=_over(norm_of(x - y), total),
+    )
+
+
+def _over(value: float, by: float) -> float | None:
+    return value / by if by else None
+
+
+def _recipes(a: SteeringVector, b: SteeringVector) -> Iterator[RecipeLine]:
+    """Facts first, then pairs, prompts and operands: those of both, of a alone, of b alone."""
+    ours, theirs = (
+        {**{label: [text] for label, text in _facts(v)}, **_lists(v.recipe)} for v in (a, b)
+    )
+    for label in dict.fromkeys([*ours, *theirs]):
+        x, y = ours.get(label, []), theirs.get(label, [])
+        yield from (RecipeLine(" ", label, text) for text in x if text in y)
+        yield from (RecipeLine("-", label, text) for text in x if text not in y)
+        yield from (RecipeLine("+", label, text) for text in y if text not in x)
+
+
+def _facts(vector: SteeringVector) -> Iterator[tuple[str, str]]:
+    """What is one value a vector, by label."""
+    model, recipe = vector.model, vector.recipe
+    yield "model", model.source
+    if model.revision:
+        yield "revision", model.revision
+    if model.dtype:
+        yield "precision", model.dtype
+    yield "scope", vector.scope
+    yield "layers", span(vector.layers)
+    yield "made by", kind_of(recipe)
+    if isinstance(recipe, Contrast):
+        yield "method", recipe.method
+        yield "read", describe_read(recipe.read)
+        yield "chat template", "yes" if recipe.chat else "no"
+        if recipe.seed is not None:
+            yield "seed", str(recipe.seed)
+    elif isinstance(recipe, Expression):
+        yield "expression", recipe.text
+    else:
+        yield "source", f"{recipe.source} ({recipe.format}, {recipe.quantity})"
+
+
+def _lists(recipe: Recipe) -> dict[str, list[str]]:
+    """What may be several, by label."""
+    if isinstance(recipe, Imported):
+        return {}
+    if isinstance(recipe, Expression):
+        return {"operand": [f"{o.ref} ({o.digest[:12]})" for o in recipe.operands]}
+    if recipe.negative:
+        pairs = zip(recipe.positive, recipe.negative, strict=True)
+        prompts = {"pair": [f"{above} | {below}" for above, below in pairs]}
+    else:
+        prompts = {"prompt": list(recipe.positive)}
+    return prompts | {"baseline": list(recipe.baseline)}

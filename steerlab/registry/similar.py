@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, select
 
+from steerlab.direction import padded
 from steerlab.errors import SteerlabError
 from steerlab.registry.files import Shelf
 from steerlab.registry.queries import Filters, ids
@@ -22,17 +23,21 @@ _CHUNK = 400  # records that are in memory at a time
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A stored vector beside another: the cosine of what both have at the layers they share."""
+    """A stored vector beside another: the cosine of what both have at the layers they share.
+
+    cosines: that of each of the layers alone.
+    """
 
     ref: str
     layers: tuple[int, ...]
     cosine: float
+    cosines: tuple[float, ...] = ()
 
 
 def similar(
     connection: Connection,
     directory: Path,
-    row: int,
+    row: int | None,
     vector: SteeringVector,
     *,
     limit: int,
@@ -42,6 +47,7 @@ def similar(
     """The largest cosines first, by size: an opposite is a neighbour too.
 
     Compared are the newest versions of its model and scope; damaged payloads are left out.
+    row: the vector's own, which is no neighbour; None for one that is not stored.
     """
     rows = _candidates(connection, row, vector)
     shelf, found = Shelf(directory), list[Neighbour]()
@@ -59,7 +65,7 @@ def similar(
     return found
 
 
-def _candidates(connection: Connection, row: int, vector: SteeringVector) -> list[int]:
+def _candidates(connection: Connection, row: int | None, vector: SteeringVector) -> list[int]:
     newest = ids(connection, Filters(model=vector.model), sort="created", reverse=False)
     scope = select(VECTOR.c.id).where(VECTOR.c.scope == vector.scope)
     fitting = set(connection.execute(scope).scalars())
@@ -74,21 +80,19 @@ def _beside(vector: SteeringVector, other: SteeringVector, ref: str) -> list[Nei
     layers = tuple(b for b in vector.layers if b in other.directions)
     if not layers:
         return []
-    x, y = _joined(vector, other, layers), _joined(other, vector, layers)
-    size = float(np.linalg.norm(x) * np.linalg.norm(y))
-    return [Neighbour(ref, layers, float(x @ y) / size if size else 0.0)]
-
-
-def _joined(
-    vector: SteeringVector, other: SteeringVector, layers: Sequence[int]
-) -> NDArray[np.float64]:
-    """The directions of some layers as one array, front rows padded to those of the other."""
-    parts = []
+    found = []
     for b in layers:
-        rows = vector.directions[b]
-        lacking = max(0, len(other.directions[b]) - len(rows))
-        parts += [rows.ravel(), np.zeros(lacking * rows.shape[1])]
-    return np.concatenate(parts)
+        x, y = (part.ravel() for part in padded(vector.directions[b], other.directions[b]))
+        found.append((x @ y, x @ x, y @ y))
+    products = np.array(found)  # (layers, 3)
+    cosines = tuple(_cosine(row) for row in products)
+    return [Neighbour(ref, layers, _cosine(products.sum(axis=0)), cosines)]
+
+
+def _cosine(products: NDArray[np.float64]) -> float:
+    """products: x·y, x·x, y·y."""
+    size = np.sqrt(products[1] * products[2])
+    return float(products[0] / size) if size else 0.0
 
 
 def _nearest(found: Sequence[Neighbour], limit: int) -> list[Neighbour]:

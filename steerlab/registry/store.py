@@ -229,7 +229,7 @@ class Store:
 
     def similar(
         self,
-        ref: str,
+        of: str | SteeringVector,
         *,
         model: Model = None,
         limit: int = 20,
@@ -238,14 +238,18 @@ class Store:
     ) -> Sequence[Neighbour]:
         """The stored vectors of its model and scope that are nearest by cosine, opposites too.
 
-        Over the layers that both have; the newest version of each name. Reads every payload
-        of the model once; progress(done, total).
+        Over the layers that both have, together and one by one; the newest version of each
+        name. of: a ref, or a vector, which need not be stored. Reads every payload of the
+        model once; progress(done, total).
         """
         from steerlab.registry.similar import similar
 
         with self._database.reading() as connection:
-            row = queries.resolve(connection, ref, model)
-            vector = self._payload_of(read(connection, [row])[row])
+            if isinstance(of, str):
+                row: int | None = queries.resolve(connection, of, model)
+                vector = self._payload_of(read(connection, [row])[row])
+            else:
+                row, vector = None, of
             return similar(
                 connection,
                 self.path,

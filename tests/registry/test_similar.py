@@ -44,6 +44,17 @@ def test_opposites_are_neighbours_and_only_newest_versions_count(store):
     assert len(store.similar("love", limit=1)) == 1
 
 
+def test_each_layer_has_its_cosine_and_a_vector_need_not_be_stored(store):
+    made = [vector(1, 1, 2), vector(2, 1, 2)]
+    kept = store.save_many(list(zip("ab", made, strict=True)))
+    (found,) = store.similar("a")
+    assert dict(zip(found.layers, found.cosines, strict=True)) == pytest.approx(
+        kept[0].cosines(kept[1]), abs=1e-9
+    )
+    both = {n.ref.split(".")[1]: n.cosine for n in store.similar(kept[0] - kept[1])}
+    assert both["a"] > 0 > both["b"]
+
+
 def test_front_tensors_of_different_lengths_are_padded(store):
     rng = np.random.default_rng(0)
     rows = {3: rng.normal(size=(3, 8)), 5: rng.normal(size=(5, 8))}

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 PATIENCE = 0.4
 """Seconds without a key press after which a mistake is one."""
 
-LABEL = 8  # columns that the label of a line takes
+LABEL = 9  # columns that the label of a line takes
 
 _UNFINISHED = ("stops too early", "was never closed", "is a number, not a vector")
 _OPEN = ("+", "-", "*", "/", "(", ",")

@@ -388,7 +388,7 @@ class Workbench(Screen[None]):
         own = [str(w.HELP) for w in chain if isinstance(w, Widget) and getattr(w, "HELP", None)]
         about = "\n\n".join([*dict.fromkeys(own), HELP])
         keys = {
-            self.app.get_key_display(active.binding): active.binding.description
+            self.app.get_key_display(active.binding): active.binding.description.lower()
             for active in self.active_bindings.values()
             if active.binding.description and not active.binding.system
         }

@@ -1,0 +1,60 @@
+"""The terminal UI in a real terminal, through tmux: from opening a store to a saved vector."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.tui import tmux
+from tests.tui.visit import check_what_is_left, starter_store, until, visit
+
+pytestmark = pytest.mark.skipif(tmux.find() is None, reason="there is no tmux here")
+
+ROOT = str(Path(__file__).parents[2])
+
+
+@contextmanager
+def opened(store: Path, config: Path, size: tuple[int, int] = tmux.SIZE) -> Iterator[tmux.Terminal]:
+    """`steerlab tui` in a terminal of its own."""
+    command = [sys.executable, "-m", "steerlab", "tui", f"--store={store}"]
+    variables = {"PYTHONPATH": ROOT, "STEERLAB_CONFIG": str(config), "OMP_NUM_THREADS": "1"}
+    with tmux.terminal(store.parent / "tmux", command, variables, size) as terminal:
+        yield terminal
+
+
+async def quits(terminal: tmux.Terminal) -> None:
+    """It ends by itself, well, and without a last word."""
+    await until(terminal, lambda _: terminal.status is not None)
+    assert terminal.status == 0
+    assert "Traceback" not in await terminal.text()
+
+
+@pytest.mark.smollm2
+async def test_from_opening_a_store_to_a_saved_vector(tmp_path: Path, own_config: Path) -> None:
+    store = starter_store(tmp_path / "store")
+    with opened(store, own_config) as terminal:
+        await visit(terminal)
+        await quits(terminal)
+    check_what_is_left(store)
+
+
+async def test_a_tiny_terminal_shows_the_vectors_and_quits(
+    tmp_path: Path, own_config: Path
+) -> None:
+    with opened(starter_store(tmp_path / "store"), own_config, (40, 10)) as terminal:
+        await until(terminal, lambda text: "anger" in text and "calm" in text)
+        await terminal.press("ctrl+q")
+        await quits(terminal)
+
+
+async def test_the_first_screen_says_how_to_generate(tmp_path: Path, own_config: Path) -> None:
+    with opened(starter_store(tmp_path / "store"), own_config, (80, 24)) as terminal:
+        text = await until(terminal, lambda text: "anger" in text and "^g generate" in text)
+        assert "ctrl+g (or F5) writes here" in text
+        assert "? help" in text
+        await terminal.press("ctrl+q")
+        await quits(terminal)

@@ -49,6 +49,15 @@ READ_TERMINAL = """
   return lines.join('\\n');
 })()
 """
+MEASURE_TERMINAL = """
+(() => {
+  const box = document.querySelector('.xterm-screen').getBoundingClientRect();
+  const {cols, rows} = window.caught;
+  return [box.left, box.top, box.width / cols, box.height / rows];
+})()
+"""
+KEYS = {"enter": ("Enter", 13), "escape": ("Escape", 27)}
+PUNCTUATION = {"-": 189, ".": 190, "/": 191, "*": 56}  # whose own codes are Insert, Delete …
 
 
 def find() -> str | None:
@@ -123,23 +132,27 @@ class Page:
                     "Input.dispatchKeyEvent",
                     type=kind,
                     key=character,
-                    windowsVirtualKeyCode=ord(character.upper()),
+                    windowsVirtualKeyCode=PUNCTUATION.get(character) or ord(character.upper()),
                     **pressed,
                 )
 
-    async def press(self, key: str, code: int, *, ctrl: bool = False) -> None:
-        """Press a key by its name and Windows key code."""
+    async def press(self, key: str) -> None:
+        """Press a key by Textual's name of it: enter, escape or ctrl and a letter."""
+        control, letter = key.startswith("ctrl+"), key[-1]
+        name, code = (letter, ord(letter.upper())) if control else KEYS[key]
         for kind in ("rawKeyDown", "keyUp"):
             await self.call(
                 "Input.dispatchKeyEvent",
                 type=kind,
-                key=key,
+                key=name,
                 windowsVirtualKeyCode=code,
-                modifiers=2 if ctrl else 0,
+                modifiers=2 if control else 0,
             )
 
-    async def click(self, x: float, y: float) -> None:
-        """Click at a place of the page."""
+    async def click(self, column: int, row: int) -> None:
+        """Click on a cell of the terminal, counted from 0."""
+        left, top, width, height = await self.evaluate(MEASURE_TERMINAL)
+        x, y = left + (column + 0.5) * width, top + (row + 0.5) * height
         for kind in ("mousePressed", "mouseReleased"):
             await self.call(
                 "Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1

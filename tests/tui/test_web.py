@@ -25,6 +25,7 @@ from steerlab.tui.web import is_loopback, shell_command
 from tests.registry.samples import vector
 from tests.tui import chromium
 from tests.tui.emulator import Emulator
+from tests.tui.visit import check_what_is_left, starter_store, until, visit
 
 NAMES = ("mellow_bay", "black_jug")
 SECONDS = 60  # a busy machine needs some to import textual
@@ -324,34 +325,23 @@ def test_the_command_line_warns_of_other_hosts_and_passes_its_options_on(
     assert "go with --web" in capsys.readouterr().err
 
 
+@pytest.mark.smollm2
 @pytest.mark.skipif(chromium.find() is None, reason="there is no Chromium here")
-async def test_in_a_browser(served: Served, tmp_path: Path) -> None:
-    async with chromium.browsing(tmp_path / "profile") as page:
-        await page.open(served.address)
-
-        async def until(true: Callable[[str], bool], seconds: float = SECONDS) -> None:
-            end = time.monotonic() + seconds
-            while not true(text := await page.text()):
-                assert time.monotonic() < end, f"it never came:\n{text}"
-                await asyncio.sleep(0.2)
-
-        await until(both)
-        if pictures := os.environ.get("STEERLAB_PICTURES"):
-            await asyncio.sleep(1)
-            await page.screenshot(Path(pictures) / "web.png")
-        await page.click(300, 300)
-        await filtered(page.type, until)
-        if pictures:
-            await page.screenshot(Path(pictures) / "web-filtered.png")
-        here = (served.address, served.address.replace("http", "ws"))
-        outside = [url for url in page.requests if not url.startswith((*here, "data:", "about:"))]
-        assert [url for url in outside if "fonts.googleapis.com" not in url] == []
-        assert page.complaints == []
-        await page.press("q", 81, ctrl=True)
-        for _ in range(SECONDS * 5):
-            if await page.evaluate("document.body.classList.contains('-closed')"):
-                break
-            await asyncio.sleep(0.2)
-        else:
-            raise AssertionError("the app did not quit")
-    await ended(served)
+async def test_in_a_browser_from_opening_a_store_to_a_saved_vector(tmp_path: Path) -> None:
+    store = starter_store(tmp_path / "store")
+    with serving(store) as served:
+        async with chromium.browsing(tmp_path / "profile") as page:
+            await page.open(served.address)
+            await until(page, "calm")
+            await page.click(10, 3)  # on the first vector: keys go to the page from now on
+            await visit(page)
+            if pictures := os.environ.get("STEERLAB_PICTURES"):
+                await page.screenshot(Path(pictures) / "web.png")
+            while not await page.evaluate("document.body.classList.contains('-closed')"):
+                await asyncio.sleep(0.1)
+            here = (served.address, served.address.replace("http", "ws"), "data:", "about:")
+            outside = [url for url in page.requests if not url.startswith(here)]
+            assert [url for url in outside if "fonts.googleapis.com" not in url] == []
+            assert page.complaints == []
+        await ended(served)
+    check_what_is_left(store)

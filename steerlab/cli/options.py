@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from steerlab.run import POSITIONS
 
 if TYPE_CHECKING:
+    from steerlab.evaluation.texts import Metric
     from steerlab.lab import Lab
     from steerlab.registry import Store
     from steerlab.vector import SteeringVector
@@ -211,3 +213,30 @@ class LayerRange(ParamType):
             return layers_of(value)
         except BadOption as error:
             self.fail(str(error), param, ctx)
+
+
+class MetricSpec(ParamType):
+    """A metric: a built-in one, keywords:FILE, regex:PATTERN or package.module:function."""
+
+    name = "spec"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Metric:
+        """Find or make it, or fail with those there are."""
+        if not isinstance(value, str):
+            return value  # type: ignore[no-any-return]  # converted before
+        from steerlab.errors import SteerlabError
+        from steerlab.evaluation.scorers import scorer
+
+        try:
+            return scorer(value)
+        except SteerlabError as error:
+            self.fail(str(error), param, ctx)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Built-in metrics, and how the others begin."""
+        from steerlab.evaluation.texts import METRICS
+
+        known = [*METRICS, "keywords:", "regex:"]
+        return [CompletionItem(name) for name in known if name.startswith(incomplete)]

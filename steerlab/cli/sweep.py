@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ import click
 
 from steerlab.cli.options import (
     LayerRange,
+    MetricSpec,
     Numbers,
     complete_ref,
     json_option,
@@ -27,7 +27,7 @@ from steerlab.cli.options import (
 from steerlab.cli.output import print_json, print_table, say, signed, signed_dose
 from steerlab.cli.progress import interruptible, progress_bar
 from steerlab.evaluation.grid import Grid
-from steerlab.evaluation.texts import METRICS, Metric
+from steerlab.evaluation.texts import Metric
 from steerlab.notation import printable, span
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 PROMPT = "I think you are a"
 DOSES = (-0.2, -0.1, 0.0, 0.1, 0.2)
 _CAVEAT = "Values describe texts: that steering did it takes random directions to compare with."
+_METRIC = "Value each text: vader, distinct-2, keywords:FILE, regex:…, package.module:function."
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
@@ -46,7 +47,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--doses", type=Numbers(), help="Instead: such as -0.2,-0.1,0,0.1,0.2 (the default)")
 @click.option("--prompt", "prompts", multiple=True, help="May be repeated.")
 @click.option("--prompts", "prompts_file", type=_FILE, help="A text file with a prompt a line.")
-@click.option("--metric", type=click.Choice(list(METRICS)), help="Value each text; a grid of them.")
+@click.option("--metric", type=MetricSpec(), help=_METRIC)
 @click.option("--seeds", type=click.IntRange(1), default=1, help="Generations of each cell.")
 @steering_options
 @sampling_options
@@ -62,7 +63,7 @@ def sweep_command(
     doses: tuple[float, ...] | None,
     prompts: tuple[str, ...],
     prompts_file: Path | None,
-    metric: str | None,
+    metric: Metric | None,
     seeds: int,
     where: dict[str, Any],
     sampling: dict[str, Any],
@@ -113,51 +114,64 @@ def sweep_command(
             **where,
             **sampling,
         )
-    values = _values(cells, METRICS[metric]) if metric else None
+    values = _values(cells, metric) if metric is not None else None
     if as_json:
         print_json(_json(cells, metric, values))
     else:
-        if metric and values is not None:
+        if metric is not None and values is not None:
             grid = Grid(coefficients or doses or (), tuple(settings))
-            _print_grid(
-                grid, METRICS[metric], cells, values, signed if coefficients else signed_dose
-            )
+            _print_grid(grid, metric, cells, values, signed if coefficients else signed_dose)
         _print_cells(cells)
-        if metric:
+        if values is not None:
+            _say_undefined(values)
             say(_CAVEAT, quiet=quiet)
         if coefficients and len({cell.layers for cell in cells if cell.layers}) > 1:
             say("At equal coefficient the doses of layers differ: compare layers at equal dose.")
     stop.check()
 
 
-def _values(cells: Sequence[Cell], metric: Metric) -> list[float]:
+_Value = tuple[float, str]
+"""A text's value, and why there is none."""
+
+
+def _values(cells: Sequence[Cell], metric: Metric) -> list[_Value]:
     """Each cell's value, compared with the baseline of the same prompt and seed."""
     plain = {(c.prompt, c.seed): c.completion.text for c in cells if c.vector is None}
-    return [metric.score(c.completion.text, plain.get((c.prompt, c.seed))) for c in cells]
+    return [metric.explained(c.completion.text, plain.get((c.prompt, c.seed))) for c in cells]
 
 
 def _json(
-    cells: Sequence[Cell], metric: str | None, values: Sequence[float] | None
+    cells: Sequence[Cell], metric: Metric | None, values: Sequence[_Value] | None
 ) -> list[dict[str, Any]]:
-    if values is None:
+    if values is None or metric is None:
         return [cell.to_json() for cell in cells]
     return [
-        {**cell.to_json(), "metric": metric, "value": None if math.isnan(value) else value}
-        for cell, value in zip(cells, values, strict=True)
+        {**cell.to_json(), "metric": metric.name}
+        | ({"value": None, "reason": why} if why else {"value": value})
+        for cell, (value, why) in zip(cells, values, strict=True)
     ]
+
+
+def _say_undefined(values: Sequence[_Value]) -> None:
+    """Why texts have no value: the most frequent reason."""
+    reasons = Counter(why for _, why in values if why)
+    for why, count in reasons.most_common(1):
+        texts = "1 text has" if reasons.total() == 1 else f"{reasons.total()} texts have"
+        more = f" ({count} of them)" if len(reasons) > 1 else ""
+        say(f"{texts} no value: {printable(why)[:200]}{more}")
 
 
 def _print_grid(
     grid: Grid,
     metric: Metric,
     cells: Sequence[Cell],
-    values: Sequence[float],
+    values: Sequence[_Value],
     heading: Callable[[float], str],
 ) -> None:
     """The metric's means, layers x strengths, above the texts."""
     places = {setting: place for place, setting in reversed([*enumerate(grid.settings)])}
     scores = defaultdict(list)
-    for cell, value in zip(cells, values, strict=True):
+    for cell, (value, _) in zip(cells, values, strict=True):
         scores[places[cell.setting]].append(value)
     click.echo(click.style(f"{metric.name}: {metric.about}", bold=True))
     columns = ["layer", *map(heading, grid.strengths)]

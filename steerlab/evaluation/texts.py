@@ -37,13 +37,20 @@ class Metric:
 
     def score(self, text: str, baseline: str | None = None) -> float:
         """The value; NaN where it is undefined, its baseline is missing or the scorer fails."""
+        return self.explained(text, baseline)[0]
+
+    def explained(self, text: str, baseline: str | None = None) -> tuple[float, str]:
+        """The value, and why there is none; empty where there is one."""
         if self.compares and baseline is None:
-            return math.nan
+            return math.nan, "there is no baseline to compare with"
         try:
-            value = float(self.function(text, baseline or ""))
-        except Exception:  # one text that a scorer can't take must not end a sweep
-            return math.nan
-        return value if math.isfinite(value) else math.nan
+            found = self.function(text, baseline or "")
+            value = float(found)
+        except Exception as error:  # one text that a scorer can't take must not end a sweep
+            return math.nan, f"{type(error).__name__}: {error}".rstrip(": ")
+        if not math.isfinite(value):
+            return math.nan, f"its value is {value}"
+        return value, ""
 
     def shown(self, value: float | None) -> str:
         """A value in few characters; "·" for None (not written yet), "–" for NaN."""
@@ -119,7 +126,8 @@ def _grams(found: Sequence[str], n: int) -> list[tuple[str, ...]]:
     return [tuple(found[i : i + n]) for i in range(len(found) - n + 1)]
 
 
-def _alone(function: Callable[[str], float]) -> Score:
+def alone(function: Callable[[str], float]) -> Score:
+    """A score that does not depend on the baseline."""
     return lambda text, _: function(text)
 
 
@@ -127,17 +135,17 @@ def _known() -> list[Metric]:
     metrics = [
         Metric(f"distinct-{n}", f"unique {what} / all", score)
         for n, what in ((1, "words"), (2, "pairs of words"), (3, "triples of words"))
-        for score in [_alone(partial(distinct, n=n))]
+        for score in [alone(partial(distinct, n=n))]
     ]
     metrics += [
         Metric(
             "longest-run",
             "longest repeated run, in words",
-            _alone(longest_run),
+            alone(longest_run),
             high=20.0,
             digits=1,
         ),
-        Metric("length", "words of the text", _alone(length), high=None, digits=1),
+        Metric("length", "words of the text", alone(length), high=None, digits=1),
         Metric(
             "shared",
             "words shared before texts part / all",
@@ -147,7 +155,7 @@ def _known() -> list[Metric]:
     ]
     if find_spec("vaderSentiment") is not None:
         about = "English sentiment, by its lexicon"
-        metrics.append(Metric("vader", about, _alone(vader), low=-1.0))
+        metrics.append(Metric("vader", about, alone(vader), low=-1.0))
     return metrics
 
 

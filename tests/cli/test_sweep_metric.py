@@ -55,3 +55,22 @@ def test_an_unknown_metric_is_refused_with_those_there_are(cli):
     result = cli("sweep", "love", "--metric", "beauty")
     assert result.code == 2
     assert "distinct-2" in result.err
+
+
+def test_a_metric_may_be_a_pattern_or_a_function(cli, tmp_path):
+    data = cli("sweep", "love", *GRID, "--metric", "regex:[aeiou]", "--json").data
+    for cell in data:
+        assert cell["value"] == sum(c in "aeiou" for c in cell["text"])
+        assert cell["metric"] == "regex:[aeiou]"
+    result = cli("sweep", "love", *GRID, "--metric", "builtins:len")
+    assert result.out.startswith("builtins:len: ")
+
+
+def test_a_scorer_that_fails_says_why_and_the_sweep_goes_on(cli):
+    data = cli("sweep", "love", *GRID, "--metric", "math:sqrt", "--json").data
+    assert len(data) == 5
+    assert {cell["value"] for cell in data} == {None}
+    assert all(cell["reason"].startswith("TypeError: ") for cell in data)
+    result = cli("sweep", "love", *GRID, "--metric", "math:sqrt")
+    assert result.code == 0
+    assert "5 texts have no value: TypeError: must be real number" in result.err

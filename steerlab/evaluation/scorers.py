@@ -1,0 +1,136 @@
+"""Scorers by name: built-in metrics, keywords, regular expressions, and anyone's own function."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from steerlab.errors import BadOption
+from steerlab.evaluation.texts import METRICS, Metric, alone
+from steerlab.notation import printable
+from steerlab.prompts import read_lines
+
+_WORD = re.compile(r"\w+(?:['’]\w+)*")
+_SPECS = "keywords:FILE, regex:PATTERN, package.module:function"
+
+
+def scorer(spec: str) -> Metric:
+    """The metric that a spec names.
+
+    distinct-2, vader, …         a built-in one (`texts.METRICS`)
+    keywords:FILE                words of the file / words of the text, case and marks aside
+    regex:PATTERN                matches of a regular expression, those that don't overlap
+    package.module:function      any function text -> float; package.module.function as well
+
+    A function is imported because the spec says so, from the current directory too; what it
+    raises or returns later leaves one text without a value (`Metric.explained` says why).
+    Raises BadOption for a spec that can't be used, with the closest names; NotFound and
+    BadPrompts for a file of words that can't be read.
+    """
+    if spec in METRICS:
+        return METRICS[spec]
+    kind, colon, rest = spec.partition(":")
+    if colon and kind in _MADE:
+        if not rest:
+            raise BadOption(f"{kind}: needs something after it, as in {_SPECS}")
+        return _MADE[kind](spec, rest)
+    module, _, name = spec.partition(":") if colon else spec.rpartition(".")
+    if not (module and name) or not all(map(str.isidentifier, f"{module}.{name}".split("."))):
+        raise BadOption(_unknown(spec))
+    return _function(spec, module, name)
+
+
+def keyword_rate(text: str, keywords: Iterable[str]) -> float:
+    """Words of the text that are keywords / its words; keywords in lower case."""
+    found = _words(text)
+    return sum(word in keywords for word in found) / len(found) if found else math.nan
+
+
+def matches(text: str, pattern: re.Pattern[str]) -> float:
+    """Number of matches that don't overlap."""
+    return float(sum(1 for _ in pattern.finditer(text)))
+
+
+def _words(text: str) -> list[str]:
+    """Words without case and the marks around them."""
+    return [word.casefold().replace("’", "'") for word in _WORD.findall(text)]
+
+
+def _keywords(spec: str, file: str) -> Metric:
+    path = Path(file).expanduser()
+    words = frozenset(word for line in read_lines(path) for word in _words(line))
+    if not words:
+        raise BadOption(f"{printable(file)} holds no word to count")
+    about = f"words that {printable(path.name)} lists / all"
+    return Metric(spec, about, alone(partial(keyword_rate, keywords=words)), digits=3)
+
+
+def _regex(spec: str, pattern: str) -> Metric:
+    try:
+        compiled = re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise BadOption(f"{printable(pattern)!r} is no regular expression: {error}") from None
+    about = f"matches of {printable(pattern)}"
+    return Metric(spec, about, alone(partial(matches, pattern=compiled)), high=None, digits=1)
+
+
+_MADE: dict[str, Callable[[str, str], Metric]] = {"keywords": _keywords, "regex": _regex}
+
+
+def _function(spec: str, module: str, name: str) -> Metric:
+    with _current_directory():
+        try:
+            found: Any = import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+                raise BadOption(_failed(module, error)) from None  # something that it imports
+            raise BadOption(_unknown(spec)) from None
+        except (Exception, SystemExit) as error:
+            raise BadOption(_failed(module, error)) from None
+    for part in name.split("."):
+        if not hasattr(found, part):
+            close = difflib.get_close_matches(part, [n for n in dir(found) if n[0] != "_"], 3)
+            raise BadOption(f"{module} has no {part!r}{_hint(close)}")
+        found = getattr(found, part)
+    if not callable(found):
+        raise BadOption(f"{module}:{name} is not a function of a text but {found!r:.60}")
+    first, *_ = (getattr(found, "__doc__", None) or f"by {module}:{name}").strip().splitlines()
+    return Metric(spec, printable(first)[:80], alone(found), low=-1.0)
+
+
+@contextmanager
+def _current_directory() -> Iterator[None]:
+    """Let modules of the current directory be found, after all that is installed."""
+    before = list(sys.path)
+    sys.path.append(str(Path.cwd()))
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
+def _failed(module: str, error: BaseException) -> str:
+    return f"importing {module} failed: {type(error).__name__}: {printable(str(error))[:200]}"
+
+
+def _unknown(spec: str) -> str:
+    if spec == "vader":
+        return "vader needs the vaderSentiment package: pip install vaderSentiment"
+    close = difflib.get_close_matches(spec, [*METRICS, *(f"{kind}:" for kind in _MADE)], 3)
+    if ":" in spec and not close and " " not in spec:
+        module = spec.partition(":")[0]
+        return f"there is no module {module} here or among what is installed: a metric is {_SPECS}"
+    known = ", ".join(METRICS)
+    return f"there is no metric {printable(spec)!r}{_hint(close)}; there are {known}, {_SPECS}"
+
+
+def _hint(close: list[str]) -> str:
+    return f": did you mean {' or '.join(close)}?" if close else ""

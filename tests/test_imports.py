@@ -33,6 +33,8 @@ LEVELS = (  # each may import what stands beside or above it
     {"notation", "direction", "lineage"},
     {"vector", "extraction", "prompts", "sampling"},
     {"expression", "record", "run", "setting"},
+    {"results"},
+    {"sweep"},
     {"payload", "embedded", *MODEL_SIDE},
     {"registry"},
     {"vectors", "lab"},

@@ -16,6 +16,9 @@ from steerlab.recipe import ModelIdentity, is_name
 from steerlab.registry.rows import find_model, identity_text
 from steerlab.registry.tables import CONTRAST_PAIR, DIRECTION, MODEL, TAG, VECTOR
 
+Model = str | ModelIdentity | None
+"""Which model a ref is of: its name in the store, its source, or itself."""
+
 SORTS = ("created", "name", "model", "layer", "norm", "kind", "version")
 """What `Store.list` sorts by; "layer" is a vector's first."""
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, delete, insert, or_, select, update
+from sqlalchemy import Connection, Select, and_, delete, insert, or_, select, update
 
-from steerlab.errors import BadExpression, BadOption, Incompatible, NotFound
-from steerlab.registry.queries import resolve
-from steerlab.registry.tables import GENERATION, KEPT, RUN, RUN_OPERAND, VECTOR
+from steerlab.errors import BadOption, NotFound
+from steerlab.registry.kept import now, operands
+from steerlab.registry.tables import GENERATION, RUN, RUN_OPERAND
 from steerlab.run import Generation, Run
 
 _CHUNK = 400  # ids in one IN (…)
@@ -21,7 +19,7 @@ _CHUNK = 400  # ids in one IN (…)
 
 def save(connection: Connection, run: Run) -> Run:
     """Store a run as of now; names that mean no stored vector are kept as names."""
-    created = datetime.now(UTC).isoformat(timespec="microseconds")
+    created = now()
     plain = asdict(run)
     texts = plain.pop("generations")
     plain |= {"id": None, "created": created}
@@ -30,30 +28,9 @@ def save(connection: Connection, run: Run) -> Run:
         dose = text["dose"]
         text["dose"] = dose if dose is None or math.isfinite(dose) else None
         connection.execute(insert(GENERATION).values(run_id=number, ordinal=ordinal, **text))
-    for operand in _operands(connection, run):
+    for operand in operands(connection, run.expression, run.model):
         connection.execute(insert(RUN_OPERAND).values(run_id=number, **operand))
     return replace(run, id=number, created=created)
-
-
-def _operands(connection: Connection, run: Run) -> list[dict[str, Any]]:
-    from steerlab.expression import parse
-
-    try:
-        refs = parse(run.expression).refs if run.expression.strip() else ()
-    except BadExpression:
-        return []
-    return [{"ref": ref, **_vector(connection, ref, run.model)} for ref in refs]
-
-
-def _vector(connection: Connection, ref: str, model: str) -> dict[str, Any]:
-    for chosen in (None, model):
-        try:
-            row = resolve(connection, ref, chosen)
-        except (NotFound, Incompatible):
-            continue
-        digest = connection.execute(select(VECTOR.c.digest).where(VECTOR.c.id == row)).scalar()
-        return {"vector_id": row, "digest": digest}
-    return {}
 
 
 def recent(
@@ -104,23 +81,3 @@ def _read(connection: Connection, query: Select[Any]) -> list[Run]:
         for number, *values in connection.execute(found):
             texts[number].append(Generation(*values))
     return [Run(**row, generations=tuple(texts[row["id"]])) for row in rows]
-
-
-def relink(connection: Connection) -> None:
-    """After a rebuild: the vectors that runs name have other rows, but the same digests."""
-    o, v = RUN_OPERAND.c, VECTOR.c
-    same = select(v.id).where(v.digest == o.digest).order_by(v.id.desc()).limit(1)
-    connection.execute(update(RUN_OPERAND).values(vector_id=same.scalar_subquery()))
-
-
-def bring_back(connection: Connection, salvaged: Mapping[str, Sequence[Row[Any]]]) -> None:
-    """After a rebuild: put salvaged rows where none are, and link them to the new vectors."""
-    if connection.execute(select(RUN.c.id).limit(1)).first() is None:
-        numbers = {row.id for row in salvaged[RUN.name]}
-        for table in KEPT:
-            for row in salvaged[table.name]:
-                values = dict(row._mapping)
-                if table is RUN or values["run_id"] in numbers:
-                    values |= {"vector_id": None} if table is RUN_OPERAND else {}
-                    connection.execute(insert(table).values(values))
-    relink(connection)

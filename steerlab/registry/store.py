@@ -13,16 +13,16 @@ from sqlalchemy import Connection, delete, select, update
 from steerlab import payload
 from steerlab.errors import BadOption, Incompatible, NameTaken, NotFound, StoreError
 from steerlab.location import discover
-from steerlab.recipe import ModelIdentity, check_name
+from steerlab.recipe import check_name
 from steerlab.record import Record
-from steerlab.registry import files, lineage, queries, restore, runs, saving
+from steerlab.registry import files, kept, lineage, queries, restore, saving
 from steerlab.registry.database import BUSY_SECONDS, Database, one_line_errors
 from steerlab.registry.lineage import Lineage, Node, Way
-from steerlab.registry.queries import Filters, StoredModel, Summary
+from steerlab.registry.queries import Filters, Model, StoredModel, Summary
+from steerlab.registry.results import Results
 from steerlab.registry.rows import Stored, read, replace_tags
 from steerlab.registry.search import Listing
 from steerlab.registry.tables import KEPT, OPERAND, VECTOR
-from steerlab.run import Run
 from steerlab.vector import SteeringVector
 
 if TYPE_CHECKING:
@@ -30,13 +30,12 @@ if TYPE_CHECKING:
     from steerlab.registry.exchange import Import
     from steerlab.registry.similar import Neighbour
 
-Model = str | ModelIdentity | None
 Progress = Callable[[int, int], object]
 
 _log = logging.getLogger("steerlab.registry")
 
 
-class Store:
+class Store(Results):
     """A directory of steering vectors and the registry that knows what each one is.
 
     path: None looks for one: STEERLAB_STORE, then ./store if it is one, then the user's data
@@ -244,10 +243,11 @@ class Store:
         """
         from steerlab.registry.similar import similar
 
+        row: int | None
         with self._database.reading() as connection:
             if isinstance(of, str):
-                row: int | None = queries.resolve(connection, of, model)
-                vector = self._payload_of(read(connection, [row])[row])
+                found = queries.resolve(connection, of, model)
+                row, vector = found, self._payload_of(read(connection, [found])[found])
             else:
                 row, vector = None, of
             return similar(
@@ -259,47 +259,6 @@ class Store:
                 should_stop=should_stop,
                 progress=progress,
             )
-
-    # runs
-
-    def save_run(self, run: Run) -> Run:
-        """Keep what was written; returns the run with its number and time.
-
-        It is found by the vectors that its expression names; what names none stays a name.
-        """
-        with self._database.writing() as work:
-            return runs.save(work.connection, run)
-
-    def runs(
-        self,
-        ref: str | None = None,
-        *,
-        model: Model = None,
-        limit: int | None = None,
-        before: Run | None = None,
-    ) -> Sequence[Run]:
-        """The runs that were kept, the newest first; with a ref, those that name that vector.
-
-        before: the last run of the previous page.
-        """
-        with self._database.reading() as connection:
-            row = None if ref is None else queries.resolve(connection, ref, model)
-            return runs.recent(connection, row, limit=limit, before=before)
-
-    def run(self, number: int) -> Run:
-        """A kept run by its number; raises NotFound."""
-        with self._database.reading() as connection:
-            return runs.one(connection, number)
-
-    def rate_run(self, number: int, best: int | None) -> Run:
-        """Say which text of a run is best, counted from 0; None takes it back."""
-        with self._database.writing() as work:
-            return runs.rate(work.connection, number, best)
-
-    def remove_run(self, number: int) -> None:
-        """Forget a run; raises NotFound."""
-        with self._database.writing() as work:
-            runs.remove(work.connection, number)
 
     # what may change
 
@@ -380,12 +339,12 @@ class Store:
             raise StoreError(f"there is no store at {self.path}")
         with one_line_errors(self.path), self._database.locked():
             places = self._database.salvage(select(VECTOR.c.path, VECTOR.c.key))
-            kept = {t.name: self._database.salvage(select(t)) for t in KEPT}
+            salvaged = {t.name: self._database.salvage(select(t)) for t in KEPT}
             done: list[restore.Restored] = []
 
             def fill(new: Connection) -> None:
                 done.append(self._restore(new, places))
-                runs.bring_back(new, kept)
+                kept.bring_back(new, salvaged)
 
             self._database.refill(fill)
         return done[0].count

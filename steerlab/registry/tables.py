@@ -7,15 +7,13 @@ model ──< vector ──< direction ──< diagnostic
 run ──< generation              texts that were written: in the registry alone, kept by rebuild
     └──< run_operand >── vector  what the run's expression names
 
+Sweeps, calibrations and evaluations are in `result_tables`.
 Every change here needs a migration; a test compares the two.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 from sqlalchemy import (
-    CheckConstraint,
     Column,
     Float,
     ForeignKey,
@@ -28,46 +26,20 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
 )
-from sqlalchemy.orm import registry
-from sqlmodel import Field, SQLModel
+from sqlmodel import Field
 
-NAMING = {
-    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-    "ck": "ck_%(table_name)s_%(constraint_name)s",
-    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
-    "pk": "pk_%(table_name)s",
-}
-
-
-class Base(SQLModel, registry=registry(metadata=MetaData(naming_convention=NAMING))):
-    """Our own metadata: a program's other SQLModel tables never land in the store."""
-
-
-def _vector_id(**column: Any) -> Any:
-    key = ForeignKey("vector.id", ondelete="CASCADE")
-    return Field(sa_column=Column(Integer, key, primary_key=True, **column))
-
-
-def _run_id() -> Any:
-    key = ForeignKey("run.id", ondelete="CASCADE")
-    return Field(sa_column=Column(Integer, key, primary_key=True))
-
-
-def _check(condition: str, name: str) -> CheckConstraint:
-    return CheckConstraint(condition, name=name)
-
-
-def _whole(column: str) -> Any:
-    """SQLite stores 'abc' in an INTEGER column unless told not to; PostgreSQL does not."""
-    check = CheckConstraint(f"typeof({column}) = 'integer'", name=f"{column}_integer")
-    return check.ddl_if(dialect="sqlite")
-
-
-def _real(column: str, *, null: bool = False) -> Any:
-    kinds = "('real', 'null')" if null else "('real')"
-    check = CheckConstraint(f"typeof({column}) IN {kinds}", name=f"{column}_real")
-    return check.ddl_if(dialect="sqlite")
+from steerlab.registry import result_tables
+from steerlab.registry.schema import (
+    CREATED,
+    POSITIONS,
+    Base,
+    check,
+    linked_vector,
+    owner,
+    place,
+    real,
+    whole,
+)
 
 
 class ModelRow(Base, table=True):
@@ -75,11 +47,11 @@ class ModelRow(Base, table=True):
 
     __tablename__ = "model"
     __table_args__ = (
-        _whole("n_layers"),
-        _whole("d_model"),
-        _check("n_layers > 0", "n_layers_positive"),
-        _check("d_model > 0", "d_model_positive"),
-        _check("name <> ''", "name_given"),
+        whole("n_layers"),
+        whole("d_model"),
+        check("n_layers > 0", "n_layers_positive"),
+        check("d_model > 0", "d_model_positive"),
+        check("name <> ''", "name_given"),
     )
 
     id: int | None = Field(default=None, primary_key=True)
@@ -110,17 +82,17 @@ class VectorRow(Base, table=True):
         Index(None, "digest"),
         Index(None, "path"),
         Index(None, "created"),
-        _whole("version"),
-        _whole("model_id"),
-        _real("norm"),
-        _check("version >= 1", "version_from_1"),
-        _check("norm >= 0", "norm_not_negative"),
-        _check("name <> ''", "name_given"),
-        _check("length(digest) = 64", "digest_sha256"),
-        _check("scope IN ('broadcast', 'front')", "scope_known"),
-        _check("created LIKE '____-__-__T__:__:__.______+00:00'", "created_utc"),
-        _check("path NOT LIKE '/%' AND path NOT LIKE '%..%'", "path_inside"),
-        _check(
+        whole("version"),
+        whole("model_id"),
+        real("norm"),
+        check("version >= 1", "version_from_1"),
+        check("norm >= 0", "norm_not_negative"),
+        check("name <> ''", "name_given"),
+        check("length(digest) = 64", "digest_sha256"),
+        check("scope IN ('broadcast', 'front')", "scope_known"),
+        check(CREATED, "created_utc"),
+        check("path NOT LIKE '/%' AND path NOT LIKE '%..%'", "path_inside"),
+        check(
             "(kind = 'contrast' AND method IS NOT NULL AND read IS NOT NULL AND chat IS NOT NULL"
             " AND expression IS NULL AND imported_from IS NULL)"
             " OR (kind = 'expression' AND expression IS NOT NULL"
@@ -165,19 +137,19 @@ class DirectionRow(Base, table=True):
 
     __tablename__ = "direction"
     __table_args__ = (
-        _whole("layer"),
-        _whole("positions"),
-        _real("norm"),
-        _real("residual_norm", null=True),
-        _check("layer >= 0", "layer_from_0"),
-        _check("positions >= 1", "positions_from_1"),
-        _check("norm >= 0", "norm_not_negative"),
-        _check("residual_norm >= 0", "residual_norm_not_negative"),
+        whole("layer"),
+        whole("positions"),
+        real("norm"),
+        real("residual_norm", null=True),
+        check("layer >= 0", "layer_from_0"),
+        check("positions >= 1", "positions_from_1"),
+        check("norm >= 0", "norm_not_negative"),
+        check("residual_norm >= 0", "residual_norm_not_negative"),
         Index(None, "layer", "vector_id"),
     )
 
-    vector_id: int = _vector_id()
-    layer: int = Field(sa_column=Column(Integer, primary_key=True, autoincrement=False))
+    vector_id: int = owner("vector")
+    layer: int = place()
     positions: int
     norm: float = Field(sa_type=Float)
     residual_norm: float | None = Field(default=None, sa_type=Float)
@@ -191,11 +163,11 @@ class DiagnosticRow(Base, table=True):
         ForeignKeyConstraint(
             ["vector_id", "layer"], ["direction.vector_id", "direction.layer"], ondelete="CASCADE"
         ),
-        _real("value"),
+        real("value"),
     )
 
-    vector_id: int = Field(sa_column=Column(Integer, primary_key=True, autoincrement=False))
-    layer: int = Field(sa_column=Column(Integer, primary_key=True, autoincrement=False))
+    vector_id: int = place()
+    layer: int = place()
     name: str = Field(primary_key=True)
     value: float = Field(sa_type=Float)
 
@@ -208,12 +180,12 @@ class ContrastPairRow(Base, table=True):
 
     __tablename__ = "contrast_pair"
     __table_args__ = (
-        _whole("ordinal"),
-        _check("positive IS NOT NULL OR negative IS NOT NULL", "prompt_given"),
+        whole("ordinal"),
+        check("positive IS NOT NULL OR negative IS NOT NULL", "prompt_given"),
     )
 
-    vector_id: int = _vector_id()
-    ordinal: int = Field(sa_column=Column(Integer, primary_key=True, autoincrement=False))
+    vector_id: int = owner("vector")
+    ordinal: int = place()
     positive: str | None = Field(default=None, sa_type=Text)
     negative: str | None = Field(default=None, sa_type=Text)
     positive_ids: str | None = Field(default=None, sa_type=Text)
@@ -224,10 +196,10 @@ class BaselinePromptRow(Base, table=True):
     """A prompt whose activations `mean_centred` subtracts."""
 
     __tablename__ = "baseline_prompt"
-    __table_args__ = (_whole("ordinal"),)
+    __table_args__ = (whole("ordinal"),)
 
-    vector_id: int = _vector_id()
-    ordinal: int = Field(sa_column=Column(Integer, primary_key=True, autoincrement=False))
+    vector_id: int = owner("vector")
+    ordinal: int = place()
     prompt: str = Field(sa_type=Text)
 
 
@@ -243,28 +215,25 @@ class OperandRow(Base, table=True):
         UniqueConstraint("child_id", "ref"),
         Index(None, "parent_id"),
         Index(None, "digest"),
-        _whole("ordinal"),
-        _check("parent_id <> child_id", "not_itself"),
-        _check("length(digest) = 64", "digest_sha256"),
+        whole("ordinal"),
+        check("parent_id <> child_id", "not_itself"),
+        check("length(digest) = 64", "digest_sha256"),
     )
 
-    child_id: int = _vector_id()
-    ordinal: int = Field(sa_column=Column(Integer, primary_key=True, autoincrement=False))
+    child_id: int = owner("vector")
+    ordinal: int = place()
     ref: str
     digest: str
-    parent_id: int | None = Field(
-        default=None,
-        sa_column=Column(Integer, ForeignKey("vector.id", ondelete="SET NULL")),
-    )
+    parent_id: int | None = linked_vector()
 
 
 class TagRow(Base, table=True):
     """A tag of one version."""
 
     __tablename__ = "tag"
-    __table_args__ = (Index(None, "tag"), _check("tag <> ''", "tag_given"))
+    __table_args__ = (Index(None, "tag"), check("tag <> ''", "tag_given"))
 
-    vector_id: int = _vector_id()
+    vector_id: int = owner("vector")
     tag: str = Field(primary_key=True)
 
 
@@ -274,12 +243,12 @@ class RunRow(Base, table=True):
     __tablename__ = "run"
     __table_args__ = (
         Index(None, "created"),
-        _whole("seed"),
-        _whole("max_new_tokens"),
-        _whole("top_k"),
-        _check("max_new_tokens >= 1", "max_new_tokens_from_1"),
-        _check("created LIKE '____-__-__T__:__:__.______+00:00'", "created_utc"),
-        _check("positions IN ('all', 'prompt', 'generated', 'continuation')", "positions_known"),
+        whole("seed"),
+        whole("max_new_tokens"),
+        whole("top_k"),
+        check("max_new_tokens >= 1", "max_new_tokens_from_1"),
+        check(CREATED, "created_utc"),
+        check(POSITIONS, "positions_known"),
     )
 
     id: int | None = Field(default=None, primary_key=True)
@@ -304,16 +273,16 @@ class GenerationRow(Base, table=True):
 
     __tablename__ = "generation"
     __table_args__ = (
-        _whole("ordinal"),
-        _whole("tokens"),
-        _real("coefficient"),
-        _real("dose", null=True),
-        _check("tokens >= 0", "tokens_not_negative"),
-        _check("finish IN ('stop', 'length', 'cancelled')", "finish_known"),
+        whole("ordinal"),
+        whole("tokens"),
+        real("coefficient"),
+        real("dose", null=True),
+        check("tokens >= 0", "tokens_not_negative"),
+        check("finish IN ('stop', 'length', 'cancelled')", "finish_known"),
     )
 
-    run_id: int = _run_id()
-    ordinal: int = Field(sa_column=Column(Integer, primary_key=True, autoincrement=False))
+    run_id: int = owner("run")
+    ordinal: int = place()
     coefficient: float = Field(sa_type=Float)
     dose: float | None = Field(default=None, sa_type=Float)
     text: str = Field(sa_type=Text)
@@ -332,16 +301,13 @@ class RunOperandRow(Base, table=True):
     __table_args__ = (
         Index(None, "vector_id", "run_id"),
         Index(None, "digest"),
-        _check("length(digest) = 64", "digest_sha256"),
+        check("length(digest) = 64", "digest_sha256"),
     )
 
-    run_id: int = _run_id()
+    run_id: int = owner("run")
     ref: str = Field(primary_key=True)
     digest: str | None = None
-    vector_id: int | None = Field(
-        default=None,
-        sa_column=Column(Integer, ForeignKey("vector.id", ondelete="SET NULL")),
-    )
+    vector_id: int | None = linked_vector()
 
 
 METADATA: MetaData = Base.metadata
@@ -356,6 +322,23 @@ TAG: Table = METADATA.tables["tag"]
 RUN: Table = METADATA.tables["run"]
 GENERATION: Table = METADATA.tables["generation"]
 RUN_OPERAND: Table = METADATA.tables["run_operand"]
+SWEEP: Table = METADATA.tables[result_tables.SweepRow.__tablename__]
+SWEEP_OPERAND: Table = METADATA.tables["sweep_operand"]
+SWEEP_SETTING: Table = METADATA.tables["sweep_setting"]
+SWEEP_PROMPT: Table = METADATA.tables["sweep_prompt"]
+SWEEP_SEED: Table = METADATA.tables["sweep_seed"]
+CELL: Table = METADATA.tables["cell"]
+CELL_METRIC: Table = METADATA.tables["cell_metric"]
+CALIBRATION: Table = METADATA.tables["calibration"]
+EVALUATION: Table = METADATA.tables["evaluation"]
+EVALUATION_VALUE: Table = METADATA.tables["evaluation_value"]
 
-KEPT = (RUN, GENERATION, RUN_OPERAND)
+KEPT = (
+    *(RUN, GENERATION, RUN_OPERAND),
+    *(SWEEP, SWEEP_OPERAND, SWEEP_SETTING, SWEEP_PROMPT, SWEEP_SEED, CELL, CELL_METRIC),
+    *(CALIBRATION, EVALUATION, EVALUATION_VALUE),
+)
 """What no payload can bring back, parents first: a rebuild leaves these as they are."""
+
+LINKED = tuple(table for table in KEPT if "vector_id" in table.c)
+"""Those that speak of vectors: `vector_id` is the row of the one with that `digest`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
@@ -10,11 +9,12 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import create_engine, text
 
 from steerlab.errors import BadOption, NotFound, StoreError
-from steerlab.registry import Store, migrations
+from steerlab.registry import Store
+from steerlab.registry.database import HEAD
 from steerlab.run import Generation, Run
+from tests.registry.older import older
 from tests.registry.samples import TINY, vector
 
 TEXTS = (Generation(0.0, 0.0, " a plain text", "stop", 4), Generation(2.0, 0.4, " [b]warm[/b]\x1b"))
@@ -145,29 +145,9 @@ def test_a_backup_has_the_runs(family, tmp_path):
 
 
 def test_a_store_of_the_first_schema_is_copied_and_gets_runs(family, tmp_path):
-    first = tmp_path / "first"
-    shutil.copytree(family.path, first)
-    file = first / "registry.db"
-    rows = first / "rows.db"
-    engine = create_engine(f"sqlite:///{rows}")
-    with engine.connect() as connection, connection.begin():
-        migrations.upgrade(connection, "0001")
-        tables = [
-            name
-            for (name,) in connection.execute(
-                text("SELECT name FROM sqlite_master WHERE type='table'")
-            )
-            if not name.startswith(("sqlite", "alembic"))
-        ]
-    engine.dispose()
-    with closing(sqlite3.connect(rows)) as raw, raw:
-        raw.execute("ATTACH ? AS old", (str(file),))
-        for table in tables:
-            raw.execute(f"INSERT INTO main.{table} SELECT * FROM old.{table}")
-    rows.replace(file)
-    store = Store(first)
+    store = older(family, tmp_path / "first", "0001")
     assert len(store.list()) == 4
     kept = store.save_run(run())
     assert list(store.runs("love")) == [kept]
-    assert (first / "registry.db.before-0002").exists()
+    assert (store.path / f"registry.db.before-{HEAD}").exists()
     assert store.verify() == []

@@ -121,12 +121,20 @@ MIGRATION = """
 import sqlalchemy as sa
 from alembic import op
 
-revision, down_revision = "0003", "0002"
+revision, down_revision = "{later}", "{head}"
 
 
 def upgrade():
     {body}
 """
+
+
+HEAD = database.HEAD
+LATER = f"{int(HEAD) + 1:04}"
+
+
+def migration(body):
+    return MIGRATION.format(body=body, head=HEAD, later=LATER)
 
 
 @pytest.fixture
@@ -144,14 +152,14 @@ def newer_program(tmp_path, monkeypatch):
         return config
 
     monkeypatch.setattr(migrations, "configuration", configuration)
-    monkeypatch.setattr(database, "HEAD", "0003")
-    return later / "0003_later.py"
+    monkeypatch.setattr(database, "HEAD", LATER)
+    return later / f"{LATER}_later.py"
 
 
 def test_an_older_store_is_copied_then_migrated(family, newer_program):
     newer_program.write_text(
-        MIGRATION.format(
-            body="""with op.batch_alter_table("vector") as batch:
+        migration(
+            """with op.batch_alter_table("vector") as batch:
         batch.add_column(sa.Column("pinned", sa.Integer(), nullable=True))
         batch.alter_column("note", nullable=True)"""
         )
@@ -160,22 +168,22 @@ def test_an_older_store_is_copied_then_migrated(family, newer_program):
     assert len(family.list()) == 4
     assert family.record("love") == before  # its directions, pairs and tags are still there
     assert [c.ref for c in family.children("love")] == ["tiny_1.warm.v1"]
-    copy = family.path / "registry.db.before-0003"
+    copy = family.path / f"registry.db.before-{LATER}"
     with closing(sqlite3.connect(copy)) as raw:
-        assert raw.execute("SELECT version_num FROM alembic_version").fetchone() == ("0002",)
+        assert raw.execute("SELECT version_num FROM alembic_version").fetchone() == (HEAD,)
         assert raw.execute("SELECT count(*) FROM vector").fetchone() == (4,)
     with closing(sqlite3.connect(family.path / "registry.db")) as raw:
-        assert raw.execute("SELECT version_num FROM alembic_version").fetchall() == [("0003",)]
+        assert raw.execute("SELECT version_num FROM alembic_version").fetchall() == [(LATER,)]
         assert raw.execute("SELECT count(pinned), count(*) FROM vector").fetchone() == (0, 4)
     family.save("later", vector(9))
 
 
 def test_a_migration_that_orphans_rows_is_rolled_back(family, newer_program):
-    newer_program.write_text(MIGRATION.format(body='op.execute("DELETE FROM vector WHERE id = 1")'))
+    newer_program.write_text(migration('op.execute("DELETE FROM vector WHERE id = 1")'))
     with pytest.raises(StoreError, match="rows point at rows that are gone"):
         family.list()
     with closing(sqlite3.connect(family.path / "registry.db")) as raw:
-        assert raw.execute("SELECT version_num FROM alembic_version").fetchone() == ("0002",)
+        assert raw.execute("SELECT version_num FROM alembic_version").fetchone() == (HEAD,)
         assert raw.execute("SELECT count(*) FROM vector").fetchone() == (4,)
 
 

@@ -1,0 +1,90 @@
+"""Calibrations and evaluations: found by the digest of the vector that was measured."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import Connection, Select, insert, select
+
+from steerlab.record import canonical_json
+from steerlab.registry.kept import now, vector_of
+from steerlab.registry.tables import CALIBRATION, EVALUATION, EVALUATION_VALUE
+from steerlab.results import Calibration, Evaluation, Measured
+
+
+def save_calibration(connection: Connection, made: Calibration) -> Calibration:
+    """Store a calibration as of now."""
+    created = now()
+    low, high = made.safe or (None, None)
+    values = {
+        "digest": made.digest,
+        "vector_id": vector_of(connection, made.digest),
+        "created": created,
+        "works": made.works,
+        "layer": made.layer,
+        "dose": made.dose,
+        "coefficient": made.coefficient,
+        "safe_low": low,
+        "safe_high": high,
+        "data": canonical_json(made.data),
+    }
+    query = insert(CALIBRATION).values(values).returning(CALIBRATION.c.id)
+    return replace(made, id=connection.execute(query).scalar_one(), created=created)
+
+
+def calibrations(
+    connection: Connection, digest: str | None, limit: int | None
+) -> list[Calibration]:
+    """The newest first: all, or those of the vector with a digest."""
+    query = _newest(CALIBRATION.c, digest, limit)
+    return [_calibration(dict(row)) for row in connection.execute(query).mappings()]
+
+
+def _calibration(row: dict[str, Any]) -> Calibration:
+    safe = (row.pop("safe_low"), row.pop("safe_high"))
+    del row["vector_id"]
+    row["data"] = json.loads(row["data"])
+    return Calibration(**row, safe=None if safe[0] is None else safe)
+
+
+def save_evaluation(connection: Connection, made: Evaluation) -> Evaluation:
+    """Store an evaluation as of now."""
+    created = now()
+    values = {
+        "digest": made.digest,
+        "vector_id": vector_of(connection, made.digest),
+        "created": created,
+        "suite": made.suite,
+        "suite_digest": made.suite_digest,
+        "model": made.model,
+        "model_key": made.model_key,
+        "versions": canonical_json(made.versions),
+    }
+    query = insert(EVALUATION).values(values).returning(EVALUATION.c.id)
+    number = connection.execute(query).scalar_one()
+    rows = [{"evaluation_id": number, "ordinal": i, **vars(v)} for i, v in enumerate(made.values)]
+    if rows:
+        connection.execute(insert(EVALUATION_VALUE), rows)
+    return replace(made, id=number, created=created)
+
+
+def evaluations(connection: Connection, digest: str | None, limit: int | None) -> list[Evaluation]:
+    """The newest first: all, or those of the vector with a digest."""
+    rows = connection.execute(_newest(EVALUATION.c, digest, limit)).mappings().all()
+    return [_evaluation(connection, dict(row)) for row in rows]
+
+
+def _evaluation(connection: Connection, row: dict[str, Any]) -> Evaluation:
+    v = EVALUATION_VALUE.c
+    query = select(v.style, v.metric, v.setting, v.estimate, v.low, v.high, v.n)
+    query = query.where(v.evaluation_id == row["id"]).order_by(v.ordinal)
+    del row["vector_id"]
+    row["versions"] = json.loads(row["versions"])
+    return Evaluation(**row, values=tuple(Measured(*found) for found in connection.execute(query)))
+
+
+def _newest(columns: Any, digest: str | None, limit: int | None) -> Select[Any]:
+    query = select(*columns).order_by(columns.created.desc(), columns.id.desc()).limit(limit)
+    return query if digest is None else query.where(columns.digest == digest)

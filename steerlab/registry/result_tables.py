@@ -1,0 +1,278 @@
+"""The tables of what was measured: columns and constraints only, as in `tables`.
+
+sweep ──< sweep_operand >── vector        what the sweep's expression names
+      ├──< sweep_setting, sweep_prompt, sweep_seed    its axes
+      └──< cell ──< cell_metric           a text for one of each, at most once
+calibration >── vector                    where and how strongly a vector works
+evaluation  >── vector                    whether it carries over
+      └──< evaluation_value
+
+All of it is in the registry alone, and kept by a rebuild: `digest` says which vector is meant,
+`vector_id` is its row while it has one.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Float, ForeignKeyConstraint, Index, Integer, Text, UniqueConstraint
+from sqlmodel import Field
+
+from steerlab.registry.schema import (
+    CREATED,
+    POSITIONS,
+    Base,
+    check,
+    flag,
+    linked_vector,
+    owner,
+    place,
+    real,
+    whole,
+)
+
+
+class SweepRow(Base, table=True):
+    """A sweep: what decides the texts of its cells. plan_digest: of all that, as one text.
+
+    digest: of the vector that the expression meant. strength: what the numbers of
+    `sweep_setting` are.
+    """
+
+    __tablename__ = "sweep"
+    __table_args__ = (
+        Index(None, "created"),
+        Index(None, "digest"),
+        whole("max_new_tokens"),
+        whole("top_k"),
+        real("temperature"),
+        real("top_p"),
+        real("repetition_penalty"),
+        flag("chat"),
+        check("length(plan_digest) = 64", "plan_digest_sha256"),
+        check("length(digest) = 64", "digest_sha256"),
+        check("max_new_tokens >= 1", "max_new_tokens_from_1"),
+        check(CREATED, "created_utc"),
+        check(POSITIONS, "positions_known"),
+        check("strength IN ('dose', 'coefficient')", "strength_known"),
+        check("model_key <> ''", "model_key_given"),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    plan_digest: str = Field(unique=True)
+    created: str
+    expression: str = Field(sa_type=Text)
+    digest: str
+    model: str
+    model_key: str
+    strength: str
+    positions: str
+    chat: bool
+    max_new_tokens: int
+    temperature: float = Field(sa_type=Float)
+    top_p: float = Field(sa_type=Float)
+    top_k: int
+    repetition_penalty: float = Field(sa_type=Float)
+
+
+class SweepOperandRow(Base, table=True):
+    """A vector that a sweep's expression names as `ref`; digest NULL where it was not stored."""
+
+    __tablename__ = "sweep_operand"
+    __table_args__ = (
+        Index(None, "vector_id", "sweep_id"),
+        Index(None, "digest"),
+        check("length(digest) = 64", "digest_sha256"),
+    )
+
+    sweep_id: int = owner("sweep")
+    ref: str = Field(primary_key=True)
+    digest: str | None = None
+    vector_id: int | None = linked_vector()
+
+
+class SweepSettingRow(Base, table=True):
+    """A layer at a strength; the baseline has no layer, and can only come first."""
+
+    __tablename__ = "sweep_setting"
+    __table_args__ = (
+        UniqueConstraint("sweep_id", "layer", "strength"),
+        whole("ordinal"),
+        whole("layer", null=True),
+        real("strength"),
+        real("coefficient"),
+        real("dose", null=True),
+        check("layer >= 0", "layer_from_0"),
+        check("(layer IS NULL) = (strength = 0)", "baseline_without_layer"),
+        check("layer IS NOT NULL OR ordinal = 0", "one_baseline"),
+    )
+
+    sweep_id: int = owner("sweep")
+    ordinal: int = place()
+    layer: int | None = Field(default=None, sa_type=Integer)
+    strength: float = Field(sa_type=Float)
+    coefficient: float = Field(sa_type=Float)
+    dose: float | None = Field(default=None, sa_type=Float)
+
+
+class SweepPromptRow(Base, table=True):
+    """A prompt of a sweep."""
+
+    __tablename__ = "sweep_prompt"
+    __table_args__ = (whole("ordinal"),)
+
+    sweep_id: int = owner("sweep")
+    ordinal: int = place()
+    prompt: str = Field(sa_type=Text)
+
+
+class SweepSeedRow(Base, table=True):
+    """A seed of a sweep, and where it stands among them."""
+
+    __tablename__ = "sweep_seed"
+    __table_args__ = (
+        UniqueConstraint("sweep_id", "ordinal"),
+        whole("seed"),
+        whole("ordinal"),
+    )
+
+    sweep_id: int = owner("sweep")
+    seed: int = place()
+    ordinal: int = Field(sa_type=Integer)
+
+
+def _axis(column: str, of: str, key: str = "ordinal") -> ForeignKeyConstraint:
+    return ForeignKeyConstraint(
+        ["sweep_id", column], [f"{of}.sweep_id", f"{of}.{key}"], ondelete="CASCADE"
+    )
+
+
+class CellRow(Base, table=True):
+    """The whole text that a setting, a prompt and a seed gave; what was cut off is not kept."""
+
+    __tablename__ = "cell"
+    __table_args__ = (
+        UniqueConstraint("sweep_id", "setting", "prompt", "seed"),
+        _axis("setting", "sweep_setting"),
+        _axis("prompt", "sweep_prompt"),
+        _axis("seed", "sweep_seed", "seed"),
+        whole("tokens"),
+        check("tokens >= 0", "tokens_not_negative"),
+        check("finish IN ('stop', 'length')", "finish_whole"),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    sweep_id: int
+    setting: int
+    prompt: int
+    seed: int
+    text: str = Field(sa_type=Text)
+    finish: str
+    tokens: int
+
+
+class CellMetricRow(Base, table=True):
+    """A measured value of a cell; NULL where it is undefined, with the reason if one is known."""
+
+    __tablename__ = "cell_metric"
+    __table_args__ = (
+        real("value", null=True),
+        check("name <> ''", "name_given"),
+        check("value IS NULL OR reason IS NULL", "value_or_reason"),
+    )
+
+    cell_id: int = owner("cell")
+    name: str = Field(primary_key=True)
+    value: float | None = Field(default=None, sa_type=Float)
+    reason: str | None = Field(default=None, sa_type=Text)
+
+
+class CalibrationRow(Base, table=True):
+    """Where a vector works best, and between which signed doses text stays sound.
+
+    works is false where no dose beat its control; the rest is then NULL. data: the curves, JSON.
+    """
+
+    __tablename__ = "calibration"
+    __table_args__ = (
+        Index(None, "digest", "created"),
+        Index(None, "vector_id"),
+        whole("layer", null=True),
+        real("dose", null=True),
+        real("coefficient", null=True),
+        real("safe_low", null=True),
+        real("safe_high", null=True),
+        flag("works"),
+        check("length(digest) = 64", "digest_sha256"),
+        check(CREATED, "created_utc"),
+        check("layer >= 0", "layer_from_0"),
+        check("safe_low <= safe_high", "safe_in_order"),
+        check("(safe_low IS NULL) = (safe_high IS NULL)", "safe_both"),
+        check(
+            "NOT works OR (layer IS NOT NULL AND dose IS NOT NULL AND coefficient IS NOT NULL"
+            " AND safe_low IS NOT NULL)",
+            "works_somewhere",
+        ),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    digest: str
+    vector_id: int | None = linked_vector()
+    created: str
+    works: bool
+    layer: int | None = Field(default=None, sa_type=Integer)
+    dose: float | None = Field(default=None, sa_type=Float)
+    coefficient: float | None = Field(default=None, sa_type=Float)
+    safe_low: float | None = Field(default=None, sa_type=Float)
+    safe_high: float | None = Field(default=None, sa_type=Float)
+    data: str = Field(sa_type=Text)
+
+
+class EvaluationRow(Base, table=True):
+    """A vector measured on a suite of prompts. versions: of the software, JSON."""
+
+    __tablename__ = "evaluation"
+    __table_args__ = (
+        Index(None, "digest", "created"),
+        Index(None, "vector_id"),
+        check("length(digest) = 64", "digest_sha256"),
+        check("length(suite_digest) = 64", "suite_digest_sha256"),
+        check(CREATED, "created_utc"),
+        check("suite <> ''", "suite_given"),
+        check("model_key <> ''", "model_key_given"),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    digest: str
+    vector_id: int | None = linked_vector()
+    created: str
+    suite: str
+    suite_digest: str
+    model: str
+    model_key: str
+    versions: str = Field(sa_type=Text)
+
+
+class EvaluationValueRow(Base, table=True):
+    """An estimate with its interval, over `n` items; NULL where it is undefined."""
+
+    __tablename__ = "evaluation_value"
+    __table_args__ = (
+        UniqueConstraint("evaluation_id", "style", "metric", "setting"),
+        whole("ordinal"),
+        whole("n"),
+        real("estimate", null=True),
+        real("low", null=True),
+        real("high", null=True),
+        check("metric <> ''", "metric_given"),
+        check("n >= 0", "n_not_negative"),
+        check("low <= high", "interval_in_order"),
+    )
+
+    evaluation_id: int = owner("evaluation")
+    ordinal: int = place()
+    style: str
+    metric: str
+    setting: str
+    estimate: float | None = Field(default=None, sa_type=Float)
+    low: float | None = Field(default=None, sa_type=Float)
+    high: float | None = Field(default=None, sa_type=Float)
+    n: int

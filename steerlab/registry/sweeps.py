@@ -1,0 +1,192 @@
+"""Sweeps: plans that are there once, and the cells that were written of them, each once."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import Connection, Select, and_, delete, func, insert, or_, select
+
+from steerlab.errors import NotFound
+from steerlab.registry.kept import now, operands
+from steerlab.registry.tables import (
+    CELL,
+    CELL_METRIC,
+    SWEEP,
+    SWEEP_OPERAND,
+    SWEEP_PROMPT,
+    SWEEP_SEED,
+    SWEEP_SETTING,
+)
+from steerlab.sweep import Key, MetricValue, StoredSweep, SweepCell, SweepSetting
+
+_CHUNK = 400  # ids in one IN (…)
+_PLAIN = [column.name for column in SWEEP.c]
+
+
+def begin(connection: Connection, sweep: StoredSweep) -> int:
+    """The number of the sweep with this plan; its rows are made if it is new."""
+    there = select(SWEEP.c.id).where(SWEEP.c.plan_digest == sweep.plan_digest)
+    found = connection.execute(there).scalar()
+    if found is not None:
+        return int(found)
+    plain = {name: getattr(sweep, name) for name in _PLAIN if name != "id"} | {"created": now()}
+    number = connection.execute(insert(SWEEP).values(plain).returning(SWEEP.c.id)).scalar_one()
+    own = {"sweep_id": number}
+    named = operands(connection, sweep.expression, sweep.model)
+    for table, rows in (
+        (SWEEP_OPERAND, [{"digest": None, "vector_id": None, **row} for row in named]),
+        (SWEEP_SETTING, [{"ordinal": i, **vars(s)} for i, s in enumerate(sweep.settings)]),
+        (SWEEP_PROMPT, [{"ordinal": i, "prompt": p} for i, p in enumerate(sweep.prompts)]),
+        (SWEEP_SEED, [{"ordinal": i, "seed": s} for i, s in enumerate(sweep.seeds)]),
+    ):
+        if rows:
+            connection.execute(insert(table), [{**own, **row} for row in rows])
+    return int(number)
+
+
+def add(connection: Connection, sweep: StoredSweep, cells: Sequence[SweepCell]) -> int:
+    """Store whole cells; those that another process stored meanwhile stay as they are.
+
+    Returns how many were new.
+    """
+    places, there = _places(sweep), _numbers(connection, sweep)
+    rows = [
+        {
+            "sweep_id": sweep.id,
+            **places[cell.key],
+            "text": cell.text,
+            "finish": cell.finish,
+            "tokens": cell.tokens,
+        }
+        for cell in cells
+        if tuple(places[cell.key].values()) not in there
+    ]
+    if rows:
+        connection.execute(insert(CELL), rows)
+    return len(rows)
+
+
+def measure(
+    connection: Connection, sweep: StoredSweep, name: str, values: Mapping[Key, MetricValue]
+) -> None:
+    """Store what a metric says of stored cells, in place of what it said before."""
+    places, numbers = _places(sweep), _numbers(connection, sweep)
+    found = {numbers[tuple(places[key].values())]: value for key, value in values.items()}
+    m = CELL_METRIC.c
+    for start in range(0, len(found), _CHUNK):
+        ids = list(found)[start : start + _CHUNK]
+        connection.execute(delete(CELL_METRIC).where(m.name == name, m.cell_id.in_(ids)))
+        rows = [{"cell_id": i, "name": name, **vars(found[i])} for i in ids]
+        connection.execute(insert(CELL_METRIC), rows)
+
+
+def _places(sweep: StoredSweep) -> dict[Key, dict[str, int]]:
+    """Where each cell stands on the axes, as the columns have it."""
+    settings = {setting: i for i, setting in enumerate(sweep.settings)}
+    prompts = {prompt: i for i, prompt in enumerate(sweep.prompts)}
+    return {
+        key: {"setting": settings[key[0]], "prompt": prompts[key[1]], "seed": key[2]}
+        for key in sweep.planned()
+    }
+
+
+def _numbers(connection: Connection, sweep: StoredSweep) -> dict[tuple[int, ...], int]:
+    """(setting, prompt, seed) -> row id of every stored cell."""
+    query = select(CELL.c.setting, CELL.c.prompt, CELL.c.seed, CELL.c.id)
+    rows = connection.execute(query.where(CELL.c.sweep_id == sweep.id))
+    return {(setting, prompt, seed): number for setting, prompt, seed, number in rows}
+
+
+def one(connection: Connection, number: int) -> StoredSweep:
+    """The sweep of a number with its cells; raises NotFound."""
+    found = _read(connection, select(SWEEP).where(SWEEP.c.id == number))
+    if not found:
+        raise NotFound(f"there is no sweep {number}: `steerlab sweeps` lists those that are kept")
+    return replace(found[0], cells=tuple(_cells(connection, found[0])))
+
+
+def find(connection: Connection, plan_digest: str) -> StoredSweep | None:
+    """The sweep of a plan with its cells; None if it was never begun."""
+    query = select(SWEEP.c.id).where(SWEEP.c.plan_digest == plan_digest)
+    number = connection.execute(query).scalar()
+    return None if number is None else one(connection, number)
+
+
+def recent(
+    connection: Connection, vector: int | None, *, limit: int | None, before: StoredSweep | None
+) -> list[StoredSweep]:
+    """The newest sweeps first, without their cells: all, or those that name a vector."""
+    query = select(SWEEP).order_by(SWEEP.c.created.desc(), SWEEP.c.id.desc()).limit(limit)
+    if vector is not None:
+        o = SWEEP_OPERAND.c
+        query = query.where(SWEEP.c.id.in_(select(o.sweep_id).where(o.vector_id == vector)))
+    if before is not None:
+        same = and_(SWEEP.c.created == before.created, SWEEP.c.id < before.id)
+        query = query.where(or_(SWEEP.c.created < before.created, same))
+    return _read(connection, query)
+
+
+def remove(connection: Connection, number: int) -> None:
+    """Forget a sweep with its cells; raises NotFound."""
+    if not connection.execute(delete(SWEEP).where(SWEEP.c.id == number)).rowcount:
+        one(connection, number)
+
+
+def _read(connection: Connection, query: Select[Any]) -> list[StoredSweep]:
+    rows = [dict(row) for row in connection.execute(query).mappings()]
+    ids = [row["id"] for row in rows]
+    s, p, d = SWEEP_SETTING.c, SWEEP_PROMPT.c, SWEEP_SEED.c
+    settings = _by_sweep(
+        connection, ids, select(s.sweep_id, s.layer, s.strength, s.coefficient, s.dose), s
+    )
+    prompts = _by_sweep(connection, ids, select(p.sweep_id, p.prompt), p)
+    seeds = _by_sweep(connection, ids, select(d.sweep_id, d.seed), d)
+    count = select(CELL.c.sweep_id, func.count()).group_by(CELL.c.sweep_id)
+    done = _by_sweep(connection, ids, count, CELL.c)
+    return [
+        StoredSweep(
+            **row,
+            settings=tuple(SweepSetting(*values) for values in settings[row["id"]]),
+            prompts=tuple(prompt for (prompt,) in prompts[row["id"]]),
+            seeds=tuple(seed for (seed,) in seeds[row["id"]]),
+            done=sum(n for (n,) in done[row["id"]]),
+        )
+        for row in rows
+    ]
+
+
+def _by_sweep(
+    connection: Connection, ids: Sequence[int], query: Select[Any], columns: Any
+) -> dict[int, list[tuple[Any, ...]]]:
+    """Rows of a child table by the sweep they belong to, in their order."""
+    ordered = query.order_by(columns.ordinal) if "ordinal" in columns else query
+    found: dict[int, list[tuple[Any, ...]]] = defaultdict(list)
+    for start in range(0, len(ids), _CHUNK):
+        chunk = ordered.where(columns.sweep_id.in_(ids[start : start + _CHUNK]))
+        for number, *values in connection.execute(chunk):
+            found[number].append(tuple(values))
+    return found
+
+
+def _cells(connection: Connection, sweep: StoredSweep) -> list[SweepCell]:
+    c, m, d = CELL.c, CELL_METRIC.c, SWEEP_SEED.c
+    own = select(c.id).where(c.sweep_id == sweep.id)
+    metrics: dict[int, dict[str, MetricValue]] = defaultdict(dict)
+    measured = select(m.cell_id, m.name, m.value, m.reason).where(m.cell_id.in_(own))
+    for number, name, value, reason in connection.execute(measured.order_by(m.name)):
+        metrics[number][name] = MetricValue(value, reason)
+    query = select(c.setting, c.prompt, c.seed, c.text, c.finish, c.tokens, c.id)
+    query = query.join(SWEEP_SEED, and_(d.sweep_id == c.sweep_id, d.seed == c.seed))
+    query = query.where(c.sweep_id == sweep.id).order_by(c.prompt, d.ordinal, c.setting)
+    return [
+        SweepCell(
+            sweep.settings[row.setting],
+            sweep.prompts[row.prompt],
+            *(row.seed, row.text, row.finish, row.tokens),
+            metrics=metrics[row.id],
+        )
+        for row in connection.execute(query)
+    ]

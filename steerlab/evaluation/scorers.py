@@ -129,7 +129,7 @@ def _unknown(spec: str) -> str:
         module = spec.partition(":")[0]
         return f"there is no module {module} here or among what is installed: a metric is {_SPECS}"
     known = ", ".join(METRICS)
-    return f"there is no metric {printable(spec)!r}{_hint(close)}; there are {known}, {_SPECS}"
+    return f"there is no metric {printable(spec)!r}{_hint(close)} (there are {known}, {_SPECS})"
 
 
 def _hint(close: list[str]) -> str:

@@ -32,5 +32,5 @@ class Setting:
 
     @property
     def is_baseline(self) -> bool:
-        """Whether nothing is added: no vector, or a coefficient of 0."""
-        return self.vector is None or self.coefficient == 0
+        """Whether nothing is added: no vector, a zero one, or a coefficient of 0."""
+        return self.vector is None or self.coefficient == 0 or self.vector.norm == 0

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from steerlab.activations import Progress
 from steerlab.blocks import input_device
-from steerlab.errors import BadOption, Cancelled, ModelError
+from steerlab.errors import BadOption, Cancelled, ModelError, SteeringError
 from steerlab.generation import ShouldStop
 from steerlab.run import Positions
 from steerlab.setting import Setting
-from steerlab.steer import Injection, begin_prompt, steering
+from steerlab.steer import Injection, begin_prompt, is_steered, steering
 
 if TYPE_CHECKING:
     from steerlab.model import LanguageModel
@@ -78,8 +78,14 @@ def logits(
     that wants more columns than the memory set aside for logits holds. Equal rows, among them
     all whose coefficient is 0, are computed once. Rows are padded on the right, where a causal
     model never looks, and the head sees the wanted columns alone.
-    Raises Cancelled once should_stop() says so, ModelError for a head that can't be reached.
+    Raises Cancelled once should_stop() says so, ModelError for a head that can't be reached,
+    SteeringError inside `with steering(...)`, where there would be no baseline.
     """
+    if is_steered(lm.model):
+        raise SteeringError(
+            "the model is steered already, so there is no baseline to measure from: measure "
+            "outside of `with steering(...)`, and give what steers as a Setting"
+        )
     places: dict[Row, list[int]] = {}
     for index, row in enumerate(rows):
         places.setdefault(_settled(row), []).append(index)

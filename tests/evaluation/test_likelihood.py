@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerFast
 
 from steerlab import Injection, LanguageModel, steering
 from steerlab.errors import BadOption, BadPrompts, Cancelled, ModelError, SteeringError
 from steerlab.evaluation import passes
-from steerlab.evaluation.items import Continuation, ContrastItem, Fact, items_of_pairs
+from steerlab.evaluation.items import (
+    Continuation,
+    ContrastItem,
+    Fact,
+    continuation,
+    contrast,
+    items_of_pairs,
+)
 from steerlab.evaluation.likelihood import (
     continuation_log_probs,
     fluency_ratio,
@@ -158,10 +169,51 @@ def test_equal_rows_are_computed_once():
     )
     vector = planted(lm)
     continuation_log_probs(
-        lm, [("a", "b")] * 5, [Setting(), Setting(vector, 0), Setting(vector, 1)]
+        lm,
+        [("a", "b")] * 5,
+        [Setting(), Setting(vector, 0), Setting(vector - vector, 1), Setting(vector, 1)],
     )
     handle.remove()
     assert sum(rows) == 2
+
+
+# where a prompt ends
+
+
+def merging(*, bos: bool = False) -> LanguageModel:
+    """The tiny model with a tokenizer that joins "a" and "b", and may put BOS first itself."""
+    tokenizer = copy.deepcopy(tiny_tokenizer())
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    state["model"]["merges"] = [["a", "b"]]
+    state["model"]["vocab"]["ab"] = 299
+    backend = Tokenizer.from_str(json.dumps(state))
+    if bos:
+        backend.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", BOS)])
+    return LanguageModel(
+        shared().model, PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>")
+    )
+
+
+def test_a_token_across_the_boundary_is_scored_whole():
+    lm = merging()
+    (x, c, a) = (lm.tokenizer(letter)["input_ids"][0] for letter in "xca")
+    assert continuation(lm, "xa", "bc") == Continuation((x, 299, c), 1)
+    assert continuation(lm, "xa", "c") == Continuation((x, a, c), 2)
+    positive, negative = contrast(lm, ContrastItem("xa", "bc", "c"))
+    assert positive == Continuation((x, 299, c), 1)  # both after the same context
+    assert negative == Continuation((x, a, c), 1)
+
+
+def test_a_tokenizers_own_bos_is_context_and_never_doubled():
+    lm = merging(bos=True)
+    (_, x) = lm.tokenizer("x")["input_ids"]
+    for bos in (False, True):
+        assert continuation(lm, "", "xx", bos=bos) == Continuation((BOS, x, x), 1)
+        assert continuation(lm, "x", "x", bos=bos) == Continuation((BOS, x, x), 2)
+        assert continuation(lm, (BOS, x), (x,), bos=bos) == Continuation((BOS, x, x), 2)
+    assert continuation(lm, (x,), (x,), bos=True) == Continuation((BOS, x, x), 2)
+    with pytest.raises(BadPrompts, match="both texts"):
+        continuation(lm, "x", (x,))
 
 
 # contrasts
@@ -425,6 +477,21 @@ def test_a_head_that_is_not_where_it_says_is_refused():
     lm.model.get_output_embeddings = lambda: torch.nn.Linear(32, 300)
     with pytest.raises(ModelError, match="output embeddings"):
         continuation_log_probs(lm, ITEMS, [Setting()])
+
+
+def test_inside_of_steering_there_is_no_baseline():
+    lm = shared()
+    with steering(lm, planted(lm, 2)):
+        with pytest.raises(SteeringError, match="no baseline"):
+            divergence(lm, PROMPTS, [Setting()])
+        lm.generate("a", max_new_tokens=1)
+
+
+def test_half_precision_is_measured_in_single():
+    lm = shared("llama", torch.bfloat16)
+    found = continuation_log_probs(lm, ITEMS, [Setting(planted(lm, 2), 1.0)]).values
+    exact = continuation_log_probs(shared(), ITEMS, [Setting(planted(shared(), 2), 1.0)]).values
+    assert found == pytest.approx(exact, rel=0.03)
 
 
 def test_a_text_that_does_not_fit_is_refused():

@@ -23,12 +23,11 @@ if TYPE_CHECKING:
     from steerlab.model import LanguageModel, LayerChoice, Pairs
     from steerlab.registry import Store
     from steerlab.steer import Injection
+    from steerlab.sweep import StoredSweep, SweepPlan
 
 Progress = Callable[[int, int], None]
 _Row = tuple[str, int, Setting]
 Loading = Callable[[str, int, int], None]
-_ROWS = {"cpu": 64}  # one batch; beyond it a CPU gains nothing more from batching
-_ROWS_ACCELERATOR = 256
 
 
 @dataclass(frozen=True)
@@ -300,8 +299,10 @@ class Lab:
         unique = list(places)
         vectors = [s.vector for s in settings if s.vector is not None]
         model = self.load(vectors[0]) if vectors else self.model
-        size = _ROWS.get(model.model.device.type, _ROWS_ACCELERATOR)
+        from steerlab.batching import batch_rows
+
         steps = sampling.get("max_new_tokens", 40)
+        size = batch_rows(model, prompts, steps)
         if any(v.scope == "front" for v in vectors):
             sampling.setdefault("bos", True)
         starts = range(0, len(unique), size)
@@ -313,8 +314,8 @@ class Lab:
                 for place in places[batch[row]]:
                     on_text(place, piece)  # type: ignore[misc]  # called only if there is one
 
-            ticker = _Ticker(should_stop, progress, number * steps, len(starts) * steps)
-            done += self._batch(
+            ticker = Ticker(should_stop, progress, number * steps, len(starts) * steps)
+            done += self.write(
                 batch,
                 positions,
                 allow_other_weights,
@@ -356,13 +357,17 @@ class Lab:
         made = Run(expression, prompt, model, generations, layers, positions, seed, **sampling)
         return self.store.save_run(made)
 
-    def _batch(
+    def write(
         self,
         batch: Sequence[_Row],
         positions: Positions,
         allow_other_weights: bool,
         **options: Any,
     ) -> list[Completion]:
+        """One batch, a row for each (prompt, seed, setting) of it.
+
+        options: as for `LanguageModel.generate`.
+        """
         from steerlab.steer import Injection, steering
 
         injections: list[SteeringVector | Injection] = [
@@ -394,6 +399,25 @@ class Lab:
         """
         settings = self.sweep_settings(vector, layers, coefficients=coefficients, doses=doses)
         return self.compare(prompts, settings, **options)
+
+    def run_sweep(self, plan: SweepPlan, **options: Any) -> StoredSweep:
+        """Write what the store still lacks of a plan; returns the sweep with all its cells.
+
+        Each batch is stored whole, in one transaction, so that what was cancelled or killed
+        goes on where it ended: the same plan again writes only what is missing, with the same
+        result. Started by `accelerate launch`, each process writes its share.
+
+        keep: False writes everything anew and stores nothing. metrics: what takes a model
+        (`steerlab.sweeping.CellMetric`), measured of every cell that lacks it.
+        on_start(sweep): once, with what was there already. on_cells(cells): after each batch.
+        on_text(place, piece): by place in `sweep.planned()`. should_stop: asked after every
+        token; texts that it cuts off are returned with finish "cancelled", never stored.
+        progress: called with (done, to do). rows: of a batch; None takes what is fastest as far
+        as memory goes.
+        """
+        from steerlab.sweeping import run_sweep
+
+        return run_sweep(self, plan, **options)
 
     def sweep_settings(
         self,
@@ -429,7 +453,7 @@ def _selected(vector: SteeringVector, layers: Sequence[int]) -> SteeringVector:
     return whole
 
 
-class _Ticker:
+class Ticker:
     """Asked after every token: counts it, and passes on whether to stop."""
 
     def __init__(

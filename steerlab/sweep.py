@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
 from itertools import product
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -113,7 +114,8 @@ class MetricValue:
     reason: str | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "value", defined(self.value))
+        found = None if self.value is None else defined(float(self.value))
+        object.__setattr__(self, "value", found)
         if self.value is not None:
             object.__setattr__(self, "reason", None)
 
@@ -197,6 +199,27 @@ class StoredSweep:
         for prompt, seed, setting in product(self.prompts, self.seeds, self.settings):
             yield setting, prompt, seed
 
+    def missing(self) -> list[Key]:
+        """What is not written yet, baselines first: values are told beside them."""
+        there = {cell.key for cell in self.cells}
+        lacking = [key for key in self.planned() if key not in there]
+        return sorted(lacking, key=lambda key: key[0].layer is not None)
+
+    def baseline(self, cell: SweepCell) -> SweepCell | None:
+        """The baseline of a cell's prompt and seed; None if there is none (yet)."""
+        return self._baselines.get((cell.prompt, cell.seed))
+
+    @cached_property
+    def _baselines(self) -> dict[tuple[str, int], SweepCell]:
+        return {(c.prompt, c.seed): c for c in self.cells if c.setting.layer is None}
+
+    def with_cells(self, cells: Iterable[SweepCell]) -> StoredSweep:
+        """The sweep with these cells, in the plan's order."""
+        found = {cell.key: cell for cell in cells}
+        ordered = tuple(found[key] for key in self.planned() if key in found)
+        done = sum(cell.finish != "cancelled" for cell in ordered)
+        return replace(self, cells=ordered, done=done)
+
     def row(self, cell: SweepCell) -> dict[str, Any]:
         """A cell as JSON values."""
         layer = cell.setting.layer
@@ -213,7 +236,8 @@ class StoredSweep:
 
     def to_json(self) -> dict[str, Any]:
         """The sweep as JSON values, its cells with what was measured of them."""
-        data = {k: v for k, v in vars(self).items() if k not in ("cells", "settings")}
+        names = (f.name for f in fields(self) if f.name not in ("cells", "settings"))
+        data = {name: getattr(self, name) for name in names}
         data["settings"] = [asdict(setting) for setting in self.settings]
         data["total"] = self.total
         data["cells"] = [

@@ -28,16 +28,16 @@ MODEL_SIDE = {
 }
 MEASURING = {"evaluation.passes", "evaluation.likelihood", "evaluation.predictions"}
 LEVELS = (  # each may import what stands beside or above it
-    {"errors", "location", "sharing"},
+    {"errors", "location", "sharing", "share"},
     {"recipe"},
     {"notation", "direction", "lineage"},
     {"vector", "extraction", "prompts", "sampling"},
     {"expression", "record", "run", "setting"},
     {"results"},
     {"sweep"},
-    {"payload", "embedded", *MODEL_SIDE},
+    {"payload", "embedded", "batching", *MODEL_SIDE},
     {"registry"},
-    {"vectors", "lab"},
+    {"vectors", "lab", "sweeping"},
     {"evaluation"},
     {"starter"},
     {"tui"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from steerlab import Lab, LanguageModel, SteeringVector, Store, lab, steering
+from steerlab import Lab, LanguageModel, SteeringVector, Store, batching, steering
 from steerlab.errors import BadOption, Incompatible, ModelMismatch, NotFound
 from steerlab.lab import Setting
 from steerlab.recipe import Imported
@@ -64,7 +64,7 @@ def test_a_cell_is_what_it_would_be_alone(bench, love, lm, temperature):
 def test_more_rows_than_a_batch_holds(bench, love, monkeypatch):
     settings = [Setting(), *(Setting(love, c / 10) for c in range(1, 6))]
     whole = bench.compare(PROMPTS, settings, max_new_tokens=4)
-    monkeypatch.setitem(lab._ROWS, "cpu", 5)
+    monkeypatch.setitem(batching.ROWS, "cpu", 5)
     seen, heard = [], {}
 
     def hear(index, piece):
@@ -108,7 +108,7 @@ def test_nothing_to_compare(bench, love):
 
 
 def test_stopping_keeps_what_came_and_starts_no_other_batch(bench, love, monkeypatch):
-    monkeypatch.setitem(lab._ROWS, "cpu", 2)
+    monkeypatch.setitem(batching.ROWS, "cpu", 2)
     asked = []
 
     def stop():

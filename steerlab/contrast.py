@@ -34,6 +34,23 @@ def extract(
     return _broadcast(lm, recipe, layers, progress, should_stop)
 
 
+def read_pairs(
+    lm: LanguageModel,
+    recipe: Contrast,
+    layers: Sequence[int],
+    progress: Progress | None = None,
+    should_stop: ShouldStop | None = None,
+) -> dict[int, tuple[Array, Array]]:
+    """What a recipe's pairs are read as: layer -> H+ and H-, (n_pairs, d_model) each.
+
+    For recipes of pairs that are read at one token; see `LanguageModel.extract`.
+    """
+    with lm.lock:
+        _, found = read(lm, recipe, layers, progress, should_stop)
+    split = {b: apart(recipe, values) for b, values in found.values.items()}
+    return {b: (above, below) for b, (above, below, _) in split.items()}
+
+
 def _broadcast(
     lm: LanguageModel,
     recipe: Contrast,

@@ -212,18 +212,23 @@ def _check_model(
     here: ModelIdentity, injections: list[Injection], allow_other_weights: bool
 ) -> None:
     for vector in {i.vector for i in injections}:
-        verdict = vector.model.verdict(here)
-        if verdict is Verdict.INCOMPATIBLE:
-            raise ModelMismatch(
-                f"{vector} was made on {vector.model.source} ({vector.model.architecture}, "
-                f"{vector.model.n_layers} layers of {vector.model.d_model}) and does not fit "
-                f"{here.source} ({here.architecture}, {here.n_layers} layers of {here.d_model})"
-            )
-        if verdict is Verdict.OTHER_WEIGHTS and not allow_other_weights:
-            raise ModelMismatch(
-                f"{vector} was made on {vector.model.source}; {here.source} has the same shape "
-                "but other weights: pass allow_other_weights=True (--other-weights) if you mean it"
-            )
+        check_fits(vector, here, allow_other_weights)
+
+
+def check_fits(vector: SteeringVector, here: ModelIdentity, allow_other_weights: bool) -> None:
+    """Raise ModelMismatch for a vector of another model, or of other weights unless allowed."""
+    verdict = vector.model.verdict(here)
+    if verdict is Verdict.INCOMPATIBLE:
+        raise ModelMismatch(
+            f"{vector} was made on {vector.model.source} ({vector.model.architecture}, "
+            f"{vector.model.n_layers} layers of {vector.model.d_model}) and does not fit "
+            f"{here.source} ({here.architecture}, {here.n_layers} layers of {here.d_model})"
+        )
+    if verdict is Verdict.OTHER_WEIGHTS and not allow_other_weights:
+        raise ModelMismatch(
+            f"{vector} was made on {vector.model.source}; {here.source} has the same shape "
+            "but other weights: pass allow_other_weights=True (--other-weights) if you mean it"
+        )
 
 
 def _adders(injections: tuple[Injection, ...], clock: Clock) -> dict[int, _Adder]:

@@ -178,6 +178,7 @@ def test_help_costs_what_click_costs(stored, option):
         ["models"],
         ["compose", "love - anger", "--dry-run"],
         ["diff", "love", "warm"],
+        ["inspect", "warm", "--no-model"],
         ["compose", "love + anger"],
         ["scale", "love", "2", "--dry-run"],
         ["tag", "love", "x"],

@@ -34,6 +34,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "show": ("browse", "Show everything known of a vector."),
         "runs": ("runs", "List the texts that were kept, or show one run."),
         "similar": ("runs", "List the vectors nearest to one."),
+        "inspect": ("inspect", "Say what a direction is."),
         "diff": ("diff", "Put two vectors side by side."),
         "models": ("browse", "List the models that vectors belong to."),
         "tag": ("edit", "Add or remove tags."),

@@ -25,6 +25,13 @@ def width() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
+def has_colour() -> bool:
+    """Whether what is printed keeps its colours: not in a pipe, and not under NO_COLOR."""
+    context = click.get_current_context(silent=True)
+    wanted = context.color if context is not None else None
+    return sys.stdout.isatty() if wanted is None else wanted
+
+
 def print_table(
     columns: Sequence[str],
     rows: Sequence[Sequence[str]],

@@ -1,0 +1,214 @@
+"""Inspection: what a direction is, from the store alone and, where asked for, from its model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from steerlab.errors import BadOption, BadPrompts, SteerlabError
+from steerlab.evaluation.agreement import agreement, check_pairs
+from steerlab.evaluation.logit_lens import Lens, logit_lens
+from steerlab.evaluation.projection import Projections, projections
+from steerlab.recipe import Contrast, Expression, Recipe, kind_of
+from steerlab.vector import SteeringVector
+
+if TYPE_CHECKING:
+    from steerlab.lab import Lab, Progress
+    from steerlab.model import LanguageModel, LayerChoice
+    from steerlab.registry.similar import Neighbour
+
+Figures = Mapping[int, Mapping[str, float]]
+"""Layer -> figures by name."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What is known of a direction; what was not asked for is empty.
+
+    name: what it calls itself where it stands at its own layers. vector: at those looked at.
+    operands: ref -> layer -> cosine, of what an expression names.
+    agreement: whose pairs -> layer -> figures: the vector's own, or those of the vectors that
+        an expression was made of. notes: what could not be said, and why.
+    """
+
+    name: str
+    recipe: Recipe
+    vector: SteeringVector
+    operands: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    neighbours: tuple[Neighbour, ...] = ()
+    agreement: Mapping[str, Figures] = field(default_factory=dict)
+    lens: tuple[Lens, ...] = ()
+    projections: Projections | None = None
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The inspection as JSON values."""
+        vector, doses = self.vector, self.vector.doses()
+        layers = [
+            {"layer": b, "norm": n, "residual": vector.residual_norms.get(b), "dose": doses[b]}
+            for b, n in vector.norms().items()
+        ]
+        return {
+            "vector": self.name,
+            "digest": vector.digest,
+            "model": vector.model.source,
+            "scope": vector.scope,
+            "recipe": {"kind": kind_of(self.recipe), "text": str(self.recipe)},
+            "layers": layers,
+            "operands": {ref: _keyed(cosines) for ref, cosines in self.operands.items()},
+            "neighbours": [asdict(neighbour) for neighbour in self.neighbours],
+            "agreement": {ref: _keyed(figures) for ref, figures in self.agreement.items()},
+            "tokens": [lens.to_json() for lens in self.lens],
+            "projections": self.projections.to_json() if self.projections is not None else None,
+            "notes": list(self.notes),
+        }
+
+
+def inspect(
+    lab: Lab,
+    of: str | SteeringVector,
+    *,
+    layers: LayerChoice = None,
+    tokens: int = 10,
+    neighbours: int = 8,
+    prompt: str | None = None,
+    chat: bool = False,
+    pairs: bool = False,
+    allow_other_weights: bool = False,
+    progress: Progress | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> Inspection:
+    """What a stored vector or an expression is.
+
+    The model is loaded for what needs it alone: `layers` (the vector's own where None; those
+    it lacks are made from its recipe), `tokens` (how many it promotes and suppresses; 0 for
+    none), `prompt` (project its tokens) and `pairs` (read the contrast pairs again; without
+    it, what was measured at extraction is given). neighbours: how many at most.
+    should_stop: what came until then is kept. progress: of the pairs, (read, all).
+    Raises as evaluating, loading and reading do; BadOption for counts that can't be.
+    """
+    if tokens < 0 or neighbours < 0:
+        raise BadOption("how many tokens and neighbours to show is a whole number from 0")
+    made = lab.evaluate(of) if isinstance(of, str) else of
+    vector = made if layers is None else lab.at_layers(made, layers)
+    lm = None
+    if tokens or pairs or prompt is not None:
+        lm = _fitting(lab, vector, allow_other_weights)
+    notes: list[str] = []
+    sources = dict(_sources(lab, made, vector, notes))
+    measured = _agreement(lm if pairs else None, vector, sources, notes, progress, should_stop)
+    lens = projected = None
+    if lm is not None and tokens:
+        lens = logit_lens(lm, vector, top=tokens, should_stop=should_stop)
+        notes += _illegible(lab, made, lens)
+    if lm is not None and prompt is not None:
+        projected = projections(lm, vector, prompt, chat=chat)
+    return Inspection(
+        str(made),
+        made.recipe,
+        vector,
+        operands=_operands(lab, made, vector),
+        neighbours=_neighbours(lab, made, vector, neighbours, should_stop),
+        agreement=measured,
+        lens=tuple(lens or ()),
+        projections=projected,
+        notes=tuple(notes),
+    )
+
+
+def _fitting(lab: Lab, vector: SteeringVector, allow_other_weights: bool) -> LanguageModel:
+    from steerlab.steer import check_fits
+
+    lm = lab.load(vector)
+    check_fits(vector, lm.identity, allow_other_weights)
+    return lm
+
+
+def _illegible(lab: Lab, made: SteeringVector, lens: Sequence[Lens]) -> Iterator[str]:
+    """A word where no token goes further than chance takes one, as in most early layers."""
+    ends = [abs(side[0].logit) for x in lens for side in (x.promoted, x.suppressed) if side]
+    if not ends or max(ends) > lens[0].chance:
+        return
+    n = made.model.n_layers
+    later = f": look at late layers ({n - max(1, n // 5)}:{n})" if lab.extends(made) else ""
+    yield f"no token stands out from what a random direction does{later}"
+
+
+def _neighbours(
+    lab: Lab,
+    made: SteeringVector,
+    vector: SteeringVector,
+    limit: int,
+    should_stop: Callable[[], bool] | None,
+) -> tuple[Neighbour, ...]:
+    """The nearest stored vectors, itself left out where it is one."""
+    if not limit:
+        return ()
+    itself = lab.store.record(made.ref, made.model).qualified if made.ref is not None else None
+    found = lab.store.similar(vector, limit=limit + 1, should_stop=should_stop)
+    return tuple([n for n in found if n.ref != itself][:limit])
+
+
+def _operands(
+    lab: Lab, made: SteeringVector, vector: SteeringVector
+) -> dict[str, dict[int, float]]:
+    """Cosine to what an expression names directly, where that is still stored."""
+    if not isinstance(made.recipe, Expression):
+        return {}
+    found = {}
+    for operand in made.recipe.operands:
+        try:
+            found[operand.ref] = vector.cosines(lab.store.load(operand.ref, made.model))
+        except SteerlabError:
+            continue  # the sources say so
+    return {ref: cosines for ref, cosines in found.items() if cosines}
+
+
+def _sources(
+    lab: Lab, made: SteeringVector, vector: SteeringVector, notes: list[str]
+) -> Iterator[tuple[str, SteeringVector]]:
+    """The extracted vectors that a vector was made of in the end, `vector` if it is one."""
+    recipe, name = made.recipe, str(made)
+    if isinstance(recipe, Contrast):
+        yield name, vector
+    elif isinstance(recipe, Expression):
+        for operand in recipe.operands:
+            try:
+                stored = lab.store.load(operand.ref, made.model)
+            except SteerlabError as error:
+                notes.append(f"nothing is known of the pairs of {operand.ref}: {error}")
+                continue
+            yield from _sources(lab, stored, stored, notes)
+    else:
+        notes.append(f"{name} was imported: no pairs are known that could agree")
+
+
+def _agreement(
+    lm: LanguageModel | None,
+    vector: SteeringVector,
+    sources: Mapping[str, SteeringVector],
+    notes: list[str],
+    progress: Progress | None,
+    should_stop: Callable[[], bool] | None,
+) -> dict[str, Figures]:
+    found: dict[str, Figures] = {}
+    for name, source in sources.items():
+        recipe = source.recipe
+        assert isinstance(recipe, Contrast)
+        try:
+            check_pairs(recipe)
+        except BadPrompts as error:
+            notes.append(f"{name}: {error}")
+            continue
+        if lm is not None:
+            found[name] = agreement(
+                lm, recipe, vector.layers, progress=progress, should_stop=should_stop
+            )
+        elif stored := {b: source.diagnostics[b] for b in vector.layers if b in source.diagnostics}:
+            found[name] = stored
+    return found
+
+
+def _keyed(by_layer: Mapping[int, Any]) -> dict[str, Any]:
+    return {str(b): dict(v) if isinstance(v, Mapping) else v for b, v in by_layer.items()}

@@ -1,0 +1,83 @@
+"""Projection: which tokens of a text lie along a direction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steerlab.direction import SMALLEST
+from steerlab.errors import Incompatible
+
+if TYPE_CHECKING:
+    from steerlab.model import LanguageModel
+    from steerlab.vector import SteeringVector
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Projections:
+    """How far each token of a prompt lies along a vector, layer by layer.
+
+    tokens: as text. values: layer -> (seq,), in doses: the length of h along the direction over
+    the median residual norm there. Position 0 is an attention sink, whose residual stream may
+    be 100 times the others: its value is given, but no scale or median counts it.
+    """
+
+    prompt: str
+    tokens: tuple[str, ...]
+    values: dict[int, Array]
+
+    def shades(self, layer: int) -> Array:
+        """Values for colours, from -1 to 1: how far each token lies from the prompt's median.
+
+        1 is the token furthest from it, on either side; position 0 is 0. (seq,)
+        """
+        values = self.values[layer]
+        if len(values) < 2:
+            return np.zeros_like(values)
+        away = values - np.median(values[1:])
+        away[0] = 0.0
+        largest = np.abs(away).max()
+        return np.asarray(away / largest if largest else away)
+
+    def to_json(self) -> dict[str, Any]:
+        """The projections as JSON values."""
+        layers = {str(b): values.tolist() for b, values in self.values.items()}
+        return {"prompt": self.prompt, "tokens": list(self.tokens), "projections": layers}
+
+
+def projections(
+    lm: LanguageModel, vector: SteeringVector, prompt: str, *, chat: bool = False
+) -> Projections:
+    """Project every token's residual stream on each direction of a broadcast vector.
+
+    `h · v / (‖v‖ · median ‖h‖)` at the input of the vector's own layers, the median from where
+    the vector was extracted, or from this prompt where that is not known. A zero direction
+    gives zeros.
+    Raises Incompatible for a front vector, BadPrompts for a prompt that can't be read.
+    """
+    from steerlab.evaluation.logit_lens import token_text
+
+    if vector.scope == "front":
+        raise Incompatible(
+            f"{vector} has a direction for each of the first tokens, and none that any token of "
+            "a prompt could lie along: project on a broadcast vector"
+        )
+    ids = lm.tokens(prompt, chat=chat)
+    read = lm.record(prompt, list(vector.layers), chat=chat)
+    values = {}
+    for b, h in read.items():
+        hidden = h.double().numpy()  # (seq, d_model)
+        direction = vector.directions[b][0]
+        size = np.linalg.norm(direction)
+        sizes = np.linalg.norm(hidden, axis=1)
+        scale = vector.residual_norms.get(b) or float(
+            np.median(sizes[1:] if len(ids) > 1 else sizes)
+        )
+        along = hidden @ direction / size if size >= SMALLEST else np.zeros(len(ids))
+        values[b] = along / scale
+    return Projections(prompt, tuple(token_text(lm.tokenizer, i) for i in ids), values)

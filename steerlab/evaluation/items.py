@@ -75,7 +75,7 @@ def continuation(
     whole, start = _joined(lm, prompt, text, chat, bos)
     if not start:  # no context: BOS if there is one, else the first token
         begin = getattr(lm.tokenizer, "bos_token_id", None)
-        whole = whole if begin in (None, *whole[:1]) else [int(begin), *whole]
+        whole = whole if begin is None or whole[:1] == [begin] else [int(begin), *whole]
         start = 1
     if start >= len(whole):
         raise BadPrompts(f"{_shown(text)} adds no token to score to {_shown(prompt)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Unpack
@@ -93,8 +94,9 @@ def divergence(
         for index, logs in _next(lm, group, ways, part):
             way, i = divmod(index, len(group))
             terms = _terms(logs, plain[i])
-            nats[steered[way], start + i] = float(terms.sum())
-            tops[steered[way]][start + i] = _largest(lm, terms, logs, plain[i], top)
+            nats[steered[way], start + i] = total_nats = float(terms.sum())
+            if not math.isnan(total_nats):
+                tops[steered[way]][start + i] = _largest(lm, terms, logs, plain[i], top)
     return Divergence(nats, tuple(map(tuple, tops)))
 
 

@@ -466,7 +466,9 @@ def test_logits_that_overflow_have_no_value():
     huge = [Setting(), Setting(planted(lm, 2, norm=1e37), 300.0)]
     assert np.isnan(continuation_log_probs(lm, ITEMS, huge).values[1]).all()
     assert np.isfinite(continuation_log_probs(lm, ITEMS, huge).values[0]).all()
-    assert np.isnan(divergence(lm, PROMPTS, huge).nats[1]).all()
+    lost = divergence(lm, PROMPTS, huge)
+    assert np.isnan(lost.nats[1]).all()
+    assert lost.top[1] == ((), (), ())
     found = precision_at_k(lm, [Fact("a", "b")], huge, k=(300,))
     assert np.isnan(found.ranks[1]).all()
     assert found.at.tolist() == [[1], [0]]

@@ -416,6 +416,10 @@ def test_the_perplexity_of_what_was_written_is_the_unsteered_models():
     plain = perplexities(lm, PROMPTS, [c.token_ids for c in baseline])
     assert ratio == pytest.approx(found / plain)
     same = [c.token_ids for c in baseline]
+    first = perplexities(lm, PROMPTS, [c.token_ids[:3] for c in written])
+    assert perplexities(lm, PROMPTS, [c.token_ids for c in written], limit=3) == pytest.approx(
+        first
+    )
     assert (fluency_ratio(lm, PROMPTS, same, same) == 1).all()
 
 
@@ -423,6 +427,8 @@ def test_a_text_of_nothing_has_no_perplexity():
     found = perplexities(shared(), ["Hi", "Ho"], [(), (5, 6)])
     assert math.isnan(found[0])
     assert found[1] > 1
+    with pytest.raises(BadOption, match="a token at least"):
+        perplexities(shared(), ["Hi"], [(5, 6)], limit=0)
     with pytest.raises(BadOption, match="2 prompts for 1"):
         perplexities(shared(), ["Hi", "Ho"], [()])
 

@@ -13,7 +13,7 @@ from steerlab.errors import BadOption, Incompatible, ModelMismatch, NotFound
 from steerlab.expression import evaluate
 from steerlab.location import discover
 from steerlab.notation import selects_layers, span
-from steerlab.recipe import Contrast, Expression, Imported
+from steerlab.recipe import Contrast, Expression, Imported, Verdict
 from steerlab.run import Generation, Positions, Run
 from steerlab.setting import Setting as Setting
 from steerlab.vector import SteeringVector
@@ -149,6 +149,14 @@ class Lab:
                         options = {**options, "revision": vector.model.revision}
                 self._model = LanguageModel.load(self.source, **options)
             return self._model
+
+    def loaded_for(self, vector: SteeringVector) -> LanguageModel | None:
+        """The model, if it is loaded already and this vector's own; nothing is loaded for it."""
+        model = self._model
+        if model is None:
+            return None
+        same = (Verdict.SAME, Verdict.OTHER_PRECISION)
+        return model if vector.model.verdict(model.identity) in same else None
 
     def use(self, source: str | None) -> None:
         """Take another model from now on, loaded when it is needed; None: each vector's own."""

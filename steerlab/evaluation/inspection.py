@@ -101,7 +101,7 @@ def inspect(
     lens = projected = None
     if lm is not None and tokens:
         lens = logit_lens(lm, vector, top=tokens, should_stop=should_stop)
-        notes += _illegible(lab, made, lens)
+        notes += illegible(lab, made, lens)
     if lm is not None and prompt is not None:
         projected = projections(lm, vector, prompt, chat=chat)
     return Inspection(
@@ -125,7 +125,7 @@ def _fitting(lab: Lab, vector: SteeringVector, allow_other_weights: bool) -> Lan
     return lm
 
 
-def _illegible(lab: Lab, made: SteeringVector, lens: Sequence[Lens]) -> Iterator[str]:
+def illegible(lab: Lab, made: SteeringVector, lens: Sequence[Lens]) -> Iterator[str]:
     """A word where no token goes further than chance takes one, as in most early layers."""
     ends = [abs(side[0].logit) for x in lens for side in (x.promoted, x.suppressed) if side]
     if not ends or max(ends) > lens[0].chance:

@@ -144,7 +144,7 @@ def token_text(tokenizer: Any, token: int) -> str:
     Bytes that are no whole character are shown as the tokenizer spells them.
     """
     text = str(tokenizer.decode([token]))
-    piece = str(tokenizer.convert_ids_to_tokens(token))
+    piece = str(tokenizer.convert_ids_to_tokens(token) or f"<{token}>")
     if "\ufffd" in text or not text:
         text = piece
     elif piece.startswith("▁") and not text.startswith(" "):  # SentencePiece drops it alone

@@ -151,6 +151,19 @@ def test_tokens_are_legible():
     assert token_text(lm.tokenizer, 1) == "<s>"
 
 
+def test_sentencepiece_tokens_keep_the_space_that_decoding_drops():
+    class Pieces:
+        pieces = ("▁love", "love", "<0x0A>", None)
+
+        def decode(self, ids):
+            return ("love", "love", "\n", "")[ids[0]]
+
+        def convert_ids_to_tokens(self, token):
+            return self.pieces[token]
+
+    assert [token_text(Pieces(), i) for i in range(4)] == ["␣love", "love", "\\n", "<3>"]
+
+
 def test_what_can_not_be_read_is_one_line():
     lm = tiny_lm()
     with pytest.raises(BadOption, match="at least one token"):
@@ -161,3 +174,30 @@ def test_what_can_not_be_read_is_one_line():
     lm.model.get_output_embeddings = lambda: None
     with pytest.raises(ModelError, match="no unembedding"):
         logit_lens(lm, planted(lm, at1=np.ones(32)))
+
+
+@pytest.mark.smollm2
+def test_love_promotes_kind_words_and_suppresses_unkind_ones_late_in_the_model(smollm2):
+    pairs = [
+        ("You are amazing and I love you", "You are terrible and I hate you"),
+        ("The world is a beautiful place filled with joy", "The world is a dark, miserable place"),
+        ("I am so happy and full of love today", "I am so angry and full of hate today"),
+        ("This is absolutely wonderful and fantastic", "This is absolutely awful and disgusting"),
+    ]
+    kind = (" love", " wonderful", " joy", " happy", " amazing")
+    unkind = (" hate", " terrible", " awful", " angry", " miserable")
+    vector = smollm2.extract(pairs, layers=[25, 27, 28])
+    random = np.random.default_rng(0).standard_normal((20, smollm2.d_model))
+
+    def shares(scores, words):
+        """Median share of the vocabulary that lies above each of the words."""
+        ids = [smollm2.tokenizer(word)["input_ids"] for word in words]
+        assert all(len(tokens) == 1 for tokens in ids)
+        return np.median([(scores > scores[i]).mean() for (i,) in ids])
+
+    for direction in vector.directions.values():
+        (scores,) = token_logits(smollm2, direction)
+        assert shares(scores, kind) < 0.1
+        assert shares(scores, unkind) > 0.7
+    gaps = [shares(s, unkind) - shares(s, kind) for s in token_logits(smollm2, random)]
+    assert abs(np.mean(gaps)) < 0.25

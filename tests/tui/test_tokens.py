@@ -45,7 +45,7 @@ async def test_moving_the_cursor_loads_no_model_and_enter_does(lab):
         await user.pilot.press("f3", "enter")
         await user.until(lambda: "suppressed" in text_of(pane, "#tokens"))
         assert not pane.query_one(Button).display
-        (lens,) = logit_lens(lab.model, lab.store.load("love"), top=12)
+        (lens,) = logit_lens(lab.model, lab.store.load("love"), top=10)
         shown = text_of(pane, "#tokens")
         assert "promoted, layer 2" in shown
         for token in (*lens.promoted, *lens.suppressed):
@@ -73,6 +73,15 @@ async def test_the_button_loads_too_and_a_model_that_is_gone_is_one_line(lab, tm
         assert pane.query_one(Button).display
         (tmp_path / "moved").rename(tmp_path / "tiny")
         await user.pilot.click("#load")
+        await user.until(lambda: "±" in text_of(pane, "#tokens"))
+
+
+async def test_the_first_text_that_is_written_brings_the_tokens_too(lab):
+    async with Session(lab, size=SIZE) as user:
+        pane = await opened(user)
+        await user.steer("love")
+        await user.pilot.press("ctrl+g")
+        await user.written()
         await user.until(lambda: "±" in text_of(pane, "#tokens"))
 
 

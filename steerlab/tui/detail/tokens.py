@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from steerlab.evaluation.logit_lens import Lens
     from steerlab.registry import Summary
 
-MOST = 12
+MOST = 10
 """Tokens of each side of a direction; where there are many directions, a few in a line."""
 
 APART = 3

@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 class Prompt(TextArea):
     """The prompt: Enter generates, a pasted text keeps its lines."""
 
-    HELP = "The text to continue. Enter generates; alt+enter makes a new line."
+    HELP = "The text to continue. Enter generates; ctrl+j or alt+enter makes a new line."
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "submit", "generate", priority=True, show=False),
-        Binding("alt+enter", "newline", "new line", show=False),
+        Binding("alt+enter,ctrl+j", "newline", "new line", show=False),
     ]
 
     @dataclass

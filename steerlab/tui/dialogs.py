@@ -277,7 +277,11 @@ class HelpDialog(ModalScreen[None]):
         width = max((len(key) for key, _ in self.keys), default=0)
         lines = [f"{key:>{width}}  {what}" for key, what in self.keys]
         with VerticalScroll() as box:
-            box.border_title, box.border_subtitle = "help", "Esc closes"
+            box.border_title, box.border_subtitle = "help", "Esc or a click closes"
             yield Static(f"{self.about}\n", markup=False)
             with Vertical():
                 yield Static("\n".join(lines), markup=False)
+
+    def on_click(self) -> None:
+        """There is nothing else to click on."""
+        self.dismiss()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
+from textual.actions import parse
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.dom import DOMNode
 from textual.screen import Screen
 
 from steerlab.notation import printable
@@ -58,15 +61,16 @@ class SteerlabApp(App[None]):
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """Every action that has a key is in the palette as well."""
         yield from super().get_system_commands(screen)
-        for active in screen.active_bindings.values():
-            binding = active.binding
-            if binding.description and not binding.system and active.enabled:
+        offered: set[str] = set()
+        for node in (screen.focused or screen).ancestors_with_self:
+            for binding in _bindings(node):
+                _, name, parameters = parse(binding.action)
+                done = binding.description in offered or node is self
+                if done or not node.check_action(name, parameters):
+                    continue
+                offered.add(binding.description)
                 key = self.get_key_display(binding)
-                action, node = binding.action, active.node
-
-                async def run(action: str = action, node: object = node) -> None:
-                    await self.run_action(action, node)  # type: ignore[arg-type]
-
+                run = partial(self.run_action, binding.action, node)
                 yield SystemCommand(binding.description.capitalize(), f"key {key}", run)
 
     async def action_quit(self) -> None:
@@ -83,6 +87,16 @@ class SteerlabApp(App[None]):
             setup = asdict(self.workbench.strip.setup)
             self.memory.keep(self.lab.store_path, {**setup, "source": source})
         self.memory.save()
+
+
+def _bindings(node: DOMNode) -> Iterable[Binding]:
+    """What was bound here; the many keys of Textual's own widgets are not in the palette.
+
+    Unlike a screen's active bindings, these have the letters that the focus takes as text.
+    """
+    for kind in type(node).__mro__:
+        if kind.__module__.startswith("steerlab."):
+            yield from Binding.make_bindings(kind.__dict__.get("BINDINGS", ()))
 
 
 def _theme() -> str:

@@ -58,7 +58,7 @@ async def visit(door: Door) -> None:
     await door.press("enter")
     await until(door, "⏎ use")
     await door.press("enter")
-    await until(door, "steer   anger")
+    await until(door, lambda text: re.search("steer +anger", text))
     await fill_in(door, "steer ", EXPRESSION)
     await until(door, "cos love +")
     await fill_in(door, "prompt ", PROMPT)

@@ -229,11 +229,11 @@ def _print_projections(found: Projections) -> None:
     _title("tokens along it, in doses (position 0 is an attention sink, and not compared)")
     if has_colour():
         for b, values in found.values.items():
-            pieces = zip(found.tokens, found.shades(b), strict=True)
-            line = "".join(_shaded(text, shade) for text, shade in pieces)
-            rest = values[1:] if len(values) > 1 else values
-            low, high = f"{min(rest):+.2f}", f"{max(rest):+.2f}"
-            scale = f"{_shaded(low, -1)} to {_shaded(high, 1)}"
+            shades = found.shades(b)
+            line = "".join(_shaded(text, x) for text, x in zip(found.tokens, shades, strict=True))
+            rest = range(1, len(values)) if len(values) > 1 else range(1)
+            ends = min(rest, key=values.__getitem__), max(rest, key=values.__getitem__)
+            scale = " to ".join(_shaded(f"{values[i]:+.2f}", shades[i]) for i in ends)
             click.echo(f"{click.style(f'layer {b}', bold=True)}  {line}  {scale}")
     else:
         rows = [

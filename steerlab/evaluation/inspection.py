@@ -126,13 +126,17 @@ def _fitting(lab: Lab, vector: SteeringVector, allow_other_weights: bool) -> Lan
 
 
 def illegible(lab: Lab, made: SteeringVector, lens: Sequence[Lens]) -> Iterator[str]:
-    """A word where no token goes further than chance takes one, as in most early layers."""
-    ends = [abs(side[0].logit) for x in lens for side in (x.promoted, x.suppressed) if side]
-    if not ends or max(ends) > lens[0].chance:
-        return
+    """A word where only early layers are read, and no token goes further than chance takes one."""
     n = made.model.n_layers
-    later = f": look at late layers ({n - max(1, n // 5)}:{n})" if lab.extends(made) else ""
-    yield f"no token stands out from what a random direction does{later}"
+    late = n - max(1, n // 5)
+    ends = [abs(side[0].logit) for x in lens for side in (x.promoted, x.suppressed) if side]
+    if not ends or max(ends) > lens[0].chance or any(x.layer >= late for x in lens):
+        return
+    where = f" (--layers {late}:{n} makes them)" if lab.extends(made) else ""
+    yield (
+        "no token stands out from what a random direction does, which is usual before the last "
+        f"layers: the lens speaks clearest there{where}"
+    )
 
 
 def _neighbours(

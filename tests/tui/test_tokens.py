@@ -34,6 +34,13 @@ async def opened(user) -> Tokens:
     return pane
 
 
+async def pressed(user, pane) -> None:
+    """A click on the button, once it has a place."""
+    await user.until(lambda: pane.query_one(Button).region.area)
+    await user.pilot.pause()
+    await user.pilot.click("#load")
+
+
 async def test_moving_the_cursor_loads_no_model_and_enter_does(lab):
     async with Session(lab, size=SIZE) as user:
         pane = await opened(user)
@@ -67,12 +74,11 @@ async def test_the_button_loads_too_and_a_model_that_is_gone_is_one_line(lab, tm
     (tmp_path / "tiny").rename(tmp_path / "moved")
     async with Session(lab, size=SIZE) as user:
         pane = await opened(user)
-        await user.pilot.click("#load")
+        await pressed(user, pane)
         await user.until(lambda: any("no model directory" in said for said in user.said))
         await user.until(lambda: "Enter" in text_of(pane, "#tokens"))
-        assert pane.query_one(Button).display
         (tmp_path / "moved").rename(tmp_path / "tiny")
-        await user.pilot.click("#load")
+        await pressed(user, pane)
         await user.until(lambda: "±" in text_of(pane, "#tokens"))
 
 

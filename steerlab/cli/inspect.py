@@ -91,12 +91,15 @@ def inspect_command(
     has no part in the colours.
     """
     from steerlab.evaluation.inspection import inspect
+    from steerlab.evaluation.projection import check_projectable
 
-    needs = [name for name in ("layers", "prompt", "pairs") if asked[name]]
+    needs = [name for name in ("layers", "prompt", "pairs") if asked[name] not in (None, False)]
     if no_model and needs:
         raise click.UsageError(f"--{needs[0]} takes the model: leave out --no-model")
     lab = open_lab(store_path, loading)
     vector = lab.evaluate(" ".join(map(term, expression)))
+    if asked["prompt"] is not None:
+        check_projectable(vector)  # before a model is loaded for nothing
     tokens = 0 if no_model else tokens
     if tokens or needs:
         load(lab, vector, quiet=quiet)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from steerlab.errors import BadOption, BadPrompts, SteerlabError
 from steerlab.evaluation.agreement import agreement, check_pairs
 from steerlab.evaluation.logit_lens import Lens, logit_lens
-from steerlab.evaluation.projection import Projections, projections
+from steerlab.evaluation.projection import Projections, check_projectable, projections
 from steerlab.recipe import Contrast, Expression, Recipe, kind_of
 from steerlab.vector import SteeringVector
 
@@ -91,6 +91,8 @@ def inspect(
     if tokens < 0 or neighbours < 0:
         raise BadOption("how many tokens and neighbours to show is a whole number from 0")
     made = lab.evaluate(of) if isinstance(of, str) else of
+    if prompt is not None:
+        check_projectable(made)
     vector = made if layers is None else lab.at_layers(made, layers)
     lm = None
     if tokens or pairs or prompt is not None:

@@ -62,11 +62,7 @@ def projections(
     """
     from steerlab.evaluation.logit_lens import token_text
 
-    if vector.scope == "front":
-        raise Incompatible(
-            f"{vector} has a direction for each of the first tokens, and none that any token of "
-            "a prompt could lie along: project on a broadcast vector"
-        )
+    check_projectable(vector)
     ids = lm.tokens(prompt, chat=chat)
     read = lm.record(prompt, list(vector.layers), chat=chat)
     values = {}
@@ -81,3 +77,12 @@ def projections(
         along = hidden @ direction / size if size >= SMALLEST else np.zeros(len(ids))
         values[b] = along / scale
     return Projections(prompt, tuple(token_text(lm.tokenizer, i) for i in ids), values)
+
+
+def check_projectable(vector: SteeringVector) -> None:
+    """Raise Incompatible for a front vector."""
+    if vector.scope == "front":
+        raise Incompatible(
+            f"{vector} has a direction for each of the first tokens, and none that any token of "
+            "a prompt could lie along: project on a broadcast vector"
+        )

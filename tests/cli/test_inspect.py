@@ -58,9 +58,10 @@ def test_what_can_not_be_is_one_line(refused, other_dir):
     assert "leave out --no-model" in refused(
         ExitCode.USAGE, "inspect", "love", "--no-model", "--prompt", "x"
     )
-    assert "none that any token" in refused(
-        ExitCode.BAD_INPUT, "inspect", "front", "--prompt", "x", "-q"
+    assert "leave out --no-model" in refused(
+        ExitCode.USAGE, "inspect", "love", "--no-model", "--prompt", ""
     )
+    assert "none that any token" in refused(ExitCode.BAD_INPUT, "inspect", "front", "--prompt", "x")
     assert "prompt is empty" in refused(ExitCode.BAD_INPUT, "inspect", "love", "--prompt", "")
     assert "other weights" in refused(ExitCode.MODEL, "inspect", "love", "--model", other_dir, "-q")
     assert "has no layer 9" in refused(ExitCode.NOT_FOUND, "inspect", "love", "--layers", "9", "-q")

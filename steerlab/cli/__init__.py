@@ -33,6 +33,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "list": ("browse", "List the stored vectors."),
         "show": ("browse", "Show everything known of a vector."),
         "runs": ("runs", "List the texts that were kept, or show one run."),
+        "sweeps": ("sweeps", "List the sweeps that were kept, or show one again."),
         "similar": ("runs", "List the vectors nearest to one."),
         "inspect": ("inspect", "Say what a direction is."),
         "diff": ("diff", "Put two vectors side by side."),

@@ -26,10 +26,10 @@ class Interrupt:
     def __call__(self) -> bool:
         return self.fired
 
-    def check(self) -> None:
+    def check(self, message: str = "cancelled; what had come so far is shown") -> None:
         """End the command as cancelled, once what came so far has been shown."""
         if self.fired:
-            raise click.Abort("cancelled; what had come so far is shown")
+            raise click.Abort(message)
 
 
 @contextmanager

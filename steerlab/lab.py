@@ -417,7 +417,8 @@ class Lab:
 
         keep: False writes everything anew and stores nothing. metrics: what takes a model
         (`steerlab.sweeping.CellMetric`), measured of every cell that lacks it.
-        on_start(sweep): once, with what was there already. on_cells(cells): after each batch.
+        on_start(sweep, settings): once, with what was there already, and the `Setting` of each
+        of its settings. on_cells(cells): after each batch.
         on_text(place, piece): by place in `sweep.planned()`. should_stop: asked after every
         token; texts that it cuts off are returned with finish "cancelled", never stored.
         progress: called with (done, to do). rows: of a batch; None takes what is fastest as far

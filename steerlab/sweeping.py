@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from steerlab.model import LanguageModel
     from steerlab.registry import Store
 
-OnSweep = Callable[[StoredSweep], object]
+OnSweep = Callable[[StoredSweep, Sequence[Setting]], object]
 OnCells = Callable[[Sequence[SweepCell]], object]
 
 
@@ -102,6 +102,11 @@ class _Run:
     stopped: bool = False
     cut_off: list[SweepCell] = field(default_factory=list)
 
+    def setting(self, setting: SweepSetting) -> Setting:
+        """A setting with what it injects."""
+        vector = None if setting.layer is None else self.directions[setting.layer]
+        return Setting(vector, setting.coefficient, self.sink.sweep.expression)
+
     def write(self, missing: Sequence[Key]) -> None:
         """Write this process's share of what is missing, a batch at a time."""
         places = {key: place for place, key in enumerate(self.sink.sweep.planned())}
@@ -121,14 +126,10 @@ class _Run:
     def _written(
         self, batch: Sequence[Key], ticker: Ticker, on_text: OnText | None
     ) -> list[Completion]:
-        plan, label = self.plan, self.sink.sweep.expression
+        plan = self.plan
         front = any(vector.scope == "front" for vector in self.directions.values())
-        rows = []
-        for setting, prompt, seed in batch:
-            vector = None if setting.layer is None else self.directions[setting.layer]
-            rows.append((prompt, seed, Setting(vector, setting.coefficient, label)))
         return self.lab.write(
-            rows,
+            [(prompt, seed, self.setting(setting)) for setting, prompt, seed in batch],
             plan.positions,
             plan.allow_other_weights,
             on_text=on_text,
@@ -186,7 +187,7 @@ def run_sweep(
         raise BadOption("several processes meet in the store: a sweep of theirs has to be kept")
     run = _begun(lab, plan, keep, share, rows, should_stop, progress, on_cells, on_text)
     if on_start is not None:
-        on_start(run.sink.sweep)
+        on_start(run.sink.sweep, [run.setting(setting) for setting in run.sink.sweep.settings])
     missing = run.sink.sweep.missing()
     share.wait()  # all have read the same before anyone writes
     run.write(missing)

@@ -89,10 +89,13 @@ def test_the_same_plan_again_writes_nothing(bench, rows):
     first = bench.run_sweep(PLAN)
     rows.clear()
     found = []
-    again = bench.run_sweep(PLAN, on_start=found.append)
+    again = bench.run_sweep(PLAN, on_start=lambda *started: found.append(started))
     assert rows == []
     assert again == first
-    assert again.cells == first.cells == found[0].cells
+    ((there, settings),) = found
+    assert again.cells == first.cells == there.cells
+    assert [s.coefficient for s in settings] == [s.coefficient for s in there.settings]
+    assert [s.vector and s.vector.layers for s in settings] == [None, (0,), (0,), (2,), (2,)]
     shuffled = replace(PLAN, layers=[2, 0], doses=[0.2, 0, -0.2], prompts=PROMPTS[::-1])
     assert bench.run_sweep(shuffled).id == first.id
     value = replace(PLAN, vector=bench.evaluate("love - anger"))

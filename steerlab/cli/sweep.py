@@ -24,6 +24,7 @@ from steerlab.cli.options import (
 from steerlab.cli.output import print_json, say
 from steerlab.cli.progress import interruptible, progress_bar
 from steerlab.cli.sweep_output import print_sweep, rows_of, say_limits
+from steerlab.errors import StoreError
 from steerlab.evaluation.texts import METRICS
 
 if TYPE_CHECKING:
@@ -107,6 +108,8 @@ def sweep_command(
     )
     lab = open_lab(store_path, loading)
     vector = lab.evaluate(" ".join(expression))
+    if not no_store and not lab.store.writable:
+        raise StoreError(f"the store {lab.store_path} is read-only: say --no-store to keep nothing")
     share = Share.current(loading["device"])
     lab.options |= {"device": share.device}
     quiet = quiet or not share.is_first
@@ -115,7 +118,7 @@ def sweep_command(
         sweep = lab.run_sweep(
             plan,
             keep=not no_store,
-            on_start=lambda found: _say_found(found, quiet=quiet),
+            on_start=lambda found, _: _say_found(found, quiet=quiet),
             should_stop=stop,
             progress=progress,
             share=share,

@@ -23,6 +23,11 @@ class Results:
 
     _database: Database
 
+    @property
+    def writable(self) -> bool:
+        """Whether anything can be kept here."""
+        return self._database.writable
+
     # runs
 
     def save_run(self, run: Run) -> Run:

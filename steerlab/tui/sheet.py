@@ -9,10 +9,7 @@ from steerlab.evaluation.texts import Metric
 
 
 class Sheet:
-    """Texts by their place in the order of `Lab.compare`, for one seed.
-
-    That order is prompt by prompt, setting by setting.
-    """
+    """Texts by their place, for one seed: prompt by prompt, setting by setting of the grid."""
 
     def __init__(self, grid: Grid, prompts: Sequence[str]) -> None:
         self.grid = grid

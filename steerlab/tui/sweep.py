@@ -22,6 +22,7 @@ from steerlab.errors import BadOption
 from steerlab.evaluation.grid import Grid, Values
 from steerlab.evaluation.texts import Metric
 from steerlab.notation import layers_of, printable
+from steerlab.sweep import StoredSweep, SweepPlan
 from steerlab.tui.cell_texts import CellTexts
 from steerlab.tui.heatmap import Heatmap, Scale
 from steerlab.tui.news import News, told
@@ -77,14 +78,15 @@ itself: random directions to compare with come with the evaluation."""
 
     @dataclass
     class Planned(Message):
-        """The cells that are going to be written."""
+        """The cells that there will be. missing: how many are not written yet."""
 
         grid: Grid
         plan: Plan
+        missing: int
 
     @dataclass
     class Wrote(Message):
-        """Pieces of texts, by their index in the order of `Lab.compare`; tokens so far."""
+        """Pieces of texts, by their place in the sheet; tokens so far."""
 
         pieces: Mapping[int, str]
         done: int
@@ -184,40 +186,57 @@ itself: random directions to compare with come with the evaluation."""
             self.post_message(self.Ended(finished))
 
     def _sweep(self, worker: Worker[None], plan: Plan) -> bool:
-        from steerlab.lab import Setting
-
         vector = self.lab.evaluate(plan.expression)
         self.post_message(self.Said(f"loading {self.lab.source or vector.model.source} …"))
         self.lab.load(vector, self._loading)
         if worker.is_cancelled:
             return False
         self.post_message(self.Said("preparing the layers …"))
-        strengths = {"doses" if plan.by_dose else "coefficients": plan.strengths}
-        settings = self.lab.sweep_settings(vector, layers_of(plan.layers), **strengths)
-        if settings[0].vector is not None:  # texts are read, and valued, beside the baseline
-            settings = [Setting(), *settings]
-        self.post_message(self.Planned(Grid(plan.strengths, tuple(settings)), plan))
-        return self._write(worker, plan, settings)
+        strengths = sorted({0.0, *plan.strengths})  # texts are read, and valued, beside a baseline
+        asked = SweepPlan(
+            plan.expression,
+            plan.prompts,
+            layers_of(plan.layers),
+            doses=strengths if plan.by_dose else (),
+            coefficients=() if plan.by_dose else strengths,
+            seeds=(self.seed,),
+            positions=self.positions,
+            **self.sampling,
+        )
+        return self._write(worker, plan, asked)
 
-    def _write(self, worker: Worker[None], plan: Plan, settings: list[Setting]) -> bool:
+    def _write(self, worker: Worker[None], plan: Plan, asked: SweepPlan) -> bool:
         pieces: dict[int, str] = {}
+        places: list[int] = []
+
+        def start(sweep: StoredSweep, settings: Sequence[Setting]) -> None:
+            known = dict(zip(sweep.settings, settings, strict=True))
+            ordered = sorted(known, key=lambda s: (-1 if s.layer is None else s.layer, s.strength))
+            place = {
+                (setting, prompt): row * len(ordered) + column
+                for row, prompt in enumerate(plan.prompts)
+                for column, setting in enumerate(ordered)
+            }
+            places.extend(place[setting, prompt] for setting, prompt, _ in sweep.planned())
+            grid = Grid(plan.strengths, tuple(known[setting] for setting in ordered))
+            self.post_message(self.Planned(grid, plan, sweep.total - sweep.done))
+            kept = {place[cell.setting, cell.prompt]: cell.text for cell in sweep.cells}
+            self.post_message(self.Wrote(kept, 0, 1))
 
         def hear(index: int, piece: str) -> None:
-            pieces[index] = pieces.get(index, "") + piece
+            pieces[places[index]] = pieces.get(places[index], "") + piece
 
         def tell(done: int, total: int) -> None:
             self.post_message(self.Wrote(dict(pieces), done, total))
             pieces.clear()
 
-        self.lab.compare(
-            plan.prompts,
-            settings,
-            seeds=(self.seed,),
-            positions=self.positions,
+        self.lab.run_sweep(
+            asked,
+            keep=self.lab.store.writable,
+            on_start=start,
             on_text=hear,
             should_stop=lambda: worker.is_cancelled,
             progress=tell,
-            **self.sampling,
         )
         tell(1, 1)
         return not worker.is_cancelled
@@ -232,8 +251,7 @@ itself: random directions to compare with come with the evaluation."""
         self.sheet, self.plan = Sheet(event.grid, event.plan.prompts), event.plan
         self.shown_prompt = 0
         self._label(event.grid.layers, event.grid.strengths)
-        texts = len(event.grid.settings) * len(event.plan.prompts)
-        self._say(f"writing {texts} texts …")
+        self._say(f"writing {event.missing} texts …")
         self._draw()
 
     @on(Wrote)

@@ -16,6 +16,7 @@ from steerlab.errors import BadOption
 from steerlab.evaluation.grid import Grid
 from steerlab.evaluation.texts import METRICS, Metric
 from steerlab.recipe import Imported
+from steerlab.sweep import SweepPlan
 from steerlab.tui.heatmap import Heatmap
 from steerlab.tui.news import News
 from steerlab.tui.sheet import Sheet
@@ -153,7 +154,7 @@ async def test_another_metric_writes_nothing_anew(lab, monkeypatch) -> None:
     bench = Bench(lab)
     async with bench.run_test(size=(100, 30)) as pilot:
         sheet = await run(bench, pilot)
-        monkeypatch.setattr(Lab, "compare", None)
+        monkeypatch.setattr(Lab, "run_sweep", None)
         select, heatmap = bench.sweep.query_one("#metric", Select), bench.sweep.query_one(Heatmap)
         select.value = "length"
         await pilot.pause()
@@ -216,7 +217,7 @@ async def test_escape_goes_back_when_nothing_runs(lab) -> None:
 def slowly(lab: Lab, monkeypatch: pytest.MonkeyPatch, steps: int = 2) -> threading.Event:
     """After some tokens the model waits to be let on."""
     released = threading.Event()
-    compare = lab.compare
+    run_sweep = lab.run_sweep
 
     def waiting(*arguments: Any, should_stop: Callable[[], bool], **options: Any) -> Any:
         asked = []
@@ -227,9 +228,9 @@ def slowly(lab: Lab, monkeypatch: pytest.MonkeyPatch, steps: int = 2) -> threadi
                 released.wait(20)
             return should_stop()
 
-        return compare(*arguments, should_stop=stop, **options)
+        return run_sweep(*arguments, should_stop=stop, **options)
 
-    monkeypatch.setattr(lab, "compare", waiting)
+    monkeypatch.setattr(lab, "run_sweep", waiting)
     return released
 
 
@@ -365,7 +366,7 @@ async def test_a_worker_that_fails_ends_in_a_message(lab, monkeypatch) -> None:
     def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("[red]the machine[/red] is on fire")
 
-    monkeypatch.setattr(lab, "compare", broken)
+    monkeypatch.setattr(lab, "run_sweep", broken)
     monkeypatch.delenv("STEERLAB_DEBUG", raising=False)
     bench = Bench(lab)
     async with bench.run_test() as pilot:
@@ -387,6 +388,33 @@ async def test_the_model_is_loaded_in_the_worker_and_a_line_says_so(lab, lm, mon
         await run(bench, pilot)
         assert unloaded.is_loaded
     assert any(text.startswith("loading tiny") for text in said)
+
+
+async def test_a_sweep_that_was_written_is_there_at_once(lab, monkeypatch) -> None:
+    asked = SweepPlan(
+        "love", ["b", "a"], [3, 0, 2], doses=[0.2, -0.1, 0], seeds=[5], max_new_tokens=6
+    )
+    written = lab.run_sweep(asked)
+    monkeypatch.setattr(Lab, "write", None)
+    bench = Bench(lab, seed=5)
+    async with bench.run_test(size=(100, 30)) as pilot:
+        await ready(bench, pilot)
+        bench.sweep.query_one("#strengths", Input).value = "-0.1,0,0.2"
+        bench.sweep.query_one("#prompts", TextArea).text = "a\nb"
+        sheet = await run(bench, pilot)
+        assert not bench.news
+        for row, layer in enumerate((0, 2, 3)):
+            for column, dose in enumerate((-0.1, 0.0, 0.2)):
+                for number, prompt in enumerate("ab"):
+                    (text,) = (
+                        cell.text
+                        for cell in written.cells
+                        if cell.prompt == prompt
+                        and cell.setting.strength == dose
+                        and cell.setting.layer in (None, layer)
+                    )
+                    assert sheet.text(number, sheet.grid.place(row, column)) == text
+    assert [sweep.id for sweep in lab.store.sweeps()] == [written.id]
 
 
 async def test_a_baseline_is_written_though_no_dose_is_0(lab) -> None:

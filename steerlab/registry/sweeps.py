@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from steerlab.registry.tables import (
 from steerlab.sweep import Key, MetricValue, StoredSweep, SweepCell, SweepSetting
 
 _CHUNK = 400  # ids in one IN (…)
+_Place = tuple[int, int, int]  # setting, prompt, seed
 _PLAIN = [column.name for column in SWEEP.c]
 
 
@@ -52,17 +53,18 @@ def add(connection: Connection, sweep: StoredSweep, cells: Sequence[SweepCell]) 
 
     Returns how many were new.
     """
-    places, there = _places(sweep), _numbers(connection, sweep)
+    places = _places(sweep, [cell.key for cell in cells])
+    there = _numbers(connection, sweep, places.values())
     rows = [
         {
+            **dict(zip(("setting", "prompt", "seed"), places[cell.key], strict=True)),
             "sweep_id": sweep.id,
-            **places[cell.key],
             "text": cell.text,
             "finish": cell.finish,
             "tokens": cell.tokens,
         }
         for cell in cells
-        if tuple(places[cell.key].values()) not in there
+        if places[cell.key] not in there
     ]
     if rows:
         connection.execute(insert(CELL), rows)
@@ -73,8 +75,9 @@ def measure(
     connection: Connection, sweep: StoredSweep, name: str, values: Mapping[Key, MetricValue]
 ) -> None:
     """Store what a metric says of stored cells, in place of what it said before."""
-    places, numbers = _places(sweep), _numbers(connection, sweep)
-    found = {numbers[tuple(places[key].values())]: value for key, value in values.items()}
+    places = _places(sweep, values)
+    numbers = _numbers(connection, sweep, places.values())
+    found = {numbers[places[key]]: value for key, value in values.items()}
     m = CELL_METRIC.c
     for start in range(0, len(found), _CHUNK):
         ids = list(found)[start : start + _CHUNK]
@@ -83,21 +86,23 @@ def measure(
         connection.execute(insert(CELL_METRIC), rows)
 
 
-def _places(sweep: StoredSweep) -> dict[Key, dict[str, int]]:
-    """Where each cell stands on the axes, as the columns have it."""
+def _places(sweep: StoredSweep, keys: Iterable[Key]) -> dict[Key, _Place]:
+    """Where cells stand on the axes, as the columns have it."""
     settings = {setting: i for i, setting in enumerate(sweep.settings)}
     prompts = {prompt: i for i, prompt in enumerate(sweep.prompts)}
-    return {
-        key: {"setting": settings[key[0]], "prompt": prompts[key[1]], "seed": key[2]}
-        for key in sweep.planned()
-    }
+    return {key: (settings[key[0]], prompts[key[1]], key[2]) for key in keys}
 
 
-def _numbers(connection: Connection, sweep: StoredSweep) -> dict[tuple[int, ...], int]:
-    """(setting, prompt, seed) -> row id of every stored cell."""
-    query = select(CELL.c.setting, CELL.c.prompt, CELL.c.seed, CELL.c.id)
-    rows = connection.execute(query.where(CELL.c.sweep_id == sweep.id))
-    return {(setting, prompt, seed): number for setting, prompt, seed, number in rows}
+def _numbers(
+    connection: Connection, sweep: StoredSweep, places: Collection[_Place]
+) -> dict[_Place, int]:
+    """The row ids of those cells that are stored, and of some others of their prompts."""
+    c = CELL.c
+    query = select(c.setting, c.prompt, c.seed, c.id).where(c.sweep_id == sweep.id)
+    prompts = {prompt for _, prompt, _ in places}
+    if len(prompts) <= _CHUNK:  # a batch of a large sweep is of few prompts
+        query = query.where(c.prompt.in_(prompts))
+    return {(setting, prompt, seed): i for setting, prompt, seed, i in connection.execute(query)}
 
 
 def one(connection: Connection, number: int) -> StoredSweep:

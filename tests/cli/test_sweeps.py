@@ -14,6 +14,7 @@ import pytest
 
 from steerlab import LanguageModel
 from steerlab.cli import ExitCode, progress
+from steerlab.registry import Store
 from steerlab.sweep import MetricValue
 
 ROOT = Path(__file__).parents[2]
@@ -43,6 +44,16 @@ def test_without_a_store_nothing_is_kept(cli, store):
     assert "kept" not in result.err
     assert not store.sweeps()
     assert cli("sweep", "love", *GRID).out == result.out
+
+
+def test_a_store_that_can_not_be_written_is_said_before_anything_is_loaded(
+    refused, cli, store, monkeypatch
+):
+    monkeypatch.setattr(Store, "writable", False)
+    with monkeypatch.context() as patch:
+        patch.setattr(LanguageModel, "load", None)
+        assert "say --no-store" in refused(ExitCode.STORE, "sweep", "love", *GRID)
+    assert len(cli("sweep", "love", *GRID, "--no-store", "--json").data) == 10
 
 
 def test_ctrl_c_says_how_to_go_on(cli, store, monkeypatch):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from steerlab.model import LanguageModel
     from steerlab.registry import Store
     from steerlab.steer import Injection, steering
+    from steerlab.sweep import SweepPlan
     from steerlab.vector import SteeringVector, mean, project, random_like, reject, unit
 
 _HOMES = {
@@ -34,6 +35,7 @@ _HOMES = {
     "SteeringVector": "vector",
     "SteerlabError": "errors",
     "Store": "registry",
+    "SweepPlan": "sweep",
     "compose": "expression",
     "mean": "vector",
     "project": "vector",
@@ -50,6 +52,7 @@ __all__ = [
     "SteeringVector",
     "SteerlabError",
     "Store",
+    "SweepPlan",
     "compose",
     "mean",
     "project",

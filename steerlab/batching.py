@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from steerlab.model import LanguageModel
 
 ROWS = {"cpu": 64}
-"""Beyond 64 rows a CPU gains nothing more from batching, and each batch is kept later."""
+"""Rows beyond which a device gains little, while each batch is kept later.
+
+Tokens a CPU second of SmolLM2-135M at 4, 16, 32, 64, 128, 192 rows: 40, 101, 134, 164, 185, 162.
+"""
 
 ROWS_ACCELERATOR = 256
 

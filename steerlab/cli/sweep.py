@@ -9,6 +9,7 @@ import click
 
 from steerlab.cli.options import (
     LayerRange,
+    MetricSpec,
     Numbers,
     complete_ref,
     json_option,
@@ -25,13 +26,14 @@ from steerlab.cli.output import print_json, say
 from steerlab.cli.progress import interruptible, progress_bar
 from steerlab.cli.sweep_output import print_sweep, rows_of, say_limits
 from steerlab.errors import StoreError
-from steerlab.evaluation.texts import METRICS
 
 if TYPE_CHECKING:
+    from steerlab.evaluation.texts import Metric
     from steerlab.sweep import StoredSweep
 
 PROMPT = "I think you are a"
 DOSES = (-0.2, -0.1, 0.0, 0.1, 0.2)
+_METRIC = "Value each text: vader, distinct-2, keywords:FILE, regex:…, package.module:function."
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
@@ -42,7 +44,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--doses", type=Numbers(), help="Instead: such as -0.2,-0.1,0,0.1,0.2 (the default)")
 @click.option("--prompt", "prompts", multiple=True, help="May be repeated.")
 @click.option("--prompts", "prompts_file", type=_FILE, help="A text file with a prompt a line.")
-@click.option("--metric", type=click.Choice(list(METRICS)), help="Value each text; a grid of them.")
+@click.option("--metric", type=MetricSpec(), help=_METRIC)
 @click.option("--seeds", type=click.IntRange(1), default=1, help="Generations of each cell.")
 @click.option("--no-store", is_flag=True, help="Write all of it anew, and keep nothing.")
 @steering_options
@@ -59,7 +61,7 @@ def sweep_command(
     doses: tuple[float, ...] | None,
     prompts: tuple[str, ...],
     prompts_file: Path | None,
-    metric: str | None,
+    metric: Metric | None,
     seeds: int,
     no_store: bool,
     where: dict[str, Any],
@@ -126,12 +128,11 @@ def sweep_command(
     share.leave()
     if not share.is_first:
         return
-    chosen = METRICS[metric] if metric else None
     if as_json:
-        print_json(rows_of(sweep, str(vector), chosen))
+        print_json(rows_of(sweep, str(vector), metric))
     else:
-        print_sweep(sweep, chosen)
-        say_limits(sweep, chosen, quiet=quiet)
+        print_sweep(sweep, metric)
+        say_limits(sweep, metric, quiet=quiet)
     if sweep.id is None:
         stop.check()
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ from typing import Any
 import click
 
 from steerlab.cli.output import print_table, say, signed, signed_dose
-from steerlab.errors import BadOption, NotFound
+from steerlab.errors import BadOption
 from steerlab.evaluation.grid import mean
-from steerlab.evaluation.texts import METRICS, Metric
+from steerlab.evaluation.scorers import scorer
+from steerlab.evaluation.texts import Metric
 from steerlab.notation import printable
 from steerlab.sweep import StoredSweep, SweepCell
 
@@ -22,24 +23,30 @@ _CAVEAT = "Values describe texts: that steering did it takes random directions t
 _UNEQUAL = "At equal coefficient the doses of layers differ: compare layers at equal dose."
 
 
-def metric_of(sweep: StoredSweep, name: str) -> Metric:
-    """A metric of texts, or one that was measured when they were written; raises NotFound."""
-    if name in METRICS:
-        return METRICS[name]
-    if name not in sweep.metrics:
-        known = ", ".join([*METRICS, *sweep.metrics])
-        raise NotFound(f"there is no metric {name!r} of this sweep: there are {known}")
-    return Metric(name, "measured with the model", lambda text, baseline: math.nan, high=None)
+Value = tuple[float, str]
+"""What a metric says of a text, NaN if it is undefined; then why it is, empty otherwise."""
 
 
-def values_of(sweep: StoredSweep, metric: Metric) -> list[float]:
-    """Each cell's value, beside the baseline of the same prompt and seed; NaN if undefined."""
-    if metric.name not in METRICS:
+def metric_of(sweep: StoredSweep, spec: str) -> Metric:
+    """One that was measured when the texts were written, or any of `scorer`'s."""
+    if spec in sweep.metrics:
+        return Metric(spec, "measured with the model", lambda text, baseline: math.nan, high=None)
+    return scorer(spec)
+
+
+def values_of(sweep: StoredSweep, metric: Metric) -> list[Value]:
+    """Each cell's value, beside the baseline of the same prompt and seed."""
+    if metric.name in sweep.metrics:
         found = [cell.metrics.get(metric.name) for cell in sweep.cells]
-        return [math.nan if v is None or v.value is None else v.value for v in found]
+        return [
+            (math.nan, (v.reason if v else None) or "it was not measured")
+            if v is None or v.value is None
+            else (v.value, "")
+            for v in found
+        ]
     plain = [sweep.baseline(cell) for cell in sweep.cells]
     return [
-        metric.score(cell.text, None if base is None else base.text)
+        metric.explained(cell.text, None if base is None else base.text)
         for cell, base in zip(sweep.cells, plain, strict=True)
     ]
 
@@ -51,15 +58,18 @@ def rows_of(sweep: StoredSweep, label: str, metric: Metric | None) -> list[dict[
         for cell in sweep.cells
     ]
     if metric is not None:
-        for row, value in zip(rows, values_of(sweep, metric), strict=True):
-            row |= {"metric": metric.name, "value": None if math.isnan(value) else value}
+        for row, (value, why) in zip(rows, values_of(sweep, metric), strict=True):
+            row |= {"metric": metric.name}
+            row |= {"value": None, "reason": why} if why else {"value": value}
     return rows
 
 
 def print_sweep(sweep: StoredSweep, metric: Metric | None) -> None:
-    """The metric's grid, then a table for each prompt."""
+    """The metric's grid, then a table for each prompt; says why texts have no value."""
     if metric is not None:
-        _print_grid(sweep, metric)
+        values = values_of(sweep, metric)
+        _print_grid(sweep, metric, [value for value, _ in values])
+        _say_undefined([why for _, why in values if why])
     several_seeds = len(sweep.seeds) > 1
     columns = ["layer", "c", "dose", *(["seed"] if several_seeds else []), *sweep.metrics, "text"]
     for number, prompt in enumerate(dict.fromkeys(cell.prompt for cell in sweep.cells)):
@@ -92,10 +102,18 @@ def _row(sweep: StoredSweep, cell: SweepCell, with_seed: bool) -> list[str]:
     ]
 
 
-def _print_grid(sweep: StoredSweep, metric: Metric) -> None:
+def _say_undefined(reasons: Sequence[str]) -> None:
+    """Why texts have no value: the most frequent reason."""
+    for why, times in Counter(reasons).most_common(1):
+        texts = "1 text has" if len(reasons) == 1 else f"{len(reasons)} texts have"
+        more = f" ({times} of them)" if times < len(reasons) else ""
+        say(f"{texts} no value: {why[:200]}{more}")
+
+
+def _print_grid(sweep: StoredSweep, metric: Metric, values: Sequence[float]) -> None:
     """The metric's means over prompts and seeds, layers x strengths."""
     scores = defaultdict(list)
-    for cell, value in zip(sweep.cells, values_of(sweep, metric), strict=True):
+    for cell, value in zip(sweep.cells, values, strict=True):
         scores[cell.setting.layer, cell.setting.strength].append(value)
     click.echo(click.style(f"{metric.name}: {metric.about}", bold=True))
     heading = signed_dose if sweep.strength == "dose" else signed

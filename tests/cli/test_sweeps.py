@@ -130,7 +130,7 @@ def test_what_was_measured_is_shown_with_its_cells(cli, swept, store, tmp_path):
         (["nobody"], 3, "no vector called nobody"),
         (["--remove"], 2, "which sweep?"),
         (["love", "--csv", "x.csv"], 2, "which sweep?"),
-        (["1", "--metric", "beauty"], 3, "there is no metric 'beauty' of this sweep"),
+        (["1", "--metric", "beauty"], 4, "there is no metric 'beauty'"),
         (["1", "--csv", "none/x.csv"], 4, "can't write none/x.csv: No such file"),
     ],
 )

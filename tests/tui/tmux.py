@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -56,8 +57,11 @@ class Terminal:
     @property
     def status(self) -> int | None:
         """What the program ended with; None while it runs."""
-        dead, status = self.tmux("display", "-p", "#{pane_dead}:#{pane_dead_status}").split(":")
-        return int(status) if dead == "1" and status.strip() else None
+        shown = "#{pane_dead}:#{pane_dead_status}:#{pid}"
+        dead, status, server = self.tmux("display", "-p", shown).strip().split(":")
+        if dead == "1" and not status:  # tmux now and then misses that its child has ended
+            os.kill(int(server), signal.SIGCHLD)
+        return int(status) if status else None
 
 
 @contextmanager

@@ -31,7 +31,7 @@ class Dialog(ModalScreen["Answer | None"], Generic[Answer]):
     Dialog > VerticalScroll { width: 76; max-width: 100%; height: auto; max-height: 100%; }
     Dialog > VerticalScroll { border: round $accent; background: $surface; padding: 0 1; }
     Dialog .field { height: 1; margin: 0 0 0 0; }
-    Dialog .field Label { width: 20; color: $text-muted; }
+    Dialog .field Label { width: 8; color: $text-muted; }
     Dialog .field Input, Dialog .field Select { width: 1fr; }
     Dialog .field Switch { border: none; height: 1; padding: 0; }
     Dialog .about { color: $text-muted; }
@@ -203,6 +203,7 @@ class Confirm(Dialog[bool]):
 class OptionsDialog(Dialog[Setup]):
     """Where to steer, and how tokens are chosen."""
 
+    DEFAULT_CSS = "OptionsDialog .field Label { width: 23; }"
     HEADING = "options"
     NUMBERS: ClassVar[dict[str, tuple[str, type]]] = {
         "max_new_tokens": ("new tokens", int),

@@ -9,7 +9,7 @@ import pytest
 from textual import events
 from textual.pilot import Pilot
 from textual.widget import Widget
-from textual.widgets import Input, Static, Tab, Tabs
+from textual.widgets import Footer, Input, Label, Static, Tab, Tabs
 
 from steerlab import Lab, Store
 from steerlab.cli import run
@@ -647,6 +647,25 @@ async def test_every_tab_is_in_sight(lab, size):
         await user.until(lambda: "anger" in str(user.bench.detail.border_title))
         tabs = user.bench.detail.query_one(Tabs)
         assert max(tab.region.right for tab in tabs.query(Tab)) <= tabs.region.right
+
+
+async def test_no_label_of_the_options_is_cut(lab):
+    async with Session(lab, size=(80, 24)) as user:
+        await user.pilot.press("ctrl+o")
+        await user.until(lambda: user.app.screen.query(Label))
+        await user.pilot.pause()
+        for label in user.app.screen.query(Label):
+            assert len(str(label.render())) < label.size.width
+
+
+@pytest.mark.parametrize("size", [(100, 30), (140, 40)])
+async def test_no_key_in_the_footer_is_cut(lab, size):
+    async with Session(lab, size=size) as user:
+        keys = user.bench.query_one(Footer).query("FooterKey")
+        await user.until(lambda: "palette" in user.screenshot)
+        await user.until(lambda: "columns" in user.screenshot)
+        *others, palette = sorted(key.region for key in keys.results())
+        assert max(region.right for region in others) <= palette.x
 
 
 @pytest.mark.parametrize("size", SIZES)

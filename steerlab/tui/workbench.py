@@ -66,7 +66,7 @@ class Workbench(Screen[None]):
         Binding("x", "extract", "extract"),
         Binding("w", "sweep", "sweep"),
         Binding("ctrl+o", "options", "options", priority=True),
-        Binding("ctrl+t", "columns", "columns", priority=True),
+        Binding("ctrl+t", "columns", "texts", priority=True),
         Binding("escape", "back", "stop, or back to the vectors", show=False),
         Binding("f2", "go('table')", "go to the vectors", show=False),
         Binding("f3", "go('detail')", "go to the details", show=False),

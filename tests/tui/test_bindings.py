@@ -182,3 +182,4 @@ async def test_the_palette_and_its_commands_can_be_clicked(lab: Lab, size: tuple
         await user.pilot.pause()
         await user.pilot.click(commands, offset=(5, 1))
         await user.until(lambda: isinstance(user.app.screen, OptionsDialog))
+        await user.until(lambda: user.app.screen.query("SelectCurrent #label"))  # all of it

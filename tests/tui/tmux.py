@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -54,15 +53,6 @@ class Terminal:
         """What the terminal shows."""
         return self.tmux("capture-pane", "-p")
 
-    @property
-    def status(self) -> int | None:
-        """What the program ended with; None while it runs."""
-        shown = "#{pane_dead}:#{pane_dead_status}:#{pid}"
-        dead, status, server = self.tmux("display", "-p", shown).strip().split(":")
-        if dead == "1" and not status:  # tmux now and then misses that its child has ended
-            os.kill(int(server), signal.SIGCHLD)
-        return int(status) if status else None
-
 
 @contextmanager
 def terminal(
@@ -72,10 +62,10 @@ def terminal(
     opened = Terminal(socket)
     width, height = map(str, size)
     settings = [word for name, value in variables.items() for word in ("-e", f"{name}={value}")]
-    keep = [";", "set", "-g", "remain-on-exit", "on"]  # so that its last screen can be read
-    start = ["new-session", "-d", "-x", width, "-y", height, *settings, shlex.join(command)]
+    start = ["new-session", "-d", "-x", width, "-y", height, *settings]
+    told = f"{shlex.join(command)}; echo ended with $?; exec cat"  # so that it can be read
     try:
-        opened.tmux(*start, *keep)
+        opened.tmux(*start, told)
         yield opened
     finally:
         opened.tmux("kill-server")

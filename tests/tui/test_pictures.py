@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,6 @@ from steerlab import Lab, Store
 from steerlab.evaluation.grid import Grid
 from steerlab.run import Generation, Run
 from steerlab.setting import Setting
-from steerlab.tui.detail.overview import Overview
 from steerlab.tui.extract import ExtractScreen
 from steerlab.tui.extract_form import Draft
 from steerlab.tui.sweep import SweepScreen
@@ -101,7 +101,7 @@ async def sweep(user: Driver) -> None:
     ]
     steered = [Setting(v, v.coefficient(dose)) for v in vectors for dose in doses if dose]
     plan = Plan("love", "13,15,17", doses, True, (PROMPT,))
-    screen.post_message(screen.Planned(Grid(doses, (Setting(), *steered)), plan))
+    screen.post_message(screen.Planned(Grid(doses, (Setting(), *steered)), plan, 7))
     texts = {0: PLAIN, **{i: (COLD, WARM)[(i - 1) % 2][: 20 * (i + 1)] for i in range(1, 7)}}
     screen.post_message(screen.Wrote(texts, 1, 1))
     screen.post_message(screen.Ended(True))
@@ -142,16 +142,17 @@ async def settle(user: Driver) -> None:
     await user.pilot.pause()
 
 
+def overview_is_there(user: Driver) -> bool:
+    return any("pairs" in str(head.render()) for head in user.bench.query("#head"))
+
+
 @pytest.mark.parametrize("show", [workbench, sweep, extract, helped, save])
 async def test_a_screen_looks_as_it_was_accepted(
     lab: Lab, tmp_path: Path, show: Callable[[Driver], Awaitable[None]]
 ) -> None:
     for width, height in SIZES:
         async with Session(lab, size=(width, height), count=13) as user:
-            await user.until(lambda user=user: user.bench.query(Overview))
-            await user.until(
-                lambda user=user: "pairs" in str(user.bench.query_one("#head").render())
-            )
+            await user.until(partial(overview_is_there, user))
             await show(user)
             await settle(user)
             compare(picture_of(user), f"{show.__name__}-{width}x{height}", tmp_path)

@@ -265,17 +265,22 @@ class Lab:
                 f"{vector} selects its layers itself ({recipe.text}), so layer {missing} "
                 "can't be made of it"
             )
-        digests = {operand.ref: operand.digest for operand in recipe.operands}
 
         def operand(ref: str) -> SteeringVector:
-            stored = self.store.load(ref, vector.model)
-            if stored.digest != digests[ref]:
-                raise Incompatible(
-                    f"{ref} is not the vector any more that {vector} was made from: compose it anew"
-                )
-            return self.at_layers(stored, layers)
+            return self.at_layers(self.operand(vector, ref), layers)
 
         return evaluate(recipe.text, operand)
+
+    def operand(self, vector: SteeringVector, ref: str) -> SteeringVector:
+        """What a composition names so; Incompatible if that is another vector by now."""
+        assert isinstance(vector.recipe, Expression)
+        digests = {operand.ref: operand.digest for operand in vector.recipe.operands}
+        stored = self.store.load(ref, vector.model)
+        if stored.digest != digests[ref]:
+            raise Incompatible(
+                f"{ref} is not the vector any more that {vector} was made from: compose it anew"
+            )
+        return stored
 
     def compare(
         self,

@@ -112,7 +112,7 @@ def record_of(
         recipe=vector.recipe,
         norm=vector.norm,
         created=datetime.now(UTC).isoformat(timespec="microseconds"),
-        software=_software(),
+        software=software(),
         tags=tuple(sorted(set(tags))),
         note=note,
     )
@@ -156,7 +156,7 @@ def canonical_json(data: Any) -> str:
     return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def _software() -> dict[str, str]:
+def software() -> dict[str, str]:
     """Versions of what is loaded; asking must not import torch."""
     loaded = {name: sys.modules.get(name) for name in ("numpy", "torch", "transformers")}
     return {"steerlab": __version__} | {

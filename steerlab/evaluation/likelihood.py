@@ -212,6 +212,12 @@ def _token_log_probs(
         for setting, prompts in zip(settings, lengths, strict=True)
         for item, length in zip(items, prompts, strict=True)
     ]
+    found = row_log_probs(lm, rows, **how)
+    return [found[s * len(items) : (s + 1) * len(items)] for s in range(len(settings))]
+
+
+def row_log_probs(lm: LanguageModel, rows: Sequence[Row], **how: Unpack[How]) -> list[Array]:
+    """The log p_s of the tokens that each row's columns predict: [row] -> (columns,)."""
     found = [np.zeros(row.stop - row.first) for row in rows]
     for index, first, logits in passes.logits(lm, rows, **how):
         row = rows[index]
@@ -219,7 +225,7 @@ def _token_log_probs(
         values = logits.gather(1, targets.unsqueeze(1)).squeeze(1) - logits.logsumexp(dim=1)
         start = first - row.first
         found[index][start : start + len(values)] = values.double().cpu().numpy()
-    return [found[s * len(items) : (s + 1) * len(items)] for s in range(len(settings))]
+    return found
 
 
 def _as_continuation(lm: LanguageModel, text: str | Item, chat: bool, bos: bool) -> Continuation:

@@ -115,6 +115,19 @@ def z_score(effect: float, controls: ArrayLike) -> float:
     return distance / spread
 
 
+def critical_z(controls: int, tries: int = 1) -> float:
+    """The z that the best of so many tries reaches in at most 5 of 100 cases by chance.
+
+    controls: random directions behind the z, which is then a Student's t of `controls` - 1
+    degrees of freedom times sqrt(1 + 1 / controls): a new value stands against the sample's
+    mean. tries: layers among which the best was taken (Bonferroni).
+    """
+    if controls < CONTROLS:
+        raise BadOption(f"{controls} controls say too little about chance: use {CONTROLS} or more")
+    one_sided = (1 - _LEVEL) / max(tries, 1)
+    return _student_t(controls - 1, 1 - 2 * one_sided) * math.sqrt(1 + 1 / controls)
+
+
 def slope(coefficients: Sequence[float], values: ArrayLike) -> float:
     """Least-squares slope of values over coefficients; NaN if a value is NaN.
 
@@ -176,12 +189,14 @@ def _bootstrap_t(values: Array, seed: int) -> tuple[float, float]:
 
 
 @cache
-def _student_t(df: int) -> float:
-    """The t whose ± holds 95% of Student's distribution, by bisection."""
-    low, high = 0.0, 100.0
+def _student_t(df: int, level: float = _LEVEL) -> float:
+    """The t whose ± holds that share of Student's distribution, by bisection."""
+    low, high = 0.0, 1.0
+    while _within(high, df) < level:
+        low, high = high, 2 * high
     for _ in range(100):
         middle = (low + high) / 2
-        low, high = (middle, high) if _within(middle, df) < _LEVEL else (low, middle)
+        low, high = (middle, high) if _within(middle, df) < level else (low, middle)
     return (low + high) / 2
 
 

@@ -7,7 +7,7 @@ of the same norm for comparison.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from importlib.util import find_spec
@@ -76,9 +76,12 @@ def longest_run(text: str) -> float:
     A text that loops reaches nearly its own length, one without a repeated word 0.
     """
     found = words(text)
-    if not found:
-        return math.nan
-    low, high = 0, len(found) - 1
+    return float(repeated_run(found)) if found else math.nan
+
+
+def repeated_run(found: Sequence[Hashable]) -> int:
+    """Length of the longest run that comes again later: of words, tokens or anything else."""
+    low, high = 0, max(len(found) - 1, 0)
     while low < high:  # a run that repeats begins with a shorter one that does
         middle = (low + high + 1) // 2
         grams = _grams(found, middle)
@@ -86,7 +89,7 @@ def longest_run(text: str) -> float:
             low = middle
         else:
             high = middle - 1
-    return float(low)
+    return low
 
 
 def length(text: str) -> float:
@@ -122,7 +125,7 @@ def _analyzer() -> Any:
     return SentimentIntensityAnalyzer()
 
 
-def _grams(found: Sequence[str], n: int) -> list[tuple[str, ...]]:
+def _grams(found: Sequence[Hashable], n: int) -> list[tuple[Hashable, ...]]:
     return [tuple(found[i : i + n]) for i in range(len(found) - n + 1)]
 
 

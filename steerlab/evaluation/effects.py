@@ -1,0 +1,180 @@
+"""What a setting does to an item, as one number: a propensity, or an attribute of its text."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steerlab.errors import BadOption, Cancelled
+from steerlab.lab import Lab, Progress, Ticker
+from steerlab.notation import printable
+from steerlab.setting import Setting
+
+if TYPE_CHECKING:
+    from steerlab.evaluation.items import ContrastItem
+    from steerlab.evaluation.texts import Metric
+    from steerlab.generation import Completion, ShouldStop
+
+Array = NDArray[np.float64]
+Request = tuple[int, Setting]
+"""An item's place, and how it is steered."""
+Row = tuple[str, int, Setting]
+"""A prompt, a seed, and how its continuation is steered."""
+
+
+class Measure(Protocol):
+    """A value for an item under a setting."""
+
+    name: str
+    count: int
+
+    def values(
+        self,
+        requests: Sequence[Request],
+        *,
+        progress: Progress | None = None,
+        should_stop: ShouldStop | None = None,
+    ) -> Array:
+        """One value a request: (n_requests,), NaN where undefined."""
+
+
+class Propensity:
+    """m = log p_s(positive | prompt) - log p_s(negative | prompt), in nats."""
+
+    name = "propensity"
+
+    def __init__(
+        self,
+        lab: Lab,
+        items: Sequence[ContrastItem],
+        *,
+        chat: bool = False,
+        bos: bool = False,
+        allow_other_weights: bool = False,
+    ) -> None:
+        from steerlab.evaluation.items import contrast
+
+        self.lm, self.count = lab.model, len(items)
+        self.allow_other_weights = allow_other_weights
+        self._sides = [contrast(self.lm, item, chat=chat, bos=bos) for item in items]
+
+    def values(
+        self,
+        requests: Sequence[Request],
+        *,
+        progress: Progress | None = None,
+        should_stop: ShouldStop | None = None,
+    ) -> Array:
+        """All requests in as few batches as memory allows."""
+        from steerlab.evaluation.likelihood import row_log_probs
+        from steerlab.evaluation.passes import Row as PassRow
+
+        rows = [
+            PassRow(side.ids, side.start, side.start - 1, len(side.ids) - 1, setting)
+            for item, setting in requests
+            for side in self._sides[item]
+        ]
+        found = row_log_probs(
+            self.lm,
+            rows,
+            progress=progress,
+            should_stop=should_stop,
+            allow_other_weights=self.allow_other_weights,
+        )
+        sums = np.array([float(values.sum()) for values in found]).reshape(-1, 2)
+        return np.asarray(sums[:, 0] - sums[:, 1])
+
+
+class Attribute:
+    """A metric of the text that is written after a prompt, sampled with one seed a prompt."""
+
+    def __init__(self, lab: Lab, metric: Metric, prompts: Sequence[str], seed: int = 0) -> None:
+        self.lab, self.metric, self.prompts, self.seed = lab, metric, prompts, seed
+        self.name, self.count = metric.name, len(prompts)
+        self.reason = ""
+        self._plain: dict[int, str] = {}
+
+    def values(
+        self,
+        requests: Sequence[Request],
+        *,
+        progress: Progress | None = None,
+        should_stop: ShouldStop | None = None,
+    ) -> Array:
+        """Each text's value; the baseline's texts are written once."""
+        if self.metric.compares and not self._plain:
+            rows = [self._row(i, Setting()) for i in range(self.count)]
+            texts = written(self.lab, rows, should_stop=should_stop)
+            self._plain = {i: text.text for i, text in enumerate(texts)}
+        rows = [self._row(*request) for request in requests]
+        texts = written(self.lab, rows, progress=progress, should_stop=should_stop)
+        return np.array(
+            [self._value(item, text) for (item, _), text in zip(requests, texts, strict=True)]
+        )
+
+    def _row(self, item: int, setting: Setting) -> Row:
+        return (self.prompts[item], self.seed + item, setting)
+
+    def _value(self, item: int, text: Completion) -> float:
+        value, reason = self.metric.explained(text.text, self._plain.get(item))
+        self.reason = reason or self.reason
+        return value
+
+
+def check_defined(measure: Measure, values: Array) -> None:
+    """Raise BadOption where a measure has no value for any unsteered item."""
+    if not np.isnan(values).all():
+        return
+    why = getattr(measure, "reason", "")
+    raise BadOption(
+        f"{printable(measure.name)} has no value for any unsteered item"
+        + (f" ({printable(why)})" if why else "")
+        + ": nothing can be compared with it"
+    )
+
+
+SAMPLING = {"max_new_tokens": 40, "temperature": 0.7, "top_p": 0.9}
+"""How texts are written that a calibration judges; greedy text of small models loops by itself."""
+
+
+def written(
+    lab: Lab,
+    rows: Sequence[Row],
+    *,
+    allow_other_weights: bool = False,
+    progress: Progress | None = None,
+    should_stop: ShouldStop | None = None,
+) -> list[Completion]:
+    """A text for each row, in batches; equal rows are written once. Raises Cancelled."""
+    from steerlab.batching import batch_rows
+
+    places: dict[Row, list[int]] = defaultdict(list)
+    for place, (prompt, seed, setting) in enumerate(rows):
+        plain = Setting() if setting.is_baseline else setting
+        places[prompt, seed, plain].append(place)
+    unique, steps = list(places), int(SAMPLING["max_new_tokens"])
+    front = any(s.vector is not None and s.vector.scope == "front" for _, _, s in unique)
+    size = batch_rows(lab.model, [prompt for prompt, _, _ in unique], steps)
+    found: dict[int, Completion] = {}
+    batches = math.ceil(len(unique) / size)
+    for number in range(batches):
+        batch = unique[number * size : (number + 1) * size]
+        ticker = Ticker(should_stop, progress, number * steps, batches * steps)
+        texts = lab.write(
+            batch,
+            "all",
+            allow_other_weights,
+            should_stop=ticker,
+            **SAMPLING,
+            **({"bos": True} if front else {}),
+        )
+        if ticker.stopped:
+            raise Cancelled("cancelled: nothing was stored")
+        for row, text in zip(batch, texts, strict=True):
+            found |= dict.fromkeys(places[row], text)
+    return [found[place] for place in range(len(rows))]

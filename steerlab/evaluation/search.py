@@ -1,0 +1,337 @@
+"""The search of a calibration: choose on some items, report on others, all of it measured once.
+
+What is chosen and what is reported never look at the same items. The items are dealt into
+folds; for each fold, layer and dose are chosen on the other folds, and the effect there is
+measured on the fold itself. Where the items are the vector's own contrast pairs, every item is
+scored under a vector made without it: while choosing for fold f, item i of fold g under one
+without f and g; while reporting, under one without f. Layers are compared at one dose.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+from steerlab.errors import BadOption
+from steerlab.evaluation.curve import (
+    Cost,
+    Curve,
+    Fold,
+    Held,
+    LayerEffect,
+    Limits,
+    Point,
+    controls_of,
+    shown_z,
+    widened,
+)
+from steerlab.evaluation.effects import check_defined
+from steerlab.evaluation.soundness import costs
+from steerlab.evaluation.statistics import CONTROLS, Estimate, critical_z, estimate, z_score
+from steerlab.evaluation.trials import Array, Trial, Trials, mean
+from steerlab.record import software
+from steerlab.results import Calibration, defined
+from steerlab.setting import Setting
+from steerlab.vector import SteeringVector
+
+if TYPE_CHECKING:
+    from steerlab.lab import Lab
+
+DOSES = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
+PROFILE_DOSE = 0.15
+"""The dose at which layers are compared: well inside what text survives, well above noise."""
+
+CONTROL_SEEDS = 20
+_CURVE_SEEDS = 8  # for each point of the curve; both ways, they are 16 controls
+_LAYERS = 12  # compared at first, evenly over the depth; the neighbours of the best follow
+_SEPARABLE = 0.6
+_PROFILE_WEIGHT = 25  # of progress, for each of its two rounds
+
+Choice = Mapping[int | None, float]
+"""What was chosen for each fold, without looking at it; None: the final choice, of all items."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to calibrate.
+
+    doses: absolute; both signs are measured. controls: random directions behind the verdict.
+    profile_dose: at which layers are compared; None takes the one of `doses` nearest to 0.15.
+    seed: of the folds, of the texts and of the random directions.
+    """
+
+    doses: tuple[float, ...] = DOSES
+    controls: int = CONTROL_SEEDS
+    limits: Limits = field(default_factory=Limits)
+    seed: int = 0
+    profile_dose: float | None = None
+    allow_other_weights: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.doses or not all(0 < d < math.inf for d in self.doses):
+            raise BadOption("doses to calibrate are above 0: both signs of each are measured")
+        if self.controls < CONTROLS:
+            raise BadOption(f"a verdict needs {CONTROLS} random directions or more")
+        if self.seed < 0:
+            raise BadOption(f"a seed is a whole number from 0, not {self.seed}")
+        object.__setattr__(self, "doses", tuple(sorted(set(map(float, self.doses)))))
+
+    @property
+    def compared_at(self) -> float:
+        """The dose at which layers are compared."""
+        return self.profile_dose or min(self.doses, key=lambda d: abs(d - PROFILE_DOSE))
+
+
+class Search:
+    """The search for one vector over candidate layers and the doses of `options`."""
+
+    def __init__(
+        self,
+        lab: Lab,
+        vector: SteeringVector,
+        trials: Trials,
+        candidates: Sequence[int],
+        options: Options,
+    ) -> None:
+        self.lab, self.vector, self.trials = lab, vector, trials
+        self.candidates, self.options = candidates, options
+
+    def run(self) -> Calibration:
+        """Choose, report, and draw the curve."""
+        trials = self.trials
+        trials.fetch(map(Trial, trials.items), 1)
+        check_defined(trials.measure, trials.unsteered(trials.items))
+        compared = {fold: self.compared(fold) for fold in (None, *trials.folds)}
+        layers = {fold: _largest(ranges) for fold, ranges in compared.items()}
+        layer = layers[None]
+        prices = self.prices(layer)
+        safe = safe_range(prices, self.options.limits)
+        doses = self.doses(layers, safe)
+        held = self.held(layers, doses, max(map(len, compared.values())))
+        points = self.points(layer, prices, safe)
+        trials.steps.finish()
+        curve = self.curve(layer, list(compared[None]), points, held, why_not(held, safe))
+        if curve.reason:
+            return Calibration(self.vector.digest, works=False, data=curve.to_json())
+        dose = doses[None]
+        coefficient = self.at(layer).coefficient(dose)
+        return Calibration(
+            self.vector.digest, True, layer, dose, coefficient, safe, curve.to_json()
+        )
+
+    # what is chosen
+
+    def compared(self, fold: int | None) -> dict[int, float]:
+        """Layer -> signed range at one dose: some layers first, then the best one's neighbours."""
+        layers = self.separable(fold)
+        stride = math.ceil(len(layers) / _LAYERS)
+        found = self.profiled(fold, layers[::-1][::stride])
+        if stride > 1:
+            best = layers.index(_largest(found))
+            found |= self.profiled(fold, layers[max(0, best - stride + 1) : best + stride])
+        return dict(sorted(found.items()))
+
+    def separable(self, fold: int | None) -> list[int]:
+        """Layers at which the pairs at hand tell positive from negative; all if there is none."""
+        out = self.trials.left_out(() if fold is None else (fold,))
+        known = {b: self.trials.source.separability(b, out) for b in self.candidates}
+        kept = [b for b, auc in known.items() if auc is None or auc >= _SEPARABLE]
+        return kept or list(self.candidates)
+
+    def profiled(self, fold: int | None, layers: Sequence[int]) -> dict[int, float]:
+        """Layer -> mean signed range at the dose that all are compared at."""
+        choosing, d = self.trials.choosing, self.options.compared_at
+        wanted = {b: (choosing(fold, b, d), choosing(fold, b, -d)) for b in layers}
+        weight = _PROFILE_WEIGHT / (len(self.trials.folds) + 1)
+        self.trials.fetch((t for both in wanted.values() for side in both for t in side), weight)
+        of = self.trials.of
+        return {b: mean(of(up) - of(down)) for b, (up, down) in wanted.items()}
+
+    def prices(self, layer: int) -> dict[float, Cost]:
+        """Signed dose -> what it costs on neutral prompts; no item is involved."""
+        whole, steps = self.at(layer), self.trials.steps
+        doses = [sign * d for d in self.options.doses for sign in (1, -1)]
+        found = costs(
+            self.lab,
+            [Setting(whole, whole.coefficient(d)) for d in doses],
+            self.options.limits,
+            seed=self.options.seed,
+            allow_other_weights=self.options.allow_other_weights,
+            progress=steps.part(40),
+            should_stop=steps.should_stop,
+        )
+        return dict(zip(doses, found, strict=True))
+
+    def doses(
+        self, layers: Mapping[int | None, int], safe: tuple[float, float]
+    ) -> dict[int | None, float]:
+        """For each fold the sound dose of the largest effect, signed; the weakest if none is."""
+        side = 1 if safe[1] or not safe[0] else -1
+        end = abs(safe[1] if side > 0 else safe[0])
+        sound = [side * d for d in self.options.doses if d <= end] or [side * self.options.doses[0]]
+        wanted = {
+            (fold, d): self.trials.choosing(fold, layer, d)
+            for fold, layer in layers.items()
+            for d in sound
+        }
+        self.trials.fetch((t for trials in wanted.values() for t in trials), 8)
+
+        def gain(fold: int | None, d: float) -> float:
+            trials = wanted[fold, d]
+            plain = self.trials.unsteered(t.item for t in trials)
+            return side * mean(self.trials.of(trials) - plain)
+
+        return {fold: _largest({d: gain(fold, d) for d in sound}) for fold in layers}
+
+    # what is reported
+
+    def held(self, layers: Mapping[int | None, int], doses: Choice, tried: int) -> Held:
+        """The effect on each fold at what the others chose, against random directions there."""
+        trials, seeds = self.trials, range(self.options.controls)
+
+        def at(sign: int, seed: int | None) -> list[Trial]:
+            return [
+                trial
+                for f in trials.folds
+                for trial in trials.reporting(f, layers[f], sign * abs(doses[f]), seed)
+            ]
+
+        wanted = {(sign, seed): at(sign, seed) for seed in (None, *seeds) for sign in (1, -1)}
+        trials.fetch((t for some in wanted.values() for t in some), 16)
+        found = {key: trials.of(some) for key, some in wanted.items()}
+        plain = trials.unsteered(t.item for t in wanted[1, None])
+        ranges = [mean(found[1, seed] - found[-1, seed]) for seed in seeds]
+        effect = self.estimate(found[1, None] - found[-1, None])
+        return Held(
+            effect,
+            plus=self.estimate(found[1, None] - plain),
+            minus=self.estimate(found[-1, None] - plain),
+            controls=controls_of(ranges),
+            z=defined(z_score(effect.mean, ranges)),
+            critical=critical_z(len(seeds), tried),
+            folds=tuple(Fold(trials.of_fold(f), layers[f], doses[f]) for f in trials.folds),
+        )
+
+    def estimate(self, values: Array) -> Estimate:
+        """A mean over items with its interval.
+
+        Each pair is scored, and is part of the vector that scores the others: of a vector that
+        means nothing every product of two pairs enters the mean twice, so its variance is twice
+        that of independent items (a degenerate U-statistic), and the interval √2 wider.
+        """
+        found = estimate(values, seed=self.options.seed)
+        return widened(found, math.sqrt(2)) if self.trials.crossed else found
+
+    def points(
+        self, layer: int, prices: Mapping[float, Cost], safe: tuple[float, float]
+    ) -> list[Point]:
+        """The curve at the chosen layer: no direction has seen its item, though the choice has."""
+        trials, seeds = self.trials, range(_CURVE_SEEDS)
+        rows = {d: trials.choosing(None, layer, d) for d in sorted(prices)}
+        random = {
+            (d, seed): [Trial(i, layer, d, seed=seed) for i in trials.items]
+            for d in rows
+            for seed in seeds
+        }
+        trials.fetch((t for some in (*rows.values(), *random.values()) for t in some), 28)
+        plain = trials.unsteered(trials.items)
+        made = []
+        for d, row in rows.items():
+            # a random direction turned round is another one
+            around = [trials.of(random[way, seed]) - plain for seed in seeds for way in (d, -d)]
+            chance = [mean(moved) for moved in around]
+            effect = self.estimate(trials.of(row) - plain)
+            z = defined(z_score(effect.mean, chance))
+            sound, c = safe[0] <= d <= safe[1], self.at(layer).coefficient(d)
+            made.append(Point(d, c, effect, controls_of(chance), z, prices[d], sound))
+        return made
+
+    def at(self, layer: int) -> SteeringVector:
+        """The whole vector at a layer: as it is stored, where it has that layer."""
+        stored = self.vector
+        return stored[layer] if layer in stored.directions else self.trials.source.at(layer)
+
+    def curve(
+        self, layer: int, compared: Sequence[int], points: Sequence[Point], held: Held, reason: str
+    ) -> Curve:
+        """All that was measured, as a value."""
+        trials, d = self.trials, self.options.compared_at
+
+        def profile(b: int) -> LayerEffect:
+            up, down = (trials.of(trials.choosing(None, b, sign * d)) for sign in (1, -1))
+            return LayerEffect(b, self.estimate(up - down))
+
+        return Curve(
+            measure=trials.measure.name,
+            layer=layer,
+            points=tuple(points),
+            layers=tuple(map(profile, compared)),
+            profile_dose=d,
+            held=held,
+            plus=_strongest(points, 1),
+            minus=_strongest(points, -1),
+            limits=self.options.limits,
+            items=trials.measure.count,
+            crossed=bool(trials.crossed),
+            seed=self.options.seed,
+            reason=reason,
+            versions=software(),
+        )
+
+
+def safe_range(prices: Mapping[float, Cost], limits: Limits) -> tuple[float, float]:
+    """The signed doses between which every dose is within its limits; 0 for none on a side.
+
+    Each cost counts as the median of what it is at the dose and at its neighbours on either
+    side (nothing at dose 0), so that the luck of a dozen texts decides nothing; what was not
+    written, because the KL is beyond its limit, counts as the worst.
+    """
+    ends = {-1: 0.0, 1: 0.0}
+    for sign in ends:
+        doses = sorted((d for d in prices if d * sign > 0), key=abs)
+        row = [Cost(0.0, 1.0, 1.0), *(prices[d] for d in doses), Cost()]
+        for place, d in enumerate(doses, 1):
+            if not _median(row[place - 1 : place + 2]).within(limits):
+                break
+            ends[sign] = d
+    return ends[-1], ends[1]
+
+
+def _median(costs: Sequence[Cost]) -> Cost:
+    """The middle of three costs, quantity by quantity; the KL, which has no luck, as it is."""
+    fluency = sorted(math.inf if c.fluency is None else c.fluency for c in costs)[1]
+    distinct = sorted(-math.inf if c.distinct is None else c.distinct for c in costs)[1]
+    return Cost(costs[1].kl, fluency, distinct)
+
+
+def why_not(held: Held, safe: tuple[float, float]) -> str:
+    """Why a vector counts as not working; empty where it works."""
+    if safe == (0.0, 0.0):
+        return "no dose leaves the text sound"
+    if held.beats_chance:
+        return ""
+    z, needed = shown_z(held.z), f"{held.critical:.1f}"
+    if held.z is not None and held.z <= -held.critical:
+        return f"no dose beats its control: it moves held-out items the wrong way (z {z})"
+    if held.z is None or held.z < held.critical:
+        return f"no dose beats its control (held-out z {z}, and {needed} is needed)"
+    low, high = held.effect.low, held.effect.high
+    return (
+        f"no dose beats its control on every kind of item: z is {z}, but the interval of the "
+        f"held-out effect, {low:+.2f} to {high:+.2f}, holds zero"
+    )
+
+
+def _strongest(points: Sequence[Point], sign: int) -> float | None:
+    """The sound dose on one side that moves the items furthest that way."""
+    sound = [p for p in points if p.sound and p.dose * sign > 0 and p.effect.mean * sign > 0]
+    return max(sound, key=lambda p: sign * p.effect.mean).dose if sound else None
+
+
+def _largest(values: Mapping[T, float]) -> T:
+    """The key of the largest value; NaN counts as smaller than all."""
+    return max(values, key=lambda key: -math.inf if math.isnan(values[key]) else values[key])

@@ -1,0 +1,249 @@
+"""Calibration finds what is planted, finds nothing where nothing is, and never looks ahead."""
+
+import numpy as np
+import pytest
+
+from steerlab.errors import BadOption, BadPrompts, Cancelled
+from steerlab.evaluation.calibration import calibrate
+from steerlab.evaluation.curve import Cost, Curve, Limits, verdict
+from steerlab.evaluation.held_out import source_of
+from steerlab.evaluation.items import items_of_pairs
+from steerlab.evaluation.search import Options, Search, safe_range
+from steerlab.evaluation.soundness import NEUTRAL, distinct_pairs
+from steerlab.evaluation.statistics import critical_z
+from steerlab.evaluation.texts import Metric
+from steerlab.evaluation.trials import Steps, Trials
+from steerlab.lab import Lab
+from steerlab.vector import random_like
+from tests.evaluation.planted import null_pairs, pairs, planted_lm, shuffled
+
+LENIENT = Limits(fluency=100.0, kl=5.0, distinct=0.0)
+QUICK = Options(doses=(0.1, 0.2), controls=8, limits=LENIENT)
+
+
+@pytest.fixture(scope="module")
+def lm():
+    return planted_lm()
+
+
+@pytest.fixture
+def lab(lm, tmp_path):
+    return Lab(tmp_path / "store", lm)
+
+
+@pytest.fixture(scope="module")
+def planted(lm):
+    return lm.extract(pairs(8), layers=3)
+
+
+def test_a_planted_direction_is_found_below_the_last_fifth(lab, planted):
+    found = calibrate(lab, planted, options=QUICK)
+    curve = Curve.of(found)
+    assert found.works, curve.reason
+    assert found.layer in range(4)
+    assert found.dose in (0.1, 0.2)
+    assert found.coefficient == pytest.approx(
+        lab.at_layers(planted, [found.layer]).coefficient(found.dose)
+    )
+    assert found.safe == (-0.2, 0.2)
+    assert curve.held.z > 4
+    assert curve.held.effect.low > 0
+    assert [point.dose for point in curve.points] == [-0.2, -0.1, 0.1, 0.2]
+    assert [point.effect.mean > 0 for point in curve.points] == [False, False, True, True]
+    assert verdict(found).startswith(f"works: layer {found.layer}, dose +0.20")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_shuffled_labels_and_random_directions_do_not_work(lab, lm, seed):
+    turned = lm.extract(shuffled(pairs(8, seed)), layers="all")
+    random = lm.extract(pairs(8, seed), layers="all", method="random", seed=seed)
+    for vector in (turned, random):
+        found = calibrate(lab, vector, options=QUICK)
+        assert not found.works
+        assert (found.layer, found.dose, found.coefficient, found.safe) == (None,) * 4
+        assert "no dose beats its control" in verdict(found)
+        assert len(Curve.of(found).points) == 4  # what was measured is there all the same
+
+
+def test_a_curve_comes_back_from_its_json(lab, planted):
+    found = calibrate(lab, planted, options=QUICK)
+    assert Curve.of(found).to_json() == found.data
+
+
+class Recorded:
+    """A measure that writes down what it is asked for."""
+
+    name, count = "recorded", 6
+
+    def __init__(self):
+        self.asked = []
+
+    def values(self, requests, *, progress=None, should_stop=None):
+        self.asked.append([item for item, _ in requests])
+        return np.array([setting.dose or 0.0 for _, setting in requests])
+
+
+def test_what_is_chosen_for_a_fold_has_not_seen_it(lab, lm):
+    made = pairs(6)
+    vector = lm.extract(made, layers="all")
+    source = source_of(lm, vector, [0, 1, 2], lab.store.load, _reader(lm))
+    trials = Trials(source, Recorded(), made, 0, Steps(None, None))
+    for fold in trials.folds:
+        mine = trials.of_fold(fold)
+        for trial in trials.choosing(fold, 1, 0.1):
+            assert trial.item not in mine
+            assert trial.without == {fold, trials.fold_of[trial.item]}
+        for trial in trials.reporting(fold, 1, 0.1):
+            assert trial.item in mine
+            assert trial.without == {fold}
+    for trial in trials.choosing(None, 1, 0.1):
+        kept = [p for i, p in enumerate(made) if trials.fold_of[i] not in trial.without]
+        fresh = lm.extract(kept, layers=1)
+        assert made[trial.item] not in kept
+        np.testing.assert_allclose(
+            trials.setting(trial).vector.directions[1], fresh.directions[1], atol=1e-5
+        )
+
+
+def test_a_fold_is_measured_only_after_its_choice(lab, lm, monkeypatch):
+    """A value of the report that is not also one of another choice comes from the last step."""
+    vector = lm.extract(pairs(6), layers="all")
+    asked = []
+    fetch = Trials.fetch
+    monkeypatch.setattr(
+        Trials,
+        "fetch",
+        lambda self, some, w: (asked.append(some := list(some)), fetch(self, some, w)),
+    )
+    looked = []
+    choose = Search.profiled
+    monkeypatch.setattr(
+        Search,
+        "profiled",
+        lambda self, fold, layers: (looked.append((fold, len(asked))), choose(self, fold, layers))[
+            1
+        ],
+    )
+    calibrate(lab, vector, options=QUICK)
+    for fold, step in looked:
+        if fold is not None:
+            assert all(fold in trial.without for trial in asked[step])
+
+
+def _reader(lm):
+    from steerlab import contrast
+
+    return lambda recipe, layers: contrast.read(lm, recipe, layers)[1]
+
+
+def test_a_pair_that_two_operands_share_is_left_out_of_both(lab, lm):
+    lab.store.save("a", lm.extract(pairs(4), layers="all"))
+    lab.store.save("b", lm.extract(pairs(4)[:3] + null_pairs(2, 9), layers="all"))
+    both = lab.evaluate("a - 0.5 * b")
+    source = source_of(lm, both, [2], lambda ref: lab.operand(both, ref), _reader(lm))
+    assert source.pairs[:4] == tuple(pairs(4))
+    assert source.pairs[4:] == tuple((low, high) for high, low in null_pairs(2, 9))
+    out = [pairs(4)[0]]
+    expected = lm.extract(pairs(4)[1:], layers=2) - 0.5 * lm.extract(
+        pairs(4)[1:3] + null_pairs(2, 9), layers=2
+    )
+    np.testing.assert_allclose(source.at(2, out).directions[2], expected.directions[2], atol=1e-5)
+
+
+def test_an_imported_vector_needs_items_and_takes_them(lab, lm, planted):
+    imported = random_like(planted, 3)
+    with pytest.raises(BadPrompts, match=r"no held-out items.*--items"):
+        calibrate(lab, imported, options=QUICK)
+    items = items_of_pairs(lm, pairs(6, seed=5))
+    assert not calibrate(lab, imported, items=items, options=QUICK).works
+    known = calibrate(lab, planted, items=items, options=QUICK)
+    assert known.works
+    assert not Curve.of(known).crossed
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_too_few_pairs_or_items_are_no_held_out_items(lab, lm, planted, count):
+    with pytest.raises(BadPrompts, match="no held-out items"):
+        calibrate(lab, lm.extract(pairs(count), layers=1), options=QUICK)
+    with pytest.raises(BadPrompts, match="no held-out items"):
+        calibrate(lab, planted, items=items_of_pairs(lm, pairs(count)), options=QUICK)
+
+
+def test_a_metric_of_texts_can_be_the_effect(lab, planted):
+    def kind(text, _):
+        return sum(letter in "abcdefgh" for letter in text) / max(len(text), 1)
+
+    found = calibrate(
+        lab,
+        planted,
+        metric=Metric("kind", "", kind),
+        prompts=NEUTRAL[:4],
+        layers=[3],
+        options=QUICK,
+    )
+    curve = Curve.of(found)
+    assert curve.measure == "kind"
+    assert curve.held.effect.mean > 0
+
+
+def test_a_scorer_without_any_value_is_one_line(lab, planted):
+    def fails(text, _):
+        raise ValueError("no such lexicon")
+
+    with pytest.raises(BadOption, match=r"fails has no value.*no such lexicon"):
+        calibrate(lab, planted, metric=Metric("fails", "", fails), layers=[3], options=QUICK)
+
+
+def test_layers_of_the_last_fifth_are_refused(lab, planted):
+    with pytest.raises(BadOption, match="last fifth"):
+        calibrate(lab, planted, layers=[4], options=QUICK)
+
+
+def test_cancelling_stores_nothing(lab, planted):
+    with pytest.raises(Cancelled):
+        calibrate(lab, planted, options=QUICK, should_stop=lambda: True)
+
+
+def test_progress_ends_where_it_said(lab, planted):
+    seen = []
+    calibrate(lab, planted, options=QUICK, progress=lambda *at: seen.append(at))
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert seen[-1] == (1000, 1000)
+    assert seen[-2][0] < 1000
+
+
+# limits
+
+
+def test_a_loop_is_fluent_and_fails_all_the_same():
+    assert distinct_pairs([5] * 40) < 0.03
+    assert distinct_pairs([7]) == distinct_pairs([]) == 0
+    loop = Cost(kl=0.1, fluency=0.2, distinct=distinct_pairs([5] * 40), longest_run=39)
+    assert not loop.within(Limits())
+    fine = Cost(0.1, 1.1, 0.98, 2)
+    assert safe_range({0.1: fine, 0.2: loop, -0.1: fine, -0.2: fine}, Limits()) == (-0.2, 0.1)
+
+
+def test_the_luck_of_one_dose_decides_nothing_and_kl_has_no_luck():
+    fine, odd, far = Cost(0.1, 1.1, 0.98), Cost(0.1, 1.7, 0.85), Cost(0.6)
+    lucky = {0.1: fine, 0.2: odd, 0.3: fine, 0.4: fine, 0.5: far}
+    assert safe_range(lucky, Limits()) == (0.0, 0.4)
+    assert safe_range({0.1: fine, 0.2: odd, 0.3: odd, 0.4: fine}, Limits()) == (0.0, 0.1)
+    assert safe_range({0.1: fine, 0.2: far, 0.3: fine}, Limits()) == (0.0, 0.1)
+    assert safe_range({0.1: far}, Limits()) == (0.0, 0.0)
+
+
+def test_options_refuse_what_makes_no_sense():
+    for wrong in ({"doses": ()}, {"doses": (-0.1,)}, {"controls": 4}, {"seed": -1}):
+        with pytest.raises(BadOption):
+            Options(**wrong)
+
+
+def test_a_critical_z_grows_with_tries_and_with_few_controls():
+    assert critical_z(20) == pytest.approx(1.729 * (1 + 1 / 20) ** 0.5, abs=2e-3)
+    assert critical_z(20) < critical_z(20, 14) < critical_z(5, 14)
+    rng = np.random.default_rng(0)
+    best = rng.standard_normal((4000, 14))
+    controls = rng.standard_normal((4000, 14, 20))
+    z = (best - controls.mean(axis=2)) / controls.std(axis=2, ddof=1)
+    assert (z.max(axis=1) >= critical_z(20, 14)).mean() == pytest.approx(0.05, abs=0.015)

@@ -271,6 +271,16 @@ class Lab:
 
         return evaluate(recipe.text, operand)
 
+    def operating_point(self, vector: SteeringVector) -> tuple[SteeringVector, float] | None:
+        """The vector at the layer, and the coefficient, that its newest calibration chose.
+
+        None where it was never calibrated, or was found to work nowhere.
+        """
+        found = self.store.calibration_of(vector.digest)
+        if found is None or found.layer is None or found.coefficient is None:
+            return None
+        return self.at_layers(vector, found.layer), found.coefficient
+
     def operand(self, vector: SteeringVector, ref: str) -> SteeringVector:
         """What a composition names so; Incompatible if that is another vector by now."""
         assert isinstance(vector.recipe, Expression)

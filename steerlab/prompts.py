@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,27 @@ def read_lines(path: Path) -> list[str]:
     return lines
 
 
+def read_items(path: Path) -> list[dict[str, str]]:
+    """Read contrast items: a prompt and two ways to go on, the first with more of the quality.
+
+    .jsonl  one {"prompt": …, "positive": …, "negative": …} a line
+    .json   a list of such objects
+    .csv    a header naming the columns prompt, positive and negative
+    .toml   [[item]] tables with these keys
+
+    A prompt may be missing: the continuations then begin the text. Blanks count.
+    Raises NotFound, or BadPrompts with the line that is not what it should be.
+    """
+    reader = _ITEMS.get(path.suffix.lower())
+    if reader is None:
+        known = ", ".join(_ITEMS)
+        raise BadPrompts(f"{path} ends in {path.suffix or 'nothing'}: an items file is {known}")
+    found = [_item(row, where) for where, row in reader(_text(path, "items"), path)]
+    if not found:
+        raise BadPrompts(f"{path} holds no item")
+    return found
+
+
 def _text(path: Path, what: str) -> str:
     try:
         if path.stat().st_size > _LARGEST:
@@ -70,12 +91,13 @@ def _text(path: Path, what: str) -> str:
 
 
 def _from_jsonl(text: str, path: Path) -> Prompts:
-    def rows() -> Iterator[tuple[int, Any]]:
-        for number, line in enumerate(text.split("\n"), 1):  # splitlines knows more line ends
-            if line.strip():
-                yield number, _json(line, path, number)
+    return _collected(_lines(text, path), path)
 
-    return _collected(rows(), path)
+
+def _lines(text: str, path: Path) -> Iterator[tuple[int, Any]]:
+    for number, line in enumerate(text.split("\n"), 1):  # splitlines knows more line ends
+        if line.strip():
+            yield number, _json(line, path, number)
 
 
 def _from_json(text: str, path: Path) -> Prompts:
@@ -88,20 +110,30 @@ def _from_json(text: str, path: Path) -> Prompts:
 
 
 def _from_csv(text: str, path: Path) -> Prompts:
+    return _collected(_csv_rows(text, path, ["positive"]), path)
+
+
+def _csv_rows(text: str, path: Path, needed: Sequence[str]) -> Iterator[tuple[int, Any]]:
     try:
         reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         names = [name.strip().lower() for name in reader.fieldnames or []]
-        if "positive" not in names:
-            raise BadPrompts(f"{path}, line 1: no column called positive in the header")
+        for name in needed:
+            if name not in names:
+                raise BadPrompts(f"{path}, line 1: no column called {name} in the header")
         reader.fieldnames = names
-        return _collected(((reader.line_num, dict(row)) for row in reader), path)
+        for row in reader:
+            yield reader.line_num, dict(row)
     except csv.Error as error:
         raise BadPrompts(f"{path}: not CSV: {error}") from None
 
 
 def _from_toml(text: str, path: Path) -> Prompts:
+    return _columns(_toml(text, path), path)
+
+
+def _toml(text: str, path: Path) -> dict[str, Any]:
     try:
-        return _columns(tomllib.loads(text), path)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise BadPrompts(f"{path}: not TOML: {error}") from None
     except RecursionError:
@@ -113,6 +145,44 @@ _READERS: Mapping[str, Callable[[str, Path], Prompts]] = {
     ".json": _from_json,
     ".csv": _from_csv,
     ".toml": _from_toml,
+}
+
+
+def _item(row: Any, where: str) -> dict[str, str]:
+    if not isinstance(row, dict):
+        raise BadPrompts(f'{where}: expected {{"prompt": …, "positive": …, "negative": …}}')
+    prompt = row.get("prompt")
+    if not isinstance(prompt, str | None):
+        raise BadPrompts(f"{where}: the prompt is not text")
+    sides = {name: _prompt(row.get(name), name, where) for name in ("positive", "negative")}
+    if sides["positive"] == sides["negative"]:
+        raise BadPrompts(f"{where}: positive and negative are the same")
+    return {"prompt": prompt or "", **sides}
+
+
+def _json_items(text: str, path: Path) -> Iterator[tuple[str, Any]]:
+    data = _json(text, path, 1)
+    if not isinstance(data, list):
+        raise BadPrompts(f"{path}: expected a list of objects with prompt, positive and negative")
+    return ((f"{path}, entry {number}", row) for number, row in enumerate(data, 1))
+
+
+def _toml_items(text: str, path: Path) -> Iterator[tuple[str, Any]]:
+    data = _toml(text, path).get("item", [])
+    if not isinstance(data, list):
+        raise BadPrompts(f"{path}: items are [[item]] tables")
+    return ((f"{path}, item {number}", row) for number, row in enumerate(data, 1))
+
+
+def _numbered(rows: Iterator[tuple[int, Any]], path: Path) -> Iterator[tuple[str, Any]]:
+    return ((f"{path}, line {number}", row) for number, row in rows)
+
+
+_ITEMS: Mapping[str, Callable[[str, Path], Iterator[tuple[str, Any]]]] = {
+    ".jsonl": lambda text, path: _numbered(_lines(text, path), path),
+    ".json": _json_items,
+    ".csv": lambda text, path: _numbered(_csv_rows(text, path, ["positive", "negative"]), path),
+    ".toml": _toml_items,
 }
 
 

@@ -27,6 +27,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "generate": ("generate", "Write with a vector, beside the baseline."),
         "sweep": ("sweep", "Layers x strengths x prompts in one batch."),
         "demo": ("demo", "See it work: love - anger on a real model."),
+        "calibrate": ("calibrate", "Find the layer and the dose at which a vector works."),
         "tui": ("tui", "Browse the vectors and steer in the terminal."),
     },
     "Browse and describe": {

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from steerlab.record import Record
     from steerlab.registry.lineage import Node
     from steerlab.registry.queries import Summary
+    from steerlab.results import Calibration
 
 KINDS = ("contrast", "expression", "imported")
 _BRANCHES = 20
@@ -116,12 +117,15 @@ def show_command(ref: str, model: str | None, store_path: Path | None, as_json: 
     store = open_store(store_path)
     record = store.record(ref, model)
     lineage = store.lineage(ref, model)
+    calibration = store.calibration(ref, model)
     if as_json:
         from dataclasses import asdict
 
-        print_json({**record.to_json(), "lineage": asdict(lineage)})
+        known = calibration.to_json() if calibration is not None else None
+        data = {**record.to_json(), "lineage": asdict(lineage), "calibration": known}
+        print_json(data)
         return
-    _print_head(record)
+    _print_head(record, calibration)
     _print_layers(record)
     _print_recipe(record)
     for title, nodes in (("made from", lineage.parents), ("used in", lineage.children)):
@@ -129,7 +133,7 @@ def show_command(ref: str, model: str | None, store_path: Path | None, as_json: 
             _print_tree(title, nodes)
 
 
-def _print_head(record: Record) -> None:
+def _print_head(record: Record, calibration: Calibration | None) -> None:
     model = record.model
     precision = f", {model.dtype}" if model.dtype else ""
     software = ", ".join(f"{k} {v}" for k, v in record.software.items())
@@ -146,10 +150,19 @@ def _print_head(record: Record) -> None:
             ("norm", number(record.norm, 4)),
             ("tags", " ".join(record.tags)),
             ("note", record.note),
+            ("calibrated", _verdict(calibration)),
             ("made", f"{record.created[:19].replace('T', ' ')} UTC with {software}"),
             ("digest", record.digest),
         ]
     )
+
+
+def _verdict(calibration: Calibration | None) -> str:
+    if calibration is None:
+        return ""
+    from steerlab.evaluation.curve import verdict
+
+    return verdict(calibration)
 
 
 def _print_layers(record: Record) -> None:

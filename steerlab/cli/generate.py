@@ -26,12 +26,13 @@ from steerlab.cli.options import (
 )
 from steerlab.cli.output import print_json, say, signed, signed_dose, width
 from steerlab.cli.progress import console, interruptible
-from steerlab.notation import printable, spelled
+from steerlab.notation import printable, span, spelled
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from steerlab.lab import Cell, Lab, Setting
+    from steerlab.vector import SteeringVector
 
 _COLUMN = 24  # columns of a terminal that text can be read in
 
@@ -86,7 +87,8 @@ def generate_command(
     steerlab generate "I think you are a" -v love --dose 0.15
     steerlab generate "I think you are a" -v "love - anger" -c -2,2
 
-    Without a strength, the coefficient is 1. Ctrl-C keeps what has been written.
+    Without a strength, layer and coefficient are what `steerlab calibrate` found, else the
+    vector's own layers and 1. Ctrl-C keeps what has been written.
     """
     if coefficients and doses:
         raise click.UsageError("give --coefficient or --dose, not both")
@@ -147,9 +149,24 @@ def _settings(
     if doses:
         vector.coefficient(doses[0])  # a vector without doses is refused before a model is loaded
     load(lab, vector, quiet=quiet)
+    if coefficients is None and doses is None and layers is None:
+        return [Setting(), _calibrated(lab, vector, quiet=quiet) or Setting(vector, 1.0)]
     at = vector if layers is None else lab.at_layers(vector, layers)
     strengths = coefficients or tuple(at.coefficient(d) for d in doses or ()) or (1.0,)
     return [Setting(), *(Setting(at, c, str(vector)) for c in strengths)]
+
+
+def _calibrated(lab: Lab, vector: SteeringVector, *, quiet: bool) -> Setting | None:
+    """Where and how strongly its calibration says; None without one that works."""
+    from steerlab.lab import Setting
+
+    point = lab.operating_point(vector)
+    if point is None:
+        return None
+    setting = Setting(*point, str(vector))
+    where = f"layer {span(point[0].layers)}, dose {signed_dose(setting.dose)}"
+    say(f"{vector} as calibrated: {where} (c {signed(setting.coefficient)})", quiet=quiet)
+    return setting
 
 
 def heading(of: Cell | Setting) -> str:

@@ -132,6 +132,11 @@ class Results:
         """The newest calibration of a vector; None if it never was calibrated."""
         return next(iter(self.calibrations(ref, model=model, limit=1)), None)
 
+    def calibration_of(self, digest: str) -> Calibration | None:
+        """The newest calibration of the vector with a digest, stored or not; None without one."""
+        with self._database.reading() as connection:
+            return next(iter(evaluations.calibrations(connection, digest, 1)), None)
+
     def calibrations(
         self, ref: str | None = None, *, model: Model = None, limit: int | None = None
     ) -> Sequence[Calibration]:

@@ -1,0 +1,135 @@
+"""steerlab calibrate: a table, a verdict, and what generate and show make of it."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+
+from steerlab import Lab, LanguageModel
+from steerlab.cli import ExitCode, progress
+from steerlab.evaluation.curve import Curve
+from tests.cli.conftest import Result
+from tests.evaluation.planted import pairs, planted_lm
+
+QUICK = ("--doses", "0.1,0.2", "--controls", 5, "--max-fluency", 100, "--max-kl", 5)
+QUICK = (*QUICK, "--min-distinct", 0)
+
+
+@pytest.fixture(scope="session")
+def planted_dir(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("models") / "planted"
+    lm = planted_lm()
+    lm.model.save_pretrained(directory)
+    lm.tokenizer.save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture
+def kind(store, planted_dir):
+    """A vector that works, of a model of its own; stored at layer 1 alone."""
+    lab = Lab(store, LanguageModel.load(str(planted_dir)))
+    return lab.extract("kind", pairs(8), layers=1)
+
+
+@pytest.fixture
+def items(tmp_path):
+    made = [{"prompt": "abc ", "positive": f"x{i}", "negative": f"y{i}"} for i in range(4)]
+    path = tmp_path / "items.jsonl"
+    path.write_text("\n".join(map(json.dumps, made)))
+    return path
+
+
+def test_what_works_is_kept_and_used_by_generate_and_show(cli, store, kind):
+    result = cli("calibrate", "kind", *QUICK)
+    assert result.code == ExitCode.OK, result.err
+    found = store.calibration("kind")
+    assert found.works
+    lines = result.out.splitlines()
+    assert lines[-1].startswith(f"kind.v1 works: layer {found.layer}, dose +0.20 (c ")
+    assert [line.split()[0] for line in lines if line.startswith(("+0", "-0"))] == [
+        *("-0.20", "-0.10", "+0.10", "+0.20")
+    ]
+    written = cli("generate", "Hi", "-v", "kind", "-n", 2, "--json")
+    assert written.data[1]["layers"] == [found.layer]
+    assert written.data[1]["coefficient"] == pytest.approx(found.coefficient)
+    assert f"kind.v1 as calibrated: layer {found.layer}, dose +0.20" in written.err
+    shown = cli("show", "kind")
+    assert f"calibrated  works: layer {found.layer}" in shown.out
+    assert cli("show", "kind", "--json").data["calibration"]["layer"] == found.layer
+    plain = cli("generate", "Hi", "-v", "kind", "-n", 2, "-c", 1, "--json").data
+    assert plain[1]["layers"] == [1]
+
+
+def test_json_holds_the_whole_curve(cli, store, kind):
+    data = cli("calibrate", "kind", *QUICK, "--json", "--no-save").data
+    assert data["works"]
+    assert [point["dose"] for point in data["data"]["points"]] == [-0.2, -0.1, 0.1, 0.2]
+    assert store.calibration("kind") is None
+
+
+def test_what_does_not_work_is_a_result_that_generate_ignores(cli, store, items):
+    result = cli("calibrate", "love", "--items", items, *QUICK)
+    assert result.code == ExitCode.OK, result.err
+    assert result.out.splitlines()[-1].startswith("love.v1 does not work: no dose beats")
+    assert not store.calibration("love").works
+    assert cli("generate", "Hi", "-v", "love", "-n", 2, "--json").data[1]["coefficient"] == 1
+    assert "does not work" in cli("show", "love").out
+
+
+def test_a_curve_is_read_from_the_store(cli, store, items):
+    cli("calibrate", "warm", "--items", items, *QUICK)
+    curve = Curve.of(store.calibration("warm"))
+    assert curve.items == 4
+    assert not curve.crossed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("love",), ExitCode.BAD_INPUT, "no held-out items: love.v1 is of 2 contrast pairs"),
+        (("front",), ExitCode.BAD_INPUT, "no held-out items"),
+        (("love", "--items", "none.jsonl"), ExitCode.NOT_FOUND, "no items file"),
+        (("love", "--layers", "3"), ExitCode.BAD_INPUT, "no held-out items"),
+        (("love", "--doses", "0"), ExitCode.BAD_INPUT, "doses to calibrate are above 0"),
+        (("love", "--metric", "nope"), ExitCode.USAGE, "nope"),
+        (("love", "--prompts", "x.txt"), ExitCode.USAGE, "--metric"),
+        (("nobody",), ExitCode.NOT_FOUND, "nobody"),
+    ],
+)
+def test_bad_input_is_one_line(refused, arguments, code, words, capsys):
+    arguments = ("calibrate", *arguments, "-q")
+    assert words in refused(code, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("{", "line 2: not JSON"),
+        ("[]", "line 2: expected"),
+        ('{"prompt": "a", "positive": "b"}', "line 2: the negative prompt is missing"),
+        ('{"prompt": 1, "positive": "b", "negative": "c"}', "line 2: the prompt is not text"),
+        ('{"positive": "b", "negative": "b"}', "line 2: positive and negative are the same"),
+    ],
+)
+def test_a_broken_line_is_named(refused, tmp_path, line, words):
+    path = tmp_path / "broken.jsonl"
+    path.write_text('{"prompt": "a", "positive": "b", "negative": "c"}\n' + line)
+    assert words in refused(ExitCode.BAD_INPUT, "calibrate", "love", "--items", path, "-q")
+
+
+def test_ctrl_c_leaves_nothing(cli, store, kind, monkeypatch):
+    asked = []
+
+    def call(self):
+        asked.append(None)
+        if len(asked) == 30:
+            signal.raise_signal(signal.SIGINT)
+        return self.fired
+
+    monkeypatch.setattr(progress.Interrupt, "__call__", call)
+    result: Result = cli("calibrate", "kind", *QUICK)
+    assert result.code == ExitCode.CANCELLED
+    assert result.out == ""
+    assert store.calibrations() == []

@@ -39,7 +39,7 @@ def read_pairs(path: Path) -> Prompts:
     if reader is None:
         known = ", ".join(_READERS)
         raise BadPrompts(f"{path} ends in {path.suffix or 'nothing'}: a pairs file is {known}")
-    prompts = reader(_text(path, "pairs"), path)
+    prompts = reader(read_text(path, "pairs"), path)
     try:
         check_prompts(prompts.positive, prompts.negative or None)
     except BadPrompts as error:
@@ -49,7 +49,7 @@ def read_pairs(path: Path) -> Prompts:
 
 def read_lines(path: Path) -> list[str]:
     """Prompts from a text file, one a line; raises NotFound or BadPrompts."""
-    lines = [line.rstrip("\r") for line in _text(path, "prompts").split("\n") if line.strip()]
+    lines = [line.rstrip("\r") for line in read_text(path, "prompts").split("\n") if line.strip()]
     if not lines:
         raise BadPrompts(f"{path} holds no prompt")
     return lines
@@ -70,13 +70,14 @@ def read_items(path: Path) -> list[dict[str, str]]:
     if reader is None:
         known = ", ".join(_ITEMS)
         raise BadPrompts(f"{path} ends in {path.suffix or 'nothing'}: an items file is {known}")
-    found = [_item(row, where) for where, row in reader(_text(path, "items"), path)]
+    found = [_item(row, where) for where, row in reader(read_text(path, "items"), path)]
     if not found:
         raise BadPrompts(f"{path} holds no item")
     return found
 
 
-def _text(path: Path, what: str) -> str:
+def read_text(path: Path, what: str) -> str:
+    """A whole file as UTF-8; raises NotFound or BadPrompts, which call it a `what` file."""
     try:
         if path.stat().st_size > _LARGEST:
             raise BadPrompts(f"{path} is larger than {_LARGEST // 2**20} MiB: split it")

@@ -70,6 +70,7 @@ class Evaluation:
 
     digest: of the vector. suite_digest: of the suite's content. model_key: which model it is
     (`steerlab.recipe.ModelIdentity`), model: where it came from. versions: library -> version.
+    data: how it was measured and what there is to say of it, as JSON values; never searched.
     id, created: given by the store. created: UTC, ISO 8601.
     """
 
@@ -80,6 +81,7 @@ class Evaluation:
     model_key: str
     versions: dict[str, str]
     values: tuple[Measured, ...]
+    data: Any = None
     id: int | None = field(default=None, compare=False)
     created: str = field(default="", compare=False)
 

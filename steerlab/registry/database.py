@@ -28,7 +28,7 @@ from steerlab.errors import StoreError
 from steerlab.payload import make_directory, sync_directory
 from steerlab.registry.tables import KEPT, METADATA
 
-HEAD = "0003"
+HEAD = "0004"
 """The schema this program writes; revisions are numbers, so that newer and older compare."""
 
 BUSY_SECONDS = 30.0

@@ -61,6 +61,7 @@ def save_evaluation(connection: Connection, made: Evaluation) -> Evaluation:
         "model": made.model,
         "model_key": made.model_key,
         "versions": canonical_json(made.versions),
+        "data": None if made.data is None else canonical_json(made.data),
     }
     query = insert(EVALUATION).values(values).returning(EVALUATION.c.id)
     number = connection.execute(query).scalar_one()
@@ -82,6 +83,7 @@ def _evaluation(connection: Connection, row: dict[str, Any]) -> Evaluation:
     query = query.where(v.evaluation_id == row["id"]).order_by(v.ordinal)
     del row["vector_id"]
     row["versions"] = json.loads(row["versions"])
+    row["data"] = None if row["data"] is None else json.loads(row["data"])
     return Evaluation(**row, values=tuple(Measured(*found) for found in connection.execute(query)))
 
 

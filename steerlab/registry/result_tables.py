@@ -227,7 +227,10 @@ class CalibrationRow(Base, table=True):
 
 
 class EvaluationRow(Base, table=True):
-    """A vector measured on a suite of prompts. versions: of the software, JSON."""
+    """A vector measured on a suite of prompts. versions: of the software, JSON.
+
+    data: how it was measured, JSON; NULL where that was not kept.
+    """
 
     __tablename__ = "evaluation"
     __table_args__ = (
@@ -249,6 +252,7 @@ class EvaluationRow(Base, table=True):
     model: str
     model_key: str
     versions: str = Field(sa_type=Text)
+    data: str | None = Field(default=None, sa_type=Text)
 
 
 class EvaluationValueRow(Base, table=True):

@@ -1,0 +1,359 @@
+"""Evaluation: does a vector carry over to other styles of text, and what does it cost there?"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steerlab.errors import BadOption, BadPrompts, Cancelled
+from steerlab.evaluation import plan as names
+from steerlab.evaluation.arms import Arms, arms, changes, effects, measured, ratios, weighted
+from steerlab.evaluation.plan import TEXT_LIMIT, EvaluationPlan
+from steerlab.evaluation.scorers import scorer
+from steerlab.evaluation.statistics import Estimate, steerability
+from steerlab.evaluation.suite import Style, Suite, combined, read_items, suite
+from steerlab.evaluation.texts import METRICS, Metric
+from steerlab.recipe import Contrast
+from steerlab.record import software
+from steerlab.results import Evaluation, Measured, defined
+from steerlab.vector import SteeringVector
+
+if TYPE_CHECKING:
+    from steerlab.evaluation.items import ContrastItem
+    from steerlab.evaluation.passes import How
+    from steerlab.evaluation.predictions import Contribution
+    from steerlab.generation import ShouldStop
+    from steerlab.lab import Cell, Lab, Progress
+
+Array = NDArray[np.float64]
+_TOP = 8  # tokens named for a divergence
+_LIKELIHOODS = 0.3  # of the writing: what the passes without writing take, roughly
+
+
+def evaluate(
+    lab: Lab,
+    of: str | SteeringVector,
+    plan: EvaluationPlan | None = None,
+    *,
+    keep: bool = True,
+    progress: Progress | None = None,
+    should_stop: ShouldStop | None = None,
+) -> Evaluation:
+    """Measure a vector on a suite, each effect beside its controls.
+
+    of: a vector, or an expression over stored ones. Where the plan names no layers or strength,
+    the vector's calibration does, if the store has one. The intervals are over prompts: texts
+    of several seeds count as one. keep: store the evaluation.
+    progress: called with (done, to do), in thousandths of the whole.
+    Raises as evaluating, loading and steering do; BadPrompts for a suite that can't be used;
+    BadOption for metrics and strengths that can't; Cancelled.
+    """
+    plan = plan or EvaluationPlan()
+    chosen = combined([suite(which) for which in plan.suites])
+    items = read_items(Path(plan.items)) if plan.items else ()
+    scorers = [scorer(spec) for spec in plan.metrics]
+    made = lab.evaluate(of) if isinstance(of, str) else of
+    vector, coefficient, calibrated = operating_point(lab, made, plan)
+    lm = lab.load(vector)
+    run = _Run(lab, plan, chosen, scorers, should_stop, _Shares(progress))
+    run.arms = arms(vector, coefficient, plan.controls, run.shuffled(vector))
+    for style in chosen.styles:
+        run.texts(style)
+    run.neutral()
+    run.perplexities(chosen.on_topic or run.own_texts(made))
+    run.facts()
+    run.items(made, items)
+    found = Evaluation(
+        digest=made.digest,
+        suite=chosen.name,
+        suite_digest=chosen.digest,
+        model=lm.identity.source,
+        model_key="/".join(map(str, lm.identity.key)),
+        versions=software(),
+        values=tuple(run.values),
+        data={
+            "vector": str(made),
+            "plan": plan.to_json(),
+            "layers": list(vector.layers),
+            "coefficient": coefficient,
+            "dose": defined(vector.dose(coefficient) or np.nan),
+            "calibrated": calibrated,
+            "tokens": run.tokens,
+            "notes": run.notes,
+        },
+    )
+    return lab.store.save_evaluation(found) if keep else found
+
+
+def operating_point(
+    lab: Lab, vector: SteeringVector, plan: EvaluationPlan
+) -> tuple[SteeringVector, float, bool]:
+    """The vector at its layers, the size of its coefficient, and whether a calibration says so."""
+    found = None
+    if plan.layers is None and plan.dose is None and plan.coefficient is None:
+        stored = lab.store.calibrations(limit=None)
+        found = next((c for c in stored if c.digest == vector.digest and c.works), None)
+    if found is not None and found.layer is not None and found.coefficient is not None:
+        return lab.at_layers(vector, found.layer), abs(found.coefficient), True
+    at = vector if plan.layers is None else lab.at_layers(vector, list(plan.layers))
+    if plan.coefficient is not None:
+        return at, plan.coefficient, False
+    return at, at.coefficient(plan.dose or names.DOSE), False
+
+
+@dataclass
+class _Run:
+    """An evaluation that is being made; `values` and `notes` grow part by part."""
+
+    lab: Lab
+    plan: EvaluationPlan
+    suite: Suite
+    scorers: Sequence[Metric]
+    stop: ShouldStop | None
+    shares: _Shares
+    values: list[Measured] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    tokens: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    arms: Arms = field(init=False)
+
+    def __post_init__(self) -> None:
+        writing = sum(len(style.prompts) for style in self.suite.styles)
+        self.shares.total = writing * (1 + _LIKELIHOODS) or 1.0
+
+    def how(self, share: float) -> How:
+        """Options of a likelihood that takes this share of what comes after the writing."""
+        writing = sum(len(style.prompts) for style in self.suite.styles)
+        return {
+            "allow_other_weights": self.plan.allow_other_weights,
+            "should_stop": self.stop,
+            "progress": self.shares.part(writing * _LIKELIHOODS * share),
+        }
+
+    def shuffled(self, vector: SteeringVector) -> SteeringVector | None:
+        """The vector's own pairs with half of the labels swapped; None where that can't be."""
+        from steerlab.evaluation.controls import shuffled_controls
+
+        if not isinstance(vector.recipe, Contrast):
+            self.notes.append("no shuffled control: the vector was not made of contrast pairs")
+            return None
+        try:
+            return shuffled_controls(
+                self.lab.model,
+                vector.recipe,
+                list(vector.layers),
+                like=vector,
+                should_stop=self.stop,
+            )[0]
+        except (BadOption, BadPrompts) as error:
+            self.notes.append(f"no shuffled control: {error}")
+            return None
+
+    def texts(self, style: Style) -> None:
+        """Write after every prompt of a style, and value what came."""
+        if style.chat and not getattr(self.lab.model.tokenizer, "chat_template", None):
+            self.notes.append(f"{style.name} was left out: the model has no chat template")
+            return
+        if style.items:
+            self._items(style.name, style.items, style.chat)
+        if not style.prompts:
+            return
+        cells = self._written(style)
+        for metric in self.scorers:
+            self.values += effects(
+                style.name, metric.name, self._scores(style, metric, cells), self.arms
+            )
+        for metric in (METRICS[names.DISTINCT], METRICS[names.RUN]):
+            if metric not in self.scorers:
+                found = self._scores(style, metric, cells, silent=True)
+                self.values += changes(style.name, metric.name, found, self.arms)
+        self._fluency(style, cells)
+
+    def _written(self, style: Style) -> list[list[Cell]]:
+        """Texts: [setting][prompt, seed]."""
+        cells = self.lab.compare(
+            style.prompts,
+            self.arms.settings,
+            seeds=range(self.plan.seeds),
+            chat=style.chat,
+            should_stop=self.stop,
+            progress=self.shares.part(len(style.prompts)),
+            **self.plan.sampling,
+        )
+        ways = len(self.arms.settings)
+        whole = len(style.prompts) * self.plan.seeds * ways
+        if len(cells) < whole or any(c.completion.finish == "cancelled" for c in cells):
+            raise Cancelled("cancelled: nothing was stored")
+        return [cells[i::ways] for i in range(ways)]
+
+    def _scores(
+        self, style: Style, metric: Metric, cells: list[list[Cell]], *, silent: bool = False
+    ) -> Array:
+        """(n_settings, n_prompts), means over seeds; says how many texts have no value and why."""
+        reasons: Counter[str] = Counter()
+        table = np.full((len(cells), len(cells[0])), np.nan)
+        for row, column in np.ndindex(*table.shape):
+            text, plain = cells[row][column].completion.text, cells[0][column].completion.text
+            table[row, column], why = metric.explained(text, plain)
+            reasons[why] += 1
+        del reasons[""]
+        if reasons and not silent:
+            why, _ = reasons.most_common(1)[0]
+            self.notes.append(
+                f"{style.name}, {metric.name}: {reasons.total()} of {table.size} texts have no "
+                f"value: {why}"[:300]
+            )
+        if metric.name == names.DISTINCT:
+            table = np.nan_to_num(table, nan=0.0)  # a text without words has failed
+        return _over_seeds(table, self.plan.seeds)
+
+    def _fluency(self, style: Style, cells: list[list[Cell]]) -> None:
+        """Perplexity of the steered texts' beginnings over that of the baseline's."""
+        from steerlab.evaluation.likelihood import perplexities
+
+        own = [cell for row in cells[:3] for cell in row]
+        found = perplexities(
+            self.lab.model,
+            [cell.prompt for cell in own],
+            [cell.completion.token_ids for cell in own],
+            chat=style.chat,
+            bos=self.arms.is_front,
+            limit=TEXT_LIMIT,
+            **self.how(0.5 / len(self.suite.styles)),
+        )
+        logs = np.log(found).reshape(3, -1)
+        logs = _over_seeds(logs[1:] - logs[0], self.plan.seeds)
+        self.values += ratios(style.name, names.FLUENCY, logs, self.arms)
+
+    def neutral(self) -> None:
+        """How far the next token of neutral beginnings moves, and which tokens do."""
+        from steerlab.evaluation.predictions import divergence
+
+        if not self.suite.neutral:
+            return
+        found = divergence(
+            self.lab.model, self.suite.neutral, self.arms.settings, top=_TOP, **self.how(0.2)
+        )
+        made = changes(names.NEUTRAL, names.KL, found.nats, self.arms)
+        self.values += [value for value in made if value.setting != names.BASELINE]
+        for sign, row in ((names.TOWARD, 1), (names.AWAY, 2)):
+            self.tokens[sign] = _together(found.top[row])
+
+    def perplexities(self, on_topic: Mapping[str, Sequence[str]] | Sequence[str]) -> None:
+        """How much less likely texts become: those on topic, and those that are not."""
+        from steerlab.evaluation.likelihood import perplexity_ratio
+
+        groups = {**_named(on_topic), names.OFF_TOPIC: self.suite.off_topic}
+        for style, texts in groups.items():
+            if not texts:
+                continue
+            ways = self.arms.settings[1:]
+            found = perplexity_ratio(self.lab.model, texts, ways, **self.how(0.1))
+            with np.errstate(divide="ignore"):
+                logs = np.log(found.each)
+            rows = [weighted(row, n) for row, n in zip(logs, found.counts, strict=True)]
+            self.values += ratios(style, names.PERPLEXITY, rows, self.arms)
+
+    def own_texts(self, vector: SteeringVector) -> Mapping[str, Sequence[str]]:
+        """What the vector was made of, as texts on topic."""
+        recipe = vector.recipe
+        if not isinstance(recipe, Contrast) or recipe.chat or len(recipe.positive) < 2:
+            return {}
+        return {names.OWN_TEXTS: recipe.positive}
+
+    def facts(self) -> None:
+        """Whether known facts are still known."""
+        from steerlab.evaluation.predictions import precision_at_k, single_token
+
+        lm = self.lab.model
+        known = single_token(lm, self.suite.facts)
+        left = len(self.suite.facts) - len(known)
+        if left:
+            self.notes.append(f"{left} of {left + len(known)} facts are no single token here")
+        if not known:
+            return
+        ranks = precision_at_k(lm, known, self.arms.settings, **self.how(0.1)).ranks
+        for name, k in ((names.P1, 1), (names.P10, 10)):
+            hits = (ranks < k).astype(np.float64)  # NaN is a miss
+            self.values += changes(names.FACTS, name, hits, self.arms)
+
+    def items(self, vector: SteeringVector, given: Sequence[ContrastItem]) -> None:
+        """Contrast items of a file; where no style has any either, of the vector's own pairs."""
+        from steerlab.evaluation.items import items_of_pairs
+
+        if given:
+            self._items(names.ITEMS, given, False)
+            return
+        recipe = vector.recipe
+        if any(s.items for s in self.suite.styles) or not isinstance(recipe, Contrast):
+            return
+        if not recipe.negative:
+            return
+        pairs = list(zip(recipe.positive, recipe.negative, strict=True))
+        try:
+            own = items_of_pairs(self.lab.model, pairs, chat=recipe.chat)
+        except BadPrompts as error:
+            self.notes.append(f"its own pairs are no items: {error}")
+            return
+        self._items(names.OWN_PAIRS, own, False)
+
+    def _items(self, style: str, items: Sequence[ContrastItem], chat: bool) -> None:
+        from steerlab.evaluation.likelihood import propensity
+
+        ways = self.arms.settings
+        m = propensity(self.lab.model, items, ways, chat=chat, **self.how(0.1))
+        self.values += effects(style, names.PROPENSITY, m, self.arms)
+        strengths = [setting.dose for setting in self.arms.own]
+        doses = [s.coefficient for s in self.arms.own] if None in strengths else strengths
+        found = steerability([float(d or 0) for d in doses], m[:3])
+        self.values += [
+            measured(style, names.STEERABILITY, names.RANGE, found.mean),
+            measured(
+                style,
+                names.ANTI,
+                names.RANGE,
+                Estimate(found.anti_steerable, np.nan, np.nan, found.mean.n),
+            ),
+        ]
+
+
+class _Shares:
+    """Progress of parts as progress of the whole, in thousandths."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self.progress, self.before, self.total = progress, 0.0, 1.0
+
+    def part(self, size: float) -> Progress | None:
+        """What the next part calls; its size in the units of `total`."""
+        progress, before = self.progress, self.before
+        self.before += size
+        if progress is None:
+            return None
+        return lambda done, total: progress(
+            min(1000, round(1000 * (before + size * done / max(total, 1)) / self.total)), 1000
+        )
+
+
+def _over_seeds(table: Array, seeds: int) -> Array:
+    """(n_settings, n_prompts * seeds) to means over seeds; what lacks all of them stays NaN."""
+    apart = table.reshape(len(table), -1, seeds)
+    counts = np.count_nonzero(~np.isnan(apart), axis=2)
+    return np.asarray(np.nansum(apart, axis=2) / np.where(counts, counts, np.nan))
+
+
+def _together(tops: Sequence[Sequence[Contribution]]) -> list[dict[str, Any]]:
+    """The tokens that contribute most over all prompts, in nats a prompt."""
+    nats: dict[str, float] = defaultdict(float)
+    for part in (part for top in tops for part in top):
+        nats[part.token] += part.nats / len(tops)
+    largest = sorted(nats.items(), key=lambda entry: -entry[1])[:_TOP]
+    return [{"token": token, "nats": value} for token, value in largest]
+
+
+def _named(texts: Mapping[str, Sequence[str]] | Sequence[str]) -> Mapping[str, Sequence[str]]:
+    return texts if isinstance(texts, Mapping) else {names.ON_TOPIC: texts}

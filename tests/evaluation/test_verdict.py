@@ -1,0 +1,197 @@
+"""Arms, aggregation by style, and the rules behind the words."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from steerlab.evaluation import plan as names
+from steerlab.evaluation.arms import Arms, arms, changes, effects, ratios, weighted
+from steerlab.evaluation.statistics import estimate, paired, z_score
+from steerlab.evaluation.verdict import CLEAR_Z, Finding, by_name, judge, judged, verdict
+from steerlab.results import Evaluation, Measured
+from steerlab.setting import Setting
+from tests.registry.samples import vector
+
+N = 8
+RNG = np.random.default_rng(3)
+
+
+def made(shuffled=False) -> Arms:
+    return arms(vector(), 2.0, 5, -vector() if shuffled else None)
+
+
+def test_arms_have_the_vector_at_both_signs_and_controls_of_its_norm():
+    of = made(shuffled=True)
+    assert len(of.settings) == 3 + 2 * 5 + 2
+    assert of.settings[0] == Setting()
+    assert [s.coefficient for s in of.settings[1:]] == [2.0, -2.0] * 7
+    for setting in of.settings[1:]:
+        assert setting.vector.norms() == pytest.approx(vector().norms())
+    assert len({s.vector.digest for s in of.settings[1:]}) == 7
+    assert of.settings[1].vector == vector()
+    assert of.settings[-1].vector == -vector()
+
+
+def test_effects_are_paired_and_stand_beside_their_controls():
+    of = made(shuffled=True)
+    table = RNG.normal(size=(15, N))
+    v = by_name(effects("x", "m", table, of))
+    ranges = [np.mean(table[3 + 2 * i] - table[4 + 2 * i]) for i in range(5)]
+    expected = paired(table[1], table[2])
+    assert v["x", "m", names.RANGE].estimate == expected.mean
+    assert v["x", "m", names.RANGE].low == expected.low
+    assert v["x", "m", names.TOWARD].estimate == pytest.approx(np.mean(table[1] - table[0]))
+    assert v["x", "m", names.BASELINE].n == N
+    assert v["x", "m", names.RANDOM].estimate == pytest.approx(np.mean(ranges))
+    assert v["x", "m", names.RANDOM].n == 5
+    assert v["x", "m", names.Z].estimate == pytest.approx(z_score(expected.mean, ranges))
+    assert v["x", "m", names.SHUFFLED].estimate == pytest.approx(np.mean(table[13] - table[14]))
+
+
+def test_the_sign_of_a_shuffled_control_means_nothing():
+    of = made(shuffled=True)
+    table = np.zeros((15, N))
+    table[1], table[13] = 1.0 + RNG.normal(size=N) / 9, RNG.normal(size=N) / 9 + 1.5
+    for sign in (1, -1):
+        table[13] *= sign
+        beyond = by_name(effects("x", "m", table, of))["x", "m", names.BEYOND]
+        assert beyond.estimate == pytest.approx(np.mean(table[1]) - abs(np.mean(table[13])))
+        assert beyond.high < 0
+
+
+def test_what_is_undefined_stays_so():
+    of = made()
+    table = np.full((13, N), np.nan)
+    table[0] = 1.0
+    v = by_name(effects("x", "m", table, of))
+    assert v["x", "m", names.BASELINE].estimate == 1
+    assert v["x", "m", names.RANGE].estimate is None
+    assert v["x", "m", names.Z].estimate is None
+    assert judge(v, "x", "m").finding is Finding.UNKNOWN
+
+
+def test_prices_are_changes_and_ratios_are_geometric():
+    of = made()
+    table = RNG.normal(size=(13, N))
+    v = by_name(changes("x", "m", table, of))
+    assert v["x", "m", names.AWAY].estimate == pytest.approx(np.mean(table[2] - table[0]))
+    random = np.mean(table[3:13]) - np.mean(table[0])
+    assert v["x", "m", names.RANDOM].estimate == pytest.approx(random)
+    v = by_name(ratios("x", "r", table[1:], of))
+    assert v["x", "r", names.TOWARD].estimate == pytest.approx(np.exp(np.mean(table[1])))
+    assert v["x", "r", names.TOWARD].low == pytest.approx(np.exp(estimate(table[1]).low))
+    assert v["x", "r", names.RANDOM].estimate == pytest.approx(np.exp(np.mean(table[3:13])))
+    assert (("x", "r", names.RANDOM)) not in by_name(ratios("x", "r", table[1:3], of))
+
+
+def test_weighted_values_have_the_weighted_mean():
+    losses, tokens = RNG.normal(size=N), RNG.integers(1, 40, size=N)
+    assert np.mean(weighted(losses, tokens)) == pytest.approx(np.average(losses, weights=tokens))
+    assert weighted(losses, np.full(N, 7)) == pytest.approx(losses)
+
+
+# the rules
+
+
+def values(style="s", metric="vader", size=(0.5, 0.2, 0.8), z=6.0, beyond=(0.4, 0.1, 0.7)):
+    found = [
+        Measured(style, metric, names.RANGE, *size, n=N),
+        Measured(style, metric, names.Z, z, n=5),
+    ]
+    if beyond is not None:
+        found.append(Measured(style, metric, names.BEYOND, *beyond, n=N))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("changed", "finding", "says"),
+    [
+        ({}, Finding.CARRIES, "+0.50 [+0.20, +0.80], z +6.0"),
+        ({"beyond": None}, Finding.CARRIES, "z +6.0"),
+        ({"size": (0.02, -0.05, 0.08)}, Finding.NOTHING, "+0.02 [-0.05, +0.08] holds 0"),
+        ({"size": (0.5, 0.0, 0.8)}, Finding.NOTHING, "holds 0"),
+        ({"z": CLEAR_Z - 0.01}, Finding.CHANCE, "within random directions: z +3.0"),
+        ({"z": CLEAR_Z}, Finding.CARRIES, "z +3.0"),
+        ({"z": -6.0}, Finding.CHANCE, "within random directions"),
+        ({"z": None}, Finding.CHANCE, "no control"),
+        ({"z": math.inf}, Finding.CHANCE, "no control"),
+        ({"beyond": (0.2, -0.1, 0.5)}, Finding.CHANCE, "within shuffled labels"),
+        ({"beyond": (0.2, None, None)}, Finding.CHANCE, "within shuffled labels"),
+        ({"size": (-0.5, -0.8, -0.2), "z": -6.0}, Finding.REVERSED, "-0.50 [-0.80, -0.20]"),
+        ({"size": (-0.5, -0.8, -0.2)}, Finding.CHANCE, "within random directions"),
+        ({"size": (0.5, None, None)}, Finding.UNKNOWN, "no value"),
+        ({"size": (None, None, None)}, Finding.UNKNOWN, "no value"),
+    ],
+)
+def test_an_effect_has_to_beat_zero_and_both_controls(changed, finding, says):
+    found = judge(by_name(values(**changed)), "s", "vader")
+    assert found.finding is finding
+    assert says in found.text
+
+
+def evaluation(*values):
+    return Evaluation("0" * 64, "standard", "0" * 64, "tiny", "k", {}, values, data={})
+
+
+def test_the_words_name_styles_by_what_was_found():
+    of = evaluation(
+        *values("statements"),
+        *values("narrative"),
+        *values("technical", size=(0.02, -0.05, 0.08)),
+        *values("letters", size=(-0.5, -0.8, -0.2), z=-6),
+        *values("dialogue", size=(None, None, None)),
+        *values(names.OWN_PAIRS, names.PROPENSITY),
+    )
+    (line, *_) = verdict(of)
+    assert line == (
+        "vader: carries over to statements (+0.50 [+0.20, +0.80], z +6.0) and narrative "
+        "(+0.50 [+0.20, +0.80], z +6.0); is reversed in letters (-0.50 [-0.80, -0.20], z -6.0); "
+        "not to technical (+0.02 [-0.05, +0.08] holds 0); not measured in dialogue"
+    )
+    assert names.OWN_PAIRS not in {j.style for j in judged(of)}
+
+
+def prices(fluency=1.1, distinct=-0.01, p1=(-0.02, -0.06, 0.02)):
+    return [
+        *values("statements"),
+        Measured("statements", names.FLUENCY, names.TOWARD, fluency, 1.0, 2.0, N),
+        Measured("statements", names.FLUENCY, names.AWAY, 1.2, 1.0, 2.0, N),
+        Measured("statements", names.DISTINCT, names.BASELINE, 0.9, 0.8, 1.0, N),
+        Measured("statements", names.DISTINCT, names.TOWARD, 0.0, 0.0, 0.0, N),
+        Measured("statements", names.DISTINCT, names.AWAY, distinct, -0.1, 0.1, N),
+        Measured(names.FACTS, names.P1, names.BASELINE, 0.92, 0.8, 1.0, 24),
+        Measured(names.FACTS, names.P1, names.TOWARD, *p1, 24),
+        Measured(names.FACTS, names.P1, names.AWAY, 0.0, 0.0, 0.0, 24),
+        Measured(names.NEUTRAL, names.KL, names.TOWARD, 0.12, 0.1, 0.2, 12),
+        Measured(names.NEUTRAL, names.KL, names.AWAY, 0.2, 0.1, 0.2, 12),
+        Measured(names.NEUTRAL, names.KL, names.RANDOM, 0.1, 0.1, 0.2, 5),
+        Measured(names.OFF_TOPIC, names.PERPLEXITY, names.TOWARD, 1.05, 1.0, 1.1, 6),
+        Measured(names.OWN_PAIRS, names.STEERABILITY, names.RANGE, 20.0, 10.0, 30.0, 4),
+        Measured(names.OWN_PAIRS, names.ANTI, names.RANGE, 0.25, n=4),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({}, "text stays fluent: perplexity ratio at most 1.20 (statements -)"),
+        ({"fluency": 1.8}, "grows to statements + 1.80 times"),
+        ({}, "text does not repeat itself more than the baseline"),
+        ({"distinct": -0.3}, "text repeats itself: distinct-2 falls to statements - 0.60"),
+        ({}, "facts kept: P@1 0.92 -> 0.90 and 0.92"),
+        ({"p1": (-0.2, -0.35, -0.05)}, "facts lost: P@1 0.92 -> 0.72 and 0.92"),
+        ({"p1": (-0.1, -0.25, 0.05)}, "facts perhaps lost, perhaps chance: P@1 0.92 -> 0.82"),
+        ({}, "neutral beginnings move by 0.12 and 0.20 nats (random directions: 0.10)"),
+        ({}, "perplexity of given texts, times: off topic 1.05"),
+        ({}, "own pairs, not held out: steerability +20.00 [+10.00, +30.00] nats per dose, 25%"),
+    ],
+)
+def test_every_price_has_its_rule(changed, says):
+    assert any(says in line for line in verdict(evaluation(*prices(**changed))))
+
+
+def test_an_evaluation_without_any_value_says_nothing():
+    assert verdict(evaluation()) == []

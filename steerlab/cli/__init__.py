@@ -26,6 +26,8 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Steer": {
         "generate": ("generate", "Write with a vector, beside the baseline."),
         "sweep": ("sweep", "Layers x strengths x prompts in one batch."),
+        "evaluate": ("evaluate", "Measure whether a vector carries over to other texts."),
+        "check": ("evaluate", "Run stored evaluations again and say what moved."),
         "demo": ("demo", "See it work: love - anger on a real model."),
         "calibrate": ("calibrate", "Find the layer and the dose at which a vector works."),
         "tui": ("tui", "Browse the vectors and steer in the terminal."),

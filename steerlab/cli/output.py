@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -39,11 +39,12 @@ def print_table(
     right: Sequence[str] = (),
     wrap: Sequence[str] = (),
     cut: Sequence[str] = (),
+    fg: Mapping[str, Mapping[str, str]] | None = None,
 ) -> None:
     """An aligned table of plain text; `right` names the columns of numbers.
 
     Where a terminal is too narrow, the columns in `wrap` are folded and those in `cut` lose
-    their ends; all others keep their width.
+    their ends; all others keep their width. fg: column -> cell -> its colour.
     """
     cells = [[printable(cell) for cell in row] for row in rows]
     natural = [
@@ -55,21 +56,28 @@ def print_table(
     ]
     widths = _fitted(natural, least, width())
 
-    def line(texts: Sequence[str]) -> str:
+    def line(texts: Sequence[str], colours: Sequence[str | None] = ()) -> str:
         padded = [
             _pad(text, size, column in right)
             for text, size, column in zip(texts, widths, columns, strict=True)
         ]
+        if any(colours):
+            padded = [
+                click.style(text, fg=colour) if colour else text
+                for text, colour in zip(padded, colours, strict=True)
+            ]
         return (" " * _GAP).join(padded).rstrip()
 
     click.echo(click.style(line(columns), bold=True))
     for row in cells:
+        colours = [(fg or {}).get(c, {}).get(text) for c, text in zip(columns, row, strict=True)]
         folded = [
             [_cut(text, size)] if column in cut else _fold(text, size)
             for text, size, column in zip(row, widths, columns, strict=True)
         ]
         for number in range(max(map(len, folded))):
-            click.echo(line([lines[number] if number < len(lines) else "" for lines in folded]))
+            texts = [lines[number] if number < len(lines) else "" for lines in folded]
+            click.echo(line(texts, colours))
 
 
 def _fitted(natural: Sequence[int], least: Sequence[int], room: int | None) -> list[int]:

@@ -31,6 +31,13 @@ class Arms:
     shuffled: bool
 
     @property
+    def vector(self) -> SteeringVector:
+        """What is measured."""
+        vector = self.settings[1].vector
+        assert vector is not None
+        return vector
+
+    @property
     def own(self) -> tuple[Setting, ...]:
         """The baseline and the vector at both signs."""
         return self.settings[:3]

@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 from steerlab.errors import BadOption, BadPrompts, Cancelled
 from steerlab.evaluation import plan as names
 from steerlab.evaluation.arms import Arms, arms, changes, effects, measured, ratios, weighted
+from steerlab.evaluation.fitting import beginning, fitted, longer
 from steerlab.evaluation.plan import TEXT_LIMIT, EvaluationPlan
 from steerlab.evaluation.scorers import scorer
 from steerlab.evaluation.statistics import Estimate, steerability
 from steerlab.evaluation.suite import Style, Suite, combined, read_items, suite
 from steerlab.evaluation.texts import METRICS, Metric
-from steerlab.recipe import Contrast
+from steerlab.recipe import Contrast, Recipe
 from steerlab.record import software
 from steerlab.results import Evaluation, Measured, defined
-from steerlab.vector import SteeringVector
+from steerlab.vector import Scope, SteeringVector
 
 if TYPE_CHECKING:
     from steerlab.evaluation.items import ContrastItem
@@ -61,14 +62,16 @@ def evaluate(
     made = lab.evaluate(of) if isinstance(of, str) else of
     vector, coefficient, calibrated = operating_point(lab, made, plan)
     lm = lab.load(vector)
-    run = _Run(lab, plan, chosen, scorers, should_stop, _Shares(progress))
-    run.arms = arms(vector, coefficient, plan.controls, run.shuffled(vector))
-    for style in chosen.styles:
+    fits, notes = fitted(lm, chosen, vector, plan.max_new_tokens)
+    run = _Run(lab, plan, fits, scorers, should_stop, _Shares(progress), notes=notes)
+    run.arms = arms(vector, coefficient, plan.controls, run.shuffled(made.recipe, vector))
+    for style in fits.styles:
         run.texts(style)
+    run.together()
     run.neutral()
-    run.perplexities(chosen.on_topic or run.own_texts(made))
+    run.perplexities(chosen.on_topic or own_texts(made.recipe))
     run.facts()
-    run.items(made, items)
+    run.items(made.recipe, vector.scope, items)
     found = Evaluation(
         digest=made.digest,
         suite=chosen.name,
@@ -120,6 +123,7 @@ class _Run:
     values: list[Measured] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     tokens: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    tables: dict[str, list[Array]] = field(default_factory=lambda: defaultdict(list))
     arms: Arms = field(init=False)
 
     def __post_init__(self) -> None:
@@ -135,17 +139,17 @@ class _Run:
             "progress": self.shares.part(writing * _LIKELIHOODS * share),
         }
 
-    def shuffled(self, vector: SteeringVector) -> SteeringVector | None:
-        """The vector's own pairs with half of the labels swapped; None where that can't be."""
+    def shuffled(self, recipe: Recipe, vector: SteeringVector) -> SteeringVector | None:
+        """The recipe's pairs with half of the labels swapped; None where that can't be."""
         from steerlab.evaluation.controls import shuffled_controls
 
-        if not isinstance(vector.recipe, Contrast):
+        if not isinstance(recipe, Contrast):
             self.notes.append("no shuffled control: the vector was not made of contrast pairs")
             return None
         try:
             return shuffled_controls(
                 self.lab.model,
-                vector.recipe,
+                recipe,
                 list(vector.layers),
                 like=vector,
                 should_stop=self.stop,
@@ -156,23 +160,27 @@ class _Run:
 
     def texts(self, style: Style) -> None:
         """Write after every prompt of a style, and value what came."""
-        if style.chat and not getattr(self.lab.model.tokenizer, "chat_template", None):
-            self.notes.append(f"{style.name} was left out: the model has no chat template")
-            return
         if style.items:
             self._items(style.name, style.items, style.chat)
         if not style.prompts:
             return
         cells = self._written(style)
         for metric in self.scorers:
-            self.values += effects(
-                style.name, metric.name, self._scores(style, metric, cells), self.arms
-            )
+            found = self._scores(style, metric, cells)
+            self.tables[metric.name].append(found)
+            self.values += effects(style.name, metric.name, found, self.arms)
         for metric in (METRICS[names.DISTINCT], METRICS[names.RUN]):
             if metric not in self.scorers:
                 found = self._scores(style, metric, cells, silent=True)
                 self.values += changes(style.name, metric.name, found, self.arms)
         self._fluency(style, cells)
+
+    def together(self) -> None:
+        """The effects over the prompts of all styles, where there are several."""
+        for metric, tables in self.tables.items():
+            if len(tables) > 1:
+                whole = np.concatenate(tables, axis=1)
+                self.values += effects(names.ALL, metric, whole, self.arms)
 
     def _written(self, style: Style) -> list[list[Cell]]:
         """Texts: [setting][prompt, seed]."""
@@ -259,40 +267,30 @@ class _Run:
             rows = [weighted(row, n) for row, n in zip(logs, found.counts, strict=True)]
             self.values += ratios(style, names.PERPLEXITY, rows, self.arms)
 
-    def own_texts(self, vector: SteeringVector) -> Mapping[str, Sequence[str]]:
-        """What the vector was made of, as texts on topic."""
-        recipe = vector.recipe
-        if not isinstance(recipe, Contrast) or recipe.chat or len(recipe.positive) < 2:
-            return {}
-        return {names.OWN_TEXTS: recipe.positive}
-
     def facts(self) -> None:
         """Whether known facts are still known."""
-        from steerlab.evaluation.predictions import precision_at_k, single_token
+        from steerlab.evaluation.predictions import precision_at_k
 
-        lm = self.lab.model
-        known = single_token(lm, self.suite.facts)
-        left = len(self.suite.facts) - len(known)
-        if left:
-            self.notes.append(f"{left} of {left + len(known)} facts are no single token here")
-        if not known:
+        if not self.suite.facts:
             return
-        ranks = precision_at_k(lm, known, self.arms.settings, **self.how(0.1)).ranks
+        ways = self.arms.settings
+        ranks = precision_at_k(self.lab.model, self.suite.facts, ways, **self.how(0.1)).ranks
         for name, k in ((names.P1, 1), (names.P10, 10)):
             hits = (ranks < k).astype(np.float64)  # NaN is a miss
             self.values += changes(names.FACTS, name, hits, self.arms)
 
-    def items(self, vector: SteeringVector, given: Sequence[ContrastItem]) -> None:
+    def items(self, recipe: Recipe, scope: Scope, given: Sequence[ContrastItem]) -> None:
         """Contrast items of a file; where no style has any either, of the vector's own pairs."""
         from steerlab.evaluation.items import items_of_pairs
 
         if given:
-            self._items(names.ITEMS, given, False)
+            vector = self.arms.vector
+            fit = longer(self.lab.model, given, vector, names.ITEMS, self.notes, beginning)
+            self._items(names.ITEMS, fit, False)
             return
-        recipe = vector.recipe
         if any(s.items for s in self.suite.styles) or not isinstance(recipe, Contrast):
             return
-        if not recipe.negative:
+        if not recipe.negative or scope == "front":  # which reaches beyond what they share
             return
         pairs = list(zip(recipe.positive, recipe.negative, strict=True))
         try:
@@ -305,6 +303,8 @@ class _Run:
     def _items(self, style: str, items: Sequence[ContrastItem], chat: bool) -> None:
         from steerlab.evaluation.likelihood import propensity
 
+        if not items:
+            return
         ways = self.arms.settings
         m = propensity(self.lab.model, items, ways, chat=chat, **self.how(0.1))
         self.values += effects(style, names.PROPENSITY, m, self.arms)
@@ -353,6 +353,13 @@ def _together(tops: Sequence[Sequence[Contribution]]) -> list[dict[str, Any]]:
         nats[part.token] += part.nats / len(tops)
     largest = sorted(nats.items(), key=lambda entry: -entry[1])[:_TOP]
     return [{"token": token, "nats": value} for token, value in largest]
+
+
+def own_texts(recipe: Recipe) -> Mapping[str, Sequence[str]]:
+    """What a vector was made of, as texts on topic."""
+    if not isinstance(recipe, Contrast) or recipe.chat or len(recipe.positive) < 2:
+        return {}
+    return {names.OWN_TEXTS: recipe.positive}
 
 
 def _named(texts: Mapping[str, Sequence[str]] | Sequence[str]) -> Mapping[str, Sequence[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any
 
 from steerlab.errors import BadOption
 from steerlab.evaluation.statistics import CONTROLS
@@ -23,6 +23,7 @@ SHUFFLED = "shuffled"  # the same of the vector's own pairs with half of the lab
 Z = "z"  # the signed range in standard deviations of the random directions'
 BEYOND = "beyond shuffled"  # how much farther the signed range reaches than the shuffled one
 
+ALL = "all styles"
 NEUTRAL, ON_TOPIC, OFF_TOPIC, FACTS = "neutral", "on topic", "off topic", "facts"
 ITEMS, OWN_PAIRS = "items", "own pairs, not held out"
 OWN_TEXTS = "own prompts, not held out"
@@ -54,9 +55,9 @@ class EvaluationPlan:
     dose: float | None = None
     coefficient: float | None = None
     metrics: tuple[str, ...] = ("vader",)
-    seeds: int = 1
+    seeds: int = 2
     controls: int = CONTROLS
-    max_new_tokens: int = 40
+    max_new_tokens: int = 32
     temperature: float = 0.7
     top_p: float = 0.9
     allow_other_weights: bool = False
@@ -82,7 +83,7 @@ class EvaluationPlan:
 
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON values."""
-        return asdict(self)
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> EvaluationPlan:
@@ -92,6 +93,3 @@ class EvaluationPlan:
             k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in known
         }
         return cls(**values)
-
-
-Sign = Literal["toward", "away"]

@@ -122,9 +122,13 @@ def interval(value: Measured) -> str:
 def _effect(metric: str, found: Sequence[Judged]) -> str:
     kinds: dict[Finding, list[Judged]] = {}
     for judgement in found:
-        if judgement.metric == metric:
+        if judgement.metric == metric and judgement.style != names.ALL:
             kinds.setdefault(judgement.finding, []).append(judgement)
-    parts = []
+    parts = [
+        f"{overall.finding.value} over {names.ALL} ({overall.text})"
+        for overall in found
+        if (overall.metric, overall.style) == (metric, names.ALL)
+    ]
     if carried := kinds.get(Finding.CARRIES):
         parts.append(f"carries over to {_listed(carried)}")
     if turned := kinds.get(Finding.REVERSED):

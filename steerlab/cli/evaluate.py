@@ -121,7 +121,7 @@ def evaluate_command(
       {"fact": "The capital of France is", "answer": " Paris"}
       {"neutral": "The map shows that"}
     """
-    from steerlab.evaluation.evaluate import evaluate
+    from steerlab.evaluation.evaluate import evaluate, named
     from steerlab.evaluation.plan import EvaluationPlan
 
     given = {
@@ -134,6 +134,7 @@ def evaluate_command(
     plan = EvaluationPlan(**{key: value for key, value in given.items() if value is not None})
     lab = open_lab(store_path, loading)
     vector = lab.evaluate(text := " ".join(map(term, expression)))
+    named(plan)  # what is wrong with it is said before a model is loaded
     load(lab, vector, quiet=quiet)
     if layers is not None:
         plan = EvaluationPlan(**{**vars(plan), "layers": tuple(lab.model.layers(layers))})
@@ -305,10 +306,8 @@ def _print_checked(result: Checked) -> None:
     if rows:
         columns = ["style", "metric", "what", "then [95%]", "now [95%]", "moved?"]
         print_table(columns, rows, right=columns[3:5], fg={"moved?": _COLOURS})
-    summary = (
-        f"{len(rows)} moved beyond their intervals" if rows else "nothing moved beyond its interval"
-    )
-    click.echo(f"{count(len(result.changes), 'value')}: {summary}\n")
+    moved = f"{len(rows)} moved" if rows else "none moved"
+    click.echo(f"{count(len(result.changes), 'value')}, {moved} beyond the interval")
 
 
 def _change(change: Change) -> list[str]:

@@ -63,7 +63,9 @@ def print_table(
         ]
         if any(colours):
             padded = [
-                click.style(text, fg=colour) if colour else text
+                click.style(text.rstrip(), fg=colour) + " " * (len(text) - len(text.rstrip()))
+                if colour
+                else text
                 for text, colour in zip(padded, colours, strict=True)
             ]
         return (" " * _GAP).join(padded).rstrip()

@@ -56,9 +56,7 @@ def evaluate(
     BadOption for metrics and strengths that can't; Cancelled.
     """
     plan = plan or EvaluationPlan()
-    chosen = combined([suite(which) for which in plan.suites])
-    items = read_items(Path(plan.items)) if plan.items else ()
-    scorers = [scorer(spec) for spec in plan.metrics]
+    chosen, items, scorers = named(plan)
     made = lab.evaluate(of) if isinstance(of, str) else of
     vector, coefficient, calibrated = operating_point(lab, made, plan)
     lm = lab.load(vector)
@@ -92,6 +90,13 @@ def evaluate(
         },
     )
     return lab.store.save_evaluation(found) if keep else found
+
+
+def named(plan: EvaluationPlan) -> tuple[Suite, tuple[ContrastItem, ...], list[Metric]]:
+    """What a plan names: suite, items and metrics, read and found; takes no model."""
+    chosen = combined([suite(which) for which in plan.suites])
+    items = read_items(Path(plan.items)) if plan.items else ()
+    return chosen, items, [scorer(spec) for spec in plan.metrics]
 
 
 def operating_point(

@@ -113,7 +113,7 @@ def combined(suites: Sequence[Suite]) -> Suite:
 def read_items(path: Path) -> tuple[ContrastItem, ...]:
     """Contrast items from a .jsonl file: a {"prompt", "positive", "negative"} a line."""
     items = []
-    for where, row in _lines(path):
+    for where, row in _lines(path, "items"):
         _only(row, _ITEM, where)
         items.append(ContrastItem(*(_text(row.get(key), f"{where}, {key}") for key in _ITEM)))
     if not items:
@@ -173,7 +173,7 @@ def _with_off_target(path: Path, styles: tuple[Style, ...], data: Any) -> Suite:
 def _from_jsonl(path: Path) -> Suite:
     styles: dict[str, dict[str, Any]] = {}
     rest: dict[str, list[Any]] = {}
-    for where, row in _lines(path):
+    for where, row in _lines(path, "suite"):
         if "style" in row:
             _add_to_style(styles, row, where)
         elif "fact" in row:
@@ -205,8 +205,8 @@ def _add_to_style(styles: dict[str, dict[str, Any]], row: Mapping[str, Any], whe
         raise BadPrompts(f"{where}: {missing} is missing")
 
 
-def _lines(path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
-    for number, line in enumerate(read_text(path, "suite").split("\n"), 1):
+def _lines(path: Path, what: str) -> Iterable[tuple[str, dict[str, Any]]]:
+    for number, line in enumerate(read_text(path, what).split("\n"), 1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"

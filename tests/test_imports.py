@@ -44,7 +44,7 @@ LEVELS = (  # each may import what stands beside or above it
     {"cli"},
     {"__main__"},
 )
-HEAVY = {"torch", "transformers", "alembic", "textual", "accelerate"}
+HEAVY = {"torch", "transformers", "alembic", "textual", "accelerate", "matplotlib", "jinja2"}
 
 
 def imports(module: str) -> Iterator[tuple[str, bool]]:
@@ -91,6 +91,8 @@ def test_a_module_imports_nothing_above_it(module):
         ("accelerate", set()),
         ("sqlalchemy", {"registry"}),
         ("sqlmodel", {"registry"}),
+        ("matplotlib", set()),
+        ("jinja2", set()),
         ("alembic", {"registry"}),
         ("safetensors", {"payload"}),
         ("click", {"cli"}),
@@ -179,6 +181,8 @@ def test_help_costs_what_click_costs(stored, option):
         ["compose", "love - anger", "--dry-run"],
         ["diff", "love", "warm"],
         ["inspect", "warm", "--no-model"],
+        ["tree", "warm"],
+        ["map"],
         ["compose", "love + anger"],
         ["scale", "love", "2", "--dry-run"],
         ["tag", "love", "x"],

@@ -40,6 +40,8 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "similar": ("runs", "List the vectors nearest to one."),
         "inspect": ("inspect", "Say what a direction is."),
         "diff": ("diff", "Put two vectors side by side."),
+        "tree": ("tree", "Show a vector's lineage."),
+        "map": ("map", "Lay the vectors of a model out on a map."),
         "models": ("browse", "List the models that vectors belong to."),
         "tag": ("edit", "Add or remove tags."),
         "note": ("edit", "Write a vector's note."),

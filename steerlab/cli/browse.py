@@ -14,6 +14,7 @@ from steerlab.cli.options import (
     json_option,
     model_filter_option,
     open_store,
+    plot_option,
     store_option,
 )
 from steerlab.cli.output import (
@@ -24,16 +25,15 @@ from steerlab.cli.output import (
     print_table,
     say,
 )
+from steerlab.cli.tree import print_tree
 from steerlab.notation import span
 
 if TYPE_CHECKING:
     from steerlab.record import Record
-    from steerlab.registry.lineage import Node
     from steerlab.registry.queries import Summary
     from steerlab.results import Calibration
 
 KINDS = ("contrast", "expression", "imported")
-_BRANCHES = 20
 SORTS = ("created", "name", "model", "layer", "norm", "kind", "version")
 
 
@@ -106,10 +106,13 @@ def _summary_json(vector: Summary) -> dict[str, Any]:
 
 @click.command("show")
 @click.argument("ref", shell_complete=complete_ref)
+@plot_option("its norm, dose and diagnostics layer by layer")
 @model_filter_option
 @store_option
 @json_option
-def show_command(ref: str, model: str | None, store_path: Path | None, as_json: bool) -> None:
+def show_command(
+    ref: str, plot_file: Path | None, model: str | None, store_path: Path | None, as_json: bool
+) -> None:
     """Show everything known of a vector.
 
     Its model, layers with norms and doses, recipe with prompts or operands, and lineage.
@@ -118,6 +121,8 @@ def show_command(ref: str, model: str | None, store_path: Path | None, as_json: 
     record = store.record(ref, model)
     lineage = store.lineage(ref, model)
     calibration = store.calibration(ref, model)
+    if plot_file is not None:
+        _plot_layers(record, plot_file)
     if as_json:
         from dataclasses import asdict
 
@@ -130,7 +135,15 @@ def show_command(ref: str, model: str | None, store_path: Path | None, as_json: 
     _print_recipe(record)
     for title, nodes in (("made from", lineage.parents), ("used in", lineage.children)):
         if nodes:
-            _print_tree(title, nodes)
+            print_tree(title, nodes)
+
+
+def _plot_layers(record: Record, file: Path) -> None:
+    from steerlab.evaluation import drawing, plots
+    from steerlab.evaluation.picture import profiles
+
+    drawing.save(plots.layer_profile(record.ref, profiles(record)), file)
+    say(f"wrote {file}")
 
 
 def _print_head(record: Record, calibration: Calibration | None) -> None:
@@ -201,23 +214,6 @@ def _print_recipe(record: Record) -> None:
         rows = [[operand.ref, operand.digest[:16]] for operand in recipe.operands]
         click.echo()
         print_table(["operand", "digest"], rows)
-
-
-def _print_tree(title: str, nodes: Sequence[Node]) -> None:
-    click.echo(f"\n{click.style(title, bold=True)}")
-    _print_branches(nodes, "")
-
-
-def _print_branches(nodes: Sequence[Node], before: str) -> None:
-    shown = nodes[:_BRANCHES]
-    for node in shown:
-        last = node is nodes[-1]
-        what = node.recipe if node.stored else f"not in this store ({node.digest[:12]})"
-        again = " …" if node.cut else ""
-        print_hanging(f"{before}{'└── ' if last else '├── '}", f"{node.ref}  {what}{again}")
-        _print_branches(node.branches, before + ("    " if last else "│   "))
-    if len(nodes) > len(shown):
-        click.echo(f"{before}└── and {len(nodes) - len(shown)} more (--json lists them)")
 
 
 @click.command("models")

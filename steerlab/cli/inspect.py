@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from steerlab.cli.algebra import DASHES, term
+from steerlab.cli.charts import shaded
 from steerlab.cli.options import (
     LayerRange,
     complete_ref,
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from steerlab.evaluation.logit_lens import Lens, TokenLogit
     from steerlab.evaluation.projection import Projections
 
-_BELOW = (195, 153, 111, 69, 27)  # of the 256 colours of terminals: blue
-_ABOVE = (230, 223, 216, 209, 202)  # and orange, which no colour blindness takes for blue
 _APART = 3  # directions whose tokens get a table of their own
 _A_LINE = 8  # tokens of one side in a line
 
@@ -248,13 +247,7 @@ def _print_projections(found: Projections) -> None:
 
 
 def _shaded(text: str, shade: float) -> str:
-    """A token on blue (-1) or orange (1), paler towards 0."""
-    plain = text.replace("␣", " ")
-    step = round(abs(shade) * len(_ABOVE)) - 1
-    if step < 0:
-        return plain
-    ramp = _ABOVE if shade > 0 else _BELOW
-    return click.style(plain, fg=231 if ramp[step] == _BELOW[-1] else 16, bg=ramp[step])
+    return shaded(text.replace("␣", " "), shade)
 
 
 def _title(text: str) -> None:

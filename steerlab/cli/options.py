@@ -65,12 +65,36 @@ store_option = click.option(
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="No narration, no progress.")
+
+
+def plot_option(what: str) -> Callable[[F], F]:
+    """--plot FILE; that no such file can be written is said before any work is done."""
+    return click.option("--plot", "plot_file", type=PlotFile(), help=f"Save {what}: PNG, SVG, PDF.")
+
+
 model_filter_option = click.option(
     "--model",
     metavar="NAME",
     help="The model, where several have a vector of that name.",
     shell_complete=complete_model,
 )
+
+
+class PlotFile(ParamType):
+    """A file for a picture, whose suffix says which kind."""
+
+    name = "file"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Path:
+        """A path that can be written, or fail with why it can't."""
+        from steerlab.errors import BadOption
+        from steerlab.evaluation.drawing import check_file
+
+        try:
+            check_file(path := Path(value))
+        except BadOption as error:
+            self.fail(str(error), param, ctx)
+        return path
 
 
 def grouped(name: str, **options: Callable[[Any], Any]) -> Callable[[F], F]:

@@ -16,6 +16,7 @@ from steerlab.cli.options import (
     load,
     model_options,
     open_lab,
+    plot_option,
     quiet_option,
     sampling_options,
     seed_option,
@@ -24,7 +25,7 @@ from steerlab.cli.options import (
 )
 from steerlab.cli.output import print_json, say
 from steerlab.cli.progress import interruptible, progress_bar
-from steerlab.cli.sweep_output import print_sweep, rows_of, say_limits
+from steerlab.cli.sweep_output import plot_grid, print_sweep, rows_of, say_limits
 from steerlab.errors import StoreError
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--prompt", "prompts", multiple=True, help="May be repeated.")
 @click.option("--prompts", "prompts_file", type=_FILE, help="A text file with a prompt a line.")
 @click.option("--metric", type=MetricSpec(), help=_METRIC)
+@plot_option("the metric's grid")
 @click.option("--seeds", type=click.IntRange(1), default=1, help="Generations of each cell.")
 @click.option("--no-store", is_flag=True, help="Write all of it anew, and keep nothing.")
 @steering_options
@@ -62,6 +64,7 @@ def sweep_command(
     prompts: tuple[str, ...],
     prompts_file: Path | None,
     metric: Metric | None,
+    plot_file: Path | None,
     seeds: int,
     no_store: bool,
     where: dict[str, Any],
@@ -92,6 +95,8 @@ def sweep_command(
         raise click.UsageError("give --coefficients or --doses, not both")
     if seeds > 1 and sampling["temperature"] == 0:
         raise click.UsageError("greedy text is the same for every seed: give a --temperature")
+    if plot_file is not None and metric is None:
+        raise click.UsageError("--plot draws a metric's grid: say which with --metric")
     from steerlab.prompts import read_lines
     from steerlab.share import Share
     from steerlab.sweep import SweepPlan
@@ -133,6 +138,8 @@ def sweep_command(
     else:
         print_sweep(sweep, metric)
         say_limits(sweep, metric, quiet=quiet)
+    if plot_file is not None and metric is not None:
+        plot_grid(sweep, metric, plot_file, quiet=quiet)
     if sweep.id is None:
         stop.check()
         return

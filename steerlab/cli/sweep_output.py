@@ -4,51 +4,23 @@ from __future__ import annotations
 
 import csv
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from steerlab.cli.charts import heatmap
 from steerlab.cli.output import print_table, say, signed, signed_dose
 from steerlab.errors import BadOption
-from steerlab.evaluation.grid import mean
-from steerlab.evaluation.scorers import scorer
+from steerlab.evaluation.sweep_grid import heat_grid, values_of
 from steerlab.evaluation.texts import Metric
 from steerlab.notation import printable
 from steerlab.sweep import StoredSweep, SweepCell
 
 _CAVEAT = "Values describe texts: that steering did it takes random directions to compare with."
 _UNEQUAL = "At equal coefficient the doses of layers differ: compare layers at equal dose."
-
-
-Value = tuple[float, str]
-"""What a metric says of a text, NaN if it is undefined; then why it is, empty otherwise."""
-
-
-def metric_of(sweep: StoredSweep, spec: str) -> Metric:
-    """One that was measured when the texts were written, or any of `scorer`'s."""
-    if spec in sweep.metrics:
-        return Metric(spec, "measured with the model", lambda text, baseline: math.nan, high=None)
-    return scorer(spec)
-
-
-def values_of(sweep: StoredSweep, metric: Metric) -> list[Value]:
-    """Each cell's value, beside the baseline of the same prompt and seed."""
-    if metric.name in sweep.metrics:
-        found = [cell.metrics.get(metric.name) for cell in sweep.cells]
-        return [
-            (math.nan, (v.reason if v else None) or "it was not measured")
-            if v is None or v.value is None
-            else (v.value, "")
-            for v in found
-        ]
-    plain = [sweep.baseline(cell) for cell in sweep.cells]
-    return [
-        metric.explained(cell.text, None if base is None else base.text)
-        for cell, base in zip(sweep.cells, plain, strict=True)
-    ]
 
 
 def rows_of(sweep: StoredSweep, label: str, metric: Metric | None) -> list[dict[str, Any]]:
@@ -112,21 +84,18 @@ def _say_undefined(reasons: Sequence[str]) -> None:
 
 def _print_grid(sweep: StoredSweep, metric: Metric, values: Sequence[float]) -> None:
     """The metric's means over prompts and seeds, layers x strengths."""
-    scores = defaultdict(list)
-    for cell, value in zip(sweep.cells, values, strict=True):
-        scores[cell.setting.layer, cell.setting.strength].append(value)
-    click.echo(click.style(f"{metric.name}: {metric.about}", bold=True))
-    heading = signed_dose if sweep.strength == "dose" else signed
-    columns = ["layer", *map(heading, sweep.strengths)]
-    rows = [
-        [
-            str(layer),
-            *(metric.shown(mean(scores[layer if s else None, s])) for s in sweep.strengths),
-        ]
-        for layer in sweep.layers
-    ]
-    print_table(columns, rows, right=columns)
+    for line in heatmap(heat_grid(sweep, metric, values)):
+        click.echo(line)
     click.echo()
+
+
+def plot_grid(sweep: StoredSweep, metric: Metric, file: Path, *, quiet: bool = False) -> None:
+    """Save the metric's grid as a picture."""
+    from steerlab.evaluation import drawing, plots
+
+    values = [value for value, _ in values_of(sweep, metric)]
+    drawing.save(plots.heatmap(heat_grid(sweep, metric, values)), file)
+    say(f"wrote {file}", quiet=quiet)
 
 
 def write_csv(sweep: StoredSweep, file: Path) -> None:

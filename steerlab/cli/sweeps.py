@@ -13,6 +13,7 @@ from steerlab.cli.options import (
     json_option,
     model_filter_option,
     open_store,
+    plot_option,
     store_option,
 )
 from steerlab.cli.output import print_fields, print_json, print_table, say, signed, signed_dose
@@ -28,6 +29,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.argument("which", required=False, metavar="[REF|NUMBER]", shell_complete=complete_ref)
 @click.option("--metric", help="Value the texts of sweep NUMBER; a grid of them.")
 @click.option("--csv", "csv_file", type=_FILE, help="Write the cells of sweep NUMBER to a file.")
+@plot_option("the metric's grid")
 @click.option("--remove", is_flag=True, help="Forget sweep NUMBER.")
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="At most.")
 @model_filter_option
@@ -37,6 +39,7 @@ def sweeps_command(
     which: str | None,
     metric: str | None,
     csv_file: Path | None,
+    plot_file: Path | None,
     remove: bool,
     limit: int,
     model: str | None,
@@ -49,16 +52,18 @@ def sweeps_command(
     its command is run again.
     """
     store = open_store(store_path)
+    if plot_file is not None and metric is None:
+        raise click.UsageError("--plot draws a metric's grid: say which with --metric")
     number = int(which) if which is not None and which.isdigit() else None
     if number is None:
-        if remove or metric or csv_file:
+        if remove or metric or csv_file or plot_file:
             raise click.UsageError("which sweep? give its number, as `steerlab sweeps` lists it")
         _print_list(store.sweeps(which, model=model, limit=limit), as_json)
     elif remove:
         store.remove_sweep(number)
         click.echo(f"removed sweep {number}")
     else:
-        _show(store.sweep(number), metric, csv_file, as_json)
+        _show(store.sweep(number), metric, csv_file, plot_file, as_json)
 
 
 def _print_list(sweeps: Sequence[StoredSweep], as_json: bool) -> None:
@@ -92,13 +97,22 @@ def _strengths(sweep: StoredSweep) -> str:
     return shown if by_dose else f"c {shown}"
 
 
-def _show(sweep: StoredSweep, metric: str | None, csv_file: Path | None, as_json: bool) -> None:
-    from steerlab.cli.sweep_output import metric_of, print_sweep, rows_of, say_limits, write_csv
+def _show(
+    sweep: StoredSweep,
+    metric: str | None,
+    csv_file: Path | None,
+    plot_file: Path | None,
+    as_json: bool,
+) -> None:
+    from steerlab.cli.sweep_output import plot_grid, print_sweep, rows_of, say_limits, write_csv
+    from steerlab.evaluation.sweep_grid import metric_of
 
     chosen = metric_of(sweep, metric) if metric else None
     if csv_file is not None:
         write_csv(sweep, csv_file)
         say(f"wrote {len(sweep.cells)} cells to {csv_file}")
+    if plot_file is not None and chosen is not None:
+        plot_grid(sweep, chosen, plot_file)
     if as_json:
         data = sweep.to_json()
         values = rows_of(sweep, sweep.expression, chosen)

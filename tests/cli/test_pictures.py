@@ -137,3 +137,23 @@ def test_a_map_of_very_many_vectors_is_one_too():
     points = tuple(MapPoint(f"v{i}", math.sin(i), math.cos(3 * i)) for i in range(500))
     lines = plain(charts.map_lines(StoreMap("m", 1, points, (0.5, 0.5), {}), 80))
     assert "more (--json has their places)" in lines[-1]
+
+
+SWEEP = ["sweep", "love", "--layers", "1,2", "--doses", "-0.2,0,0.2", "-n", "3"]
+
+
+def test_a_sweeps_grid_is_saved_and_again_from_the_store(cli, tmp_path):
+    made = cli(*SWEEP, "--metric", "length", "--plot", tmp_path / "a.svg")
+    assert made.code == ExitCode.OK, made.err
+    cli("sweeps", 1, "--metric", "length", "--plot", tmp_path / "b.svg")
+    first, second = ((tmp_path / f"{x}.svg").read_text() for x in "ab")
+    assert first == second
+    assert "length: words" in first
+    assert ">+0.20<" in first
+
+
+@pytest.mark.parametrize("arguments", [SWEEP, ["sweeps", "1"]])
+def test_a_grid_takes_a_metric(refused, tmp_path, arguments):
+    file = tmp_path / "a.svg"
+    assert "say which with --metric" in refused(ExitCode.USAGE, *arguments, "--plot", file)
+    assert not file.exists()

@@ -170,12 +170,12 @@ class Lab:
         try:
             return self.store.evaluate(expression)
         except Incompatible:
-            ours = self._stored_model()
+            ours = self.stored_model()
             if ours is None:
                 raise
             return self.store.evaluate(expression, ours)
 
-    def _stored_model(self) -> str | None:
+    def stored_model(self) -> str | None:
         """What the store calls the lab's model; None if it has no vectors of it."""
         for name, identity, _ in self.store.models():
             if self._model is not None:

@@ -39,6 +39,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "sweeps": ("sweeps", "List the sweeps that were kept, or show one again."),
         "similar": ("runs", "List the vectors nearest to one."),
         "inspect": ("inspect", "Say what a direction is."),
+        "report": ("report", "Write a page about a vector."),
         "diff": ("diff", "Put two vectors side by side."),
         "tree": ("tree", "Show a vector's lineage."),
         "map": ("map", "Lay the vectors of a model out on a map."),

@@ -81,17 +81,20 @@ model_filter_option = click.option(
 
 
 class PlotFile(ParamType):
-    """A file for a picture, whose suffix says which kind."""
+    """A file for a picture or a page, whose suffix says which kind."""
 
     name = "file"
+
+    def __init__(self, suffixes: Sequence[str] = ()) -> None:
+        self.suffixes = suffixes
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Path:
         """A path that can be written, or fail with why it can't."""
         from steerlab.errors import BadOption
-        from steerlab.evaluation.drawing import check_file
+        from steerlab.evaluation.drawing import SUFFIXES, check_file
 
         try:
-            check_file(path := Path(value))
+            check_file(path := Path(value), self.suffixes or SUFFIXES)
         except BadOption as error:
             self.fail(str(error), param, ctx)
         return path

@@ -1,0 +1,258 @@
+"""A report: all that is known of a stored vector, as values and as one self-contained page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from steerlab import __version__
+from steerlab.evaluation.picture import profiles
+from steerlab.notation import printable, span
+from steerlab.recipe import Contrast, Expression
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+    from markupsafe import Markup
+
+    from steerlab.evaluation.examples import Examples
+    from steerlab.record import Record
+    from steerlab.registry import Store
+    from steerlab.registry.lineage import Lineage
+    from steerlab.registry.similar import Neighbour
+    from steerlab.results import Calibration, Evaluation, Measured
+
+_NEIGHBOURS = 8
+_PAIRS = 60
+"""Contrast pairs shown; the rest are counted."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a page about a vector says. examples: empty where there are none yet.
+
+    calibration, evaluation: the newest; None where there is none.
+    """
+
+    record: Record
+    lineage: Lineage
+    neighbours: tuple[Neighbour, ...] = ()
+    calibration: Calibration | None = None
+    evaluation: Evaluation | None = None
+    examples: tuple[Examples, ...] = ()
+    made: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC")
+
+
+def report(
+    store: Store, ref: str, model: str | None = None, *, examples: Sequence[Examples] = ()
+) -> Report:
+    """Gather what the store knows of a vector. Raises NotFound, or as reading the store does.
+
+    examples: texts to show; empty takes those that the store has, if any.
+    """
+    from steerlab.evaluation.examples import kept_examples
+
+    record = store.record(ref, model)
+    name = record.qualified
+    calibration = store.calibration(name)
+    layer = calibration.layer if calibration is not None else None
+    return Report(
+        record,
+        store.lineage(name),
+        tuple(store.similar(name, limit=_NEIGHBOURS)),
+        calibration,
+        next(iter(store.evaluations(name, limit=1)), None),
+        tuple(examples) or kept_examples(store, record, layer),
+    )
+
+
+# the page
+
+
+def page(found: Report) -> str:
+    """The report as HTML: one file that asks the network for nothing and runs no script.
+
+    Whatever strangers wrote (names, notes, prompts, texts) is escaped.
+    """
+    return _template().render(_facts(found))
+
+
+@cache
+def _template() -> Template:
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "signed": signed, "span": span}
+    source = files("steerlab.evaluation").joinpath("report.html").read_text("utf-8")
+    return environment.from_string(source)
+
+
+def _shown(value: object) -> object:
+    """Text without control characters, which are no HTML either; markup of ours as it is."""
+    if isinstance(value, str) and not hasattr(value, "__html__"):
+        return printable(value, newlines=True)
+    return value
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number in few characters; a dash where there is none."""
+    return "–" if value is None else f"{value:.{digits}g}" if value else "0"
+
+
+def signed(value: float | None) -> str:
+    """A signed number with two decimals, more where it is small; a dash where there is none."""
+    if value is None:
+        return "–"
+    if not value:
+        return "0"
+    text = f"{value:+.2f}" if abs(value) >= 0.005 else f"{value:+.1g}"
+    return text.replace("-", "−")
+
+
+def _facts(found: Report) -> Mapping[str, Any]:
+    """What the template is given."""
+    record, calibration = found.record, found.calibration
+    recipe = record.recipe
+    pairs: list[tuple[str, str | None]] = []
+    if isinstance(recipe, Contrast):
+        below = recipe.negative or (None,) * len(recipe.positive)
+        pairs = list(zip(recipe.positive, below, strict=True))
+    return {
+        "r": found,
+        "record": record,
+        "layers": span([facts.layer for facts in record.layers]),
+        "dose_of_one": number(max((d for d in record.doses().values() if d), default=None)),
+        "layer_rows": _layer_rows(record),
+        "diagnostics": _diagnostics(record),
+        "pairs": pairs[:_PAIRS],
+        "more_pairs": len(pairs) - len(pairs[:_PAIRS]),
+        "contrast": recipe if isinstance(recipe, Contrast) else None,
+        "expression": recipe if isinstance(recipe, Expression) else None,
+        "figures": _figures(found),
+        "point": calibration if calibration is not None and calibration.works else None,
+        "calibrated": _calibrated(calibration),
+        "evaluated": _evaluated(found.evaluation),
+        "examples": [_example(e) for e in found.examples],
+        "snippet": snippets(record),
+        "version": __version__,
+        "software": ", ".join(f"{k} {v}" for k, v in record.software.items()),
+    }
+
+
+def _diagnostics(record: Record) -> list[str]:
+    return sorted({name for facts in record.layers for name in facts.diagnostics})
+
+
+def _layer_rows(record: Record) -> list[Sequence[str]]:
+    doses, names = record.doses(), _diagnostics(record)
+    return [
+        (
+            str(facts.layer),
+            number(facts.norm, 4),
+            number(facts.residual_norm, 4),
+            number(doses[facts.layer]),
+            *(number(facts.diagnostics.get(name)) for name in names),
+        )
+        for facts in record.layers
+    ]
+
+
+def _example(found: Examples) -> Mapping[str, Any]:
+    """A prompt's texts with the shade of each: -1 for the most negative, 1 for the other end."""
+    most = max((abs(t.coefficient) for t in found.texts), default=0.0) or 1.0
+    texts = [(t, round(100 * abs(t.coefficient) / most)) for t in found.texts]
+    return {"prompt": found.prompt, "source": found.source, "texts": texts}
+
+
+def _calibrated(found: Calibration | None) -> Mapping[str, Any] | None:
+    if found is None:
+        return None
+    return {"works": found.works, "verdict": "", "about": "", "columns": [], "rows": []}
+
+
+def _evaluated(found: Evaluation | None) -> Mapping[str, Any] | None:
+    """The evaluation as rows style x metric, a column a setting."""
+    if found is None:
+        return None
+    settings = list(dict.fromkeys(v.setting for v in found.values))
+    cells: dict[tuple[str, str], dict[str, Measured]] = {}
+    for value in found.values:
+        cells.setdefault((value.style, value.metric), {})[value.setting] = value
+    return {
+        "settings": settings,
+        "rows": cells,
+        "made": found.created[:10],
+        "suite": found.suite,
+        "verdict": [],
+    }
+
+
+def _figures(found: Report) -> Mapping[str, Markup | None]:
+    """Drawings as markup; None for what there is nothing to draw of."""
+    from markupsafe import Markup
+
+    from steerlab.evaluation import drawing, plots
+    from steerlab.evaluation.lineage_plot import lineage_graph
+
+    record, lineage = found.record, found.lineage
+    drawn: dict[str, Markup | None] = dict.fromkeys(("profile", "lineage", "response", "layers"))
+    if len(record.layers) > 1:
+        figure = plots.layer_profile(record.ref, profiles(record))
+        drawn["profile"] = Markup(drawing.inline_svg(figure, "profile"))
+    if lineage.parents or lineage.children:
+        figure = lineage_graph(lineage, str(record.recipe))
+        drawn["lineage"] = Markup(drawing.inline_svg(figure, "lineage"))
+    return drawn
+
+
+# how to load it
+
+
+def snippets(record: Record) -> Mapping[str, str]:
+    """Lines to copy: for Python, the shell, and without steerlab."""
+    name, b = record.name, record.layers[len(record.layers) // 2].layer
+    doses = record.doses()
+    strength = "dose=0.15" if doses[b] else "coefficient=1.0"
+    option = "--dose 0.15" if doses[b] else "-c 1"
+    rows = record.layers[0].positions
+    model = record.model
+    where = (
+        f"row i is added at token i of the prompt (0 is BOS), at the input of block {b}"
+        if record.scope == "front"
+        else f"add c * direction at every position, at the input of block {b}"
+    )
+    return {
+        "python": (
+            "from steerlab import LanguageModel, Store, steering\n\n"
+            f"vector = Store().load({record.ref!r})\n"
+            f"lm = LanguageModel.load({model.source!r})\n"
+            f"with steering(lm, vector, {strength}):\n"
+            '    print(lm.generate("I think you are a"))'
+        ),
+        "shell": "\n".join(
+            f"{line:52}{comment}".rstrip()
+            for line, comment in (
+                (f'steerlab generate "I think you are a" -v {record.ref} {option}', ""),
+                (
+                    f"steerlab export {record.ref} {name}.safetensors",
+                    "# one file, fit to be mailed",
+                ),
+                (f"steerlab import {name}.safetensors", "# and at the other end"),
+            )
+        ),
+        "plain": (
+            "from safetensors.numpy import load_file\n\n"
+            f'tensors = load_file("{name}.safetensors")  # made by steerlab export\n'
+            f'direction = tensors["{record.qualified}/{b}"]  # float32, ({rows}, {model.d_model})\n'
+            f"# {where}"
+        ),
+    }

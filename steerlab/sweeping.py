@@ -13,11 +13,11 @@ from itertools import product
 from typing import TYPE_CHECKING, Any, Protocol
 
 from steerlab.batching import batch_rows
+from steerlab.distributed import Share
 from steerlab.errors import BadOption
 from steerlab.lab import Lab, Progress, Setting, Ticker
 from steerlab.recipe import recipe_to_json
 from steerlab.record import canonical_json
-from steerlab.share import Share
 from steerlab.sweep import (
     BASELINE,
     Key,

@@ -28,7 +28,7 @@ MODEL_SIDE = {
 }
 MEASURING = {"evaluation.passes", "evaluation.likelihood", "evaluation.predictions"}
 LEVELS = (  # each may import what stands beside or above it
-    {"errors", "location", "sharing", "share"},
+    {"errors", "location", "sharing", "distributed"},
     {"recipe"},
     {"notation", "direction", "lineage"},
     {"vector", "extraction", "prompts", "sampling"},

@@ -15,8 +15,8 @@ import pytest
 
 from steerlab import Lab, LanguageModel, Store
 from steerlab.batching import fitting, row_bytes
+from steerlab.distributed import Share
 from steerlab.errors import BadOption, Incompatible
-from steerlab.share import Share
 from steerlab.sweep import MetricValue, SweepPlan
 from tests.saved import ANGER, LOVE
 from tests.tiny import tiny_lm

@@ -97,8 +97,8 @@ def sweep_command(
         raise click.UsageError("greedy text is the same for every seed: give a --temperature")
     if plot_file is not None and metric is None:
         raise click.UsageError("--plot draws a metric's grid: say which with --metric")
+    from steerlab.distributed import Share
     from steerlab.prompts import read_lines
-    from steerlab.share import Share
     from steerlab.sweep import SweepPlan
 
     if prompts_file is not None:

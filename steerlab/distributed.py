@@ -1,4 +1,4 @@
-"""Share: which part of the work is this process's, where `accelerate launch` started several."""
+"""Which part of the work is this process's, where `accelerate launch` started several."""
 
 from __future__ import annotations
 

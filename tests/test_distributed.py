@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from steerlab.share import Share
+from steerlab.distributed import Share
 
 
 def test_alone_everything_is_its_own():
@@ -27,6 +27,8 @@ def test_shares_are_disjoint_and_whole(count):
 
 
 def test_a_process_alone_imports_no_torch():
-    code = "from steerlab.share import Share; Share.current(); import sys; print(*sys.modules)"
+    code = (
+        "from steerlab.distributed import Share; Share.current(); import sys; print(*sys.modules)"
+    )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "accelerate"} & set(out.stdout.split())

@@ -99,14 +99,17 @@ class Trials:
         return np.array([self._values[trial] for trial in trials])
 
     def setting(self, trial: Trial) -> Setting:
-        """How a trial steers; its coefficient is whatever has the dose."""
+        """How a trial steers; its coefficient is whatever has the dose.
+
+        A direction that is zero without some of its pairs does nothing.
+        """
         if not trial.dose:
             return Setting()
         if trial.seed is None:
             vector = self.source.at(trial.layer, self.left_out(trial.without))
         else:
             vector = self.random(trial.layer, trial.seed)
-        return Setting(vector, vector.coefficient(trial.dose))
+        return Setting(vector, vector.coefficient(trial.dose)) if vector.norm else Setting()
 
     def random(self, layer: int, seed: int) -> SteeringVector:
         """A random direction with the whole vector's norm."""

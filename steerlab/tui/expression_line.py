@@ -22,6 +22,7 @@ from steerlab.recipe import FUNCTIONS
 
 if TYPE_CHECKING:
     from steerlab.lab import Lab
+    from steerlab.results import Calibration
     from steerlab.vector import SteeringVector
 
 PATIENCE = 0.4
@@ -39,6 +40,7 @@ class Meaning:
 
     vector: None while it means none; `problem` then says why, and `column` (from 1) where.
     unfinished: the problem is only that more is to be typed.
+    calibration: the newest one of the vector; None without one that found it to work.
     cosines: operand -> mean cosine over layers between it and the result.
     """
 
@@ -49,6 +51,7 @@ class Meaning:
     problem: str = ""
     column: int | None = None
     unfinished: bool = False
+    calibration: Calibration | None = None
 
 
 def meaning_of(lab: Lab, text: str, names: Sequence[str]) -> Meaning:
@@ -70,7 +73,14 @@ def meaning_of(lab: Lab, text: str, names: Sequence[str]) -> Meaning:
         )
     cosines = [(ref, _cosine(vector, operand)) for ref, operand in operands.items()]
     alone = len(operands) == 1 and parse(text).refs[0] == text.strip()
-    return Meaning(text, vector, () if alone else cosines, composition_warnings(vector, operands))
+    known = lab.store.calibration_of(vector.digest)
+    return Meaning(
+        text,
+        vector,
+        () if alone else cosines,
+        composition_warnings(vector, operands),
+        calibration=known if known is not None and known.works else None,
+    )
 
 
 def _cosine(a: SteeringVector, b: SteeringVector) -> float:
@@ -148,6 +158,7 @@ unit(a), mean(a, b), project(a, b), reject(a, b), love[10:20] for layers, love.v
         self.lab = lab
         self.suggester = _Names()
         self.meaning = Meaning("")
+        self.chosen = ""
         self._first = text
 
     def compose(self) -> ComposeResult:
@@ -176,9 +187,13 @@ unit(a), mean(a, b), project(a, b), reject(a, b), love[10:20] for layers, love.v
         line.cursor_position = len(value)
 
     def put(self, name: str) -> None:
-        """Put a name behind an open operator, or in place of the text."""
+        """Put a name behind an open operator, or in place of the text.
+
+        `chosen` says so until the text is checked.
+        """
         before = self.text.rstrip()
-        self.text = f"{before} {name}" if before.endswith(_OPEN) else name
+        self.text = self.chosen = f"{before} {name}" if before.endswith(_OPEN) else name
+        self.check(self.text)  # also where it stood there already
 
     def show_names(self, names: Sequence[str]) -> None:
         """Take the store's names, sorted; what is typed may mean something else now."""

@@ -25,7 +25,9 @@ LIMIT, LIMIT_C = 0.5, 4.0
 class Slider(Widget, can_focus=True):
     """A line from -1 to 1 (times a limit) with a knob; keys, mouse and drag move it."""
 
-    HELP = "How strongly to steer. ← → a little, page up/down a lot, 0 nothing, - the other way."
+    HELP = """\
+How strongly to steer. ← → a little, page up/down a lot, 0 nothing, - the other way.
+═ marks where texts stay sound, once the vector is calibrated."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left", "move(-1)", "weaker"),
@@ -42,6 +44,8 @@ class Slider(Widget, can_focus=True):
     """
 
     value: reactive[float] = reactive(0.0)
+    safe: reactive[tuple[float, float] | None] = reactive(None)
+    """Between which values texts stay sound, as far as that is known."""
 
     @dataclass
     class Moved(Message):
@@ -50,19 +54,23 @@ class Slider(Widget, can_focus=True):
         value: float
 
     def render(self) -> Text:
-        """◂────┼──●──▸: the bar is filled between nothing and the knob."""
+        """◂──══┼━━●═──▸: filled between nothing and the knob, doubled where texts stay sound."""
         cells = max(3, self.size.width - 2)
-        middle, knob = cells // 2, self._cell(cells)
+        middle, knob = cells // 2, self._cell(cells, self.value)
         low, high = sorted((middle, knob))
-        line = ["━" if low <= i <= high else "─" for i in range(cells)]
+        line = ["─"] * cells
+        if self.safe is not None:
+            first, last = (self._cell(cells, end) for end in self.safe)
+            line[first : last + 1] = "═" * (last + 1 - first)
+        line[low : high + 1] = "━" * (high + 1 - low)
         line[middle] = "┼"
         beyond = abs(self.value) > 1
         line[knob] = "◆" if beyond else "●"
         ends = ("◂", "▸")
         return Text(f"{ends[0]}{''.join(line)}{ends[1]}", no_wrap=True)
 
-    def _cell(self, cells: int) -> int:
-        share = (max(-1.0, min(1.0, self.value)) + 1) / 2
+    def _cell(self, cells: int, value: float) -> int:
+        share = (max(-1.0, min(1.0, value)) + 1) / 2
         return round(share * (cells - 1))
 
     def _set(self, value: float) -> None:
@@ -106,6 +114,7 @@ class Strength(Horizontal):
 
     The dose stays when the vector changes, and the coefficient follows: equal coefficients of
     two vectors mean nothing. A vector without a dose has its coefficient alone.
+    safe: the signed doses between which a calibration found texts sound, drawn as ═.
     """
 
     DEFAULT_CSS = """
@@ -124,6 +133,7 @@ class Strength(Horizontal):
         self.coefficient = coefficient
         self.per_unit: float | None = None
         self.dosed = dose is not None
+        self.safe: tuple[float, float] | None = None
 
     def compose(self) -> ComposeResult:
         """Slider first, numbers after it."""
@@ -195,6 +205,8 @@ class Strength(Horizontal):
             return
         slider = self.query_one(Slider)
         slider.value = self.dose / LIMIT if self.dosed else self.coefficient / LIMIT_C
+        safe = self.safe if self.dosed else None
+        slider.safe = None if safe is None else (safe[0] / LIMIT, safe[1] / LIMIT)
         known = self.per_unit is not None or not self.dosed
         self._show("dose", self.dose if self.dosed else None)
         self._show("coefficient", self.coefficient if known else None)

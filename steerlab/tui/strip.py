@@ -17,8 +17,8 @@ from textual.widgets import Label, TextArea
 from textual.worker import Worker, get_current_worker
 
 from steerlab.errors import BadOption, SteerlabError, StoreError
-from steerlab.notation import layers_of, printable
-from steerlab.tui.expression_line import ExpressionLine
+from steerlab.notation import layers_of, printable, span
+from steerlab.tui.expression_line import ExpressionLine, Meaning
 from steerlab.tui.news import tell, told
 from steerlab.tui.setup import Setup, heading, setup_of
 from steerlab.tui.strength import Strength
@@ -26,6 +26,7 @@ from steerlab.tui.texts import Texts
 
 if TYPE_CHECKING:
     from steerlab.lab import Cell, Lab, Setting
+    from steerlab.results import Calibration
     from steerlab.run import Run
     from steerlab.vector import SteeringVector
 
@@ -98,6 +99,9 @@ writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, samplin
         self.options = setup
         self.run: Run | None = None
         self._writer: Worker[None] | None = None
+        self._meaning = Meaning("")
+        self._calibrated_layers = ""  # that a calibration chose, and not the user
+        self._soon = False
 
     def compose(self) -> ComposeResult:
         """Three lines to set up, then the texts."""
@@ -136,6 +140,7 @@ writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, samplin
             prompt.text = setup.prompt
         self.query_one(Strength).set(setup.dose, setup.coefficient)
         self.border_title = Content(f"lab · {setup.summary()}")
+        self._agree()
 
     def replay(self, run: Run) -> None:
         """Set up what a kept run was made with, and show its texts."""
@@ -153,10 +158,43 @@ writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, samplin
 
     @on(ExpressionLine.Checked)
     def _follow_vector(self, event: ExpressionLine.Checked) -> None:
-        """The dose stays and the coefficient follows, or the other way round."""
-        vector = event.meaning.vector
-        if vector is not None:
-            self.query_one(Strength).follow(vector.dose(1.0))
+        """The dose stays and the coefficient follows, or the other way round.
+
+        A vector that was chosen, rather than typed or replayed, begins as it was calibrated.
+        """
+        self._meaning = event.meaning
+        line = self.query_one(ExpressionLine)
+        if event.meaning.vector is not None and line.chosen == event.meaning.text:
+            self._begin_at(event.meaning.calibration)
+        line.chosen = ""
+        self._agree()
+        if self._soon:
+            self._soon = False
+            self.generate()
+
+    def _begin_at(self, calibration: Calibration | None) -> None:
+        """Take layer and dose of a calibration; without one, no layers of another vector's."""
+        chosen_before, self._calibrated_layers = self._calibrated_layers, ""
+        if calibration is not None:
+            self._calibrated_layers = layers = str(calibration.layer)
+            dose, coefficient = calibration.dose, calibration.coefficient or 0.0
+            self.use(replace(self.setup, dose=dose, coefficient=coefficient, layers=layers))
+        elif chosen_before and self.options.layers == chosen_before:
+            self.use(replace(self.setup, layers=""))
+
+    def _agree(self) -> None:
+        """What a coefficient is worth, and which doses are safe, at the layer that is steered."""
+        vector, found = self._meaning.vector, self._meaning.calibration
+        if vector is None:
+            return
+        layers = self.options.layers or span(vector.layers)
+        here = found if found is not None and layers == str(found.layer) else None
+        strength = self.query_one(Strength)
+        strength.safe = here.safe if here is not None else None
+        if here is not None and here.dose and here.coefficient:
+            strength.follow(here.dose / here.coefficient)
+        else:
+            strength.follow(vector.dose(1.0))
 
     def focus_texts(self) -> None:
         """Go to the last of the texts, which is a steered one."""
@@ -166,8 +204,8 @@ writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, samplin
 
     @property
     def busy(self) -> bool:
-        """Whether the model is loading or writing."""
-        return self._writer is not None
+        """Whether the model is loading or writing, or about to."""
+        return self._writer is not None or self._soon
 
     @on(Prompt.Submitted)
     @on(ExpressionLine.Submitted)
@@ -175,6 +213,9 @@ writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, samplin
         """Write the texts; says so if that is already going on."""
         if self.busy:
             tell(self, "still writing: Esc stops it", "warning")
+            return
+        if self.query_one(ExpressionLine).chosen:  # it may be calibrated, which is not known yet
+            self._soon = True
             return
         setup = self.setup
         try:
@@ -187,6 +228,9 @@ writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, samplin
 
     def cancel(self) -> bool:
         """Stop writing and keep what came; False if nothing was going on."""
+        if self._soon:
+            self._soon = False
+            return True
         if self._writer is None:
             return False
         self._writer.cancel()

@@ -136,6 +136,14 @@ def _reader(lm):
     return lambda recipe, layers: contrast.read(lm, recipe, layers)[1]
 
 
+def test_a_layer_where_nothing_is_left_of_the_direction_does_nothing(lab, lm):
+    alike = [(f"{a}{b}!", f"{b}{a}!") for a, b in ("ab", "cd", "ef", "gh")]
+    vector = lm.extract(alike, layers="all")
+    assert not vector[0].norm  # layer 0 sees the last token alone
+    found = calibrate(lab, vector, options=QUICK)
+    assert Curve.of(found).layer > 0
+
+
 def test_a_pair_that_two_operands_share_is_left_out_of_both(lab, lm):
     lab.store.save("a", lm.extract(pairs(4), layers="all"))
     lab.store.save("b", lm.extract(pairs(4)[:3] + null_pairs(2, 9), layers="all"))

@@ -94,3 +94,28 @@ async def test_the_bar_is_as_wide_as_its_place(host, width):
         for value in (-3.0, -1.0, -0.01, 0.0, 0.4, 1.0, 2.0):
             slider.value = value
             assert slider.render().cell_len == max(5, slider.size.width)
+
+
+async def test_the_safe_band_is_drawn_around_the_middle(host):
+    async with host.run_test(size=(80, 3)) as pilot:
+        slider = host.widget.query_one(Slider)
+        assert "═" not in slider.render().plain
+        host.widget.safe = (-0.25, 0.25)
+        host.widget.follow(0.5)
+        await pilot.pause()
+        line = slider.render().plain
+        middle = line.index("┼") if "┼" in line else len(line) // 2
+        band = [i for i, c in enumerate(line) if c in "═━●┼"]
+        assert band == list(range(band[0], band[-1] + 1))
+        assert abs((band[0] + band[-1]) / 2 - middle) <= 1
+        assert len(band) == pytest.approx(len(line) / 2, abs=3)
+        host.widget.safe = None
+        host.widget.follow(0.5)
+        assert "═" not in slider.render().plain
+
+
+async def test_there_is_no_band_for_coefficients_without_doses(host):
+    async with host.run_test(size=(80, 3)):
+        host.widget.safe = (-0.25, 0.25)
+        host.widget.follow(None)
+        assert "═" not in host.widget.query_one(Slider).render().plain

@@ -1,7 +1,8 @@
-"""Curves: norm, dose and what was measured at extraction, layer by layer."""
+"""Curves: the dose-response, its control and the layers compared; norms and what else is known."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from textual.app import ComposeResult
@@ -9,16 +10,21 @@ from textual.containers import Vertical
 from textual.widgets import Static
 from textual.worker import Worker
 
+from steerlab.notation import printable
 from steerlab.tui.detail.overview import head
 from steerlab.tui.detail.pane import Pane
 
 if TYPE_CHECKING:
+    from steerlab.evaluation.curve import Curve
     from steerlab.record import Record
     from steerlab.registry import Summary
+    from steerlab.results import Calibration
 
 LATER = """\
-The dose-response curve, with its random-direction control, comes with the evaluation \
-(`steerlab calibrate`)."""
+Not calibrated: `steerlab calibrate {name}` finds the layer and the dose at which it works, and \
+draws its dose-response here, beside random directions of the same length."""
+
+Found = tuple["Record", "Calibration | None"]
 
 
 class Curves(Pane):
@@ -27,27 +33,84 @@ class Curves(Pane):
     DEFAULT_CSS = """
     Curves #plots { height: auto; }
     Curves PlotextPlot { height: 10; }
+    Curves .response { height: 14; }
     Curves Static { height: auto; }
     """
 
     def compose(self) -> ComposeResult:
-        """Numbers, plots, and what is still to come."""
+        """The verdict, numbers, and plots."""
+        yield Static(id="verdict", markup=False)
         yield Static(id="numbers", markup=False)
         yield Vertical(id="plots")
-        yield Static(LATER, classes="quiet", markup=False)
 
-    def read(self, summary: Summary, worker: Worker[None]) -> Record:
-        """The record has it all."""
-        return self.lab.store.record(summary.qualified)
+    def read(self, summary: Summary, worker: Worker[None]) -> Found:
+        """The record, and the newest calibration."""
+        store = self.lab.store
+        record = store.record(summary.qualified)
+        return record, store.calibration_of(record.digest)
 
-    def draw(self, found: Record) -> None:
-        """Plots where there is more than one layer."""
-        several = len(found.layers) > 1
+    def draw(self, found: Found) -> None:
+        """Plots where there is more than one point."""
+        record, calibration = found
+        several = len(record.layers) > 1
         plots = self.query_one("#plots", Vertical)
         plots.remove_children()
-        self.query_one("#numbers", Static).update("" if several else head(found))
+        self.query_one("#numbers", Static).update("" if several else head(record))
+        self.query_one("#verdict", Static).update(about(record, calibration))
+        if calibration is not None:
+            plots.mount_all(measured(calibration))
         if several:
-            plots.mount_all([plot(name, *values) for name, values in profiles(found).items()])
+            plots.mount_all([plot(name, *values) for name, values in profiles(record).items()])
+
+
+def about(record: Record, calibration: Calibration | None) -> str:
+    """What its calibration came to, or how to get one."""
+    if calibration is None:
+        return LATER.format(name=printable(record.name))
+    from steerlab.evaluation.curve import verdict
+
+    return printable(verdict(calibration))
+
+
+def measured(calibration: Calibration) -> Iterator[Any]:
+    """The dose-response with its control, and the layers at one dose."""
+    from steerlab.evaluation.curve import Curve
+
+    curve = Curve.of(calibration)
+    yield response(curve)
+    if len(curve.layers) > 1:
+        layers = [row.layer for row in curve.layers]
+        effects = [row.effect.mean for row in curve.layers]
+        yield plot(f"{printable(curve.measure)} at dose ±{curve.profile_dose:g}", layers, effects)
+
+
+def response(curve: Curve) -> Any:
+    """The effect over the dose with its 95% interval, and random directions with their scatter."""
+    from textual_plotext import PlotextPlot
+
+    widget = PlotextPlot(classes="response")
+    plt, points = widget.plt, curve.points
+    doses = [p.dose for p in points]
+    low, high = _window(curve)
+    for p in points:
+        ends = [min(max(end, low), high) for end in (p.effect.low, p.effect.high)]
+        if all(end == end for end in ends):
+            plt.plot([p.dose, p.dose], ends, marker="braille", color="cyan")
+        around = [p.controls.mean - 2 * p.controls.sd, p.controls.mean + 2 * p.controls.sd]
+        plt.plot([p.dose, p.dose], around, marker="dot", color="gray")
+    plt.plot(doses, [p.controls.mean for p in points], marker="dot", color="gray", label="random")
+    means = [p.effect.mean for p in points]
+    plt.plot(doses, means, marker="braille", color="cyan", label="vector")
+    plt.ylim(low, high)
+    plt.title(f"{printable(curve.measure)} by dose at layer {curve.layer}, 95% interval")
+    return widget
+
+
+def _window(curve: Curve) -> tuple[float, float]:
+    """What is shown of the effect: the means with room; intervals of few items go far beyond."""
+    means = [0.0, *(p.effect.mean for p in curve.points)]
+    room = 0.5 * (max(means) - min(means)) or 1.0
+    return min(means) - room, max(means) + room
 
 
 def profiles(record: Record) -> dict[str, tuple[list[int], list[float]]]:

@@ -1,0 +1,83 @@
+"""What a calibration changes in the terminal UI: where the lab begins, the band, the curves."""
+
+import pytest
+from textual.widgets import Static
+from textual_plotext import PlotextPlot
+
+from steerlab import Lab, Store
+from steerlab.evaluation.calibration import calibrate
+from steerlab.evaluation.curve import Limits
+from steerlab.evaluation.search import Options
+from steerlab.tui.detail.curves import Curves
+from steerlab.tui.strength import Strength
+from tests.evaluation.planted import pairs, planted_lm
+from tests.tui.test_workbench import Session
+
+LENIENT = Limits(fluency=100.0, kl=5.0, distinct=0.0)
+QUICK = Options(doses=(0.1, 0.2), controls=5, limits=LENIENT)
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory) -> Lab:
+    """kind is stored at layer 1 and works elsewhere; plain was never calibrated."""
+    lab = Lab(Store(tmp_path_factory.mktemp("tui") / "store"), planted_lm())
+    kind = lab.extract("kind", pairs(8), layers=1)
+    lab.extract("plain", pairs(4, seed=1), layers=1)
+    lab.store.save_calibration(calibrate(lab, kind, options=QUICK))
+    return lab
+
+
+async def choose(user, name: str) -> None:
+    user.line.put(name)
+    await user.until(lambda: user.line.meaning.text == name and not user.line.chosen)
+    await user.pilot.pause()
+
+
+async def test_a_chosen_vector_begins_where_it_was_calibrated(calibrated):
+    found = calibrated.store.calibration("kind")
+    assert found.layer != 1
+    async with Session(calibrated) as user:
+        await choose(user, "kind")
+        setup, strength = user.strip.setup, user.strip.query_one(Strength)
+        assert (setup.layers, setup.dose) == (str(found.layer), found.dose)
+        assert setup.coefficient == pytest.approx(found.coefficient)
+        assert strength.safe == found.safe
+        await choose(user, "plain")
+        assert user.strip.setup.layers == ""
+        assert strength.safe is None
+
+
+async def test_a_typed_vector_keeps_what_is_set_up_and_has_no_band_at_another_layer(calibrated):
+    async with Session(calibrated) as user:
+        await user.steer("kind")
+        await user.pilot.pause()
+        assert user.strip.setup.layers == ""
+        assert user.strip.query_one(Strength).safe is None
+
+
+async def test_what_is_chosen_and_written_at_once_is_written_as_calibrated(calibrated):
+    found = calibrated.store.calibration("kind")
+    async with Session(calibrated) as user:
+        user.line.put("kind")
+        await user.pilot.press("f5")
+        await user.until(lambda: user.strip.run is not None)
+        assert user.strip.run.layers == str(found.layer)
+        assert user.strip.run.generations[1].coefficient == pytest.approx(found.coefficient)
+
+
+async def test_the_curves_tab_draws_the_dose_response_or_says_how_to_get_it(calibrated):
+    async with Session(calibrated) as user:
+        user.bench.browser.locate("kind")
+        user.bench.action_tab("curves")
+        await user.until(lambda: user.bench.query(f"{Curves.__name__} PlotextPlot.response"))
+        pane = user.bench.query_one(Curves)
+        assert "works: layer" in pane.query_one("#verdict", Static).render().plain
+        assert len(pane.query(PlotextPlot)) == 2
+        drawn = pane.query_one(".response", PlotextPlot).plt.build()
+        assert "propensity by dose" in drawn
+        assert "random" in drawn
+        user.bench.browser.locate("plain")
+        await user.until(
+            lambda: "steerlab calibrate plain" in pane.query_one("#verdict", Static).render().plain
+        )
+        assert not pane.query(".response")

@@ -1,4 +1,7 @@
-"""Run all benchmarks, or those named: startup, loading, decoding, extraction, sweep, tui."""
+"""Run all benchmarks, or those named.
+
+startup, loading, decoding, extraction, sweep, metrics, tui.
+"""
 
 import os
 import sys
@@ -6,7 +9,7 @@ from importlib import import_module
 
 from tests.benchmarks.timing import HEADER
 
-NAMES = ("startup", "loading", "decoding", "extraction", "sweep", "tui")
+NAMES = ("startup", "loading", "decoding", "extraction", "sweep", "metrics", "tui")
 
 if __name__ == "__main__":
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -1,0 +1,153 @@
+"""Metrics of a sweep's cells that take a model: measured in few batches, and kept with the cell."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from steerlab.errors import BadPrompts
+from steerlab.evaluation.items import Continuation, continuation
+from steerlab.evaluation.texts import METRICS, Metric
+from steerlab.setting import Setting
+from steerlab.sweep import MetricValue, StoredSweep, SweepCell, SweepSetting
+from steerlab.vector import SteeringVector
+
+if TYPE_CHECKING:
+    from steerlab.model import LanguageModel
+    from steerlab.sweeping import CellMetric
+
+SCORED = 12
+"""Tokens of each text whose perplexity is taken: all of 40 cost 0.6 of what writing them does."""
+
+
+class TextMetric:
+    """A metric of the text alone, or of it and the baseline's; takes no model."""
+
+    def __init__(self, metric: Metric) -> None:
+        self.name, self.metric = metric.name, metric
+
+    def __call__(
+        self, model: LanguageModel, sweep: StoredSweep, cells: Sequence[SweepCell]
+    ) -> list[MetricValue]:
+        """One value a cell."""
+        plain = [sweep.baseline(cell) for cell in cells]
+        pairs = zip(cells, plain, strict=True)
+        found = [self.metric.explained(c.text, None if p is None else p.text) for c, p in pairs]
+        return [MetricValue(value, reason or None) for value, reason in found]
+
+
+class FluencyRatio:
+    """Perplexity of a text over that of the baseline's, both by the unsteered model.
+
+    scored: the first so many tokens of each count. Texts are tokenised anew. bos: whether
+        prompts were begun with BOS, as those of a front vector are.
+    """
+
+    name = "fluency-ratio"
+
+    def __init__(self, scored: int = SCORED, *, bos: bool = False) -> None:
+        self.scored, self.bos = scored, bos
+
+    def __call__(
+        self, model: LanguageModel, sweep: StoredSweep, cells: Sequence[SweepCell]
+    ) -> list[MetricValue]:
+        """One value a cell; each text is scored once, a baseline's too."""
+        from steerlab.evaluation.likelihood import token_log_probs
+
+        pairs = [(cell, sweep.baseline(cell)) for cell in cells]
+        texts = {(c.prompt, c.text) for pair in pairs for c in pair if c is not None}
+        items = {key: item for key in sorted(texts) if (item := self._item(model, sweep, *key))}
+        found = token_log_probs(model, list(items.values()), [Setting()])[0]
+        losses = {key: -float(logs.mean()) for key, logs in zip(items, found, strict=True)}
+        return [_ratio(losses, cell, plain) for cell, plain in pairs]
+
+    def _item(
+        self, model: LanguageModel, sweep: StoredSweep, prompt: str, text: str
+    ) -> Continuation | None:
+        try:
+            whole = continuation(model, prompt, text, chat=sweep.chat, bos=self.bos)
+        except BadPrompts:  # a text without a token
+            return None
+        return Continuation(whole.ids[: whole.start + self.scored], whole.start)
+
+
+class NextTokenKL:
+    """KL of the next token after the prompt from the unsteered model's, in nats.
+
+    vectors: layer -> what was added there. All seeds of a prompt have it in common.
+    """
+
+    name = "KL"
+
+    def __init__(
+        self, vectors: Mapping[int, SteeringVector], *, allow_other_weights: bool = False
+    ) -> None:
+        self.vectors, self.allow_other_weights = vectors, allow_other_weights
+
+    def __call__(
+        self, model: LanguageModel, sweep: StoredSweep, cells: Sequence[SweepCell]
+    ) -> list[MetricValue]:
+        """One value a cell; each prompt is read once under each setting."""
+        from steerlab.evaluation.predictions import divergence
+
+        by_prompts: dict[tuple[str, ...], list[SweepSetting]] = defaultdict(list)
+        for setting, prompts in _prompts(cells).items():
+            by_prompts[prompts].append(setting)
+        nats: dict[tuple[SweepSetting, str], float] = {}
+        for prompts, settings in by_prompts.items():
+            found = divergence(
+                model,
+                prompts,
+                [self._setting(setting) for setting in settings],
+                top=1,
+                chat=sweep.chat,
+                positions=sweep.positions,
+                allow_other_weights=self.allow_other_weights,
+            ).nats
+            for (s, p), value in np.ndenumerate(found):
+                nats[settings[s], prompts[p]] = float(value)
+        return [MetricValue(nats[cell.setting, cell.prompt]) for cell in cells]
+
+    def _setting(self, setting: SweepSetting) -> Setting:
+        vector = None if setting.layer is None else self.vectors[setting.layer]
+        return Setting(vector, setting.coefficient)
+
+
+def default_metrics(
+    vectors: Mapping[int, SteeringVector],
+    scorers: Sequence[Metric] = (),
+    *,
+    allow_other_weights: bool = False,
+) -> list[CellMetric]:
+    """What every cell should have beside its dose: fluency, repetition, KL, and these scorers.
+
+    vectors: layer -> what the sweep adds there.
+    """
+    own = [METRICS[name] for name in ("distinct-1", "distinct-2", "distinct-3", "longest-run")]
+    texts = {metric.name: TextMetric(metric) for metric in [*scorers, *own]}
+    front = any(vector.scope == "front" for vector in vectors.values())
+    kl = NextTokenKL(vectors, allow_other_weights=allow_other_weights)
+    return [*texts.values(), FluencyRatio(bos=front), kl]
+
+
+def _ratio(
+    losses: Mapping[tuple[str, str], float], cell: SweepCell, plain: SweepCell | None
+) -> MetricValue:
+    if plain is None:
+        return MetricValue(None, "there is no baseline to compare with")
+    both = [losses.get((c.prompt, c.text)) for c in (cell, plain)]
+    if both[0] is None or both[1] is None:
+        return MetricValue(None, "a text without a token has no perplexity")
+    with np.errstate(over="ignore"):
+        return MetricValue(float(np.exp(both[0] - both[1])))
+
+
+def _prompts(cells: Sequence[SweepCell]) -> dict[SweepSetting, tuple[str, ...]]:
+    """Setting -> its prompts, each once."""
+    found: dict[SweepSetting, dict[str, None]] = defaultdict(dict)
+    for cell in cells:
+        found[cell.setting][cell.prompt] = None
+    return {setting: tuple(prompts) for setting, prompts in found.items()}

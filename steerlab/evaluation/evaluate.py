@@ -103,12 +103,10 @@ def operating_point(
     lab: Lab, vector: SteeringVector, plan: EvaluationPlan
 ) -> tuple[SteeringVector, float, bool]:
     """The vector at its layers, the size of its coefficient, and whether a calibration says so."""
-    found = None
     if plan.layers is None and plan.dose is None and plan.coefficient is None:
-        stored = lab.store.calibrations(limit=None)
-        found = next((c for c in stored if c.digest == vector.digest and c.works), None)
-    if found is not None and found.layer is not None and found.coefficient is not None:
-        return lab.at_layers(vector, found.layer), abs(found.coefficient), True
+        calibrated = lab.operating_point(vector)
+        if calibrated is not None:
+            return calibrated[0], abs(calibrated[1]), True
     at = vector if plan.layers is None else lab.at_layers(vector, list(plan.layers))
     if plan.coefficient is not None:
         return at, plan.coefficient, False

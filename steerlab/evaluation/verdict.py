@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from steerlab.evaluation import plan as names
+from steerlab.evaluation.statistics import CONTROLS, critical_z
 from steerlab.results import Evaluation, Measured
-
-CLEAR_Z = 3.04
-"""Beyond it lies one direction in twenty of those that 5 random ones stand for (t, 4 degrees)."""
 
 FLUENCY_LIMIT = 1.5
 DISTINCT_LIMIT = 0.9  # of the baseline's
@@ -75,7 +73,7 @@ def judge(values: Values, style: str, metric: str) -> Judged:
     if z is None or z.estimate is None:
         return Judged(style, metric, Finding.CHANCE, f"{size}, and no control to compare with")
     sign = 1 if effect.estimate > 0 else -1
-    if sign * z.estimate < CLEAR_Z:
+    if sign * z.estimate < critical_z(max(z.n, CONTROLS)):
         return Judged(
             style,
             metric,

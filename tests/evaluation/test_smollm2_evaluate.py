@@ -9,7 +9,8 @@ from steerlab.evaluation import plan as names
 from steerlab.evaluation.evaluate import evaluate
 from steerlab.evaluation.plan import EvaluationPlan
 from steerlab.evaluation.regression import check
-from steerlab.evaluation.verdict import CLEAR_Z, Finding, by_name, judge, verdict
+from steerlab.evaluation.statistics import critical_z
+from steerlab.evaluation.verdict import Finding, by_name, judge, verdict
 from tests.test_smollm2 import PAIRS
 
 pytestmark = pytest.mark.smollm2
@@ -45,7 +46,7 @@ def test_love_on_statements_beats_random_directions_and_shuffled_labels(smollm2,
     v = by_name(found.values)
     moved = judge(v, "statements", names.PROPENSITY)
     assert moved.finding is Finding.CARRIES, moved
-    assert v["statements", names.PROPENSITY, names.Z].estimate > CLEAR_Z
+    assert v["statements", names.PROPENSITY, names.Z].estimate > critical_z(5)
     assert v["statements", names.ANTI, names.RANGE].estimate == 0
     assert v[names.ALL, "vader", names.RANGE].n == 6
     assert v[names.FACTS, names.P10, names.BASELINE].estimate > 0.6

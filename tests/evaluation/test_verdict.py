@@ -9,8 +9,8 @@ import pytest
 
 from steerlab.evaluation import plan as names
 from steerlab.evaluation.arms import Arms, arms, changes, effects, ratios, weighted
-from steerlab.evaluation.statistics import estimate, paired, z_score
-from steerlab.evaluation.verdict import CLEAR_Z, Finding, by_name, judge, judged, verdict
+from steerlab.evaluation.statistics import critical_z, estimate, paired, z_score
+from steerlab.evaluation.verdict import Finding, by_name, judge, judged, verdict
 from steerlab.results import Evaluation, Measured
 from steerlab.setting import Setting
 from tests.registry.samples import vector
@@ -113,8 +113,8 @@ def values(style="s", metric="vader", size=(0.5, 0.2, 0.8), z=6.0, beyond=(0.4, 
         ({"beyond": None}, Finding.CARRIES, "z +6.0"),
         ({"size": (0.02, -0.05, 0.08)}, Finding.NOTHING, "+0.02 [-0.05, +0.08] holds 0"),
         ({"size": (0.5, 0.0, 0.8)}, Finding.NOTHING, "holds 0"),
-        ({"z": CLEAR_Z - 0.01}, Finding.CHANCE, "within random directions: z +3.0"),
-        ({"z": CLEAR_Z}, Finding.CARRIES, "z +3.0"),
+        ({"z": critical_z(5) - 0.01}, Finding.CHANCE, "within random directions: z +2.3"),
+        ({"z": critical_z(5)}, Finding.CARRIES, "z +2.3"),
         ({"z": -6.0}, Finding.CHANCE, "within random directions"),
         ({"z": None}, Finding.CHANCE, "no control"),
         ({"z": math.inf}, Finding.CHANCE, "no control"),

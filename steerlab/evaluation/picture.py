@@ -112,6 +112,30 @@ class Profile:
     level: float | None = None
 
 
+@dataclass(frozen=True)
+class StyleEffect:
+    """The signed range of a metric on one style of text, beside its controls.
+
+    control: mean and standard deviation over random directions; shuffled: the same of shuffled
+        labels; None where there is none. finding: what it comes to, in a word or two.
+    """
+
+    style: str
+    effect: Estimate
+    control: tuple[float, float] | None = None
+    shuffled: float | None = None
+    finding: str = ""
+
+
+@dataclass(frozen=True)
+class CarryOver:
+    """Whether an effect carries over to other styles of text."""
+
+    name: str
+    metric: str
+    rows: tuple[StyleEffect, ...]
+
+
 CHANCE = {"separability": 0.5, "agreement": 0.5, "pairwise_cosine": 0.0}
 """What a direction that says nothing would have of each diagnostic."""
 

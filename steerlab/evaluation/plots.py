@@ -18,7 +18,7 @@ from steerlab.evaluation.drawing import (
     new_figure,
     plain,
 )
-from steerlab.evaluation.picture import DoseResponse, HeatGrid, Profile, limits
+from steerlab.evaluation.picture import CarryOver, DoseResponse, HeatGrid, Profile, limits
 from steerlab.evaluation.store_map import MapPoint, StoreMap
 
 if TYPE_CHECKING:
@@ -219,6 +219,61 @@ def layer_profile(name: str, found: Sequence[Profile]) -> Figure:
     chance = any(profile.level is not None for profile in found)
     title = f"{plain(name)}, layer by layer" + ("  (dashed: chance)" if chance else "")
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=11)
+    return figure
+
+
+@in_style
+def carry_over(found: CarryOver) -> Figure:
+    """A row a style: the effect with its interval, chance as a bar, shuffled labels as a mark."""
+    figure = new_figure(7.4, 1.7 + 0.45 * len(found.rows))
+    axes = figure.subplots()
+    rows = range(len(found.rows))
+    chance = [(i, *r.control) for i, r in enumerate(found.rows) if r.control is not None]
+    axes.barh(
+        [i for i, _, _ in chance],
+        [4 * sd for _, _, sd in chance],
+        left=[mean - 2 * sd for _, mean, sd in chance],
+        height=0.62,
+        color=CHANCE,
+        alpha=0.28,
+        label="random directions, ±2 sd",
+    )
+    shuffled = [(r.shuffled, i) for i, r in enumerate(found.rows) if r.shuffled is not None]
+    if shuffled:
+        axes.plot(
+            *zip(*shuffled, strict=True),
+            linestyle="none",
+            marker="D",
+            markersize=5,
+            color=WARM,
+            label="shuffled labels",
+        )
+    effects = [r.effect for r in found.rows]
+    axes.hlines(rows, [e.low for e in effects], [e.high for e in effects], color=COOL, linewidth=2)
+    axes.plot(
+        [e.mean for e in effects],
+        rows,
+        linestyle="none",
+        marker="o",
+        markersize=7,
+        color=COOL,
+        label="S(+c) − S(−c), 95% interval",
+    )
+    axes.axvline(0, color=MUTED, linewidth=0.8, zorder=1)
+    axes.set_yticks(list(rows), [plain(r.style) for r in found.rows])
+    axes.set_ylim(len(found.rows) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(True, axis="x")
+    axes.set_axisbelow(True)
+    axes.use_sticky_edges = False
+    axes.margins(x=0.06)
+    axes.set_xlabel(f"change in {plain(found.metric)}")
+    for i, row in enumerate(found.rows):
+        axes.text(
+            1.01, i, row.finding, transform=axes.get_yaxis_transform(), va="center", fontsize=9
+        )
+    axes.set_title(f"Does {plain(found.name)} carry over?")
+    figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from steerlab import __version__
 from steerlab.evaluation.picture import profiles
+from steerlab.evaluation.response import calibrated, layers_of, response_of
 from steerlab.notation import printable, span
 from steerlab.recipe import Contrast, Expression
 
@@ -139,10 +140,10 @@ def _facts(found: Report) -> Mapping[str, Any]:
         "expression": recipe if isinstance(recipe, Expression) else None,
         "figures": _figures(found),
         "point": calibration if calibration is not None and calibration.works else None,
-        "calibrated": _calibrated(calibration),
+        "calibrated": None if calibration is None else calibrated(calibration),
         "evaluated": _evaluated(found.evaluation),
         "examples": [_example(e) for e in found.examples],
-        "snippet": snippets(record),
+        "snippet": snippets(record, calibration),
         "version": __version__,
         "software": ", ".join(f"{k} {v}" for k, v in record.software.items()),
     }
@@ -173,12 +174,6 @@ def _example(found: Examples) -> Mapping[str, Any]:
     return {"prompt": found.prompt, "source": found.source, "texts": texts}
 
 
-def _calibrated(found: Calibration | None) -> Mapping[str, Any] | None:
-    if found is None:
-        return None
-    return {"works": found.works, "verdict": "", "about": "", "columns": [], "rows": []}
-
-
 def _evaluated(found: Evaluation | None) -> Mapping[str, Any] | None:
     """The evaluation as rows style x metric, a column a setting."""
     if found is None:
@@ -203,7 +198,7 @@ def _figures(found: Report) -> Mapping[str, Markup | None]:
     from steerlab.evaluation import drawing, plots
     from steerlab.evaluation.lineage_plot import lineage_graph
 
-    record, lineage = found.record, found.lineage
+    record, lineage, calibration = found.record, found.lineage, found.calibration
     drawn: dict[str, Markup | None] = dict.fromkeys(("profile", "lineage", "response", "layers"))
     if len(record.layers) > 1:
         figure = plots.layer_profile(record.ref, profiles(record))
@@ -211,18 +206,31 @@ def _figures(found: Report) -> Mapping[str, Markup | None]:
     if lineage.parents or lineage.children:
         figure = lineage_graph(lineage, str(record.recipe))
         drawn["lineage"] = Markup(drawing.inline_svg(figure, "lineage"))
+    if calibration is not None:
+        figure = plots.dose_response(response_of(calibration, record.ref))
+        drawn["response"] = Markup(drawing.inline_svg(figure, "response"))
+        if layers := layers_of(calibration):
+            figure = plots.layer_profile(record.ref, [layers])
+            drawn["layers"] = Markup(drawing.inline_svg(figure, "layers"))
     return drawn
 
 
 # how to load it
 
 
-def snippets(record: Record) -> Mapping[str, str]:
-    """Lines to copy: for Python, the shell, and without steerlab."""
-    name, b = record.name, record.layers[len(record.layers) // 2].layer
-    doses = record.doses()
-    strength = "dose=0.15" if doses[b] else "coefficient=1.0"
-    option = "--dose 0.15" if doses[b] else "-c 1"
+def snippets(record: Record, calibration: Calibration | None = None) -> Mapping[str, str]:
+    """Lines to copy: for Python, the shell, and without steerlab.
+
+    At the calibrated layer and dose, where the vector has that layer.
+    """
+    name, layers = record.name, [facts.layer for facts in record.layers]
+    b, dose = layers[len(layers) // 2], "0.15"
+    at = ""
+    if calibration is not None and calibration.layer in layers and calibration.dose is not None:
+        b, dose = calibration.layer, f"{calibration.dose:.2f}"
+        at = f"[{b}]" if len(layers) > 1 else ""
+    known = record.doses()[b]
+    strength, option = (f"dose={dose}", f"--dose {dose}") if known else ("coefficient=1.0", "-c 1")
     rows = record.layers[0].positions
     model = record.model
     where = (
@@ -233,7 +241,7 @@ def snippets(record: Record) -> Mapping[str, str]:
     return {
         "python": (
             "from steerlab import LanguageModel, Store, steering\n\n"
-            f"vector = Store().load({record.ref!r})\n"
+            f"vector = Store().load({record.ref!r}){at}\n"
             f"lm = LanguageModel.load({model.source!r})\n"
             f"with steering(lm, vector, {strength}):\n"
             '    print(lm.generate("I think you are a"))'
@@ -241,7 +249,7 @@ def snippets(record: Record) -> Mapping[str, str]:
         "shell": "\n".join(
             f"{line:52}{comment}".rstrip()
             for line, comment in (
-                (f'steerlab generate "I think you are a" -v {record.ref} {option}', ""),
+                (f'steerlab generate "I think you are a" -v "{record.ref}{at}" {option}', ""),
                 (
                     f"steerlab export {record.ref} {name}.safetensors",
                     "# one file, fit to be mailed",

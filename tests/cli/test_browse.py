@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from steerlab.cli import ExitCode
@@ -128,7 +130,7 @@ def test_show_of_a_composition_tells_operands_and_tree(cli, store):
 
 def test_show_of_a_front_vector_counts_its_rows(cli):
     out = cli("show", "front").out
-    assert "scope   front" in out
+    assert re.search(r"^scope +front$", out, re.M)
     assert ["layer", "rows"] in [line.split()[:2] for line in out.splitlines()]
 
 
@@ -144,6 +146,7 @@ def test_show_as_json_is_the_record_and_its_lineage(cli, store):
     data = cli("show", "love", "--json").data
     lineage = data.pop("lineage")
     record = store.record("love").to_json()
+    assert data.pop("calibration") is None
     assert set(data) == set(record)
     assert data["recipe"]["positive"] == ["I love you so", "what a joy"]
     assert [node["ref"] for node in lineage["children"]] == ["tiny.warm.v1"]

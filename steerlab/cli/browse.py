@@ -24,6 +24,7 @@ from steerlab.cli.output import (
     print_json,
     print_table,
     say,
+    width,
 )
 from steerlab.cli.tree import print_tree
 from steerlab.notation import span
@@ -132,6 +133,8 @@ def show_command(
         return
     _print_head(record, calibration)
     _print_layers(record)
+    if calibration is not None:
+        _print_response(record, calibration)
     _print_recipe(record)
     for title, nodes in (("made from", lineage.parents), ("used in", lineage.children)):
         if nodes:
@@ -176,6 +179,16 @@ def _verdict(calibration: Calibration | None) -> str:
     from steerlab.evaluation.curve import verdict
 
     return verdict(calibration)
+
+
+def _print_response(record: Record, calibration: Calibration) -> None:
+    """The dose-response that was measured, beside its control."""
+    from steerlab.cli.charts import dose_response
+    from steerlab.evaluation.response import response_of
+
+    click.echo()
+    for line in dose_response(response_of(calibration, record.ref), width() or 100):
+        click.echo(line)
 
 
 def _print_layers(record: Record) -> None:

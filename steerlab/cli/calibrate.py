@@ -18,11 +18,21 @@ from steerlab.cli.options import (
     load,
     model_options,
     open_lab,
+    plot_option,
     quiet_option,
     seed_option,
     store_option,
 )
-from steerlab.cli.output import count, number, print_json, print_table, say, signed, signed_dose
+from steerlab.cli.output import (
+    count,
+    number,
+    print_json,
+    print_table,
+    say,
+    signed,
+    signed_dose,
+    width,
+)
 from steerlab.cli.progress import interruptible, progress_bar
 from steerlab.notation import printable
 
@@ -30,6 +40,7 @@ if TYPE_CHECKING:
     from steerlab.evaluation.curve import Curve, Point
     from steerlab.evaluation.statistics import Estimate
     from steerlab.evaluation.texts import Metric
+    from steerlab.results import Calibration
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _limits = grouped(
@@ -86,6 +97,7 @@ _limits = grouped(
     help="Random directions that it has to beat.",
 )
 @_limits
+@plot_option("the dose-response")
 @click.option("--no-save", is_flag=True, help="Only report.")
 @click.option("--other-weights", is_flag=True, help="Accept a vector of a model of the same shape.")
 @seed_option
@@ -103,6 +115,7 @@ def calibrate_command(
     doses: tuple[float, ...] | None,
     controls: int,
     limits: dict[str, float],
+    plot_file: Path | None,
     no_save: bool,
     other_weights: bool,
     seed: int,
@@ -152,8 +165,15 @@ def calibrate_command(
         print_json(found.to_json())
     else:
         _print_curve(Curve.of(found))
+        _print_chart(found, str(vector))
         sentence = printable(verdict(found))
         click.echo(click.style(f"\n{vector} {sentence}", fg="green" if found.works else "yellow"))
+    if plot_file is not None:
+        from steerlab.evaluation import drawing, plots
+        from steerlab.evaluation.response import response_of
+
+        drawing.save(plots.dose_response(response_of(found, str(vector))), plot_file)
+        say(f"wrote {plot_file}", quiet=quiet)
     if not no_save:
         lab.store.save_calibration(found)
         say(_kept(found.works, str(vector)), quiet=quiet)
@@ -182,6 +202,15 @@ def _print_curve(curve: Curve) -> None:
     chosen = dict.fromkeys((fold.layer, fold.dose) for fold in curve.held.folds)
     where = ", ".join(f"layer {layer} at dose {signed_dose(dose)}" for layer, dose in chosen)
     click.echo(f"chosen without the items it is judged on: {where}")
+
+
+def _print_chart(found: Calibration, name: str) -> None:
+    from steerlab.cli.charts import dose_response
+    from steerlab.evaluation.response import response_of
+
+    click.echo()
+    for line in dose_response(response_of(found, name), width() or 100):
+        click.echo(line)
 
 
 def _row(point: Point) -> list[str]:

@@ -37,11 +37,7 @@ def shaded(text: str, shade: float) -> str:
 
 def dose_response(found: DoseResponse, width: int) -> Iterator[str]:
     """A line a dose: ● the effect, ├─┤ its interval, ░ what random directions do, │ no change."""
-    from steerlab.evaluation.picture import limits
-
-    ends = [x for p in found.points for x in (p.effect.mean, p.effect.low, p.effect.high)]
-    chance = [x for p in found.points if p.control for x in _reach(p.control)]
-    low, high = limits([0.0, *ends, *chance], 0.02)
+    low, high = found.window
     room = max(20, min(width - 38, 90))
     at = "" if found.layer is None else f" at layer {found.layer}"
     yield click.style(f"change in {found.unit}{at}, by dose", bold=True)
@@ -49,7 +45,7 @@ def dose_response(found: DoseResponse, width: int) -> Iterator[str]:
     for point in found.points:
         yield _dose_line(point, found, _Axis(low, high, room))
     legend = ["● effect, ├─┤ 95% interval"]
-    if chance:
+    if any(p.control for p in found.points):
         legend.append(f"░ {found.controls or ''} random directions, ±2 sd".replace("  ", " "))
     if found.chosen is not None:
         legend.append("* chosen")
@@ -85,12 +81,14 @@ def _dose_line(point: DosePoint, found: DoseResponse, axis: _Axis) -> str:
     if known:
         low, high = axis(effect.low), axis(effect.high)
         line[low : high + 1] = "─" * (high - low + 1)
-        line[low], line[high] = "├", "┤"
+        line[low] = "├" if effect.low >= axis.low else "◂"
+        line[high] = "┤" if effect.high <= axis.high else "▸"
     if math.isfinite(effect.mean):
         line[axis(effect.mean)] = "●" if point.sound else "○"
     chosen = found.chosen is not None and math.isclose(point.dose, found.chosen)
     bar = click.style("".join(line), fg=None if not point.sound else "blue", bold=chosen or None)
     interval = f"{effect.low:+.2f} to {effect.high:+.2f}" if known else "-"
+    interval = interval if point.dose else "baseline"
     mean = f"{effect.mean:+.2f}" if math.isfinite(effect.mean) else "-"
     mark = "*" if chosen else " "
     return f"{mark}{signed_dose(point.dose):>5}  {bar}  {mean:>8}  {interval}"

@@ -17,6 +17,7 @@ from steerlab.cli.options import (
     load,
     model_options,
     open_lab,
+    plot_option,
     quiet_option,
     store_option,
 )
@@ -72,6 +73,7 @@ _COLOURS = {
     show_default=True,
     help="Random directions of the same norm.",
 )
+@plot_option("each style's effect beside its controls")
 @click.option("--other-weights", is_flag=True, help="Accept a vector of a model of the same shape.")
 @click.option("--no-save", is_flag=True, help="Do not keep the evaluation in the store.")
 @model_options
@@ -84,6 +86,7 @@ def evaluate_command(
     items: Path | None,
     metrics: tuple[Metric, ...],
     layers: Any,
+    plot_file: Path | None,
     other_weights: bool,
     no_save: bool,
     loading: dict[str, Any],
@@ -142,6 +145,8 @@ def evaluate_command(
         found = evaluate(lab, vector, plan, keep=not no_save, progress=progress, should_stop=stop)
     from steerlab.evaluation.verdict import verdict
 
+    if plot_file is not None:
+        _plot(found, text, plot_file, quiet=quiet)
     if as_json:
         print_json({**found.to_json(), "verdict": verdict(found)})
         return
@@ -150,6 +155,18 @@ def evaluate_command(
         say(f"note: {note}", quiet=quiet)
     if not no_save:
         say(f"kept as evaluation {found.id}; steerlab check runs it again", quiet=quiet)
+
+
+def _plot(found: Evaluation, name: str, file: Path, *, quiet: bool) -> None:
+    from steerlab.evaluation import drawing, plots
+    from steerlab.evaluation.carrying import carried
+
+    panels = carried(found, name)
+    if panels:
+        drawing.save(plots.carry_over(panels), file)
+        say(f"wrote {file}", quiet=quiet)
+    else:
+        say(f"no effect has an interval, so {file} was not written", quiet=quiet)
 
 
 @click.command("check")

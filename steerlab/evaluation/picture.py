@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from steerlab.record import Record
 
 
+_BEYOND = 0.4  # of the height of means and controls: what intervals may add to a picture
+
+
 @dataclass(frozen=True)
 class DosePoint:
     """What a signed dose does, and what random directions of the same length do.
@@ -45,6 +48,26 @@ class DoseResponse:
     safe: tuple[float, float] | None = None
     chosen: float | None = None
     controls: int = 0
+
+    @property
+    def window(self) -> tuple[float, float]:
+        """The effects that a picture shows: all means and controls, and 0.
+
+        An interval that reaches far beyond them (few items give such) runs out of the picture.
+        """
+        ends = [end for p in self.points for end in (p.effect.low, p.effect.high)]
+        inner = [0.0, *(p.effect.mean for p in self.points)]
+        inner += [
+            m + way * 2 * sd
+            for p in self.points
+            if p.control
+            for m, sd in [p.control]
+            for way in (-1, 1)
+        ]
+        low, high = limits(inner, 0.0)
+        room = _BEYOND * (high - low)
+        known = [min(max(end, low - room), high + room) for end in ends if math.isfinite(end)]
+        return limits([low, high, *known], 0.04)
 
     @property
     def at_chosen(self) -> DosePoint | None:

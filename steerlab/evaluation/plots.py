@@ -61,8 +61,9 @@ def dose_response(found: DoseResponse) -> Figure:
     axes.axhline(0, color=MUTED, linewidth=0.8, zorder=1)
     axes.grid(True, axis="y")
     axes.set_axisbelow(True)
+    axes.set_ylim(*found.window)
     axes.set_xlabel(DOSE)
-    axes.set_ylabel(f"change in {found.unit}")
+    axes.set_ylabel(f"change in {plain(found.unit)}")
     at = "" if found.layer is None else f", layer {found.layer}"
     axes.set_title(f"Dose-response of {plain(found.name)}{at}")
     handles, labels = axes.get_legend_handles_labels()
@@ -167,7 +168,7 @@ def heatmap(grid: HeatGrid) -> Figure:
     ticks = [-1, 0, 1] if diverging else [0, 1]
     ends = [low, grid.centre, high] if diverging else [low, high]
     bar.set_ticks(ticks, labels=[grid.shown(x) for x in ends])
-    bar.set_label(grid.unit + (", baseline in the middle" if diverging else ""))
+    bar.set_label(plain(grid.unit) + (", baseline in the middle" if diverging else ""))
     return figure
 
 
@@ -207,7 +208,7 @@ def layer_profile(name: str, found: Sequence[Profile]) -> Figure:
         axes.plot(profile.layers, profile.values, color=COOL, linewidth=2, marker="o", markersize=4)
         values = [*profile.values, *(x for pair in profile.band for x in pair)]
         axes.set_ylim(*limits(values if profile.level is None else [*values, profile.level], 0.12))
-        axes.set_title(profile.name, fontsize=10)
+        axes.set_title(plain(profile.name), fontsize=10)
         axes.grid(True, axis="y")
         axes.set_axisbelow(True)
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -223,11 +224,28 @@ def layer_profile(name: str, found: Sequence[Profile]) -> Figure:
 
 
 @in_style
-def carry_over(found: CarryOver) -> Figure:
-    """A row a style: the effect with its interval, chance as a bar, shuffled labels as a mark."""
-    figure = new_figure(7.4, 1.7 + 0.45 * len(found.rows))
-    axes = figure.subplots()
+def carry_over(found: Sequence[CarryOver]) -> Figure:
+    """A panel a metric, a row a style: the effect with its interval, beside its controls."""
+    heights = [len(panel.rows) + 1.2 for panel in found]
+    figure = new_figure(7.4, 1.0 + 0.45 * sum(heights))
+    panels = figure.subplots(len(found), squeeze=False, height_ratios=heights)
+    for axes, panel in zip(panels.flat, found, strict=True):
+        _carry_panel(axes, panel)
+    shown: dict[str, Any] = {}
+    for axes in panels.flat:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            shown.setdefault(label, handle)
+    figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=3)
+    return figure
+
+
+def _carry_panel(axes: Axes, found: CarryOver) -> None:
+    """Chance as a bar, shuffled labels as a mark, the effect as a point with its interval."""
     rows = range(len(found.rows))
+    effects = [r.effect for r in found.rows]
+    axes.hlines(rows, [e.low for e in effects], [e.high for e in effects], color=COOL, linewidth=2)
+    mark: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 7, "color": COOL}
+    axes.plot([e.mean for e in effects], rows, **mark, label="S(+c) − S(−c), 95% interval")
     chance = [(i, *r.control) for i, r in enumerate(found.rows) if r.control is not None]
     axes.barh(
         [i for i, _, _ in chance],
@@ -237,28 +255,12 @@ def carry_over(found: CarryOver) -> Figure:
         color=CHANCE,
         alpha=0.28,
         label="random directions, ±2 sd",
+        zorder=1,
     )
     shuffled = [(r.shuffled, i) for i, r in enumerate(found.rows) if r.shuffled is not None]
     if shuffled:
-        axes.plot(
-            *zip(*shuffled, strict=True),
-            linestyle="none",
-            marker="D",
-            markersize=5,
-            color=WARM,
-            label="shuffled labels",
-        )
-    effects = [r.effect for r in found.rows]
-    axes.hlines(rows, [e.low for e in effects], [e.high for e in effects], color=COOL, linewidth=2)
-    axes.plot(
-        [e.mean for e in effects],
-        rows,
-        linestyle="none",
-        marker="o",
-        markersize=7,
-        color=COOL,
-        label="S(+c) − S(−c), 95% interval",
-    )
+        mark |= {"marker": "D", "markersize": 5, "color": WARM}
+        axes.plot(*zip(*shuffled, strict=True), **mark, label="shuffled labels")
     axes.axvline(0, color=MUTED, linewidth=0.8, zorder=1)
     axes.set_yticks(list(rows), [plain(r.style) for r in found.rows])
     axes.set_ylim(len(found.rows) - 0.5, -0.5)
@@ -268,13 +270,10 @@ def carry_over(found: CarryOver) -> Figure:
     axes.use_sticky_edges = False
     axes.margins(x=0.06)
     axes.set_xlabel(f"change in {plain(found.metric)}")
+    beside = axes.get_yaxis_transform()
     for i, row in enumerate(found.rows):
-        axes.text(
-            1.01, i, row.finding, transform=axes.get_yaxis_transform(), va="center", fontsize=9
-        )
-    axes.set_title(f"Does {plain(found.name)} carry over?")
-    figure.legend(loc="outside lower center", ncols=3)
-    return figure
+        axes.text(1.01, i, row.finding, transform=beside, va="center", fontsize=9)
+    axes.set_title(f"Does {plain(found.name)} carry over? ({plain(found.metric)})")
 
 
 @in_style

@@ -10,6 +10,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from steerlab import __version__
+from steerlab.evaluation.carrying import carried, evaluated
 from steerlab.evaluation.picture import profiles
 from steerlab.evaluation.response import calibrated, layers_of, response_of
 from steerlab.notation import printable, span
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from steerlab.registry import Store
     from steerlab.registry.lineage import Lineage
     from steerlab.registry.similar import Neighbour
-    from steerlab.results import Calibration, Evaluation, Measured
+    from steerlab.results import Calibration, Evaluation
 
 _NEIGHBOURS = 8
 _PAIRS = 60
@@ -121,7 +122,7 @@ def signed(value: float | None) -> str:
 
 def _facts(found: Report) -> Mapping[str, Any]:
     """What the template is given."""
-    record, calibration = found.record, found.calibration
+    record, calibration, evaluation = found.record, found.calibration, found.evaluation
     recipe = record.recipe
     pairs: list[tuple[str, str | None]] = []
     if isinstance(recipe, Contrast):
@@ -141,7 +142,7 @@ def _facts(found: Report) -> Mapping[str, Any]:
         "figures": _figures(found),
         "point": calibration if calibration is not None and calibration.works else None,
         "calibrated": None if calibration is None else calibrated(calibration),
-        "evaluated": _evaluated(found.evaluation),
+        "evaluated": None if evaluation is None else evaluated(evaluation),
         "examples": [_example(e) for e in found.examples],
         "snippet": snippets(record, calibration),
         "version": __version__,
@@ -174,23 +175,6 @@ def _example(found: Examples) -> Mapping[str, Any]:
     return {"prompt": found.prompt, "source": found.source, "texts": texts}
 
 
-def _evaluated(found: Evaluation | None) -> Mapping[str, Any] | None:
-    """The evaluation as rows style x metric, a column a setting."""
-    if found is None:
-        return None
-    settings = list(dict.fromkeys(v.setting for v in found.values))
-    cells: dict[tuple[str, str], dict[str, Measured]] = {}
-    for value in found.values:
-        cells.setdefault((value.style, value.metric), {})[value.setting] = value
-    return {
-        "settings": settings,
-        "rows": cells,
-        "made": found.created[:10],
-        "suite": found.suite,
-        "verdict": [],
-    }
-
-
 def _figures(found: Report) -> Mapping[str, Markup | None]:
     """Drawings as markup; None for what there is nothing to draw of."""
     from markupsafe import Markup
@@ -199,7 +183,8 @@ def _figures(found: Report) -> Mapping[str, Markup | None]:
     from steerlab.evaluation.lineage_plot import lineage_graph
 
     record, lineage, calibration = found.record, found.lineage, found.calibration
-    drawn: dict[str, Markup | None] = dict.fromkeys(("profile", "lineage", "response", "layers"))
+    names = ("profile", "lineage", "response", "layers", "carried")
+    drawn: dict[str, Markup | None] = dict.fromkeys(names)
     if len(record.layers) > 1:
         figure = plots.layer_profile(record.ref, profiles(record))
         drawn["profile"] = Markup(drawing.inline_svg(figure, "profile"))
@@ -212,6 +197,8 @@ def _figures(found: Report) -> Mapping[str, Markup | None]:
         if layers := layers_of(calibration):
             figure = plots.layer_profile(record.ref, [layers])
             drawn["layers"] = Markup(drawing.inline_svg(figure, "layers"))
+    if found.evaluation is not None and (panels := carried(found.evaluation, record.ref)):
+        drawn["carried"] = Markup(drawing.inline_svg(plots.carry_over(panels), "carried"))
     return drawn
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from itertools import pairwise
 
 import click
@@ -13,6 +14,7 @@ from steerlab.cli import ExitCode, charts
 from steerlab.evaluation.picture import DosePoint, DoseResponse, HeatGrid, Profile
 from steerlab.evaluation.statistics import Estimate
 from steerlab.evaluation.store_map import MapPoint, StoreMap
+from tests.evaluation.measurements import calibration, evaluation
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -157,3 +159,30 @@ def test_a_grid_takes_a_metric(refused, tmp_path, arguments):
     file = tmp_path / "a.svg"
     assert "say which with --metric" in refused(ExitCode.USAGE, *arguments, "--plot", file)
     assert not file.exists()
+
+
+def test_a_dose_response_is_printed_saved_and_shown_again(cli, store, tmp_path, monkeypatch):
+    made = calibration(store.load("love").digest)
+    monkeypatch.setattr("steerlab.evaluation.calibration.calibrate", lambda *_, **__: made)
+    result = cli("calibrate", "love", "--plot", tmp_path / "love.svg")
+    assert result.code == ExitCode.OK, result.err
+    assert "*+0.20" in result.out
+    assert "random directions" in result.out
+    assert "Dose-response of love.v1, layer 2" in (tmp_path / "love.svg").read_text("utf-8")
+    shown = cli("show", "love").out
+    assert re.search(r"\*\+0\.20 .*●.* \+2\.00  \+1\.00 to \+3\.00", shown)
+
+
+def test_an_evaluation_is_saved_as_a_picture(cli, store, tmp_path, monkeypatch):
+    made = evaluation(store.load("love").digest)
+    data = {**made.data, "coefficient": 0.8, "tokens": {}, "notes": []}
+    made = replace(made, data=data)
+    monkeypatch.setattr("steerlab.evaluation.evaluate.evaluate", lambda *_, **__: made)
+    file = tmp_path / "love.svg"
+    result = cli("evaluate", "love", "--plot", file, "--json")
+    assert result.code == ExitCode.OK, result.err
+    assert "Does love carry over? (vader)" in file.read_text("utf-8")
+    empty = replace(made, values=())
+    monkeypatch.setattr("steerlab.evaluation.evaluate.evaluate", lambda *_, **__: empty)
+    result = cli("evaluate", "love", "--plot", tmp_path / "no.svg", "--json")
+    assert "no effect has an interval" in result.err

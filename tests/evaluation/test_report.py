@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -13,14 +14,14 @@ from steerlab.evaluation.examples import Examples, Text, kept_examples
 from steerlab.evaluation.report import page, report, snippets
 from steerlab.recipe import Contrast, Imported
 from steerlab.registry import Store
-from steerlab.results import Calibration, Evaluation, Measured
+from steerlab.results import Measured
 from steerlab.run import Generation, Run
 from steerlab.sweep import BASELINE, StoredSweep, SweepCell, SweepSetting
+from tests.evaluation.measurements import SUITE, calibration, evaluation
 from tests.registry.samples import TINY, vector
 from tests.tui import chromium
 
 EVIL = "<script>alert('x')</script>\x1b[31m\u202e &amp; \"q\" {{ 7 * 7 }}"
-SUITE = "5" * 64  # a digest
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 
 
@@ -118,12 +119,27 @@ def test_examples_go_from_the_most_negative_dose_over_the_baseline_to_the_most_p
 
 def test_what_was_measured_stands_beside_its_control(store):
     digest = store.load("love").digest
-    settings = (("range", 1.5, 0.5, 2.5), ("random", 0.1, None, None), ("z", 4.2, None, None))
-    values = tuple(Measured("dialogue", "vader", *row, n=8) for row in settings)
-    store.save_evaluation(Evaluation(digest, "standard", SUITE, "m", "k", {"torch": "2"}, values))
+    store.save_calibration(calibration(digest))
+    store.save_evaluation(evaluation(digest))
     found = read(store, "love")
-    table = found.words[found.words.index("Suite standard") :]
-    assert re.search(r"dialogue\s*vader\s*\+1\.50\+0\.50 to \+2\.50\s*\+0\.10\s*\+4\.20", table)
+    assert "works at" in found.words
+    assert "It works: layer 2, dose +0.20" in found.words
+    assert "Dose-response of love.v1, layer 2" in found.words
+    assert re.search(r"chosen \+0\.20\s*\+0\.8\s*\+2\.00\s*\+1\.00 to \+3\.00", found.words)
+    assert "carries over to statements" in found.words
+    assert "Does love.v1 carry over? (vader)" in found.words
+    table = found.words[found.words.index("Effects: the signed range") :]
+    assert re.search(r"statements\s*vader\s*\+0\.30.*\+0\.90\+0\.70 to \+1\.10", table, re.S)
+    assert "steerlab calibrate" not in found.words
+    assert "steerlab evaluate" not in found.words
+
+
+def test_a_vector_that_does_not_work_is_said_not_to(store):
+    digest = store.load("love").digest
+    store.save_calibration(calibration(digest, reason="no dose beats its control"))
+    found = read(store, "love")
+    assert "It does not work: no dose beats its control." in found.words
+    assert "works at" not in found.words
 
 
 def test_a_kept_sweep_gives_the_examples(store):
@@ -166,8 +182,10 @@ def evil_report(store):
     store.save("evil", vector(9, 2, 3, recipe=recipe), tags=[EVIL], note=EVIL)
     store.save("child", -store.load("evil"))
     digest = store.load("evil").digest
-    values = (Measured(EVIL, EVIL, EVIL, 1.0, 0.0, 2.0),)
-    store.save_evaluation(Evaluation(digest, EVIL, SUITE, EVIL, "k", {EVIL: EVIL}, values))
+    store.save_calibration(calibration(digest, measure=EVIL))
+    values = (Measured(EVIL, EVIL, "signed range", 1.0, 0.0, 2.0),)
+    measured = evaluation(digest, suite=EVIL, model=EVIL, versions={EVIL: EVIL})
+    store.save_evaluation(replace(measured, values=(*measured.values, *values)))
     text = Text(1.0, 0.1, EVIL + "</li></ol></main>")
     return report(store, "evil", examples=[Examples(EVIL, EVIL, (text,))])
 
@@ -223,10 +241,13 @@ def test_the_snippets_run(store, tmp_path, monkeypatch):
     assert "steerlab export warm.v1 warm.safetensors" in lines["shell"]
 
 
-def test_a_calibration_that_works_is_shown_at_the_top(store):
-    digest = store.load("love").digest
-    store.save_calibration(Calibration(digest, True, 2, 0.15, 0.6, (-0.2, 0.25), data={}))
-    assert report(store, "love").calibration is not None
+def test_the_snippets_steer_where_the_calibration_says(store):
+    found = calibration(store.load("warm").digest)
+    lines = snippets(store.record("warm"), found)
+    assert "vector = Store().load('warm.v1')[2]" in lines["python"]
+    assert "dose=0.20" in lines["python"]
+    assert '-v "warm.v1[2]" --dose 0.20' in lines["shell"]
+    assert 'tensors["tiny_1.warm.v1/2"]' in lines["plain"]
 
 
 @pytest.mark.skipif(chromium.find() is None, reason="there is no Chromium here")

@@ -176,7 +176,7 @@ def _settings(
     if vector.dose(1.0) is None and not doses:
         coefficients: Sequence[float] = (-2, -1, 0, 1, 2)
     else:
-        around = [end * part for end in safe or () for part in (1.0, 0.5)]
+        around = [round(end * part, 2) for end in safe or () for part in (1.0, 0.5)]
         wanted = sorted({0.0, *(doses or around or DOSES)})
         coefficients = [vector.coefficient(dose) if dose else 0.0 for dose in wanted]
     return [Setting(vector, c) if c else Setting() for c in coefficients]

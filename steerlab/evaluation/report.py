@@ -208,46 +208,63 @@ def _figures(found: Report) -> Mapping[str, Markup | None]:
 def snippets(record: Record, calibration: Calibration | None = None) -> Mapping[str, str]:
     """Lines to copy: for Python, the shell, and without steerlab.
 
-    At the calibrated layer and dose, where the vector has that layer.
+    At the calibrated layer and dose, where there are any.
     """
-    name, layers = record.name, [facts.layer for facts in record.layers]
-    b, dose = layers[len(layers) // 2], "0.15"
-    at = ""
-    if calibration is not None and calibration.layer in layers and calibration.dose is not None:
-        b, dose = calibration.layer, f"{calibration.dose:.2f}"
-        at = f"[{b}]" if len(layers) > 1 else ""
-    known = record.doses()[b]
-    strength, option = (f"dose={dose}", f"--dose {dose}") if known else ("coefficient=1.0", "-c 1")
-    rows = record.layers[0].positions
-    model = record.model
-    where = (
-        f"row i is added at token i of the prompt (0 is BOS), at the input of block {b}"
-        if record.scope == "front"
-        else f"add c * direction at every position, at the input of block {b}"
-    )
+    layers = [facts.layer for facts in record.layers]
+    b, dose, calibrated = layers[len(layers) // 2], 0.15, False
+    if calibration is not None and calibration.layer is not None and calibration.dose is not None:
+        b, dose, calibrated = calibration.layer, calibration.dose, True
+    known = calibrated or record.doses()[b]
+    here = b if b in layers else layers[len(layers) // 2]
     return {
-        "python": (
+        "python": _python(record, b if calibrated else None, f"dose={dose:g}" if known else ""),
+        "shell": _shell(record, "" if calibrated else f"--dose {dose:g}" if known else "-c 1"),
+        "plain": _plain(record, here),
+    }
+
+
+def _python(record: Record, layer: int | None, strength: str) -> str:
+    if layer is None or layer in (facts.layer for facts in record.layers):
+        at = f"[{layer}]" if layer is not None and len(record.layers) > 1 else ""
+        return (
             "from steerlab import LanguageModel, Store, steering\n\n"
             f"vector = Store().load({record.ref!r}){at}\n"
-            f"lm = LanguageModel.load({model.source!r})\n"
-            f"with steering(lm, vector, {strength}):\n"
+            f"lm = LanguageModel.load({record.model.source!r})\n"
+            f"with steering(lm, vector, {strength or 'coefficient=1.0'}):\n"
             '    print(lm.generate("I think you are a"))'
-        ),
-        "shell": "\n".join(
-            f"{line:52}{comment}".rstrip()
-            for line, comment in (
-                (f'steerlab generate "I think you are a" -v "{record.ref}{at}" {option}', ""),
-                (
-                    f"steerlab export {record.ref} {name}.safetensors",
-                    "# one file, fit to be mailed",
-                ),
-                (f"steerlab import {name}.safetensors", "# and at the other end"),
-            )
-        ),
-        "plain": (
-            "from safetensors.numpy import load_file\n\n"
-            f'tensors = load_file("{name}.safetensors")  # made by steerlab export\n'
-            f'direction = tensors["{record.qualified}/{b}"]  # float32, ({rows}, {model.d_model})\n'
-            f"# {where}"
-        ),
-    }
+        )
+    return (
+        "from steerlab import Lab, steering\n\n"
+        "lab = Lab()\n"
+        f"vector = lab.at_layers(lab.store.load({record.ref!r}), {layer})  # from its recipe\n"
+        f"with steering(lab.model, vector, {strength}):\n"
+        '    print(lab.model.generate("I think you are a"))'
+    )
+
+
+def _shell(record: Record, strength: str) -> str:
+    ref, name = record.ref, record.name
+    lines = (
+        (f'steerlab generate "I think you are a" -v {ref}', "# where it works"),
+        (f"steerlab export {ref} {name}.safetensors", "# one file, fit to be mailed"),
+        (f"steerlab import {name}.safetensors", "# and at the other end"),
+    )
+    if strength:
+        lines = ((f"{lines[0][0]} {strength}", ""), *lines[1:])
+    edge = max(len(line) for line, comment in lines if comment) + 3
+    return "\n".join(f"{line:{edge}}{comment}".rstrip() for line, comment in lines)
+
+
+def _plain(record: Record, layer: int) -> str:
+    where = (
+        f"row i is added at token i of the prompt (0 is BOS), at the input of block {layer}"
+        if record.scope == "front"
+        else f"add c * direction at every position, at the input of block {layer}"
+    )
+    shape = (record.layers[0].positions, record.model.d_model)
+    return (
+        "from safetensors.numpy import load_file\n\n"
+        f'tensors = load_file("{record.name}.safetensors")  # made by steerlab export\n'
+        f'direction = tensors["{record.qualified}/{layer}"]  # float32, {shape}\n'
+        f"# {where}"
+    )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
 
 import pytest
 
-from steerlab import LanguageModel
+from steerlab import LanguageModel, Store
 from steerlab.cli import ExitCode
 from steerlab.evaluation.examples import PROMPTS
+from steerlab.evaluation.report import snippets
+from steerlab.results import Calibration
 
 SHORT = {"max_new_tokens": 3, "temperature": 0.0}
 
@@ -77,3 +80,25 @@ def test_what_cant_be_is_one_line_before_any_work(refused, tmp_path, monkeypatch
     ):
         assert words in refused(code, "report", *arguments)
     assert not file.exists()
+
+
+@pytest.mark.parametrize("layer", [None, 2, 3])  # 3 has to be made from the recipe
+def test_the_lines_for_python_steer(store, layer, capsys):
+    record = store.record("love")
+    made = Calibration(record.digest, True, layer, 0.2, 1.0, (-0.2, 0.2)) if layer else None
+    code = snippets(record, made)["python"]
+    assert ("at_layers" in code) == (layer == 3)
+    exec(code, found := {})
+    assert found["vector"].layers == ((layer,) if layer else (1, 2))
+    assert capsys.readouterr().out.strip()
+
+
+def test_the_lines_for_the_shell_work(cli, store, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    generate, export, take = snippets(store.record("warm"))["shell"].splitlines()
+    for line in (generate, export):
+        _, *arguments = shlex.split(line, comments=True)
+        assert cli(*arguments).code == ExitCode.OK
+    monkeypatch.setenv("STEERLAB_STORE", str(tmp_path / "elsewhere"))
+    assert cli(*shlex.split(take, comments=True)[1:]).code == ExitCode.OK
+    assert Store(tmp_path / "elsewhere").names() == ["warm"]

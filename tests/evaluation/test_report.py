@@ -245,8 +245,9 @@ def test_the_snippets_steer_where_the_calibration_says(store):
     found = calibration(store.load("warm").digest)
     lines = snippets(store.record("warm"), found)
     assert "vector = Store().load('warm.v1')[2]" in lines["python"]
-    assert "dose=0.20" in lines["python"]
-    assert '-v "warm.v1[2]" --dose 0.20' in lines["shell"]
+    assert "dose=0.2)" in lines["python"]
+    assert re.match(r'steerlab generate "I think you are a" -v warm.v1 +# where', lines["shell"])
+    assert "--dose 0.15" in snippets(store.record("warm"))["shell"]
     assert 'tensors["tiny_1.warm.v1/2"]' in lines["plain"]
 
 

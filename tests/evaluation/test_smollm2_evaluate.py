@@ -8,7 +8,6 @@ from steerlab import Lab, Store
 from steerlab.evaluation import plan as names
 from steerlab.evaluation.evaluate import evaluate
 from steerlab.evaluation.plan import EvaluationPlan
-from steerlab.evaluation.regression import check
 from steerlab.evaluation.statistics import critical_z
 from steerlab.evaluation.verdict import Finding, by_name, judge, verdict
 from tests.test_smollm2 import PAIRS
@@ -32,6 +31,14 @@ prompts = [
     "The compiler reads the file in two passes. First it",
     "The bridge was inspected with ultrasound. The report states that",
 ]
+[off_target]
+facts = [
+    {prompt = "The capital of France is", answer = " Paris"},
+    {prompt = "The opposite of hot is", answer = " cold"},
+    {prompt = "The day after Monday is", answer = " Tuesday"},
+]
+neutral = ["The map shows that", "The shop on the corner sells"]
+off_topic = ["A triangle with two equal sides is called isosceles."]
 """
 
 
@@ -40,7 +47,7 @@ def test_love_on_statements_beats_random_directions_and_shuffled_labels(smollm2,
     lab = Lab(Store(tmp_path / "store"), smollm2)
     lab.extract("love", PAIRS, layers=15)
     plan = EvaluationPlan(
-        suites=(str(tmp_path / "small.toml"),), dose=0.15, seeds=1, max_new_tokens=16
+        suites=(str(tmp_path / "small.toml"),), dose=0.15, seeds=1, max_new_tokens=12
     )
     found = evaluate(lab, "love", plan)
     v = by_name(found.values)
@@ -51,4 +58,3 @@ def test_love_on_statements_beats_random_directions_and_shuffled_labels(smollm2,
     assert v[names.ALL, "vader", names.RANGE].n == 6
     assert v[names.FACTS, names.P10, names.BASELINE].estimate > 0.6
     assert any(line.startswith("propensity: carries over to statements") for line in verdict(found))
-    assert not check(lab, found).moved

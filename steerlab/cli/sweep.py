@@ -29,8 +29,13 @@ from steerlab.cli.sweep_output import plot_grid, print_sweep, rows_of, say_limit
 from steerlab.errors import StoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from steerlab.evaluation.texts import Metric
-    from steerlab.sweep import StoredSweep
+    from steerlab.lab import Lab
+    from steerlab.sweep import StoredSweep, SweepPlan
+    from steerlab.sweeping import CellMetric
+    from steerlab.vector import SteeringVector
 
 PROMPT = "I think you are a"
 DOSES = (-0.2, -0.1, 0.0, 0.1, 0.2)
@@ -46,6 +51,9 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--prompt", "prompts", multiple=True, help="May be repeated.")
 @click.option("--prompts", "prompts_file", type=_FILE, help="A text file with a prompt a line.")
 @click.option("--metric", type=MetricSpec(), help=_METRIC)
+@click.option(
+    "--measure", is_flag=True, help="Also each cell's fluency, repetition and KL: kept with it."
+)
 @plot_option("the metric's grid")
 @click.option("--seeds", type=click.IntRange(1), default=1, help="Generations of each cell.")
 @click.option("--no-store", is_flag=True, help="Write all of it anew, and keep nothing.")
@@ -64,6 +72,7 @@ def sweep_command(
     prompts: tuple[str, ...],
     prompts_file: Path | None,
     metric: Metric | None,
+    measure: bool,
     plot_file: Path | None,
     seeds: int,
     no_store: bool,
@@ -90,6 +99,10 @@ def sweep_command(
 
     --metric shows its mean over prompts and seeds, layers x doses. Such a value describes the
     texts; that steering did it takes a comparison with random directions of the same norm.
+
+    --measure takes the model, for about a third of the time that writing takes: the perplexity
+    of each text's beginning over that of its baseline's (so have a dose 0 among the doses),
+    distinct-2, the longest repeated run, and how far the next token after the prompt moves.
     """
     if coefficients and doses:
         raise click.UsageError("give --coefficients or --doses, not both")
@@ -129,6 +142,7 @@ def sweep_command(
             should_stop=stop,
             progress=progress,
             share=share,
+            metrics=_metrics(lab, vector, plan) if measure else (),
         )
     share.leave()
     if not share.is_first:
@@ -146,6 +160,15 @@ def sweep_command(
     kept = f"{sweep.done} of {sweep.total} cells are kept as sweep {sweep.id}"
     stop.check(f"cancelled; {kept}: the same command goes on from there")
     say(f"kept as sweep {sweep.id}", quiet=quiet)
+
+
+def _metrics(lab: Lab, vector: SteeringVector, plan: SweepPlan) -> Sequence[CellMetric]:
+    """What every cell is measured by, at the layers that the plan names."""
+    from steerlab.evaluation.cells import default_metrics
+
+    at = lab.at_layers(vector, list(vector.layers) if plan.layers is None else plan.layers)
+    vectors = {layer: at[layer] for layer in at.layers}
+    return default_metrics(vectors, allow_other_weights=plan.allow_other_weights)
 
 
 def _say_found(sweep: StoredSweep, *, quiet: bool) -> None:

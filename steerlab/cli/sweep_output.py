@@ -28,6 +28,8 @@ def rows_of(sweep: StoredSweep, label: str, metric: Metric | None) -> list[dict[
         {**sweep.row(cell), "vector": None if cell.setting.layer is None else label}
         for cell in sweep.cells
     ]
+    for row, cell in zip(rows, sweep.cells, strict=True):
+        row |= {"metrics": {k: v.value for k, v in cell.metrics.items()}} if cell.metrics else {}
     if metric is not None:
         for row, (value, why) in zip(rows, values_of(sweep, metric), strict=True):
             row |= {"metric": metric.name}

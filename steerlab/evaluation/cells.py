@@ -124,9 +124,10 @@ def default_metrics(
 ) -> list[CellMetric]:
     """What every cell should have beside its dose: fluency, repetition, KL, and these scorers.
 
-    vectors: layer -> what the sweep adds there.
+    vectors: layer -> what the sweep adds there. Other metrics of a text alone need no keeping:
+    they can be taken of the stored text at any time.
     """
-    own = [METRICS[name] for name in ("distinct-1", "distinct-2", "distinct-3", "longest-run")]
+    own = [METRICS["distinct-2"], METRICS["longest-run"]]
     texts = {metric.name: TextMetric(metric) for metric in [*scorers, *own]}
     front = any(vector.scope == "front" for vector in vectors.values())
     kl = NextTokenKL(vectors, allow_other_weights=allow_other_weights)

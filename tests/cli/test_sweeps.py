@@ -165,3 +165,15 @@ def test_two_processes_share_the_cells(cli, store, tmp_path):
     assert json.loads(done.stdout) == alone  # printed by one of them, once
     (sweep,) = store.sweeps()
     assert sweep.done == sweep.total == 20
+
+
+def test_measuring_takes_the_model_and_is_kept(cli, store):
+    result = cli("sweep", "love", *GRID, "--measure")
+    names = ["KL", "distinct-2", "fluency-ratio", "longest-run"]
+    columns = result.out.splitlines()[1].split()
+    assert sorted(columns[3:-1]) == names
+    data = cli("sweep", "love", *GRID, "--measure", "--json").data
+    assert all(sorted(cell["metrics"]) == names for cell in data)
+    assert all((cell["metrics"]["KL"] == 0) == (cell["layers"] == []) for cell in data)
+    assert all(sorted(cell.metrics) == names for cell in store.sweep(1).cells)
+    assert "KL: measured" in cli("sweeps", "1", "--metric", "KL").out

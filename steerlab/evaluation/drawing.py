@@ -132,11 +132,12 @@ def rendered(figure: Figure, form: str, *, transparent: bool = False) -> bytes:
     return buffer.getvalue()
 
 
-def inline_svg(figure: Figure, name: str) -> str:
+def inline_svg(figure: Figure, name: str, *, least: float = 0.68) -> str:
     """A figure as markup to stand in a page, whose colours follow the page's.
 
     name: unique in the page, so that what the figure defines inside stays its own. Ink, muted,
-    line and paper become its --ink, --muted, --line and --paper.
+    line and paper become its --ink, --muted, --line and --paper. least: below which share of
+    its size it is not shrunk, but scrolls; as it is, 7.4 inches fit a telephone.
     """
     text = rendered(figure, "svg", transparent=True).decode("utf-8")
     text = text[text.index("<svg") :]
@@ -148,18 +149,18 @@ def inline_svg(figure: Figure, name: str) -> str:
 
     text = re.sub(r' id="([^"]*)"', own, text)
     text = re.sub(r"(url\(#|href=\"#)", rf"\g<1>{name}-", text)
-    text = re.sub(r"<svg [^>]*>", _opening(text), text, count=1)
+    text = re.sub(r"<svg [^>]*>", _opening(text, least), text, count=1)
     for colour, variable in ((INK, "ink"), (MUTED, "muted"), (LINE, "line"), (PAPER, "paper")):
         text = text.replace(colour, f"var(--{variable})")
     return text
 
 
-def _opening(svg: str) -> str:
+def _opening(svg: str, least: float) -> str:
     """The first tag: as wide as its column, but neither too small to be read nor blown up."""
     box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
     assert box is not None
-    least, most = (round(float(box[1]) * scale) for scale in (0.95, 1.45))  # of its points, in px
-    size = f"min-width: {least}px; max-width: {most}px"
+    small, large = (round(float(box[1]) * scale) for scale in (least, 1.45))  # of points, in px
+    size = f"min-width: {small}px; max-width: {large}px"
     return f'<svg {box[0]} class="figure" style="{size}">'
 
 

@@ -190,7 +190,7 @@ def _figures(found: Report) -> Mapping[str, Markup | None]:
         drawn["profile"] = Markup(drawing.inline_svg(figure, "profile"))
     if lineage.parents or lineage.children:
         figure = lineage_graph(lineage, str(record.recipe))
-        drawn["lineage"] = Markup(drawing.inline_svg(figure, "lineage"))
+        drawn["lineage"] = Markup(drawing.inline_svg(figure, "lineage", least=0.95))
     if calibration is not None:
         figure = plots.dose_response(response_of(calibration, record.ref))
         drawn["response"] = Markup(drawing.inline_svg(figure, "response"))

@@ -95,7 +95,7 @@ def calibrated(calibration: Calibration) -> Calibrated:
         f"An effect is a change of {unit_of(curve)} on {curve.items} items: {held}. Layer and dose "
         "were chosen without the items that the verdict is about. A text is sound up to "
         f"{curve.limits.kl:g} nats of KL, a fluency ratio of {curve.limits.fluency:g} and "
-        f"{curve.limits.distinct:g} of the baseline's distinct pairs of words."
+        f"{curve.limits.distinct:g} of the baseline's distinct pairs of tokens."
     )
     rows = tuple(_row(point, calibration.dose) for point in curve.points)
     return Calibrated(calibration.works, f"It {verdict(calibration)}.", about, rows)

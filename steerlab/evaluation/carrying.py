@@ -24,6 +24,8 @@ _EFFECT = (
     names.Z,
     names.SHUFFLED,
 )
+_RATIOS = (names.FLUENCY, names.PERPLEXITY, names.KL)  # not changes
+_BARE = (names.BASELINE, names.RANDOM, names.SHUFFLED, names.Z)  # what effects stand beside
 _PRICE = (names.BASELINE, names.TOWARD, names.AWAY, names.RANDOM)
 
 
@@ -66,11 +68,14 @@ def _estimate(value: Measured | None) -> Estimate | None:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows (style, metric) and what was measured of each under the settings of the columns."""
+    """Rows (style, metric), and for each setting of the columns an estimate and its interval.
+
+    Both as text; empty where there is none.
+    """
 
     caption: str
     settings: tuple[str, ...]
-    rows: Mapping[tuple[str, str], Mapping[str, Measured]]
+    rows: Mapping[tuple[str, str], tuple[tuple[str, str], ...]]
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,19 @@ def _table(
     there = dict.fromkeys(setting for row in rows.values() for setting in row)
     first = [setting for setting in order if setting in there]
     others = [s for s in there if s not in order and s != names.BEYOND]
-    return Table(caption, (*first, *others), rows)
+    settings = (*first, *others)
+    texts = {key: tuple(_cell(row.get(s)) for s in settings) for key, row in rows.items()}
+    return Table(caption, settings, texts)
+
+
+def _cell(value: Measured | None) -> tuple[str, str]:
+    """An estimate, and its interval where it says something: changes are shown with a sign."""
+    if value is None or value.estimate is None:
+        return "", ""
+    sign = "" if value.setting == names.BASELINE or value.metric in _RATIOS else "+"
+    bounded = value.setting not in _BARE and value.low is not None and value.high is not None
+    interval = f"{value.low:{sign}.2f} to {value.high:{sign}.2f}" if bounded else ""
+    return f"{value.estimate:{sign}.2f}".replace("-", "−"), interval.replace("-", "−")
 
 
 def _about(found: Evaluation) -> str:

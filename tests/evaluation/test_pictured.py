@@ -117,7 +117,15 @@ def test_an_evaluation_in_words_has_effects_and_prices_apart():
     effects, prices = found.tables
     assert effects.settings == ("baseline", "signed range", "random", "z", "shuffled")
     assert list(effects.rows) == [("statements", "vader"), ("dialogue", "vader")]
+    assert effects.rows["statements", "vader"] == (
+        ("0.30", ""),
+        ("+0.90", "+0.70 to +1.10"),
+        ("+0.00", ""),
+        ("+4.50", ""),
+        ("+0.05", ""),
+    )
     assert prices.settings == ("toward",)
+    assert prices.rows["dialogue", "fluency ratio"] == (("1.20", "1.00 to 1.40"),)
     assert any("carries over to statements" in line for line in found.verdict)
     assert found.about == "Steered at layer 2, dose ±0.20."
 

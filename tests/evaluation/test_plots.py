@@ -247,8 +247,7 @@ def test_a_full_disk_leaves_nothing_and_keeps_what_was_there(tmp_path, monkeypat
 
 
 def test_names_from_strangers_are_drawn_as_they_are(tmp_path):
-    names = ("$x_1^", "_hidden", "<script>", "a\x1b[31m", "愛")
-    for name in names:
+    for name in ("_$x_1^ <script>", "a\x1b[31m愛"):
         curve = DoseResponse(name, "nats", POINTS)
         for form in ("png", "svg"):
             drawing.rendered(plots.dose_response(curve), form)

@@ -129,7 +129,7 @@ def test_what_was_measured_stands_beside_its_control(store):
     assert "carries over to statements" in found.words
     assert "Does love.v1 carry over? (vader)" in found.words
     table = found.words[found.words.index("Effects: the signed range") :]
-    assert re.search(r"statements\s*vader\s*\+0\.30.*\+0\.90\+0\.70 to \+1\.10", table, re.S)
+    assert re.search(r"statements\s*vader\s*0\.30.*\+0\.90\+0\.70 to \+1\.10", table, re.S)
     assert "steerlab calibrate" not in found.words
     assert "steerlab evaluate" not in found.words
 

@@ -161,6 +161,14 @@ def calibrate_command(
     say(f"calibrating {vector}: this takes minutes; Ctrl-C stops it", quiet=quiet)
     with interruptible() as stop, progress_bar("calibrating", quiet=quiet) as progress:
         found = calibrate(lab, vector, should_stop=stop, progress=progress, **asked)
+    if not no_save:
+        lab.store.save_calibration(found)  # before a closed pipe can lose minutes of work
+    if plot_file is not None:
+        from steerlab.evaluation import drawing, plots
+        from steerlab.evaluation.response import response_of
+
+        drawing.save(plots.dose_response(response_of(found, str(vector))), plot_file)
+        say(f"wrote {plot_file}", quiet=quiet)
     if as_json:
         print_json(found.to_json())
     else:
@@ -168,14 +176,7 @@ def calibrate_command(
         _print_chart(found, str(vector))
         sentence = printable(verdict(found))
         click.echo(click.style(f"\n{vector} {sentence}", fg="green" if found.works else "yellow"))
-    if plot_file is not None:
-        from steerlab.evaluation import drawing, plots
-        from steerlab.evaluation.response import response_of
-
-        drawing.save(plots.dose_response(response_of(found, str(vector))), plot_file)
-        say(f"wrote {plot_file}", quiet=quiet)
     if not no_save:
-        lab.store.save_calibration(found)
         say(_kept(found.works, str(vector)), quiet=quiet)
 
 

@@ -64,12 +64,12 @@ def map_command(
             progress=progress,
             should_stop=stop,
         )
-    print_json(found.to_json()) if as_json else _print(found)
     if plot_file is not None:
         from steerlab.evaluation import drawing, plots
 
         drawing.save(plots.map_of(found), plot_file)
         say(f"wrote {plot_file}", quiet=quiet)
+    print_json(found.to_json()) if as_json else _print(found)
 
 
 def _print(found: StoreMap) -> None:

@@ -147,13 +147,13 @@ def sweep_command(
     share.leave()
     if not share.is_first:
         return
+    if plot_file is not None and metric is not None:
+        plot_grid(sweep, metric, plot_file, quiet=quiet)
     if as_json:
         print_json(rows_of(sweep, str(vector), metric))
     else:
         print_sweep(sweep, metric)
         say_limits(sweep, metric, quiet=quiet)
-    if plot_file is not None and metric is not None:
-        plot_grid(sweep, metric, plot_file, quiet=quiet)
     if sweep.id is None:
         stop.check()
         return

@@ -48,6 +48,12 @@ def tree_command(
     """
     store = open_store(store_path)
     record, lineage = store.record(ref, model), store.lineage(ref, model)
+    if plot_file is not None:
+        from steerlab.evaluation import drawing
+        from steerlab.evaluation.lineage_plot import lineage_graph
+
+        drawing.save(lineage_graph(lineage, str(record.recipe)), plot_file)
+        say(f"wrote {plot_file}")
     if as_json:
         from dataclasses import asdict
 
@@ -59,12 +65,6 @@ def tree_command(
                 print_tree(title, nodes)
         if not lineage.parents and not lineage.children:
             say("made from no other vector, and no other vector was made from it")
-    if plot_file is not None:
-        from steerlab.evaluation import drawing
-        from steerlab.evaluation.lineage_plot import lineage_graph
-
-        drawing.save(lineage_graph(lineage, str(record.recipe)), plot_file)
-        say(f"wrote {plot_file}")
 
 
 def print_tree(title: str, nodes: Sequence[Node]) -> None:

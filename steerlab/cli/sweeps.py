@@ -116,7 +116,7 @@ def _show(
     if as_json:
         data = sweep.to_json()
         values = rows_of(sweep, sweep.expression, chosen)
-        data["cells"] = [{**c, **v} for c, v in zip(data["cells"], values, strict=True)]
+        data["cells"] = [{**v, **c} for c, v in zip(data["cells"], values, strict=True)]
         print_json(data)
     elif csv_file is None:
         _print_header(sweep)

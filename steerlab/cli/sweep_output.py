@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ def rows_of(sweep: StoredSweep, label: str, metric: Metric | None) -> list[dict[
         for cell in sweep.cells
     ]
     for row, cell in zip(rows, sweep.cells, strict=True):
-        row |= {"metrics": {k: v.value for k, v in cell.metrics.items()}} if cell.metrics else {}
+        if cell.metrics:
+            row["metrics"] = {name: asdict(value) for name, value in sorted(cell.metrics.items())}
     if metric is not None:
         for row, (value, why) in zip(rows, values_of(sweep, metric), strict=True):
             row |= {"metric": metric.name}

@@ -174,6 +174,6 @@ def test_measuring_takes_the_model_and_is_kept(cli, store):
     assert sorted(columns[3:-1]) == names
     data = cli("sweep", "love", *GRID, "--measure", "--json").data
     assert all(sorted(cell["metrics"]) == names for cell in data)
-    assert all((cell["metrics"]["KL"] == 0) == (cell["layers"] == []) for cell in data)
+    assert all((cell["metrics"]["KL"]["value"] == 0) == (cell["layers"] == []) for cell in data)
     assert all(sorted(cell.metrics) == names for cell in store.sweep(1).cells)
     assert "KL: measured" in cli("sweeps", "1", "--metric", "KL").out

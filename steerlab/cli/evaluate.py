@@ -21,7 +21,15 @@ from steerlab.cli.options import (
     quiet_option,
     store_option,
 )
-from steerlab.cli.output import count, number, print_json, print_table, say, signed_dose
+from steerlab.cli.output import (
+    count,
+    number,
+    print_hanging,
+    print_json,
+    print_table,
+    say,
+    signed_dose,
+)
 from steerlab.cli.progress import interruptible, progress_bar
 from steerlab.notation import printable, span
 
@@ -239,7 +247,7 @@ def _print(found: Evaluation, text: str, sentences: Sequence[str]) -> None:
             click.echo(printable(f"KL at {label}: {listed}"))
     click.echo()
     for sentence in sentences:
-        click.echo(printable(sentence))
+        print_hanging("", sentence)
 
 
 def _print_effects(values: Values, metric: str) -> None:

@@ -75,7 +75,14 @@ def calibrate(
     crossed: Sequence[Pair] = ()
     measure: Measure
     if metric is not None:
-        measure = Attribute(lab, metric, prompts, options.seed)
+        measure = Attribute(
+            lab,
+            metric,
+            prompts,
+            seed=options.seed,
+            bos=vector.scope == "front",
+            allow_other_weights=options.allow_other_weights,
+        )
     else:
         if items is None:
             crossed = _pairs(vector, source, options.seed)

@@ -93,8 +93,18 @@ class Propensity:
 class Attribute:
     """A metric of the text that is written after a prompt, sampled with one seed a prompt."""
 
-    def __init__(self, lab: Lab, metric: Metric, prompts: Sequence[str], seed: int = 0) -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        metric: Metric,
+        prompts: Sequence[str],
+        *,
+        seed: int = 0,
+        bos: bool = False,
+        allow_other_weights: bool = False,
+    ) -> None:
         self.lab, self.metric, self.prompts, self.seed = lab, metric, prompts, seed
+        self.bos, self.allow_other_weights = bos, allow_other_weights
         self.name, self.count = metric.name, len(prompts)
         self.reason = ""
         self._plain: dict[int, str] = {}
@@ -109,12 +119,24 @@ class Attribute:
         """Each text's value; the baseline's texts are written once."""
         if self.metric.compares and not self._plain:
             rows = [self._row(i, Setting()) for i in range(self.count)]
-            texts = written(self.lab, rows, should_stop=should_stop)
+            texts = self._written(rows, None, should_stop)
             self._plain = {i: text.text for i, text in enumerate(texts)}
         rows = [self._row(*request) for request in requests]
-        texts = written(self.lab, rows, progress=progress, should_stop=should_stop)
+        texts = self._written(rows, progress, should_stop)
         return np.array(
             [self._value(item, text) for (item, _), text in zip(requests, texts, strict=True)]
+        )
+
+    def _written(
+        self, rows: Sequence[Row], progress: Progress | None, should_stop: ShouldStop | None
+    ) -> list[Completion]:
+        return written(
+            self.lab,
+            rows,
+            bos=self.bos,
+            allow_other_weights=self.allow_other_weights,
+            progress=progress,
+            should_stop=should_stop,
         )
 
     def _row(self, item: int, setting: Setting) -> Row:
@@ -146,11 +168,15 @@ def written(
     lab: Lab,
     rows: Sequence[Row],
     *,
+    bos: bool = False,
     allow_other_weights: bool = False,
     progress: Progress | None = None,
     should_stop: ShouldStop | None = None,
 ) -> list[Completion]:
-    """A text for each row, in batches; equal rows are written once. Raises Cancelled."""
+    """A text for each row, in batches; equal rows are written once. Raises Cancelled.
+
+    bos: whether all begin with BOS, as they do wherever a front vector is compared.
+    """
     from steerlab.batching import batch_rows
 
     places: dict[Row, list[int]] = defaultdict(list)
@@ -158,7 +184,6 @@ def written(
         plain = Setting() if setting.is_baseline else setting
         places[prompt, seed, plain].append(place)
     unique, steps = list(places), int(SAMPLING["max_new_tokens"])
-    front = any(s.vector is not None and s.vector.scope == "front" for _, _, s in unique)
     size = batch_rows(lab.model, [prompt for prompt, _, _ in unique], steps)
     found: dict[int, Completion] = {}
     batches = math.ceil(len(unique) / size)
@@ -171,7 +196,7 @@ def written(
             allow_other_weights,
             should_stop=ticker,
             **SAMPLING,
-            **({"bos": True} if front else {}),
+            **({"bos": True} if bos else {}),
         )
         if ticker.stopped:
             raise Cancelled("cancelled: nothing was stored")

@@ -67,15 +67,16 @@ def costs(
         for setting in (Setting(), *(settings[s] for s in sound))
         for i, prompt in enumerate(NEUTRAL)
     ]
+    front = any(s.vector is not None and s.vector.scope == "front" for s in settings)
     texts = written(
         lab,
         rows,
+        bos=front,
         allow_other_weights=allow_other_weights,
         progress=share.part(1, 8),
         should_stop=should_stop,
     )
     groups = [texts[i : i + len(NEUTRAL)] for i in range(0, len(texts), len(NEUTRAL))]
-    front = any(s.vector is not None and s.vector.scope == "front" for s in settings)
     known = dict(zip(sound, _judged(lab, groups, front, share, should_stop), strict=True))
     return [Cost(kl=defined(float(kl)), **known.get(i, {})) for i, kl in enumerate(moved.tolist())]
 

@@ -26,7 +26,7 @@ MODEL_SIDE = {
     *("activations", "blocks", "clock", "contrast", "generation", "loading", "model", "steer"),
     "unembedding",
 }
-MEASURING = {"evaluation.passes", "evaluation.likelihood", "evaluation.predictions"}
+MEASURING = {f"evaluation.metrics.{name}" for name in ("passes", "likelihood", "predictions")}
 LEVELS = (  # each may import what stands beside or above it
     {"errors", "location", "sharing", "distributed"},
     {"recipe"},

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from steerlab import Lab, Store
 from steerlab.errors import BadOption
-from steerlab.evaluation import texts
-from steerlab.evaluation.grid import Grid, mean
-from steerlab.evaluation.texts import METRICS, Metric, distinct, length, longest_run, shared
+from steerlab.evaluation.metrics import texts
+from steerlab.evaluation.metrics.texts import METRICS, Metric, distinct, length, longest_run, shared
+from steerlab.evaluation.pictures.grid import Grid, mean
 from steerlab.lab import Setting
 from steerlab.recipe import Imported
 from steerlab.vector import SteeringVector
@@ -140,7 +140,7 @@ def test_values_are_written_in_few_characters() -> None:
 
 
 def test_they_cost_nothing_to_import() -> None:
-    code = "import sys, steerlab.evaluation.texts; print(*sys.modules)"
+    code = "import sys, steerlab.evaluation.metrics.texts; print(*sys.modules)"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )

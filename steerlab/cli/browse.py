@@ -142,8 +142,8 @@ def show_command(
 
 
 def _plot_layers(record: Record, file: Path) -> None:
-    from steerlab.evaluation import drawing, plots
-    from steerlab.evaluation.picture import profiles
+    from steerlab.evaluation.pictures import drawing, plots
+    from steerlab.evaluation.pictures.picture import profiles
 
     drawing.save(plots.layer_profile(record.ref, profiles(record)), file)
     say(f"wrote {file}")
@@ -176,7 +176,7 @@ def _print_head(record: Record, calibration: Calibration | None) -> None:
 def _verdict(calibration: Calibration | None) -> str:
     if calibration is None:
         return ""
-    from steerlab.evaluation.curve import verdict
+    from steerlab.evaluation.calibration.curve import verdict
 
     return verdict(calibration)
 
@@ -184,7 +184,7 @@ def _verdict(calibration: Calibration | None) -> str:
 def _print_response(record: Record, calibration: Calibration) -> None:
     """The dose-response that was measured, beside its control."""
     from steerlab.cli.charts import dose_response
-    from steerlab.evaluation.response import response_of
+    from steerlab.evaluation.pictures.response import response_of
 
     click.echo()
     for line in dose_response(response_of(calibration, record.ref), width() or 100):

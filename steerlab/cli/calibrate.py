@@ -37,9 +37,9 @@ from steerlab.cli.progress import interruptible, progress_bar
 from steerlab.notation import printable
 
 if TYPE_CHECKING:
-    from steerlab.evaluation.curve import Curve, Point
+    from steerlab.evaluation.calibration.curve import Curve, Point
+    from steerlab.evaluation.metrics.texts import Metric
     from steerlab.evaluation.statistics import Estimate
-    from steerlab.evaluation.texts import Metric
     from steerlab.results import Calibration
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -137,10 +137,10 @@ def calibrate_command(
 
     The result is kept with the vector: `generate` without a strength then uses it.
     """
-    from steerlab.evaluation.calibration import calibrate
-    from steerlab.evaluation.curve import Curve, Limits, verdict
-    from steerlab.evaluation.items import ContrastItem
-    from steerlab.evaluation.search import DOSES, Options
+    from steerlab.evaluation.calibration.calibrate import calibrate
+    from steerlab.evaluation.calibration.curve import Curve, Limits, verdict
+    from steerlab.evaluation.calibration.search import DOSES, Options
+    from steerlab.evaluation.metrics.items import ContrastItem
     from steerlab.prompts import read_items, read_lines
 
     if items_file is not None and metric is not None:
@@ -164,8 +164,8 @@ def calibrate_command(
     if not no_save:
         lab.store.save_calibration(found)  # before a closed pipe can lose minutes of work
     if plot_file is not None:
-        from steerlab.evaluation import drawing, plots
-        from steerlab.evaluation.response import response_of
+        from steerlab.evaluation.pictures import drawing, plots
+        from steerlab.evaluation.pictures.response import response_of
 
         drawing.save(plots.dose_response(response_of(found, str(vector))), plot_file)
         say(f"wrote {plot_file}", quiet=quiet)
@@ -207,7 +207,7 @@ def _print_curve(curve: Curve) -> None:
 
 def _print_chart(found: Calibration, name: str) -> None:
     from steerlab.cli.charts import dose_response
-    from steerlab.evaluation.response import response_of
+    from steerlab.evaluation.pictures.response import response_of
 
     click.echo()
     for line in dose_response(response_of(found, name), width() or 100):

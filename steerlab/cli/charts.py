@@ -13,8 +13,8 @@ from steerlab.cli.output import has_colour, number, signed_dose
 from steerlab.notation import printable, span
 
 if TYPE_CHECKING:
-    from steerlab.evaluation.picture import DosePoint, DoseResponse, HeatGrid, Profile
-    from steerlab.evaluation.store_map import StoreMap
+    from steerlab.evaluation.pictures.picture import DosePoint, DoseResponse, HeatGrid, Profile
+    from steerlab.evaluation.pictures.store_map import StoreMap
 
 BELOW = (195, 153, 111, 69, 27)  # of the 256 colours of terminals: blue
 ABOVE = (230, 223, 216, 209, 202)  # and orange, which no colour blindness takes for blue

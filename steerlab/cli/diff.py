@@ -19,7 +19,7 @@ from steerlab.cli.output import number, print_hanging, print_json, print_table, 
 from steerlab.notation import printable
 
 if TYPE_CHECKING:
-    from steerlab.evaluation.difference import Difference, LayerDifference
+    from steerlab.evaluation.inspection.difference import Difference, LayerDifference
 
 _COLOURS = {" ": None, "-": "red", "+": "green"}
 
@@ -42,7 +42,7 @@ def diff_command(a: str, b: str, model: str | None, store_path: Path | None, as_
     way round; what A + B and A - B keep of the two norms (1: nothing cancels, 0: all does).
     Then how they were made: - is A's alone, + is B's alone.
     """
-    from steerlab.evaluation.difference import difference
+    from steerlab.evaluation.inspection.difference import difference
 
     store = open_store(store_path)
     found = difference(*(store.evaluate(term(x), model) for x in (a, b)))

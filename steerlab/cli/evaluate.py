@@ -34,9 +34,9 @@ from steerlab.cli.progress import interruptible, progress_bar
 from steerlab.notation import printable, span
 
 if TYPE_CHECKING:
-    from steerlab.evaluation.regression import Change, Checked
-    from steerlab.evaluation.texts import Metric
-    from steerlab.evaluation.verdict import Values
+    from steerlab.evaluation.carryover.regression import Change, Checked
+    from steerlab.evaluation.carryover.verdict import Values
+    from steerlab.evaluation.metrics.texts import Metric
     from steerlab.results import Evaluation, Measured
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -132,8 +132,8 @@ def evaluate_command(
       {"fact": "The capital of France is", "answer": " Paris"}
       {"neutral": "The map shows that"}
     """
-    from steerlab.evaluation.evaluate import evaluate, named
-    from steerlab.evaluation.plan import EvaluationPlan
+    from steerlab.evaluation.carryover.evaluate import evaluate, named
+    from steerlab.evaluation.carryover.plan import EvaluationPlan
 
     given = {
         "suites": suites or None,
@@ -151,7 +151,7 @@ def evaluate_command(
         plan = EvaluationPlan(**{**vars(plan), "layers": tuple(lab.model.layers(layers))})
     with interruptible() as stop, progress_bar("evaluating", quiet=quiet) as progress:
         found = evaluate(lab, vector, plan, keep=not no_save, progress=progress, should_stop=stop)
-    from steerlab.evaluation.verdict import verdict
+    from steerlab.evaluation.carryover.verdict import verdict
 
     if plot_file is not None:
         _plot(found, text, plot_file, quiet=quiet)
@@ -166,8 +166,8 @@ def evaluate_command(
 
 
 def _plot(found: Evaluation, name: str, file: Path, *, quiet: bool) -> None:
-    from steerlab.evaluation import drawing, plots
-    from steerlab.evaluation.carrying import carried
+    from steerlab.evaluation.pictures import drawing, plots
+    from steerlab.evaluation.pictures.carrying import carried
 
     panels = carried(found, name)
     if panels:
@@ -202,7 +202,7 @@ def check_command(
 
     Exit code: 0 if nothing moved, 1 if something did or an evaluation could not be run again.
     """
-    from steerlab.evaluation.regression import check, stored
+    from steerlab.evaluation.carryover.regression import check, stored
 
     lab = open_lab(store_path, loading)
     kept = stored(lab, names)
@@ -221,8 +221,8 @@ def check_command(
 
 
 def _print(found: Evaluation, text: str, sentences: Sequence[str]) -> None:
-    from steerlab.evaluation import plan as names
-    from steerlab.evaluation.verdict import by_name, effect_metrics
+    from steerlab.evaluation.carryover import plan as names
+    from steerlab.evaluation.carryover.verdict import by_name, effect_metrics
 
     data, values = found.data, by_name(found.values)
     size = signed_dose(data["dose"]).lstrip("+") if data["dose"] else "-"
@@ -251,8 +251,8 @@ def _print(found: Evaluation, text: str, sentences: Sequence[str]) -> None:
 
 
 def _print_effects(values: Values, metric: str) -> None:
-    from steerlab.evaluation import plan as names
-    from steerlab.evaluation.verdict import interval, judge
+    from steerlab.evaluation.carryover import plan as names
+    from steerlab.evaluation.carryover.verdict import interval, judge
 
     rows = []
     for style in dict.fromkeys(s for s, m, setting in values if m == metric):
@@ -289,8 +289,8 @@ def _print_effects(values: Values, metric: str) -> None:
 
 
 def _price(values: Values, style: str, metric: str) -> list[str]:
-    from steerlab.evaluation import plan as names
-    from steerlab.evaluation.verdict import interval
+    from steerlab.evaluation.carryover import plan as names
+    from steerlab.evaluation.carryover.verdict import interval
 
     show = [values.get((style, metric, s)) for s in (names.TOWARD, names.AWAY)]
     is_ratio = (style, metric, names.BASELINE) not in values
@@ -336,7 +336,7 @@ def _print_checked(result: Checked) -> None:
 
 
 def _change(change: Change) -> list[str]:
-    from steerlab.evaluation.verdict import interval
+    from steerlab.evaluation.carryover.verdict import interval
 
     both = [interval(value) if value else "-" for value in (change.then, change.now)]
     return [*change.name, *both, "moved"]

@@ -32,9 +32,9 @@ from steerlab.cli.progress import interruptible, progress_bar
 from steerlab.notation import printable, span
 
 if TYPE_CHECKING:
-    from steerlab.evaluation.inspection import Inspection
-    from steerlab.evaluation.logit_lens import Lens, TokenLogit
-    from steerlab.evaluation.projection import Projections
+    from steerlab.evaluation.inspection.inspect import Inspection
+    from steerlab.evaluation.inspection.logit_lens import Lens, TokenLogit
+    from steerlab.evaluation.inspection.projection import Projections
 
 _APART = 3  # directions whose tokens get a table of their own
 _A_LINE = 8  # tokens of one side in a line
@@ -89,8 +89,8 @@ def inspect_command(
     --prompt projects every token of a text, in doses. The first token is an attention sink and
     has no part in the colours.
     """
-    from steerlab.evaluation.inspection import inspect
-    from steerlab.evaluation.projection import check_projectable
+    from steerlab.evaluation.inspection.inspect import inspect
+    from steerlab.evaluation.inspection.projection import check_projectable
 
     needs = [name for name in ("layers", "prompt", "pairs") if asked[name] not in (None, False)]
     if no_model and needs:

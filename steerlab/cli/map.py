@@ -19,7 +19,7 @@ from steerlab.cli.output import print_json, say, width
 from steerlab.cli.progress import interruptible, progress_bar
 
 if TYPE_CHECKING:
-    from steerlab.evaluation.store_map import StoreMap
+    from steerlab.evaluation.pictures.store_map import StoreMap
 
 
 @click.command("map")
@@ -51,7 +51,7 @@ def map_command(
     direction, as far as two axes can say (how far is said below the map). --json gives
     coordinates.
     """
-    from steerlab.evaluation.store_map import store_map
+    from steerlab.evaluation.pictures.store_map import store_map
 
     store = open_store(store_path)
     with interruptible() as stop, progress_bar("reading vectors", quiet=quiet) as progress:
@@ -65,7 +65,7 @@ def map_command(
             should_stop=stop,
         )
     if plot_file is not None:
-        from steerlab.evaluation import drawing, plots
+        from steerlab.evaluation.pictures import drawing, plots
 
         drawing.save(plots.map_of(found), plot_file)
         say(f"wrote {plot_file}", quiet=quiet)

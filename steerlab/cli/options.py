@@ -15,7 +15,7 @@ from click.shell_completion import CompletionItem
 from steerlab.run import POSITIONS
 
 if TYPE_CHECKING:
-    from steerlab.evaluation.texts import Metric
+    from steerlab.evaluation.metrics.texts import Metric
     from steerlab.lab import Lab
     from steerlab.registry import Store
     from steerlab.vector import SteeringVector
@@ -91,7 +91,7 @@ class PlotFile(ParamType):
     def convert(self, value: Any, param: Any, ctx: Any) -> Path:
         """A path that can be written, or fail with why it can't."""
         from steerlab.errors import BadOption
-        from steerlab.evaluation.drawing import SUFFIXES, check_file
+        from steerlab.evaluation.pictures.drawing import SUFFIXES, check_file
 
         try:
             check_file(path := Path(value), self.suffixes or SUFFIXES)
@@ -252,7 +252,7 @@ class MetricSpec(ParamType):
         if not isinstance(value, str):
             return value  # type: ignore[no-any-return]  # converted before
         from steerlab.errors import SteerlabError
-        from steerlab.evaluation.scorers import scorer
+        from steerlab.evaluation.metrics.scorers import scorer
 
         try:
             return scorer(value)
@@ -263,7 +263,7 @@ class MetricSpec(ParamType):
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
         """Built-in metrics, and how the others begin."""
-        from steerlab.evaluation.texts import METRICS
+        from steerlab.evaluation.metrics.texts import METRICS
 
         known = [*METRICS, "keywords:", "regex:"]
         return [CompletionItem(name) for name in known if name.startswith(incomplete)]

@@ -22,7 +22,7 @@ from steerlab.cli.output import say
 from steerlab.cli.progress import interruptible, progress_bar
 
 if TYPE_CHECKING:
-    from steerlab.evaluation.examples import Examples
+    from steerlab.evaluation.report.examples import Examples
     from steerlab.lab import Lab
 
 _HTML = PlotFile((".html", ".htm"))
@@ -65,7 +65,7 @@ def report_command(
     if no_model and asked:
         raise click.UsageError("--prompt and --doses write texts: leave out --no-model")
     from steerlab import payload
-    from steerlab.evaluation.report import page, report
+    from steerlab.evaluation.report.page import page, report
 
     lab = open_lab(store_path, loading)
     found = report(lab.store, ref, lab.stored_model())
@@ -77,7 +77,7 @@ def report_command(
 
 
 def _written(lab: Lab, ref: str, *, quiet: bool, **writing: Any) -> tuple[Examples, ...]:
-    from steerlab.evaluation.examples import PROMPTS, written_examples
+    from steerlab.evaluation.report.examples import PROMPTS, written_examples
 
     vector = lab.store.load(ref)
     load(lab, vector, quiet=quiet)

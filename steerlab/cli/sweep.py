@@ -31,7 +31,7 @@ from steerlab.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from steerlab.evaluation.texts import Metric
+    from steerlab.evaluation.metrics.texts import Metric
     from steerlab.lab import Lab
     from steerlab.sweep import StoredSweep, SweepPlan
     from steerlab.sweeping import CellMetric
@@ -164,7 +164,7 @@ def sweep_command(
 
 def _metrics(lab: Lab, vector: SteeringVector, plan: SweepPlan) -> Sequence[CellMetric]:
     """What every cell is measured by, at the layers that the plan names."""
-    from steerlab.evaluation.cells import default_metrics
+    from steerlab.evaluation.metrics.cells import default_metrics
 
     at = lab.at_layers(vector, list(vector.layers) if plan.layers is None else plan.layers)
     vectors = {layer: at[layer] for layer in at.layers}

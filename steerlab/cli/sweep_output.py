@@ -14,8 +14,8 @@ import click
 from steerlab.cli.charts import heatmap
 from steerlab.cli.output import print_table, say, signed, signed_dose
 from steerlab.errors import BadOption
-from steerlab.evaluation.sweep_grid import heat_grid, values_of
-from steerlab.evaluation.texts import Metric
+from steerlab.evaluation.metrics.texts import Metric
+from steerlab.evaluation.pictures.sweep_grid import heat_grid, values_of
 from steerlab.notation import printable
 from steerlab.sweep import StoredSweep, SweepCell
 
@@ -94,7 +94,7 @@ def _print_grid(sweep: StoredSweep, metric: Metric, values: Sequence[float]) -> 
 
 def plot_grid(sweep: StoredSweep, metric: Metric, file: Path, *, quiet: bool = False) -> None:
     """Save the metric's grid as a picture."""
-    from steerlab.evaluation import drawing, plots
+    from steerlab.evaluation.pictures import drawing, plots
 
     values = [value for value, _ in values_of(sweep, metric)]
     drawing.save(plots.heatmap(heat_grid(sweep, metric, values)), file)

@@ -105,7 +105,7 @@ def _show(
     as_json: bool,
 ) -> None:
     from steerlab.cli.sweep_output import plot_grid, print_sweep, rows_of, say_limits, write_csv
-    from steerlab.evaluation.sweep_grid import metric_of
+    from steerlab.evaluation.pictures.sweep_grid import metric_of
 
     chosen = metric_of(sweep, metric) if metric else None
     if csv_file is not None:

@@ -10,7 +10,7 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import Static
 
-from steerlab.evaluation.texts import Metric
+from steerlab.evaluation.metrics.texts import Metric
 from steerlab.notation import printable
 from steerlab.tui.setup import heading
 from steerlab.tui.sheet import Sheet

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from steerlab.evaluation.grid import Grid, Values
-from steerlab.evaluation.texts import Metric
+from steerlab.evaluation.metrics.texts import Metric
+from steerlab.evaluation.pictures.grid import Grid, Values
 
 
 class Sheet:

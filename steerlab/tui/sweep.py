@@ -19,8 +19,8 @@ from textual.widgets import Footer, ProgressBar, Static
 from textual.worker import Worker, get_current_worker
 
 from steerlab.errors import BadOption
-from steerlab.evaluation.grid import Grid, Values
-from steerlab.evaluation.texts import Metric
+from steerlab.evaluation.metrics.texts import Metric
+from steerlab.evaluation.pictures.grid import Grid, Values
 from steerlab.notation import layers_of, printable
 from steerlab.sweep import StoredSweep, SweepPlan
 from steerlab.tui.cell_texts import CellTexts

@@ -15,7 +15,7 @@ from textual.widgets import Input, Label, Select, TextArea
 from textual.worker import get_current_worker
 
 from steerlab.errors import BadExpression, BadOption, SteerlabError
-from steerlab.evaluation.texts import METRICS, Metric
+from steerlab.evaluation.metrics.texts import METRICS, Metric
 from steerlab.notation import layers_of, span
 
 if TYPE_CHECKING:

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from steerlab import Lab, LanguageModel, Store
-from steerlab.evaluation.cells import default_metrics
-from steerlab.evaluation.texts import METRICS
+from steerlab.evaluation.metrics.cells import default_metrics
+from steerlab.evaluation.metrics.texts import METRICS
 from steerlab.sweep import StoredSweep, SweepPlan
 from tests.benchmarks.startup import STORE
 from tests.benchmarks.sweep import LAYERS, NEW_TOKENS, PROMPTS

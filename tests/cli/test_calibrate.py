@@ -9,7 +9,7 @@ import pytest
 
 from steerlab import Lab, LanguageModel
 from steerlab.cli import ExitCode, progress
-from steerlab.evaluation.curve import Curve
+from steerlab.evaluation.calibration.curve import Curve
 from tests.cli.conftest import Result
 from tests.evaluation.planted import pairs, planted_lm
 

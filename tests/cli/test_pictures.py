@@ -11,9 +11,9 @@ import click
 import pytest
 
 from steerlab.cli import ExitCode, charts
-from steerlab.evaluation.picture import DosePoint, DoseResponse, HeatGrid, Profile
+from steerlab.evaluation.pictures.picture import DosePoint, DoseResponse, HeatGrid, Profile
+from steerlab.evaluation.pictures.store_map import MapPoint, StoreMap
 from steerlab.evaluation.statistics import Estimate
-from steerlab.evaluation.store_map import MapPoint, StoreMap
 from tests.evaluation.measurements import calibration, evaluation
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -163,7 +163,7 @@ def test_a_grid_takes_a_metric(refused, tmp_path, arguments):
 
 def test_a_dose_response_is_printed_saved_and_shown_again(cli, store, tmp_path, monkeypatch):
     made = calibration(store.load("love").digest)
-    monkeypatch.setattr("steerlab.evaluation.calibration.calibrate", lambda *_, **__: made)
+    monkeypatch.setattr("steerlab.evaluation.calibration.calibrate.calibrate", lambda *_, **__: made)
     result = cli("calibrate", "love", "--plot", tmp_path / "love.svg")
     assert result.code == ExitCode.OK, result.err
     assert "*+0.20" in result.out
@@ -177,12 +177,12 @@ def test_an_evaluation_is_saved_as_a_picture(cli, store, tmp_path, monkeypatch):
     made = evaluation(store.load("love").digest)
     data = {**made.data, "coefficient": 0.8, "tokens": {}, "notes": []}
     made = replace(made, data=data)
-    monkeypatch.setattr("steerlab.evaluation.evaluate.evaluate", lambda *_, **__: made)
+    monkeypatch.setattr("steerlab.evaluation.carryover.evaluate.evaluate", lambda *_, **__: made)
     file = tmp_path / "love.svg"
     result = cli("evaluate", "love", "--plot", file, "--json")
     assert result.code == ExitCode.OK, result.err
     assert "Does love carry over? (vader)" in file.read_text("utf-8")
     empty = replace(made, values=())
-    monkeypatch.setattr("steerlab.evaluation.evaluate.evaluate", lambda *_, **__: empty)
+    monkeypatch.setattr("steerlab.evaluation.carryover.evaluate.evaluate", lambda *_, **__: empty)
     result = cli("evaluate", "love", "--plot", tmp_path / "no.svg", "--json")
     assert "no effect has an interval" in result.err

@@ -9,8 +9,8 @@ import pytest
 
 from steerlab import LanguageModel, Store
 from steerlab.cli import ExitCode
-from steerlab.evaluation.examples import PROMPTS
-from steerlab.evaluation.report import snippets
+from steerlab.evaluation.report.examples import PROMPTS
+from steerlab.evaluation.report.page import snippets
 from steerlab.results import Calibration
 
 SHORT = {"max_new_tokens": 3, "temperature": 0.0}
@@ -18,7 +18,7 @@ SHORT = {"max_new_tokens": 3, "temperature": 0.0}
 
 @pytest.fixture
 def brief(monkeypatch):
-    monkeypatch.setattr("steerlab.evaluation.examples.SAMPLING", SHORT)
+    monkeypatch.setattr("steerlab.evaluation.report.examples.SAMPLING", SHORT)
 
 
 def strengths(text: str) -> list[str]:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from steerlab.evaluation.texts import METRICS
+from steerlab.evaluation.metrics.texts import METRICS
 
 GRID = ["--layers", "1,3", "--doses", "-0.2,0,0.2", "-n", "4"]
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from steerlab.evaluation import plan as names
-from steerlab.evaluation.curve import (
+from steerlab.evaluation.calibration.curve import (
     Controls,
     Cost,
     Curve,
@@ -13,6 +12,7 @@ from steerlab.evaluation.curve import (
     Limits,
     Point,
 )
+from steerlab.evaluation.carryover import plan as names
 from steerlab.evaluation.statistics import Estimate
 from steerlab.results import Calibration, Evaluation, Measured
 

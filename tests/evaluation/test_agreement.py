@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from steerlab.errors import BadPrompts
-from steerlab.evaluation.agreement import agreement, split_half
+from steerlab.evaluation.inspection.agreement import agreement, split_half
 from steerlab.recipe import Contrast
 from tests.tiny import tiny_lm
 

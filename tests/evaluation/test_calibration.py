@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 
 from steerlab.errors import BadOption, BadPrompts, Cancelled, Incompatible
-from steerlab.evaluation import search
-from steerlab.evaluation.calibration import calibrate
-from steerlab.evaluation.curve import Cost, Curve, Limits, verdict
-from steerlab.evaluation.effects import Propensity
-from steerlab.evaluation.held_out import Fixed, source_of
-from steerlab.evaluation.items import items_of_pairs
-from steerlab.evaluation.search import Options, Search, safe_range
-from steerlab.evaluation.soundness import NEUTRAL, distinct_pairs
+from steerlab.evaluation.calibration import search
+from steerlab.evaluation.calibration.calibrate import calibrate
+from steerlab.evaluation.calibration.curve import Cost, Curve, Limits, verdict
+from steerlab.evaluation.calibration.effects import Propensity
+from steerlab.evaluation.calibration.held_out import Fixed, source_of
+from steerlab.evaluation.calibration.search import Options, Search, safe_range
+from steerlab.evaluation.calibration.soundness import NEUTRAL, distinct_pairs
+from steerlab.evaluation.calibration.trials import Steps, Trial, Trials
+from steerlab.evaluation.metrics.items import items_of_pairs
+from steerlab.evaluation.metrics.texts import Metric
 from steerlab.evaluation.statistics import critical_z
-from steerlab.evaluation.texts import Metric
-from steerlab.evaluation.trials import Steps, Trial, Trials
 from steerlab.lab import Lab
 from steerlab.vector import random_like
 from tests.evaluation.planted import null_pairs, pairs, planted_lm, shuffled

@@ -9,10 +9,10 @@ from __future__ import annotations
 import pytest
 
 from steerlab import Lab
-from steerlab.evaluation import search
-from steerlab.evaluation.calibration import calibrate
-from steerlab.evaluation.curve import Cost, Curve
-from steerlab.evaluation.search import Options
+from steerlab.evaluation.calibration import search
+from steerlab.evaluation.calibration.calibrate import calibrate
+from steerlab.evaluation.calibration.curve import Cost, Curve
+from steerlab.evaluation.calibration.search import Options
 from tests.test_smollm2 import PAIRS, all_cores  # noqa: F401  # a fixture
 
 pytestmark = pytest.mark.smollm2

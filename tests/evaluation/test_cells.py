@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from steerlab import Lab, Store
-from steerlab.evaluation.cells import FluencyRatio, NextTokenKL, TextMetric, default_metrics
-from steerlab.evaluation.predictions import divergence
-from steerlab.evaluation.texts import METRICS, Metric, alone
+from steerlab.evaluation.metrics.cells import FluencyRatio, NextTokenKL, TextMetric, default_metrics
+from steerlab.evaluation.metrics.predictions import divergence
+from steerlab.evaluation.metrics.texts import METRICS, Metric, alone
 from steerlab.setting import Setting
 from steerlab.sweep import SweepPlan
 from tests.evaluation.slow import scored

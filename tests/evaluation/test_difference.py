@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from steerlab.errors import Incompatible
-from steerlab.evaluation.difference import RecipeLine, difference
+from steerlab.evaluation.inspection.difference import RecipeLine, difference
 from steerlab.recipe import Contrast, Imported
 from steerlab.vector import SteeringVector
 from tests.registry.samples import OTHER, TINY, vector

@@ -11,15 +11,15 @@ import torch
 
 from steerlab import Lab, LanguageModel, Store
 from steerlab.errors import BadOption, BadPrompts, Cancelled, ModelMismatch, NotFound
-from steerlab.evaluation import plan as names
-from steerlab.evaluation.evaluate import evaluate
-from steerlab.evaluation.likelihood import fluency_ratio, perplexity_ratio, propensity
-from steerlab.evaluation.plan import EvaluationPlan
-from steerlab.evaluation.predictions import divergence, precision_at_k
-from steerlab.evaluation.regression import check, compared, stored
-from steerlab.evaluation.suite import suite
-from steerlab.evaluation.texts import METRICS
-from steerlab.evaluation.verdict import by_name
+from steerlab.evaluation.carryover import plan as names
+from steerlab.evaluation.carryover.evaluate import evaluate
+from steerlab.evaluation.carryover.plan import EvaluationPlan
+from steerlab.evaluation.carryover.regression import check, compared, stored
+from steerlab.evaluation.carryover.suite import suite
+from steerlab.evaluation.carryover.verdict import by_name
+from steerlab.evaluation.metrics.likelihood import fluency_ratio, perplexity_ratio, propensity
+from steerlab.evaluation.metrics.predictions import divergence, precision_at_k
+from steerlab.evaluation.metrics.texts import METRICS
 from steerlab.results import Calibration, Evaluation, Measured
 from steerlab.setting import Setting
 from tests.saved import save_model

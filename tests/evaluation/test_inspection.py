@@ -5,9 +5,9 @@ import pytest
 
 from steerlab import Lab, SteeringVector, Store
 from steerlab.errors import BadOption, ModelMismatch
-from steerlab.evaluation.agreement import agreement
-from steerlab.evaluation.inspection import inspect
-from steerlab.evaluation.logit_lens import logit_lens
+from steerlab.evaluation.inspection.agreement import agreement
+from steerlab.evaluation.inspection.inspect import inspect
+from steerlab.evaluation.inspection.logit_lens import logit_lens
 from steerlab.recipe import Imported
 from tests.tiny import tiny_lm
 

@@ -15,8 +15,8 @@ from transformers import PreTrainedTokenizerFast
 
 from steerlab import Injection, LanguageModel, steering
 from steerlab.errors import BadOption, BadPrompts, Cancelled, ModelError, SteeringError
-from steerlab.evaluation import passes
-from steerlab.evaluation.items import (
+from steerlab.evaluation.metrics import passes
+from steerlab.evaluation.metrics.items import (
     Continuation,
     ContrastItem,
     Fact,
@@ -24,7 +24,7 @@ from steerlab.evaluation.items import (
     contrast,
     items_of_pairs,
 )
-from steerlab.evaluation.likelihood import (
+from steerlab.evaluation.metrics.likelihood import (
     continuation_log_probs,
     fluency_ratio,
     perplexities,
@@ -32,8 +32,8 @@ from steerlab.evaluation.likelihood import (
     propensity,
     token_log_probs,
 )
-from steerlab.evaluation.predictions import divergence, precision_at_k, single_token
-from steerlab.evaluation.texts import distinct, longest_run
+from steerlab.evaluation.metrics.predictions import divergence, precision_at_k, single_token
+from steerlab.evaluation.metrics.texts import distinct, longest_run
 from steerlab.setting import Setting
 from tests.evaluation import slow
 from tests.tiny import tiny_lm, tiny_tokenizer
@@ -305,7 +305,7 @@ def test_divergence_in_parts_is_divergence(monkeypatch):
     lm, steps = shared(), []
     settings = settings_of(lm)
     whole = divergence(lm, PROMPTS, settings)
-    monkeypatch.setattr("steerlab.evaluation.predictions._HELD", 600)
+    monkeypatch.setattr("steerlab.evaluation.metrics.predictions._HELD", 600)
     parts = divergence(lm, PROMPTS, settings, progress=lambda *step: steps.append(step))
     assert parts.nats == pytest.approx(whole.nats, abs=1e-6)
     assert steps == sorted(steps)

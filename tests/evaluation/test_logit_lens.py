@@ -8,7 +8,7 @@ import torch
 
 from steerlab import SteeringVector
 from steerlab.errors import BadOption, ModelError
-from steerlab.evaluation.logit_lens import logit_lens, token_logits, token_text
+from steerlab.evaluation.inspection.logit_lens import logit_lens, token_logits, token_text
 from tests.tiny import ARCHITECTURES, VOCAB, tiny_lm
 
 NORMS = {"gpt2": "ln_f", "gpt_neox": "final_layer_norm", "gptj": "ln_f", "bloom": "ln_f"}

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from steerlab.errors import CorruptPayload
-from steerlab.evaluation import plots
-from steerlab.evaluation.carrying import carried, evaluated
-from steerlab.evaluation.picture import DosePoint, DoseResponse
-from steerlab.evaluation.response import calibrated, layers_of, response_of
+from steerlab.evaluation.pictures import plots
+from steerlab.evaluation.pictures.carrying import carried, evaluated
+from steerlab.evaluation.pictures.picture import DosePoint, DoseResponse
+from steerlab.evaluation.pictures.response import calibrated, layers_of, response_of
 from steerlab.evaluation.statistics import Estimate
 from steerlab.results import Calibration, Measured
 from tests.evaluation.measurements import DOSES, calibration, evaluation

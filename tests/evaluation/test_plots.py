@@ -10,11 +10,17 @@ import numpy as np
 import pytest
 
 from steerlab.errors import BadOption, StoreError
-from steerlab.evaluation import drawing, plots
-from steerlab.evaluation.lineage_plot import MOST, graph_of, lineage_graph
-from steerlab.evaluation.picture import DosePoint, DoseResponse, HeatGrid, Profile, profiles
+from steerlab.evaluation.pictures import drawing, plots
+from steerlab.evaluation.pictures.lineage_plot import MOST, graph_of, lineage_graph
+from steerlab.evaluation.pictures.picture import (
+    DosePoint,
+    DoseResponse,
+    HeatGrid,
+    Profile,
+    profiles,
+)
+from steerlab.evaluation.pictures.store_map import MapPoint, StoreMap
 from steerlab.evaluation.statistics import Estimate
-from steerlab.evaluation.store_map import MapPoint, StoreMap
 from steerlab.record import record_of
 from steerlab.registry.lineage import Lineage, Node
 from tests.registry.samples import vector

@@ -5,7 +5,7 @@ import pytest
 
 from steerlab import SteeringVector
 from steerlab.errors import BadPrompts, Incompatible
-from steerlab.evaluation.projection import Projections, projections
+from steerlab.evaluation.inspection.projection import Projections, projections
 from tests.tiny import tiny_lm
 
 PROMPT = "I love\nyou"

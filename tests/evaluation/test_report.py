@@ -10,8 +10,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from steerlab.evaluation.examples import Examples, Text, kept_examples
-from steerlab.evaluation.report import page, report, snippets
+from steerlab.evaluation.report.examples import Examples, Text, kept_examples
+from steerlab.evaluation.report.page import page, report, snippets
 from steerlab.recipe import Contrast, Imported
 from steerlab.registry import Store
 from steerlab.results import Measured

@@ -8,9 +8,9 @@ import sys
 import pytest
 
 from steerlab.errors import BadOption, NotFound
-from steerlab.evaluation import texts
-from steerlab.evaluation.scorers import scorer
-from steerlab.evaluation.texts import METRICS, Metric
+from steerlab.evaluation.metrics import texts
+from steerlab.evaluation.metrics.scorers import scorer
+from steerlab.evaluation.metrics.texts import METRICS, Metric
 
 
 @pytest.fixture
@@ -127,6 +127,6 @@ def test_a_file_of_words_has_to_be_there_and_hold_some(tmp_path):
 def test_without_its_package_vader_says_what_to_install(monkeypatch):
     monkeypatch.setattr(texts, "find_spec", lambda name: None)
     left = {metric.name: metric for metric in texts._known()}
-    monkeypatch.setattr("steerlab.evaluation.scorers.METRICS", left)
+    monkeypatch.setattr("steerlab.evaluation.metrics.scorers.METRICS", left)
     with pytest.raises(BadOption, match="pip install vaderSentiment"):
         scorer("vader")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from steerlab import Lab, Store
-from steerlab.evaluation import plan as names
-from steerlab.evaluation.evaluate import evaluate
-from steerlab.evaluation.plan import EvaluationPlan
+from steerlab.evaluation.carryover import plan as names
+from steerlab.evaluation.carryover.evaluate import evaluate
+from steerlab.evaluation.carryover.plan import EvaluationPlan
+from steerlab.evaluation.carryover.verdict import Finding, by_name, judge, verdict
 from steerlab.evaluation.statistics import critical_z
-from steerlab.evaluation.verdict import Finding, by_name, judge, verdict
 from tests.test_smollm2 import PAIRS
 
 pytestmark = pytest.mark.smollm2

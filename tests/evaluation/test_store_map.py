@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from steerlab.errors import Cancelled, NotFound
-from steerlab.evaluation import store_map as maps
-from steerlab.evaluation.store_map import principal_plane, store_map
+from steerlab.evaluation.pictures import store_map as maps
+from steerlab.evaluation.pictures.store_map import principal_plane, store_map
 from steerlab.registry import Store
 from tests.registry.samples import OTHER, vector
 

@@ -7,9 +7,9 @@ import json
 import pytest
 
 from steerlab.errors import BadPrompts, NotFound
-from steerlab.evaluation.items import ContrastItem, Fact
-from steerlab.evaluation.suite import combined, read_items, suite
-from steerlab.evaluation.texts import vader
+from steerlab.evaluation.carryover.suite import combined, read_items, suite
+from steerlab.evaluation.metrics.items import ContrastItem, Fact
+from steerlab.evaluation.metrics.texts import vader
 
 
 def test_the_standard_suite_has_four_styles_and_each_is_a_suite():

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from steerlab.evaluation.sweep_grid import heat_grid, metric_of, values_of
-from steerlab.evaluation.texts import METRICS
+from steerlab.evaluation.metrics.texts import METRICS
+from steerlab.evaluation.pictures.sweep_grid import heat_grid, metric_of, values_of
 from steerlab.sweep import BASELINE, MetricValue, StoredSweep, SweepCell, SweepSetting
 
 SETTINGS = (

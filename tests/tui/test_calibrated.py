@@ -5,9 +5,9 @@ from textual.widgets import Static
 from textual_plotext import PlotextPlot
 
 from steerlab import Lab, Store
-from steerlab.evaluation.calibration import calibrate
-from steerlab.evaluation.curve import Limits
-from steerlab.evaluation.search import Options
+from steerlab.evaluation.calibration.calibrate import calibrate
+from steerlab.evaluation.calibration.curve import Limits
+from steerlab.evaluation.calibration.search import Options
 from steerlab.tui.detail.curves import Curves
 from steerlab.tui.strength import Strength
 from tests.evaluation.planted import pairs, planted_lm

@@ -20,7 +20,7 @@ import pytest
 from textual.widgets import Input, TextArea
 
 from steerlab import Lab, Store
-from steerlab.evaluation.grid import Grid
+from steerlab.evaluation.pictures.grid import Grid
 from steerlab.run import Generation, Run
 from steerlab.setting import Setting
 from steerlab.tui.extract import ExtractScreen

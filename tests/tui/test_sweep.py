@@ -13,8 +13,8 @@ from textual.widgets import Input, Label, Select, TextArea
 
 from steerlab import Lab, Store
 from steerlab.errors import BadOption
-from steerlab.evaluation.grid import Grid
-from steerlab.evaluation.texts import METRICS, Metric
+from steerlab.evaluation.metrics.texts import METRICS, Metric
+from steerlab.evaluation.pictures.grid import Grid
 from steerlab.recipe import Imported
 from steerlab.sweep import SweepPlan
 from steerlab.tui.heatmap import Heatmap

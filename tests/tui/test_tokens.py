@@ -4,7 +4,7 @@ import pytest
 from textual.widgets import Button
 
 from steerlab import Lab, Store
-from steerlab.evaluation.logit_lens import logit_lens
+from steerlab.evaluation.inspection.logit_lens import logit_lens
 from steerlab.tui.detail.tokens import Tokens
 from tests.saved import save_model
 from tests.tiny import tiny_lm

@@ -15,7 +15,7 @@ from steerlab.tui.detail.overview import head
 from steerlab.tui.detail.pane import Pane
 
 if TYPE_CHECKING:
-    from steerlab.evaluation.curve import Curve
+    from steerlab.evaluation.calibration.curve import Curve
     from steerlab.record import Record
     from steerlab.registry import Summary
     from steerlab.results import Calibration
@@ -67,14 +67,14 @@ def about(record: Record, calibration: Calibration | None) -> str:
     """What its calibration came to, or how to get one."""
     if calibration is None:
         return LATER.format(name=printable(record.name))
-    from steerlab.evaluation.curve import verdict
+    from steerlab.evaluation.calibration.curve import verdict
 
     return printable(verdict(calibration))
 
 
 def measured(calibration: Calibration) -> Iterator[Any]:
     """The dose-response with its control, and the layers at one dose."""
-    from steerlab.evaluation.curve import Curve
+    from steerlab.evaluation.calibration.curve import Curve
 
     curve = Curve.of(calibration)
     yield response(curve)

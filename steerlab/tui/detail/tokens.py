@@ -20,7 +20,7 @@ from steerlab.tui.detail.pane import Pane
 from steerlab.tui.news import told
 
 if TYPE_CHECKING:
-    from steerlab.evaluation.logit_lens import Lens
+    from steerlab.evaluation.inspection.logit_lens import Lens
     from steerlab.registry import Summary
 
 MOST = 10
@@ -82,8 +82,8 @@ norm and unembedding. That takes the model: Enter loads it."""
         model = self.lab.loaded_for(vector)
         if model is None:
             return Read(vector.model.source)
-        from steerlab.evaluation.inspection import illegible
-        from steerlab.evaluation.logit_lens import logit_lens
+        from steerlab.evaluation.inspection.inspect import illegible
+        from steerlab.evaluation.inspection.logit_lens import logit_lens
 
         lenses = logit_lens(model, vector, top=MOST, should_stop=lambda: worker.is_cancelled)
         return Read(model.source, lenses, " ".join(illegible(self.lab, vector, lenses)))

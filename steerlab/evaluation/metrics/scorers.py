@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from steerlab.errors import BadOption
-from steerlab.evaluation.texts import METRICS, Metric, alone
+from steerlab.evaluation.metrics.texts import METRICS, Metric, alone
 from steerlab.notation import printable
 from steerlab.prompts import read_lines
 

@@ -1,6 +1,6 @@
 """Likelihoods under steering: of continuations, contrasts and texts; perplexities of what came.
 
-Every function takes settings x items, runs them as few batches (`steerlab.evaluation.passes`)
+Every function takes settings x items, runs them as few batches (see `passes`)
 and returns natural logarithms in float64, of float32 logits. A coefficient of 0 gives exactly
 the baseline. Where one setting is a front vector, all sequences of the call begin with BOS, so
 that the baseline differs by the steering alone. NaN where a model's logits overflow.
@@ -17,9 +17,15 @@ import torch
 from numpy.typing import NDArray
 
 from steerlab.errors import BadOption
-from steerlab.evaluation import passes
-from steerlab.evaluation.items import Continuation, ContrastItem, Item, continuation, contrast
-from steerlab.evaluation.passes import How, Row
+from steerlab.evaluation.metrics import passes
+from steerlab.evaluation.metrics.items import (
+    Continuation,
+    ContrastItem,
+    Item,
+    continuation,
+    contrast,
+)
+from steerlab.evaluation.metrics.passes import How, Row
 from steerlab.setting import Setting
 
 if TYPE_CHECKING:

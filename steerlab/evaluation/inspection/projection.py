@@ -60,7 +60,7 @@ def projections(
     gives zeros.
     Raises Incompatible for a front vector, BadPrompts for a prompt that can't be read.
     """
-    from steerlab.evaluation.logit_lens import token_text
+    from steerlab.evaluation.inspection.logit_lens import token_text
 
     check_projectable(vector)
     ids = lm.tokens(prompt, chat=chat)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from steerlab.errors import BadPrompts, NotFound
-from steerlab.evaluation.items import ContrastItem, Fact
+from steerlab.evaluation.metrics.items import ContrastItem, Fact
 from steerlab.notation import printable
 from steerlab.prompts import read_text
 from steerlab.record import canonical_json

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from steerlab.errors import BadOption, BadPrompts, SteerlabError
-from steerlab.evaluation.agreement import agreement, check_pairs
-from steerlab.evaluation.logit_lens import Lens, logit_lens
-from steerlab.evaluation.projection import Projections, check_projectable, projections
+from steerlab.evaluation.inspection.agreement import agreement, check_pairs
+from steerlab.evaluation.inspection.logit_lens import Lens, logit_lens
+from steerlab.evaluation.inspection.projection import Projections, check_projectable, projections
 from steerlab.recipe import Contrast, Expression, Recipe, kind_of
 from steerlab.vector import SteeringVector
 

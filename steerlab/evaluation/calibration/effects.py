@@ -16,8 +16,8 @@ from steerlab.notation import printable
 from steerlab.setting import Setting
 
 if TYPE_CHECKING:
-    from steerlab.evaluation.items import ContrastItem
-    from steerlab.evaluation.texts import Metric
+    from steerlab.evaluation.metrics.items import ContrastItem
+    from steerlab.evaluation.metrics.texts import Metric
     from steerlab.generation import Completion, ShouldStop
 
 Array = NDArray[np.float64]
@@ -57,7 +57,7 @@ class Propensity:
         bos: bool = False,
         allow_other_weights: bool = False,
     ) -> None:
-        from steerlab.evaluation.items import contrast
+        from steerlab.evaluation.metrics.items import contrast
 
         self.lm, self.count = lab.model, len(items)
         self.allow_other_weights = allow_other_weights
@@ -71,8 +71,8 @@ class Propensity:
         should_stop: ShouldStop | None = None,
     ) -> Array:
         """All requests in as few batches as memory allows."""
-        from steerlab.evaluation.likelihood import row_log_probs
-        from steerlab.evaluation.passes import Row as PassRow
+        from steerlab.evaluation.metrics.likelihood import row_log_probs
+        from steerlab.evaluation.metrics.passes import Row as PassRow
 
         rows = [
             PassRow(side.ids, side.start, side.start - 1, len(side.ids) - 1, setting)

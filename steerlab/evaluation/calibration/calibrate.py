@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from steerlab.errors import BadOption, BadPrompts
-from steerlab.evaluation.effects import Attribute, Measure, Propensity
-from steerlab.evaluation.held_out import Pair, Source, source_of
-from steerlab.evaluation.items import ContrastItem, items_of_pairs
-from steerlab.evaluation.search import Options, Search
-from steerlab.evaluation.soundness import NEUTRAL
-from steerlab.evaluation.trials import Steps, Trials
+from steerlab.evaluation.calibration.effects import Attribute, Measure, Propensity
+from steerlab.evaluation.calibration.held_out import Pair, Source, source_of
+from steerlab.evaluation.calibration.search import Options, Search
+from steerlab.evaluation.calibration.soundness import NEUTRAL
+from steerlab.evaluation.calibration.trials import Steps, Trials
+from steerlab.evaluation.metrics.items import ContrastItem, items_of_pairs
 from steerlab.recipe import Contrast
 from steerlab.results import Calibration
 from steerlab.vector import SteeringVector
 
 if TYPE_CHECKING:
     from steerlab.activations import Readings
-    from steerlab.evaluation.texts import Metric
+    from steerlab.evaluation.metrics.texts import Metric
     from steerlab.generation import ShouldStop
     from steerlab.lab import Lab, Progress
     from steerlab.model import LayerChoice

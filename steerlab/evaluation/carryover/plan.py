@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from steerlab.errors import BadOption
+from steerlab.evaluation.carryover.suite import STANDARD
 from steerlab.evaluation.statistics import CONTROLS
-from steerlab.evaluation.suite import STANDARD
 
 DOSE = 0.15
 """Where neither a dose is given nor a calibration known."""

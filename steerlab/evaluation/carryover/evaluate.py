@@ -12,23 +12,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steerlab.errors import BadOption, BadPrompts, Cancelled
-from steerlab.evaluation import plan as names
-from steerlab.evaluation.arms import Arms, arms, changes, effects, measured, ratios, weighted
-from steerlab.evaluation.fitting import beginning, fitted, longer
-from steerlab.evaluation.plan import TEXT_LIMIT, EvaluationPlan
-from steerlab.evaluation.scorers import scorer
+from steerlab.evaluation.carryover import plan as names
+from steerlab.evaluation.carryover.arms import (
+    Arms,
+    arms,
+    changes,
+    effects,
+    measured,
+    ratios,
+    weighted,
+)
+from steerlab.evaluation.carryover.fitting import beginning, fitted, longer
+from steerlab.evaluation.carryover.plan import TEXT_LIMIT, EvaluationPlan
+from steerlab.evaluation.carryover.suite import Style, Suite, combined, read_items, suite
+from steerlab.evaluation.metrics.scorers import scorer
+from steerlab.evaluation.metrics.texts import METRICS, Metric
 from steerlab.evaluation.statistics import Estimate, steerability
-from steerlab.evaluation.suite import Style, Suite, combined, read_items, suite
-from steerlab.evaluation.texts import METRICS, Metric
 from steerlab.recipe import Contrast, Recipe
 from steerlab.record import software
 from steerlab.results import Evaluation, Measured, defined
 from steerlab.vector import Scope, SteeringVector
 
 if TYPE_CHECKING:
-    from steerlab.evaluation.items import ContrastItem
-    from steerlab.evaluation.passes import How
-    from steerlab.evaluation.predictions import Contribution
+    from steerlab.evaluation.metrics.items import ContrastItem
+    from steerlab.evaluation.metrics.passes import How
+    from steerlab.evaluation.metrics.predictions import Contribution
     from steerlab.generation import ShouldStop
     from steerlab.lab import Cell, Lab, Progress
 
@@ -225,7 +233,7 @@ class _Run:
 
     def _fluency(self, style: Style, cells: list[list[Cell]]) -> None:
         """Perplexity of the steered texts' beginnings over that of the baseline's."""
-        from steerlab.evaluation.likelihood import perplexities
+        from steerlab.evaluation.metrics.likelihood import perplexities
 
         own = [cell for row in cells[:3] for cell in row]
         found = perplexities(
@@ -243,7 +251,7 @@ class _Run:
 
     def neutral(self) -> None:
         """How far the next token of neutral beginnings moves, and which tokens do."""
-        from steerlab.evaluation.predictions import divergence
+        from steerlab.evaluation.metrics.predictions import divergence
 
         if not self.suite.neutral:
             return
@@ -257,7 +265,7 @@ class _Run:
 
     def perplexities(self, on_topic: Mapping[str, Sequence[str]] | Sequence[str]) -> None:
         """How much less likely texts become: those on topic, and those that are not."""
-        from steerlab.evaluation.likelihood import perplexity_ratio
+        from steerlab.evaluation.metrics.likelihood import perplexity_ratio
 
         groups = {**_named(on_topic), names.OFF_TOPIC: self.suite.off_topic}
         for style, texts in groups.items():
@@ -272,7 +280,7 @@ class _Run:
 
     def facts(self) -> None:
         """Whether known facts are still known."""
-        from steerlab.evaluation.predictions import precision_at_k
+        from steerlab.evaluation.metrics.predictions import precision_at_k
 
         if not self.suite.facts:
             return
@@ -284,7 +292,7 @@ class _Run:
 
     def items(self, recipe: Recipe, scope: Scope, given: Sequence[ContrastItem]) -> None:
         """Contrast items of a file; where no style has any either, of the vector's own pairs."""
-        from steerlab.evaluation.items import items_of_pairs
+        from steerlab.evaluation.metrics.items import items_of_pairs
 
         if given:
             vector = self.arms.vector
@@ -304,7 +312,7 @@ class _Run:
         self._items(names.OWN_PAIRS, own, False)
 
     def _items(self, style: str, items: Sequence[ContrastItem], chat: bool) -> None:
-        from steerlab.evaluation.likelihood import propensity
+        from steerlab.evaluation.metrics.likelihood import propensity
 
         if not items:
             return

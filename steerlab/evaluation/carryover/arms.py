@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from steerlab.evaluation import plan as names
+from steerlab.evaluation.carryover import plan as names
 from steerlab.evaluation.controls import random_controls
 from steerlab.evaluation.statistics import Estimate, estimate, paired, z_score
 from steerlab.results import Measured

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from steerlab.evaluation.curve import Cost, Limits
-from steerlab.evaluation.effects import written
-from steerlab.evaluation.texts import repeated_run
+from steerlab.evaluation.calibration.curve import Cost, Limits
+from steerlab.evaluation.calibration.effects import written
+from steerlab.evaluation.metrics.texts import repeated_run
 from steerlab.results import defined
 from steerlab.setting import Setting
 
@@ -49,7 +49,7 @@ def costs(
 
     Texts are written only for settings within the limit on KL, all in one go.
     """
-    from steerlab.evaluation.predictions import divergence
+    from steerlab.evaluation.metrics.predictions import divergence
 
     share = _Shares(progress)
     moved = divergence(
@@ -89,7 +89,7 @@ def _judged(
     should_stop: ShouldStop | None,
 ) -> list[Mapping[str, float | None]]:
     """Fluency, distinctness and runs of each group of texts against the first, the baseline."""
-    from steerlab.evaluation.likelihood import perplexities
+    from steerlab.evaluation.metrics.likelihood import perplexities
 
     ids = [text.token_ids for group in groups for text in group]
     found = perplexities(

@@ -6,10 +6,10 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 
-from steerlab.evaluation.grid import mean
-from steerlab.evaluation.picture import HeatGrid
-from steerlab.evaluation.scorers import scorer
-from steerlab.evaluation.texts import Metric
+from steerlab.evaluation.metrics.scorers import scorer
+from steerlab.evaluation.metrics.texts import Metric
+from steerlab.evaluation.pictures.grid import mean
+from steerlab.evaluation.pictures.picture import HeatGrid
 from steerlab.sweep import StoredSweep
 
 Value = tuple[float, str]

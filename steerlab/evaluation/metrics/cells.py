@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from steerlab.errors import BadPrompts
-from steerlab.evaluation.items import Continuation, continuation
-from steerlab.evaluation.texts import METRICS, Metric
+from steerlab.evaluation.metrics.items import Continuation, continuation
+from steerlab.evaluation.metrics.texts import METRICS, Metric
 from steerlab.setting import Setting
 from steerlab.sweep import MetricValue, StoredSweep, SweepCell, SweepSetting
 from steerlab.vector import SteeringVector
@@ -55,7 +55,7 @@ class FluencyRatio:
         self, model: LanguageModel, sweep: StoredSweep, cells: Sequence[SweepCell]
     ) -> list[MetricValue]:
         """One value a cell; each text is scored once, a baseline's too."""
-        from steerlab.evaluation.likelihood import token_log_probs
+        from steerlab.evaluation.metrics.likelihood import token_log_probs
 
         pairs = [(cell, sweep.baseline(cell)) for cell in cells]
         texts = {(c.prompt, c.text) for pair in pairs for c in pair if c is not None}
@@ -91,7 +91,7 @@ class NextTokenKL:
         self, model: LanguageModel, sweep: StoredSweep, cells: Sequence[SweepCell]
     ) -> list[MetricValue]:
         """One value a cell; each prompt is read once under each setting."""
-        from steerlab.evaluation.predictions import divergence
+        from steerlab.evaluation.metrics.predictions import divergence
 
         by_prompts: dict[tuple[str, ...], list[SweepSetting]] = defaultdict(list)
         for setting, prompts in _prompts(cells).items():

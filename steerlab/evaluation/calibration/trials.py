@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from steerlab.evaluation.effects import Measure
-from steerlab.evaluation.held_out import Pair, Source
+from steerlab.evaluation.calibration.effects import Measure
+from steerlab.evaluation.calibration.held_out import Pair, Source
 from steerlab.setting import Setting
 from steerlab.vector import SteeringVector, random_like
 

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from steerlab.errors import Cancelled, SteerlabError
-from steerlab.evaluation.evaluate import evaluate
-from steerlab.evaluation.plan import EvaluationPlan
-from steerlab.evaluation.verdict import by_name
+from steerlab.evaluation.carryover.evaluate import evaluate
+from steerlab.evaluation.carryover.plan import EvaluationPlan
+from steerlab.evaluation.carryover.verdict import by_name
 from steerlab.record import canonical_json
 from steerlab.results import Evaluation, Measured
 

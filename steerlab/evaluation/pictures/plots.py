@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from steerlab.evaluation.drawing import (
+from steerlab.evaluation.pictures.drawing import (
     CHANCE,
     COOL,
     LINE,
@@ -18,8 +18,8 @@ from steerlab.evaluation.drawing import (
     new_figure,
     plain,
 )
-from steerlab.evaluation.picture import CarryOver, DoseResponse, HeatGrid, Profile, limits
-from steerlab.evaluation.store_map import MapPoint, StoreMap
+from steerlab.evaluation.pictures.picture import CarryOver, DoseResponse, HeatGrid, Profile, limits
+from steerlab.evaluation.pictures.store_map import MapPoint, StoreMap
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from steerlab.errors import BadOption
-from steerlab.evaluation.curve import (
+from steerlab.evaluation.calibration.curve import (
     Cost,
     Curve,
     Fold,
@@ -27,10 +27,10 @@ from steerlab.evaluation.curve import (
     shown_z,
     widened,
 )
-from steerlab.evaluation.effects import check_defined
-from steerlab.evaluation.soundness import costs
+from steerlab.evaluation.calibration.effects import check_defined
+from steerlab.evaluation.calibration.soundness import costs
+from steerlab.evaluation.calibration.trials import Array, Trial, Trials, mean
 from steerlab.evaluation.statistics import CONTROLS, Estimate, critical_z, estimate, z_score
-from steerlab.evaluation.trials import Array, Trial, Trials, mean
 from steerlab.record import software
 from steerlab.results import Calibration, defined
 from steerlab.setting import Setting

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from steerlab.errors import BadOption, BadPrompts
-from steerlab.evaluation import passes
-from steerlab.evaluation.items import Continuation, Fact, continuation
-from steerlab.evaluation.passes import How, Row, check_next
+from steerlab.evaluation.metrics import passes
+from steerlab.evaluation.metrics.items import Continuation, Fact, continuation
+from steerlab.evaluation.metrics.passes import How, Row, check_next
 from steerlab.notation import printable
 from steerlab.setting import Setting
 

@@ -10,9 +10,9 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from steerlab import __version__
-from steerlab.evaluation.carrying import carried, evaluated
-from steerlab.evaluation.picture import profiles
-from steerlab.evaluation.response import calibrated, layers_of, response_of
+from steerlab.evaluation.pictures.carrying import carried, evaluated
+from steerlab.evaluation.pictures.picture import profiles
+from steerlab.evaluation.pictures.response import calibrated, layers_of, response_of
 from steerlab.notation import printable, span
 from steerlab.recipe import Contrast, Expression
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from jinja2 import Template
     from markupsafe import Markup
 
-    from steerlab.evaluation.examples import Examples
+    from steerlab.evaluation.report.examples import Examples
     from steerlab.record import Record
     from steerlab.registry import Store
     from steerlab.registry.lineage import Lineage
@@ -55,7 +55,7 @@ def report(
 
     examples: texts to show; empty takes those that the store has, if any.
     """
-    from steerlab.evaluation.examples import kept_examples
+    from steerlab.evaluation.report.examples import kept_examples
 
     record = store.record(ref, model)
     name = record.qualified
@@ -94,7 +94,7 @@ def _template() -> Template:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "signed": signed, "span": span}
-    source = files("steerlab.evaluation").joinpath("report.html").read_text("utf-8")
+    source = files("steerlab.evaluation.report").joinpath("page.html").read_text("utf-8")
     return environment.from_string(source)
 
 
@@ -179,8 +179,8 @@ def _figures(found: Report) -> Mapping[str, Markup | None]:
     """Drawings as markup; None for what there is nothing to draw of."""
     from markupsafe import Markup
 
-    from steerlab.evaluation import drawing, plots
-    from steerlab.evaluation.lineage_plot import lineage_graph
+    from steerlab.evaluation.pictures import drawing, plots
+    from steerlab.evaluation.pictures.lineage_plot import lineage_graph
 
     record, lineage, calibration = found.record, found.lineage, found.calibration
     names = ("profile", "lineage", "response", "layers", "carried")

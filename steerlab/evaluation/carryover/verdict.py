@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from steerlab.evaluation import plan as names
+from steerlab.evaluation.carryover import plan as names
 from steerlab.evaluation.statistics import CONTROLS, critical_z
 from steerlab.results import Evaluation, Measured
 

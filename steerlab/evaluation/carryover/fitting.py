@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from steerlab.evaluation.suite import Style, Suite
+from steerlab.evaluation.carryover.suite import Style, Suite
 from steerlab.vector import SteeringVector
 
 if TYPE_CHECKING:
-    from steerlab.evaluation.items import ContrastItem
+    from steerlab.evaluation.metrics.items import ContrastItem
     from steerlab.model import LanguageModel
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ def fitted(
     token, and prompts that a front vector would reach beyond.
     Raises BadPrompts for a prompt that the model has no room for.
     """
-    from steerlab.evaluation.predictions import single_token
+    from steerlab.evaluation.metrics.predictions import single_token
 
     notes: list[str] = []
     styles = [_style(lm, style, vector, new_tokens, notes) for style in suite.styles]

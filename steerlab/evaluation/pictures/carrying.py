@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from steerlab.evaluation import plan as names
-from steerlab.evaluation.picture import CarryOver, StyleEffect
+from steerlab.evaluation.carryover import plan as names
+from steerlab.evaluation.carryover.verdict import by_name, effect_metrics, judged, verdict
+from steerlab.evaluation.pictures.picture import CarryOver, StyleEffect
 from steerlab.evaluation.statistics import Estimate
-from steerlab.evaluation.verdict import by_name, effect_metrics, judged, verdict
 
 if TYPE_CHECKING:
-    from steerlab.evaluation.verdict import Values
+    from steerlab.evaluation.carryover.verdict import Values
     from steerlab.results import Evaluation, Measured
 
 _EFFECT = (

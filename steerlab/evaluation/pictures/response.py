@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from steerlab.evaluation.curve import Curve, Point, shown_z, verdict
-from steerlab.evaluation.picture import DosePoint, DoseResponse, Profile
+from steerlab.evaluation.calibration.curve import Curve, Point, shown_z, verdict
+from steerlab.evaluation.pictures.picture import DosePoint, DoseResponse, Profile
 from steerlab.evaluation.statistics import Estimate
 
 if TYPE_CHECKING:

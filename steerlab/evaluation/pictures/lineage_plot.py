@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from steerlab.evaluation.drawing import (
+from steerlab.evaluation.pictures.drawing import (
     COOL,
     INK,
     LINE,

@@ -1,0 +1,1 @@
+"""At which layer and how strongly a vector works."""

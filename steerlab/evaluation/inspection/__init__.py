@@ -1,0 +1,1 @@
+"""What a direction is, and how two of them differ."""

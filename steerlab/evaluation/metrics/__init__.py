@@ -1,0 +1,1 @@
+"""Metrics of texts, next tokens and likelihoods, under steering."""

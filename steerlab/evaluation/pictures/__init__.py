@@ -1,0 +1,1 @@
+"""Measurements as pictures and tables."""

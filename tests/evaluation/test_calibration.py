@@ -171,6 +171,16 @@ def test_a_pair_that_two_operands_share_is_left_out_of_both(lab, lm):
     np.testing.assert_allclose(source.at(2, out).directions[2], expected.directions[2], atol=1e-5)
 
 
+def test_a_composition_is_calibrated_on_the_pairs_of_its_operands(lab, lm, free):
+    lab.store.save("few", lm.extract(pairs(3), layers=1))
+    lab.store.save("many", lm.extract(null_pairs(7, 3), layers=1))
+    lab.store.save("two", lm.extract(pairs(2, 4), layers=1))
+    curve = Curve.of(calibrate(lab, lab.evaluate("few - many"), options=QUICK))
+    assert (curve.items, curve.crossed) == (10, True)
+    with pytest.raises(BadPrompts, match=r"no held-out items: .* two\.v1"):
+        calibrate(lab, lab.evaluate("two - many"), options=QUICK)
+
+
 def test_an_imported_vector_needs_items_and_takes_them(lab, lm, planted, free):
     imported = random_like(planted, 3)
     with pytest.raises(BadPrompts, match=r"no held-out items.*--items"):
@@ -288,7 +298,7 @@ def test_a_critical_z_grows_with_tries_and_with_few_controls():
 
 def held_out_null(lm, lab, seed: int):
     """The held-out effect of a random vector on items whose two sides are alike."""
-    made = null_pairs(8, 1000 + seed)
+    made = null_pairs(8, 5000 + seed)
     vector = lm.extract(made[:2], layers=[1, 2], method="random", seed=seed)
     measure = Propensity(lab, items_of_pairs(lm, made))
     trials = Trials(Fixed(vector), measure, (), seed, Steps(None, None))
@@ -300,7 +310,11 @@ def held_out_null(lm, lab, seed: int):
 
 
 def test_of_200_random_vectors_few_seem_to_do_something(tmp_path):
-    """Layer and all are chosen for each, as for a vector that works."""
+    """The layer is chosen for each, as for a vector that works.
+
+    Of 500 it is 6% with 8 items and 8% with 12, and with one layer, where nothing is chosen, 3%
+    and 4%: folds share what they choose from. No verdict hangs on the interval alone.
+    """
     lm = tiny_lm(num_hidden_layers=3)
     lab = Lab(tmp_path / "store", lm)
     found = [held_out_null(lm, lab, seed) for seed in range(200)]

@@ -110,7 +110,10 @@ class Paired:
         out = {frozenset(pair) for pair in without}
         kept = frozenset(i for i, pair in enumerate(self.pairs) if frozenset(pair) not in out)
         if not kept:
-            raise BadPrompts(f"without its held-out pairs nothing is left of {self.vector}")
+            raise BadPrompts(
+                f"no held-out items: without them nothing is left of {self.vector}, which has "
+                f"{len(self.pairs)} contrast pairs: give a file of items (--items)"
+            )
         return kept
 
 

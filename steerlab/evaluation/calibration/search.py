@@ -61,7 +61,7 @@ class Options:
 
     doses: absolute; both signs are measured. controls: random directions behind the verdict.
     profile_dose: at which layers are compared; None takes the one of `doses` nearest to 0.15.
-    seed: of the folds, of the texts and of the random directions.
+    seed: of the texts and of the random directions.
     """
 
     doses: tuple[float, ...] = DOSES
@@ -220,8 +220,8 @@ class Search:
         """A mean over items with its interval.
 
         Each pair is scored, and is part of the vector that scores the others: of a vector that
-        means nothing every product of two pairs enters the mean twice, so its variance is twice
-        that of independent items (a degenerate U-statistic), and the interval √2 wider.
+        means nothing every product of two pairs enters the mean twice, so its variance is up to
+        twice that of independent items (a degenerate U-statistic), and the interval √2 wider.
         """
         found = estimate(values, seed=self.options.seed)
         return widened(found, math.sqrt(2)) if self.trials.crossed else found

@@ -51,7 +51,7 @@ class Trials:
         self.source, self.measure, self.crossed = source, measure, crossed
         self.seed, self.steps = seed, steps
         self.items = range(measure.count)
-        self.fold_of = dealt(measure.count, seed)
+        self.fold_of = dealt(measure.count)
         self.folds = sorted(set(self.fold_of))
         self._values: dict[Trial, float] = {}
 
@@ -148,12 +148,13 @@ class Steps:
             self.progress(1000, 1000)
 
 
-def dealt(count: int, seed: int) -> list[int]:
-    """The fold of each item: at most five folds, of like size, dealt at random."""
-    order = np.random.default_rng(seed).permutation(count)
-    folds = np.empty(count, dtype=int)
-    folds[order] = np.arange(count) % min(count, _FOLDS)
-    return [int(fold) for fold in folds]
+def dealt(count: int) -> list[int]:
+    """The fold of each item, dealt in turn to at most five.
+
+    Neighbours are in different folds, so that two folds never hold all pairs of an operand of
+    three or more, and every fold has some of each kind of items in a file sorted by kind.
+    """
+    return [item % min(count, _FOLDS) for item in range(count)]
 
 
 def mean(values: Array) -> float:

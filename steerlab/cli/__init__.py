@@ -40,6 +40,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Browse and describe": {
         "list": ("browse", "List the stored vectors."),
         "show": ("browse", "Show everything known of a vector."),
+        "log": ("log", "Tell the story of a name."),
         "tree": ("tree", "Show a vector's lineage."),
         "similar": ("runs", "List the vectors nearest to one."),
         "map": ("map", "Lay the vectors of a model out on a map."),

@@ -16,10 +16,10 @@ from steerlab.location import discover
 from steerlab.recipe import check_name
 from steerlab.record import Record
 from steerlab.registry import files, kept, lineage, queries, restore, saving
+from steerlab.registry.ancestry import Ancestry
 from steerlab.registry.database import BUSY_SECONDS, Database, one_line_errors
 from steerlab.registry.lineage import Lineage, Node, Way
 from steerlab.registry.queries import Filters, Model, StoredModel, Summary
-from steerlab.registry.results import Results
 from steerlab.registry.rows import Stored, read, replace_tags
 from steerlab.registry.search import Listing
 from steerlab.registry.tables import KEPT, OPERAND, VECTOR
@@ -35,7 +35,7 @@ Progress = Callable[[int, int], object]
 _log = logging.getLogger("steerlab.registry")
 
 
-class Store(Results):
+class Store(Ancestry):
     """A directory of steering vectors and the registry that knows what each one is.
 
     path: None looks for one: STEERLAB_STORE, then ./store if it is one, then the user's data

@@ -1,0 +1,133 @@
+"""The story of a name: its versions, what was made from them, and what was tried with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import Connection, Select, select
+
+from steerlab.notation import span
+from steerlab.registry import queries
+from steerlab.registry.tables import (
+    CALIBRATION,
+    EVALUATION,
+    OPERAND,
+    RUN,
+    RUN_OPERAND,
+    SWEEP,
+    SWEEP_OPERAND,
+    VECTOR,
+)
+
+What = Literal["version", "used in", "run", "sweep", "calibration", "evaluation"]
+_ORDER: tuple[What, ...] = ("version", "used in", "calibration", "evaluation", "sweep", "run")
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a vector.
+
+    ref: the version that it happened to. other: the vector that was made from it ("used in").
+    number: of the run or the sweep, as `steerlab runs` and `sweeps` take it.
+    text: how the version or the other vector was made; what was written, measured or found.
+    created: UTC, ISO 8601. tags, note: of a version.
+    """
+
+    created: str
+    what: What
+    ref: str
+    text: str
+    other: str | None = None
+    number: int | None = None
+    tags: tuple[str, ...] = ()
+    note: str = ""
+
+
+def history(connection: Connection, text: str, model: queries.Model) -> list[Event]:
+    """Everything known of the versions of a name, or of the one version a ref says.
+
+    The newest first; at one moment, the version itself comes last.
+    """
+    row = queries.resolve(connection, text, model)
+    ids = [row] if queries.parse_ref(text).version else _versions(connection, row)
+    vectors = {summary.id: summary for summary in queries.of_ids(connection, ids)}
+    digests = {summary.digest: summary.ref for summary in vectors.values()}
+    refs = {i: summary.ref for i, summary in vectors.items()}
+    found = [
+        Event(v.created, "version", v.ref, f"{v.recipe}; {_layers(v)}", tags=v.tags, note=v.note)
+        for v in vectors.values()
+    ]
+    found += _children(connection, refs)
+    found += _named(connection, refs, "run")
+    found += _named(connection, refs, "sweep")
+    found += _calibrations(connection, digests)
+    found += _evaluations(connection, digests)
+    return sorted(found, key=lambda e: (e.created, _ORDER.index(e.what)), reverse=True)
+
+
+def _versions(connection: Connection, row: int) -> list[int]:
+    one = VECTOR.alias()
+    same = (VECTOR.c.model_id == one.c.model_id) & (VECTOR.c.name == one.c.name)
+    query = select(VECTOR.c.id).join(one, same).where(one.c.id == row)
+    return list(connection.execute(query.order_by(VECTOR.c.version)).scalars())
+
+
+def _layers(vector: queries.Summary) -> str:
+    return f"layer{'s' * (len(vector.layers) > 1)} {span(vector.layers)}, norm {vector.norm:.4g}"
+
+
+def _children(connection: Connection, refs: dict[int, str]) -> Iterator[Event]:
+    query = (
+        select(OPERAND.c.parent_id, OPERAND.c.child_id)
+        .add_columns(*(VECTOR.c[c] for c in ("name", "version", "created", "summary")))
+        .join_from(OPERAND, VECTOR, OPERAND.c.child_id == VECTOR.c.id)
+    )
+    for child in _of(connection, query, OPERAND.c.parent_id, list(refs)):
+        if child.child_id in refs:  # a later version, which tells so itself
+            continue
+        ref = f"{child.name}.v{child.version}"
+        yield Event(child.created, "used in", refs[child.parent_id], child.summary, other=ref)
+
+
+def _named(
+    connection: Connection, refs: dict[int, str], what: Literal["run", "sweep"]
+) -> Iterator[Event]:
+    """Runs or sweeps whose expression names a version."""
+    table, names, own = (
+        (RUN, RUN_OPERAND, RUN_OPERAND.c.run_id)
+        if what == "run"
+        else (SWEEP, SWEEP_OPERAND, SWEEP_OPERAND.c.sweep_id)
+    )
+    query = select(names.c.vector_id, table.c.id, table.c.created, table.c.expression)
+    query = query.join_from(names, table, own == table.c.id)
+    if what == "run":
+        query = query.add_columns(RUN.c.prompt)
+    for row in _of(connection, query, names.c.vector_id, list(refs)):
+        text = f"{row.expression} on {row.prompt!r}" if what == "run" else row.expression
+        yield Event(row.created, what, refs[row.vector_id], text, number=row.id)
+
+
+def _calibrations(connection: Connection, digests: dict[str, str]) -> Iterator[Event]:
+    c = CALIBRATION.c
+    query = select(c.digest, c.created, c.works, c.layer, c.dose)
+    for row in _of(connection, query, c.digest, list(digests)):
+        works = f"works at layer {row.layer}, dose {row.dose:+.2g}" if row.works else ""
+        text = works or "works nowhere: no dose beat its control"
+        yield Event(row.created, "calibration", digests[row.digest], text)
+
+
+def _evaluations(connection: Connection, digests: dict[str, str]) -> Iterator[Event]:
+    e = EVALUATION.c
+    query = select(e.digest, e.created, e.suite, e.model)
+    for row in _of(connection, query, e.digest, list(digests)):
+        text = f"suite {row.suite} on {row.model}"
+        yield Event(row.created, "evaluation", digests[row.digest], text)
+
+
+def _of(
+    connection: Connection, query: Select[Any], column: Any, wanted: Sequence[Any]
+) -> Iterator[Any]:
+    for start in range(0, len(wanted), 400):
+        yield from connection.execute(query.where(column.in_(wanted[start : start + 400])))

@@ -1,0 +1,74 @@
+"""The story of a name: everything that mentions it, in one list."""
+
+from __future__ import annotations
+
+import pytest
+
+from steerlab.errors import NotFound
+from steerlab.results import Calibration, Evaluation
+from steerlab.run import Generation, Run
+from tests.registry.samples import OTHER, vector
+from tests.registry.test_sweeps import PLAN
+
+
+def told(events):
+    return [(e.what, e.ref, e.other or e.number) for e in events]
+
+
+@pytest.fixture
+def lived(family):
+    """love with two versions, a child of the first, and one of everything that measures."""
+    love = family.load("love.v1")
+    family.save_calibration(Calibration(love.digest, True, 2, 0.15, 1.5, (-0.1, 0.2)))
+    family.save_evaluation(
+        Evaluation(love.digest, "moods", "a" * 64, "tests/Tiny-1", "key", {"steerlab": "1"}, ())
+    )
+    family.save_run(Run("love - anger", "I think", "tests/Tiny-1", (Generation(1, 0.1, " so"),)))
+    family.save("love", vector(7), tags=["newer"], note="again")
+    family.save_run(Run("2*love", "I feel", "tests/Tiny-1", (Generation(1, 0.1, " so"),)))
+    return family
+
+
+def test_a_story_is_told_from_its_end(lived):
+    assert told(lived.log("love")) == [
+        ("run", "love.v2", 2),
+        ("version", "love.v2", None),
+        ("run", "love.v1", 1),
+        ("evaluation", "love.v1", None),
+        ("calibration", "love.v1", None),
+        ("used in", "love.v1", "warm.v1"),
+        ("version", "love.v1", None),
+    ]
+
+
+def test_each_event_says_what_happened(lived):
+    run, second, *_, evaluation, calibration, used, first = lived.log("love")
+    assert run.text == "2*love on 'I feel'"
+    assert (second.tags, second.note) == (("newer",), "again")
+    assert first.text.startswith(str(vector(1).recipe))
+    assert "layers 2-3, norm " in first.text
+    assert used.text == "= love.v1 - 0.5 * anger.v1"
+    assert calibration.text == "works at layer 2, dose +0.15"
+    assert evaluation.text == "suite moods on tests/Tiny-1"
+
+
+def test_a_version_has_a_story_of_its_own(lived):
+    assert told(lived.log("love.v2")) == [("run", "love.v2", 2), ("version", "love.v2", None)]
+
+
+def test_what_works_nowhere_is_told_too(family):
+    family.save_calibration(Calibration(family.load("love").digest, False))
+    assert family.log("love")[0].text == "works nowhere: no dose beat its control"
+
+
+def test_a_model_decides_between_two(family):
+    family.save("love", vector(3, model=OTHER))
+    assert told(family.log("love", model="other")) == [("version", "love.v1", None)]
+    with pytest.raises(NotFound, match="did you mean love"):
+        family.log("lovee")
+
+
+def test_a_sweep_is_told(family):
+    begun = family.begin_sweep(PLAN)
+    event = family.log("anger")[0]
+    assert (event.what, event.number, event.text) == ("sweep", begun.id, PLAN.expression)

@@ -19,6 +19,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Make and combine": {
         "extract": ("extract", "Make a vector of contrast prompts."),
         "compose": ("algebra", "Compute an expression of stored vectors: love - anger."),
+        "rederive": ("rederive", "Make a composition again with the newest operands."),
         "add": ("algebra", "Add vectors: compose a + b + …"),
         "scale": ("algebra", "Multiply a vector: compose FACTOR * a."),
         "negate": ("algebra", "Turn a vector around: compose -a."),

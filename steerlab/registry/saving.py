@@ -10,7 +10,7 @@ from sqlalchemy import Connection, func, select
 
 from steerlab import payload
 from steerlab.errors import BadOption, BadPrompts, BadVector, NotFound
-from steerlab.recipe import Contrast, Expression, Operand
+from steerlab.recipe import Contrast, Expression, Operand, Recipe
 from steerlab.record import record_of
 from steerlab.registry.database import Writing
 from steerlab.registry.files import Entry, batches, free_path
@@ -98,10 +98,15 @@ def _rounded(
             o.ref: stored_ref(connection, o, vector, model, earlier) for o in recipe.operands
         }
         recipe = with_refs(recipe, renamed)
+    return rounded(vector, ref, recipe)
+
+
+def rounded(vector: SteeringVector, ref: str, recipe: Recipe | None = None) -> SteeringVector:
+    """The vector as it is stored: float32, under its ref; recipe: None keeps its own."""
     return SteeringVector(
         vector.float32(),
         model=vector.model,
-        recipe=recipe,
+        recipe=recipe or vector.recipe,
         scope=vector.scope,
         residual_norms=vector.residual_norms,
         diagnostics=vector.diagnostics,

@@ -15,7 +15,7 @@ def test_the_story_of_a_name(cli, store):
     assert rows[0].endswith("#strong")
     assert "= 2 * love.v1" in rows[0]
     assert rows[-1].split()[2:4] == ["love.v1", "made"]
-    assert rows[-1].endswith("“the first”  #feeling")
+    assert rows[-1].endswith("#feeling  “the first”")
     assert any("used in  warm.v1  = love.v1 - 0.5 * anger.v1" in row for row in rows)
 
 

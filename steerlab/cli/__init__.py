@@ -20,6 +20,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "extract": ("extract", "Make a vector of contrast prompts."),
         "compose": ("algebra", "Compute an expression of stored vectors: love - anger."),
         "rederive": ("rederive", "Make a composition again with the newest operands."),
+        "port": ("port", "Make a vector on another model, from its recipe."),
         "add": ("algebra", "Add vectors: compose a + b + …"),
         "scale": ("algebra", "Multiply a vector: compose FACTOR * a."),
         "negate": ("algebra", "Turn a vector around: compose -a."),

@@ -163,7 +163,9 @@ def test_a_grid_takes_a_metric(refused, tmp_path, arguments):
 
 def test_a_dose_response_is_printed_saved_and_shown_again(cli, store, tmp_path, monkeypatch):
     made = calibration(store.load("love").digest)
-    monkeypatch.setattr("steerlab.evaluation.calibration.calibrate.calibrate", lambda *_, **__: made)
+    monkeypatch.setattr(
+        "steerlab.evaluation.calibration.calibrate.calibrate", lambda *_, **__: made
+    )
     result = cli("calibrate", "love", "--plot", tmp_path / "love.svg")
     assert result.code == ExitCode.OK, result.err
     assert "*+0.20" in result.out

@@ -20,6 +20,10 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from steerlab.errors import SteerlabError
+    from steerlab.evaluation.calibration.calibrate import calibrate
+    from steerlab.evaluation.carryover.evaluate import evaluate
+    from steerlab.evaluation.inspection.difference import difference
+    from steerlab.evaluation.inspection.inspect import inspect
     from steerlab.expression import compose
     from steerlab.lab import Lab
     from steerlab.model import LanguageModel
@@ -36,7 +40,11 @@ _HOMES = {
     "SteerlabError": "errors",
     "Store": "registry",
     "SweepPlan": "sweep",
+    "calibrate": "evaluation.calibration.calibrate",
     "compose": "expression",
+    "difference": "evaluation.inspection.difference",
+    "evaluate": "evaluation.carryover.evaluate",
+    "inspect": "evaluation.inspection.inspect",
     "mean": "vector",
     "project": "vector",
     "random_like": "vector",
@@ -53,7 +61,11 @@ __all__ = [
     "SteerlabError",
     "Store",
     "SweepPlan",
+    "calibrate",
     "compose",
+    "difference",
+    "evaluate",
+    "inspect",
     "mean",
     "project",
     "random_like",

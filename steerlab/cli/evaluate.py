@@ -270,7 +270,7 @@ def _print_effects(values: Values, metric: str) -> None:
                 _signed(v.get(names.RANDOM)),
                 "-" if z is None else f"{z:+.1f}",
                 _signed(v.get(names.SHUFFLED)),
-                judge(values, style, metric).finding.value,
+                "-" if style == names.OWN_PAIRS else judge(values, style, metric).finding.value,
             ]
         )
     columns = [

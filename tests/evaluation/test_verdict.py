@@ -144,12 +144,14 @@ def test_the_words_name_styles_by_what_was_found():
         *values("letters", size=(-0.5, -0.8, -0.2), z=-6),
         *values("dialogue", size=(None, None, None)),
         *values(names.OWN_PAIRS, names.PROPENSITY),
+        *values(names.ALL, size=(0.3, 0.2, 0.4), z=4),
     )
     (line, *_) = verdict(of)
     assert line == (
         "vader: carries over to statements (+0.50 [+0.20, +0.80], z +6.0) and narrative "
         "(+0.50 [+0.20, +0.80], z +6.0); is reversed in letters (-0.50 [-0.80, -0.20], z -6.0); "
-        "not to technical (+0.02 [-0.05, +0.08] holds 0); not measured in dialogue"
+        "not to technical (+0.02 [-0.05, +0.08] holds 0); not measured in dialogue; "
+        "all styles together +0.30 [+0.20, +0.40], z +4.0"
     )
     assert names.OWN_PAIRS not in {j.style for j in judged(of)}
 
@@ -177,10 +179,10 @@ def prices(fluency=1.1, distinct=-0.01, p1=(-0.02, -0.06, 0.02)):
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
-        ({}, "text stays fluent: perplexity ratio at most 1.20 (statements -)"),
-        ({"fluency": 1.8}, "grows to statements + 1.80 times"),
+        ({}, "text stays fluent: perplexity ratio at most 1.20 (statements at -)"),
+        ({"fluency": 1.8}, "grows 1.80 times in statements at +"),
         ({}, "text does not repeat itself more than the baseline"),
-        ({"distinct": -0.3}, "text repeats itself: distinct-2 falls to statements - 0.60"),
+        ({"distinct": -0.3}, "text repeats itself: distinct-2 falls to 0.60 in statements at -"),
         ({}, "facts kept: P@1 0.92 -> 0.90 and 0.92"),
         ({"p1": (-0.2, -0.35, -0.05)}, "facts lost: P@1 0.92 -> 0.72 and 0.92"),
         ({"p1": (-0.1, -0.25, 0.05)}, "facts perhaps lost, perhaps chance: P@1 0.92 -> 0.82"),

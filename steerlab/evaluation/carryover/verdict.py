@@ -122,11 +122,7 @@ def _effect(metric: str, found: Sequence[Judged]) -> str:
     for judgement in found:
         if judgement.metric == metric and judgement.style != names.ALL:
             kinds.setdefault(judgement.finding, []).append(judgement)
-    parts = [
-        f"{overall.finding.value} over {names.ALL} ({overall.text})"
-        for overall in found
-        if (overall.metric, overall.style) == (metric, names.ALL)
-    ]
+    parts = []
     if carried := kinds.get(Finding.CARRIES):
         parts.append(f"carries over to {_listed(carried)}")
     if turned := kinds.get(Finding.REVERSED):
@@ -137,6 +133,11 @@ def _effect(metric: str, found: Sequence[Judged]) -> str:
         parts.append(f"not to {where}" if carried else f"does not carry over to {where}")
     if unknown := kinds.get(Finding.UNKNOWN):
         parts.append(f"not measured in {_and([j.style for j in unknown])}")
+    parts += [
+        f"{names.ALL} together {overall.text}"
+        for overall in found
+        if (overall.metric, overall.style) == (metric, names.ALL)
+    ]
     return f"{metric}: {'; '.join(parts)}"
 
 
@@ -149,9 +150,9 @@ def _fluency(values: Values, of: Evaluation) -> str:
     known = [(where, v.estimate) for where, v in found if v.estimate is not None]
     if not known:
         return ""
-    over = [f"{where} {ratio:.2f}" for where, ratio in known if ratio > FLUENCY_LIMIT]
+    over = [f"{ratio:.2f} times in {where}" for where, ratio in known if ratio > FLUENCY_LIMIT]
     if over:
-        return f"fluency suffers: the perplexity of what is written grows to {_and(over)} times"
+        return f"fluency suffers: the perplexity of what is written grows {_and(over)}"
     where, ratio = max(known, key=lambda pair: pair[1])
     return f"text stays fluent: perplexity ratio at most {ratio:.2f} ({where})"
 
@@ -164,7 +165,7 @@ def _distinct(values: Values, of: Evaluation) -> str:
         if plain is None or plain.estimate is None or change.estimate is None:
             continue
         if plain.estimate + change.estimate < DISTINCT_LIMIT * plain.estimate:
-            low.append(f"{where} {plain.estimate + change.estimate:.2f}")
+            low.append(f"{plain.estimate + change.estimate:.2f} in {where}")
     if low:
         return f"text repeats itself: distinct-2 falls to {_and(low)}"
     return "text does not repeat itself more than the baseline" if found else ""
@@ -224,7 +225,7 @@ def _at_both_signs(values: Values, of: Evaluation, metric: str) -> list[tuple[st
     for style in styles(of.values):
         for sign, setting in (("+", names.TOWARD), ("-", names.AWAY)):
             if (style, metric, setting) in values:
-                found.append((f"{style} {sign}", values[style, metric, setting]))
+                found.append((f"{style} at {sign}", values[style, metric, setting]))
     return found
 
 

@@ -37,7 +37,7 @@ LEVELS = (  # each may import what stands beside or above it
     {"sweep"},
     {"payload", "embedded", "batching", *MODEL_SIDE},
     {"registry"},
-    {"vectors", "lab", "sweeping"},
+    {"vectors", "lab", "sweeping", "porting", "rerun"},
     {"evaluation"},
     {"starter"},
     {"tui"},

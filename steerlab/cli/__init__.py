@@ -41,6 +41,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Browse and describe": {
         "list": ("browse", "List the stored vectors."),
+        "search": ("search", "Find vectors by words in names, prompts, notes and tags."),
         "show": ("browse", "Show everything known of a vector."),
         "log": ("log", "Tell the story of a name."),
         "tree": ("tree", "Show a vector's lineage."),

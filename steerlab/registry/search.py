@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import groupby, islice
 from operator import itemgetter
 
 from sqlalchemy import Connection, select
@@ -40,19 +40,22 @@ class Listing:
             self._orders[key] = ids(connection, filters, sort=order[0], reverse=order[1])
         return self._orders[key]
 
-    def matching(self, connection: Connection, listed: Sequence[int], text: str) -> Sequence[int]:
+    def matching(
+        self, connection: Connection, listed: Sequence[int], text: str, *, scattered: bool = True
+    ) -> Sequence[int]:
         """Those that every word of the text is found in, the best hits first.
 
         A word is found in a name, tag, note, recipe or prompt, or scattered over a name in
         order. Names that begin with the first word go first, then those that hold it, those
         that it is scattered over, the rest; among equals, the order of the list.
+        scattered: False takes words only as they are typed.
         """
         self.read_texts(connection)
         listed = [i for i in listed if i in self._texts]
         words = text.lower().split()
         found: Sequence[int] = listed
         for word in sorted(words, key=len, reverse=True):  # the long ones leave the least
-            found = self._with_word(found, word)
+            found = self._with_word(found, word, scattered)
         return self._ranked(found, words[0]) if words else found
 
     def _ranked(self, found: Sequence[int], word: str) -> list[int]:
@@ -67,14 +70,19 @@ class Listing:
                 (begins if names[i].startswith(word) else holds).append(i)
         return [i for rank in ranks for i in rank]
 
-    def _with_word(self, listed: Sequence[int], word: str) -> Sequence[int]:
+    def phrase(self, found: Sequence[int], text: str, enough: int) -> list[int]:
+        """The first `enough` of the hits that hold all words of the text, one after another."""
+        words, texts = " ".join(text.lower().split()), self._texts
+        return list(islice((i for i in found if words in texts[i]), enough))
+
+    def _with_word(self, listed: Sequence[int], word: str, scattered: bool) -> Sequence[int]:
         names, texts = self._names, self._texts
         hits = [i for i in listed if word in texts[i]]
-        if len(hits) >= ENOUGH or len(word) < 2:
+        if len(hits) >= ENOUGH or len(word) < 2 or not scattered:
             return hits
-        scattered = re.compile(".*?".join(map(re.escape, word))).search
+        over = re.compile(".*?".join(map(re.escape, word))).search
         known = set(hits)
-        return [i for i in listed if i in known or scattered(names[i])]
+        return [i for i in listed if i in known or over(names[i])]
 
     def read_texts(self, connection: Connection) -> None:
         """Read what `matching` looks through, unless that was done."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from steerlab.registry.audit import Finding, Garbage
     from steerlab.registry.exchange import Import
     from steerlab.registry.similar import Neighbour
+    from steerlab.registry.snippets import Search
 
 Progress = Callable[[int, int], object]
 
@@ -183,6 +184,28 @@ class Store(Ancestry):
             listing = self._listing_now()
             listed = listing.ids(connection, filters, (sort, reverse))
             return listing.matching(connection, listed, text) if text else listed
+
+    def search(
+        self,
+        text: str,
+        *,
+        limit: int = 20,
+        model: Model = None,
+        layer: int | None = None,
+        tag: str | None = None,
+        kind: str | None = None,
+        every_version: bool = False,
+    ) -> Search:
+        """The vectors that hold every word, the best first, each with the place that says so.
+
+        Looks through names, tags, notes, prompts and recipes, whatever the case. What stands
+        in a name counts most; words that stand together count more than apart.
+        """
+        from steerlab.registry.snippets import search
+
+        filters = Filters(model, layer, tag, kind, None, None, every_version)
+        with self._database.reading() as connection:
+            return search(connection, self._listing_now(), filters, text, limit)
 
     def read_texts(self) -> None:
         """Read what `matching` looks through, so that the first filter is as fast as the next."""

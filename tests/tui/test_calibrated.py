@@ -72,7 +72,7 @@ async def test_the_curves_tab_draws_the_dose_response_or_says_how_to_get_it(cali
         await user.until(lambda: user.bench.query(f"{Curves.__name__} PlotextPlot.response"))
         pane = user.bench.query_one(Curves)
         assert "works: layer" in pane.query_one("#verdict", Static).render().plain
-        assert len(pane.query(PlotextPlot)) == 2
+        await user.until(lambda: len(pane.query(PlotextPlot)) == 2)
         drawn = pane.query_one(".response", PlotextPlot).plt.build()
         assert "propensity by dose" in drawn
         assert "random" in drawn
@@ -80,4 +80,4 @@ async def test_the_curves_tab_draws_the_dose_response_or_says_how_to_get_it(cali
         await user.until(
             lambda: "steerlab calibrate plain" in pane.query_one("#verdict", Static).render().plain
         )
-        assert not pane.query(".response")
+        await user.until(lambda: not pane.query(".response"))

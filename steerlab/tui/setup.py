@@ -62,8 +62,9 @@ class Setup:
         return {2: (0.0, 1.0), 3: (-1.0, 0.0, 1.0), 5: (-1.0, -0.5, 0.0, 0.5, 1.0)}[self.columns]
 
     def summary(self) -> str:
-        """The options in a few words: "40 tokens, greedy, seed 0"."""
-        parts = [f"{self.max_new_tokens} tokens"]
+        """The options in a few words: "40 tokens · greedy", with the layer if one is chosen."""
+        parts = [f"layer {self.layers}"] if self.layers else []
+        parts.append(f"{self.max_new_tokens} tokens")
         parts.append(f"T {self.temperature:g}" if self.temperature else "greedy")
         if self.temperature:
             parts += [f"seed {self.seed}"]

@@ -86,3 +86,8 @@ def test_words_that_the_baseline_lacks_differ():
         False,
         False,
     ]
+
+
+def test_the_summary_names_a_layer_that_is_not_the_vectors_own():
+    assert Setup(layers="21").summary() == "layer 21 · 40 tokens · greedy"
+    assert Setup().summary() == "40 tokens · greedy"

@@ -57,9 +57,12 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Look after the store": {
         "verify": ("upkeep", "Check every payload and recompute every composition."),
+        "doctor": ("health", "Say what is wrong with the store, and what to type."),
+        "du": ("health", "Say what takes how much of the disk."),
         "rebuild": ("upkeep", "Restore the registry from the payload files."),
         "gc": ("upkeep", "Delete files that no vector needs."),
         "backup": ("upkeep", "Copy the whole store, consistently."),
+        "restore": ("health", "Bring a backup back."),
         "import": ("upkeep", "Take vectors in from a payload file."),
         "export": ("upkeep", "Write vectors to a payload file."),
     },

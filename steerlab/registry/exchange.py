@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from sqlalchemy import Connection, or_, select
@@ -85,6 +86,38 @@ def backup(database: Database, target: Path) -> Path:
         finally:
             shutil.rmtree(part, ignore_errors=True)
     return target
+
+
+def bring_back(source: Path, database: Database, *, force: bool) -> Path | None:
+    """Put a backup in a store's place; returns where the old store was moved, if there was one.
+
+    The backup stays as it is. Nothing is deleted: what `force` replaces is moved aside.
+    """
+    if not (source / "registry.db").exists() and not (source / "payloads").is_dir():
+        raise StoreError(f"{source} is no backup: it has neither a registry.db nor payloads")
+    target = database.directory
+    if target.exists() and source.samefile(target):
+        raise StoreError(f"{source} is the store itself: there is nothing to restore")
+    taken = target.is_dir() and any(path.name != ".lock" for path in target.iterdir())
+    if taken and not force:
+        raise StoreError(
+            f"{target} has vectors already: force it, and they are moved aside, or restore to "
+            "another directory"
+        )
+    old = Database(source, lambda connection: None)
+    new = target.with_name(f"{payload.TEMPORARY_PREFIX}{target.name}-restored-{os.getpid()}")
+    backup(old, new)
+    aside = None
+    with one_line_errors(target), database.locked():
+        if taken:
+            moment = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
+            aside = target.with_name(f"{target.name}.before-restore-{moment}")
+            os.rename(target, aside)
+        else:
+            shutil.rmtree(target)  # it holds its lock alone
+        os.rename(new, target)
+        payload.sync_directory(target.parent)
+    return aside
 
 
 def _copy(database: Database, part: Path) -> None:

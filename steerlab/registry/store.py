@@ -20,6 +20,7 @@ from steerlab.registry.ancestry import Ancestry
 from steerlab.registry.database import BUSY_SECONDS, Database, one_line_errors
 from steerlab.registry.lineage import Lineage, Node, Way
 from steerlab.registry.queries import Filters, Model, StoredModel, Summary
+from steerlab.registry.restore import Restored
 from steerlab.registry.rows import Stored, read, replace_tags
 from steerlab.registry.search import Listing
 from steerlab.registry.tables import KEPT, OPERAND, VECTOR
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from steerlab.registry.exchange import Import
     from steerlab.registry.similar import Neighbour
     from steerlab.registry.snippets import Search
+    from steerlab.registry.usage import Usage
 
 Progress = Callable[[int, int], object]
 
@@ -363,7 +365,7 @@ class Store(Ancestry):
         with one_line_errors(self.path), self._database.locked():
             places = self._database.salvage(select(VECTOR.c.path, VECTOR.c.key))
             salvaged = {t.name: self._database.salvage(select(t)) for t in KEPT}
-            done: list[restore.Restored] = []
+            done: list[Restored] = []
 
             def fill(new: Connection) -> None:
                 done.append(self._restore(new, places))
@@ -394,6 +396,23 @@ class Store(Ancestry):
         from steerlab.registry.exchange import backup
 
         return backup(self._database, Path(path).expanduser())
+
+    def restore(self, path: str | Path, *, force: bool = False) -> Path | None:
+        """Put a backup into this store's place, which has to be empty.
+
+        force: a store that is here is moved aside; returns where to.
+        """
+        from steerlab.registry.exchange import bring_back
+
+        with one_line_errors(self.path):
+            return bring_back(Path(path).expanduser(), self._database, force=force)
+
+    def usage(self) -> Usage:
+        """What the store takes on disk, vector by vector and for all else."""
+        from steerlab.registry.usage import usage
+
+        with self._database.reading() as connection:
+            return usage(connection, self.path)
 
     def export(
         self, ref: str, path: str | Path, *, parents: bool = False, model: Model = None
@@ -431,9 +450,7 @@ class Store(Ancestry):
                 done.count,
             )
 
-    def _restore(
-        self, connection: Connection, places: Sequence[tuple[str, str]]
-    ) -> restore.Restored:
+    def _restore(self, connection: Connection, places: Sequence[tuple[str, str]]) -> Restored:
         done = restore.restore(connection, self.path, places)
         for skipped in done.skipped:
             _log.warning("left out: %s", skipped)

@@ -1,0 +1,119 @@
+"""How the store is: doctor, du, restore."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from steerlab.cli.options import json_option, open_store, quiet_option, store_option
+from steerlab.cli.output import count, print_hanging, print_json, print_table, say
+from steerlab.cli.progress import progress_bar
+from steerlab.notation import printable
+
+if TYPE_CHECKING:
+    from steerlab.registry.doctor import Ailment
+
+_GROUPS = {"model": ("model",), "kind": ("kind",), "vector": ("model", "name")}
+_SHOWN = 3  # vectors that an ailment names
+
+
+@click.command("doctor")
+@store_option
+@json_option
+@quiet_option
+def doctor_command(store_path: Path | None, as_json: bool, quiet: bool) -> int:
+    """Say what is wrong with the store, and what to type.
+
+    Checks what verify checks, and looks for files that nothing needs, old copies and a full
+    disk. Changes nothing but what every command does when a registry.db is missing or old.
+    Exits with 1 if something is wrong.
+    """
+    from steerlab.registry.doctor import diagnose
+
+    store = open_store(store_path)
+    with progress_bar("examining", quiet=quiet or as_json) as progress:
+        found = diagnose(store, progress)
+    wrong = [ailment for ailment in found if ailment.wrong]
+    if as_json:
+        from dataclasses import asdict
+
+        print_json([asdict(ailment) for ailment in found])
+        return 1 if wrong else 0
+    for ailment in found:
+        _print(ailment)
+    if not wrong:
+        say(f"{store.path} is well", quiet=quiet)
+    return 1 if wrong else 0
+
+
+def _print(ailment: Ailment) -> None:
+    label = "wrong:" if ailment.wrong else "note: "
+    print_hanging(f"{label} ", ailment.what, fg="red" if ailment.wrong else None)
+    if ailment.refs:
+        more = len(ailment.refs) - _SHOWN
+        named = ", ".join(ailment.refs[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+        print_hanging("   of: ", named)
+    print_hanging("   do: ", ailment.cure)
+
+
+@click.command("du")
+@click.option(
+    "--by", type=click.Choice([*_GROUPS]), default="model", show_default=True, help="Of what."
+)
+@click.option("--limit", type=click.IntRange(1), help="Only the largest.")
+@store_option
+@json_option
+def du_command(by: str, limit: int | None, store_path: Path | None, as_json: bool) -> None:
+    """Say what takes how much of the disk.
+
+    Bytes, the largest first; a payload file with many vectors is shared out among them.
+    """
+    found = open_store(store_path).usage()
+    if as_json:
+        print_json(found.to_json())
+        return
+    groups = found.by(*_GROUPS[by])
+    rows = [[".".join(key), str(n), f"{size:,}"] for key, n, size in groups[:limit]]
+    if limit is not None and len(groups) > limit:
+        rest = groups[limit:]
+        rows.append(
+            [f"{len(rest)} more", str(sum(n for _, n, _ in rest)), f"{sum(s for *_, s in rest):,}"]
+        )
+    rows += [
+        [what, "", f"{size:,}"]
+        for what, size in (
+            ("registry", found.registry),
+            ("older registries", found.copies),
+            ("other files", found.loose),
+        )
+        if size
+    ]
+    rows.append(["total", str(len(found.vectors)), f"{found.total:,}"])
+    print_table([by, "versions", "bytes"], rows, right=["versions", "bytes"], wrap=[by])
+
+
+@click.command("restore")
+@click.argument("backup", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--force", is_flag=True, help="Replace a store that is there; it is moved aside.")
+@store_option
+def restore_command(backup: Path, force: bool, store_path: Path | None) -> int:
+    """Bring a backup back.
+
+    \b
+    steerlab restore store-backup --store ./store
+
+    It is copied into the store's place and verified there; the backup stays as it is. Exits
+    with 1 if the copy has something wrong.
+    """
+    store = open_store(store_path)
+    aside = store.restore(backup, force=force)
+    findings = store.verify()
+    stored = count(len(store.list(every_version=True)), "vector")
+    click.echo(f"{stored} restored to {printable(str(store.path))}")
+    if aside is not None:
+        say(f"what was there is now in {aside}")
+    if findings:
+        say(f"{count(len(findings), 'problem')} came with them: `steerlab doctor` explains")
+    return 1 if findings else 0

@@ -1,0 +1,98 @@
+"""What a store takes on disk, and for what."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, func, select
+
+from steerlab.registry.tables import DIRECTION, MODEL, VECTOR
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one version of a vector takes: its part of the payload file it lies in."""
+
+    model: str
+    kind: str
+    name: str
+    version: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Bytes of a store; together they are all its files.
+
+    vectors: one share a stored version. registry: the database with its log. copies: older
+    registries kept by rebuilds and migrations. loose: files that no vector needs.
+    """
+
+    vectors: tuple[Share, ...]
+    registry: int
+    copies: int
+    loose: int
+
+    @property
+    def total(self) -> int:
+        """All bytes."""
+        return sum(v.size for v in self.vectors) + self.registry + self.copies + self.loose
+
+    def by(self, *fields: str) -> list[tuple[tuple[str, ...], int, int]]:
+        """(values of the fields, vectors, bytes) of each group, the largest first."""
+        groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
+        for share in self.vectors:
+            groups[tuple(str(getattr(share, field)) for field in fields)].append(share.size)
+        rows = [(key, len(sizes), sum(sizes)) for key, sizes in groups.items()]
+        return sorted(rows, key=lambda row: (-row[2], row[0]))
+
+    def to_json(self) -> dict[str, Any]:
+        """The usage as JSON values."""
+        return {**asdict(self), "total": self.total}
+
+
+def usage(connection: Connection, directory: Path) -> Usage:
+    """Measure a store. A file with many vectors is shared out by the numbers they hold."""
+    files = dict(_files(directory))
+    by_path: dict[str, list[Any]] = defaultdict(list)
+    for row in _vectors(connection):
+        by_path[row.path].append(row)
+    shares: list[Share] = []
+    for path, rows in by_path.items():
+        shares += _shared(rows, files.pop(path, 0))
+    files.pop("registry.db-shm", None)  # SQLite's shared memory, there while we look
+    registry = sum(files.pop(f"registry.db{end}", 0) for end in ("", "-wal"))
+    copies = [path for path in files if path.startswith("registry.db.before-")]
+    kept = sum(files.pop(path) for path in copies)
+    return Usage(tuple(shares), registry, kept, sum(files.values()))
+
+
+def _shared(rows: list[Any], size: int) -> Iterator[Share]:
+    """Shares that add up to the file's size, to the byte."""
+    whole = sum(row.numbers for row in rows)
+    given, seen = 0, 0
+    for row in rows:
+        seen += row.numbers
+        upto = size * seen // whole
+        yield Share(row.model, row.kind, row.name, row.version, upto - given)
+        given = upto
+
+
+def _vectors(connection: Connection) -> Iterator[Any]:
+    rows = select(DIRECTION.c.vector_id, func.sum(DIRECTION.c.positions).label("rows"))
+    each = rows.group_by(DIRECTION.c.vector_id).subquery()
+    numbers = (each.c.rows * MODEL.c.d_model).label("numbers")
+    columns = (VECTOR.c[c] for c in ("path", "kind", "name", "version"))
+    query = select(*columns, MODEL.c.name.label("model"), numbers)
+    query = query.join_from(VECTOR, MODEL).join(each, each.c.vector_id == VECTOR.c.id)
+    yield from connection.execute(query.order_by(VECTOR.c.path, VECTOR.c.id))
+
+
+def _files(directory: Path) -> Iterator[tuple[str, int]]:
+    for path in directory.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            yield path.relative_to(directory).as_posix(), path.stat().st_size

@@ -1,0 +1,161 @@
+"""doctor, du and restore."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import timedelta
+
+import pytest
+
+from steerlab.cli import ExitCode
+from steerlab.registry import Store, doctor
+from tests.cli.conftest import contents
+from tests.cli.test_upkeep import payload_of
+
+
+def break_registry(store):
+    (store.path / "registry.db").write_bytes(b"no database" * 1000)
+    for rest in store.path.glob("registry.db-*"):
+        rest.unlink()
+
+
+def test_a_whole_store_is_well(cli, store):
+    result = cli("doctor")
+    assert (result.code, result.out) == (ExitCode.OK, "")
+    assert result.err == f"{store.path} is well\n"
+    assert cli("doctor", "--json").data == []
+
+
+def test_a_missing_payload(cli, store):
+    payload_of(store, "love").unlink()
+    result = cli("doctor")
+    assert result.code == ExitCode.FAILED
+    assert "wrong: the file with its numbers is gone" in result.out
+    assert "   of: tiny.love.v1\n" in result.out
+    assert "steerlab restore" in result.out
+    assert "something that it was made from is gone" in result.out  # warm
+
+
+def test_an_altered_payload(cli, store):
+    path = payload_of(store, "love")
+    path.write_bytes(path.read_bytes()[:-4] + b"\0\0\x80\x3f")
+    result = cli("doctor")
+    assert result.code == ExitCode.FAILED
+    assert "altered or cut short" in result.out
+    assert "steerlab remove REF" in result.out
+
+
+def test_a_broken_registry_and_the_cure(cli, store):
+    break_registry(store)
+    result = cli("doctor")
+    assert result.code == ExitCode.FAILED
+    assert "the registry of" in result.out
+    assert "do: steerlab rebuild" in result.out
+    assert cli("rebuild").code == ExitCode.OK
+    well = cli("doctor")
+    assert well.code == ExitCode.OK
+    assert "older copies of the registry: 1" in well.out
+    assert well.out.startswith("note:")
+
+
+def test_a_missing_registry_is_made_anew_and_told(cli, store):
+    for file in store.path.glob("registry.db*"):
+        file.unlink()
+    result = cli("doctor")
+    assert result.code == ExitCode.OK
+    assert "registry.db was missing" in result.out
+
+
+def test_garbage_is_a_note(cli, store, monkeypatch):
+    path = payload_of(store, "front")
+    kept = path.read_bytes()
+    store.remove("front")
+    path.write_bytes(kept)
+    gc = Store.gc
+    monkeypatch.setattr(Store, "gc", lambda self: gc(self, grace=timedelta(0)))
+    result = cli("doctor")
+    assert result.code == ExitCode.OK
+    assert "files that no vector needs: 1" in result.out
+    assert "do: steerlab gc --delete" in result.out
+
+
+def test_a_full_disk_is_wrong(cli, monkeypatch):
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: usage._replace(free=10))
+    result = cli("doctor")
+    assert result.code == ExitCode.FAILED
+    assert "its disk has 0 MB left" in result.out
+
+
+def test_no_store_yet(cli, tmp_path):
+    result = cli("doctor", "--store", tmp_path / "none")
+    assert result.code == ExitCode.OK
+    assert "there is no store here yet" in result.out
+
+
+def files(store):
+    return sum(p.stat().st_size for p in store.path.rglob("*") if p.is_file())
+
+
+@pytest.mark.parametrize("by", ["model", "kind", "vector"])
+def test_what_takes_how_much(cli, store, by):
+    store.save("love", 2 * store.load("love"))
+    rows = [row.split() for row in cli("du", "--by", by).out.splitlines()]
+    assert rows[0] == [by, "versions", "bytes"]
+    first = {"model": "tiny", "kind": "contrast", "vector": "tiny.love"}[by]
+    assert first in [row[0] for row in rows]
+    numbers = [int(row[-1].replace(",", "")) for row in rows[1:]]
+    assert sum(numbers[:-1]) == numbers[-1] == files(store)
+
+
+def test_shares_of_one_file_add_up(store):
+    store.save_many([(f"n{i}", (i + 1) * store.load("love")) for i in range(7)])
+    usage = store.usage()
+    assert usage.total == files(store)
+    assert len(usage.vectors) == 11
+    assert usage.to_json()["total"] == usage.total
+
+
+def test_the_largest_only(cli):
+    rows = cli("du", "--by", "vector", "--limit", "1").out.splitlines()
+    assert rows[2].split()[:2] == ["3", "more"]
+
+
+def test_a_backup_comes_back(cli, store, tmp_path):
+    before = contents(store)
+    cli("backup", tmp_path / "copy")
+    shutil.rmtree(store.path)
+    result = cli("restore", tmp_path / "copy")
+    assert result.code == ExitCode.OK, result
+    assert result.out == f"4 vectors restored to {store.path}\n"
+    assert contents(Store(store.path)) == before
+    assert contents(Store(tmp_path / "copy"))[1] == before[1]
+    assert [p.name for p in tmp_path.iterdir() if "restor" in p.name] == []
+
+
+def test_a_store_is_replaced_only_by_force_and_then_moved_aside(cli, refused, store, tmp_path):
+    cli("backup", tmp_path / "copy")
+    store.remove("warm")
+    assert "has vectors already" in refused(ExitCode.STORE, "restore", tmp_path / "copy")
+    result = cli("restore", tmp_path / "copy", "--force")
+    assert result.code == ExitCode.OK, result
+    (aside,) = tmp_path.glob("vectors.before-restore-*")
+    assert str(aside) in result.err
+    assert len(Store(aside).list()) == 3
+    assert len(Store(store.path).list()) == 4
+    assert cli("verify").code == ExitCode.OK
+
+
+def test_what_is_no_backup(refused, store, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert "is no backup" in refused(ExitCode.STORE, "restore", tmp_path / "empty")
+    assert "is the store itself" in refused(ExitCode.STORE, "restore", store.path, "--force")
+    refused(ExitCode.USAGE, "restore", tmp_path / "none")
+
+
+def test_a_damaged_backup_says_so(cli, store, tmp_path):
+    cli("backup", tmp_path / "copy")
+    payload_of(Store(tmp_path / "copy"), "love").write_bytes(b"x")
+    result = cli("restore", tmp_path / "copy", "--store", tmp_path / "new")
+    assert result.code == ExitCode.FAILED
+    assert "`steerlab doctor` explains" in result.err

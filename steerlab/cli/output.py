@@ -14,6 +14,7 @@ import click
 from steerlab.notation import printable
 
 if TYPE_CHECKING:
+    from steerlab.registry import Store
     from steerlab.vector import SteeringVector
 
 _GAP = 2
@@ -166,6 +167,12 @@ def say(text: str, *, quiet: bool = False) -> None:
 def warn(text: str) -> None:
     """Something the user should know; on stderr."""
     click.echo(f"{click.style('warning:', fg='yellow')} {printable(text)}", err=True)
+
+
+def say_twins(store: Store, vector: SteeringVector, *, near: bool = True) -> None:
+    """What a vector that was just made repeats of the store: "equals calm.v2"."""
+    for twin in store.twins(vector, near=near):
+        say(f"note: {vector.ref or 'this'}: {twin}")
 
 
 def narrate(logger: str) -> None:

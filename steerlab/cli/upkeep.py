@@ -18,13 +18,14 @@ from steerlab.cli.options import (
     quiet_option,
     store_option,
 )
-from steerlab.cli.output import count, print_json, print_table, say
+from steerlab.cli.output import count, print_json, print_table, say, say_twins
 from steerlab.cli.progress import progress_bar
 from steerlab.notation import printable
 
 if TYPE_CHECKING:
     from steerlab.rerun import Rerun
 
+_COMPARED = 50  # imported at once, up to which each is compared with what is there
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
@@ -136,13 +137,18 @@ def backup_command(directory: Path, store_path: Path | None) -> None:
 def import_command(paths: tuple[Path, ...], store_path: Path | None) -> None:
     """Take vectors in from a payload file.
 
-    Each is checked against its digest first. A taken name gives the next version.
+    Each is checked against its digest first. A taken name gives the next version. What repeats a
+    stored vector is told, of up to 50 at once.
     """
     store = open_store(store_path)
     for path in paths:
-        for entry in store.import_(path):
+        entries = store.import_(path)
+        for entry in entries:
             how = "already here" if entry.already else f"imported from {entry.was}"
             click.echo(f"{printable(entry.ref)}  {printable(how)}")
+        new = [entry for entry in entries if not entry.already]
+        for entry in new if len(new) <= _COMPARED else ():
+            say_twins(store, store.load(entry.ref, entry.model))
 
 
 @click.command("export")

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, or_, select
 
 from steerlab import payload
 from steerlab.errors import CorruptPayload, NotFound, StoreError
-from steerlab.recipe import Expression
+from steerlab.recipe import Expression, ModelIdentity
 from steerlab.registry import files, saving
 from steerlab.registry.audit import untrue_facts
 from steerlab.registry.database import Database, Writing, copy_database, one_line_errors
@@ -30,12 +30,13 @@ class Import:
     """What became of a vector that was imported.
 
     ref: what it is called here. was: what the file calls it. already: it was here before,
-    so nothing was stored.
+    so nothing was stored. model: whose it is.
     """
 
     ref: str
     was: str
     already: bool
+    model: ModelIdentity
 
 
 def export(connection: Connection, directory: Path, row: int, target: Path, parents: bool) -> Path:
@@ -64,7 +65,7 @@ def admit(work: Writing, directory: Path, entries: Sequence[Entry], source: Path
         here = _already(work.connection, entry, new)
         if here is None:
             new.append(_welcomed(work.connection, entry, new))
-        results.append(Import(here or new[-1][0].ref, record.ref, here is not None))
+        results.append(Import(here or new[-1][0].ref, record.ref, here is not None, record.model))
     saving.store(work, directory, new)
     link(work.connection)
     return results

@@ -56,7 +56,7 @@ def similar(
             if should_stop is not None and should_stop():
                 return _nearest(found, limit)
             try:
-                found += _beside(vector, shelf.load(stored), stored.qualified)
+                found += beside(vector, shelf.load(stored), stored.qualified)
             except SteerlabError:
                 continue
         found = _nearest(found, limit)
@@ -76,7 +76,8 @@ def _in_file_order(connection: Connection, rows: Sequence[int]) -> list[Stored]:
     return sorted(read(connection, rows).values(), key=lambda stored: stored.path)
 
 
-def _beside(vector: SteeringVector, other: SteeringVector, ref: str) -> list[Neighbour]:
+def beside(vector: SteeringVector, other: SteeringVector, ref: str) -> list[Neighbour]:
+    """The other vector beside this one; empty where they share no layer."""
     layers = tuple(b for b in vector.layers if b in other.directions)
     if not layers:
         return []

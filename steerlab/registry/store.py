@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from steerlab.registry.exchange import Import
     from steerlab.registry.similar import Neighbour
     from steerlab.registry.snippets import Search
+    from steerlab.registry.twins import Twin
     from steerlab.registry.usage import Usage
 
 Progress = Callable[[int, int], object]
@@ -284,6 +285,17 @@ class Store(Ancestry):
                 should_stop=should_stop,
                 progress=progress,
             )
+
+    def twins(self, vector: SteeringVector, *, near: bool = True) -> Sequence[Twin]:
+        """What a vector repeats: those equal by digest, else those nearly parallel (0.98).
+
+        near: False looks for equal ones only. Nearly parallel ones are looked for among the 200
+        newest of its model that have its layers, so that this costs the same in any store.
+        """
+        from steerlab.registry.twins import twins
+
+        with self._database.reading() as connection:
+            return twins(connection, self.path, vector, near=near)
 
     # what may change
 

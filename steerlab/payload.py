@@ -8,7 +8,7 @@ import json
 import os
 import secrets
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from safetensors.numpy import save as to_bytes
 
 from steerlab.errors import CorruptPayload, NotFound, SteerlabError, StoreError
 from steerlab.record import Record, canonical_json, record_from_json
-from steerlab.vector import SteeringVector
+from steerlab.vector import Array, SteeringVector
 
 FORMAT = 1
 """Version of the metadata; a file with a higher one is refused, never guessed at."""
@@ -78,6 +78,20 @@ def read_all(path: Path) -> list[tuple[Record, SteeringVector]]:
     with _opened(path) as file:
         records = _records(file.metadata(), path)
         return [_vector(file, key, record, path) for key, record in records.items()]
+
+
+def read_arrays(path: Path, wanted: Mapping[str, Sequence[int]]) -> dict[str, dict[int, Array]]:
+    """Key -> layer -> array as it lies in the file; keys that are not whole there are left out.
+
+    Nothing is checked, and no record is read: for hints over many vectors, not for use.
+    Raises as `read_records` does.
+    """
+    found = {}
+    with _opened(path) as file:
+        for key, layers in wanted.items():
+            with contextlib.suppress(SafetensorError, ValueError):
+                found[key] = {b: np.asarray(file.get_tensor(f"{key}/{b}")) for b in layers}
+    return found
 
 
 def write(path: Path, data: bytes) -> None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import Connection, select
 
+from steerlab import payload
 from steerlab.errors import SteerlabError
 from steerlab.recipe import Expression
-from steerlab.registry.files import Shelf
-from steerlab.registry.rows import find_model, read
+from steerlab.registry.rows import find_model
 from steerlab.registry.similar import beside
 from steerlab.registry.tables import DIRECTION, MODEL, VECTOR
-from steerlab.vector import SteeringVector
+from steerlab.vector import Array, SteeringVector
 
 NEAR = 0.98
 """The least cosine, of either sign, that is worth telling."""
@@ -67,19 +69,36 @@ def _near(
 ) -> Iterator[Twin]:
     recipe = vector.recipe
     known = {o.digest for o in recipe.operands} if isinstance(recipe, Expression) else set()
-    v, d = VECTOR.c, DIRECTION.c
-    here = select(d.vector_id).where(d.vector_id == v.id, d.layer == vector.layers[0]).exists()
-    query = select(v.id).where(v.model_id == model, v.scope == vector.scope, here)
-    newest = query.order_by(v.created.desc(), v.id.desc()).limit(CANDIDATES)
-    shelf = Shelf(directory)
-    stored = read(connection, list(connection.execute(newest).scalars()))
-    for one in sorted(stored.values(), key=lambda s: s.path):
-        record = one.record
-        layers = tuple(facts.layer for facts in record.layers)
-        if record.ref == vector.ref or record.digest in known or layers != vector.layers:
+    for name, version, digest, arrays in _candidates(connection, directory, vector, model):
+        ref = f"{name}.v{version}"
+        if ref == vector.ref or digest in known:
             continue
         try:
-            neighbours = beside(vector, shelf.load(one), record.ref)
+            other = SteeringVector(arrays, model=vector.model, scope=vector.scope)
         except SteerlabError:  # a damaged payload is for verify to tell
             continue
+        neighbours = beside(vector, other, ref)
         yield from (Twin(n.ref, n.cosine) for n in neighbours if abs(n.cosine) >= NEAR)
+
+
+def _candidates(
+    connection: Connection, directory: Path, vector: SteeringVector, model: int
+) -> Iterator[tuple[str, int, str, dict[int, Array]]]:
+    """Name, version, digest and arrays of the newest vectors that have exactly these layers."""
+    v, d = VECTOR.c, DIRECTION.c
+    layers = select(d.layer).where(d.vector_id == v.id)
+    here = layers.where(d.layer == vector.layers[0]).exists()
+    others = layers.where(d.layer.not_in(vector.layers)).exists()
+    query = select(v.name, v.version, v.digest, v.path, v.key)
+    query = query.where(v.model_id == model, v.scope == vector.scope, here, ~others)
+    newest = connection.execute(query.order_by(v.created.desc(), v.id.desc()).limit(CANDIDATES))
+    by_path = defaultdict(list)
+    for row in newest:
+        by_path[row.path].append(row)
+    for path, rows in by_path.items():
+        wanted = {row.key: vector.layers for row in rows}
+        with contextlib.suppress(SteerlabError):
+            arrays = payload.read_arrays(directory / path, wanted)
+            for row in rows:
+                if row.key in arrays:
+                    yield row.name, row.version, row.digest, arrays[row.key]

@@ -31,6 +31,7 @@ class Listing:
         self._orders: dict[tuple[Filters, Order], list[int]] = {}
         self._names: dict[int, str] = {}
         self._texts: dict[int, str] = {}
+        self._readable: tuple[Sequence[int], Sequence[int]] = ((), ())
         self._reading = threading.Lock()
 
     def ids(self, connection: Connection, filters: Filters, order: Order) -> Sequence[int]:
@@ -51,21 +52,28 @@ class Listing:
         scattered: False takes words only as they are typed.
         """
         self.read_texts(connection)
-        listed = [i for i in listed if i in self._texts]
         words = text.lower().split()
-        found: Sequence[int] = listed
+        found = self._with_texts(listed)
         for word in sorted(words, key=len, reverse=True):  # the long ones leave the least
             found = self._with_word(found, word, scattered)
-        return self._ranked(found, words[0]) if words else found
+        return self._ranked(found, words[0], scattered) if words else found
 
-    def _ranked(self, found: Sequence[int], word: str) -> list[int]:
+    def _with_texts(self, listed: Sequence[int]) -> Sequence[int]:
+        """Those that were there when texts were read; known for the list asked for last."""
+        whose, readable = self._readable
+        if whose is not listed:
+            readable = [i for i in listed if i in self._texts]
+            self._readable = (listed, readable)
+        return readable
+
+    def _ranked(self, found: Sequence[int], word: str, spread: bool) -> list[int]:
         """By where the first word stands; one pass, as there may be 100,000 hits."""
         names, texts = self._names, self._texts
         ranks: tuple[list[int], ...] = ([], [], [], [])
         begins, holds, scattered, elsewhere = ranks
         for i in found:
             if word not in names[i]:
-                (elsewhere if word in texts[i] else scattered).append(i)
+                (elsewhere if not spread or word in texts[i] else scattered).append(i)
             else:
                 (begins if names[i].startswith(word) else holds).append(i)
         return [i for rank in ranks for i in rank]

@@ -79,7 +79,7 @@ def diagnose(
 
     progress: called with (vectors checked, vectors).
     """
-    if not store.path.is_dir():
+    if not store.path.exists():
         return [
             Ailment(False, "there is no store here yet", "the first vector that is saved makes it")
         ]

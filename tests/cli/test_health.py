@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
+from contextlib import closing
 from datetime import timedelta
 
 import pytest
@@ -91,6 +93,16 @@ def test_no_store_yet(cli, tmp_path):
     result = cli("doctor", "--store", tmp_path / "none")
     assert result.code == ExitCode.OK
     assert "there is no store here yet" in result.out
+
+
+def test_a_newer_store_is_explained(cli, store):
+    with closing(sqlite3.connect(store.path / "registry.db")) as database:
+        database.execute("UPDATE alembic_version SET version_num = '9999'")
+        database.commit()
+    newer = cli("doctor")
+    assert newer.code == ExitCode.FAILED
+    assert "newer steerlab" in newer.out
+    assert "do: upgrade steerlab" in newer.out
 
 
 def files(store):

@@ -212,8 +212,9 @@ class SteeringVector:
         for b in self.directions:
             if b in other.directions:
                 x, y = padded(self.directions[b], other.directions[b])
-                size = norm_of(x) * norm_of(y)
-                cosines[b] = dot(x, y) / size if size else 0.0
+                sizes = norm_of(x), norm_of(y)
+                known = min(sizes) >= SMALLEST
+                cosines[b] = dot(x, y) / (sizes[0] * sizes[1]) if known else 0.0
         return cosines
 
     # the algebra

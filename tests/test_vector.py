@@ -115,6 +115,11 @@ class TestLaws:
         assume(set(a.layers) & set(b.layers))
         assert close(project(a, b) + reject(a, b), a + 0 * project(a, b))
 
+    def test_what_is_too_small_to_reject_has_no_direction_either(self):
+        a, b = vector([2, 0, 0, 0]), vector([1e-39, 0, 0, 0])
+        assert reject(a, b) == a
+        assert a.cosines(b) == {1: 0.0}
+
     @given(families(2))
     def test_what_is_rejected_is_orthogonal(self, pair):
         a, b = pair

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from steerlab.run import Run
     from steerlab.vector import SteeringVector
 
+SAID = 0.25
+"""Seconds between two words on how fast the model writes."""
+
 
 class Prompt(TextArea):
     """The prompt: Enter generates, a pasted text keeps its lines."""
@@ -224,7 +227,9 @@ writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, samplin
             tell(self, str(error), "error")
             return
         self.run = None
-        self._writer = self.write(setup)
+        meaning = self.query_one(ExpressionLine).meaning
+        known = meaning.vector if meaning.text.strip() == setup.expression else None
+        self._writer = self.write(setup, known)
 
     def cancel(self) -> bool:
         """Stop writing and keep what came; False if nothing was going on."""
@@ -238,15 +243,20 @@ writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, samplin
         return True
 
     @work(thread=True, group="write")
-    def write(self, setup: Setup) -> None:
-        """Load the model if need be, then write all columns as one batch."""
+    def write(self, setup: Setup, known: SteeringVector | None) -> None:
+        """Load the model if need be, then write all columns as one batch.
+
+        known: what the expression means, where that is known already.
+        """
         run = None
         with told(self):
-            run = self._write(get_current_worker(), setup)
+            run = self._write(get_current_worker(), setup, known)
         self.post_message(self.Finished(run).set_sender(self))  # the app waits for it too
 
-    def _write(self, worker: Worker[None], setup: Setup) -> Run | None:
-        settings = self._settings(setup)
+    def _write(
+        self, worker: Worker[None], setup: Setup, known: SteeringVector | None
+    ) -> Run | None:
+        settings = self._settings(setup, known)
         if worker.is_cancelled:
             self.post_message(self.Status("stopped before anything was written"))
             return None
@@ -276,12 +286,12 @@ writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, samplin
         self.post_message(self.Status(pace.result(cells)))
         return self._keep(setup, cells)
 
-    def _settings(self, setup: Setup) -> list[Setting]:
+    def _settings(self, setup: Setup, known: SteeringVector | None) -> list[Setting]:
         """One a column; loads the model."""
         from steerlab.lab import Setting
 
         shares = setup.shares
-        vector = self.lab.evaluate(setup.expression) if any(shares) else None
+        vector = (known or self.lab.evaluate(setup.expression)) if any(shares) else None
         if vector is not None and setup.dose is not None:
             vector.coefficient(setup.dose)  # a vector without doses is refused before a model loads
         self._load(vector)
@@ -369,7 +379,7 @@ def check(setup: Setup) -> None:
 
 
 class _Pace:
-    """How fast a model writes, said at most ten times a second."""
+    """How fast a model writes, said every SAID seconds."""
 
     def __init__(self) -> None:
         self.start = self.said = time.perf_counter()
@@ -381,7 +391,7 @@ class _Pace:
         now = time.perf_counter()
         self.done = done
         self.first = self.first or now
-        if now - self.said < 0.1:
+        if now - self.said < SAID:
             return None
         self.said = now
         return f"{done}/{total} tokens · {self.speed(now):.0f} tok/s"

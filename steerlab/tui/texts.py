@@ -19,7 +19,7 @@ from textual.widgets import Static
 from steerlab.notation import printable
 from steerlab.tui.setup import COLUMNS, differing
 
-FRAMES = 15
+FRAMES = 10
 """Times a second that growing texts are drawn: more is not seen, and takes from the model."""
 
 NARROW = 22  # cells; columns that would get fewer stand below one another
@@ -58,8 +58,14 @@ A text that was written. Words that the baseline does not have are marked. \
     def draw(self, baseline: str | None = None) -> None:
         """Show what is written; baseline: mark the words that it does not have."""
         self.stale = False
-        text = Content.assemble((self.prompt, "dim"), marked(self.written, baseline))
-        self.query_one(Static).update(text)
+        static = self.query_one(Static)
+        static.update(
+            Content.assemble((self.prompt, "dim"), marked(self.written, baseline)), layout=False
+        )
+        height = static.get_content_height(self.size, self.screen.size, static.size.width)
+        if height == static.size.height:
+            return  # a layout of the whole screen takes from the model, so only for a new line
+        static.refresh(layout=True)
         if baseline is None:
             self.scroll_end(animate=False)
 

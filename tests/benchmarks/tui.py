@@ -43,11 +43,11 @@ def run() -> Iterator[Ratio]:
     with tempfile.TemporaryDirectory() as folder:
         stores = _stores(Path(folder))
         minimal = [sys.executable, "-c", MINIMAL.format(rows=_rows(stores["starter"]))]
-        for what, text in (("first frame", "strength"), ("first rows", "wonder")):
+        for what, text in (("first frame", "strength"), ("first rows", "weddings")):
             yield paired(
                 f"steerlab tui, {what}  vs  minimal Textual app",
                 _until(_tui(stores["starter"]), text),
-                _until(minimal, "wonder"),
+                _until(minimal, "weddings"),
                 runs=9,
                 asked="<= 1.5",
             )

@@ -31,7 +31,7 @@ class Listing:
         self._orders: dict[tuple[Filters, Order], list[int]] = {}
         self._names: dict[int, str] = {}
         self._texts: dict[int, str] = {}
-        self._readable: tuple[Sequence[int], Sequence[int]] = ((), ())
+        self._readable: tuple[Sequence[int], Sequence[int], Sequence[str]] = ((), (), ())
         self._reading = threading.Lock()
 
     def ids(self, connection: Connection, filters: Filters, order: Order) -> Sequence[int]:
@@ -53,18 +53,23 @@ class Listing:
         """
         self.read_texts(connection)
         words = text.lower().split()
-        found = self._with_texts(listed)
+        found, texts = self._with_texts(listed)
         for word in sorted(words, key=len, reverse=True):  # the long ones leave the least
-            found = self._with_word(found, word, scattered)
+            found = self._with_word(found, texts, word, scattered)
+            texts = [self._texts[i] for i in found] if len(words) > 1 else ()
         return self._ranked(found, words[0], scattered) if words else found
 
-    def _with_texts(self, listed: Sequence[int]) -> Sequence[int]:
-        """Those that were there when texts were read; known for the list asked for last."""
-        whose, readable = self._readable
+    def _with_texts(self, listed: Sequence[int]) -> tuple[Sequence[int], Sequence[str]]:
+        """Those that were there when texts were read, and these side by side.
+
+        Known for the list asked for last: going along two lists takes half of a look-up each.
+        """
+        whose, readable, texts = self._readable
         if whose is not listed:
             readable = [i for i in listed if i in self._texts]
-            self._readable = (listed, readable)
-        return readable
+            texts = [self._texts[i] for i in readable]
+            self._readable = (listed, readable, texts)
+        return readable, texts
 
     def _ranked(self, found: Sequence[int], word: str, spread: bool) -> list[int]:
         """By where the first word stands; one pass, as there may be 100,000 hits."""
@@ -83,9 +88,11 @@ class Listing:
         words, texts = " ".join(text.lower().split()), self._texts
         return list(islice((i for i in found if words in texts[i]), enough))
 
-    def _with_word(self, listed: Sequence[int], word: str, scattered: bool) -> Sequence[int]:
-        names, texts = self._names, self._texts
-        hits = [i for i in listed if word in texts[i]]
+    def _with_word(
+        self, listed: Sequence[int], texts: Sequence[str], word: str, scattered: bool
+    ) -> Sequence[int]:
+        names = self._names
+        hits = [i for i, text in zip(listed, texts, strict=True) if word in text]
         if len(hits) >= ENOUGH or len(word) < 2 or not scattered:
             return hits
         over = re.compile(".*?".join(map(re.escape, word))).search

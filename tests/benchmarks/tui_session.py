@@ -152,9 +152,10 @@ class Session(SteerlabApp):
         )
 
     def is_filled(self) -> bool:
-        """Whether every row on the screen has been read."""
-        lines = (self.table.render_line(y).text for y in range(1, self.table.size.height))
-        return not any(line[3:].strip() == "…" for line in lines)
+        """Whether every row on the screen has been read; asked often, so it draws nothing."""
+        top = round(self.table.scroll_y)
+        shown = self.table._ids[top : top + self.table.size.height - 1]
+        return all(row in self.table._rows or row in self.table._gone for row in shown)
 
     # writing
 

@@ -340,7 +340,7 @@ async def test_without_residual_norms_coefficients_take_the_place_of_doses(lab) 
         form = bench.sweep.query_one(SweepForm)
         assert form.query_one("#strengths", Input).value == COEFFICIENTS
         assert str(form.query_one("#strengths-label", Label).render()) == "c"
-        assert "differ in dose" in status(bench)
+        await until(pilot, lambda: "differ in dose" in status(bench))
         await run(bench, pilot)
         await pilot.press("end", "p")
         await until(pilot, lambda: bench.answers)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby, islice
 from operator import itemgetter
 
@@ -54,10 +54,12 @@ class Listing:
         self.read_texts(connection)
         words = text.lower().split()
         found, texts = self._with_texts(listed)
+        typed = found
         for word in sorted(words, key=len, reverse=True):  # the long ones leave the least
-            found = self._with_word(found, texts, word, scattered)
+            hits, found = self._with_word(found, texts, word, scattered)
             texts = [self._texts[i] for i in found] if len(words) > 1 else ()
-        return self._ranked(found, words[0], scattered) if words else found
+            typed = hits if word == words[0] else typed
+        return self._ranked(found, words[0], typed) if words else found
 
     def _with_texts(self, listed: Sequence[int]) -> tuple[Sequence[int], Sequence[str]]:
         """Those that were there when texts were read, and these side by side.
@@ -71,17 +73,21 @@ class Listing:
             self._readable = (listed, readable, texts)
         return readable, texts
 
-    def _ranked(self, found: Sequence[int], word: str, spread: bool) -> list[int]:
-        """By where the first word stands; one pass, as there may be 100,000 hits."""
-        names, texts = self._names, self._texts
-        ranks: tuple[list[int], ...] = ([], [], [], [])
-        begins, holds, scattered, elsewhere = ranks
+    def _ranked(self, found: Sequence[int], word: str, typed: Sequence[int]) -> list[int]:
+        """By where the first word stands; one pass, as there may be 100,000 hits.
+
+        typed: those that hold it as it is typed, with others perhaps.
+        """
+        names = self._names
+        begins, holds, others = list[int](), list[int](), list[int]()
         for i in found:
             if word not in names[i]:
-                (elsewhere if not spread or word in texts[i] else scattered).append(i)
+                others.append(i)
             else:
                 (begins if names[i].startswith(word) else holds).append(i)
-        return [i for rank in ranks for i in rank]
+        known = set(typed) if others else set()
+        scattered = [i for i in others if i not in known]
+        return [*begins, *holds, *scattered, *(i for i in others if i in known)]
 
     def phrase(self, found: Sequence[int], text: str, enough: int) -> list[int]:
         """The first `enough` of the hits that hold all words of the text, one after another."""
@@ -90,14 +96,14 @@ class Listing:
 
     def _with_word(
         self, listed: Sequence[int], texts: Sequence[str], word: str, scattered: bool
-    ) -> Sequence[int]:
+    ) -> tuple[Sequence[int], Sequence[int]]:
+        """Those that hold the word as it is typed, and these with those it is scattered over."""
         names = self._names
         hits = [i for i, text in zip(listed, texts, strict=True) if word in text]
         if len(hits) >= ENOUGH or len(word) < 2 or not scattered:
-            return hits
-        over = re.compile(".*?".join(map(re.escape, word))).search
-        known = set(hits)
-        return [i for i in listed if i in known or over(names[i])]
+            return hits, hits
+        over, known = _scattered(word), set(hits)
+        return hits, [i for i in listed if i in known or over(names[i])]
 
     def read_texts(self, connection: Connection) -> None:
         """Read what `matching` looks through, unless that was done."""
@@ -118,3 +124,9 @@ class Listing:
         for row, pairs in groupby(connection.execute(prompts), itemgetter(0)):
             parts[row] += [side for _, *sides in pairs for side in sides if side]
         return {row: "\n".join(texts).lower() for row, texts in parts.items()}
+
+
+def _scattered(word: str) -> Callable[[str], object]:
+    """Whether the letters of a word stand in a name in order; never goes back over a letter."""
+    first, *others = map(re.escape, word)
+    return re.compile(first + "".join(f"[^{letter}]*+{letter}" for letter in others)).search

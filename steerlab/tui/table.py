@@ -233,6 +233,7 @@ Enter puts it on the steer line, space marks it; s sorts by the next column, S t
         for old in list(self._rows)[: max(0, len(self._rows) - KEPT)]:
             del self._rows[old]
             self._fresh.discard(old)
+        self._want()
         self._announce()
         self.refresh()
 
@@ -245,10 +246,12 @@ Enter puts it on the steer line, space marks it; s sorts by the next column, S t
 
     def flag(self, row: int, reason: str) -> None:
         """Mark a row as damaged; an empty reason takes it back."""
+        if reason == self._flags.get(row, ""):
+            return
         if reason:
             self._flags[row] = reason
         else:
-            self._flags.pop(row, None)
+            del self._flags[row]
         self.refresh()
 
     # keeping up
@@ -257,13 +260,16 @@ Enter puts it on the steer line, space marks it; s sorts by the next column, S t
         return max(1, self.size.height - 1)
 
     def _want(self) -> None:
-        """Ask for what is on screen, and a page before and after it."""
+        """Ask for what is on screen; once that is here, for a page before and after it."""
         page, top = self._visible(), round(self.scroll_y)
-        near = self._ids[max(0, top - page) : top + 2 * page]
-        missing = [i for i in near if not (i in self._fresh or i in self._asked or i in self._gone)]
+        missing = self._missing(top, top + page) or self._missing(top - page, top + 2 * page)
         if missing:
             self._asked.update(missing)
-            self.post_message(self.Wanted(missing))
+            self.post_message(self.Wanted(missing).set_sender(self))
+
+    def _missing(self, first: int, end: int) -> list[int]:
+        known = (self._fresh, self._asked, self._gone)
+        return [i for i in self._ids[max(0, first) : end] if not any(i in rows for rows in known)]
 
     def _announce(self) -> None:
         summary = self.current

@@ -63,8 +63,8 @@ A text that was written. Words that the baseline does not have are marked. \
             Content.assemble((self.prompt, "dim"), marked(self.written, baseline)), layout=False
         )
         height = static.get_content_height(self.size, self.screen.size, static.size.width)
-        if height == static.size.height:
-            return  # a layout of the whole screen takes from the model, so only for a new line
+        if max(height, self.size.height) == static.size.height:
+            return  # a layout of the whole screen takes from the model: only for what grows out
         static.refresh(layout=True)
         if baseline is None:
             self.scroll_end(animate=False)
@@ -78,7 +78,9 @@ class Texts(Container):
     Texts.-stacked { layout: vertical; overflow-y: auto; }
     Texts .column { width: 1fr; height: 1fr; border: round $panel; padding: 0 1; }
     Texts .column { scrollbar-size-vertical: 1; border-title-color: $text-muted; }
+    Texts .column Static { min-height: 100%; }
     Texts.-stacked .column { height: auto; min-height: 3; }
+    Texts.-stacked .column Static { min-height: 1; }
     Texts .column.steered { border-title-color: $text-accent; }
     Texts .column:focus { border: round $accent; }
     Texts .column.best { border-subtitle-color: $text-warning; }

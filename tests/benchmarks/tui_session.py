@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from textual import events
 
@@ -18,7 +19,9 @@ from steerlab.tui.setup import Setup
 from steerlab.tui.strength import Slider
 from steerlab.tui.strip import LabStrip
 from steerlab.tui.table import VectorTable
-from steerlab.tui.texts import Column
+from steerlab.tui.texts import Texts
+
+T = TypeVar("T")
 
 TOKENS = 64
 ROUNDS = 7
@@ -34,6 +37,8 @@ class Session(SteerlabApp):
         self.mode, self.report = mode, report
         self.rows: list[dict[str, object]] = []
         self.steps = 0
+        self.news, self.began, self.finished = (asyncio.Event() for _ in range(3))
+        self.said: dict[asyncio.Event, float] = {}
 
     def on_mount(self) -> None:
         super().on_mount()
@@ -112,14 +117,13 @@ class Session(SteerlabApp):
     async def browse(self) -> None:
         """Texts in the filter, and pages of the table, each until its rows are drawn."""
         await asyncio.sleep(4)  # the texts that filters look through are being read
-        waits = []
+        table, waits = self.table, []
+        self.table.refresh = self.told(self.table.refresh, self.news)
         for text in FILTERS:
             self.browser.border_subtitle = ""
             start = time.perf_counter()
             self.browser.filter.value = text
-            await self.until(lambda: self.browser.border_subtitle)
-            await self.until(self.is_filled)
-            await self.drawn()
+            await self.shows(lambda: self.browser.border_subtitle and self.is_filled())
             waits.append(time.perf_counter() - start)
             await asyncio.sleep(0.3)
         self.limit("100,000: a key in the filter until drawn, p95  vs  100 ms", waits, 0.1, "<= 1")
@@ -129,9 +133,7 @@ class Session(SteerlabApp):
             place = self.table.cursor_row
             start = time.perf_counter()
             self.post_message(events.Key("pagedown", None))
-            await self.until(lambda place=place: self.table.cursor_row != place)
-            await self.until(self.is_filled)
-            await self.drawn()
+            await self.shows(lambda place=place: table.cursor_row != place and self.is_filled())
             waits.append(time.perf_counter() - start)
             await asyncio.sleep(0.1)
         self.limit("100,000: a page down until drawn, p95  vs  50 ms", waits, 0.05, "<= 1")
@@ -143,16 +145,22 @@ class Session(SteerlabApp):
         for share in range(1, 20):
             start = time.perf_counter()
             self.table.cursor_row = share * self.table.row_count // 20
-            await self.until(self.is_filled)
-            await self.drawn()
+            await self.shows(self.is_filled)
             waits.append(time.perf_counter() - start)
             await asyncio.sleep(0.1)
         self.limit(
             "100,000: a jump to unread rows until drawn, p95  vs  50 ms", waits, 0.05, "<= 1"
         )
 
+    async def shows(self, true: Callable[[], object]) -> None:
+        """Wait until something is so of the table, and drawn."""
+        while not true():
+            self.news.clear()
+            await self.news.wait()
+        await self.drawn()
+
     def is_filled(self) -> bool:
-        """Whether every row on the screen has been read; asked often, so it draws nothing."""
+        """Whether every row on the screen has been read."""
         top = round(self.table.scroll_y)
         shown = self.table._ids[top : top + self.table.size.height - 1]
         return all(row in self.table._rows or row in self.table._gone for row in shown)
@@ -165,6 +173,9 @@ class Session(SteerlabApp):
         vector = await asyncio.to_thread(self.lab.evaluate, "love")
         model = await asyncio.to_thread(self.lab.load, vector)
         model.model.register_forward_pre_hook(self.count)
+        texts = self.strip.query_one(Texts)
+        texts.write = self.told(texts.write, self.began)
+        texts.finish = self.told(texts.finish, self.finished)
         await self.plain(vector)
         await self.shown()
         pairs = []
@@ -206,17 +217,27 @@ class Session(SteerlabApp):
         """The same from the key to the first text drawn, and to the last."""
         await asyncio.sleep(0.5)
         start = time.perf_counter()
-        self.post_message(events.Key("ctrl+g", None))
-        await self.begun()
+        await self.begin()
         await self.drawn()
         first = time.perf_counter() - start
-        await self.until(lambda: "done" in str(self.strip.border_subtitle))
-        total = time.perf_counter() - start
-        await self.until(lambda: not self.strip.busy)
+        await self.finished.wait()
+        total = self.said[self.began] - start  # the last piece of text
+        await self.drawn()
         return first, total
 
-    def written(self) -> bool:
-        return any(column.written for column in self.strip.query(Column))
+    def told(self, call: Callable[..., T], event: asyncio.Event) -> Callable[..., T]:
+        """A method of a widget that says when it was called.
+
+        To ask again and again would take from what is measured.
+        """
+
+        def calling(*arguments: object, **options: object) -> T:
+            result = call(*arguments, **options)
+            self.said[event] = time.perf_counter()
+            event.set()
+            return result
+
+        return calling
 
     async def keys(self) -> None:
         """How long a key press waits while the model writes."""
@@ -225,7 +246,7 @@ class Session(SteerlabApp):
         waits: list[float] = []
         for _ in range(3):
             await self.begin()
-            while self.strip.busy:
+            while not self.finished.is_set():
                 before = slider.value
                 start = time.perf_counter()
                 self.post_message(events.Key("left" if before > 0 else "right", None))
@@ -237,14 +258,11 @@ class Session(SteerlabApp):
         self.limit(what, waits, 0.05, "<= 1")
 
     async def begin(self) -> None:
+        """Press the key, and wait for the first text."""
+        self.began.clear()
+        self.finished.clear()
         self.post_message(events.Key("ctrl+g", None))
-        await self.begun()
-
-    async def begun(self) -> None:
-        """Wait for the first text of a run; the old texts are cleared when it begins."""
-        await self.until(lambda: self.strip.busy)
-        await self.until(lambda: not self.written() or "reading" in str(self.strip.border_subtitle))
-        await self.until(self.written)
+        await self.began.wait()
 
     async def stop(self) -> None:
         """Tokens that are still written after Esc."""
@@ -254,7 +272,7 @@ class Session(SteerlabApp):
             await asyncio.sleep(0.2)
             before = self.steps
             self.post_message(events.Key("escape", None))
-            await self.until(lambda: not self.strip.busy)
+            await self.finished.wait()
             counts.append(self.steps - before)
             await asyncio.sleep(0.2)
         counted = [count / 1000 for count in counts]  # the table shows thousandths

@@ -17,6 +17,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from steerlab.errors import StoreError
 from steerlab.payload import make_directory, sync_directory
 from steerlab.registry.tables import KEPT, METADATA
 
-HEAD = "0004"
+HEAD = "0005"
 """The schema this program writes; revisions are numbers, so that newer and older compare."""
 
 BUSY_SECONDS = 30.0
@@ -87,25 +88,22 @@ class Database:
         """One consistent snapshot; raises StoreError if the registry can't be read."""
         with one_line_errors(self.directory):
             self._check_directory()
-            engine = self._reader()
-            with self._alone(engine), engine.connect() as connection, connection.begin():
-                yield connection
+            with contextlib.ExitStack() as stack:
+                yield self._snapshot(stack)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Writing]:
         """The store's lock and a write transaction; committed and durable when it ends."""
         with one_line_errors(self.directory), self.locked():
-            self.prepare()
-            with _engine(self.file, "rw", "BEGIN IMMEDIATE").connect() as connection:
-                work = Writing(connection)
-                with connection.begin():
-                    try:
-                        yield work
-                    except BaseException:
-                        for action in reversed(work.undo):
-                            with contextlib.suppress(OSError, StoreError):
-                                action()
-                        raise
+            with contextlib.ExitStack() as stack:
+                work = Writing(self._transaction(stack))
+                try:
+                    yield work
+                except BaseException:
+                    for action in reversed(work.undo):
+                        with contextlib.suppress(OSError, StoreError):
+                            action()
+                    raise
             for action in work.afterwards:
                 with contextlib.suppress(OSError, StoreError):  # at worst it leaves garbage
                     action()
@@ -138,8 +136,11 @@ class Database:
         """Create or migrate the registry; the caller holds the lock."""
         if not self.file.exists():
             self.create()
-        elif self._version() != HEAD:
-            self._migrate()
+        else:
+            with _engine(self.file, "rw", "BEGIN").connect() as connection:
+                version = _version_of(connection, self.directory)
+            if version != HEAD:
+                self._migrate()
 
     def create(self, fill: Fill | None = None) -> None:
         """Build a registry beside its place and move it there whole; needs the lock.
@@ -209,8 +210,8 @@ class Database:
             return []
         engine = _engine(self.file, "rw", "BEGIN")
         try:
-            _version_of(engine, self.directory)
             with engine.connect() as connection:
+                _version_of(connection, self.directory)
                 return list(connection.execute(query))
         except Newer:
             raise
@@ -221,17 +222,38 @@ class Database:
         if self.directory.exists() and not self.directory.is_dir():
             raise StoreError(f"{self.directory} is a file, not a store: a store is a directory")
 
-    def _reader(self) -> Engine:
+    def _snapshot(self, stack: contextlib.ExitStack) -> Connection:
+        """A transaction for reading, of a registry that is up to date."""
         if not self.file.exists():
-            return self._restored()
+            return self._begun(self._restored(), stack)
         engine = _engine(self.file, "rw", "BEGIN") if self.writable else self._frozen()
-        if _version_of(engine, self.directory) == HEAD:
-            return engine
+        connection = self._begun(engine, stack)
+        if _version_of(connection, self.directory) == HEAD:
+            return connection
+        stack.close()
         if not self.writable:
-            return self._from_payloads()
+            return self._begun(self._from_payloads(), stack)
         with self.locked():
             self.prepare()
-        return engine
+        return self._begun(engine, stack)
+
+    def _transaction(self, stack: contextlib.ExitStack) -> Connection:
+        """A transaction for writing, of a registry that is up to date; needs the lock."""
+        engine = _engine(self.file, "rw", "BEGIN IMMEDIATE")
+        if self.file.exists():
+            connection = self._begun(engine, stack)
+            if _version_of(connection, self.directory) == HEAD:
+                return connection
+            stack.close()
+        self.prepare()
+        return self._begun(engine, stack)
+
+    def _begun(self, engine: Engine, stack: contextlib.ExitStack) -> Connection:
+        """A connection in a transaction, which ends with the stack."""
+        stack.enter_context(self._alone(engine))
+        connection = stack.enter_context(engine.connect())
+        stack.enter_context(connection.begin())
+        return connection
 
     def _restored(self) -> Engine:
         """What to read where registry.db is missing: the payloads, if there are any."""
@@ -277,9 +299,6 @@ class Database:
             connection.execute(text("INSERT INTO alembic_version VALUES (:head)"), {"head": HEAD})
             fill(connection)
 
-    def _version(self) -> str:
-        return _version_of(_engine(self.file, "rw", "BEGIN"), self.directory)
-
     def _migrate(self) -> None:
         from steerlab.registry.migrations import upgrade
 
@@ -314,6 +333,7 @@ def _with_log(file: Path, log: Path) -> Engine:
     return create_engine("sqlite://", creator=lambda: memory, poolclass=StaticPool)
 
 
+@lru_cache(maxsize=64)
 def _engine(
     file: Path,
     mode: str,
@@ -322,10 +342,13 @@ def _engine(
     journal: str | None = "WAL",
     foreign_keys: bool = True,
 ) -> Engine:
-    """An engine that keeps no connection open, so nothing outlives a call or crosses a fork."""
+    """An engine that keeps no connection open, so nothing outlives a call or crosses a fork.
+
+    Made once, as it remembers how its statements are spelled: that is half the cost of a save.
+    """
 
     def connect() -> sqlite3.Connection:
-        uri = f"{file.resolve().as_uri()}?mode={mode}"
+        uri = f"{file.absolute().as_uri()}?mode={mode}"
         connection = sqlite3.connect(
             uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
@@ -348,18 +371,17 @@ def _engine(
     return engine
 
 
-def _version_of(engine: Engine, directory: Path) -> str:
+_VERSION = text("SELECT version_num FROM alembic_version")
+
+
+def _version_of(connection: Connection, directory: Path) -> str:
     """The schema's revision; raises StoreError for a newer one, or none."""
-    with engine.connect() as connection:
-        try:
-            version = str(
-                connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
-            )
-        except DBAPIError as error:
-            if "no such table" in str(error.orig):
-                version = ""
-            else:
-                raise
+    try:
+        version = str(connection.execute(_VERSION).scalar())
+    except DBAPIError as error:
+        if "no such table" not in str(error.orig):
+            raise
+        version = ""
     if not version.isdigit():
         raise _damaged(directory)
     if int(version) > int(HEAD):

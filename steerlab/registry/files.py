@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import ArrayLike
 from sqlalchemy import Connection, select, update
 
 from steerlab import payload
@@ -64,9 +66,13 @@ def load(directory: Path, stored: Stored) -> SteeringVector:
     """The vector of a row, checked against the row's digest; its record is the row's.
 
     A crash between a payload's rewrite and its COMMIT leaves other names in the file than in
-    the rows; the digest finds the vector all the same.
+    the rows; the digest finds the vector all the same. Only then are the file's own records
+    read, which take their time where there are hundreds.
     """
     path = directory / stored.path
+    vector = _at_its_place(path, stored)
+    if vector is not None:
+        return vector
     try:
         record, vector = payload.read(path, stored.key)
     except NotFound:
@@ -74,6 +80,19 @@ def load(directory: Path, stored: Stored) -> SteeringVector:
     if record.digest != stored.record.digest:
         record, vector = payload.read(path, _key_of(path, stored))
     return vector if record == stored.record else described(vector, stored.record)
+
+
+def _at_its_place(path: Path, stored: Stored) -> SteeringVector | None:
+    """The vector as row and digest say, or None where anything is otherwise."""
+    key, layers = stored.key, [facts.layer for facts in stored.record.layers]
+    arrays = payload.read_arrays(path, {key: layers}).get(key, {})
+    if not arrays or any(array.dtype != np.float32 for array in arrays.values()):
+        return None
+    try:
+        vector = from_arrays(arrays, stored.record)
+    except SteerlabError:
+        return None
+    return vector if vector.digest == stored.record.digest else None
 
 
 def _key_of(path: Path, stored: Stored) -> str:
@@ -111,11 +130,16 @@ class Shelf:
 
 def described(vector: SteeringVector, record: Record) -> SteeringVector:
     """The float32 form of a vector with the recipe, model and ref of a record."""
+    return from_arrays(vector.float32(), record)
+
+
+def from_arrays(arrays: Mapping[int, ArrayLike], record: Record) -> SteeringVector:
+    """The vector of a record, of its arrays."""
     return SteeringVector(
-        vector.float32(),
+        arrays,
         model=record.model,
         recipe=record.recipe,
-        scope=vector.scope,
+        scope=record.scope,
         residual_norms={f.layer: f.residual_norm for f in record.layers if f.residual_norm},
         diagnostics={f.layer: dict(f.diagnostics) for f in record.layers},
         ref=record.ref,

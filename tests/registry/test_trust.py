@@ -49,6 +49,27 @@ def test_an_altered_payload_is_found_and_not_loaded(family):
     assert set(found) == {"tiny_1.anger.v1", "tiny_1.warm.v1"}
 
 
+@pytest.mark.parametrize("wrong", ["newest = 0", "first_layer = 0"])
+def test_a_vector_that_is_not_listed_as_it_is_is_found(family, wrong):
+    with family._database.writing() as work:
+        work.connection.execute(text(f"UPDATE vector SET {wrong} WHERE name = 'love'"))
+    assert problems(family) == {
+        "registry.db": "1 vectors are not listed as they are: run `steerlab rebuild`"
+    }
+    family.rebuild()
+    assert family.verify() == []
+
+
+def test_a_load_reads_no_record_of_the_others_in_its_file(store, monkeypatch):
+    store.save_many([(f"n{i}", vector(i)) for i in range(3)])
+
+    def refuse(path):
+        raise AssertionError(path)
+
+    monkeypatch.setattr(payload, "_records", refuse)
+    assert store.load("n1") == vector(1)
+
+
 def test_a_cut_payload_is_found(family):
     file = file_of(family, "deep")
     file.write_bytes(file.read_bytes()[:-5])

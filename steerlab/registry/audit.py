@@ -8,15 +8,15 @@ from dataclasses import dataclass, fields
 from datetime import timedelta
 from pathlib import Path
 
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, func, or_, select, text
 
 from steerlab import payload
 from steerlab.errors import NotFound, SteerlabError
 from steerlab.recipe import Expression
 from steerlab.record import Record
 from steerlab.registry.files import Shelf, payload_files
-from steerlab.registry.rows import Stored, read
-from steerlab.registry.tables import OPERAND, VECTOR
+from steerlab.registry.rows import IS_NEWEST, Stored, read
+from steerlab.registry.tables import DIRECTION, OPERAND, VECTOR
 from steerlab.vector import SteeringVector
 
 _CHUNK = 200
@@ -97,6 +97,10 @@ def _database_problems(connection: Connection) -> list[str]:
     check = connection.execute(text("PRAGMA quick_check(5)")).scalars().all()
     broken = connection.execute(text("PRAGMA foreign_key_check")).all()
     found = [str(line) for line in check if line != "ok"]
+    least = select(func.min(DIRECTION.c.layer)).where(DIRECTION.c.vector_id == VECTOR.c.id)
+    wrong = or_(VECTOR.c.newest != IS_NEWEST, VECTOR.c.first_layer != least.scalar_subquery())
+    if unlisted := connection.execute(select(func.count(VECTOR.c.id)).where(wrong)).scalar():
+        found.append(f"{unlisted} vectors are not listed as they are: run `steerlab rebuild`")
     return found + [f"a row of {row[0]} points at a row of {row[2]} that is gone" for row in broken]
 
 

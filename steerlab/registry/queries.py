@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, selec
 
 from steerlab.errors import BadOption, Incompatible, NotFound
 from steerlab.recipe import ModelIdentity, is_name
-from steerlab.registry.rows import find_model, identity_text
+from steerlab.registry.rows import chunks, find_model, identity_text
 from steerlab.registry.tables import CONTRAST_PAIR, DIRECTION, MODEL, TAG, VECTOR
 
 Model = str | ModelIdentity | None
@@ -95,8 +95,13 @@ def summaries(
     limit: int | None,
     after: Summary | None,
 ) -> list[Summary]:
-    """The vectors that pass, in three queries whatever their number."""
-    query = _listed(connection, filters, sort, reverse, after).limit(limit)
+    """The vectors that pass, in three queries if they are few hundreds.
+
+    Which they are is found first, in the index, then what they are.
+    """
+    order = _order(sort, reverse)
+    page = _listed(connection, filters, sort, reverse, after).limit(limit).correlate(None)
+    query = select(VECTOR.c.id).join(MODEL).where(VECTOR.c.id.in_(page)).order_by(*order)
     return _described(connection, query)
 
 
@@ -108,9 +113,8 @@ def ids(connection: Connection, filters: Filters, *, sort: str, reverse: bool) -
 def of_ids(connection: Connection, wanted: Sequence[int]) -> list[Summary]:
     """The vectors of these rows, in their order; those that are gone are left out."""
     found: dict[int, Summary] = {}
-    for start in range(0, len(wanted), 400):
-        chosen = VECTOR.c.id.in_(wanted[start : start + 400])
-        query = select(VECTOR.c.id).join(MODEL).where(chosen)
+    for chunk in chunks(wanted):
+        query = select(VECTOR.c.id).join(MODEL).where(VECTOR.c.id.in_(chunk))
         found |= {summary.id: summary for summary in _described(connection, query)}
     return [found[row] for row in wanted if row in found]
 
@@ -118,22 +122,25 @@ def of_ids(connection: Connection, wanted: Sequence[int]) -> list[Summary]:
 def _listed(
     connection: Connection, filters: Filters, sort: str, reverse: bool, after: Summary | None
 ) -> Select[int]:
-    if sort not in SORTS:
-        raise BadOption(f"can't sort by {sort!r}: choose {', '.join(SORTS)}")
     key = _sort_key(sort)
-    query = select(VECTOR.c.id).join(MODEL).where(*_conditions(connection, filters))
+    query = select(VECTOR.c.id).where(*_conditions(connection, filters))
+    if sort == "model":
+        query = query.join(MODEL)
     if after is not None:
         query = query.where(_beyond(key, after, sort, reverse))
-    return query.order_by(*(c.desc() if reverse else c.asc() for c in (key, VECTOR.c.id)))
+    return query.order_by(*_order(sort, reverse))
+
+
+def _order(sort: str, reverse: bool) -> list[ColumnElement[Any]]:
+    return [c.desc() if reverse else c.asc() for c in (_sort_key(sort), VECTOR.c.id)]
 
 
 def _described(connection: Connection, query: Select[int]) -> list[Summary]:
     rows = connection.execute(query.add_columns(*_SHOWN)).mappings().all()
     if not rows:
         return []
-    chosen = select(query.subquery().c.id)
-    layers = _doses(connection, chosen)
-    tags = _tags(connection, chosen)
+    chosen = [row["id"] for row in rows]
+    layers, tags = _doses(connection, chosen), _tags(connection, chosen)
     return [
         Summary(
             **row,
@@ -154,12 +161,11 @@ _SHOWN = (
 
 
 def _sort_key(sort: str) -> ColumnElement[Any]:
+    if sort not in SORTS:
+        raise BadOption(f"can't sort by {sort!r}: choose {', '.join(SORTS)}")
     if sort == "model":
         return MODEL.c.name
-    if sort == "layer":
-        own = DIRECTION.c.vector_id == VECTOR.c.id
-        return select(func.min(DIRECTION.c.layer)).where(own).scalar_subquery()
-    return VECTOR.c[sort]
+    return VECTOR.c["first_layer" if sort == "layer" else sort]
 
 
 def _beyond(
@@ -176,9 +182,9 @@ def _conditions(connection: Connection, filters: Filters) -> list[ColumnElement[
     if filters.model is not None:
         found.append(_of_model(connection, filters.model))
     if filters.layer is not None:
-        found.append(_exists(DIRECTION.c.vector_id, DIRECTION.c.layer == filters.layer))
+        found.append(_among(DIRECTION.c.vector_id, DIRECTION.c.layer == filters.layer))
     if filters.tag is not None:
-        found.append(_exists(TAG.c.vector_id, TAG.c.tag == filters.tag))
+        found.append(_among(TAG.c.vector_id, TAG.c.tag == filters.tag))
     if filters.kind is not None:
         found.append(VECTOR.c.kind == filters.kind)
     if filters.name is not None:
@@ -186,9 +192,7 @@ def _conditions(connection: Connection, filters: Filters) -> list[ColumnElement[
     if filters.text:
         found.append(_mentions(filters.text))
     if not filters.every_version:
-        newer = VECTOR.alias()
-        same = and_(newer.c.model_id == VECTOR.c.model_id, newer.c.name == VECTOR.c.name)
-        found.append(~select(newer.c.id).where(same, newer.c.version > VECTOR.c.version).exists())
+        found.append(VECTOR.c.newest.is_(True))
     return found
 
 
@@ -199,8 +203,9 @@ def _of_model(connection: Connection, model: str | ModelIdentity) -> ColumnEleme
     return VECTOR.c.model_id == model_id(connection, model)
 
 
-def _exists(owner: ColumnElement[int], condition: ColumnElement[bool]) -> ColumnElement[bool]:
-    return select(owner).where(owner == VECTOR.c.id, condition).exists()
+def _among(owner: ColumnElement[int], condition: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Vectors that have a row of their own where the condition holds."""
+    return VECTOR.c.id.in_(select(owner).where(condition))
 
 
 def _mentions(words: str) -> ColumnElement[bool]:
@@ -212,25 +217,28 @@ def _mentions(words: str) -> ColumnElement[bool]:
         within(VECTOR.c.name),
         within(VECTOR.c.note),
         within(VECTOR.c.summary),
-        _exists(TAG.c.vector_id, within(TAG.c.tag)),
-        _exists(CONTRAST_PAIR.c.vector_id, prompts),
+        _among(TAG.c.vector_id, within(TAG.c.tag)),
+        _among(CONTRAST_PAIR.c.vector_id, prompts),
     )
 
 
-def _doses(connection: Connection, chosen: Select[int]) -> dict[int, dict[int, float | None]]:
+def _doses(connection: Connection, chosen: Sequence[int]) -> dict[int, dict[int, float | None]]:
     d = DIRECTION.c
-    query = select(d.vector_id, d.layer, d.norm, d.residual_norm).where(d.vector_id.in_(chosen))
+    query = select(d.vector_id, d.layer, d.norm, d.residual_norm).order_by(d.vector_id, d.layer)
     found: dict[int, dict[int, float | None]] = defaultdict(dict)
-    for vector, layer, norm, residual in connection.execute(query.order_by(d.vector_id, d.layer)):
-        found[vector][layer] = norm / residual if residual else None
+    for chunk in chunks(chosen):
+        own = query.where(d.vector_id.in_(chunk))
+        for vector, layer, norm, residual in connection.execute(own):
+            found[vector][layer] = norm / residual if residual else None
     return found
 
 
-def _tags(connection: Connection, chosen: Select[int]) -> dict[int, list[str]]:
-    query = select(TAG.c.vector_id, TAG.c.tag).where(TAG.c.vector_id.in_(chosen))
+def _tags(connection: Connection, chosen: Sequence[int]) -> dict[int, list[str]]:
+    query = select(TAG.c.vector_id, TAG.c.tag).order_by(TAG.c.vector_id, TAG.c.tag)
     found: dict[int, list[str]] = defaultdict(list)
-    for vector, tag in connection.execute(query.order_by(TAG.c.vector_id, TAG.c.tag)):
-        found[vector].append(tag)
+    for chunk in chunks(chosen):
+        for vector, tag in connection.execute(query.where(TAG.c.vector_id.in_(chunk))):
+            found[vector].append(tag)
     return found
 
 

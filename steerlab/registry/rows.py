@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Table, and_, insert, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, Table, and_, insert, select, update
 
 from steerlab.recipe import (
     Contrast,
@@ -114,7 +114,28 @@ def add(connection: Connection, placed: Sequence[Placed]) -> list[int]:
         children = [{"vector_id": i, **row} for i, r in numbered for row in rows_of(r)]
         _insert(connection, table, children)
     link(connection, ids)
+    for chunk in chunks(ids):
+        mark_newest(connection, VECTOR.c.id.in_(chunk))
     return ids
+
+
+def mark_newest(connection: Connection, which: ColumnElement[bool]) -> None:
+    """Say anew which versions are the newest, of the names that these vectors have."""
+    chosen = select(VECTOR.c.model_id, VECTOR.c.name).where(which).distinct().subquery()
+    same = and_(VECTOR.c.model_id == chosen.c.model_id, VECTOR.c.name == chosen.c.name)
+    of_names = select(VECTOR.c.id).join(chosen, same)
+    connection.execute(update(VECTOR).where(VECTOR.c.id.in_(of_names)).values(newest=IS_NEWEST))
+
+
+def _is_newest() -> ColumnElement[bool]:
+    newer = VECTOR.alias("newer")
+    same = and_(newer.c.model_id == VECTOR.c.model_id, newer.c.name == VECTOR.c.name)
+    later = select(newer.c.id).where(same, newer.c.version > VECTOR.c.version)
+    return ~later.correlate(VECTOR).exists()
+
+
+IS_NEWEST = _is_newest()
+"""Whether no version of the same name and model is newer, as the other rows have it."""
 
 
 def replace_tags(connection: Connection, vector_id: int, tags: Iterable[str]) -> None:
@@ -153,7 +174,7 @@ def link(connection: Connection, children: Sequence[int] | None = None) -> None:
         .join(VECTOR, VECTOR.c.id == OPERAND.c.child_id)
         .where(OPERAND.c.parent_id.is_(None))
     )
-    for chunk in [None] if children is None else _chunks(children):
+    for chunk in [None] if children is None else chunks(children):
         part = query if chunk is None else query.where(OPERAND.c.child_id.in_(chunk))
         for edge in connection.execute(part).mappings().all():
             _join_parent(connection, edge)
@@ -178,7 +199,7 @@ def _join_parent(connection: Connection, edge: RowMapping) -> None:
 def read(connection: Connection, ids: Sequence[int]) -> dict[int, Stored]:
     """Records by id, in the order of `ids`; a fixed number of queries for any number."""
     found: dict[int, Stored] = {}
-    for chunk in _chunks(ids):
+    for chunk in chunks(ids):
         found.update(_read_chunk(connection, chunk))
     return {i: found[i] for i in ids if i in found}
 
@@ -266,6 +287,7 @@ def _plain(record: Record) -> Row:
     names = ("name", "version", "digest", "scope", "kind", "norm", "created", "note")
     row |= {c: getattr(record, c) for c in names}
     row |= {"summary": str(record.recipe), "software": json.dumps(dict(record.software))}
+    row |= {"first_layer": min(facts.layer for facts in record.layers)}
     absent = ("method", "read", "chat", "seed", "expression", "imported_from", "format", "quantity")
     row |= dict.fromkeys(absent)
     match record.recipe:
@@ -337,6 +359,7 @@ def _insert(connection: Connection, table: Table, rows: list[Row]) -> None:
         connection.execute(insert(table), rows)
 
 
-def _chunks(ids: Sequence[int]) -> Iterator[Sequence[int]]:
+def chunks(ids: Sequence[int]) -> Iterator[Sequence[int]]:
+    """The ids in parts that one statement takes."""
     for start in range(0, len(ids), _CHUNK):
         yield ids[start : start + _CHUNK]

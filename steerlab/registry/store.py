@@ -21,7 +21,7 @@ from steerlab.registry.database import BUSY_SECONDS, Database, one_line_errors
 from steerlab.registry.lineage import Lineage, Node, Way
 from steerlab.registry.queries import Filters, Model, StoredModel, Summary
 from steerlab.registry.restore import Restored
-from steerlab.registry.rows import Stored, read, replace_tags
+from steerlab.registry.rows import Stored, mark_newest, read, replace_tags
 from steerlab.registry.search import Listing
 from steerlab.registry.tables import KEPT, OPERAND, VECTOR
 from steerlab.vector import SteeringVector
@@ -355,6 +355,7 @@ class Store(Ancestry):
                     "means to re-evaluate"
                 )
             work.connection.execute(delete(VECTOR).where(VECTOR.c.id == row))
+            mark_newest(work.connection, VECTOR.c.name == stored.record.name)
             files.forget(work, self.path, stored.path)
         return broken
 

@@ -14,6 +14,7 @@ Every change here needs a migration; a test compares the two.
 from __future__ import annotations
 
 from sqlalchemy import (
+    Boolean,
     Column,
     Float,
     ForeignKey,
@@ -68,12 +69,19 @@ class ModelRow(Base, table=True):
     chat_template: str | None = None
 
 
+LISTING = ("newest", "model_id", "name", "version", "kind", "first_layer", "norm", "created")
+"""What lists of vectors are filtered and sorted by, in one index."""
+
+
 class VectorRow(Base, table=True):
     """One version of one vector, its recipe's plain fields, and where its payload lies.
 
     source, revision, dtype, tokenizer, chat_template: of the very model it was made on,
     which may be another copy of the same weights than the model row's.
     read: JSON, "last", "mean" or a number. software: JSON. path: relative to the store.
+    newest: whether no version of its name is newer; first_layer: the least of its layers. Both
+    follow from other rows: with the index of all that a list is sorted by, a page of a list is
+    found without a look at any row.
     """
 
     __tablename__ = "vector"
@@ -82,6 +90,8 @@ class VectorRow(Base, table=True):
         Index(None, "digest"),
         Index(None, "path"),
         Index(None, "created"),
+        Index(None, "name"),
+        Index("ix_vector_listing", *LISTING),
         whole("version"),
         whole("model_id"),
         real("norm"),
@@ -130,6 +140,10 @@ class VectorRow(Base, table=True):
     imported_from: str | None = None
     format: str | None = None
     quantity: str | None = None
+    newest: bool = Field(
+        sa_column=Column(Boolean, nullable=False, default=True, server_default="1")
+    )
+    first_layer: int = Field(sa_column=Column(Integer, nullable=False, server_default="0"))
 
 
 class DirectionRow(Base, table=True):
@@ -231,7 +245,7 @@ class TagRow(Base, table=True):
     """A tag of one version."""
 
     __tablename__ = "tag"
-    __table_args__ = (Index(None, "tag"), check("tag <> ''", "tag_given"))
+    __table_args__ = (Index(None, "tag", "vector_id"), check("tag <> ''", "tag_given"))
 
     vector_id: int = owner("vector")
     tag: str = Field(primary_key=True)

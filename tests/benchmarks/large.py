@@ -1,42 +1,60 @@
-"""A store of many small vectors with prompts, tags and notes, made in seconds."""
+"""A store of many vectors with prompts, tags and notes, made in a minute."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from steerlab import Store
-from steerlab.recipe import Contrast, ModelIdentity
+from steerlab.recipe import Contrast, Imported, ModelIdentity
 from steerlab.vector import SteeringVector
 
-MODEL = ModelIdentity(
-    source="smollm2",
-    architecture="LlamaForCausalLM",
-    n_layers=30,
-    d_model=8,
-    fingerprint="f" * 16,
-)
 WORDS = ("angry", "calm", "customer", "doctor", "formal", "happy", "pirate", "refusal", "weary")
 BATCH = 10_000
 
 
-def large_store(directory: Path, count: int, seed: int = 0) -> Store:
-    """`count` vectors called vector_0 …: four pairs of prompts each, some tags, some notes."""
+def large_store(directory: Path, count: int, seed: int = 0, width: int = 8) -> Store:
+    """`count` vectors called vector_0 …, of shape (1, width), with four pairs of prompts each.
+
+    One in twenty was imported and one in a hundred composed of the two before it; all are tagged
+    "many", and those saved together "batch_0" and so on.
+    """
     store = Store(directory)
-    random = np.random.default_rng(seed)
+    made = _vectors(count, np.random.default_rng(seed), model_of(width))
     for start in range(0, count, BATCH):
-        numbers = range(start, min(start + BATCH, count))
-        store.save_many([(f"vector_{i}", _vector(i, random)) for i in numbers], tags=["many"])
+        together = [(f"vector_{i}", next(made)) for i in range(start, min(start + BATCH, count))]
+        store.save_many(together, tags=["many", f"batch_{start // BATCH}"])
     return store
 
 
-def _vector(number: int, random: np.random.Generator) -> SteeringVector:
-    word, other = WORDS[number % len(WORDS)], WORDS[(number // 7) % len(WORDS)]
-    positive = tuple(f"The {word} {other} says {k} things to customer {number}" for k in range(4))
-    negative = tuple(f"Nobody says {k} things to number {number}" for k in range(4))
+def model_of(width: int) -> ModelIdentity:
+    """The model that the vectors say they belong to."""
+    return ModelIdentity("smollm2", "LlamaForCausalLM", 30, width, "f" * 16)
+
+
+def _vectors(
+    count: int, random: np.random.Generator, model: ModelIdentity
+) -> Iterator[SteeringVector]:
+    before: list[SteeringVector] = []
+    for number in range(count):
+        if number % 100 == 99:
+            made = before[-1] - 0.5 * before[-2]
+        else:
+            made = vector_of(number, random, model)
+        yield made
+        before = [*before[-1:], made]
+
+
+def vector_of(number: int, random: np.random.Generator, model: ModelIdentity) -> SteeringVector:
+    """A vector of one layer, 10 to 20, by contrast or, one in twenty, imported."""
     layer = 10 + number % 11
-    return SteeringVector(
-        {layer: random.standard_normal(MODEL.d_model)},
-        model=MODEL,
-        recipe=Contrast(positive, negative),
-        residual_norms={layer: 10.0},
-    )
+    direction = {layer: random.standard_normal(model.d_model)}
+    if number % 20 == 19:
+        recipe: Contrast | Imported = Imported(f"collection_{number}.pt", "torch")
+    else:
+        word, other = WORDS[number % len(WORDS)], WORDS[(number // 7) % len(WORDS)]
+        recipe = Contrast(
+            tuple(f"The {word} {other} says {k} things to customer {number}" for k in range(4)),
+            tuple(f"Nobody says {k} things to number {number}" for k in range(4)),
+        )
+    return SteeringVector(direction, model=model, recipe=recipe, residual_norms={layer: 10.0})

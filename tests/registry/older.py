@@ -25,6 +25,7 @@ def older(store: Store, directory: Path, revision: str) -> Store:
     with closing(sqlite3.connect(rows)) as raw, raw:
         raw.execute("ATTACH ? AS old", (str(file),))
         for name in names:
-            raw.execute(f"INSERT INTO main.{name} SELECT * FROM old.{name}")
+            columns = ", ".join(row[1] for row in raw.execute(f"PRAGMA main.table_info({name})"))
+            raw.execute(f"INSERT INTO main.{name} ({columns}) SELECT {columns} FROM old.{name}")
     rows.replace(file)
     return Store(directory)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
+from steerlab import record
 from steerlab.errors import BadOption, NotFound
 from steerlab.recipe import Imported
-from steerlab.registry import SORTS
+from steerlab.registry import SORTS, Store, restore
 from tests.registry.samples import OTHER, vector
 
 
@@ -48,6 +50,44 @@ def test_a_tag_of_an_old_version_does_not_bring_it_back(family):
     family.save("love", vector(5))
     assert family.list(tag="feeling") == []
     assert refs(family.list(tag="feeling", every_version=True)) == ["love.v1"]
+
+
+def test_the_newest_version_that_is_left_is_listed(family, tmp_path):
+    family.save("anger", vector(7))
+    middle = family.save("anger", vector(8))
+    elsewhere = Store(tmp_path / "elsewhere")
+    elsewhere.import_(family.export("anger.v2", tmp_path / "v2.safetensors"))
+    elsewhere.import_(family.export("anger.v3", tmp_path / "v3.safetensors"))
+    elsewhere.save("anger", middle * 2)
+    family.remove("anger")
+    assert refs(family.list(name="anger")) == ["anger.v2"]
+    family.rename("anger", "fury")
+    assert refs(family.list(name="fury")) == ["fury.v2"]
+    family.rebuild()
+    assert refs(family.list(name="fury")) == ["fury.v2"]
+    assert refs(elsewhere.list()) == ["anger.v4"]
+    assert family.verify() == elsewhere.verify() == []
+
+
+class Backwards(datetime):
+    moment = datetime(2030, 1, 1, tzinfo=UTC)
+
+    @classmethod
+    def now(cls, tz=None):
+        cls.moment -= timedelta(hours=1)
+        return cls.moment
+
+
+def test_a_clock_that_runs_backwards_changes_no_newest_version(store, monkeypatch):
+    monkeypatch.setattr(record, "datetime", Backwards)
+    monkeypatch.setattr(restore, "_BATCH", 1)
+    for seed in (1, 2, 3):
+        store.save("love", vector(seed))
+    assert refs(store.list()) == ["love.v3"]
+    store.rebuild()
+    assert refs(store.list()) == ["love.v3"]
+    assert refs(store.list(every_version=True)) == ["love.v3", "love.v2", "love.v1"]
+    assert store.verify() == []
 
 
 @pytest.mark.parametrize("sort", SORTS)

@@ -17,6 +17,7 @@ from sqlalchemy.schema import CreateTable
 from steerlab.errors import StoreError
 from steerlab.registry import Store, database, migrations
 from steerlab.registry.tables import METADATA
+from tests.registry.older import older
 from tests.registry.samples import vector
 
 
@@ -191,3 +192,10 @@ def test_a_version_that_never_was_is_one_line(family):
     set_version(family, "0000")
     with pytest.raises(StoreError, match="can't be brought up to date"):
         Store(family.path).list()
+
+
+def test_an_older_store_lists_as_before(family, tmp_path):
+    family.save("love", vector(9))
+    old = older(family, tmp_path / "old", "0004")
+    assert old.list(sort="layer") == family.list(sort="layer")
+    assert old.verify() == []

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from steerlab.errors import ModelError
+from steerlab.location import cache_directory
 
 ALIAS = "smollm2"
 """The name under which the embedded model is loaded: SmolLM2-135M-Instruct."""
@@ -31,16 +32,6 @@ _CHUNK = 1 << 20
 _WORK = ".converting-"
 
 Progress = Callable[[str, int, int], None]
-
-
-def cache_directory() -> Path:
-    """Where models are kept: STEERLAB_CACHE, or the user's cache directory."""
-    chosen = os.environ.get("STEERLAB_CACHE")
-    if chosen:
-        return Path(chosen).expanduser()
-    from platformdirs import user_cache_path
-
-    return user_cache_path("steerlab")
 
 
 def is_ready() -> bool:

@@ -1,4 +1,4 @@
-"""Where things are when nobody says: the store."""
+"""Where things are when nobody says: the store, and what can be made again."""
 
 from __future__ import annotations
 
@@ -18,3 +18,13 @@ def discover(environment: Mapping[str, str] | None = None) -> Path:
     from platformdirs import user_data_path
 
     return user_data_path("steerlab", appauthor=False) / "store"
+
+
+def cache_directory() -> Path:
+    """Where what can be made again is kept: STEERLAB_CACHE, or the user's cache directory."""
+    chosen = os.environ.get("STEERLAB_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    from platformdirs import user_cache_path
+
+    return user_cache_path("steerlab")

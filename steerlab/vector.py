@@ -46,6 +46,7 @@ __all__ = [
     "Scope",
     "SteeringVector",
     "canonical",
+    "digest_of",
     "is_raw_mean",
     "mean",
     "operand_of",
@@ -160,18 +161,7 @@ class SteeringVector:
     @cached_property
     def digest(self) -> str:
         """Content address: sha256 of a canonical header and the float32 bytes, as hex."""
-        arrays = self.float32()
-        header = {
-            "format": "steerlab.digest.1",
-            "model": list(self.model.key),
-            "scope": self.scope,
-            "layers": list(arrays),
-            "shapes": [list(a.shape) for a in arrays.values()],
-        }
-        sha = hashlib.sha256(json.dumps(header, sort_keys=True, separators=(",", ":")).encode())
-        for array in arrays.values():
-            sha.update(array.tobytes())
-        return sha.hexdigest()
+        return digest_of(self.float32(), self.model, self.scope)
 
     def float32(self) -> dict[int, NDArray[np.float32]]:
         """Layer -> contiguous little-endian float32 copy, -0.0 folded to 0.0.
@@ -313,6 +303,21 @@ class SteeringVector:
                 f"{self} is {self.scope} and {other} is {other.scope}: "
                 "a vector added everywhere and one added to the first tokens can't be combined"
             )
+
+
+def digest_of(arrays: Mapping[int, NDArray[np.float32]], model: ModelIdentity, scope: Scope) -> str:
+    """The digest of arrays as `SteeringVector.float32` gives them, the layers in order."""
+    header = {
+        "format": "steerlab.digest.1",
+        "model": list(model.key),
+        "scope": scope,
+        "layers": list(arrays),
+        "shapes": [list(a.shape) for a in arrays.values()],
+    }
+    sha = hashlib.sha256(json.dumps(header, sort_keys=True, separators=(",", ":")).encode())
+    for array in arrays.values():
+        sha.update(array.tobytes())
+    return sha.hexdigest()
 
 
 def unit(vector: SteeringVector) -> SteeringVector:

@@ -1,24 +1,42 @@
-"""Neighbours: the stored vectors that point the same way, or the opposite one."""
+"""Neighbours: the stored vectors that point the same way, or the opposite one.
+
+Among many, an index says which few are near to float32's precision (`matrices`); what is told of
+them is computed in float64 from arrays that have their digest. Among few, or where the index can't
+be kept, each payload is read.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, select
 
+from steerlab import payload
 from steerlab.direction import padded
 from steerlab.errors import SteerlabError
-from steerlab.registry.files import Shelf
-from steerlab.registry.queries import Filters, ids
-from steerlab.registry.rows import Stored, read
-from steerlab.registry.tables import VECTOR
-from steerlab.vector import SteeringVector
+from steerlab.registry import files
+from steerlab.registry.matrices import Arrays, Damaged, Matrices
+from steerlab.registry.rows import chunks, find_model, read
+from steerlab.registry.tables import DIRECTION, MODEL, VECTOR
+from steerlab.vector import SteeringVector, digest_of
 
-_CHUNK = 400  # records that are in memory at a time
+INDEXED = 1000
+"""Vectors of a model and scope from which on an index is kept: fewer are read in a second."""
+
+_BATCH = 2000  # vectors that go into the index at a time
+_MARGIN = 1e-4  # more than float32 errs in a cosine
+_SECONDS = 20.0  # to wait for another process that fills the index
+
+ShouldStop = Callable[[], bool] | None
+Progress = Callable[[int, int], object] | None
 
 
 @dataclass(frozen=True)
@@ -34,56 +52,205 @@ class Neighbour:
     cosines: tuple[float, ...] = ()
 
 
+class Field:
+    """The vectors of one model and scope, at one moment: the newest version of each name.
+
+    entries: where each is in the index; -1 for those that are not.
+    """
+
+    def __init__(self, connection: Connection, directory: Path, of: SteeringVector) -> None:
+        self.directory, self.model, self.scope = directory, of.model, of.scope
+        v = VECTOR.c
+        query = select(v.id, v.digest).where(v.newest.is_(True), v.scope == of.scope)
+        query = query.where(v.model_id == find_model(connection, of.model)).order_by(v.id)
+        rows = connection.execute(query).all()
+        self.ids = np.array([row.id for row in rows], np.int64)
+        self.digests = [row.digest for row in rows]
+        self.entries = np.full(len(rows), -1)
+        self.matrices = Matrices(directory, of.model, of.scope)
+        self._complete, self._turn = False, threading.Lock()
+
+    def indexed(
+        self, connection: Connection, should_stop: ShouldStop = None, progress: Progress = None
+    ) -> bool:
+        """Bring the index up to date, as far as payloads can be read; False if there is none."""
+        if len(self.ids) < INDEXED:
+            return False
+        with self._turn:
+            if not self._complete:
+                try:
+                    self._complete = self._update(connection, should_stop, progress)
+                except OSError:  # a cache that can't be written, or in which another is busy
+                    return False
+        return True
+
+    def _update(self, connection: Connection, should_stop: ShouldStop, progress: Progress) -> bool:
+        """Put into the index what it lacks, and say whether that came to an end."""
+        self.matrices.open()
+        if not self._missing():
+            return True
+        with self.matrices.locked(_SECONDS):
+            self.matrices.open()  # another process may have been faster
+            if not self.matrices.known or len(self.matrices.known) > 2 * len(self.ids):
+                self.matrices.discard()
+            missing = self._missing()
+            done = len(self.ids) - len(missing)
+            for start in range(0, len(missing), _BATCH):
+                if should_stop is not None and should_stop():
+                    break
+                batch = missing[start : start + _BATCH]
+                found = {digest: arrays for _, digest, arrays in self.read(connection, batch)}
+                self.matrices.add(list(found.items()))
+                done += len(batch)
+                if progress is not None:
+                    progress(done, len(self.ids))
+            self.matrices.open()
+        self._missing()
+        return done == len(self.ids)
+
+    def distrust(self) -> None:
+        """Forget the index: the next question fills it anew."""
+        self._complete = False
+        with contextlib.suppress(OSError), self.matrices.locked(_SECONDS):
+            self.matrices.discard()
+
+    def _missing(self) -> list[int]:
+        """The rows that the index lacks; where the others are in it is known from here on."""
+        known = self.matrices.known
+        self.entries = np.array([known.get(digest, -1) for digest in self.digests])
+        return [int(i) for i in self.ids[self.entries < 0]]
+
+    def read(self, connection: Connection, ids: Sequence[int]) -> Iterator[tuple[int, str, Arrays]]:
+        """Id, digest and arrays of these vectors, checked; damaged payloads are left out."""
+        v, layers = VECTOR.c, _layers(connection, ids)
+        by_path = defaultdict(list)
+        for chunk in chunks(ids):
+            for row in connection.execute(
+                select(v.id, v.digest, v.path, v.key).where(v.id.in_(chunk))
+            ):
+                by_path[row.path].append(row)
+        for path, rows in by_path.items():
+            arrays: dict[str, Any] = {}
+            with contextlib.suppress(SteerlabError):
+                wanted = {row.key: layers[row.id] for row in rows}
+                arrays |= payload.read_arrays(self.directory / path, wanted)
+            for row in rows:
+                found = arrays.get(row.key)
+                if found is None or not self.has_digest(found, row.digest):
+                    found = self._found_by_digest(connection, row.id)
+                if found is not None:
+                    yield row.id, row.digest, found
+
+    def has_digest(self, arrays: Arrays, digest: str) -> bool:
+        """Whether arrays are the ones of a digest."""
+        return (
+            all(array.dtype == np.float32 for array in arrays.values())
+            and digest_of(arrays, self.model, self.scope) == digest
+        )
+
+    def _found_by_digest(self, connection: Connection, row: int) -> Arrays | None:
+        """A crash may leave a vector in its file under another name than in its row."""
+        try:
+            return files.load(self.directory, read(connection, [row])[row]).float32()
+        except SteerlabError:
+            return None
+
+
+def _layers(connection: Connection, ids: Sequence[int]) -> Mapping[int, list[int]]:
+    d = DIRECTION.c
+    found: dict[int, list[int]] = defaultdict(list)
+    for chunk in chunks(ids):
+        query = select(d.vector_id, d.layer).where(d.vector_id.in_(chunk))
+        for row, layer in connection.execute(query.order_by(d.vector_id, d.layer)):
+            found[row].append(layer)
+    return found
+
+
 def similar(
     connection: Connection,
-    directory: Path,
+    field: Field,
     row: int | None,
     vector: SteeringVector,
     *,
     limit: int,
-    should_stop: Callable[[], bool] | None,
-    progress: Callable[[int, int], object] | None,
+    should_stop: ShouldStop,
+    progress: Progress,
 ) -> list[Neighbour]:
     """The largest cosines first, by size: an opposite is a neighbour too.
 
-    Compared are the newest versions of its model and scope; damaged payloads are left out.
+    Damaged payloads are left out.
     row: the vector's own, which is no neighbour; None for one that is not stored.
     """
-    rows = _candidates(connection, row, vector)
-    shelf, found = Shelf(directory), list[Neighbour]()
-    for start in range(0, len(rows), _CHUNK):
-        for stored in _in_file_order(connection, rows[start : start + _CHUNK]):
+    if field.indexed(connection, should_stop, progress):
+        with contextlib.suppress(Damaged):
+            return _by_index(connection, field, row, vector, limit)
+    return _by_reading(connection, field, row, vector, limit, should_stop, progress)
+
+
+def _by_index(
+    connection: Connection, field: Field, row: int | None, vector: SteeringVector, limit: int
+) -> list[Neighbour]:
+    sizes = np.append(field.matrices.cosines(vector), -1.0)[field.entries]
+    sizes[field.ids == row] = -1.0
+    certain = sizes[np.isfinite(sizes) & (sizes >= 0)]
+    beyond = len(certain) - limit
+    least = np.partition(certain, beyond)[beyond] - _MARGIN if beyond > 0 else 0.0
+    chosen = np.flatnonzero(sizes >= max(least, 0.0))
+    refs = _refs(connection, field.ids[chosen].tolist())
+    found = []
+    for at in chosen:
+        arrays = field.matrices.directions(int(field.entries[at]))
+        if not field.has_digest(arrays, field.digests[at]):
+            field.distrust()
+            raise Damaged
+        found += beside(vector, arrays, refs[int(field.ids[at])])
+    return _nearest(found, limit)
+
+
+def _by_reading(
+    connection: Connection,
+    field: Field,
+    row: int | None,
+    vector: SteeringVector,
+    limit: int,
+    should_stop: ShouldStop,
+    progress: Progress,
+) -> list[Neighbour]:
+    rows = [int(i) for i in field.ids if i != row]
+    found = list[Neighbour]()
+    for start, chunk in enumerate(chunks(rows)):
+        refs = _refs(connection, chunk)
+        for other, _, arrays in field.read(connection, chunk):
             if should_stop is not None and should_stop():
                 return _nearest(found, limit)
-            try:
-                found += beside(vector, shelf.load(stored), stored.qualified)
-            except SteerlabError:
-                continue
+            found += beside(vector, arrays, refs[other])
         found = _nearest(found, limit)
         if progress is not None:
-            progress(min(start + _CHUNK, len(rows)), len(rows))
+            progress(start * len(chunk) + len(chunk), len(rows))
     return found
 
 
-def _candidates(connection: Connection, row: int | None, vector: SteeringVector) -> list[int]:
-    newest = ids(connection, Filters(model=vector.model), sort="created", reverse=False)
-    scope = select(VECTOR.c.id).where(VECTOR.c.scope == vector.scope)
-    fitting = set(connection.execute(scope).scalars())
-    return [i for i in newest if i in fitting and i != row]
+def _refs(connection: Connection, ids: Sequence[int]) -> dict[int, str]:
+    """The refs of rows, with their model."""
+    query = select(VECTOR.c.id, MODEL.c.name, VECTOR.c.name, VECTOR.c.version).join(MODEL)
+    return {
+        row: f"{model}.{name}.v{version}"
+        for chunk in chunks(ids)
+        for row, model, name, version in connection.execute(query.where(VECTOR.c.id.in_(chunk)))
+    }
 
 
-def _in_file_order(connection: Connection, rows: Sequence[int]) -> list[Stored]:
-    return sorted(read(connection, rows).values(), key=lambda stored: stored.path)
-
-
-def beside(vector: SteeringVector, other: SteeringVector, ref: str) -> list[Neighbour]:
-    """The other vector beside this one; empty where they share no layer."""
-    layers = tuple(b for b in vector.layers if b in other.directions)
+def beside(
+    vector: SteeringVector, other: Mapping[int, NDArray[np.floating]], ref: str
+) -> list[Neighbour]:
+    """The directions of another vector beside this one's; empty where they share no layer."""
+    layers = tuple(b for b in vector.layers if b in other)
     if not layers:
         return []
     found = []
     for b in layers:
-        x, y = (part.ravel() for part in padded(vector.directions[b], other.directions[b]))
+        arrays = padded(vector.directions[b], other[b].astype(np.float64))
+        x, y = (part.ravel() for part in arrays)
         found.append((x @ y, x @ x, y @ y))
     products = np.array(found)  # (layers, 3)
     cosines = tuple(_cosine(row) for row in products)

@@ -29,7 +29,7 @@ from steerlab.vector import SteeringVector
 if TYPE_CHECKING:
     from steerlab.registry.audit import Finding, Garbage
     from steerlab.registry.exchange import Import
-    from steerlab.registry.similar import Neighbour
+    from steerlab.registry.similar import Field, Neighbour
     from steerlab.registry.snippets import Search
     from steerlab.registry.twins import Twin
     from steerlab.registry.usage import Usage
@@ -56,6 +56,7 @@ class Store(Ancestry):
         self.path = discover() if path is None else Path(path).expanduser()
         self._database = Database(self.path, self._fill, timeout=timeout)
         self._listing: tuple[Hashable, Listing] = (None, Listing())
+        self._field: tuple[Hashable, Field | None] = (None, None)
 
     def __repr__(self) -> str:
         return f"Store({str(self.path)!r})"
@@ -264,10 +265,11 @@ class Store(Ancestry):
         """The stored vectors of its model and scope that are nearest by cosine, opposites too.
 
         Over the layers that both have, together and one by one; the newest version of each
-        name. of: a ref, or a vector, which need not be stored. Reads every payload of the
-        model once; progress(done, total).
+        name. of: a ref, or a vector, which need not be stored. Among a thousand and more, an
+        index in the user's cache directory is kept, which reads each payload once;
+        progress(done, total) tells of that.
         """
-        from steerlab.registry.similar import similar
+        from steerlab.registry.similar import Field, similar
 
         row: int | None
         with self._database.reading() as connection:
@@ -276,9 +278,14 @@ class Store(Ancestry):
                 row, vector = found, self._payload_of(read(connection, [found])[found])
             else:
                 row, vector = None, of
+            moment = (self.stamp(), vector.model.key, vector.scope)
+            known, field = self._field
+            if field is None or known != moment:
+                field = Field(connection, self.path, vector)
+                self._field = (moment, field)
             return similar(
                 connection,
-                self.path,
+                field,
                 row,
                 vector,
                 limit=limit,

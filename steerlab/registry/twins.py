@@ -77,7 +77,7 @@ def _near(
             other = SteeringVector(arrays, model=vector.model, scope=vector.scope)
         except SteerlabError:  # a damaged payload is for verify to tell
             continue
-        neighbours = beside(vector, other, ref)
+        neighbours = beside(vector, other.directions, ref)
         yield from (Twin(n.ref, n.cosine) for n in neighbours if abs(n.cosine) >= NEAR)
 
 

@@ -1,0 +1,182 @@
+"""The index of neighbours: it answers as reading every payload does, or is made anew."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from steerlab.recipe import Imported
+from steerlab.registry import Store, matrices, similar
+from steerlab.vector import SteeringVector
+from tests.registry.samples import TINY, vector
+
+
+@pytest.fixture(autouse=True)
+def kept(monkeypatch, tmp_path):
+    """An index for any number of vectors, in a place of its own."""
+    monkeypatch.setattr(similar, "INDEXED", 1)
+    monkeypatch.setattr(matrices, "home", lambda: tmp_path / "kept")
+    return tmp_path / "kept"
+
+
+@pytest.fixture
+def crowd(store):
+    """Forty vectors of two layers each, all known to the index."""
+    store.save_many([(f"n{i}", vector(i, i % 3, 3 + i % 3)) for i in range(40)])
+    store.similar("n0")
+    return store
+
+
+def by_reading(store, of, **options):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(similar, "INDEXED", 10**9)
+        return list(Store(store.path).similar(of, **options))
+
+
+def agrees(store, of, **options):
+    found, expected = list(store.similar(of, **options)), by_reading(store, of, **options)
+    assert [(n.ref, n.layers) for n in found] == [(n.ref, n.layers) for n in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert (one.cosine, *one.cosines) == pytest.approx((other.cosine, *other.cosines), abs=1e-9)
+    return found
+
+
+def reads(store):
+    """How many payloads are read for an answer."""
+    seen, read = [], similar.Field.read
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            similar.Field, "read", lambda self, c, ids: (seen.extend(ids), read(self, c, ids))[1]
+        )
+        store.similar("n0")
+    return len(seen)
+
+
+entry = st.floats(-4, 4, width=16) | st.sampled_from([0.0, 1e-30, 3e38, -3e38])
+
+
+@st.composite
+def vectors(draw):
+    scope = draw(st.sampled_from(["broadcast", "front"]))
+    rows = st.just(1) if scope == "broadcast" else st.integers(1, 3)
+    layers = draw(st.sets(st.integers(0, 2), min_size=1))
+    row = st.lists(entry, min_size=8, max_size=8)
+    arrays = {}
+    for layer in layers:
+        count = draw(rows)
+        arrays[layer] = np.array(draw(st.lists(row, min_size=count, max_size=count)))
+    return SteeringVector(arrays, model=TINY, scope=scope, recipe=Imported("x"))
+
+
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(made=st.lists(vectors(), min_size=2, max_size=7), limit=st.integers(1, 7))
+def test_it_answers_as_reading_does(tmp_path_factory, made, limit):
+    store = Store(tmp_path_factory.mktemp("store") / "store")
+    store.save_many([(f"n{i % 5}", v) for i, v in enumerate(made)])
+    agrees(store, "n0", limit=limit)
+    agrees(store, made[-1], limit=limit)
+
+
+def test_what_was_saved_removed_and_renamed_since_is_heeded(crowd):
+    agrees(crowd, "n0")
+    crowd.save("n1", vector(77, 0, 3))
+    crowd.remove("n39")
+    crowd.save("new", vector(0, 0, 3))  # takes the id of the one that went, and equals n0
+    crowd.rename("n2", "other")
+    found = agrees(crowd, "n0", limit=60)
+    assert (found[0].ref, round(found[0].cosine, 9)) == ("tiny_1.new.v1", 1.0)
+    agrees(Store(crowd.path), "n0", limit=60)
+
+
+def test_payloads_are_read_once_in_all_processes(crowd):
+    assert reads(Store(crowd.path)) == 0
+    crowd.save("one", vector(99, 1))
+    assert reads(Store(crowd.path)) == 1
+    assert reads(Store(crowd.path)) == 0
+
+
+@pytest.mark.parametrize("what", ["rows", "entries", "digests", "index.json"])
+@pytest.mark.parametrize("how", ["cut", "turned", "gone"])
+def test_a_damaged_index_is_made_anew(crowd, kept, what, how):
+    for path in kept.glob(f"*/*{what}"):
+        data = bytearray(path.read_bytes())
+        if how == "turned":
+            data[3::8] = [byte ^ 0x55 for byte in data[3::8]]
+        path.unlink() if how == "gone" else path.write_bytes(data[:-3] if how == "cut" else data)
+    agrees(Store(crowd.path), "n0")
+    agrees(Store(crowd.path), "n0")
+
+
+def test_damage_under_an_open_index_is_noticed(crowd, kept):
+    for path in kept.glob("*/*.rows"):
+        with open(path, "r+b") as file:
+            file.seek(3)
+            file.write(b"\x40" * 200)
+    assert reads(crowd) == 39  # no answer comes from rows that lack their digest
+    assert reads(crowd) == 40
+    agrees(crowd, "n0")
+    assert reads(crowd) == 0
+
+
+def test_another_stores_index_is_not_taken(crowd, kept, tmp_path):
+    other = Store(tmp_path / "other")
+    other.save_many([(f"n{i}", vector(i + 100, 1)) for i in range(3)])
+    other.similar("n0")
+    ours, theirs = sorted(
+        kept.glob("*/index.json"), key=lambda p: json.loads(p.read_text())["store"]
+    )
+    theirs.write_text(ours.read_text())
+    for store in (crowd, other):
+        agrees(Store(store.path), "n0")
+
+
+def test_rows_that_a_killed_process_left_do_not_count(crowd, kept):
+    for path in [*kept.glob("*/*.rows"), *kept.glob("*/*.entries"), *kept.glob("*/*.digests")]:
+        path.write_bytes(path.read_bytes() + b"left over")
+    crowd.save("one", vector(99, 1))
+    agrees(Store(crowd.path), "one")
+
+
+def test_it_does_not_outgrow_its_store(crowd, kept, tmp_path):
+    for i in range(30):
+        crowd.remove(f"n{i + 5}")
+    agrees(crowd, "n0")
+    crowd.save("one", vector(99, 1))
+    agrees(crowd, "n0")
+    (file,) = kept.glob("*/index.json")
+    assert json.loads(file.read_text())["entries"] == 11
+    crowd.path.rename(tmp_path / "moved")
+    agrees(Store(tmp_path / "moved"), "n0")
+    assert not file.exists()
+
+
+def test_where_no_index_can_be_kept_payloads_are_read(store, kept):
+    store.save_many([(f"n{i}", vector(i)) for i in range(5)])
+    kept.write_text("a file where the directory would be")
+    agrees(store, "n0")
+
+
+def test_many_at_once(crowd):
+    crowd.save_many([(f"m{i}", vector(i + 200, 1)) for i in range(20)])
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: list(Store(crowd.path).similar("n1")), range(8)))
+    assert all(one == by_reading(crowd, "n1") or one == found[0] for one in found)
+    agrees(crowd, "n1")
+
+
+def test_a_stop_keeps_what_is_known_so_far(store, monkeypatch):
+    monkeypatch.setattr(similar, "_BATCH", 2)
+    store.save_many([(f"n{i}", vector(i)) for i in range(7)])
+    seen: list[tuple[int, int]] = []
+    found = store.similar(
+        "n0", should_stop=lambda: len(seen) == 2, progress=lambda *done: seen.append(done)
+    )
+    assert seen == [(2, 7), (4, 7)]
+    assert {n.ref for n in found} == {f"tiny_1.n{i}.v1" for i in (1, 2, 3)}
+    store.similar("n0", progress=lambda *done: seen.append(done))
+    assert seen[2:] == [(6, 7), (7, 7)]

@@ -53,8 +53,12 @@ class Slot:
     """One matrix: row i belongs to entry `entries[i]`, and `squares[i]` is its length squared."""
 
     rows: NDArray[np.float32]
-    entries: NDArray[np.uint32]
+    entries: NDArray[np.intp]
     squares: NDArray[np.float64]
+
+    def among(self, count: int) -> NDArray[np.intp] | slice:
+        """Where the rows' entries are among so many: all of them, where each has a row."""
+        return self.entries if len(self.entries) < count else slice(None)
 
 
 class Matrices:
@@ -101,7 +105,7 @@ class Matrices:
             layer, position = map(int, place.split("."))
             rows = self._file(counts, f"{place}.rows", np.dtype("<f4"), count * self.model.d_model)
             about = self._file(counts, f"{place}.entries", _ENTRY, count)
-            entries, squares = about["entry"].copy(), about["square"].copy()
+            entries, squares = about["entry"].astype(np.intp), about["square"].copy()
             slots[layer, position] = Slot(rows.reshape(count, -1), entries, squares)
             self._check(place, slots[layer, position], counts["entries"])
         text = digests.tobytes().hex()
@@ -121,7 +125,7 @@ class Matrices:
         new = slice(self._sound.get(place, 0), None)
         if not np.allclose(_squares(slot.rows[new]), slot.squares[new], rtol=1e-9, atol=0):
             raise Damaged
-        if np.any(slot.entries[new] >= entries) or np.any(np.diff(slot.entries.astype(int)) < 1):
+        if np.any(slot.entries[new] >= entries) or np.any(np.diff(slot.entries) < 1):
             raise Damaged
         self._sound[place] = len(slot.entries)
 
@@ -187,13 +191,13 @@ class Matrices:
             for (layer, position), slot in self.slots.items():
                 if (own := vector.directions.get(layer)) is None:
                     continue
-                theirs[slot.entries] += slot.squares
+                at = slot.among(len(self.known))
+                theirs[at] += slot.squares
                 if position == 0:
-                    shared[slot.entries] = True
-                    mine[slot.entries] += float(((own / scale) ** 2).sum())
+                    shared[at] = True
+                    mine[at] += float(((own / scale) ** 2).sum())
                 if position < len(own):
-                    row = (own[position] / scale).astype(np.float32)
-                    dot[slot.entries] += slot.rows @ row
+                    dot[at] += slot.rows @ (own[position] / scale).astype(np.float32)
             found = np.abs(dot) / np.sqrt(mine * theirs)
         low, high = _SAFE
         found[(theirs < low) | (theirs > high) | (mine < low)] = np.inf

@@ -108,6 +108,20 @@ class Field:
         self._missing()
         return done == len(self.ids)
 
+    def holds(self, vector: SteeringVector) -> bool:
+        """Whether a vector is of this model and scope."""
+        return (self.model.key, self.scope) == (vector.model.key, vector.scope)
+
+    def vector(self, row: int) -> SteeringVector | None:
+        """The vector of a row, where the index has it."""
+        at = int(np.searchsorted(self.ids, row))
+        if at == len(self.ids) or self.ids[at] != row or self.entries[at] < 0:
+            return None
+        arrays = self.matrices.directions(int(self.entries[at]))
+        if not self.has_digest(arrays, self.digests[at]):
+            return None
+        return SteeringVector(arrays, model=self.model, scope=self.scope)
+
     def distrust(self) -> None:
         """Forget the index: the next question fills it anew."""
         self._complete = False
@@ -193,9 +207,8 @@ def _by_index(
     sizes = np.append(field.matrices.cosines(vector), -1.0)[field.entries]
     sizes[field.ids == row] = -1.0
     certain = sizes[np.isfinite(sizes) & (sizes >= 0)]
-    beyond = len(certain) - limit
-    least = np.partition(certain, beyond)[beyond] - _MARGIN if beyond > 0 else 0.0
-    chosen = np.flatnonzero(sizes >= max(least, 0.0))
+    likely = certain[certain >= _least(certain[::16], limit)]  # a part has no larger ones
+    chosen = np.flatnonzero(sizes >= max(_least(likely, limit) - _MARGIN, 0.0))
     refs = _refs(connection, field.ids[chosen].tolist())
     found = []
     for at in chosen:
@@ -205,6 +218,12 @@ def _by_index(
             raise Damaged
         found += beside(vector, arrays, refs[int(field.ids[at])])
     return _nearest(found, limit)
+
+
+def _least(sizes: NDArray[np.float64], limit: int) -> float:
+    """The least of the `limit` largest; 0 where there are no more than that."""
+    beyond = len(sizes) - limit
+    return float(np.partition(sizes, beyond)[beyond]) if beyond > 0 else 0.0
 
 
 def _by_reading(

@@ -271,16 +271,16 @@ class Store(Ancestry):
         """
         from steerlab.registry.similar import Field, similar
 
-        row: int | None
+        row: int | None = None
         with self._database.reading() as connection:
+            moment, (known, field) = self.stamp(), self._field
             if isinstance(of, str):
-                found = queries.resolve(connection, of, model)
-                row, vector = found, self._payload_of(read(connection, [found])[found])
+                row = queries.resolve(connection, of, model)
+                vector = field.vector(row) if field is not None and known == moment else None
+                vector = vector or self._payload_of(read(connection, [row])[row])
             else:
-                row, vector = None, of
-            moment = (self.stamp(), vector.model.key, vector.scope)
-            known, field = self._field
-            if field is None or known != moment:
+                vector = of
+            if field is None or known != moment or not field.holds(vector):
                 field = Field(connection, self.path, vector)
                 self._field = (moment, field)
             return similar(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -78,9 +78,13 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """JSON values; `record_from_json` reads them back."""
-        data = asdict(self)
-        data["recipe"] = recipe_to_json(self.recipe)
-        return data
+        return {field.name: getattr(self, field.name) for field in fields(self)} | {
+            "model": asdict(self.model),
+            "layers": [asdict(facts) for facts in self.layers],
+            "recipe": recipe_to_json(self.recipe),
+            "software": dict(self.software),
+            "tags": list(self.tags),
+        }
 
 
 def record_of(

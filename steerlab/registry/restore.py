@@ -15,7 +15,8 @@ from steerlab import payload
 from steerlab.errors import CorruptPayload, SteerlabError
 from steerlab.record import Record
 from steerlab.registry.files import payload_files
-from steerlab.registry.rows import Placed, add, identity_text, link
+from steerlab.registry.rows import Placed, add, identity_text, link, mark_newest
+from steerlab.registry.tables import VECTOR
 
 _UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00")
 _BATCH = 500
@@ -58,6 +59,7 @@ def restore(
     ordered = sorted(chosen.values(), key=lambda p: (p.record.created, p.record.ref))
     for start in range(0, len(ordered), _BATCH):
         _add(connection, ordered[start : start + _BATCH], done)
+    mark_newest(connection, VECTOR.c.version == 1)
     link(connection)
     return done
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, Table, and_, insert, select, update
 
@@ -35,6 +35,8 @@ from steerlab.registry.tables import (
 _COPY = ("source", "revision", "dtype", "tokenizer", "chat_template")
 _SHAPE = ("architecture", "n_layers", "d_model", "fingerprint")
 _CHUNK = 400  # ids in one IN (…)
+
+T = TypeVar("T")
 
 Row = dict[str, Any]
 
@@ -91,7 +93,10 @@ def ensure_model(connection: Connection, model: ModelIdentity) -> int:
 
 
 def add(connection: Connection, placed: Sequence[Placed]) -> list[int]:
-    """Insert all rows of records; the ids, in order. Operands are joined to their parents."""
+    """Insert all rows of records; the ids, in order. Operands are joined to their parents.
+
+    A first version is taken to have no later one yet; `mark_newest` is for when it has.
+    """
     if not placed:
         return []
     records = [p.record for p in placed]
@@ -114,7 +119,7 @@ def add(connection: Connection, placed: Sequence[Placed]) -> list[int]:
         children = [{"vector_id": i, **row} for i, r in numbered for row in rows_of(r)]
         _insert(connection, table, children)
     link(connection, ids)
-    for chunk in chunks(ids):
+    for chunk in chunks([row for row, record in numbered if record.version > 1]):
         mark_newest(connection, VECTOR.c.id.in_(chunk))
     return ids
 
@@ -359,7 +364,7 @@ def _insert(connection: Connection, table: Table, rows: list[Row]) -> None:
         connection.execute(insert(table), rows)
 
 
-def chunks(ids: Sequence[int]) -> Iterator[Sequence[int]]:
+def chunks(ids: Sequence[T]) -> Iterator[Sequence[T]]:
     """The ids in parts that one statement takes."""
     for start in range(0, len(ids), _CHUNK):
         yield ids[start : start + _CHUNK]

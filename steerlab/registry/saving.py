@@ -14,7 +14,14 @@ from steerlab.recipe import Contrast, Expression, Operand, Recipe
 from steerlab.record import record_of
 from steerlab.registry.database import Writing
 from steerlab.registry.files import Entry, batches, free_path
-from steerlab.registry.rows import Placed, add, ensure_model, read, replace_expression
+from steerlab.registry.rows import (
+    Placed,
+    add,
+    chunks,
+    ensure_model,
+    read,
+    replace_expression,
+)
 from steerlab.registry.tables import MODEL, OPERAND, VECTOR
 from steerlab.vector import SteeringVector, replace_refs
 
@@ -30,12 +37,16 @@ def plan(
     An operand may also be an earlier vector of the same call.
     """
     entries: list[Entry] = []
-    versions: dict[tuple[int, str], int] = {}
+    identities = dict.fromkeys(vector.model for _, vector in pairs)
+    models = {identity: ensure_model(connection, identity) for identity in identities}
+    versions = {
+        model: _newest(connection, model, [n for n, _ in pairs]) for model in models.values()
+    }
     for name, vector in pairs:
         check(vector)
-        model = ensure_model(connection, vector.model)
-        newest = versions.get((model, name)) or latest(connection, model, name)
-        versions[model, name] = newest + 1
+        model = models[vector.model]
+        newest = versions[model].get(name, 0)
+        versions[model][name] = newest + 1
         stored = _rounded(connection, vector, f"{name}.v{newest + 1}", model, entries)
         entries.append((record_of(stored, name, newest + 1, tags=tags, note=note), stored))
     return entries
@@ -84,9 +95,16 @@ def _under(ref: str, old: str, new: str) -> str:
 
 def latest(connection: Connection, model: int, name: str) -> int:
     """The newest version of a name; 0 if it is free."""
-    query = select(func.max(VECTOR.c.version))
-    found = connection.execute(query.where(VECTOR.c.model_id == model, VECTOR.c.name == name))
-    return int(found.scalar() or 0)
+    return _newest(connection, model, [name]).get(name, 0)
+
+
+def _newest(connection: Connection, model: int, names: Sequence[str]) -> dict[str, int]:
+    """The newest version of each of the names that are taken."""
+    v, found = VECTOR.c, dict[str, int]()
+    query = select(v.name, func.max(v.version)).where(v.model_id == model).group_by(v.name)
+    for chunk in chunks(names):
+        found.update(map(tuple, connection.execute(query.where(v.name.in_(chunk)))))
+    return found
 
 
 def _rounded(

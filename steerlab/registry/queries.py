@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, selec
 from steerlab.errors import BadOption, Incompatible, NotFound
 from steerlab.recipe import ModelIdentity, is_name
 from steerlab.registry.rows import chunks, find_model, identity_text
-from steerlab.registry.tables import CONTRAST_PAIR, DIRECTION, MODEL, TAG, VECTOR
+from steerlab.registry.tables import DIRECTION, MODEL, TAG, VECTOR
 
 Model = str | ModelIdentity | None
 """Which model a ref is of: its name in the store, its source, or itself."""
@@ -72,16 +72,12 @@ class StoredModel(NamedTuple):
 
 @dataclass(frozen=True)
 class Filters:
-    """Which vectors `summaries` gives; None does not restrict.
-
-    text: found in names, notes, tags, recipes or prompts, whatever its case.
-    """
+    """Which vectors `summaries` gives; None does not restrict."""
 
     model: str | ModelIdentity | None = None
     layer: int | None = None
     tag: str | None = None
     kind: str | None = None
-    text: str | None = None
     name: str | None = None
     every_version: bool = False
 
@@ -94,15 +90,34 @@ def summaries(
     reverse: bool,
     limit: int | None,
     after: Summary | None,
+    among: Sequence[int] | None = None,
 ) -> list[Summary]:
     """The vectors that pass, in three queries if they are few hundreds.
 
     Which they are is found first, in the index, then what they are.
+    among: the rows that come into question.
     """
-    order = _order(sort, reverse)
     page = _listed(connection, filters, sort, reverse, after).limit(limit).correlate(None)
+    if among is not None:
+        return of_ids(connection, _first(connection, page, among, limit))
+    order = _order(sort, reverse)
     query = select(VECTOR.c.id).join(MODEL).where(VECTOR.c.id.in_(page)).order_by(*order)
     return _described(connection, query)
+
+
+def _first(
+    connection: Connection, listed: Select[int], among: Sequence[int], limit: int | None
+) -> list[int]:
+    """The first ids of a list that are among others: these are asked for, unless they are many."""
+    if len(among) <= _FEW:
+        return list(connection.execute(listed.where(VECTOR.c.id.in_(among))).scalars())
+    chosen, look = set(among), None if limit is None else max(_FEW, 4 * limit)
+    while True:
+        seen = list(connection.execute(listed.limit(look)).scalars())
+        found = [row for row in seen if row in chosen][:limit]
+        if look is None or len(seen) < look or len(found) == limit:
+            return found
+        look *= 4
 
 
 def ids(connection: Connection, filters: Filters, *, sort: str, reverse: bool) -> list[int]:
@@ -152,6 +167,8 @@ def _described(connection: Connection, query: Select[int]) -> list[Summary]:
     ]
 
 
+_FEW = 2000  # ids that one statement takes without pains
+
 _SHOWN = (
     *(VECTOR.c[c] for c in ("name", "version", "digest", "scope", "kind", "norm", "created")),
     VECTOR.c.note,
@@ -189,8 +206,6 @@ def _conditions(connection: Connection, filters: Filters) -> list[ColumnElement[
         found.append(VECTOR.c.kind == filters.kind)
     if filters.name is not None:
         found.append(VECTOR.c.name == filters.name)
-    if filters.text:
-        found.append(_mentions(filters.text))
     if not filters.every_version:
         found.append(VECTOR.c.newest.is_(True))
     return found
@@ -206,20 +221,6 @@ def _of_model(connection: Connection, model: str | ModelIdentity) -> ColumnEleme
 def _among(owner: ColumnElement[int], condition: ColumnElement[bool]) -> ColumnElement[bool]:
     """Vectors that have a row of their own where the condition holds."""
     return VECTOR.c.id.in_(select(owner).where(condition))
-
-
-def _mentions(words: str) -> ColumnElement[bool]:
-    def within(column: ColumnElement[Any]) -> ColumnElement[bool]:
-        return column.icontains(words, autoescape=True)
-
-    prompts = or_(within(CONTRAST_PAIR.c.positive), within(CONTRAST_PAIR.c.negative))
-    return or_(
-        within(VECTOR.c.name),
-        within(VECTOR.c.note),
-        within(VECTOR.c.summary),
-        _among(TAG.c.vector_id, within(TAG.c.tag)),
-        _among(CONTRAST_PAIR.c.vector_id, prompts),
-    )
 
 
 def _doses(connection: Connection, chosen: Sequence[int]) -> dict[int, dict[int, float | None]]:

@@ -10,10 +10,9 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Sequence
-from itertools import groupby, islice
-from operator import itemgetter
+from itertools import islice
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from steerlab.registry.queries import Filters, ids
 from steerlab.registry.tables import CONTRAST_PAIR, TAG, VECTOR
@@ -89,6 +88,12 @@ class Listing:
         scattered = [i for i in others if i not in known]
         return [*begins, *holds, *scattered, *(i for i in others if i in known)]
 
+    def holding(self, connection: Connection, text: str) -> list[int]:
+        """Row ids of the vectors that a text is found in, as it is typed but for its case."""
+        self.read_texts(connection)
+        typed = text.lower()
+        return [i for i, held in self._texts.items() if typed in held]
+
     def phrase(self, found: Sequence[int], text: str, enough: int) -> list[int]:
         """The first `enough` of the hits that hold all words of the text, one after another."""
         words, texts = " ".join(text.lower().split()), self._texts
@@ -112,18 +117,18 @@ class Listing:
                 self._texts = self._read(connection)
 
     def _read(self, connection: Connection) -> dict[int, str]:
-        v, pair = VECTOR.c, CONTRAST_PAIR.c
+        v, pair, line = VECTOR.c, CONTRAST_PAIR.c, "\n"
+        texts: dict[int, str] = {}
         query = select(v.id, v.name, v.note, v.summary)
-        parts: dict[int, list[str]] = {}
-        for row, *heads in connection.execute(query):
-            self._names[row] = heads[0].lower()
-            parts[row] = heads
-        for row, tag in connection.execute(select(TAG.c.vector_id, TAG.c.tag)):
-            parts[row].append(tag)
-        prompts = select(pair.vector_id, pair.positive, pair.negative).order_by(pair.vector_id)
-        for row, pairs in groupby(connection.execute(prompts), itemgetter(0)):
-            parts[row] += [side for _, *sides in pairs for side in sides if side]
-        return {row: "\n".join(texts).lower() for row, texts in parts.items()}
+        for row, name, note, summary in connection.execute(query):
+            self._names[row] = name.lower()
+            texts[row] = f"{name}\n{note}\n{summary}"
+        sides = func.coalesce(pair.positive, "") + line + func.coalesce(pair.negative, "")
+        for owner, text in ((TAG.c.vector_id, TAG.c.tag), (pair.vector_id, sides)):
+            joined = select(owner, func.aggregate_strings(text, line)).group_by(owner)
+            for row, more in connection.execute(joined):  # one row a vector: rows cost most
+                texts[row] += line + more
+        return {row: text.lower() for row, text in texts.items()}
 
 
 def _scattered(word: str) -> Callable[[str], object]:

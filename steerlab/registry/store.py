@@ -159,10 +159,17 @@ class Store(Ancestry):
         text: found in names, notes, tags, recipes or prompts. sort: one of
         `steerlab.registry.SORTS`. after: the last Summary of the previous page.
         """
-        filters = Filters(model, layer, tag, kind, text, name, every_version)
+        filters = Filters(model, layer, tag, kind, name, every_version)
         with self._database.reading() as connection:
+            among = self._listing_now().holding(connection, text) if text else None
             return queries.summaries(
-                connection, filters, sort=sort, reverse=reverse, limit=limit, after=after
+                connection,
+                filters,
+                sort=sort,
+                reverse=reverse,
+                limit=limit,
+                after=after,
+                among=among,
             )
 
     def matching(
@@ -183,7 +190,7 @@ class Store(Ancestry):
         fuzzy: each of its words is found in a name, tag, note, recipe or prompt, or scattered
         over a name; names that begin with it go first.
         """
-        filters = Filters(model, layer, tag, kind, None, None, every_version)
+        filters = Filters(model, layer, tag, kind, None, every_version)
         with self._database.reading() as connection:
             listing = self._listing_now()
             listed = listing.ids(connection, filters, (sort, reverse))
@@ -207,7 +214,7 @@ class Store(Ancestry):
         """
         from steerlab.registry.snippets import search
 
-        filters = Filters(model, layer, tag, kind, None, None, every_version)
+        filters = Filters(model, layer, tag, kind, None, every_version)
         with self._database.reading() as connection:
             return search(connection, self._listing_now(), filters, text, limit)
 

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Engine
 from steerlab import record
 from steerlab.errors import BadOption, NotFound
 from steerlab.recipe import Imported
-from steerlab.registry import SORTS, Store, restore
+from steerlab.registry import SORTS, Store, queries, restore
 from tests.registry.samples import OTHER, vector
 
 
@@ -104,6 +104,23 @@ def test_pages_are_the_list_in_pieces(store, sort, reverse):
         pages += page
         after = page[-1]
     assert pages == whole
+
+
+@pytest.mark.parametrize("few", [1, 1000])
+@pytest.mark.parametrize("sort", ["created", "norm"])
+def test_pages_of_what_holds_a_text_are_the_list_in_pieces(store, monkeypatch, sort, few):
+    """However many hold it: a few are asked for, of many the first are looked for."""
+    monkeypatch.setattr(queries, "_FEW", few)
+    store.save_many([(f"n{i}", vector(i)) for i in range(12)], note="angry")
+    store.save_many([(f"m{i}", vector(i + 20)) for i in range(12)], note="calm")
+    everything = store.list(sort=sort)
+    for text in ("ANGRY", "calm", "n1", "nothing"):
+        expected = [s for s in everything if text.lower() in f"{s.name} {s.note}"]
+        pages, after = [], None
+        while page := store.list(sort=sort, text=text, limit=5, after=after):
+            pages += page
+            after = page[-1]
+        assert pages == store.list(sort=sort, text=text) == expected
 
 
 def test_sorting_by_norm_and_layer(store):

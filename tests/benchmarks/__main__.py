@@ -1,6 +1,7 @@
 """Run all benchmarks, or those named.
 
-startup, loading, decoding, extraction, sweep, metrics, tui.
+startup, loading, decoding, extraction, sweep, metrics, tui; and by name alone, as it makes two
+stores of 100,000 vectors (in minutes, kept where STEERLAB_LARGE says), large.
 """
 
 import os

@@ -59,6 +59,14 @@ def paired(
     )
 
 
+def limited(what: str, function: Callable[[], object], limit: float, *, runs: int = 7) -> Ratio:
+    """The best of some calls, as a multiple of the seconds that are asked for."""
+    times = sorted(_seconds(function) for _ in range(runs))
+    ratios = [seconds / limit for seconds in times]
+    asked = f"<= {limit * 1e3:.0f} ms"
+    return Ratio(what, times[0], limit, ratios[0], ratios[0], ratios[-1], asked)
+
+
 def _seconds(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()

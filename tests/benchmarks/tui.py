@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.benchmarks.large import large_store
+from tests.benchmarks.crowd import large_store
 from tests.benchmarks.timing import Ratio, paired
 
 STORE = Path(__file__).parents[2] / "store"

@@ -35,9 +35,12 @@ def __getattr__(name: str) -> _Any:
     if name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     store = _Store()
-    if name not in store.names() and name in _models(store):
-        return _import_module(f"{__name__}.{name}")
-    return _load(store, name)
+    try:
+        return store.load(name)
+    except _NotFound as error:
+        if name in _models(store) and name not in store.names():
+            return _import_module(f"{__name__}.{name}")
+        raise _MissingVector(str(error)) from None
 
 
 def __dir__() -> list[str]:

@@ -118,7 +118,7 @@ def add(connection: Connection, placed: Sequence[Placed]) -> list[int]:
     ):
         children = [{"vector_id": i, **row} for i, r in numbered for row in rows_of(r)]
         _insert(connection, table, children)
-    link(connection, ids)
+    link(connection, [row for row, record in numbered if record.kind == "expression"])
     for chunk in chunks([row for row, record in numbered if record.version > 1]):
         mark_newest(connection, VECTOR.c.id.in_(chunk))
     return ids

@@ -32,6 +32,13 @@ def test_a_stored_vector_is_a_name(store):
     assert love - anger == store.evaluate("love - anger")
 
 
+def test_an_import_by_name_lists_nothing(store, monkeypatch):
+    """Which would cost more than the vector, where there are many."""
+    monkeypatch.setattr(Store, "names", None)
+    monkeypatch.setattr(Store, "models", None)
+    assert steerlab.vectors.love == store.load("love")
+
+
 def test_each_import_gives_the_newest_version(store):
     assert steerlab.vectors.love.ref == "love.v1"
     store.save("love", vector(3))

@@ -61,10 +61,10 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "du": ("health", "Say what takes how much of the disk."),
         "rebuild": ("upkeep", "Restore the registry from the payload files."),
         "gc": ("upkeep", "Delete files that no vector needs."),
-        "backup": ("upkeep", "Copy the whole store, consistently."),
-        "restore": ("health", "Bring a backup back."),
-        "import": ("upkeep", "Take vectors in from a payload file."),
-        "export": ("upkeep", "Write vectors to a payload file."),
+        "backup": ("transfer", "Write the whole store to one file, while it is in use."),
+        "restore": ("transfer", "Bring a backup back."),
+        "import": ("transfer", "Take vectors in from a payload file or an archive."),
+        "export": ("transfer", "Write vectors to a payload file or an archive."),
     },
 }
 _HOMES = {name: entry for verbs in SECTIONS.values() for name, entry in verbs.items()}

@@ -1,4 +1,4 @@
-"""How the store is: doctor, du, restore."""
+"""How the store is: doctor, du."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from steerlab.cli.options import json_option, open_store, quiet_option, store_option
-from steerlab.cli.output import count, print_hanging, print_json, print_table, say
+from steerlab.cli.output import print_hanging, print_json, print_table, say
 from steerlab.cli.progress import progress_bar
-from steerlab.notation import printable
 
 if TYPE_CHECKING:
     from steerlab.registry.doctor import Ailment
@@ -92,28 +91,3 @@ def du_command(by: str, limit: int | None, store_path: Path | None, as_json: boo
     ]
     rows.append(["total", str(len(found.vectors)), f"{found.total:,}"])
     print_table([by, "versions", "bytes"], rows, right=["versions", "bytes"], wrap=[by])
-
-
-@click.command("restore")
-@click.argument("backup", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--force", is_flag=True, help="Replace a store that is there; it is moved aside.")
-@store_option
-def restore_command(backup: Path, force: bool, store_path: Path | None) -> int:
-    """Bring a backup back.
-
-    \b
-    steerlab restore store-backup --store ./store
-
-    It is copied into the store's place and verified there; the backup stays as it is. Exits
-    with 1 if the copy has something wrong.
-    """
-    store = open_store(store_path)
-    aside = store.restore(backup, force=force)
-    findings = store.verify()
-    stored = count(len(store.list(every_version=True)), "vector")
-    click.echo(f"{stored} restored to {printable(str(store.path))}")
-    if aside is not None:
-        say(f"what was there is now in {aside}")
-    if findings:
-        say(f"{count(len(findings), 'problem')} came with them: `steerlab doctor` explains")
-    return 1 if findings else 0

@@ -1,4 +1,4 @@
-"""Verbs that look after the store: verify, rebuild, gc, backup, import, export."""
+"""Verbs that look after the store: verify, rebuild, gc."""
 
 from __future__ import annotations
 
@@ -10,23 +10,18 @@ from typing import TYPE_CHECKING
 import click
 
 from steerlab.cli.options import (
-    complete_ref,
     json_option,
-    model_filter_option,
     open_lab,
     open_store,
     quiet_option,
     store_option,
 )
-from steerlab.cli.output import count, print_json, print_table, say, say_twins
+from steerlab.cli.output import count, print_json, print_table, say
 from steerlab.cli.progress import progress_bar
 from steerlab.notation import printable
 
 if TYPE_CHECKING:
     from steerlab.rerun import Rerun
-
-_COMPARED = 50  # imported at once, up to which each is compared with what is there
-_FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command("verify")
@@ -118,56 +113,3 @@ def gc_command(delete: bool, grace: float, store_path: Path | None) -> None:
     print_table(["bytes", "file"], [[str(g.size), str(g.path)] for g in garbage], right=["bytes"])
     what = "deleted" if delete else "would be deleted (--delete does it)"
     say(f"{count(len(garbage), 'file')} {what}")
-
-
-@click.command("backup")
-@click.argument("directory", type=click.Path(path_type=Path))
-@store_option
-def backup_command(directory: Path, store_path: Path | None) -> None:
-    """Copy the whole store, consistently.
-
-    Others may write meanwhile. The copy is a store itself: --store DIRECTORY opens it.
-    """
-    click.echo(printable(str(open_store(store_path).backup(directory))))
-
-
-@click.command("import")
-@click.argument("paths", nargs=-1, required=True, type=_FILE)
-@store_option
-def import_command(paths: tuple[Path, ...], store_path: Path | None) -> None:
-    """Take vectors in from a payload file.
-
-    Each is checked against its digest first. A taken name gives the next version. What repeats a
-    stored vector is told, of up to 50 at once.
-    """
-    store = open_store(store_path)
-    for path in paths:
-        entries = store.import_(path)
-        for entry in entries:
-            how = "already here" if entry.already else f"imported from {entry.was}"
-            click.echo(f"{printable(entry.ref)}  {printable(how)}")
-        new = [entry for entry in entries if not entry.already]
-        for entry in new if len(new) <= _COMPARED else ():
-            say_twins(store, store.load(entry.ref, entry.model))
-
-
-@click.command("export")
-@click.argument("ref", shell_complete=complete_ref)
-@click.argument("path", type=_FILE)
-@click.option("--parents", is_flag=True, help="With everything it was made from.")
-@click.option("--force", is_flag=True, help="Overwrite an existing file.")
-@model_filter_option
-@store_option
-def export_command(
-    ref: str, path: Path, parents: bool, force: bool, model: str | None, store_path: Path | None
-) -> None:
-    """Write vectors to a payload file.
-
-    It describes itself and is fit to be mailed: `steerlab import` takes it in anywhere.
-    """
-    if path.exists() and not force:
-        raise click.UsageError(f"{path} is there already: --force overwrites it")
-    new = path.with_name(f"{path.name}.part") if path.exists() else path
-    open_store(store_path).export(ref, new, parents=parents, model=model)
-    new.replace(path)
-    click.echo(printable(str(path)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
@@ -14,7 +15,7 @@ from steerlab import payload
 from steerlab.errors import NotFound, SteerlabError
 from steerlab.recipe import Expression
 from steerlab.record import Record
-from steerlab.registry.files import Shelf, payload_files
+from steerlab.registry.files import LINKS, Shelf, payload_files
 from steerlab.registry.rows import IS_NEWEST, Stored, read
 from steerlab.registry.tables import DIRECTION, OPERAND, VECTOR
 from steerlab.vector import SteeringVector
@@ -84,6 +85,17 @@ def collect(
         found.append(Garbage(name, status.st_size))
         if not dry_run:
             path.unlink(missing_ok=True)
+    return found + _links(directory, dry_run, grace)
+
+
+def _links(directory: Path, dry_run: bool, grace: timedelta) -> list[Garbage]:
+    """What a backup that was killed held on to: second links, which take no room of their own."""
+    found = []
+    for path in sorted(directory.glob(f"{LINKS}*")):
+        if time.time() - path.stat().st_mtime >= grace.total_seconds():
+            found.append(Garbage(path.name, 0))
+            if not dry_run:
+                shutil.rmtree(path, ignore_errors=True)
     return found
 
 

@@ -1,28 +1,33 @@
-"""Vectors on their way out of a store and into another: export, import, backup."""
+"""Vectors on their way out of a store and into another: export and import."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, or_, select
+from sqlalchemy import Connection, select
 
 from steerlab import payload
-from steerlab.errors import CorruptPayload, NotFound, StoreError
-from steerlab.recipe import Expression, ModelIdentity
-from steerlab.registry import files, saving
+from steerlab.errors import BadOption, CorruptPayload, NotFound, SteerlabError, StoreError
+from steerlab.recipe import ModelIdentity
+from steerlab.registry import archive, files, queries, saving
+from steerlab.registry.arrivals import Arrival, Plan
 from steerlab.registry.audit import untrue_facts
-from steerlab.registry.database import Database, Writing, copy_database, one_line_errors
-from steerlab.registry.files import Entry
+from steerlab.registry.database import Database, one_line_errors
+from steerlab.registry.files import Entry, Shelf, batches
+from steerlab.registry.queries import Model, Summary
 from steerlab.registry.restore import usable
-from steerlab.registry.rows import ensure_model, link, read
+from steerlab.registry.rows import link, read
 from steerlab.registry.tables import OPERAND, VECTOR
-from steerlab.vector import placeholder_of
+
+if TYPE_CHECKING:
+    from steerlab.registry.store import Progress
+
+_CHUNK = 400
 
 
 @dataclass(frozen=True)
@@ -39,158 +44,187 @@ class Import:
     model: ModelIdentity
 
 
-def export(connection: Connection, directory: Path, row: int, target: Path, parents: bool) -> Path:
-    """Write a vector, and all it was made from if asked, to a payload file that is new."""
-    ids = _ancestors(connection, row) if parents else [row]
-    stored = read(connection, ids)
-    target = target / f"{stored[row].record.name}{files.SUFFIX}" if target.is_dir() else target
-    if target.exists():
-        raise StoreError(f"{target} exists: export to another name, or delete it first")
-    payload.write(
-        target, payload.encode([(s.record, files.load(directory, s)) for s in stored.values()])
-    )
-    return target
-
-
-def admit(work: Writing, directory: Path, entries: Sequence[Entry], source: Path) -> list[Import]:
-    """Store what a payload file holds, oldest first, so that operands come before results."""
-    results: list[Import] = []
-    new: list[Entry] = []
-    for record, vector in sorted(entries, key=lambda e: e[0].created):
-        wrong = untrue_facts(record, vector)
-        if wrong:
-            raise CorruptPayload(f"{source}: {record.ref}: {wrong[0]}")
-        saving.check(vector)
-        entry = usable(record, source), vector
-        here = _already(work.connection, entry, new)
-        if here is None:
-            new.append(_welcomed(work.connection, entry, new))
-        results.append(Import(here or new[-1][0].ref, record.ref, here is not None, record.model))
-    saving.store(work, directory, new)
-    link(work.connection)
-    return results
-
-
-def backup(database: Database, target: Path) -> Path:
-    """Copy registry and payloads to a directory that is new; writers wait meanwhile."""
-    if target.exists():
-        raise StoreError(f"{target} exists: a backup goes to a directory of its own")
-    if not database.directory.is_dir():
-        raise StoreError(f"there is no store at {database.directory}")
-    part = target.with_name(f"{payload.TEMPORARY_PREFIX}{target.name}-{os.getpid()}")
-    held = database.locked() if database.writable else contextlib.nullcontext()
-    with one_line_errors(target), held:
-        try:
-            _copy(database, part)
-            os.rename(part, target)
-            payload.sync_directory(target.parent)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-    return target
-
-
-def bring_back(source: Path, database: Database, *, force: bool) -> Path | None:
-    """Put a backup in a store's place; returns where the old store was moved, if there was one.
-
-    The backup stays as it is. Nothing is deleted: what `force` replaces is moved aside.
-    """
-    if not (source / "registry.db").exists() and not (source / "payloads").is_dir():
-        raise StoreError(f"{source} is no backup: it has neither a registry.db nor payloads")
-    target = database.directory
-    if target.exists() and source.samefile(target):
-        raise StoreError(f"{source} is the store itself: there is nothing to restore")
-    taken = target.is_dir() and any(path.name != ".lock" for path in target.iterdir())
-    if taken and not force:
-        raise StoreError(
-            f"{target} has vectors already: force it, and they are moved aside, or restore to "
-            "another directory"
-        )
-    old = Database(source, lambda connection: None)
-    new = target.with_name(f"{payload.TEMPORARY_PREFIX}{target.name}-restored-{os.getpid()}")
-    backup(old, new)
-    aside = None
-    with one_line_errors(target), database.locked():
-        if taken:
-            moment = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
-            aside = target.with_name(f"{target.name}.before-restore-{moment}")
-            os.rename(target, aside)
+def rows_of(connection: Connection, refs: Iterable[str | Summary], model: Model) -> list[int]:
+    """The row ids of refs and of summaries, which may be a moment old."""
+    wanted = list(refs)
+    if not wanted:
+        raise BadOption("there is nothing to export: no vector was named")
+    known: dict[int, str] = {}
+    for part in _parts([ref.id for ref in wanted if isinstance(ref, Summary)]):
+        query = select(VECTOR.c.id, VECTOR.c.digest).where(VECTOR.c.id.in_(part))
+        known |= {row.id: row.digest for row in connection.execute(query)}
+    rows = []
+    for ref in wanted:
+        if isinstance(ref, str):
+            rows.append(queries.resolve(connection, ref, model))
+        elif known.get(ref.id) != ref.digest:
+            raise NotFound(f"{ref.qualified} is not in this store any more")
         else:
-            shutil.rmtree(target)  # it holds its lock alone
-        os.rename(new, target)
-        payload.sync_directory(target.parent)
-    return aside
+            rows.append(ref.id)
+    return rows
 
 
-def _copy(database: Database, part: Path) -> None:
-    payload.make_directory(part)
-    for source in files.payload_files(database.directory):
-        payload.write(part / source.relative_to(database.directory), source.read_bytes())
-    if database.writable:
-        database.prepare()
-        copy_database(database.file, part / database.file.name)
-    else:  # SQLite can't open it as it is, but nobody writes to it either
-        for source in database.directory.glob("registry.db*"):
-            if source.name in ("registry.db", "registry.db-wal"):
-                shutil.copyfile(source, part / source.name)
-    for copy in part.glob("registry.db*"):
-        with open(copy, "rb") as file:
-            os.fsync(file.fileno())
-    payload.sync_directory(part)
+def with_ancestors(connection: Connection, rows: Sequence[int]) -> list[int]:
+    """The rows and everything they were made from."""
+    found, new = set(rows), list(rows)
+    while new:
+        parents: set[int] = set()
+        for part in _parts(new):
+            edges = select(OPERAND.c.parent_id).where(
+                OPERAND.c.child_id.in_(part), OPERAND.c.parent_id.is_not(None)
+            )
+            parents.update(connection.execute(edges).scalars())
+        new = list(parents - found)
+        found.update(new)
+    return list(found)
 
 
-def _ancestors(connection: Connection, row: int) -> list[int]:
-    """The row and everything it was made from, parents first."""
-    found = [row]
-    for current in found:
-        edges = select(OPERAND.c.parent_id).where(
-            OPERAND.c.child_id == current, OPERAND.c.parent_id.is_not(None)
+def to_payload(
+    connection: Connection, directory: Path, rows: Sequence[int], target: Path, force: bool
+) -> Path:
+    """Write a few vectors to one payload file."""
+    if len(set(rows)) > files.MOST_VECTORS:
+        raise BadOption(
+            f"{len(set(rows))} vectors are too many for one payload file: call it NAME.tar, and "
+            "it is an archive"
         )
-        found += [p for p in connection.execute(edges).scalars() if p not in found]
-    return found[::-1]
+    if target.exists() and not force:
+        raise StoreError(f"{target} exists: export to another name, or delete it first")
+    payload.write(target, payload.encode(list(_entries(connection, directory, rows))))
+    return target
 
 
-def _already(connection: Connection, entry: Entry, new: Sequence[Entry]) -> str | None:
-    """The ref of the same record, if it is here: same bytes, and same name or moment."""
-    record = entry[0]
-    query = select(VECTOR.c.name, VECTOR.c.version).where(
-        VECTOR.c.model_id == ensure_model(connection, record.model),
-        VECTOR.c.digest == record.digest,
-        or_(VECTOR.c.name == record.name, VECTOR.c.created == record.created),
-    )
-    for name, version in connection.execute(query.order_by(VECTOR.c.name != record.name)):
-        return f"{name}.v{version}"
-    return next((r.ref for r, _ in new if (r.name, r.digest) == (record.name, record.digest)), None)
+def to_archive(
+    connection: Connection,
+    directory: Path,
+    rows: Sequence[int],
+    target: Path,
+    force: bool,
+    progress: Progress | None,
+) -> Path:
+    """Write any number of vectors to an archive, a payload file's worth in memory at a time."""
+    done, total = 0, len(set(rows))
+    with archive.create(target, force=force) as writer:
+        for batch in batches(_entries(connection, directory, rows)):
+            name = _free_name(writer, batch[0][0].digest)
+            writer.add(name, payload.encode(batch))
+            done += len(batch)
+            if progress is not None:
+                progress(done, total)
+    return target
 
 
-def _welcomed(connection: Connection, entry: Entry, new: Sequence[Entry]) -> Entry:
-    """The entry under a version that is free here, its operands under this store's refs."""
-    record, vector = entry
-    model = ensure_model(connection, record.model)
-    latest = max(
-        saving.latest(connection, model, record.name),
-        *(r.version for r, _ in new if (r.name, r.model) == (record.name, record.model)),
-        0,
-    )
-    recipe = record.recipe
-    if isinstance(recipe, Expression):
-        recipe = _at_home(connection, recipe, entry, model, new)
-    version = record.version if record.version > latest else latest + 1
-    record = replace(record, version=version, recipe=recipe)
-    return record, files.described(vector, record)
+def take_in(database: Database, path: Path, progress: Progress | None = None) -> Sequence[Import]:
+    """Store what a payload file or an archive holds, all or nothing.
 
-
-def _at_home(
-    connection: Connection, recipe: Expression, entry: Entry, model: int, new: Sequence[Entry]
-) -> Expression:
-    """The expression with this store's refs; an operand that is not here keeps its own name
-    unless another vector bears it here.
+    The file is read twice: once to learn what comes, and that all of an archive is there, and
+    once to check and store each vector, a few at a time. In between it is settled what each
+    will be called, so that an expression may come before its operands.
     """
-    renamed = {}
-    for operand in recipe.operands:
-        try:
-            renamed[operand.ref] = saving.stored_ref(connection, operand, entry[1], model, new)
-        except NotFound:
-            name = operand.ref.split(".")[-2] if "." in operand.ref else operand.ref
-            taken = saving.latest(connection, model, name)
-            renamed[operand.ref] = placeholder_of(operand.digest) if taken else operand.ref
-    return saving.with_refs(recipe, renamed)
+    with (
+        one_line_errors(database.directory),
+        tempfile.TemporaryDirectory(prefix="steerlab-") as scratch,
+    ):
+        reader = _Reader(path, Path(scratch), progress)
+        arrivals = list(reader.survey())
+        with database.writing() as work:
+            plan = Plan(work.connection, arrivals)
+            for batch in batches(_new(work.connection, reader, plan)):
+                saving.store(work, database.directory, batch)
+            link(work.connection)
+    oldest_first = sorted(arrivals, key=lambda a: a.created)
+    return [Import(plan.ref(a), a.ref, plan.is_here(a), a.model) for a in oldest_first]
+
+
+class _Reader:
+    """A payload file, or the payload files of an archive, to be read twice."""
+
+    def __init__(self, path: Path, scratch: Path, progress: Progress | None) -> None:
+        self.path, self.scratch, self.progress = path, scratch, progress
+        self.packed = archive.is_archive(path)
+        self.size = path.stat().st_size
+
+    def survey(self) -> Iterator[Arrival]:
+        """What comes, without its arrays."""
+        models: dict[ModelIdentity, ModelIdentity] = {}
+        for file, what in self._payloads(0):
+            with called(file, what):
+                for record in payload.read_records(file).values():
+                    model = models.setdefault(record.model, record.model)
+                    yield Arrival.of(usable(record, what), model)
+
+    def entries(self) -> Iterator[Entry]:
+        """Every vector, checked, in the order of the survey."""
+        for file, what in self._payloads(self.size):
+            with called(file, what):
+                for record, vector in payload.read_all(file):
+                    wrong = untrue_facts(record, vector)
+                    if wrong:
+                        raise CorruptPayload(f"{what}: {record.ref}: {wrong[0]}")
+                    saving.check(vector)
+                    yield usable(record, what), vector
+
+    def _payloads(self, before: int) -> Iterator[tuple[Path, str]]:
+        """Files to read one after another, and what to call them."""
+
+        def tell(done: int, size: int) -> None:
+            if self.progress is not None:
+                self.progress(before + done, 2 * size)
+
+        if not self.packed:
+            yield self.path, str(self.path)
+            tell(self.size, self.size)
+            return
+        one = self.scratch / "one"
+        for name, file in archive.unpack(self.path, lambda name: one, tell):
+            if name != archive.REGISTRY:
+                yield file, f"{self.path}: {name}"
+            file.unlink()
+
+
+@contextmanager
+def called(file: Path, name: str) -> Iterator[None]:
+    """Errors that speak of a file by the name it has for the user."""
+    try:
+        yield
+    except SteerlabError as error:
+        if str(file) == name:
+            raise
+        raise type(error)(str(error).replace(str(file), name)) from None
+
+
+def _new(connection: Connection, reader: _Reader, plan: Plan) -> Iterator[Entry]:
+    """The vectors that are not here yet, as this store will call them."""
+    expected = iter(plan.arrivals)
+    for record, vector in reader.entries():
+        arrival = next(expected, None)
+        if arrival is None or (arrival.ref, arrival.digest) != (record.ref, record.digest):
+            raise CorruptPayload(f"{reader.path} changed while it was read: try again")
+        if not plan.is_here(arrival):
+            at_home = plan.at_home(connection, arrival, record, vector)
+            yield at_home, files.described(vector, at_home)
+
+
+def _entries(connection: Connection, directory: Path, rows: Sequence[int]) -> Iterator[Entry]:
+    """Vectors to be written, a model's together, the oldest first."""
+    shelf = Shelf(directory)
+    places: list[tuple[int, str, int]] = []
+    for part in _parts(list(set(rows))):
+        query = select(VECTOR.c.model_id, VECTOR.c.created, VECTOR.c.id)
+        places += map(tuple, connection.execute(query.where(VECTOR.c.id.in_(part))))
+    for part in _parts([row for _, _, row in sorted(places)]):
+        for stored in read(connection, part).values():
+            yield stored.record, shelf.load(stored)
+
+
+def _free_name(writer: archive.Writer, digest: str) -> str:
+    number, name = 1, files.path_of(digest)
+    while name in writer:
+        number += 1
+        name = files.path_of(digest, number)
+    return name
+
+
+def _parts(rows: Sequence[int]) -> Iterator[Sequence[int]]:
+    for start in range(0, len(rows), _CHUNK):
+        yield rows[start : start + _CHUNK]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,8 @@ from steerlab.registry.tables import VECTOR
 from steerlab.vector import SteeringVector
 
 SUFFIX = ".safetensors"
+LINKS = f"{payload.TEMPORARY_PREFIX}backup-"
+"""How the directory begins in which a backup holds on to the files that it copies."""
 MOST_VECTORS = 500
 MOST_BYTES = 32_000_000
 """Bounds of a file with many vectors: a tag or a new name rewrites the file it lies in."""
@@ -28,13 +30,17 @@ Entry = tuple[Record, SteeringVector]
 
 
 def free_path(directory: Path, digest: str) -> str:
-    """payloads/ab/<digest>.safetensors, or <digest>.2.safetensors and so on if it is taken."""
-    stem, number = f"payloads/{digest[:2]}/{digest}", 1
-    path = f"{stem}{SUFFIX}"
-    while (directory / path).exists():
+    """The first of a digest's paths that no file has."""
+    number = 1
+    while (directory / path_of(digest, number)).exists():
         number += 1
-        path = f"{stem}.{number}{SUFFIX}"
-    return path
+    return path_of(digest, number)
+
+
+def path_of(digest: str, number: int = 1) -> str:
+    """payloads/ab/<digest>.safetensors, then <digest>.2.safetensors and so on."""
+    counted = f".{number}" if number > 1 else ""
+    return f"payloads/{digest[:2]}/{digest}{counted}{SUFFIX}"
 
 
 def payload_files(directory: Path) -> Iterator[Path]:
@@ -46,7 +52,7 @@ def payload_files(directory: Path) -> Iterator[Path]:
     )
 
 
-def batches(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
+def batches(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
     """Entries that go into one file together: of one model, and not too many."""
     batch: list[Entry] = []
     size = 0

@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, delete, select, update
 
-from steerlab import payload
 from steerlab.errors import BadOption, Incompatible, NameTaken, NotFound, StoreError
 from steerlab.location import discover
 from steerlab.recipe import check_name
 from steerlab.record import Record
 from steerlab.registry import files, kept, lineage, queries, restore, saving
-from steerlab.registry.ancestry import Ancestry
 from steerlab.registry.database import BUSY_SECONDS, Database, one_line_errors
 from steerlab.registry.lineage import Lineage, Node, Way
 from steerlab.registry.queries import Filters, Model, StoredModel, Summary
@@ -24,11 +22,11 @@ from steerlab.registry.restore import Restored
 from steerlab.registry.rows import Stored, mark_newest, read, replace_tags
 from steerlab.registry.search import Listing
 from steerlab.registry.tables import KEPT, OPERAND, VECTOR
+from steerlab.registry.transfers import Transfers
 from steerlab.vector import SteeringVector
 
 if TYPE_CHECKING:
     from steerlab.registry.audit import Finding, Garbage
-    from steerlab.registry.exchange import Import
     from steerlab.registry.similar import Field, Neighbour
     from steerlab.registry.snippets import Search
     from steerlab.registry.twins import Twin
@@ -39,7 +37,7 @@ Progress = Callable[[int, int], object]
 _log = logging.getLogger("steerlab.registry")
 
 
-class Store(Ancestry):
+class Store(Transfers):
     """A directory of steering vectors and the registry that knows what each one is.
 
     path: None looks for one: STEERLAB_STORE, then ./store if it is one, then the user's data
@@ -414,57 +412,12 @@ class Store(Ancestry):
         with self._database.writing() as work:
             return collect(work.connection, self.path, False, grace)
 
-    def backup(self, path: str | Path) -> Path:
-        """Copy the store, consistently and while in use, to a new directory.
-
-        The copy is itself a store: it can be opened, verified and put in the old one's place
-        without any unpacking.
-        """
-        from steerlab.registry.exchange import backup
-
-        return backup(self._database, Path(path).expanduser())
-
-    def restore(self, path: str | Path, *, force: bool = False) -> Path | None:
-        """Put a backup into this store's place, which has to be empty.
-
-        force: a store that is here is moved aside; returns where to.
-        """
-        from steerlab.registry.exchange import bring_back
-
-        with one_line_errors(self.path):
-            return bring_back(Path(path).expanduser(), self._database, force=force)
-
     def usage(self) -> Usage:
         """What the store takes on disk, vector by vector and for all else."""
         from steerlab.registry.usage import usage
 
         with self._database.reading() as connection:
             return usage(connection, self.path)
-
-    def export(
-        self, ref: str, path: str | Path, *, parents: bool = False, model: Model = None
-    ) -> Path:
-        """Write a vector as a payload file that `import_` reads anywhere.
-
-        parents: put everything it was made from into the file too, so that it can be
-        re-evaluated there.
-        """
-        from steerlab.registry.exchange import export
-
-        with self._database.reading() as connection:
-            row = queries.resolve(connection, ref, model)
-            return export(connection, self.path, row, Path(path).expanduser(), parents)
-
-    def import_(self, path: str | Path) -> Sequence[Import]:
-        """Store the vectors of a payload file, each checked against its digest.
-
-        A taken name gets its next version; a vector that is already here is left alone.
-        """
-        from steerlab.registry.exchange import admit
-
-        entries = payload.read_all(Path(path).expanduser())
-        with self._database.writing() as work:
-            return admit(work, self.path, entries, Path(path))
 
     # inside
 

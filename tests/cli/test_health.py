@@ -1,4 +1,4 @@
-"""doctor, du and restore."""
+"""doctor and du."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pytest
 
 from steerlab.cli import ExitCode
 from steerlab.registry import Store, doctor
-from tests.cli.conftest import contents
 from tests.cli.test_upkeep import payload_of
 
 
@@ -131,43 +130,3 @@ def test_shares_of_one_file_add_up(store):
 def test_the_largest_only(cli):
     rows = cli("du", "--by", "vector", "--limit", "1").out.splitlines()
     assert rows[2].split()[:2] == ["3", "more"]
-
-
-def test_a_backup_comes_back(cli, store, tmp_path):
-    before = contents(store)
-    cli("backup", tmp_path / "copy")
-    shutil.rmtree(store.path)
-    result = cli("restore", tmp_path / "copy")
-    assert result.code == ExitCode.OK, result
-    assert result.out == f"4 vectors restored to {store.path}\n"
-    assert contents(Store(store.path)) == before
-    assert contents(Store(tmp_path / "copy"))[1] == before[1]
-    assert [p.name for p in tmp_path.iterdir() if "restor" in p.name] == []
-
-
-def test_a_store_is_replaced_only_by_force_and_then_moved_aside(cli, refused, store, tmp_path):
-    cli("backup", tmp_path / "copy")
-    store.remove("warm")
-    assert "has vectors already" in refused(ExitCode.STORE, "restore", tmp_path / "copy")
-    result = cli("restore", tmp_path / "copy", "--force")
-    assert result.code == ExitCode.OK, result
-    (aside,) = tmp_path.glob("vectors.before-restore-*")
-    assert str(aside) in result.err
-    assert len(Store(aside).list()) == 3
-    assert len(Store(store.path).list()) == 4
-    assert cli("verify").code == ExitCode.OK
-
-
-def test_what_is_no_backup(refused, store, tmp_path):
-    (tmp_path / "empty").mkdir()
-    assert "is no backup" in refused(ExitCode.STORE, "restore", tmp_path / "empty")
-    assert "is the store itself" in refused(ExitCode.STORE, "restore", store.path, "--force")
-    refused(ExitCode.USAGE, "restore", tmp_path / "none")
-
-
-def test_a_damaged_backup_says_so(cli, store, tmp_path):
-    cli("backup", tmp_path / "copy")
-    payload_of(Store(tmp_path / "copy"), "love").write_bytes(b"x")
-    result = cli("restore", tmp_path / "copy", "--store", tmp_path / "new")
-    assert result.code == ExitCode.FAILED
-    assert "`steerlab doctor` explains" in result.err

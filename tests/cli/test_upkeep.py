@@ -1,15 +1,11 @@
-"""verify, rebuild, gc, backup, import and export."""
+"""verify, rebuild and gc."""
 
 from __future__ import annotations
 
 import shutil
 import time
 
-import pytest
-
-from steerlab import payload
 from steerlab.cli import ExitCode
-from steerlab.registry import Store
 
 
 def payload_of(store, ref):
@@ -82,65 +78,6 @@ def test_gc_lists_then_deletes(cli, store):
     assert cli("gc", "--grace", "0", "--delete").err == "1 file deleted\n"
     assert not path.exists()
     assert cli("verify").code == ExitCode.OK
-
-
-def test_backup_is_a_store(cli, refused, store, tmp_path):
-    assert cli("backup", tmp_path / "copy").out == f"{tmp_path / 'copy'}\n"
-    assert Store(tmp_path / "copy").load("love") == store.load("love")
-    assert "exists" in refused(ExitCode.STORE, "backup", tmp_path / "copy")
-
-
-def test_export_and_import_carry_a_vector_over(cli, store, tmp_path):
-    assert cli("export", "love", "love.st").out == "love.st\n"
-    new = ["--store", tmp_path / "new"]
-    assert cli("import", "love.st", *new).out == "love.v1  imported from love.v1\n"
-    assert cli("import", "love.st", *new).out == "love.v1  already here\n"
-    assert Store(tmp_path / "new").load("love") == store.load("love")
-
-
-def test_export_with_parents_can_be_recomputed(cli, tmp_path):
-    cli("export", "warm", "warm.st", "--parents")
-    new = ["--store", tmp_path / "new"]
-    assert len(cli("import", "warm.st", *new).out.splitlines()) == 3
-    assert cli("verify", *new).code == ExitCode.OK
-
-
-def test_export_of_one_of_two_models(cli, refused, both_models):
-    assert "several models" in refused(ExitCode.BAD_INPUT, "export", "love", "x.st")
-    assert cli("export", "love", "x.st", "--model", "other").code == ExitCode.OK
-
-
-def test_export_overwrites_only_by_force(cli, refused, tmp_path):
-    (tmp_path / "x.st").write_text("precious")
-    assert "--force" in refused(ExitCode.USAGE, "export", "love", "x.st")
-    assert (tmp_path / "x.st").read_text() == "precious"
-    assert cli("export", "love", "x.st", "--force").code == ExitCode.OK
-    assert [record.name for record, _ in payload.read_all(tmp_path / "x.st")] == ["love"]
-    assert [path.name for path in tmp_path.glob("x.st*")] == ["x.st"]
-
-
-def test_export_to_where_it_cant_be(refused, tmp_path):
-    (tmp_path / "file").write_text("x")
-    refused(ExitCode.STORE, "export", "love", tmp_path / "file" / "x.st")
-
-
-@pytest.mark.parametrize("keep", [0, 4, 200, -1])
-def test_import_of_a_file_cut_short(cli, refused, tmp_path, keep):
-    cli("export", "love", "x.st")
-    (tmp_path / "x.st").write_bytes((tmp_path / "x.st").read_bytes()[:keep])
-    assert "x.st" in refused(ExitCode.STORE, "import", "x.st")
-
-
-def test_import_of_an_altered_file(cli, refused, tmp_path):
-    cli("export", "love", "x.st")
-    data = bytearray((tmp_path / "x.st").read_bytes())
-    data[-1] ^= 0x10
-    (tmp_path / "x.st").write_bytes(data)
-    assert "x.st" in refused(ExitCode.STORE, "import", "x.st")
-
-
-def test_import_of_what_is_not_there(refused):
-    assert "no payload file none.st" in refused(ExitCode.NOT_FOUND, "import", "none.st")
 
 
 def test_a_moved_store_is_the_same(cli, store, tmp_path):

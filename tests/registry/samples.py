@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from steerlab.recipe import Contrast, ModelIdentity
+from steerlab.registry import Store
 from steerlab.vector import SteeringVector
 
 TINY = ModelIdentity("tests/Tiny-1", "llama", 6, 8, "f1", "main", "float32", "t1", "c1")
@@ -35,3 +37,10 @@ def vector(seed: int = 0, *layers: int, model: ModelIdentity = TINY, **more: Any
         **more,
     }
     return SteeringVector({b: rng.normal(size=8) for b in layers}, model=model, **more)
+
+
+def restored(store: Store, place: Path) -> Store:
+    """A store made of a backup of another, in a directory."""
+    copy = Store(place / "copy")
+    copy.restore(store.backup(place / "backup.tar").path)
+    return copy

@@ -1,4 +1,4 @@
-"""Vectors in the post: export, import, backup."""
+"""Vectors in the post: export and import."""
 
 from __future__ import annotations
 
@@ -97,30 +97,3 @@ def test_an_export_overwrites_nothing(family, tmp_path):
     assert family.export("love", tmp_path) == tmp_path / "love.safetensors"
     with pytest.raises(StoreError, match="exists"):
         family.export("love", tmp_path)
-
-
-def test_a_backup_is_a_store(family, tmp_path):
-    copy = Store(family.backup(tmp_path / "deep" / "copy"))
-    assert copy.verify() == []
-    assert copy.list() == family.list()
-    family.save("later", vector(40))
-    copy.save("other", vector(41))
-    assert "later" not in copy.names()
-    assert "other" not in family.names()
-    with pytest.raises(StoreError, match="exists"):
-        family.backup(copy.path)
-
-
-def test_a_backup_that_fails_leaves_nothing(family, tmp_path, monkeypatch):
-    def full(*arguments):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(StoreError, match="No space left"):
-        family.backup(tmp_path / "copy")
-    assert not list(tmp_path.glob("*copy*"))
-
-
-def test_there_must_be_something_to_back_up(store, tmp_path):
-    with pytest.raises(StoreError, match="no store at"):
-        store.backup(tmp_path / "copy")

@@ -14,7 +14,7 @@ import pytest
 
 from steerlab.errors import StoreError
 from steerlab.registry import Store
-from tests.registry.samples import vector
+from tests.registry.samples import restored, vector
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_a_backup_of_it_can_be_written(frozen, tmp_path):
     place.chmod(0o777)
     try:
         freeze(frozen)
-        copy = Store(frozen.backup(place / "copy"))
+        copy = restored(frozen, place)
         assert copy.save("x", vector()).ref == "x.v1"
     finally:
         if os.getuid() == 0:

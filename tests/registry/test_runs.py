@@ -15,7 +15,7 @@ from steerlab.registry import Store
 from steerlab.registry.database import HEAD
 from steerlab.run import Generation, Run
 from tests.registry.older import older
-from tests.registry.samples import TINY, vector
+from tests.registry.samples import TINY, restored, vector
 
 TEXTS = (Generation(0.0, 0.0, " a plain text", "stop", 4), Generation(2.0, 0.4, " [b]warm[/b]\x1b"))
 
@@ -141,7 +141,7 @@ def test_a_lost_registry_loses_its_runs_but_no_vector(family):
 
 def test_a_backup_has_the_runs(family, tmp_path):
     kept = family.save_run(run())
-    assert list(Store(family.backup(tmp_path / "copy")).runs("love")) == [kept]
+    assert list(restored(family, tmp_path).runs("love")) == [kept]
 
 
 def test_a_store_of_the_first_schema_is_copied_and_gets_runs(family, tmp_path):

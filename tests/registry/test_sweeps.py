@@ -16,7 +16,7 @@ from steerlab.registry.database import HEAD
 from steerlab.results import Calibration, Evaluation, Measured
 from steerlab.sweep import BASELINE, MetricValue, StoredSweep, SweepCell, SweepPlan, SweepSetting
 from tests.registry.older import older
-from tests.registry.samples import TINY, vector
+from tests.registry.samples import TINY, restored, vector
 from tests.registry.test_runs import run
 
 SETTINGS = (BASELINE, *(SweepSetting(b, d, 10 * d, None) for b in (2, 3) for d in (-0.2, 0.2)))
@@ -218,7 +218,7 @@ def damage(store: Store, table: str) -> None:
 
 def test_a_backup_has_them(family, tmp_path):
     fill(family)
-    assert kept(Store(family.backup(tmp_path / "copy"))) == kept(family)
+    assert kept(restored(family, tmp_path)) == kept(family)
 
 
 def test_a_store_of_the_second_schema_is_copied_and_gets_them(family, tmp_path):

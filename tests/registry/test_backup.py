@@ -1,0 +1,197 @@
+"""Backup and restore: a whole store as one file."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from datetime import timedelta
+
+import pytest
+
+from steerlab.errors import CorruptPayload, StoreError
+from steerlab.registry import Store, backup, files
+from tests.registry.samples import restored, vector
+
+
+def file_of(store, ref):
+    return next(store.path.glob(f"payloads/**/{store.record(ref).digest}.safetensors"))
+
+
+def records(store):
+    return {s.ref: store.record(s.ref) for s in store.list(every_version=True)}
+
+
+def left(directory):
+    return sorted(p.name for p in directory.rglob("*") if p.name.startswith(".tmp"))
+
+
+def pressed(done, of):
+    raise KeyboardInterrupt
+
+
+def unpacked(file, place):
+    place.mkdir()
+    subprocess.run(["tar", "xf", file, "-C", place], check=True)
+    return place
+
+
+def test_a_backup_comes_back_as_it_was(family, tmp_path):
+    seen = []
+    made = family.backup(tmp_path / "b.tar", progress=lambda *a: seen.append(a))
+    assert (made.payloads, made.damaged) == (4, ())
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    before = records(family)
+    family.save("later", vector(40))
+    copy = Store(tmp_path / "copy")
+    assert copy.restore(made.path) is None
+    assert copy.verify() == []
+    assert records(copy) == before
+    assert copy.save("other", vector(41)).ref == "other.v1"
+    assert left(tmp_path) == []
+
+
+def test_nothing_is_overwritten_unless_told(family, tmp_path):
+    made = family.backup(tmp_path / "b.tar")
+    with pytest.raises(StoreError, match="exists"):
+        family.backup(made.path)
+    family.remove("deep")
+    assert family.backup(made.path, force=True).payloads == 3
+
+
+def test_there_must_be_something_to_back_up(store, tmp_path):
+    with pytest.raises(StoreError, match="no store at"):
+        store.backup(tmp_path / "copy.tar")
+
+
+def test_a_backup_that_fails_or_is_cancelled_leaves_nothing(family, tmp_path, monkeypatch):
+    with pytest.raises(KeyboardInterrupt):
+        family.backup(tmp_path / "b.tar", progress=pressed)
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(StoreError, match="No space left"):
+            family.backup(tmp_path / "b.tar")
+    assert [p.name for p in tmp_path.iterdir() if p.name != "store"] == []
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_writers_go_on_while_it_is_made(family, tmp_path, monkeypatch, links):
+    """What they change meanwhile is not in it: it is the store of one moment."""
+
+    def none(*arguments):
+        raise OSError(1, "Operation not permitted")
+
+    if not links:  # a file system that has none: then they have to wait
+        monkeypatch.setattr("os.link", none)
+    before = records(family)
+    other = Store(family.path, timeout=0.1)
+    waited = []
+
+    def write(done, of):
+        if done == 1:
+            try:
+                other.tag("love", add=["later"])
+                other.remove("deep")
+                other.save("new", vector(40))
+            except StoreError:
+                waited.append(True)
+
+    made = family.backup(tmp_path / "b.tar", progress=write)
+    assert waited == ([] if links else [True])
+    copy = Store(tmp_path / "copy")
+    copy.restore(made.path)
+    assert made.damaged == ()
+    assert records(copy) == before
+    assert copy.verify() == []
+
+
+def test_damage_is_said_and_all_else_is_saved(family, tmp_path):
+    file_of(family, "love").write_bytes(b"junk")
+    missing = file_of(family, "anger")
+    missing.unlink()
+    made = family.backup(tmp_path / "b.tar")
+    gone, broken = made.damaged
+    assert gone == f"{missing.relative_to(family.path)} is missing"
+    assert re.fullmatch(r"payloads/\S+ is not a whole safetensors file.*", broken)
+    copy = Store(tmp_path / "copy")
+    copy.restore(made.path)
+    assert copy.load("deep") == family.load("deep")
+    assert {f.ref for f in copy.verify()} == {f.ref for f in family.verify()}
+
+
+@pytest.mark.parametrize("first", [0, 3])
+def test_a_damaged_registry_is_said_too(family, tmp_path, first):
+    registry = family.path / "registry.db"
+    data = bytearray(registry.read_bytes())
+    data[4096 * first : 4096 * (first + 4)] = b"\x55" * 4096 * 4
+    registry.write_bytes(data)
+    made = family.backup(tmp_path / "b.tar")
+    assert "registry.db is damaged" in made.damaged
+    copy = Store(tmp_path / "copy")
+    copy.restore(made.path)
+    assert copy.rebuild() == 4
+    assert copy.verify() == []
+
+
+def test_a_backup_that_is_not_whole_is_refused_before_anything_changes(family, tmp_path):
+    made = family.backup(tmp_path / "b.tar")
+    data = made.path.read_bytes()
+    before = records(family)
+    for broken in (data[: len(data) // 2], data.replace(b"love", b"lave", 1), data[:-3000]):
+        made.path.write_bytes(broken)
+        with pytest.raises(CorruptPayload):
+            family.restore(made.path, force=True)
+        with pytest.raises(CorruptPayload):
+            Store(tmp_path / "new").restore(made.path)
+    assert records(family) == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["b.tar", "store"]
+
+
+def test_a_cancelled_restore_leaves_nothing(family, tmp_path):
+    made = family.backup(tmp_path / "b.tar")
+    with pytest.raises(KeyboardInterrupt):
+        family.restore(made.path, force=True, progress=pressed)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["b.tar", "store"]
+    assert len(family.list()) == 4
+
+
+def test_a_backup_of_a_newer_steerlab_is_refused(family, tmp_path, monkeypatch):
+    made = family.backup(tmp_path / "b.tar")
+    monkeypatch.setattr("steerlab.registry.database.HEAD", "0001")
+    with pytest.raises(StoreError, match="newer steerlab"):
+        Store(tmp_path / "new").restore(made.path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["b.tar", "store"]
+
+
+def test_an_unpacked_backup_is_a_store_and_can_be_restored(family, tmp_path):
+    place = unpacked(family.backup(tmp_path / "b.tar").path, tmp_path / "unpacked")
+    copy = Store(tmp_path / "copy")
+    copy.restore(place)
+    assert records(copy) == records(family) == records(Store(place))
+    assert copy.verify() == []
+
+
+def test_payloads_alone_are_enough(family, tmp_path):
+    """An export has no registry.db. What is restored stays as it is."""
+    file = family.export(family.list(), tmp_path / "x.tar")
+    place = unpacked(file, tmp_path / "unpacked")
+    for number, source in enumerate((file, place)):
+        copy = Store(tmp_path / f"copy{number}")
+        copy.restore(source)
+        assert records(copy) == records(family)
+    assert not (place / "registry.db").exists()
+
+
+def test_what_a_killed_backup_held_on_to_is_garbage(family, tmp_path):
+    links = family.path / f"{files.LINKS}0123"
+    backup._linked([("x", file_of(family, "love"))], links)
+    assert family.gc() == []
+    (found,) = family.gc(dry_run=False, grace=timedelta(0))
+    assert (found.path, found.size) == (links.name, 0)
+    assert not links.exists()
+    assert family.verify() == []
+    assert restored(family, tmp_path).verify() == []

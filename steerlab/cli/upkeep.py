@@ -41,7 +41,7 @@ def verify_command(recipes: bool, store_path: Path | None, as_json: bool, quiet:
         findings = store.verify(progress)
     again = _rerun(store_path, quiet or as_json) if recipes else []
     wrong = [run for run in again if run.problem]
-    problems = [{"ref": f.ref, "problem": f.problem} for f in findings]
+    problems = [{"ref": f.ref, "problem": f.problem, "harm": f.harm.value} for f in findings]
     if as_json:
         runs = [run.to_json() for run in again]
         print_json({"problems": problems, "recipes": runs} if recipes else problems)
@@ -104,12 +104,14 @@ def rebuild_command(store_path: Path | None) -> None:
 def gc_command(delete: bool, grace: float, store_path: Path | None) -> None:
     """Delete files that no vector needs.
 
-    Without --delete it only lists them.
+    Without --delete it only lists them, with the vectors in a payload file that the registry does
+    not know: `steerlab rebuild` takes those in.
     """
     garbage = open_store(store_path).gc(dry_run=not delete, grace=timedelta(hours=grace))
     if not garbage:
         say("nothing to delete")
         return
-    print_table(["bytes", "file"], [[str(g.size), str(g.path)] for g in garbage], right=["bytes"])
+    rows = [[str(g.size), g.path, g.unreadable or " ".join(g.holds)] for g in garbage]
+    print_table(["bytes", "file", "vectors in it"], rows, right=["bytes"], wrap=["vectors in it"])
     what = "deleted" if delete else "would be deleted (--delete does it)"
     say(f"{count(len(garbage), 'file')} {what}")

@@ -2,59 +2,142 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import timedelta
+from enum import Enum
+from functools import cached_property
 from pathlib import Path
 
-from sqlalchemy import Connection, func, or_, select, text
+from sqlalchemy import Connection, func, or_, select
 
 from steerlab import payload
 from steerlab.errors import NotFound, SteerlabError
-from steerlab.recipe import Expression
+from steerlab.recipe import Expression, ModelIdentity
 from steerlab.record import Record
-from steerlab.registry.files import LINKS, Shelf, payload_files
-from steerlab.registry.rows import IS_NEWEST, Stored, read
-from steerlab.registry.tables import DIRECTION, OPERAND, VECTOR
+from steerlab.registry import kept
+from steerlab.registry.database import Damaged
+from steerlab.registry.files import LINKS, SUFFIX, Shelf, payload_files
+from steerlab.registry.integrity import problems
+from steerlab.registry.rows import IS_NEWEST, Stored, identity_text, read
+from steerlab.registry.tables import DIRECTION, MODEL, OPERAND, VECTOR
 from steerlab.vector import SteeringVector
 
 _CHUNK = 200
 
 
+class Harm(Enum):
+    """What happened to a vector, or to the registry as a whole."""
+
+    REGISTRY = "registry"
+    """The registry's file is damaged."""
+    ROW = "row"
+    """The registry says something else of it than its payload does."""
+    MOVED = "moved"
+    """Its numbers are whole, but in another file than the registry says."""
+    MISSING = "missing"
+    """Its numbers are in no file."""
+    ALTERED = "altered"
+    """Its payload was altered or cut short."""
+    OPERAND = "operand"
+    """It is whole, but something that it was made from is not."""
+    RECIPE = "recipe"
+    """Its recipe gives another vector."""
+
+
 @dataclass(frozen=True)
 class Finding:
-    """Something about a stored vector that is not as it should be."""
+    """Something about a stored vector that is not as it should be.
+
+    ref: the vector's, or "registry.db".
+    """
 
     ref: str
     problem: str
+    harm: Harm
 
 
 @dataclass(frozen=True)
 class Garbage:
-    """A file of the store that nothing refers to; path is relative to the store."""
+    """A file of the store that nothing refers to; path is relative to the store.
+
+    holds: refs of the vectors in it, all whole, that the registry does not know. unreadable: why
+    a payload can't be read; empty for one that can, or a temporary file.
+    """
 
     path: str
     size: int
+    holds: tuple[str, ...] = ()
+    unreadable: str = ""
 
 
 def verify(
     connection: Connection, directory: Path, progress: Callable[[int, int], object] | None = None
 ) -> list[Finding]:
     """Every problem of the store; progress is called with (checked, all)."""
-    found = [Finding("registry.db", problem) for problem in _database_problems(connection)]
-    query = select(VECTOR.c.id).order_by(VECTOR.c.path, VECTOR.c.id)
-    ids = list(connection.execute(query).scalars())
+    found = [Finding("registry.db", what, Harm.REGISTRY) for what in problems(connection)]
+    odd = (*_odd_models(connection), *_unlisted(connection))
+    found += [Finding("registry.db", what, Harm.ROW) for what in odd]
+    query = select(VECTOR.c.id, VECTOR.c.summary).order_by(VECTOR.c.path, VECTOR.c.id)
+    summaries = {row.id: row.summary for row in connection.execute(query)}
+    ids = list(summaries)
     audit = _Audit(connection, directory)
-    done = 0
-    for start in range(0, len(ids), _CHUNK):
-        for stored in read(connection, ids[start : start + _CHUNK]).values():
-            found += [Finding(stored.qualified, problem) for problem in audit.problems(stored)]
-            done += 1
-            if progress is not None:
-                progress(done, len(ids))
+    for done, row in enumerate(_each(connection, ids), 1):
+        if isinstance(row, Finding):
+            found.append(row)
+        else:
+            own = audit.findings(row)
+            if not own and summaries[row.id] != str(row.record.recipe):
+                what = "registry and payload differ in how its recipe reads"
+                own = [Finding(row.qualified, what, Harm.ROW)]
+            found += own
+        if progress is not None:
+            progress(done, len(ids))
     return found
+
+
+def _each(connection: Connection, ids: Sequence[int]) -> Iterator[Stored | Finding]:
+    """Every row, or why it can't be read."""
+    for start in range(0, len(ids), _CHUNK):
+        part = ids[start : start + _CHUNK]
+        try:
+            yield from read(connection, part).values()
+        except Damaged:
+            yield from (_one(connection, row) for row in part)
+
+
+def _one(connection: Connection, row: int) -> Stored | Finding:
+    try:
+        return read(connection, [row])[row]
+    except Damaged as error:
+        name = select(MODEL.c.name, VECTOR.c.name, VECTOR.c.version).join(MODEL)
+        model, vector, version = connection.execute(name.where(VECTOR.c.id == row)).one()
+        return Finding(f"{model}.{vector}.v{version}", str(error), Harm.ROW)
+
+
+def _odd_models(connection: Connection) -> Iterator[str]:
+    """Models whose key is not that of what is known of them."""
+    fields = (c for c in MODEL.c if c.name not in ("id", "name", "identity"))
+    for row in connection.execute(select(MODEL.c.name, MODEL.c.identity, *fields)):
+        name, identity, *_ = row
+        values = {k: v for k, v in row._mapping.items() if k not in ("name", "identity")}
+        with contextlib.suppress(SteerlabError, TypeError):
+            model = ModelIdentity(**values)
+            if identity_text(model) == identity and re.fullmatch(rf"{model.name}(_\d+)?", name):
+                continue
+        yield f"the registry's row of the model {name} can't be right"
+
+
+def _unlisted(connection: Connection) -> Iterator[str]:
+    """Vectors that a list would leave out or put in another place."""
+    least = select(func.min(DIRECTION.c.layer)).where(DIRECTION.c.vector_id == VECTOR.c.id)
+    wrong = or_(VECTOR.c.newest != IS_NEWEST, VECTOR.c.first_layer != least.scalar_subquery())
+    if found := connection.execute(select(func.count(VECTOR.c.id)).where(wrong)).scalar():
+        yield f"{found} vectors are not listed as they are"
 
 
 def untrue_facts(record: Record, vector: SteeringVector) -> list[str]:
@@ -82,10 +165,19 @@ def collect(
         status = path.stat()
         if name in used or time.time() - status.st_mtime < grace.total_seconds():
             continue
-        found.append(Garbage(name, status.st_size))
+        found.append(_garbage(path, name, status.st_size))
         if not dry_run:
             path.unlink(missing_ok=True)
     return found + _links(directory, dry_run, grace)
+
+
+def _garbage(path: Path, name: str, size: int) -> Garbage:
+    if path.name.startswith(payload.TEMPORARY_PREFIX) or path.suffix != SUFFIX:
+        return Garbage(name, size)
+    try:
+        return Garbage(name, size, tuple(r.qualified for r, _ in payload.read_all(path)))
+    except SteerlabError as error:
+        return Garbage(name, size, unreadable=str(error).replace(str(path), name))
 
 
 def _links(directory: Path, dry_run: bool, grace: timedelta) -> list[Garbage]:
@@ -105,17 +197,6 @@ def _loose(directory: Path) -> Iterator[Path]:
     yield from sorted(directory.glob("registry.db.new-*"))
 
 
-def _database_problems(connection: Connection) -> list[str]:
-    check = connection.execute(text("PRAGMA quick_check(5)")).scalars().all()
-    broken = connection.execute(text("PRAGMA foreign_key_check")).all()
-    found = [str(line) for line in check if line != "ok"]
-    least = select(func.min(DIRECTION.c.layer)).where(DIRECTION.c.vector_id == VECTOR.c.id)
-    wrong = or_(VECTOR.c.newest != IS_NEWEST, VECTOR.c.first_layer != least.scalar_subquery())
-    if unlisted := connection.execute(select(func.count(VECTOR.c.id)).where(wrong)).scalar():
-        found.append(f"{unlisted} vectors are not listed as they are: run `steerlab rebuild`")
-    return found + [f"a row of {row[0]} points at a row of {row[2]} that is gone" for row in broken]
-
-
 class _Audit:
     """One pass over a store; payload files are read once, not once a vector."""
 
@@ -124,23 +205,59 @@ class _Audit:
         self.shelf, self.parents = Shelf(directory), Shelf(directory)
         self.path, self.records = "", dict[str, Record]()
 
-    def problems(self, stored: Stored) -> list[str]:
+    def findings(self, stored: Stored) -> list[Finding]:
+        """What is wrong with one vector."""
         try:
             if self.path != stored.path:
                 self.records = payload.read_records(self.directory / stored.path)
                 self.path = stored.path
-            vector = self.shelf.load(stored)
         except NotFound:
-            return [f"its payload {stored.path} is missing"]
+            return [self.lost(stored, Harm.MISSING, f"its payload {stored.path} is missing")]
         except SteerlabError as error:
-            return [str(error)]
-        found = _differences(stored, self.records.get(stored.key))
-        found += untrue_facts(stored.record, vector)
+            return [self.lost(stored, Harm.ALTERED, str(error))]
+        same = [r for r in self.records.values() if r.digest == stored.record.digest]
+        written = self.records.get(stored.key) or (same[0] if same else None)
+        if written is None:
+            what = f"its payload {stored.path} holds other vectors"
+            return [self.lost(stored, Harm.MISSING, what)]
+        if stored.key not in self.records:
+            what = f"its payload does not call it {stored.key}: run `steerlab rebuild`"
+            return [Finding(stored.qualified, what, Harm.ROW)]
+        if differing := _differing(stored, written):
+            what = f"registry and payload differ in its {', '.join(differing)}"
+            return [Finding(stored.qualified, what, Harm.ROW)]
+        try:
+            vector = self.shelf.load(stored)
+        except SteerlabError as error:
+            return [self.lost(stored, Harm.ALTERED, str(error))]
+        untrue = untrue_facts(stored.record, vector)
+        found = [Finding(stored.qualified, what, Harm.ALTERED) for what in untrue]
         if isinstance(stored.record.recipe, Expression):
             found += self.recomputed(stored, stored.record.recipe)
         return found
 
-    def recomputed(self, stored: Stored, recipe: Expression) -> list[str]:
+    def lost(self, stored: Stored, harm: Harm, what: str) -> Finding:
+        """A vector that is not where its row says: it may be whole in another file."""
+        place = self.whole.get((stored.record.digest, stored.record.ref))
+        if place is not None:
+            return Finding(
+                stored.qualified, f"it lies in {place}, not in {stored.path}", Harm.MOVED
+            )
+        return Finding(stored.qualified, what, harm)
+
+    @cached_property
+    def whole(self) -> dict[tuple[str, str], str]:
+        """(digest, ref) -> the file, of every vector that any file of the store holds."""
+        found = {}
+        for file in payload_files(self.directory):
+            with contextlib.suppress(SteerlabError):
+                for record, _ in payload.read_all(file):
+                    path = file.relative_to(self.directory).as_posix()
+                    found[record.digest, record.ref] = path
+        return found
+
+    def recomputed(self, stored: Stored, recipe: Expression) -> list[Finding]:
+        """Whether the expression gives the stored bytes from its operands."""
         from steerlab.expression import evaluate
 
         edges = select(OPERAND.c.ref, OPERAND.c.parent_id).where(OPERAND.c.child_id == stored.id)
@@ -148,28 +265,29 @@ class _Audit:
             edge.ref: edge.parent_id for edge in self.connection.execute(edges)
         }
         digests = {o.ref: o.digest for o in recipe.operands}
+        unlinked = []
 
         def lookup(ref: str) -> SteeringVector:
             row = rows.get(ref)
-            if row is None:
-                raise NotFound(f"its operand {ref} is not in this store")
-            parent = read(self.connection, [row])[row]
-            if parent.record.digest != digests[ref]:
-                raise NotFound(f"its operand {ref} is another vector than it was made from")
-            return self.parents.load(parent)
+            parent = None if row is None else read(self.connection, [row])[row]
+            if parent is None or parent.record.digest != digests[ref]:
+                if kept.vector_of(self.connection, digests[ref]) is not None:
+                    unlinked.append(ref)
+                how = "not in this store" if parent is None else "another vector now"
+                raise NotFound(f"its operand {ref} is {how}")
+            return self.parents.load(parent, agreeing=False)
 
         try:
             result = evaluate(recipe.text, lookup)
         except SteerlabError as error:
-            return [f"it can't be re-evaluated: {error}"]
+            harm = Harm.ROW if unlinked else Harm.OPERAND
+            return [Finding(stored.qualified, f"it can't be re-evaluated: {error}", harm)]
         if result.digest == stored.record.digest:
             return []
-        return [f"its recipe {recipe} gives other bytes than are stored"]
+        what = f"its recipe {recipe} gives other bytes than are stored"
+        return [Finding(stored.qualified, what, Harm.RECIPE)]
 
 
-def _differences(stored: Stored, written: Record | None) -> list[str]:
-    if written is None:
-        return [f"its payload does not call it {stored.key}: run `steerlab rebuild`"]
+def _differing(stored: Stored, written: Record) -> list[str]:
     names = [f.name for f in fields(Record)]
-    differing = [n for n in names if getattr(stored.record, n) != getattr(written, n)]
-    return [f"registry and payload differ in its {', '.join(differing)}"] if differing else []
+    return [n for n in names if getattr(stored.record, n) != getattr(written, n)]

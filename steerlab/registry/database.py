@@ -27,6 +27,7 @@ from sqlalchemy.pool import NullPool, StaticPool
 
 from steerlab.errors import StoreError
 from steerlab.payload import make_directory, sync_directory
+from steerlab.registry.integrity import problems
 from steerlab.registry.tables import KEPT, METADATA
 
 HEAD = "0005"
@@ -34,11 +35,16 @@ HEAD = "0005"
 
 BUSY_SECONDS = 30.0
 _DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
+_UNREADABLE = ("Could not decode", "no such", "malformed", "mismatch", "has no column")
 _READ_ONLY = ("SQLITE_READONLY", "SQLITE_PERM")
 
 
 class Newer(StoreError):
     """A store whose schema this program does not know."""
+
+
+class Damaged(StoreError):
+    """A registry that can't be read as it is; the payloads can make it anew."""
 
 
 Fill = Callable[[Connection], object]
@@ -89,7 +95,19 @@ class Database:
         with one_line_errors(self.directory):
             self._check_directory()
             with contextlib.ExitStack() as stack:
-                yield self._snapshot(stack)
+                connection = self._snapshot(stack)
+                with self._sense(connection):
+                    yield connection
+
+    @contextlib.contextmanager
+    def _sense(self, connection: Connection) -> Iterator[None]:
+        """Tell rows that no program wrote from a mistake in this one."""
+        try:
+            yield
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            if problems(connection):
+                raise damaged(self.directory) from error
+            raise
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Writing]:
@@ -98,7 +116,8 @@ class Database:
             with contextlib.ExitStack() as stack:
                 work = Writing(self._transaction(stack))
                 try:
-                    yield work
+                    with self._sense(work.connection):
+                        yield work
                 except BaseException:
                     for action in reversed(work.undo):
                         with contextlib.suppress(OSError, StoreError):
@@ -183,7 +202,7 @@ class Database:
         try:
             self.prepare()
             with _engine(self.file, "rw", "BEGIN").connect() as connection:
-                return connection.execute(text("PRAGMA quick_check(1)")).scalar() == "ok"
+                return not problems(connection)
         except Newer:
             raise
         except (StoreError, DBAPIError, sqlite3.Error):
@@ -383,7 +402,7 @@ def _version_of(connection: Connection, directory: Path) -> str:
             raise
         version = ""
     if not version.isdigit():
-        raise _damaged(directory)
+        raise damaged(directory)
     if int(version) > int(HEAD):
         raise Newer(
             f"the store {directory} was written by a newer steerlab (schema {version}, this one "
@@ -411,8 +430,8 @@ def reason(error: BaseException) -> str:
 
 def _explained(error: Exception, directory: Path) -> StoreError:
     code = str(getattr(error, "sqlite_errorname", ""))
-    if code.startswith(_DAMAGED):
-        return _damaged(directory)
+    if code.startswith(_DAMAGED) or any(words in str(error) for words in _UNREADABLE):
+        return damaged(directory)
     if code.startswith(_READ_ONLY):
         return StoreError(f"can't write to the store {directory}: it is read-only")
     if code.startswith("SQLITE_FULL"):
@@ -424,8 +443,9 @@ def _explained(error: Exception, directory: Path) -> StoreError:
     return StoreError(f"the store {directory} can't be used: {reason(error)}")
 
 
-def _damaged(directory: Path) -> StoreError:
-    return StoreError(
+def damaged(directory: Path) -> Damaged:
+    """A registry to be rebuilt."""
+    return Damaged(
         f"the registry of {directory} is damaged; nothing is lost, the vectors are in its "
         "payloads: run `steerlab rebuild`"
     )

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from steerlab.errors import StoreError
-from steerlab.registry.database import Newer
+from steerlab.registry.audit import Finding, Harm
+from steerlab.registry.database import Damaged, Newer
 
 if TYPE_CHECKING:
-    from steerlab.registry.audit import Finding
     from steerlab.registry.store import Store
 
 SCARCE = 200_000_000
@@ -33,43 +34,38 @@ class Ailment:
     refs: tuple[str, ...] = ()
 
 
-_BACKUP = "put the file back from a backup (`steerlab restore` brings back a whole one), or "
-_CAUSES = (  # what a finding says -> in plain words, what helps
-    (
-        "is missing",
+_UPGRADE = (
+    "upgrade steerlab; if no newer one was ever used here, move {}/registry.db away, and it is "
+    "made anew from the payloads"
+)
+_GIVE_UP = (
+    "put the file back from a backup (`steerlab restore` brings back a whole one), or give the "
+    "vector up: steerlab remove REF (--force, where others were made from it)"
+)
+_ADVICE = {  # in plain words, and what helps; the first that applies comes first
+    Harm.REGISTRY: ("the registry's file is damaged", "steerlab rebuild"),
+    Harm.ROW: ("the registry and the payload file do not tell the same of it", "steerlab rebuild"),
+    Harm.MOVED: (
+        "its numbers are whole, but in another file than the registry says",
+        "steerlab rebuild",
+    ),
+    Harm.MISSING: (
         "the file with its numbers is gone; what is known of it is still there",
-        f"{_BACKUP}give the vector up: steerlab remove REF",
+        _GIVE_UP,
     ),
-    (
-        "rebuild",
-        "the registry and the payload file do not tell the same of it",
-        "steerlab rebuild",
+    Harm.ALTERED: (
+        "its payload file was altered or cut short, so its numbers can't be trusted",
+        _GIVE_UP,
     ),
-    (
-        "registry and payload differ",
-        "the registry and the payload file do not tell the same of it",
-        "steerlab rebuild",
-    ),
-    (
-        "can't be re-evaluated",
+    Harm.OPERAND: (
         "something that it was made from is gone or another; the vector itself is whole",
         "import what is missing again, or make it anew: steerlab compose … --as NAME",
     ),
-    (
-        "gives other bytes",
+    Harm.RECIPE: (
         "its recipe gives another vector than is stored, so one of the two was altered",
         "make it anew from its operands: steerlab compose … --as NAME",
     ),
-    (
-        "points at a row",
-        "rows of the registry are gone that others need",
-        "steerlab rebuild",
-    ),
-)
-_ALTERED = (
-    "its payload file was altered or cut short, so its numbers can't be trusted",
-    f"{_BACKUP}give the vector up: steerlab remove REF",
-)
+}
 
 
 def diagnose(
@@ -87,30 +83,22 @@ def diagnose(
     try:
         findings = store.verify(progress)
     except Newer as error:
-        return [Ailment(True, str(error).partition(":")[0], "upgrade steerlab")]
+        return [Ailment(True, str(error).partition(":")[0], _UPGRADE.format(store.path))]
+    except Damaged as error:
+        return [Ailment(True, str(error).rpartition(":")[0], "steerlab rebuild")]
     except StoreError as error:
-        return [_unreadable(str(error))]
+        what, _, cure = str(error).rpartition(": ")
+        return [Ailment(True, what or str(error), cure)]
     notes = [*_lost(lost), *_space(store), *_waste(store)]
     return [*_explained(findings), *sorted(notes, key=lambda ailment: not ailment.wrong)]
 
 
-def _unreadable(message: str) -> Ailment:
-    what, _, cure = message.rpartition(": ")
-    damaged = "damaged" in message
-    return Ailment(True, what or message, "steerlab rebuild" if damaged else cure)
-
-
 def _explained(findings: Sequence[Finding]) -> Iterator[Ailment]:
     """One ailment for all vectors that suffer from the same."""
-    groups: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for finding in findings:
-        causes = (c[1:] for c in _CAUSES if c[0] in finding.problem)
-        if finding.ref == "registry.db":
-            groups["the registry's file is damaged", "steerlab rebuild"].append(finding.ref)
-        else:
-            groups[next(causes, _ALTERED)].append(finding.ref)
-    for (what, cure), refs in groups.items():
-        yield Ailment(True, what, cure, tuple(refs))
+    for harm, (what, cure) in _ADVICE.items():
+        refs = dict.fromkeys(f.ref for f in findings if f.harm is harm)
+        if refs:
+            yield Ailment(True, what, cure, tuple(refs))
 
 
 def _lost(lost: bool) -> Iterator[Ailment]:
@@ -133,12 +121,31 @@ def _space(store: Store) -> Iterator[Ailment]:
 
 
 def _waste(store: Store) -> Iterator[Ailment]:
-    garbage = store.gc()
-    if garbage:
-        size = sum(file.size for file in garbage) / 1e6
+    """Files that no row points at: to be taken in, mended or deleted."""
+    loose = store.gc(grace=timedelta(0))
+    unknown = [ref for file in loose for ref in file.holds]
+    if unknown:
         yield Ailment(
             False,
-            f"files that no vector needs: {len(garbage)}, which take {size:.1f} MB",
+            "payload files hold vectors that the registry does not know: it may have lost them, or "
+            "they were never said to be stored",
+            "steerlab rebuild takes them in; steerlab gc --delete deletes them",
+            tuple(unknown),
+        )
+    damaged = [file.path for file in loose if file.unreadable]
+    if damaged:
+        yield Ailment(
+            False,
+            "payload files that can't be read, and that the registry does not know",
+            "put them back from a backup, then steerlab rebuild; or steerlab gc --delete",
+            tuple(damaged),
+        )
+    waste = [file for file in store.gc() if not file.holds and not file.unreadable]
+    if waste:
+        size = sum(file.size for file in waste) / 1e6
+        yield Ailment(
+            False,
+            f"files that no vector needs: {len(waste)}, which take {size:.1f} MB",
             "steerlab gc --delete",
         )
     copies = sorted(store.path.glob("registry.db.before-*"))
@@ -147,5 +154,5 @@ def _waste(store: Store) -> Iterator[Ailment]:
         yield Ailment(
             False,
             f"older copies of the registry: {len(copies)}, which take {size:.1f} MB",
-            f"delete them once all is well: rm {store.path}/registry.db.before-*",
+            f"delete them once all is well: rm {shlex.quote(str(store.path))}/registry.db.before-*",
         )

@@ -13,8 +13,9 @@ from sqlalchemy import Connection, select, update
 
 from steerlab import payload
 from steerlab.errors import CorruptPayload, NotFound, SteerlabError
+from steerlab.recipe import Expression
 from steerlab.record import Record
-from steerlab.registry.database import Writing
+from steerlab.registry.database import Damaged, Writing
 from steerlab.registry.rows import Stored, read
 from steerlab.registry.tables import VECTOR
 from steerlab.vector import SteeringVector
@@ -75,6 +76,15 @@ def load(directory: Path, stored: Stored) -> SteeringVector:
     the rows; the digest finds the vector all the same. Only then are the file's own records
     read, which take their time where there are hundreds.
     """
+    record, vector = _written(directory, stored)
+    if record == stored.record:
+        return vector
+    check_agreement(stored, record)
+    return described(vector, stored.record)
+
+
+def _written(directory: Path, stored: Stored) -> Entry:
+    """What the file of a row holds under its digest."""
     path = directory / stored.path
     vector = _at_its_place(path, stored)
     if vector is not None:
@@ -82,10 +92,28 @@ def load(directory: Path, stored: Stored) -> SteeringVector:
     try:
         record, vector = payload.read(path, stored.key)
     except NotFound:
-        record, vector = payload.read(path, _key_of(path, stored))
+        return payload.read(path, _key_of(path, stored))
     if record.digest != stored.record.digest:
-        record, vector = payload.read(path, _key_of(path, stored))
-    return vector if record == stored.record else described(vector, stored.record)
+        return payload.read(path, _key_of(path, stored))
+    return record, vector
+
+
+def check_agreement(stored: Stored, written: Record) -> None:
+    """Refuse a row that contradicts its payload in what never changes.
+
+    Names, tags, notes and the names of operands may: a crash can leave the newer ones in the
+    file.
+    """
+    fixed = ("version", "digest", "model", "scope", "layers", "norm")
+    row = stored.record
+    differing = [name for name in fixed if getattr(row, name) != getattr(written, name)]
+    if not isinstance(row.recipe, Expression) and row.recipe != written.recipe:
+        differing.append("recipe")
+    if differing:
+        raise Damaged(
+            f"the registry and the payload of {stored.qualified} do not tell the same "
+            f"{' and '.join(differing)}: run `steerlab rebuild`"
+        )
 
 
 def _at_its_place(path: Path, stored: Stored) -> SteeringVector | None:
@@ -102,9 +130,13 @@ def _at_its_place(path: Path, stored: Stored) -> SteeringVector | None:
 
 
 def _key_of(path: Path, stored: Stored) -> str:
-    for key, record in payload.read_records(path).items():
-        if record.digest == stored.record.digest:
-            return key
+    found = [
+        (record.version != stored.record.version, key)
+        for key, record in payload.read_records(path).items()
+        if record.digest == stored.record.digest
+    ]
+    if found:
+        return min(found)[1]
     raise CorruptPayload(
         f"{path} no longer holds {stored.qualified}: restore the file from a copy, "
         "or remove the vector"
@@ -116,22 +148,30 @@ class Shelf:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._files: dict[str, dict[str, SteeringVector]] = {}
+        self._files: dict[str, dict[tuple[str, int], Entry]] = {}
 
-    def load(self, stored: Stored) -> SteeringVector:
-        """As `load`; a file with a damaged vector is read one vector at a time."""
+    def load(self, stored: Stored, *, agreeing: bool = True) -> SteeringVector:
+        """As `load`; a file with a damaged vector is read one vector at a time.
+
+        agreeing: False takes the numbers of a row that contradicts its payload in other things.
+        """
         if stored.path not in self._files:
             while len(self._files) >= 4:
                 self._files.pop(next(iter(self._files)))
             self._files[stored.path] = self._contents(stored.path)
-        found = self._files[stored.path].get(stored.record.digest)
-        return load(self.directory, stored) if found is None else described(found, stored.record)
+        own = (stored.record.digest, stored.record.version)
+        found = self._files[stored.path].get(own)
+        written, vector = found or _written(self.directory, stored)
+        if agreeing:
+            check_agreement(stored, written)
+        return described(vector, stored.record)
 
-    def _contents(self, path: str) -> dict[str, SteeringVector]:
+    def _contents(self, path: str) -> dict[tuple[str, int], Entry]:
         try:
-            return {r.digest: v for r, v in payload.read_all(self.directory / path)}
+            entries = payload.read_all(self.directory / path)
         except SteerlabError:
             return {}
+        return {(record.digest, record.version): (record, v) for record, v in entries}
 
 
 def described(vector: SteeringVector, record: Record) -> SteeringVector:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, Table, and_, insert, select, update
 
+from steerlab.errors import SteerlabError
 from steerlab.recipe import (
     Contrast,
     Expression,
@@ -21,6 +22,7 @@ from steerlab.recipe import (
     Recipe,
 )
 from steerlab.record import Record
+from steerlab.registry.database import Damaged
 from steerlab.registry.tables import (
     BASELINE_PROMPT,
     CONTRAST_PAIR,
@@ -219,7 +221,13 @@ def _read_chunk(connection: Connection, ids: Sequence[int]) -> Iterator[tuple[in
     }
     for row in vectors:
         mine = {name: rows.get(row["id"], []) for name, rows in children.items()}
-        record = _record(row, mine)
+        try:
+            record = _record(row, mine)
+        except (ValueError, TypeError, LookupError, SteerlabError) as error:
+            raise Damaged(
+                f"the registry's row of {row['model_name']}.{row['name']}.v{row['version']} can't "
+                "be read, its payload may be whole: run `steerlab rebuild`"
+            ) from error
         yield row["id"], Stored(row["id"], record, row["model_name"], row["path"], row["key"])
 
 

@@ -15,7 +15,7 @@ from steerlab.location import discover
 from steerlab.recipe import check_name
 from steerlab.record import Record
 from steerlab.registry import files, kept, lineage, queries, restore, saving
-from steerlab.registry.database import BUSY_SECONDS, Database, one_line_errors
+from steerlab.registry.database import BUSY_SECONDS, Database, damaged, one_line_errors
 from steerlab.registry.lineage import Lineage, Node, Way
 from steerlab.registry.queries import Filters, Model, StoredModel, Summary
 from steerlab.registry.restore import Restored
@@ -447,7 +447,10 @@ class Store(Transfers):
     def _stored(self, ref: str, model: Model) -> Stored:
         with self._database.reading() as connection:
             row = queries.resolve(connection, ref, model)
-            return read(connection, [row])[row]
+            stored = read(connection, [row])[row]
+        if stored.record.name != queries.parse_ref(ref).name:  # an index that lies
+            raise damaged(self.path)
+        return stored
 
     def _payload_of(self, stored: Stored) -> SteeringVector:
         try:

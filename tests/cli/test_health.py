@@ -68,16 +68,40 @@ def test_a_missing_registry_is_made_anew_and_told(cli, store):
 
 
 def test_garbage_is_a_note(cli, store, monkeypatch):
-    path = payload_of(store, "front")
-    kept = path.read_bytes()
-    store.remove("front")
-    path.write_bytes(kept)
+    (store.path / "payloads" / ".tmp-0123").write_bytes(b"half a payload")
     gc = Store.gc
-    monkeypatch.setattr(Store, "gc", lambda self: gc(self, grace=timedelta(0)))
+    monkeypatch.setattr(Store, "gc", lambda self, **_: gc(self, grace=timedelta(0)))
     result = cli("doctor")
     assert result.code == ExitCode.OK
     assert "files that no vector needs: 1" in result.out
     assert "do: steerlab gc --delete" in result.out
+
+
+def test_vectors_that_the_registry_lost_are_no_garbage(cli, store):
+    """A payload without a row, as a crash leaves it, or a damaged log of the registry."""
+    path = payload_of(store, "front")
+    kept = path.read_bytes()
+    store.remove("front")
+    path.write_bytes(kept)
+    result = cli("doctor")
+    assert result.code == ExitCode.OK
+    assert "vectors that the registry does not know" in result.out
+    assert "   of: tiny.front.v1\n" in result.out
+    assert "steerlab rebuild takes them in" in result.out
+    assert "tiny.front.v1" in cli("gc", "--grace", "0").out
+    assert cli("rebuild").out.startswith("4 vectors restored")
+    assert store.load("front")
+
+
+def test_a_payload_that_a_rebuild_left_out_is_named(cli, store):
+    path = payload_of(store, "front")
+    path.write_bytes(b"x")
+    assert cli("rebuild").out.startswith("3 vectors restored")
+    result = cli("doctor")
+    assert result.code == ExitCode.OK
+    assert "can't be read, and that the registry does not know" in result.out
+    assert f"   of: {path.relative_to(store.path)}\n" in result.out
+    assert "put them back from a backup, then steerlab rebuild" in result.out
 
 
 def test_a_full_disk_is_wrong(cli, monkeypatch):

@@ -112,7 +112,9 @@ def test_a_row_that_was_changed_by_hand_is_found(family):
     with family._database.writing() as work:
         row = VECTOR.c.name == "love"
         work.connection.execute(update(VECTOR).where(row).values(norm=99.0))
-    assert "the record says norm 99" in " ".join(f.problem for f in family.verify())
+    assert problems(family) == {"tiny_1.love.v1": "registry and payload differ in its norm"}
+    with pytest.raises(StoreError, match=r"do not tell the same norm: run `steerlab rebuild`"):
+        family.load("love")
 
 
 def test_a_damaged_vector_of_a_file_with_many_is_the_only_one_named(store):

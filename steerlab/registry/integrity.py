@@ -1,0 +1,71 @@
+"""Whether a registry is what SQLite and the schema want it to be: rows, indexes and tables."""
+
+from __future__ import annotations
+
+import re
+
+from sqlalchemy import Connection, String, create_engine, select, text
+from sqlalchemy.exc import DBAPIError
+
+from steerlab.registry.tables import KEPT, METADATA
+
+Shape = dict[str, tuple[str, list[str]]]
+
+
+def problems(connection: Connection) -> list[str]:
+    """What is wrong, a few lines at most; empty for a sound registry.
+
+    That a row says something else than it did, in words that the schema allows, can't be seen
+    here: `audit` compares rows with payloads. Raises DBAPIError where nothing can be read.
+    """
+    checks = connection.execute(text("PRAGMA integrity_check(5)")).scalars().all()
+    found = [str(line) for line in checks if line != "ok"]
+    differing = sorted(_differences(_shape(connection), _intended()))
+    found += [f"the schema of {name} is not what it was made with" for name in differing]
+    if found:
+        return found
+    broken = connection.execute(text("PRAGMA foreign_key_check")).all()
+    found += [f"a row of {row[0]} points at a row of {row[2]} that is gone" for row in broken[:5]]
+    return found + _no_text(connection)
+
+
+def _no_text(connection: Connection) -> list[str]:
+    """Tables with bytes where text should be; what only the registry knows is read through."""
+    found = []
+    for table in METADATA.sorted_tables:
+        texts = [c.name for c in table.c if isinstance(c.type, String)]
+        bytes_there = " OR ".join(f"typeof({name}) = 'blob'" for name in texts) or "0"
+        odd = text(f"SELECT 1 FROM {table.name} WHERE {bytes_there} LIMIT 1")
+        try:
+            wrong = connection.execute(odd).first() is not None
+            for _ in connection.execute(select(table)) if table in KEPT else ():
+                pass
+        except DBAPIError:
+            wrong = True
+        if wrong:
+            found.append(f"a row of {table.name} holds what is no text")
+    return found
+
+
+def _differences(found: Shape, intended: Shape) -> set[str]:
+    names = found.keys() | intended.keys()
+    return {name for name in names if found.get(name) != intended.get(name)}
+
+
+def _shape(connection: Connection) -> Shape:
+    """Name -> what was said when it was made; the order of constraints means nothing."""
+    query = "SELECT name, sql FROM sqlite_master WHERE sql NOT NULL AND name NOT LIKE 'alembic%'"
+    shapes = {}
+    for name, sql in connection.execute(text(query)):
+        first, *constraints = re.sub(r"\s+", " ", str(sql)).split(", CONSTRAINT ")
+        shapes[str(name)] = (first, sorted(part.strip(" )") for part in constraints))
+    return shapes
+
+
+def _intended() -> Shape:
+    engine = create_engine("sqlite://")
+    with engine.connect() as connection:
+        METADATA.create_all(connection)
+        shape = _shape(connection)
+    engine.dispose()
+    return shape

@@ -73,6 +73,21 @@ def read(path: Path, key: str | None = None) -> tuple[Record, SteeringVector]:
         return _vector(file, key, records[key], path)
 
 
+def read_known(path: Path, key: str, record: Record) -> SteeringVector | None:
+    """The vector that a file says exactly this of; None where it says, or holds, another thing.
+
+    Checked against its digest. The other records of the file are not read, which takes its time
+    where there are hundreds. Raises as `read_records` does.
+    """
+    said = canonical_json({"key": key, **record.to_json()})
+    with _opened(path) as file:
+        if said not in (file.metadata() or {}).get(METADATA_KEY, ""):
+            return None
+        with contextlib.suppress(CorruptPayload):
+            return _vector(file, key, record, path)[1]
+    return None
+
+
 def read_all(path: Path) -> list[tuple[Record, SteeringVector]]:
     """Every vector of a payload file, each checked against its digest."""
     with _opened(path) as file:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,11 +36,9 @@ def doctor_command(store_path: Path | None, as_json: bool, quiet: bool) -> int:
 
     store = open_store(store_path)
     with progress_bar("examining", quiet=quiet or as_json) as progress:
-        found = diagnose(store, progress)
+        found = [_for_store(ailment, store_path) for ailment in diagnose(store, progress)]
     wrong = [ailment for ailment in found if ailment.wrong]
     if as_json:
-        from dataclasses import asdict
-
         print_json([asdict(ailment) for ailment in found])
         return 1 if wrong else 0
     for ailment in found:
@@ -45,6 +46,16 @@ def doctor_command(store_path: Path | None, as_json: bool, quiet: bool) -> int:
     if not wrong:
         say(f"{store.path} is well", quiet=quiet)
     return 1 if wrong else 0
+
+
+def _for_store(ailment: Ailment, path: Path | None) -> Ailment:
+    """What to type, with the store that was named."""
+    if path is None:
+        return ailment
+    store = shlex.quote(str(path)).replace("\\", r"\\")
+    return replace(
+        ailment, cure=re.sub(r"steerlab (\w+)", rf"steerlab \1 --store {store}", ailment.cure)
+    )
 
 
 def _print(ailment: Ailment) -> None:

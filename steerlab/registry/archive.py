@@ -171,12 +171,16 @@ def _next(file: BinaryIO, size: int, path: Path) -> tarfile.TarInfo:
     """The next header, of a plain file that may be in an archive and fits into it."""
     block = file.read(_BLOCK)
     if len(block) < _BLOCK or not any(block):
-        raise CorruptPayload(f"{path} is cut short: the checksums at its end are missing")
+        raise CorruptPayload(
+            f"{path} is cut short: the checksums at its end are missing; copy it here again"
+        )
     try:
         info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     except (tarfile.HeaderError, ValueError):
         where = file.tell() - _BLOCK
-        raise CorruptPayload(f"{path} is damaged: no file begins at byte {where}") from None
+        raise CorruptPayload(
+            f"{path} is damaged: no file begins at byte {where}; copy it here again"
+        ) from None
     name = printable(info.name[:100])
     if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
         kind = _KINDS.get(info.type, f"an entry of type {info.type!r}")
@@ -190,7 +194,8 @@ def _next(file: BinaryIO, size: int, path: Path) -> tarfile.TarInfo:
     left = size - file.tell()
     if not 0 <= info.size <= left:
         raise CorruptPayload(
-            f"{path} is cut short or damaged: {name} should have {info.size} bytes, {left} are left"
+            f"{path} is cut short or damaged: {name} should have {info.size} bytes, {left} are "
+            "left; copy it here again"
         )
     return info
 
@@ -202,7 +207,10 @@ def _compare(said: bytes, sums: dict[str, str], path: Path) -> None:
     for ours, theirs in zip(true.splitlines(), said.splitlines(), strict=False):
         if ours != theirs:
             name = ours[66:].decode()
-            raise CorruptPayload(f"{path} was altered: {name} does not match its checksum")
+            raise CorruptPayload(
+                f"{path} was altered: {name} does not match its checksum; copy it here again, or "
+                "unpack it with tar and import the payloads that are whole"
+            )
     raise CorruptPayload(f"{path} was altered: it holds other files than its checksums name")
 
 

@@ -19,7 +19,6 @@ from steerlab import payload
 from steerlab.errors import NotFound, SteerlabError
 from steerlab.recipe import Expression, ModelIdentity
 from steerlab.record import Record
-from steerlab.registry import kept
 from steerlab.registry.database import Damaged
 from steerlab.registry.files import LINKS, SUFFIX, Shelf, payload_files
 from steerlab.registry.integrity import problems
@@ -265,27 +264,34 @@ class _Audit:
             edge.ref: edge.parent_id for edge in self.connection.execute(edges)
         }
         digests = {o.ref: o.digest for o in recipe.operands}
-        unlinked = []
+        failing = []
 
         def lookup(ref: str) -> SteeringVector:
-            row = rows.get(ref)
-            parent = None if row is None else read(self.connection, [row])[row]
-            if parent is None or parent.record.digest != digests[ref]:
-                if kept.vector_of(self.connection, digests[ref]) is not None:
-                    unlinked.append(ref)
-                how = "not in this store" if parent is None else "another vector now"
-                raise NotFound(f"its operand {ref} is {how}")
-            return self.parents.load(parent, agreeing=False)
+            try:
+                return self.operand(ref, rows.get(ref), digests[ref])
+            except SteerlabError:
+                failing.append(digests[ref])
+                raise
 
         try:
             result = evaluate(recipe.text, lookup)
         except SteerlabError as error:
-            harm = Harm.ROW if unlinked else Harm.OPERAND
+            there = {digest for digest, _ in self.whole} if failing else set()
+            harm = Harm.ROW if failing and there.issuperset(failing) else Harm.OPERAND
             return [Finding(stored.qualified, f"it can't be re-evaluated: {error}", harm)]
         if result.digest == stored.record.digest:
             return []
         what = f"its recipe {recipe} gives other bytes than are stored"
         return [Finding(stored.qualified, what, Harm.RECIPE)]
+
+    def operand(self, ref: str, row: int | None, digest: str) -> SteeringVector:
+        """The parent that a ref is linked to."""
+        if row is None:
+            raise NotFound(f"its operand {ref} is not in this store")
+        parent = read(self.connection, [row])[row]
+        if parent.record.digest != digest:
+            raise NotFound(f"its operand {ref} is another vector than it was made from")
+        return self.parents.load(parent, agreeing=False)
 
 
 def _differing(stored: Stored, written: Record) -> list[str]:

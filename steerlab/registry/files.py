@@ -5,20 +5,20 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
 from numpy.typing import ArrayLike
 from sqlalchemy import Connection, select, update
 
 from steerlab import payload
 from steerlab.errors import CorruptPayload, NotFound, SteerlabError
-from steerlab.recipe import Expression
+from steerlab.recipe import Expression, Recipe
 from steerlab.record import Record
 from steerlab.registry.database import Damaged, Writing
 from steerlab.registry.rows import Stored, read
 from steerlab.registry.tables import VECTOR
-from steerlab.vector import SteeringVector
+from steerlab.vector import SteeringVector, placeholder_of, replace_refs
 
 SUFFIX = ".safetensors"
 LINKS = f"{payload.TEMPORARY_PREFIX}backup-"
@@ -76,19 +76,16 @@ def load(directory: Path, stored: Stored) -> SteeringVector:
     the rows; the digest finds the vector all the same. Only then are the file's own records
     read, which take their time where there are hundreds.
     """
-    record, vector = _written(directory, stored)
-    if record == stored.record:
-        return vector
+    known = payload.read_known(directory / stored.path, stored.key, stored.record)
+    if known is not None:
+        return known
+    record, vector = _written(directory / stored.path, stored)
     check_agreement(stored, record)
     return described(vector, stored.record)
 
 
-def _written(directory: Path, stored: Stored) -> Entry:
+def _written(path: Path, stored: Stored) -> Entry:
     """What the file of a row holds under its digest."""
-    path = directory / stored.path
-    vector = _at_its_place(path, stored)
-    if vector is not None:
-        return vector
     try:
         record, vector = payload.read(path, stored.key)
     except NotFound:
@@ -104,10 +101,12 @@ def check_agreement(stored: Stored, written: Record) -> None:
     Names, tags, notes and the names of operands may: a crash can leave the newer ones in the
     file.
     """
-    fixed = ("version", "digest", "model", "scope", "layers", "norm")
     row = stored.record
+    fixed = ("version", "digest", "model", "scope", "layers", "norm", "software")
     differing = [name for name in fixed if getattr(row, name) != getattr(written, name)]
-    if not isinstance(row.recipe, Expression) and row.recipe != written.recipe:
+    if _moment(row.created) != _moment(written.created):
+        differing.append("created")
+    if _nameless(row.recipe) != _nameless(written.recipe):
         differing.append("recipe")
     if differing:
         raise Damaged(
@@ -116,17 +115,20 @@ def check_agreement(stored: Stored, written: Record) -> None:
         )
 
 
-def _at_its_place(path: Path, stored: Stored) -> SteeringVector | None:
-    """The vector as row and digest say, or None where anything is otherwise."""
-    key, layers = stored.key, [facts.layer for facts in stored.record.layers]
-    arrays = payload.read_arrays(path, {key: layers}).get(key, {})
-    if not arrays or any(array.dtype != np.float32 for array in arrays.values()):
-        return None
+def _moment(created: str) -> datetime | str:
     try:
-        vector = from_arrays(arrays, stored.record)
-    except SteerlabError:
-        return None
-    return vector if vector.digest == stored.record.digest else None
+        moment = datetime.fromisoformat(created)
+    except ValueError:
+        return created
+    return moment.replace(tzinfo=moment.tzinfo or UTC)
+
+
+def _nameless(recipe: Recipe) -> Recipe | str:
+    """A recipe whatever its operands are called."""
+    if isinstance(recipe, Expression):
+        names = {o.ref: placeholder_of(o.digest) for o in recipe.operands}
+        return replace_refs(recipe.text, names)
+    return recipe
 
 
 def _key_of(path: Path, stored: Stored) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from sqlalchemy import Connection, String, create_engine, select, text
+from sqlalchemy import Boolean, Connection, Float, Integer, create_engine, select, text
 from sqlalchemy.exc import DBAPIError
 
 from steerlab.registry.tables import KEPT, METADATA
@@ -33,7 +33,7 @@ def _no_text(connection: Connection) -> list[str]:
     """Tables with bytes where text should be; what only the registry knows is read through."""
     found = []
     for table in METADATA.sorted_tables:
-        texts = [c.name for c in table.c if isinstance(c.type, String)]
+        texts = [c.name for c in table.c if not isinstance(c.type, Integer | Float | Boolean)]
         bytes_there = " OR ".join(f"typeof({name}) = 'blob'" for name in texts) or "0"
         odd = text(f"SELECT 1 FROM {table.name} WHERE {bytes_there} LIMIT 1")
         try:

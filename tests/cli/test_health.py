@@ -59,6 +59,13 @@ def test_a_broken_registry_and_the_cure(cli, store):
     assert well.out.startswith("note:")
 
 
+def test_what_to_type_names_the_store_that_was_named(cli, store, tmp_path):
+    store.path.rename(tmp_path / "another place")
+    break_registry(Store(tmp_path / "another place"))
+    result = cli("doctor", "--store", "another place")
+    assert "do: steerlab rebuild --store 'another place'\n" in result.out
+
+
 def test_a_missing_registry_is_made_anew_and_told(cli, store):
     for file in store.path.glob("registry.db*"):
         file.unlink()

@@ -1,0 +1,113 @@
+"""Rows that no program wrote: no crash, no other vector; verify names them, rebuild mends.
+
+Damage to the file, or a hand in the database, can leave what the schema forbids.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from steerlab.errors import SteerlabError
+from steerlab.registry import Store
+from steerlab.registry.audit import Harm
+from steerlab.registry.database import Damaged
+from steerlab.registry.doctor import diagnose
+from tests.registry.samples import vector
+from tests.registry.test_runs import run
+
+NO_TEXT = "CAST(x'ff' AS TEXT)"
+
+CHANGES = {
+    "a name that is not UTF-8": f"UPDATE vector SET name = {NO_TEXT} WHERE name = 'anger'",
+    "a note that is not UTF-8": f"UPDATE vector SET note = {NO_TEXT} WHERE name = 'anger'",
+    "a tag that is not UTF-8": f"UPDATE tag SET tag = {NO_TEXT}",
+    "a name of bytes": "UPDATE vector SET name = x'00ff' WHERE name = 'anger'",
+    "a recipe of bytes": "UPDATE vector SET summary = x'00ff' WHERE name = 'anger'",
+    "a model's name of bytes": "UPDATE model SET name = x'00ff'",
+    "another model's key": "UPDATE model SET identity = 'another'",
+    "a model's shape": "UPDATE model SET d_model = 9",
+    "a norm of text": "UPDATE vector SET norm = 'big' WHERE name = 'anger'",
+    "a norm below zero": "UPDATE vector SET norm = -1.0 WHERE name = 'anger'",
+    "another norm": "UPDATE direction SET norm = 9.0",
+    "a layer of text": "UPDATE direction SET layer = 'abc' WHERE layer = 3",
+    "a version of text": "UPDATE vector SET version = 'x' WHERE name = 'anger'",
+    "another version": "UPDATE vector SET version = 7 WHERE name = 'anger'",
+    "another name": "UPDATE vector SET name = 'angel' WHERE name = 'anger'",
+    "a kind that never was": "UPDATE vector SET kind = 'guess' WHERE name = 'anger'",
+    "another kind": "UPDATE vector SET kind = 'imported' WHERE name = 'anger'",
+    "a scope that never was": "UPDATE vector SET scope = 'all' WHERE name = 'anger'",
+    "software that is no JSON": "UPDATE vector SET software = '{' WHERE name = 'anger'",
+    "ids that are no JSON": "UPDATE contrast_pair SET positive_ids = '[1;2]'",
+    "another prompt": "UPDATE contrast_pair SET positive = 'I loathe you' WHERE ordinal = 0",
+    "an expression that is none": "UPDATE vector SET expression = 'love -' WHERE name = 'warm'",
+    "another expression": "UPDATE vector SET expression = 'love.v1 + anger.v1' WHERE name = 'warm'",
+    "another text of a recipe": "UPDATE vector SET summary = '= love' WHERE name = 'warm'",
+    "a path elsewhere": "UPDATE vector SET path = '../../etc/passwd' WHERE name = 'anger'",
+    "another digest": "UPDATE vector SET digest = replace(digest, 'a', 'b') WHERE name = 'anger'",
+    "a digest that is none": "UPDATE vector SET digest = 'abc' WHERE name = 'anger'",
+    "another operand": "UPDATE operand SET digest = replace(digest, '1', '2')",
+    "another parent": "UPDATE operand SET parent_id = child_id + 1 WHERE ordinal = 0",
+    "no parent": "UPDATE operand SET parent_id = NULL",
+    "an owner that is gone": "UPDATE tag SET vector_id = 999",
+    "a moment that never was": "UPDATE vector SET created = 'yesterday' WHERE name = 'anger'",
+    "a run that is not UTF-8": f"UPDATE generation SET text = {NO_TEXT}",
+    "a run of another kind": "UPDATE run SET positions = 'nowhere'",
+}
+
+
+def tamper(store: Store, change: str) -> None:
+    with closing(sqlite3.connect(store.path / "registry.db")) as raw, raw:
+        raw.execute("PRAGMA ignore_check_constraints = ON")
+        assert raw.execute(change).rowcount > 0
+
+
+def try_to_read(store: Store) -> None:
+    """Everything that looks into rows, or changes them, gives what is there or says why not."""
+    for look in (
+        store.list,
+        store.names,
+        store.models,
+        store.runs,
+        lambda: store.list(sort="layer", text="love"),
+        lambda: store.search("love"),
+        lambda: store.log("anger"),
+        lambda: store.lineage("warm"),
+        lambda: store.record("anger"),
+        lambda: store.tag("anger", add=["new"]),
+    ):
+        with contextlib.suppress(SteerlabError):
+            look()
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_it_is_noticed_and_mended(family, change):
+    family.save_run(run())
+    before = {s.ref: family.record(s.ref) for s in family.list()}
+    tamper(family, change)
+    for ref, number in (("love", 1), ("anger", 2)):
+        with contextlib.suppress(SteerlabError):
+            assert family.load(ref) == vector(number)
+    with contextlib.suppress(Damaged):
+        findings = family.verify()
+        assert findings
+        assert {f.harm for f in findings} <= {Harm.REGISTRY, Harm.ROW, Harm.MOVED}
+    assert "steerlab rebuild" in {ailment.cure for ailment in diagnose(family)}
+    assert family.rebuild() == 4
+    assert {s.ref: family.record(s.ref) for s in family.list()} == before
+    assert family.verify() == []
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_no_verb_crashes_and_no_damage_reaches_a_payload(family, change):
+    family.save_run(run())
+    tamper(family, change)
+    try_to_read(family)
+    family.rebuild()
+    assert family.verify() == []
+    for ref, number in (("love", 1), ("anger", 2)):
+        assert family.load(ref) == vector(number)
+        assert family.record(ref).recipe == vector(number).recipe

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -115,6 +116,11 @@ def check_agreement(stored: Stored, written: Record) -> None:
         )
 
 
+def _distance(written: Record, row: Record) -> tuple[bool, bool]:
+    """How unlike two records of the same numbers are: names may change, moments do not."""
+    return (written.ref != row.ref, written.created != row.created)
+
+
 def _moment(created: str) -> datetime | str:
     try:
         moment = datetime.fromisoformat(created)
@@ -133,7 +139,7 @@ def _nameless(recipe: Recipe) -> Recipe | str:
 
 def _key_of(path: Path, stored: Stored) -> str:
     found = [
-        (record.version != stored.record.version, key)
+        (_distance(record, stored.record), key)
         for key, record in payload.read_records(path).items()
         if record.digest == stored.record.digest
     ]
@@ -150,7 +156,7 @@ class Shelf:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._files: dict[str, dict[tuple[str, int], Entry]] = {}
+        self._files: dict[str, dict[str, list[Entry]]] = {}
 
     def load(self, stored: Stored, *, agreeing: bool = True) -> SteeringVector:
         """As `load`; a file with a damaged vector is read one vector at a time.
@@ -161,19 +167,25 @@ class Shelf:
             while len(self._files) >= 4:
                 self._files.pop(next(iter(self._files)))
             self._files[stored.path] = self._contents(stored.path)
-        own = (stored.record.digest, stored.record.version)
-        found = self._files[stored.path].get(own)
-        written, vector = found or _written(self.directory, stored)
+        same = self._files[stored.path].get(stored.record.digest)
+        written, vector = (
+            min(same, key=lambda entry: _distance(entry[0], stored.record))
+            if same
+            else _written(self.directory, stored)
+        )
         if agreeing:
             check_agreement(stored, written)
         return described(vector, stored.record)
 
-    def _contents(self, path: str) -> dict[tuple[str, int], Entry]:
+    def _contents(self, path: str) -> dict[str, list[Entry]]:
         try:
             entries = payload.read_all(self.directory / path)
         except SteerlabError:
             return {}
-        return {(record.digest, record.version): (record, v) for record, v in entries}
+        found: dict[str, list[Entry]] = defaultdict(list)
+        for entry in entries:
+            found[entry[0].digest].append(entry)
+        return found
 
 
 def described(vector: SteeringVector, record: Record) -> SteeringVector:

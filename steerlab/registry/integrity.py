@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 
 from sqlalchemy import Boolean, Connection, Float, Integer, create_engine, select, text
 from sqlalchemy.exc import DBAPIError
@@ -62,6 +63,7 @@ def _shape(connection: Connection) -> Shape:
     return shapes
 
 
+@cache
 def _intended() -> Shape:
     engine = create_engine("sqlite://")
     with engine.connect() as connection:

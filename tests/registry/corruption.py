@@ -16,7 +16,6 @@ import io
 import json
 import os
 import random
-import re
 import shutil
 import signal
 import sqlite3
@@ -52,6 +51,12 @@ class Tally:
 
     results: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
+
+    def failed(self, number: int, why: str) -> None:
+        """Keep what went wrong, and say so at once: the table comes late."""
+        self.results["wrong"] += 1
+        self.failures.append(f"case {number}: {why}")
+        print(self.failures[-1], file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True)
@@ -343,14 +348,10 @@ def campaign(every: int, place: Path, only: str = "") -> dict[str, Tally]:
                 cured = number % CURED == 0 or "payload," not in kind or every > CURED
                 tally.results[examine(copy, expected[store], store == log, cured)] += 1
         except Wrong as error:
-            tally.results["wrong"] += 1
-            tally.failures.append(f"case {number}: {re.sub(str(copy), 'STORE', str(error))}")
+            tally.failed(number, str(error).replace(str(copy), "STORE"))
         except Exception as error:  # a crash, which no damage may bring about
-            tally.results["wrong"] += 1
-            tally.failures.append(f"case {number}: {type(error).__name__}: {error}")
+            tally.failed(number, f"{type(error).__name__}: {error}")
         shutil.rmtree(copy)
-        if sys.stderr.isatty():
-            print(f"\r{number}", end="", file=sys.stderr)
     return tallies
 
 
@@ -368,8 +369,6 @@ def main() -> int:
         for kind, tally in campaign(options.every, Path(place), options.only).items():
             numbers = "".join(f"{tally.results[c]:>10}" for c in columns)
             print(f"{kind:26} {tally.results.total():>7}{numbers}")
-            for failure in tally.failures[:20]:
-                print(f"    {failure}")
             wrong += tally.results["wrong"]
     return 1 if wrong else 0
 

@@ -332,13 +332,13 @@ def test_any_cut_is_refused(family, colleague, whole, tmp_path):
     data = whole.read_bytes()
     end = data.rindex(b"\n") + 1  # what fills the last block, and the end mark, may be lost
     cut = tmp_path / "cut.tar"
-    for length in sorted({*range(0, end, 997), 1, 511, 512, 513, end - 64, end - 1}):
+    for length in sorted({*range(0, end, 499), 1, 511, 512, 513, end - 64, end - 1}):
         cut.write_bytes(data[:length])
         (tmp_path / "one").unlink(missing_ok=True)
         with pytest.raises(CorruptPayload):
             read(cut, tmp_path)
-        with pytest.raises(CorruptPayload):
-            colleague.import_(cut)
+    with pytest.raises(CorruptPayload):
+        colleague.import_(cut)
     assert not colleague.path.exists()
 
 

@@ -245,7 +245,7 @@ def follow(path: Path) -> bool:
             cure, refs = ailment["cure"], ailment["refs"]
             if "registry.db away" in cure:
                 (path / "registry.db").unlink()
-            elif "steerlab remove REF" in cure:
+            elif "steerlab remove" in cure:
                 for ref in refs:
                     verb(path, "remove", ref, "--force")
             elif cure.startswith("steerlab rebuild"):

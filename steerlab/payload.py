@@ -115,6 +115,19 @@ def write(path: Path, data: bytes) -> None:
     Temporary file in the same directory, flush, fsync, rename, fsync of the directory.
     Raises StoreError when the disk is full or the directory read-only; no part is left then.
     """
+    temporary = stage(path, data)
+    try:
+        os.replace(temporary, path)
+        sync_directory(path.parent)
+    except OSError as error:
+        raise _unwritten(path, temporary, error) from None
+
+
+def stage(path: Path, data: bytes) -> Path:
+    """Write a temporary file beside `path`, and have it on the disk; returns where it is.
+
+    Raises StoreError as `write` does.
+    """
     temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
     try:
         make_directory(path.parent)
@@ -122,12 +135,15 @@ def write(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-        sync_directory(path.parent)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise StoreError(f"can't write {path}: {error.strerror or error}") from None
+        raise _unwritten(path, temporary, error) from None
+    return temporary
+
+
+def _unwritten(path: Path, temporary: Path, error: OSError) -> StoreError:
+    with contextlib.suppress(OSError):
+        temporary.unlink(missing_ok=True)
+    return StoreError(f"can't write {path}: {error.strerror or error}")
 
 
 def make_directory(path: Path) -> None:

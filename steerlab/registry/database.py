@@ -25,7 +25,7 @@ from sqlalchemy import Connection, Engine, Executable, create_engine, event, tex
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, StaticPool
 
-from steerlab.errors import StoreError
+from steerlab.errors import SteerlabError, StoreError
 from steerlab.payload import make_directory, sync_directory
 from steerlab.registry.integrity import problems
 from steerlab.registry.tables import KEPT, METADATA
@@ -49,6 +49,9 @@ class Damaged(StoreError):
 
 Fill = Callable[[Connection], object]
 
+UNDO = ".undo"
+"""The directory of a store with files that are being replaced: empty but for a moment."""
+
 
 @dataclass
 class Writing:
@@ -63,10 +66,22 @@ class Writing:
 
 
 class Database:
-    """registry.db of one store directory; `fill` restores rows when the file is missing."""
+    """registry.db of one store directory.
 
-    def __init__(self, directory: Path, fill: Fill, *, timeout: float = BUSY_SECONDS) -> None:
-        self.directory, self.fill, self.timeout = directory, fill, timeout
+    fill: restores rows when the file is missing. settle: finishes or undoes what a writer that
+    died left in `.undo`.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        fill: Fill,
+        settle: Fill | None = None,
+        *,
+        timeout: float = BUSY_SECONDS,
+    ) -> None:
+        self.directory, self.fill, self.settle = directory, fill, settle
+        self.timeout = timeout
         self.file = directory / "registry.db"
         self._memory: dict[str, Engine] = {}
         self._turn = threading.Lock()
@@ -94,6 +109,7 @@ class Database:
         """One consistent snapshot; raises StoreError if the registry can't be read."""
         with one_line_errors(self.directory):
             self._check_directory()
+            self._notice()
             with contextlib.ExitStack() as stack:
                 connection = self._snapshot(stack)
                 with self._sense(connection):
@@ -128,15 +144,18 @@ class Database:
                     action()
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """The store's lock between processes, and between threads of one."""
+    def locked(self, timeout: float | None = None) -> Iterator[None]:
+        """The store's lock between processes, and between threads of one.
+
+        timeout: seconds to wait for it; None is what the store was opened with.
+        """
         from filelock import FileLock, Timeout
 
         self._check_directory()
         try:
             make_directory(self.directory)
             lock = FileLock(self.directory / ".lock", timeout=self.timeout, poll_interval=0.01)
-            lock.acquire()
+            lock.acquire(timeout)
         except Timeout:
             raise StoreError(
                 f"another steerlab process has been writing to {self.directory} for "
@@ -147,9 +166,35 @@ class Database:
                 f"can't write to the store {self.directory}: {reason(error)}"
             ) from None
         try:
+            self._settle()
             yield
         finally:
             lock.release()
+
+    def _half_done(self) -> bool:
+        """Whether a file is being replaced, or was when its writer died."""
+        with contextlib.suppress(FileNotFoundError), os.scandir(self.directory / UNDO) as found:
+            return any(found)
+        return False
+
+    def _notice(self) -> None:
+        """Before reading: have things put right, unless a writer lives who is about to."""
+        if self._half_done() and self.writable:
+            with contextlib.suppress(StoreError), self.locked(0):
+                pass
+
+    def _settle(self) -> None:
+        """Put right what a writer that died left half done; needs the lock.
+
+        What can't be put right yet, on a full disk or with a damaged registry, waits.
+        """
+        if self.settle is None or not self._half_done() or not self.file.exists():
+            return
+        with contextlib.suppress(SteerlabError, DBAPIError, sqlite3.Error, OSError):
+            self.prepare()
+            engine = _engine(self.file, "rw", "BEGIN IMMEDIATE")
+            with engine.connect() as connection, connection.begin():
+                self.settle(connection)
 
     def prepare(self) -> None:
         """Create or migrate the registry; the caller holds the lock."""

@@ -1,22 +1,20 @@
-"""Payload files of a store: where they lie, and rewriting one when its records change."""
+"""Payload files of a store: where they lie, and the vectors in them."""
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 from numpy.typing import ArrayLike
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, select
 
 from steerlab import payload
 from steerlab.errors import CorruptPayload, NotFound, SteerlabError
 from steerlab.recipe import Expression, Recipe
 from steerlab.record import Record
-from steerlab.registry.database import Damaged, Writing
+from steerlab.registry.database import Damaged
 from steerlab.registry.rows import Stored, read
 from steerlab.registry.tables import VECTOR
 from steerlab.vector import SteeringVector, placeholder_of, replace_refs
@@ -204,60 +202,6 @@ def from_arrays(arrays: Mapping[int, ArrayLike], record: Record) -> SteeringVect
         diagnostics={f.layer: dict(f.diagnostics) for f in record.layers},
         ref=record.ref,
     )
-
-
-def rewrite(work: Writing, directory: Path, paths: Iterable[str]) -> None:
-    """Make payload files say what the rows say now; undone if the transaction fails.
-
-    All are written beside the old ones before the first is replaced, and the old ones are
-    kept until COMMIT: on a full disk neither the change nor its undoing needs space.
-    """
-    shelf = Shelf(directory)
-    staged: list[tuple[Path, Path]] = []
-    for path in paths:
-        rows = at_path(work.connection, path)
-        entries = [(stored.record, shelf.load(stored)) for stored in rows.values()]
-        staged.append((_stage(work, directory / path, payload.encode(entries)), directory / path))
-        for row, (record, _) in zip(rows, entries, strict=True):
-            key = update(VECTOR).where(VECTOR.c.id == row).values(key=record.qualified)
-            work.connection.execute(key)
-    for new, target in staged:
-        _replace(work, new, target)
-
-
-def _stage(work: Writing, target: Path, data: bytes) -> Path:
-    new = target.with_name(f"{payload.TEMPORARY_PREFIX}new-{target.name}")
-    work.undo.append(lambda: new.unlink(missing_ok=True))
-    payload.write(new, data)
-    return new
-
-
-def _replace(work: Writing, new: Path, target: Path) -> None:
-    old = target.with_name(f"{payload.TEMPORARY_PREFIX}old-{target.name}")
-    old.unlink(missing_ok=True)
-    work.undo.append(lambda: old.unlink(missing_ok=True))
-    work.afterwards.append(lambda: old.unlink(missing_ok=True))
-    try:
-        os.link(target, old)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(target, old)
-    work.undo.append(lambda: os.replace(old, target))
-    os.replace(new, target)
-    payload.sync_directory(target.parent)
-
-
-def forget(work: Writing, directory: Path, path: str) -> None:
-    """After rows were deleted: take their vectors out of the file, once that is durable."""
-    rows = at_path(work.connection, path)
-    if not rows:
-        work.afterwards.append(lambda: (directory / path).unlink(missing_ok=True))
-        return
-    try:
-        shelf = Shelf(directory)
-        data = payload.encode([(s.record, shelf.load(s)) for s in rows.values()])
-    except (CorruptPayload, NotFound):
-        return  # a damaged file is left as it is: what can still be read of it may be wanted
-    work.afterwards.append(lambda: payload.write(directory / path, data))
 
 
 def at_path(connection: Connection, path: str) -> Mapping[int, Stored]:

@@ -14,7 +14,7 @@ from steerlab.errors import BadOption, Incompatible, NameTaken, NotFound, StoreE
 from steerlab.location import discover
 from steerlab.recipe import check_name
 from steerlab.record import Record
-from steerlab.registry import files, kept, lineage, queries, restore, saving
+from steerlab.registry import files, kept, lineage, queries, restore, rewriting, saving
 from steerlab.registry.database import BUSY_SECONDS, Database, damaged, one_line_errors
 from steerlab.registry.lineage import Lineage, Node, Way
 from steerlab.registry.queries import Filters, Model, StoredModel, Summary
@@ -52,7 +52,7 @@ class Store(Transfers):
 
     def __init__(self, path: str | Path | None = None, *, timeout: float = BUSY_SECONDS) -> None:
         self.path = discover() if path is None else Path(path).expanduser()
-        self._database = Database(self.path, self._fill, timeout=timeout)
+        self._database = Database(self.path, self._fill, self._settle, timeout=timeout)
         self._listing: tuple[Hashable, Listing] = (None, Listing())
         self._field: tuple[Hashable, Field | None] = (None, None)
 
@@ -345,8 +345,8 @@ class Store(Transfers):
             row = queries.resolve(work.connection, old, model)
             stored = read(work.connection, [row])[row]
             if stored.record.name != new:
-                self._rename(work.connection, stored, new, rewriting := set[str]())
-                files.rewrite(work, self.path, sorted(rewriting))
+                self._rename(work.connection, stored, new, paths := set[str]())
+                rewriting.rewrite(work, self.path, sorted(paths))
         return f"{stored.model}.{new}"
 
     def remove(self, ref: str, force: bool = False, model: Model = None) -> Sequence[str]:
@@ -368,7 +368,7 @@ class Store(Transfers):
                 )
             work.connection.execute(delete(VECTOR).where(VECTOR.c.id == row))
             mark_newest(work.connection, VECTOR.c.name == stored.record.name)
-            files.forget(work, self.path, stored.path)
+            rewriting.forget(work, self.path, stored.path)
         return broken
 
     # trust
@@ -430,6 +430,9 @@ class Store(Transfers):
                 done.count,
             )
 
+    def _settle(self, connection: Connection) -> None:
+        rewriting.settle(connection, self.path)
+
     def _restore(self, connection: Connection, places: Sequence[tuple[str, str]]) -> Restored:
         done = restore.restore(connection, self.path, places)
         for skipped in done.skipped:
@@ -475,12 +478,10 @@ class Store(Transfers):
             row = queries.resolve(work.connection, ref, model)
             change(work.connection, read(work.connection, [row])[row])
             changed = read(work.connection, [row])[row]
-            files.rewrite(work, self.path, [changed.path])
+            rewriting.rewrite(work, self.path, [changed.path])
         return changed.record
 
-    def _rename(
-        self, connection: Connection, stored: Stored, new: str, rewriting: set[str]
-    ) -> None:
+    def _rename(self, connection: Connection, stored: Stored, new: str, touched: set[str]) -> None:
         taken = queries.versions(connection, queries.Ref(new)).get(stored.model)
         if taken:
             raise NameTaken(f"{stored.model} already has a vector called {new}")
@@ -491,7 +492,7 @@ class Store(Transfers):
         children = list(connection.execute(edges).scalars())
         saving.rename_operands(connection, children, stored.record.name, new, ids)
         paths = select(VECTOR.c.path).where(VECTOR.c.id.in_([*ids, *children])).distinct()
-        rewriting.update(connection.execute(paths).scalars())
+        touched.update(connection.execute(paths).scalars())
 
 
 def _common_model(connection: Connection, refs: Iterable[str]) -> str | None:

@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from steerlab import payload
 from steerlab.errors import StoreError
-from steerlab.registry import Store, database, files
+from steerlab.registry import Store, database, rewriting
 from tests.registry.samples import vector
 
 ROOT = Path(__file__).parents[2]
@@ -112,21 +113,54 @@ def test_an_interrupt_before_commit_undoes_the_file(family, monkeypatch):
     whole(family)
 
 
-def test_a_crash_between_rewrite_and_commit_still_loads(family):
-    """The payload has the new name already, the row still the old one."""
+@pytest.fixture
+def half_renamed(family):
+    """The payload has the new name already, the row still the old one: its writer was killed."""
     path = family_path(family, "love")
     with contextlib.suppress(ZeroDivisionError), family._database.writing() as work:
         work.connection.execute(text("UPDATE vector SET name = 'amour' WHERE name = 'love'"))
-        files.rewrite(work, family.path, [path])
+        rewriting.rewrite(work, family.path, [path])
         work.undo.clear()  # a kill runs no undo
         raise ZeroDivisionError
-    assert family.load("love") == vector(1)
-    assert family.load("love").ref == "love.v1"
-    (finding,) = family.verify()
-    assert "steerlab rebuild" in finding.problem
-    family.rename("love", "amour")
-    whole(family)
+    assert "tiny_1.amour.v1" in payload.read_records(family.path / path)
+    return family
+
+
+def test_a_crash_between_rewrite_and_commit_is_undone_by_the_next_reader(half_renamed):
+    assert half_renamed.load("love") == vector(1)
+    assert half_renamed.load("love").ref == "love.v1"
+    file = half_renamed.path / family_path(half_renamed, "love")
+    assert "tiny_1.love.v1" in payload.read_records(file)
+    whole(half_renamed)
+
+
+def test_a_crash_between_rewrite_and_commit_is_undone_by_the_next_writer(half_renamed):
+    half_renamed.rename("love", "amour")
+    whole(half_renamed)
+    assert half_renamed.load("amour") == vector(1)
+
+
+def test_readers_load_what_a_living_writer_has_rewritten_and_leave_it_to_him(family):
+    path = family_path(family, "love")
+    with family._database.writing() as work:
+        work.connection.execute(text("UPDATE vector SET name = 'amour' WHERE name = 'love'"))
+        rewriting.rewrite(work, family.path, [path])
+        assert family.load("love").ref == "love.v1"
     assert family.load("amour") == vector(1)
+    whole(family)
+
+
+def test_a_vector_that_is_half_removed_from_its_file_is_forgotten_all_the_same(store):
+    store.save_many([(f"n{i}", vector(i)) for i in range(3)])
+    path = store.path / family_path(store, "n0")
+    with store._database.writing() as work:
+        work.connection.execute(text("DELETE FROM vector WHERE name = 'n1'"))
+        rewriting.forget(work, store.path, path.relative_to(store.path).as_posix())
+        work.afterwards.clear()  # a kill after COMMIT
+    assert len(payload.read_records(path)) == 3
+    assert store.names() == ["n0", "n2"]
+    assert set(payload.read_records(path)) == {"tiny_1.n0.v1", "tiny_1.n2.v1"}
+    whole(store)
 
 
 def family_path(store, ref):

@@ -8,6 +8,7 @@ newer than the program is refused; an older one is copied aside, then migrated.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import sqlite3
@@ -36,6 +37,7 @@ HEAD = "0005"
 BUSY_SECONDS = 30.0
 _DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 _UNREADABLE = ("Could not decode", "no such", "malformed", "mismatch", "has no column")
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 _READ_ONLY = ("SQLITE_READONLY", "SQLITE_PERM")
 
 
@@ -154,14 +156,21 @@ class Database:
         self._check_directory()
         try:
             make_directory(self.directory)
-            lock = FileLock(self.directory / ".lock", timeout=self.timeout, poll_interval=0.01)
+            lock = FileLock(
+                self.directory / ".lock",
+                timeout=self.timeout,
+                poll_interval=0.01,
+                fallback_to_soft=False,  # a file called lock keeps nobody out after a crash
+            )
             lock.acquire(timeout)
         except Timeout:
             raise StoreError(
                 f"another steerlab process has been writing to {self.directory} for "
                 f"{self.timeout:.0f} seconds: wait until it is done, or stop it"
             ) from None
-        except (OSError, NotImplementedError) as error:
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                raise _lockless(self.directory) from None
             raise StoreError(
                 f"can't write to the store {self.directory}: {reason(error)}"
             ) from None
@@ -481,6 +490,8 @@ def _explained(error: Exception, directory: Path) -> StoreError:
         return StoreError(f"can't write to the store {directory}: it is read-only")
     if code.startswith("SQLITE_FULL"):
         return StoreError(f"the disk of the store {directory} is full: nothing was changed")
+    if code.startswith(("SQLITE_BUSY", "SQLITE_IOERR_LOCK")) and not _has_locks(directory):
+        return _lockless(directory)
     if code.startswith("SQLITE_BUSY"):
         return StoreError(f"another program is using the registry of {directory}: try again")
     if isinstance(error, UnicodeEncodeError):
@@ -494,3 +505,24 @@ def damaged(directory: Path) -> Damaged:
         f"the registry of {directory} is damaged; nothing is lost, the vectors are in its "
         "payloads: run `steerlab rebuild`"
     )
+
+
+def _lockless(directory: Path) -> StoreError:
+    return StoreError(
+        f"can't use the store {directory}: its file system has no locks to keep two writers apart; "
+        "keep it on a local disk"
+    )
+
+
+def _has_locks(directory: Path) -> bool:
+    """Whether SQLite's kind of lock works here, tried on the store's own lock file."""
+    try:
+        import fcntl
+
+        with open(directory / ".lock", "rb") as file:
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in _NO_LOCKS
+    except ImportError:  # Windows, whose file systems all have them
+        return True
+    return True

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, delete, select, update
 
-from steerlab.errors import BadOption, Incompatible, NameTaken, NotFound, StoreError
+from steerlab.errors import BadOption, CorruptPayload, Incompatible, NameTaken, NotFound, StoreError
 from steerlab.location import discover
 from steerlab.recipe import check_name
 from steerlab.record import Record
@@ -89,7 +89,13 @@ class Store(Transfers):
     def load(self, ref: str, model: Model = None) -> SteeringVector:
         """The vector of a ref, checked against its digest; raises CorruptPayload if altered."""
         stored = self._stored(ref, model)
-        return self._payload_of(stored)
+        try:
+            return self._payload_of(stored)
+        except (NotFound, CorruptPayload):
+            again = self._stored(ref, model)  # another process may have removed it meanwhile
+            if again == stored:
+                raise
+        return self._payload_of(again)
 
     def record(self, ref: str, model: Model = None) -> Record:
         """Everything known of a vector but its arrays."""
@@ -377,8 +383,13 @@ class Store(Transfers):
         """Check everything: payloads, rows against them, and every expression bit for bit."""
         from steerlab.registry.audit import verify
 
+        before = self.stamp()
         with self._database.reading() as connection:
-            return verify(connection, self.path, progress)
+            found = verify(connection, self.path, progress)
+        if found and self.stamp() != before:  # others wrote: rows and files were of two moments
+            with self._database.writing() as work:
+                found = verify(work.connection, self.path, progress)
+        return found
 
     def rebuild(self) -> int:
         """Make the registry anew from the payloads; returns how many vectors it knows.

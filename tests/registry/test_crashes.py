@@ -18,8 +18,8 @@ import pytest
 from sqlalchemy import text
 
 from steerlab import payload
-from steerlab.errors import StoreError
-from steerlab.registry import Store, database, rewriting
+from steerlab.errors import NotFound, StoreError
+from steerlab.registry import Store, database, files, rewriting
 from tests.registry.samples import vector
 
 ROOT = Path(__file__).parents[2]
@@ -241,6 +241,52 @@ def test_readers_do_not_wait_for_a_writer(family):
         with pytest.raises(StoreError, match="another steerlab process has been writing to"):
             quick.save("x", vector())
     assert quick.save("x", vector()).ref == "x.v1"
+
+
+def meanwhile(monkeypatch, module, name, action):
+    """The next call of a function comes after what another process does."""
+    real = getattr(module, name)
+
+    def late(*arguments, **options):
+        monkeypatch.setattr(module, name, real)
+        action()
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(module, name, late)
+
+
+def test_what_is_removed_while_it_is_loaded_was_never_there(family, monkeypatch):
+    """Not a payload that is missing and to be restored."""
+    other = Store(family.path)
+    meanwhile(monkeypatch, files, "load", lambda: other.remove("deep"))
+    with pytest.raises(NotFound, match="no vector"):
+        family.load("deep")
+    other.save_many([("n1", vector(11)), ("n2", vector(12))])
+    meanwhile(monkeypatch, files, "load", lambda: other.remove("n1"))
+    with pytest.raises(NotFound, match="no vector"):
+        family.load("n1")
+
+
+def test_what_is_replaced_while_it_is_loaded_is_the_new_one(family, monkeypatch):
+    other = Store(family.path)
+
+    def replace():
+        other.remove("deep")
+        other.save("deep", vector(77))
+
+    meanwhile(monkeypatch, files, "load", replace)
+    assert family.load("deep") == vector(77)
+
+
+def test_verify_finds_nothing_wrong_with_what_others_change_meanwhile(family, monkeypatch):
+    other = Store(family.path)
+
+    def change():
+        other.tag("love", add=["x"])
+        other.remove("deep")
+
+    meanwhile(monkeypatch, files.Shelf, "load", change)
+    assert family.verify() == []
 
 
 def test_a_rebuild_under_a_reader(family):

@@ -9,7 +9,6 @@ import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -174,7 +173,7 @@ def restore(
         else:
             _unpack(source, new, progress)
         Database(new, lambda connection: None).salvage(text("SELECT 1"))  # one of a newer steerlab?
-        return _swap(database, target, new, taken)
+        return database.replace(new)
     finally:
         shutil.rmtree(new, ignore_errors=True)
 
@@ -187,20 +186,6 @@ def _check_source(source: Path, target: Path) -> None:
             raise StoreError(f"{source} is the store itself: there is nothing to restore")
     elif not archive.is_archive(source):
         raise StoreError(f"{source} is no backup: `steerlab import` takes in a payload file")
-
-
-def _swap(database: Database, target: Path, new: Path, taken: bool) -> Path | None:
-    aside = None
-    with database.locked():
-        if taken:
-            moment = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
-            aside = target.with_name(f"{target.name}.before-restore-{moment}")
-            os.rename(target, aside)
-        else:
-            shutil.rmtree(target)  # it holds its lock alone
-        os.rename(new, target)
-        payload.sync_directory(target.parent)
-    return aside
 
 
 def _unpack(source: Path, new: Path, progress: Progress | None) -> None:

@@ -27,7 +27,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, StaticPool
 
 from steerlab.errors import SteerlabError, StoreError
-from steerlab.payload import make_directory, sync_directory
+from steerlab.payload import TEMPORARY_PREFIX, make_directory, sync_directory
 from steerlab.registry.integrity import problems
 from steerlab.registry.tables import KEPT, METADATA
 
@@ -180,6 +180,30 @@ class Database:
         finally:
             lock.release()
 
+    def replace(self, new: Path) -> Path | None:
+        """Put a whole store in this one's place; returns where the old one was moved to, if any.
+
+        There is no store here for a moment. If the process dies in it, the next one that looks
+        finishes the move.
+        """
+        target, aside = self.directory.absolute(), None
+        with self.locked():
+            shutil.rmtree(ready := _ready(target), ignore_errors=True)
+            os.rename(new, ready)
+            try:
+                if any(path.name != ".lock" for path in target.iterdir()):
+                    moment = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
+                    aside = target.with_name(f"{target.name}.before-restore-{moment}")
+                    os.rename(target, aside)
+                else:
+                    shutil.rmtree(target)
+                os.rename(ready, target)
+                sync_directory(target.parent)
+            finally:
+                if target.exists():
+                    shutil.rmtree(ready, ignore_errors=True)
+        return aside
+
     def _half_done(self) -> bool:
         """Whether a file is being replaced, or was when its writer died."""
         with contextlib.suppress(FileNotFoundError), os.scandir(self.directory / UNDO) as found:
@@ -292,6 +316,9 @@ class Database:
             return []
 
     def _check_directory(self) -> None:
+        if not self.directory.exists():
+            with contextlib.suppress(OSError):
+                os.rename(_ready(self.directory.absolute()), self.directory)
         if self.directory.exists() and not self.directory.is_dir():
             raise StoreError(f"{self.directory} is a file, not a store: a store is a directory")
 
@@ -384,6 +411,11 @@ class Database:
                     f"the registry of {self.directory} can't be brought up to date: rows point "
                     "at rows that are gone; run `steerlab rebuild`"
                 )
+
+
+def _ready(directory: Path) -> Path:
+    """Where a store waits that is about to be put in another one's place."""
+    return directory.with_name(f"{TEMPORARY_PREFIX}{directory.name}.restored")
 
 
 def copy_database(source: Path, target: Path) -> None:

@@ -162,7 +162,8 @@ def collect(
     for path in _loose(directory):
         name = path.relative_to(directory).as_posix()
         status = path.stat()
-        if name in used or time.time() - status.st_mtime < grace.total_seconds():
+        age = abs(time.time() - status.st_mtime)  # one of the future is not fresh: clocks err
+        if name in used or age < grace.total_seconds():
             continue
         found.append(_garbage(path, name, status.st_size))
         if not dry_run:

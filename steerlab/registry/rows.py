@@ -173,7 +173,8 @@ def link(connection: Connection, children: Sequence[int] | None = None) -> None:
     """Join operands that have no parent yet to the stored record they mean.
 
     The digest decides; among records of one digest, the ref's own name, else the oldest that
-    is not younger than the child.
+    is not younger than the child, else, as clocks may run backwards, the oldest. Never one that
+    was itself made from the child.
     children: None for all of the store.
     """
     query = (
@@ -188,19 +189,33 @@ def link(connection: Connection, children: Sequence[int] | None = None) -> None:
 
 
 def _join_parent(connection: Connection, edge: RowMapping) -> None:
+    v, child = VECTOR.c, edge["child_id"]
     query = (
-        select(VECTOR.c.id, VECTOR.c.name, VECTOR.c.version, VECTOR.c.model_id, VECTOR.c.created)
-        .where(VECTOR.c.digest == edge["digest"], VECTOR.c.id != edge["child_id"])
-        .order_by(VECTOR.c.created, VECTOR.c.id)
+        select(v.id, v.name, v.version, v.model_id, v.created, v.kind)
+        .where(v.digest == edge["digest"], v.id != child)
+        .order_by(v.created, v.id)
     )
-    candidates = connection.execute(query).all()
+    candidates = [
+        c
+        for c in connection.execute(query).all()
+        if c.kind != "expression" or not _made_from(connection, c.id, child)
+    ]
     own = ".".join(edge["ref"].split(".")[-2:])
     named = [c for c in candidates if f"{c.name}.v{c.version}" == own]
-    likely = named or [c for c in candidates if c.created <= edge["created"]]
+    likely = named or [c for c in candidates if c.created <= edge["created"]] or candidates
     best = sorted(likely, key=lambda c: c.model_id != edge["model_id"])
     if best:
         place = and_(OPERAND.c.child_id == edge["child_id"], OPERAND.c.ordinal == edge["ordinal"])
         connection.execute(update(OPERAND).where(place).values(parent_id=best[0].id))
+
+
+def _made_from(connection: Connection, vector: int, ancestor: int) -> bool:
+    level, seen = {vector}, set[int]()
+    while level - seen:
+        seen |= level
+        parents = OPERAND.c.child_id.in_(level), OPERAND.c.parent_id.is_not(None)
+        level = set(connection.execute(select(OPERAND.c.parent_id).where(*parents)).scalars())
+    return ancestor in seen
 
 
 def read(connection: Connection, ids: Sequence[int]) -> dict[int, Stored]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import secrets
+import stat
+import struct
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
 from steerlab.errors import CorruptPayload, NotFound, SteerlabError, StoreError
+from steerlab.notation import printable
 from steerlab.record import Record, canonical_json, record_from_json
+from steerlab.untrusted import check_weight, from_json
 from steerlab.vector import Array, SteeringVector
 
 FORMAT = 1
@@ -26,13 +29,17 @@ FORMAT = 1
 METADATA_KEY = "steerlab"  # the only one: with several, the file's bytes vary between processes
 TEMPORARY_PREFIX = ".tmp-"
 
+LONGEST_HEADER = 16 * 2**20
+"""Bytes of a file's header, where the records are: no file with more is written or read."""
+
 
 def encode(entries: Sequence[tuple[Record, SteeringVector]]) -> bytes:
     """The bytes of a payload file holding one vector, or many that came together.
 
     Tensor "<model>.<name>.v<n>/<layer>" is that layer's float32 direction; the single
     metadata key holds the records as canonical JSON, with their sha256. The same input gives
-    the same bytes. Raises StoreError if two vectors would go under one key.
+    the same bytes. Raises StoreError if two vectors would go under one key, or for records that
+    are too large to be read again.
     """
     tensors = {
         f"{record.qualified}/{b}": array
@@ -44,8 +51,16 @@ def encode(entries: Sequence[tuple[Record, SteeringVector]]) -> bytes:
         raise StoreError(f"one file can't hold two vectors called {repeated[0]}")
     records = [{"key": record.qualified, **record.to_json()} for record, _ in entries]
     header = {"format": FORMAT, "sha256": _checksum(records), "vectors": records}
-    metadata = {METADATA_KEY: canonical_json(header)}
-    return to_bytes(tensors, metadata=metadata)
+    data = to_bytes(tensors, metadata={METADATA_KEY: (text := canonical_json(header))})
+    try:
+        _check_header(data[:8])
+        check_weight(text)
+    except ValueError as error:
+        raise StoreError(
+            f"what is to be kept of {', '.join(keys[:3])} is too large for a file ({error}): "
+            "make it of fewer prompts"
+        ) from None
+    return data
 
 
 def read_records(path: Path) -> dict[str, Record]:
@@ -69,7 +84,8 @@ def read(path: Path, key: str | None = None) -> tuple[Record, SteeringVector]:
         if key is None and len(records) == 1:
             key = next(iter(records))
         if key not in records:
-            raise NotFound(f"{path} holds {', '.join(records) or 'no vector'}, not {key}")
+            held = printable(", ".join(list(records)[:5])) or "no vector"
+            raise NotFound(f"{path} holds {held}, not {key}")
         return _vector(file, key, records[key], path)
 
 
@@ -165,13 +181,34 @@ def sync_directory(path: Path) -> None:
 
 def _opened(path: Path) -> Any:
     try:
+        with open(path, "rb", opener=_without_waiting) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise CorruptPayload(f"{path} is not a file but a device or a pipe")
+            _check_header(file.read(8))
         return safe_open(path, framework="numpy")
     except FileNotFoundError:
         raise NotFound(f"no payload file {path}") from None
     except OSError as error:
-        raise StoreError(f"can't read {path}: {error}") from None
+        raise StoreError(f"can't read {path}: {error.strerror or error}") from None
     except (SafetensorError, ValueError) as error:
-        raise CorruptPayload(f"{path} is not a whole safetensors file: {error}") from None
+        raise CorruptPayload(f"{path} is not a whole safetensors file: {_short(error)}") from None
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a named pipe would wait for its writer
+
+
+def _check_header(start: bytes) -> None:
+    """Refuse a header that says it is longer than any that is written, before reading it."""
+    length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+    if length > LONGEST_HEADER:
+        raise ValueError(f"a header of {length} bytes, where {LONGEST_HEADER} is the most")
+
+
+def _short(error: object) -> str:
+    """What a library says of an error, which may quote the file, in one line of bounded length."""
+    text = printable(str(error))
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def _records(metadata: dict[str, str] | None, path: Path) -> dict[str, Record]:
@@ -179,7 +216,7 @@ def _records(metadata: dict[str, str] | None, path: Path) -> dict[str, Record]:
     if text is None:
         raise CorruptPayload(f"{path} is a safetensors file, but not steerlab's: no record in it")
     try:
-        data = json.loads(text)
+        data = from_json(text)
         if type(data["format"]) is not int or data["format"] < 1:
             raise CorruptPayload(f"{path} has a payload format that never was")
         if data["format"] > FORMAT:
@@ -190,15 +227,27 @@ def _records(metadata: dict[str, str] | None, path: Path) -> dict[str, Record]:
         if data["sha256"] != _checksum(data["vectors"]):
             raise CorruptPayload(f"{path} was altered: its record no longer matches its checksum")
         entries = [dict(entry) for entry in data["vectors"]]
-        return {str(entry.pop("key")): record_from_json(entry) for entry in entries}
+        records = {str(entry.pop("key")): record_from_json(entry) for entry in entries}
+        if len(records) < len(entries):
+            raise CorruptPayload(f"{path} holds two vectors under one key")
+        return records
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise CorruptPayload(f"{path} has a record that can't be read: {error!r}") from None
+        why = f"{type(error).__name__}: {error}"
+        raise CorruptPayload(f"{path} has a record that can't be read: {_short(why)}") from None
     except CorruptPayload as error:
         raise error if str(path) in str(error) else CorruptPayload(f"{path}: {error}") from None
 
 
 def _checksum(records: Any) -> str:
-    return hashlib.sha256(canonical_json(records).encode()).hexdigest()
+    """sha256 of the records' canonical JSON, made record by record: it is as long as the file."""
+    if not isinstance(records, list):
+        return hashlib.sha256(canonical_json(records).encode()).hexdigest()
+    sha = hashlib.sha256(b"[")
+    for number, record in enumerate(records):
+        sha.update(b"," * (number > 0))
+        sha.update(canonical_json(record).encode())
+    sha.update(b"]")
+    return sha.hexdigest()
 
 
 def _vector(file: Any, key: str, record: Record, path: Path) -> tuple[Record, SteeringVector]:
@@ -220,7 +269,7 @@ def _vector(file: Any, key: str, record: Record, path: Path) -> tuple[Record, St
             ref=record.ref,
         )
     except (SafetensorError, ValueError) as error:
-        raise CorruptPayload(f"{path} can't be read: {error}") from None
+        raise CorruptPayload(f"{path} can't be read: {_short(error)}") from None
     except SteerlabError as error:
         raise CorruptPayload(f"{path}: {error}") from None
     if vector.digest != record.digest:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
-import tomllib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from steerlab.errors import BadPrompts, NotFound
-from steerlab.recipe import check_prompts
+from steerlab.recipe import check_prompts, check_text
+from steerlab.untrusted import check_weight, from_json, from_toml
 
-_LARGEST = 64 * 2**20
+_LARGEST = 16 * 2**20
+_LINE = re.compile(r"[^\n]*\n|[^\n]+")
+_CSV_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def read_pairs(path: Path) -> Prompts:
 
 def read_lines(path: Path) -> list[str]:
     """Prompts from a text file, one a line; raises NotFound or BadPrompts."""
-    lines = [line.rstrip("\r") for line in read_text(path, "prompts").split("\n") if line.strip()]
+    lines = [line.rstrip("\r") for _, line in numbered_lines(read_text(path, "prompts"))]
     if not lines:
         raise BadPrompts(f"{path} holds no prompt")
     return lines
@@ -79,16 +81,29 @@ def read_items(path: Path) -> list[dict[str, str]]:
 def read_text(path: Path, what: str) -> str:
     """A whole file as UTF-8; raises NotFound or BadPrompts, which call it a `what` file."""
     try:
-        if path.stat().st_size > _LARGEST:
+        with open(path, "rb") as file:  # not by its size: a device or a pipe has none
+            data = file.read(_LARGEST + 1)
+        if len(data) > _LARGEST:
             raise BadPrompts(f"{path} is larger than {_LARGEST // 2**20} MiB: split it")
-        return path.read_bytes().decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
+        check_weight(text)
     except FileNotFoundError:
         raise NotFound(f"no {what} file {path}") from None
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise BadPrompts(f"{path}, line {line}: not UTF-8 text") from None
+    except ValueError as error:
+        raise BadPrompts(f"{path}: {error}") from None
     except OSError as error:
         raise BadPrompts(f"can't read {path}: {error.strerror}") from None
+    return text
+
+
+def numbered_lines(text: str) -> Iterator[tuple[int, str]]:
+    """The lines that are not blank, each with its number from 1, one at a time."""
+    for number, match in enumerate(_LINE.finditer(text), 1):  # splitlines knows more line ends
+        if match[0].strip():
+            yield number, match[0].removesuffix("\n")
 
 
 def _from_jsonl(text: str, path: Path) -> Prompts:
@@ -96,9 +111,8 @@ def _from_jsonl(text: str, path: Path) -> Prompts:
 
 
 def _lines(text: str, path: Path) -> Iterator[tuple[int, Any]]:
-    for number, line in enumerate(text.split("\n"), 1):  # splitlines knows more line ends
-        if line.strip():
-            yield number, _json(line, path, number)
+    for number, line in numbered_lines(text):
+        yield number, _json(line, path, number)
 
 
 def _from_json(text: str, path: Path) -> Prompts:
@@ -116,7 +130,8 @@ def _from_csv(text: str, path: Path) -> Prompts:
 
 def _csv_rows(text: str, path: Path, needed: Sequence[str]) -> Iterator[tuple[int, Any]]:
     try:
-        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        lines = (match[0] for match in _CSV_LINE.finditer(text))
+        reader = csv.DictReader(lines, strict=True)
         names = [name.strip().lower() for name in reader.fieldnames or []]
         for name in needed:
             if name not in names:
@@ -134,11 +149,9 @@ def _from_toml(text: str, path: Path) -> Prompts:
 
 def _toml(text: str, path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise BadPrompts(f"{path}: not TOML: {error}") from None
-    except RecursionError:
-        raise BadPrompts(f"{path}: not TOML that can be read: nested too deeply") from None
+        return from_toml(text)
+    except ValueError as error:
+        raise BadPrompts(f"{path}: not TOML that can be read: {error}") from None
 
 
 _READERS: Mapping[str, Callable[[str, Path], Prompts]] = {
@@ -153,8 +166,8 @@ def _item(row: Any, where: str) -> dict[str, str]:
     if not isinstance(row, dict):
         raise BadPrompts(f'{where}: expected {{"prompt": …, "positive": …, "negative": …}}')
     prompt = row.get("prompt")
-    if not isinstance(prompt, str | None):
-        raise BadPrompts(f"{where}: the prompt is not text")
+    if prompt is not None:
+        check_text(prompt, f"{where}: the prompt")
     sides = {name: _prompt(row.get(name), name, where) for name in ("positive", "negative")}
     if sides["positive"] == sides["negative"]:
         raise BadPrompts(f"{where}: positive and negative are the same")
@@ -189,12 +202,12 @@ _ITEMS: Mapping[str, Callable[[str, Path], Iterator[tuple[str, Any]]]] = {
 
 def _json(text: str, path: Path, first_line: int) -> Any:
     try:
-        return json.loads(text)
+        return from_json(text)
     except json.JSONDecodeError as error:
         line = first_line + error.lineno - 1
         raise BadPrompts(f"{path}, line {line}: not JSON: {error.msg}") from None
-    except (RecursionError, ValueError):
-        raise BadPrompts(f"{path}, line {first_line}: not JSON that can be read") from None
+    except ValueError as error:
+        raise BadPrompts(f"{path}, line {first_line}: not JSON that can be read: {error}") from None
 
 
 def _columns(data: Mapping[str, Any], path: Path) -> Prompts:
@@ -227,4 +240,5 @@ def _prompt(value: Any, name: str, where: str) -> str:
         raise BadPrompts(
             f"{where}: the {name} prompt is {'missing' if value is None else 'empty or not text'}"
         )
+    check_text(value, f"{where}: the {name} prompt")
     return value

@@ -222,6 +222,32 @@ class TestDamage:
         with pytest.raises(StoreError, match="can't read"):
             read(tmp_path)
 
+    @pytest.mark.parametrize("size", [2**60, 2**63, 2**64 - 1, 17 * 2**20])
+    def test_a_header_that_claims_to_be_huge_is_refused_unread(self, tmp_path, size):
+        refuses(tmp_path / "p", struct.pack("<Q", size) + b"{}" * 100)
+        with pytest.raises(CorruptPayload, match=f"a header of {size} bytes"):
+            read_records(tmp_path / "p")
+
+    def test_a_tensor_that_claims_2_to_the_60_elements_is_refused(self, tmp_path):
+        for shape in ([2**60], [2**30, 2**30], [2**62, 4], [0, 2**60]):
+            entry = {"dtype": "F32", "shape": shape, "data_offsets": [0, 4 * 2**60]}
+            for offsets in ([0, 4 * 2**60], [0, 0], [0, 16], [2**60, 2**61]):
+                header = json.dumps({"tiny.love.v1/1": entry | {"data_offsets": offsets}}).encode()
+                refuses(tmp_path / "p", struct.pack("<Q", len(header)) + header + bytes(16))
+
+    def test_a_named_pipe_or_a_device_is_no_payload(self, tmp_path):
+        os.mkfifo(tmp_path / "pipe")
+        for path in (tmp_path / "pipe", Path("/dev/zero")):
+            with pytest.raises(CorruptPayload, match="not a file but a device or a pipe"):
+                read(path)
+
+    def test_what_could_not_be_read_again_is_not_written(self):
+        love = vector([1, 0, 0, 0])
+        with pytest.raises(StoreError, match="too large for a file"):
+            encode([entry(love, note="x" * 2**24)])
+        with pytest.raises(StoreError, match="too large for a file"):
+            encode([entry(love, tags=tuple("t" for _ in range(1_400_000)))])
+
     def test_a_plain_safetensors_file_is_not_ours(self, tmp_path):
         path = tmp_path / "p"
         for metadata in (None, {"format": "pt"}):
@@ -287,6 +313,8 @@ class TestForgeries:
             lambda data: data.update(vectors=["ab"]),
             lambda data: data.update(vectors=[[["key", "x"]]]),
             lambda data: data["vectors"][0].pop("key") and None,
+            lambda data: data["vectors"].append(data["vectors"][0]),
+            lambda data: data.update(vectors=[0] * 1_400_000),
             lambda data: data["vectors"][0].pop("digest") and None,
             lambda data: data["vectors"][0].pop("recipe") and None,
             setting("digest", to="0" * 64),

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steerlab.errors import BadPrompts, NotFound
-from steerlab.prompts import Prompts, read_pairs
+from steerlab.prompts import Prompts, read_items, read_pairs
 
 PAIRS = Prompts(("good day", "so kind"), ("bad day", "so cruel"))
 ALONE = Prompts(("good day", "so kind"))
@@ -84,6 +84,13 @@ BAD = [
     ("a.toml", 'positive = ["a"]\nnegative = [b]', "line 2"),
     ("a.toml", "positive = " + "[" * 100_000, "not TOML"),
     ("a.toml", "", "no positive prompts"),
+    ("a.toml", "x = " + "9" * 5000, "not TOML that can be read"),
+    ("a.toml", "a." * 5000 + "a = 1", "a key of 32 parts"),
+    ("a.toml", "[" + "'a' . " * 5000 + "a]", "a key of 32 parts"),
+    ("a.toml", 'positive = ["' + "x" * 4_000_000 + '"]', "more than 4 MB"),
+    ("a.toml", "[[x]]\n" * 65_000, "too many tables"),
+    ("a.json", "[" + '{"a":1},' * 300_000 + "1]", "too many small values"),
+    ("a.csv", "positive\n" + "ab\n" * 1_400_000, "too many small values"),
     ("a.txt", "a\tb", "a pairs file is .jsonl, .json, .csv, .toml"),
     ("nothing", "a", "ends in nothing"),
 ]
@@ -143,8 +150,27 @@ def test_a_directory(tmp_path):
 def test_a_file_far_too_large(tmp_path):
     with open(tmp_path / "huge.jsonl", "wb") as file:
         file.truncate(2**27)
-    with pytest.raises(BadPrompts, match="larger than 64 MiB"):
+    with pytest.raises(BadPrompts, match="larger than 16 MiB"):
         read_pairs(tmp_path / "huge.jsonl")
+
+
+def test_a_device_is_read_no_further_than_a_file(tmp_path):
+    (tmp_path / "pairs.jsonl").symlink_to("/dev/zero")
+    with pytest.raises(BadPrompts, match="larger than 16 MiB"):
+        read_pairs(tmp_path / "pairs.jsonl")
+
+
+@pytest.mark.parametrize("key", ["prompt", "positive", "negative"])
+def test_items_are_unicode_text(tmp_path, key):
+    item = {"prompt": "a", "positive": "b", "negative": "c"} | {key: "x\ud800"}
+    path = written(tmp_path, "a.json", json.dumps([item]))
+    with pytest.raises(BadPrompts, match=r"entry 1: .*not Unicode"):
+        read_items(path)
+
+
+def test_prose_with_many_dots_is_no_long_key(tmp_path):
+    path = written(tmp_path, "a.toml", 'positive = ["' + "Well... " * 200 + 'a.b.c"]')
+    assert read_pairs(path).positive[0].endswith("a.b.c")
 
 
 # every character, the many that some of Python takes for a line's end among them

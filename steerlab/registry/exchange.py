@@ -158,11 +158,11 @@ class _Reader:
         for file, what in self._payloads(self.size):
             with called(file, what):
                 for record, vector in payload.read_all(file):
-                    wrong = untrue_facts(record, vector)
-                    if wrong:
+                    entry = usable(record, what), vector
+                    if wrong := untrue_facts(record, vector):
                         raise CorruptPayload(f"{what}: {record.ref}: {wrong[0]}")
                     saving.check(vector)
-                    yield usable(record, what), vector
+                    yield entry
 
     def _payloads(self, before: int) -> Iterator[tuple[Path, str]]:
         """Files to read one after another, and what to call them."""

@@ -13,12 +13,14 @@ from sqlalchemy.exc import DBAPIError
 
 from steerlab import payload
 from steerlab.errors import CorruptPayload, SteerlabError
+from steerlab.notation import printable
 from steerlab.record import Record
 from steerlab.registry.files import payload_files
 from steerlab.registry.rows import Placed, add, identity_text, link, mark_newest
+from steerlab.registry.saving import check_recipe
 from steerlab.registry.tables import VECTOR
 
-_UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00")
+_UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00", re.ASCII)
 _BATCH = 500
 
 Name = tuple[str, str, int]
@@ -80,17 +82,29 @@ def _add(connection: Connection, placed: Sequence[Placed], done: Restored) -> No
 
 def usable(record: Record, what: object) -> Record:
     """The record as the registry can hold it: its time in UTC; raises CorruptPayload."""
-    created = record.created
-    if not _UTC.fullmatch(created):
-        try:
-            moment = datetime.fromisoformat(created)
-        except ValueError:
-            raise CorruptPayload(f"{what}: {created[:40]!r} is not a time") from None
-        moment = moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
-        record = replace(record, created=moment.isoformat(timespec="microseconds"))
+    try:
+        check_recipe(record.recipe)
+    except SteerlabError as error:
+        why = printable(str(error))[:200]
+        raise CorruptPayload(f"{what}: {record.ref}: its recipe can't be used: {why}") from None
+    layers = {facts.layer for facts in record.layers}
+    sizes = (record.version, record.model.n_layers, record.model.d_model, *layers)
+    if max(sizes) >= 2**63 or len(layers) < len(record.layers):
+        raise CorruptPayload(f"{what}: {record.ref} has an impossible version, model or layers")
     if not re.fullmatch(r"[0-9a-f]{64}", record.digest):
         raise CorruptPayload(f"{what}: {record.digest[:40]!r} is not a digest")
-    return replace(record, tags=tuple(sorted(set(record.tags) - {""})))
+    created = _utc(record.created, what)
+    return replace(record, created=created, tags=tuple(sorted(set(record.tags) - {""})))
+
+
+def _utc(created: str, what: object) -> str:
+    """A time as rows hold it; raises CorruptPayload for what is none."""
+    try:
+        moment = datetime.fromisoformat(created)
+        moment = moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+    except (ValueError, OverflowError):  # year 1 has no earlier hour
+        raise CorruptPayload(f"{what}: {created[:40]!r} is not a time") from None
+    return created if _UTC.fullmatch(created) else moment.isoformat(timespec="microseconds")
 
 
 def _placed(directory: Path, done: Restored) -> list[Placed]:

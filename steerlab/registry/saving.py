@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from sqlalchemy import Connection, func, select
 
 from steerlab import payload
-from steerlab.errors import BadOption, BadPrompts, BadVector, NotFound
+from steerlab.errors import BadExpression, BadOption, BadPrompts, BadVector, NotFound
+from steerlab.notation import is_ref
 from steerlab.recipe import Contrast, Expression, Operand, Recipe
 from steerlab.record import record_of
 from steerlab.registry.database import Writing
@@ -174,10 +176,29 @@ def check(vector: SteeringVector) -> None:
         for name, value in measured.items():
             if not math.isfinite(value):
                 raise BadVector(f"the diagnostic {name!r} of layer {b} is {value}")
-    recipe = vector.recipe
-    if isinstance(recipe, Contrast):
+    check_recipe(vector.recipe)
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Refuse a recipe that rows can't hold, or that could not be shown or computed again."""
+    if isinstance(recipe, Expression):
+        from steerlab.expression import parse
+
+        unknown = {*parse(recipe.text).refs} - {o.ref for o in recipe.operands}
+        if unknown:
+            raise BadExpression(f"nothing is known of its operand {min(unknown)}")
+        for operand in recipe.operands:
+            if not is_ref(operand.ref):
+                raise BadExpression(f"{operand.ref[:40]!r} is no reference to a vector")
+            if not re.fullmatch(r"[0-9a-f]{64}", operand.digest):
+                raise BadExpression(f"{operand.digest[:40]!r} is not a digest")
+    elif isinstance(recipe, Contrast):
         if not -(2**63) <= (recipe.seed or 0) < 2**63:
             raise BadOption(f"the seed {recipe.seed} has more than 64 bits")
+        if len(recipe.negative) not in (0, len(recipe.positive)):
+            raise BadPrompts(
+                f"{len(recipe.positive)} positive but {len(recipe.negative)} negative prompts"
+            )
         for ids, prompts in (
             (recipe.positive_ids, recipe.positive),
             (recipe.negative_ids, recipe.negative),

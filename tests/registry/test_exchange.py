@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import pytest
 
 from steerlab import payload
 from steerlab.errors import CorruptPayload, NotFound, StoreError
+from steerlab.recipe import Expression, Operand
 from steerlab.registry import Store
-from tests.registry.samples import vector
+from steerlab.vector import SteeringVector
+from tests.registry.samples import PAIRS, TINY, vector
+
+LOVE = Operand("love.v1", "a" * 64)
 
 
 @pytest.fixture
@@ -83,6 +88,47 @@ def test_an_import_is_checked(family, colleague, tmp_path):
     with pytest.raises(CorruptPayload, match="'yesterday' is not a time"):
         colleague.import_(file)
     assert colleague.list() == []
+
+
+CLAIMS = {
+    "no expression": {"recipe": Expression("__import__('os').system('touch x')", ())},
+    "not closed": {"recipe": Expression("((love.v1", (LOVE,))},
+    "too deep": {"recipe": Expression("-" * 500 + "love.v1", (LOVE,))},
+    "null bytes": {"recipe": Expression("love.v1\0", (LOVE,))},
+    "an operand nobody knows": {"recipe": Expression("love.v1 - anger.v1", (LOVE,))},
+    "a ref that is none": {"recipe": Expression("love.v1", (LOVE, Operand("../x", "a" * 64)))},
+    "a digest that is none": {"recipe": Expression("love.v1", (Operand("love.v1", "a" * 63),))},
+    "pairs of unequal length": {"recipe": replace(PAIRS, negative=("one",), negative_ids=())},
+    "token ids of other prompts": {"recipe": replace(PAIRS, positive_ids=((1,),) * 3)},
+    "no time of any calendar": {"created": "9999-99-99T99:99:99.999999+00:00"},
+    "before all time": {"created": "0001-01-01T00:00+23:59"},
+    "other digits": {"created": "\uff12\uff10\uff12\uff14-01-01T00:00:00.000000+00:00"},
+    "an endless model": {"model": replace(TINY, n_layers=2**64)},
+    "a version beyond all": {"version": 2**63},
+    "no digest": {"digest": "\x1b[31m"},
+}
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_a_record_that_could_not_be_shown_or_computed_is_refused(
+    family, colleague, tmp_path, claim, caplog
+):
+    """By an import as by a rebuild, whose other vectors come back."""
+    love = family.load("love")
+    forged = replace(family.record("love"), **CLAIMS[claim])
+    if "model" in CLAIMS[claim]:
+        love = SteeringVector(love.directions, model=forged.model)
+        forged = replace(forged, digest=love.digest)
+    colleague.save("anger", vector(2))
+    payload.write(tmp_path / "p.safetensors", payload.encode([(forged, love)]))
+    with pytest.raises(CorruptPayload) as caught:
+        colleague.import_(tmp_path / "p.safetensors")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+    shutil.copy(tmp_path / "p.safetensors", colleague.path / "payloads")
+    assert colleague.rebuild() == 1
+    assert "left out" in caplog.text
+    assert colleague.verify() == []
 
 
 def test_a_time_of_another_zone_becomes_utc(family, colleague, tmp_path):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -14,8 +12,10 @@ from typing import Any, NoReturn
 from steerlab.errors import BadPrompts, NotFound
 from steerlab.evaluation.metrics.items import ContrastItem, Fact
 from steerlab.notation import printable
-from steerlab.prompts import read_text
+from steerlab.prompts import numbered_lines, read_text
+from steerlab.recipe import check_text
 from steerlab.record import canonical_json
+from steerlab.untrusted import from_json, from_toml
 
 STANDARD = "standard"
 """The built-in suite; each of its styles is one too, by its own name."""
@@ -128,11 +128,9 @@ def _standard() -> Suite:
 
 def _from_toml(path: Path) -> Suite:
     try:
-        data = tomllib.loads(read_text(path, "suite"))
-    except tomllib.TOMLDecodeError as error:
-        raise BadPrompts(f"{path}: not TOML: {error}") from None
-    except RecursionError:
-        raise BadPrompts(f"{path}: not TOML that can be read: nested too deeply") from None
+        data = from_toml(read_text(path, "suite"))
+    except ValueError as error:
+        raise BadPrompts(f"{path}: not TOML that can be read: {error}") from None
     where = str(path)
     _only(data, ("about", "styles", "off_target"), where)
     tables = _table(data.get("styles", {}), f"{where}, styles")
@@ -206,16 +204,12 @@ def _add_to_style(styles: dict[str, dict[str, Any]], row: Mapping[str, Any], whe
 
 
 def _lines(path: Path, what: str) -> Iterable[tuple[str, dict[str, Any]]]:
-    for number, line in enumerate(read_text(path, what).split("\n"), 1):
-        if not line.strip():
-            continue
+    for number, line in numbered_lines(read_text(path, what)):
         where = f"{path}, line {number}"
         try:
-            row = json.loads(line)
+            row = from_json(line)
         except ValueError as error:
             raise BadPrompts(f"{where}: not JSON: {error}") from None
-        except RecursionError:
-            raise BadPrompts(f"{where}: nested too deeply") from None
         yield where, _table(row, where)
 
 
@@ -253,6 +247,7 @@ def _texts(table: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
 def _text(value: Any, where: str) -> str:
     if not isinstance(value, str) or not value.strip():
         _wrong(where, "a text", value)
+    check_text(value, where)
     return value
 
 
@@ -260,7 +255,7 @@ def _only(table: Mapping[str, Any], known: Sequence[str], where: str) -> None:
     for key in table:
         if key not in known:
             raise BadPrompts(
-                f"{where}: there is no {printable(str(key))!r} here, only {', '.join(known)}"
+                f"{where}: there is no {printable(str(key))[:60]!r} here, only {', '.join(known)}"
             )
 
 

@@ -1,0 +1,52 @@
+"""JSON and TOML that anybody may have written: what would cost too much is refused unread.
+
+A parser makes far more of some texts than they weigh: `{"a":1},` is 8 bytes of a file and 190
+of memory, a TOML key of n parts makes a table of each of its n beginnings.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from typing import Any
+
+HEAVIEST = 64_000_000
+"""Bytes of memory, about, that the values of one text may take."""
+
+LONGEST_TOML = 4_000_000
+_PARTS = 32
+_PART = r"""(?>[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*"""
+_LONG_KEY = re.compile(rf"(?<![\w-])(?:{_PART}){{{_PARTS}}}", re.ASCII)
+_TABLE = re.compile(r"^[ \t]*\[", re.MULTILINE)
+
+
+def check_weight(text: str) -> None:
+    """Raise ValueError for a text of so many small values that it would take much memory."""
+    values = 48 * (text.count(",") + text.count("\n")) + 64 * text.count("[")
+    if values + 200 * text.count("{") > HEAVIEST:
+        raise ValueError("it holds too many small values: split it")
+
+
+def from_json(text: str) -> Any:
+    """A JSON value; raises ValueError, JSONDecodeError for what is no JSON among them."""
+    check_weight(text)
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def from_toml(text: str) -> dict[str, Any]:
+    """A TOML document; raises ValueError, TOMLDecodeError for what is no TOML among them."""
+    if len(text) > LONGEST_TOML:
+        raise ValueError(f"more than {LONGEST_TOML / 1e6:.0f} MB: write so much as JSON lines")
+    check_weight(text)
+    if 1000 * sum(1 for _ in _TABLE.finditer(text)) > HEAVIEST:
+        raise ValueError("it holds too many tables: split it")
+    if _LONG_KEY.search(text):
+        raise ValueError(f"a key of {_PARTS} parts")
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None

@@ -402,7 +402,7 @@ class Database:
     def _migrate(self) -> None:
         from steerlab.registry.migrations import upgrade
 
-        copy_database(self.file, self.file.with_name(f"registry.db.before-{HEAD}"))
+        self._keep_copy()
         engine = _engine(self.file, "rw", "BEGIN IMMEDIATE", foreign_keys=False)
         with engine.connect() as connection, connection.begin():
             upgrade(connection)
@@ -411,6 +411,17 @@ class Database:
                     f"the registry of {self.directory} can't be brought up to date: rows point "
                     "at rows that are gone; run `steerlab rebuild`"
                 )
+
+    def _keep_copy(self) -> None:
+        """A copy of the registry before it is migrated, whole or not there; needs the lock."""
+        part = self.directory / f"registry.db.new-{os.getpid()}"
+        try:
+            part.unlink(missing_ok=True)
+            copy_database(self.file, part)
+            os.replace(part, self.file.with_name(f"registry.db.before-{HEAD}"))
+            sync_directory(self.directory)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def _ready(directory: Path) -> Path:

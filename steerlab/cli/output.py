@@ -48,8 +48,10 @@ def print_table(
     their ends; all others keep their width. fg: column -> cell -> its colour.
     """
     cells = [[printable(cell) for cell in row] for row in rows]
+    headings = [printable(column) for column in columns]  # a diagnostic's name may be anything
     natural = [
-        max(map(_cells, [column, *(row[i] for row in cells)])) for i, column in enumerate(columns)
+        max(map(_cells, [heading, *(row[i] for row in cells)]))
+        for i, heading in enumerate(headings)
     ]
     least = [
         min(size, _NARROWEST["wrap" if column in wrap else "cut" if column in cut else "whole"])
@@ -71,7 +73,7 @@ def print_table(
             ]
         return (" " * _GAP).join(padded).rstrip()
 
-    click.echo(click.style(line(columns), bold=True))
+    click.echo(click.style(line(headings), bold=True))
     for row in cells:
         colours = [(fg or {}).get(c, {}).get(text) for c, text in zip(columns, row, strict=True)]
         folded = [
@@ -154,8 +156,14 @@ def print_hanging(label: str, text: str, *, fg: str | None = None) -> None:
 
 
 def print_json(data: Any) -> None:
-    """JSON for programs."""
-    click.echo(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
+    """JSON for programs; what a terminal would obey is escaped, which JSON reads as the same."""
+    text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
+    if not text.replace("\n", "").isprintable():
+        text = "".join(
+            c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1].replace("\x7f", r"\u007f")
+            for c in text
+        )
+    click.echo(text)
 
 
 def say(text: str, *, quiet: bool = False) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -14,9 +14,11 @@ from textual.actions import parse
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.dom import DOMNode
+from textual.filter import LineFilter
 from textual.screen import Screen
 
 from steerlab.notation import printable
+from steerlab.tui.harmless import Harmless
 from steerlab.tui.memory import Memory
 from steerlab.tui.news import News
 from steerlab.tui.setup import from_memory
@@ -25,6 +27,8 @@ from steerlab.tui.workbench import Workbench
 
 if TYPE_CHECKING:
     from steerlab.lab import Lab
+
+_HARMLESS = Harmless()
 
 
 class SteerlabApp(App[None]):
@@ -57,6 +61,10 @@ class SteerlabApp(App[None]):
         timeout = 4 if event.severity == "information" else 10
         text = printable(event.text)
         self.notify(text, severity=event.severity, timeout=timeout, markup=False)
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """Textual's own, and the one that lets nothing through which a terminal would obey."""
+        return [*super().get_line_filters(), _HARMLESS]
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """Every action that has a key is in the palette as well."""

@@ -55,7 +55,7 @@ def _shares(options: argparse.Namespace) -> dict[str, int]:
 
 def _campaign(shares: dict[str, int], directory: Path, seed: int, workers: int) -> list[Tally]:
     tallies = {reader.name: Tally(reader.name) for reader in (*PAYLOADS, *TEXTS)}
-    with ProcessPoolExecutor(workers, get_context("spawn"), max_tasks_per_child=20) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
         jobs: dict[Future[Tally], tuple[str, range]] = {}
         for name, numbers in _chunks(shares):
             place = directory / f"{name.replace(' ', '-')}-{numbers.start}"

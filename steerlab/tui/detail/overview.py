@@ -151,7 +151,13 @@ def layers(record: Record) -> list[Content]:
     """Norms, dose and what was measured at extraction: in one line, or in one a layer."""
     names = sorted({name for facts in record.layers for name in facts.diagnostics})
     doses = record.doses()
-    columns = ["layer", "norm", "residual", "dose/c", *(name.replace("_", " ") for name in names)]
+    columns = [
+        "layer",
+        "norm",
+        "residual",
+        "dose/c",
+        *(printable(name.replace("_", " ")) for name in names),
+    ]
     rows = [
         [
             str(facts.layer),

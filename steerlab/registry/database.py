@@ -233,6 +233,8 @@ class Database:
         """Create or migrate the registry; the caller holds the lock."""
         if not self.file.exists():
             self.create()
+        elif not self.file.is_file():  # SQLite would wait for a pipe's other end
+            raise damaged(self.directory)
         else:
             with _engine(self.file, "rw", "BEGIN").connect() as connection:
                 version = _version_of(connection, self.directory)
@@ -303,7 +305,7 @@ class Database:
 
         Raises StoreError for one that a newer program wrote.
         """
-        if not self.file.exists():
+        if not self.file.is_file():
             return []
         engine = _engine(self.file, "rw", "BEGIN")
         try:
@@ -321,11 +323,16 @@ class Database:
                 os.rename(_ready(self.directory.absolute()), self.directory)
         if self.directory.exists() and not self.directory.is_dir():
             raise StoreError(f"{self.directory} is a file, not a store: a store is a directory")
+        payloads = self.directory / "payloads"
+        if payloads.exists() and not payloads.is_dir():
+            raise StoreError(f"{payloads} is a file, where payloads have their directory: move it")
 
     def _snapshot(self, stack: contextlib.ExitStack) -> Connection:
         """A transaction for reading, of a registry that is up to date."""
         if not self.file.exists():
             return self._begun(self._restored(), stack)
+        if not self.file.is_file():
+            raise damaged(self.directory)
         engine = _engine(self.file, "rw", "BEGIN") if self.writable else self._frozen()
         connection = self._begun(engine, stack)
         if _version_of(connection, self.directory) == HEAD:
@@ -340,7 +347,7 @@ class Database:
     def _transaction(self, stack: contextlib.ExitStack) -> Connection:
         """A transaction for writing, of a registry that is up to date; needs the lock."""
         engine = _engine(self.file, "rw", "BEGIN IMMEDIATE")
-        if self.file.exists():
+        if self.file.is_file():
             connection = self._begun(engine, stack)
             if _version_of(connection, self.directory) == HEAD:
                 return connection
@@ -531,6 +538,8 @@ def _explained(error: Exception, directory: Path) -> StoreError:
         return damaged(directory)
     if code.startswith(_READ_ONLY):
         return StoreError(f"can't write to the store {directory}: it is read-only")
+    if code.startswith("SQLITE_CANTOPEN"):
+        return StoreError(f"can't open the registry of {directory}: check who may read it")
     if code.startswith("SQLITE_FULL"):
         return StoreError(f"the disk of the store {directory} is full: nothing was changed")
     if code.startswith(("SQLITE_BUSY", "SQLITE_IOERR_LOCK")) and not _has_locks(directory):

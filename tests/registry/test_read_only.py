@@ -13,7 +13,10 @@ from pathlib import Path
 import pytest
 
 from steerlab.errors import StoreError
-from steerlab.registry import Store
+from steerlab.registry import (
+    Store,
+    backup,  # noqa: F401  # here, since nobody may not read what root installed
+)
 from tests.registry.samples import restored, vector
 
 

@@ -206,7 +206,7 @@ class Database:
 
     def _half_done(self) -> bool:
         """Whether a file is being replaced, or was when its writer died."""
-        with contextlib.suppress(FileNotFoundError), os.scandir(self.directory / UNDO) as found:
+        with contextlib.suppress(OSError), os.scandir(self.directory / UNDO) as found:
             return any(found)
         return False
 

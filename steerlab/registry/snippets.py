@@ -72,14 +72,17 @@ def _hit(vector: Summary, prompts: Sequence[str], words: Sequence[str], text: st
     rated: list[tuple[float, str, str]] = []
     bonus = 0.0
     for place, content in texts:
-        lower = " ".join(content.lower().split())
+        lower = content.lower()
+        if not any(word in lower for word in words):
+            continue
+        lower = " ".join(lower.split())
         counts = {w: WEIGHTS[place] * _whole(w, lower) for w in words if w in lower}
         for word, value in counts.items():
             best[word] = max(best[word], value)
         phrase = len(words) * WEIGHTS[place] if together in lower and len(words) > 1 else 0.0
         bonus = max(bonus, phrase)
         rated.append((len(counts) * 100 + phrase + sum(counts.values()), place, content))
-    _, place, content = max(rated, key=lambda one: one[0])
+    _, place, content = max(rated, key=lambda one: one[0], default=(0.0, "name", vector.name))
     snippet, spans = snippet_of(content, words)
     return Hit(vector, place, snippet, spans, sum(best.values()) + bonus)
 

@@ -58,9 +58,17 @@ def bring_back(connection: Connection, salvaged: Salvaged) -> None:
     if not any(connection.execute(select(table).limit(1)).first() for table in KEPT):
         for table in KEPT:
             unlinked = {"vector_id": None} if table in LINKED else {}
-            rows = [{**row._mapping, **unlinked} for row in salvaged[table.name]]
+            rows = [{**_as_text(row._asdict()), **unlinked} for row in salvaged[table.name]]
             _insert(connection, table, rows)
     relink(connection)
+
+
+def _as_text(row: dict[str, Any]) -> dict[str, Any]:
+    """A row without bytes: no column holds any, so they are text that was damaged."""
+    return {
+        column: value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+        for column, value in row.items()
+    }
 
 
 def _insert(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> None:

@@ -56,6 +56,7 @@ CHANGES = {
     "an owner that is gone": "UPDATE tag SET vector_id = 999",
     "a moment that never was": "UPDATE vector SET created = 'yesterday' WHERE name = 'anger'",
     "a run that is not UTF-8": f"UPDATE generation SET text = {NO_TEXT}",
+    "a run of bytes": "UPDATE generation SET text = x'00ff'",
     "a run of another kind": "UPDATE run SET positions = 'nowhere'",
 }
 

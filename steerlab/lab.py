@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from steerlab.registry import Store
     from steerlab.steer import Injection
     from steerlab.sweep import StoredSweep, SweepPlan
+
+REMEMBERED = 32
+"""Vectors made again at other layers that a lab keeps in memory."""
 
 Progress = Callable[[int, int], None]
 _Row = tuple[str, int, Setting]
@@ -99,6 +102,7 @@ class Lab:
         self.source = source
         self.options = options
         self._model = model
+        self._reextractions: dict[Hashable, SteeringVector] = {}
         self.is_named = source is not None or model is not None  # else each vector brings its own
 
     @property
@@ -241,7 +245,7 @@ class Lab:
     def _extended(
         self, vector: SteeringVector, recipe: Contrast, missing: list[int], wanted: list[int]
     ) -> SteeringVector:
-        made = self.model.reextract(recipe, missing)
+        made = self._reextracted(recipe, missing)
         parts = {b: made if b in missing else vector for b in wanted}
         return SteeringVector(
             {b: part.directions[b] for b, part in parts.items()},
@@ -255,6 +259,17 @@ class Lab:
                 b: part.diagnostics[b] for b, part in parts.items() if b in part.diagnostics
             },
         )
+
+    def _reextracted(self, recipe: Contrast, layers: Sequence[int]) -> SteeringVector:
+        """What the recipe gives at these layers; remembered, as each generation asks again."""
+        key = (self.model.identity.key, recipe, tuple(layers))
+        made = self._reextractions.pop(key, None)
+        if made is None:
+            made = self.model.reextract(recipe, list(layers))
+        self._reextractions[key] = made
+        if len(self._reextractions) > REMEMBERED:
+            del self._reextractions[next(iter(self._reextractions))]
+        return made
 
     def _reevaluated(
         self, vector: SteeringVector, recipe: Expression, layers: list[int]

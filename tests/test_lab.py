@@ -147,6 +147,14 @@ def test_missing_layers_are_extracted_again(bench, love, lm):
     assert made.ref is None
 
 
+def test_what_was_extracted_again_is_remembered(bench, love, monkeypatch):
+    made = bench.at_layers(love, [0, 1])
+    monkeypatch.setattr(LanguageModel, "reextract", None)
+    assert bench.at_layers(love, [0, 1]) == made
+    with pytest.raises(TypeError):
+        bench.at_layers(love, [1, 2])
+
+
 def test_compositions_are_made_again_through_their_operands(bench, lm):
     love, anger = lm.extract(LOVE, layers=[2, 3]), lm.extract(ANGER, layers=[2, 3])
     assert bench.at_layers(bench.store.load("warm"), [2, 3]) == love - 0.5 * anger

@@ -6,10 +6,22 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import zip_longest
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Table, and_, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Insert,
+    RowMapping,
+    Table,
+    and_,
+    bindparam,
+    insert,
+    select,
+    update,
+)
 
 from steerlab.errors import SteerlabError
 from steerlab.recipe import (
@@ -74,10 +86,12 @@ def identity_text(model: ModelIdentity) -> str:
     return f"{model.architecture}/{model.n_layers}/{model.d_model}/{weights}"
 
 
+_FIND_MODEL = select(MODEL.c.id).where(MODEL.c.identity == bindparam("identity"))
+
+
 def find_model(connection: Connection, model: ModelIdentity) -> int | None:
     """The model's row id, or None."""
-    query = select(MODEL.c.id).where(MODEL.c.identity == identity_text(model))
-    return connection.execute(query).scalar()
+    return connection.execute(_FIND_MODEL, {"identity": identity_text(model)}).scalar()
 
 
 def ensure_model(connection: Connection, model: ModelIdentity) -> int:
@@ -94,6 +108,9 @@ def ensure_model(connection: Connection, model: ModelIdentity) -> int:
     return int(connection.execute(row.returning(MODEL.c.id)).scalar_one())
 
 
+_INSERT_VECTORS = insert(VECTOR).returning(VECTOR.c.id, sort_by_parameter_order=True)
+
+
 def add(connection: Connection, placed: Sequence[Placed]) -> list[int]:
     """Insert all rows of records; the ids, in order. Operands are joined to their parents.
 
@@ -107,8 +124,7 @@ def add(connection: Connection, placed: Sequence[Placed]) -> list[int]:
         {"model_id": models[p.record.model], "path": p.path, "key": p.key, **_plain(p.record)}
         for p in placed
     ]
-    returning = insert(VECTOR).returning(VECTOR.c.id, sort_by_parameter_order=True)
-    ids = list(connection.execute(returning, rows).scalars())
+    ids = list(connection.execute(_INSERT_VECTORS, rows).scalars())
     numbered = list(zip(ids, records, strict=True))
     for table, rows_of in (
         (DIRECTION, _directions),
@@ -177,6 +193,8 @@ def link(connection: Connection, children: Sequence[int] | None = None) -> None:
     was itself made from the child.
     children: None for all of the store.
     """
+    if children is not None and not children:
+        return
     query = (
         select(OPERAND, VECTOR.c.model_id, VECTOR.c.created)
         .join(VECTOR, VECTOR.c.id == OPERAND.c.child_id)
@@ -379,12 +397,18 @@ def _ids(ids: tuple[int, ...] | None) -> str | None:
     return None if ids is None else json.dumps(ids)
 
 
+@cache
+def _insertion(table: Table) -> Insert:
+    """A statement knows how it is spelled once it has been run, so each is made once."""
+    return insert(table)
+
+
 def _insert(connection: Connection, table: Table, rows: list[Row]) -> None:
     owner = next(iter(table.primary_key.columns)).name
     if rows and owner != "vector_id":
         rows = [{owner if k == "vector_id" else k: v for k, v in row.items()} for row in rows]
     if rows:
-        connection.execute(insert(table), rows)
+        connection.execute(_insertion(table), rows)
 
 
 def chunks(ids: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -82,7 +82,7 @@ def _work_and_exit(work: Callable[[], object], theirs: socket.socket) -> None:
             setattr(module, name, asking(call, getattr(module, name)))
         builtins.open = asking("openat", builtins.open)
         os.access = hear
-        os.supports_effective_ids.add(hear)
+        os.supports_effective_ids.add(hear)  # the program asks whether `os.access` is in there
         work()
     except BaseException:
         line.write(f"problem\t\n{traceback.format_exc()}")

@@ -27,6 +27,7 @@ from tests.registry.survival import DANGLING, REPAIR
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
+NO_PTRACE = "ptrace is not allowed here: kills and errors were injected in Python, power cuts not"
 BY_NAME = {operation.name: operation for operation in OPERATIONS}
 KILLS, CUTS = 4, 2
 """Points of an operation in one run of the tests; each operation begins at another."""
@@ -88,7 +89,7 @@ def test_an_error_of_the_disk_is_one_line_and_the_program_goes_on(tmp_path, foll
 @pytest.mark.parametrize("name", ["save", "save many", "tag", "rename", "remove", "restore"])
 def test_a_power_cut_loses_nothing_and_needs_nobody(tmp_path, follow, name):
     if follow is not tracing.follow:
-        pytest.skip("bytes that are written can't be watched without ptrace")
+        pytest.skip(NO_PTRACE)
     scene = Scene(BY_NAME[name], tmp_path, follow)
     tally = cut_everywhere(scene, *spread(scene, CUTS))
     assert tally.harms == []
@@ -99,7 +100,7 @@ def test_a_power_cut_loses_nothing_and_needs_nobody(tmp_path, follow, name):
 
 def test_a_missing_sync_of_a_directory_is_found(tmp_path, follow, monkeypatch):
     if follow is not tracing.follow:
-        pytest.skip("bytes that are written can't be watched without ptrace")
+        pytest.skip(NO_PTRACE)
     scene = Scene(BY_NAME["save"], tmp_path, follow)
     monkeypatch.setattr(payload, "sync_directory", lambda path: None)
     harms = [harm for _, found in scene.cuts(every=1000) for harm in found]

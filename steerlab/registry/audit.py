@@ -136,7 +136,7 @@ def _unlisted(connection: Connection) -> Iterator[str]:
     least = select(func.min(DIRECTION.c.layer)).where(DIRECTION.c.vector_id == VECTOR.c.id)
     wrong = or_(VECTOR.c.newest != IS_NEWEST, VECTOR.c.first_layer != least.scalar_subquery())
     if found := connection.execute(select(func.count(VECTOR.c.id)).where(wrong)).scalar():
-        yield f"{found} vectors are not listed as they are"
+        yield f"{found} vectors are not listed as they are: run `steerlab rebuild`"
 
 
 def untrue_facts(record: Record, vector: SteeringVector) -> list[str]:

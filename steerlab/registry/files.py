@@ -169,7 +169,7 @@ class Shelf:
         written, vector = (
             min(same, key=lambda entry: _distance(entry[0], stored.record))
             if same
-            else _written(self.directory, stored)
+            else _written(self.directory / stored.path, stored)
         )
         if agreeing:
             check_agreement(stored, written)

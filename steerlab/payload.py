@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import secrets
 import stat
 import struct
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -29,8 +30,10 @@ FORMAT = 1
 METADATA_KEY = "steerlab"  # the only one: with several, the file's bytes vary between processes
 TEMPORARY_PREFIX = ".tmp-"
 
-LONGEST_HEADER = 16 * 2**20
-"""Bytes of a file's header, where the records are: no file with more is written or read."""
+LONGEST_HEADER = 12 * 2**20
+MOST_OBJECTS = 120_000
+"""Bytes and objects of a file's header, where the records are: no file with more is written or
+read. A header is not trusted: parsing one of many tensors takes ten times its size."""
 
 
 def encode(entries: Sequence[tuple[Record, SteeringVector]]) -> bytes:
@@ -53,7 +56,7 @@ def encode(entries: Sequence[tuple[Record, SteeringVector]]) -> bytes:
     header = {"format": FORMAT, "sha256": _checksum(records), "vectors": records}
     data = to_bytes(tensors, metadata={METADATA_KEY: (text := canonical_json(header))})
     try:
-        _check_header(data[:8])
+        _check_header(io.BytesIO(data))
         check_weight(text)
     except ValueError as error:
         raise StoreError(
@@ -184,7 +187,7 @@ def _opened(path: Path) -> Any:
         with open(path, "rb", opener=_without_waiting) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise CorruptPayload(f"{path} is not a file but a device or a pipe")
-            _check_header(file.read(8))
+            _check_header(file)
         return safe_open(path, framework="numpy")
     except FileNotFoundError:
         raise NotFound(f"no payload file {path}") from None
@@ -198,11 +201,14 @@ def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)  # a named pipe would wait for its writer
 
 
-def _check_header(start: bytes) -> None:
-    """Refuse a header that says it is longer than any that is written, before reading it."""
+def _check_header(file: BinaryIO) -> None:
+    """Refuse a header that is or claims to be larger than any that is written, unparsed."""
+    start = file.read(8)
     length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
     if length > LONGEST_HEADER:
         raise ValueError(f"a header of {length} bytes, where {LONGEST_HEADER} is the most")
+    if file.read(length).count(b"{") > MOST_OBJECTS:
+        raise ValueError(f"a header of more than {MOST_OBJECTS} objects")
 
 
 def _short(error: object) -> str:
@@ -216,6 +222,8 @@ def _records(metadata: dict[str, str] | None, path: Path) -> dict[str, Record]:
     if text is None:
         raise CorruptPayload(f"{path} is a safetensors file, but not steerlab's: no record in it")
     try:
+        if not text.isascii():  # canonical JSON is, and takes a quarter of the memory
+            raise CorruptPayload(f"{path} has a record that steerlab did not write: not ASCII")
         data = from_json(text)
         if type(data["format"]) is not int or data["format"] < 1:
             raise CorruptPayload(f"{path} has a payload format that never was")
@@ -250,17 +258,30 @@ def _checksum(records: Any) -> str:
     return sha.hexdigest()
 
 
+class _Directions(Mapping[int, Array]):
+    """Layer -> array as it is asked for: a vector's own are twice as large, one is enough."""
+
+    def __init__(self, file: Any, key: str, layers: Sequence[int]) -> None:
+        self.file, self.key, self.layers = file, key, dict.fromkeys(layers)
+
+    def __getitem__(self, layer: int) -> Array:
+        name = f"{self.key}/{layer}"
+        kind = self.file.get_slice(name).get_dtype()
+        if kind != "F32":
+            raise CorruptPayload(f"{printable(name)[:100]} is {kind}, not F32")
+        return np.asarray(self.file.get_tensor(name))
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.layers)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+
 def _vector(file: Any, key: str, record: Record, path: Path) -> tuple[Record, SteeringVector]:
     try:
-        arrays = {}
-        for facts in record.layers:
-            name = f"{key}/{facts.layer}"
-            part = file.get_slice(name)
-            if part.get_dtype() != "F32":
-                raise CorruptPayload(f"{path}: {name} is {part.get_dtype()}, not F32")
-            arrays[facts.layer] = np.asarray(file.get_tensor(name))
         vector = SteeringVector(
-            arrays,
+            _Directions(file, key, [facts.layer for facts in record.layers]),
             model=record.model,
             scope=record.scope,
             recipe=record.recipe,

@@ -17,13 +17,14 @@ HEAVIEST = 64_000_000
 LONGEST_TOML = 4_000_000
 _PARTS = 32
 _PART = r"""(?>[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*"""
+_KEY_PART = re.compile(rf"(?<![\w-]){_PART}", re.ASCII)
 _LONG_KEY = re.compile(rf"(?<![\w-])(?:{_PART}){{{_PARTS}}}", re.ASCII)
 _TABLE = re.compile(r"^[ \t]*\[", re.MULTILINE)
 
 
 def check_weight(text: str) -> None:
     """Raise ValueError for a text of so many small values that it would take much memory."""
-    values = 48 * (text.count(",") + text.count("\n")) + 64 * text.count("[")
+    values = 56 * (text.count(",") + text.count("\n")) + 64 * text.count("[")
     if values + 200 * text.count("{") > HEAVIEST:
         raise ValueError("it holds too many small values: split it")
 
@@ -42,7 +43,8 @@ def from_toml(text: str) -> dict[str, Any]:
     if len(text) > LONGEST_TOML:
         raise ValueError(f"more than {LONGEST_TOML / 1e6:.0f} MB: write so much as JSON lines")
     check_weight(text)
-    if 1000 * sum(1 for _ in _TABLE.finditer(text)) > HEAVIEST:
+    tables, parts = (sum(1 for _ in found.finditer(text)) for found in (_TABLE, _KEY_PART))
+    if 1000 * tables + 500 * parts > HEAVIEST:
         raise ValueError("it holds too many tables: split it")
     if _LONG_KEY.search(text):
         raise ValueError(f"a key of {_PARTS} parts")

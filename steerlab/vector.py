@@ -23,6 +23,7 @@ from steerlab.direction import (
     norm_of,
     padded,
     to_float32,
+    total_norm,
 )
 from steerlab.errors import BadExpression, BadOption, BadVector, Incompatible, NotFound
 from steerlab.lineage import expression_of, operand_of
@@ -156,12 +157,12 @@ class SteeringVector:
     @cached_property
     def norm(self) -> float:
         """Frobenius norm over all layers, summed exactly."""
-        return norm_of(np.concatenate([d.ravel() for d in self.directions.values()]))
+        return total_norm(self.directions.values())
 
     @cached_property
     def digest(self) -> str:
         """Content address: sha256 of a canonical header and the float32 bytes, as hex."""
-        return digest_of(self.float32(), self.model, self.scope)
+        return digest_of(self.directions, self.model, self.scope)
 
     def float32(self) -> dict[int, NDArray[np.float32]]:
         """Layer -> contiguous little-endian float32 copy, -0.0 folded to 0.0.
@@ -305,8 +306,10 @@ class SteeringVector:
             )
 
 
-def digest_of(arrays: Mapping[int, NDArray[np.float32]], model: ModelIdentity, scope: Scope) -> str:
-    """The digest of arrays as `SteeringVector.float32` gives them, the layers in order."""
+def digest_of(
+    arrays: Mapping[int, NDArray[np.floating]], model: ModelIdentity, scope: Scope
+) -> str:
+    """The digest of a vector with these arrays, the layers in order."""
     header = {
         "format": "steerlab.digest.1",
         "model": list(model.key),
@@ -315,8 +318,8 @@ def digest_of(arrays: Mapping[int, NDArray[np.float32]], model: ModelIdentity, s
         "shapes": [list(a.shape) for a in arrays.values()],
     }
     sha = hashlib.sha256(json.dumps(header, sort_keys=True, separators=(",", ":")).encode())
-    for array in arrays.values():
-        sha.update(array.tobytes())
+    for b, array in arrays.items():  # rounded one at a time: together they are half as much
+        sha.update(to_float32(array, b).tobytes())
     return sha.hexdigest()
 
 

@@ -222,7 +222,7 @@ class TestDamage:
         with pytest.raises(StoreError, match="can't read"):
             read(tmp_path)
 
-    @pytest.mark.parametrize("size", [2**60, 2**63, 2**64 - 1, 17 * 2**20])
+    @pytest.mark.parametrize("size", [2**60, 2**63, 2**64 - 1, 13 * 2**20])
     def test_a_header_that_claims_to_be_huge_is_refused_unread(self, tmp_path, size):
         refuses(tmp_path / "p", struct.pack("<Q", size) + b"{}" * 100)
         with pytest.raises(CorruptPayload, match=f"a header of {size} bytes"):
@@ -234,6 +234,13 @@ class TestDamage:
             for offsets in ([0, 4 * 2**60], [0, 0], [0, 16], [2**60, 2**61]):
                 header = json.dumps({"tiny.love.v1/1": entry | {"data_offsets": offsets}}).encode()
                 refuses(tmp_path / "p", struct.pack("<Q", len(header)) + header + bytes(16))
+
+    def test_a_header_of_countless_tensors_is_refused_unparsed(self, tmp_path):
+        entry = '{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
+        header = ("{" + ",".join(f'"{i}":{entry}' for i in range(130_000)) + "}").encode()
+        refuses(tmp_path / "p", struct.pack("<Q", len(header)) + header)
+        with pytest.raises(CorruptPayload, match="a header of more than 120000 objects"):
+            read(tmp_path / "p")
 
     def test_a_named_pipe_or_a_device_is_no_payload(self, tmp_path):
         os.mkfifo(tmp_path / "pipe")

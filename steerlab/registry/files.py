@@ -12,7 +12,7 @@ from sqlalchemy import Connection, select
 
 from steerlab import payload
 from steerlab.errors import CorruptPayload, NotFound, SteerlabError
-from steerlab.recipe import Expression, Recipe
+from steerlab.recipe import Contrast, Expression, Recipe
 from steerlab.record import Record
 from steerlab.registry.database import Damaged
 from steerlab.registry.rows import Stored, read
@@ -25,6 +25,8 @@ LINKS = f"{payload.TEMPORARY_PREFIX}backup-"
 MOST_VECTORS = 500
 MOST_BYTES = 32_000_000
 """Bounds of a file with many vectors: a tag or a new name rewrites the file it lies in."""
+
+_PER_TEXT = 8  # records may take an eighth of that: a file's header is read as a whole
 
 Entry = tuple[Record, SteeringVector]
 
@@ -58,6 +60,7 @@ def batches(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
     size = 0
     for entry in entries:
         weight = 4 * sum(d.size for d in entry[1].directions.values())
+        weight += _PER_TEXT * _text_size(entry[0])
         full = len(batch) >= MOST_VECTORS or size + weight > MOST_BYTES
         if batch and (full or batch[0][0].model != entry[0].model):
             yield batch
@@ -66,6 +69,16 @@ def batches(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
         size += weight
     if batch:
         yield batch
+
+
+def _text_size(record: Record) -> int:
+    """About how many bytes of a file's header a record takes."""
+    recipe, size = record.recipe, 1000 + 300 * len(record.layers)
+    if isinstance(recipe, Contrast):
+        prompts = (*recipe.positive, *recipe.negative, *recipe.baseline)
+        size += sum(len(p) if p.isascii() else 6 * len(p) for p in prompts)
+        size += 8 * sum(map(len, (*recipe.positive_ids, *recipe.negative_ids)))
+    return size
 
 
 def load(directory: Path, stored: Stored) -> SteeringVector:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from random import Random
 from typing import Any
 
@@ -153,7 +154,7 @@ def value(random: Random) -> Any:
         return text(random)
     if kind < 0.7:
         return random.choice(NUMBERS)
-    return random.choice(VALUES)
+    return deepcopy(random.choice(VALUES))
 
 
 def places(tree: Any) -> Iterator[tuple[Any, Any]]:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from tests.fuzz.campaign import run
 from tests.fuzz.readers import ACCEPTED, READERS
 
+ROOT = Path(__file__).parents[2]
 SEED = 5
 CASES = {"payload": 1500, "import": 20, "rebuild": 20}
 
@@ -19,3 +25,12 @@ def test_hostile_files_are_read_or_refused(name, tmp_path, monkeypatch):
     assert tally.outcomes[ACCEPTED] > 0
     if name not in ("rebuild", "tui memory"):  # which take what they can use and leave the rest
         assert tally.outcomes[ACCEPTED] < tally.cases
+
+
+def test_no_file_takes_much_more_memory_than_it_has(tmp_path):
+    """In a process of its own, whose memory nobody else has made large before."""
+    if not os.access("/proc/self/clear_refs", os.W_OK):
+        pytest.skip("only Linux tells the most memory that a process held since a moment")
+    command = [sys.executable, "-m", "tests.fuzz.memory"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,115 @@
+"""python -m tests.fuzz.memory: files that are small and would be large once read.
+
+Each is read in this process, whose high-water mark may grow by twice the file and 100 MB.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from steerlab import payload
+from steerlab.errors import SteerlabError
+from steerlab.evaluation.carryover.suite import suite
+from steerlab.prompts import read_items, read_lines, read_pairs
+from steerlab.record import record_of
+from steerlab.registry import Store
+from steerlab.vector import SteeringVector
+from tests.fuzz.campaign import ROOM, peak, reset_peak
+from tests.fuzz.payloads import file_of
+from tests.registry.samples import TINY
+
+WIDE = "\U0001f600"
+"""One of these makes all of a text take four bytes a character."""
+
+
+def import_new(path: Path) -> None:
+    """Import into a store that is new."""
+    Store(path.with_name(f"{path.name}-store")).import_(path)
+
+
+def texts() -> Iterator[tuple[str, Callable[[Path], object], str]]:
+    """Text files as (name, reader, content)."""
+    yield "wide.jsonl", read_pairs, f'{{"positive": "{WIDE}{"x" * 15_900_000}"}}'
+    row = {"positive": f"I love you {WIDE}" * 9, "negative": "I hate you" * 9}
+    yield "prose.jsonl", read_pairs, f"{json.dumps(row, ensure_ascii=False)}\n" * 50_000
+    yield "short.csv", read_pairs, "positive,negative\n" + "ab,cd\n" * 540_000
+    yield "dicts.json", read_pairs, "[" + '{"a":1},' * 2_000_000 + "1]"
+    yield "lists.json", read_items, "[" + "[]," * 500_000 + "1]"
+    yield "few.json", read_items, "[" + '{"a":1},' * 250_000 + "1]"
+    yield "lines.txt", read_lines, "ab\n" * 1_100_000
+    yield "tables.toml", read_pairs, "".join(f"[a{i}]\n" for i in range(60_000))
+    yield "dotted.toml", suite, "".join(f"a{i}.b=1\n" for i in range(120_000))
+    yield "parts.toml", suite, "".join(f"a{i}{'.b' * 30}=1\n" for i in range(50_000))
+    yield "one key.toml", suite, "a." * 200_000 + "a = 1"
+
+
+def headers() -> Iterator[tuple[str, bytes]]:
+    """Payload files that are nearly all header."""
+    begin = '{"format":1,"sha256":"","vectors":['
+    for name, text in (
+        ("dicts", '{"a":1},' * 250_000 + "1"),
+        ("few dicts", '{"a":1},' * 110_000 + "1"),
+        ("numbers", "12345," * 1_100_000 + "1"),
+        ("wide", f'"{WIDE}{"x" * 12_000_000}"'),
+        ("escaped", json.dumps(f"{WIDE}{'x' * 12_000_000}")),
+    ):
+        yield name, file_of({"__metadata__": {payload.METADATA_KEY: f"{begin}{text}]}}"}}, b"")
+    empty = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    yield "tensors", file_of({f"{i}": empty for i in range(110_000)}, b"")
+    for claimed in (2**30, 2**60, 2**63):
+        yield f"header of {claimed}", struct.pack("<Q", claimed) + b"{}"
+        shape = {"dtype": "F32", "shape": [claimed], "data_offsets": [0, 4 * claimed]}
+        yield f"{claimed} entries", file_of({"x": shape}, b"")
+
+
+def arrays() -> bytes:
+    """An honest payload of 32 MB, which is the most that one with several vectors has."""
+    rows = np.ones((1_000_000 - 1000, 8), np.float32)
+    vector = SteeringVector({2: rows}, model=TINY, scope="front", ref="large.v1")
+    return payload.encode([(record_of(vector, "large", 1), vector)])
+
+
+def main() -> int:
+    """Read them all; the exit code is 1 if one takes more than it may."""
+    over = 0
+    print(f"{'file':32}  {'MB':>5}  {'peak MB':>7}  {'most':>5}  {'s':>4}")
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as d:
+        for name, read, text in texts():
+            over += measured(Path(d) / name, read, text.encode())
+        for name, data in headers():
+            over += measured(Path(d) / name, payload.read_all, data)
+        large = arrays()
+        over += measured(Path(d) / "arrays", payload.read, large)
+        over += measured(Path(d) / "arrays, imported", import_new, large)
+    return int(over > 0)
+
+
+def measured(path: Path, read: Callable[[Path], object], data: bytes) -> bool:
+    """Read one, print a line, and say whether it took too much."""
+    path.write_bytes(data)
+    size = len(data)
+    del data
+    reset_peak()
+    before, start = peak(), time.perf_counter()
+    try:
+        read(path)
+        outcome = "read"
+    except SteerlabError as error:
+        outcome = str(error).rpartition(": ")[2][:50]
+    took, most = peak() - before, 2 * size + ROOM
+    mb = f"{size / 1e6:5.1f}  {took / 1e6:7.1f}  {most / 1e6:5.0f}"
+    print(f"{path.name:32}  {mb}  {time.perf_counter() - start:4.1f}  {outcome}", flush=True)
+    path.unlink()
+    return took > most
+
+
+if __name__ == "__main__":
+    sys.exit(main())

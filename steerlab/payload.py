@@ -243,7 +243,9 @@ def _records(metadata: dict[str, str] | None, path: Path) -> dict[str, Record]:
         why = f"{type(error).__name__}: {error}"
         raise CorruptPayload(f"{path} has a record that can't be read: {_short(why)}") from None
     except CorruptPayload as error:
-        raise error if str(path) in str(error) else CorruptPayload(f"{path}: {error}") from None
+        if str(path) in str(error):
+            raise
+        raise CorruptPayload(f"{path}: {_short(error)}") from None
 
 
 def _checksum(records: Any) -> str:
@@ -292,7 +294,7 @@ def _vector(file: Any, key: str, record: Record, path: Path) -> tuple[Record, St
     except (SafetensorError, ValueError) as error:
         raise CorruptPayload(f"{path} can't be read: {_short(error)}") from None
     except SteerlabError as error:
-        raise CorruptPayload(f"{path}: {error}") from None
+        raise CorruptPayload(f"{path}: {_short(error)}") from None
     if vector.digest != record.digest:
         raise CorruptPayload(
             f"{path} was altered: {record.ref} no longer matches its digest {record.digest[:12]}; "

@@ -58,7 +58,10 @@ def restore(
                 f"{lost.path}: {lost.record.ref} is already another vector; "
                 "`steerlab import` gives it a version of its own"
             )
-    ordered = sorted(chosen.values(), key=lambda p: (p.record.created, p.record.ref))
+    ordered = sorted(  # a stray file may claim any time: it takes no model's name from those here
+        chosen.values(),
+        key=lambda p: ((p.path, p.key) not in first, p.record.created, p.record.ref),
+    )
     for start in range(0, len(ordered), _BATCH):
         _add(connection, ordered[start : start + _BATCH], done)
     mark_newest(connection, VECTOR.c.version == 1)

@@ -13,8 +13,10 @@ from sqlalchemy import text, update
 from steerlab import payload
 from steerlab.errors import CorruptPayload, NotFound, StoreError
 from steerlab.recipe import Expression
+from steerlab.record import record_of
 from steerlab.registry import Store
 from steerlab.registry.tables import VECTOR
+from steerlab.vector import SteeringVector
 from tests.registry.samples import vector
 
 
@@ -175,6 +177,18 @@ def test_of_two_claims_to_a_version_the_acknowledged_one_stays(family, caplog):
     assert family.rebuild() == 4
     assert family.load("love") == vector(1)
     assert caplog.text.count("love.v1 is already another vector") == 2
+
+
+def test_a_stray_file_takes_no_name_of_a_model(family, caplog):
+    """It may claim to be older than all that is here, and of a model that is called the same."""
+    before = records(family)
+    elsewhere = replace(family.record("love").model, fingerprint="other")
+    other = SteeringVector({2: [1.0] * 8}, model=elsewhere, ref="love.v1")
+    forged = replace(record_of(other, "love", 1), created="2001-01-01T00:00:00.000000+00:00")
+    payload.write(family.path / "payloads/x.safetensors", payload.encode([(forged, other)]))
+    assert family.rebuild() == 5
+    assert {ref: record for ref, record in records(family).items() if ref in before} == before
+    assert family.load("tiny_1.love") == vector(1)
 
 
 def test_an_old_registry_is_kept(family):

@@ -134,7 +134,9 @@ def _from_toml(path: Path) -> Suite:
     where = str(path)
     _only(data, ("about", "styles", "off_target"), where)
     tables = _table(data.get("styles", {}), f"{where}, styles")
-    styles = tuple(_style(name, table, f"{where}, styles.{name}") for name, table in tables.items())
+    styles = tuple(
+        _style(name, table, f"{where}, styles.{_named(name)}") for name, table in tables.items()
+    )
     return _with_off_target(path, styles, data.get("off_target", {}))
 
 
@@ -182,7 +184,7 @@ def _from_jsonl(path: Path) -> Suite:
             _only(row, _TEXTS, where)
             for name, text in row.items():
                 rest.setdefault(name, []).append(_text(text, f"{where}, {name}"))
-    made = [_style(name, table, f"{path}, style {name}") for name, table in styles.items()]
+    made = [_style(name, table, f"{path}, style {_named(name)}") for name, table in styles.items()]
     return _with_off_target(path, tuple(made), rest)
 
 
@@ -242,6 +244,11 @@ def _texts(table: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
     if not isinstance(texts, list):
         _wrong(f"{where}, {key}", "a list of texts", texts)
     return tuple(_text(t, f"{where}, {key}, entry {i}") for i, t in enumerate(texts, 1))
+
+
+def _named(name: str) -> str:
+    """A style's name in an error: of one line, however it is spelt."""
+    return printable(name)[:60]
 
 
 def _text(value: Any, where: str) -> str:

@@ -388,6 +388,23 @@ class TestForgeries:
 
         refuses(tmp_path / "p", forged(change))
 
+    def test_what_a_file_says_is_quoted_in_one_short_line(self, tmp_path):
+        path = tmp_path / "p"
+        evil = "\x1b[31m\n" * 5000
+        changes = (
+            setting("model", "source", to=evil),
+            setting("key", to=evil),
+            setting(evil, to=evil),
+            setting("recipe", "kind", to=evil),
+            lambda data: f'{{"{"x" * 9999}',
+        )
+        for change in changes:
+            path.write_bytes(forged(change, {evil: np.ones(4, np.float32)}))
+            with pytest.raises(CorruptPayload) as caught:
+                read(path)
+            assert str(caught.value).isprintable()
+            assert len(str(caught.value)) < 500
+
     @pytest.mark.parametrize("depth", [50, 500, 900, 5000])
     def test_deep_nesting_is_refused(self, tmp_path, depth):
         nest = "[" * depth + "]" * depth

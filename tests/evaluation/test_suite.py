@@ -87,6 +87,11 @@ def test_suites_come_together(tmp_path):
     [
         ("a.toml", "[styles", "a.toml: not TOML"),
         ("a.toml", "", "a.toml holds no prompt"),
+        ("a.toml", "x = " + "9" * 5000, "a.toml: not TOML that can be read"),
+        ("a.toml", "a." * 5000 + "a = 1", "a key of 32 parts"),
+        ("a.toml", '[styles."' + "x" * 999 + '\\u001b[31m"]\nchat = 3', "xxx, chat: expected true"),
+        ("a.jsonl", '{"style": "a\\ud800", "prompt": "b"}', "not Unicode"),
+        ("a.jsonl", '{"' + "x" * 9999 + '": "b"}', "there is no 'xxx"),
         ("a.toml", "[style.x]", "no 'style' here, only about, styles, off_target"),
         ("a.toml", "[styles]\nx = 3", "styles.x: expected a table of keys, not 3"),
         ("a.toml", '[styles.x]\nprompts = ["a", 3]', "styles.x, prompts, entry 2: expected a text"),
@@ -125,6 +130,7 @@ def test_what_is_wrong_is_one_line_with_its_place(tmp_path, name, text, says):
         suite(tmp_path / name)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
 
 
 def test_a_suite_that_is_not_there(tmp_path):

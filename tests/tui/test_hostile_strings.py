@@ -58,10 +58,7 @@ DIALOGS = {
     "rename": ["r"],
     "remove": ["delete"],
     "model": ["m"],
-    "options": ["ctrl+o"],
     "save": ["enter", "ctrl+s"],
-    "help": ["question_mark"],
-    "sweep": ["w"],
     "extract": ["x"],
     "copied": ["y"],
 }

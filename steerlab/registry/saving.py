@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, bindparam, func, select
 
 from steerlab import payload
 from steerlab.errors import BadExpression, BadOption, BadPrompts, BadVector, NotFound
@@ -102,11 +102,19 @@ def latest(connection: Connection, model: int, name: str) -> int:
 
 def _newest(connection: Connection, model: int, names: Sequence[str]) -> dict[str, int]:
     """The newest version of each of the names that are taken."""
-    v, found = VECTOR.c, dict[str, int]()
-    query = select(v.name, func.max(v.version)).where(v.model_id == model).group_by(v.name)
+    found = dict[str, int]()
     for chunk in chunks(names):
-        found.update(map(tuple, connection.execute(query.where(v.name.in_(chunk)))))
+        rows = connection.execute(_NEWEST, {"model": model, "names": chunk})
+        found.update((name, version) for name, version in rows)
     return found
+
+
+_NEWEST = (  # made once: to make it takes longer than to run it
+    select(VECTOR.c.name, func.max(VECTOR.c.version))
+    .where(VECTOR.c.model_id == bindparam("model"))
+    .where(VECTOR.c.name.in_(bindparam("names", expanding=True)))
+    .group_by(VECTOR.c.name)
+)
 
 
 def _rounded(

@@ -12,7 +12,7 @@ from textual.containers import Horizontal
 from textual.message import Message
 from textual.screen import Screen
 from textual.widget import Widget
-from textual.widgets import Footer
+from textual.widgets import Footer, Input, TextArea
 
 from steerlab.notation import derived_name, printable
 from steerlab.tui.browser import Browser
@@ -61,7 +61,7 @@ class Workbench(Screen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+g,f5", "generate", "generate", key_display="^g", priority=True),
         Binding("f1,question_mark", "help", "help", key_display="?"),
-        Binding("slash", "focus_filter", "filter"),
+        Binding("slash", "focus_filter", "filter", priority=True),  # or the next letters pass it
         Binding("ctrl+s", "save", "save", priority=True),
         Binding("x", "extract", "extract"),
         Binding("w", "sweep", "sweep"),
@@ -393,6 +393,10 @@ class Workbench(Screen[None]):
             if active.binding.description and not active.binding.system
         }
         self.app.push_screen(HelpDialog(about, list(keys.items())))
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Where text is typed, a slash is a slash."""
+        return action != "focus_filter" or not isinstance(self.focused, Input | TextArea)
 
     def action_focus_filter(self) -> None:
         """Go to the filter."""

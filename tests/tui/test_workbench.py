@@ -39,13 +39,13 @@ def lab(tmp_path: Path) -> Lab:
     return lab
 
 
-def slow(lab: Lab) -> list[int]:
+def slow(lab: Lab, seconds: float = 0.01) -> list[int]:
     """Make every forward pass take a moment; gives a list that grows with them."""
     steps: list[int] = []
 
     def step(*_: object) -> None:
         steps.append(1)
-        time.sleep(0.01)
+        time.sleep(seconds)
 
     lab.model.model.register_forward_pre_hook(step)
     return steps
@@ -216,10 +216,10 @@ async def test_a_very_long_prompt_ends_in_a_text_or_in_one_line(lab):
 
 
 async def test_escape_stops_within_two_tokens_and_the_next_text_is_right(lab):
-    steps = slow(lab)
+    steps = slow(lab, 0.06)  # two tokens are time enough for a key on a busy machine
     async with Session(lab) as user:
         await user.steer("love")
-        user.strip.use(user.strip.setup.__class__("love", max_new_tokens=100))
+        user.strip.use(user.strip.setup.__class__("love", max_new_tokens=30))
         user.key("ctrl+g")
         await user.until(lambda: any(c.written for c in user.bench.query(Column)))
         before = len(steps)
@@ -234,7 +234,7 @@ async def test_escape_stops_within_two_tokens_and_the_next_text_is_right(lab):
     fresh = Lab(lab.store, tiny_lm())
     async with Session(fresh) as user:
         await user.steer("love")
-        user.strip.use(user.strip.setup.__class__("love", max_new_tokens=100))
+        user.strip.use(user.strip.setup.__class__("love", max_new_tokens=30))
         await user.pilot.press("ctrl+g")
         await user.written()
         assert [c.written for c in user.bench.query(Column) if c.display] == again
@@ -386,6 +386,13 @@ async def test_enter_completes_an_open_operator_and_marks_make_a_sum(lab):
 
 
 # the store
+
+
+async def test_keys_that_come_in_a_burst_reach_the_filter_in_order(lab):
+    async with Session(lab) as user:
+        for key, letter in (("slash", "/"), *((c, c) for c in "anger"), ("slash", "/")):
+            user.app.post_message(events.Key(key, letter))
+        await until(user.pilot, lambda: user.bench.browser.filter.value == "anger/")
 
 
 async def test_typing_in_the_filter_narrows_the_table_and_escape_clears_it(lab):

@@ -22,6 +22,7 @@ from steerlab.record import Record
 from steerlab.registry.database import Damaged
 from steerlab.registry.files import LINKS, SUFFIX, Shelf, payload_files
 from steerlab.registry.integrity import problems
+from steerlab.registry.restore import usable
 from steerlab.registry.rows import IS_NEWEST, Stored, identity_text, read
 from steerlab.registry.tables import DIRECTION, MODEL, OPERAND, VECTOR
 from steerlab.vector import SteeringVector
@@ -161,14 +162,18 @@ def collect(
     found = []
     for path in _loose(directory):
         name = path.relative_to(directory).as_posix()
-        status = path.stat()
-        age = abs(time.time() - status.st_mtime)  # one of the future is not fresh: clocks err
-        if name in used or age < grace.total_seconds():
-            continue
-        found.append(_garbage(path, name, status.st_size))
-        if not dry_run:
-            path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # a writer was done with it
+            if name in used or _age(path) < grace.total_seconds():
+                continue
+            found.append(_garbage(path, name, path.stat().st_size))
+            if not dry_run:
+                path.unlink(missing_ok=True)
     return found + _links(directory, dry_run, grace)
+
+
+def _age(path: Path) -> float:
+    """Seconds since it was written; one of the future is not fresh, as clocks err."""
+    return abs(time.time() - path.stat().st_mtime)
 
 
 def _garbage(path: Path, name: str, size: int) -> Garbage:
@@ -184,7 +189,9 @@ def _links(directory: Path, dry_run: bool, grace: timedelta) -> list[Garbage]:
     """What a backup that was killed held on to: second links, which take no room of their own."""
     found = []
     for path in sorted(directory.glob(f"{LINKS}*")):
-        if time.time() - path.stat().st_mtime >= grace.total_seconds():
+        with contextlib.suppress(FileNotFoundError):
+            if _age(path) < grace.total_seconds():
+                continue
             found.append(Garbage(path.name, 0))
             if not dry_run:
                 shutil.rmtree(path, ignore_errors=True)
@@ -223,10 +230,10 @@ class _Audit:
         if stored.key not in self.records:
             what = f"its payload does not call it {stored.key}: run `steerlab rebuild`"
             return [Finding(stored.qualified, what, Harm.ROW)]
-        if differing := _differing(stored, written):
-            what = f"registry and payload differ in its {', '.join(differing)}"
-            return [Finding(stored.qualified, what, Harm.ROW)]
         try:
+            if differing := _differing(stored, usable(written, stored.path)):
+                what = f"registry and payload differ in its {', '.join(differing)}"
+                return [Finding(stored.qualified, what, Harm.ROW)]
             vector = self.shelf.load(stored)
         except SteerlabError as error:
             return [self.lost(stored, Harm.ALTERED, str(error))]

@@ -109,8 +109,10 @@ class Matrices:
             slots[layer, position] = Slot(rows.reshape(count, -1), entries, squares)
             self._check(place, slots[layer, position], counts["entries"])
         text = digests.tobytes().hex()
-        self.known = {text[i : i + 64]: i // 64 for i in range(0, len(text), 64)}
-        self.slots, self._counts = slots, counts
+        known = {text[i : i + 64]: i // 64 for i in range(0, len(text), 64)}
+        if len(known) < counts["entries"]:
+            raise Damaged
+        self.known, self.slots, self._counts = known, slots, counts
 
     def _file(
         self, counts: Mapping[str, Any], end: str, dtype: np.dtype[Any], count: int

@@ -7,6 +7,7 @@ next process finds: it asks the rows which of the two files is right, and puts t
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -67,16 +68,21 @@ def forget(work: Writing, directory: Path, path: str) -> None:
 def settle(connection: Connection, directory: Path) -> None:
     """Finish or undo what a writer that died left half done; the caller holds the lock."""
     for kept in sorted((directory / UNDO).iterdir()):
-        path = unquote(kept.name)
-        rows = at_path(connection, path)
-        if rows and not _says(directory / path, rows):
-            if _says(kept, rows):
-                _put_back(kept, directory / path)
-                payload.sync_directory((directory / path).parent)
-            else:
-                data = payload.encode(_entries(rows, Shelf(directory)))
-                payload.write(directory / path, data)
-        kept.unlink(missing_ok=True)
+        with contextlib.suppress(SteerlabError, OSError):  # one that has to wait stops no other
+            _settle(connection, directory, kept)
+
+
+def _settle(connection: Connection, directory: Path, kept: Path) -> None:
+    path = unquote(kept.name)
+    rows = at_path(connection, path)
+    if rows and not _says(directory / path, rows):
+        if _says(kept, rows):
+            _put_back(kept, directory / path)
+            payload.sync_directory((directory / path).parent)
+        else:
+            data = payload.encode(_entries(rows, Shelf(directory)))
+            payload.write(directory / path, data)
+    kept.unlink(missing_ok=True)
 
 
 def _keep(directory: Path, work: Writing, paths: Sequence[str]) -> list[tuple[Path, str]]:

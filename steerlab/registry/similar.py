@@ -129,10 +129,11 @@ class Field:
             self.matrices.discard()
 
     def _missing(self) -> list[int]:
-        """The rows that the index lacks; where the others are in it is known from here on."""
+        """A row for each digest that the index lacks; where the others are in it is known now."""
         known = self.matrices.known
         self.entries = np.array([known.get(digest, -1) for digest in self.digests])
-        return [int(i) for i in self.ids[self.entries < 0]]
+        rows = zip(self.ids, self.digests, strict=True)
+        return list({digest: int(row) for row, digest in rows if digest not in known}.values())
 
     def read(self, connection: Connection, ids: Sequence[int]) -> Iterator[tuple[int, str, Arrays]]:
         """Id, digest and arrays of these vectors, checked; damaged payloads are left out."""
@@ -237,15 +238,16 @@ def _by_reading(
 ) -> list[Neighbour]:
     rows = [int(i) for i in field.ids if i != row]
     found = list[Neighbour]()
-    for start, chunk in enumerate(chunks(rows)):
+    done = 0
+    for chunk in chunks(rows):
         refs = _refs(connection, chunk)
         for other, _, arrays in field.read(connection, chunk):
             if should_stop is not None and should_stop():
                 return _nearest(found, limit)
             found += beside(vector, arrays, refs[other])
-        found = _nearest(found, limit)
+        found, done = _nearest(found, limit), done + len(chunk)
         if progress is not None:
-            progress(start * len(chunk) + len(chunk), len(rows))
+            progress(done, len(rows))
     return found
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -164,8 +165,8 @@ class Store(Transfers):
         `steerlab.registry.SORTS`. after: the last Summary of the previous page.
         """
         filters = Filters(model, layer, tag, kind, name, every_version)
-        with self._database.reading() as connection:
-            among = self._listing_now().holding(connection, text) if text else None
+        with self._listed() as (connection, listing):
+            among = listing.holding(connection, text) if text else None
             return queries.summaries(
                 connection,
                 filters,
@@ -195,8 +196,7 @@ class Store(Transfers):
         over a name; names that begin with it go first.
         """
         filters = Filters(model, layer, tag, kind, None, every_version)
-        with self._database.reading() as connection:
-            listing = self._listing_now()
+        with self._listed() as (connection, listing):
             listed = listing.ids(connection, filters, (sort, reverse))
             return listing.matching(connection, listed, text) if text else listed
 
@@ -219,13 +219,13 @@ class Store(Transfers):
         from steerlab.registry.snippets import search
 
         filters = Filters(model, layer, tag, kind, None, every_version)
-        with self._database.reading() as connection:
-            return search(connection, self._listing_now(), filters, text, limit)
+        with self._listed() as (connection, listing):
+            return search(connection, listing, filters, text, limit)
 
     def read_texts(self) -> None:
         """Read what `matching` looks through, so that the first filter is as fast as the next."""
-        with self._database.reading() as connection:
-            self._listing_now().read_texts(connection)
+        with self._listed() as (connection, listing):
+            listing.read_texts(connection)
 
     def summaries(self, ids: Sequence[int]) -> Sequence[Summary]:
         """What the rows of `matching` are, in the order asked; those gone since are left out."""
@@ -283,8 +283,9 @@ class Store(Transfers):
         from steerlab.registry.similar import Field, similar
 
         row: int | None = None
+        moment = self.stamp()  # before the snapshot: a commit in between must not pass for read
         with self._database.reading() as connection:
-            moment, (known, field) = self.stamp(), self._field
+            known, field = self._field
             if isinstance(of, str):
                 row = queries.resolve(connection, of, model)
                 vector = field.vector(row) if field is not None and known == moment else None
@@ -450,13 +451,16 @@ class Store(Transfers):
             _log.warning("left out: %s", skipped)
         return done
 
-    def _listing_now(self) -> Listing:
-        """What is in memory for lists; anew once the store has changed."""
-        stamp, (known, listing) = self.stamp(), self._listing
-        if stamp != known:
-            listing = Listing()
-            self._listing = (stamp, listing)
-        return listing
+    @contextlib.contextmanager
+    def _listed(self) -> Iterator[tuple[Connection, Listing]]:
+        """A snapshot, and what is in memory for lists: anew once the store has changed."""
+        stamp = self.stamp()  # before the snapshot: a commit in between must not pass for read
+        with self._database.reading() as connection:
+            known, listing = self._listing
+            if stamp != known:
+                listing = Listing()
+                self._listing = (stamp, listing)
+            yield connection, listing
 
     def _stored(self, ref: str, model: Model) -> Stored:
         with self._database.reading() as connection:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -194,3 +196,21 @@ def test_threads_may_read_a_store_that_is(family):
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: (len(family.list()), family.load("love")), range(40)))
     assert found == [(4, vector(1))] * 40
+
+
+def test_a_commit_while_a_list_is_read_is_in_the_next(family, monkeypatch):
+    read, late = family._database.reading, iter([vector(9)])
+
+    @contextlib.contextmanager
+    def reading():
+        with read() as connection:
+            connection.exec_driver_sql("SELECT 1 FROM vector")  # what is read is settled here
+            for one in late:
+                Store(family.path).save("late", one)
+            yield connection
+
+    with contextlib.closing(sqlite3.connect(family.path / "registry.db")) as other:
+        other.execute("SELECT 1 FROM vector")  # nobody who leaves is the last
+        monkeypatch.setattr(family._database, "reading", reading)
+        before = len(family.matching())
+        assert len(family.matching()) == before + 1

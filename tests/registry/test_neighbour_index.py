@@ -180,3 +180,16 @@ def test_a_stop_keeps_what_is_known_so_far(store, monkeypatch):
     assert {n.ref for n in found} == {f"tiny_1.n{i}.v1" for i in (1, 2, 3)}
     store.similar("n0", progress=lambda *done: seen.append(done))
     assert seen[2:] == [(6, 7), (7, 7)]
+
+
+def test_names_of_one_digest_share_an_entry_whatever_batch_they_are_in(store, monkeypatch):
+    monkeypatch.setattr(similar, "_BATCH", 2)
+    store.save_many([(f"n{i}", vector(0 if i == 5 else i)) for i in range(6)])
+    assert {n.ref for n in agrees(store, "n1")} >= {"tiny_1.n0.v1", "tiny_1.n5.v1"}
+
+
+def test_an_index_that_holds_a_digest_twice_is_made_anew(crowd, kept):
+    (file,) = kept.glob("*/*.digests")
+    digests = file.read_bytes()
+    file.write_bytes(digests[:32] + digests[:32] + digests[64:])
+    agrees(Store(crowd.path), "n3")

@@ -141,6 +141,18 @@ def test_a_rebuild_gives_the_former_rows(family):
     assert family.verify() == []
 
 
+def test_a_record_in_another_spelling_is_no_difference(store):
+    """Its time with a Z, its tags in any order: rows have one spelling."""
+    store.save("love", vector(1), tags=["a", "b"])
+    (file,) = store.path.glob("payloads/**/*.safetensors")
+    record, love = payload.read(file)
+    created = record.created.replace("+00:00", "Z")
+    file.write_bytes(payload.encode([(replace(record, created=created, tags=("b", "a")), love)]))
+    assert store.rebuild() == 1
+    assert store.verify() == []
+    assert store.load("love") == love
+
+
 def test_a_clone_without_registry_answers_at_once(family, caplog):
     before = records(family)
     for file in family.path.glob("registry.db*"):

@@ -22,8 +22,9 @@ from steerlab.record import Record
 from steerlab.registry.database import Damaged
 from steerlab.registry.files import LINKS, SUFFIX, Shelf, payload_files
 from steerlab.registry.integrity import problems
+from steerlab.registry.queries import resolve
 from steerlab.registry.restore import usable
-from steerlab.registry.rows import IS_NEWEST, Stored, identity_text, read
+from steerlab.registry.rows import IS_NEWEST, Stored, chunks, identity_text, read
 from steerlab.registry.tables import DIRECTION, MODEL, OPERAND, VECTOR
 from steerlab.vector import SteeringVector
 
@@ -82,9 +83,32 @@ def verify(
     found = [Finding("registry.db", what, Harm.REGISTRY) for what in problems(connection)]
     odd = (*_odd_models(connection), *_unlisted(connection))
     found += [Finding("registry.db", what, Harm.ROW) for what in odd]
-    query = select(VECTOR.c.id, VECTOR.c.summary).order_by(VECTOR.c.path, VECTOR.c.id)
-    summaries = {row.id: row.summary for row in connection.execute(query)}
-    ids = list(summaries)
+    ids = connection.execute(select(VECTOR.c.id).order_by(VECTOR.c.path, VECTOR.c.id)).scalars()
+    return found + _of_rows(connection, directory, list(ids), progress)
+
+
+def still_wrong(connection: Connection, directory: Path, found: Sequence[Finding]) -> list[Finding]:
+    """Of findings, those that hold now too; the caller holds the lock.
+
+    While a store is verified others write to it, and its rows and files are of two moments.
+    """
+    rows = []
+    for ref in dict.fromkeys(f.ref for f in found if f.ref != "registry.db"):
+        with contextlib.suppress(NotFound):  # removed meanwhile
+            rows.append(resolve(connection, ref, None))
+    own = [f for f in found if f.ref == "registry.db"]
+    return own + _of_rows(connection, directory, rows)
+
+
+def _of_rows(
+    connection: Connection,
+    directory: Path,
+    ids: Sequence[int],
+    progress: Callable[[int, int], object] | None = None,
+) -> list[Finding]:
+    """What is wrong with vectors, or with what they were made from."""
+    found = []
+    summaries = _summaries(connection, ids)
     audit = _Audit(connection, directory)
     for done, row in enumerate(_each(connection, ids), 1):
         if isinstance(row, Finding):
@@ -97,6 +121,14 @@ def verify(
             found += own
         if progress is not None:
             progress(done, len(ids))
+    return found
+
+
+def _summaries(connection: Connection, ids: Sequence[int]) -> dict[int, str]:
+    found: dict[int, str] = {}
+    for chunk in chunks(ids):
+        query = select(VECTOR.c.id, VECTOR.c.summary).where(VECTOR.c.id.in_(chunk))
+        found |= {row.id: row.summary for row in connection.execute(query)}
     return found
 
 

@@ -159,7 +159,7 @@ class Database:
             lock = FileLock(
                 self.directory / ".lock",
                 timeout=self.timeout,
-                poll_interval=0.01,
+                poll_interval=0.002,  # a seldom look starves those who wait beside many
                 fallback_to_soft=False,  # a file called lock keeps nobody out after a crash
             )
             lock.acquire(timeout)

@@ -301,7 +301,7 @@ def table(crowd: Crowd) -> str:
 def kill_at_random(directory: Path, seed: int, processes: int = 3) -> Crowd:
     """Kill all but one of a crowd after random delays; the last one goes on for a while."""
     luck = random.Random(seed)
-    delays = sorted(luck.uniform(0.02, 0.5) for _ in range(processes - 1))
+    delays = sorted(luck.uniform(0.05, 1.5) for _ in range(processes - 1))
 
     def kill(children: Sequence[int]) -> int:
         begun = time.perf_counter()

@@ -289,6 +289,14 @@ def test_verify_finds_nothing_wrong_with_what_others_change_meanwhile(family, mo
     assert family.verify() == []
 
 
+def test_verify_still_finds_what_is_wrong_while_others_write(family, monkeypatch):
+    other = Store(family.path)
+    file = family.path / family_path(family, "anger")
+    file.write_bytes(file.read_bytes()[:-1])
+    meanwhile(monkeypatch, files.Shelf, "load", lambda: other.tag("love", add=["x"]))
+    assert {f.ref for f in family.verify()} == {"tiny_1.anger.v1", "tiny_1.warm.v1"}
+
+
 def test_a_rebuild_under_a_reader(family):
     """Reading goes on while the registry is replaced again and again."""
     errors = []

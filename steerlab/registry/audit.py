@@ -20,7 +20,7 @@ from steerlab.errors import NotFound, SteerlabError
 from steerlab.recipe import Expression, ModelIdentity
 from steerlab.record import Record
 from steerlab.registry.database import Damaged
-from steerlab.registry.files import LINKS, SUFFIX, Shelf, payload_files
+from steerlab.registry.files import LINKS, SUFFIX, Shelf, is_held, payload_files
 from steerlab.registry.integrity import problems
 from steerlab.registry.queries import resolve
 from steerlab.registry.restore import usable
@@ -222,7 +222,7 @@ def _links(directory: Path, dry_run: bool, grace: timedelta) -> list[Garbage]:
     found = []
     for path in sorted(directory.glob(f"{LINKS}*")):
         with contextlib.suppress(FileNotFoundError):
-            if _age(path) < grace.total_seconds():
+            if _age(path) < grace.total_seconds() or is_held(path):
                 continue
             found.append(Garbage(path.name, 0))
             if not dry_run:

@@ -66,7 +66,7 @@ def backup(database: Database, target: Path, force: bool, progress: Progress | N
             damaged += _payload_problems(name, file)
             writer.add_file(name, file)
             if moment.linked:
-                file.unlink()  # so that `gc` sees that the backup goes on
+                file.unlink()
             if progress is not None:
                 progress(done, len(moment.payloads))
     return Backup(target, len(moment.payloads), tuple(damaged))
@@ -97,13 +97,15 @@ def _moment(database: Database, place: Path) -> Iterator[_Moment]:
             links = database.directory / f"{files.LINKS}{secrets.token_hex(8)}"
             stack.callback(shutil.rmtree, links, ignore_errors=True)
             with contextlib.suppress(OSError):
+                links.mkdir()
+                stack.enter_context(files.holder(links))
                 found, linked = _linked(found, links), True
                 lock.close()
         yield _Moment(registry, found, linked)
 
 
 def _linked(found: Sequence[tuple[str, Path]], links: Path) -> list[tuple[str, Path]]:
-    links.mkdir()
+    links.mkdir(exist_ok=True)
     linked = [(name, links / str(number)) for number, (name, _) in enumerate(found)]
     for (_, file), (_, link) in zip(found, linked, strict=True):
         os.link(file, link)

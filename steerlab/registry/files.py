@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from numpy.typing import ArrayLike
 from sqlalchemy import Connection, select
@@ -18,6 +19,9 @@ from steerlab.registry.database import Damaged
 from steerlab.registry.rows import Stored, read
 from steerlab.registry.tables import VECTOR
 from steerlab.vector import SteeringVector, placeholder_of, replace_refs
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 SUFFIX = ".safetensors"
 LINKS = f"{payload.TEMPORARY_PREFIX}backup-"
@@ -43,6 +47,26 @@ def path_of(digest: str, number: int = 1) -> str:
     """payloads/ab/<digest>.safetensors, then <digest>.2.safetensors and so on."""
     counted = f".{number}" if number > 1 else ""
     return f"payloads/{digest[:2]}/{digest}{counted}{SUFFIX}"
+
+
+def holder(links: Path) -> BaseFileLock:
+    """A lock on the links of a backup, which is held for as long as its process lives."""
+    from filelock import FileLock
+
+    return FileLock(links / ".lock", timeout=0, fallback_to_soft=False)
+
+
+def is_held(links: Path) -> bool:
+    """Whether a backup still reads these links."""
+    from filelock import Timeout
+
+    try:
+        with holder(links):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # nobody may write there: whoever made them is another user
+        return True
 
 
 def payload_files(directory: Path) -> Iterator[Path]:

@@ -17,6 +17,7 @@ import logging
 import math
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -192,7 +193,7 @@ class Worker:
         try:
             assert self.store.load(one.qualified).digest == one.digest
         except NotFound as error:  # its owner has renamed or removed it
-            if one.ref in self.own or "no vector" not in str(error):
+            if one.ref in self.own or not re.search("no vector|no version", str(error)):
                 raise
 
     def _load_own(self) -> bool | None:

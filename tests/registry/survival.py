@@ -111,7 +111,11 @@ def _half_files(store: Store) -> list[Harm]:
 
 def _leftovers(store: Store) -> list[Harm]:
     """After a garbage collection there is nothing that no row needs."""
-    left = [*store.path.glob("payloads/**/.tmp-*"), *store.path.glob(".undo/*")]
+    left = [
+        *store.path.glob("payloads/**/.tmp-*"),
+        *store.path.glob(".undo/*"),
+        *store.path.glob(".tmp-*"),
+    ]
     left += [store.path / garbage.path for garbage in store.gc(grace=timedelta(0))]
     return [Harm(REPAIR, f"{file} stays") for file in left]
 

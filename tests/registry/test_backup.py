@@ -195,3 +195,16 @@ def test_what_a_killed_backup_held_on_to_is_garbage(family, tmp_path):
     assert not links.exists()
     assert family.verify() == []
     assert restored(family, tmp_path).verify() == []
+
+
+def test_no_garbage_collector_takes_the_links_of_a_backup_that_goes_on(family, tmp_path):
+    other = Store(family.path)
+
+    def collect(done, total):
+        assert other.gc(dry_run=False, grace=timedelta(0)) == []
+
+    family.backup(tmp_path / "copy.tar", progress=collect)
+    copy = Store(tmp_path / "copy")
+    copy.restore(tmp_path / "copy.tar")
+    assert copy.verify() == []
+    assert len(copy.list()) == 4

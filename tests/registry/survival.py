@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import steerlab.registry
 from steerlab import payload
 from steerlab.errors import NotFound, SteerlabError
 from steerlab.registry import Store, files
@@ -156,6 +158,8 @@ def _differing(one: State, other: State) -> list[str]:
 
 def warm_up() -> None:
     """Import what operations import when they need it, so that every fork has it."""
-    with suppress(ImportError):
-        import alembic.autogenerate
-        import alembic.script  # noqa: F401
+    import alembic.autogenerate
+    import alembic.script  # noqa: F401
+
+    for module in pkgutil.iter_modules(steerlab.registry.__path__, "steerlab.registry."):
+        importlib.import_module(module.name)

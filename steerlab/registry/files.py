@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -71,9 +72,12 @@ def is_held(links: Path) -> bool:
 
 def payload_files(directory: Path) -> Iterator[Path]:
     """Every payload file of the store, in a fixed order; temporary ones are not payloads."""
+    home = directory / "payloads"
+    if home.is_dir():
+        os.scandir(home).close()  # to look through passes over what nobody may read
     yield from sorted(
         path
-        for path in (directory / "payloads").glob(f"**/*{SUFFIX}")
+        for path in home.glob(f"**/*{SUFFIX}")
         if not path.name.startswith(payload.TEMPORARY_PREFIX)
     )
 

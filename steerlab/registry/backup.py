@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import text
-
 from steerlab import payload
-from steerlab.errors import SteerlabError, StoreError
+from steerlab.errors import CorruptPayload, SteerlabError, StoreError
+from steerlab.notation import printable
 from steerlab.registry import archive, files
 from steerlab.registry.database import Database, copy_database, one_line_errors
 from steerlab.registry.exchange import called
+from steerlab.registry.integrity import COMPUTED, check_plain
 
 if TYPE_CHECKING:
     from steerlab.registry.store import Progress
@@ -134,6 +134,7 @@ def _copy_registry(database: Database, target: Path) -> Path | None:
 def _registry_problems(copy: Path, names: set[str]) -> Iterator[str]:
     try:
         with contextlib.closing(sqlite3.connect(copy)) as registry:
+            check_plain(registry)
             (verdict,) = registry.execute("PRAGMA quick_check(1)").fetchone()
             if verdict != "ok":
                 yield "registry.db is damaged"
@@ -174,7 +175,7 @@ def restore(
             _copy_store(Database(source, lambda connection: None), new)
         else:
             _unpack(source, new, progress)
-        Database(new, lambda connection: None).salvage(text("SELECT 1"))  # one of a newer steerlab?
+        _check_registry(source, Database(new, lambda connection: None))
         return database.replace(new)
     finally:
         shutil.rmtree(new, ignore_errors=True)
@@ -188,6 +189,15 @@ def _check_source(source: Path, target: Path) -> None:
             raise StoreError(f"{source} is the store itself: there is nothing to restore")
     elif not archive.is_archive(source):
         raise StoreError(f"{source} is no backup: `steerlab import` takes in a payload file")
+
+
+def _check_registry(source: Path, restored: Database) -> None:
+    """Refuse what a newer steerlab wrote, or none; a damaged one is taken, to be rebuilt."""
+    for (name,) in restored.salvage(COMPUTED):
+        raise CorruptPayload(
+            f"{source} holds a registry whose table {printable(str(name)[:80])} makes up what it "
+            "says: nothing was taken from it; unpack it with tar and import the payloads"
+        )
 
 
 def _unpack(source: Path, new: Path, progress: Progress | None) -> None:

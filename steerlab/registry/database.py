@@ -28,7 +28,7 @@ from sqlalchemy.pool import NullPool, StaticPool
 
 from steerlab.errors import SteerlabError, StoreError
 from steerlab.payload import TEMPORARY_PREFIX, make_directory, sync_directory
-from steerlab.registry.integrity import problems
+from steerlab.registry.integrity import check_plain, problems
 from steerlab.registry.tables import KEPT, METADATA
 
 HEAD = "0005"
@@ -453,6 +453,7 @@ def _with_log(file: Path, log: Path) -> Engine:
             shutil.copyfile(source, Path(copies) / source.name)
         with contextlib.closing(sqlite3.connect(Path(copies) / file.name)) as copy:
             copy.backup(memory)
+    check_plain(memory)
     return create_engine("sqlite://", creator=lambda: memory, poolclass=StaticPool)
 
 
@@ -480,6 +481,7 @@ def _engine(
             connection.execute("PRAGMA synchronous = FULL")
             if journal:
                 connection.execute(f"PRAGMA journal_mode = {journal}")
+            check_plain(connection)
         except sqlite3.Error:
             connection.close()
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from functools import cache
 
 from sqlalchemy import Boolean, Connection, Float, Integer, create_engine, select, text
@@ -11,6 +12,26 @@ from sqlalchemy.exc import DBAPIError
 from steerlab.registry.tables import KEPT, METADATA
 
 Shape = dict[str, tuple[str, list[str]]]
+
+
+COMPUTED = text(
+    "SELECT made.name FROM sqlite_master AS made JOIN pragma_table_xinfo(made.name) AS found"
+    " WHERE made.type = 'table' AND found.hidden"
+)
+"""The tables with a column that is made up as it is read, such as text of a gigabyte; none are."""
+
+_PLAIN = ("CREATE TABLE %", "CREATE INDEX %", "CREATE UNIQUE INDEX %")
+_FOREIGN = " AND ".join(f"sql NOT LIKE '{made}'" for made in _PLAIN)
+
+
+def check_plain(connection: sqlite3.Connection) -> None:
+    """Refuse a registry with more than tables and indexes, before anything is asked of it.
+
+    A view may have no end, and a trigger change what is written. What is said to be a table may
+    be made as a view, so the words count that it is made with. Raises sqlite3.DatabaseError.
+    """
+    if connection.execute(f"SELECT 1 FROM sqlite_master WHERE {_FOREIGN} LIMIT 1").fetchone():
+        raise sqlite3.DatabaseError("malformed: only tables and indexes may be in a registry")
 
 
 def problems(connection: Connection) -> list[str]:

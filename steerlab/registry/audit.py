@@ -262,10 +262,10 @@ class _Audit:
         if stored.key not in self.records:
             what = f"its payload does not call it {stored.key}: run `steerlab rebuild`"
             return [Finding(stored.qualified, what, Harm.ROW)]
+        if differing := _differing(stored, written, self.path):
+            what = f"registry and payload differ in its {', '.join(differing)}"
+            return [Finding(stored.qualified, what, Harm.ROW)]
         try:
-            if differing := _differing(stored, usable(written, stored.path)):
-                what = f"registry and payload differ in its {', '.join(differing)}"
-                return [Finding(stored.qualified, what, Harm.ROW)]
             vector = self.shelf.load(stored)
         except SteerlabError as error:
             return [self.lost(stored, Harm.ALTERED, str(error))]
@@ -286,13 +286,14 @@ class _Audit:
 
     @cached_property
     def whole(self) -> dict[tuple[str, str], str]:
-        """(digest, ref) -> the file, of every vector that any file of the store holds."""
+        """(digest, ref) -> the file, of every vector that a rebuild would find in one."""
         found = {}
         for file in payload_files(self.directory):
+            path = file.relative_to(self.directory).as_posix()
             with contextlib.suppress(SteerlabError):
                 for record, _ in payload.read_all(file):
-                    path = file.relative_to(self.directory).as_posix()
-                    found[record.digest, record.ref] = path
+                    with contextlib.suppress(SteerlabError):
+                        found[record.digest, usable(record, path).ref] = path
         return found
 
     def recomputed(self, stored: Stored, recipe: Expression) -> list[Finding]:
@@ -334,6 +335,11 @@ class _Audit:
         return self.parents.load(parent, agreeing=False)
 
 
-def _differing(stored: Stored, written: Record) -> list[str]:
+def _differing(stored: Stored, written: Record, path: str) -> list[str]:
+    """What a row does not say as the payload's record does, once that is as rows have it."""
+    if stored.record == written:
+        return []
+    with contextlib.suppress(SteerlabError):
+        written = usable(written, path)
     names = [f.name for f in fields(Record)]
     return [n for n in names if getattr(stored.record, n) != getattr(written, n)]

@@ -15,6 +15,7 @@ from steerlab.errors import CorruptPayload, NotFound, StoreError
 from steerlab.recipe import Expression
 from steerlab.record import record_of
 from steerlab.registry import Store
+from steerlab.registry.audit import Harm
 from steerlab.registry.tables import VECTOR
 from steerlab.vector import SteeringVector
 from tests.registry.samples import vector
@@ -141,16 +142,21 @@ def test_a_rebuild_gives_the_former_rows(family):
     assert family.verify() == []
 
 
-def test_a_record_in_another_spelling_is_no_difference(store):
-    """Its time with a Z, its tags in any order: rows have one spelling."""
-    store.save("love", vector(1), tags=["a", "b"])
-    (file,) = store.path.glob("payloads/**/*.safetensors")
-    record, love = payload.read(file)
-    created = record.created.replace("+00:00", "Z")
-    file.write_bytes(payload.encode([(replace(record, created=created, tags=("b", "a")), love)]))
-    assert store.rebuild() == 1
-    assert store.verify() == []
-    assert store.load("love") == love
+def test_a_rebuild_from_tags_and_times_that_others_wrote_is_sound(family):
+    """Rows have tags sorted and times in UTC; a payload may have come with others."""
+    theirs = replace(family.record("deep"), tags=("b", "a", "b"), created="2024-01-01T00:00")
+    payload.write(file_of(family, "deep"), payload.encode([(theirs, family.load("deep"))]))
+    assert family.rebuild() == 4
+    assert family.record("deep").tags == ("a", "b")
+    assert family.verify() == []
+
+
+def test_what_a_rebuild_can_not_take_is_not_where_a_vector_was_moved(family):
+    timeless = replace(family.record("deep"), created="yesterday")
+    data = payload.encode([(timeless, family.load("deep"))])
+    (family.path / "payloads" / "other.safetensors").write_bytes(data)
+    file_of(family, "deep").write_bytes(b"junk")
+    assert {f.ref: f.harm for f in family.verify()} == {"tiny_1.deep.v1": Harm.ALTERED}
 
 
 def test_a_clone_without_registry_answers_at_once(family, caplog):

@@ -145,7 +145,7 @@ def unpack(
             yield info.name, target
             if progress is not None:
                 progress(file.tell(), size)
-        _compare(file.read(min(info.size, _CHUNK + len(_sums(sums)))), sums, path)
+        _compare(file, info.size, sums, path)
 
 
 def _pieces(file: BinaryIO, source: Path) -> Iterator[bytes]:
@@ -200,18 +200,25 @@ def _next(file: BinaryIO, size: int, path: Path) -> tarfile.TarInfo:
     return info
 
 
-def _compare(said: bytes, sums: dict[str, str], path: Path) -> None:
-    true = _sums(sums)
-    if said == true:
-        return
-    for ours, theirs in zip(true.splitlines(), said.splitlines(), strict=False):
-        if ours != theirs:
-            name = ours[66:].decode()
+def _compare(file: BinaryIO, left: int, sums: dict[str, str], path: Path) -> None:
+    """Refuse checksums that are not those of the files, in their order; `left` bytes of them."""
+    for name, digest in sums.items():
+        true = _line(name, digest)
+        said = file.read(min(left, len(true)))
+        left -= len(said)
+        if not said:
+            raise _other_files(path)
+        if said != true:
             raise CorruptPayload(
                 f"{path} was altered: {name} does not match its checksum; copy it here again, or "
                 "unpack it with tar and import the payloads that are whole"
             )
-    raise CorruptPayload(f"{path} was altered: it holds other files than its checksums name")
+    if left:
+        raise _other_files(path)
+
+
+def _other_files(path: Path) -> CorruptPayload:
+    return CorruptPayload(f"{path} was altered: it holds other files than its checksums name")
 
 
 def _belongs(name: str) -> bool:
@@ -234,8 +241,12 @@ def _header(name: str, size: int) -> bytes:
 
 
 def _sums(sums: dict[str, str]) -> bytes:
-    """As sha256sum writes them."""
-    return "".join(f"{digest}  {name}\n" for name, digest in sums.items()).encode()
+    return b"".join(_line(name, digest) for name, digest in sums.items())
+
+
+def _line(name: str, digest: str) -> bytes:
+    """As sha256sum writes it."""
+    return f"{digest}  {name}\n".encode()
 
 
 @contextlib.contextmanager

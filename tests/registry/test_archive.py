@@ -279,6 +279,16 @@ def test_another_tar(family, tmp_path):
     nothing_changes(family, file, "is not a whole safetensors file")
 
 
+def test_checksums_of_other_files(family, tmp_path):
+    love = ("payloads/l.safetensors", alone(family, "love"))
+    true = f"{sha256(love[1]).hexdigest()}  {love[0]}\n".encode()
+    more, line = true + b"0" * 64 + b"  payloads/m.safetensors\n", "does not match its checksum"
+    for said, why in ((b"", "other files"), (more, "other files"), (true[:-1], line)):
+        file = pack(tmp_path / "x.tar", love, ("SHA256SUMS", said), sums=False)
+        nothing_changes(family, file, why)
+    assert family.import_(pack(tmp_path / "x.tar", love, ("SHA256SUMS", true), sums=False))
+
+
 def test_a_payload_that_is_none(family, tmp_path):
     file = pack(tmp_path / "x.tar", ("payloads/a.safetensors", b"junk" * 100))
     nothing_changes(family, file, r"x\.tar: payloads/a\.safetensors is not a whole safetensors")

@@ -126,7 +126,7 @@ def _copy_registry(database: Database, target: Path) -> Path | None:
                 shutil.copyfile(log, target.with_name(f"{target.name}-wal"))
             with contextlib.closing(sqlite3.connect(target)) as merged:
                 merged.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    except sqlite3.DatabaseError:
+    except (sqlite3.DatabaseError, UnicodeDecodeError):  # of a message that SQLite gives
         shutil.copyfile(database.file, target)
     return target
 

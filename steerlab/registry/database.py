@@ -477,11 +477,11 @@ def _engine(
             uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
         try:
+            check_plain(connection)
             connection.execute(f"PRAGMA foreign_keys = {int(foreign_keys)}")
             connection.execute("PRAGMA synchronous = FULL")
             if journal:
                 connection.execute(f"PRAGMA journal_mode = {journal}")
-            check_plain(connection)
         except sqlite3.Error:
             connection.close()
             raise

@@ -20,8 +20,10 @@ COMPUTED = text(
 )
 """The tables with a column that is made up as it is read, such as text of a gigabyte; none are."""
 
-_PLAIN = ("CREATE TABLE %", "CREATE INDEX %", "CREATE UNIQUE INDEX %")
-_FOREIGN = " AND ".join(f"sql NOT LIKE '{made}'" for made in _PLAIN)
+_FOREIGN = (
+    "SELECT 1 FROM sqlite_master WHERE sql NOT LIKE 'CREATE TABLE %'"
+    " AND sql NOT LIKE 'CREATE INDEX %' AND sql NOT LIKE 'CREATE UNIQUE INDEX %' LIMIT 1"
+)
 
 
 def check_plain(connection: sqlite3.Connection) -> None:
@@ -30,7 +32,11 @@ def check_plain(connection: sqlite3.Connection) -> None:
     A view may have no end, and a trigger change what is written. What is said to be a table may
     be made as a view, so the words count that it is made with. Raises sqlite3.DatabaseError.
     """
-    if connection.execute(f"SELECT 1 FROM sqlite_master WHERE {_FOREIGN} LIMIT 1").fetchone():
+    try:
+        found = connection.execute(_FOREIGN).fetchone()
+    except UnicodeDecodeError:  # the sqlite3 module can't say SQLite's own message
+        raise sqlite3.DatabaseError("malformed: the schema is not UTF-8") from None
+    if found:
         raise sqlite3.DatabaseError("malformed: only tables and indexes may be in a registry")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -40,7 +41,8 @@ def restore(
     """Insert rows for every payload into an empty registry.
 
     Where two payloads claim one name and version, the one in `preferred` (path, key) wins,
-    then the younger: the older is what a crash left behind before it was acknowledged.
+    then the younger: the older is what a crash left behind before it was acknowledged. Of the
+    same vector twice, one that is whole wins.
     """
     done = Restored()
     chosen: dict[Name, Placed] = {}
@@ -52,6 +54,8 @@ def restore(
             chosen[name] = placed
             continue
         kept, lost = sorted((rival, placed), key=lambda p: _rank(p, first), reverse=True)
+        if kept.record.digest == lost.record.digest and not _whole(directory, kept):
+            kept, lost = lost, kept
         chosen[name] = kept
         if kept.record.digest != lost.record.digest:
             done.skipped.append(
@@ -124,6 +128,13 @@ def _placed(directory: Path, done: Restored) -> list[Placed]:
 
 def _name(record: Record) -> Name:
     return (identity_text(record.model), record.name, record.version)
+
+
+def _whole(directory: Path, placed: Placed) -> bool:
+    with contextlib.suppress(SteerlabError):
+        payload.read(directory / placed.path, placed.key)
+        return True
+    return False
 
 
 def _rank(placed: Placed, preferred: set[tuple[str, str]]) -> tuple[bool, str, str]:

@@ -151,6 +151,18 @@ def test_a_rebuild_from_tags_and_times_that_others_wrote_is_sound(family):
     assert family.verify() == []
 
 
+@pytest.mark.parametrize("other", ["00", "zz"])
+def test_a_rebuild_takes_the_copy_of_a_vector_that_is_whole(family, other):
+    file, love = file_of(family, "love"), family.load("love")
+    (family.path / f"payloads/{other}.safetensors").write_bytes(file.read_bytes())
+    numbers = love.float32()[2].tobytes()
+    file.write_bytes(file.read_bytes().replace(numbers, bytes(len(numbers))))
+    assert {f.harm for f in family.verify() if f.ref == "tiny_1.love.v1"} == {Harm.MOVED}
+    assert family.rebuild() == 4
+    assert family.load("love") == love
+    assert family.verify() == []
+
+
 def test_what_a_rebuild_can_not_take_is_not_where_a_vector_was_moved(family):
     timeless = replace(family.record("deep"), created="yesterday")
     data = payload.encode([(timeless, family.load("deep"))])

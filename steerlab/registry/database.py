@@ -314,7 +314,7 @@ class Database:
                 return list(connection.execute(query))
         except Newer:
             raise
-        except (StoreError, DBAPIError, sqlite3.Error):
+        except (StoreError, DBAPIError, sqlite3.Error, UnicodeDecodeError):
             return []
 
     def _check_directory(self) -> None:

@@ -46,7 +46,10 @@ def problems(connection: Connection) -> list[str]:
     That a row says something else than it did, in words that the schema allows, can't be seen
     here: `audit` compares rows with payloads. Raises DBAPIError where nothing can be read.
     """
-    checks = connection.execute(text("PRAGMA integrity_check(5)")).scalars().all()
+    try:
+        checks = connection.execute(text("PRAGMA integrity_check(5)")).scalars().all()
+    except UnicodeDecodeError:
+        return ["SQLite can't check it, for a reason that is not UTF-8"]
     found = [str(line) for line in checks if line != "ok"]
     differing = sorted(_differences(_shape(connection), _intended()))
     found += [f"the schema of {name} is not what it was made with" for name in differing]

@@ -51,6 +51,16 @@ def test_it_is_asked_nothing_and_made_anew_of_the_payloads(family, tmp_path, sql
     assert copy.verify() == []
 
 
+def test_an_index_of_which_sqlite_speaks_in_bytes_is_said_and_mended(family):
+    file = family.path / "registry.db"
+    change(family, "PRAGMA journal_mode = DELETE; CREATE INDEX x ON vector (note COLLATE NOCASE)")
+    file.write_bytes(file.read_bytes().replace(b"NOCASE", b"\xff" * 6))
+    (finding,) = family.verify()
+    assert "not UTF-8" in finding.problem
+    assert family.rebuild() == 4
+    assert family.verify() == []
+
+
 def test_a_backup_with_a_column_that_is_made_up_is_refused(family, tmp_path):
     change(family, "ALTER TABLE vector ADD COLUMN x TEXT AS (hex(zeroblob(400000000)))")
     backup = family.backup(tmp_path / "b.tar")

@@ -277,7 +277,7 @@ class _Audit:
 
     def lost(self, stored: Stored, harm: Harm, what: str) -> Finding:
         """A vector that is not where its row says: it may be whole in another file."""
-        place = self.whole.get((stored.record.digest, stored.record.ref))
+        place = self.whole.get(_told_apart(stored.record))
         if place is not None:
             return Finding(
                 stored.qualified, f"it lies in {place}, not in {stored.path}", Harm.MOVED
@@ -285,15 +285,15 @@ class _Audit:
         return Finding(stored.qualified, what, harm)
 
     @cached_property
-    def whole(self) -> dict[tuple[str, str], str]:
-        """(digest, ref) -> the file, of every vector that a rebuild would find in one."""
+    def whole(self) -> dict[tuple[str, str, str], str]:
+        """(digest, model, ref) -> the file, of every vector that a rebuild would find in one."""
         found = {}
         for file in payload_files(self.directory):
             path = file.relative_to(self.directory).as_posix()
             with contextlib.suppress(SteerlabError):
                 for record, _ in payload.read_all(file):
                     with contextlib.suppress(SteerlabError):
-                        found[record.digest, usable(record, path).ref] = path
+                        found[_told_apart(usable(record, path))] = path
         return found
 
     def recomputed(self, stored: Stored, recipe: Expression) -> list[Finding]:
@@ -317,7 +317,7 @@ class _Audit:
         try:
             result = evaluate(recipe.text, lookup)
         except SteerlabError as error:
-            there = {digest for digest, _ in self.whole} if failing else set()
+            there = {digest for digest, _, _ in self.whole} if failing else set()
             harm = Harm.ROW if failing and there.issuperset(failing) else Harm.OPERAND
             return [Finding(stored.qualified, f"it can't be re-evaluated: {error}", harm)]
         if result.digest == stored.record.digest:
@@ -333,6 +333,10 @@ class _Audit:
         if parent.record.digest != digest:
             raise NotFound(f"its operand {ref} is another vector than it was made from")
         return self.parents.load(parent, agreeing=False)
+
+
+def _told_apart(record: Record) -> tuple[str, str, str]:
+    return record.digest, identity_text(record.model), record.ref
 
 
 def _differing(stored: Stored, written: Record, path: str) -> list[str]:

@@ -18,7 +18,7 @@ from steerlab.registry import Store
 from steerlab.registry.audit import Harm
 from steerlab.registry.tables import VECTOR
 from steerlab.vector import SteeringVector
-from tests.registry.samples import vector
+from tests.registry.samples import TINY, vector
 
 
 def file_of(store, ref):
@@ -161,6 +161,14 @@ def test_a_rebuild_takes_the_copy_of_a_vector_that_is_whole(family, other):
     assert family.rebuild() == 4
     assert family.load("love") == love
     assert family.verify() == []
+
+
+def test_the_same_numbers_of_another_model_are_not_where_a_vector_was_moved(store):
+    store.save("love", vector(1))
+    store.save("love", vector(1, model=replace(TINY, fingerprint="f9")))
+    first, _ = sorted(store.path.glob("payloads/**/*.safetensors"))
+    first.write_bytes(b"junk")
+    assert [f.harm for f in store.verify()] == [Harm.ALTERED]
 
 
 def test_what_a_rebuild_can_not_take_is_not_where_a_vector_was_moved(family):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,11 +14,29 @@ def discover(environment: Mapping[str, str] | None = None) -> Path:
     if named:
         return Path(named).expanduser()
     here = Path("store")
+    finish_move(here)
     if (here / "payloads").is_dir() or (here / "registry.db").is_file():
         return here
     from platformdirs import user_data_path
 
     return user_data_path("steerlab", appauthor=False) / "store"
+
+
+def finish_move(directory: Path) -> None:
+    """Where there is no store, move one there that was about to be, if there is one.
+
+    To be called before asking whether a store exists: a restore may be in the middle of its
+    last step, or have died in it.
+    """
+    if not directory.exists():
+        target = Path(os.path.realpath(directory))
+        with contextlib.suppress(OSError):
+            os.rename(waiting(target), target)
+
+
+def waiting(target: Path) -> Path:
+    """Where a store waits that is about to be put in another one's place."""
+    return target.with_name(f".tmp-{target.name}.restored")
 
 
 def cache_directory() -> Path:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from steerlab import payload
 from steerlab.errors import CorruptPayload, SteerlabError, StoreError
+from steerlab.location import finish_move
 from steerlab.notation import printable
 from steerlab.registry import archive, files
 from steerlab.registry.database import Database, copy_database, one_line_errors
@@ -51,6 +52,7 @@ class _Moment:
 
 def backup(database: Database, target: Path, force: bool, progress: Progress | None) -> Backup:
     """Write registry and payloads, as they are at one moment, to an archive."""
+    finish_move(database.directory)
     if not database.directory.is_dir():
         raise StoreError(f"there is no store at {database.directory}")
     damaged: list[str] = []
@@ -160,7 +162,8 @@ def restore(
 
     Nothing is deleted: what `force` replaces is moved aside.
     """
-    target = database.directory.absolute()
+    finish_move(database.directory)
+    target = Path(os.path.realpath(database.directory))
     taken = target.is_dir() and any(path.name != ".lock" for path in target.iterdir())
     _check_source(source, target)
     if taken and not force:

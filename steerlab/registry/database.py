@@ -27,7 +27,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, StaticPool
 
 from steerlab.errors import SteerlabError, StoreError
-from steerlab.payload import TEMPORARY_PREFIX, make_directory, sync_directory
+from steerlab.location import finish_move, waiting
+from steerlab.payload import make_directory, sync_directory
 from steerlab.registry.integrity import check_plain, problems
 from steerlab.registry.tables import KEPT, METADATA
 
@@ -37,6 +38,7 @@ HEAD = "0005"
 BUSY_SECONDS = 30.0
 _DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 _UNREADABLE = ("Could not decode", "no such", "malformed", "mismatch", "has no column")
+_TRIES = 10
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 _READ_ONLY = ("SQLITE_READONLY", "SQLITE_PERM")
 
@@ -183,26 +185,28 @@ class Database:
     def replace(self, new: Path) -> Path | None:
         """Put a whole store in this one's place; returns where the old one was moved to, if any.
 
-        There is no store here for a moment. If the process dies in it, the next one that looks
-        finishes the move.
+        There is no store here for a moment. Whoever looks in it, or after the process died in
+        it, finishes the move. What a writer saves in it is moved aside too.
         """
-        target, aside = self.directory.absolute(), None
-        with self.locked():
-            shutil.rmtree(ready := _ready(target), ignore_errors=True)
+        target = Path(os.path.realpath(self.directory))  # it may be ".", which moves too
+        place = Database(target, self.fill, self.settle, timeout=self.timeout)
+        with place.locked():
+            shutil.rmtree(ready := waiting(target), ignore_errors=True)
             os.rename(new, ready)
             try:
-                if any(path.name != ".lock" for path in target.iterdir()):
-                    moment = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
-                    aside = target.with_name(f"{target.name}.before-restore-{moment}")
-                    os.rename(target, aside)
-                else:
-                    shutil.rmtree(target)
-                os.rename(ready, target)
-                sync_directory(target.parent)
-            finally:
-                if target.exists():
-                    shutil.rmtree(ready, ignore_errors=True)
-        return aside
+                aside = _make_room(target)
+            except OSError:
+                shutil.rmtree(ready, ignore_errors=True)  # the old store is still there
+                raise
+        for _ in range(_TRIES):
+            with place.locked():  # it found no store, and moved the one that is ready there
+                if not ready.exists():
+                    sync_directory(target.parent)
+                    return aside
+                later = _make_room(target)
+                aside = aside or later
+        was = f", and what was there to {aside}" if aside else ""
+        raise StoreError(f"can't move {ready} to {target}{was}: move it there yourself")
 
     def _half_done(self) -> bool:
         """Whether a file is being replaced, or was when its writer died."""
@@ -318,9 +322,7 @@ class Database:
             return []
 
     def _check_directory(self) -> None:
-        if not self.directory.exists():
-            with contextlib.suppress(OSError):
-                os.rename(_ready(self.directory.absolute()), self.directory)
+        finish_move(self.directory)
         if self.directory.exists() and not self.directory.is_dir():
             raise StoreError(f"{self.directory} is a file, not a store: a store is a directory")
         payloads = self.directory / "payloads"
@@ -431,9 +433,16 @@ class Database:
             part.unlink(missing_ok=True)
 
 
-def _ready(directory: Path) -> Path:
-    """Where a store waits that is about to be put in another one's place."""
-    return directory.with_name(f"{TEMPORARY_PREFIX}{directory.name}.restored")
+def _make_room(target: Path) -> Path | None:
+    """Take a store from its place; returns where it was moved, None if it was empty."""
+    if all(path.name == ".lock" for path in target.iterdir()):
+        (target / ".lock").unlink(missing_ok=True)
+        target.rmdir()
+        return None
+    moment = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
+    aside = target.with_name(f"{target.name}.before-restore-{moment}")
+    os.rename(target, aside)
+    return aside
 
 
 def copy_database(source: Path, target: Path) -> None:

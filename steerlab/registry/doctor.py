@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from steerlab.errors import StoreError
+from steerlab.location import finish_move
 from steerlab.registry.audit import Finding, Harm
 from steerlab.registry.database import Damaged, Newer
 
@@ -75,6 +76,7 @@ def diagnose(
 
     progress: called with (vectors checked, vectors).
     """
+    finish_move(store.path)
     if not store.path.exists():
         return [
             Ailment(False, "there is no store here yet", "the first vector that is saved makes it")

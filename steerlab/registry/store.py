@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, delete, select, update
 
 from steerlab.errors import BadOption, CorruptPayload, Incompatible, NameTaken, NotFound, StoreError
-from steerlab.location import discover
+from steerlab.location import discover, finish_move
 from steerlab.recipe import check_name
 from steerlab.record import Record
 from steerlab.registry import files, kept, lineage, queries, restore, rewriting, saving
@@ -397,6 +397,7 @@ class Store(Transfers):
 
         The old registry, damaged or not, is kept as registry.db.before-rebuild-….
         """
+        finish_move(self.path)
         if not self.path.is_dir():
             raise StoreError(f"there is no store at {self.path}")
         with one_line_errors(self.path), self._database.locked():

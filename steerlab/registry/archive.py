@@ -125,6 +125,14 @@ def is_archive(path: Path) -> bool:
     return start[257:262] == b"ustar" and start[8:9] != b"{"  # there a payload's header begins
 
 
+def can_hold(name: str) -> bool:
+    """Whether a file of this name can be in an archive."""
+    try:
+        return _belongs(name) and bool(_header(name, 0))
+    except StoreError:
+        return False
+
+
 def unpack(
     path: Path, place: Callable[[str], Path], progress: Progress | None = None
 ) -> Iterator[tuple[str, Path]]:

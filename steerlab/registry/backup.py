@@ -11,26 +11,29 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from steerlab import payload
 from steerlab.errors import CorruptPayload, SteerlabError, StoreError
 from steerlab.location import finish_move
 from steerlab.notation import printable
 from steerlab.registry import archive, files
-from steerlab.registry.database import Database, copy_database, one_line_errors
+from steerlab.registry.database import UNDO, Database, copy_database, one_line_errors, tells_damage
 from steerlab.registry.exchange import called
 from steerlab.registry.integrity import COMPUTED, check_plain
 
 if TYPE_CHECKING:
     from steerlab.registry.store import Progress
 
+_DAMAGED = "registry.db is damaged"
+
 
 @dataclass(frozen=True)
 class Backup:
     """A backup that was made.
 
-    payloads: how many files were copied. damaged: a line for each that is not whole, or is
-    missing.
+    payloads: how many files were copied. damaged: a line for each that is not whole, is
+    missing or could not be copied.
     """
 
     path: Path
@@ -42,12 +45,14 @@ class Backup:
 class _Moment:
     """A store's files as they were at one moment: names in the store, and where to read them.
 
-    linked: whether they are links, to be deleted once they were read.
+    linked: whether they are links, to be deleted once they were read. damaged: a line for
+    each that could not be had, or not whole.
     """
 
     registry: Path | None
     payloads: Sequence[tuple[str, Path]]
     linked: bool
+    damaged: Sequence[str]
 
 
 def backup(database: Database, target: Path, force: bool, progress: Progress | None) -> Backup:
@@ -55,18 +60,20 @@ def backup(database: Database, target: Path, force: bool, progress: Progress | N
     finish_move(database.directory)
     if not database.directory.is_dir():
         raise StoreError(f"there is no store at {database.directory}")
-    damaged: list[str] = []
     with (
         one_line_errors(target),
         archive.create(target, force=force) as writer,
         _moment(database, target.parent) as moment,
     ):
+        damaged = dict.fromkeys(moment.damaged)
         if moment.registry is not None:
-            damaged += _registry_problems(moment.registry, {name for name, _ in moment.payloads})
+            names = {name for name, _ in moment.payloads}
+            damaged |= dict.fromkeys(_registry_problems(moment.registry, names))
             writer.add_file(archive.REGISTRY, moment.registry)
         for done, (name, file) in enumerate(moment.payloads, 1):
-            damaged += _payload_problems(name, file)
-            writer.add_file(name, file)
+            damaged |= dict.fromkeys(_payload_problems(name, file))
+            with called(file, name):
+                writer.add_file(name, file)
             if moment.linked:
                 file.unlink()
             if progress is not None:
@@ -89,11 +96,9 @@ def _moment(database: Database, place: Path) -> Iterator[_Moment]:
         lock = stack.enter_context(contextlib.ExitStack())
         if database.writable:
             lock.enter_context(database.locked())
-        registry = _copy_registry(database, copy / archive.REGISTRY)
-        found = [
-            (file.relative_to(database.directory).as_posix(), file)
-            for file in files.payload_files(database.directory)
-        ]
+        damaged: list[str] = []
+        registry = _copy_registry(database, copy / archive.REGISTRY, damaged)
+        found = _payloads(database.directory, damaged)
         linked = False
         if database.writable:
             links = database.directory / f"{files.LINKS}{secrets.token_hex(8)}"
@@ -103,7 +108,7 @@ def _moment(database: Database, place: Path) -> Iterator[_Moment]:
                 stack.enter_context(files.holder(links))
                 found, linked = _linked(found, links), True
                 lock.close()
-        yield _Moment(registry, found, linked)
+        yield _Moment(registry, found, linked, damaged)
 
 
 def _linked(found: Sequence[tuple[str, Path]], links: Path) -> list[tuple[str, Path]]:
@@ -114,7 +119,21 @@ def _linked(found: Sequence[tuple[str, Path]], links: Path) -> list[tuple[str, P
     return linked
 
 
-def _copy_registry(database: Database, target: Path) -> Path | None:
+def _payloads(directory: Path, damaged: list[str]) -> list[tuple[str, Path]]:
+    """The payload files that can be copied: names in the store, and where they really are."""
+    found = []
+    for file in files.payload_files(directory):
+        name = file.relative_to(directory).as_posix()
+        if not archive.can_hold(name):
+            damaged.append(f"{printable(name)} is left out: its name can't be in a backup")
+        elif not file.is_file():
+            damaged.append(f"{name} is left out: it is no file")
+        else:
+            found.append((name, file.resolve() if file.is_symlink() else file))
+    return found
+
+
+def _copy_registry(database: Database, target: Path, damaged: list[str]) -> Path | None:
     """A copy of the registry, log included; of one that SQLite can't read, its bytes."""
     if not database.file.exists():
         return None
@@ -122,15 +141,25 @@ def _copy_registry(database: Database, target: Path) -> Path | None:
         if database.writable:
             copy_database(database.file, target)
         else:  # SQLite can't open it where it is
-            log = database.file.with_name("registry.db-wal")
-            shutil.copyfile(database.file, target)
-            if log.exists():
-                shutil.copyfile(log, target.with_name(f"{target.name}-wal"))
-            with contextlib.closing(sqlite3.connect(target)) as merged:
-                merged.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    except (sqlite3.DatabaseError, UnicodeDecodeError):  # of a message that SQLite gives
-        shutil.copyfile(database.file, target)
+            _copy_bytes(database.file, target)
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # its words may be bytes
+        if isinstance(error, sqlite3.Error) and not tells_damage(error):
+            raise
+        damaged.append(_DAMAGED)
+        with contextlib.suppress(sqlite3.DatabaseError):  # then what is in its log is lost
+            _copy_bytes(database.file, target)
     return target
+
+
+def _copy_bytes(file: Path, target: Path) -> None:
+    """Copy a registry and put its log into the copy, the log first: it may be put into the file."""
+    target.unlink(missing_ok=True)
+    log = file.with_name(f"{file.name}-wal")
+    if log.exists():
+        shutil.copyfile(log, target.with_name(f"{target.name}-wal"))
+    shutil.copyfile(file, target)
+    with contextlib.closing(sqlite3.connect(target)) as merged:
+        merged.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _registry_problems(copy: Path, names: set[str]) -> Iterator[str]:
@@ -139,12 +168,12 @@ def _registry_problems(copy: Path, names: set[str]) -> Iterator[str]:
             check_plain(registry)
             (verdict,) = registry.execute("PRAGMA quick_check(1)").fetchone()
             if verdict != "ok":
-                yield "registry.db is damaged"
+                yield _DAMAGED
             for (path,) in registry.execute("SELECT DISTINCT path FROM vector ORDER BY path"):
                 if path not in names:
                     yield f"{path} is missing"
     except sqlite3.Error:
-        yield "registry.db is damaged"
+        yield _DAMAGED
 
 
 def _payload_problems(name: str, file: Path) -> Iterator[str]:
@@ -216,10 +245,19 @@ def _unpack(source: Path, new: Path, progress: Progress | None) -> None:
 
 
 def _copy_store(old: Database, new: Path) -> None:
-    with old.locked() if old.writable else contextlib.nullcontext():
-        for file in files.payload_files(old.directory):
-            payload.write(new / file.relative_to(old.directory), file.read_bytes())
-        if registry := _copy_registry(old, new / archive.REGISTRY):
+    """Copy a store as it is, with what a writer that died left half done: `new` settles it.
+
+    One that was never written to, as an unpacked backup, is only read.
+    """
+    in_use = old.writable and (old.directory / ".lock").exists()
+    with old.locked() if in_use else contextlib.nullcontext():
+        half_done = [
+            p for p in (old.directory / UNDO).glob("*") if archive.can_hold(unquote(p.name))
+        ]
+        kept = [(f"{UNDO}/{file.name}", file) for file in half_done]
+        for name, file in [*_payloads(old.directory, []), *kept]:
+            payload.write(new / name, file.read_bytes())
+        if registry := _copy_registry(old, new / archive.REGISTRY, []):
             _sync(registry)
     payload.sync_directory(new)
 

@@ -543,9 +543,15 @@ def reason(error: BaseException) -> str:
     return str(getattr(error, "strerror", None) or error)
 
 
+def tells_damage(error: Exception) -> bool:
+    """Whether SQLite met something that no program wrote so, rather than an obstacle."""
+    code = str(getattr(error, "sqlite_errorname", ""))
+    return code.startswith(_DAMAGED) or any(words in str(error) for words in _UNREADABLE)
+
+
 def _explained(error: Exception, directory: Path) -> StoreError:
     code = str(getattr(error, "sqlite_errorname", ""))
-    if code.startswith(_DAMAGED) or any(words in str(error) for words in _UNREADABLE):
+    if tells_damage(error):
         return damaged(directory)
     if code.startswith(_READ_ONLY):
         return StoreError(f"can't write to the store {directory}: it is read-only")

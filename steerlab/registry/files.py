@@ -71,14 +71,17 @@ def is_held(links: Path) -> bool:
 
 
 def payload_files(directory: Path) -> Iterator[Path]:
-    """Every payload file of the store, in a fixed order; temporary ones are not payloads."""
-    home = directory / "payloads"
-    if home.is_dir():
-        os.scandir(home).close()  # to look through passes over what nobody may read
+    """Every payload file of the store, in a fixed order.
+
+    Hidden ones are not payloads: they are temporary, or what a system keeps beside its files.
+    """
+    payloads = directory / "payloads"
+    if payloads.is_dir():
+        os.scandir(payloads).close()  # to look through passes over what nobody may read
     yield from sorted(
         path
-        for path in home.glob(f"**/*{SUFFIX}")
-        if not path.name.startswith(payload.TEMPORARY_PREFIX)
+        for path in payloads.glob(f"**/*{SUFFIX}")
+        if not any(part.startswith(".") for part in path.relative_to(payloads).parts)
     )
 
 

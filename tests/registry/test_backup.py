@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import sqlite3
 import subprocess
+from contextlib import closing
 from datetime import timedelta
+from urllib.parse import quote
 
 import pytest
 
@@ -326,3 +330,96 @@ def test_a_link_to_a_directory_stays_one(family, tmp_path, force):
     assert (aside is not None) == force
     assert (tmp_path / "link").is_symlink()
     assert records(Store(real)) == records(linked) == records(family)
+
+
+def test_odd_files_among_the_payloads_make_no_backup_impossible(family, tmp_path):
+    love = file_of(family, "love")
+    love.with_name(f"._{love.name}").write_bytes(b"what a Mac leaves")
+    love.with_name("a\\b.safetensors").write_bytes(b"x")
+    love.with_name("pipe.safetensors").mkdir()
+    love.with_name("nowhere.safetensors").symlink_to("gone")
+    made = family.backup(tmp_path / "b.tar")
+    assert made.payloads == 4
+    assert [re.sub(".*/", "", line) for line in made.damaged] == [
+        "a\\b.safetensors is left out: its name can't be in a backup",
+        "nowhere.safetensors is left out: it is no file",
+        "pipe.safetensors is left out: it is no file",
+    ]
+    copy = Store(tmp_path / "copy")
+    copy.restore(made.path)
+    assert copy.verify() == []
+    again = Store(tmp_path / "again")
+    again.restore(family.path)
+    assert records(again) == records(copy) == records(family)
+
+
+def test_a_payload_that_is_a_link_is_copied(family, tmp_path):
+    love = file_of(family, "love")
+    love.rename(love.with_suffix(".elsewhere"))
+    love.symlink_to(love.with_suffix(".elsewhere").name)
+    copy = restored(family, tmp_path)
+    assert copy.load("love") == family.load("love")
+    assert not file_of(copy, "love").is_symlink()
+
+
+def in_the_log(store):
+    """Leave what is saved in the registry's log alone, as a killed writer does."""
+    file = store.path / "registry.db"
+    parts = [store.path / f"registry.db{suffix}" for suffix in ("", "-wal")]
+    with closing(sqlite3.connect(file)) as raw:
+        raw.execute("PRAGMA wal_autocheckpoint = 0")
+        raw.execute("SELECT * FROM vector").fetchall()
+        store.note("love", "from the log")
+        kept = [part.read_bytes() for part in parts]
+    for part, data in zip(parts, kept, strict=True):
+        part.write_bytes(data)
+
+
+def fails(monkeypatch, code, error):
+    def copy(source, target):
+        error.sqlite_errorname = code
+        raise error
+
+    monkeypatch.setattr(backup, "copy_database", copy)
+
+
+def test_an_obstacle_is_no_damage(family, tmp_path, monkeypatch):
+    """A registry that can't be read at the moment is not copied without its log."""
+    fails(monkeypatch, "SQLITE_IOERR_READ", sqlite3.OperationalError("disk I/O error"))
+    with pytest.raises(StoreError, match="disk I/O error"):
+        family.backup(tmp_path / "b.tar")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["store"]
+
+
+def test_of_a_damaged_registry_the_log_is_copied_too(family, tmp_path, monkeypatch):
+    in_the_log(family)
+    fails(monkeypatch, "SQLITE_CORRUPT", sqlite3.DatabaseError("malformed"))
+    made = family.backup(tmp_path / "b.tar")
+    assert made.damaged == ("registry.db is damaged",)
+    copy = Store(tmp_path / "copy")
+    copy.restore(made.path)
+    assert copy.record("love").note == "from the log"
+
+
+def test_a_directory_is_restored_with_what_its_writer_left_half_done(family, tmp_path):
+    """Killed before COMMIT: a payload with a new tag, the old one in `.undo`, and the old row."""
+    place = tmp_path / "place"
+    shutil.copytree(family.path, place)
+    before = file_of(family, "love")
+    name = before.relative_to(family.path)
+    (place / ".undo").mkdir(exist_ok=True)
+    shutil.copy(before, place / ".undo" / quote(str(name), safe=""))
+    family.tag("love", add=["new"])
+    shutil.copy(before, place / name)
+    copy = Store(tmp_path / "copy")
+    copy.restore(place)
+    assert copy.verify() == []
+    assert copy.record("love").tags == ("feeling",)
+    assert list((copy.path / ".undo").iterdir()) == []
+
+
+def test_a_directory_that_is_restored_stays_as_it_is(family, tmp_path):
+    place = unpacked(family.backup(tmp_path / "b.tar").path, tmp_path / "unpacked")
+    before = {p: p.read_bytes() for p in place.rglob("*") if p.is_file()}
+    Store(tmp_path / "copy").restore(place)
+    assert {p: p.read_bytes() for p in place.rglob("*") if p.is_file()} == before

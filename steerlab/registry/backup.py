@@ -251,10 +251,11 @@ def _copy_store(old: Database, new: Path) -> None:
     """
     in_use = old.writable and (old.directory / ".lock").exists()
     with old.locked() if in_use else contextlib.nullcontext():
-        half_done = [
-            p for p in (old.directory / UNDO).glob("*") if archive.can_hold(unquote(p.name))
+        kept = [
+            (f"{UNDO}/{file.name}", file)
+            for file in (old.directory / UNDO).glob("*")
+            if archive.can_hold(unquote(file.name)) and file.is_file()
         ]
-        kept = [(f"{UNDO}/{file.name}", file) for file in half_done]
         for name, file in [*_payloads(old.directory, []), *kept]:
             payload.write(new / name, file.read_bytes())
         if registry := _copy_registry(old, new / archive.REGISTRY, []):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
 import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from steerlab.errors import StoreError
-from steerlab.location import finish_move
+from steerlab.location import finish_move, waiting
 from steerlab.registry.audit import Finding, Harm
 from steerlab.registry.database import Damaged, Newer
 
@@ -78,8 +82,10 @@ def diagnose(
     """
     finish_move(store.path)
     if not store.path.exists():
+        none = "there is no store here yet"
         return [
-            Ailment(False, "there is no store here yet", "the first vector that is saved makes it")
+            Ailment(False, none, "the first vector that is saved makes it"),
+            *_beside(store.path),
         ]
     lost = not (store.path / "registry.db").exists() and (store.path / "payloads").is_dir()
     try:
@@ -91,7 +97,7 @@ def diagnose(
     except StoreError as error:
         what, _, cure = str(error).rpartition(": ")
         return [Ailment(True, what or str(error), cure)]
-    notes = [*_lost(lost), *_space(store), *_waste(store)]
+    notes = [*_lost(lost), *_space(store), *_waste(store), *_beside(store.path)]
     return [*_explained(findings), *sorted(notes, key=lambda ailment: not ailment.wrong)]
 
 
@@ -158,3 +164,21 @@ def _waste(store: Store) -> Iterator[Ailment]:
             f"older copies of the registry: {len(copies)}, which take {size:.1f} MB",
             f"delete them once all is well: rm {shlex.quote(str(store.path))}/registry.db.before-*",
         )
+
+
+def _beside(path: Path) -> Iterator[Ailment]:
+    """What a backup or a restore that was killed left beside a store, where `gc` does not look."""
+    store = Path(os.path.realpath(path))
+    theirs = re.compile(rf"\.tmp-({re.escape(store.name)}-)?[0-9a-f]{{16}}")
+    with contextlib.suppress(OSError):
+        left = [p for p in sorted(store.parent.iterdir()) if theirs.fullmatch(p.name)]
+        left += [p for p in [waiting(store)] if p.exists()]
+        if left:
+            inside = [file for place in left for file in (place, *place.rglob("*"))]
+            size = sum(file.lstat().st_size for file in inside if file.is_file()) / 1e6
+            yield Ailment(
+                False,
+                f"what a backup or restore left beside the store, {size:.1f} MB: it goes on, or "
+                "was killed",
+                f"once none goes on: {shlex.join(['rm', '-r', *map(str, left)])}",
+            )

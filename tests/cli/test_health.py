@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sqlite3
+import subprocess
 from contextlib import closing
 from datetime import timedelta
 
@@ -82,6 +84,27 @@ def test_garbage_is_a_note(cli, store, monkeypatch):
     assert result.code == ExitCode.OK
     assert "files that no vector needs: 1" in result.out
     assert "do: steerlab gc --delete" in result.out
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["beside a store", "where none is yet"])
+def test_what_a_killed_restore_or_backup_left_beside_the_store(cli, store, tmp_path, there):
+    left = [".tmp-0123456789abcdef", f".tmp-{store.path.name}-fedcba9876543210"]
+    for name in left:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "registry.db").write_bytes(bytes(1_500_000))
+    (tmp_path / ".tmp-of-another-program").mkdir()
+    if there:
+        (tmp_path / f".tmp-{store.path.name}.restored").mkdir()
+        left.append(f".tmp-{store.path.name}.restored")
+    else:
+        shutil.rmtree(store.path)
+    result = cli("doctor")
+    assert result.code == ExitCode.OK
+    assert "left beside the store, 3.0 MB" in result.out
+    command = result.out.partition("once none goes on: ")[2].splitlines()[0]
+    assert command == shlex.join(["rm", "-r", *(str(tmp_path / name) for name in left)])
+    subprocess.run(shlex.split(command), check=True)
+    assert "left beside" not in cli("doctor").out
 
 
 def test_vectors_that_the_registry_lost_are_no_garbage(cli, store):

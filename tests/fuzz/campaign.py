@@ -7,9 +7,12 @@ Each case is made from (seed, reader, number) alone, so that any of them can be 
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from collections import Counter
@@ -87,7 +90,7 @@ def one(tally: Tally, number: int, reader: Reader, path: Path, size: int) -> Non
     reset_peak()
     before, start = peak(), time.perf_counter()
     try:
-        with watched(path.parent) as offences, patience():
+        with watched(path.parent) as offences, patience(), scratch(path.parent) as left:
             reader.read(path)
         outcome = ACCEPTED
     except SteerlabError as error:
@@ -110,8 +113,8 @@ def one(tally: Tally, number: int, reader: Reader, path: Path, size: int) -> Non
     tally.memory = max(tally.memory, grown - size)
     if grown > 2 * size + ROOM:
         tally.failures.append((number, "memory", f"{grown / 1e6:.0f} MB for {size} bytes"))
-    if offences:
-        tally.failures.append((number, "outside", f"{offences[:3]}"))
+    if offences or left:
+        tally.failures.append((number, "outside", f"{offences[:3]} {left[:3]}"))
 
 
 def _short(error: BaseException) -> str:
@@ -121,18 +124,34 @@ def _short(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def patience() -> Iterator[None]:
-    """Raise Hang where the block takes too long."""
+    """Raise Hang where the block takes too long; where it never gets back to Python, die."""
 
     def ring(number: int, frame: FrameType | None) -> None:
         raise Hang
 
     old = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+    faulthandler.dump_traceback_later(6 * PATIENCE, exit=True, file=sys.__stderr__)
     try:
         yield
     finally:
+        faulthandler.cancel_dump_traceback_later()
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, old)
+
+
+@contextlib.contextmanager
+def scratch(directory: Path) -> Iterator[list[str]]:
+    """Have temporary files made below a directory; what is left of them once the block ends."""
+    place, old, left = directory / "scratch", tempfile.tempdir, list[str]()
+    place.mkdir(exist_ok=True)
+    tempfile.tempdir = str(place)
+    try:
+        yield left
+    finally:
+        tempfile.tempdir = old
+        left += [f"left in the temporary directory: {found.name}" for found in place.iterdir()]
+        shutil.rmtree(place)
 
 
 def reset_peak() -> None:

@@ -6,11 +6,12 @@ Each is read in this process, whose high-water mark may grow by twice the file a
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,14 @@ from steerlab.prompts import read_items, read_lines, read_pairs
 from steerlab.record import record_of
 from steerlab.registry import Store
 from steerlab.vector import SteeringVector
+from tests.fuzz import archives
+from tests.fuzz.archives import Member
 from tests.fuzz.campaign import ROOM, peak, reset_peak
 from tests.fuzz.payloads import file_of
 from tests.registry.samples import TINY
+
+_MANY = 10_000
+"""Files of an archive of empty ones; each takes less memory than its header and checksum."""
 
 WIDE = "\U0001f600"
 """One of these makes all of a text take four bytes a character."""
@@ -33,6 +39,15 @@ WIDE = "\U0001f600"
 def import_new(path: Path) -> None:
     """Import into a store that is new."""
     Store(path.with_name(f"{path.name}-store")).import_(path)
+
+
+def restore_new(path: Path) -> None:
+    """Restore to a place where nothing is, and take it away again."""
+    new = path.with_name(f"{path.name}-store")
+    try:
+        Store(new).restore(path)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
 def texts() -> Iterator[tuple[str, Callable[[Path], object], str]]:
@@ -70,11 +85,38 @@ def headers() -> Iterator[tuple[str, bytes]]:
         yield f"{claimed} entries", file_of({"x": shape}, b"")
 
 
-def arrays() -> bytes:
-    """An honest payload of 32 MB, which is the most that one with several vectors has."""
-    rows = np.ones((1_000_000 - 1000, 8), np.float32)
+def arrays(positions: int = 999_000) -> bytes:
+    """An honest payload, of 32 MB, which is the most that one with several vectors has."""
+    rows = np.ones((positions, 8), np.float32)
     vector = SteeringVector({2: rows}, model=TINY, scope="front", ref="large.v1")
     return payload.encode([(record_of(vector, "large", 1), vector)])
+
+
+def tars() -> Iterator[tuple[str, Callable[[Path], object], Iterable[bytes]]]:
+    """Archives as (name, reader, pieces)."""
+    payload_name = b"payloads/a.safetensors"
+    vast = Member(payload_name, b"x", size=b"\x80" + (2**60).to_bytes(11, "big"))
+    zeros = Member(payload_name, bytes(50_000_000))
+    small = Member(b"payloads/a.safetensors", arrays(1000))
+    lines = b"0" * 64 + b"  payloads/a.safetensors\n"
+    large = archives.hostile_with("ALTER TABLE run ADD x TEXT AS (hex(zeroblob(400000000)))")
+    for verb, read in (("import", import_new), ("restore", restore_new)):
+        yield f"2^60 bytes, {verb}", read, [archives.pack([vast])]
+        yield f"50 MB of zeros, {verb}", read, [archives.pack([zeros])]
+        sums = lines * (50_000_000 // len(lines))
+        yield f"50 MB of checksums, {verb}", read, [archives.pack([small], sums)]
+        yield f"{_MANY} members, {verb}", read, many()
+    yield "made-up column, restore", restore_new, [archives.pack([Member(b"registry.db", large)])]
+
+
+def many() -> Iterator[bytes]:
+    """An archive of empty files, whose checksums are a lie from the last on."""
+    sums = []
+    for number in range(_MANY):
+        member = Member(f"payloads/{number // 1000}/{number:040}.safetensors".encode(), b"")
+        yield member.packed()
+        sums.append(archives.sums_of([member]))
+    yield Member(b"SHA256SUMS", b"".join(sums)[:-2] + b"\n\n").packed()
 
 
 def main() -> int:
@@ -83,20 +125,24 @@ def main() -> int:
     print(f"{'file':32}  {'MB':>5}  {'peak MB':>7}  {'most':>5}  {'s':>4}")
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as d:
         for name, read, text in texts():
-            over += measured(Path(d) / name, read, text.encode())
+            over += measured(Path(d) / name, read, [text.encode()])
         for name, data in headers():
-            over += measured(Path(d) / name, payload.read_all, data)
+            over += measured(Path(d) / name, payload.read_all, [data])
         large = arrays()
-        over += measured(Path(d) / "arrays", payload.read, large)
-        over += measured(Path(d) / "arrays, imported", import_new, large)
+        over += measured(Path(d) / "arrays", payload.read, [large])
+        over += measured(Path(d) / "arrays, imported", import_new, [large])
+        del large
+        for name, read, pieces in tars():
+            over += measured(Path(d) / name, read, pieces)
     return int(over > 0)
 
 
-def measured(path: Path, read: Callable[[Path], object], data: bytes) -> bool:
+def measured(path: Path, read: Callable[[Path], object], pieces: Iterable[bytes]) -> bool:
     """Read one, print a line, and say whether it took too much."""
-    path.write_bytes(data)
-    size = len(data)
-    del data
+    with path.open("wb") as file:
+        file.writelines(pieces)
+    size = path.stat().st_size
+    del pieces
     reset_peak()
     before, start = peak(), time.perf_counter()
     try:

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -19,7 +19,10 @@ from steerlab import payload
 from steerlab.errors import SteerlabError
 from steerlab.record import Record
 from steerlab.registry import Store
-from tests.fuzz import hostile, payloads, textfiles
+from steerlab.registry.audit import Harm
+from steerlab.registry.database import Damaged
+from steerlab.registry.exchange import Import
+from tests.fuzz import archives, hostile, payloads, textfiles
 
 ACCEPTED = "accepted"
 
@@ -72,6 +75,10 @@ def import_payload(path: Path) -> None:
         if [s.ref for s in store.list(every_version=True)] != before or _bad(store):
             raise Broken("a refused import left something") from None
         raise
+    _imported(store, found, path)
+
+
+def _imported(store: Store, found: Sequence[Import], path: Path) -> None:
     _sound(store)
     for entry in found:
         store.load(entry.ref, entry.model)
@@ -81,6 +88,86 @@ def import_payload(path: Path) -> None:
         raise Broken("rebuild gives other records than the import")
     _sound(store)
     _printed(store, [entry.ref for entry in found], path.read_bytes())
+
+
+def import_archive(path: Path) -> None:
+    """Import an archive: all or nothing, and nothing but the store is touched."""
+    store = Store(_copy_of_store(path.parent))
+    with _untouched(store, path.parent):
+        found = store.import_(path)
+    _imported(store, found, path)
+
+
+def restore_archive(path: Path) -> None:
+    """Restore into a new place, or over a store: what is there can be read, or rebuilt."""
+    store = Store(_copy_of_store(path.parent))
+    over = crc32(path.read_bytes()) % 2 == 0
+    if not over:
+        shutil.rmtree(store.path)
+    aside: Path | None = None
+    try:
+        with _untouched(store, path.parent):
+            aside = store.restore(path, force=over)
+            if aside is not None:
+                if _contents(aside) != _contents(_template(path.parent)):
+                    raise Broken("the store that was moved aside is another")
+                shutil.rmtree(aside)
+        _restored(store, path)
+    finally:
+        shutil.rmtree(store.path, ignore_errors=True)
+
+
+def _restored(store: Store, path: Path) -> None:
+    """A registry is taken as it is: it is read, or refused and made anew of the payloads."""
+    with contextlib.redirect_stderr(io.StringIO()):  # what was left out
+        with contextlib.suppress(Damaged):
+            store.verify()
+        refs = list[str]()
+        with contextlib.suppress(Damaged):
+            refs += [s.ref for s in store.list()]
+        _printed(store, refs, path.read_bytes())
+        store.rebuild()
+    lies = (Harm.ALTERED, Harm.OPERAND)  # in payloads, which a restore takes as they are
+    found = [f.problem for f in store.verify() if f.harm not in lies and not _claimed(f.problem)]
+    if found:
+        raise Broken(f"verify, once rebuilt: {found}")
+    store.save("new", payloads.vector(9))
+
+
+@contextlib.contextmanager
+def _untouched(store: Store, directory: Path) -> Iterator[None]:
+    """Whatever the block does, only the store changes; where it is refused, not even that."""
+    around, before = _around(store, directory), _contents(store.path)
+    refused = True
+    try:
+        yield
+        refused = False
+    except SteerlabError as error:
+        if _contents(store.path) != before:
+            raise Broken("what was refused changed the store") from error
+        raise
+    finally:
+        if _around(store, directory) != around:
+            changed = sorted(_around(store, directory).items() ^ around.items())
+            raise Broken(f"outside of the store (refused: {refused}): {changed[:4]}")
+
+
+def _around(store: Store, directory: Path) -> dict[str, tuple[int, int]]:
+    """What lies in a directory beside the store: name -> size and time of change."""
+    found = {}
+    for place, directories, files in os.walk(directory):
+        inside = Path(place) == store.path.parent
+        directories[:] = [d for d in directories if not (inside and d == store.path.name)]
+        for name in (*directories, *files):
+            status = os.lstat(os.path.join(place, name))
+            changed = 0 if name in directories else status.st_mtime_ns
+            found[os.path.join(place, name)] = status.st_size, changed
+    return found
+
+
+def _contents(directory: Path) -> dict[str, bytes]:
+    files = (p for p in directory.rglob("*") if p.is_file() and p.name != ".lock")
+    return {str(p.relative_to(directory)): p.read_bytes() for p in files}
 
 
 def adopt_payload(path: Path) -> None:
@@ -103,8 +190,11 @@ def _sound(store: Store) -> None:
 
 def _bad(store: Store) -> list[str]:
     """What verify finds but lineage that a stranger's recipe merely claims."""
-    claims = ("it can't be re-evaluated", "gives other bytes")
-    return [f.problem for f in store.verify() if not any(c in f.problem for c in claims)]
+    return [f.problem for f in store.verify() if not _claimed(f.problem)]
+
+
+def _claimed(problem: str) -> bool:
+    return any(c in problem for c in ("it can't be re-evaluated", "gives other bytes"))
 
 
 def _records(store: Store) -> list[Record]:
@@ -253,6 +343,10 @@ PAYLOADS = (
     Reader("import", ".safetensors", payloads.friendly, import_payload),
     Reader("rebuild", ".safetensors", lambda random: payloads.forged(random)[0], adopt_payload),
 )
+ARCHIVES = (
+    Reader("import .tar", ".tar", archives.forged, import_archive),
+    Reader("restore .tar", ".tar", archives.forged, restore_archive),
+)
 TEXTS = (
     *(
         _texts_reader(f"pairs {s}", "pairs", s, read_pairs)
@@ -270,4 +364,4 @@ TEXTS = (
     ),
     Reader("expression", ".txt", _expression, read_expression),
 )
-READERS = {reader.name: reader for reader in (*PAYLOADS, *TEXTS)}
+READERS = {reader.name: reader for reader in (*PAYLOADS, *ARCHIVES, *TEXTS)}

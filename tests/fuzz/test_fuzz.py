@@ -14,7 +14,7 @@ from tests.fuzz.readers import ACCEPTED, READERS
 
 ROOT = Path(__file__).parents[2]
 SEED = 5
-CASES = {"payload": 1500, "import": 20, "rebuild": 20}
+CASES = {"payload": 1500, "import": 20, "rebuild": 20, "import .tar": 30, "restore .tar": 30}
 
 
 @pytest.mark.parametrize("name", READERS)

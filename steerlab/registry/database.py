@@ -516,7 +516,7 @@ def _version_of(connection: Connection, directory: Path) -> str:
         if "no such table" not in str(error.orig):
             raise
         version = ""
-    if not version.isdigit():
+    if not (version.isascii() and version.isdigit()):
         raise damaged(directory)
     if int(version) > int(HEAD):
         raise Newer(

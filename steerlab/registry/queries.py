@@ -156,6 +156,9 @@ def _described(connection: Connection, query: Select[int]) -> list[Summary]:
         return []
     chosen = [row["id"] for row in rows]
     layers, tags = _doses(connection, chosen), _tags(connection, chosen)
+    numbers = [n for row in rows for n in (row["version"], row["norm"], *layers[row["id"]])]
+    if not all(isinstance(n, int | float) for n in numbers):
+        raise TypeError("a row has text where numbers belong")  # `Database.reading` says it
     return [
         Summary(
             **row,

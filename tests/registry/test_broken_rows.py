@@ -107,3 +107,18 @@ def test_it_is_noticed_reaches_no_payload_and_is_mended(family, change):
     assert after["anger.v1"].tags in ((), ("new",))
     assert family.verify() == []
     assert (family.load("love"), family.load("anger")) == (vector(1), vector(2))
+
+
+@pytest.mark.parametrize("version", ["²", "٣", ""])
+def test_a_schema_of_no_version_is_damaged(family, version):
+    tamper(family, f"UPDATE alembic_version SET version_num = '{version}'")
+    with pytest.raises(Damaged):
+        family.list()
+    assert family.rebuild() == 4
+
+
+@pytest.mark.parametrize("what", ["a version of text", "a norm of text", "a layer of text"])
+def test_no_list_has_text_where_numbers_belong(family, what):
+    tamper(family, CHANGES[what])
+    with pytest.raises(Damaged):
+        family.list(every_version=True)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import json
 import os
+import re
 import secrets
 import stat
 import struct
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,7 +23,7 @@ from safetensors.numpy import save as to_bytes
 from steerlab.errors import CorruptPayload, NotFound, SteerlabError, StoreError
 from steerlab.notation import printable
 from steerlab.record import Record, canonical_json, record_from_json
-from steerlab.untrusted import check_weight, from_json
+from steerlab.untrusted import TooHeavy, check_weight, from_json
 from steerlab.vector import Array, SteeringVector
 
 FORMAT = 1
@@ -30,19 +32,39 @@ FORMAT = 1
 METADATA_KEY = "steerlab"  # the only one: with several, the file's bytes vary between processes
 TEMPORARY_PREFIX = ".tmp-"
 
-LONGEST_HEADER = 12 * 2**20
+LONGEST_SHARED = 12 * 2**20
+"""Bytes of the longest header that is written for several vectors: each change rewrites it."""
+
+LONGEST_HEADER = 95_000_000
+"""Bytes of the longest header that is read; safetensors itself takes no more than 100 MB."""
+
 MOST_OBJECTS = 120_000
-"""Bytes and objects of a file's header, where the records are: no file with more is written or
-read. A header is not trusted: parsing one of many tensors takes ten times its size."""
+"""Objects of a header without arrays: a tensor takes ten times what its line in there does."""
+
+_HEAVIEST = 85_000_000
+_BYTES_PER_OBJECT = 256
+_PIECE = 2**20
+_ASTRAL = re.compile(r"\\u[dD][89abAB]")
+_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_BEGIN = f'{{"__metadata__":{{"{METADATA_KEY}":"'
+
+_Arrays = dict[str, dict[str, Array]]
+"""Key -> layer, as it is spelt -> float32 array."""
 
 
-def encode(entries: Sequence[tuple[Record, SteeringVector]]) -> bytes:
+class TooLarge(CorruptPayload):
+    """A file that may well be whole, but would take more memory than this steerlab gives it."""
+
+
+def encode(
+    entries: Sequence[tuple[Record, SteeringVector]], *, shared: int = LONGEST_SHARED
+) -> bytes:
     """The bytes of a payload file holding one vector, or many that came together.
 
     Tensor "<model>.<name>.v<n>/<layer>" is that layer's float32 direction; the single
     metadata key holds the records as canonical JSON, with their sha256. The same input gives
-    the same bytes. Raises StoreError if two vectors would go under one key, or for records that
-    are too large to be read again.
+    the same bytes. shared: the most bytes of a header with several records. Raises StoreError if
+    two vectors would go under one key, or for records that are too large to be read again.
     """
     tensors = {
         f"{record.qualified}/{b}": array
@@ -55,25 +77,57 @@ def encode(entries: Sequence[tuple[Record, SteeringVector]]) -> bytes:
     records = [{"key": record.qualified, **record.to_json()} for record, _ in entries]
     header = {"format": FORMAT, "sha256": _checksum(records), "vectors": records}
     data = to_bytes(tensors, metadata={METADATA_KEY: (text := canonical_json(header))})
+    _check_size(entries, data, text, shared)
+    return data
+
+
+def _check_size(
+    entries: Sequence[tuple[Record, SteeringVector]], data: bytes, text: str, shared: int
+) -> None:
+    """Refuse to write what could not be read again, or makes a file with others too large."""
+    for record, _ in entries:
+        _check_labels(record)
     try:
-        _check_header(io.BytesIO(data))
-        check_weight(text)
+        if len(entries) > 1 and len(text) > shared:
+            raise TooHeavy(f"records of {len(text)} bytes, where {shared} are the most")
+        _check_header(io.BytesIO(data), len(data))
+        check_weight(text, _HEAVIEST - _widening(text))
+    except ValueError as error:
+        what = ", ".join(record.qualified for record, _ in entries[:3])
+        cure = (
+            "make it of fewer prompts"
+            if len(entries) == 1
+            else "take fewer at a time, or call a file that is exported NAME.tar: it is an archive"
+        )
+        why = str(error).partition(":")[0]
+        raise StoreError(
+            f"what is to be kept of {what} is too large for a file ({why}): {cure}"
+        ) from None
+
+
+def _check_labels(record: Record) -> None:
+    labels = canonical_json([*record.tags, record.note])
+    try:
+        check_weight(labels)
+        if len(labels) > LONGEST_SHARED:
+            raise TooHeavy(f"more than {LONGEST_SHARED} bytes")
     except ValueError as error:
         raise StoreError(
-            f"what is to be kept of {', '.join(keys[:3])} is too large for a file ({error}): "
-            "make it of fewer prompts"
+            f"the tags and the note of {record.qualified} are too large for a file "
+            f"({str(error).partition(':')[0]}): shorten them"
         ) from None
-    return data
 
 
 def read_records(path: Path) -> dict[str, Record]:
     """Key -> record of every vector in a payload file, without reading the arrays.
 
-    Raises NotFound if there is no such file, StoreError if it can't be read, CorruptPayload
-    if it is not a payload.
+    Raises NotFound if there is no such file, StoreError if it can't be read, TooLarge if this
+    steerlab does not read as much, CorruptPayload if it is not a payload.
     """
-    with _opened(path) as file:
-        return _records(file.metadata(), path)
+    file, length = _opened(path)
+    with file:
+        text = _short_text(file, length)
+    return _records(_long_text(path) if text is None else text, path)
 
 
 def read(path: Path, key: str | None = None) -> tuple[Record, SteeringVector]:
@@ -82,14 +136,13 @@ def read(path: Path, key: str | None = None) -> tuple[Record, SteeringVector]:
     key: which one; None for a file that holds one.
     Raises NotFound, or CorruptPayload if anything about the file is not as it says.
     """
-    with _opened(path) as file:
-        records = _records(file.metadata(), path)
-        if key is None and len(records) == 1:
-            key = next(iter(records))
-        if key not in records:
-            held = printable(", ".join(list(records)[:5])) or "no vector"
-            raise NotFound(f"{path} holds {held}, not {key}")
-        return _vector(file, key, records[key], path)
+    records, arrays = _contents(path, key)
+    if key is None and len(records) == 1:
+        key = next(iter(records))
+    if key not in records:
+        held = printable(", ".join(list(records)[:5])) or "no vector"
+        raise NotFound(f"{path} holds {held}, not {key}")
+    return _vector(path, arrays.get(key, {}), records[key])
 
 
 def read_known(path: Path, key: str, record: Record) -> SteeringVector | None:
@@ -99,19 +152,22 @@ def read_known(path: Path, key: str, record: Record) -> SteeringVector | None:
     where there are hundreds. Raises as `read_records` does.
     """
     said = canonical_json({"key": key, **record.to_json()})
-    with _opened(path) as file:
-        if said not in (file.metadata() or {}).get(METADATA_KEY, ""):
-            return None
-        with contextlib.suppress(CorruptPayload):
-            return _vector(file, key, record, path)[1]
+    layers = [facts.layer for facts in record.layers]
+    file, length = _opened(path)
+    with file:
+        text = _short_text(file, length)
+        arrays = _taken(file, {key: layers}).get(key, {})
+    if said not in (_long_text(path) if text is None else text):
+        return None
+    with contextlib.suppress(CorruptPayload):
+        return _vector(path, arrays, record)[1]
     return None
 
 
 def read_all(path: Path) -> list[tuple[Record, SteeringVector]]:
     """Every vector of a payload file, each checked against its digest."""
-    with _opened(path) as file:
-        records = _records(file.metadata(), path)
-        return [_vector(file, key, record, path) for key, record in records.items()]
+    records, arrays = _contents(path)
+    return [_vector(path, arrays.pop(key, {}), record) for key, record in records.items()]
 
 
 def read_arrays(path: Path, wanted: Mapping[str, Sequence[int]]) -> dict[str, dict[int, Array]]:
@@ -120,12 +176,9 @@ def read_arrays(path: Path, wanted: Mapping[str, Sequence[int]]) -> dict[str, di
     Nothing is checked, and no record is read: for hints over many vectors, not for use.
     Raises as `read_records` does.
     """
-    found = {}
-    with _opened(path) as file:
-        for key, layers in wanted.items():
-            with contextlib.suppress(SafetensorError, ValueError):
-                found[key] = {b: np.asarray(file.get_tensor(f"{key}/{b}")) for b in layers}
-    return found
+    file, _ = _opened(path)
+    with file:
+        return _taken(file, wanted)
 
 
 def write(path: Path, data: bytes) -> None:
@@ -182,33 +235,104 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def _opened(path: Path) -> Any:
+def _opened(path: Path) -> tuple[Any, int]:
+    """A file as safetensors reads it, and the length of its header."""
     try:
         with open(path, "rb", opener=_without_waiting) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
                 raise CorruptPayload(f"{path} is not a file but a device or a pipe")
-            _check_header(file)
-        return safe_open(path, framework="numpy")
+            length = _check_header(file, status.st_size)
+        return safe_open(path, framework="numpy"), length
     except FileNotFoundError:
         raise NotFound(f"no payload file {path}") from None
     except OSError as error:
         raise StoreError(f"can't read {path}: {error.strerror or error}") from None
+    except TooHeavy as error:
+        raise _too_large(path, error) from None
     except (SafetensorError, ValueError) as error:
         raise CorruptPayload(f"{path} is not a whole safetensors file: {_short(error)}") from None
+
+
+def _too_large(path: Path, error: Exception) -> TooLarge:
+    why = str(error).partition(":")[0]
+    return TooLarge(f"{path} is larger than this steerlab reads, and may be whole: {why}")
 
 
 def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)  # a named pipe would wait for its writer
 
 
-def _check_header(file: BinaryIO) -> None:
-    """Refuse a header that is or claims to be larger than any that is written, unparsed."""
+def _check_header(file: BinaryIO, size: int) -> int:
+    """The length of a file's header; refused unparsed if it is no header, or too large."""
     start = file.read(8)
-    length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+    length: int = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+    if length > size - 8:
+        raise ValueError(f"a header of {length} bytes in a file of {size}")
     if length > LONGEST_HEADER:
-        raise ValueError(f"a header of {length} bytes, where {LONGEST_HEADER} is the most")
-    if file.read(length).count(b"{") > MOST_OBJECTS:
-        raise ValueError(f"a header of more than {MOST_OBJECTS} objects")
+        raise TooHeavy(f"a header of {length} bytes, where {LONGEST_HEADER} is the most")
+    most = MOST_OBJECTS + (size - length) // _BYTES_PER_OBJECT
+    pieces = (file.read(min(_PIECE, length - at)) for at in range(0, length, _PIECE))
+    if sum(piece.count(b"{") for piece in pieces) > most:
+        raise TooHeavy(f"a header of more than {most} objects")
+    return length
+
+
+def _contents(path: Path, key: str | None = None) -> tuple[dict[str, Record], _Arrays]:
+    """The records of a file, and the float32 arrays of one vector or of all.
+
+    The arrays come first: while safetensors has a file open, it takes thrice its header.
+    """
+    file, length = _opened(path)
+    with file:
+        text = _short_text(file, length)
+        arrays = _all_taken(file, key) if text is None or text else {}
+    if text is None:  # nothing here may hold a long text while its records are made
+        return _records(_long_text(path), path), arrays
+    return _records(text, path), arrays
+
+
+def _short_text(file: Any, length: int) -> str | None:
+    """The records' text; empty where there is none, None where it is too long to be had twice."""
+    if length > LONGEST_SHARED:
+        return None
+    return str((file.metadata() or {}).get(METADATA_KEY, ""))
+
+
+def _long_text(path: Path) -> str:
+    """The records' text in a long header, which safetensors would keep four times."""
+    try:
+        with open(path, "rb", opener=_without_waiting) as file:
+            length = _check_header(file, os.fstat(file.fileno()).st_size)
+            file.seek(8)
+            data = file.read(length)
+    except OSError as error:
+        raise StoreError(f"can't read {path}: {error.strerror or error}") from None
+    plain = data.isascii() and b"\\u" not in data.replace(rb"\\", b"")  # else it takes 4 times more
+    if not plain or not data.startswith(_BEGIN.encode()):
+        raise CorruptPayload(f"{path} has a long header, which is not as steerlab writes it")
+    header = data.decode("ascii")
+    del data
+    text, _ = json.JSONDecoder().raw_decode(header, len(_BEGIN) - 1)  # safetensors checked the rest
+    return str(text)
+
+
+def _all_taken(file: Any, key: str | None) -> _Arrays:
+    found: _Arrays = defaultdict(dict)
+    for name in file.keys():  # noqa: SIM118  # it is no dict
+        owner, _, layer = name.rpartition("/")
+        if key in (None, owner):
+            with contextlib.suppress(SafetensorError, ValueError):
+                found[owner][layer] = np.asarray(file.get_tensor(name))
+    return found
+
+
+def _taken(file: Any, wanted: Mapping[str, Sequence[int]]) -> dict[str, dict[int, Array]]:
+    found: dict[str, dict[int, Array]] = {}
+    for key, layers in wanted.items():
+        with contextlib.suppress(SafetensorError, ValueError):
+            found[key] = {b: np.asarray(file.get_tensor(f"{key}/{b}")) for b in layers}
+    return found
 
 
 def _short(error: object) -> str:
@@ -217,14 +341,13 @@ def _short(error: object) -> str:
     return text if len(text) <= 200 else f"{text[:200]}…"
 
 
-def _records(metadata: dict[str, str] | None, path: Path) -> dict[str, Record]:
-    text = (metadata or {}).get(METADATA_KEY)
-    if text is None:
+def _records(text: str, path: Path) -> dict[str, Record]:
+    if not text:
         raise CorruptPayload(f"{path} is a safetensors file, but not steerlab's: no record in it")
     try:
         if not text.isascii():  # canonical JSON is, and takes a quarter of the memory
             raise CorruptPayload(f"{path} has a record that steerlab did not write: not ASCII")
-        data = from_json(text)
+        data = from_json(text, _HEAVIEST - _widening(text))
         if type(data["format"]) is not int or data["format"] < 1:
             raise CorruptPayload(f"{path} has a payload format that never was")
         if data["format"] > FORMAT:
@@ -232,13 +355,16 @@ def _records(metadata: dict[str, str] | None, path: Path) -> dict[str, Record]:
                 f"{path} has payload format {data['format']}, newer than this steerlab reads "
                 f"({FORMAT}): upgrade steerlab"
             )
-        if data["sha256"] != _checksum(data["vectors"]):
+        if not _is_sealed(text, data):
             raise CorruptPayload(f"{path} was altered: its record no longer matches its checksum")
+        del text
         entries = [dict(entry) for entry in data["vectors"]]
         records = {str(entry.pop("key")): record_from_json(entry) for entry in entries}
         if len(records) < len(entries):
             raise CorruptPayload(f"{path} holds two vectors under one key")
         return records
+    except TooHeavy as error:
+        raise _too_large(path, error) from None
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         why = f"{type(error).__name__}: {error}"
         raise CorruptPayload(f"{path} has a record that can't be read: {_short(why)}") from None
@@ -246,6 +372,35 @@ def _records(metadata: dict[str, str] | None, path: Path) -> dict[str, Record]:
         if str(path) in str(error):
             raise
         raise CorruptPayload(f"{path}: {_short(error)}") from None
+
+
+def _widening(text: str) -> int:
+    """Bytes that the strings of a long JSON text take beyond it: one emoji makes all wide."""
+    wider = 0
+    for found in _STRING.finditer(text) if len(text) > LONGEST_SHARED else ():
+        string = found.group()
+        if "\\u" in string:
+            wide = 4 if _ASTRAL.search(string) else 2
+            escapes = string.replace("\\\\", "").count("\\u")
+            wider += max(0, wide * (len(string) - 5 * escapes) - len(string))
+    return wider
+
+
+def _is_sealed(text: str, data: Any) -> bool:
+    """Whether the checksum in a text is that of its records.
+
+    A text that is spelt as `encode` does is not made again from its values, which takes as much
+    memory as it has; a long one that is spelt otherwise was not written here.
+    """
+    begin = f'{{"format":{data["format"]},"sha256":"{data["sha256"]}","vectors":'
+    if text.startswith(begin) and text.endswith("}"):
+        sha = hashlib.sha256()
+        for at in range(len(begin), len(text) - 1, _PIECE):
+            sha.update(text[at : min(at + _PIECE, len(text) - 1)].encode())
+        if sha.hexdigest() == data["sha256"]:
+            return True
+    short = len(text) <= LONGEST_SHARED
+    return short and bool(data["sha256"] == _checksum(data["vectors"]))
 
 
 def _checksum(records: Any) -> str:
@@ -260,30 +415,14 @@ def _checksum(records: Any) -> str:
     return sha.hexdigest()
 
 
-class _Directions(Mapping[int, Array]):
-    """Layer -> array as it is asked for: a vector's own are twice as large, one is enough."""
-
-    def __init__(self, file: Any, key: str, layers: Sequence[int]) -> None:
-        self.file, self.key, self.layers = file, key, dict.fromkeys(layers)
-
-    def __getitem__(self, layer: int) -> Array:
-        name = f"{self.key}/{layer}"
-        kind = self.file.get_slice(name).get_dtype()
-        if kind != "F32":
-            raise CorruptPayload(f"{printable(name)[:100]} is {kind}, not F32")
-        return np.asarray(self.file.get_tensor(name))
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.layers)
-
-    def __len__(self) -> int:
-        return len(self.layers)
-
-
-def _vector(file: Any, key: str, record: Record, path: Path) -> tuple[Record, SteeringVector]:
+def _vector(
+    path: Path, arrays: Mapping[Any, Array], record: Record
+) -> tuple[Record, SteeringVector]:
+    """The vector of a record; arrays: layer, or how it is spelt, -> what the file has there."""
     try:
+        spelt = {str(layer): array for layer, array in arrays.items()}
         vector = SteeringVector(
-            _Directions(file, key, [facts.layer for facts in record.layers]),
+            {facts.layer: _float32(spelt, facts.layer) for facts in record.layers},
             model=record.model,
             scope=record.scope,
             recipe=record.recipe,
@@ -291,7 +430,7 @@ def _vector(file: Any, key: str, record: Record, path: Path) -> tuple[Record, St
             diagnostics={f.layer: f.diagnostics for f in record.layers},
             ref=record.ref,
         )
-    except (SafetensorError, ValueError) as error:
+    except ValueError as error:
         raise CorruptPayload(f"{path} can't be read: {_short(error)}") from None
     except SteerlabError as error:
         raise CorruptPayload(f"{path}: {_short(error)}") from None
@@ -301,3 +440,10 @@ def _vector(file: Any, key: str, record: Record, path: Path) -> tuple[Record, St
             "restore the file from a copy, or remove the vector"
         )
     return record, vector
+
+
+def _float32(arrays: Mapping[str, Array], layer: int) -> Array:
+    array = arrays.get(str(layer))
+    if array is None or array.dtype != np.float32:
+        raise CorruptPayload(f"its layer {layer} is {'missing' if array is None else 'not F32'}")
+    return array

@@ -23,9 +23,11 @@ from steerlab.payload import (
     FORMAT,
     METADATA_KEY,
     TEMPORARY_PREFIX,
+    TooLarge,
     encode,
     read,
     read_all,
+    read_known,
     read_records,
     write,
 )
@@ -227,6 +229,48 @@ class TestDamage:
         refuses(tmp_path / "p", struct.pack("<Q", size) + b"{}" * 100)
         with pytest.raises(CorruptPayload, match=f"a header of {size} bytes"):
             read_records(tmp_path / "p")
+
+    def test_a_header_that_lies_beyond_the_file_is_refused_unread(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("steerlab.payload.LONGEST_HEADER", 2**64)
+        refuses(tmp_path / "p", struct.pack("<Q", 101) + b"{" * 100)
+        with pytest.raises(CorruptPayload, match="a header of 101 bytes in a file of 108"):
+            read(tmp_path / "p")
+
+    def test_what_is_larger_than_is_read_is_not_called_altered(self, tmp_path, monkeypatch):
+        path = tmp_path / "p"
+        path.write_bytes(self.one)
+        for limit in ("LONGEST_HEADER", "MOST_OBJECTS", "_HEAVIEST"):
+            with monkeypatch.context() as patch:
+                patch.setattr(f"steerlab.payload.{limit}", 2)
+                with pytest.raises(TooLarge, match="larger than this steerlab reads") as caught:
+                    read(path)
+                assert "altered" not in str(caught.value)
+                with pytest.raises(StoreError, match=r"too large .* make it of fewer prompts"):
+                    encode(sample_entries()[:1])
+        assert read(path) == sample_entries()[0]
+
+    def test_many_token_ids_are_read(self, tmp_path):
+        prompts = tuple(map(str, range(1000)))
+        ids = (tuple(range(100_000, 100_650)),) * 1000
+        recipe = Contrast(positive=prompts, negative=prompts, positive_ids=ids, negative_ids=ids)
+        large = entry(vector([1, 0, 0, 0], recipe=recipe))
+        (tmp_path / "p").write_bytes(encode([large]))
+        assert read(tmp_path / "p") == large
+
+    def test_a_long_header_is_read_only_as_it_is_written(self, tmp_path, monkeypatch):
+        """It is not left to safetensors, which would keep it four times."""
+        monkeypatch.setattr("steerlab.payload.LONGEST_SHARED", 100)
+        data = self.one
+        (tmp_path / "p").write_bytes(data)
+        assert read(tmp_path / "p") == sample_entries()[0]
+        assert read_known(tmp_path / "p", "tiny.love.v1", sample_entries()[0][0]) is not None
+        header = json.loads(data[8 : 8 + struct.unpack("<Q", data[:8])[0]])
+        for text in (
+            json.dumps(dict(reversed(header.items()))).encode(),
+            json.dumps(header, separators=(",", ":")).replace("steer", "st\\u0065er").encode(),
+            json.dumps(header, separators=(",", ":")).replace("love", "lov\\u0065", 1).encode(),
+        ):
+            refuses(tmp_path / "p", struct.pack("<Q", len(text)) + text + data[-32:])
 
     def test_a_tensor_that_claims_2_to_the_60_elements_is_refused(self, tmp_path):
         for shape in ([2**60], [2**30, 2**30], [2**62, 4], [0, 2**60]):

@@ -44,6 +44,8 @@ class Harm(Enum):
     """Its numbers are in no file."""
     ALTERED = "altered"
     """Its payload was altered or cut short."""
+    LARGE = "large"
+    """Its payload may be whole, but is larger than this steerlab reads."""
     OPERAND = "operand"
     """It is whole, but something that it was made from is not."""
     RECIPE = "recipe"
@@ -197,7 +199,10 @@ def collect(
         with contextlib.suppress(FileNotFoundError):  # a writer was done with it
             if name in used or _age(path) < grace.total_seconds():
                 continue
-            found.append(_garbage(path, name, path.stat().st_size))
+            garbage = _garbage(path, name, path.stat().st_size)
+            if garbage is None:
+                continue
+            found.append(garbage)
             if not dry_run:
                 path.unlink(missing_ok=True)
     return found + _links(directory, dry_run, grace)
@@ -208,11 +213,14 @@ def _age(path: Path) -> float:
     return abs(time.time() - path.stat().st_mtime)
 
 
-def _garbage(path: Path, name: str, size: int) -> Garbage:
+def _garbage(path: Path, name: str, size: int) -> Garbage | None:
+    """What a file is that nothing refers to; None for one that is to be kept all the same."""
     if path.name.startswith(payload.TEMPORARY_PREFIX) or path.suffix != SUFFIX:
         return Garbage(name, size)
     try:
         return Garbage(name, size, tuple(r.qualified for r, _ in payload.read_all(path)))
+    except payload.TooLarge:
+        return None  # another steerlab may read what is in it
     except SteerlabError as error:
         return Garbage(name, size, unreadable=str(error).replace(str(path), name))
 
@@ -252,6 +260,8 @@ class _Audit:
                 self.path = stored.path
         except NotFound:
             return [self.lost(stored, Harm.MISSING, f"its payload {stored.path} is missing")]
+        except payload.TooLarge as error:
+            return [self.lost(stored, Harm.LARGE, str(error))]
         except SteerlabError as error:
             return [self.lost(stored, Harm.ALTERED, str(error))]
         same = [r for r in self.records.values() if r.digest == stored.record.digest]
@@ -267,6 +277,8 @@ class _Audit:
             return [Finding(stored.qualified, what, Harm.ROW)]
         try:
             vector = self.shelf.load(stored)
+        except payload.TooLarge as error:
+            return [self.lost(stored, Harm.LARGE, str(error))]
         except SteerlabError as error:
             return [self.lost(stored, Harm.ALTERED, str(error))]
         untrue = untrue_facts(stored.record, vector)

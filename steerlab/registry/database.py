@@ -309,13 +309,17 @@ class Database:
 
         Raises StoreError for one that a newer program wrote.
         """
+        return self.salvaged(lambda connection: list(connection.execute(query)))
+
+    def salvaged(self, get: Callable[[Connection], list[Any]]) -> list[Any]:
+        """As `salvage`, whatever is made of the rows."""
         if not self.file.is_file():
             return []
         engine = _engine(self.file, "rw", "BEGIN")
         try:
             with engine.connect() as connection:
                 _version_of(connection, self.directory)
-                return list(connection.execute(query))
+                return get(connection)
         except Newer:
             raise
         except (StoreError, DBAPIError, sqlite3.Error, UnicodeDecodeError):

@@ -62,6 +62,10 @@ _ADVICE = {  # in plain words, and what helps; the first that applies comes firs
         "its payload file was altered or cut short, so its numbers can't be trusted",
         _GIVE_UP,
     ),
+    Harm.LARGE: (
+        "its payload file is larger than this steerlab reads; it may well be whole",
+        "keep the file: upgrade steerlab, or read it with the version that wrote it",
+    ),
     Harm.OPERAND: (
         "something that it was made from is gone or another; the vector itself is whole",
         "import what is missing again, or make it anew: steerlab compose … --as NAME",

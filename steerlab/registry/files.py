@@ -105,11 +105,14 @@ def batches(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
 def _text_size(record: Record) -> int:
     """About how many bytes of a file's header a record takes."""
     recipe, size = record.recipe, 1000 + 300 * len(record.layers)
+    texts = [record.note, *record.tags]
     if isinstance(recipe, Contrast):
-        prompts = (*recipe.positive, *recipe.negative, *recipe.baseline)
-        size += sum(len(p) if p.isascii() else 6 * len(p) for p in prompts)
+        texts += (*recipe.positive, *recipe.negative, *recipe.baseline)
         size += 8 * sum(map(len, (*recipe.positive_ids, *recipe.negative_ids)))
-    return size
+    elif isinstance(recipe, Expression):
+        texts.append(recipe.text)
+        size += sum(200 + len(operand.ref) for operand in recipe.operands)
+    return size + sum(10 + (len(text) if text.isascii() else 7 * len(text)) for text in texts)
 
 
 def load(directory: Path, stored: Stored) -> SteeringVector:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,18 +36,22 @@ class Restored:
 
 
 def restore(
-    connection: Connection, directory: Path, preferred: Sequence[tuple[str, str]] = ()
+    connection: Connection,
+    directory: Path,
+    preferred: Sequence[tuple[str, str]] = (),
+    known: Callable[[str], Sequence[Placed]] = lambda path: (),
 ) -> Restored:
     """Insert rows for every payload into an empty registry.
 
     Where two payloads claim one name and version, the one in `preferred` (path, key) wins,
     then the younger: the older is what a crash left behind before it was acknowledged. Of the
     same vector twice, one that is whole wins.
+    known: what a former registry knew of a path, for files that are larger than can be read.
     """
     done = Restored()
     chosen: dict[Name, Placed] = {}
     first = set(preferred)
-    for placed in _placed(directory, done):
+    for placed in _placed(directory, known, done):
         name = _name(placed.record)
         rival = chosen.get(name)
         if rival is None:
@@ -114,13 +118,19 @@ def _utc(created: str, what: object) -> str:
     return created if _UTC.fullmatch(created) else moment.isoformat(timespec="microseconds")
 
 
-def _placed(directory: Path, done: Restored) -> list[Placed]:
-    found = []
+def _placed(
+    directory: Path, known: Callable[[str], Sequence[Placed]], done: Restored
+) -> list[Placed]:
+    found: list[Placed] = []
     for file in payload_files(directory):
         path = file.relative_to(directory).as_posix()
         try:
             for key, record in payload.read_records(file).items():
                 found.append(Placed(usable(record, path), path, key))
+        except payload.TooLarge as error:
+            found += (kept := known(path))
+            if not kept:
+                done.skipped.append(f"{error}; keep the file, and upgrade steerlab")
         except SteerlabError as error:
             done.skipped.append(str(error))
     return found

@@ -36,7 +36,7 @@ def rewrite(work: Writing, directory: Path, paths: Iterable[str]) -> None:
     staged: dict[str, Path] = {}
     for path in paths:
         rows = at_path(work.connection, path)
-        staged[path] = new = payload.stage(directory / path, payload.encode(_entries(rows, shelf)))
+        staged[path] = new = payload.stage(directory / path, _encoded(rows, shelf))
         work.undo.append(partial(new.unlink, missing_ok=True))
         _name_keys(work.connection, rows)
     for kept, path in _keep(directory, work, list(staged)):
@@ -52,7 +52,7 @@ def forget(work: Writing, directory: Path, path: str) -> None:
         work.afterwards.append(lambda: (directory / path).unlink(missing_ok=True))
         return
     try:
-        data = payload.encode(_entries(rows, Shelf(directory)))
+        data = _encoded(rows, Shelf(directory))
     except SteerlabError:
         return  # a damaged file is left as it is: what can still be read of it may be wanted
     _name_keys(work.connection, rows)
@@ -80,7 +80,7 @@ def _settle(connection: Connection, directory: Path, kept: Path) -> None:
             _put_back(kept, directory / path)
             payload.sync_directory((directory / path).parent)
         else:
-            data = payload.encode(_entries(rows, Shelf(directory)))
+            data = _encoded(rows, Shelf(directory))
             payload.write(directory / path, data)
     kept.unlink(missing_ok=True)
 
@@ -112,8 +112,10 @@ def _put_back(kept: Path, file: Path) -> None:
     kept.unlink(missing_ok=True)  # it is still there where both were one file
 
 
-def _entries(rows: Rows, shelf: Shelf) -> list[Entry]:
-    return [(stored.record, shelf.load(stored)) for stored in rows.values()]
+def _encoded(rows: Rows, shelf: Shelf) -> bytes:
+    """A file as the rows say; one that is large stays so, however it came to be."""
+    entries: list[Entry] = [(stored.record, shelf.load(stored)) for stored in rows.values()]
+    return payload.encode(entries, shared=payload.LONGEST_HEADER)
 
 
 def _name_keys(connection: Connection, rows: Rows) -> None:

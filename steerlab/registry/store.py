@@ -20,7 +20,7 @@ from steerlab.registry.database import BUSY_SECONDS, Database, damaged, one_line
 from steerlab.registry.lineage import Lineage, Node, Way
 from steerlab.registry.queries import Filters, Model, StoredModel, Summary
 from steerlab.registry.restore import Restored
-from steerlab.registry.rows import Stored, mark_newest, read, replace_tags
+from steerlab.registry.rows import Placed, Stored, mark_newest, read, replace_tags
 from steerlab.registry.search import Listing
 from steerlab.registry.tables import KEPT, OPERAND, VECTOR
 from steerlab.registry.transfers import Transfers
@@ -406,7 +406,7 @@ class Store(Transfers):
             done: list[Restored] = []
 
             def fill(new: Connection) -> None:
-                done.append(self._restore(new, places))
+                done.append(self._restore(new, places, self._known))
                 kept.bring_back(new, salvaged)
 
             self._database.refill(fill)
@@ -446,8 +446,18 @@ class Store(Transfers):
     def _settle(self, connection: Connection) -> None:
         rewriting.settle(connection, self.path)
 
-    def _restore(self, connection: Connection, places: Sequence[tuple[str, str]]) -> Restored:
-        done = restore.restore(connection, self.path, places)
+    def _known(self, path: str) -> Sequence[Placed]:
+        """What the registry, as long as it is there, says of a file."""
+        rows = self._database.salvaged(lambda old: list(files.at_path(old, path).values()))
+        return [Placed(stored.record, stored.path, stored.key) for stored in rows]
+
+    def _restore(
+        self,
+        connection: Connection,
+        places: Sequence[tuple[str, str]],
+        known: Callable[[str], Sequence[Placed]] = lambda path: (),
+    ) -> Restored:
+        done = restore.restore(connection, self.path, places, known)
         for skipped in done.skipped:
             _log.warning("left out: %s", skipped)
         return done

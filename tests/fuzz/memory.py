@@ -20,6 +20,7 @@ from steerlab import payload
 from steerlab.errors import SteerlabError
 from steerlab.evaluation.carryover.suite import suite
 from steerlab.prompts import read_items, read_lines, read_pairs
+from steerlab.recipe import Contrast
 from steerlab.record import record_of
 from steerlab.registry import Store
 from steerlab.vector import SteeringVector
@@ -85,6 +86,38 @@ def headers() -> Iterator[tuple[str, bytes]]:
         yield f"{claimed} entries", file_of({"x": shape}, b"")
 
 
+def long_headers() -> Iterator[tuple[str, bytes]]:
+    """Payload files of nearly as much header as is read, hostile and honest ones."""
+    begin = '{"format":1,"sha256":"","vectors":['
+    for name, value in (
+        ("long dicts", '{"a":1},' * 9_000_000 + "1"),
+        ("long numbers", "12345," * 14_000_000 + "1"),
+        ("long large numbers", "1234567," * 1_400_000 + "1"),
+        ("long wide", f'"{WIDE}{"x" * 90_000_000}"'),
+        ("long escaped", json.dumps(f"{WIDE}{'x' * 90_000_000}")),
+        ("long backslashes", json.dumps("\\" * 20_000_000)),
+        ("long text", f'"{"x" * 90_000_000}"'),
+    ):
+        metadata = {payload.METADATA_KEY: f"{begin}{value}]}}"}
+        header = json.dumps({"__metadata__": metadata}, separators=(",", ":")).encode()
+        yield name, struct.pack("<Q", len(header)) + header
+    empty = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    named = {"__metadata__": {payload.METADATA_KEY: f"{begin}1]}}"}}
+    yield "tensors of a record", file_of(named | {f"{i}": empty for i in range(110_000)}, b"")
+    prose = tuple(f"{i} {'I love you so much. ' * 5}" for i in range(800_000))
+    yield "prose", honest(Contrast(prose))
+    yield "Chinese", honest(Contrast(tuple(f"{i}{'愛' * 400}" for i in range(30_000))))
+    yield "prose of emojis", honest(Contrast(tuple(f"{p}{WIDE}" for p in prose[:150_000])))
+    ids = (tuple(range(20_000, 20_100)),) * 40_000
+    yield "token ids", honest(Contrast(prose[: len(ids)], positive_ids=ids))
+
+
+def honest(recipe: Contrast) -> bytes:
+    """A payload file of one vector with this recipe."""
+    vector = SteeringVector({2: np.ones(8)}, model=TINY, recipe=recipe, ref="large.v1")
+    return payload.encode([(record_of(vector, "large", 1), vector)])
+
+
 def arrays(positions: int = 999_000) -> bytes:
     """An honest payload, of 32 MB, which is the most that one with several vectors has."""
     rows = np.ones((positions, 8), np.float32)
@@ -127,6 +160,8 @@ def main() -> int:
         for name, read, text in texts():
             over += measured(Path(d) / name, read, [text.encode()])
         for name, data in headers():
+            over += measured(Path(d) / name, payload.read_all, [data])
+        for name, data in long_headers():
             over += measured(Path(d) / name, payload.read_all, [data])
         large = arrays()
         over += measured(Path(d) / "arrays", payload.read, [large])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import NamedTuple
 
-_WINDOW = 256  # a group never holds more prompts; keeps the search linear in their number
+_MOST = 256  # prompts of a group, which is computed as one batch
+_OPTIONS = 32  # ways to split what shares a beginning that are kept in mind; few are ever needed
 
 
 @dataclass(frozen=True)
@@ -17,35 +18,72 @@ class Group:
     members: tuple[int, ...]
 
 
+class _Split(NamedTuple):
+    """Groups of some prompts: the tokens that they save, and the prompts left for a wider group."""
+
+    saved: int
+    left: tuple[int, ...]
+    groups: tuple[Group, ...]
+
+
 def group_by_prefix(prompts: Sequence[Sequence[int]]) -> list[Group]:
     """Split prompts into groups so that computing each group's prefix once saves most tokens.
 
-    Sorted, prompts with a common beginning are neighbours; the best split into runs follows
-    from `best[j] = max over i of best[i] + (j - i - 1) * common(i, j)`. Every prompt keeps at
-    least one token of its own, so that its last position is computed for it.
+    Every prompt keeps at least one token of its own, so that its last position is computed for
+    it. Sorted, prompts with a common beginning stand together, and beginnings within beginnings
+    are a tree: at each of its nodes, what no longer beginning has taken may become a group or be
+    left to a shorter one.
     """
-    order = sorted(range(len(prompts)), key=lambda i: tuple(prompts[i]))
-    ordered = [prompts[i] for i in order]
-    links = [_common(a, b) for a, b in pairwise(ordered)]
-    best, start, shared = [0], [0], [0]
-    for j in range(1, len(ordered) + 1):
-        common = len(ordered[j - 1]) - 1
-        options = [(best[j - 1], j - 1, 0)]
-        for i in range(j - 2, max(j - 1 - _WINDOW, -1), -1):
-            common = min(common, links[i], len(ordered[i]) - 1)
-            if common <= 0:
-                break
-            options.append((best[i] + (j - i - 1) * common, i, common))
-        value, i, prefix = max(options, key=lambda option: option[0])
-        best.append(value)
-        start.append(i)
-        shared.append(prefix)
-    groups = []
-    j = len(ordered)
-    while j > 0:
-        groups.append(Group(shared[j], tuple(order[start[j] : j])))
-        j = start[j]
-    return groups[::-1]
+    own = [tuple(prompt[:-1]) for prompt in prompts]
+    order = sorted(range(len(prompts)), key=lambda i: own[i])
+    open_nodes: list[tuple[int, list[_Split]]] = []  # (length of the beginning, ways to split it)
+    for place, i in enumerate(order):
+        following = own[order[place + 1]] if place + 1 < len(order) else None
+        link = -1 if following is None else _common(own[i], following)
+        done = [_Split(0, (i,), ())]
+        while open_nodes and open_nodes[-1][0] > link:
+            prefix, splits = open_nodes.pop()
+            done = _closed(prefix, _both(splits, done))
+        if open_nodes and open_nodes[-1][0] == link:
+            done = _both(open_nodes.pop()[1], done)
+        open_nodes.append((link, done))
+    if not open_nodes:
+        return []
+    best = open_nodes[0][1][0]
+    return [*best.groups, *(Group(0, (i,)) for i in best.left)]
+
+
+def _both(some: Sequence[_Split], others: Sequence[_Split]) -> list[_Split]:
+    """Every way to split two sets of prompts."""
+    return _worthwhile(
+        [
+            _Split(a.saved + b.saved, a.left + b.left, a.groups + b.groups)
+            for a in some
+            for b in others
+        ]
+    )
+
+
+def _closed(prefix: int, splits: Sequence[_Split]) -> list[_Split]:
+    """The splits, and those in which what is left becomes a group with this prefix."""
+    found = list(splits)
+    for saved, left, groups in splits:
+        if prefix > 0 and len(left) > 1:
+            starts = range(0, len(left), _MOST)
+            made = tuple(Group(prefix, left[at : at + _MOST]) for at in starts)
+            gain = sum(prefix * (len(group.members) - 1) for group in made)
+            found.append(_Split(saved + gain, (), groups + made))
+    return _worthwhile(found)
+
+
+def _worthwhile(splits: list[_Split]) -> list[_Split]:
+    """The splits that save most, and those that leave more prompts than all that save more."""
+    splits.sort(key=lambda split: (-split.saved, -len(split.left)))
+    kept: list[_Split] = []
+    for split in splits:
+        if not kept or len(split.left) > len(kept[-1].left):
+            kept.append(split)
+    return kept[:_OPTIONS]
 
 
 def _common(a: Sequence[int], b: Sequence[int]) -> int:

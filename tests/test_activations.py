@@ -227,6 +227,14 @@ class TestGrouping:
             assert all(a[: group.prefix] == b[: group.prefix] for a, b in pairwise(members))
             assert group.prefix > 0 or len(group.members) == 1
 
+    def test_a_group_may_lie_within_another(self):
+        prompts = [[0, 5], [0, 0, 0, 5], [0, 0, 0, 6], [0, 1, 5]]
+        assert group_by_prefix(prompts) == [Group(3, (1, 2)), Group(1, (0, 3))]
+
+    def test_no_group_is_larger_than_a_batch(self):
+        groups = group_by_prefix([[0, 1, i] for i in range(600)])
+        assert [(g.prefix, len(g.members)) for g in groups] == [(2, 256), (2, 256), (2, 88)]
+
     def test_nothing_in_common(self):
         assert group_by_prefix([[1, 2], [3, 4]]) == [Group(0, (0,)), Group(0, (1,))]
 

@@ -63,7 +63,8 @@ class Listing:
         by_length = sorted(words, key=len, reverse=True)  # what scattered letters have to fit
         for word in by_length if scattered else _rare_first(words, texts):
             hits, found = self._with_word(found, texts, word, scattered)
-            texts = [self._texts[i] for i in found] if len(words) > 1 else ()
+            if len(words) > 1 and len(found) < len(texts):
+                texts = [self._texts[i] for i in found]
             typed = hits if word == words[0] else typed
         return self._ranked(found, words[0], typed) if words else found
 

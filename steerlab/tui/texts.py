@@ -95,13 +95,13 @@ class Texts(Container):
     def __init__(self) -> None:
         super().__init__()
         self.baseline: int | None = 0
+        self._all = [Column(index) for index in range(COLUMNS[-1])]  # asked for at every token
         self._count = 2
         self._timer: Timer | None = None
 
     def compose(self) -> ComposeResult:
         """All columns there can be; those of the run are shown."""
-        for index in range(COLUMNS[-1]):
-            yield Column(index)
+        yield from self._all
 
     def on_mount(self) -> None:
         """Show what will stand here."""
@@ -113,13 +113,13 @@ class Texts(Container):
     @property
     def columns(self) -> list[Column]:
         """The columns of the run, from left to right."""
-        return list(self.query(Column))[: self._count]
+        return self._all[: self._count]
 
     def begin(self, headings: Sequence[str], prompt: str, *, baseline: int | None) -> None:
         """Clear the columns and give them headings; texts will continue the prompt."""
         self._count, self.baseline = len(headings), baseline
         tail = prompt if len(prompt) <= _SHOWN else f"…{prompt[-_SHOWN:]}"
-        for column in self.query(Column):
+        for column in self._all:
             column.display = column.index < self._count
             column.written, column.prompt = "", printable(tail, newlines=True)
             column.border_subtitle = ""

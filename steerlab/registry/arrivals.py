@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection, func, select
@@ -12,11 +12,9 @@ from steerlab.errors import NotFound
 from steerlab.recipe import Expression, ModelIdentity, Operand
 from steerlab.record import Record
 from steerlab.registry import saving
-from steerlab.registry.rows import ensure_model
+from steerlab.registry.rows import chunks, ensure_model
 from steerlab.registry.tables import MODEL, VECTOR
 from steerlab.vector import SteeringVector, placeholder_of
-
-_CHUNK = 400
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,7 +135,7 @@ class Plan:
 def _stored(connection: Connection, digests: Iterable[str]) -> dict[str, list[_Place]]:
     v = VECTOR.c
     found: dict[str, list[_Place]] = defaultdict(list)
-    for part in _parts(digests):
+    for part in chunks(sorted(digests)):
         query = select(v.digest, v.model_id, v.name, v.version, v.created)
         for row in connection.execute(query.where(v.digest.in_(part)).order_by(v.id)):
             place = _Place(row.model_id, row.name, row.version, row.created, here=True)
@@ -149,14 +147,8 @@ def _latest(connection: Connection, names: Iterable[str]) -> dict[tuple[int, str
     """(model row, name) -> its newest version."""
     v = VECTOR.c
     found: dict[tuple[int, str], int] = {}
-    for part in _parts(names):
+    for part in chunks(sorted(names)):
         query = select(v.model_id, v.name, func.max(v.version)).where(v.name.in_(part))
         for model, name, version in connection.execute(query.group_by(v.model_id, v.name)):
             found[model, name] = version
     return found
-
-
-def _parts(values: Iterable[str]) -> Iterator[list[str]]:
-    ordered = sorted(values)
-    for start in range(0, len(ordered), _CHUNK):
-        yield ordered[start : start + _CHUNK]

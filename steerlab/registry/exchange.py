@@ -21,13 +21,11 @@ from steerlab.registry.database import Database, one_line_errors
 from steerlab.registry.files import Entry, Shelf, batches
 from steerlab.registry.queries import Model, Summary
 from steerlab.registry.restore import usable
-from steerlab.registry.rows import link, read
+from steerlab.registry.rows import chunks, link, read
 from steerlab.registry.tables import OPERAND, VECTOR
 
 if TYPE_CHECKING:
     from steerlab.registry.store import Progress
-
-_CHUNK = 400
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ def rows_of(connection: Connection, refs: Iterable[str | Summary], model: Model)
     if not wanted:
         raise BadOption("there is nothing to export: no vector was named")
     known: dict[int, str] = {}
-    for part in _parts([ref.id for ref in wanted if isinstance(ref, Summary)]):
+    for part in chunks([ref.id for ref in wanted if isinstance(ref, Summary)]):
         query = select(VECTOR.c.id, VECTOR.c.digest).where(VECTOR.c.id.in_(part))
         known |= {row.id: row.digest for row in connection.execute(query)}
     rows = []
@@ -69,7 +67,7 @@ def with_ancestors(connection: Connection, rows: Sequence[int]) -> list[int]:
     found, new = set(rows), list(rows)
     while new:
         parents: set[int] = set()
-        for part in _parts(new):
+        for part in chunks(new):
             edges = select(OPERAND.c.parent_id).where(
                 OPERAND.c.child_id.in_(part), OPERAND.c.parent_id.is_not(None)
             )
@@ -209,10 +207,10 @@ def _entries(connection: Connection, directory: Path, rows: Sequence[int]) -> It
     """Vectors to be written, a model's together, the oldest first."""
     shelf = Shelf(directory)
     places: list[tuple[int, str, int]] = []
-    for part in _parts(list(set(rows))):
+    for part in chunks(list(set(rows))):
         query = select(VECTOR.c.model_id, VECTOR.c.created, VECTOR.c.id)
         places += map(tuple, connection.execute(query.where(VECTOR.c.id.in_(part))))
-    for part in _parts([row for _, _, row in sorted(places)]):
+    for part in chunks([row for _, _, row in sorted(places)]):
         for stored in read(connection, part).values():
             yield stored.record, shelf.load(stored)
 
@@ -223,8 +221,3 @@ def _free_name(writer: archive.Writer, digest: str) -> str:
         number += 1
         name = files.path_of(digest, number)
     return name
-
-
-def _parts(rows: Sequence[int]) -> Iterator[Sequence[int]]:
-    for start in range(0, len(rows), _CHUNK):
-        yield rows[start : start + _CHUNK]

@@ -6,7 +6,7 @@ import keyword
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from enum import Enum
 from functools import cache
 from types import UnionType
@@ -238,7 +238,10 @@ class LayerFacts:
 
 def recipe_to_json(recipe: Recipe) -> dict[str, Any]:
     """The recipe as JSON values, with its kind."""
-    return {"kind": kind_of(recipe), **asdict(recipe)}
+    plain = {"kind": kind_of(recipe), **vars(recipe)}
+    if isinstance(recipe, Expression):
+        plain["operands"] = [dict(vars(operand)) for operand in recipe.operands]
+    return plain
 
 
 def recipe_from_json(data: Any) -> Recipe:

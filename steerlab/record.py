@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -78,9 +78,11 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """JSON values; `record_from_json` reads them back."""
-        return {field.name: getattr(self, field.name) for field in fields(self)} | {
-            "model": asdict(self.model),
-            "layers": [asdict(facts) for facts in self.layers],
+        return vars(self) | {
+            "model": dict(vars(self.model)),
+            "layers": [
+                vars(facts) | {"diagnostics": dict(facts.diagnostics)} for facts in self.layers
+            ],
             "recipe": recipe_to_json(self.recipe),
             "software": dict(self.software),
             "tags": list(self.tags),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -82,7 +83,7 @@ def _add(connection: Connection, placed: Sequence[Placed], done: Restored) -> No
     try:
         with connection.begin_nested():
             done.count += len(add(connection, placed))
-    except (DBAPIError, OverflowError, UnicodeEncodeError) as error:
+    except (DBAPIError, sqlite3.Error, OverflowError, UnicodeEncodeError) as error:
         if len(placed) == 1:
             why = str(getattr(error, "orig", error))
             done.skipped.append(f"{placed[0].path}: {placed[0].record.ref}: {why}")

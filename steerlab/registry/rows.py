@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import zip_longest
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Insert,
     RowMapping,
     Table,
     and_,
-    bindparam,
     insert,
     select,
     update,
 )
+from sqlalchemy.dialects import sqlite
 
 from steerlab.errors import SteerlabError
 from steerlab.recipe import (
@@ -86,12 +86,13 @@ def identity_text(model: ModelIdentity) -> str:
     return f"{model.architecture}/{model.n_layers}/{model.d_model}/{weights}"
 
 
-_FIND_MODEL = select(MODEL.c.id).where(MODEL.c.identity == bindparam("identity"))
+_FIND_MODEL = "SELECT id FROM model WHERE identity = ?"
 
 
 def find_model(connection: Connection, model: ModelIdentity) -> int | None:
     """The model's row id, or None."""
-    return connection.execute(_FIND_MODEL, {"identity": identity_text(model)}).scalar()
+    found = driver(connection).execute(_FIND_MODEL, (identity_text(model),)).fetchone()
+    return int(found[0]) if found else None
 
 
 def ensure_model(connection: Connection, model: ModelIdentity) -> int:
@@ -108,7 +109,7 @@ def ensure_model(connection: Connection, model: ModelIdentity) -> int:
     return int(connection.execute(row.returning(MODEL.c.id)).scalar_one())
 
 
-_INSERT_VECTORS = insert(VECTOR).returning(VECTOR.c.id, sort_by_parameter_order=True)
+_NEXT_ID = "SELECT coalesce(max(id), 0) + 1 FROM vector"
 
 
 def add(connection: Connection, placed: Sequence[Placed]) -> list[int]:
@@ -116,16 +117,16 @@ def add(connection: Connection, placed: Sequence[Placed]) -> list[int]:
 
     A first version is taken to have no later one yet; `mark_newest` is for when it has.
     """
-    if not placed:
-        return []
-    records = [p.record for p in placed]
-    models = {m: ensure_model(connection, m) for m in dict.fromkeys(r.model for r in records)}
+    identities = dict.fromkeys(p.record.model for p in placed)
+    models = {model: ensure_model(connection, model) for model in identities}
+    first = driver(connection).execute(_NEXT_ID).fetchone()[0]
+    numbered = list(enumerate((p.record for p in placed), first))
     rows = [
-        {"model_id": models[p.record.model], "path": p.path, "key": p.key, **_plain(p.record)}
-        for p in placed
+        {"id": i, "model_id": models[p.record.model], "path": p.path, "key": p.key}
+        | _plain(p.record)
+        for i, p in enumerate(placed, first)
     ]
-    ids = list(connection.execute(_INSERT_VECTORS, rows).scalars())
-    numbered = list(zip(ids, records, strict=True))
+    _insert(connection, VECTOR, rows)
     for table, rows_of in (
         (DIRECTION, _directions),
         (DIAGNOSTIC, _diagnostics),
@@ -134,12 +135,12 @@ def add(connection: Connection, placed: Sequence[Placed]) -> list[int]:
         (OPERAND, _operands),
         (TAG, _tags),
     ):
-        children = [{"vector_id": i, **row} for i, r in numbered for row in rows_of(r)]
-        _insert(connection, table, children)
+        owner = next(iter(table.primary_key.columns)).name
+        _insert(connection, table, [{owner: i, **row} for i, r in numbered for row in rows_of(r)])
     link(connection, [row for row, record in numbered if record.kind == "expression"])
     for chunk in chunks([row for row, record in numbered if record.version > 1]):
         mark_newest(connection, VECTOR.c.id.in_(chunk))
-    return ids
+    return [row for row, _ in numbered]
 
 
 def mark_newest(connection: Connection, which: ColumnElement[bool]) -> None:
@@ -333,7 +334,7 @@ def _plain(record: Record) -> Row:
     names = ("name", "version", "digest", "scope", "kind", "norm", "created", "note")
     row |= {c: getattr(record, c) for c in names}
     row |= {"summary": str(record.recipe), "software": json.dumps(dict(record.software))}
-    row |= {"first_layer": min(facts.layer for facts in record.layers)}
+    row |= {"newest": True, "first_layer": min(facts.layer for facts in record.layers)}
     absent = ("method", "read", "chat", "seed", "expression", "imported_from", "format", "quantity")
     row |= dict.fromkeys(absent)
     match record.recipe:
@@ -386,7 +387,10 @@ def _baseline(record: Record) -> list[Row]:
 
 def _operands(record: Record) -> list[Row]:
     operands = record.recipe.operands if isinstance(record.recipe, Expression) else ()
-    return [{"ordinal": i, "ref": o.ref, "digest": o.digest} for i, o in enumerate(operands)]
+    return [
+        {"ordinal": i, "ref": o.ref, "digest": o.digest, "parent_id": None}
+        for i, o in enumerate(operands)
+    ]
 
 
 def _tags(record: Record) -> list[Row]:
@@ -397,18 +401,23 @@ def _ids(ids: tuple[int, ...] | None) -> str | None:
     return None if ids is None else json.dumps(ids)
 
 
-@cache
-def _insertion(table: Table) -> Insert:
-    """A statement knows how it is spelled once it has been run, so each is made once."""
-    return insert(table)
-
-
 def _insert(connection: Connection, table: Table, rows: list[Row]) -> None:
-    owner = next(iter(table.primary_key.columns)).name
-    if rows and owner != "vector_id":
-        rows = [{owner if k == "vector_id" else k: v for k, v in row.items()} for row in rows]
     if rows:
-        connection.execute(_insertion(table), rows)
+        driver(connection).executemany(_insertion(table), rows)
+
+
+def driver(connection: Connection) -> sqlite3.Connection:
+    """SQLite's own connection, in the same transaction.
+
+    For the statements of a save: SQLAlchemy's way to them takes longer than SQLite with them.
+    """
+    return cast(sqlite3.Connection, connection.connection.driver_connection)
+
+
+@cache
+def _insertion(table: Table) -> str:
+    """INSERT of every column, as SQLite takes it."""
+    return str(insert(table).compile(dialect=sqlite.dialect(paramstyle="named")))
 
 
 def chunks(ids: Sequence[T]) -> Iterator[Sequence[T]]:

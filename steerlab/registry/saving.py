@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from sqlalchemy import Connection, bindparam, func, select
+from sqlalchemy import Connection, select
 
 from steerlab import payload
 from steerlab.errors import BadExpression, BadOption, BadPrompts, BadVector, NotFound
@@ -19,7 +19,7 @@ from steerlab.registry.files import Entry, batches, free_path
 from steerlab.registry.rows import (
     Placed,
     add,
-    chunks,
+    driver,
     ensure_model,
     read,
     replace_expression,
@@ -41,16 +41,14 @@ def plan(
     entries: list[Entry] = []
     identities = dict.fromkeys(vector.model for _, vector in pairs)
     models = {identity: ensure_model(connection, identity) for identity in identities}
-    versions = {
-        model: _newest(connection, model, [n for n, _ in pairs]) for model in models.values()
-    }
+    versions = dict[tuple[int, str], int]()
     for name, vector in pairs:
         check(vector)
         model = models[vector.model]
-        newest = versions[model].get(name, 0)
-        versions[model][name] = newest + 1
-        stored = _rounded(connection, vector, f"{name}.v{newest + 1}", model, entries)
-        entries.append((record_of(stored, name, newest + 1, tags=tags, note=note), stored))
+        version = 1 + (versions.get((model, name)) or latest(connection, model, name))
+        versions[model, name] = version
+        stored = _rounded(connection, vector, f"{name}.v{version}", model, entries)
+        entries.append((record_of(stored, name, version, tags=tags, note=note), stored))
     return entries
 
 
@@ -97,24 +95,10 @@ def _under(ref: str, old: str, new: str) -> str:
 
 def latest(connection: Connection, model: int, name: str) -> int:
     """The newest version of a name; 0 if it is free."""
-    return _newest(connection, model, [name]).get(name, 0)
+    return int(driver(connection).execute(_LATEST, (model, name)).fetchone()[0])
 
 
-def _newest(connection: Connection, model: int, names: Sequence[str]) -> dict[str, int]:
-    """The newest version of each of the names that are taken."""
-    found = dict[str, int]()
-    for chunk in chunks(names):
-        rows = connection.execute(_NEWEST, {"model": model, "names": chunk})
-        found.update((name, version) for name, version in rows)
-    return found
-
-
-_NEWEST = (  # made once: to make it takes longer than to run it
-    select(VECTOR.c.name, func.max(VECTOR.c.version))
-    .where(VECTOR.c.model_id == bindparam("model"))
-    .where(VECTOR.c.name.in_(bindparam("names", expanding=True)))
-    .group_by(VECTOR.c.name)
-)
+_LATEST = "SELECT coalesce(max(version), 0) FROM vector WHERE model_id = ? AND name = ?"
 
 
 def _rounded(

@@ -19,11 +19,11 @@ from steerlab import payload
 from steerlab.errors import NotFound, SteerlabError
 from steerlab.recipe import Expression, ModelIdentity
 from steerlab.record import Record
-from steerlab.registry.database import Damaged
 from steerlab.registry.files import LINKS, SUFFIX, Shelf, is_held, payload_files
 from steerlab.registry.integrity import problems
+from steerlab.registry.obstacles import Damaged
 from steerlab.registry.queries import resolve
-from steerlab.registry.restore import usable
+from steerlab.registry.rebuild import usable
 from steerlab.registry.rows import IS_NEWEST, Stored, chunks, identity_text, read
 from steerlab.registry.tables import DIRECTION, MODEL, OPERAND, VECTOR
 from steerlab.vector import SteeringVector

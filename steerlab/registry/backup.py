@@ -1,4 +1,4 @@
-"""A whole store as one file, and back."""
+"""A whole store as one file, as it is at one moment, while others write."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
 
 from steerlab import payload
-from steerlab.errors import CorruptPayload, SteerlabError, StoreError
+from steerlab.errors import SteerlabError, StoreError
 from steerlab.location import finish_move
 from steerlab.notation import printable
 from steerlab.registry import archive, files
-from steerlab.registry.database import UNDO, Database, copy_database, one_line_errors, tells_damage
+from steerlab.registry.connections import copy_database
+from steerlab.registry.database import Database
 from steerlab.registry.exchange import called
-from steerlab.registry.integrity import COMPUTED, check_plain
+from steerlab.registry.integrity import check_plain
+from steerlab.registry.obstacles import one_line_errors, tells_damage
 
 if TYPE_CHECKING:
     from steerlab.registry.store import Progress
@@ -97,8 +98,8 @@ def _moment(database: Database, place: Path) -> Iterator[_Moment]:
         if database.writable:
             lock.enter_context(database.locked())
         damaged: list[str] = []
-        registry = _copy_registry(database, copy / archive.REGISTRY, damaged)
-        found = _payloads(database.directory, damaged)
+        registry = copy_registry(database, copy / archive.REGISTRY, damaged)
+        found = payloads_of(database.directory, damaged)
         linked = False
         if database.writable:
             links = database.directory / f"{files.LINKS}{secrets.token_hex(8)}"
@@ -119,7 +120,7 @@ def _linked(found: Sequence[tuple[str, Path]], links: Path) -> list[tuple[str, P
     return linked
 
 
-def _payloads(directory: Path, damaged: list[str]) -> list[tuple[str, Path]]:
+def payloads_of(directory: Path, damaged: list[str]) -> list[tuple[str, Path]]:
     """The payload files that can be copied: names in the store, and where they really are."""
     found = []
     for file in files.payload_files(directory):
@@ -133,7 +134,7 @@ def _payloads(directory: Path, damaged: list[str]) -> list[tuple[str, Path]]:
     return found
 
 
-def _copy_registry(database: Database, target: Path, damaged: list[str]) -> Path | None:
+def copy_registry(database: Database, target: Path, damaged: list[str]) -> Path | None:
     """A copy of the registry, log included; of one that SQLite can't read, its bytes."""
     if not database.file.exists():
         return None
@@ -182,87 +183,3 @@ def _payload_problems(name: str, file: Path) -> Iterator[str]:
             payload.read_all(file)
     except SteerlabError as error:
         yield str(error)
-
-
-def restore(
-    source: Path, database: Database, force: bool, progress: Progress | None
-) -> Path | None:
-    """Put a backup in a store's place; returns where the old store was moved, if there was one.
-
-    Nothing is deleted: what `force` replaces is moved aside.
-    """
-    finish_move(database.directory)
-    target = Path(os.path.realpath(database.directory))
-    taken = target.is_dir() and any(path.name != ".lock" for path in target.iterdir())
-    _check_source(source, target)
-    if taken and not force:
-        raise StoreError(
-            f"{target} has vectors already: force it, and they are moved aside, or restore to "
-            "another directory"
-        )
-    new = target.with_name(f"{payload.TEMPORARY_PREFIX}{target.name}-{secrets.token_hex(8)}")
-    try:
-        payload.make_directory(new)
-        if source.is_dir():
-            _copy_store(Database(source, lambda connection: None), new)
-        else:
-            _unpack(source, new, progress)
-        _check_registry(source, Database(new, lambda connection: None))
-        return database.replace(new)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-
-
-def _check_source(source: Path, target: Path) -> None:
-    if source.is_dir():
-        if not (source / archive.REGISTRY).exists() and not (source / "payloads").is_dir():
-            raise StoreError(f"{source} is no backup: it has neither a registry.db nor payloads")
-        if target.exists() and source.samefile(target):
-            raise StoreError(f"{source} is the store itself: there is nothing to restore")
-    elif not archive.is_archive(source):
-        raise StoreError(f"{source} is no backup: `steerlab import` takes in a payload file")
-
-
-def _check_registry(source: Path, restored: Database) -> None:
-    """Refuse what a newer steerlab wrote, or none; a damaged one is taken, to be rebuilt."""
-    for (name,) in restored.salvage(COMPUTED):
-        raise CorruptPayload(
-            f"{source} holds a registry whose table {printable(str(name)[:80])} makes up what it "
-            "says: nothing was taken from it; unpack it with tar and import the payloads"
-        )
-
-
-def _unpack(source: Path, new: Path, progress: Progress | None) -> None:
-    def place(name: str) -> Path:
-        (new / name).parent.mkdir(parents=True, exist_ok=True)
-        return new / name
-
-    for _, file in archive.unpack(source, place, progress):
-        _sync(file)
-    for directory in new.rglob("*/"):
-        payload.sync_directory(directory)
-    payload.sync_directory(new)
-
-
-def _copy_store(old: Database, new: Path) -> None:
-    """Copy a store as it is, with what a writer that died left half done: `new` settles it.
-
-    One that was never written to, as an unpacked backup, is only read.
-    """
-    in_use = old.writable and (old.directory / ".lock").exists()
-    with old.locked() if in_use else contextlib.nullcontext():
-        kept = [
-            (f"{UNDO}/{file.name}", file)
-            for file in (old.directory / UNDO).glob("*")
-            if archive.can_hold(unquote(file.name)) and file.is_file()
-        ]
-        for name, file in [*_payloads(old.directory, []), *kept]:
-            payload.write(new / name, file.read_bytes())
-        if registry := _copy_registry(old, new / archive.REGISTRY, []):
-            _sync(registry)
-    payload.sync_directory(new)
-
-
-def _sync(file: Path) -> None:
-    with open(file, "rb") as opened:
-        os.fsync(opened.fileno())

@@ -1,4 +1,4 @@
-"""The registry's SQLite file: connections, the write lock, the schema gate.
+"""The registry's SQLite file: transactions, the write lock, the schema gate.
 
 Readers get one consistent snapshot and never wait. Writers hold the store's lock and a
 `BEGIN IMMEDIATE`, so none of them ever meets "database is locked". A store whose schema is
@@ -8,48 +8,37 @@ newer than the program is refused; an older one is copied aside, then migrated.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import shutil
 import sqlite3
-import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Executable, create_engine, event, text
+from sqlalchemy import Connection, Engine, Executable, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import NullPool, StaticPool
+from sqlalchemy.pool import StaticPool
 
 from steerlab.errors import SteerlabError, StoreError
-from steerlab.location import finish_move, waiting
+from steerlab.location import finish_move
 from steerlab.payload import make_directory, sync_directory
-from steerlab.registry.integrity import check_plain, problems
+from steerlab.registry.connections import (
+    BUSY_SECONDS,
+    copy_database,
+    copy_with_log,
+    driver,
+    engine_of,
+    memory_engine,
+)
+from steerlab.registry.integrity import problems
+from steerlab.registry.obstacles import NO_LOCKS, Newer, damaged, lockless, one_line_errors, reason
 from steerlab.registry.tables import KEPT, METADATA
 
 HEAD = "0005"
 """The schema this program writes; revisions are numbers, so that newer and older compare."""
-
-BUSY_SECONDS = 30.0
-_DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
-_UNREADABLE = ("Could not decode", "no such", "malformed", "mismatch", "has no column")
-_TRIES = 10
-_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
-_READ_ONLY = ("SQLITE_READONLY", "SQLITE_PERM")
-
-
-class Newer(StoreError):
-    """A store whose schema this program does not know."""
-
-
-class Damaged(StoreError):
-    """A registry that can't be read as it is; the payloads can make it anew."""
-
 
 Fill = Callable[[Connection], object]
 
@@ -171,8 +160,8 @@ class Database:
                 f"{self.timeout:.0f} seconds: wait until it is done, or stop it"
             ) from None
         except OSError as error:
-            if error.errno in _NO_LOCKS:
-                raise _lockless(self.directory) from None
+            if error.errno in NO_LOCKS:
+                raise lockless(self.directory) from None
             raise StoreError(
                 f"can't write to the store {self.directory}: {reason(error)}"
             ) from None
@@ -181,32 +170,6 @@ class Database:
             yield
         finally:
             lock.release()
-
-    def replace(self, new: Path) -> Path | None:
-        """Put a whole store in this one's place; returns where the old one was moved to, if any.
-
-        There is no store here for a moment. Whoever looks in it, or after the process died in
-        it, finishes the move. What a writer saves in it is moved aside too.
-        """
-        target = Path(os.path.realpath(self.directory))  # it may be ".", which moves too
-        place = Database(target, self.fill, self.settle, timeout=self.timeout)
-        with place.locked():
-            shutil.rmtree(ready := waiting(target), ignore_errors=True)
-            os.rename(new, ready)
-            try:
-                aside = _make_room(target)
-            except OSError:
-                shutil.rmtree(ready, ignore_errors=True)  # the old store is still there
-                raise
-        for _ in range(_TRIES):
-            with place.locked():  # it found no store, and moved the one that is ready there
-                if not ready.exists():
-                    sync_directory(target.parent)
-                    return aside
-                later = _make_room(target)
-                aside = aside or later
-        was = f", and what was there to {aside}" if aside else ""
-        raise StoreError(f"can't move {ready} to {target}{was}: move it there yourself")
 
     def _half_done(self) -> bool:
         """Whether a file is being replaced, or was when its writer died."""
@@ -229,7 +192,7 @@ class Database:
             return
         with contextlib.suppress(SteerlabError, DBAPIError, sqlite3.Error, OSError):
             self.prepare()
-            engine = _engine(self.file, "rw", "BEGIN IMMEDIATE")
+            engine = engine_of(self.file, "rw", "BEGIN IMMEDIATE")
             with engine.connect() as connection, connection.begin():
                 self.settle(connection)
 
@@ -240,7 +203,7 @@ class Database:
         elif not self.file.is_file():  # SQLite would wait for a pipe's other end
             raise damaged(self.directory)
         else:
-            with _engine(self.file, "rw", "BEGIN").connect() as connection:
+            with engine_of(self.file, "rw", "BEGIN").connect() as connection:
                 version = _version_of(connection, self.directory)
             if version != HEAD:
                 self._migrate()
@@ -253,9 +216,9 @@ class Database:
         temporary = self.directory / f"registry.db.new-{os.getpid()}"
         try:
             temporary.unlink(missing_ok=True)
-            built = _engine(temporary, "rwc", "BEGIN IMMEDIATE", journal="DELETE")
+            built = engine_of(temporary, "rwc", "BEGIN IMMEDIATE", journal="DELETE")
             self._build(built, fill or self.fill)
-            _engine(temporary, "rw", "BEGIN").connect().close()  # WAL from the first reader on
+            engine_of(temporary, "rw", "BEGIN").connect().close()  # WAL from the first reader on
             self._set_aside()
             os.replace(temporary, self.file)
             sync_directory(self.directory)
@@ -274,7 +237,7 @@ class Database:
             return
         copy_database(self.file, self._aside())
         with (
-            _engine(self.file, "rw", "BEGIN IMMEDIATE").connect() as connection,
+            engine_of(self.file, "rw", "BEGIN IMMEDIATE").connect() as connection,
             connection.begin(),
         ):
             for table in reversed(METADATA.sorted_tables):
@@ -285,7 +248,7 @@ class Database:
     def _sound(self) -> bool:
         try:
             self.prepare()
-            with _engine(self.file, "rw", "BEGIN").connect() as connection:
+            with engine_of(self.file, "rw", "BEGIN").connect() as connection:
                 return not problems(connection)
         except Newer:
             raise
@@ -315,7 +278,7 @@ class Database:
         """As `salvage`, whatever is made of the rows."""
         if not self.file.is_file():
             return []
-        engine = _engine(self.file, "rw", "BEGIN")
+        engine = engine_of(self.file, "rw", "BEGIN")
         try:
             with engine.connect() as connection:
                 _version_of(connection, self.directory)
@@ -339,7 +302,7 @@ class Database:
             return self._begun(self._restored(), stack)
         if not self.file.is_file():
             raise damaged(self.directory)
-        engine = _engine(self.file, "rw", "BEGIN") if self.writable else self._frozen()
+        engine = engine_of(self.file, "rw", "BEGIN") if self.writable else self._frozen()
         connection = self._begun(engine, stack)
         if _version_of(connection, self.directory) == HEAD:
             return connection
@@ -352,7 +315,7 @@ class Database:
 
     def _transaction(self, stack: contextlib.ExitStack) -> Connection:
         """A transaction for writing, of a registry that is up to date; needs the lock."""
-        engine = _engine(self.file, "rw", "BEGIN IMMEDIATE")
+        engine = engine_of(self.file, "rw", "BEGIN IMMEDIATE")
         if self.file.is_file():
             connection = self._begun(engine, stack)
             if _version_of(connection, self.directory) == HEAD:
@@ -376,7 +339,7 @@ class Database:
             return self._in_memory("empty", lambda: self._built(lambda connection: None))
         with self.locked():
             self.prepare()
-        return _engine(self.file, "rw", "BEGIN")
+        return engine_of(self.file, "rw", "BEGIN")
 
     def _from_payloads(self) -> Engine:
         return self._in_memory("payloads", lambda: self._built(self.fill))
@@ -385,8 +348,8 @@ class Database:
         """A registry in a directory where SQLite can't make its own files."""
         log = self.file.with_name("registry.db-wal")
         if not log.exists() or not log.stat().st_size:
-            return _engine(self.file, "ro&immutable=1", "BEGIN", journal=None)
-        return self._in_memory("log", lambda: _with_log(self.file, log))
+            return engine_of(self.file, "ro&immutable=1", "BEGIN", journal=None)
+        return self._in_memory("log", lambda: copy_with_log(self.file, log))
 
     def _alone(self, engine: Engine) -> contextlib.AbstractContextManager[object]:
         """What is in memory has one connection, which threads take turns to use."""
@@ -400,8 +363,7 @@ class Database:
             return self._memory[what]
 
     def _built(self, fill: Fill) -> Engine:
-        threads = {"check_same_thread": False}
-        engine = create_engine("sqlite://", poolclass=StaticPool, connect_args=threads)
+        engine = memory_engine()
         self._build(engine, fill)
         return engine
 
@@ -416,7 +378,7 @@ class Database:
         from steerlab.registry.migrations import upgrade
 
         self._keep_copy()
-        engine = _engine(self.file, "rw", "BEGIN IMMEDIATE", foreign_keys=False)
+        engine = engine_of(self.file, "rw", "BEGIN IMMEDIATE", foreign_keys=False)
         with engine.connect() as connection, connection.begin():
             upgrade(connection)
             if connection.execute(text("PRAGMA foreign_key_check")).first():
@@ -437,89 +399,15 @@ class Database:
             part.unlink(missing_ok=True)
 
 
-def _make_room(target: Path) -> Path | None:
-    """Take a store from its place; returns where it was moved, None if it was empty."""
-    if all(path.name == ".lock" for path in target.iterdir()):
-        (target / ".lock").unlink(missing_ok=True)
-        target.rmdir()
-        return None
-    moment = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
-    aside = target.with_name(f"{target.name}.before-restore-{moment}")
-    os.rename(target, aside)
-    return aside
-
-
-def copy_database(source: Path, target: Path) -> None:
-    """A consistent copy of a database that may be in use, log included."""
-    with (
-        contextlib.closing(sqlite3.connect(source)) as old,
-        contextlib.closing(sqlite3.connect(target)) as new,
-    ):
-        old.backup(new)
-
-
-def _with_log(file: Path, log: Path) -> Engine:
-    """A copy, in memory, of a database and of what is still in its log."""
-    memory = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
-    with tempfile.TemporaryDirectory() as copies:
-        for source in (file, log):
-            shutil.copyfile(source, Path(copies) / source.name)
-        with contextlib.closing(sqlite3.connect(Path(copies) / file.name)) as copy:
-            copy.backup(memory)
-    check_plain(memory)
-    return create_engine("sqlite://", creator=lambda: memory, poolclass=StaticPool)
-
-
-@lru_cache(maxsize=64)
-def _engine(
-    file: Path,
-    mode: str,
-    begin: str,
-    *,
-    journal: str | None = "WAL",
-    foreign_keys: bool = True,
-) -> Engine:
-    """An engine that keeps no connection open, so nothing outlives a call or crosses a fork.
-
-    Made once, as it remembers how its statements are spelled: that is half the cost of a save.
-    """
-
-    def connect() -> sqlite3.Connection:
-        uri = f"{file.absolute().as_uri()}?mode={mode}"
-        connection = sqlite3.connect(
-            uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-        )
-        try:
-            check_plain(connection)
-            connection.execute(f"PRAGMA foreign_keys = {int(foreign_keys)}")
-            connection.execute("PRAGMA synchronous = FULL")
-            if journal:
-                connection.execute(f"PRAGMA journal_mode = {journal}")
-        except sqlite3.Error:
-            connection.close()
-            raise
-        return connection
-
-    engine = create_engine("sqlite://", creator=connect, poolclass=NullPool)
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
-
-    return engine
-
-
-_VERSION = text("SELECT version_num FROM alembic_version")
-
-
 def _version_of(connection: Connection, directory: Path) -> str:
     """The schema's revision; raises StoreError for a newer one, or none."""
     try:
-        version = str(connection.execute(_VERSION).scalar())
-    except DBAPIError as error:
-        if "no such table" not in str(error.orig):
+        found = driver(connection).execute("SELECT version_num FROM alembic_version").fetchone()
+    except sqlite3.OperationalError as error:
+        if "no such table" not in str(error):
             raise
-        version = ""
+        found = None
+    version = str(found[0]) if found else ""
     if not (version.isascii() and version.isdigit()):
         raise damaged(directory)
     if int(version) > int(HEAD):
@@ -528,74 +416,3 @@ def _version_of(connection: Connection, directory: Path) -> str:
             f"knows {HEAD}): upgrade steerlab"
         )
     return version
-
-
-@contextlib.contextmanager
-def one_line_errors(directory: Path) -> Iterator[None]:
-    """Turn what SQLite and the operating system raise into a StoreError of one line."""
-    try:
-        yield
-    except DBAPIError as error:
-        original = error.orig if isinstance(error.orig, Exception) else error
-        raise _explained(original, directory) from error
-    except (sqlite3.Error, UnicodeEncodeError, OverflowError, OSError) as error:
-        raise _explained(error, directory) from error
-
-
-def reason(error: BaseException) -> str:
-    """An operating system's error in words, without its number."""
-    return str(getattr(error, "strerror", None) or error)
-
-
-def tells_damage(error: Exception) -> bool:
-    """Whether SQLite met something that no program wrote so, rather than an obstacle."""
-    code = str(getattr(error, "sqlite_errorname", ""))
-    return code.startswith(_DAMAGED) or any(words in str(error) for words in _UNREADABLE)
-
-
-def _explained(error: Exception, directory: Path) -> StoreError:
-    code = str(getattr(error, "sqlite_errorname", ""))
-    if tells_damage(error):
-        return damaged(directory)
-    if code.startswith(_READ_ONLY):
-        return StoreError(f"can't write to the store {directory}: it is read-only")
-    if code.startswith("SQLITE_CANTOPEN"):
-        return StoreError(f"can't open the registry of {directory}: check who may read it")
-    if code.startswith("SQLITE_FULL"):
-        return StoreError(f"the disk of the store {directory} is full: nothing was changed")
-    if code.startswith(("SQLITE_BUSY", "SQLITE_IOERR_LOCK")) and not _has_locks(directory):
-        return _lockless(directory)
-    if code.startswith("SQLITE_BUSY"):
-        return StoreError(f"another program is using the registry of {directory}: try again")
-    if isinstance(error, UnicodeEncodeError):
-        return StoreError(f"can't store text that is not Unicode: {error.object[:40]!r}")
-    return StoreError(f"the store {directory} can't be used: {reason(error)}")
-
-
-def damaged(directory: Path) -> Damaged:
-    """A registry to be rebuilt."""
-    return Damaged(
-        f"the registry of {directory} is damaged; nothing is lost, the vectors are in its "
-        "payloads: run `steerlab rebuild`"
-    )
-
-
-def _lockless(directory: Path) -> StoreError:
-    return StoreError(
-        f"can't use the store {directory}: its file system has no locks to keep two writers apart; "
-        "keep it on a local disk"
-    )
-
-
-def _has_locks(directory: Path) -> bool:
-    """Whether SQLite's kind of lock works here, tried on the store's own lock file."""
-    try:
-        import fcntl
-
-        with open(directory / ".lock", "rb") as file:
-            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno not in _NO_LOCKS
-    except ImportError:  # Windows, whose file systems all have them
-        return True
-    return True

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from steerlab.errors import StoreError
 from steerlab.location import finish_move, waiting
 from steerlab.registry.audit import Finding, Harm
-from steerlab.registry.database import Damaged, Newer
+from steerlab.registry.obstacles import Damaged, Newer
 
 if TYPE_CHECKING:
     from steerlab.registry.store import Store

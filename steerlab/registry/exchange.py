@@ -17,10 +17,11 @@ from steerlab.recipe import ModelIdentity
 from steerlab.registry import archive, files, queries, saving
 from steerlab.registry.arrivals import Arrival, Plan
 from steerlab.registry.audit import untrue_facts
-from steerlab.registry.database import Database, one_line_errors
+from steerlab.registry.database import Database
 from steerlab.registry.files import Entry, Shelf, batches
+from steerlab.registry.obstacles import one_line_errors
 from steerlab.registry.queries import Model, Summary
-from steerlab.registry.restore import usable
+from steerlab.registry.rebuild import usable
 from steerlab.registry.rows import chunks, link, read
 from steerlab.registry.tables import OPERAND, VECTOR
 

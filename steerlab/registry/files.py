@@ -16,7 +16,7 @@ from steerlab import payload
 from steerlab.errors import CorruptPayload, NotFound, SteerlabError
 from steerlab.recipe import Contrast, Expression, Recipe
 from steerlab.record import Record
-from steerlab.registry.database import Damaged
+from steerlab.registry.obstacles import Damaged
 from steerlab.registry.rows import Stored, read
 from steerlab.registry.tables import VECTOR
 from steerlab.vector import SteeringVector, placeholder_of, replace_refs

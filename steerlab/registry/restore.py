@@ -1,152 +1,149 @@
-"""Rebuilding the registry from the payloads, each of which holds its whole record."""
+"""Bringing a store back from a backup: checked first, then moved into place whole."""
 
 from __future__ import annotations
 
 import contextlib
-import re
-import sqlite3
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+import os
+import secrets
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
-
-from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from steerlab import payload
-from steerlab.errors import CorruptPayload, SteerlabError
+from steerlab.errors import CorruptPayload, StoreError
+from steerlab.location import finish_move, waiting
 from steerlab.notation import printable
-from steerlab.record import Record
-from steerlab.registry.files import payload_files
-from steerlab.registry.rows import Placed, add, identity_text, link, mark_newest
-from steerlab.registry.saving import check_recipe
-from steerlab.registry.tables import VECTOR
+from steerlab.registry import archive
+from steerlab.registry.backup import copy_registry, payloads_of
+from steerlab.registry.database import UNDO, Database
+from steerlab.registry.integrity import COMPUTED
 
-_UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00", re.ASCII)
-_BATCH = 500
+if TYPE_CHECKING:
+    from steerlab.registry.store import Progress
 
-Name = tuple[str, str, int]
-
-
-@dataclass
-class Restored:
-    """What a rebuild found: how many vectors have rows again, and what was left out, and why."""
-
-    count: int = 0
-    skipped: list[str] = field(default_factory=list)
+_TRIES = 10
 
 
 def restore(
-    connection: Connection,
-    directory: Path,
-    preferred: Sequence[tuple[str, str]] = (),
-    known: Callable[[str], Sequence[Placed]] = lambda path: (),
-) -> Restored:
-    """Insert rows for every payload into an empty registry.
+    source: Path, database: Database, force: bool, progress: Progress | None
+) -> Path | None:
+    """Put a backup in a store's place; returns where the old store was moved, if there was one.
 
-    Where two payloads claim one name and version, the one in `preferred` (path, key) wins,
-    then the younger: the older is what a crash left behind before it was acknowledged. Of the
-    same vector twice, one that is whole wins.
-    known: what a former registry knew of a path, for files that are larger than can be read.
+    Nothing is deleted: what `force` replaces is moved aside.
     """
-    done = Restored()
-    chosen: dict[Name, Placed] = {}
-    first = set(preferred)
-    for placed in _placed(directory, known, done):
-        name = _name(placed.record)
-        rival = chosen.get(name)
-        if rival is None:
-            chosen[name] = placed
-            continue
-        kept, lost = sorted((rival, placed), key=lambda p: _rank(p, first), reverse=True)
-        if kept.record.digest == lost.record.digest and not _whole(directory, kept):
-            kept, lost = lost, kept
-        chosen[name] = kept
-        if kept.record.digest != lost.record.digest:
-            done.skipped.append(
-                f"{lost.path}: {lost.record.ref} is already another vector; "
-                "`steerlab import` gives it a version of its own"
-            )
-    ordered = sorted(  # a stray file may claim any time: it takes no model's name from those here
-        chosen.values(),
-        key=lambda p: ((p.path, p.key) not in first, p.record.created, p.record.ref),
-    )
-    for start in range(0, len(ordered), _BATCH):
-        _add(connection, ordered[start : start + _BATCH], done)
-    mark_newest(connection, VECTOR.c.version == 1)
-    link(connection)
-    return done
-
-
-def _add(connection: Connection, placed: Sequence[Placed], done: Restored) -> None:
-    """Insert a batch; if the schema refuses one of it, all but that one."""
+    finish_move(database.directory)
+    target = Path(os.path.realpath(database.directory))
+    taken = target.is_dir() and any(path.name != ".lock" for path in target.iterdir())
+    _check_source(source, target)
+    if taken and not force:
+        raise StoreError(
+            f"{target} has vectors already: force it, and they are moved aside, or restore to "
+            "another directory"
+        )
+    new = target.with_name(f"{payload.TEMPORARY_PREFIX}{target.name}-{secrets.token_hex(8)}")
     try:
-        with connection.begin_nested():
-            done.count += len(add(connection, placed))
-    except (DBAPIError, sqlite3.Error, OverflowError, UnicodeEncodeError) as error:
-        if len(placed) == 1:
-            why = str(getattr(error, "orig", error))
-            done.skipped.append(f"{placed[0].path}: {placed[0].record.ref}: {why}")
-            return
-        for one in placed:
-            _add(connection, [one], done)
+        payload.make_directory(new)
+        if source.is_dir():
+            _copy_store(Database(source, lambda connection: None), new)
+        else:
+            _unpack(source, new, progress)
+        _check_registry(source, Database(new, lambda connection: None))
+        return _replace(database, new)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
-def usable(record: Record, what: object) -> Record:
-    """The record as the registry can hold it: its time in UTC; raises CorruptPayload."""
-    try:
-        check_recipe(record.recipe)
-    except SteerlabError as error:
-        why = printable(str(error))[:200]
-        raise CorruptPayload(f"{what}: {record.ref}: its recipe can't be used: {why}") from None
-    layers = {facts.layer for facts in record.layers}
-    sizes = (record.version, record.model.n_layers, record.model.d_model, *layers)
-    if max(sizes) >= 2**63 or len(layers) < len(record.layers):
-        raise CorruptPayload(f"{what}: {record.ref} has an impossible version, model or layers")
-    if not re.fullmatch(r"[0-9a-f]{64}", record.digest):
-        raise CorruptPayload(f"{what}: {record.digest[:40]!r} is not a digest")
-    created = _utc(record.created, what)
-    return replace(record, created=created, tags=tuple(sorted(set(record.tags) - {""})))
+def _replace(database: Database, new: Path) -> Path | None:
+    """Put a whole store in another one's place; returns where the old one was moved to, if any.
 
-
-def _utc(created: str, what: object) -> str:
-    """A time as rows hold it; raises CorruptPayload for what is none."""
-    try:
-        moment = datetime.fromisoformat(created)
-        moment = moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
-    except (ValueError, OverflowError):  # year 1 has no earlier hour
-        raise CorruptPayload(f"{what}: {created[:40]!r} is not a time") from None
-    return created if _UTC.fullmatch(created) else moment.isoformat(timespec="microseconds")
-
-
-def _placed(
-    directory: Path, known: Callable[[str], Sequence[Placed]], done: Restored
-) -> list[Placed]:
-    found: list[Placed] = []
-    for file in payload_files(directory):
-        path = file.relative_to(directory).as_posix()
+    There is no store here for a moment. Whoever looks in it, or after the process died in
+    it, finishes the move. What a writer saves in it is moved aside too.
+    """
+    target = Path(os.path.realpath(database.directory))  # it may be ".", which moves too
+    place = Database(target, database.fill, database.settle, timeout=database.timeout)
+    with place.locked():
+        shutil.rmtree(ready := waiting(target), ignore_errors=True)
+        os.rename(new, ready)
         try:
-            for key, record in payload.read_records(file).items():
-                found.append(Placed(usable(record, path), path, key))
-        except payload.TooLarge as error:
-            found += (kept := known(path))
-            if not kept:
-                done.skipped.append(f"{error}; keep the file, and upgrade steerlab")
-        except SteerlabError as error:
-            done.skipped.append(str(error))
-    return found
+            aside = _make_room(target)
+        except OSError:
+            shutil.rmtree(ready, ignore_errors=True)  # the old store is still there
+            raise
+    for _ in range(_TRIES):
+        with place.locked():  # it found no store, and moved the one that is ready there
+            if not ready.exists():
+                payload.sync_directory(target.parent)
+                return aside
+            later = _make_room(target)
+            aside = aside or later
+    was = f", and what was there to {aside}" if aside else ""
+    raise StoreError(f"can't move {ready} to {target}{was}: move it there yourself")
 
 
-def _name(record: Record) -> Name:
-    return (identity_text(record.model), record.name, record.version)
+def _make_room(target: Path) -> Path | None:
+    """Take a store from its place; returns where it was moved, None if it was empty."""
+    if all(path.name == ".lock" for path in target.iterdir()):
+        (target / ".lock").unlink(missing_ok=True)
+        target.rmdir()
+        return None
+    moment = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
+    aside = target.with_name(f"{target.name}.before-restore-{moment}")
+    os.rename(target, aside)
+    return aside
 
 
-def _whole(directory: Path, placed: Placed) -> bool:
-    with contextlib.suppress(SteerlabError):
-        payload.read(directory / placed.path, placed.key)
-        return True
-    return False
+def _check_source(source: Path, target: Path) -> None:
+    if source.is_dir():
+        if not (source / archive.REGISTRY).exists() and not (source / "payloads").is_dir():
+            raise StoreError(f"{source} is no backup: it has neither a registry.db nor payloads")
+        if target.exists() and source.samefile(target):
+            raise StoreError(f"{source} is the store itself: there is nothing to restore")
+    elif not archive.is_archive(source):
+        raise StoreError(f"{source} is no backup: `steerlab import` takes in a payload file")
 
 
-def _rank(placed: Placed, preferred: set[tuple[str, str]]) -> tuple[bool, str, str]:
-    return ((placed.path, placed.key) in preferred, placed.record.created, placed.path)
+def _check_registry(source: Path, restored: Database) -> None:
+    """Refuse what a newer steerlab wrote, or none; a damaged one is taken, to be rebuilt."""
+    for (name,) in restored.salvage(COMPUTED):
+        raise CorruptPayload(
+            f"{source} holds a registry whose table {printable(str(name)[:80])} makes up what it "
+            "says: nothing was taken from it; unpack it with tar and import the payloads"
+        )
+
+
+def _unpack(source: Path, new: Path, progress: Progress | None) -> None:
+    def place(name: str) -> Path:
+        (new / name).parent.mkdir(parents=True, exist_ok=True)
+        return new / name
+
+    for _, file in archive.unpack(source, place, progress):
+        _sync(file)
+    for directory in new.rglob("*/"):
+        payload.sync_directory(directory)
+    payload.sync_directory(new)
+
+
+def _copy_store(old: Database, new: Path) -> None:
+    """Copy a store as it is, with what a writer that died left half done: `new` settles it.
+
+    One that was never written to, as an unpacked backup, is only read.
+    """
+    in_use = old.writable and (old.directory / ".lock").exists()
+    with old.locked() if in_use else contextlib.nullcontext():
+        kept = [
+            (f"{UNDO}/{file.name}", file)
+            for file in (old.directory / UNDO).glob("*")
+            if archive.can_hold(unquote(file.name)) and file.is_file()
+        ]
+        for name, file in [*payloads_of(old.directory, []), *kept]:
+            payload.write(new / name, file.read_bytes())
+        if registry := copy_registry(old, new / archive.REGISTRY, []):
+            _sync(registry)
+    payload.sync_directory(new)
+
+
+def _sync(file: Path) -> None:
+    with open(file, "rb") as opened:
+        os.fsync(opened.fileno())

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import zip_longest
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from sqlalchemy import (
     ColumnElement,
@@ -34,7 +33,8 @@ from steerlab.recipe import (
     Recipe,
 )
 from steerlab.record import Record
-from steerlab.registry.database import Damaged
+from steerlab.registry.connections import driver
+from steerlab.registry.obstacles import Damaged
 from steerlab.registry.tables import (
     BASELINE_PROMPT,
     CONTRAST_PAIR,
@@ -404,14 +404,6 @@ def _ids(ids: tuple[int, ...] | None) -> str | None:
 def _insert(connection: Connection, table: Table, rows: list[Row]) -> None:
     if rows:
         driver(connection).executemany(_insertion(table), rows)
-
-
-def driver(connection: Connection) -> sqlite3.Connection:
-    """SQLite's own connection, in the same transaction.
-
-    For the statements of a save: SQLAlchemy's way to them takes longer than SQLite with them.
-    """
-    return cast(sqlite3.Connection, connection.connection.driver_connection)
 
 
 @cache

@@ -14,12 +14,12 @@ from steerlab.errors import BadExpression, BadOption, BadPrompts, BadVector, Not
 from steerlab.notation import is_ref
 from steerlab.recipe import Contrast, Expression, Operand, Recipe
 from steerlab.record import record_of
+from steerlab.registry.connections import driver
 from steerlab.registry.database import Writing
 from steerlab.registry.files import Entry, batches, free_path
 from steerlab.registry.rows import (
     Placed,
     add,
-    driver,
     ensure_model,
     read,
     replace_expression,

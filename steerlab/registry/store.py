@@ -15,11 +15,13 @@ from steerlab.errors import BadOption, CorruptPayload, Incompatible, NameTaken, 
 from steerlab.location import discover, finish_move
 from steerlab.recipe import check_name
 from steerlab.record import Record
-from steerlab.registry import files, kept, lineage, queries, restore, rewriting, saving
-from steerlab.registry.database import BUSY_SECONDS, Database, damaged, one_line_errors
+from steerlab.registry import files, kept, lineage, queries, rebuild, rewriting, saving
+from steerlab.registry.connections import BUSY_SECONDS
+from steerlab.registry.database import Database
 from steerlab.registry.lineage import Lineage, Node, Way
+from steerlab.registry.obstacles import damaged, one_line_errors
 from steerlab.registry.queries import Filters, Model, StoredModel, Summary
-from steerlab.registry.restore import Restored
+from steerlab.registry.rebuild import Rebuilt
 from steerlab.registry.rows import Placed, Stored, mark_newest, read, replace_tags
 from steerlab.registry.search import Listing
 from steerlab.registry.tables import KEPT, OPERAND, VECTOR
@@ -403,10 +405,10 @@ class Store(Transfers):
         with one_line_errors(self.path), self._database.locked():
             places = self._database.salvage(select(VECTOR.c.path, VECTOR.c.key))
             salvaged = {t.name: self._database.salvage(select(t)) for t in KEPT}
-            done: list[Restored] = []
+            done: list[Rebuilt] = []
 
             def fill(new: Connection) -> None:
-                done.append(self._restore(new, places, self._known))
+                done.append(self._refill(new, places, self._known))
                 kept.bring_back(new, salvaged)
 
             self._database.refill(fill)
@@ -435,7 +437,7 @@ class Store(Transfers):
     # inside
 
     def _fill(self, connection: Connection) -> None:
-        done = self._restore(connection, ())
+        done = self._refill(connection, ())
         if done.count and self._database.writable:
             _log.warning(
                 "%s had no registry.db: restored %d vectors from their payloads",
@@ -451,13 +453,13 @@ class Store(Transfers):
         rows = self._database.salvaged(lambda old: list(files.at_path(old, path).values()))
         return [Placed(stored.record, stored.path, stored.key) for stored in rows]
 
-    def _restore(
+    def _refill(
         self,
         connection: Connection,
         places: Sequence[tuple[str, str]],
         known: Callable[[str], Sequence[Placed]] = lambda path: (),
-    ) -> Restored:
-        done = restore.restore(connection, self.path, places, known)
+    ) -> Rebuilt:
+        done = rebuild.rebuild(connection, self.path, places, known)
         for skipped in done.skipped:
             _log.warning("left out: %s", skipped)
         return done

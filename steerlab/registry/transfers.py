@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from steerlab.registry import files
 from steerlab.registry.ancestry import Ancestry
-from steerlab.registry.database import one_line_errors
+from steerlab.registry.obstacles import one_line_errors
 from steerlab.registry.queries import Model, Summary
 from steerlab.registry.rows import read
 
@@ -97,7 +97,7 @@ class Transfers(Ancestry):
         force: a store that is here is moved aside; returns where to. progress: called with
         (bytes, all) of an archive; what it raises cancels.
         """
-        from steerlab.registry.backup import restore
+        from steerlab.registry.restore import restore
 
         with one_line_errors(self.path):
             return restore(Path(path).expanduser(), self._database, force, progress)

@@ -20,8 +20,8 @@ from steerlab.errors import SteerlabError
 from steerlab.record import Record
 from steerlab.registry import Store
 from steerlab.registry.audit import Harm
-from steerlab.registry.database import Damaged
 from steerlab.registry.exchange import Import
+from steerlab.registry.obstacles import Damaged
 from tests.fuzz import archives, hostile, payloads, textfiles
 
 ACCEPTED = "accepted"

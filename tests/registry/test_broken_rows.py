@@ -15,8 +15,8 @@ import pytest
 from steerlab.errors import SteerlabError
 from steerlab.registry import Store
 from steerlab.registry.audit import Harm
-from steerlab.registry.database import Damaged
 from steerlab.registry.doctor import diagnose
+from steerlab.registry.obstacles import Damaged
 from tests.registry.samples import vector
 from tests.registry.test_runs import run
 

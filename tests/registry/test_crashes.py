@@ -70,7 +70,7 @@ def test_a_full_disk_leaves_the_store_as_it_was(family, monkeypatch, step, good)
 
 
 def test_a_full_disk_under_sqlite_is_one_line_too(family, monkeypatch):
-    engine = database._engine
+    engine = database.engine_of
 
     def small(*arguments, **options):
         made = engine(*arguments, **options)
@@ -85,7 +85,7 @@ def test_a_full_disk_under_sqlite_is_one_line_too(family, monkeypatch):
         return made
 
     with monkeypatch.context() as patch:
-        patch.setattr(database, "_engine", small)
+        patch.setattr(database, "engine_of", small)
         with pytest.raises(StoreError, match="is full: nothing was changed"):
             family.save_many([(f"n{i}", vector(i)) for i in range(300)])
     whole(family)

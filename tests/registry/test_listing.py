@@ -14,7 +14,7 @@ from sqlalchemy.engine import Engine
 from steerlab import record
 from steerlab.errors import BadOption, NotFound
 from steerlab.recipe import Imported
-from steerlab.registry import SORTS, Store, queries, restore
+from steerlab.registry import SORTS, Store, queries, rebuild
 from tests.registry.samples import OTHER, vector
 
 
@@ -82,7 +82,7 @@ class Backwards(datetime):
 
 def test_a_clock_that_runs_backwards_changes_no_newest_version(store, monkeypatch):
     monkeypatch.setattr(record, "datetime", Backwards)
-    monkeypatch.setattr(restore, "_BATCH", 1)
+    monkeypatch.setattr(rebuild, "_BATCH", 1)
     for seed in (1, 2, 3):
         store.save("love", vector(seed))
     assert refs(store.list()) == ["love.v3"]

@@ -1,0 +1,92 @@
+"""Connections to an SQLite file: plain, durable, and closed when the call is over."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sqlite3
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+from typing import cast
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.pool import NullPool, StaticPool
+
+from steerlab.registry.integrity import check_plain
+
+BUSY_SECONDS = 30.0
+
+
+@lru_cache(maxsize=64)
+def engine_of(
+    file: Path,
+    mode: str,
+    begin: str,
+    *,
+    journal: str | None = "WAL",
+    foreign_keys: bool = True,
+) -> Engine:
+    """An engine that keeps no connection open, so nothing outlives a call or crosses a fork.
+
+    Made once, as it remembers how its statements are spelled: that is half the cost of a save.
+    """
+
+    def connect() -> sqlite3.Connection:
+        uri = f"{file.absolute().as_uri()}?mode={mode}"
+        connection = sqlite3.connect(
+            uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        try:
+            check_plain(connection)
+            connection.execute(f"PRAGMA foreign_keys = {int(foreign_keys)}")
+            connection.execute("PRAGMA synchronous = FULL")
+            if journal:
+                connection.execute(f"PRAGMA journal_mode = {journal}")
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
+
+    engine = create_engine("sqlite://", creator=connect, poolclass=NullPool)
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine
+
+
+def copy_database(source: Path, target: Path) -> None:
+    """A consistent copy of a database that may be in use, log included."""
+    with (
+        contextlib.closing(sqlite3.connect(source)) as old,
+        contextlib.closing(sqlite3.connect(target)) as new,
+    ):
+        old.backup(new)
+
+
+def copy_with_log(file: Path, log: Path) -> Engine:
+    """A copy, in memory, of a database and of what is still in its log."""
+    memory = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
+    with tempfile.TemporaryDirectory() as copies:
+        for source in (file, log):
+            shutil.copyfile(source, Path(copies) / source.name)
+        with contextlib.closing(sqlite3.connect(Path(copies) / file.name)) as copy:
+            copy.backup(memory)
+    check_plain(memory)
+    return create_engine("sqlite://", creator=lambda: memory, poolclass=StaticPool)
+
+
+def memory_engine() -> Engine:
+    """A database in memory, of one connection that threads take turns to use."""
+    threads = {"check_same_thread": False}
+    return create_engine("sqlite://", poolclass=StaticPool, connect_args=threads)
+
+
+def driver(connection: Connection) -> sqlite3.Connection:
+    """SQLite's own connection, in the same transaction.
+
+    For the statements of a save: SQLAlchemy's way to them takes longer than SQLite with them.
+    """
+    return cast(sqlite3.Connection, connection.connection.driver_connection)

@@ -28,8 +28,6 @@ from steerlab.registry.rows import IS_NEWEST, Stored, chunks, identity_text, rea
 from steerlab.registry.tables import DIRECTION, MODEL, OPERAND, VECTOR
 from steerlab.vector import SteeringVector
 
-_CHUNK = 200
-
 
 class Harm(Enum):
     """What happened to a vector, or to the registry as a whole."""
@@ -136,8 +134,7 @@ def _summaries(connection: Connection, ids: Sequence[int]) -> dict[int, str]:
 
 def _each(connection: Connection, ids: Sequence[int]) -> Iterator[Stored | Finding]:
     """Every row, or why it can't be read."""
-    for start in range(0, len(ids), _CHUNK):
-        part = ids[start : start + _CHUNK]
+    for part in chunks(ids):
         try:
             yield from read(connection, part).values()
         except Damaged:

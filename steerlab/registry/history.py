@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Select, select
 
 from steerlab.notation import span
 from steerlab.registry import queries
+from steerlab.registry.rows import chunks
 from steerlab.registry.tables import (
     CALIBRATION,
     EVALUATION,
@@ -129,5 +130,5 @@ def _evaluations(connection: Connection, digests: dict[str, str]) -> Iterator[Ev
 def _of(
     connection: Connection, query: Select[Any], column: Any, wanted: Sequence[Any]
 ) -> Iterator[Any]:
-    for start in range(0, len(wanted), 400):
-        yield from connection.execute(query.where(column.in_(wanted[start : start + 400])))
+    for chunk in chunks(wanted):
+        yield from connection.execute(query.where(column.in_(chunk)))

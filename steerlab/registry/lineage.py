@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 from sqlalchemy import Connection, select
 
+from steerlab.registry.rows import chunks
 from steerlab.registry.tables import MODEL, OPERAND, VECTOR
 
 Way = Literal["parents", "children"]
@@ -93,8 +94,8 @@ def _edges(connection: Connection, ids: Sequence[int], way: Way) -> list[_Edge]:
         .order_by(near, OPERAND.c.ordinal, far)
     )
     found = []
-    for start in range(0, len(ids), 400):
-        for row in connection.execute(query.where(near.in_(ids[start : start + 400]))):
+    for chunk in chunks(ids):
+        for row in connection.execute(query.where(near.in_(chunk))):
             here, there, ref, digest, name, version, own, recipe, model = row
             if there is None:
                 found.append(_Edge(here, None, ref, digest, ""))

@@ -11,10 +11,9 @@ from sqlalchemy import Connection, Select, and_, delete, insert, or_, select, up
 
 from steerlab.errors import BadOption, NotFound
 from steerlab.registry.kept import now, operands
+from steerlab.registry.rows import chunks
 from steerlab.registry.tables import GENERATION, RUN, RUN_OPERAND
 from steerlab.run import Generation, Run
-
-_CHUNK = 400  # ids in one IN (…)
 
 
 def save(connection: Connection, run: Run) -> Run:
@@ -74,8 +73,7 @@ def _read(connection: Connection, query: Select[Any]) -> list[Run]:
     rows = [dict(row) for row in connection.execute(query).mappings()]
     texts: dict[int, list[Generation]] = defaultdict(list)
     g = GENERATION.c
-    for start in range(0, len(rows), _CHUNK):
-        ids = [row["id"] for row in rows[start : start + _CHUNK]]
+    for ids in chunks([row["id"] for row in rows]):
         found = select(g.run_id, g.coefficient, g.dose, g.text, g.finish, g.tokens)
         found = found.where(g.run_id.in_(ids)).order_by(g.run_id, g.ordinal)
         for number, *values in connection.execute(found):

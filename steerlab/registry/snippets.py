@@ -13,6 +13,7 @@ from sqlalchemy import Connection, select
 from steerlab.errors import BadOption
 from steerlab.registry import queries
 from steerlab.registry.queries import Filters, Summary
+from steerlab.registry.rows import chunks
 from steerlab.registry.search import Listing
 from steerlab.registry.tables import CONTRAST_PAIR
 
@@ -112,8 +113,8 @@ def _prompts(connection: Connection, ids: Sequence[int]) -> dict[int, list[str]]
     pair = CONTRAST_PAIR.c
     query = select(pair.vector_id, pair.positive, pair.negative)
     found: dict[int, list[str]] = defaultdict(list)
-    for start in range(0, len(ids), 400):
-        chosen = query.where(pair.vector_id.in_(ids[start : start + 400]))
+    for chunk in chunks(ids):
+        chosen = query.where(pair.vector_id.in_(chunk))
         for row, *sides in connection.execute(chosen.order_by(pair.vector_id, pair.ordinal)):
             found[row] += [side for side in sides if side]
     return found

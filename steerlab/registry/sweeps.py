@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Select, and_, delete, func, insert, or_, sele
 
 from steerlab.errors import NotFound
 from steerlab.registry.kept import now, operands
+from steerlab.registry.rows import chunks
 from steerlab.registry.tables import (
     CELL,
     CELL_METRIC,
@@ -22,7 +23,7 @@ from steerlab.registry.tables import (
 )
 from steerlab.sweep import Key, MetricValue, StoredSweep, SweepCell, SweepSetting
 
-_CHUNK = 400  # ids in one IN (…)
+_FEW = 400  # prompts in one IN (…)
 _Place = tuple[int, int, int]  # setting, prompt, seed
 _PLAIN = [column.name for column in SWEEP.c]
 
@@ -79,8 +80,7 @@ def measure(
     numbers = _numbers(connection, sweep, places.values())
     found = {numbers[places[key]]: value for key, value in values.items()}
     m = CELL_METRIC.c
-    for start in range(0, len(found), _CHUNK):
-        ids = list(found)[start : start + _CHUNK]
+    for ids in chunks(list(found)):
         connection.execute(delete(CELL_METRIC).where(m.name == name, m.cell_id.in_(ids)))
         rows = [{"cell_id": i, "name": name, **vars(found[i])} for i in ids]
         connection.execute(insert(CELL_METRIC), rows)
@@ -100,7 +100,7 @@ def _numbers(
     c = CELL.c
     query = select(c.setting, c.prompt, c.seed, c.id).where(c.sweep_id == sweep.id)
     prompts = {prompt for _, prompt, _ in places}
-    if len(prompts) <= _CHUNK:  # a batch of a large sweep is of few prompts
+    if len(prompts) <= _FEW:  # a batch of a large sweep is of few prompts
         query = query.where(c.prompt.in_(prompts))
     return {(setting, prompt, seed): i for setting, prompt, seed, i in connection.execute(query)}
 
@@ -169,9 +169,9 @@ def _by_sweep(
     """Rows of a child table by the sweep they belong to, in their order."""
     ordered = query.order_by(columns.ordinal) if "ordinal" in columns else query
     found: dict[int, list[tuple[Any, ...]]] = defaultdict(list)
-    for start in range(0, len(ids), _CHUNK):
-        chunk = ordered.where(columns.sweep_id.in_(ids[start : start + _CHUNK]))
-        for number, *values in connection.execute(chunk):
+    for chunk in chunks(ids):
+        rows = connection.execute(ordered.where(columns.sweep_id.in_(chunk)))
+        for number, *values in rows:
             found[number].append(tuple(values))
     return found
 

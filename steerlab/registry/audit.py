@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 from sqlalchemy import Connection, func, or_, select
+from sqlalchemy.exc import DBAPIError
 
 from steerlab import payload
 from steerlab.errors import NotFound, SteerlabError
@@ -81,10 +82,16 @@ def verify(
 ) -> list[Finding]:
     """Every problem of the store; progress is called with (checked, all)."""
     found = [Finding("registry.db", what, Harm.REGISTRY) for what in problems(connection)]
-    odd = (*_odd_models(connection), *_unlisted(connection))
-    found += [Finding("registry.db", what, Harm.ROW) for what in odd]
-    ids = connection.execute(select(VECTOR.c.id).order_by(VECTOR.c.path, VECTOR.c.id)).scalars()
-    return found + _of_rows(connection, directory, list(ids), progress)
+    try:
+        odd = (*_odd_models(connection), *_unlisted(connection))
+        ids = connection.execute(select(VECTOR.c.id).order_by(VECTOR.c.path, VECTOR.c.id)).scalars()
+        more = [Finding("registry.db", what, Harm.ROW) for what in odd]
+        more += _of_rows(connection, directory, list(ids), progress)
+    except DBAPIError:
+        if not found:
+            raise
+        return found  # which is why the rest can't be read
+    return found + more
 
 
 def still_wrong(connection: Connection, directory: Path, found: Sequence[Finding]) -> list[Finding]:

@@ -43,6 +43,7 @@ def engine_of(
             connection.execute("PRAGMA synchronous = FULL")
             if journal:
                 connection.execute(f"PRAGMA journal_mode = {journal}")
+            connection.row_factory = _as_written
         except sqlite3.Error:
             connection.close()
             raise
@@ -55,6 +56,13 @@ def engine_of(
         connection.exec_driver_sql(begin)
 
     return engine
+
+
+def _as_written(cursor: sqlite3.Cursor, row: tuple[object, ...]) -> tuple[object, ...]:
+    """A row as it is; no program writes bytes into one, so they are text that was damaged."""
+    if bytes in map(type, row):
+        raise sqlite3.DatabaseError("malformed: there are bytes where text should be")
+    return row
 
 
 def copy_database(source: Path, target: Path) -> None:
@@ -75,6 +83,7 @@ def copy_with_log(file: Path, log: Path) -> Engine:
         with contextlib.closing(sqlite3.connect(Path(copies) / file.name)) as copy:
             copy.backup(memory)
     check_plain(memory)
+    memory.row_factory = _as_written
     return create_engine("sqlite://", creator=lambda: memory, poolclass=StaticPool)
 
 

@@ -282,6 +282,7 @@ class Database:
         try:
             with engine.connect() as connection:
                 _version_of(connection, self.directory)
+                driver(connection).row_factory = None  # what can be read of damaged text, too
                 return get(connection)
         except Newer:
             raise

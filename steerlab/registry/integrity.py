@@ -61,12 +61,14 @@ def problems(connection: Connection) -> list[str]:
 
 
 def _no_text(connection: Connection) -> list[str]:
-    """Tables with bytes where text should be; what only the registry knows is read through."""
+    """Tables with bytes or no JSON where text should be; what is only here is read through."""
     found = []
     for table in METADATA.sorted_tables:
         texts = [c.name for c in table.c if not isinstance(c.type, Integer | Float | Boolean)]
-        bytes_there = " OR ".join(f"typeof({name}) = 'blob'" for name in texts) or "0"
-        odd = text(f"SELECT 1 FROM {table.name} WHERE {bytes_there} LIMIT 1")
+        wrongs = [f"typeof({name}) = 'blob'" for name in texts]
+        said = [c.name for c in table.c if c.info.get("json")]
+        wrongs += [f"{name} NOT NULL AND NOT json_valid({name})" for name in said]
+        odd = text(f"SELECT 1 FROM {table.name} WHERE {' OR '.join(wrongs) or '0'} LIMIT 1")
         try:
             wrong = connection.execute(odd).first() is not None
             for _ in connection.execute(select(table)) if table in KEPT else ():
@@ -74,7 +76,7 @@ def _no_text(connection: Connection) -> list[str]:
         except DBAPIError:
             wrong = True
         if wrong:
-            found.append(f"a row of {table.name} holds what is no text")
+            found.append(f"a row of {table.name} can't be read")
     return found
 
 

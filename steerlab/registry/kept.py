@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, Table, insert, select, update
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import StatementError
 
 from steerlab.errors import BadExpression, Incompatible, NotFound
 from steerlab.registry.queries import resolve
@@ -59,7 +60,7 @@ def bring_back(connection: Connection, salvaged: Salvaged) -> None:
         for table in KEPT:
             unlinked = {"vector_id": None} if table in LINKED else {}
             rows = [{**_as_text(row._asdict()), **unlinked} for row in salvaged[table.name]]
-            _insert(connection, table, rows)
+            _insert(connection, table, [row for row in rows if _is_readable(table, row)])
     relink(connection)
 
 
@@ -71,6 +72,17 @@ def _as_text(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _is_readable(table: Table, row: Mapping[str, Any]) -> bool:
+    """Whether what should be JSON is; otherwise nothing could be made of the row."""
+    try:
+        for column in table.c:
+            if column.info.get("json") and row[column.name] is not None:
+                json.loads(row[column.name])
+    except (ValueError, TypeError):
+        return False
+    return True
+
+
 def _insert(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> None:
     """Insert rows; if the schema refuses one, whose owner was lost for instance, the others."""
     if not rows:
@@ -78,7 +90,7 @@ def _insert(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]
     try:
         with connection.begin_nested():
             connection.execute(insert(table), rows)
-    except DBAPIError:
+    except StatementError:
         for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]) if len(rows) > 1 else ():
             _insert(connection, table, half)
 

@@ -13,7 +13,14 @@ from sqlalchemy.exc import DBAPIError
 from steerlab.errors import StoreError
 
 _DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
-_UNREADABLE = ("Could not decode", "no such", "malformed", "mismatch", "has no column")
+_UNREADABLE = (
+    "Could not decode",
+    "no such",
+    "unknown function",
+    "malformed",
+    "mismatch",
+    "has no column",
+)
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 _READ_ONLY = ("SQLITE_READONLY", "SQLITE_PERM")
 

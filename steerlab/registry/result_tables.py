@@ -22,6 +22,7 @@ from steerlab.registry.schema import (
     Base,
     check,
     flag,
+    json_text,
     linked_vector,
     owner,
     place,
@@ -223,7 +224,7 @@ class CalibrationRow(Base, table=True):
     coefficient: float | None = Field(default=None, sa_type=Float)
     safe_low: float | None = Field(default=None, sa_type=Float)
     safe_high: float | None = Field(default=None, sa_type=Float)
-    data: str = Field(sa_type=Text)
+    data: str = json_text()
 
 
 class EvaluationRow(Base, table=True):
@@ -251,8 +252,8 @@ class EvaluationRow(Base, table=True):
     suite_digest: str
     model: str
     model_key: str
-    versions: str = Field(sa_type=Text)
-    data: str | None = Field(default=None, sa_type=Text)
+    versions: str = json_text()
+    data: str | None = json_text(null=True)
 
 
 class EvaluationValueRow(Base, table=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ from steerlab.registry.tables import (
 
 _COPY = ("source", "revision", "dtype", "tokenizer", "chat_template")
 _SHAPE = ("architecture", "n_layers", "d_model", "fingerprint")
+_DIGEST = re.compile("[0-9a-f]{64}")
 _CHUNK = 400  # ids in one IN (…)
 
 T = TypeVar("T")
@@ -296,7 +298,7 @@ def _record(row: RowMapping, children: dict[str, list[RowMapping]]) -> Record:
         recipe=_recipe(row, children),
         norm=row["norm"],
         created=row["created"],
-        software=json.loads(row["software"]),
+        software=dict(json.loads(row["software"])),
         tags=tuple(t["tag"] for t in children["tag"]),
         note=row["note"],
     )
@@ -305,6 +307,8 @@ def _record(row: RowMapping, children: dict[str, list[RowMapping]]) -> Record:
 def _recipe(row: RowMapping, children: dict[str, list[RowMapping]]) -> Recipe:
     if row["kind"] == "expression":
         operands = tuple(Operand(o["ref"], o["digest"]) for o in children["operand"])
+        if not all(_DIGEST.fullmatch(operand.digest) for operand in operands):
+            raise ValueError("an operand's digest is none")
         return Expression(row["expression"], operands)
     if row["kind"] == "imported":
         return Imported(row["imported_from"], row["format"], row["quantity"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Column, ForeignKey, Integer, MetaData
+from sqlalchemy import CheckConstraint, Column, ForeignKey, Integer, MetaData, Text
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
@@ -34,6 +34,12 @@ def owner(table: str) -> Any:
 def place() -> Any:
     """A column of a key that counts from 0."""
     return Field(sa_column=Column(Integer, primary_key=True, autoincrement=False))
+
+
+def json_text(*, null: bool = False) -> Any:
+    """JSON, which is written and read elsewhere; marked so that damage to it is seen."""
+    column = Column(Text, nullable=null, info={"json": True})
+    return Field(default=None, sa_column=column) if null else Field(sa_column=column)
 
 
 def linked_vector() -> Any:

@@ -34,12 +34,14 @@ from steerlab.record import Record
 from steerlab.registry import Store
 from steerlab.registry.audit import Harm
 from steerlab.registry.files import payload_files
+from steerlab.registry.tables import METADATA
 from tests.registry import test_runs, test_sweeps
 from tests.registry.samples import OTHER, vector
 
 SECONDS = 60
 CURED = 16  # the advice is followed for one payload in so many: it is the same for each
 PAGE = 4096
+NAMES = (("model", "name"), ("vector", "name"))  # hurt vectors are named as their rows have it
 LOST = (Harm.ALTERED, Harm.MISSING)
 
 Hurt = Callable[[Path], object]
@@ -136,6 +138,19 @@ def cut(file: str, length: int) -> Hurt:
     return lambda path: os.truncate(path / file, length)
 
 
+def put(table: str, column: str, value: str) -> Hurt:
+    """Put another value into one row, whatever the schema allows."""
+    row = f"(SELECT max(rowid) FROM {table})"
+
+    def hurt(path: Path) -> None:
+        with closing(sqlite3.connect(path / "registry.db")) as opened, opened:
+            opened.execute("PRAGMA ignore_check_constraints = 1")
+            with contextlib.suppress(sqlite3.IntegrityError):  # what can't be, is no case
+                opened.execute(f'UPDATE {table} SET "{column}" = {value} WHERE rowid = {row}')
+
+    return hurt
+
+
 def swap(one: str, other: str) -> Hurt:
     """Give two files each other's names."""
 
@@ -181,6 +196,15 @@ def cases(path: Path, log: Path, every: int) -> Iterator[tuple[str, Path, Hurt]]
     for length in [0, *spread(pages * PAGE, 40 * every)]:
         yield "registry, cut", path, cut("registry.db", length)
     yield "registry, deleted", path, delete("registry.db")
+    values = [
+        (table.name, column.name, value)
+        for table in METADATA.sorted_tables
+        for column in table.c
+        if (table.name, column.name) not in NAMES
+        for value in (f'CAST("{column.name}" AS BLOB)', "'zz'", "''", "-1", "NULL", "1e300")
+    ]
+    for at in spread(len(values), max(1, every // 10)):
+        yield "registry, value replaced", path, put(*values[at])
     size = (log / "registry.db-wal").stat().st_size
     for at in spread(size, 12 * every):
         yield "log, byte flipped", log, flip("registry.db-wal", at, 1 << dice.randrange(8))

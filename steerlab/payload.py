@@ -46,6 +46,7 @@ _BYTES_PER_OBJECT = 256
 _PIECE = 2**20
 _ASTRAL = re.compile(r"\\u[dD][89abAB]")
 _STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_OFFSETS = re.compile(rb'"data_offsets":\[(\d{1,18}),(\d{1,18})\]\}')
 _BEGIN = f'{{"__metadata__":{{"{METADATA_KEY}":"'
 
 _Arrays = dict[str, dict[str, Array]]
@@ -146,21 +147,19 @@ def read(path: Path, key: str | None = None) -> tuple[Record, SteeringVector]:
 
 
 def read_known(path: Path, key: str, record: Record) -> SteeringVector | None:
-    """The vector that a file says exactly this of; None where it says, or holds, another thing.
+    """The vector that a file says exactly this of, as `encode` spells it; None for all else.
 
-    Checked against its digest. The other records of the file are not read, which takes its time
-    where there are hundreds. Raises as `read_records` does.
+    Checked against its digest. A header may hold hundreds of records: it is looked through for
+    this one, and not parsed. `read` reads what is spelt otherwise, and says what is wrong.
     """
-    said = canonical_json({"key": key, **record.to_json()})
-    layers = [facts.layer for facts in record.layers]
-    file, length = _opened(path)
-    with file:
-        text = _short_text(file, length)
-        arrays = _taken(file, {key: layers}).get(key, {})
-    if said not in (_long_text(path) if text is None else text):
-        return None
-    with contextlib.suppress(CorruptPayload):
-        return _vector(path, arrays, record)[1]
+    said = json.dumps(canonical_json({"key": key, **record.to_json()}))[1:-1].encode()
+    with (
+        contextlib.suppress(OSError, ValueError, CorruptPayload),
+        open(path, "rb", buffering=0, opener=_without_waiting) as file,
+    ):
+        header = _unparsed(file)
+        if said in header:
+            return _vector(path, _found(file, header, key, record), record)[1]
     return None
 
 
@@ -276,6 +275,37 @@ def _check_header(file: BinaryIO, size: int) -> int:
     if sum(piece.count(b"{") for piece in pieces) > most:
         raise TooHeavy(f"a header of more than {most} objects")
     return length
+
+
+def _unparsed(file: io.FileIO) -> bytes:
+    """A file's header, as it lies there; empty where it is no header, or too large."""
+    size = os.fstat(file.fileno()).st_size  # 0 of a pipe or a device
+    if size < 8:
+        return b""
+    length = int.from_bytes(file.read(8), "little")
+    return file.read(length) if length <= min(size - 8, LONGEST_HEADER) else b""
+
+
+def _found(file: io.FileIO, header: bytes, key: str, record: Record) -> dict[int, Array]:
+    """Layer -> array of a vector whose tensors are spelt as safetensors does, and side by side.
+
+    Those that are not are left out.
+    """
+    begin, size = 8 + len(header), os.fstat(file.fileno()).st_size
+    last = header.rfind(f'"{key}/'.encode())
+    found = {}
+    for facts in record.layers:
+        shape = (facts.positions, record.model.d_model)
+        spelt = f'"{key}/{facts.layer}":{{"dtype":"F32","shape":[{shape[0]},{shape[1]}],'.encode()
+        at = header.rfind(spelt, 0, last + len(spelt))
+        offsets = _OFFSETS.match(header, at + len(spelt)) if at >= 0 else None
+        if offsets is None:
+            continue
+        start, end = map(int, offsets.groups())
+        if end - start == 4 * shape[0] * shape[1] and begin + end <= size:
+            file.seek(begin + start)
+            found[facts.layer] = np.frombuffer(file.read(end - start), "<f4").reshape(shape)
+    return found
 
 
 def _contents(path: Path, key: str | None = None) -> tuple[dict[str, Record], _Arrays]:

@@ -50,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _shares(options: argparse.Namespace) -> dict[str, int]:
     shares = {"payload": options.payloads - options.imports}
+    shares |= {"known": options.payloads // 10}
     shares |= dict.fromkeys(("import", "rebuild"), options.imports // 2)
     shares |= dict.fromkeys((r.name for r in ARCHIVES), options.archives // 2)
     return shares | dict.fromkeys((r.name for r in TEXTS), -(-options.pairs // len(TEXTS)))

@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from steerlab.payload import FORMAT, METADATA_KEY
+from steerlab.payload import FORMAT, METADATA_KEY, encode
 from steerlab.recipe import Imported, ModelIdentity
-from steerlab.record import canonical_json, record_of
+from steerlab.record import Record, canonical_json, record_of
+from steerlab.registry.saving import rounded
 from steerlab.vector import SteeringVector
 from tests.fuzz import hostile
 from tests.registry.samples import OTHER, vector
@@ -101,6 +102,30 @@ def forged(random: Random) -> tuple[bytes, str]:
     if kind == "bytes" or random.random() < 0.05:
         made = hostile.change_bytes(random, made, whole(random.choice(bases())))
     return made, kind
+
+
+@cache
+def entries() -> tuple[tuple[Record, SteeringVector], ...]:
+    """Vectors as they are stored: a contrast, an expression, a front tensor, many layers."""
+    love, anger = (vector(seed, ref=f"{name}.v1") for seed, name in ((1, "love"), (2, "anger")))
+    found = {
+        "love": love,
+        "warm": rounded(love - 0.5 * anger, "warm.v1"),
+        "front": vector(scope="front", ref="front.v1"),
+        "wide": vector(3, *range(6), ref="wide.v1"),
+    }
+    return tuple((record_of(v, name, 1, note="the first"), v) for name, v in found.items())
+
+
+def tampered(random: Random) -> bytes:
+    """A file as `payload.encode` writes it, but for some bytes, or for what its header says."""
+    made = encode(entries())
+    if random.random() < 0.5:
+        return hostile.change_bytes(random, made, made)
+    end = 8 + int.from_bytes(made[:8], "little")
+    header = json.loads(made[8:end])
+    _change_header(random, header)
+    return file_of(json.dumps(header, separators=(",", ":")).encode(), made[end:], random)
 
 
 def friendly(random: Random) -> bytes:

@@ -16,7 +16,7 @@ from random import Random
 from zlib import crc32
 
 from steerlab import payload
-from steerlab.errors import SteerlabError
+from steerlab.errors import CorruptPayload, SteerlabError
 from steerlab.record import Record
 from steerlab.registry import Store
 from steerlab.registry.audit import Harm
@@ -63,6 +63,18 @@ def read_payload(path: Path) -> None:
     again.write_bytes(payload.encode(entries))
     if payload.read_all(again) != entries:
         raise Broken("it is not the same once written again")
+
+
+def read_known(path: Path) -> None:
+    """What is read of vectors whose records are known is theirs, whatever became of the file."""
+    read = 0
+    for record, vector in payloads.entries():
+        found = payload.read_known(path, record.qualified, record)
+        read += found is not None
+        if found is not None and (found, found.ref) != (vector, record.ref):
+            raise Broken(f"{record.ref} is read wrong")
+    if not read:
+        raise CorruptPayload("it holds none of them as it should")
 
 
 def import_payload(path: Path) -> None:
@@ -340,6 +352,7 @@ _SUFFIXES = (".jsonl", ".json", ".csv", ".toml")
 
 PAYLOADS = (
     Reader("payload", ".safetensors", lambda random: payloads.forged(random)[0], read_payload),
+    Reader("known", ".safetensors", payloads.tampered, read_known),
     Reader("import", ".safetensors", payloads.friendly, import_payload),
     Reader("rebuild", ".safetensors", lambda random: payloads.forged(random)[0], adopt_payload),
 )

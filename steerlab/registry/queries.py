@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, func, or_, select
 
 from steerlab.errors import BadOption, Incompatible, NotFound
 from steerlab.recipe import ModelIdentity, is_name
@@ -304,14 +304,21 @@ def parse_ref(text: str) -> Ref:
     return Ref(parts[-1], parts[0] if len(parts) == 2 else None, version)
 
 
+_VERSIONS = (
+    select(MODEL.c.name, VECTOR.c.version, VECTOR.c.id)
+    .join(VECTOR)
+    .where(VECTOR.c.name == bindparam("name"))
+    .order_by(MODEL.c.name, VECTOR.c.version)
+)
+
+
 def versions(connection: Connection, ref: Ref) -> dict[str, dict[int, int]]:
     """Model name -> version -> row id of every vector a ref could mean."""
-    query = select(MODEL.c.name, VECTOR.c.version, VECTOR.c.id).join(VECTOR)
-    query = query.where(VECTOR.c.name == ref.name)
+    query = _VERSIONS
     if ref.model is not None:
         query = query.where(VECTOR.c.model_id == model_id(connection, ref.model))
     found: dict[str, dict[int, int]] = defaultdict(dict)
-    for model, version, row in connection.execute(query.order_by(MODEL.c.name, VECTOR.c.version)):
+    for model, version, row in connection.execute(query, {"name": ref.name}):
         found[model][version] = row
     return found
 

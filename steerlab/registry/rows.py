@@ -12,11 +12,14 @@ from itertools import zip_longest
 from typing import Any, TypeVar
 
 from sqlalchemy import (
+    BindParameter,
     ColumnElement,
     Connection,
     RowMapping,
+    Select,
     Table,
     and_,
+    bindparam,
     insert,
     select,
     update,
@@ -248,9 +251,7 @@ def read(connection: Connection, ids: Sequence[int]) -> dict[int, Stored]:
 
 
 def _read_chunk(connection: Connection, ids: Sequence[int]) -> Iterator[tuple[int, Stored]]:
-    shape = [MODEL.c[c].label(f"model_{c}") for c in (*_SHAPE, "name")]
-    query = select(VECTOR, *shape).join(MODEL).where(VECTOR.c.id.in_(ids))
-    vectors = connection.execute(query).mappings().all()
+    vectors = connection.execute(_SELECT_VECTORS, {"ids": ids}).mappings().all()
     children = {
         table.name: _grouped(connection, table, ids)
         for table in (DIRECTION, DIAGNOSTIC, CONTRAST_PAIR, BASELINE_PROMPT, OPERAND, TAG)
@@ -267,13 +268,27 @@ def _read_chunk(connection: Connection, ids: Sequence[int]) -> Iterator[tuple[in
         yield row["id"], Stored(row["id"], record, row["model_name"], row["path"], row["key"])
 
 
+_IDS: BindParameter[Any] = bindparam("ids", expanding=True)
+_SELECT_VECTORS = (
+    select(VECTOR, *(MODEL.c[c].label(f"model_{c}") for c in (*_SHAPE, "name")))
+    .join(MODEL)
+    .where(VECTOR.c.id.in_(_IDS))
+)
+
+
+@cache
+def _selection(table: Table) -> tuple[ColumnElement[int], Select[Any]]:
+    """A table's column for the vector, and the query for the rows of some."""
+    owner, *_ = columns = [*table.primary_key.columns]
+    return owner, select(table).where(owner.in_(_IDS)).order_by(*columns)
+
+
 def _grouped(
     connection: Connection, table: Table, ids: Sequence[int]
 ) -> dict[int, list[RowMapping]]:
-    owner = next(iter(table.primary_key.columns))
-    query = select(table).where(owner.in_(ids)).order_by(*table.primary_key.columns)
+    owner, query = _selection(table)
     groups: dict[int, list[RowMapping]] = defaultdict(list)
-    for row in connection.execute(query).mappings():
+    for row in connection.execute(query, {"ids": ids}).mappings():
         groups[row[owner]].append(row)
     return groups
 

@@ -97,7 +97,9 @@ def summaries(
     Which they are is found first, in the index, then what they are.
     among: the rows that come into question.
     """
-    page = _listed(connection, filters, sort, reverse, after).limit(limit).correlate(None)
+    few = filters.name is not None or (among is not None and len(among) <= _FEW)
+    listed = _listed(connection, filters, sort, reverse, after, few=few)
+    page = listed.limit(limit).correlate(None)
     if among is not None:
         return of_ids(connection, _first(connection, page, among, limit))
     order = _order(sort, reverse)
@@ -135,10 +137,20 @@ def of_ids(connection: Connection, wanted: Sequence[int]) -> list[Summary]:
 
 
 def _listed(
-    connection: Connection, filters: Filters, sort: str, reverse: bool, after: Summary | None
+    connection: Connection,
+    filters: Filters,
+    sort: str,
+    reverse: bool,
+    after: Summary | None,
+    *,
+    few: bool = False,
 ) -> Select[int]:
+    """few: what else is asked leaves few, which SQLite then looks up one by one."""
     key = _sort_key(sort)
     query = select(VECTOR.c.id).where(*_conditions(connection, filters))
+    if not filters.every_version:
+        newest = VECTOR.c.newest.is_(True)
+        query = query.where(func.likely(newest) if few else newest)
     if sort == "model":
         query = query.join(MODEL)
     if after is not None:
@@ -209,8 +221,6 @@ def _conditions(connection: Connection, filters: Filters) -> list[ColumnElement[
         found.append(VECTOR.c.kind == filters.kind)
     if filters.name is not None:
         found.append(VECTOR.c.name == filters.name)
-    if not filters.every_version:
-        found.append(VECTOR.c.newest.is_(True))
     return found
 
 

@@ -135,18 +135,23 @@ def test_sorting_by_norm_and_layer(store):
         store.list(sort="colour")
 
 
-def count_queries(action):
+def queries_of(action):
+    """The statements, with their parameters, that something reads with."""
     seen = []
 
     def note(*arguments):
-        seen.append(arguments[2])
+        seen.append(arguments[2:4])
 
     event.listen(Engine, "before_cursor_execute", note)
     try:
         action()
     finally:
         event.remove(Engine, "before_cursor_execute", note)
-    return len([text for text in seen if text.startswith("SELECT")])
+    return [(text, parameters) for text, parameters in seen if text.startswith("SELECT")]
+
+
+def count_queries(action):
+    return len(queries_of(action))
 
 
 def test_a_list_asks_as_much_of_ten_vectors_as_of_one(store):
@@ -162,6 +167,21 @@ def test_a_list_asks_as_much_of_ten_vectors_as_of_one(store):
         ]
     )
     assert count_queries(store.list) == one <= 4
+
+
+@pytest.mark.parametrize("sort", SORTS)
+@pytest.mark.parametrize(
+    ("few", "way"),
+    [({"text": "hate"}, "INTEGER PRIMARY KEY (rowid=?)"), ({"name": "love"}, "ix_vector_name")],
+)
+def test_few_are_looked_up_rather_than_looked_for_along_all(family, sort, few, way):
+    family.read_texts()
+    asked = queries_of(lambda: family.list(sort=sort, limit=20, **few))
+    with contextlib.closing(sqlite3.connect(family.path / "registry.db")) as opened:
+        for statement, parameters in asked:
+            plan = str(list(opened.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)))
+            assert "ix_vector_listing" not in plan
+            assert way in plan or "newest" not in statement
 
 
 def test_lineage_both_ways(family):

@@ -66,7 +66,7 @@ class Listing:
             if len(words) > 1 and len(found) < len(texts):
                 texts = [self._texts[i] for i in found]
             typed = hits if word == words[0] else typed
-        return self._ranked(found, words[0], typed) if words else found
+        return self._ranked(found, words[0], typed if scattered else found) if words else found
 
     def _with_texts(self, listed: Sequence[int]) -> tuple[Sequence[int], Sequence[str]]:
         """Those that were there when texts were read, and these side by side.
@@ -92,7 +92,9 @@ class Listing:
                 others.append(i)
             else:
                 (begins if names[i].startswith(word) else holds).append(i)
-        known = set(typed) if others else set()
+        if typed is found or not others:
+            return [*begins, *holds, *others]
+        known = set(typed)
         scattered = [i for i in others if i not in known]
         return [*begins, *holds, *scattered, *(i for i in others if i in known)]
 

@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from sqlalchemy import Connection, select
@@ -90,7 +91,12 @@ def _hit(vector: Summary, prompts: Sequence[str], words: Sequence[str], text: st
 
 def _whole(word: str, text: str) -> float:
     """1 for a whole word, which _ ends too, else a half."""
-    return 1.0 if re.search(rf"(?<![^\W_]){re.escape(word)}(?![^\W_])", text) else 0.5
+    return 1.0 if _whole_word(word).search(text) else 0.5
+
+
+@lru_cache(maxsize=64)
+def _whole_word(word: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<![^\W_]){re.escape(word)}(?![^\W_])")
 
 
 def snippet_of(text: str, words: Sequence[str]) -> tuple[str, tuple[tuple[int, int], ...]]:

@@ -1,4 +1,4 @@
-"""SteeringVector <-> safetensors: self-describing files, written whole or not at all."""
+"""SteeringVector <-> safetensors: self-describing files, checked when they are read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import io
 import json
 import os
 import re
-import secrets
 import stat
 import struct
 from collections import Counter, defaultdict
@@ -30,7 +29,6 @@ FORMAT = 1
 """Version of the metadata; a file with a higher one is refused, never guessed at."""
 
 METADATA_KEY = "steerlab"  # the only one: with several, the file's bytes vary between processes
-TEMPORARY_PREFIX = ".tmp-"
 
 LONGEST_SHARED = 12 * 2**20
 """Bytes of the longest header that is written for several vectors: each change rewrites it."""
@@ -178,60 +176,6 @@ def read_arrays(path: Path, wanted: Mapping[str, Sequence[int]]) -> dict[str, di
     file, _ = _opened(path)
     with file:
         return _taken(file, wanted)
-
-
-def write(path: Path, data: bytes) -> None:
-    """Write a file atomically and durably: a reader sees all of it or nothing of it.
-
-    Temporary file in the same directory, flush, fsync, rename, fsync of the directory.
-    Raises StoreError when the disk is full or the directory read-only; no part is left then.
-    """
-    temporary = stage(path, data)
-    try:
-        os.replace(temporary, path)
-        sync_directory(path.parent)
-    except OSError as error:
-        raise _unwritten(path, temporary, error) from None
-
-
-def stage(path: Path, data: bytes) -> Path:
-    """Write a temporary file beside `path`, and have it on the disk; returns where it is.
-
-    Raises StoreError as `write` does.
-    """
-    temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
-    try:
-        make_directory(path.parent)
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise _unwritten(path, temporary, error) from None
-    return temporary
-
-
-def _unwritten(path: Path, temporary: Path, error: OSError) -> StoreError:
-    with contextlib.suppress(OSError):
-        temporary.unlink(missing_ok=True)
-    return StoreError(f"can't write {path}: {error.strerror or error}")
-
-
-def make_directory(path: Path) -> None:
-    """Create a directory durably: its entry in the parent is synced too."""
-    if not path.is_dir():
-        make_directory(path.parent)
-        path.mkdir(exist_ok=True)
-        sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    """Make a rename or a new name in this directory survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _opened(path: Path) -> tuple[Any, int]:

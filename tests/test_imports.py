@@ -28,7 +28,7 @@ MODEL_SIDE = {
 }
 MEASURING = {f"evaluation.metrics.{name}" for name in ("passes", "likelihood", "predictions")}
 LEVELS = (  # each may import what stands beside or above it
-    {"errors", "location", "sharing", "distributed", "untrusted"},
+    {"errors", "location", "sharing", "distributed", "untrusted", "durable"},
     {"recipe"},
     {"notation", "direction", "lineage"},
     {"vector", "extraction", "prompts", "sampling"},

@@ -64,7 +64,7 @@ def report_command(
     asked = bool(writing["prompts"] or writing["doses"])
     if no_model and asked:
         raise click.UsageError("--prompt and --doses write texts: leave out --no-model")
-    from steerlab import payload
+    from steerlab import durable
     from steerlab.evaluation.report.page import page, report
 
     lab = open_lab(store_path, loading)
@@ -72,7 +72,7 @@ def report_command(
     if not no_model and (asked or not found.examples):
         texts = _written(lab, found.record.qualified, quiet=quiet, **writing)
         found = report(lab.store, found.record.qualified, examples=texts)
-    payload.write(file, page(found).encode("utf-8"))
+    durable.write(file, page(found).encode("utf-8"))
     say(f"wrote {file}: open it in a browser, or mail it", quiet=quiet)
 
 

@@ -23,9 +23,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from steerlab.durable import TEMPORARY_PREFIX, make_directory, sync_directory
 from steerlab.errors import CorruptPayload, NotFound, StoreError
 from steerlab.notation import printable
-from steerlab.payload import TEMPORARY_PREFIX, make_directory, sync_directory
 
 SUFFIX = ".tar"
 REGISTRY = "registry.db"

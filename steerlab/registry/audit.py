@@ -16,7 +16,7 @@ from pathlib import Path
 from sqlalchemy import Connection, func, or_, select
 from sqlalchemy.exc import DBAPIError
 
-from steerlab import payload
+from steerlab import durable, payload
 from steerlab.errors import NotFound, SteerlabError
 from steerlab.recipe import Expression, ModelIdentity
 from steerlab.record import Record
@@ -219,7 +219,7 @@ def _age(path: Path) -> float:
 
 def _garbage(path: Path, name: str, size: int) -> Garbage | None:
     """What a file is that nothing refers to; None for one that is to be kept all the same."""
-    if path.name.startswith(payload.TEMPORARY_PREFIX) or path.suffix != SUFFIX:
+    if path.name.startswith(durable.TEMPORARY_PREFIX) or path.suffix != SUFFIX:
         return Garbage(name, size)
     try:
         return Garbage(name, size, tuple(r.qualified for r, _ in payload.read_all(path)))
@@ -244,7 +244,7 @@ def _links(directory: Path, dry_run: bool, grace: timedelta) -> list[Garbage]:
 
 def _loose(directory: Path) -> Iterator[Path]:
     yield from payload_files(directory)
-    yield from sorted((directory / "payloads").glob(f"**/{payload.TEMPORARY_PREFIX}*"))
+    yield from sorted((directory / "payloads").glob(f"**/{durable.TEMPORARY_PREFIX}*"))
     yield from sorted(directory.glob("registry.db.new-*"))
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from steerlab import payload
+from steerlab import durable, payload
 from steerlab.errors import SteerlabError, StoreError
 from steerlab.location import finish_move
 from steerlab.notation import printable
@@ -90,7 +90,7 @@ def _moment(database: Database, place: Path) -> Iterator[_Moment]:
     store is locked while they are linked, not while they are read. Where the file system has
     no links it stays locked. A store that is read-only has no writers to wait for.
     """
-    copy = place / f"{payload.TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+    copy = place / f"{durable.TEMPORARY_PREFIX}{secrets.token_hex(8)}"
     with contextlib.ExitStack() as stack:
         copy.mkdir()
         stack.callback(shutil.rmtree, copy, ignore_errors=True)

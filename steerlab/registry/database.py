@@ -22,9 +22,9 @@ from sqlalchemy import Connection, Engine, Executable, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
+from steerlab.durable import make_directory, sync_directory
 from steerlab.errors import SteerlabError, StoreError
 from steerlab.location import finish_move
-from steerlab.payload import make_directory, sync_directory
 from steerlab.registry.connections import (
     BUSY_SECONDS,
     copy_database,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, select
 
-from steerlab import payload
+from steerlab import durable, payload
 from steerlab.errors import BadOption, CorruptPayload, NotFound, SteerlabError, StoreError
 from steerlab.recipe import ModelIdentity
 from steerlab.registry import archive, files, queries, saving
@@ -89,7 +89,7 @@ def to_payload(
         )
     if target.exists() and not force:
         raise StoreError(f"{target} exists: export to another name, or delete it first")
-    payload.write(target, payload.encode(list(_entries(connection, directory, rows))))
+    durable.write(target, payload.encode(list(_entries(connection, directory, rows))))
     return target
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from numpy.typing import ArrayLike
 from sqlalchemy import Connection, select
 
-from steerlab import payload
+from steerlab import durable, payload
 from steerlab.errors import CorruptPayload, NotFound, SteerlabError
 from steerlab.recipe import Contrast, Expression, Recipe
 from steerlab.record import Record
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 SUFFIX = ".safetensors"
-LINKS = f"{payload.TEMPORARY_PREFIX}backup-"
+LINKS = f"{durable.TEMPORARY_PREFIX}backup-"
 """How the directory begins in which a backup holds on to the files that it copies."""
 MOST_VECTORS = 500
 MOST_BYTES = 32_000_000

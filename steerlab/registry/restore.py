@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from steerlab import payload
+from steerlab import durable
 from steerlab.errors import CorruptPayload, StoreError
 from steerlab.location import finish_move, waiting
 from steerlab.notation import printable
@@ -42,9 +42,9 @@ def restore(
             f"{target} has vectors already: force it, and they are moved aside, or restore to "
             "another directory"
         )
-    new = target.with_name(f"{payload.TEMPORARY_PREFIX}{target.name}-{secrets.token_hex(8)}")
+    new = target.with_name(f"{durable.TEMPORARY_PREFIX}{target.name}-{secrets.token_hex(8)}")
     try:
-        payload.make_directory(new)
+        durable.make_directory(new)
         if source.is_dir():
             _copy_store(Database(source, lambda connection: None), new)
         else:
@@ -74,7 +74,7 @@ def _replace(database: Database, new: Path) -> Path | None:
     for _ in range(_TRIES):
         with place.locked():  # it found no store, and moved the one that is ready there
             if not ready.exists():
-                payload.sync_directory(target.parent)
+                durable.sync_directory(target.parent)
                 return aside
             later = _make_room(target)
             aside = aside or later
@@ -121,8 +121,8 @@ def _unpack(source: Path, new: Path, progress: Progress | None) -> None:
     for _, file in archive.unpack(source, place, progress):
         _sync(file)
     for directory in new.rglob("*/"):
-        payload.sync_directory(directory)
-    payload.sync_directory(new)
+        durable.sync_directory(directory)
+    durable.sync_directory(new)
 
 
 def _copy_store(old: Database, new: Path) -> None:
@@ -138,10 +138,10 @@ def _copy_store(old: Database, new: Path) -> None:
             if archive.can_hold(unquote(file.name)) and file.is_file()
         ]
         for name, file in [*payloads_of(old.directory, []), *kept]:
-            payload.write(new / name, file.read_bytes())
+            durable.write(new / name, file.read_bytes())
         if registry := copy_registry(old, new / archive.REGISTRY, []):
             _sync(registry)
-    payload.sync_directory(new)
+    durable.sync_directory(new)
 
 
 def _sync(file: Path) -> None:

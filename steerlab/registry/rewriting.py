@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote
 
 from sqlalchemy import Connection, update
 
-from steerlab import payload
+from steerlab import durable, payload
 from steerlab.errors import SteerlabError
 from steerlab.registry.database import UNDO, Writing
 from steerlab.registry.files import Entry, Shelf, at_path
@@ -36,13 +36,13 @@ def rewrite(work: Writing, directory: Path, paths: Iterable[str]) -> None:
     staged: dict[str, Path] = {}
     for path in paths:
         rows = at_path(work.connection, path)
-        staged[path] = new = payload.stage(directory / path, _encoded(rows, shelf))
+        staged[path] = new = durable.stage(directory / path, _encoded(rows, shelf))
         work.undo.append(partial(new.unlink, missing_ok=True))
         _name_keys(work.connection, rows)
     for kept, path in _keep(directory, work, list(staged)):
         work.afterwards.append(partial(kept.unlink, missing_ok=True))
         os.replace(staged[path], directory / path)
-        payload.sync_directory((directory / path).parent)
+        durable.sync_directory((directory / path).parent)
 
 
 def forget(work: Writing, directory: Path, path: str) -> None:
@@ -59,7 +59,7 @@ def forget(work: Writing, directory: Path, path: str) -> None:
     ((kept, _),) = _keep(directory, work, [path])
 
     def take_out() -> None:
-        payload.write(directory / path, data)
+        durable.write(directory / path, data)
         kept.unlink(missing_ok=True)
 
     work.afterwards.append(take_out)
@@ -78,10 +78,10 @@ def _settle(connection: Connection, directory: Path, kept: Path) -> None:
     if rows and not _says(directory / path, rows):
         if _says(kept, rows):
             _put_back(kept, directory / path)
-            payload.sync_directory((directory / path).parent)
+            durable.sync_directory((directory / path).parent)
         else:
             data = _encoded(rows, Shelf(directory))
-            payload.write(directory / path, data)
+            durable.write(directory / path, data)
     kept.unlink(missing_ok=True)
 
 
@@ -90,12 +90,12 @@ def _keep(directory: Path, work: Writing, paths: Sequence[str]) -> list[tuple[Pa
 
     They are put back if the transaction fails.
     """
-    payload.make_directory(directory / UNDO)
+    durable.make_directory(directory / UNDO)
     kept = [(directory / UNDO / quote(path, safe=""), path) for path in paths]
     for other, path in kept:
         _link(directory / path, other)
         work.undo.append(partial(_put_back, other, directory / path))
-    payload.sync_directory(directory / UNDO)
+    durable.sync_directory(directory / UNDO)
     return kept
 
 
@@ -104,7 +104,7 @@ def _link(file: Path, other: Path) -> None:
     try:
         os.link(file, other)
     except OSError:  # a file system without hard links
-        payload.write(other, file.read_bytes())
+        durable.write(other, file.read_bytes())
 
 
 def _put_back(kept: Path, file: Path) -> None:

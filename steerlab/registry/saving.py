@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, select
 
-from steerlab import payload
+from steerlab import durable, payload
 from steerlab.errors import BadExpression, BadOption, BadPrompts, BadVector, NotFound
 from steerlab.notation import is_ref
 from steerlab.recipe import Contrast, Expression, Operand, Recipe
@@ -58,7 +58,7 @@ def store(work: Writing, directory: Path, entries: Sequence[Entry]) -> list[int]
     for batch in batches(entries):
         path = free_path(directory, batch[0][0].digest)
         work.undo.append(lambda path=path: (directory / path).unlink(missing_ok=True))  # type: ignore[misc]
-        payload.write(directory / path, payload.encode(batch))
+        durable.write(directory / path, payload.encode(batch))
         placed += [Placed(record, path, record.qualified) for record, _ in batch]
     return add(work.connection, placed)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from steerlab import Store, payload
+from steerlab import Store, durable
 from steerlab.registry import SORTS
 from steerlab.vector import SteeringVector
 from tests.benchmarks.crowd import large_store, model_of, vector_of
@@ -183,12 +183,12 @@ class Bare:
     def _row(self, path: Path) -> None:
         with contextlib.closing(self._opened()) as opened:
             opened.execute("BEGIN IMMEDIATE")
-            payload.write(path, self.data)
+            durable.write(path, self.data)
             opened.execute("INSERT INTO vector (digest, path) VALUES (?, ?)", ("d" * 64, str(path)))
             opened.execute("COMMIT")
 
     def _line(self, path: Path) -> None:
-        payload.write(path, self.data)
+        durable.write(path, self.data)
         with open(self.directory / "log", "ab") as log:
             log.write(f"{'d' * 64} {path}\n".encode())
             log.flush()

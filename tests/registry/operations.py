@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
-from steerlab import payload
+from steerlab import durable, payload
 from steerlab.registry import Store
 from steerlab.results import Calibration, Evaluation, Measured
 from steerlab.run import Generation, Run
@@ -60,8 +60,8 @@ def with_garbage(root: Path) -> None:
     """Payloads that no row points at, and temporary files."""
     store = family(root)
     place = store.path / "payloads" / "zz"
-    payload.write(place / f"{'z' * 64}.safetensors", payload.encode([_entry(store, "n1")]))
-    payload.stage(place / "x.safetensors", b"half")
+    durable.write(place / f"{'z' * 64}.safetensors", payload.encode([_entry(store, "n1")]))
+    durable.stage(place / "x.safetensors", b"half")
 
 
 def of_schema(revision: str) -> Callable[[Path], object]:

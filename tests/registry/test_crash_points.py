@@ -10,7 +10,7 @@ import logging
 
 import pytest
 
-from steerlab import payload
+from steerlab import durable
 from steerlab.registry import Store, rewriting
 from tests.registry import patching, tracing
 from tests.registry.crashing import (
@@ -102,7 +102,7 @@ def test_a_missing_sync_of_a_directory_is_found(tmp_path, follow, monkeypatch):
     if follow is not tracing.follow:
         pytest.skip(NO_PTRACE)
     scene = Scene(BY_NAME["save"], tmp_path, follow)
-    monkeypatch.setattr(payload, "sync_directory", lambda path: None)
+    monkeypatch.setattr(durable, "sync_directory", lambda path: None)
     harms = [harm for _, found in scene.cuts(every=1000) for harm in found]
     assert DANGLING in {harm.kind for harm in harms}
 
@@ -121,7 +121,7 @@ def test_a_row_before_its_file_is_found(tmp_path, follow):
         file = next(store.path.glob(f"payloads/**/{store.record('new').digest}*"))
         data = file.read_bytes()
         file.unlink()
-        payload.write(file, data)
+        durable.write(file, data)
 
     scene = Scene(Operation("row first", family, [row_first]), tmp_path, follow)
     names = [call.name for call in scene.calls()]

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from steerlab import payload
+from steerlab import durable, payload
 from steerlab.errors import CorruptPayload, NotFound, StoreError
 from steerlab.recipe import Expression, Operand
 from steerlab.registry import Store
@@ -78,13 +78,13 @@ def test_an_import_is_checked(family, colleague, tmp_path):
     with pytest.raises(CorruptPayload):
         colleague.import_(file)
     lying = replace(family.record("love"), norm=1e9)
-    payload.write(file, payload.encode([(lying, family.load("love"))]))
+    durable.write(file, payload.encode([(lying, family.load("love"))]))
     with pytest.raises(CorruptPayload, match="the record says norm"):
         colleague.import_(file)
     with pytest.raises(NotFound):
         colleague.import_(tmp_path / "nowhere.safetensors")
     timeless = replace(family.record("love"), created="yesterday")
-    payload.write(file, payload.encode([(timeless, family.load("love"))]))
+    durable.write(file, payload.encode([(timeless, family.load("love"))]))
     with pytest.raises(CorruptPayload, match="'yesterday' is not a time"):
         colleague.import_(file)
     assert colleague.list() == []
@@ -120,7 +120,7 @@ def test_a_record_that_could_not_be_shown_or_computed_is_refused(
         love = SteeringVector(love.directions, model=forged.model)
         forged = replace(forged, digest=love.digest)
     colleague.save("anger", vector(2))
-    payload.write(tmp_path / "p.safetensors", payload.encode([(forged, love)]))
+    durable.write(tmp_path / "p.safetensors", payload.encode([(forged, love)]))
     with pytest.raises(CorruptPayload) as caught:
         colleague.import_(tmp_path / "p.safetensors")
     assert "\n" not in str(caught.value)
@@ -133,7 +133,7 @@ def test_a_record_that_could_not_be_shown_or_computed_is_refused(
 
 def test_a_time_of_another_zone_becomes_utc(family, colleague, tmp_path):
     local = replace(family.record("love"), created="2024-05-01T12:00:00+02:00")
-    payload.write(tmp_path / "x", payload.encode([(local, family.load("love"))]))
+    durable.write(tmp_path / "x", payload.encode([(local, family.load("love"))]))
     colleague.import_(tmp_path / "x")
     assert colleague.record("love").created == "2024-05-01T10:00:00.000000+00:00"
     assert colleague.verify() == []

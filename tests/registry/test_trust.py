@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text, update
 
-from steerlab import payload
+from steerlab import durable, payload
 from steerlab.errors import CorruptPayload, NotFound, StoreError
 from steerlab.recipe import Expression
 from steerlab.record import record_of
@@ -103,7 +103,7 @@ def test_a_tampered_expression_is_found(family):
     assert isinstance(stored.recipe, Expression)
     recipe = replace(stored.recipe, text="love.v1 - 0.6 * anger.v1")
     forged = replace(stored, recipe=recipe)
-    payload.write(file_of(family, "warm"), payload.encode([(forged, family.load("warm"))]))
+    durable.write(file_of(family, "warm"), payload.encode([(forged, family.load("warm"))]))
     assert problems(family) == {"tiny_1.warm.v1": "registry and payload differ in its recipe"}
     family.rebuild()
     assert problems(family) == {
@@ -145,7 +145,7 @@ def test_a_rebuild_gives_the_former_rows(family):
 def test_a_rebuild_from_tags_and_times_that_others_wrote_is_sound(family):
     """Rows have tags sorted and times in UTC; a payload may have come with others."""
     theirs = replace(family.record("deep"), tags=("b", "a", "b"), created="2024-01-01T00:00")
-    payload.write(file_of(family, "deep"), payload.encode([(theirs, family.load("deep"))]))
+    durable.write(file_of(family, "deep"), payload.encode([(theirs, family.load("deep"))]))
     assert family.rebuild() == 4
     assert family.record("deep").tags == ("a", "b")
     assert family.verify() == []
@@ -198,7 +198,7 @@ def test_a_rebuild_leaves_out_what_it_can_not_read(family, caplog):
 def test_a_rebuild_survives_a_record_that_the_schema_refuses(family, caplog):
     impossible = replace(family.record("deep"), name="odd", norm=-1.0)
     data = payload.encode([(impossible, family.load("deep"))])
-    payload.write(family.path / "payloads" / "odd.safetensors", data)
+    durable.write(family.path / "payloads" / "odd.safetensors", data)
     assert family.rebuild() == 4
     assert "odd.v1" in caplog.text
 
@@ -209,7 +209,7 @@ def test_of_two_claims_to_a_version_the_acknowledged_one_stays(family, caplog):
     for number, created in enumerate(("2020-01-01", "2090-01-01")):
         other = vector(50 + number)
         theirs = replace(ours, digest=other.digest, created=f"{created}T00:00:00.000000+00:00")
-        payload.write(
+        durable.write(
             family.path / f"payloads/x{number}.safetensors", payload.encode([(theirs, other)])
         )
     assert family.rebuild() == 4
@@ -223,7 +223,7 @@ def test_a_stray_file_takes_no_name_of_a_model(family, caplog):
     elsewhere = replace(family.record("love").model, fingerprint="other")
     other = SteeringVector({2: [1.0] * 8}, model=elsewhere, ref="love.v1")
     forged = replace(record_of(other, "love", 1), created="2001-01-01T00:00:00.000000+00:00")
-    payload.write(family.path / "payloads/x.safetensors", payload.encode([(forged, other)]))
+    durable.write(family.path / "payloads/x.safetensors", payload.encode([(forged, other)]))
     assert family.rebuild() == 5
     assert {ref: record for ref, record in records(family).items() if ref in before} == before
     assert family.load("tiny_1.love") == vector(1)

@@ -15,7 +15,7 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
 
-from steerlab import payload
+from steerlab import durable
 from steerlab.errors import BadOption
 from steerlab.notation import printable
 
@@ -115,7 +115,7 @@ def save(figure: Figure, path: Path) -> None:
     StoreError where the file can't be written.
     """
     check_file(path)
-    payload.write(path, rendered(figure, path.suffix.lower()[1:]))
+    durable.write(path, rendered(figure, path.suffix.lower()[1:]))
 
 
 def rendered(figure: Figure, form: str, *, transparent: bool = False) -> bytes:

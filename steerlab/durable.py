@@ -1,0 +1,67 @@
+"""Files written whole or not at all, which outlive a power cut."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+
+from steerlab.errors import StoreError
+
+TEMPORARY_PREFIX = ".tmp-"
+"""How the name of a file begins that is not finished, or never will be."""
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a file atomically and durably: a reader sees all of it or nothing of it.
+
+    Temporary file in the same directory, flush, fsync, rename, fsync of the directory.
+    Raises StoreError when the disk is full or the directory read-only; no part is left then.
+    """
+    temporary = stage(path, data)
+    try:
+        os.replace(temporary, path)
+        sync_directory(path.parent)
+    except OSError as error:
+        raise _unwritten(path, temporary, error) from None
+
+
+def stage(path: Path, data: bytes) -> Path:
+    """Write a temporary file beside `path`, and have it on the disk; returns where it is.
+
+    Raises StoreError as `write` does.
+    """
+    temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+    try:
+        make_directory(path.parent)
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise _unwritten(path, temporary, error) from None
+    return temporary
+
+
+def _unwritten(path: Path, temporary: Path, error: OSError) -> StoreError:
+    with contextlib.suppress(OSError):
+        temporary.unlink(missing_ok=True)
+    return StoreError(f"can't write {path}: {error.strerror or error}")
+
+
+def make_directory(path: Path) -> None:
+    """Create a directory durably: its entry in the parent is synced too."""
+    if not path.is_dir():
+        make_directory(path.parent)
+        path.mkdir(exist_ok=True)
+        sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make a rename or a new name in this directory survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

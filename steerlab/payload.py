@@ -9,54 +9,34 @@ import json
 import os
 import re
 import stat
-import struct
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
+from steerlab import header
 from steerlab.errors import CorruptPayload, NotFound, SteerlabError, StoreError
 from steerlab.notation import printable
 from steerlab.record import Record, canonical_json, record_from_json
-from steerlab.untrusted import TooHeavy, check_weight, from_json
+from steerlab.untrusted import TooHeavy
 from steerlab.vector import Array, SteeringVector
 
 FORMAT = 1
 """Version of the metadata; a file with a higher one is refused, never guessed at."""
 
-METADATA_KEY = "steerlab"  # the only one: with several, the file's bytes vary between processes
-
-LONGEST_SHARED = 12 * 2**20
-"""Bytes of the longest header that is written for several vectors: each change rewrites it."""
-
-LONGEST_HEADER = 95_000_000
-"""Bytes of the longest header that is read; safetensors itself takes no more than 100 MB."""
-
-MOST_OBJECTS = 120_000
-"""Objects of a header without arrays: a tensor takes ten times what its line in there does."""
-
-_HEAVIEST = 85_000_000
-_BYTES_PER_OBJECT = 256
 _PIECE = 2**20
-_ASTRAL = re.compile(r"\\u[dD][89abAB]")
-_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _OFFSETS = re.compile(rb'"data_offsets":\[(\d{1,18}),(\d{1,18})\]\}')
-_BEGIN = f'{{"__metadata__":{{"{METADATA_KEY}":"'
 
 _Arrays = dict[str, dict[str, Array]]
 """Key -> layer, as it is spelt -> float32 array."""
 
 
-class TooLarge(CorruptPayload):
-    """A file that may well be whole, but would take more memory than this steerlab gives it."""
-
-
 def encode(
-    entries: Sequence[tuple[Record, SteeringVector]], *, shared: int = LONGEST_SHARED
+    entries: Sequence[tuple[Record, SteeringVector]], *, shared: int = header.LONGEST_SHARED
 ) -> bytes:
     """The bytes of a payload file holding one vector, or many that came together.
 
@@ -74,47 +54,10 @@ def encode(
     if repeated := [key for key, count in Counter(keys).items() if count > 1]:
         raise StoreError(f"one file can't hold two vectors called {repeated[0]}")
     records = [{"key": record.qualified, **record.to_json()} for record, _ in entries]
-    header = {"format": FORMAT, "sha256": _checksum(records), "vectors": records}
-    data = to_bytes(tensors, metadata={METADATA_KEY: (text := canonical_json(header))})
-    _check_size(entries, data, text, shared)
+    text = canonical_json({"format": FORMAT, "sha256": _checksum(records), "vectors": records})
+    data = to_bytes(tensors, metadata={header.METADATA_KEY: text})
+    header.check_size([record for record, _ in entries], data, text, shared)
     return data
-
-
-def _check_size(
-    entries: Sequence[tuple[Record, SteeringVector]], data: bytes, text: str, shared: int
-) -> None:
-    """Refuse to write what could not be read again, or makes a file with others too large."""
-    for record, _ in entries:
-        _check_labels(record)
-    try:
-        if len(entries) > 1 and len(text) > shared:
-            raise TooHeavy(f"records of {len(text)} bytes, where {shared} are the most")
-        _check_header(io.BytesIO(data), len(data))
-        check_weight(text, _HEAVIEST - _widening(text))
-    except ValueError as error:
-        what = ", ".join(record.qualified for record, _ in entries[:3])
-        cure = (
-            "make it of fewer prompts"
-            if len(entries) == 1
-            else "take fewer at a time, or call a file that is exported NAME.tar: it is an archive"
-        )
-        why = str(error).partition(":")[0]
-        raise StoreError(
-            f"what is to be kept of {what} is too large for a file ({why}): {cure}"
-        ) from None
-
-
-def _check_labels(record: Record) -> None:
-    labels = canonical_json([*record.tags, record.note])
-    try:
-        check_weight(labels)
-        if len(labels) > LONGEST_SHARED:
-            raise TooHeavy(f"more than {LONGEST_SHARED} bytes")
-    except ValueError as error:
-        raise StoreError(
-            f"the tags and the note of {record.qualified} are too large for a file "
-            f"({str(error).partition(':')[0]}): shorten them"
-        ) from None
 
 
 def read_records(path: Path) -> dict[str, Record]:
@@ -126,7 +69,7 @@ def read_records(path: Path) -> dict[str, Record]:
     file, length = _opened(path)
     with file:
         text = _short_text(file, length)
-    return _records(_long_text(path) if text is None else text, path)
+    return _records(header.long_text(path) if text is None else text, path)
 
 
 def read(path: Path, key: str | None = None) -> tuple[Record, SteeringVector]:
@@ -153,11 +96,11 @@ def read_known(path: Path, key: str, record: Record) -> SteeringVector | None:
     said = json.dumps(canonical_json({"key": key, **record.to_json()}))[1:-1].encode()
     with (
         contextlib.suppress(OSError, ValueError, CorruptPayload),
-        open(path, "rb", buffering=0, opener=_without_waiting) as file,
+        open(path, "rb", buffering=0, opener=header.without_waiting) as file,
     ):
-        header = _unparsed(file)
-        if said in header:
-            return _vector(path, _found(file, header, key, record), record)[1]
+        text = header.unparsed(file)
+        if said in text:
+            return _vector(path, _found(file, text, key, record), record)[1]
     return None
 
 
@@ -181,68 +124,35 @@ def read_arrays(path: Path, wanted: Mapping[str, Sequence[int]]) -> dict[str, di
 def _opened(path: Path) -> tuple[Any, int]:
     """A file as safetensors reads it, and the length of its header."""
     try:
-        with open(path, "rb", opener=_without_waiting) as file:
+        with open(path, "rb", opener=header.without_waiting) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise CorruptPayload(f"{path} is not a file but a device or a pipe")
-            length = _check_header(file, status.st_size)
+            length = header.length_of(file, status.st_size)
         return safe_open(path, framework="numpy"), length
     except FileNotFoundError:
         raise NotFound(f"no payload file {path}") from None
     except OSError as error:
         raise StoreError(f"can't read {path}: {error.strerror or error}") from None
     except TooHeavy as error:
-        raise _too_large(path, error) from None
+        raise header.TooLarge.of(path, error) from None
     except (SafetensorError, ValueError) as error:
         raise CorruptPayload(f"{path} is not a whole safetensors file: {_short(error)}") from None
 
 
-def _too_large(path: Path, error: Exception) -> TooLarge:
-    why = str(error).partition(":")[0]
-    return TooLarge(f"{path} is larger than this steerlab reads, and may be whole: {why}")
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)  # a named pipe would wait for its writer
-
-
-def _check_header(file: BinaryIO, size: int) -> int:
-    """The length of a file's header; refused unparsed if it is no header, or too large."""
-    start = file.read(8)
-    length: int = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-    if length > size - 8:
-        raise ValueError(f"a header of {length} bytes in a file of {size}")
-    if length > LONGEST_HEADER:
-        raise TooHeavy(f"a header of {length} bytes, where {LONGEST_HEADER} is the most")
-    most = MOST_OBJECTS + (size - length) // _BYTES_PER_OBJECT
-    pieces = (file.read(min(_PIECE, length - at)) for at in range(0, length, _PIECE))
-    if sum(piece.count(b"{") for piece in pieces) > most:
-        raise TooHeavy(f"a header of more than {most} objects")
-    return length
-
-
-def _unparsed(file: io.FileIO) -> bytes:
-    """A file's header, as it lies there; empty where it is no header, or too large."""
-    size = os.fstat(file.fileno()).st_size  # 0 of a pipe or a device
-    if size < 8:
-        return b""
-    length = int.from_bytes(file.read(8), "little")
-    return file.read(length) if length <= min(size - 8, LONGEST_HEADER) else b""
-
-
-def _found(file: io.FileIO, header: bytes, key: str, record: Record) -> dict[int, Array]:
+def _found(file: io.FileIO, text: bytes, key: str, record: Record) -> dict[int, Array]:
     """Layer -> array of a vector whose tensors are spelt as safetensors does, and side by side.
 
     Those that are not are left out.
     """
-    begin, size = 8 + len(header), os.fstat(file.fileno()).st_size
-    last = header.rfind(f'"{key}/'.encode())
+    begin, size = 8 + len(text), os.fstat(file.fileno()).st_size
+    last = text.rfind(f'"{key}/'.encode())
     found = {}
     for facts in record.layers:
         shape = (facts.positions, record.model.d_model)
         spelt = f'"{key}/{facts.layer}":{{"dtype":"F32","shape":[{shape[0]},{shape[1]}],'.encode()
-        at = header.rfind(spelt, 0, last + len(spelt))
-        offsets = _OFFSETS.match(header, at + len(spelt)) if at >= 0 else None
+        at = text.rfind(spelt, 0, last + len(spelt))
+        offsets = _OFFSETS.match(text, at + len(spelt)) if at >= 0 else None
         if offsets is None:
             continue
         start, end = map(int, offsets.groups())
@@ -262,33 +172,15 @@ def _contents(path: Path, key: str | None = None) -> tuple[dict[str, Record], _A
         text = _short_text(file, length)
         arrays = _all_taken(file, key) if text is None or text else {}
     if text is None:  # nothing here may hold a long text while its records are made
-        return _records(_long_text(path), path), arrays
+        return _records(header.long_text(path), path), arrays
     return _records(text, path), arrays
 
 
 def _short_text(file: Any, length: int) -> str | None:
     """The records' text; empty where there is none, None where it is too long to be had twice."""
-    if length > LONGEST_SHARED:
+    if header.is_long(length):
         return None
-    return str((file.metadata() or {}).get(METADATA_KEY, ""))
-
-
-def _long_text(path: Path) -> str:
-    """The records' text in a long header, which safetensors would keep four times."""
-    try:
-        with open(path, "rb", opener=_without_waiting) as file:
-            length = _check_header(file, os.fstat(file.fileno()).st_size)
-            file.seek(8)
-            data = file.read(length)
-    except OSError as error:
-        raise StoreError(f"can't read {path}: {error.strerror or error}") from None
-    plain = data.isascii() and b"\\u" not in data.replace(rb"\\", b"")  # else it takes 4 times more
-    if not plain or not data.startswith(_BEGIN.encode()):
-        raise CorruptPayload(f"{path} has a long header, which is not as steerlab writes it")
-    header = data.decode("ascii")
-    del data
-    text, _ = json.JSONDecoder().raw_decode(header, len(_BEGIN) - 1)  # safetensors checked the rest
-    return str(text)
+    return str((file.metadata() or {}).get(header.METADATA_KEY, ""))
 
 
 def _all_taken(file: Any, key: str | None) -> _Arrays:
@@ -321,7 +213,7 @@ def _records(text: str, path: Path) -> dict[str, Record]:
     try:
         if not text.isascii():  # canonical JSON is, and takes a quarter of the memory
             raise CorruptPayload(f"{path} has a record that steerlab did not write: not ASCII")
-        data = from_json(text, _HEAVIEST - _widening(text))
+        data = header.values(text)
         if type(data["format"]) is not int or data["format"] < 1:
             raise CorruptPayload(f"{path} has a payload format that never was")
         if data["format"] > FORMAT:
@@ -338,7 +230,7 @@ def _records(text: str, path: Path) -> dict[str, Record]:
             raise CorruptPayload(f"{path} holds two vectors under one key")
         return records
     except TooHeavy as error:
-        raise _too_large(path, error) from None
+        raise header.TooLarge.of(path, error) from None
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         why = f"{type(error).__name__}: {error}"
         raise CorruptPayload(f"{path} has a record that can't be read: {_short(why)}") from None
@@ -346,18 +238,6 @@ def _records(text: str, path: Path) -> dict[str, Record]:
         if str(path) in str(error):
             raise
         raise CorruptPayload(f"{path}: {_short(error)}") from None
-
-
-def _widening(text: str) -> int:
-    """Bytes that the strings of a long JSON text take beyond it: one emoji makes all wide."""
-    wider = 0
-    for found in _STRING.finditer(text) if len(text) > LONGEST_SHARED else ():
-        string = found.group()
-        if "\\u" in string:
-            wide = 4 if _ASTRAL.search(string) else 2
-            escapes = string.replace("\\\\", "").count("\\u")
-            wider += max(0, wide * (len(string) - 5 * escapes) - len(string))
-    return wider
 
 
 def _is_sealed(text: str, data: Any) -> bool:
@@ -373,8 +253,7 @@ def _is_sealed(text: str, data: Any) -> bool:
             sha.update(text[at : min(at + _PIECE, len(text) - 1)].encode())
         if sha.hexdigest() == data["sha256"]:
             return True
-    short = len(text) <= LONGEST_SHARED
-    return short and bool(data["sha256"] == _checksum(data["vectors"]))
+    return not header.is_long(len(text)) and bool(data["sha256"] == _checksum(data["vectors"]))
 
 
 def _checksum(records: Any) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from steerlab import payload
+from steerlab import header, payload
 from steerlab.payload import encode, read, read_known
 from steerlab.vector import SteeringVector
 from tests.fuzz.hostile import change_bytes
@@ -93,7 +93,7 @@ def test_a_header_that_lies_about_its_length_is_none(tmp_path, length):
 
 
 def test_a_header_that_is_too_long_is_none(tmp_path, monkeypatch):
-    monkeypatch.setattr(payload, "LONGEST_HEADER", LENGTH - 1)
+    monkeypatch.setattr(header, "LONGEST_HEADER", LENGTH - 1)
     (tmp_path / "p").write_bytes(WHOLE)
     assert known(tmp_path / "p") == [None] * 3
 

@@ -18,10 +18,9 @@ from safetensors.numpy import save_file
 
 from steerlab.durable import write
 from steerlab.errors import CorruptPayload, NotFound, StoreError
+from steerlab.header import METADATA_KEY, TooLarge
 from steerlab.payload import (
     FORMAT,
-    METADATA_KEY,
-    TooLarge,
     encode,
     read,
     read_all,
@@ -228,7 +227,7 @@ class TestDamage:
             read_records(tmp_path / "p")
 
     def test_a_header_that_lies_beyond_the_file_is_refused_unread(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("steerlab.payload.LONGEST_HEADER", 2**64)
+        monkeypatch.setattr("steerlab.header.LONGEST_HEADER", 2**64)
         refuses(tmp_path / "p", struct.pack("<Q", 101) + b"{" * 100)
         with pytest.raises(CorruptPayload, match="a header of 101 bytes in a file of 108"):
             read(tmp_path / "p")
@@ -236,9 +235,9 @@ class TestDamage:
     def test_what_is_larger_than_is_read_is_not_called_altered(self, tmp_path, monkeypatch):
         path = tmp_path / "p"
         path.write_bytes(self.one)
-        for limit in ("LONGEST_HEADER", "MOST_OBJECTS", "_HEAVIEST"):
+        for limit in ("LONGEST_HEADER", "MOST_OBJECTS", "HEAVIEST"):
             with monkeypatch.context() as patch:
-                patch.setattr(f"steerlab.payload.{limit}", 2)
+                patch.setattr(f"steerlab.header.{limit}", 2)
                 with pytest.raises(TooLarge, match="larger than this steerlab reads") as caught:
                     read(path)
                 assert "altered" not in str(caught.value)
@@ -256,7 +255,7 @@ class TestDamage:
 
     def test_a_long_header_is_read_only_as_it_is_written(self, tmp_path, monkeypatch):
         """It is not left to safetensors, which would keep it four times."""
-        monkeypatch.setattr("steerlab.payload.LONGEST_SHARED", 100)
+        monkeypatch.setattr("steerlab.header.LONGEST_SHARED", 100)
         data = self.one
         (tmp_path / "p").write_bytes(data)
         assert read(tmp_path / "p") == sample_entries()[0]

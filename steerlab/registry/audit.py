@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 
 from steerlab import durable, payload
 from steerlab.errors import NotFound, SteerlabError
+from steerlab.header import TooLarge
 from steerlab.recipe import Expression, ModelIdentity
 from steerlab.record import Record
 from steerlab.registry.files import LINKS, SUFFIX, Shelf, is_held, payload_files
@@ -223,7 +224,7 @@ def _garbage(path: Path, name: str, size: int) -> Garbage | None:
         return Garbage(name, size)
     try:
         return Garbage(name, size, tuple(r.qualified for r, _ in payload.read_all(path)))
-    except payload.TooLarge:
+    except TooLarge:
         return None  # another steerlab may read what is in it
     except SteerlabError as error:
         return Garbage(name, size, unreadable=str(error).replace(str(path), name))
@@ -264,7 +265,7 @@ class _Audit:
                 self.path = stored.path
         except NotFound:
             return [self.lost(stored, Harm.MISSING, f"its payload {stored.path} is missing")]
-        except payload.TooLarge as error:
+        except TooLarge as error:
             return [self.lost(stored, Harm.LARGE, str(error))]
         except SteerlabError as error:
             return [self.lost(stored, Harm.ALTERED, str(error))]
@@ -281,7 +282,7 @@ class _Audit:
             return [Finding(stored.qualified, what, Harm.ROW)]
         try:
             vector = self.shelf.load(stored)
-        except payload.TooLarge as error:
+        except TooLarge as error:
             return [self.lost(stored, Harm.LARGE, str(error))]
         except SteerlabError as error:
             return [self.lost(stored, Harm.ALTERED, str(error))]

@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from steerlab import payload
 from steerlab.errors import CorruptPayload, SteerlabError
+from steerlab.header import TooLarge
 from steerlab.notation import printable
 from steerlab.record import Record
 from steerlab.registry.files import payload_files
@@ -128,7 +129,7 @@ def _placed(
         try:
             for key, record in payload.read_records(file).items():
                 found.append(Placed(usable(record, path), path, key))
-        except payload.TooLarge as error:
+        except TooLarge as error:
             found += (kept := known(path))
             if not kept:
                 done.skipped.append(f"{error}; keep the file, and upgrade steerlab")

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, update
 
 from steerlab import durable, payload
 from steerlab.errors import SteerlabError
+from steerlab.header import LONGEST_HEADER
 from steerlab.registry.database import UNDO, Writing
 from steerlab.registry.files import Entry, Shelf, at_path
 from steerlab.registry.rows import Stored
@@ -115,7 +116,7 @@ def _put_back(kept: Path, file: Path) -> None:
 def _encoded(rows: Rows, shelf: Shelf) -> bytes:
     """A file as the rows say; one that is large stays so, however it came to be."""
     entries: list[Entry] = [(stored.record, shelf.load(stored)) for stored in rows.values()]
-    return payload.encode(entries, shared=payload.LONGEST_HEADER)
+    return payload.encode(entries, shared=LONGEST_HEADER)
 
 
 def _name_keys(connection: Connection, rows: Rows) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from steerlab import payload
+from steerlab import header, payload
 from steerlab.errors import SteerlabError
 from steerlab.evaluation.carryover.suite import suite
 from steerlab.prompts import read_items, read_lines, read_pairs
@@ -77,7 +77,7 @@ def headers() -> Iterator[tuple[str, bytes]]:
         ("wide", f'"{WIDE}{"x" * 12_000_000}"'),
         ("escaped", json.dumps(f"{WIDE}{'x' * 12_000_000}")),
     ):
-        yield name, file_of({"__metadata__": {payload.METADATA_KEY: f"{begin}{text}]}}"}}, b"")
+        yield name, file_of({"__metadata__": {header.METADATA_KEY: f"{begin}{text}]}}"}}, b"")
     empty = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
     yield "tensors", file_of({f"{i}": empty for i in range(110_000)}, b"")
     for claimed in (2**30, 2**60, 2**63):
@@ -98,11 +98,11 @@ def long_headers() -> Iterator[tuple[str, bytes]]:
         ("long backslashes", json.dumps("\\" * 20_000_000)),
         ("long text", f'"{"x" * 90_000_000}"'),
     ):
-        metadata = {payload.METADATA_KEY: f"{begin}{value}]}}"}
-        header = json.dumps({"__metadata__": metadata}, separators=(",", ":")).encode()
-        yield name, struct.pack("<Q", len(header)) + header
+        metadata = {header.METADATA_KEY: f"{begin}{value}]}}"}
+        text = json.dumps({"__metadata__": metadata}, separators=(",", ":")).encode()
+        yield name, struct.pack("<Q", len(text)) + text
     empty = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
-    named = {"__metadata__": {payload.METADATA_KEY: f"{begin}1]}}"}}
+    named = {"__metadata__": {header.METADATA_KEY: f"{begin}1]}}"}}
     yield "tensors of a record", file_of(named | {f"{i}": empty for i in range(110_000)}, b"")
     prose = tuple(f"{i} {'I love you so much. ' * 5}" for i in range(800_000))
     yield "prose", honest(Contrast(prose))

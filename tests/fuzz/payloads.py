@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from steerlab.payload import FORMAT, METADATA_KEY, encode
+from steerlab.header import METADATA_KEY
+from steerlab.payload import FORMAT, encode
 from steerlab.recipe import Imported, ModelIdentity
 from steerlab.record import Record, canonical_json, record_of
 from steerlab.registry.saving import rounded

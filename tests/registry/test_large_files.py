@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from steerlab import payload
+from steerlab import header
 from steerlab.errors import CorruptPayload, StoreError
 from steerlab.registry import Store, files
 from steerlab.registry.doctor import diagnose
@@ -27,9 +27,9 @@ def old(store, monkeypatch):
     """A store with a file of two vectors and a header of 15 MB, and those vectors."""
     monkeypatch.setattr("steerlab.registry.saving.batches", old_batches)
     with monkeypatch.context() as patch:
-        patch.setattr(payload, "_check_size", lambda *args: None, raising=False)
-        patch.setattr(payload, "_check_header", lambda *args: None, raising=False)
-        patch.setattr(payload, "check_weight", lambda *args: None, raising=False)
+        patch.setattr(header, "check_size", lambda *args: None)
+        patch.setattr(header, "length_of", lambda *args: None)
+        patch.setattr(header, "check_weight", lambda *args: None)
         saved = store.save_many([(f"n{i}", vector(i, recipe=WORDY)) for i in range(2)])
     return store, saved
 
@@ -37,7 +37,7 @@ def old(store, monkeypatch):
 def test_a_file_of_many_prompts_is_used_like_any_other(old, tmp_path):
     store, saved = old
     (file,) = files.payload_files(store.path)
-    assert file.stat().st_size > 1.2 * payload.LONGEST_SHARED
+    assert file.stat().st_size > 1.2 * header.LONGEST_SHARED
     assert [store.load("n0"), store.load("n1")] == saved
     store.tag("n0", add=["kept"])
     store.rename("n1", "m1")
@@ -56,7 +56,7 @@ def test_what_is_too_large_to_be_read_is_kept_and_never_called_altered(old, monk
     store, saved = old
     small = store.save("small", vector(7, recipe=replace(PAIRS, positive=("a", "b"))))
     with monkeypatch.context() as patch:
-        patch.setattr(payload, "LONGEST_HEADER", 100_000)
+        patch.setattr(header, "LONGEST_HEADER", 100_000)
         with pytest.raises(CorruptPayload, match="larger than this steerlab reads") as caught:
             store.load("n0")
         assert "altered" not in str(caught.value)
@@ -76,7 +76,7 @@ def test_without_a_registry_a_file_that_is_too_large_is_left_where_it_is(old, mo
     store, saved = old
     (store.path / "registry.db").unlink()
     with monkeypatch.context() as patch:
-        patch.setattr(payload, "LONGEST_HEADER", 1000)
+        patch.setattr(header, "LONGEST_HEADER", 1000)
         bare = Store(store.path)
         assert bare.list() == []
         assert "larger than this steerlab reads" in caplog.text

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from sqlalchemy import Connection, select
 
 from steerlab import durable, payload
@@ -249,6 +250,23 @@ def from_arrays(arrays: Mapping[int, ArrayLike], record: Record) -> SteeringVect
         diagnostics={f.layer: dict(f.diagnostics) for f in record.layers},
         ref=record.ref,
     )
+
+
+def arrays_of(
+    directory: Path, rows: Iterable[Any], layers: Callable[[Any], Sequence[int]]
+) -> Iterator[tuple[Any, Mapping[int, NDArray[Any]] | None]]:
+    """Rows of vectors, file by file, with the arrays that lie in it under their key, unchecked.
+
+    rows: with `path` and `key`. layers: those of a row. None for what can't be read, or not there.
+    """
+    by_path = defaultdict(list)
+    for row in rows:
+        by_path[row.path].append(row)
+    for path, together in by_path.items():
+        found: dict[str, dict[int, NDArray[Any]]] = {}
+        with contextlib.suppress(SteerlabError):
+            found |= payload.read_arrays(directory / path, {r.key: layers(r) for r in together})
+        yield from ((row, found.get(row.key)) for row in together)
 
 
 def at_path(connection: Connection, path: str) -> Mapping[int, Stored]:

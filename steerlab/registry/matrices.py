@@ -44,7 +44,7 @@ _SAFE = (1e-30, 1e30)
 Arrays = Mapping[int, NDArray[np.float32]]
 
 
-class Damaged(Exception):
+class BrokenIndex(Exception):
     """The files are not what they should be; they are made anew."""
 
 
@@ -83,7 +83,7 @@ class Matrices:
     def open(self) -> None:
         """Read what there is; nothing is known if it is damaged or another's."""
         for _ in range(3):  # another process may replace the files between two looks
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, Damaged):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, BrokenIndex):
                 self._read()
                 return
             self._clear()
@@ -95,7 +95,7 @@ class Matrices:
             self._clear()
             return
         if {key: said.get(key) for key in self._whose} != self._whose:
-            raise Damaged
+            raise BrokenIndex
         counts = {key: said[key] for key in self._counts}
         if counts["name"] != self._counts["name"]:
             self._clear()
@@ -111,7 +111,7 @@ class Matrices:
         text = digests.tobytes().hex()
         known = {text[i : i + 64]: i // 64 for i in range(0, len(text), 64)}
         if len(known) < counts["entries"]:
-            raise Damaged
+            raise BrokenIndex
         self.known, self.slots, self._counts = known, slots, counts
 
     def _file(
@@ -126,9 +126,9 @@ class Matrices:
         """Each row once: a bit that turned makes it longer or shorter than was noted."""
         new = slice(self._sound.get(place, 0), None)
         if not np.allclose(_squares(slot.rows[new]), slot.squares[new], rtol=1e-9, atol=0):
-            raise Damaged
+            raise BrokenIndex
         if np.any(slot.entries[new] >= entries) or np.any(np.diff(slot.entries) < 1):
-            raise Damaged
+            raise BrokenIndex
         self._sound[place] = len(slot.entries)
 
     # writing

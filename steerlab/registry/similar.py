@@ -13,17 +13,15 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, select
 
-from steerlab import payload
 from steerlab.direction import padded
 from steerlab.errors import SteerlabError
 from steerlab.registry import files
-from steerlab.registry.matrices import Arrays, Damaged, Matrices
+from steerlab.registry.matrices import Arrays, BrokenIndex, Matrices
 from steerlab.registry.rows import chunks, find_model, read
 from steerlab.registry.tables import DIRECTION, MODEL, VECTOR
 from steerlab.vector import SteeringVector, digest_of
@@ -138,23 +136,15 @@ class Field:
     def read(self, connection: Connection, ids: Sequence[int]) -> Iterator[tuple[int, str, Arrays]]:
         """Id, digest and arrays of these vectors, checked; damaged payloads are left out."""
         v, layers = VECTOR.c, _layers(connection, ids)
-        by_path = defaultdict(list)
-        for chunk in chunks(ids):
-            for row in connection.execute(
-                select(v.id, v.digest, v.path, v.key).where(v.id.in_(chunk))
-            ):
-                by_path[row.path].append(row)
-        for path, rows in by_path.items():
-            arrays: dict[str, Any] = {}
-            with contextlib.suppress(SteerlabError):
-                wanted = {row.key: layers[row.id] for row in rows}
-                arrays |= payload.read_arrays(self.directory / path, wanted)
-            for row in rows:
-                found = arrays.get(row.key)
-                if found is None or not self.has_digest(found, row.digest):
-                    found = self._found_by_digest(connection, row.id)
-                if found is not None:
-                    yield row.id, row.digest, found
+        query = select(v.id, v.digest, v.path, v.key)
+        rows = [
+            row for chunk in chunks(ids) for row in connection.execute(query.where(v.id.in_(chunk)))
+        ]
+        for row, arrays in files.arrays_of(self.directory, rows, lambda row: layers[row.id]):
+            if arrays is None or not self.has_digest(arrays, row.digest):
+                arrays = self._found_by_digest(connection, row.id)
+            if arrays is not None:
+                yield row.id, row.digest, arrays
 
     def has_digest(self, arrays: Arrays, digest: str) -> bool:
         """Whether arrays are the ones of a digest."""
@@ -197,7 +187,7 @@ def similar(
     row: the vector's own, which is no neighbour; None for one that is not stored.
     """
     if field.indexed(connection, should_stop, progress):
-        with contextlib.suppress(Damaged):
+        with contextlib.suppress(BrokenIndex):
             return _by_index(connection, field, row, vector, limit)
     return _by_reading(connection, field, row, vector, limit, should_stop, progress)
 
@@ -216,7 +206,7 @@ def _by_index(
         arrays = field.matrices.directions(int(field.entries[at]))
         if not field.has_digest(arrays, field.digests[at]):
             field.distrust()
-            raise Damaged
+            raise BrokenIndex
         found += beside(vector, arrays, refs[int(field.ids[at])])
     return _nearest(found, limit)
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import Connection, select
 
-from steerlab import payload
 from steerlab.errors import SteerlabError
 from steerlab.recipe import Expression
+from steerlab.registry import files
 from steerlab.registry.rows import find_model
 from steerlab.registry.similar import beside
 from steerlab.registry.tables import DIRECTION, MODEL, VECTOR
@@ -83,7 +81,7 @@ def _near(
 
 def _candidates(
     connection: Connection, directory: Path, vector: SteeringVector, model: int
-) -> Iterator[tuple[str, int, str, dict[int, Array]]]:
+) -> Iterator[tuple[str, int, str, Mapping[int, Array]]]:
     """Name, version, digest and arrays of the newest vectors that have exactly these layers."""
     v, d = VECTOR.c, DIRECTION.c
     layers = select(d.layer).where(d.vector_id == v.id)
@@ -92,13 +90,6 @@ def _candidates(
     query = select(v.name, v.version, v.digest, v.path, v.key)
     query = query.where(v.model_id == model, v.scope == vector.scope, here, ~others)
     newest = connection.execute(query.order_by(v.created.desc(), v.id.desc()).limit(CANDIDATES))
-    by_path = defaultdict(list)
-    for row in newest:
-        by_path[row.path].append(row)
-    for path, rows in by_path.items():
-        wanted = {row.key: vector.layers for row in rows}
-        with contextlib.suppress(SteerlabError):
-            arrays = payload.read_arrays(directory / path, wanted)
-            for row in rows:
-                if row.key in arrays:
-                    yield row.name, row.version, row.digest, arrays[row.key]
+    for row, arrays in files.arrays_of(directory, newest, lambda row: vector.layers):
+        if arrays is not None:
+            yield row.name, row.version, row.digest, arrays

@@ -199,7 +199,8 @@ class Matrices:
                     shared[at] = True
                     mine[at] += float(((own / scale) ** 2).sum())
                 if position < len(own):
-                    dot[at] += slot.rows @ (own[position] / scale).astype(np.float32)
+                    row = (own[position] / scale).astype(np.float32)
+                    dot[at] += np.einsum("ij,j->i", slot.rows, row)  # on one core faster than @
             found = np.abs(dot) / np.sqrt(mine * theirs)
         low, high = _SAFE
         found[(theirs < low) | (theirs > high) | (mine < low)] = np.inf

@@ -196,10 +196,10 @@ def _by_index(
     connection: Connection, field: Field, row: int | None, vector: SteeringVector, limit: int
 ) -> list[Neighbour]:
     sizes = np.append(field.matrices.cosines(vector), -1.0)[field.entries]
-    sizes[field.ids == row] = -1.0
-    certain = sizes[np.isfinite(sizes) & (sizes >= 0)]
-    likely = certain[certain >= _least(certain[::16], limit)]  # a part has no larger ones
-    chosen = np.flatnonzero(sizes >= max(_least(likely, limit) - _MARGIN, 0.0))
+    if row is not None:
+        sizes[field.ids == row] = -1.0
+    part = _largest(sizes, np.arange(0, len(sizes), 16), limit)  # few, and the largest of all
+    chosen = _largest(sizes, part, limit)
     refs = _refs(connection, field.ids[chosen].tolist())
     found = []
     for at in chosen:
@@ -211,10 +211,13 @@ def _by_index(
     return _nearest(found, limit)
 
 
-def _least(sizes: NDArray[np.float64], limit: int) -> float:
-    """The least of the `limit` largest; 0 where there are no more than that."""
-    beyond = len(sizes) - limit
-    return float(np.partition(sizes, beyond)[beyond]) if beyond > 0 else 0.0
+def _largest(sizes: NDArray[np.float64], among: NDArray[np.intp], limit: int) -> NDArray[np.intp]:
+    """Where the `limit` largest sizes may be, by what some of them are; infinity may be any."""
+    some = sizes[among]
+    some = some[np.isfinite(some)]
+    beyond = len(some) - limit
+    least = float(np.partition(some, beyond)[beyond]) if beyond > 0 else 0.0
+    return np.flatnonzero(sizes >= max(least - _MARGIN, 0.0))
 
 
 def _by_reading(

@@ -20,7 +20,6 @@ from steerlab.registry.obstacles import Damaged
 from tests.registry.samples import vector
 from tests.registry.test_runs import run
 from tests.registry.test_sweeps import calibrated, evaluated
-from tests.registry.test_sweeps import calibrated, evaluated
 
 NO_TEXT = "CAST(x'ff' AS TEXT)"
 
@@ -47,9 +46,6 @@ CHANGES = {
     "software that is a number": "UPDATE vector SET software = '-1' WHERE name = 'anger'",
     "a note of bytes": "UPDATE vector SET note = x'00ff' WHERE name = 'anger'",
     "a tag of bytes": "UPDATE tag SET tag = x'00ff'",
-    "software that is a number": "UPDATE vector SET software = '-1' WHERE name = 'anger'",
-    "a note of bytes": "UPDATE vector SET note = x'00ff' WHERE name = 'anger'",
-    "a tag of bytes": "UPDATE tag SET tag = x'00ff'",
     "ids that are no JSON": "UPDATE contrast_pair SET positive_ids = '[1;2]'",
     "another prompt": "UPDATE contrast_pair SET positive = 'I loathe you' WHERE ordinal = 0",
     "an expression that is none": "UPDATE vector SET expression = 'love -' WHERE name = 'warm'",
@@ -58,7 +54,6 @@ CHANGES = {
     "a path elsewhere": "UPDATE vector SET path = '../../etc/passwd' WHERE name = 'anger'",
     "another digest": "UPDATE vector SET digest = replace(digest, 'a', 'b') WHERE name = 'anger'",
     "a digest that is none": "UPDATE vector SET digest = 'abc' WHERE name = 'anger'",
-    "an operand's digest that is none": "UPDATE operand SET digest = '1e+300 or so'",
     "an operand's digest that is none": "UPDATE operand SET digest = '1e+300 or so'",
     "another operand": "UPDATE operand SET digest = replace(digest, '1', '2')",
     "another parent": "UPDATE operand SET parent_id = child_id + 1 WHERE ordinal = 0",
@@ -174,38 +169,6 @@ def test_a_schema_with_a_damaged_word_is_damage(family):
         raw.execute(
             "UPDATE sqlite_master SET sql = replace(sql, 'typeof(version)', 'tqpeof(version)')"
         )
-    with pytest.raises(Damaged):
-        family.save("more", vector(9))
-    assert family.rebuild() == 4
-
-
-@pytest.mark.parametrize("damage", ["'{\"curve\":[[0.1'", "''", "x'00ff'"])
-def test_a_measurement_that_is_no_json_is_damage_and_a_rebuild_leaves_it_out(family, damage):
-    first, second = calibrated(family), calibrated(family)
-    evaluated(family)
-    tamper(family, f"UPDATE calibration SET data = {damage} WHERE id = {second.id}")
-    with pytest.raises(Damaged):
-        family.calibrations()
-    assert family.verify()[0].harm is Harm.REGISTRY
-    family.rebuild()
-    assert [c.id for c in family.calibrations()] == [first.id]
-    assert len(family.evaluations("love")) == 1
-    assert family.verify() == []
-
-
-def test_a_number_that_became_text_does_not_keep_a_rebuild_from_its_neighbours(family):
-    family.save_run(run())
-    family.save_run(run())
-    tamper(family, "UPDATE generation SET coefficient = '' WHERE run_id = 1 AND ordinal = 0")
-    assert family.rebuild() == 4
-    assert family.verify() == []
-    assert len(list(family.runs())) == 2
-
-
-def test_a_schema_with_a_damaged_word_is_damage(family):
-    with closing(sqlite3.connect(family.path / "registry.db")) as raw, raw:
-        raw.execute("PRAGMA writable_schema = ON")
-        raw.execute("UPDATE sqlite_master SET sql = replace(sql, 'typeof(version)', 'tqpeof(version)')")
     with pytest.raises(Damaged):
         family.save("more", vector(9))
     assert family.rebuild() == 4

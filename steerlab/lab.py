@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from steerlab.errors import BadOption, Incompatible, ModelMismatch, NotFound
 from steerlab.expression import evaluate
-from steerlab.location import discover
+from steerlab.location import discover, expanded
 from steerlab.notation import selects_layers, span
 from steerlab.recipe import Contrast, Expression, Imported, Verdict
 from steerlab.run import Generation, Positions, Run
@@ -119,7 +119,7 @@ class Lab:
     def store_path(self) -> Path:
         """The store's directory; asking costs no import of the registry."""
         if self._store is None or isinstance(self._store, str):
-            return discover() if self._store is None else Path(self._store).expanduser()
+            return discover() if self._store is None else expanded(self._store)
         return self._store if isinstance(self._store, Path) else self._store.path
 
     @property

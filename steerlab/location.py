@@ -12,7 +12,7 @@ def discover(environment: Mapping[str, str] | None = None) -> Path:
     """The store's directory: STEERLAB_STORE, ./store if it is one, the user's data directory."""
     named = (os.environ if environment is None else environment).get("STEERLAB_STORE")
     if named:
-        return Path(named).expanduser()
+        return expanded(named)
     here = Path("store")
     finish_move(here)
     if (here / "payloads").is_dir() or (here / "registry.db").is_file():
@@ -20,6 +20,11 @@ def discover(environment: Mapping[str, str] | None = None) -> Path:
     from platformdirs import user_data_path
 
     return user_data_path("steerlab", appauthor=False) / "store"
+
+
+def expanded(path: str | Path) -> Path:
+    """A path with its ~ spelled out; a user that nobody knows stays as typed."""
+    return Path(os.path.expanduser(path))
 
 
 def finish_move(directory: Path) -> None:
@@ -43,7 +48,7 @@ def cache_directory() -> Path:
     """Where what can be made again is kept: STEERLAB_CACHE, or the user's cache directory."""
     chosen = os.environ.get("STEERLAB_CACHE")
     if chosen:
-        return Path(chosen).expanduser()
+        return expanded(chosen)
     from platformdirs import user_cache_path
 
     return user_cache_path("steerlab")

@@ -177,6 +177,14 @@ def derived_name(expression: str) -> str:
     return (text if text[:1].isalpha() else f"x_{text}")[:60].rstrip("_")
 
 
+def size_text(size: int) -> str:
+    """Bytes as people say them: "1.2 MB", in powers of ten."""
+    for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= scale * 0.99995:  # what rounds to 1000.0 of the smaller unit
+            return f"{size / scale:.1f} {unit}"
+    return f"{size} bytes"
+
+
 def printable(text: str, *, newlines: bool = False) -> str:
     """Text from files, names and models without terminal control: escapes become visible."""
     if text.isprintable():

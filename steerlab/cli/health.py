@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-import shlex
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,10 +20,11 @@ _SHOWN = 3  # vectors that an ailment names
 
 
 @click.command("doctor")
+@click.option("--quick", is_flag=True, help="Without verifying: no payload is read.")
 @store_option
 @json_option
 @quiet_option
-def doctor_command(store_path: Path | None, as_json: bool, quiet: bool) -> int:
+def doctor_command(quick: bool, store_path: Path | None, as_json: bool, quiet: bool) -> int:
     """Say what is wrong with the store, and what to type.
 
     Checks what verify checks, and looks for files that nothing needs, old copies and a full
@@ -36,7 +35,9 @@ def doctor_command(store_path: Path | None, as_json: bool, quiet: bool) -> int:
 
     store = open_store(store_path)
     with progress_bar("examining", quiet=quiet or as_json) as progress:
-        found = [_for_store(ailment, store_path) for ailment in diagnose(store, progress)]
+        found = diagnose(store, progress, quick=quick)
+    if store_path is not None:
+        found = [ailment.of_store(store_path) for ailment in found]
     wrong = [ailment for ailment in found if ailment.wrong]
     if as_json:
         print_json([asdict(ailment) for ailment in found])
@@ -44,27 +45,16 @@ def doctor_command(store_path: Path | None, as_json: bool, quiet: bool) -> int:
     for ailment in found:
         _print(ailment)
     if not wrong:
-        say(f"{store.path} is well", quiet=quiet)
+        at_a_glance = ", at a glance" if quick else ""
+        say(f"{store.path} is well{at_a_glance}", quiet=quiet)
     return 1 if wrong else 0
-
-
-def _for_store(ailment: Ailment, path: Path | None) -> Ailment:
-    """What to type, with the store that was named."""
-    if path is None:
-        return ailment
-    store = shlex.quote(str(path)).replace("\\", r"\\")
-    return replace(
-        ailment, cure=re.sub(r"steerlab (\w+)", rf"steerlab \1 --store {store}", ailment.cure)
-    )
 
 
 def _print(ailment: Ailment) -> None:
     label = "wrong:" if ailment.wrong else "note: "
     print_hanging(f"{label} ", ailment.what, fg="red" if ailment.wrong else None)
     if ailment.refs:
-        more = len(ailment.refs) - _SHOWN
-        named = ", ".join(ailment.refs[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
-        print_hanging("   of: ", named)
+        print_hanging("   of: ", ailment.named(_SHOWN))
     print_hanging("   do: ", ailment.cure)
 
 

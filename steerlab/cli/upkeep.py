@@ -107,7 +107,9 @@ def gc_command(delete: bool, grace: float, store_path: Path | None) -> None:
     Without --delete it only lists them, with the vectors in a payload file that the registry does
     not know: `steerlab rebuild` takes those in.
     """
-    garbage = open_store(store_path).gc(dry_run=not delete, grace=timedelta(hours=grace))
+    store = open_store(store_path)
+    with progress_bar("deleting" if delete else "looking") as progress:
+        garbage = store.gc(not delete, timedelta(hours=grace), progress)
     if not garbage:
         say("nothing to delete")
         return

@@ -88,6 +88,16 @@ class Writer:
         self._sums[name] = digest.hexdigest()
 
 
+def check_target(target: Path, *, force: bool = False) -> None:
+    """Raise StoreError where no archive can go: a directory, or a file that is to stay."""
+    try:
+        taken = target.is_dir() or (target.exists() and not force)
+    except OSError as error:
+        raise StoreError(f"can't write {target}: {error.strerror or error}") from None
+    if taken:
+        raise StoreError(f"{target} exists: choose another name, or delete it first")
+
+
 @contextlib.contextmanager
 def create(target: Path, *, force: bool = False) -> Iterator[Writer]:
     """A new archive: whole and durable at its place when the block ends, or not there at all.
@@ -95,8 +105,7 @@ def create(target: Path, *, force: bool = False) -> Iterator[Writer]:
     force: replace a file that is there. Raises StoreError where one is, or nothing can be
     written.
     """
-    if target.is_dir() or (target.exists() and not force):
-        raise StoreError(f"{target} exists: choose another name, or delete it first")
+    check_target(target, force=force)
     temporary = target.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}")
     try:
         make_directory(target.parent)

@@ -79,20 +79,26 @@ class Garbage:
 
 
 def verify(
-    connection: Connection, directory: Path, progress: Callable[[int, int], object] | None = None
+    connection: Connection,
+    directory: Path,
+    progress: Callable[[int, int], object] | None = None,
+    on_finding: Callable[[Finding], object] | None = None,
 ) -> list[Finding]:
     """Every problem of the store; progress is called with (checked, all)."""
     found = [Finding("registry.db", what, Harm.REGISTRY) for what in problems(connection)]
+    tell = on_finding or (lambda finding: None)
+    for finding in found:
+        tell(finding)
     try:
-        odd = (*_odd_models(connection), *_unlisted(connection))
+        for what in (*_odd_models(connection), *_unlisted(connection)):
+            found.append(Finding("registry.db", what, Harm.ROW))
+            tell(found[-1])
         ids = connection.execute(select(VECTOR.c.id).order_by(VECTOR.c.path, VECTOR.c.id)).scalars()
-        more = [Finding("registry.db", what, Harm.ROW) for what in odd]
-        more += _of_rows(connection, directory, list(ids), progress)
+        return found + _of_rows(connection, directory, list(ids), progress, on_finding)
     except DBAPIError:
         if not found:
             raise
         return found  # which is why the rest can't be read
-    return found + more
 
 
 def still_wrong(connection: Connection, directory: Path, found: Sequence[Finding]) -> list[Finding]:
@@ -113,6 +119,7 @@ def _of_rows(
     directory: Path,
     ids: Sequence[int],
     progress: Callable[[int, int], object] | None = None,
+    on_finding: Callable[[Finding], object] | None = None,
 ) -> list[Finding]:
     """What is wrong with vectors, or with what they were made from."""
     found = []
@@ -120,13 +127,16 @@ def _of_rows(
     audit = _Audit(connection, directory)
     for done, row in enumerate(_each(connection, ids), 1):
         if isinstance(row, Finding):
-            found.append(row)
+            own = [row]
         else:
             own = audit.findings(row)
             if not own and summaries[row.id] != str(row.record.recipe):
                 what = "registry and payload differ in how its recipe reads"
                 own = [Finding(row.qualified, what, Harm.ROW)]
-            found += own
+        found += own
+        if on_finding is not None:
+            for finding in own:
+                on_finding(finding)
         if progress is not None:
             progress(done, len(ids))
     return found
@@ -194,12 +204,19 @@ def untrue_facts(record: Record, vector: SteeringVector) -> list[str]:
 
 
 def collect(
-    connection: Connection, directory: Path, dry_run: bool, grace: timedelta
+    connection: Connection,
+    directory: Path,
+    dry_run: bool,
+    grace: timedelta,
+    progress: Callable[[int, int], object] | None = None,
 ) -> list[Garbage]:
     """Unreferenced payloads and temporary files older than `grace`; the caller holds the lock."""
     used = set(connection.execute(select(VECTOR.c.path).distinct()).scalars())
     found = []
-    for path in _loose(directory):
+    files = list(_loose(directory))
+    for number, path in enumerate(files, 1):
+        if progress is not None:
+            progress(number, len(files))
         name = path.relative_to(directory).as_posix()
         with contextlib.suppress(FileNotFoundError):  # a writer was done with it
             if name in used or _age(path) < grace.total_seconds():

@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shlex
 import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +43,19 @@ class Backup:
     path: Path
     payloads: int
     damaged: tuple[str, ...]
+
+    @property
+    def way_back(self) -> str:
+        """What to type to have it back; where the store is still there, with --force."""
+        return shlex.join(["steerlab", "restore", str(self.path.absolute())])
+
+
+def proposal(directory: Path) -> Path:
+    """A dated file beside a store that a backup of it could be, under a name that is free."""
+    store = Path(os.path.realpath(directory))
+    name = f"{store.name}-{datetime.now().astimezone():%Y-%m-%d}"
+    names = (f"{name}{f'-{n}' if n > 1 else ''}{archive.SUFFIX}" for n in count(1))
+    return next(path for path in map(store.with_name, names) if not os.path.lexists(path))
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,16 @@ import re
 import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from steerlab.errors import StoreError
 from steerlab.location import finish_move, waiting
+from steerlab.notation import size_text
 from steerlab.registry.audit import Finding, Harm
-from steerlab.registry.obstacles import Damaged, Newer
+from steerlab.registry.obstacles import Damaged, Newer, one_line_errors
 
 if TYPE_CHECKING:
     from steerlab.registry.store import Store
@@ -37,6 +38,17 @@ class Ailment:
     what: str
     cure: str
     refs: tuple[str, ...] = ()
+
+    def named(self, most: int) -> str:
+        """The vectors it is about, the first of them by name."""
+        more = len(self.refs) - most
+        return ", ".join(self.refs[:most]) + (f" and {more:,} more" if more > 0 else "")
+
+    def of_store(self, path: Path) -> Ailment:
+        """The same, with a store that is not found by itself named in what to type."""
+        store = shlex.quote(str(path)).replace("\\", r"\\")
+        cure = re.sub(r"steerlab (\w+)", rf"steerlab \1 --store {store}", self.cure)
+        return replace(self, cure=cure)
 
 
 _UPGRADE = (
@@ -78,11 +90,16 @@ _ADVICE = {  # in plain words, and what helps; the first that applies comes firs
 
 
 def diagnose(
-    store: Store, progress: Callable[[int, int], object] | None = None
+    store: Store,
+    progress: Callable[[int, int], object] | None = None,
+    on_finding: Callable[[Finding], object] | None = None,
+    *,
+    quick: bool = False,
 ) -> Sequence[Ailment]:
     """Everything that is wrong with a store, or wants to be known, the worst first.
 
-    progress: called with (vectors checked, vectors).
+    progress, on_finding: as for `Store.verify`; `explained` has the plain words for findings.
+    quick: verify nothing, so that it takes no time and what is wrong with vectors stays unseen.
     """
     finish_move(store.path)
     if not store.path.exists():
@@ -93,7 +110,9 @@ def diagnose(
         ]
     lost = not (store.path / "registry.db").exists() and (store.path / "payloads").is_dir()
     try:
-        findings = store.verify(progress)
+        findings = () if quick else store.verify(progress, on_finding)
+        with one_line_errors(store.path):
+            notes = [*_lost(lost), *_space(store), *_waste(store), *_beside(store.path)]
     except Newer as error:
         return [Ailment(True, str(error).partition(":")[0], _UPGRADE.format(store.path))]
     except Damaged as error:
@@ -101,12 +120,11 @@ def diagnose(
     except StoreError as error:
         what, _, cure = str(error).rpartition(": ")
         return [Ailment(True, what or str(error), cure)]
-    notes = [*_lost(lost), *_space(store), *_waste(store), *_beside(store.path)]
-    return [*_explained(findings), *sorted(notes, key=lambda ailment: not ailment.wrong)]
+    return [*explained(findings), *sorted(notes, key=lambda ailment: not ailment.wrong)]
 
 
-def _explained(findings: Sequence[Finding]) -> Iterator[Ailment]:
-    """One ailment for all vectors that suffer from the same."""
+def explained(findings: Sequence[Finding]) -> Iterator[Ailment]:
+    """One ailment for all vectors that suffer from the same, the worst first."""
     for harm, (what, cure) in _ADVICE.items():
         refs = dict.fromkeys(f.ref for f in findings if f.harm is harm)
         if refs:
@@ -154,18 +172,18 @@ def _waste(store: Store) -> Iterator[Ailment]:
         )
     waste = [file for file in store.gc() if not file.holds and not file.unreadable]
     if waste:
-        size = sum(file.size for file in waste) / 1e6
+        size = sum(file.size for file in waste)
         yield Ailment(
             False,
-            f"files that no vector needs: {len(waste)}, which take {size:.1f} MB",
+            f"files that no vector needs: {len(waste)}, which take {size_text(size)}",
             "steerlab gc --delete",
         )
     copies = sorted(store.path.glob("registry.db.before-*"))
     if copies:
-        size = sum(copy.stat().st_size for copy in copies) / 1e6
+        size = sum(copy.stat().st_size for copy in copies)
         yield Ailment(
             False,
-            f"older copies of the registry: {len(copies)}, which take {size:.1f} MB",
+            f"older copies of the registry: {len(copies)}, which take {size_text(size)}",
             f"delete them once all is well: rm {shlex.quote(str(store.path))}/registry.db.before-*",
         )
 
@@ -179,10 +197,10 @@ def _beside(path: Path) -> Iterator[Ailment]:
         left += [p for p in [waiting(store)] if p.exists()]
         if left:
             inside = [file for place in left for file in (place, *place.rglob("*"))]
-            size = sum(file.lstat().st_size for file in inside if file.is_file()) / 1e6
+            size = sum(file.lstat().st_size for file in inside if file.is_file())
             yield Ailment(
                 False,
-                f"what a backup or restore left beside the store, {size:.1f} MB: it goes on, or "
-                "was killed",
+                f"what a backup or restore left beside the store, {size_text(size)}: it goes on, "
+                "or was killed",
                 f"once none goes on: {shlex.join(['rm', '-r', *map(str, left)])}",
             )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, delete, select, update
 
 from steerlab.errors import BadOption, CorruptPayload, Incompatible, NameTaken, NotFound, StoreError
-from steerlab.location import discover, finish_move
+from steerlab.location import discover, expanded, finish_move
 from steerlab.recipe import check_name
 from steerlab.record import Record
 from steerlab.registry import files, kept, lineage, queries, rebuild, rewriting, saving
@@ -54,7 +54,7 @@ class Store(Transfers):
     """
 
     def __init__(self, path: str | Path | None = None, *, timeout: float = BUSY_SECONDS) -> None:
-        self.path = discover() if path is None else Path(path).expanduser()
+        self.path = discover() if path is None else expanded(path)
         self._database = Database(self.path, self._fill, self._settle, timeout=timeout)
         self._listing: tuple[Hashable, Listing] = (None, Listing())
         self._field: tuple[Hashable, Field | None] = (None, None)
@@ -382,13 +382,21 @@ class Store(Transfers):
 
     # trust
 
-    def verify(self, progress: Progress | None = None) -> Sequence[Finding]:
-        """Check everything: payloads, rows against them, and every expression bit for bit."""
+    def verify(
+        self,
+        progress: Progress | None = None,
+        on_finding: Callable[[Finding], object] | None = None,
+    ) -> Sequence[Finding]:
+        """Check everything: payloads, rows against them, and every expression bit for bit.
+
+        progress: called with (vectors checked, all); what it raises cancels. on_finding: called
+        with each problem as it is met; while others write, some that are none in the end.
+        """
         from steerlab.registry.audit import still_wrong, verify
 
         before = self.stamp()
         with self._database.reading() as connection:
-            found = verify(connection, self.path, progress)
+            found = verify(connection, self.path, progress, on_finding)
         if found and self.stamp() != before:
             with self._database.writing() as work:
                 found = still_wrong(work.connection, self.path, found)
@@ -414,18 +422,24 @@ class Store(Transfers):
             self._database.refill(fill)
         return done[0].count
 
-    def gc(self, dry_run: bool = True, grace: timedelta = timedelta(hours=1)) -> Sequence[Garbage]:
+    def gc(
+        self,
+        dry_run: bool = True,
+        grace: timedelta = timedelta(hours=1),
+        progress: Progress | None = None,
+    ) -> Sequence[Garbage]:
         """Payloads that no row points at and stale temporary files; deleted unless `dry_run`.
 
-        grace: files younger than this are left alone.
+        grace: files younger than this are left alone. progress: called with (files looked at,
+        all); what it raises cancels, and leaves what is not deleted yet.
         """
         from steerlab.registry.audit import collect
 
         if dry_run:
             with self._database.reading() as connection:
-                return collect(connection, self.path, True, grace)
+                return collect(connection, self.path, True, grace, progress)
         with self._database.writing() as work:
-            return collect(work.connection, self.path, False, grace)
+            return collect(work.connection, self.path, False, grace, progress)
 
     def usage(self) -> Usage:
         """What the store takes on disk, vector by vector and for all else."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from steerlab.location import expanded
 from steerlab.registry import files
 from steerlab.registry.ancestry import Ancestry
 from steerlab.registry.obstacles import one_line_errors
@@ -44,7 +45,7 @@ class Transfers(Ancestry):
         from steerlab.registry import archive, exchange
 
         wanted = [refs] if isinstance(refs, str | Summary) else refs
-        target = Path(path).expanduser()
+        target = expanded(path)
         with self._database.reading() as connection:
             rows = exchange.rows_of(connection, wanted, model)
             if target.is_dir():
@@ -70,7 +71,7 @@ class Transfers(Ancestry):
         """
         from steerlab.registry.exchange import take_in
 
-        return take_in(self._database, Path(path).expanduser(), progress)
+        return take_in(self._database, expanded(path), progress)
 
     def backup(
         self, path: str | Path, *, force: bool = False, progress: Progress | None = None
@@ -85,7 +86,7 @@ class Transfers(Ancestry):
         """
         from steerlab.registry.backup import backup
 
-        return backup(self._database, Path(path).expanduser(), force, progress)
+        return backup(self._database, expanded(path), force, progress)
 
     def restore(
         self, path: str | Path, *, force: bool = False, progress: Progress | None = None
@@ -100,4 +101,4 @@ class Transfers(Ancestry):
         from steerlab.registry.restore import restore
 
         with one_line_errors(self.path):
-            return restore(Path(path).expanduser(), self._database, force, progress)
+            return restore(expanded(path), self._database, force, progress)

@@ -16,6 +16,7 @@ from textual.widgets import Button, Footer, Input, ProgressBar, Static
 from textual.worker import Worker, get_current_worker
 
 from steerlab.errors import Cancelled
+from steerlab.location import expanded
 from steerlab.notation import printable
 from steerlab.prompts import Prompts, read_pairs
 from steerlab.tui.extract_form import Draft, ExtractForm, Order
@@ -136,7 +137,7 @@ ctrl+l loads a file of pairs, Esc stops or goes back; what was typed stays."""
 
     @on(ExtractForm.LoadPairs)
     def _load(self, event: ExtractForm.LoadPairs) -> None:
-        self.load_file(Path(event.path).expanduser())
+        self.load_file(expanded(event.path))
 
     @work(thread=True, exclusive=True, group="file")
     def load_file(self, path: Path) -> None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from steerlab.location import expanded
+
 STORES = 32
 """Stores whose setup is remembered; the one that was not used for longest goes first."""
 
@@ -89,7 +91,7 @@ class Memory:
 def memory_path() -> Path:
     """Where the file is: in STEERLAB_CONFIG if that is set, else in the user's config directory."""
     if chosen := os.environ.get("STEERLAB_CONFIG"):
-        return Path(chosen).expanduser() / "tui.json"
+        return expanded(chosen) / "tui.json"
     from platformdirs import user_config_path
 
     return user_config_path("steerlab") / "tui.json"

@@ -39,6 +39,24 @@ def test_a_missing_payload(cli, store):
     assert "something that it was made from is gone" in result.out  # warm
 
 
+def test_at_a_glance_nothing_is_verified(cli, store):
+    payload_of(store, "love").unlink()
+    result = cli("doctor", "--quick")
+    assert (result.code, result.out) == (ExitCode.OK, "")
+    assert result.err == f"{store.path} is well, at a glance\n"
+    break_registry(store)
+    broken = cli("doctor", "--quick")
+    assert broken.code == ExitCode.FAILED
+    assert "do: steerlab rebuild" in broken.out
+
+
+def test_a_store_that_goes_while_it_is_looked_at_is_a_line(cli, store, monkeypatch):
+    monkeypatch.setattr(doctor, "_waste", lambda store: shutil.disk_usage(store.path / "gone"))
+    result = cli("doctor")
+    assert result.code == ExitCode.FAILED
+    assert "No such file" in result.out
+
+
 def test_an_altered_payload(cli, store):
     path = payload_of(store, "love")
     path.write_bytes(path.read_bytes()[:-4] + b"\0\0\x80\x3f")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from steerlab.cli import output
-from steerlab.notation import printable
+from steerlab.notation import printable, size_text
 
 
 def table(capsys, monkeypatch, room, rows, **options):
@@ -86,6 +86,22 @@ def test_numbers_are_short_and_even():
         "-1e+300",
     ]
     assert [output.signed(x) for x in (0, 2, -0.31499, 1e39)] == ["0", "+2", "-0.315", "+1e+39"]
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        (0, "0 bytes"),
+        (999, "999 bytes"),
+        (1000, "1.0 kB"),
+        (999_949, "999.9 kB"),
+        (999_950, "1.0 MB"),
+        (93_400_000, "93.4 MB"),
+        (12_345_678_901, "12.3 GB"),
+    ],
+)
+def test_bytes_are_said_as_people_say_them(size, said):
+    assert size_text(size) == said
 
 
 def test_escapes_become_visible():

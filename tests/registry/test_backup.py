@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import sqlite3
 import subprocess
 from contextlib import closing
 from datetime import timedelta
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -60,6 +62,25 @@ def test_nothing_is_overwritten_unless_told(family, tmp_path):
         family.backup(made.path)
     family.remove("deep")
     assert family.backup(made.path, force=True).payloads == 3
+
+
+def test_a_dated_name_is_proposed_beside_the_store_and_a_way_back(family, tmp_path):
+    first = backup.proposal(family.path)
+    assert re.fullmatch(r"store-\d{4}-\d\d-\d\d\.tar", first.name)
+    assert first.parent == tmp_path.resolve()
+    made = family.backup(first)
+    second, third = first.with_name(f"{first.stem}-2.tar"), first.with_name(f"{first.stem}-3.tar")
+    assert backup.proposal(family.path) == second
+    second.symlink_to("nowhere")
+    assert backup.proposal(family.path) == third
+    assert made.way_back == shlex.join(["steerlab", "restore", str(first)])
+
+
+def test_a_home_that_nobody_has_is_no_crash(family, tmp_path, monkeypatch):
+    """It is taken as typed, as a shell takes it."""
+    monkeypatch.chdir(tmp_path)
+    assert family.backup("~nobody_knows/b.tar").path == Path("~nobody_knows/b.tar")
+    assert Store("~nobody_knows").path == Path("~nobody_knows")
 
 
 def test_there_must_be_something_to_back_up(store, tmp_path):

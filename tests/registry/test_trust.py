@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text, update
 
 from steerlab import durable, payload
-from steerlab.errors import CorruptPayload, NotFound, StoreError
+from steerlab.errors import Cancelled, CorruptPayload, NotFound, StoreError
 from steerlab.recipe import Expression
 from steerlab.record import record_of
 from steerlab.registry import Store
@@ -95,6 +95,27 @@ def test_a_missing_payload_is_found(family):
 def file_path(store, ref):
     digest = store.record(ref).digest
     return f"payloads/{digest[:2]}/{digest}.safetensors"
+
+
+def test_findings_are_told_as_they_are_met(family):
+    for ref in ("anger", "love"):
+        (file,) = family.path.glob(f"payloads/**/{family.record(ref).digest}.safetensors")
+        file.write_bytes(b"junk")
+    heard, checked = [], []
+    found = family.verify(lambda *a: checked.append((len(heard), *a)), heard.append)
+    assert heard == list(found)
+    assert {f.ref.partition(".")[2] for f in found} >= {"love.v1", "anger.v1", "warm.v1"}
+    assert checked[0][1:] == (1, 4)
+    assert 0 < checked[1][0] <= checked[-1][0] == len(found)
+
+
+def test_a_verification_can_be_cancelled(family):
+    def stop(done, of):
+        raise Cancelled(f"after {done} of {of}")
+
+    with pytest.raises(Cancelled, match="after 1 of 4"):
+        family.verify(stop)
+    assert family.verify() == []
 
 
 def test_a_tampered_expression_is_found(family):
@@ -264,6 +285,20 @@ def test_garbage_is_named_first_and_deleted_when_told(family):
     assert young.exists()
     assert family.gc() == []
     assert [g.path for g in family.gc(grace=timedelta(0))] == ["payloads/aa/young.safetensors"]
+    assert family.verify() == []
+
+
+def test_a_collection_tells_how_far_it_is_and_can_be_cancelled(family):
+    old, seen = stray(family), []
+    family.gc(progress=lambda *a: seen.append(a))
+    assert seen == [(n, 5) for n in range(1, 6)]
+
+    def stop(done, of):
+        raise Cancelled("enough")
+
+    with pytest.raises(Cancelled):
+        family.gc(dry_run=False, progress=stop)
+    assert old.exists()
     assert family.verify() == []
 
 

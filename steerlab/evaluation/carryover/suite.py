@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from steerlab.errors import BadPrompts, NotFound
 from steerlab.evaluation.metrics.items import ContrastItem, Fact
+from steerlab.location import expanded
 from steerlab.notation import printable
 from steerlab.prompts import numbered_lines, read_text
 from steerlab.recipe import check_text
@@ -77,7 +78,7 @@ def suite(which: str | Path) -> Suite:
     if text in names:
         style = next(style for style in _standard().styles if style.name == text)
         return replace(_standard(), name=text, styles=(style,))
-    path = Path(which).expanduser()
+    path = expanded(which)
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise NotFound(

@@ -15,6 +15,7 @@ from typing import Any
 
 from steerlab.errors import BadOption
 from steerlab.evaluation.metrics.texts import METRICS, Metric, alone
+from steerlab.location import expanded
 from steerlab.notation import printable
 from steerlab.prompts import read_lines
 
@@ -65,7 +66,7 @@ def _words(text: str) -> list[str]:
 
 
 def _keywords(spec: str, file: str) -> Metric:
-    path = Path(file).expanduser()
+    path = expanded(file)
     words = frozenset(word for line in read_lines(path) for word in _words(line))
     if not words:
         raise BadOption(f"{printable(file)} holds no word to count")

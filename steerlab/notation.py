@@ -177,6 +177,11 @@ def derived_name(expression: str) -> str:
     return (text if text[:1].isalpha() else f"x_{text}")[:60].rstrip("_")
 
 
+def count(n: int, what: str) -> str:
+    """A number and its noun: "1 file", "3,000 files"."""
+    return f"{n:,} {what}{'s' * (n != 1)}"
+
+
 def size_text(size: int) -> str:
     """Bytes as people say them: "1.2 MB", in powers of ten."""
     for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from steerlab.notation import count as count
 from steerlab.notation import printable
 
 if TYPE_CHECKING:
@@ -194,11 +195,6 @@ def narrate(logger: str) -> None:
     log = logging.getLogger(logger)
     if not log.handlers:
         log.addHandler(Narrator())
-
-
-def count(n: int, what: str) -> str:
-    """A number and its noun: "1 file", "3 files"."""
-    return f"{n} {what}{'s' * (n != 1)}"
 
 
 def number(value: float | None, digits: int = 3) -> str:

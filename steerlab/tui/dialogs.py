@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from textual import on
@@ -14,7 +15,8 @@ from textual.screen import ModalScreen
 from textual.widget import Widget
 from textual.widgets import Button, Input, Label, Select, Static, Switch
 
-from steerlab.errors import SteerlabError
+from steerlab.errors import BadOption, SteerlabError
+from steerlab.location import expanded
 from steerlab.notation import printable
 from steerlab.recipe import check_name
 from steerlab.run import POSITIONS
@@ -198,6 +200,33 @@ class Confirm(Dialog[bool]):
     def answer(self) -> bool:
         """Yes."""
         return True
+
+
+class BackupDialog(Dialog[Path]):
+    """Where a backup of the whole store goes."""
+
+    HEADING = "back up the store"
+    VERB = "Back up"
+
+    def __init__(self, proposed: Path) -> None:
+        super().__init__()
+        self.proposed = proposed
+
+    def fields(self) -> ComposeResult:
+        """What it is, and the file."""
+        about = "Vectors, runs, sweeps and measurements in one file, while the store is in use."
+        yield Static(about, classes="about")
+        yield field("file", Input(str(self.proposed), id="path", compact=True))
+
+    def answer(self) -> Path:
+        """The file, which is not there yet."""
+        from steerlab.registry.archive import check_target
+
+        if not self.value("path"):
+            raise BadOption("name a file to write the backup to")
+        path = expanded(self.value("path"))
+        check_target(path)
+        return path
 
 
 class OptionsDialog(Dialog[Setup]):

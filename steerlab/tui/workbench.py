@@ -78,6 +78,7 @@ class Workbench(Screen[None]):
         Binding("r", "rename", "rename", show=False),
         Binding("delete", "remove", "remove", show=False),
         Binding("y", "copy_command", "copy as a command", show=False),
+        Binding("h", "health", "health of the store", show=False),
         Binding("m", "model", "choose the model", show=False),
         Binding("ctrl+n", "starter", "make the starter vectors", show=False),
     ]
@@ -360,6 +361,12 @@ class Workbench(Screen[None]):
             ),
             promote,
         )
+
+    def action_health(self) -> None:
+        """Verify the store, collect its garbage, back it up."""
+        from steerlab.tui.health import HealthScreen
+
+        self.app.push_screen(HealthScreen(self.lab))
 
     @work(thread=True, exclusive=True, group="starter")
     def make_starters(self) -> None:

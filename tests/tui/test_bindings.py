@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from textual.widgets._footer import FooterKey
 from steerlab import Lab, Store
 from steerlab.tui.detail import Detail
 from steerlab.tui.dialogs import Dialog, HelpDialog, OptionsDialog
+from steerlab.tui.health import HealthScreen
 from tests.tiny import tiny_lm
 from tests.tui.test_workbench import Driver, Session
 
@@ -32,6 +35,10 @@ SCREENS = {  # the keys that lead there from the table
     "remove": ["delete"],
     "save": ["enter", "ctrl+s"],
     "help": ["question_mark"],
+    "health": ["h"],
+    "garbage": ["h", "g"],
+    "delete": ["h", "g", "d"],
+    "backup": ["h", "b"],
 }
 EATEN = {
     "ctrl+i": "is Tab",
@@ -64,6 +71,9 @@ def lab(tmp_path: Path) -> Lab:
     love = lab.store.load("love")
     cells = lab.sweep(love, [2], ["hi"], doses=[0.1], max_new_tokens=1)
     lab.keep_run("anger", "hi", cells, max_new_tokens=1)
+    half = lab.store.path / "payloads" / ".tmp-0123"
+    half.write_bytes(b"what a crash left")
+    os.utime(half, (0, 0))
     return lab
 
 
@@ -72,7 +82,10 @@ async def opened(user: Driver, name: str) -> Screen[object]:
     if SCREENS[name][:1] == ["enter"]:
         await user.pilot.press("enter")
         await user.until(lambda: user.line.meaning.vector)
-    await user.pilot.press(*(key for key in SCREENS[name] if key != "enter"))
+    for key in SCREENS[name]:
+        if key != "enter":
+            await user.pilot.press(key)
+            await settled(user.app.screen)
     if name == "workbench":
         for tab in Detail.TABS:
             user.bench.action_tab(tab)
@@ -82,6 +95,12 @@ async def opened(user: Driver, name: str) -> Screen[object]:
         await user.until(lambda: user.app.screen is not user.bench)
     await user.pilot.pause()
     return user.app.screen
+
+
+async def settled(screen: Screen[object]) -> None:
+    """Its keys mean what they will: on the health screen one thing is done at a time."""
+    while isinstance(screen, HealthScreen) and screen.busy:
+        await asyncio.sleep(0.01)
 
 
 def own(node: DOMNode) -> list[Binding]:
@@ -166,7 +185,8 @@ async def left_by_mouse(user: Driver) -> None:
         await user.until(lambda: palette_key(screen))
         assert palette_key(screen) in screen.region
         return
-    await user.until(lambda: user.app.screen is user.bench)
+    await user.until(lambda: user.app.screen is not screen)
+    assert not isinstance(user.app.screen, Dialog | HelpDialog)
 
 
 @pytest.mark.parametrize("size", [(40, 10), (80, 24), (140, 40)])

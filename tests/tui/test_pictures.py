@@ -25,9 +25,12 @@ from steerlab.run import Generation, Run
 from steerlab.setting import Setting
 from steerlab.tui.extract import ExtractScreen
 from steerlab.tui.extract_form import Draft
+from steerlab.tui.health import HealthScreen
+from steerlab.tui.report import Entry, Report
 from steerlab.tui.sweep import SweepScreen
 from steerlab.tui.sweep_form import Plan
 from steerlab.vector import SteeringVector
+from tests.tui.test_health import payloads_of
 from tests.tui.test_workbench import Driver, Session
 from tests.tui.visit import starter_store
 
@@ -40,8 +43,10 @@ COLD = " terrible liar, and I hate how much pain you bring to all of us."
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> Lab:
-    return Lab(Store(starter_store(tmp_path / "store")))
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    """With the starter vectors, in a store that every verb finds: its place is in no picture."""
+    monkeypatch.setenv("STEERLAB_STORE", str(starter_store(tmp_path / "store")))
+    return Lab(Store())
 
 
 def picture_of(user: Driver) -> str:
@@ -129,6 +134,27 @@ async def save(user: Driver) -> None:
     await user.pilot.press("ctrl+s")
 
 
+async def health(user: Driver) -> None:
+    """Of a store with an altered payload, a missing one and what a crash left."""
+    store = user.bench.lab.store
+    for altered in payloads_of(store, "anger"):
+        altered.write_bytes(altered.read_bytes()[:4000])
+    for lost in payloads_of(store, "calm"):
+        lost.unlink()
+    half = store.path / "payloads" / ".tmp-0123"
+    half.write_bytes(bytes(4500))
+    os.utime(half, (0, 0))
+    await user.pilot.press("h")
+    screen = user.app.screen
+    assert isinstance(screen, HealthScreen)
+    await user.pilot.press("v")
+    await user.until(lambda: not screen.busy and screen.report.entries)
+    await settle(user)
+    facts = screen.query_one("#facts", Report)
+    takes = "384.9 kB on disk: payloads 56.4 kB, registry 319.5 kB, other files 9.0 kB"
+    facts.show([Entry("store", "/home/ada/vectors"), facts.entries[1], Entry("takes", takes)])
+
+
 async def settle(user: Driver) -> None:
     """Nothing moves, and nothing is still being read."""
     user.app.animation_level = "none"
@@ -146,7 +172,7 @@ def overview_is_there(user: Driver) -> bool:
     return any("pairs" in str(head.render()) for head in user.bench.query("#head"))
 
 
-@pytest.mark.parametrize("show", [workbench, sweep, extract, helped, save])
+@pytest.mark.parametrize("show", [workbench, sweep, extract, helped, save, health])
 async def test_a_screen_looks_as_it_was_accepted(
     lab: Lab, tmp_path: Path, show: Callable[[Driver], Awaitable[None]]
 ) -> None:

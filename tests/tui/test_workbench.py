@@ -18,6 +18,7 @@ from steerlab.tui.app import SteerlabApp
 from steerlab.tui.dialogs import Confirm, HelpDialog, ModelDialog, OptionsDialog, SaveDialog
 from steerlab.tui.expression_line import ExpressionLine
 from steerlab.tui.extract import ExtractScreen
+from steerlab.tui.health import HealthScreen
 from steerlab.tui.strength import Slider
 from steerlab.tui.strip import LabStrip, Prompt
 from steerlab.tui.sweep import SweepScreen
@@ -608,7 +609,7 @@ async def test_another_model_is_chosen(lab):
 
 async def test_other_screens_open_and_close(lab):
     async with Session(lab) as user:
-        for key, kind in (("x", ExtractScreen), ("w", SweepScreen)):
+        for key, kind in (("x", ExtractScreen), ("w", SweepScreen), ("h", HealthScreen)):
             await user.pilot.press(key)
             await user.until(lambda kind=kind: isinstance(user.app.screen, kind))
             await user.pilot.press("escape")

@@ -1,0 +1,204 @@
+"""The upkeep of a store, as the health screen shows it: each runs in a thread of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from steerlab.errors import Cancelled, StoreError
+from steerlab.location import discover
+from steerlab.notation import count, size_text
+from steerlab.registry.audit import Finding, Garbage
+from steerlab.registry.database import HEAD
+from steerlab.registry.doctor import Ailment, diagnose, explained
+from steerlab.tui.report import Entry, of_ailments
+
+if TYPE_CHECKING:
+    from steerlab.registry import Store
+    from steerlab.registry.usage import Usage
+
+FRAMES = 5
+"""Times a second that progress is told."""
+
+_LISTED = 200  # files that a garbage collection names
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a piece of work came to.
+
+    text: one line. entries: what to show in full; None leaves what is shown. garbage: what
+    a collection would delete.
+    """
+
+    text: str
+    entries: Sequence[Entry] | None = None
+    problem: bool = False
+    garbage: Sequence[Garbage] = ()
+
+
+@dataclass
+class Pace:
+    """What the core calls as it goes; raises Cancelled once it is to stop.
+
+    tell: called now and then with (done, all, what was found so far). findings: all so far.
+    """
+
+    store: Store
+    should_stop: Callable[[], bool]
+    tell: Callable[[int, int, Sequence[Entry]], object]
+    findings: list[Finding] = field(default_factory=list)
+    total: int = 0
+    _last: float = 0.0
+
+    def __call__(self, done: int, total: int) -> None:
+        """So many are done."""
+        if self.should_stop():
+            raise Cancelled(f"stopped at {done:,} of {total:,}")
+        self.total = total
+        now = time.monotonic()
+        if done == total or now - self._last >= 1 / FRAMES:
+            self._last = now
+            self.tell(done, total, self.found())
+
+    def found(self) -> Sequence[Entry]:
+        """What was found so far, in plain words."""
+        return of_ailments(named(self.store, [*explained(self.findings)]))
+
+
+def facts(store: Store) -> Sequence[Entry]:
+    """Where the store is, what it holds, and what takes how much of the disk."""
+    facts = [Entry("store", str(store.path.absolute()))]
+    if not store.path.exists():
+        return facts
+    with contextlib.suppress(StoreError):  # doctor says what is wrong, and what to type
+        usage = store.usage()
+        facts += [Entry("holds", _held(usage)), Entry("takes", _taken(usage))]
+    return facts
+
+
+def _held(usage: Usage) -> str:
+    names = len({(share.model, share.name) for share in usage.vectors})
+    versions = len(usage.vectors)
+    held = count(names, "vector") + (f" in {versions:,} versions" if versions != names else "")
+    models = len({share.model for share in usage.vectors})
+    return f"{held} of {count(models, 'model')} · schema {HEAD}"
+
+
+def _taken(usage: Usage) -> str:
+    parts = {
+        "payloads": sum(share.size for share in usage.vectors),
+        "registry": usage.registry,
+        "older registries": usage.copies,
+        "other files": usage.loose,
+    }
+    named = ", ".join(f"{what} {size_text(size)}" for what, size in parts.items() if size)
+    return f"{size_text(usage.total)} on disk" + (f": {named}" if named else "")
+
+
+def named(store: Store, ailments: Sequence[Ailment]) -> Sequence[Ailment]:
+    """With the store in what to type, unless every verb finds it by itself."""
+    return ailments if discover() == store.path else [a.of_store(store.path) for a in ailments]
+
+
+def glance(store: Store) -> Outcome:
+    """What is wrong that can be known without verifying."""
+    ailments = named(store, diagnose(store, quick=True))
+    entries = of_ailments(ailments)
+    if any(ailment.wrong for ailment in ailments):
+        text = "something is wrong: what to type stands with it"
+        return Outcome(text, entries, problem=True)
+    well = Entry("well", "nothing is wrong at a glance; v reads every payload", "well")
+    return Outcome("nothing is wrong at a glance · v verifies", [well, *entries])
+
+
+def verify(pace: Pace) -> Outcome:
+    """Check every payload and recompute every composition."""
+    try:
+        ailments = named(pace.store, diagnose(pace.store, pace, pace.findings.append))
+    except Cancelled as stopped:
+        found = pace.found()
+        so_far = "what was found so far is shown" if found else "nothing was wrong so far"
+        return Outcome(f"{stopped}: {so_far}", found, problem=bool(found))
+    entries = of_ailments(ailments)
+    if any(ailment.wrong for ailment in ailments):
+        refs = {ref for ailment in ailments if ailment.wrong for ref in ailment.refs}
+        ill = len(refs - {"registry.db"})
+        of = f" with {count(ill, 'vector')} of {pace.total:,}" if ill else ""
+        return Outcome(f"something is wrong{of}: what to type stands with it", entries, True)
+    if not pace.total:
+        none = "vector to verify" if pace.store.path.exists() else "store to verify"
+        return Outcome(f"nothing is wrong, but there is no {none}", entries)
+    checked = count(pace.total, "vector")
+    well = "every payload is as it was written, every composition comes out bit for bit"
+    entries = [Entry("well", f"{checked} verified: {well}", "well"), *entries]
+    return Outcome(f"all is well: {checked} verified, nothing is wrong", entries)
+
+
+def collect(pace: Pace) -> Outcome:
+    """List the files that no vector needs."""
+    try:
+        found = pace.store.gc(progress=pace)
+    except Cancelled as stopped:
+        return Outcome(f"{stopped}: nothing was deleted")
+    if not found:
+        none = "nothing to delete: there is no file that no vector needs"
+        return Outcome(none, [Entry("well", none, "well")])
+    text = f"{totalled(found)} would go; nothing is deleted yet · d deletes"
+    head = Entry("would go", f"{totalled(found)}; what is younger than an hour stays")
+    return Outcome(text, [head, *_listed(found)], garbage=found)
+
+
+def delete(pace: Pace) -> Outcome:
+    """Delete the files that no vector needs."""
+    try:
+        gone = pace.store.gc(dry_run=False, progress=pace)
+    except Cancelled as stopped:
+        return Outcome(f"{stopped}: what was not deleted yet stays", ())
+    head = Entry("deleted", totalled(gone), "well")
+    return Outcome(f"{totalled(gone)} deleted", [head, *_listed(gone)])
+
+
+def _listed(files: Sequence[Garbage]) -> list[Entry]:
+    """A line a file: its size, where it is, and what is in it."""
+    entries = []
+    for file in files[:_LISTED]:
+        text = file.unreadable or file.path
+        if file.path not in text:
+            text = f"{file.path}: {text}"
+        if file.holds:
+            text += f", with {' '.join(file.holds)}"
+        entries.append(Entry(size_text(file.size), text))
+    if len(files) > _LISTED:
+        entries.append(Entry("", f"and {len(files) - _LISTED:,} more: `steerlab gc` lists them"))
+    return entries
+
+
+def back_up(path: Path, pace: Pace) -> Outcome:
+    """Write the whole store to a new file."""
+    try:
+        made = pace.store.backup(path, progress=pace)
+    except Cancelled as stopped:
+        return Outcome(f"{stopped}: no backup was written", ())
+    where = made.path.absolute()
+    size = f"{count(made.payloads, 'payload file')}, {size_text(where.stat().st_size)}"
+    entries = [
+        Entry("backup", str(where), "well"),
+        Entry("holds", f"all of the store as it was: {size}"),
+        Entry("restore", f"{made.way_back} --store DIR"),
+        Entry("", "DIR: a new one, or this store's with --force, which moves aside what is there"),
+    ]
+    entries += [Entry("not whole", problem, "wrong") for problem in made.damaged]
+    if made.damaged:
+        text = f"backed up to {where}, but not all was whole: v says what to type"
+        return Outcome(text, entries, problem=True)
+    return Outcome(f"backed up to {where}", entries)
+
+
+def totalled(files: Sequence[Garbage]) -> str:
+    """How many, and how large together: "3 files, 1.2 MB"."""
+    return f"{count(len(files), 'file')}, {size_text(sum(file.size for file in files))}"

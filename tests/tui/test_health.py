@@ -11,9 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from textual import events, on
 from textual.containers import VerticalScroll
+from textual.geometry import Region
 from textual.widgets import Footer, Input, Static
 from textual.widgets._footer import FooterKey
 
@@ -21,6 +24,7 @@ from steerlab import Lab, Store
 from steerlab.cli import run
 from steerlab.registry import audit, backup
 from steerlab.registry.doctor import diagnose
+from steerlab.tui.app import SteerlabApp
 from steerlab.tui.dialogs import BackupDialog, Confirm
 from steerlab.tui.health import HealthScreen
 from steerlab.tui.report import of_ailments
@@ -43,19 +47,35 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     return store
 
 
-class Visit(Session):
+class Ward(SteerlabApp):
+    """The app with no other screen behind this one."""
+
+    def on_mount(self, event: events.Mount) -> None:
+        event.prevent_default()  # or the workbench comes too
+        self.ended = 0
+        self.push_screen(HealthScreen(self.lab))
+
+    @on(HealthScreen.Ended)
+    def count(self) -> None:
+        """Another thing is done."""
+        self.ended += 1
+
+
+class Visit:
     """`async with Visit(store) as nurse`: the screen is open, and has looked at the store."""
 
     def __init__(self, store: Store, size: tuple[int, int] = (120, 40)) -> None:
-        super().__init__(Lab(store), size, count=None)
+        self.app = Ward(Lab(store))
+        self.running = self.app.run_test(size=size)
 
     async def __aenter__(self) -> Nurse:
-        user = await super().__aenter__()
-        await user.pilot.press("h")
-        await user.until(lambda: isinstance(user.app.screen, HealthScreen))
-        nurse = Nurse(user.app, user.pilot)
+        nurse = Nurse(self.app, await self.running.__aenter__())
+        await nurse.until(lambda: isinstance(nurse.app.screen, HealthScreen))
         await nurse.until(lambda: "looking" not in nurse.status)
         return nurse
+
+    async def __aexit__(self, *error: Any) -> None:
+        await self.running.__aexit__(*error)
 
 
 class Nurse(Driver):
@@ -79,14 +99,16 @@ class Nurse(Driver):
 
     async def press(self, *keys: str) -> str:
         """Press keys and wait for what they begin; gives the status line."""
+        before = self.app.ended
         await self.pilot.press(*keys)
-        await self.done()
-        return self.status
+        return await self.done(before)
 
-    async def done(self) -> None:
-        await self.until(lambda: not self.screen.busy)
+    async def done(self, before: int = 0) -> str:
+        """Wait until more has been done than before."""
+        await self.until(lambda: self.app.ended > before)
         await self.app.workers.wait_for_complete()
         await self.pilot.pause()
+        return self.status
 
 
 def payloads_of(store: Store, ref: str) -> list[Path]:
@@ -96,6 +118,12 @@ def payloads_of(store: Store, ref: str) -> list[Path]:
 def payload_of(store: Store, ref: str) -> Path:
     (path,) = payloads_of(store, ref)
     return path
+
+
+def key_of(nurse: Nurse, action: str) -> Region:
+    """Where the footer has a key; empty until it has."""
+    keys = [k for k in nurse.screen.query(FooterKey) if k.action.endswith(action)]
+    return keys[0].region if keys else Region()
 
 
 def cut(store: Store) -> None:
@@ -148,16 +176,13 @@ async def test_what_is_known_at_once_stands_there_and_nothing_is_verified(store)
         assert re.match(r"[\d.]+ kB on disk: payloads \d.* kB, registry", nurse.facts["takes"])
         assert nurse.found[0] == ("well", "nothing is wrong at a glance; v reads every payload")
         assert nurse.status == "nothing is wrong at a glance · v verifies"
-        await nurse.pilot.press("escape")
-        assert nurse.app.screen is nurse.bench
 
 
 async def test_of_a_sound_store_it_says_so_and_a_click_does_it_too(store):
     async with Visit(store) as nurse:
-        key = next(k for k in nurse.screen.query(FooterKey) if k.action.endswith("verify"))
-        await nurse.pilot.click(key)
-        await nurse.done()
-        assert nurse.status == "all is well: 4 vectors verified, nothing is wrong"
+        await nurse.until(lambda: key_of(nurse, "verify"))
+        await nurse.pilot.click(offset=key_of(nurse, "verify").offset)
+        assert await nurse.done() == "all is well: 4 vectors verified, nothing is wrong"
         assert nurse.found[0][1].startswith("4 vectors verified: every payload is as it was")
 
 
@@ -213,7 +238,9 @@ async def test_findings_come_one_by_one_and_esc_stops_it(store, monkeypatch):
 
 
 async def test_leaving_stops_what_runs(store, monkeypatch):
-    async with Visit(store) as nurse:
+    async with Session(Lab(store), count=3) as user:
+        nurse = Nurse(user.app, user.pilot)
+        await nurse.pilot.press("h")
         with held(monkeypatch, audit._Audit, "findings") as release:
             await nurse.pilot.press("v")
             await nurse.until(lambda: "1 of 4" in nurse.status)
@@ -221,8 +248,8 @@ async def test_leaving_stops_what_runs(store, monkeypatch):
             assert nurse.app.screen is nurse.bench
             release()
         await nurse.app.workers.wait_for_complete()
-        await nurse.pilot.press("h")
-        assert (await nurse.press("v")).startswith("all is well")
+        await nurse.pilot.press("h", "v")
+        await nurse.until(lambda: nurse.status.startswith("all is well"))
 
 
 # gc

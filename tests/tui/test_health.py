@@ -30,7 +30,7 @@ from steerlab.tui.health import HealthScreen
 from steerlab.tui.report import of_ailments
 from tests.fuzz.stranger import fill
 from tests.registry.samples import vector
-from tests.tui.hosts import text_of
+from tests.tui.hosts import text_of, until
 from tests.tui.test_hostile_strings import check
 from tests.tui.test_workbench import SIZES, Driver, Session, delete
 
@@ -340,6 +340,18 @@ async def test_a_cancelled_backup_leaves_nothing(store, tmp_path, monkeypatch):
         assert [p.name for p in tmp_path.iterdir()] == ["store"]
         assert not list(store.path.glob(".tmp*"))
         assert (await nurse.press("b", "enter")).startswith("backed up to ")
+
+
+async def test_quitting_in_its_middle_leaves_nothing_either(store, tmp_path, monkeypatch):
+    async with Visit(store) as nurse:
+        with held(monkeypatch, backup, "_payload_problems") as release:
+            await nurse.pilot.press("b", "enter")
+            await nurse.until(lambda: nurse.status == "backing up: 1 of 4")
+            assert len(list(tmp_path.iterdir())) > 1
+            nurse.key("ctrl+q")
+            await nurse.until(lambda: nurse.app._exit)
+            release()
+    await until(nurse.pilot, lambda: [p.name for p in tmp_path.iterdir()] == ["store"])
 
 
 # what may happen to a store

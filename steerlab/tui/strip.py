@@ -165,8 +165,10 @@ writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, samplin
 
         A vector that was chosen, rather than typed or replayed, begins as it was calibrated.
         """
-        self._meaning = event.meaning
         line = self.query_one(ExpressionLine)
+        if event.meaning.text != line.text:
+            return  # on its way from the line when the text was changed: another answer follows
+        self._meaning = event.meaning
         if event.meaning.vector is not None and line.chosen == event.meaning.text:
             self._begin_at(event.meaning.calibration)
         line.chosen = ""

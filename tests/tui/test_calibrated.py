@@ -9,6 +9,7 @@ from steerlab.evaluation.calibration.calibrate import calibrate
 from steerlab.evaluation.calibration.curve import Limits
 from steerlab.evaluation.calibration.search import Options
 from steerlab.tui.detail.curves import Curves
+from steerlab.tui.expression_line import ExpressionLine, Meaning
 from steerlab.tui.strength import Strength
 from tests.evaluation.planted import pairs, planted_lm
 from tests.tui.test_workbench import Session
@@ -30,7 +31,6 @@ def calibrated(tmp_path_factory) -> Lab:
 async def choose(user, name: str) -> None:
     user.line.put(name)
     await user.until(lambda: user.line.meaning.text == name and not user.line.chosen)
-    await user.pilot.pause()
 
 
 async def test_a_chosen_vector_begins_where_it_was_calibrated(calibrated):
@@ -47,12 +47,22 @@ async def test_a_chosen_vector_begins_where_it_was_calibrated(calibrated):
         assert strength.safe is None
 
 
+async def test_a_late_answer_about_another_text_leaves_what_was_chosen_meanwhile(calibrated):
+    found = calibrated.store.calibration("kind")
+    async with Session(calibrated) as user:
+        user.line.put("kind")
+        user.strip.post_message(ExpressionLine.Checked(Meaning("")))  # on its way when it was put
+        await user.until(lambda: user.line.meaning.text == "kind" and not user.line.chosen)
+        assert user.strip.setup.layers == str(found.layer)
+
+
 async def test_a_typed_vector_keeps_what_is_set_up_and_has_no_band_at_another_layer(calibrated):
     async with Session(calibrated) as user:
+        strength = user.strip.query_one(Strength)
         await user.steer("kind")
-        await user.pilot.pause()
+        await user.until(lambda: strength.per_unit)  # the lab has heard of it
         assert user.strip.setup.layers == ""
-        assert user.strip.query_one(Strength).safe is None
+        assert strength.safe is None
 
 
 async def test_what_is_chosen_and_written_at_once_is_written_as_calibrated(calibrated):

@@ -227,7 +227,7 @@ class Store(Transfers):
     def read_texts(self) -> None:
         """Read what `matching` looks through, so that the first filter is as fast as the next."""
         with self._listed() as (connection, listing):
-            listing.read_texts(connection)
+            listing.pack(connection)
 
     def summaries(self, ids: Sequence[int]) -> Sequence[Summary]:
         """What the rows of `matching` are, in the order asked; those gone since are left out."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -313,6 +314,7 @@ writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, samplin
 
         hush()
         self.lab.load(vector, self._loading)
+        gc.freeze()  # what came with the model stays as well
 
     def _loading(self, what: str, done: int, total: int) -> None:
         percent = f" {100 * done // total}%" if total > 1 else ""

@@ -408,6 +408,19 @@ async def test_typing_in_the_filter_narrows_the_table_and_escape_clears_it(lab):
         await user.listed(2)
 
 
+async def test_the_end_of_a_long_filter_stays_in_view_though_nothing_is_laid_out_anew(lab):
+    async with Session(lab) as user:
+        box = user.bench.browser.filter
+        laid_out = user.bench.table.region
+        await user.pilot.press("slash")
+        box.insert_text_at_cursor("markup " * 12 + "end")
+        await user.until(lambda: "end" in user.screenshot)
+        await user.pilot.press("home")
+        await user.until(lambda: "end" not in box.render_line(0).text)
+        assert box.render_line(0).text.startswith("markup markup")
+        assert user.bench.table.region == laid_out
+
+
 async def test_the_best_match_of_the_filter_is_under_the_cursor(lab):
     lab.extract("lovely", PAIRS[:1], layers=2)
     async with Session(lab, count=3) as user:

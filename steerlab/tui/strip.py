@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import gc
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,6 +12,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
+from textual.geometry import Region
 from textual.message import Message
 from textual.widgets import Label, TextArea
 from textual.worker import Worker, get_current_worker
@@ -21,6 +21,8 @@ from steerlab.errors import BadOption, SteerlabError, StoreError
 from steerlab.notation import layers_of, printable, span
 from steerlab.tui.expression_line import ExpressionLine, Meaning
 from steerlab.tui.news import tell, told
+from steerlab.tui.pace import Frames, Pace
+from steerlab.tui.partly import Partly
 from steerlab.tui.setup import Setup, heading, setup_of
 from steerlab.tui.strength import Strength
 from steerlab.tui.texts import Texts
@@ -30,9 +32,6 @@ if TYPE_CHECKING:
     from steerlab.results import Calibration
     from steerlab.run import Run
     from steerlab.vector import SteeringVector
-
-SAID = 0.25
-"""Seconds between two words on how fast the model writes."""
 
 
 class Prompt(TextArea):
@@ -63,7 +62,7 @@ class Prompt(TextArea):
         self.insert("\n")
 
 
-class LabStrip(Vertical):
+class LabStrip(Vertical, Partly):
     """Expression, prompt, strength and texts; one generation at a time runs in a worker."""
 
     HELP = """\
@@ -80,10 +79,9 @@ writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, samplin
 
     @dataclass
     class Wrote(Message):
-        """A piece of the text of one column."""
+        """What the texts of some columns have grown by."""
 
-        column: int
-        text: str
+        pieces: Mapping[int, str]
 
     @dataclass
     class Status(Message):
@@ -158,7 +156,7 @@ writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, samplin
             texts.write(index, generation.text)
         texts.finish()
         texts.show_best(run.best)
-        self.border_subtitle = f"run {run.id}"
+        self._say(f"run {run.id}")
 
     @on(ExpressionLine.Checked)
     def _follow_vector(self, event: ExpressionLine.Checked) -> None:
@@ -242,7 +240,7 @@ writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, samplin
         if self._writer is None:
             return False
         self._writer.cancel()
-        self.border_subtitle = "stopping …"
+        self._say("stopping …")
         return True
 
     @work(thread=True, group="write")
@@ -266,14 +264,12 @@ writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, samplin
         plain = next((i for i, s in enumerate(settings) if s.vector is None), None)
         headings = [heading(s.coefficient, s.dose) for s in settings]
         self.post_message(self.Began(headings, setup.prompt, plain))
-        pace = _Pace()
-
-        def on_text(column: int, text: str) -> None:
-            self.post_message(self.Wrote(column, text))
+        pace, frames = Pace(), Frames(lambda pieces: self.post_message(self.Wrote(pieces)))
 
         def on_progress(done: int, total: int) -> None:
             if said := pace.tick(done, total):
                 self.post_message(self.Status(said))
+            frames.step()
 
         cells = self.lab.compare(
             [setup.prompt],
@@ -281,11 +277,12 @@ writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, samplin
             seeds=(setup.seed,),
             positions=setup.positions,
             allow_other_weights=setup.allow_other_weights,
-            on_text=on_text,
+            on_text=frames.add,
             should_stop=lambda: worker.is_cancelled,
             progress=on_progress,
             **setup.sampling,
         )
+        frames.finish()
         self.post_message(self.Status(pace.result(cells)))
         return self._keep(setup, cells)
 
@@ -336,21 +333,28 @@ writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, samplin
             tell(self, f"the run was not kept: {error}", "warning")
             return None
 
+    def _say(self, text: str) -> None:
+        """Say in the lower border what is going on."""
+        width, height = self.outer_size
+        with self.only(Region(0, height - 1, width, 1)):
+            self.border_subtitle = Content(text)
+
     @on(Began)
     def _begin(self, event: Began) -> None:
         event.stop()
         self.query_one(Texts).begin(event.headings, event.prompt, baseline=event.baseline)
-        self.border_subtitle = "reading the prompt …"
+        self._say("reading the prompt …")
 
     @on(Wrote)
     def _show_text(self, event: Wrote) -> None:
         event.stop()
-        self.query_one(Texts).write(event.column, event.text)
+        for column, piece in event.pieces.items():
+            self.query_one(Texts).write(column, piece)
 
     @on(Status)
     def _show_status(self, event: Status) -> None:
         event.stop()
-        self.border_subtitle = Content(event.text)
+        self._say(event.text)
 
     @on(Finished)
     def _finish(self, event: Finished) -> None:
@@ -380,33 +384,3 @@ def check(setup: Setup) -> None:
     if not setup.prompt.strip():
         raise BadOption("there is no prompt: type the text to be continued")
     setup.check()
-
-
-class _Pace:
-    """How fast a model writes, said every SAID seconds."""
-
-    def __init__(self) -> None:
-        self.start = self.said = time.perf_counter()
-        self.first: float | None = None
-        self.done = 0
-
-    def tick(self, done: int, total: int) -> str | None:
-        """What to say after so many tokens of a row, if it is time to say something."""
-        now = time.perf_counter()
-        self.done = done
-        self.first = self.first or now
-        if now - self.said < SAID:
-            return None
-        self.said = now
-        return f"{done}/{total} tokens · {self.speed(now):.0f} tok/s"
-
-    def speed(self, now: float) -> float:
-        """Tokens a second of each row, once the prompt is read."""
-        return (self.done - 1) / (now - self.first) if self.first and now > self.first else 0.0
-
-    def result(self, cells: Sequence[Cell]) -> str:
-        """How it ended."""
-        now = time.perf_counter()
-        stopped = any(cell.completion.finish == "cancelled" for cell in cells)
-        ending = "stopped" if stopped else "done"
-        return f"{ending} · {self.done} tokens · {self.speed(now):.0f} tok/s"

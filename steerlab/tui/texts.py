@@ -12,15 +12,13 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container, VerticalScroll
 from textual.content import Content
+from textual.geometry import Region
 from textual.message import Message
-from textual.timer import Timer
 from textual.widgets import Static
 
 from steerlab.notation import printable
+from steerlab.tui.partly import Partly
 from steerlab.tui.setup import COLUMNS, differing
-
-FRAMES = 10
-"""Times a second that growing texts are drawn: more is not seen, and takes from the model."""
 
 NARROW = 22  # cells; columns that would get fewer stand below one another
 HINTS = (
@@ -29,6 +27,25 @@ HINTS = (
 )
 _SHOWN = 400  # characters of a long prompt that are shown before its continuation
 _DIFFED = 600  # words up to which texts are compared word by word
+
+
+class Passage(Static, Partly):
+    """A text that may grow: then its last line and what comes after it are drawn."""
+
+    def __init__(self) -> None:
+        super().__init__(markup=False)
+        self._drawn = (0, 0)  # cells across, lines
+
+    def show(self, text: Content, *, grown: bool) -> int:
+        """Draw a text; gives the lines it has. grown: it is the last one with more at its end."""
+        width, height = self.size
+        lines = text.get_height({}, width) if width else 0  # not laid out yet
+        first = max(0, self._drawn[1] - 1) if grown and self._drawn[0] == width else 0
+        last = lines if grown else max(lines, height)
+        self._drawn = (width, lines)
+        with self.only(Region(0, first, width, last - first)):
+            self.update(text, layout=False)
+        return lines
 
 
 class Column(VerticalScroll, can_focus=True):
@@ -45,27 +62,26 @@ A text that was written. Words that the baseline does not have are marked. \
         self.index = index
         self.written = ""
         self.prompt = ""
-        self.stale = False
 
     def compose(self) -> ComposeResult:
         """The text."""
-        yield Static(markup=False)
+        yield Passage()
 
     def action_pick(self) -> None:
         """Say that this text is the best."""
         self.post_message(Texts.Picked(self.index))
 
-    def draw(self, baseline: str | None = None) -> None:
-        """Show what is written; baseline: mark the words that it does not have."""
-        self.stale = False
-        static = self.query_one(Static)
-        static.update(
-            Content.assemble((self.prompt, "dim"), marked(self.written, baseline)), layout=False
-        )
-        height = static.get_content_height(self.size, self.screen.size, static.size.width)
-        if max(height, self.size.height) == static.size.height:
+    def draw(self, baseline: str | None = None, *, grown: bool = False) -> None:
+        """Show what is written; baseline: mark the words that it does not have.
+
+        grown: it has only grown since it was drawn last.
+        """
+        passage = self.query_one(Passage)
+        text = Content.assemble((self.prompt, "dim"), marked(self.written, baseline))
+        lines = passage.show(text, grown=grown)
+        if max(lines, self.size.height) == passage.size.height:
             return  # a layout of the whole screen takes from the model: only for what grows out
-        static.refresh(layout=True)
+        passage.refresh(layout=True)
         if baseline is None:
             self.scroll_end(animate=False)
 
@@ -97,7 +113,6 @@ class Texts(Container):
         self.baseline: int | None = 0
         self._all = [Column(index) for index in range(COLUMNS[-1])]  # asked for at every token
         self._count = 2
-        self._timer: Timer | None = None
 
     def compose(self) -> ComposeResult:
         """All columns there can be; those of the run are shown."""
@@ -105,7 +120,6 @@ class Texts(Container):
 
     def on_mount(self) -> None:
         """Show what will stand here."""
-        self._timer = self.set_interval(1 / FRAMES, self._draw_stale, pause=True)
         self.begin(("baseline", "steered"), "", baseline=0)
         for column, what in zip(self.columns, HINTS, strict=True):
             column.query_one(Static).update(Content.styled(what, "dim"))
@@ -131,19 +145,13 @@ class Texts(Container):
         self._arrange()
 
     def write(self, index: int, piece: str) -> None:
-        """Let a text grow: its first piece at once, the others with the next frame."""
+        """Let a text grow."""
         column = self.columns[index]
-        first, column.written = not column.written, column.written + piece
-        column.stale = True
-        if first:
-            column.draw()
-        elif self._timer is not None:
-            self._timer.resume()
+        column.written += piece
+        column.draw(grown=True)
 
     def finish(self) -> None:
         """All is written: mark what differs from the baseline."""
-        if self._timer is not None:
-            self._timer.pause()
         plain = self.baseline
         baseline = self.columns[plain].written if plain is not None else None
         for column in self.columns:
@@ -155,11 +163,6 @@ class Texts(Container):
         for column in self.columns:
             column.set_class(column.index == index, "best")
             column.border_subtitle = "★ best" if column.index == index else ""
-
-    def _draw_stale(self) -> None:
-        for column in self.columns:
-            if column.stale:
-                column.draw()
 
     def on_resize(self, event: events.Resize) -> None:
         """Columns that would be too narrow to read stand below one another."""

@@ -1,9 +1,13 @@
 """The texts side by side: growing, marked where they part, stacked where it is narrow."""
 
+import random
+import time
+
 import pytest
 from textual.widgets import Static
 
-from steerlab.tui.texts import Column, Texts, marked
+from steerlab.tui.pace import FRAMES, Frames
+from steerlab.tui.texts import Column, Passage, Texts, marked
 from tests.tui.hosts import Host, until
 
 
@@ -33,6 +37,65 @@ async def test_the_first_piece_is_drawn_at_once(host):
         host.widget.begin(("baseline",), "", baseline=0)
         host.widget.write(0, "now")
         assert plain(host.widget.columns[0]) == "now"
+
+
+def drawn(host: Host) -> list[str]:
+    """What stands on the screen, line by line."""
+    return [strip.text for strip in host.screen._compositor.render_strips()]
+
+
+async def test_what_grows_looks_as_if_it_were_drawn_as_a_whole(host):
+    """Words that wrap, are longer than a line, wide, or end a line; until it scrolls."""
+    chosen = random.Random(1)
+    pieces = (" a", " word", "longer", "\n", "  ", "字字", "-", "x" * 45, " of it", "\x1b[1m")
+    async with host.run_test(size=(60, 16)) as pilot:
+        texts = host.widget
+        texts.begin(("baseline", "c"), "it is", baseline=0)
+        await pilot.pause()
+        for _ in range(40):
+            texts.write(chosen.randrange(2), chosen.choice(pieces))
+            await pilot.pause()
+            shown = drawn(host)
+            texts.refresh(layout=True)
+            for passage in texts.query(Passage):
+                passage.refresh()
+            await pilot.pause()
+            assert shown == drawn(host)
+
+
+async def test_only_the_end_of_what_grows_is_drawn(host, monkeypatch):
+    async with host.run_test(size=(60, 16)) as pilot:
+        texts = host.widget
+        texts.begin(("baseline", "c"), "one\ntwo", baseline=0)
+        await pilot.pause()
+        texts.write(1, "\nthree")
+        await pilot.pause()
+        lines = []
+        monkeypatch.setattr(
+            Passage, "render_line", lambda self, y: lines.append(y) or Static.render_line(self, y)
+        )
+        texts.write(1, " and\nfour")
+        await pilot.pause()
+        assert lines == [2, 3]
+
+
+def test_pieces_are_handed_on_a_few_times_a_second_and_none_is_lost():
+    frames_of = []
+    frames = Frames(frames_of.append)
+    started = time.perf_counter()
+    for token in range(300):
+        frames.add(0, f"{token} ")
+        frames.add(1, f"{-token} ")
+        frames.step()
+        if token == 0:
+            assert frames_of == [{0: "0 ", 1: "0 "}]  # the first at once
+        time.sleep(0.001)
+    frames.finish()
+    seconds = time.perf_counter() - started
+    assert len(frames_of) <= 2 + seconds * FRAMES
+    for column, sign in ((0, 1), (1, -1)):
+        text = "".join(pieces[column] for pieces in frames_of)
+        assert text == "".join(f"{sign * token} " for token in range(300))
 
 
 async def test_a_long_prompt_shows_its_end(host):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -47,25 +48,29 @@ class Pace:
 
 
 class Frames:
-    """Gathers pieces of the columns' texts, and hands them on at most FRAMES times a second."""
+    """Pieces of the columns' texts on their way from the model to the screen.
 
-    def __init__(self, hand_on: Callable[[Mapping[int, str]], object]) -> None:
-        self._hand_on = hand_on
-        self._pieces: dict[int, str] = {}
-        self._last = 0.0
+    The model's thread adds them; the screen is told of them at most FRAMES times a second, and
+    then takes all that have come, other columns' and later ones too.
+    """
 
-    def add(self, column: int, piece: str) -> None:
-        """Take a piece of one column."""
-        self._pieces[column] = self._pieces.get(column, "") + piece
+    def __init__(self) -> None:
+        self._pieces: deque[tuple[int, str]] = deque()
+        self._told = 0.0
 
-    def step(self) -> None:
-        """All columns have grown by a token: hand on what there is, if it is time."""
-        if time.perf_counter() - self._last >= 1 / FRAMES:
-            self.finish()
+    def add(self, column: int, piece: str) -> bool:
+        """Take a piece of one column; whether it is time to tell the screen."""
+        self._pieces.append((column, piece))
+        now = time.perf_counter()
+        if now - self._told < 1 / FRAMES:
+            return False
+        self._told = now
+        return True
 
-    def finish(self) -> None:
-        """Hand on what there is."""
-        if self._pieces:
-            self._last = time.perf_counter()
-            self._hand_on(self._pieces)
-            self._pieces = {}
+    def take(self) -> dict[int, str]:
+        """What every column has grown by since the last time."""
+        grown: dict[int, str] = {}
+        while self._pieces:
+            column, piece = self._pieces.popleft()
+            grown[column] = grown.get(column, "") + piece
+        return grown

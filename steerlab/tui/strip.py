@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -79,9 +79,9 @@ writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, samplin
 
     @dataclass
     class Wrote(Message):
-        """What the texts of some columns have grown by."""
+        """Texts have grown, by what is there to be taken."""
 
-        pieces: Mapping[int, str]
+        frames: Frames
 
     @dataclass
     class Status(Message):
@@ -264,25 +264,30 @@ writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, samplin
         plain = next((i for i, s in enumerate(settings) if s.vector is None), None)
         headings = [heading(s.coefficient, s.dose) for s in settings]
         self.post_message(self.Began(headings, setup.prompt, plain))
-        pace, frames = Pace(), Frames(lambda pieces: self.post_message(self.Wrote(pieces)))
+        pace, frames = Pace(), Frames()
+
+        def on_text(column: int, text: str) -> None:
+            if frames.add(column, text):
+                self.post_message(self.Wrote(frames))
 
         def on_progress(done: int, total: int) -> None:
             if said := pace.tick(done, total):
                 self.post_message(self.Status(said))
-            frames.step()
 
-        cells = self.lab.compare(
-            [setup.prompt],
-            settings,
-            seeds=(setup.seed,),
-            positions=setup.positions,
-            allow_other_weights=setup.allow_other_weights,
-            on_text=frames.add,
-            should_stop=lambda: worker.is_cancelled,
-            progress=on_progress,
-            **setup.sampling,
-        )
-        frames.finish()
+        try:
+            cells = self.lab.compare(
+                [setup.prompt],
+                settings,
+                seeds=(setup.seed,),
+                positions=setup.positions,
+                allow_other_weights=setup.allow_other_weights,
+                on_text=on_text,
+                should_stop=lambda: worker.is_cancelled,
+                progress=on_progress,
+                **setup.sampling,
+            )
+        finally:
+            self.post_message(self.Wrote(frames))  # the last pieces
         self.post_message(self.Status(pace.result(cells)))
         return self._keep(setup, cells)
 
@@ -348,7 +353,7 @@ writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, samplin
     @on(Wrote)
     def _show_text(self, event: Wrote) -> None:
         event.stop()
-        for column, piece in event.pieces.items():
+        for column, piece in event.frames.take().items():
             self.query_one(Texts).write(column, piece)
 
     @on(Status)

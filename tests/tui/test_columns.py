@@ -1,7 +1,6 @@
 """The texts side by side: growing, marked where they part, stacked where it is narrow."""
 
 import random
-import time
 
 import pytest
 from textual.widgets import Static
@@ -79,22 +78,22 @@ async def test_only_the_end_of_what_grows_is_drawn(host, monkeypatch):
         assert lines == [2, 3]
 
 
-def test_pieces_are_handed_on_a_few_times_a_second_and_none_is_lost():
-    frames_of = []
-    frames = Frames(frames_of.append)
-    started = time.perf_counter()
+def test_the_screen_is_told_of_pieces_a_few_times_a_second_and_takes_all(monkeypatch):
+    now = 5.0
+    monkeypatch.setattr("steerlab.tui.pace.time.perf_counter", lambda: now)
+    frames, told, taken = Frames(), 0, []
     for token in range(300):
-        frames.add(0, f"{token} ")
-        frames.add(1, f"{-token} ")
-        frames.step()
-        if token == 0:
-            assert frames_of == [{0: "0 ", 1: "0 "}]  # the first at once
-        time.sleep(0.001)
-    frames.finish()
-    seconds = time.perf_counter() - started
-    assert len(frames_of) <= 2 + seconds * FRAMES
+        now += 0.01
+        tells = [frames.add(0, f"{token} "), frames.add(1, f"{-token} ")]
+        assert not tells[1]
+        if tells[0]:
+            told += 1
+            taken.append(frames.take())
+            assert taken[0] == {0: "0 ", 1: "0 "}  # the first at once, of all columns
+    taken.append(frames.take())
+    assert told == pytest.approx(3 * FRAMES, abs=3)
     for column, sign in ((0, 1), (1, -1)):
-        text = "".join(pieces[column] for pieces in frames_of)
+        text = "".join(pieces.get(column, "") for pieces in taken)
         assert text == "".join(f"{sign * token} " for token in range(300))
 
 

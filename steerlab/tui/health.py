@@ -24,7 +24,7 @@ from steerlab.tui import upkeep
 from steerlab.tui.dialogs import BackupDialog, Confirm
 from steerlab.tui.news import News, told
 from steerlab.tui.report import Entry, Report
-from steerlab.tui.upkeep import Outcome, Pace
+from steerlab.tui.upkeep import Outcome, Progress
 
 if TYPE_CHECKING:
     from steerlab.lab import Lab
@@ -122,7 +122,7 @@ of the store to one file. Esc stops what runs, or goes back."""
 
     # work
 
-    def _begin(self, doing: str, run: Callable[[Pace], Outcome]) -> None:
+    def _begin(self, doing: str, run: Callable[[Progress], Outcome]) -> None:
         self._answered, self._doing, self.garbage = True, doing, ()
         self._say(f"{doing} …")
         bar = self.query_one("#progress", ProgressBar)
@@ -132,13 +132,13 @@ of the store to one file. Esc stops what runs, or goes back."""
         self.refresh_bindings()
 
     @work(thread=True, group="job", exit_on_error=False)
-    def run_job(self, run: Callable[[Pace], Outcome]) -> None:
+    def run_job(self, run: Callable[[Progress], Outcome]) -> None:
         """Ends in Ended, whatever happens."""
         outcome = None
         try:
             with told(self):
                 worker = get_current_worker()
-                outcome = run(Pace(self.lab.store, lambda: worker.is_cancelled, self._tell))
+                outcome = run(Progress(self.lab.store, lambda: worker.is_cancelled, self._tell))
         finally:
             self.post_message(self.Ended(outcome))
 

@@ -42,7 +42,7 @@ class Outcome:
 
 
 @dataclass
-class Pace:
+class Progress:
     """What the core calls as it goes; raises Cancelled once it is to stop.
 
     tell: called now and then with (done, all, what was found so far). findings: all so far.
@@ -116,33 +116,34 @@ def glance(store: Store) -> Outcome:
     return Outcome("nothing is wrong at a glance · v verifies", [well, *entries])
 
 
-def verify(pace: Pace) -> Outcome:
+def verify(progress: Progress) -> Outcome:
     """Check every payload and recompute every composition."""
+    store = progress.store
     try:
-        ailments = named(pace.store, diagnose(pace.store, pace, pace.findings.append))
+        ailments = named(store, diagnose(store, progress, progress.findings.append))
     except Cancelled as stopped:
-        found = pace.found()
+        found = progress.found()
         so_far = "what was found so far is shown" if found else "nothing was wrong so far"
         return Outcome(f"{stopped}: {so_far}", found, problem=bool(found))
     entries = of_ailments(ailments)
     if any(ailment.wrong for ailment in ailments):
         refs = {ref for ailment in ailments if ailment.wrong for ref in ailment.refs}
         ill = len(refs - {"registry.db"})
-        of = f" with {count(ill, 'vector')} of {pace.total:,}" if ill else ""
+        of = f" with {count(ill, 'vector')} of {progress.total:,}" if ill else ""
         return Outcome(f"something is wrong{of}: what to type stands with it", entries, True)
-    if not pace.total:
-        none = "vector to verify" if pace.store.path.exists() else "store to verify"
+    if not progress.total:
+        none = "vector to verify" if store.path.exists() else "store to verify"
         return Outcome(f"nothing is wrong, but there is no {none}", entries)
-    checked = count(pace.total, "vector")
+    checked = count(progress.total, "vector")
     well = "every payload is as it was written, every composition comes out bit for bit"
     entries = [Entry("well", f"{checked} verified: {well}", "well"), *entries]
     return Outcome(f"all is well: {checked} verified, nothing is wrong", entries)
 
 
-def collect(pace: Pace) -> Outcome:
+def collect(progress: Progress) -> Outcome:
     """List the files that no vector needs."""
     try:
-        found = pace.store.gc(progress=pace)
+        found = progress.store.gc(progress=progress)
     except Cancelled as stopped:
         return Outcome(f"{stopped}: nothing was deleted")
     if not found:
@@ -153,10 +154,10 @@ def collect(pace: Pace) -> Outcome:
     return Outcome(text, [head, *_listed(found)], garbage=found)
 
 
-def delete(pace: Pace) -> Outcome:
+def delete(progress: Progress) -> Outcome:
     """Delete the files that no vector needs."""
     try:
-        gone = pace.store.gc(dry_run=False, progress=pace)
+        gone = progress.store.gc(dry_run=False, progress=progress)
     except Cancelled as stopped:
         return Outcome(f"{stopped}: what was not deleted yet stays", ())
     head = Entry("deleted", totalled(gone), "well")
@@ -178,10 +179,10 @@ def _listed(files: Sequence[Garbage]) -> list[Entry]:
     return entries
 
 
-def back_up(path: Path, pace: Pace) -> Outcome:
+def back_up(path: Path, progress: Progress) -> Outcome:
     """Write the whole store to a new file."""
     try:
-        made = pace.store.backup(path, progress=pace)
+        made = progress.store.backup(path, progress=progress)
     except Cancelled as stopped:
         return Outcome(f"{stopped}: no backup was written", ())
     where = made.path.absolute()

@@ -84,7 +84,7 @@ space marks several. The details beside follow the cursor."""
 
     def compose(self) -> ComposeResult:
         """The filter, then the table."""
-        hint = "/ filter: names, tags, prompts, notes"
+        hint = "/ name, tag, prompt, note"
         yield Filter(placeholder=hint, id="filter", compact=True)
         yield VectorTable(id="table")
 

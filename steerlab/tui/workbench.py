@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import events, on, work
@@ -13,6 +14,7 @@ from textual.message import Message
 from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Footer, Input, TextArea
+from textual.worker import Worker
 
 from steerlab.notation import derived_name, printable
 from steerlab.tui.browser import Browser
@@ -42,9 +44,11 @@ EMPTY = """\
 No vectors here yet.
 
 x        extract one from contrast prompts
-ctrl+n   make the starter vectors (love, anger, joy … on a small model: \
-93 MB are fetched once, then about half a minute)
-ctrl+q   leave; `steerlab import FILE` takes what a colleague sent"""
+ctrl+n   make the starter vectors (fetches 93 MB once, then takes half a minute)
+ctrl+q   leave, for `steerlab import FILE`"""
+
+LONG = 1.0
+"""Seconds after which work that is usually done at once says that it goes on."""
 
 HELP = """\
 Enter on a vector puts it on the steer line. ctrl+g writes the prompt's continuation without \
@@ -263,7 +267,12 @@ class Workbench(Screen[None]):
 
     def _save(self, naming: Naming | None) -> None:
         if naming is not None:
-            self.store(self.query_one(ExpressionLine).text, naming)
+            worker = self.store(self.query_one(ExpressionLine).text, naming)
+            self.set_timer(LONG, partial(self._say_storing, worker, naming.name))
+
+    def _say_storing(self, worker: Worker[None], name: str) -> None:
+        if not worker.is_finished:
+            tell(self, f"storing {name} … another process may be writing to the store")
 
     @work(thread=True, group="save")
     def store(self, text: str, naming: Naming) -> None:

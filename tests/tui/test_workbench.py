@@ -367,6 +367,17 @@ async def test_nothing_is_saved_of_what_is_no_expression(lab):
         assert user.app.screen is user.bench
 
 
+async def test_a_save_that_has_to_wait_says_so(lab):
+    async with Session(lab) as user:
+        await user.steer("love - 0.5*anger")
+        await user.pilot.press("ctrl+s")
+        await user.until(lambda: isinstance(user.app.screen, SaveDialog))
+        with Store(lab.store.path)._database.locked():
+            await user.pilot.press("enter")
+            await user.until(lambda: any("storing love_minus" in said for said in user.said))
+        await user.listed(3)
+
+
 async def test_saving_a_vector_as_it_is_makes_no_second_version(lab):
     async with Session(lab) as user:
         await user.steer("love")

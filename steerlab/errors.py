@@ -46,14 +46,19 @@ class BadVector(SteerlabError):
     """An array that can't be a steering vector."""
 
 
+_LONGEST = 300  # characters of a message that quotes what somebody wrote
+
+
 class BadExpression(SteerlabError):
     """Text that is not a vector expression.
 
-    reason: the message without the column. column: where it goes wrong, counted from 1; None
-        when it is no single place. text: the expression.
+    reason: the message without the column; what it quotes is cut where it is long. column: where
+        it goes wrong, counted from 1; None when it is no single place. text: the expression.
     """
 
     def __init__(self, message: str, *, text: str = "", column: int | None = None) -> None:
+        if len(message) > _LONGEST:
+            message = f"{message[: _LONGEST // 2]}…{message[-_LONGEST // 2 :]}"
         super().__init__(message if column is None else f"{message} (column {column})")
         self.reason, self.text, self.column = message, text, column
 

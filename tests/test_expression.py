@@ -242,6 +242,12 @@ class TestRefusing:
         assert str(caught.value).endswith(f"(column {column})") == (column is not None)
         assert "\n" not in str(caught.value)
 
+    def test_what_is_quoted_of_a_long_text_is_cut(self):
+        with pytest.raises(BadExpression) as caught:
+            parse(f"love - 'a{'-' * 5000}b'")
+        assert len(str(caught.value)) < 400
+        assert str(caught.value).endswith("b' is neither a vector nor a number (column 8)")
+
     @pytest.mark.parametrize(("text", "column", "message"), BAD_VALUES)
     def test_what_can_not_be_computed_is_refused_at_its_column(self, text, column, message):
         assert parse(text)

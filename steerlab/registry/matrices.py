@@ -23,6 +23,7 @@ import secrets
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -200,7 +201,7 @@ class Matrices:
                     mine[at] += float(((own / scale) ** 2).sum())
                 if position < len(own):
                     row = (own[position] / scale).astype(np.float32)
-                    dot[at] += np.einsum("ij,j->i", slot.rows, row)  # on one core faster than @
+                    dot[at] += _products(slot.rows, row)
             found = np.abs(dot) / np.sqrt(mine * theirs)
         low, high = _SAFE
         found[(theirs < low) | (theirs > high) | (mine < low)] = np.inf
@@ -216,6 +217,18 @@ class Matrices:
             if row < len(slot.entries) and slot.entries[row] == entry:
                 rows[layer].append(slot.rows[row])
         return {layer: np.stack(found) for layer, found in rows.items()}
+
+
+def _products(rows: NDArray[np.float32], row: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows @ row, on all cores: each goes through its part faster than BLAS does."""
+
+    def product(part: NDArray[np.float32]) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = np.einsum("ij,j->i", part, row)
+        return found
+
+    cores = (os.cpu_count() or 1) if len(rows) > _CHUNK else 1
+    with ThreadPoolExecutor(cores) as pool:
+        return np.concatenate([*pool.map(product, np.array_split(rows, cores))])
 
 
 def _squares(rows: NDArray[np.float32]) -> NDArray[np.float64]:

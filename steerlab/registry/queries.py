@@ -6,7 +6,7 @@ import difflib
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, func, or_, select
@@ -102,6 +102,10 @@ def summaries(
     page = listed.limit(limit).correlate(None)
     if among is not None:
         return of_ids(connection, _first(connection, page, among, limit))
+    if filters.tag is not None and limit is not None and not few:
+        untagged = _listed(connection, replace(filters, tag=None), sort, reverse, after)
+        if (first := _first_tagged(connection, untagged, filters.tag, limit)) is not None:
+            return of_ids(connection, first)
     order = _order(sort, reverse)
     query = select(VECTOR.c.id).join(MODEL).where(VECTOR.c.id.in_(page)).order_by(*order)
     return _described(connection, query)
@@ -120,6 +124,26 @@ def _first(
         if look is None or len(seen) < look or len(found) == limit:
             return found
         look *= 4
+
+
+def _first_tagged(
+    connection: Connection, listed: Select[int], tag: str, limit: int
+) -> list[int] | None:
+    """The first ids of a list with a tag that many have; None where they are not near its start.
+
+    SQLite would gather all that have the tag beforehand.
+    """
+    tagged = select(TAG.c.vector_id).where(TAG.c.tag == tag)
+    counted = select(func.count()).select_from(tagged.limit(_MANY).subquery())
+    if connection.execute(counted).scalar_one() < _MANY:
+        return None
+    look = max(_FEW, 4 * limit)
+    seen = list(connection.execute(listed.limit(look)).scalars())
+    having = set[int]()
+    for chunk in chunks(seen):
+        having.update(connection.execute(tagged.where(TAG.c.vector_id.in_(chunk))).scalars())
+    found = [row for row in seen if row in having][:limit]
+    return found if len(found) == limit or len(seen) < look else None
 
 
 def ids(connection: Connection, filters: Filters, *, sort: str, reverse: bool) -> list[int]:
@@ -183,6 +207,7 @@ def _described(connection: Connection, query: Select[int]) -> list[Summary]:
 
 
 _FEW = 2000  # ids that one statement takes without pains
+_MANY = 20_000  # vectors with a tag from which on those at the start of a list are looked at
 
 _SHOWN = (
     *(VECTOR.c[c] for c in ("name", "version", "digest", "scope", "kind", "norm", "created")),

@@ -125,6 +125,24 @@ def test_pages_of_what_holds_a_text_are_the_list_in_pieces(store, monkeypatch, s
         assert pages == store.list(sort=sort, text=text) == expected
 
 
+@pytest.mark.parametrize("sort", ["created", "norm"])
+def test_pages_of_a_tag_that_many_have_are_the_list_in_pieces(store, monkeypatch, sort):
+    """Whether those at the start of the list have it, or only others further on."""
+    monkeypatch.setattr(queries, "_MANY", 3)
+    monkeypatch.setattr(queries, "_FEW", 8)
+    store.save_many([(f"n{i}", vector(i)) for i in range(20)], tags=["warm", "odd"])
+    store.save_many([(f"m{i}", vector(i + 20)) for i in range(20)], tags=["calm", "odd"])
+    store.save_many([("n3", vector(90)), ("m3", vector(91))], tags=["odd"])
+    everything = store.list(sort=sort)
+    for tag in ("warm", "calm", "odd", "rare"):
+        expected = [s for s in everything if tag in s.tags]
+        pages, after = [], None
+        while page := store.list(sort=sort, tag=tag, limit=2, after=after):
+            pages += page
+            after = page[-1]
+        assert pages == store.list(sort=sort, tag=tag) == expected
+
+
 def test_sorting_by_norm_and_layer(store):
     store.save("high", vector(1, 4))
     store.save("low", vector(2, 1))

@@ -93,14 +93,12 @@ def read_known(path: Path, key: str, record: Record) -> SteeringVector | None:
     Checked against its digest. A header may hold hundreds of records: it is looked through for
     this one, and not parsed. `read` reads what is spelt otherwise, and says what is wrong.
     """
-    said = json.dumps(canonical_json({"key": key, **record.to_json()}))[1:-1].encode()
-    with (
-        contextlib.suppress(OSError, ValueError, CorruptPayload),
-        open(path, "rb", buffering=0, opener=header.without_waiting) as file,
-    ):
-        text = header.unparsed(file)
-        if said in text:
-            return _vector(path, _found(file, text, key, record), record)[1]
+    with contextlib.suppress(OSError, ValueError, CorruptPayload):  # a row may say "infinite"
+        said = json.dumps(canonical_json({"key": key, **record.to_json()}))[1:-1].encode()
+        with open(path, "rb", buffering=0, opener=header.without_waiting) as file:
+            text = header.unparsed(file)
+            if said in text:
+                return _vector(path, _found(file, text, key, record), record)[1]
     return None
 
 

@@ -6,7 +6,7 @@ import contextlib
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from enum import Enum
@@ -130,7 +130,8 @@ def _of_rows(
             own = [row]
         else:
             own = audit.findings(row)
-            if not own and summaries[row.id] != str(row.record.recipe):
+            reads = str(row.record.recipe)
+            if not own and summaries.get(row.id, reads) != reads:
                 what = "registry and payload differ in how its recipe reads"
                 own = [Finding(row.qualified, what, Harm.ROW)]
         found += own
@@ -146,7 +147,8 @@ def _summaries(connection: Connection, ids: Sequence[int]) -> dict[int, str]:
     found: dict[int, str] = {}
     for chunk in chunks(ids):
         query = select(VECTOR.c.id, VECTOR.c.summary).where(VECTOR.c.id.in_(chunk))
-        found |= {row.id: row.summary for row in connection.execute(query)}
+        with contextlib.suppress(DBAPIError):  # a row that can't be read, which `_each` tells
+            found |= {row.id: row.summary for row in connection.execute(query)}
     return found
 
 
@@ -155,7 +157,7 @@ def _each(connection: Connection, ids: Sequence[int]) -> Iterator[Stored | Findi
     for part in chunks(ids):
         try:
             yield from read(connection, part).values()
-        except Damaged:
+        except (Damaged, DBAPIError):
             yield from (_one(connection, row) for row in part)
 
 
@@ -163,9 +165,20 @@ def _one(connection: Connection, row: int) -> Stored | Finding:
     try:
         return read(connection, [row])[row]
     except Damaged as error:
-        name = select(MODEL.c.name, VECTOR.c.name, VECTOR.c.version).join(MODEL)
+        return Finding(_called(connection, row), str(error), Harm.ROW)
+    except DBAPIError as error:
+        what = f"the registry's row of it can't be read: {error.orig}: run `steerlab rebuild`"
+        return Finding(_called(connection, row), what, Harm.ROW)
+
+
+def _called(connection: Connection, row: int) -> str:
+    """The ref of a vector, as far as its row can be read."""
+    name = select(MODEL.c.name, VECTOR.c.name, VECTOR.c.version).join(MODEL)
+    try:
         model, vector, version = connection.execute(name.where(VECTOR.c.id == row)).one()
-        return Finding(f"{model}.{vector}.v{version}", str(error), Harm.ROW)
+    except DBAPIError:
+        return "registry.db"
+    return f"{model}.{vector}.v{version}"
 
 
 def _odd_models(connection: Connection) -> Iterator[str]:
@@ -209,8 +222,12 @@ def collect(
     dry_run: bool,
     grace: timedelta,
     progress: Callable[[int, int], object] | None = None,
+    only: Collection[str] | None = None,
 ) -> list[Garbage]:
-    """Unreferenced payloads and temporary files older than `grace`; the caller holds the lock."""
+    """Unreferenced payloads and temporary files older than `grace`; the caller holds the lock.
+
+    only: the paths that come into question; None for all.
+    """
     used = set(connection.execute(select(VECTOR.c.path).distinct()).scalars())
     found = []
     files = list(_loose(directory))
@@ -221,13 +238,15 @@ def collect(
         with contextlib.suppress(FileNotFoundError):  # a writer was done with it
             if name in used or _age(path) < grace.total_seconds():
                 continue
+            if only is not None and name not in only:
+                continue
             garbage = _garbage(path, name, path.stat().st_size)
             if garbage is None:
                 continue
             found.append(garbage)
             if not dry_run:
                 path.unlink(missing_ok=True)
-    return found + _links(directory, dry_run, grace)
+    return found + _links(directory, dry_run, grace, only)
 
 
 def _age(path: Path) -> float:
@@ -247,12 +266,16 @@ def _garbage(path: Path, name: str, size: int) -> Garbage | None:
         return Garbage(name, size, unreadable=str(error).replace(str(path), name))
 
 
-def _links(directory: Path, dry_run: bool, grace: timedelta) -> list[Garbage]:
+def _links(
+    directory: Path, dry_run: bool, grace: timedelta, only: Collection[str] | None
+) -> list[Garbage]:
     """What a backup that was killed held on to: second links, which take no room of their own."""
     found = []
     for path in sorted(directory.glob(f"{LINKS}*")):
         with contextlib.suppress(FileNotFoundError):
             if _age(path) < grace.total_seconds() or is_held(path):
+                continue
+            if only is not None and path.name not in only:
                 continue
             found.append(Garbage(path.name, 0))
             if not dry_run:

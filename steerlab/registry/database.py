@@ -113,7 +113,7 @@ class Database:
         """Tell rows that no program wrote from a mistake in this one."""
         try:
             yield
-        except (ValueError, TypeError, LookupError, AttributeError) as error:
+        except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
             if problems(connection):
                 raise damaged(self.directory) from error
             raise

@@ -47,9 +47,11 @@ class Ailment:
     def of_store(self, path: Path) -> Ailment:
         """The same, with a store that is not found by itself named in what to type."""
         store = shlex.quote(str(path)).replace("\\", r"\\")
-        cure = re.sub(r"steerlab (\w+)", rf"steerlab \1 --store {store}", self.cure)
+        cure = _VERB.sub(rf"steerlab \1 --store {store}", self.cure)
         return replace(self, cure=cure)
 
+
+_VERB = re.compile(r"(?<![\w/'.-])steerlab (rebuild|restore|remove|compose|gc)\b")  # in no path
 
 _UPGRADE = (
     "upgrade steerlab; if no newer one was ever used here, move {}/registry.db away, and it is "

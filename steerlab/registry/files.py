@@ -62,6 +62,9 @@ def is_held(links: Path) -> bool:
     """Whether a backup still reads these links."""
     from filelock import Timeout
 
+    if not (links / ".lock").exists():  # it died before it held them; to look makes no file
+        return False
+
     try:
         with holder(links):
             return False
@@ -179,7 +182,8 @@ def _nameless(recipe: Recipe) -> Recipe | str:
     """A recipe whatever its operands are called."""
     if isinstance(recipe, Expression):
         names = {o.ref: placeholder_of(o.digest) for o in recipe.operands}
-        return replace_refs(recipe.text, names)
+        with contextlib.suppress(SyntaxError):  # what its row says may be anything
+            return replace_refs(recipe.text, names)
     return recipe
 
 

@@ -17,6 +17,7 @@ from steerlab.record import record_of
 from steerlab.registry.connections import driver
 from steerlab.registry.database import Writing
 from steerlab.registry.files import Entry, batches, free_path
+from steerlab.registry.obstacles import Damaged
 from steerlab.registry.rows import (
     Placed,
     add,
@@ -80,10 +81,14 @@ def rename_operands(
 def with_refs(recipe: Expression, renamed: dict[str, str]) -> Expression:
     """The expression with operands under other refs; two that become one are named once."""
     operands = {renamed.get(o.ref, o.ref): o.digest for o in recipe.operands}
-    return Expression(
-        replace_refs(recipe.text, renamed),
-        tuple(Operand(ref, digest) for ref, digest in operands.items()),
-    )
+    try:
+        text = replace_refs(recipe.text, renamed)
+    except SyntaxError:
+        raise Damaged(
+            f"the registry says {recipe.text[:60]!r} of a vector, which is no expression: run "
+            "`steerlab rebuild`"
+        ) from None
+    return Expression(text, tuple(Operand(ref, digest) for ref, digest in operands.items()))
 
 
 def _under(ref: str, old: str, new: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -165,7 +165,10 @@ class Store(Transfers):
 
         text: found in names, notes, tags, recipes or prompts. sort: one of
         `steerlab.registry.SORTS`. after: the last Summary of the previous page.
+        Raises BadOption for a negative limit.
         """
+        if limit is not None and limit < 0:
+            raise BadOption(f"a list of {limit} vectors: ask for 0 or more")
         filters = Filters(model, layer, tag, kind, name, every_version)
         with self._listed() as (connection, listing):
             among = listing.holding(connection, text) if text else None
@@ -427,19 +430,21 @@ class Store(Transfers):
         dry_run: bool = True,
         grace: timedelta = timedelta(hours=1),
         progress: Progress | None = None,
+        only: Collection[str] | None = None,
     ) -> Sequence[Garbage]:
         """Payloads that no row points at and stale temporary files; deleted unless `dry_run`.
 
         grace: files younger than this are left alone. progress: called with (files looked at,
-        all); what it raises cancels, and leaves what is not deleted yet.
+        all); what it raises cancels, and leaves what is not deleted yet. only: paths, as a dry
+        run named them, beside which nothing is deleted.
         """
         from steerlab.registry.audit import collect
 
         if dry_run:
             with self._database.reading() as connection:
-                return collect(connection, self.path, True, grace, progress)
+                return collect(connection, self.path, True, grace, progress, only)
         with self._database.writing() as work:
-            return collect(work.connection, self.path, False, grace, progress)
+            return collect(work.connection, self.path, False, grace, progress, only)
 
     def usage(self) -> Usage:
         """What the store takes on disk, vector by vector and for all else."""

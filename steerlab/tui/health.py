@@ -190,8 +190,9 @@ of the store to one file. Esc stops what runs, or goes back."""
 
     def action_delete(self) -> None:
         """Delete what was listed, once that is confirmed."""
-        lost = sum(len(file.holds) for file in self.garbage)
-        question = f"Delete {upkeep.totalled(self.garbage)}? This can't be undone."
+        listed = self.garbage
+        lost = sum(len(file.holds) for file in listed)
+        question = f"Delete {upkeep.totalled(listed)}? This can't be undone."
         if lost:
             question += (
                 f"\n{count(lost, 'vector')} in them may be wanted: `steerlab rebuild` takes in "
@@ -200,7 +201,7 @@ of the store to one file. Esc stops what runs, or goes back."""
 
         def delete(sure: bool | None) -> None:
             if sure:
-                self._begin("deleting", upkeep.delete)
+                self._begin("deleting", partial(upkeep.delete, listed))
 
         self.app.push_screen(Confirm(question, "Delete"), delete)
 

@@ -63,22 +63,22 @@ class Row(Horizontal):
     def __init__(self, entry: Entry) -> None:
         super().__init__()
         self.entry = entry
+        self._label = Static(entry.label, markup=False, classes=f"label {entry.kind}")
+        self._said = Static(printable(entry.text), markup=False, classes="said")
 
     def compose(self) -> ComposeResult:
         """The label, and beside it what is said."""
-        yield Static(self.entry.label, markup=False, classes=f"label {self.entry.kind}")
-        yield Static(printable(self.entry.text), markup=False, classes="said")
+        yield self._label
+        yield self._said
 
     def show(self, entry: Entry) -> None:
         """Say something else."""
         if entry == self.entry:
             return
         self.entry = entry
-        if self.is_mounted:  # else composing it will show what it says by then
-            label, said = self.query(Static)
-            label.set_classes(f"label {entry.kind}")
-            label.update(entry.label)
-            said.update(printable(entry.text))
+        self._label.set_classes(f"label {entry.kind}")
+        self._label.update(entry.label)
+        self._said.update(printable(entry.text))
 
 
 def of_ailments(ailments: Iterable[Ailment]) -> list[Entry]:

@@ -79,7 +79,9 @@ A text that was written. Words that the baseline does not have are marked. \
         passage = self.query_one(Passage)
         text = Content.assemble((self.prompt, "dim"), marked(self.written, baseline))
         lines = passage.show(text, grown=grown)
-        if max(lines, self.size.height) == passage.size.height:
+        height = self.styles.height
+        least = 1 if height is not None and height.is_auto else self.size.height
+        if max(lines, least) == passage.size.height:
             return  # a layout of the whole screen takes from the model: only for what grows out
         passage.refresh(layout=True)
         if baseline is None:

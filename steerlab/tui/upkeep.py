@@ -154,10 +154,11 @@ def collect(progress: Progress) -> Outcome:
     return Outcome(text, [head, *_listed(found)], garbage=found)
 
 
-def delete(progress: Progress) -> Outcome:
-    """Delete the files that no vector needs."""
+def delete(listed: Sequence[Garbage], progress: Progress) -> Outcome:
+    """Delete the files that were listed, unless a vector needs them by now."""
+    paths = {file.path for file in listed}
     try:
-        gone = progress.store.gc(dry_run=False, progress=progress)
+        gone = progress.store.gc(dry_run=False, progress=progress, only=paths)
     except Cancelled as stopped:
         return Outcome(f"{stopped}: what was not deleted yet stays", ())
     head = Entry("deleted", totalled(gone), "well")

@@ -8,11 +8,13 @@ import sqlite3
 import subprocess
 from contextlib import closing
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from steerlab.cli import ExitCode
 from steerlab.registry import Store, doctor
+from steerlab.registry.doctor import Ailment
 from tests.cli.test_upkeep import payload_of
 
 
@@ -202,3 +204,13 @@ def test_shares_of_one_file_add_up(store):
 def test_the_largest_only(cli):
     rows = cli("du", "--by", "vector", "--limit", "1").out.splitlines()
     assert rows[2].split()[:2] == ["3", "more"]
+
+
+def test_a_command_names_the_store_and_no_path_in_it_is_taken_for_one():
+    ailment = Ailment(False, "", "steerlab rebuild takes them in; or steerlab gc --delete")
+    named = ailment.of_store(Path("/a b")).cure
+    assert named == (
+        "steerlab rebuild --store '/a b' takes them in; or steerlab gc --store '/a b' --delete"
+    )
+    rm = "rm -r '/tmp/steerlab gc/.tmp-0' '/tmp/my steerlab data/.tmp-0'"
+    assert Ailment(False, "", rm).of_store(Path("/a b")).cure == rm

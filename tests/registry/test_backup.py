@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -220,6 +221,16 @@ def test_what_a_killed_backup_held_on_to_is_garbage(family, tmp_path):
     assert not links.exists()
     assert family.verify() == []
     assert restored(family, tmp_path).verify() == []
+
+
+def test_a_look_at_what_a_backup_left_does_not_make_it_young(family):
+    """It was killed before it held on to anything."""
+    links = family.path / f"{files.LINKS}0123"
+    links.mkdir()
+    os.utime(links, (0, 0))
+    for dry_run in (True, True, False):
+        assert [found.path for found in family.gc(dry_run)] == [links.name]
+    assert not links.exists()
 
 
 def test_no_garbage_collector_takes_the_links_of_a_backup_that_goes_on(family, tmp_path):

@@ -49,6 +49,9 @@ CHANGES = {
     "ids that are no JSON": "UPDATE contrast_pair SET positive_ids = '[1;2]'",
     "another prompt": "UPDATE contrast_pair SET positive = 'I loathe you' WHERE ordinal = 0",
     "an expression that is none": "UPDATE vector SET expression = 'love -' WHERE name = 'warm'",
+    "an expression of two lines": "UPDATE vector SET expression = 'a'||char(10)||'b'"
+    " WHERE name = 'warm'",
+    "a norm without end": "UPDATE direction SET residual_norm = 9e999 WHERE layer = 3",
     "another expression": "UPDATE vector SET expression = 'love.v1 + anger.v1' WHERE name = 'warm'",
     "another text of a recipe": "UPDATE vector SET summary = '= love' WHERE name = 'warm'",
     "a path elsewhere": "UPDATE vector SET path = '../../etc/passwd' WHERE name = 'anger'",
@@ -84,6 +87,10 @@ def try_to_read(store: Store) -> None:
         lambda: store.log("anger"),
         lambda: store.lineage("warm"),
         lambda: store.record("anger"),
+        lambda: store.load("love"),
+        lambda: store.load("anger"),
+        lambda: store.load("warm"),
+        lambda: store.usage(),
         lambda: store.tag("anger", add=["new"]),
     ):
         with contextlib.suppress(SteerlabError):
@@ -172,3 +179,20 @@ def test_a_schema_with_a_damaged_word_is_damage(family):
     with pytest.raises(Damaged):
         family.save("more", vector(9))
     assert family.rebuild() == 4
+
+
+def test_a_row_that_cannot_be_read_keeps_no_other_from_being_verified(family):
+    [file] = {family.path / family._stored("love", None).path}
+    file.write_bytes(file.read_bytes()[:-1])
+    tamper(family, "UPDATE vector SET note = x'00ff' WHERE name = 'anger'")
+    told = []
+    found = family.verify(on_finding=told.append)
+    assert told == found
+    assert {"tiny_1.love.v1", "tiny_1.anger.v1"} <= {finding.ref for finding in found}
+
+
+def test_a_rename_of_what_a_damaged_expression_names_is_refused(family):
+    tamper(family, "UPDATE vector SET expression = 'love.v1 -' WHERE name = 'warm'")
+    with pytest.raises(Damaged, match="no expression"):
+        family.rename("love", "amour")
+    assert "love" in family.names()

@@ -252,3 +252,9 @@ def test_a_commit_while_a_list_is_read_is_in_the_next(family, monkeypatch):
         monkeypatch.setattr(family._database, "reading", reading)
         before = len(family.matching())
         assert len(family.matching()) == before + 1
+
+
+def test_a_negative_number_of_vectors_is_refused(family):
+    with pytest.raises(BadOption, match="-1"):
+        family.list(limit=-1)
+    assert family.list(limit=0) == []

@@ -14,7 +14,7 @@ from steerlab import durable, payload
 from steerlab.errors import Cancelled, CorruptPayload, NotFound, StoreError
 from steerlab.recipe import Expression
 from steerlab.record import record_of
-from steerlab.registry import Store
+from steerlab.registry import Store, files
 from steerlab.registry.audit import Harm
 from steerlab.registry.tables import VECTOR
 from steerlab.vector import SteeringVector
@@ -300,6 +300,19 @@ def test_a_collection_tells_how_far_it_is_and_can_be_cancelled(family):
         family.gc(dry_run=False, progress=stop)
     assert old.exists()
     assert family.verify() == []
+
+
+def test_only_what_was_listed_is_deleted(family):
+    listed = stray(family)
+    paths = {garbage.path for garbage in family.gc()}
+    later = stray(family, "payloads/aa/later.safetensors")
+    links = family.path / f"{files.LINKS}0123"
+    links.mkdir()
+    os.utime(links, (0, 0))
+    assert [g.path for g in family.gc(dry_run=False, only=paths)] == [*paths]
+    assert not listed.exists()
+    assert later.exists()
+    assert links.exists()
 
 
 def test_what_rows_point_at_is_no_garbage(family):

@@ -119,6 +119,18 @@ async def test_a_new_run_clears_the_old_one(host):
         assert not texts.query(".best")
 
 
+async def test_a_stacked_column_shrinks_to_a_shorter_text(host):
+    async with host.run_test(size=(40, 20)) as pilot:
+        texts = host.widget
+        for text in ("word " * 200, "hi"):
+            texts.begin(("baseline", "c"), "", baseline=0)
+            for index in (0, 1):
+                texts.write(index, text)
+            texts.finish()
+            await pilot.pause()
+        await until(pilot, lambda: [p.size.height for p in texts.query(Passage)][:2] == [1, 1])
+
+
 @pytest.mark.parametrize(("width", "stacked"), [(40, True), (109, True), (111, False)])
 async def test_columns_too_narrow_to_read_are_stacked(host, width, stacked):
     async with host.run_test(size=(width, 20)) as pilot:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shlex
@@ -27,10 +28,10 @@ from steerlab.registry.doctor import diagnose
 from steerlab.tui.app import SteerlabApp
 from steerlab.tui.dialogs import BackupDialog, Confirm
 from steerlab.tui.health import HealthScreen
-from steerlab.tui.report import of_ailments
+from steerlab.tui.report import Entry, Report, of_ailments
 from tests.fuzz.stranger import fill
 from tests.registry.samples import vector
-from tests.tui.hosts import text_of, until
+from tests.tui.hosts import Host, text_of, until
 from tests.tui.test_hostile_strings import check
 from tests.tui.test_workbench import SIZES, Driver, Session, delete
 
@@ -436,3 +437,20 @@ async def test_nothing_is_clipped_at_any_size_and_resizing_loses_nothing(store, 
                 *others, palette = sorted(keys, key=lambda region: region.right)
                 assert all(key.right - 1 <= palette.x for key in others)
             assert nurse.found == found
+
+
+def said(report: Report) -> list[str]:
+    """What stands in a report, beside its labels."""
+    return [static.render().plain for static in report.query(".said").results(Static)]
+
+
+async def test_a_line_of_a_report_says_the_last_that_it_was_told():
+    """However little time there was between one word and the next."""
+    for turns in range(6):
+        host = Host(Report())
+        async with host.run_test() as pilot:
+            host.widget.show([Entry("of", "old")])
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            host.widget.show([Entry("of", "new", "wrong")])
+            await until(pilot, lambda host=host: said(host.widget) == ["new"])

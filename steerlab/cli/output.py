@@ -131,12 +131,14 @@ def _fold(text: str, size: int) -> list[str]:
 
 
 def _chopped(text: str, size: int) -> list[str]:
-    pieces = [""]
-    for c in text:
-        if _cells(pieces[-1] + c) > size:
-            pieces.append("")
-        pieces[-1] += c
-    return pieces
+    pieces, start, used = [], 0, 0
+    for at, c in enumerate(text):
+        cells = _cells(c)
+        if used + cells > size:
+            pieces.append(text[start:at])
+            start, used = at, 0
+        used += cells
+    return [*pieces, text[start:]]
 
 
 def print_fields(fields: Sequence[tuple[str, str]]) -> None:
@@ -150,7 +152,8 @@ def print_fields(fields: Sequence[tuple[str, str]]) -> None:
 def print_hanging(label: str, text: str, *, fg: str | None = None) -> None:
     """A label and a text that is folded beside it, where the terminal is too narrow."""
     room = width()
-    first, *rest = _fold(printable(text), max(room - len(label), 20) if room else 10**6)
+    text = printable(text)
+    first, *rest = _fold(text, max(room - len(label), 20)) if room else [text]
     click.echo(f"{click.style(label, fg=fg) if fg else label}{first}")
     for line in rest:
         click.echo(" " * len(label) + line)

@@ -155,3 +155,15 @@ def test_generate_streams_beside_or_below_the_baseline(store, columns):
     assert headings
     assert all(("baseline" in line) == (columns == 90) for line in headings)
     assert "Hi there" in plain
+
+
+@pytest.mark.parametrize("room", [None, 80])
+def test_a_note_of_megabytes_is_printed_in_one_go(monkeypatch, capsys, room):
+    """It took minutes, as each letter was measured with all before it."""
+    monkeypatch.setattr(output, "width", lambda: room)
+    note = "0" * 2_000_000
+    output.print_fields([("tags", "a"), ("note", note)])
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first == "tags  a"
+    assert "".join(line[6:] for line in lines) == note
+    assert max(map(len, lines)) == (room or 6 + len(note))

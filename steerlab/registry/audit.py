@@ -23,7 +23,7 @@ from steerlab.recipe import Expression, ModelIdentity
 from steerlab.record import Record
 from steerlab.registry.files import LINKS, SUFFIX, Shelf, is_held, payload_files
 from steerlab.registry.integrity import problems
-from steerlab.registry.obstacles import Damaged
+from steerlab.registry.obstacles import Damaged, tells_damage
 from steerlab.registry.queries import resolve
 from steerlab.registry.rebuild import usable
 from steerlab.registry.rows import IS_NEWEST, Stored, chunks, identity_text, read
@@ -86,19 +86,19 @@ def verify(
 ) -> list[Finding]:
     """Every problem of the store; progress is called with (checked, all)."""
     found = [Finding("registry.db", what, Harm.REGISTRY) for what in problems(connection)]
-    tell = on_finding or (lambda finding: None)
-    for finding in found:
-        tell(finding)
     try:
-        for what in (*_odd_models(connection), *_unlisted(connection)):
-            found.append(Finding("registry.db", what, Harm.ROW))
-            tell(found[-1])
-        ids = connection.execute(select(VECTOR.c.id).order_by(VECTOR.c.path, VECTOR.c.id)).scalars()
-        return found + _of_rows(connection, directory, list(ids), progress, on_finding)
-    except DBAPIError:
-        if not found:
+        odd = (*_odd_models(connection), *_unlisted(connection))
+        found += [Finding("registry.db", what, Harm.ROW) for what in odd]
+        query = select(VECTOR.c.id).order_by(VECTOR.c.path, VECTOR.c.id)
+        ids = list(connection.execute(query).scalars())
+    except DBAPIError as error:
+        if not (found and tells_damage(error)):
             raise
-        return found  # which is why the rest can't be read
+        ids = []  # what is found is why they can't be read
+    if on_finding is not None:
+        for finding in found:
+            on_finding(finding)
+    return found + _of_rows(connection, directory, ids, progress, on_finding)
 
 
 def still_wrong(connection: Connection, directory: Path, found: Sequence[Finding]) -> list[Finding]:
@@ -147,8 +147,11 @@ def _summaries(connection: Connection, ids: Sequence[int]) -> dict[int, str]:
     found: dict[int, str] = {}
     for chunk in chunks(ids):
         query = select(VECTOR.c.id, VECTOR.c.summary).where(VECTOR.c.id.in_(chunk))
-        with contextlib.suppress(DBAPIError):  # a row that can't be read, which `_each` tells
+        try:
             found |= {row.id: row.summary for row in connection.execute(query)}
+        except DBAPIError as error:  # a row that can't be read, which `_each` tells
+            if not tells_damage(error):
+                raise
     return found
 
 
@@ -157,7 +160,7 @@ def _each(connection: Connection, ids: Sequence[int]) -> Iterator[Stored | Findi
     for part in chunks(ids):
         try:
             yield from read(connection, part).values()
-        except (Damaged, DBAPIError):
+        except Damaged:
             yield from (_one(connection, row) for row in part)
 
 
@@ -166,9 +169,6 @@ def _one(connection: Connection, row: int) -> Stored | Finding:
         return read(connection, [row])[row]
     except Damaged as error:
         return Finding(_called(connection, row), str(error), Harm.ROW)
-    except DBAPIError as error:
-        what = f"the registry's row of it can't be read: {error.orig}: run `steerlab rebuild`"
-        return Finding(_called(connection, row), what, Harm.ROW)
 
 
 def _called(connection: Connection, row: int) -> str:
@@ -176,7 +176,9 @@ def _called(connection: Connection, row: int) -> str:
     name = select(MODEL.c.name, VECTOR.c.name, VECTOR.c.version).join(MODEL)
     try:
         model, vector, version = connection.execute(name.where(VECTOR.c.id == row)).one()
-    except DBAPIError:
+    except DBAPIError as error:
+        if not tells_damage(error):
+            raise
         return "registry.db"
     return f"{model}.{vector}.v{version}"
 

@@ -51,7 +51,11 @@ def reason(error: BaseException) -> str:
 
 
 def tells_damage(error: Exception) -> bool:
-    """Whether SQLite met something that no program wrote so, rather than an obstacle."""
+    """Whether SQLite met something that no program wrote so, rather than an obstacle.
+
+    error: SQLite's, or SQLAlchemy's about it.
+    """
+    error = getattr(error, "orig", None) or error
     code = str(getattr(error, "sqlite_errorname", ""))
     return code.startswith(_DAMAGED) or any(words in str(error) for words in _UNREADABLE)
 

@@ -25,6 +25,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import sqlite
+from sqlalchemy.exc import DBAPIError
 
 from steerlab.errors import SteerlabError
 from steerlab.recipe import (
@@ -38,7 +39,7 @@ from steerlab.recipe import (
 )
 from steerlab.record import Record
 from steerlab.registry.connections import driver
-from steerlab.registry.obstacles import Damaged
+from steerlab.registry.obstacles import Damaged, tells_damage
 from steerlab.registry.tables import (
     BASELINE_PROMPT,
     CONTRAST_PAIR,
@@ -243,10 +244,21 @@ def _made_from(connection: Connection, vector: int, ancestor: int) -> bool:
 
 
 def read(connection: Connection, ids: Sequence[int]) -> dict[int, Stored]:
-    """Records by id, in the order of `ids`; a fixed number of queries for any number."""
+    """Records by id, in the order of `ids`; a fixed number of queries for any number.
+
+    Raises Damaged for rows that no program wrote.
+    """
     found: dict[int, Stored] = {}
     for chunk in chunks(ids):
-        found.update(_read_chunk(connection, chunk))
+        try:
+            found.update(_read_chunk(connection, chunk))
+        except DBAPIError as error:
+            if not tells_damage(error):
+                raise
+            raise Damaged(
+                f"a row of the registry can't be read ({error.orig}), its payload may be whole: "
+                "run `steerlab rebuild`"
+            ) from error
     return {i: found[i] for i in ids if i in found}
 
 

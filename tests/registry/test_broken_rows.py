@@ -11,9 +11,10 @@ from contextlib import closing
 from dataclasses import replace
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
-from steerlab.errors import SteerlabError
-from steerlab.registry import Store
+from steerlab.errors import SteerlabError, StoreError
+from steerlab.registry import Store, rows
 from steerlab.registry.audit import Harm
 from steerlab.registry.doctor import diagnose
 from steerlab.registry.obstacles import Damaged
@@ -189,6 +190,18 @@ def test_a_row_that_cannot_be_read_keeps_no_other_from_being_verified(family):
     found = family.verify(on_finding=told.append)
     assert told == found
     assert {"tiny_1.love.v1", "tiny_1.anger.v1"} <= {finding.ref for finding in found}
+
+
+def test_a_disk_that_fails_while_rows_are_read_is_no_damage_to_them(family, monkeypatch):
+    tamper(family, "UPDATE model SET d_model = 9")  # something is found before
+    failing = sqlite3.OperationalError("disk I/O error")
+
+    def fail(*arguments):
+        raise OperationalError("SELECT", {}, failing)
+
+    monkeypatch.setattr(rows, "_read_chunk", fail)
+    with pytest.raises(StoreError, match="disk I/O error"):
+        family.verify()
 
 
 def test_a_rename_of_what_a_damaged_expression_names_is_refused(family):

@@ -11,16 +11,15 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.message import Message
-from textual.screen import Screen
 from textual.widgets import Button, Footer, Input, ProgressBar, Static
 from textual.worker import Worker, get_current_worker
 
 from steerlab.errors import Cancelled
 from steerlab.location import expanded
-from steerlab.notation import printable
 from steerlab.prompts import Prompts, read_pairs
 from steerlab.tui.extract_form import Draft, ExtractForm, Order
 from steerlab.tui.news import tell, told
+from steerlab.tui.work_screen import WorkScreen
 
 if TYPE_CHECKING:
     from steerlab.lab import Lab
@@ -31,7 +30,7 @@ MODEL = "smollm2"
 """What is loaded where no model was named."""
 
 
-class ExtractScreen(Screen[str | None]):
+class ExtractScreen(WorkScreen[str | None]):
     """A form and a worker; dismissed with the ref of the vector that was stored, or None.
 
     draft: the form as it was left, to be given to the next screen.
@@ -85,7 +84,6 @@ ctrl+l loads a file of pairs, Esc stops or goes back; what was typed stays."""
         super().__init__()
         self.lab = lab
         self.draft = draft if draft is not None else Draft()
-        self._worker: Worker[None] | None = None
 
     def compose(self) -> ComposeResult:
         """The form; below it, always in sight, the button and what happens."""
@@ -240,22 +238,9 @@ ctrl+l loads a file of pairs, Esc stops or goes back; what was typed stays."""
         else:
             self.form.recount()
 
-    def _say(self, text: str, problem: bool = False) -> None:
-        status = self.query_one("#status", Static)
-        status.update(printable(text))
-        status.set_class(problem, "problem")
-
     # leaving
 
-    def action_leave(self) -> None:
-        """Stop what runs; when nothing runs, or at the second time, go back."""
-        if self._worker is not None and not self._worker.is_cancelled:
-            self._worker.cancel()
-            self._say("stopping …")
-        else:
-            self.leave(None)
-
-    def leave(self, ref: str | None) -> None:
+    def leave(self, result: str | None) -> None:
         """Close, with the form kept in `draft`."""
         self.draft = self.form.draft()
-        self.dismiss(ref)
+        self.dismiss(result)

@@ -13,11 +13,10 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.message import Message
-from textual.screen import Screen
 from textual.widgets import Footer, ProgressBar, Static
-from textual.worker import Worker, get_current_worker
+from textual.worker import get_current_worker
 
-from steerlab.notation import count, printable
+from steerlab.notation import count
 from steerlab.registry.audit import Garbage
 from steerlab.registry.backup import proposal
 from steerlab.tui import upkeep
@@ -25,12 +24,13 @@ from steerlab.tui.dialogs import BackupDialog, Confirm
 from steerlab.tui.news import News, told
 from steerlab.tui.report import Entry, Report
 from steerlab.tui.upkeep import Outcome, Progress
+from steerlab.tui.work_screen import WorkScreen
 
 if TYPE_CHECKING:
     from steerlab.lab import Lab
 
 
-class HealthScreen(Screen[None]):
+class HealthScreen(WorkScreen[None]):
     """Look, verify, collect garbage, back up; one of them at a time, each in a thread."""
 
     CSS_PATH = "health.tcss"
@@ -74,7 +74,6 @@ of the store to one file. Esc stops what runs, or goes back."""
         self.lab = lab
         self.garbage: Sequence[Garbage] = ()
         self._doing = ""
-        self._worker: Worker[None] | None = None
         self._answered = False
 
     def compose(self) -> ComposeResult:
@@ -228,16 +227,3 @@ of the store to one file. Esc stops what runs, or goes back."""
     def keep_news(self, event: News) -> None:
         """Problems stay readable here, after the app's notification has gone."""
         self._say(event.text, problem=event.severity != "information")
-
-    def _say(self, text: str, *, problem: bool = False) -> None:
-        status = self.query_one("#status", Static)
-        status.set_class(problem, "problem")
-        status.update(printable(text))
-
-    def action_leave(self) -> None:
-        """Stop what runs; when nothing runs, or at the second time, go back."""
-        if self._worker is not None and not self._worker.is_cancelled:
-            self._worker.cancel()
-            self._say("stopping …")
-        else:
-            self.dismiss(None)

@@ -13,7 +13,6 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
 from textual.message import Message
-from textual.screen import Screen
 from textual.timer import Timer
 from textual.widgets import Footer, ProgressBar, Static
 from textual.worker import Worker, get_current_worker
@@ -21,13 +20,14 @@ from textual.worker import Worker, get_current_worker
 from steerlab.errors import BadOption
 from steerlab.evaluation.metrics.texts import Metric
 from steerlab.evaluation.pictures.grid import Grid, Values
-from steerlab.notation import layers_of, printable
+from steerlab.notation import layers_of
 from steerlab.sweep import StoredSweep, SweepPlan
 from steerlab.tui.cell_texts import CellTexts
 from steerlab.tui.heatmap import Heatmap, Scale
 from steerlab.tui.news import News, told
 from steerlab.tui.sheet import Sheet
 from steerlab.tui.sweep_form import Plan, SweepForm
+from steerlab.tui.work_screen import WorkScreen
 
 if TYPE_CHECKING:
     from steerlab.lab import Lab, Setting
@@ -51,7 +51,7 @@ class Promoted:
     seed: int
 
 
-class SweepScreen(Screen[Promoted | None]):
+class SweepScreen(WorkScreen[Promoted | None]):
     """Set up a sweep, watch its cells fill, read their texts, take one to the lab."""
 
     CSS_PATH = "sweep.tcss"
@@ -117,7 +117,6 @@ itself: random directions to compare with come with the evaluation."""
         self.running = False
         self.shown_prompt = 0
         self._timer: Timer | None = None
-        self._worker: Worker[None] | None = None
 
     def compose(self) -> ComposeResult:
         """Form, progress, heatmap, texts."""
@@ -292,11 +291,6 @@ itself: random directions to compare with come with the evaluation."""
         """Problems stay readable here, after the app's notification has gone."""
         self._say(event.text, problem=event.severity != "information")
 
-    def _say(self, text: str, *, problem: bool = False) -> None:
-        status = self.query_one("#status", Static)
-        status.set_class(problem, "problem")
-        status.update(printable(text))
-
     # reading
 
     @on(SweepForm.MetricChanged)
@@ -373,10 +367,5 @@ itself: random directions to compare with come with the evaluation."""
             )
         )
 
-    def action_leave(self) -> None:
-        """Stop writing and keep what came; when nothing runs, or at the second time, go back."""
-        if self.running and self._worker is not None and not self._worker.is_cancelled:
-            self._worker.cancel()
-            self._say("stopping …")
-        else:
-            self.dismiss(None)
+    def _can_stop(self) -> bool:
+        return self.running and super()._can_stop()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from types import MappingProxyType
 from typing import Any, NoReturn
 
@@ -310,17 +310,26 @@ def digest_of(
     arrays: Mapping[int, NDArray[np.floating]], model: ModelIdentity, scope: Scope
 ) -> str:
     """The digest of a vector with these arrays, the layers in order."""
-    header = {
-        "format": "steerlab.digest.1",
-        "model": list(model.key),
-        "scope": scope,
-        "layers": list(arrays),
-        "shapes": [list(a.shape) for a in arrays.values()],
-    }
-    sha = hashlib.sha256(json.dumps(header, sort_keys=True, separators=(",", ":")).encode())
+    shapes = tuple((b, *array.shape) for b, array in arrays.items())
+    sha = hashlib.sha256(_digest_header(model.key, scope, shapes))
     for b, array in arrays.items():  # rounded one at a time: together they are half as much
         sha.update(to_float32(array, b).tobytes())
     return sha.hexdigest()
+
+
+@lru_cache(maxsize=64)
+def _digest_header(
+    model: tuple[object, ...], scope: Scope, shapes: tuple[tuple[int, ...], ...]
+) -> bytes:
+    """What a digest covers beside the numbers; shapes: layer, positions, width."""
+    header = {
+        "format": "steerlab.digest.1",
+        "model": list(model),
+        "scope": scope,
+        "layers": [layer for layer, *_ in shapes],
+        "shapes": [shape for _, *shape in shapes],
+    }
+    return json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
 
 
 def unit(vector: SteeringVector) -> SteeringVector:

@@ -22,8 +22,7 @@ import os
 import secrets
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,9 +56,14 @@ class Slot:
     entries: NDArray[np.intp]
     squares: NDArray[np.float64]
 
-    def among(self, count: int) -> NDArray[np.intp] | slice:
-        """Where the rows' entries are among so many: all of them, where each has a row."""
-        return self.entries if len(self.entries) < count else slice(None)
+
+@dataclass(frozen=True)
+class Lengths:
+    """Entry -> length; the entries whose length float32 can't hold, and those that have none."""
+
+    of: NDArray[np.float64]
+    unsafe: NDArray[np.intp]
+    absent: NDArray[np.intp]
 
 
 class Matrices:
@@ -78,6 +82,7 @@ class Matrices:
         self.slots: dict[tuple[int, int], Slot] = {}
         self._counts: dict[str, Any] = {"name": secrets.token_hex(4), "entries": 0, "slots": {}}
         self._sound: dict[str, int] = {}
+        self._measured: dict[object, Lengths] = {}
 
     # reading
 
@@ -187,26 +192,44 @@ class Matrices:
 
         -1 where no layer is shared; infinity where float32 can't tell.
         """
-        dot, mine, theirs = np.zeros((3, len(self.known)))
-        shared = np.zeros(len(self.known), bool)
-        scale = vector.norm or 1.0
+        own = {b: array / (vector.norm or 1.0) for b, array in vector.directions.items()}
+        places = [place for place in self.slots if place[0] in own]
         with np.errstate(all="ignore"):
-            for (layer, position), slot in self.slots.items():
-                if (own := vector.directions.get(layer)) is None:
-                    continue
-                at = slot.among(len(self.known))
-                theirs[at] += slot.squares
-                if position == 0:
-                    shared[at] = True
-                    mine[at] += float(((own / scale) ** 2).sum())
-                if position < len(own):
-                    row = (own[position] / scale).astype(np.float32)
-                    dot[at] += _products(slot.rows, row)
-            found = np.abs(dot) / np.sqrt(mine * theirs)
-        low, high = _SAFE
-        found[(theirs < low) | (theirs > high) | (mine < low)] = np.inf
-        found[~shared] = -1.0
+            dot = self._sum(
+                (self.slots[b, i], self.slots[b, i].rows @ own[b][i].astype(np.float32))
+                for b, i in places
+                if i < len(own[b])
+            )
+            mine = self._sum((self.slots[b, i], (own[b] ** 2).sum()) for b, i in places if i == 0)
+            lengths = self._lengths(tuple(places))
+            found: NDArray[np.float64] = np.abs(dot) / (lengths.of * np.sqrt(mine))
+        found[lengths.unsafe] = np.inf
+        found[np.broadcast_to(mine < _SAFE[0], found.shape)] = np.inf
+        found[lengths.absent] = -1.0
         return found
+
+    def _lengths(self, places: tuple[tuple[int, int], ...]) -> Lengths:
+        """How long the entries are in some matrices; the last answer is kept."""
+        key, measured = (len(self.known), places), self._measured
+        if key not in measured:
+            slots, none = [self.slots[place] for place in places], np.zeros(len(self.known))
+            squares = none + self._sum((slot, slot.squares) for slot in slots)
+            here = none + self._sum((slot, 1.0) for slot in slots)
+            unsafe = np.flatnonzero((squares < _SAFE[0]) | (squares > _SAFE[1]))
+            measured = {key: Lengths(np.sqrt(squares), unsafe, np.flatnonzero(here == 0))}
+            self._measured = measured
+        return measured[key]
+
+    def _sum(self, parts: Iterable[tuple[Slot, Any]]) -> Any:
+        """The sum of what slots say of their rows, entry by entry; one number if all have it."""
+        total: Any = 0.0
+        for slot, part in parts:
+            if len(slot.entries) == len(self.known):
+                total = total + part
+            else:
+                total = total + np.zeros(len(self.known)) if np.ndim(total) == 0 else total
+                total[slot.entries] += part
+        return total
 
     def directions(self, entry: int) -> dict[int, NDArray[np.float32]]:
         """The arrays of an entry, layer by layer."""
@@ -217,18 +240,6 @@ class Matrices:
             if row < len(slot.entries) and slot.entries[row] == entry:
                 rows[layer].append(slot.rows[row])
         return {layer: np.stack(found) for layer, found in rows.items()}
-
-
-def _products(rows: NDArray[np.float32], row: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows @ row, on all cores: each goes through its part faster than BLAS does."""
-
-    def product(part: NDArray[np.float32]) -> NDArray[np.float32]:
-        found: NDArray[np.float32] = np.einsum("ij,j->i", part, row)
-        return found
-
-    cores = (os.cpu_count() or 1) if len(rows) > _CHUNK else 1
-    with ThreadPoolExecutor(cores) as pool:
-        return np.concatenate([*pool.map(product, np.array_split(rows, cores))])
 
 
 def _squares(rows: NDArray[np.float32]) -> NDArray[np.float64]:

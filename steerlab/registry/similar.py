@@ -8,6 +8,7 @@ be kept, each payload is read.
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,9 +22,10 @@ from sqlalchemy import Connection, select
 from steerlab.direction import padded
 from steerlab.errors import SteerlabError
 from steerlab.registry import files
+from steerlab.registry.connections import driver
 from steerlab.registry.matrices import Arrays, BrokenIndex, Matrices
 from steerlab.registry.rows import chunks, find_model, read
-from steerlab.registry.tables import DIRECTION, MODEL, VECTOR
+from steerlab.registry.tables import DIRECTION, VECTOR
 from steerlab.vector import SteeringVector, digest_of
 
 INDEXED = 1000
@@ -195,7 +197,8 @@ def similar(
 def _by_index(
     connection: Connection, field: Field, row: int | None, vector: SteeringVector, limit: int
 ) -> list[Neighbour]:
-    sizes = np.append(field.matrices.cosines(vector), -1.0)[field.entries]
+    sizes = field.matrices.cosines(vector)[field.entries]
+    sizes[field.entries < 0] = -1.0
     if row is not None:
         sizes[field.ids == row] = -1.0
     part = _largest(sizes, np.arange(0, len(sizes), 16), limit)  # few, and the largest of all
@@ -246,12 +249,14 @@ def _by_reading(
 
 def _refs(connection: Connection, ids: Sequence[int]) -> dict[int, str]:
     """The refs of rows, with their model."""
-    query = select(VECTOR.c.id, MODEL.c.name, VECTOR.c.name, VECTOR.c.version).join(MODEL)
-    return {
-        row: f"{model}.{name}.v{version}"
-        for chunk in chunks(ids)
-        for row, model, name, version in connection.execute(query.where(VECTOR.c.id.in_(chunk)))
-    }
+    found = driver(connection).execute(_REFS, (json.dumps(list(ids)),))
+    return {row: f"{model}.{name}.v{version}" for row, model, name, version in found}
+
+
+_REFS = (
+    "SELECT vector.id, model.name, vector.name, vector.version FROM vector"
+    " JOIN model ON model.id = model_id WHERE vector.id IN (SELECT value FROM json_each(?))"
+)
 
 
 def beside(

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, func, select
 from steerlab.errors import NotFound
 from steerlab.recipe import Expression, ModelIdentity, Operand
 from steerlab.record import Record
-from steerlab.registry import saving
+from steerlab.registry import removals, saving
 from steerlab.registry.rows import chunks, ensure_model
 from steerlab.registry.tables import MODEL, VECTOR
 from steerlab.vector import SteeringVector, placeholder_of
@@ -56,18 +56,26 @@ class _Place:
 class Plan:
     """The places of all that arrive, settled before the first is stored.
 
-    A record that is here already (same bytes, and same name or moment) keeps its place; a name
-    that is taken gets its next versions, the oldest first.
+    A record that is here already (same bytes, and same name or moment) keeps its place, one that
+    was removed from here gets it back; a name that is taken gets its next versions, the oldest
+    first.
+
+    back: the names of which a version comes back, perhaps from before their newest.
     """
 
     def __init__(self, connection: Connection, arrivals: Sequence[Arrival]) -> None:
-        self.arrivals = arrivals
+        self.arrivals, self.back = arrivals, set[str]()
         self._models = {
             model: ensure_model(connection, model)
             for model in dict.fromkeys(a.model for a in arrivals)
         }
         self._stored = _stored(connection, {a.digest for a in arrivals})
-        self._latest = _latest(connection, {a.name for a in arrivals})
+        names = sorted({a.name for a in arrivals})
+        self._latest = _latest(connection, names)
+        self._removed: dict[tuple[int, str, int], str] = {}
+        for model, name, version, digest in removals.of_names(connection, names):
+            self._removed[model, name, version] = digest
+            self._latest[model, name] = max(version, self._latest.get((model, name), 0))
         self._names = {row.id: row.name for row in connection.execute(select(MODEL))}
         self._places: dict[Arrival, _Place] = {}
         self._of_digest: dict[str, list[Arrival]] = defaultdict(list)
@@ -108,8 +116,12 @@ class Plan:
             if (twin.model, twin.name) == (model, arrival.name):
                 return replace(twin, here=True)
         latest = self._latest.get((model, arrival.name), 0)
-        version = arrival.version if arrival.version > latest else latest + 1
-        self._latest[model, arrival.name] = version
+        before = (model, arrival.name, arrival.version)
+        back = self._removed.pop(before, None) == arrival.digest
+        if back:
+            self.back.add(arrival.name)
+        version = arrival.version if arrival.version > latest or back else latest + 1
+        self._latest[model, arrival.name] = max(version, latest)
         return _Place(model, arrival.name, version, arrival.created, here=False)
 
     def _operand(

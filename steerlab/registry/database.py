@@ -37,7 +37,7 @@ from steerlab.registry.integrity import problems
 from steerlab.registry.obstacles import NO_LOCKS, Newer, damaged, lockless, one_line_errors, reason
 from steerlab.registry.tables import KEPT, METADATA
 
-HEAD = "0005"
+HEAD = "0006"
 """The schema this program writes; revisions are numbers, so that newer and older compare."""
 
 Fill = Callable[[Connection], object]

@@ -22,7 +22,7 @@ from steerlab.registry.files import Entry, Shelf, batches
 from steerlab.registry.obstacles import one_line_errors
 from steerlab.registry.queries import Model, Summary
 from steerlab.registry.rebuild import usable
-from steerlab.registry.rows import chunks, link, read
+from steerlab.registry.rows import chunks, link, mark_newest, read
 from steerlab.registry.tables import OPERAND, VECTOR
 
 if TYPE_CHECKING:
@@ -131,6 +131,8 @@ def take_in(database: Database, path: Path, progress: Progress | None = None) ->
             for batch in batches(_new(work.connection, reader, plan)):
                 saving.store(work, database.directory, batch)
             link(work.connection)
+            for names in chunks(sorted(plan.back)):
+                mark_newest(work.connection, VECTOR.c.name.in_(names))
     oldest_first = sorted(arrivals, key=lambda a: a.created)
     return [Import(plan.ref(a), a.ref, plan.is_here(a), a.model) for a in oldest_first]
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Select, select
 
 from steerlab.notation import span
-from steerlab.registry import queries
+from steerlab.registry import queries, removals
 from steerlab.registry.rows import chunks
 from steerlab.registry.tables import (
     CALIBRATION,
@@ -22,8 +22,8 @@ from steerlab.registry.tables import (
     VECTOR,
 )
 
-What = Literal["version", "used in", "run", "sweep", "calibration", "evaluation"]
-_ORDER: tuple[What, ...] = ("version", "used in", "calibration", "evaluation", "sweep", "run")
+What = Literal["version", "removed", "used in", "run", "sweep", "calibration", "evaluation"]
+_ORDER = ("version", "removed", "used in", "calibration", "evaluation", "sweep", "run")
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class Event:
 
     ref: the version that it happened to. other: the vector that was made from it ("used in").
     number: of the run or the sweep, as `steerlab runs` and `sweeps` take it.
-    text: how the version or the other vector was made; what was written, measured or found.
+    text: how the version, removed or not, or the other vector was made; what was written,
+    measured or found.
     created: UTC, ISO 8601. tags, note: of a version.
     """
 
@@ -60,6 +61,8 @@ def history(connection: Connection, text: str, model: queries.Model) -> list[Eve
         Event(v.created, "version", v.ref, f"{v.recipe}; {_layers(v)}", tags=v.tags, note=v.note)
         for v in vectors.values()
     ]
+    if queries.parse_ref(text).version is None:
+        found += _removed(connection, next(iter(vectors.values())))
     found += _children(connection, refs)
     found += _named(connection, refs, "run")
     found += _named(connection, refs, "sweep")
@@ -73,6 +76,12 @@ def _versions(connection: Connection, row: int) -> list[int]:
     same = (VECTOR.c.model_id == one.c.model_id) & (VECTOR.c.name == one.c.name)
     query = select(VECTOR.c.id).join(one, same).where(one.c.id == row)
     return list(connection.execute(query.order_by(VECTOR.c.version)).scalars())
+
+
+def _removed(connection: Connection, vector: queries.Summary) -> Iterator[Event]:
+    """The versions of a vector's name that are gone."""
+    for row in removals.of_name(connection, vector.model, vector.name):
+        yield Event(row.created, "removed", f"{vector.name}.v{row.version}", row.summary)
 
 
 def _layers(vector: queries.Summary) -> str:

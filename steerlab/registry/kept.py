@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, Table, insert, select, update
@@ -16,11 +15,6 @@ from steerlab.registry.tables import KEPT, LINKED, VECTOR
 
 Salvaged = Mapping[str, Sequence[Row[Any]]]
 """Table name -> the rows that could still be read of it."""
-
-
-def now() -> str:
-    """The time as the tables have it: UTC, ISO 8601, to the microsecond."""
-    return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def vector_of(connection: Connection, digest: str) -> int | None:

@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, func,
 
 from steerlab.errors import BadOption, Incompatible, NotFound
 from steerlab.recipe import ModelIdentity, is_name
+from steerlab.registry import removals
 from steerlab.registry.rows import chunks, find_model, identity_text
 from steerlab.registry.tables import DIRECTION, MODEL, TAG, VECTOR
 
@@ -382,12 +383,21 @@ def resolve(connection: Connection, text: str, model: str | ModelIdentity | None
     wanted_version = max(numbered) if ref.version is None else ref.version
     if wanted_version not in numbered:
         listed = ", ".join(f"v{v}" for v in numbered)
-        raise NotFound(f"{ref.name} has no version {ref.version}: it has {listed}")
+        gone = removals.of_name(connection, next(iter(found)), ref.name)
+        when = next((f" ({_removed(r)})" for r in gone if r.version == ref.version), "")
+        raise NotFound(f"{ref.name} has no version {ref.version}{when}: it has {listed}")
     return numbered[wanted_version]
+
+
+def _removed(row: Any) -> str:
+    return f"v{row.version} was removed on {row.created[:10]}"
 
 
 def _unknown(connection: Connection, text: str, ref: Ref) -> str:
     known = names(connection, ref.model)
+    gone = removals.of_name(connection, ref.model, ref.name)
+    if meant := [row for row in gone if ref.version in (None, row.version)]:
+        return f"no vector called {text} any more: {_removed(meant[-1])}"
     if not known:
         return f"no vector called {text}: the store is empty"
     close = difflib.get_close_matches(ref.name, known, 3, 0.5)

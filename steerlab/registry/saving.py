@@ -99,11 +99,14 @@ def _under(ref: str, old: str, new: str) -> str:
 
 
 def latest(connection: Connection, model: int, name: str) -> int:
-    """The newest version of a name; 0 if it is free."""
-    return int(driver(connection).execute(_LATEST, (model, name)).fetchone()[0])
+    """The newest version that a name has or had; 0 if it is free."""
+    return int(driver(connection).execute(_LATEST, (model, name, model, name)).fetchone()[0])
 
 
-_LATEST = "SELECT coalesce(max(version), 0) FROM vector WHERE model_id = ? AND name = ?"
+_LATEST = """SELECT coalesce(max(version), 0) FROM (
+    SELECT max(version) AS version FROM vector WHERE model_id = ? AND name = ?
+    UNION ALL SELECT max(version) FROM removal
+    WHERE model = (SELECT identity FROM model WHERE id = ?) AND name = ?)"""
 
 
 def _rounded(

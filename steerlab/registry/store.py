@@ -15,7 +15,7 @@ from steerlab.errors import BadOption, CorruptPayload, Incompatible, NameTaken, 
 from steerlab.location import discover, expanded, finish_move
 from steerlab.recipe import check_name
 from steerlab.record import Record
-from steerlab.registry import files, kept, lineage, queries, rebuild, rewriting, saving
+from steerlab.registry import files, kept, lineage, queries, rebuild, removals, rewriting, saving
 from steerlab.registry.connections import BUSY_SECONDS
 from steerlab.registry.database import Database
 from steerlab.registry.lineage import Lineage, Node, Way
@@ -365,7 +365,7 @@ class Store(Transfers):
         """Remove one version of a vector; a bare name means the newest.
 
         Refused when others were made from it, unless forced: they stay, but can no longer be
-        re-evaluated. Returns their refs.
+        re-evaluated. Returns their refs. Its number is not given to another vector.
         """
         with self._database.writing() as work:
             row = queries.resolve(work.connection, ref, model)
@@ -379,6 +379,7 @@ class Store(Transfers):
                     "means to re-evaluate"
                 )
             work.connection.execute(delete(VECTOR).where(VECTOR.c.id == row))
+            removals.remember(work.connection, stored)
             mark_newest(work.connection, VECTOR.c.name == stored.record.name)
             rewriting.forget(work, self.path, stored.path)
         return broken
@@ -537,6 +538,7 @@ class Store(Transfers):
         connection.execute(update(VECTOR).where(VECTOR.c.id.in_(ids)).values(name=new))
         edges = select(OPERAND.c.child_id).where(OPERAND.c.parent_id.in_(ids)).distinct()
         children = list(connection.execute(edges).scalars())
+        removals.rename(connection, stored.record.model, stored.record.name, new)
         saving.rename_operands(connection, children, stored.record.name, new, ids)
         paths = select(VECTOR.c.path).where(VECTOR.c.id.in_([*ids, *children])).distinct()
         touched.update(connection.execute(paths).scalars())

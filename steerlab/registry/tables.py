@@ -4,6 +4,7 @@ model ──< vector ──< direction ──< diagnostic
                 ├──< contrast_pair, baseline_prompt     the prompts of a Contrast
                 ├──< operand >── vector                 lineage: child -> parent record
                 └──< tag
+removal                         versions that were removed
 run ──< generation              texts that were written: in the registry alone, kept by rebuild
     └──< run_operand >── vector  what the run's expression names
 
@@ -251,6 +252,28 @@ class TagRow(Base, table=True):
     tag: str = Field(primary_key=True)
 
 
+class RemovalRow(Base, table=True):
+    """A version that was removed, when, and what it was: its number is not given again.
+
+    model: the model row's `identity`; that row may be gone.
+    """
+
+    __tablename__ = "removal"
+    __table_args__ = (
+        whole("version"),
+        check("version >= 1", "version_from_1"),
+        check("length(digest) = 64", "digest_sha256"),
+        check(CREATED, "created_utc"),
+    )
+
+    model: str = Field(primary_key=True)
+    name: str = Field(primary_key=True)
+    version: int = place()
+    digest: str
+    summary: str = Field(sa_type=Text)
+    created: str
+
+
 class RunRow(Base, table=True):
     """A comparison that was made: what decided its texts. `best` is a generation's ordinal."""
 
@@ -333,6 +356,7 @@ CONTRAST_PAIR: Table = METADATA.tables["contrast_pair"]
 BASELINE_PROMPT: Table = METADATA.tables["baseline_prompt"]
 OPERAND: Table = METADATA.tables["operand"]
 TAG: Table = METADATA.tables["tag"]
+REMOVAL: Table = METADATA.tables["removal"]
 RUN: Table = METADATA.tables["run"]
 GENERATION: Table = METADATA.tables["generation"]
 RUN_OPERAND: Table = METADATA.tables["run_operand"]
@@ -348,6 +372,7 @@ EVALUATION: Table = METADATA.tables["evaluation"]
 EVALUATION_VALUE: Table = METADATA.tables["evaluation_value"]
 
 KEPT = (
+    REMOVAL,
     *(RUN, GENERATION, RUN_OPERAND),
     *(SWEEP, SWEEP_OPERAND, SWEEP_SETTING, SWEEP_PROMPT, SWEEP_SEED, CELL, CELL_METRIC),
     *(CALIBRATION, EVALUATION, EVALUATION_VALUE),

@@ -48,6 +48,7 @@ class Worker:
         self.journal = os.open(journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self.random = random.Random(f"{seed} {number}")
         self.own: Own = {}
+        self.versions: dict[str, int] = {}  # the newest that a name ever had
         self.parents: dict[str, set[str]] = {}
         self.count = 0
 
@@ -93,10 +94,10 @@ class Worker:
         self._store(name, self._fresh())
 
     def _store(self, name: str, made: Any) -> None:
-        versions = [int(ref.partition(".v")[2]) for ref in self.own if ref.startswith(f"{name}.")]
-        ref = f"{name}.v{max(versions, default=0) + 1}"
-        own = {**self.own, ref: [made.digest, ["mine"], ""]}
+        version = self.versions.get(name, 0) + 1
+        own = {**self.own, f"{name}.v{version}": [made.digest, ["mine"], ""]}
         self._change(own, lambda: self.store.save(name, made, tags=["mine"]))
+        self.versions[name] = version
 
     def _compose(self) -> bool | None:
         first, second = self._pick(), self._pick()
@@ -155,6 +156,7 @@ class Worker:
             {now(one): what for one, what in self.own.items()}, lambda: self.store.rename(old, new)
         )
         self.parents = {now(c): {now(p) for p in ps} for c, ps in self.parents.items()}
+        self.versions[new] = self.versions.pop(old)
         return None
 
     def _remove(self) -> bool | None:

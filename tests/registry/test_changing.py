@@ -107,6 +107,77 @@ def test_a_vector_that_comes_back_is_a_parent_again(family, tmp_path):
     assert [p.ref for p in family.parents("warm")] == ["tiny_1.love.v1", "tiny_1.anger.v1"]
 
 
+def test_a_number_never_means_another_vector(family):
+    assert family.save("love", vector(5)).ref == "love.v2"
+    family.remove("love.v2")
+    with pytest.raises(NotFound, match=r"^love has no version 2 \(v2 was removed on 2.*\): .* v1$"):
+        family.load("love.v2")
+    assert family.load("love") == vector(1)
+    assert [v.ref for v in family.save_many([("love", vector(6)), ("love", vector(7))])] == [
+        "love.v3",
+        "love.v4",
+    ]
+    family.remove("deep")
+    with pytest.raises(NotFound, match=r"^no vector called deep any more: v1 was removed on 2"):
+        family.load("deep")
+    with pytest.raises(NotFound, match=r"no vector called deep\.v2: `steerlab list`"):
+        family.load("deep.v2")
+    other = family.save("deep", vector(1, model=OTHER))
+    assert (other.ref, other.model) == ("deep.v1", OTHER)  # of another model, another name
+    assert family.save("deep", vector(8)).ref == "deep.v2"
+
+
+def test_what_was_removed_is_known_after_a_rebuild_and_in_a_backup(family, tmp_path):
+    family.remove("deep")
+    family.save("sole", vector(9, model=OTHER))
+    family.remove("sole")
+    family.backup(tmp_path / "all.tar")
+    other = Store(tmp_path / "other")
+    other.restore(tmp_path / "all.tar")
+    family.rebuild()
+    for store in (family, other):
+        assert store.save("deep", vector(8)).ref == "deep.v2"
+        assert store.save("sole", vector(9, model=OTHER)).ref == "sole.v2"
+
+
+def test_what_was_removed_of_a_name_goes_with_it(family):
+    family.save("love", vector(5))
+    family.remove("love.v2")
+    family.save("amour", vector(6))
+    family.remove("amour")
+    family.rename("love", "amour")
+    assert family.load("amour.v1") == vector(1)
+    assert family.save("amour", vector(7)).ref == "amour.v3"
+    assert family.save("love", vector(8)).ref == "love.v1"  # by its new name it is another's
+    family.remove("love")
+    family.rename("amour", "love")
+    assert family.save("love", vector(9)).ref == "love.v4"
+
+
+def test_a_removed_version_comes_back_under_its_number(family, tmp_path):
+    family.save("love", vector(5))
+    family.save("love", vector(6))
+    family.export(["love.v1", "love.v2"], tmp_path / "love.safetensors")
+    family.remove("love.v2")
+    family.remove("love.v1", force=True)
+    family.save("love", vector(7))
+    assert [i.ref for i in family.import_(tmp_path / "love.safetensors")] == ["love.v1", "love.v2"]
+    assert [s.ref for s in family.list(name="love")] == ["love.v4"]
+    assert [family.load(f"love.v{n}") for n in (1, 2)] == [vector(1), vector(5)]
+    assert family.verify() == []
+    assert [e.what for e in family.log("love") if e.what == "removed"] == []
+
+
+def test_another_vector_does_not_get_a_removed_ones_number(family, tmp_path):
+    elsewhere = Store(tmp_path / "elsewhere")
+    elsewhere.save("love", vector(50))
+    elsewhere.save("love", vector(51))
+    elsewhere.export(["love.v1", "love.v2"], tmp_path / "love.safetensors")
+    family.save("love", vector(5))
+    family.remove("love.v2")
+    assert [i.ref for i in family.import_(tmp_path / "love.safetensors")] == ["love.v3", "love.v4"]
+
+
 @pytest.fixture
 def bulk(store: Store) -> Store:
     store.save_many([(f"n{i}", vector(i)) for i in range(10)])

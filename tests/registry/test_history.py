@@ -56,6 +56,15 @@ def test_a_version_has_a_story_of_its_own(lived):
     assert told(lived.log("love.v2")) == [("run", "love.v2", 2), ("version", "love.v2", None)]
 
 
+def test_what_was_removed_is_part_of_the_story(lived):
+    lived.remove("love.v2")
+    removed, *others = lived.log("love")
+    assert (removed.what, removed.ref) == ("removed", "love.v2")
+    assert removed.text == str(vector(7).recipe)
+    assert all(event.ref == "love.v1" for event in others)
+    assert "removed" not in [event.what for event in lived.log("love.v1")]
+
+
 def test_what_works_nowhere_is_told_too(family):
     family.save_calibration(Calibration(family.load("love").digest, False))
     assert family.log("love")[0].text == "works nowhere: no dose beat its control"

@@ -80,7 +80,7 @@ def remove_command(
     """Remove a vector from the store.
 
     A bare name means its newest version. The file goes too: only a backup or an export brings
-    a removed vector back.
+    a removed vector back. Its number is not given to another one, and `log` tells of it.
     """
     store = open_store(store_path)
     records = {record.qualified: record for record in (store.record(ref, model) for ref in refs)}

@@ -32,9 +32,10 @@ def stage(path: Path, data: bytes) -> Path:
 
     Raises StoreError as `write` does.
     """
-    temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+    directory = path.parent
+    temporary = directory / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
     try:
-        make_directory(path.parent)
+        make_directory(directory)
         with open(temporary, "xb") as file:
             file.write(data)
             file.flush()

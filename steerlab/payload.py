@@ -45,16 +45,17 @@ def encode(
     the same bytes. shared: the most bytes of a header with several records. Raises StoreError if
     two vectors would go under one key, or for records that are too large to be read again.
     """
-    tensors = {
-        f"{record.qualified}/{b}": array
-        for record, vector in entries
-        for b, array in vector.float32().items()
-    }
     keys = [record.qualified for record, _ in entries]
     if repeated := [key for key, count in Counter(keys).items() if count > 1]:
         raise StoreError(f"one file can't hold two vectors called {repeated[0]}")
-    records = [{"key": record.qualified, **record.to_json()} for record, _ in entries]
-    text = canonical_json({"format": FORMAT, "sha256": _checksum(records), "vectors": records})
+    tensors = {
+        f"{key}/{b}": array
+        for key, (_, vector) in zip(keys, entries, strict=True)
+        for b, array in vector.float32().items()
+    }
+    said = (_spelt(key, record) for key, (record, _) in zip(keys, entries, strict=True))
+    records = f"[{','.join(said)}]"
+    text = f"{_beginning(FORMAT, hashlib.sha256(records.encode()).hexdigest())}{records}}}"
     data = to_bytes(tensors, metadata={header.METADATA_KEY: text})
     header.check_size([record for record, _ in entries], data, text, shared)
     return data
@@ -94,7 +95,7 @@ def read_known(path: Path, key: str, record: Record) -> SteeringVector | None:
     this one, and not parsed. `read` reads what is spelt otherwise, and says what is wrong.
     """
     with contextlib.suppress(OSError, ValueError, CorruptPayload):  # a row may say "infinite"
-        said = json.dumps(canonical_json({"key": key, **record.to_json()}))[1:-1].encode()
+        said = json.dumps(_spelt(key, record))[1:-1].encode()
         with open(path, "rb", buffering=0, opener=header.without_waiting) as file:
             text = header.unparsed(file)
             if said in text:
@@ -238,13 +239,23 @@ def _records(text: str, path: Path) -> dict[str, Record]:
         raise CorruptPayload(f"{path}: {_short(error)}") from None
 
 
+def _spelt(key: str, record: Record) -> str:
+    """A record as it lies in a file."""
+    return canonical_json({"key": key, **record.to_json()})
+
+
+def _beginning(number: object, sha256: object) -> str:
+    """What comes before the records in their text; all of it is canonical JSON."""
+    return f'{{"format":{number},"sha256":"{sha256}","vectors":'
+
+
 def _is_sealed(text: str, data: Any) -> bool:
     """Whether the checksum in a text is that of its records.
 
     A text that is spelt as `encode` does is not made again from its values, which takes as much
     memory as it has; a long one that is spelt otherwise was not written here.
     """
-    begin = f'{{"format":{data["format"]},"sha256":"{data["sha256"]}","vectors":'
+    begin = _beginning(data["format"], data["sha256"])
     if text.startswith(begin) and text.endswith("}"):
         sha = hashlib.sha256()
         for at in range(len(begin), len(text) - 1, _PIECE):

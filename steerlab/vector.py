@@ -152,12 +152,17 @@ class SteeringVector:
 
     def norms(self) -> dict[int, float]:
         """Layer -> Frobenius norm of its direction, summed exactly."""
+        return dict(self._norms)
+
+    @cached_property
+    def _norms(self) -> dict[int, float]:
         return {b: norm_of(direction) for b, direction in self.directions.items()}
 
     @cached_property
     def norm(self) -> float:
         """Frobenius norm over all layers, summed exactly."""
-        return total_norm(self.directions.values())
+        first, *others = self._norms.values()
+        return total_norm(self.directions.values()) if others else first
 
     @cached_property
     def digest(self) -> str:

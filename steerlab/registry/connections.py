@@ -53,7 +53,7 @@ def engine_of(
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
+        driver(connection).execute(begin)
 
     return engine
 

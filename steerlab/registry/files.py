@@ -7,6 +7,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,10 +40,8 @@ Entry = tuple[Record, SteeringVector]
 
 def free_path(directory: Path, digest: str) -> str:
     """The first of a digest's paths that no file has."""
-    number = 1
-    while (directory / path_of(digest, number)).exists():
-        number += 1
-    return path_of(digest, number)
+    paths = (path_of(digest, number) for number in count(1))
+    return next(path for path in paths if not os.path.exists(os.path.join(directory, path)))
 
 
 def path_of(digest: str, number: int = 1) -> str:

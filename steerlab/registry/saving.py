@@ -58,8 +58,9 @@ def store(work: Writing, directory: Path, entries: Sequence[Entry]) -> list[int]
     placed = []
     for batch in batches(entries):
         path = free_path(directory, batch[0][0].digest)
-        work.undo.append(lambda path=path: (directory / path).unlink(missing_ok=True))  # type: ignore[misc]
-        durable.write(directory / path, payload.encode(batch))
+        file = directory / path
+        work.undo.append(lambda file=file: file.unlink(missing_ok=True))  # type: ignore[misc]
+        durable.write(file, payload.encode(batch))
         placed += [Placed(record, path, record.qualified) for record, _ in batch]
     return add(work.connection, placed)
 
@@ -124,7 +125,7 @@ def _rounded(
 def rounded(vector: SteeringVector, ref: str, recipe: Recipe | None = None) -> SteeringVector:
     """The vector as it is stored: float32, under its ref; recipe: None keeps its own."""
     return SteeringVector(
-        vector.float32(),
+        vector.directions,
         model=vector.model,
         recipe=recipe or vector.recipe,
         scope=vector.scope,

@@ -57,6 +57,6 @@ class Ancestry(Results):
                 for stored, made in plan.steps:
                     old = stored.record
                     pair = (old.name, made.after)
-                    entries = saving.plan(work.connection, [pair], old.tags, old.note)
+                    entries = saving.plan(work, [pair], old.tags, old.note)
                     saving.store(work, self.path, entries)
         return [made for _, made in plan.steps]

@@ -6,7 +6,8 @@ import contextlib
 import shutil
 import sqlite3
 import tempfile
-from functools import lru_cache
+import threading
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import cast
 
@@ -16,6 +17,32 @@ from sqlalchemy.pool import NullPool, StaticPool
 from steerlab.registry.integrity import check_plain
 
 BUSY_SECONDS = 30.0
+
+AnyConnection = Connection | sqlite3.Connection
+"""SQLAlchemy's or SQLite's own: what `driver` takes."""
+
+_handed_over = threading.local()
+
+
+def opened(
+    file: Path, mode: str, *, journal: str | None = "WAL", foreign_keys: bool = True
+) -> sqlite3.Connection:
+    """SQLite's own connection to a file, in no transaction yet."""
+    uri = f"{file.absolute().as_uri()}?mode={mode}"
+    connection = sqlite3.connect(
+        uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+    )
+    try:
+        check_plain(connection)
+        connection.execute(f"PRAGMA foreign_keys = {int(foreign_keys)}")
+        connection.execute("PRAGMA synchronous = FULL")
+        if journal:
+            connection.execute(f"PRAGMA journal_mode = {journal}")
+        connection.row_factory = _as_written
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
 
 
 @lru_cache(maxsize=64)
@@ -29,26 +56,9 @@ def engine_of(
 ) -> Engine:
     """An engine that keeps no connection open, so nothing outlives a call or crosses a fork.
 
-    Made once, as it remembers how its statements are spelled: that is half the cost of a save.
+    Made once, as it remembers how its statements are spelled.
     """
-
-    def connect() -> sqlite3.Connection:
-        uri = f"{file.absolute().as_uri()}?mode={mode}"
-        connection = sqlite3.connect(
-            uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-        )
-        try:
-            check_plain(connection)
-            connection.execute(f"PRAGMA foreign_keys = {int(foreign_keys)}")
-            connection.execute("PRAGMA synchronous = FULL")
-            if journal:
-                connection.execute(f"PRAGMA journal_mode = {journal}")
-            connection.row_factory = _as_written
-        except sqlite3.Error:
-            connection.close()
-            raise
-        return connection
-
+    connect = partial(opened, file, mode, journal=journal, foreign_keys=foreign_keys)
     engine = create_engine("sqlite://", creator=connect, poolclass=NullPool)
 
     @event.listens_for(engine, "begin")
@@ -93,9 +103,33 @@ def memory_engine() -> Engine:
     return create_engine("sqlite://", poolclass=StaticPool, connect_args=threads)
 
 
-def driver(connection: Connection) -> sqlite3.Connection:
+def driver(connection: AnyConnection) -> sqlite3.Connection:
     """SQLite's own connection, in the same transaction.
 
     For the statements of a save: SQLAlchemy's way to them takes longer than SQLite with them.
     """
+    if isinstance(connection, sqlite3.Connection):
+        return connection
     return cast(sqlite3.Connection, connection.connection.driver_connection)
+
+
+def joined(connection: sqlite3.Connection) -> Connection:
+    """SQLAlchemy's connection, in the transaction that SQLite's own is in.
+
+    It neither begins nor commits it, and is closed after it: to close one rolls back.
+    """
+    engine = _joining()
+    _handed_over.connection = connection
+    try:
+        return engine.connect()
+    finally:
+        del _handed_over.connection
+
+
+@cache
+def _joining() -> Engine:
+    """The engine of `joined`, which has had its first connection: that one it rolls back."""
+    engine = create_engine("sqlite://", creator=lambda: _handed_over.connection, poolclass=NullPool)
+    _handed_over.connection = sqlite3.connect(":memory:")
+    engine.connect().close()
+    return engine

@@ -15,6 +15,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,14 @@ from steerlab.errors import SteerlabError, StoreError
 from steerlab.location import finish_move
 from steerlab.registry.connections import (
     BUSY_SECONDS,
+    AnyConnection,
     copy_database,
     copy_with_log,
     driver,
     engine_of,
+    joined,
     memory_engine,
+    opened,
 )
 from steerlab.registry.integrity import problems
 from steerlab.registry.obstacles import NO_LOCKS, Newer, damaged, lockless, one_line_errors, reason
@@ -50,12 +54,24 @@ UNDO = ".undo"
 class Writing:
     """A write transaction in progress.
 
-    undo: run when it fails before COMMIT. afterwards: run once it is durable, still locked.
+    driver: SQLite's own connection. undo: run when it fails before COMMIT. afterwards: run once it
+    is durable, still locked.
     """
 
-    connection: Connection
+    driver: sqlite3.Connection
     undo: list[Callable[[], object]] = field(default_factory=list)
     afterwards: list[Callable[[], object]] = field(default_factory=list)
+
+    @cached_property
+    def connection(self) -> Connection:
+        """SQLAlchemy's, in the same transaction; a plain save is done before one is made."""
+        return joined(self.driver)
+
+    def close(self) -> None:
+        """Close what was opened, once the transaction is over."""
+        if "connection" in vars(self):
+            self.connection.close()
+        self.driver.close()
 
 
 class Database:
@@ -105,16 +121,16 @@ class Database:
             self._notice()
             with contextlib.ExitStack() as stack:
                 connection = self._snapshot(stack)
-                with self._sense(connection):
+                with self._sense(lambda: connection):
                     yield connection
 
     @contextlib.contextmanager
-    def _sense(self, connection: Connection) -> Iterator[None]:
+    def _sense(self, connection: Callable[[], Connection]) -> Iterator[None]:
         """Tell rows that no program wrote from a mistake in this one."""
         try:
             yield
         except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
-            if problems(connection):
+            if problems(connection()):
                 raise damaged(self.directory) from error
             raise
 
@@ -123,9 +139,9 @@ class Database:
         """The store's lock and a write transaction; committed and durable when it ends."""
         with one_line_errors(self.directory), self.locked():
             with contextlib.ExitStack() as stack:
-                work = Writing(self._transaction(stack))
+                work = self._transaction(stack)
                 try:
-                    with self._sense(work.connection):
+                    with self._sense(lambda: work.connection):
                         yield work
                 except BaseException:
                     for action in reversed(work.undo):
@@ -314,16 +330,22 @@ class Database:
             self.prepare()
         return self._begun(engine, stack)
 
-    def _transaction(self, stack: contextlib.ExitStack) -> Connection:
+    def _transaction(self, stack: contextlib.ExitStack) -> Writing:
         """A transaction for writing, of a registry that is up to date; needs the lock."""
-        engine = engine_of(self.file, "rw", "BEGIN IMMEDIATE")
         if self.file.is_file():
-            connection = self._begun(engine, stack)
-            if _version_of(connection, self.directory) == HEAD:
-                return connection
+            work = self._work(stack)
+            if _version_of(work.driver, self.directory) == HEAD:
+                return work
             stack.close()
         self.prepare()
-        return self._begun(engine, stack)
+        return self._work(stack)
+
+    def _work(self, stack: contextlib.ExitStack) -> Writing:
+        """A transaction for writing, which ends with the stack."""
+        work = stack.enter_context(contextlib.closing(Writing(opened(self.file, "rw"))))
+        stack.enter_context(work.driver)  # COMMIT, or ROLLBACK where something is raised
+        work.driver.execute("BEGIN IMMEDIATE")
+        return work
 
     def _begun(self, engine: Engine, stack: contextlib.ExitStack) -> Connection:
         """A connection in a transaction, which ends with the stack."""
@@ -400,7 +422,7 @@ class Database:
             part.unlink(missing_ok=True)
 
 
-def _version_of(connection: Connection, directory: Path) -> str:
+def _version_of(connection: AnyConnection, directory: Path) -> str:
     """The schema's revision; raises StoreError for a newer one, or none."""
     try:
         found = driver(connection).execute("SELECT version_num FROM alembic_version").fetchone()

@@ -19,7 +19,7 @@ from steerlab.header import TooLarge
 from steerlab.notation import printable
 from steerlab.record import Record
 from steerlab.registry.files import payload_files
-from steerlab.registry.rows import Placed, add, identity_text, link, mark_newest
+from steerlab.registry.rows import Placed, add, identity_text, link, mark_newest, settle
 from steerlab.registry.saving import check_recipe
 from steerlab.registry.tables import VECTOR
 
@@ -83,7 +83,9 @@ def _add(connection: Connection, placed: Sequence[Placed], done: Rebuilt) -> Non
     """Insert a batch; if the schema refuses one of it, all but that one."""
     try:
         with connection.begin_nested():
-            done.count += len(add(connection, placed))
+            rows = add(connection, placed)
+            settle(connection, rows, placed)
+        done.count += len(rows)
     except (DBAPIError, sqlite3.Error, OverflowError, UnicodeEncodeError) as error:
         if len(placed) == 1:
             why = str(getattr(error, "orig", error))

@@ -38,7 +38,7 @@ from steerlab.recipe import (
     Recipe,
 )
 from steerlab.record import Record
-from steerlab.registry.connections import driver
+from steerlab.registry.connections import AnyConnection, driver
 from steerlab.registry.obstacles import Damaged, tells_damage
 from steerlab.registry.tables import (
     BASELINE_PROMPT,
@@ -95,34 +95,33 @@ def identity_text(model: ModelIdentity) -> str:
 _FIND_MODEL = "SELECT id FROM model WHERE identity = ?"
 
 
-def find_model(connection: Connection, model: ModelIdentity) -> int | None:
+def find_model(connection: AnyConnection, model: ModelIdentity) -> int | None:
     """The model's row id, or None."""
     found = driver(connection).execute(_FIND_MODEL, (identity_text(model),)).fetchone()
     return int(found[0]) if found else None
 
 
-def ensure_model(connection: Connection, model: ModelIdentity) -> int:
+def ensure_model(connection: AnyConnection, model: ModelIdentity) -> int:
     """The model's row id, made if it is new, under a name that is free."""
     found = find_model(connection, model)
     if found is not None:
         return found
-    taken = set(connection.execute(select(MODEL.c.name)).scalars())
+    taken = {name for (name,) in driver(connection).execute("SELECT name FROM model")}
     name, number = model.name, 2
     while name in taken:
         name, number = f"{model.name}_{number}", number + 1
-    values = {c: getattr(model, c) for c in (*_COPY, *_SHAPE)}
-    row = insert(MODEL).values(name=name, identity=identity_text(model), **values)
-    return int(connection.execute(row.returning(MODEL.c.id)).scalar_one())
+    row = {"id": None, "name": name, "identity": identity_text(model)}
+    row |= {c: getattr(model, c) for c in (*_COPY, *_SHAPE)}
+    made = driver(connection).execute(_insertion(MODEL), row).lastrowid
+    assert made is not None  # as it is after an INSERT
+    return made
 
 
 _NEXT_ID = "SELECT coalesce(max(id), 0) + 1 FROM vector"
 
 
-def add(connection: Connection, placed: Sequence[Placed]) -> list[int]:
-    """Insert all rows of records; the ids, in order. Operands are joined to their parents.
-
-    A first version is taken to have no later one yet; `mark_newest` is for when it has.
-    """
+def add(connection: AnyConnection, placed: Sequence[Placed]) -> list[int]:
+    """Insert all rows of records; the ids, in order. `settle` says what they are to others."""
     identities = dict.fromkeys(p.record.model for p in placed)
     models = {model: ensure_model(connection, model) for model in identities}
     first = driver(connection).execute(_NEXT_ID).fetchone()[0]
@@ -143,10 +142,23 @@ def add(connection: Connection, placed: Sequence[Placed]) -> list[int]:
     ):
         owner = next(iter(table.primary_key.columns)).name
         _insert(connection, table, [{owner: i, **row} for i, r in numbered for row in rows_of(r)])
-    link(connection, [row for row, record in numbered if record.kind == "expression"])
-    for chunk in chunks([row for row, record in numbered if record.version > 1]):
-        mark_newest(connection, VECTOR.c.id.in_(chunk))
     return [row for row, _ in numbered]
+
+
+def stands_alone(record: Record) -> bool:
+    """Whether its rows need no `settle`."""
+    return record.version == 1 and record.kind != "expression"
+
+
+def settle(connection: Connection, rows: Sequence[int], placed: Sequence[Placed]) -> None:
+    """Join the operands of what was added to their parents, and mark the newest versions.
+
+    A first version is taken to have no later one yet; `mark_newest` is for when it has.
+    """
+    added = list(zip(rows, (p.record for p in placed), strict=True))
+    link(connection, [row for row, record in added if record.kind == "expression"])
+    for chunk in chunks([row for row, record in added if record.version > 1]):
+        mark_newest(connection, VECTOR.c.id.in_(chunk))
 
 
 def mark_newest(connection: Connection, which: ColumnElement[bool]) -> None:
@@ -432,7 +444,7 @@ def _ids(ids: tuple[int, ...] | None) -> str | None:
     return None if ids is None else json.dumps(ids)
 
 
-def _insert(connection: Connection, table: Table, rows: list[Row]) -> None:
+def _insert(connection: AnyConnection, table: Table, rows: list[Row]) -> None:
     if rows:
         driver(connection).executemany(_insertion(table), rows)
 

@@ -14,7 +14,7 @@ from steerlab.errors import BadExpression, BadOption, BadPrompts, BadVector, Not
 from steerlab.notation import is_ref
 from steerlab.recipe import Contrast, Expression, Operand, Recipe
 from steerlab.record import record_of
-from steerlab.registry.connections import driver
+from steerlab.registry.connections import AnyConnection, driver
 from steerlab.registry.database import Writing
 from steerlab.registry.files import Entry, batches, free_path
 from steerlab.registry.obstacles import Damaged
@@ -24,13 +24,15 @@ from steerlab.registry.rows import (
     ensure_model,
     read,
     replace_expression,
+    settle,
+    stands_alone,
 )
 from steerlab.registry.tables import MODEL, OPERAND, VECTOR
 from steerlab.vector import SteeringVector, replace_refs
 
 
 def plan(
-    connection: Connection,
+    work: Writing,
     pairs: Sequence[tuple[str, SteeringVector]],
     tags: tuple[str, ...] = (),
     note: str = "",
@@ -41,14 +43,14 @@ def plan(
     """
     entries: list[Entry] = []
     identities = dict.fromkeys(vector.model for _, vector in pairs)
-    models = {identity: ensure_model(connection, identity) for identity in identities}
+    models = {identity: ensure_model(work.driver, identity) for identity in identities}
     versions = dict[tuple[int, str], int]()
     for name, vector in pairs:
         check(vector)
         model = models[vector.model]
-        version = 1 + (versions.get((model, name)) or latest(connection, model, name))
+        version = 1 + (versions.get((model, name)) or latest(work.driver, model, name))
         versions[model, name] = version
-        stored = _rounded(connection, vector, f"{name}.v{version}", model, entries)
+        stored = _rounded(work, vector, f"{name}.v{version}", model, entries)
         entries.append((record_of(stored, name, version, tags=tags, note=note), stored))
     return entries
 
@@ -62,7 +64,10 @@ def store(work: Writing, directory: Path, entries: Sequence[Entry]) -> list[int]
         work.undo.append(lambda file=file: file.unlink(missing_ok=True))  # type: ignore[misc]
         durable.write(file, payload.encode(batch))
         placed += [Placed(record, path, record.qualified) for record, _ in batch]
-    return add(work.connection, placed)
+    rows = add(work.driver, placed)
+    if not all(stands_alone(p.record) for p in placed):
+        settle(work.connection, rows, placed)
+    return rows
 
 
 def rename_operands(
@@ -99,7 +104,7 @@ def _under(ref: str, old: str, new: str) -> str:
     return ".".join([*parts[:place], new, *parts[place + 1 :]])
 
 
-def latest(connection: Connection, model: int, name: str) -> int:
+def latest(connection: AnyConnection, model: int, name: str) -> int:
     """The newest version that a name has or had; 0 if it is free."""
     return int(driver(connection).execute(_LATEST, (model, name, model, name)).fetchone()[0])
 
@@ -111,12 +116,12 @@ _LATEST = """SELECT coalesce(max(version), 0) FROM (
 
 
 def _rounded(
-    connection: Connection, vector: SteeringVector, ref: str, model: int, earlier: Sequence[Entry]
+    work: Writing, vector: SteeringVector, ref: str, model: int, earlier: Sequence[Entry]
 ) -> SteeringVector:
     recipe = vector.recipe
     if isinstance(recipe, Expression):
         renamed = {
-            o.ref: stored_ref(connection, o, vector, model, earlier) for o in recipe.operands
+            o.ref: stored_ref(work.connection, o, vector, model, earlier) for o in recipe.operands
         }
         recipe = with_refs(recipe, renamed)
     return rounded(vector, ref, recipe)

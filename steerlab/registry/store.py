@@ -85,7 +85,7 @@ class Store(Transfers):
         pairs = [(check_name(name), vector) for name, vector in items]
         labels = _tags(tags)
         with self._database.writing() as work:
-            entries = saving.plan(work.connection, pairs, labels, note)
+            entries = saving.plan(work, pairs, labels, note)
             saving.store(work, self.path, entries)
         return [vector for _, vector in entries]
 

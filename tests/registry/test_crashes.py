@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -19,7 +21,7 @@ from sqlalchemy import text
 
 from steerlab import payload
 from steerlab.errors import NotFound, StoreError
-from steerlab.registry import Store, database, files, rewriting
+from steerlab.registry import Store, connections, database, files, rewriting
 from tests.registry.samples import vector
 
 ROOT = Path(__file__).parents[2]
@@ -70,22 +72,15 @@ def test_a_full_disk_leaves_the_store_as_it_was(family, monkeypatch, step, good)
 
 
 def test_a_full_disk_under_sqlite_is_one_line_too(family, monkeypatch):
-    engine = database.engine_of
+    opened = database.opened
 
-    def small(*arguments, **options):
-        made = engine(*arguments, **options)
-        connect = made.pool._creator  # type: ignore[attr-defined]
-
-        def limited():
-            connection = connect()
-            connection.execute("PRAGMA max_page_count = 1")  # as full as it is
-            return connection
-
-        made.pool._creator = limited
-        return made
+    def full(*arguments, **options):
+        connection = opened(*arguments, **options)
+        connection.execute("PRAGMA max_page_count = 1")  # as full as it is
+        return connection
 
     with monkeypatch.context() as patch:
-        patch.setattr(database, "engine_of", small)
+        patch.setattr(database, "opened", full)
         with pytest.raises(StoreError, match="is full: nothing was changed"):
             family.save_many([(f"n{i}", vector(i)) for i in range(300)])
     whole(family)
@@ -94,10 +89,23 @@ def test_a_full_disk_under_sqlite_is_one_line_too(family, monkeypatch):
 
 def test_a_commit_that_fails_keeps_the_payload(family, monkeypatch):
     """Whether it was written is then unknown: a file too many is better than one too few."""
+    opened, asked = database.opened, []
+
+    def refused(action, what, *_):
+        if action == sqlite3.SQLITE_TRANSACTION:
+            asked.append(what)
+        return sqlite3.SQLITE_DENY if what == "COMMIT" else sqlite3.SQLITE_OK
+
+    def refusing(*arguments, **options):
+        connection = opened(*arguments, **options)
+        connection.set_authorizer(refused)
+        return connection
+
     with monkeypatch.context() as patch:
-        patch.setattr("sqlalchemy.engine.default.DefaultDialect.do_commit", Full(None, 0))
-        with pytest.raises(StoreError):
+        patch.setattr(database, "opened", refusing)
+        with pytest.raises(StoreError, match="not authorized"):
             family.save("new", vector(60))
+    assert asked == ["BEGIN", "COMMIT", "ROLLBACK"]
     assert "new" not in family.names()
     whole(family, garbage=1)
 
@@ -241,6 +249,39 @@ def test_readers_do_not_wait_for_a_writer(family):
         with pytest.raises(StoreError, match="another steerlab process has been writing to"):
             quick.save("x", vector())
     assert quick.save("x", vector()).ref == "x.v1"
+
+
+NOTED = "INSERT INTO tag SELECT id, ? FROM vector WHERE name = 'love'"
+WAYS = {
+    "SQLite's": lambda work: work.driver.execute(NOTED, ("a",)),
+    "SQLAlchemy's": lambda work: work.connection.exec_driver_sql(NOTED, ("b",)),
+}
+
+
+@pytest.mark.parametrize("order", [*itertools.permutations(WAYS)])
+@pytest.mark.parametrize("fresh", [True, False])
+def test_both_ways_to_the_rows_are_one_transaction(family, order, fresh):
+    """SQLAlchemy rolls back the first connection that it is given: not this one."""
+    if fresh:
+        connections._joining.cache_clear()
+    for error in (KeyboardInterrupt, None):
+        caught = pytest.raises(error) if error else contextlib.nullcontext()
+        with caught, family._database.writing() as work:
+            for way in order:
+                WAYS[way](work)
+                assert work.driver.in_transaction
+                assert family.record("love").tags == ("feeling",)  # others see none of it yet
+            with contextlib.closing(sqlite3.connect(family.path / "registry.db")) as other:
+                other.execute("PRAGMA busy_timeout = 0")
+                with pytest.raises(sqlite3.OperationalError, match="locked"):
+                    other.execute("BEGIN IMMEDIATE")
+            if error:
+                raise error
+        assert work.connection.closed
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            work.driver.execute("SELECT 1")
+        noted = () if error else ("a", "b")
+        assert family.record("love").tags == (*noted, "feeling")
 
 
 def meanwhile(monkeypatch, module, name, action):

@@ -32,10 +32,9 @@ def stage(path: Path, data: bytes) -> Path:
 
     Raises StoreError as `write` does.
     """
-    directory = path.parent
-    temporary = directory / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+    temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
     try:
-        make_directory(directory)
+        make_directory(path.parent)
         with open(temporary, "xb") as file:
             file.write(data)
             file.flush()

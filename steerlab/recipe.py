@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from enum import Enum
-from functools import cache
+from functools import cache, lru_cache
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -64,9 +64,7 @@ class ModelIdentity:
     @property
     def name(self) -> str:
         """A Python identifier made from the source: "Qwen/Qwen2.5-7B" gives "qwen2_5_7b"."""
-        last = re.split(r"[/\\]", self.source.rstrip("/\\"))[-1]
-        text = re.sub(r"\W+", "_", last.lower(), flags=re.ASCII).strip("_")[:70] or "model"
-        return text if is_name(text) else f"model_{text}"
+        return _identifier(self.source)
 
     def verdict(self, other: ModelIdentity) -> Verdict:
         """How a vector of this model may be used on `other`."""
@@ -80,6 +78,13 @@ class ModelIdentity:
             return Verdict.OTHER_WEIGHTS
         precise = None in (self.dtype, other.dtype) or self.dtype == other.dtype
         return Verdict.SAME if precise else Verdict.OTHER_PRECISION
+
+
+@lru_cache(maxsize=64)
+def _identifier(source: str) -> str:
+    last = re.split(r"[/\\]", source.rstrip("/\\"))[-1]
+    text = re.sub(r"\W+", "_", last.lower(), flags=re.ASCII).strip("_")[:70] or "model"
+    return text if is_name(text) else f"model_{text}"
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ def add(connection: AnyConnection, placed: Sequence[Placed]) -> list[int]:
         (OPERAND, _operands),
         (TAG, _tags),
     ):
-        owner = next(iter(table.primary_key.columns)).name
+        owner = _selection(table)[0].name
         _insert(connection, table, [{owner: i, **row} for i, r in numbered for row in rows_of(r)])
     return [row for row, _ in numbered]
 

@@ -305,7 +305,10 @@ def test_layers_are_not_made_of_another_vector_that_took_the_operands_name(lm, t
     lab.extract("b", LOVE, layers=2)
     thrice = lab.store.save("thrice", 3 * lab.store.load("b"))
     lab.store.remove("b", force=True)
-    lab.extract("b", ANGER, layers=2)
+    lab.extract("c", ANGER, layers=2)
+    with pytest.raises(NotFound, match=r"no vector called b\.v1 any more: v1 was removed"):
+        lab.at_layers(thrice, 1)
+    lab.store.rename("c", "b")
     with pytest.raises(Incompatible, match="is not the vector any more"):
         lab.at_layers(thrice, 1)
 

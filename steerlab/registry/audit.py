@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-import shutil
-import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from datetime import timedelta
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
@@ -16,12 +13,12 @@ from pathlib import Path
 from sqlalchemy import Connection, func, or_, select
 from sqlalchemy.exc import DBAPIError
 
-from steerlab import durable, payload
+from steerlab import payload
 from steerlab.errors import NotFound, SteerlabError
 from steerlab.header import TooLarge
 from steerlab.recipe import Expression, ModelIdentity
 from steerlab.record import Record
-from steerlab.registry.files import LINKS, SUFFIX, Shelf, is_held, payload_files
+from steerlab.registry.files import Shelf, payload_files
 from steerlab.registry.integrity import problems
 from steerlab.registry.obstacles import Damaged, tells_damage
 from steerlab.registry.queries import resolve
@@ -62,20 +59,6 @@ class Finding:
     ref: str
     problem: str
     harm: Harm
-
-
-@dataclass(frozen=True)
-class Garbage:
-    """A file of the store that nothing refers to; path is relative to the store.
-
-    holds: refs of the vectors in it, all whole, that the registry does not know. unreadable: why
-    a payload can't be read; empty for one that can, or a temporary file.
-    """
-
-    path: str
-    size: int
-    holds: tuple[str, ...] = ()
-    unreadable: str = ""
 
 
 def verify(
@@ -216,79 +199,6 @@ def untrue_facts(record: Record, vector: SteeringVector) -> list[str]:
     if wrong:
         found.append(f"the record's shape or norm of layer {wrong[0]} is not that of its array")
     return found
-
-
-def collect(
-    connection: Connection,
-    directory: Path,
-    dry_run: bool,
-    grace: timedelta,
-    progress: Callable[[int, int], object] | None = None,
-    only: Collection[str] | None = None,
-) -> list[Garbage]:
-    """Unreferenced payloads and temporary files older than `grace`; the caller holds the lock.
-
-    only: the paths that come into question; None for all.
-    """
-    used = set(connection.execute(select(VECTOR.c.path).distinct()).scalars())
-    found = []
-    files = list(_loose(directory))
-    for number, path in enumerate(files, 1):
-        if progress is not None:
-            progress(number, len(files))
-        name = path.relative_to(directory).as_posix()
-        with contextlib.suppress(FileNotFoundError):  # a writer was done with it
-            if name in used or _age(path) < grace.total_seconds():
-                continue
-            if only is not None and name not in only:
-                continue
-            garbage = _garbage(path, name, path.stat().st_size)
-            if garbage is None:
-                continue
-            found.append(garbage)
-            if not dry_run:
-                path.unlink(missing_ok=True)
-    return found + _links(directory, dry_run, grace, only)
-
-
-def _age(path: Path) -> float:
-    """Seconds since it was written; one of the future is not fresh, as clocks err."""
-    return abs(time.time() - path.stat().st_mtime)
-
-
-def _garbage(path: Path, name: str, size: int) -> Garbage | None:
-    """What a file is that nothing refers to; None for one that is to be kept all the same."""
-    if path.name.startswith(durable.TEMPORARY_PREFIX) or path.suffix != SUFFIX:
-        return Garbage(name, size)
-    try:
-        return Garbage(name, size, tuple(r.qualified for r, _ in payload.read_all(path)))
-    except TooLarge:
-        return None  # another steerlab may read what is in it
-    except SteerlabError as error:
-        return Garbage(name, size, unreadable=str(error).replace(str(path), name))
-
-
-def _links(
-    directory: Path, dry_run: bool, grace: timedelta, only: Collection[str] | None
-) -> list[Garbage]:
-    """What a backup that was killed held on to: second links, which take no room of their own."""
-    found = []
-    for path in sorted(directory.glob(f"{LINKS}*")):
-        with contextlib.suppress(FileNotFoundError):
-            if _age(path) < grace.total_seconds() or is_held(path):
-                continue
-            if only is not None and path.name not in only:
-                continue
-            found.append(Garbage(path.name, 0))
-            if not dry_run:
-                shutil.rmtree(path, ignore_errors=True)
-    return found
-
-
-def _loose(directory: Path) -> Iterator[Path]:
-    yield from payload_files(directory)
-    yield from sorted((directory / "payloads").glob(f"**/{durable.TEMPORARY_PREFIX}*"))
-    yield from sorted(directory.glob("registry.db.new-*"))
 
 
 class _Audit:

@@ -29,7 +29,8 @@ from steerlab.registry.transfers import Transfers
 from steerlab.vector import SteeringVector
 
 if TYPE_CHECKING:
-    from steerlab.registry.audit import Finding, Garbage
+    from steerlab.registry.audit import Finding
+    from steerlab.registry.garbage import Garbage
     from steerlab.registry.similar import Field, Neighbour
     from steerlab.registry.snippets import Search
     from steerlab.registry.twins import Twin
@@ -439,7 +440,7 @@ class Store(Transfers):
         all); what it raises cancels, and leaves what is not deleted yet. only: paths, as a dry
         run named them, beside which nothing is deleted.
         """
-        from steerlab.registry.audit import collect
+        from steerlab.registry.garbage import collect
 
         if dry_run:
             with self._database.reading() as connection:

@@ -17,8 +17,8 @@ from textual.widgets import Footer, ProgressBar, Static
 from textual.worker import get_current_worker
 
 from steerlab.notation import count
-from steerlab.registry.audit import Garbage
 from steerlab.registry.backup import proposal
+from steerlab.registry.garbage import Garbage
 from steerlab.tui import upkeep
 from steerlab.tui.dialogs import BackupDialog, Confirm
 from steerlab.tui.news import News, told

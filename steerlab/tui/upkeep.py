@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from steerlab.errors import Cancelled, StoreError
 from steerlab.location import discover
 from steerlab.notation import count, size_text
-from steerlab.registry.audit import Finding, Garbage
+from steerlab.registry.audit import Finding
 from steerlab.registry.database import HEAD
 from steerlab.registry.doctor import Ailment, diagnose, explained
+from steerlab.registry.garbage import Garbage
 from steerlab.tui.report import Entry, of_ailments
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.containers import Horizontal, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widget import Widget
 from textual.widgets import Button, Input, Label, Select, Static, Switch
@@ -284,34 +284,3 @@ class OptionsDialog(Dialog[Setup]):
         except ValueError:
             what = "a whole number" if kind is int else "a number"
             raise ValueError(f"{label} has to be {what}, not {self.value(name)!r}") from None
-
-
-class HelpDialog(ModalScreen[None]):
-    """What the focused region is, and the keys that work in it."""
-
-    DEFAULT_CSS = """
-    HelpDialog { align: center middle; }
-    HelpDialog > VerticalScroll { width: 84; max-width: 100%; height: auto; max-height: 100%; }
-    HelpDialog > VerticalScroll { border: round $accent; background: $surface; padding: 0 1; }
-    """
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,q,f1,question_mark,enter", "dismiss", "close")
-    ]
-
-    def __init__(self, about: str, keys: Sequence[tuple[str, str]]) -> None:
-        super().__init__()
-        self.about, self.keys = about, keys
-
-    def compose(self) -> ComposeResult:
-        """The region's own words, then every key."""
-        width = max((len(key) for key, _ in self.keys), default=0)
-        lines = [f"{key:>{width}}  {what}" for key, what in self.keys]
-        with VerticalScroll() as box:
-            box.border_title, box.border_subtitle = "help", "Esc or a click closes"
-            yield Static(f"{self.about}\n", markup=False)
-            with Vertical():
-                yield Static("\n".join(lines), markup=False)
-
-    def on_click(self) -> None:
-        """There is nothing else to click on."""
-        self.dismiss()

@@ -18,6 +18,7 @@ from steerlab.errors import Cancelled
 from steerlab.location import expanded
 from steerlab.prompts import Prompts, read_pairs
 from steerlab.tui.extract_form import Draft, ExtractForm, Order
+from steerlab.tui.help import HELP_KEY
 from steerlab.tui.news import tell, told
 from steerlab.tui.work_screen import WorkScreen
 
@@ -44,6 +45,7 @@ right ones. Line i of both lists is a pair, ⏎ is a line break inside a prompt.
 ctrl+l loads a file of pairs, Esc stops or goes back; what was typed stays."""
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+g,f5", "extract", "extract", key_display="^g"),
+        HELP_KEY,
         Binding("ctrl+l", "load", "load pairs"),
         Binding("escape", "leave", "stop / back"),
     ]
@@ -243,4 +245,4 @@ ctrl+l loads a file of pairs, Esc stops or goes back; what was typed stays."""
     def leave(self, result: str | None) -> None:
         """Close, with the form kept in `draft`."""
         self.draft = self.form.draft()
-        self.dismiss(result)
+        super().leave(result)

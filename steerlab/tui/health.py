@@ -21,6 +21,7 @@ from steerlab.registry.backup import proposal
 from steerlab.registry.garbage import Garbage
 from steerlab.tui import upkeep
 from steerlab.tui.dialogs import BackupDialog, Confirm
+from steerlab.tui.help import HELP_KEY
 from steerlab.tui.news import News, told
 from steerlab.tui.report import Entry, Report
 from steerlab.tui.upkeep import Outcome, Progress
@@ -42,6 +43,7 @@ wrong what to type; g lists the files that no vector needs, and d then deletes t
 of the store to one file. Esc stops what runs, or goes back."""
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("v", "verify", "verify"),
+        HELP_KEY,
         Binding("g", "collect", "gc dry run"),
         Binding("d", "delete", "delete"),
         Binding("b", "backup", "back up"),

@@ -24,6 +24,7 @@ from steerlab.notation import layers_of
 from steerlab.sweep import StoredSweep, SweepPlan
 from steerlab.tui.cell_texts import CellTexts
 from steerlab.tui.heatmap import Heatmap, Scale
+from steerlab.tui.help import HELP_KEY
 from steerlab.tui.news import News, told
 from steerlab.tui.sheet import Sheet
 from steerlab.tui.sweep_form import Plan, SweepForm
@@ -64,6 +65,7 @@ the lab. A colour is one text's value (with several prompts their mean) and show
 itself: random directions to compare with come with the evaluation."""
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+g,f5", "run", "run"),
+        HELP_KEY,
         Binding("p", "promote", "to the lab"),
         Binding("m", "metric", "metric"),
         Binding("n", "prompt", "prompt"),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from textual.screen import Screen, ScreenResultType
+from textual.screen import ScreenResultType
 from textual.widgets import Static
 from textual.worker import Worker
 
 from steerlab.notation import printable
+from steerlab.tui.help import Helpful
 
 
-class WorkScreen(Screen[ScreenResultType]):
+class WorkScreen(Helpful[ScreenResultType]):
     """One piece of work at a time runs in a worker; `#status` says how it stands."""
 
     _worker: Worker[None] | None = None
@@ -33,5 +34,6 @@ class WorkScreen(Screen[ScreenResultType]):
             self.leave(None)
 
     def leave(self, result: ScreenResultType | None) -> None:
-        """Close."""
+        """Close, with what lies over it: the work may end while its help is read."""
+        self.pop_until_active()
         self.dismiss(result)

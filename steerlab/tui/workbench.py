@@ -11,8 +11,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.message import Message
-from textual.screen import Screen
-from textual.widget import Widget
 from textual.widgets import Footer, Input, TextArea
 from textual.worker import Worker
 
@@ -21,7 +19,6 @@ from steerlab.tui.browser import Browser
 from steerlab.tui.detail import Detail
 from steerlab.tui.dialogs import (
     Confirm,
-    HelpDialog,
     ModelDialog,
     Naming,
     OptionsDialog,
@@ -29,6 +26,7 @@ from steerlab.tui.dialogs import (
     SaveDialog,
 )
 from steerlab.tui.expression_line import ExpressionLine, Meaning
+from steerlab.tui.help import HELP_KEY, Helpful
 from steerlab.tui.news import tell, told
 from steerlab.tui.setup import COLUMNS, Setup
 from steerlab.tui.strip import LabStrip, Prompt
@@ -50,21 +48,19 @@ ctrl+q   leave, for `steerlab import FILE`"""
 LONG = 1.0
 """Seconds after which work that is usually done at once says that it goes on."""
 
-HELP = """\
-Enter on a vector puts it on the steer line. ctrl+g writes the prompt's continuation without \
-and with it, side by side. ctrl+s stores what is on the steer line. Tab goes from region to \
-region, Esc back to the vectors, ctrl+p finds every command by name."""
 
-
-class Workbench(Screen[None]):
+class Workbench(Helpful[None]):
     """Browse, compose, steer."""
 
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (64, "-medium"), (110, "-wide")]  # noqa: RUF012 - as Textual declares it
     VERTICAL_BREAKPOINTS = [(0, "-tiny"), (18, "-low"), (32, "-tall")]  # noqa: RUF012 - as above
-
+    HELP = """\
+Enter on a vector puts it on the steer line. ctrl+g writes the prompt's continuation without \
+and with it, side by side. ctrl+s stores what is on the steer line. Tab goes from region to \
+region, Esc back to the vectors, ctrl+p finds every command by name."""
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+g,f5", "generate", "generate", key_display="^g", priority=True),
-        Binding("f1,question_mark", "help", "help", key_display="?"),
+        HELP_KEY,
         Binding("slash", "focus_filter", "filter", priority=True),  # or the next letters pass it
         Binding("ctrl+s", "save", "save", priority=True),
         Binding("x", "extract", "extract"),
@@ -396,19 +392,6 @@ class Workbench(Screen[None]):
         self.make_starters()
 
     # getting about
-
-    def action_help(self) -> None:
-        """Say what the focused region is, and which keys work in it."""
-        focused = self.focused
-        chain = focused.ancestors_with_self if focused is not None else []
-        own = [str(w.HELP) for w in chain if isinstance(w, Widget) and getattr(w, "HELP", None)]
-        about = "\n\n".join([*dict.fromkeys(own), HELP])
-        keys = {
-            self.app.get_key_display(active.binding): active.binding.description.lower()
-            for active in self.active_bindings.values()
-            if active.binding.description and not active.binding.system
-        }
-        self.app.push_screen(HelpDialog(about, list(keys.items())))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Where text is typed, a slash is a slash."""

@@ -19,8 +19,9 @@ from textual.widgets._footer import FooterKey
 
 from steerlab import Lab, Store
 from steerlab.tui.detail import Detail
-from steerlab.tui.dialogs import Dialog, HelpDialog, OptionsDialog
+from steerlab.tui.dialogs import Dialog, OptionsDialog
 from steerlab.tui.health import HealthScreen
+from steerlab.tui.help import HelpDialog
 from tests.tiny import tiny_lm
 from tests.tui.test_workbench import Driver, Session
 
@@ -167,10 +168,14 @@ def offered(node: DOMNode) -> Iterator[Binding]:
             yield binding
 
 
-def palette_key(screen: Screen[object]) -> Region:
+def footer_key(screen: Screen[object], action: str) -> Region:
     """Where the footer has it; empty until it has."""
-    keys = [key for key in screen.query(FooterKey) if key.action == "command_palette"]
+    keys = [key for key in screen.query(FooterKey) if key.action == action]
     return keys[0].region if keys else Region()
+
+
+def palette_key(screen: Screen[object]) -> Region:
+    return footer_key(screen, "command_palette")
 
 
 async def left_by_mouse(user: Driver) -> None:
@@ -187,6 +192,30 @@ async def left_by_mouse(user: Driver) -> None:
         return
     await user.until(lambda: user.app.screen is not screen)
     assert not isinstance(user.app.screen, Dialog | HelpDialog)
+
+
+@pytest.mark.parametrize("name", ["workbench", "health", "sweep", "extract"])
+async def test_help_is_there_by_key_palette_and_mouse(lab: Lab, name: str) -> None:
+    async with Session(lab, size=(80, 24)) as user:
+        screen = await opened(user, name)
+        screen.set_focus(None)
+        await explained(user, screen, ["question_mark"])
+        await explained(user, screen, ["f1"])
+        await explained(user, screen, ["ctrl+p", *"help", "down", "enter"])
+        await user.until(lambda: footer_key(screen, "help"))
+        await user.pilot.click(offset=footer_key(screen, "help").offset)
+        await explained(user, screen, [])
+
+
+async def explained(user: Driver, screen: Screen[object], keys: list[str]) -> None:
+    """Once they are pressed, what a screen is for and its keys are shown, and a key leaves that."""
+    await user.pilot.press(*keys)
+    await user.until(lambda: isinstance(user.app.screen, HelpDialog))
+    shown = user.app.screen
+    assert str(screen.HELP) in shown.about
+    assert ("?", "help") in shown.keys
+    await user.pilot.press("question_mark")
+    await user.until(lambda: user.app.screen is screen)
 
 
 @pytest.mark.parametrize("size", [(40, 10), (80, 24), (140, 40)])

@@ -233,6 +233,26 @@ async def test_escape_stops_and_leaves_no_hook_and_nothing_stored(
     assert lab.store.load("calm") == lm.extract(PAIRS)
 
 
+@pytest.mark.parametrize("key", ["f1", "ctrl+p"])
+async def test_what_lies_over_it_when_it_is_done_closes_too(lab: Lab, key: str) -> None:
+    go_on = threading.Event()
+
+    def slow(*_: Any) -> None:
+        assert go_on.wait(10)
+
+    handle = lab.model.blocks[0].register_forward_pre_hook(slow)
+    app = Door(lab, FULL)
+    async with app.run_test() as pilot:
+        below = app.screen_stack[0]
+        await pilot.press("ctrl+g", key)
+        await until(pilot, lambda: app.screen is not app.extract)
+        go_on.set()
+        await until(pilot, lambda: bool(app.answers))
+        await until(pilot, lambda: app.screen is below)
+    handle.remove()
+    assert app.answers == ["calm.v1"]
+
+
 async def test_leaving_keeps_what_was_typed(lab: Lab) -> None:
     app = Door(lab)
     async with app.run_test() as pilot:

@@ -15,10 +15,11 @@ from steerlab import Lab, Store
 from steerlab.cli import run
 from steerlab.errors import StoreError
 from steerlab.tui.app import SteerlabApp
-from steerlab.tui.dialogs import Confirm, HelpDialog, ModelDialog, OptionsDialog, SaveDialog
+from steerlab.tui.dialogs import Confirm, ModelDialog, OptionsDialog, SaveDialog
 from steerlab.tui.expression_line import ExpressionLine
 from steerlab.tui.extract import ExtractScreen
 from steerlab.tui.health import HealthScreen
+from steerlab.tui.help import HelpDialog
 from steerlab.tui.strength import Slider
 from steerlab.tui.strip import LabStrip, Prompt
 from steerlab.tui.sweep import SweepScreen

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,9 @@ from steerlab.notation import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
+
+_APART = 0.1  # seconds without anything printed after which a hidden bar comes back
 
 
 class Interrupt:
@@ -60,18 +64,39 @@ def console(*, stderr: bool = False) -> Console:
     return Console(file=sys.stderr if stderr else sys.stdout, highlight=False)
 
 
+class Bar:
+    """Progress of one thing, called with (done, total). shown: None shows nothing."""
+
+    def __init__(self, label: str, shown: Progress | None) -> None:
+        self.shown, self.hidden = shown, 0.0
+        if shown is not None:
+            self.task = shown.add_task(label, total=None)
+
+    def __call__(self, done: int, total: int) -> None:
+        if self.shown is not None:
+            self.shown.update(self.task, completed=done, total=total)
+            if time.monotonic() - self.hidden > _APART:
+                self.shown.start()
+
+    def hide(self) -> None:
+        """Make way for what is printed now; what is told of progress later brings it back."""
+        if self.shown is not None:
+            self.shown.stop()
+            self.hidden = time.monotonic()
+
+
 @contextmanager
-def progress_bar(label: str, *, quiet: bool = False) -> Iterator[Any]:
-    """A bar on stderr with the time left; a callable (done, total). Silent in pipes and with -q."""
-    if quiet or not sys.stderr.isatty():
-        yield lambda done, total: None
+def progress_bar(label: str, *, quiet: bool = False) -> Iterator[Bar]:
+    """A bar on stderr with the time left. Silent in pipes and with -q."""
+    target = None if quiet or not sys.stderr.isatty() else console(stderr=True)
+    if target is None or not target.is_interactive:
+        yield Bar(label, None)
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    with Progress(*columns, console=target, transient=True) as bar:
+        yield Bar(label, bar)
 
 
 @contextmanager

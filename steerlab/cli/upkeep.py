@@ -16,12 +16,16 @@ from steerlab.cli.options import (
     quiet_option,
     store_option,
 )
-from steerlab.cli.output import count, print_json, print_table, say
+from steerlab.cli.output import count, print_hanging, print_json, print_table, say
 from steerlab.cli.progress import progress_bar
 from steerlab.notation import printable
 
 if TYPE_CHECKING:
+    from steerlab.registry import Store
+    from steerlab.registry.audit import Finding
     from steerlab.rerun import Rerun
+
+_NAMED = 5  # vectors that one line names
 
 
 @click.command("verify")
@@ -33,27 +37,78 @@ def verify_command(recipes: bool, store_path: Path | None, as_json: bool, quiet:
     """Check every payload and recompute every composition.
 
     Bit for bit. --recipes also loads each model and runs the contrast recipes on it again: a
-    vector is borne out by a cosine of at least 0.999 at every layer. Exits with 1 if anything
-    is wrong.
+    vector is borne out by a cosine of at least 0.999 at every layer. Each problem is printed as
+    it is met. Exits with 1 if anything is wrong.
     """
     store = open_store(store_path)
-    with progress_bar("verifying", quiet=quiet or as_json) as progress:
-        findings = store.verify(progress)
+    findings = store.verify() if as_json else _verified(store, quiet)
     again = _rerun(store_path, quiet or as_json) if recipes else []
     wrong = [run for run in again if run.problem]
-    problems = [{"ref": f.ref, "problem": f.problem, "harm": f.harm.value} for f in findings]
     if as_json:
+        problems = [{"ref": f.ref, "problem": f.problem, "harm": f.harm.value} for f in findings]
         runs = [run.to_json() for run in again]
         print_json({"problems": problems, "recipes": runs} if recipes else problems)
         return 1 if findings or wrong else 0
-    if findings:
-        print_table(["vector", "problem"], [[f.ref, f.problem] for f in findings], wrap=["problem"])
-    else:
-        stored = count(len(store.list(every_version=True)), "vector")
-        say(f"{stored} verified, nothing is wrong", quiet=quiet)
     if recipes:
         _print_rerun(again, wrong, quiet)
     return 1 if findings or wrong else 0
+
+
+def _verified(store: Store, quiet: bool) -> Sequence[Finding]:
+    """Verify and print each problem as it is met; the last word is on what holds in the end."""
+    tell = _Teller()
+    try:
+        with progress_bar("verifying", quiet=quiet) as bar:
+
+            def on_finding(finding: Finding) -> None:
+                bar.hide()
+                tell(finding)
+
+            findings = store.verify(bar, on_finding)
+        tell.settle(findings)
+    except _Unprintable as stopped:
+        raise stopped.error from None
+    if findings:
+        found = count(len(findings), "problem")
+        say(f"{found} found: `steerlab doctor` says what to do", quiet=quiet)
+    else:
+        stored = count(len(store.list(every_version=True)), "vector")
+        say(f"{stored} verified, nothing is wrong", quiet=quiet)
+    return findings
+
+
+class _Teller:
+    """Prints findings; called with each as it is met."""
+
+    def __init__(self) -> None:
+        self.told: dict[Finding, None] = {}
+
+    def __call__(self, finding: Finding) -> None:
+        try:
+            if not self.told:
+                click.echo(click.style("vector  problem", bold=True))
+            self.told[finding] = None
+            print_hanging(f"{printable(finding.ref)}  ", finding.problem)
+        except (OSError, ValueError) as error:  # in the store it would pass for one of its own
+            raise _Unprintable(error) from error
+
+    def settle(self, findings: Sequence[Finding]) -> None:
+        """Take back in one line what does not hold in the end, and tell what only then came."""
+        holding = set(findings)
+        if gone := [printable(finding.ref) for finding in self.told if finding not in holding]:
+            more = f" and {len(gone) - _NAMED} more" if len(gone) > _NAMED else ""
+            of = ", ".join(gone[:_NAMED]) + more
+            click.echo(f"withdrawn, as others wrote meanwhile: what was said of {of}")
+        for finding in findings:
+            if finding not in self.told:
+                self(finding)
+
+
+class _Unprintable(Exception):
+    """What stdout does not take."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
 
 
 def _rerun(store_path: Path | None, quiet: bool) -> Sequence[Rerun]:

@@ -7,10 +7,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
-from steerlab.cli import output
+from steerlab.cli import output, progress
 from steerlab.notation import printable, size_text
 
 
@@ -110,8 +111,8 @@ def test_escapes_become_visible():
     assert printable("ärgstes 漢字 [bold]") == "ärgstes 漢字 [bold]"
 
 
-def in_terminal(store: Path, *arguments, columns=60, **environment) -> str:
-    """What a command prints in a terminal of its own."""
+def in_terminal(store: Path, *arguments, columns=60, code=0, stdout=None, **environment) -> str:
+    """What a command prints in a terminal of its own; stdout: where that goes instead."""
     pty = pytest.importorskip("pty")
     main, follower = pty.openpty()
     names = ("TERM", "COLUMNS", "NO_COLOR", "FORCE_COLOR")
@@ -119,7 +120,8 @@ def in_terminal(store: Path, *arguments, columns=60, **environment) -> str:
     env |= {"TERM": "xterm", "COLUMNS": str(columns), "LINES": "30"} | environment
     env["STEERLAB_STORE"] = str(store)
     command = [sys.executable, "-m", "steerlab", *arguments]
-    process = subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower, env=env)
+    out = follower if stdout is None else stdout
+    process = subprocess.Popen(command, stdin=follower, stdout=out, stderr=follower, env=env)
     os.close(follower)
     shown = b""
     try:
@@ -129,7 +131,7 @@ def in_terminal(store: Path, *arguments, columns=60, **environment) -> str:
         pass
     finally:
         os.close(main)
-    assert process.wait(timeout=60) == 0, shown
+    assert process.wait(timeout=60) == code, shown
     return shown.decode()
 
 
@@ -144,6 +146,23 @@ def test_a_terminal_gets_colour_and_its_width(store):
 @pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
 def test_colour_is_left_out_on_request(store, environment):
     assert "\x1b" not in in_terminal(store.path, "show", "love", **environment)
+
+
+def test_a_bar_makes_way_for_what_is_printed_and_comes_back_with_progress(monkeypatch):
+    now, shown = [10.0], Mock()
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    bar = progress.Bar("verifying", shown)
+    bar.hide()
+    shown.stop.assert_called_once_with()
+    bar(1, 3)
+    shown.start.assert_not_called()  # another problem may be printed right away
+    now[0] += 1
+    bar(2, 3)
+    shown.start.assert_called_once_with()
+    assert [call.kwargs["completed"] for call in shown.update.call_args_list] == [1, 2]
+    silent = progress.Bar("verifying", None)
+    silent.hide()
+    silent(1, 3)
 
 
 @pytest.mark.parametrize("columns", [90, 40])

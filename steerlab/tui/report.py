@@ -48,6 +48,8 @@ class Report(Vertical):
 
     def show(self, entries: Sequence[Entry]) -> None:
         """Show these; rows that say the same already are left alone."""
+        if not self.is_attached:  # the app has been told to end
+            return
         for row, entry in zip(self._rows, entries, strict=False):
             row.show(entry)
         for row in self._rows[len(entries) :]:

@@ -15,11 +15,13 @@ from steerlab import Lab, Store
 from steerlab.cli import run
 from steerlab.errors import StoreError
 from steerlab.tui.app import SteerlabApp
+from steerlab.tui.detail.pane import Pane
 from steerlab.tui.dialogs import Confirm, ModelDialog, OptionsDialog, SaveDialog
 from steerlab.tui.expression_line import ExpressionLine
 from steerlab.tui.extract import ExtractScreen
 from steerlab.tui.health import HealthScreen
 from steerlab.tui.help import HelpDialog
+from steerlab.tui.report import Entry, Report
 from steerlab.tui.strength import Slider
 from steerlab.tui.strip import LabStrip, Prompt
 from steerlab.tui.sweep import SweepScreen
@@ -266,6 +268,22 @@ async def test_quitting_in_mid_generation_leaves_nothing_behind(lab):
     assert lab.model.lock.acquire(timeout=5)  # the thread ends with the token it is at
     lab.model.lock.release()
     assert all(not block._forward_pre_hooks for block in lab.model.blocks)
+
+
+async def test_what_comes_after_the_app_was_told_to_end_is_left(lab):
+    """A timer or a thread may be late, and nothing can be mounted any more."""
+    async with Session(lab) as user:
+        detail, report = user.bench.detail, Report()
+        await user.until(lambda: detail.query(Pane))
+        await detail.mount(report)
+        pane = detail.query(Pane).first()
+        user.app.exit()
+        detail.switch(detail.TABS[-1])
+        detail.reread()
+        pane._draw(pane._Known(pane.summary, "nothing that could be drawn"))
+        report.show([Entry("of", "nothing")])
+        assert list(detail.query(Pane)) == [pane]
+        assert not report.children
 
 
 async def test_a_model_that_breaks_ends_in_one_line(lab, monkeypatch):

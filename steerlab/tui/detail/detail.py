@@ -136,6 +136,8 @@ choose what is shown; in the overview, tags and note can be edited."""
 
     def _fill(self) -> None:
         """Read the open tab, unless it shows what it should already."""
+        if not self.is_attached:  # the app has been told to end
+            return
         summary, name = self.summary, self.open_tab
         self.query_one("#empty").display = summary is None
         self.query_one("#panes").display = self.query_one(Tabs).display = summary is not None

@@ -51,7 +51,7 @@ class Pane(VerticalScroll):
     @on(_Known)
     def _draw(self, event: _Known) -> None:
         event.stop()
-        if event.summary is self.summary:
+        if event.summary is self.summary and self.is_attached:
             self.draw(event.found)
 
     def read(self, summary: Summary, worker: Worker[None]) -> Any:

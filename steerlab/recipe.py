@@ -59,7 +59,7 @@ class ModelIdentity:
         Weights without a fingerprint are told apart by where they come from.
         """
         weights = self.fingerprint or f"{self.source}@{self.revision or ''}"
-        return (self.architecture, self.n_layers, self.d_model, weights)
+        return (self.architecture, int(self.n_layers), int(self.d_model), weights)
 
     @property
     def name(self) -> str:

@@ -35,8 +35,8 @@ def log_command(
     steerlab log love
     steerlab log love.v1 --json
 
-    The newest first: its versions and how each was made, what was made from them, and the
-    runs, sweeps, calibrations and evaluations that they were in. Times are UTC.
+    The newest first: its versions and how each was made, those that were removed, what was made
+    from them, and the runs, sweeps, calibrations and evaluations that they were in. Times are UTC.
     """
     events = open_store(store_path).log(ref, model)
     shown = events[:limit]

@@ -27,7 +27,7 @@ class Ancestry(Results):
     def log(self, ref: str, model: Model = None) -> Sequence[Event]:
         """What happened to a name, the newest first: versions, children, runs, measurements.
 
-        A ref with a version tells of that version alone.
+        Also to its versions that were removed. A ref with a version tells of that one alone.
         """
         from steerlab.registry.history import history
 

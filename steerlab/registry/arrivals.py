@@ -73,9 +73,10 @@ class Plan:
         names = sorted({a.name for a in arrivals})
         self._latest = _latest(connection, names)
         self._removed: dict[tuple[int, str, int], str] = {}
-        for model, name, version, digest in removals.of_names(connection, names):
-            self._removed[model, name, version] = digest
-            self._latest[model, name] = max(version, self._latest.get((model, name), 0))
+        for row in removals.gone(connection, names):
+            place = row.model_id, row.name
+            self._removed[*place, row.version] = row.digest
+            self._latest[place] = max(row.version, self._latest.get(place, 0))
         self._names = {row.id: row.name for row in connection.execute(select(MODEL))}
         self._places: dict[Arrival, _Place] = {}
         self._of_digest: dict[str, list[Arrival]] = defaultdict(list)
@@ -117,8 +118,9 @@ class Plan:
                 return replace(twin, here=True)
         latest = self._latest.get((model, arrival.name), 0)
         before = (model, arrival.name, arrival.version)
-        back = self._removed.pop(before, None) == arrival.digest
+        back = self._removed.get(before) == arrival.digest
         if back:
+            del self._removed[before]
             self.back.add(arrival.name)
         version = arrival.version if arrival.version > latest or back else latest + 1
         self._latest[model, arrival.name] = max(version, latest)
@@ -129,7 +131,7 @@ class Plan:
     ) -> str:
         """What the operand is called here: it comes along, or is here, or is in neither.
 
-        One that is in neither keeps its own name unless another vector bears it here.
+        One that is in neither keeps its own name, unless another vector bears or bore it here.
         """
         coming = self._of_digest.get(operand.digest, ())
         own = ".".join(operand.ref.split(".")[-2:])
@@ -140,6 +142,9 @@ class Plan:
             return saving.stored_ref(connection, operand, child, model, ())
         except NotFound:
             name = operand.ref.split(".")[-2] if "." in operand.ref else operand.ref
+            was = removals.gone(connection, [name], model)
+            if (own, operand.digest) in {(f"{r.name}.v{r.version}", r.digest) for r in was}:
+                return operand.ref
             taken = self._latest.get((model, name)) or saving.latest(connection, model, name)
             return placeholder_of(operand.digest) if taken else operand.ref
 

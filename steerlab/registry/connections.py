@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import tempfile
 import threading
+from collections.abc import Iterator
 from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import cast
@@ -118,7 +119,18 @@ def joined(connection: sqlite3.Connection) -> Connection:
 
     It neither begins nor commits it, and is closed after it: to close one rolls back.
     """
-    engine = _joining()
+    return _handed(_joining(), connection)
+
+
+@cache
+def _joining() -> Engine:
+    """The engine of `joined`. SQLAlchemy rolls back an engine's first connection: an empty one."""
+    engine = create_engine("sqlite://", creator=lambda: _handed_over.connection, poolclass=NullPool)
+    _handed(engine, sqlite3.connect(":memory:")).close()
+    return engine
+
+
+def _handed(engine: Engine, connection: sqlite3.Connection) -> Connection:
     _handed_over.connection = connection
     try:
         return engine.connect()
@@ -126,10 +138,14 @@ def joined(connection: sqlite3.Connection) -> Connection:
         del _handed_over.connection
 
 
-@cache
-def _joining() -> Engine:
-    """The engine of `joined`, which has had its first connection: that one it rolls back."""
-    engine = create_engine("sqlite://", creator=lambda: _handed_over.connection, poolclass=NullPool)
-    _handed_over.connection = sqlite3.connect(":memory:")
-    engine.connect().close()
-    return engine
+@contextlib.contextmanager
+def committed(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
+    """A transaction, rolled back where something is raised; SQLAlchemy may have closed it then."""
+    connection.execute(begin)
+    try:
+        yield
+        connection.commit()
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):
+            connection.rollback()
+        raise

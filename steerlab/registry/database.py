@@ -29,6 +29,7 @@ from steerlab.location import finish_move
 from steerlab.registry.connections import (
     BUSY_SECONDS,
     AnyConnection,
+    committed,
     copy_database,
     copy_with_log,
     driver,
@@ -54,24 +55,19 @@ UNDO = ".undo"
 class Writing:
     """A write transaction in progress.
 
-    driver: SQLite's own connection. undo: run when it fails before COMMIT. afterwards: run once it
-    is durable, still locked.
+    driver: SQLite's own connection. opened: what is closed before it. undo: run when it fails
+    before COMMIT. afterwards: run once it is durable, still locked.
     """
 
     driver: sqlite3.Connection
+    opened: contextlib.ExitStack
     undo: list[Callable[[], object]] = field(default_factory=list)
     afterwards: list[Callable[[], object]] = field(default_factory=list)
 
     @cached_property
     def connection(self) -> Connection:
         """SQLAlchemy's, in the same transaction; a plain save is done before one is made."""
-        return joined(self.driver)
-
-    def close(self) -> None:
-        """Close what was opened, once the transaction is over."""
-        if "connection" in vars(self):
-            self.connection.close()
-        self.driver.close()
+        return self.opened.enter_context(contextlib.closing(joined(self.driver)))
 
 
 class Database:
@@ -342,9 +338,9 @@ class Database:
 
     def _work(self, stack: contextlib.ExitStack) -> Writing:
         """A transaction for writing, which ends with the stack."""
-        work = stack.enter_context(contextlib.closing(Writing(opened(self.file, "rw"))))
-        stack.enter_context(work.driver)  # COMMIT, or ROLLBACK where something is raised
-        work.driver.execute("BEGIN IMMEDIATE")
+        connection = stack.enter_context(contextlib.closing(opened(self.file, "rw")))
+        work = Writing(connection, stack.enter_context(contextlib.ExitStack()))
+        stack.enter_context(committed(connection, "BEGIN IMMEDIATE"))
         return work
 
     def _begun(self, engine: Engine, stack: contextlib.ExitStack) -> Connection:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from sqlalchemy import Connection, Select, select
 
+from steerlab.errors import NotFound
 from steerlab.notation import span
-from steerlab.registry import queries, removals
+from steerlab.registry import queries
 from steerlab.registry.rows import chunks
 from steerlab.registry.tables import (
     CALIBRATION,
@@ -22,8 +23,8 @@ from steerlab.registry.tables import (
     VECTOR,
 )
 
-What = Literal["version", "removed", "used in", "run", "sweep", "calibration", "evaluation"]
-_ORDER = ("version", "removed", "used in", "calibration", "evaluation", "sweep", "run")
+What = Literal["version", "removed", "used in", "calibration", "evaluation", "sweep", "run"]
+_ORDER = get_args(What)
 
 
 @dataclass(frozen=True)
@@ -52,17 +53,24 @@ def history(connection: Connection, text: str, model: queries.Model) -> list[Eve
 
     The newest first; at one moment, the version itself comes last.
     """
-    row = queries.resolve(connection, text, model)
-    ids = [row] if queries.parse_ref(text).version else _versions(connection, row)
+    removed = queries.removed(connection, text, model)
+    try:
+        row = queries.resolve(connection, text, model)
+    except NotFound:
+        if not removed:
+            raise
+        ids = []
+    else:
+        ids = [row] if queries.parse_ref(text).version else _versions(connection, row)
     vectors = {summary.id: summary for summary in queries.of_ids(connection, ids)}
-    digests = {summary.digest: summary.ref for summary in vectors.values()}
+    digests = {row.digest: f"{row.name}.v{row.version}" for row in removed}
+    digests |= {summary.digest: summary.ref for summary in vectors.values()}
     refs = {i: summary.ref for i, summary in vectors.items()}
     found = [
         Event(v.created, "version", v.ref, f"{v.recipe}; {_layers(v)}", tags=v.tags, note=v.note)
         for v in vectors.values()
     ]
-    if queries.parse_ref(text).version is None:
-        found += _removed(connection, next(iter(vectors.values())))
+    found += [Event(r.created, "removed", f"{r.name}.v{r.version}", r.summary) for r in removed]
     found += _children(connection, refs)
     found += _named(connection, refs, "run")
     found += _named(connection, refs, "sweep")
@@ -76,12 +84,6 @@ def _versions(connection: Connection, row: int) -> list[int]:
     same = (VECTOR.c.model_id == one.c.model_id) & (VECTOR.c.name == one.c.name)
     query = select(VECTOR.c.id).join(one, same).where(one.c.id == row)
     return list(connection.execute(query.order_by(VECTOR.c.version)).scalars())
-
-
-def _removed(connection: Connection, vector: queries.Summary) -> Iterator[Event]:
-    """The versions of a vector's name that are gone."""
-    for row in removals.of_name(connection, vector.model, vector.name):
-        yield Event(row.created, "removed", f"{vector.name}.v{row.version}", row.summary)
 
 
 def _layers(vector: queries.Summary) -> str:

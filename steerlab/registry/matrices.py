@@ -210,7 +210,8 @@ class Matrices:
 
     def _lengths(self, places: tuple[tuple[int, int], ...]) -> Lengths:
         """How long the entries are in some matrices; the last answer is kept."""
-        key, measured = (len(self.known), places), self._measured
+        key = (self._counts["name"], len(self.known), places)
+        measured = self._measured
         if key not in measured:
             slots, none = [self.slots[place] for place in places], np.zeros(len(self.known))
             squares = none + self._sum((slot, slot.squares) for slot in slots)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, func, or_, select
 
 from steerlab.errors import BadOption, Incompatible, NotFound
 from steerlab.recipe import ModelIdentity, is_name
@@ -372,32 +372,41 @@ def resolve(connection: Connection, text: str, model: str | ModelIdentity | None
         name = connection.execute(select(MODEL.c.name).where(MODEL.c.id == wanted)).scalar_one()
         if name not in found:
             others = ", ".join(f"{m}.{text}" for m in found)
-            raise NotFound(f"{name} has no vector called {text}: other models do ({others})")
+            was = _was_removed(connection, text, model)
+            raise NotFound(f"{name} has no vector called {text}{was}: other models do ({others})")
         found = {name: found[name]}
     if not found:
-        raise NotFound(_unknown(connection, text, ref))
+        raise NotFound(_unknown(connection, text, ref, model))
     if len(found) > 1:
         choices = " or ".join(f"{m}.{text}" for m in found)
         raise Incompatible(f"several models have a vector called {text}: write {choices}")
-    (numbered,) = found.values()
+    ((name, numbered),) = found.items()
     wanted_version = max(numbered) if ref.version is None else ref.version
     if wanted_version not in numbered:
         listed = ", ".join(f"v{v}" for v in numbered)
-        gone = removals.of_name(connection, next(iter(found)), ref.name)
-        when = next((f" ({_removed(r)})" for r in gone if r.version == ref.version), "")
-        raise NotFound(f"{ref.name} has no version {ref.version}{when}: it has {listed}")
+        was = _was_removed(connection, text, name)
+        raise NotFound(f"{ref.name} has no version {ref.version}{was}: it has {listed}")
     return numbered[wanted_version]
 
 
-def _removed(row: Any) -> str:
-    return f"v{row.version} was removed on {row.created[:10]}"
+def removed(connection: Connection, text: str, model: Model = None) -> list[Row[Any]]:
+    """What was removed of the versions that a ref means, the newest last."""
+    ref = parse_ref(text)
+    chosen = ref.model if ref.model is not None else model
+    row = None if chosen is None else model_id(connection, chosen)
+    return removals.gone(connection, [ref.name], row, ref.version)
 
 
-def _unknown(connection: Connection, text: str, ref: Ref) -> str:
+def _was_removed(connection: Connection, text: str, model: Model) -> str:
+    """When what a ref means was removed, in brackets; empty if it never was."""
+    found = removed(connection, text, model)
+    return f" (v{found[-1].version} was removed on {found[-1].created[:10]})" if found else ""
+
+
+def _unknown(connection: Connection, text: str, ref: Ref, model: Model) -> str:
+    if was := _was_removed(connection, text, model):
+        return f"no vector called {text}{was}: only an export or a backup brings it back"
     known = names(connection, ref.model)
-    gone = removals.of_name(connection, ref.model, ref.name)
-    if meant := [row for row in gone if ref.version in (None, row.version)]:
-        return f"no vector called {text} any more: {_removed(meant[-1])}"
     if not known:
         return f"no vector called {text}: the store is empty"
     close = difflib.get_close_matches(ref.name, known, 3, 0.5)

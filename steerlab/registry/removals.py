@@ -1,11 +1,11 @@
-"""Versions that were removed: what they were, so that no number ever means another vector."""
+"""Versions that were removed: what they were, so that their numbers are not given again."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, delete, insert, literal, select
 
 from steerlab.recipe import ModelIdentity
 from steerlab.registry.rows import Stored, chunks, identity_text
@@ -14,56 +14,59 @@ from steerlab.registry.tables import MODEL, REMOVAL, VECTOR
 
 
 def remember(connection: Connection, stored: Stored) -> None:
-    """Say of a version that it is removed now."""
+    """Say of a version that it is removed now; it may have come back from an earlier removal."""
     record = stored.record
-    connection.execute(
-        insert(REMOVAL)
-        .prefix_with("OR REPLACE")  # it may have been removed, brought back, and removed again
-        .values(
-            model=identity_text(record.model),
-            name=record.name,
-            version=record.version,
-            digest=record.digest,
-            summary=str(record.recipe),
-            created=now(),
-        )
-    )
+    place = {"model": identity_text(record.model), "name": record.name, "version": record.version}
+    what = {"digest": record.digest, "summary": str(record.recipe), "created": now()}
+    earlier = (REMOVAL.c[column] == value for column, value in place.items())
+    connection.execute(delete(REMOVAL).where(*earlier))
+    connection.execute(insert(REMOVAL).values(**place, **what))
 
 
-def rename(connection: Connection, model: ModelIdentity, old: str, new: str) -> None:
-    """Let what was removed of a name go with it."""
+def copy(connection: Connection, model: ModelIdentity, old: str, new: str) -> None:
+    """Let what was removed of a name be known of its new one too, where that had no such number.
+
+    The old name keeps what it had, as its numbers stay given.
+    """
+    columns = [column for column in REMOVAL.c if column.name != "name"]
     mine = REMOVAL.c.model == identity_text(model)
-    coming = select(REMOVAL.c.version).where(mine, REMOVAL.c.name == old)
-    replaced = mine, REMOVAL.c.name == new, REMOVAL.c.version.in_(coming)
-    connection.execute(delete(REMOVAL).where(*replaced))
-    connection.execute(update(REMOVAL).where(mine, REMOVAL.c.name == old).values(name=new))
+    had = select(REMOVAL.c.version).where(mine, REMOVAL.c.name == new)
+    query = select(literal(new), *columns).where(mine, REMOVAL.c.name == old)
+    query = query.where(REMOVAL.c.version.not_in(had))
+    connection.execute(insert(REMOVAL).from_select(["name", *columns], query))
 
 
 def _is_gone() -> ColumnElement[bool]:
-    r, v = REMOVAL.c, VECTOR.c
-    model = select(MODEL.c.id).where(MODEL.c.identity == r.model).scalar_subquery()
-    same = select(v.id).where(v.model_id == model, v.name == r.name, v.version == r.version)
-    return ~same.correlate(REMOVAL).exists()
+    v, r = VECTOR.c, REMOVAL.c
+    same = select(v.id).where(v.model_id == MODEL.c.id, v.name == r.name, v.version == r.version)
+    return ~same.correlate(REMOVAL, MODEL).exists()
 
 
-_IS_GONE = _is_gone()
-"""Whether no vector has the ref now: one may have come back by import, or by a new name."""
+_GONE = (
+    select(MODEL.c.id.label("model_id"), *REMOVAL.c)
+    .join(MODEL, MODEL.c.identity == REMOVAL.c.model)
+    .where(_is_gone())  # a vector may have come back by import, or to the name by renaming
+    .order_by(REMOVAL.c.name, REMOVAL.c.version)
+)
 
 
-def of_name(connection: Connection, model: str | None, name: str) -> Sequence[Row[Any]]:
-    """What was removed of a name, by version; model: its name in the store, None for any."""
-    query = select(REMOVAL).where(REMOVAL.c.name == name, _IS_GONE).order_by(REMOVAL.c.version)
+def gone(
+    connection: Connection,
+    names: Sequence[str],
+    model: int | None = None,
+    version: int | None = None,
+) -> list[Row[Any]]:
+    """What was removed of some names and did not come back, by name and version.
+
+    model: row id; None for all. version: None for all.
+    """
+    query = _GONE
     if model is not None:
-        identity = select(MODEL.c.identity).where(MODEL.c.name == model)
-        query = query.where(REMOVAL.c.model == identity.scalar_subquery())
-    return connection.execute(query).all()
-
-
-def of_names(connection: Connection, names: Sequence[str]) -> list[tuple[int, str, int, str]]:
-    """Model row, name, version and digest of what was removed of several names."""
-    r = REMOVAL.c
-    query = select(MODEL.c.id, r.name, r.version, r.digest).join(MODEL, MODEL.c.identity == r.model)
-    found: list[tuple[int, str, int, str]] = []
-    for part in chunks(names):
-        found += map(tuple, connection.execute(query.where(r.name.in_(part), _IS_GONE)))
-    return found
+        query = query.where(MODEL.c.id == model)
+    if version is not None:
+        query = query.where(REMOVAL.c.version == version)
+    return [
+        row
+        for part in chunks(names)
+        for row in connection.execute(query.where(REMOVAL.c.name.in_(part)))
+    ]

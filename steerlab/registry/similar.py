@@ -8,7 +8,6 @@ be kept, each payload is read.
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -197,8 +196,8 @@ def similar(
 def _by_index(
     connection: Connection, field: Field, row: int | None, vector: SteeringVector, limit: int
 ) -> list[Neighbour]:
-    sizes = field.matrices.cosines(vector)[field.entries]
-    sizes[field.entries < 0] = -1.0
+    sizes, indexed = np.full(len(field.ids), -1.0), field.entries >= 0
+    sizes[indexed] = field.matrices.cosines(vector)[field.entries[indexed]]
     if row is not None:
         sizes[field.ids == row] = -1.0
     part = _largest(sizes, np.arange(0, len(sizes), 16), limit)  # few, and the largest of all
@@ -249,13 +248,18 @@ def _by_reading(
 
 def _refs(connection: Connection, ids: Sequence[int]) -> dict[int, str]:
     """The refs of rows, with their model."""
-    found = driver(connection).execute(_REFS, (json.dumps(list(ids)),))
-    return {row: f"{model}.{name}.v{version}" for row, model, name, version in found}
+    return {
+        row: f"{model}.{name}.v{version}"
+        for chunk in chunks(ids)
+        for row, model, name, version in driver(connection).execute(
+            _REFS.format(", ".join("?" * len(chunk))), chunk
+        )
+    }
 
 
 _REFS = (
     "SELECT vector.id, model.name, vector.name, vector.version FROM vector"
-    " JOIN model ON model.id = model_id WHERE vector.id IN (SELECT value FROM json_each(?))"
+    " JOIN model ON model.id = model_id WHERE vector.id IN ({})"
 )
 
 

@@ -70,7 +70,8 @@ class Store(Transfers):
     ) -> SteeringVector:
         """Store a vector durably; returns it as stored: rounded to float32, with its ref.
 
-        A taken name gets its next version. The operands of an expression must be stored.
+        A name that is or was taken gets its next version. The operands of an expression must be
+        stored.
         Raises NameTaken for a name that can't be one, NotFound for an operand to save first.
         """
         return self.save_many([(name, vector)], tags=tags, note=note)[0]
@@ -348,7 +349,8 @@ class Store(Transfers):
     def rename(self, old: str, new: str, model: Model = None) -> str:
         """Give all versions of a name another one; returns the qualified new name.
 
-        Expressions made from them are rewritten to say the new name; no digest changes.
+        Expressions made from them are rewritten to say the new name; no digest changes, nor does a
+        number, though a version that was removed may have had it under that name.
         Raises NameTaken if the model already has vectors called `new`.
         """
         check_name(new)
@@ -539,7 +541,7 @@ class Store(Transfers):
         connection.execute(update(VECTOR).where(VECTOR.c.id.in_(ids)).values(name=new))
         edges = select(OPERAND.c.child_id).where(OPERAND.c.parent_id.in_(ids)).distinct()
         children = list(connection.execute(edges).scalars())
-        removals.rename(connection, stored.record.model, stored.record.name, new)
+        removals.copy(connection, stored.record.model, stored.record.name, new)
         saving.rename_operands(connection, children, stored.record.name, new, ids)
         paths = select(VECTOR.c.path).where(VECTOR.c.id.in_([*ids, *children])).distinct()
         touched.update(connection.execute(paths).scalars())

@@ -266,8 +266,8 @@ class RemovalRow(Base, table=True):
         check(CREATED, "created_utc"),
     )
 
-    model: str = Field(primary_key=True)
     name: str = Field(primary_key=True)
+    model: str = Field(primary_key=True)
     version: int = place()
     digest: str
     summary: str = Field(sa_type=Text)

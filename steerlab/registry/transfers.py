@@ -59,12 +59,13 @@ class Transfers(Ancestry):
     def import_(self, path: str | Path, *, progress: Progress | None = None) -> Sequence[Import]:
         """Store the vectors of a payload file or an archive, each checked against its digest.
 
-        A taken name gets its next version; a vector that is already here is left alone, so a
-        second import changes nothing. All or nothing: vectors of one file are made from each
-        other, and half of them could not be re-evaluated. So a file that is damaged, cut short
-        or holds what has no place in a store is refused (CorruptPayload), and the store stays
-        as it was; nothing is ever written outside it. What is whole in a damaged archive can be
-        imported payload by payload, once `tar` has unpacked it.
+        A taken name gets its next version, and what was removed from here its own number back; a
+        vector that is already here is left alone, so a second import changes nothing. All or
+        nothing: vectors of one file are made from each other, and half of them could not be re-
+        evaluated. So a file that is damaged, cut short or holds what has no place in a store is
+        refused (CorruptPayload), and the store stays as it was; nothing is ever written outside it.
+        What is whole in a damaged archive can be imported payload by payload, once `tar` has
+        unpacked it.
 
         Memory: a payload file at a time. Other writers wait. progress: called with (bytes,
         all); what it raises cancels, as Ctrl-C does, and leaves nothing behind.

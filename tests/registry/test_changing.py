@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from steerlab.errors import BadOption, NameTaken, NotFound, StoreError
-from steerlab.payload import read_records
-from steerlab.registry import Store
-from tests.registry.samples import OTHER, vector
+from steerlab.payload import encode, read, read_records
+from steerlab.registry import Store, archive, files
+from tests.registry.samples import OTHER, TINY, vector
 
 
 def records(store):
@@ -118,7 +120,7 @@ def test_a_number_never_means_another_vector(family):
         "love.v4",
     ]
     family.remove("deep")
-    with pytest.raises(NotFound, match=r"^no vector called deep any more: v1 was removed on 2"):
+    with pytest.raises(NotFound, match=r"^no vector called deep \(v1 was removed on 2.*backup"):
         family.load("deep")
     with pytest.raises(NotFound, match=r"no vector called deep\.v2: `steerlab list`"):
         family.load("deep.v2")
@@ -148,10 +150,11 @@ def test_what_was_removed_of_a_name_goes_with_it(family):
     family.rename("love", "amour")
     assert family.load("amour.v1") == vector(1)
     assert family.save("amour", vector(7)).ref == "amour.v3"
-    assert family.save("love", vector(8)).ref == "love.v1"  # by its new name it is another's
+    assert family.save("love", vector(8)).ref == "love.v3"  # and stays known of the old one
     family.remove("love")
     family.rename("amour", "love")
     assert family.save("love", vector(9)).ref == "love.v4"
+    assert family.save("amour", vector(10)).ref == "amour.v3"
 
 
 def test_a_removed_version_comes_back_under_its_number(family, tmp_path):
@@ -176,6 +179,74 @@ def test_another_vector_does_not_get_a_removed_ones_number(family, tmp_path):
     family.save("love", vector(5))
     family.remove("love.v2")
     assert [i.ref for i in family.import_(tmp_path / "love.safetensors")] == ["love.v3", "love.v4"]
+
+
+@pytest.fixture
+def two_models(store: Store) -> Store:
+    """love of two models: of one, v2 was removed; of the other, it is there. Both lost others."""
+    for model in (TINY, OTHER):
+        for number in (1, 2):
+            store.save("love", vector(number, model=model))
+        store.save("sole", vector(5, model=model))
+        store.remove("sole", model=model)
+    store.remove("love.v2", model=TINY)
+    return store
+
+
+def test_what_one_model_lost_is_not_what_another_has(two_models, tmp_path):
+    with pytest.raises(NotFound, match=r"love has no version 2 \(v2 was removed on"):
+        two_models.load("tiny_1.love.v2")
+    with pytest.raises(NotFound, match="love has no version 7: it has v1"):
+        two_models.load("love.v7", TINY)
+    with pytest.raises(NotFound, match=r"no vector called sole \(v1 was removed on"):
+        two_models.load("sole", OTHER)
+    assert two_models.load("love.v2", OTHER) == vector(2, model=OTHER)
+    told = [[(e.what, e.ref) for e in two_models.log("love", m)] for m in (TINY, OTHER)]
+    assert told[0] == [("removed", "love.v2"), ("version", "love.v1")]
+    assert ("removed", "love.v2") not in told[1]
+    elsewhere = Store(tmp_path / "elsewhere")
+    for number in (50, 51):
+        elsewhere.save("love", vector(number))
+    elsewhere.export("love.v2", tmp_path / "love.safetensors")
+    assert [i.ref for i in two_models.import_(tmp_path / "love.safetensors")] == ["love.v3"]
+
+
+def test_a_removed_one_whose_number_a_renamed_one_took_gets_the_next(family, tmp_path):
+    family.save("amour", vector(6))
+    family.export("amour", tmp_path / "amour.safetensors")
+    family.remove("amour")
+    family.rename("love", "amour")
+    assert [i.ref for i in family.import_(tmp_path / "amour.safetensors")] == ["amour.v2"]
+    assert family.load("amour.v1") == vector(1)
+
+
+def test_an_operand_that_was_removed_keeps_its_name_in_what_comes_back(family, tmp_path):
+    family.remove("deep")
+    family.export("warm", tmp_path / "warm.safetensors")
+    family.remove("warm")
+    family.remove("anger")
+    family.import_(tmp_path / "warm.safetensors")
+    assert str(family.record("warm").recipe) == "= love.v1 - 0.5 * anger.v1"
+
+
+def test_the_right_one_of_two_gets_its_number_back(family, tmp_path):
+    """Although the other one, which comes first, says that it had it too."""
+    family.save("love", vector(5))
+    elsewhere = Store(tmp_path / "elsewhere")
+    for number in (50, 51):
+        elsewhere.save("love", vector(number))
+    mine, theirs = (
+        read(store.export("love.v2", tmp_path / f"{number}.safetensors"))
+        for number, store in enumerate((family, elsewhere))
+    )
+    family.remove("love.v2")
+    older = replace(theirs[0], created="2001-01-01T00:00:00.000000+00:00")
+    with archive.create(tmp_path / "both.tar") as writer:
+        for pair in ((older, theirs[1]), mine):
+            writer.add(files.path_of(pair[0].digest), encode([pair]))
+    family.import_(tmp_path / "both.tar")
+    assert family.load("love.v2") == vector(5)
+    assert family.load("love.v3") == vector(51)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.engine.default import DefaultDialect
 
 from steerlab import payload
 from steerlab.errors import NotFound, StoreError
@@ -282,6 +283,25 @@ def test_both_ways_to_the_rows_are_one_transaction(family, order, fresh):
             work.driver.execute("SELECT 1")
         noted = () if error else ("a", "b")
         assert family.record("love").tags == (*noted, "feeling")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_an_interrupted_statement_ends_as_what_it_is(family, monkeypatch, error):
+    """SQLAlchemy closes the connection that it was on."""
+    real, left = DefaultDialect.do_execute, [1]
+
+    def interrupted(self, *arguments, **options):
+        if not left:
+            raise error
+        left.pop()
+        return real(self, *arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DefaultDialect, "do_execute", interrupted)
+        with pytest.raises(error):
+            family.tag("love", ["x"])
+    assert family.record("love").tags == ("feeling",)
+    assert family.tag("love", ["x"]).tags == ("feeling", "x")
 
 
 def meanwhile(monkeypatch, module, name, action):

@@ -65,6 +65,20 @@ def test_what_was_removed_is_part_of_the_story(lived):
     assert "removed" not in [event.what for event in lived.log("love.v1")]
 
 
+def test_a_name_that_lost_all_its_versions_has_a_story(lived):
+    for ref in ("love.v2", "love.v1"):
+        lived.remove(ref, force=True)
+    assert told(lived.log("love")) == [
+        ("removed", "love.v1", None),
+        ("removed", "love.v2", None),
+        ("evaluation", "love.v1", None),
+        ("calibration", "love.v1", None),
+    ]
+    assert told(lived.log("love.v2")) == [("removed", "love.v2", None)]
+    with pytest.raises(NotFound, match=r"no vector called love\.v3: "):
+        lived.log("love.v3")
+
+
 def test_what_works_nowhere_is_told_too(family):
     family.save_calibration(Calibration(family.load("love").digest, False))
     assert family.log("love")[0].text == "works nowhere: no dose beat its control"

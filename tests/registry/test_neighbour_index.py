@@ -93,6 +93,12 @@ def test_what_was_saved_removed_and_renamed_since_is_heeded(crowd):
     agrees(Store(crowd.path), "n0", limit=60)
 
 
+def test_a_stop_before_anything_is_indexed_finds_nothing(store):
+    store.save_many([(f"n{i}", vector(i)) for i in range(5)])
+    assert list(store.similar("n0", should_stop=lambda: True)) == []
+    agrees(store, "n0")
+
+
 def test_payloads_are_read_once_in_all_processes(crowd):
     assert reads(Store(crowd.path)) == 0
     crowd.save("one", vector(99, 1))

@@ -15,8 +15,8 @@ def upgrade() -> None:
     """Add the table; of what was removed before, nothing is known."""
     op.create_table(
         "removal",
-        sa.Column("model", sa.String(), nullable=False),
         sa.Column("name", sa.String(), nullable=False),
+        sa.Column("model", sa.String(), nullable=False),
         sa.Column("version", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("digest", sa.String(), nullable=False),
         sa.Column("summary", sa.Text(), nullable=False),
@@ -28,5 +28,5 @@ def upgrade() -> None:
             "created LIKE '____-__-__T__:__:__.______+00:00'",
             name=op.f("ck_removal_created_utc"),
         ),
-        sa.PrimaryKeyConstraint("model", "name", "version", name=op.f("pk_removal")),
+        sa.PrimaryKeyConstraint("name", "model", "version", name=op.f("pk_removal")),
     )

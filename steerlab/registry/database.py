@@ -303,10 +303,10 @@ class Database:
 
     def _check_directory(self) -> None:
         finish_move(self.directory)
-        if not self.directory.is_dir() and self.directory.exists():
+        if self.directory.exists() and not self.directory.is_dir():
             raise StoreError(f"{self.directory} is a file, not a store: a store is a directory")
         payloads = self.directory / "payloads"
-        if not payloads.is_dir() and payloads.exists():
+        if payloads.exists() and not payloads.is_dir():
             raise StoreError(f"{payloads} is a file, where payloads have their directory: move it")
 
     def _snapshot(self, stack: contextlib.ExitStack) -> Connection:

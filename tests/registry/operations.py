@@ -90,6 +90,14 @@ def with_export(root: Path) -> None:
     family(root)
 
 
+def with_removed(root: Path) -> None:
+    """A store that lost a vector, and a file of it."""
+    store = family(root)
+    store.export("n1", root / EXPORT)
+    store.save("n1", vector(29))
+    store.remove("n1.v1")
+
+
 def with_backup(root: Path) -> None:
     """A store, and a backup of what it was before."""
     store = family(root)
@@ -163,6 +171,7 @@ OPERATIONS = (
     Operation("gc", with_garbage, [lambda s: s.gc(dry_run=False, grace=NOTHING)]),
     Operation("rebuild", family, [lambda s: s.rebuild()]),
     Operation("import", with_export, [lambda s: s.import_(s.path.parent / EXPORT)]),
+    Operation("bring back", with_removed, [lambda s: s.import_(s.path.parent / EXPORT)]),
     Operation("backup", family, [backup]),
     Operation("restore", with_backup, [restore]),
     Operation("migrate", of_schema("0001"), [lambda s: s.list()]),

@@ -10,11 +10,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import select
+
 import steerlab.registry
 from steerlab import payload
 from steerlab.errors import NotFound, SteerlabError
 from steerlab.registry import Store, files
 from steerlab.registry.rows import Stored, read
+from steerlab.registry.tables import REMOVAL
 from tests.registry.operations import BACKUP, STORE
 from tests.registry.samples import vector
 
@@ -34,6 +37,9 @@ class Harm:
 def state(store: Store) -> State:
     """Everything that a store knows, but for times and row numbers."""
     found: State = vectors(store)
+    with store._database.reading() as connection:
+        removed = select(REMOVAL.c.model, REMOVAL.c.name, REMOVAL.c.version, REMOVAL.c.digest)
+        found["removed"] = sorted(map(tuple, connection.execute(removed)))
     found["runs"] = [(r.expression, r.prompt, r.generations) for r in store.runs()]
     sweeps = [store.sweep(s.id) for s in store.sweeps() if s.id is not None]
     found["sweeps"] = [(s.plan_digest, s.expression, s.cells) for s in sweeps]

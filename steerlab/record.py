@@ -130,9 +130,8 @@ def record_from_json(data: Any) -> Record:
     try:
         fields["model"] = build(ModelIdentity, mapping(fields["model"], "model"), "model")
         fields["recipe"] = recipe_from_json(fields["recipe"])
-        fields["layers"] = tuple(
-            build(LayerFacts, mapping(entry, "layer"), "layer") for entry in fields["layers"]
-        )
+        layers = (build(LayerFacts, mapping(entry, "layer"), "layer") for entry in fields["layers"])
+        fields["layers"] = tuple(sorted(layers, key=lambda facts: facts.layer))
         scope = fields.pop("scope")
         typed = {k: fields.pop(k) for k in ("model", "recipe", "layers")}
         record = build(_Plain, fields, "record")

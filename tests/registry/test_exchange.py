@@ -90,6 +90,21 @@ def test_an_import_is_checked(family, colleague, tmp_path):
     assert colleague.list() == []
 
 
+def test_layers_in_any_order_are_those_of_the_row(family, colleague, tmp_path):
+    record = family.record("love")
+    turned = replace(record, layers=record.layers[::-1])
+    assert len(record.layers) > 1
+    file = tmp_path / "love.safetensors"
+    durable.write(file, payload.encode([(turned, family.load("love"))]))
+    colleague.import_(file)
+    (own,) = colleague.path.glob("payloads/*/*.safetensors")
+    own.write_bytes(file.read_bytes())
+    colleague.rebuild()
+    assert colleague.verify() == []
+    assert colleague.record("love") == record
+    assert colleague.load("love") == vector(1)
+
+
 CLAIMS = {
     "no expression": {"recipe": Expression("__import__('os').system('touch x')", ())},
     "not closed": {"recipe": Expression("((love.v1", (LOVE,))},

@@ -147,6 +147,13 @@ def _first_tagged(
     return found if len(found) == limit or len(seen) < look else None
 
 
+def tagged(connection: Connection, tag: str) -> list[int] | None:
+    """The row ids of the vectors with a tag, unless they are many."""
+    query = select(TAG.c.vector_id).where(TAG.c.tag == tag).limit(_MANY)
+    found = list(connection.execute(query).scalars())
+    return found if len(found) < _MANY else None
+
+
 def ids(connection: Connection, filters: Filters, *, sort: str, reverse: bool) -> list[int]:
     """The row ids of the vectors that pass, sorted."""
     return list(connection.execute(_listed(connection, filters, sort, reverse, None)).scalars())

@@ -9,7 +9,7 @@ that is asked at every key they are packed as well: 10 to 15 ms, and once more a
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -65,12 +65,16 @@ class Listing:
         self.read_texts(connection)
         words = text.lower().split()
         found, texts = self._with_texts(listed)
+        if not words:
+            return found
+        if not scattered:
+            hits = self._holding(found, *_rare_first(words, texts))
+            return self._ranked(hits, words[0], hits)
         typed = found
-        by_length = sorted(words, key=len, reverse=True)  # what scattered letters have to fit
-        for word in by_length if scattered else _rare_first(words, texts):
-            hits, found = self._with_word(found, word, scattered)
+        for word in sorted(words, key=len, reverse=True):  # what scattered letters have to fit
+            hits, found = self._with_word(found, word)
             typed = hits if word == words[0] else typed
-        return self._ranked(found, words[0], typed if scattered else found) if words else found
+        return self._ranked(found, words[0], typed)
 
     def _with_texts(self, listed: Sequence[int]) -> tuple[Sequence[int], Sequence[str]]:
         """Those that were there when texts were read, and these side by side.
@@ -103,36 +107,49 @@ class Listing:
         scattered = [i for i in others if i not in known]
         return [*begins, *holds, *scattered, *(i for i in others if i in known)]
 
-    def holding(self, connection: Connection, text: str) -> list[int]:
-        """Row ids of the vectors that a text is found in, as it is typed but for its case."""
+    def holding(
+        self, connection: Connection, text: str, among: Sequence[int] | None = None
+    ) -> list[int]:
+        """Row ids of the vectors that a text is found in, as it is typed but for its case.
+
+        among: the only ones that matter; None for all.
+        """
         self.read_texts(connection)
-        typed = text.lower()
-        return [i for i, held in self._texts.items() if typed in held]
+        typed, texts = text.lower(), self._texts
+        if among is not None:
+            return [i for i in among if typed in texts.get(i, "")]
+        return [i for i, held in texts.items() if typed in held]
 
     def phrase(self, found: Sequence[int], text: str, enough: int) -> list[int]:
         """The first `enough` of the hits that hold all words of the text, one after another."""
         words, texts = " ".join(text.lower().split()), self._texts
         return list(islice((i for i in found if words in texts[i]), enough))
 
-    def _with_word(
-        self, listed: Sequence[int], word: str, scattered: bool
-    ) -> tuple[Sequence[int], Sequence[int]]:
+    def _with_word(self, listed: Sequence[int], word: str) -> tuple[Sequence[int], Sequence[int]]:
         """Those that hold the word as it is typed, and these with those it is scattered over."""
         hits = self._holding(listed, word)
-        if len(hits) >= ENOUGH or len(word) < 2 or not scattered:
+        if len(hits) >= ENOUGH or len(word) < 2:
             return hits, hits
         over = self._names_under(word)
         return hits, _among(listed, {*over, *hits}) if over else hits
 
-    def _holding(self, listed: Sequence[int], word: str) -> Sequence[int]:
-        """Those that hold the word as it is typed; by what is packed, if most are to be asked."""
+    def _holding(self, listed: Sequence[int], word: str, *others: str) -> Sequence[int]:
+        """Those that hold the words as they are typed; by what is packed, if most are to be asked.
+
+        All words are looked for in a text before the next one: it is at hand then.
+        """
         if self._packed is not None and 2 * len(listed) > len(self._texts):
             found = self._packed.holding(word)
             if found is not None:
-                return _among(listed, set(found))
+                hits = _among(listed, set(found))
+                return self._holding(hits, *others) if others else hits
         _, readable, texts = self._readable
         known = texts if listed is readable else map(self._texts.__getitem__, listed)
-        return [i for i, text in zip(listed, known, strict=True) if word in text]
+        left: Iterable[tuple[int, str]] = zip(listed, known, strict=True)
+        *first, last = word, *others
+        for one in first:
+            left = _with(left, one)
+        return [i for i, text in left if last in text]
 
     def _names_under(self, word: str) -> Collection[int]:
         if self._lines is None:
@@ -170,6 +187,10 @@ class Listing:
             for row, more in connection.execute(joined):  # one row a vector: rows cost most
                 texts[row] += line + more
         return {row: text.lower() for row, text in texts.items()}
+
+
+def _with(texts: Iterable[tuple[int, str]], word: str) -> Iterator[tuple[int, str]]:
+    return ((i, text) for i, text in texts if word in text)
 
 
 def _among(listed: Sequence[int], chosen: set[int]) -> Sequence[int]:

@@ -173,7 +173,8 @@ class Store(Transfers):
             raise BadOption(f"a list of {limit} vectors: ask for 0 or more")
         filters = Filters(model, layer, tag, kind, name, every_version)
         with self._listed() as (connection, listing):
-            among = listing.holding(connection, text) if text else None
+            tagged = queries.tagged(connection, tag) if text and tag else None
+            among = listing.holding(connection, text, tagged) if text else None
             return queries.summaries(
                 connection,
                 filters,

@@ -43,6 +43,8 @@ def test_each_filter(family):
     assert refs(family.list(text="0.5 * anger")) == ["warm.v1"]
     assert refs(family.list(text="0%_s")) == ["far.v1"]
     assert set(refs(family.list(text="hate you"))) == {"love.v1", "anger.v1"}
+    assert refs(family.list(text="hate you", tag="feeling")) == ["love.v1"]
+    assert family.list(text="hate you", tag="nobody's") == []
     assert family.list(tag="feeling", kind="imported") == []
     with pytest.raises(NotFound, match="it has: other, tiny_1"):
         family.list(model="gpt5")

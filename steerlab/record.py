@@ -117,7 +117,7 @@ def record_of(
         ),
         recipe=vector.recipe,
         norm=vector.norm,
-        created=datetime.now(UTC).isoformat(timespec="microseconds"),
+        created=now(),
         software=software(),
         tags=tuple(sorted(set(tags))),
         note=note,
@@ -159,6 +159,11 @@ class _Plain:
 def canonical_json(data: Any) -> str:
     """Sorted keys, no spaces, ASCII only, no NaN: one spelling for one value."""
     return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def now() -> str:
+    """The time as records and tables have it: UTC, ISO 8601, to the microsecond."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def software() -> dict[str, str]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from steerlab.errors import BadExpression, Incompatible, NotFound, SteerlabError
 from steerlab.expression import compose, composition_warnings, evaluate, parse
-from steerlab.notation import DEEPEST, LONGEST, canonical
+from steerlab.notation import DEEPEST, LONGEST, canonical, some
 from steerlab.recipe import FUNCTIONS, Imported
 from steerlab.vector import mean, project, reject, unit
 from tests.strategies import families, names, values, vector
@@ -410,3 +410,15 @@ class TestWarnings:
     def test_operands_that_nearly_cancel(self):
         (warning,) = self.found("a - b", a=LOVE, b=LOVE + 0.01 * ANGER)
         assert warning.startswith("the operands nearly cancel: norm 0.0447 is left of 5.5")
+
+
+@pytest.mark.parametrize(
+    ("count", "most", "said"),
+    [(0, 5, ""), (1, 5, "n0"), (2, 2, "n0, n1"), (3, 2, "n0, n1 and 1 more")],
+)
+def test_several_names_are_told_by_the_first(count, most, said):
+    assert some([f"n{i}" for i in range(count)], most) == said
+
+
+def test_how_many_more_is_told_in_thousands():
+    assert some(["n"] * 2005) == "n, n, n, n, n and 2,000 more"

@@ -18,14 +18,12 @@ from steerlab.cli.options import (
 )
 from steerlab.cli.output import count, print_hanging, print_json, print_table, say
 from steerlab.cli.progress import progress_bar
-from steerlab.notation import printable
+from steerlab.notation import printable, some
 
 if TYPE_CHECKING:
     from steerlab.registry import Store
     from steerlab.registry.audit import Finding
     from steerlab.rerun import Rerun
-
-_NAMED = 5  # vectors that one line names
 
 
 @click.command("verify")
@@ -96,9 +94,7 @@ class _Teller:
         """Take back in one line what does not hold in the end, and tell what only then came."""
         holding = set(findings)
         if gone := [printable(finding.ref) for finding in self.told if finding not in holding]:
-            more = f" and {len(gone) - _NAMED} more" if len(gone) > _NAMED else ""
-            of = ", ".join(gone[:_NAMED]) + more
-            click.echo(f"withdrawn, as others wrote meanwhile: what was said of {of}")
+            click.echo(f"withdrawn, as others wrote meanwhile: what was said of {some(gone)}")
         for finding in findings:
             if finding not in self.told:
                 self(finding)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from steerlab.errors import StoreError
 from steerlab.location import finish_move, waiting
-from steerlab.notation import size_text
+from steerlab.notation import size_text, some
 from steerlab.registry.audit import Finding, Harm
 from steerlab.registry.obstacles import Damaged, Newer, one_line_errors
 
@@ -41,8 +41,7 @@ class Ailment:
 
     def named(self, most: int) -> str:
         """The vectors it is about, the first of them by name."""
-        more = len(self.refs) - most
-        return ", ".join(self.refs[:most]) + (f" and {more:,} more" if more > 0 else "")
+        return some(self.refs, most)
 
     def of_store(self, path: Path) -> Ailment:
         """The same, with a store that is not found by itself named in what to type."""

@@ -8,9 +8,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, insert, select
 
-from steerlab.record import canonical_json
+from steerlab.record import canonical_json, now
 from steerlab.registry.kept import vector_of
-from steerlab.registry.schema import now
 from steerlab.registry.tables import CALIBRATION, EVALUATION, EVALUATION_VALUE
 from steerlab.results import Calibration, Evaluation, Measured
 

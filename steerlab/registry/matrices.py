@@ -227,9 +227,10 @@ class Matrices:
         for slot, part in parts:
             if len(slot.entries) == len(self.known):
                 total = total + part
-            else:
-                total = total + np.zeros(len(self.known)) if np.ndim(total) == 0 else total
-                total[slot.entries] += part
+                continue
+            if np.ndim(total) == 0:
+                total = np.full(len(self.known), float(total))
+            total[slot.entries] += part
         return total
 
     def directions(self, entry: int) -> dict[int, NDArray[np.float32]]:

@@ -10,9 +10,9 @@ from typing import Any
 from sqlalchemy import Connection, Select, and_, delete, insert, or_, select, update
 
 from steerlab.errors import BadOption, NotFound
+from steerlab.record import now
 from steerlab.registry.kept import operands
 from steerlab.registry.rows import chunks
-from steerlab.registry.schema import now
 from steerlab.registry.tables import GENERATION, RUN, RUN_OPERAND
 from steerlab.run import Generation, Run
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import CheckConstraint, Column, ForeignKey, Integer, MetaData, Text
@@ -23,13 +22,6 @@ class Base(SQLModel, registry=registry(metadata=MetaData(naming_convention=NAMIN
 
 
 CREATED = "created LIKE '____-__-__T__:__:__.______+00:00'"
-
-
-def now() -> str:
-    """The time as the tables have it: UTC, ISO 8601, to the microsecond."""
-    return datetime.now(UTC).isoformat(timespec="microseconds")
-
-
 POSITIONS = "positions IN ('all', 'prompt', 'generated', 'continuation')"
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, delete, select, update
 
 from steerlab.errors import BadOption, CorruptPayload, Incompatible, NameTaken, NotFound, StoreError
 from steerlab.location import discover, expanded, finish_move
+from steerlab.notation import some
 from steerlab.recipe import check_name
 from steerlab.record import Record
 from steerlab.registry import files, kept, lineage, queries, rebuild, removals, rewriting, saving
@@ -378,7 +379,8 @@ class Store(Transfers):
             broken = [child.ref for child in children]
             if broken and not force:
                 raise StoreError(
-                    f"can't remove {stored.qualified}: {_some(broken)} made from it; remove "
+                    f"can't remove {stored.qualified}: {some(broken)} "
+                    f"{'was' if len(broken) == 1 else 'were'} made from it; remove "
                     f"{'it' if len(broken) == 1 else 'them'} first, or force it and lose the "
                     "means to re-evaluate"
                 )
@@ -566,8 +568,3 @@ def _tags(tags: Iterable[str]) -> tuple[str, ...]:
     if "" in found:
         raise BadOption("a tag can't be empty")
     return tuple(sorted(found))
-
-
-def _some(refs: Sequence[str]) -> str:
-    shown = ", ".join(refs[:5]) + (f" and {len(refs) - 5} more" if len(refs) > 5 else "")
-    return f"{shown} {'was' if len(refs) == 1 else 'were'}"

@@ -10,9 +10,9 @@ from typing import Any
 from sqlalchemy import Connection, Select, and_, delete, func, insert, or_, select
 
 from steerlab.errors import NotFound
+from steerlab.record import now
 from steerlab.registry.kept import operands
 from steerlab.registry.rows import chunks
-from steerlab.registry.schema import now
 from steerlab.registry.tables import (
     CELL,
     CELL_METRIC,

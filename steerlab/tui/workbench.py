@@ -14,7 +14,7 @@ from textual.message import Message
 from textual.widgets import Footer, Input, TextArea
 from textual.worker import Worker
 
-from steerlab.notation import derived_name, printable
+from steerlab.notation import derived_name, printable, some
 from steerlab.tui.browser import Browser
 from steerlab.tui.detail import Detail
 from steerlab.tui.dialogs import (
@@ -302,9 +302,8 @@ region, Esc back to the vectors, ctrl+p finds every command by name."""
         chosen = self.browser.chosen()
         if not chosen:
             return
-        names = ", ".join(summary.ref for summary in chosen[:5])
-        more = f" and {len(chosen) - 5} more" if len(chosen) > 5 else ""
-        question = f"Remove {names}{more}? Their files are deleted; this can't be undone."
+        names = some([summary.ref for summary in chosen])
+        question = f"Remove {names}? Their files are deleted; this can't be undone."
 
         def remove(sure: bool | None) -> None:
             if sure:

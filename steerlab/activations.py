@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from steerlab.blocks import input_device
+from steerlab.cache import cache_argument
 from steerlab.errors import Cancelled
 from steerlab.generation import ShouldStop
 from steerlab.recipe import Read
@@ -135,7 +136,8 @@ def _plan(model: nn.Module, prompts: Sequence[Ids]) -> list[Group]:
     saved = sum(group.prefix * (len(group.members) - 1) for group in groups)
     # a second pass and the copied cache cost about a tenth of the work; below that, don't
     # of a prompt that comes in two pieces, steering could not tell where it ends
-    if saved < 0.15 * total or not _attends_to_everything(model) or is_steered(model):
+    together = _attends_to_everything(model) and cache_argument(model) is not None
+    if saved < 0.15 * total or not together or is_steered(model):
         return [Group(0, (i,)) for i in range(len(prompts))]
     return groups
 
@@ -195,7 +197,7 @@ def _shared(
     device = input_device(model)
     seen = head.real(device)
     cache = DynamicCache(config=model.config)
-    arguments = {"past_key_values": cache, "use_cache": True}
+    arguments = {str(cache_argument(model)): cache, "use_cache": True}
     places = {"attention_mask": seen.long(), "position_ids": _counted(seen)}
     yield head, forward(head, {**arguments, **places})
     row_of = [row for row, g in enumerate(groups) for _ in g.members]

@@ -8,13 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from steerlab.cache import Past, named_arguments, past_of
 from steerlab.errors import SteeringError
 
 EVERYWHERE = torch.ones(())
 """What `Clock.where` answers when every position is meant and no mask is needed."""
-
-
-_OTHER_STATES = ("cache_params", "state", "mems")  # of recurrent models, in place of a KV cache
 
 
 class Clock:
@@ -36,21 +34,24 @@ class Clock:
         self.in_doubt = ""  # why it is unknown where the prompt ends
         self.in_chunks = False
         self._batch = 0
-        self._state = ""
+        self._unplaced = ""  # why this pass can't be placed at all
         self._ids: Tensor | None = None
         self._starts: Tensor | None = None
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        ids = args[0] if args else kwargs.get("input_ids")
-        tokens = ids if ids is not None else kwargs.get("inputs_embeds")
+        given = named_arguments(module.forward, args, kwargs)
+        ids, embeddings = given.get("input_ids"), given.get("inputs_embeds")
+        if ids is None and embeddings is None and args:
+            ids = args[0]
+        tokens = ids if ids is not None else embeddings
         if tokens is None:
             raise SteeringError("the model was called with neither input_ids nor inputs_embeds")
-        cache = kwargs.get("past_key_values")
-        self._state = next((n for n in _OTHER_STATES if kwargs.get(n) is not None), "")
-        self.cached = int(cache.get_seq_length()) if cache is not None else 0
+        past = past_of(given)
+        self.cached = past.length
         self._batch, seq = tokens.shape[:2]
-        self.positions = self._positions(kwargs, seq, tokens.device)
-        uncached = cache is None and kwargs.get("use_cache") is False
+        self._unplaced = _why_unplaced(past, given, seq)
+        self.positions = self._positions(given, seq, tokens.device)
+        uncached = not past.cached and given.get("use_cache") is False
         continues = uncached and self._extends(ids)
         self._note_prompt(seq, continues)
         self._ids = ids if uncached else None
@@ -70,11 +71,8 @@ class Clock:
         if positions == "all":
             return EVERYWHERE
         now, length = self._now()
-        if self._state and self.given is None:
-            raise SteeringError(
-                f"this model keeps its state in {self._state}, which does not tell how far it "
-                "has come: steer at positions='all'"
-            )
+        if self._unplaced:
+            raise SteeringError(f"{self._unplaced}: steer at positions='all'")
         if positions == "front":
             return None if self.decoding and self.cached else now
         doubt = self.in_doubt
@@ -120,18 +118,17 @@ class Clock:
             )
         return self.positions, self.prompt_lengths.to(self.positions.device)
 
-    def _positions(self, kwargs: dict[str, Any], seq: int, device: torch.device) -> Tensor:
-        mask = kwargs.get("attention_mask")
+    def _positions(self, given: dict[str, Any], seq: int, device: torch.device) -> Tensor:
+        mask = given.get("attention_mask")
         if isinstance(mask, Tensor) and mask.ndim == 2:
             real = mask.to(torch.long)
             counted = (real.cumsum(-1) - 1).masked_fill(real == 0, -1)
             end = self.cached + seq  # a static cache's mask reaches further
             return counted[:, :end][:, -seq:].to(device)
         columns = torch.arange(self.cached, self.cached + seq, device=device).unsqueeze(0)
-        given = kwargs.get("position_ids")
-        if isinstance(given, Tensor) and given.ndim == 2 and given.shape[-1] == seq:
+        if (places := _position_ids(given, seq)) is not None:
             # a mask already expanded hides the padding; the last column's position shows it
-            padding = columns[:, -1:] - given[:, -1:].to(device)
+            padding = columns[:, -1:] - places[:, -1:].to(device)
             return (columns - padding).clamp(min=-1)
         return columns
 
@@ -188,3 +185,25 @@ class Clock:
             value = getattr(self.config, name, None)
             found.update(value if isinstance(value, list) else [] if value is None else [value])
         return found
+
+
+def _position_ids(given: dict[str, Any], seq: int) -> Tensor | None:
+    places = given.get("position_ids")
+    fits = isinstance(places, Tensor) and places.ndim == 2 and places.shape[-1] == seq
+    return places if fits else None
+
+
+def _why_unplaced(past: Past, given: dict[str, Any], seq: int) -> str:
+    """Why it is unknown which tokens came before this pass; "" where it is known."""
+    if past.unknown:
+        return (
+            f"this model keeps its state in {past.unknown}, which does not tell how far it has come"
+        )
+    if past.length == 0:
+        mask, places = given.get("attention_mask"), _position_ids(given, seq)
+        # a static cache, still empty, has a mask as wide as it will become
+        masked = isinstance(mask, Tensor) and mask.ndim == 2 and mask.shape[1] > seq
+        later = places is not None and bool((places[:, -1] >= seq).any())
+        if later or (masked and not past.cached):
+            return "the model was given no cache that steerlab knows, but has read tokens before"
+    return ""

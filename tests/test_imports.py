@@ -23,8 +23,8 @@ SOURCES = {
     if path != ROOT / "__init__.py"
 }
 MODEL_SIDE = {
-    *("activations", "blocks", "clock", "contrast", "generation", "loading", "model", "steer"),
-    "unembedding",
+    *("activations", "blocks", "cache", "clock", "contrast", "generation", "loading", "model"),
+    *("steer", "unembedding"),
 }
 MEASURING = {f"evaluation.metrics.{name}" for name in ("passes", "likelihood", "predictions")}
 LEVELS = (  # each may import what stands beside or above it

@@ -8,9 +8,11 @@ import accelerate
 import numpy as np
 import pytest
 import torch
+from transformers import DynamicCache
 
 from steerlab import Injection, LanguageModel, SteeringVector, steering
 from steerlab.blocks import find_blocks, fingerprint
+from steerlab.cache import cache_argument
 from steerlab.errors import BadOption, ModelError, ModelMismatch, SteeringError
 from steerlab.recipe import Verdict
 from steerlab.steer import POSITIONS
@@ -33,6 +35,14 @@ def passes(lm, ids=IDS, architecture="llama", **inputs):
 @torch.no_grad()
 def logits_of(lm, ids=IDS, **inputs):
     return lm.model(input_ids=ids, **inputs).logits
+
+
+def in_pieces(lm, *pieces, cache=None):
+    """One forward pass a piece, all on one cache; returns the cache."""
+    cache = DynamicCache(config=lm.model.config) if cache is None else cache
+    for piece in pieces:
+        lm.model(input_ids=piece, use_cache=True, **{cache_argument(lm.model): cache})
+    return cache
 
 
 @every_architecture
@@ -451,11 +461,7 @@ class TestPositions:
             steering(lm, planted(lm), 1.0, "continuation"),
             watching(lm.model) as watch,
         ):
-            cache = None
-            for piece in (IDS[:, :4], IDS[:, 4:5], IDS[:, 5:6]):
-                cache = lm.model(
-                    input_ids=piece, past_key_values=cache, use_cache=True
-                ).past_key_values
+            in_pieces(lm, IDS[:, :4], IDS[:, 4:5], IDS[:, 5:6])
         assert [added.all(dim=-1).tolist() for added in watch.added(2)] == [
             [False, False],
             [True, True],
@@ -465,12 +471,12 @@ class TestPositions:
     def test_steering_that_begins_in_mid_generation_counts_the_cache_as_prompt(self):
         lm = shared()
         with torch.no_grad():
-            cache = lm.model(input_ids=IDS[:, :4], use_cache=True).past_key_values
+            cache = in_pieces(lm, IDS[:, :4])
             with (
                 steering(lm, planted(lm), 1.0, "continuation"),
                 watching(lm.model) as watch,
             ):
-                lm.model(input_ids=IDS[:, 4:5], past_key_values=cache, use_cache=True)
+                in_pieces(lm, IDS[:, 4:5], cache=cache)
         assert watch.added(2)[0].all()
 
     @pytest.mark.parametrize("positions", ["nowhere", "", "front", "ALL"])
@@ -655,10 +661,7 @@ class TestSpeculative:
         lm = shared()
 
         def decode():
-            cache = None
-            for piece in (IDS[:, :3], IDS[:, 3:4], IDS[:, 4:]):
-                outputs = lm.model(input_ids=piece, past_key_values=cache, use_cache=True)
-                cache = outputs.past_key_values
+            in_pieces(lm, IDS[:, :3], IDS[:, 3:4], IDS[:, 4:])
 
         with torch.no_grad(), steering(lm, planted(lm)):
             decode()  # everywhere is everywhere

@@ -67,11 +67,31 @@ ARCHITECTURES = {
         },
     ),
 }
+WITH_A_STATE = {  # each keeps at least a part of the past elsewhere than in keys and values
+    "mamba": (
+        "MambaConfig",
+        {name: COMMON[name] for name in ("vocab_size", "hidden_size", "num_hidden_layers")}
+        | {"state_size": 8, "pad_token_id": 2, "bos_token_id": 1, "eos_token_id": 2},
+    ),
+    "rwkv": (
+        "RwkvConfig",
+        {name: COMMON[name] for name in ("vocab_size", "hidden_size", "num_hidden_layers")}
+        | {"attention_hidden_size": 32, "intermediate_size": 48, "context_length": 128}
+        | {"bos_token_id": 1, "eos_token_id": 2},
+    ),
+    "lfm2": ("Lfm2Config", COMMON | {"full_attn_idxs": [1, 3]}),
+    "minimax": (
+        "MiniMaxConfig",
+        COMMON
+        | {"head_dim": 8, "block_size": 8, "num_local_experts": 2, "num_experts_per_tok": 1}
+        | {"layer_types": ["linear_attention", "full_attention"] * 2},
+    ),
+}
 
 
 def tiny_model(architecture: str = "llama", seed: int = 0, **changes):
     """A random causal model with 4 layers of 32; the same seed gives the same weights."""
-    name, settings = ARCHITECTURES[architecture]
+    name, settings = (ARCHITECTURES | WITH_A_STATE)[architecture]
     config = getattr(transformers, name)(**(settings | changes))
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config)

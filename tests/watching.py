@@ -20,6 +20,8 @@ BLOCKS = {
     "bloom": "transformer.h",
     "falcon": "transformer.h",
     "gptj": "transformer.h",
+    "mamba": "backbone.layers",
+    "rwkv": "rwkv.blocks",
 }  # every other architecture: model.layers
 N_LAYERS = 4
 

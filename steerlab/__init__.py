@@ -16,41 +16,41 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from steerlab.core.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from steerlab.core.expression import compose
+    from steerlab.core.sweep import SweepPlan
+    from steerlab.core.vector import SteeringVector, mean, project, random_like, reject, unit
     from steerlab.errors import SteerlabError
     from steerlab.evaluation.calibration.calibrate import calibrate
-    from steerlab.evaluation.carryover.evaluate import evaluate
+    from steerlab.evaluation.generalization.evaluate import evaluate
     from steerlab.evaluation.inspection.difference import difference
     from steerlab.evaluation.inspection.inspect import inspect
-    from steerlab.expression import compose
-    from steerlab.lab import Lab
-    from steerlab.model import LanguageModel
+    from steerlab.interventions.hooks import Injection, steering
+    from steerlab.lab.lab import Lab
+    from steerlab.models.language_model import LanguageModel
     from steerlab.registry import Store
-    from steerlab.steer import Injection, steering
-    from steerlab.sweep import SweepPlan
-    from steerlab.vector import SteeringVector, mean, project, random_like, reject, unit
 
 _HOMES = {
-    "Injection": "steer",
-    "Lab": "lab",
-    "LanguageModel": "model",
-    "SteeringVector": "vector",
+    "Injection": "interventions.hooks",
+    "Lab": "lab.lab",
+    "LanguageModel": "models.language_model",
+    "SteeringVector": "core.vector",
     "SteerlabError": "errors",
     "Store": "registry",
-    "SweepPlan": "sweep",
+    "SweepPlan": "core.sweep",
     "calibrate": "evaluation.calibration.calibrate",
-    "compose": "expression",
+    "compose": "core.expression",
     "difference": "evaluation.inspection.difference",
-    "evaluate": "evaluation.carryover.evaluate",
+    "evaluate": "evaluation.generalization.evaluate",
     "inspect": "evaluation.inspection.inspect",
-    "mean": "vector",
-    "project": "vector",
-    "random_like": "vector",
-    "reject": "vector",
-    "steering": "steer",
-    "unit": "vector",
+    "mean": "core.vector",
+    "project": "core.vector",
+    "random_like": "core.vector",
+    "reject": "core.vector",
+    "steering": "interventions.hooks",
+    "unit": "core.vector",
 }
 
 __all__ = [

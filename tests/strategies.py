@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from steerlab.recipe import Contrast, Imported, ModelIdentity, Read
-from steerlab.vector import Scope, SteeringVector
+from steerlab.core.recipe import Contrast, Imported, ModelIdentity, Read
+from steerlab.core.vector import Scope, SteeringVector
 
 D_MODEL = 4
 N_LAYERS = 6

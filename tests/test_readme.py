@@ -52,8 +52,8 @@ def test_the_table_of_verbs_is_complete() -> None:
     assert named == {verb for section in SECTIONS.values() for verb in section}
 
 
-def test_the_table_of_files_names_files_that_exist() -> None:
-    table = README[README.index("| file | what is in it |") :]
+def test_the_table_of_rooms_names_rooms_that_exist() -> None:
+    table = README[README.index("| room | what is in it |") :]
     for name in re.findall(r"`([a-z/]+\.py|[a-z]+/)`", table):
         assert (ROOT / "steerlab" / name).exists(), name
 

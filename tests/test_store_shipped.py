@@ -11,8 +11,8 @@ from safetensors import safe_open
 
 from steerlab import Store, vectors
 from steerlab.cli import run
-from steerlab.recipe import Contrast
-from steerlab.starter import LAYER, ensure, starters
+from steerlab.core.recipe import Contrast
+from steerlab.lab.starter import LAYER, ensure, starters
 
 SHIPPED = Path(__file__).parents[1] / "store"
 

@@ -13,7 +13,8 @@ from importlib import import_module
 
 import click
 
-from steerlab import __version__, errors
+from steerlab import errors
+from steerlab.core.version import __version__
 
 SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Make and combine": {
@@ -202,7 +203,7 @@ def _failed(error: Exception) -> ExitCode:
 
 
 def _line(code: ExitCode, text: str) -> ExitCode:
-    from steerlab.notation import printable
+    from steerlab.core.display import printable
 
     plain = " ".join(printable(text, newlines=True).split())
     label = click.style("steerlab:", fg="red", bold=True)

@@ -16,12 +16,12 @@ from steerlab.cli.options import (
     open_store,
     store_option,
 )
-from steerlab.cli.output import describe_result, number, print_json, print_table, say_twins, warn
-from steerlab.notation import printable
+from steerlab.cli.output import describe_result, print_json, print_table, say_twins, warn
+from steerlab.core.display import number, printable
 
 if TYPE_CHECKING:
+    from steerlab.core.vector import SteeringVector
     from steerlab.registry import Store
-    from steerlab.vector import SteeringVector
 
 
 def _composing(function: Any) -> Any:
@@ -77,7 +77,7 @@ def add_command(refs: tuple[str, ...], **options: Any) -> None:
 @_composing
 def scale_command(ref: str, factor: tuple[float], **options: Any) -> None:
     """Multiply a vector: compose FACTOR * a."""
-    from steerlab.notation import number as weight
+    from steerlab.core.notation import number as weight
 
     _compose(f"{weight(factor[0])} * {_operand(ref)}", **options)
 
@@ -113,9 +113,9 @@ def _compose(
     store_path: Path | None,
     as_json: bool,
 ) -> None:
-    from steerlab.expression import composition_warnings, parse
-    from steerlab.notation import derived_name
-    from steerlab.recipe import check_name
+    from steerlab.core.expression import composition_warnings, parse
+    from steerlab.core.notation import derived_name
+    from steerlab.core.recipe import check_name
 
     parsed = parse(expression)
     derived = name is None

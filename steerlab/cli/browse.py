@@ -17,22 +17,15 @@ from steerlab.cli.options import (
     plot_option,
     store_option,
 )
-from steerlab.cli.output import (
-    number,
-    print_fields,
-    print_hanging,
-    print_json,
-    print_table,
-    say,
-    width,
-)
+from steerlab.cli.output import print_fields, print_hanging, print_json, print_table, say, width
 from steerlab.cli.tree import print_tree
-from steerlab.notation import span
+from steerlab.core.display import number
+from steerlab.core.notation import span
 
 if TYPE_CHECKING:
-    from steerlab.record import Record
+    from steerlab.core.record import Record
+    from steerlab.core.results import Calibration
     from steerlab.registry.queries import Summary
-    from steerlab.results import Calibration
 
 KINDS = ("contrast", "expression", "imported")
 SORTS = ("created", "name", "model", "layer", "norm", "kind", "version")
@@ -142,10 +135,10 @@ def show_command(
 
 
 def _plot_layers(record: Record, file: Path) -> None:
-    from steerlab.evaluation.pictures import drawing, plots
-    from steerlab.evaluation.pictures.picture import profiles
+    from steerlab.plots import drawing, figures
+    from steerlab.plots.picture import profiles
 
-    drawing.save(plots.layer_profile(record.ref, profiles(record)), file)
+    drawing.save(figures.layer_profile(record.ref, profiles(record)), file)
     say(f"wrote {file}")
 
 
@@ -183,8 +176,8 @@ def _verdict(calibration: Calibration | None) -> str:
 
 def _print_response(record: Record, calibration: Calibration) -> None:
     """The dose-response that was measured, beside its control."""
-    from steerlab.cli.charts import dose_response
-    from steerlab.evaluation.pictures.response import response_of
+    from steerlab.plots.calibration import response_of
+    from steerlab.plots.terminal import dose_response
 
     click.echo()
     for line in dose_response(response_of(calibration, record.ref), width() or 100):
@@ -212,7 +205,7 @@ def _print_layers(record: Record) -> None:
 
 
 def _print_recipe(record: Record) -> None:
-    from steerlab.recipe import Contrast, Expression
+    from steerlab.core.recipe import Contrast, Expression
 
     recipe = record.recipe
     if isinstance(recipe, Contrast):

@@ -23,24 +23,15 @@ from steerlab.cli.options import (
     seed_option,
     store_option,
 )
-from steerlab.cli.output import (
-    count,
-    number,
-    print_json,
-    print_table,
-    say,
-    signed,
-    signed_dose,
-    width,
-)
+from steerlab.cli.output import print_json, print_table, say, width
 from steerlab.cli.progress import interruptible, progress_bar
-from steerlab.notation import printable
+from steerlab.core.display import count, number, printable, signed, signed_dose
 
 if TYPE_CHECKING:
+    from steerlab.core.results import Calibration
     from steerlab.evaluation.calibration.curve import Curve, Point
     from steerlab.evaluation.metrics.texts import Metric
     from steerlab.evaluation.statistics import Estimate
-    from steerlab.results import Calibration
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _limits = grouped(
@@ -141,7 +132,7 @@ def calibrate_command(
     from steerlab.evaluation.calibration.curve import Curve, Limits, verdict
     from steerlab.evaluation.calibration.search import DOSES, Options
     from steerlab.evaluation.metrics.items import ContrastItem
-    from steerlab.prompts import read_items, read_lines
+    from steerlab.files.prompts import read_items, read_lines
 
     if items_file is not None and metric is not None:
         raise click.UsageError("give --items or --metric, not both")
@@ -164,10 +155,10 @@ def calibrate_command(
     if not no_save:
         lab.store.save_calibration(found)  # before a closed pipe can lose minutes of work
     if plot_file is not None:
-        from steerlab.evaluation.pictures import drawing, plots
-        from steerlab.evaluation.pictures.response import response_of
+        from steerlab.plots import drawing, figures
+        from steerlab.plots.calibration import response_of
 
-        drawing.save(plots.dose_response(response_of(found, str(vector))), plot_file)
+        drawing.save(figures.dose_response(response_of(found, str(vector))), plot_file)
         say(f"wrote {plot_file}", quiet=quiet)
     if as_json:
         print_json(found.to_json())
@@ -206,8 +197,8 @@ def _print_curve(curve: Curve) -> None:
 
 
 def _print_chart(found: Calibration, name: str) -> None:
-    from steerlab.cli.charts import dose_response
-    from steerlab.evaluation.pictures.response import response_of
+    from steerlab.plots.calibration import response_of
+    from steerlab.plots.terminal import dose_response
 
     click.echo()
     for line in dose_response(response_of(found, name), width() or 100):

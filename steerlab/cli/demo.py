@@ -9,20 +9,15 @@ from typing import TYPE_CHECKING
 import click
 
 from steerlab.cli.options import json_option, load, open_lab, quiet_option, store_option
-from steerlab.cli.output import (
-    print_fields,
-    print_hanging,
-    print_json,
-    print_table,
-    say,
-    signed_dose,
-)
+from steerlab.cli.output import print_fields, print_hanging, print_json, print_table, say
 from steerlab.cli.progress import progress_bar
-from steerlab.recipe import Imported
+from steerlab.core.display import signed_dose
+from steerlab.core.recipe import Imported
 
 if TYPE_CHECKING:
-    from steerlab.lab import Cell, Lab, Setting
-    from steerlab.vector import SteeringVector
+    from steerlab.core.setting import Setting
+    from steerlab.core.vector import SteeringVector
+    from steerlab.lab.lab import Cell, Lab
 
 PROMPT = "I think you are a"
 EXPRESSION = "love - anger"
@@ -48,8 +43,8 @@ def demo_command(
     Fetches the embedded model (93 MB, once), composes `love - anger` from stored vectors, and
     writes with it at several layers and strengths, beside the baseline and a random control.
     """
-    from steerlab.starter import ensure
-    from steerlab.vector import random_like, unit
+    from steerlab.core.vector import random_like, unit
+    from steerlab.lab.starter import ensure
 
     lab = open_lab(store_path, {"source": "smollm2"})
     load(lab, quiet=quiet)
@@ -82,8 +77,8 @@ def demo_command(
 
 
 def _settings(at: SteeringVector) -> list[Setting]:
-    from steerlab.lab import Setting
-    from steerlab.vector import random_like
+    from steerlab.core.setting import Setting
+    from steerlab.core.vector import random_like
 
     control = random_like(at[15], seed=0)
     grid = [Setting(at[b], c, f"unit({EXPRESSION})") for b in LAYERS for c in COEFFICIENTS]
@@ -93,7 +88,7 @@ def _settings(at: SteeringVector) -> list[Setting]:
 
 def _warmth(lab: Lab, settings: Sequence[Setting]) -> list[float]:
     """How much likelier a kind next word has become than an unkind one, in nats."""
-    from steerlab.steer import Injection, steering
+    from steerlab.interventions.hooks import Injection, steering
 
     injections = [
         Injection(s.vector, s.coefficient, rows=(row,))
@@ -109,7 +104,7 @@ def _warmth(lab: Lab, settings: Sequence[Setting]) -> list[float]:
 
 def _ranges(lab: Lab, vectors: Sequence[SteeringVector]) -> list[float]:
     """By how much warmth moves between the two ends of the grid, for each vector."""
-    from steerlab.lab import Setting
+    from steerlab.core.setting import Setting
 
     ends = (COEFFICIENTS[0], COEFFICIENTS[-1])
     warmth = _warmth(lab, [Setting(v, c) for v in vectors for c in ends])

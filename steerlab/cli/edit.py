@@ -10,10 +10,10 @@ import click
 
 from steerlab.cli.options import complete_ref, model_filter_option, open_store, store_option
 from steerlab.cli.output import say, warn
-from steerlab.notation import printable
+from steerlab.core.display import printable
 
 if TYPE_CHECKING:
-    from steerlab.record import Record
+    from steerlab.core.record import Record
     from steerlab.registry import Store
 
 

@@ -21,23 +21,16 @@ from steerlab.cli.options import (
     quiet_option,
     store_option,
 )
-from steerlab.cli.output import (
-    count,
-    number,
-    print_hanging,
-    print_json,
-    print_table,
-    say,
-    signed_dose,
-)
+from steerlab.cli.output import print_hanging, print_json, print_table, say
 from steerlab.cli.progress import interruptible, progress_bar
-from steerlab.notation import printable, span
+from steerlab.core.display import count, number, printable, signed_dose
+from steerlab.core.notation import span
 
 if TYPE_CHECKING:
-    from steerlab.evaluation.carryover.regression import Change, Checked
-    from steerlab.evaluation.carryover.verdict import Values
+    from steerlab.core.results import Evaluation, Measured
+    from steerlab.evaluation.generalization.regression import Change, Checked
+    from steerlab.evaluation.generalization.verdict import Values
     from steerlab.evaluation.metrics.texts import Metric
-    from steerlab.results import Evaluation, Measured
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _COLOURS = {
@@ -132,8 +125,8 @@ def evaluate_command(
       {"fact": "The capital of France is", "answer": " Paris"}
       {"neutral": "The map shows that"}
     """
-    from steerlab.evaluation.carryover.evaluate import evaluate, named
-    from steerlab.evaluation.carryover.plan import EvaluationPlan
+    from steerlab.evaluation.generalization.evaluate import evaluate, named
+    from steerlab.evaluation.generalization.plan import EvaluationPlan
 
     given = {
         "suites": suites or None,
@@ -151,7 +144,7 @@ def evaluate_command(
         plan = EvaluationPlan(**{**vars(plan), "layers": tuple(lab.model.layers(layers))})
     with interruptible() as stop, progress_bar("evaluating", quiet=quiet) as progress:
         found = evaluate(lab, vector, plan, keep=not no_save, progress=progress, should_stop=stop)
-    from steerlab.evaluation.carryover.verdict import verdict
+    from steerlab.evaluation.generalization.verdict import verdict
 
     if plot_file is not None:
         _plot(found, text, plot_file, quiet=quiet)
@@ -166,12 +159,12 @@ def evaluate_command(
 
 
 def _plot(found: Evaluation, name: str, file: Path, *, quiet: bool) -> None:
-    from steerlab.evaluation.pictures import drawing, plots
-    from steerlab.evaluation.pictures.carrying import carried
+    from steerlab.plots import drawing, figures
+    from steerlab.plots.generalization import carried
 
     panels = carried(found, name)
     if panels:
-        drawing.save(plots.carry_over(panels), file)
+        drawing.save(figures.carry_over(panels), file)
         say(f"wrote {file}", quiet=quiet)
     else:
         say(f"no effect has an interval, so {file} was not written", quiet=quiet)
@@ -202,7 +195,7 @@ def check_command(
 
     Exit code: 0 if nothing moved, 1 if something did or an evaluation could not be run again.
     """
-    from steerlab.evaluation.carryover.regression import check, stored
+    from steerlab.evaluation.generalization.regression import check, stored
 
     lab = open_lab(store_path, loading)
     kept = stored(lab, names)
@@ -221,8 +214,8 @@ def check_command(
 
 
 def _print(found: Evaluation, text: str, sentences: Sequence[str]) -> None:
-    from steerlab.evaluation.carryover import plan as names
-    from steerlab.evaluation.carryover.verdict import by_name, effect_metrics
+    from steerlab.evaluation.generalization import plan as names
+    from steerlab.evaluation.generalization.verdict import by_name, effect_metrics
 
     data, values = found.data, by_name(found.values)
     size = signed_dose(data["dose"]).lstrip("+") if data["dose"] else "-"
@@ -251,8 +244,8 @@ def _print(found: Evaluation, text: str, sentences: Sequence[str]) -> None:
 
 
 def _print_effects(values: Values, metric: str) -> None:
-    from steerlab.evaluation.carryover import plan as names
-    from steerlab.evaluation.carryover.verdict import interval, judge
+    from steerlab.evaluation.generalization import plan as names
+    from steerlab.evaluation.generalization.verdict import interval, judge
 
     rows = []
     for style in dict.fromkeys(s for s, m, setting in values if m == metric):
@@ -289,8 +282,8 @@ def _print_effects(values: Values, metric: str) -> None:
 
 
 def _price(values: Values, style: str, metric: str) -> list[str]:
-    from steerlab.evaluation.carryover import plan as names
-    from steerlab.evaluation.carryover.verdict import interval
+    from steerlab.evaluation.generalization import plan as names
+    from steerlab.evaluation.generalization.verdict import interval
 
     show = [values.get((style, metric, s)) for s in (names.TOWARD, names.AWAY)]
     is_ratio = (style, metric, names.BASELINE) not in values
@@ -336,7 +329,7 @@ def _print_checked(result: Checked) -> None:
 
 
 def _change(change: Change) -> list[str]:
-    from steerlab.evaluation.carryover.verdict import interval
+    from steerlab.evaluation.generalization.verdict import interval
 
     both = [interval(value) if value else "-" for value in (change.then, change.now)]
     return [*change.name, *both, "moved"]

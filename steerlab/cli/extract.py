@@ -18,11 +18,11 @@ from steerlab.cli.options import (
 )
 from steerlab.cli.output import describe_result, print_json, say_twins, warn
 from steerlab.cli.progress import progress_bar
-from steerlab.notation import printable
+from steerlab.core.display import printable
 
 if TYPE_CHECKING:
-    from steerlab.extraction import Pairs
-    from steerlab.prompts import Prompts
+    from steerlab.extraction.methods import Pairs
+    from steerlab.files.prompts import Prompts
     from steerlab.registry import Store
 
 METHODS = ("mean_difference", "actadd", "pca", "probe", "mean_centred", "random")
@@ -84,9 +84,9 @@ def extract_command(
     --method random makes a control: a random direction, seeded, with the norm that
     mean_difference has for the same pairs.
     """
-    from steerlab.extraction import check_recipe, problems
-    from steerlab.recipe import Contrast, check_name, read_of
-    from steerlab.record import check_labels
+    from steerlab.core.recipe import Contrast, check_name, read_of
+    from steerlab.core.record import check_labels
+    from steerlab.extraction.methods import check_recipe, problems
 
     check_name(name)
     if layer is not None and layers is not None:
@@ -121,7 +121,7 @@ def extract_command(
 
 
 def _prompts(positive: tuple[str, ...], negative: tuple[str, ...], path: Path | None) -> Prompts:
-    from steerlab.prompts import Prompts, read_pairs
+    from steerlab.files.prompts import Prompts, read_pairs
 
     if (path is not None) == bool(positive or negative):
         raise click.UsageError("give prompts by --positive and --negative, or by --pairs FILE")

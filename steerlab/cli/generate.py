@@ -24,15 +24,17 @@ from steerlab.cli.options import (
     steering_options,
     store_option,
 )
-from steerlab.cli.output import print_json, say, signed, signed_dose, width
+from steerlab.cli.output import print_json, say, width
 from steerlab.cli.progress import console, interruptible
-from steerlab.notation import printable, span, spelled
+from steerlab.core.display import printable, signed, signed_dose
+from steerlab.core.notation import span, spelled
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from steerlab.lab import Cell, Lab, Setting
-    from steerlab.vector import SteeringVector
+    from steerlab.core.setting import Setting
+    from steerlab.core.vector import SteeringVector
+    from steerlab.lab.lab import Cell, Lab
 
 _COLUMN = 24  # columns of a terminal that text can be read in
 
@@ -140,7 +142,7 @@ def _settings(
     quiet: bool,
 ) -> list[Setting]:
     """The baseline, then each strength; loads the model."""
-    from steerlab.lab import Setting
+    from steerlab.core.setting import Setting
 
     if expression is None:
         load(lab, quiet=quiet)
@@ -158,7 +160,7 @@ def _settings(
 
 def _calibrated(lab: Lab, vector: SteeringVector, *, quiet: bool) -> Setting | None:
     """Where and how strongly its calibration says; None without one that works."""
-    from steerlab.lab import Setting
+    from steerlab.core.setting import Setting
 
     point = lab.operating_point(vector)
     if point is None:

@@ -13,7 +13,7 @@ from steerlab.cli.output import print_hanging, print_json, print_table, say
 from steerlab.cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from steerlab.registry.doctor import Ailment
+    from steerlab.registry.upkeep.doctor import Ailment
 
 _GROUPS = {"model": ("model",), "kind": ("kind",), "vector": ("model", "name")}
 _SHOWN = 3  # vectors that an ailment names
@@ -31,7 +31,7 @@ def doctor_command(quick: bool, store_path: Path | None, as_json: bool, quiet: b
     disk. Changes nothing but what every command does when a registry.db is missing or old.
     Exits with 1 if something is wrong.
     """
-    from steerlab.registry.doctor import diagnose
+    from steerlab.registry.upkeep.doctor import diagnose
 
     store = open_store(store_path)
     with progress_bar("examining", quiet=quiet or as_json) as progress:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from steerlab.cli.algebra import DASHES, term
-from steerlab.cli.charts import shaded
 from steerlab.cli.options import (
     LayerRange,
     complete_ref,
@@ -20,16 +19,11 @@ from steerlab.cli.options import (
     quiet_option,
     store_option,
 )
-from steerlab.cli.output import (
-    has_colour,
-    number,
-    print_fields,
-    print_json,
-    print_table,
-    say,
-)
+from steerlab.cli.output import print_fields, print_json, print_table, say
 from steerlab.cli.progress import interruptible, progress_bar
-from steerlab.notation import printable, span
+from steerlab.core.display import number, printable
+from steerlab.core.notation import span
+from steerlab.plots.terminal import has_colour, shaded
 
 if TYPE_CHECKING:
     from steerlab.evaluation.inspection.inspect import Inspection

@@ -19,7 +19,7 @@ from steerlab.cli.output import print_json, say, width
 from steerlab.cli.progress import interruptible, progress_bar
 
 if TYPE_CHECKING:
-    from steerlab.evaluation.pictures.store_map import StoreMap
+    from steerlab.plots.store_map import StoreMap
 
 
 @click.command("map")
@@ -51,7 +51,7 @@ def map_command(
     direction, as far as two axes can say (how far is said below the map). --json gives
     coordinates.
     """
-    from steerlab.evaluation.pictures.store_map import store_map
+    from steerlab.plots.store_map import store_map
 
     store = open_store(store_path)
     with interruptible() as stop, progress_bar("reading vectors", quiet=quiet) as progress:
@@ -65,15 +65,15 @@ def map_command(
             should_stop=stop,
         )
     if plot_file is not None:
-        from steerlab.evaluation.pictures import drawing, plots
+        from steerlab.plots import drawing, figures
 
-        drawing.save(plots.map_of(found), plot_file)
+        drawing.save(figures.map_of(found), plot_file)
         say(f"wrote {plot_file}", quiet=quiet)
     print_json(found.to_json()) if as_json else _print(found)
 
 
 def _print(found: StoreMap) -> None:
-    from steerlab.cli.charts import map_lines
+    from steerlab.plots.terminal import map_lines
 
     heading = f"{len(found.points)} vectors of {found.model} at layer {found.layer}"
     click.echo(click.style(heading, bold=True))

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from steerlab.run import POSITIONS
+from steerlab.core.run import POSITIONS
 
 if TYPE_CHECKING:
+    from steerlab.core.vector import SteeringVector
     from steerlab.evaluation.metrics.texts import Metric
-    from steerlab.lab import Lab
+    from steerlab.lab.lab import Lab
     from steerlab.registry import Store
-    from steerlab.vector import SteeringVector
 
 if TYPE_CHECKING:
     ParamType = click.ParamType[Any]
@@ -91,7 +91,7 @@ class PlotFile(ParamType):
     def convert(self, value: Any, param: Any, ctx: Any) -> Path:
         """A path that can be written, or fail with why it can't."""
         from steerlab.errors import BadOption
-        from steerlab.evaluation.pictures.drawing import SUFFIXES, check_file
+        from steerlab.plots.drawing import SUFFIXES, check_file
 
         try:
             check_file(path := Path(value), self.suffixes or SUFFIXES)
@@ -184,7 +184,7 @@ def open_store(path: Path | None) -> Store:
 def open_lab(store_path: Path | None, loading: dict[str, Any]) -> Lab:
     """Store and model of a command; the model is loaded when it is first needed."""
     from steerlab.cli.output import narrate
-    from steerlab.lab import Lab
+    from steerlab.lab.lab import Lab
 
     narrate("steerlab")
     return Lab(store_path, **loading)
@@ -196,7 +196,7 @@ def load(lab: Lab, vector: SteeringVector | None = None, *, quiet: bool = False)
 
     source = lab.source or (vector.model.source if vector is not None else "smollm2")
     with loading_bar(source, quiet=quiet) as progress:
-        from steerlab.loading import hush
+        from steerlab.models.loading import hush
 
         hush()
         lab.load(vector, progress)
@@ -233,8 +233,8 @@ class LayerRange(ParamType):
         """Parse into what `LanguageModel.layers` takes."""
         if not isinstance(value, str):
             return value
+        from steerlab.core.notation import layers_of
         from steerlab.errors import BadOption
-        from steerlab.notation import layers_of
 
         try:
             return layers_of(value)

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from steerlab.notation import count as count
-from steerlab.notation import printable
+from steerlab.core import display
+from steerlab.core.display import printable
 
 if TYPE_CHECKING:
+    from steerlab.core.vector import SteeringVector
     from steerlab.registry import Store
-    from steerlab.vector import SteeringVector
 
 _GAP = 2
 _NARROWEST = {"wrap": 10, "cut": 4, "whole": 10**6}  # what a column keeps, if it has as much
@@ -25,13 +25,6 @@ _NARROWEST = {"wrap": 10, "cut": 4, "whole": 10**6}  # what a column keeps, if i
 def width() -> int | None:
     """Columns of the terminal; None in a pipe, where nothing is wrapped or cut."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-
-
-def has_colour() -> bool:
-    """Whether what is printed keeps its colours: not in a pipe, and not under NO_COLOR."""
-    context = click.get_current_context(silent=True)
-    wanted = context.color if context is not None else None
-    return sys.stdout.isatty() if wanted is None else wanted
 
 
 def print_table(
@@ -200,33 +193,12 @@ def narrate(logger: str) -> None:
         log.addHandler(Narrator())
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """A number in few characters, of even precision; a dash where there is none."""
-    if value is None:
-        return "-"
-    return f"{value:#.{digits}g}".rstrip(".") if value else "0"
-
-
-def signed_dose(value: float | None) -> str:
-    """A dose with its sign: "+0.15", "0", "-"; far from 1 as "+3e+04"."""
-    if value is None:
-        return "-"
-    if not value:
-        return "0"
-    return f"{value:+.2f}" if 0.005 <= abs(value) < 100 else f"{value:+.2g}"
-
-
-def signed(coefficient: float) -> str:
-    """A coefficient with its sign: "+2", "-0.315", "0"."""
-    return f"{coefficient:+.4g}" if coefficient else "0"
-
-
 def describe_result(vector: SteeringVector) -> str:
     """One line for a vector that was just made: layers, norm, dose."""
-    from steerlab.notation import span
+    from steerlab.core.notation import span
 
     dose = vector.dose(1.0)
     layers = f"layer{'s' * (len(vector.layers) > 1)} {span(vector.layers)}"
-    return f"{layers}, norm {number(vector.norm, 4)}" + (
-        f", dose {number(dose, 2)} per unit of coefficient" if dose is not None else ""
+    return f"{layers}, norm {display.number(vector.norm, 4)}" + (
+        f", dose {display.number(dose, 2)} per unit of coefficient" if dose is not None else ""
     )

@@ -17,12 +17,13 @@ from steerlab.cli.options import (
     quiet_option,
     store_option,
 )
-from steerlab.cli.output import number, print_json, print_table, say
+from steerlab.cli.output import print_json, print_table, say
 from steerlab.cli.progress import progress_bar
-from steerlab.notation import span
+from steerlab.core.display import number
+from steerlab.core.notation import span
 
 if TYPE_CHECKING:
-    from steerlab.porting import Ported
+    from steerlab.lab.port import Ported
 
 
 @click.command("port")
@@ -50,7 +51,7 @@ def port_command(
     composition, all that it was made from goes first. Without --layers each layer becomes the
     one at the same relative depth. Imported vectors have no recipe to run.
     """
-    from steerlab.porting import port, portable
+    from steerlab.lab.port import port, portable
 
     if loading["source"] is None:
         raise click.UsageError("which model? give --model ID")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from steerlab.cli.output import say
-from steerlab.notation import printable
+from steerlab.core.display import printable
 
 if TYPE_CHECKING:
     from rich.console import Console

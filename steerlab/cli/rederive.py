@@ -15,8 +15,8 @@ from steerlab.cli.options import (
     open_store,
     store_option,
 )
-from steerlab.cli.output import number, print_hanging, print_json, print_table, say
-from steerlab.notation import printable
+from steerlab.cli.output import print_hanging, print_json, print_table, say
+from steerlab.core.display import number, printable
 
 if TYPE_CHECKING:
     from steerlab.registry.rederive import Rederived

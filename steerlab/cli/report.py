@@ -22,8 +22,8 @@ from steerlab.cli.output import say
 from steerlab.cli.progress import interruptible, progress_bar
 
 if TYPE_CHECKING:
-    from steerlab.evaluation.report.examples import Examples
-    from steerlab.lab import Lab
+    from steerlab.lab.lab import Lab
+    from steerlab.report.examples import Examples
 
 _HTML = PlotFile((".html", ".htm"))
 
@@ -64,8 +64,8 @@ def report_command(
     asked = bool(writing["prompts"] or writing["doses"])
     if no_model and asked:
         raise click.UsageError("--prompt and --doses write texts: leave out --no-model")
-    from steerlab import durable
-    from steerlab.evaluation.report.page import page, report
+    from steerlab.files import durable
+    from steerlab.report.page import page, report
 
     lab = open_lab(store_path, loading)
     found = report(lab.store, ref, lab.stored_model())
@@ -77,7 +77,7 @@ def report_command(
 
 
 def _written(lab: Lab, ref: str, *, quiet: bool, **writing: Any) -> tuple[Examples, ...]:
-    from steerlab.evaluation.report.examples import PROMPTS, written_examples
+    from steerlab.report.examples import PROMPTS, written_examples
 
     vector = lab.store.load(ref)
     load(lab, vector, quiet=quiet)

@@ -16,19 +16,13 @@ from steerlab.cli.options import (
     quiet_option,
     store_option,
 )
-from steerlab.cli.output import (
-    print_fields,
-    print_json,
-    print_table,
-    say,
-    signed,
-    signed_dose,
-)
+from steerlab.cli.output import print_fields, print_json, print_table, say
 from steerlab.cli.progress import interruptible, progress_bar
-from steerlab.notation import printable, span
+from steerlab.core.display import printable, signed, signed_dose
+from steerlab.core.notation import span
 
 if TYPE_CHECKING:
-    from steerlab.run import Generation, Run
+    from steerlab.core.run import Generation, Run
 
 
 @click.command("runs")

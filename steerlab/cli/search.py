@@ -10,10 +10,10 @@ import click
 from steerlab.cli.browse import KINDS
 from steerlab.cli.options import complete_model, json_option, open_store, store_option
 from steerlab.cli.output import print_json, say
-from steerlab.notation import printable
+from steerlab.core.display import printable
 
 if TYPE_CHECKING:
-    from steerlab.registry.snippets import Hit
+    from steerlab.registry.search import Hit
 
 
 @click.command("search")

@@ -31,11 +31,11 @@ from steerlab.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from steerlab.core.sweep import StoredSweep, SweepPlan
+    from steerlab.core.vector import SteeringVector
     from steerlab.evaluation.metrics.texts import Metric
-    from steerlab.lab import Lab
-    from steerlab.sweep import StoredSweep, SweepPlan
-    from steerlab.sweeping import CellMetric
-    from steerlab.vector import SteeringVector
+    from steerlab.lab.lab import Lab
+    from steerlab.lab.sweeps import CellMetric
 
 PROMPT = "I think you are a"
 DOSES = (-0.2, -0.1, 0.0, 0.1, 0.2)
@@ -110,9 +110,10 @@ def sweep_command(
         raise click.UsageError("greedy text is the same for every seed: give a --temperature")
     if plot_file is not None and metric is None:
         raise click.UsageError("--plot draws a metric's grid: say which with --metric")
-    from steerlab.distributed import Share
-    from steerlab.prompts import read_lines
-    from steerlab.sweep import SweepPlan
+    from steerlab.core.sweep import SweepPlan
+    from steerlab.files.prompts import read_lines
+    from steerlab.lab.sweeps import run_sweep
+    from steerlab.lab.workers import Share
 
     if prompts_file is not None:
         prompts = (*prompts, *read_lines(prompts_file))
@@ -135,7 +136,8 @@ def sweep_command(
     quiet = quiet or not share.is_first
     load(lab, vector, quiet=quiet)
     with interruptible() as stop, progress_bar("sweeping", quiet=quiet) as progress:
-        sweep = lab.run_sweep(
+        sweep = run_sweep(
+            lab,
             plan,
             keep=not no_store,
             on_start=lambda found, _: _say_found(found, quiet=quiet),

@@ -11,13 +11,13 @@ from typing import Any
 
 import click
 
-from steerlab.cli.charts import heatmap
-from steerlab.cli.output import print_table, say, signed, signed_dose
+from steerlab.cli.output import print_table, say
+from steerlab.core.display import printable, signed, signed_dose
+from steerlab.core.sweep import StoredSweep, SweepCell
 from steerlab.errors import BadOption
 from steerlab.evaluation.metrics.texts import Metric
-from steerlab.evaluation.pictures.sweep_grid import heat_grid, values_of
-from steerlab.notation import printable
-from steerlab.sweep import StoredSweep, SweepCell
+from steerlab.plots.sweep_grid import heat_grid, values_of
+from steerlab.plots.terminal import heatmap
 
 _CAVEAT = "Values describe texts: that steering did it takes random directions to compare with."
 _UNEQUAL = "At equal coefficient the doses of layers differ: compare layers at equal dose."
@@ -94,10 +94,10 @@ def _print_grid(sweep: StoredSweep, metric: Metric, values: Sequence[float]) -> 
 
 def plot_grid(sweep: StoredSweep, metric: Metric, file: Path, *, quiet: bool = False) -> None:
     """Save the metric's grid as a picture."""
-    from steerlab.evaluation.pictures import drawing, plots
+    from steerlab.plots import drawing, figures
 
     values = [value for value, _ in values_of(sweep, metric)]
-    drawing.save(plots.heatmap(heat_grid(sweep, metric, values)), file)
+    drawing.save(figures.heatmap(heat_grid(sweep, metric, values)), file)
     say(f"wrote {file}", quiet=quiet)
 
 

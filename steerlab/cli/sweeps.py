@@ -16,11 +16,12 @@ from steerlab.cli.options import (
     plot_option,
     store_option,
 )
-from steerlab.cli.output import print_fields, print_json, print_table, say, signed, signed_dose
-from steerlab.notation import span
+from steerlab.cli.output import print_fields, print_json, print_table, say
+from steerlab.core.display import signed, signed_dose
+from steerlab.core.notation import span
 
 if TYPE_CHECKING:
-    from steerlab.sweep import StoredSweep
+    from steerlab.core.sweep import StoredSweep
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -105,7 +106,7 @@ def _show(
     as_json: bool,
 ) -> None:
     from steerlab.cli.sweep_output import plot_grid, print_sweep, rows_of, say_limits, write_csv
-    from steerlab.evaluation.pictures.sweep_grid import metric_of
+    from steerlab.plots.sweep_grid import metric_of
 
     chosen = metric_of(sweep, metric) if metric else None
     if csv_file is not None:

@@ -18,9 +18,9 @@ from steerlab.cli.options import (
     quiet_option,
     store_option,
 )
-from steerlab.cli.output import count, print_json, say, say_twins, warn
+from steerlab.cli.output import print_json, say, say_twins, warn
 from steerlab.cli.progress import progress_bar
-from steerlab.notation import printable
+from steerlab.core.display import count, printable
 
 if TYPE_CHECKING:
     from steerlab.registry import Store

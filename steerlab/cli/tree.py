@@ -49,8 +49,8 @@ def tree_command(
     store = open_store(store_path)
     record, lineage = store.record(ref, model), store.lineage(ref, model)
     if plot_file is not None:
-        from steerlab.evaluation.pictures import drawing
-        from steerlab.evaluation.pictures.lineage_plot import lineage_graph
+        from steerlab.plots import drawing
+        from steerlab.plots.lineage import lineage_graph
 
         drawing.save(lineage_graph(lineage, str(record.recipe)), plot_file)
         say(f"wrote {plot_file}")

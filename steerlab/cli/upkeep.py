@@ -9,21 +9,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from steerlab.cli.options import (
-    json_option,
-    open_lab,
-    open_store,
-    quiet_option,
-    store_option,
-)
-from steerlab.cli.output import count, print_hanging, print_json, print_table, say
+from steerlab.cli.options import json_option, open_lab, open_store, quiet_option, store_option
+from steerlab.cli.output import print_hanging, print_json, print_table, say
 from steerlab.cli.progress import progress_bar
-from steerlab.notation import printable, some
+from steerlab.core.display import count, printable, some
 
 if TYPE_CHECKING:
+    from steerlab.lab.rerun import Rerun
     from steerlab.registry import Store
-    from steerlab.registry.audit import Finding
-    from steerlab.rerun import Rerun
+    from steerlab.registry.upkeep.verify import Finding
 
 
 @click.command("verify")
@@ -108,8 +102,8 @@ class _Unprintable(Exception):
 
 
 def _rerun(store_path: Path | None, quiet: bool) -> Sequence[Rerun]:
-    from steerlab.loading import hush
-    from steerlab.rerun import rerun_recipes
+    from steerlab.lab.rerun import rerun_recipes
+    from steerlab.models.loading import hush
 
     lab = open_lab(store_path, {})
     with progress_bar("extracting again", quiet=quiet) as progress:

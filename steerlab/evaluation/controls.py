@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from steerlab.core.recipe import Contrast, Imported
+from steerlab.core.vector import SteeringVector, random_like
 from steerlab.errors import BadOption
 from steerlab.evaluation.statistics import CONTROLS
-from steerlab.recipe import Contrast, Imported
-from steerlab.vector import SteeringVector, random_like
 
 if TYPE_CHECKING:
-    from steerlab.model import LanguageModel, LayerChoice
+    from steerlab.core.notation import LayerChoice
+    from steerlab.models.language_model import LanguageModel
 
 Swaps = NDArray[np.bool_]
 """Which pairs have their positive and negative prompt exchanged: (n_pairs,)."""
@@ -57,23 +58,23 @@ def shuffled_controls(
     without negatives, and methods that look at one pair (actadd), at none (random) or at the
     pairs' differences up to their sign (pca).
     """
-    from steerlab import contrast, extraction
+    from steerlab.extraction import methods, runner
 
     _check_seeds(seeds)
-    extraction.check_recipe(recipe)
+    methods.check_recipe(recipe)
     _check_shuffles(recipe)
     draws = swaps(len(recipe.positive), seeds)
     wanted = {b: norm for b in lm.layers(layers) for norm in like[b].norms().values()}
     with lm.lock:
-        _, found = contrast.read(lm, recipe, list(wanted), progress, should_stop)
+        _, found = runner.read(lm, recipe, list(wanted), progress, should_stop)
     made = []
     for seed, swapped in zip(seeds, draws, strict=True):
         directions = {}
         for b, norm in wanted.items():
-            above, below, rest = contrast.apart(recipe, found.values[b])
+            above, below, rest = runner.apart(recipe, found.values[b])
             turned = swapped[:, None]
             above, below = np.where(turned, below, above), np.where(turned, above, below)
-            shuffled = contrast.direction(recipe, above, below, rest, b)
+            shuffled = runner.direction(recipe, above, below, rest, b)
             directions[b] = _rescaled(shuffled, norm)
         made.append(
             SteeringVector(

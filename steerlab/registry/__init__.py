@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from steerlab.location import discover
+from steerlab.files.location import discover
 from steerlab.registry.lineage import Lineage, Node
 from steerlab.registry.queries import SORTS, StoredModel, Summary
 from steerlab.registry.store import Store

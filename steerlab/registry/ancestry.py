@@ -10,10 +10,10 @@ from steerlab.registry.queries import Model
 from steerlab.registry.results import Results
 
 if TYPE_CHECKING:
+    from steerlab.core.vector import SteeringVector
     from steerlab.registry.history import Event
     from steerlab.registry.rederive import Rederived
     from steerlab.registry.rows import Stored
-    from steerlab.vector import SteeringVector
 
 
 class Ancestry(Results):

@@ -15,7 +15,7 @@ from typing import cast
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.pool import NullPool, StaticPool
 
-from steerlab.registry.integrity import check_plain
+from steerlab.registry.schema_check import check_plain
 
 BUSY_SECONDS = 30.0
 

@@ -23,9 +23,9 @@ from sqlalchemy import Connection, Engine, Executable, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
-from steerlab.durable import make_directory, sync_directory
 from steerlab.errors import SteerlabError, StoreError
-from steerlab.location import finish_move
+from steerlab.files.durable import make_directory, sync_directory
+from steerlab.files.location import finish_move
 from steerlab.registry.connections import (
     BUSY_SECONDS,
     AnyConnection,
@@ -38,8 +38,15 @@ from steerlab.registry.connections import (
     memory_engine,
     opened,
 )
-from steerlab.registry.integrity import problems
-from steerlab.registry.obstacles import NO_LOCKS, Newer, damaged, lockless, one_line_errors, reason
+from steerlab.registry.schema_check import problems
+from steerlab.registry.sqlite_errors import (
+    NO_LOCKS,
+    Newer,
+    damaged,
+    lockless,
+    one_line_errors,
+    reason,
+)
 from steerlab.registry.tables import KEPT, METADATA
 
 HEAD = "0006"

@@ -8,10 +8,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, insert, select
 
-from steerlab.record import canonical_json, now
-from steerlab.registry.kept import vector_of
+from steerlab.core.record import canonical_json, now
+from steerlab.core.results import Calibration, Evaluation, Measured
+from steerlab.registry.registry_only import vector_of
 from steerlab.registry.tables import CALIBRATION, EVALUATION, EVALUATION_VALUE
-from steerlab.results import Calibration, Evaluation, Measured
 
 
 def save_calibration(connection: Connection, made: Calibration) -> Calibration:

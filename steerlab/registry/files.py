@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import ArrayLike, NDArray
 from sqlalchemy import Connection, select
 
-from steerlab import durable, payload
+from steerlab.core.recipe import Contrast, Expression, Recipe
+from steerlab.core.record import Record
+from steerlab.core.vector import SteeringVector, placeholder_of, replace_refs
 from steerlab.errors import CorruptPayload, NotFound, SteerlabError
-from steerlab.recipe import Contrast, Expression, Recipe
-from steerlab.record import Record
-from steerlab.registry.obstacles import Damaged
+from steerlab.files import durable, payload
 from steerlab.registry.rows import Stored, read
+from steerlab.registry.sqlite_errors import Damaged
 from steerlab.registry.tables import VECTOR
-from steerlab.vector import SteeringVector, placeholder_of, replace_refs
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock

@@ -8,8 +8,8 @@ from typing import Any, Literal, get_args
 
 from sqlalchemy import Connection, Select, select
 
+from steerlab.core.notation import span
 from steerlab.errors import NotFound
-from steerlab.notation import span
 from steerlab.registry import queries
 from steerlab.registry.rows import chunks
 from steerlab.registry.tables import (

@@ -30,10 +30,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from steerlab.direction import Scope
-from steerlab.location import cache_directory
-from steerlab.recipe import ModelIdentity
-from steerlab.vector import SteeringVector
+from steerlab.core.direction import Scope
+from steerlab.core.recipe import ModelIdentity
+from steerlab.core.vector import SteeringVector
+from steerlab.files.location import cache_directory
 
 FORMAT = 1
 _ENTRY = np.dtype([("entry", "<u4"), ("square", "<f8")])

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, func, or_, select
 
+from steerlab.core.recipe import ModelIdentity, is_name
 from steerlab.errors import BadOption, Incompatible, NotFound
-from steerlab.recipe import ModelIdentity, is_name
 from steerlab.registry import removals
 from steerlab.registry.rows import chunks, find_model, identity_text
 from steerlab.registry.tables import DIRECTION, MODEL, TAG, VECTOR

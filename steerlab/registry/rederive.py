@@ -9,13 +9,13 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
+from steerlab.core.expression import evaluate
+from steerlab.core.recipe import Expression
+from steerlab.core.vector import SteeringVector, replace_refs
 from steerlab.errors import Incompatible, NotFound
-from steerlab.expression import evaluate
-from steerlab.recipe import Expression
 from steerlab.registry import saving
 from steerlab.registry.rows import Stored, find_model, read
 from steerlab.registry.tables import OPERAND, VECTOR
-from steerlab.vector import SteeringVector, replace_refs
 
 Load = Callable[[Stored], SteeringVector]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, delete, insert, literal, select
 
-from steerlab.recipe import ModelIdentity
-from steerlab.record import now
+from steerlab.core.recipe import ModelIdentity
+from steerlab.core.record import now
 from steerlab.registry.rows import Stored, chunks, identity_text
 from steerlab.registry.tables import MODEL, REMOVAL, VECTOR
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection
 
+from steerlab.core.results import Calibration, Evaluation
+from steerlab.core.run import Run
+from steerlab.core.sweep import Key, MetricValue, StoredSweep, SweepCell
 from steerlab.registry import evaluations, queries, runs, sweeps
 from steerlab.registry.queries import Model
 from steerlab.registry.rows import read
-from steerlab.results import Calibration, Evaluation
-from steerlab.run import Run
-from steerlab.sweep import Key, MetricValue, StoredSweep, SweepCell
 
 if TYPE_CHECKING:
     from steerlab.registry.database import Database

@@ -16,9 +16,9 @@ from urllib.parse import quote, unquote
 
 from sqlalchemy import Connection, update
 
-from steerlab import durable, payload
 from steerlab.errors import SteerlabError
-from steerlab.header import LONGEST_HEADER
+from steerlab.files import durable, payload
+from steerlab.files.header import LONGEST_HEADER
 from steerlab.registry.database import UNDO, Writing
 from steerlab.registry.files import Entry, Shelf, at_path
 from steerlab.registry.rows import Stored

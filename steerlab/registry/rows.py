@@ -27,8 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DBAPIError
 
-from steerlab.errors import SteerlabError
-from steerlab.recipe import (
+from steerlab.core.recipe import (
     Contrast,
     Expression,
     Imported,
@@ -37,9 +36,10 @@ from steerlab.recipe import (
     Operand,
     Recipe,
 )
-from steerlab.record import Record
+from steerlab.core.record import Record
+from steerlab.errors import SteerlabError
 from steerlab.registry.connections import AnyConnection, driver
-from steerlab.registry.obstacles import Damaged, tells_damage
+from steerlab.registry.sqlite_errors import Damaged, tells_damage
 from steerlab.registry.tables import (
     BASELINE_PROMPT,
     CONTRAST_PAIR,

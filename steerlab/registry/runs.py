@@ -9,12 +9,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, and_, delete, insert, or_, select, update
 
+from steerlab.core.record import now
+from steerlab.core.run import Generation, Run
 from steerlab.errors import BadOption, NotFound
-from steerlab.record import now
-from steerlab.registry.kept import operands
+from steerlab.registry.registry_only import operands
 from steerlab.registry.rows import chunks
 from steerlab.registry.tables import GENERATION, RUN, RUN_OPERAND
-from steerlab.run import Generation, Run
 
 
 def save(connection: Connection, run: Run) -> Run:

@@ -9,15 +9,15 @@ from pathlib import Path
 
 from sqlalchemy import Connection, select
 
-from steerlab import durable, payload
+from steerlab.core.notation import is_ref
+from steerlab.core.recipe import Contrast, Expression, Operand, Recipe
+from steerlab.core.record import record_of
+from steerlab.core.vector import SteeringVector, replace_refs
 from steerlab.errors import BadExpression, BadOption, BadPrompts, BadVector, NotFound
-from steerlab.notation import is_ref
-from steerlab.recipe import Contrast, Expression, Operand, Recipe
-from steerlab.record import record_of
+from steerlab.files import durable, payload
 from steerlab.registry.connections import AnyConnection, driver
 from steerlab.registry.database import Writing
 from steerlab.registry.files import Entry, batches, free_path
-from steerlab.registry.obstacles import Damaged
 from steerlab.registry.rows import (
     Placed,
     add,
@@ -27,8 +27,8 @@ from steerlab.registry.rows import (
     settle,
     stands_alone,
 )
+from steerlab.registry.sqlite_errors import Damaged
 from steerlab.registry.tables import MODEL, OPERAND, VECTOR
-from steerlab.vector import SteeringVector, replace_refs
 
 
 def plan(
@@ -188,7 +188,7 @@ def check(vector: SteeringVector) -> None:
 def check_recipe(recipe: Recipe) -> None:
     """Refuse a recipe that rows can't hold, or that could not be shown or computed again."""
     if isinstance(recipe, Expression):
-        from steerlab.expression import parse
+        from steerlab.core.expression import parse
 
         unknown = {*parse(recipe.text).refs} - {o.ref for o in recipe.operands}
         if unknown:

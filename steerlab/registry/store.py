@@ -11,33 +11,34 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, delete, select, update
 
+from steerlab.core.display import some
+from steerlab.core.recipe import check_name
+from steerlab.core.record import Record
+from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption, CorruptPayload, Incompatible, NameTaken, NotFound, StoreError
-from steerlab.location import discover, expanded, finish_move
-from steerlab.notation import some
-from steerlab.recipe import check_name
-from steerlab.record import Record
-from steerlab.registry import files, kept, lineage, queries, rebuild, removals, rewriting, saving
+from steerlab.files.location import discover, expanded, finish_move
+from steerlab.progress import Progress
+from steerlab.registry import files, lineage, queries, registry_only, removals, rewriting, saving
 from steerlab.registry.connections import BUSY_SECONDS
 from steerlab.registry.database import Database
 from steerlab.registry.lineage import Lineage, Node, Way
-from steerlab.registry.obstacles import damaged, one_line_errors
+from steerlab.registry.listing import Listing
 from steerlab.registry.queries import Filters, Model, StoredModel, Summary
-from steerlab.registry.rebuild import Rebuilt
 from steerlab.registry.rows import Placed, Stored, mark_newest, read, replace_tags
-from steerlab.registry.search import Listing
+from steerlab.registry.sqlite_errors import damaged, one_line_errors
 from steerlab.registry.tables import KEPT, OPERAND, VECTOR
 from steerlab.registry.transfers import Transfers
-from steerlab.vector import SteeringVector
+from steerlab.registry.upkeep import rebuild
+from steerlab.registry.upkeep.rebuild import Rebuilt
 
 if TYPE_CHECKING:
-    from steerlab.registry.audit import Finding
-    from steerlab.registry.garbage import Garbage
-    from steerlab.registry.similar import Field, Neighbour
-    from steerlab.registry.snippets import Search
-    from steerlab.registry.twins import Twin
-    from steerlab.registry.usage import Usage
+    from steerlab.registry.duplicates import Twin
+    from steerlab.registry.neighbours import Field, Neighbour
+    from steerlab.registry.search import Search
+    from steerlab.registry.upkeep.gc import Garbage
+    from steerlab.registry.upkeep.usage import Usage
+    from steerlab.registry.upkeep.verify import Finding
 
-Progress = Callable[[int, int], object]
 
 _log = logging.getLogger("steerlab.registry")
 
@@ -112,7 +113,7 @@ class Store(Transfers):
 
         A bare name that several models have means the one whose model another operand fixes.
         """
-        from steerlab.expression import evaluate, parse
+        from steerlab.core.expression import evaluate, parse
 
         parsed = parse(expression)
         with self._database.reading() as connection:
@@ -225,7 +226,7 @@ class Store(Transfers):
         Looks through names, tags, notes, prompts and recipes, whatever the case. What stands
         in a name counts most; words that stand together count more than apart.
         """
-        from steerlab.registry.snippets import search
+        from steerlab.registry.search import search
 
         filters = Filters(model, layer, tag, kind, None, every_version)
         with self._listed() as (connection, listing):
@@ -289,7 +290,7 @@ class Store(Transfers):
         index in the user's cache directory is kept, which reads each payload once;
         progress(done, total) tells of that.
         """
-        from steerlab.registry.similar import Field, similar
+        from steerlab.registry.neighbours import Field, similar
 
         row: int | None = None
         moment = self.stamp()  # before the snapshot: a commit in between must not pass for read
@@ -320,7 +321,7 @@ class Store(Transfers):
         near: False looks for equal ones only. Nearly parallel ones are looked for among the 200
         newest of its model that have its layers, so that this costs the same in any store.
         """
-        from steerlab.registry.twins import twins
+        from steerlab.registry.duplicates import twins
 
         with self._database.reading() as connection:
             return twins(connection, self.path, vector, near=near)
@@ -402,7 +403,7 @@ class Store(Transfers):
         progress: called with (vectors checked, all); what it raises cancels. on_finding: called
         with each problem as it is met; while others write, some that are none in the end.
         """
-        from steerlab.registry.audit import still_wrong, verify
+        from steerlab.registry.upkeep.verify import still_wrong, verify
 
         before = self.stamp()
         with self._database.reading() as connection:
@@ -427,7 +428,7 @@ class Store(Transfers):
 
             def fill(new: Connection) -> None:
                 done.append(self._refill(new, places, self._known))
-                kept.bring_back(new, salvaged)
+                registry_only.bring_back(new, salvaged)
 
             self._database.refill(fill)
         return done[0].count
@@ -445,7 +446,7 @@ class Store(Transfers):
         all); what it raises cancels, and leaves what is not deleted yet. only: paths, as a dry
         run named them, beside which nothing is deleted.
         """
-        from steerlab.registry.garbage import collect
+        from steerlab.registry.upkeep.gc import collect
 
         if dry_run:
             with self._database.reading() as connection:
@@ -455,7 +456,7 @@ class Store(Transfers):
 
     def usage(self) -> Usage:
         """What the store takes on disk, vector by vector and for all else."""
-        from steerlab.registry.usage import usage
+        from steerlab.registry.upkeep.usage import usage
 
         with self._database.reading() as connection:
             return usage(connection, self.path)

@@ -9,9 +9,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, and_, delete, func, insert, or_, select
 
+from steerlab.core.record import now
+from steerlab.core.sweep import Key, MetricValue, StoredSweep, SweepCell, SweepSetting
 from steerlab.errors import NotFound
-from steerlab.record import now
-from steerlab.registry.kept import operands
+from steerlab.registry.registry_only import operands
 from steerlab.registry.rows import chunks
 from steerlab.registry.tables import (
     CELL,
@@ -22,7 +23,6 @@ from steerlab.registry.tables import (
     SWEEP_SEED,
     SWEEP_SETTING,
 )
-from steerlab.sweep import Key, MetricValue, StoredSweep, SweepCell, SweepSetting
 
 _FEW = 400  # prompts in one IN (…)
 _Place = tuple[int, int, int]  # setting, prompt, seed

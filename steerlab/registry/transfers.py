@@ -6,17 +6,17 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from steerlab.location import expanded
+from steerlab.files.location import expanded
+from steerlab.progress import Progress
 from steerlab.registry import files
 from steerlab.registry.ancestry import Ancestry
-from steerlab.registry.obstacles import one_line_errors
 from steerlab.registry.queries import Model, Summary
 from steerlab.registry.rows import read
+from steerlab.registry.sqlite_errors import one_line_errors
 
 if TYPE_CHECKING:
-    from steerlab.registry.backup import Backup
-    from steerlab.registry.exchange import Import
-    from steerlab.registry.store import Progress
+    from steerlab.registry.transfer.backup import Backup
+    from steerlab.registry.transfer.exchange import Import
 
 
 class Transfers(Ancestry):
@@ -42,7 +42,7 @@ class Transfers(Ancestry):
         from into the file too, so that they can be re-evaluated there. force: replace a file.
         progress: called with (vectors, all), for an archive.
         """
-        from steerlab.registry import archive, exchange
+        from steerlab.registry.transfer import archive, exchange
 
         wanted = [refs] if isinstance(refs, str | Summary) else refs
         target = expanded(path)
@@ -70,7 +70,7 @@ class Transfers(Ancestry):
         Memory: a payload file at a time. Other writers wait. progress: called with (bytes,
         all); what it raises cancels, as Ctrl-C does, and leaves nothing behind.
         """
-        from steerlab.registry.exchange import take_in
+        from steerlab.registry.transfer.exchange import take_in
 
         return take_in(self._database, expanded(path), progress)
 
@@ -85,7 +85,7 @@ class Transfers(Ancestry):
 
         force: replace a file. progress: called with (files, all); what it raises cancels.
         """
-        from steerlab.registry.backup import backup
+        from steerlab.registry.transfer.backup import backup
 
         return backup(self._database, expanded(path), force, progress)
 
@@ -99,7 +99,7 @@ class Transfers(Ancestry):
         force: a store that is here is moved aside; returns where to. progress: called with
         (bytes, all) of an archive; what it raises cancels.
         """
-        from steerlab.registry.restore import restore
+        from steerlab.registry.transfer.restore import restore
 
         with one_line_errors(self.path):
             return restore(expanded(path), self._database, force, progress)

@@ -17,16 +17,16 @@ from textual.dom import DOMNode
 from textual.filter import LineFilter
 from textual.screen import Screen
 
-from steerlab.notation import printable
-from steerlab.tui.harmless import Harmless
+from steerlab.core.display import printable
+from steerlab.tui.control_chars import Harmless
+from steerlab.tui.lab_panel import LabStrip
 from steerlab.tui.memory import Memory
-from steerlab.tui.news import News
+from steerlab.tui.notices import News
 from steerlab.tui.setup import from_memory
-from steerlab.tui.strip import LabStrip
 from steerlab.tui.workbench import Workbench
 
 if TYPE_CHECKING:
-    from steerlab.lab import Lab
+    from steerlab.lab.lab import Lab
 
 _HARMLESS = Harmless()
 

@@ -15,11 +15,11 @@ from textual.message import Message
 from textual.reactive import reactive
 from textual.widgets import Input
 
-from steerlab.tui.news import told
+from steerlab.tui.notices import told
 from steerlab.tui.table import VectorTable
 
 if TYPE_CHECKING:
-    from steerlab.lab import Lab
+    from steerlab.lab.lab import Lab
     from steerlab.registry import Summary
 
 FOLLOW = 1.0

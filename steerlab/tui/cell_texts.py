@@ -10,10 +10,10 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import Static
 
+from steerlab.core.display import printable
 from steerlab.evaluation.metrics.texts import Metric
-from steerlab.notation import printable
 from steerlab.tui.setup import heading
-from steerlab.tui.sheet import Sheet
+from steerlab.tui.sweep_texts import Sheet
 from steerlab.tui.texts import marked
 
 

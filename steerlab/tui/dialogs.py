@@ -15,11 +15,11 @@ from textual.screen import ModalScreen
 from textual.widget import Widget
 from textual.widgets import Button, Input, Label, Select, Static, Switch
 
+from steerlab.core.display import printable
+from steerlab.core.recipe import check_name
+from steerlab.core.run import POSITIONS
 from steerlab.errors import BadOption, SteerlabError
-from steerlab.location import expanded
-from steerlab.notation import printable
-from steerlab.recipe import check_name
-from steerlab.run import POSITIONS
+from steerlab.files.location import expanded
 from steerlab.tui.setup import Setup
 
 Answer = TypeVar("Answer")
@@ -220,7 +220,7 @@ class BackupDialog(Dialog[Path]):
 
     def answer(self) -> Path:
         """The file, which is not there yet."""
-        from steerlab.registry.archive import check_target
+        from steerlab.registry.transfer.archive import check_target
 
         if not self.value("path"):
             raise BadOption("name a file to write the backup to")

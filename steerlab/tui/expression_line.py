@@ -16,14 +16,15 @@ from textual.message import Message
 from textual.suggester import Suggester
 from textual.widgets import Input, Label, Static
 
+from steerlab.core.display import printable
+from steerlab.core.notation import span
+from steerlab.core.recipe import FUNCTIONS
 from steerlab.errors import BadExpression, NotFound, SteerlabError
-from steerlab.notation import printable, span
-from steerlab.recipe import FUNCTIONS
 
 if TYPE_CHECKING:
-    from steerlab.lab import Lab
-    from steerlab.results import Calibration
-    from steerlab.vector import SteeringVector
+    from steerlab.core.results import Calibration
+    from steerlab.core.vector import SteeringVector
+    from steerlab.lab.lab import Lab
 
 PATIENCE = 0.4
 """Seconds without a key press after which a mistake is one."""
@@ -58,7 +59,7 @@ def meaning_of(lab: Lab, text: str, names: Sequence[str]) -> Meaning:
     """Evaluate a text against the store; `names` (sorted) tell a mistake from a beginning."""
     if not text.strip():
         return Meaning(text)
-    from steerlab.expression import composition_warnings, parse
+    from steerlab.core.expression import composition_warnings, parse
 
     try:
         vector = lab.evaluate(text)

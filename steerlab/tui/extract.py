@@ -15,17 +15,17 @@ from textual.widgets import Button, Footer, Input, ProgressBar, Static
 from textual.worker import Worker, get_current_worker
 
 from steerlab.errors import Cancelled
-from steerlab.location import expanded
-from steerlab.prompts import Prompts, read_pairs
+from steerlab.files.location import expanded
+from steerlab.files.prompts import Prompts, read_pairs
 from steerlab.tui.extract_form import Draft, ExtractForm, Order
 from steerlab.tui.help import HELP_KEY
-from steerlab.tui.news import tell, told
+from steerlab.tui.notices import tell, told
 from steerlab.tui.work_screen import WorkScreen
 
 if TYPE_CHECKING:
-    from steerlab.lab import Lab
-    from steerlab.model import LanguageModel
-    from steerlab.vector import SteeringVector
+    from steerlab.core.vector import SteeringVector
+    from steerlab.lab.lab import Lab
+    from steerlab.models.language_model import LanguageModel
 
 MODEL = "smollm2"
 """What is loaded where no model was named."""
@@ -179,7 +179,7 @@ ctrl+l loads a file of pairs, Esc stops or goes back; what was typed stays."""
             self.post_message(self.Ended(ref))
 
     def _extract(self, worker: Worker[None], order: Order) -> str | None:
-        from steerlab.extraction import problems
+        from steerlab.extraction.methods import problems
 
         try:
             vector = self._read(worker, order)
@@ -213,7 +213,7 @@ ctrl+l loads a file of pairs, Esc stops or goes back; what was typed stays."""
     def _model(self) -> LanguageModel:
         if not self.lab.is_loaded:
             self.post_message(self.Said(f"loading {self.lab.source or MODEL} …"))
-            from steerlab.loading import hush
+            from steerlab.models.loading import hush
 
             hush()
         return self.lab.load(progress=self._fetching)

@@ -14,12 +14,13 @@ from textual.containers import Horizontal, Vertical
 from textual.message import Message
 from textual.widgets import Button, Checkbox, Input, Label, Select, Static, TextArea
 
+from steerlab.core.display import printable
+from steerlab.core.notation import layers_of
+from steerlab.core.recipe import Contrast, check_name, check_prompts, check_text, read_of
+from steerlab.core.record import check_labels
 from steerlab.errors import BadOption, BadPrompts, SteerlabError
-from steerlab.extraction import METHODS, check_method
-from steerlab.notation import layers_of, printable
-from steerlab.prompts import Prompts
-from steerlab.recipe import Contrast, check_name, check_prompts, check_text, read_of
-from steerlab.record import check_labels
+from steerlab.extraction.methods import METHODS, check_method
+from steerlab.files.prompts import Prompts
 
 BREAK = "⏎"
 """Stands for a line break inside a prompt, since each line of a list is one prompt."""

@@ -16,19 +16,19 @@ from textual.message import Message
 from textual.widgets import Footer, ProgressBar, Static
 from textual.worker import get_current_worker
 
-from steerlab.notation import count
-from steerlab.registry.backup import proposal
-from steerlab.registry.garbage import Garbage
+from steerlab.core.display import count
+from steerlab.registry.transfer.backup import proposal
+from steerlab.registry.upkeep.gc import Garbage
 from steerlab.tui import upkeep
 from steerlab.tui.dialogs import BackupDialog, Confirm
+from steerlab.tui.health_report import Entry, Report
 from steerlab.tui.help import HELP_KEY
-from steerlab.tui.news import News, told
-from steerlab.tui.report import Entry, Report
+from steerlab.tui.notices import News, told
 from steerlab.tui.upkeep import Outcome, Progress
 from steerlab.tui.work_screen import WorkScreen
 
 if TYPE_CHECKING:
-    from steerlab.lab import Lab
+    from steerlab.lab.lab import Lab
 
 
 class HealthScreen(WorkScreen[None]):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from steerlab.location import expanded
+from steerlab.files.location import expanded
 
 STORES = 32
 """Stores whose setup is remembered; the one that was not used for longest goes first."""

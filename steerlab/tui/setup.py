@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from steerlab.notation import layers_of
-from steerlab.run import POSITIONS, Positions, Run
-from steerlab.sampling import Sampling
+from steerlab.core.notation import layers_of
+from steerlab.core.run import POSITIONS, Positions, Run
+from steerlab.core.sampling import Sampling
 
 PROMPT = "I think you are a"
 DOSE = 0.2

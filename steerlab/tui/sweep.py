@@ -17,22 +17,23 @@ from textual.timer import Timer
 from textual.widgets import Footer, ProgressBar, Static
 from textual.worker import Worker, get_current_worker
 
+from steerlab.core.notation import layers_of
+from steerlab.core.sweep import StoredSweep, SweepPlan
 from steerlab.errors import BadOption
 from steerlab.evaluation.metrics.texts import Metric
-from steerlab.evaluation.pictures.grid import Grid, Values
-from steerlab.notation import layers_of
-from steerlab.sweep import StoredSweep, SweepPlan
+from steerlab.plots.grid import Grid, Values
 from steerlab.tui.cell_texts import CellTexts
 from steerlab.tui.heatmap import Heatmap, Scale
 from steerlab.tui.help import HELP_KEY
-from steerlab.tui.news import News, told
-from steerlab.tui.sheet import Sheet
+from steerlab.tui.notices import News, told
 from steerlab.tui.sweep_form import Plan, SweepForm
+from steerlab.tui.sweep_texts import Sheet
 from steerlab.tui.work_screen import WorkScreen
 
 if TYPE_CHECKING:
-    from steerlab.lab import Lab, Setting
-    from steerlab.run import Positions
+    from steerlab.core.run import Positions
+    from steerlab.core.setting import Setting
+    from steerlab.lab.lab import Lab
 
 FRAMES = 5
 """Times a second that growing texts are valued and drawn."""
@@ -207,6 +208,8 @@ itself: random directions to compare with come with the evaluation."""
         return self._write(worker, plan, asked)
 
     def _write(self, worker: Worker[None], plan: Plan, asked: SweepPlan) -> bool:
+        from steerlab.lab.sweeps import run_sweep
+
         pieces: dict[int, str] = {}
         places: list[int] = []
 
@@ -231,7 +234,8 @@ itself: random directions to compare with come with the evaluation."""
             self.post_message(self.Wrote(dict(pieces), done, total))
             pieces.clear()
 
-        self.lab.run_sweep(
+        run_sweep(
+            self.lab,
             asked,
             keep=self.lab.store.writable,
             on_start=start,

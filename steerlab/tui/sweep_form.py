@@ -14,13 +14,13 @@ from textual.message import Message
 from textual.widgets import Input, Label, Select, TextArea
 from textual.worker import get_current_worker
 
+from steerlab.core.notation import layers_of, span
 from steerlab.errors import BadExpression, BadOption, SteerlabError
 from steerlab.evaluation.metrics.texts import METRICS, Metric
-from steerlab.notation import layers_of, span
 
 if TYPE_CHECKING:
-    from steerlab.lab import Lab
-    from steerlab.vector import SteeringVector
+    from steerlab.core.vector import SteeringVector
+    from steerlab.lab.lab import Lab
 
 DOSES = "-0.3,-0.2,-0.1,0,0.1,0.2,0.3"
 COEFFICIENTS = "-2,-1,-0.5,0,0.5,1,2"

@@ -17,7 +17,8 @@ from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from steerlab.notation import printable, span
+from steerlab.core.display import printable
+from steerlab.core.notation import span
 
 if TYPE_CHECKING:
     from steerlab.registry import Summary

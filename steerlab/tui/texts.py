@@ -16,8 +16,8 @@ from textual.geometry import Region
 from textual.message import Message
 from textual.widgets import Static
 
-from steerlab.notation import printable
-from steerlab.tui.partly import Partly
+from steerlab.core.display import printable
+from steerlab.tui.partial_refresh import Partly
 from steerlab.tui.setup import COLUMNS, differing
 
 NARROW = 22  # cells; columns that would get fewer stand below one another

@@ -9,18 +9,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from steerlab.core.display import count, size_text
 from steerlab.errors import Cancelled, StoreError
-from steerlab.location import discover
-from steerlab.notation import count, size_text
-from steerlab.registry.audit import Finding
+from steerlab.files.location import discover
 from steerlab.registry.database import HEAD
-from steerlab.registry.doctor import Ailment, diagnose, explained
-from steerlab.registry.garbage import Garbage
-from steerlab.tui.report import Entry, of_ailments
+from steerlab.registry.upkeep.doctor import Ailment, diagnose, explained
+from steerlab.registry.upkeep.gc import Garbage
+from steerlab.registry.upkeep.verify import Finding
+from steerlab.tui.health_report import Entry, of_ailments
 
 if TYPE_CHECKING:
     from steerlab.registry import Store
-    from steerlab.registry.usage import Usage
+    from steerlab.registry.upkeep.usage import Usage
 
 FRAMES = 5
 """Times a second that progress is told."""

@@ -6,7 +6,7 @@ from textual.screen import ScreenResultType
 from textual.widgets import Static
 from textual.worker import Worker
 
-from steerlab.notation import printable
+from steerlab.core.display import printable
 from steerlab.tui.help import Helpful
 
 

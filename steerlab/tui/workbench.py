@@ -14,7 +14,8 @@ from textual.message import Message
 from textual.widgets import Footer, Input, TextArea
 from textual.worker import Worker
 
-from steerlab.notation import derived_name, printable, some
+from steerlab.core.display import printable, some
+from steerlab.core.notation import derived_name
 from steerlab.tui.browser import Browser
 from steerlab.tui.detail import Detail
 from steerlab.tui.dialogs import (
@@ -27,13 +28,13 @@ from steerlab.tui.dialogs import (
 )
 from steerlab.tui.expression_line import ExpressionLine, Meaning
 from steerlab.tui.help import HELP_KEY, Helpful
-from steerlab.tui.news import tell, told
+from steerlab.tui.lab_panel import LabStrip, Prompt
+from steerlab.tui.notices import tell, told
 from steerlab.tui.setup import COLUMNS, Setup
-from steerlab.tui.strip import LabStrip, Prompt
 from steerlab.tui.table import VectorTable
 
 if TYPE_CHECKING:
-    from steerlab.lab import Lab
+    from steerlab.lab.lab import Lab
     from steerlab.registry import Summary
     from steerlab.tui.extract_form import Draft
     from steerlab.tui.sweep import Promoted
@@ -375,7 +376,7 @@ region, Esc back to the vectors, ctrl+p finds every command by name."""
     @work(thread=True, exclusive=True, group="starter")
     def make_starters(self) -> None:
         """Extract the starter vectors on the embedded model."""
-        from steerlab import starter
+        from steerlab.lab import starter
 
         with told(self):
             tell(self, "making the starter vectors: loading smollm2 …")

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from steerlab import Store
-from steerlab.recipe import Contrast, Imported, ModelIdentity
-from steerlab.vector import SteeringVector
+from steerlab.core.recipe import Contrast, Imported, ModelIdentity
+from steerlab.core.vector import SteeringVector
 
 WORDS = ("angry", "calm", "customer", "doctor", "formal", "happy", "pirate", "refusal", "weary")
 BATCH = 10_000

@@ -18,9 +18,10 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from steerlab import Store, durable
+from steerlab import Store
+from steerlab.core.vector import SteeringVector
+from steerlab.files import durable
 from steerlab.registry import SORTS
-from steerlab.vector import SteeringVector
 from tests.benchmarks.crowd import large_store, model_of, vector_of
 from tests.benchmarks.timing import Ratio, limited, paired
 

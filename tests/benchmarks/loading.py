@@ -6,7 +6,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from steerlab import LanguageModel
-from steerlab.embedded import checkpoint
+from steerlab.models.embedded import checkpoint
 from tests.benchmarks.timing import Ratio, paired
 
 

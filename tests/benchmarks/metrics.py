@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 
 from steerlab import Lab, LanguageModel, Store
+from steerlab.core.sweep import StoredSweep, SweepPlan
 from steerlab.evaluation.metrics.cells import default_metrics
 from steerlab.evaluation.metrics.texts import METRICS
-from steerlab.sweep import StoredSweep, SweepPlan
+from steerlab.lab.sweeps import run_sweep
 from tests.benchmarks.startup import STORE
 from tests.benchmarks.sweep import LAYERS, NEW_TOKENS, PROMPTS
 from tests.benchmarks.timing import Ratio, paired
@@ -30,11 +31,11 @@ def run() -> Iterator[Ratio]:
         top_p=0.9,
         repetition_penalty=1.05,
     )
-    swept = lab.run_sweep(plan, keep=False)
+    swept = run_sweep(lab, plan, keep=False)
     yield paired(
         "a sweep's default metrics  vs  writing its texts",
         lambda: measure(swept, lm, metrics),
-        lambda: lab.run_sweep(plan, keep=False),
+        lambda: run_sweep(lab, plan, keep=False),
         runs=3,
         asked="<= 0.35",
         warm_up=False,

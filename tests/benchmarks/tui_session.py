@@ -12,12 +12,12 @@ from typing import TypeVar
 from textual import events
 
 from steerlab import Lab, Store
-from steerlab.lab import Setting
+from steerlab.core.setting import Setting
 from steerlab.tui.app import SteerlabApp
 from steerlab.tui.browser import Browser
+from steerlab.tui.lab_panel import LabStrip
 from steerlab.tui.setup import Setup
 from steerlab.tui.strength import Slider
-from steerlab.tui.strip import LabStrip
 from steerlab.tui.table import VectorTable
 from steerlab.tui.texts import Texts
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from steerlab.cli import ExitCode
-from steerlab.registry import Store, doctor
-from steerlab.registry.doctor import Ailment
+from steerlab.registry import Store
+from steerlab.registry.upkeep import doctor
+from steerlab.registry.upkeep.doctor import Ailment
 from tests.cli.test_upkeep import payload_of
 
 

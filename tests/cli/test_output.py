@@ -12,7 +12,8 @@ from unittest.mock import Mock
 import pytest
 
 from steerlab.cli import output, progress
-from steerlab.notation import printable, size_text
+from steerlab.core import display
+from steerlab.core.display import printable, size_text
 
 
 def table(capsys, monkeypatch, room, rows, **options):
@@ -69,7 +70,7 @@ def test_numbers_are_never_cut(capsys, monkeypatch, room):
 
 
 def test_numbers_are_short_and_even():
-    assert [output.number(x) for x in (66.0, 65.94, 109.2, 0.4, 0.0, None)] == [
+    assert [display.number(x) for x in (66.0, 65.94, 109.2, 0.4, 0.0, None)] == [
         "66.0",
         "65.9",
         "109",
@@ -77,7 +78,7 @@ def test_numbers_are_short_and_even():
         "0",
         "-",
     ]
-    assert [output.signed_dose(x) for x in (0.15, -0.2, 0, None, 35311.7, 1e-9, -1e300)] == [
+    assert [display.signed_dose(x) for x in (0.15, -0.2, 0, None, 35311.7, 1e-9, -1e300)] == [
         "+0.15",
         "-0.20",
         "0",
@@ -86,7 +87,7 @@ def test_numbers_are_short_and_even():
         "+1e-09",
         "-1e+300",
     ]
-    assert [output.signed(x) for x in (0, 2, -0.31499, 1e39)] == ["0", "+2", "-0.315", "+1e+39"]
+    assert [display.signed(x) for x in (0, 2, -0.31499, 1e39)] == ["0", "+2", "-0.315", "+1e+39"]
 
 
 @pytest.mark.parametrize(

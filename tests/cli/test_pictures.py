@@ -10,10 +10,11 @@ from itertools import pairwise
 import click
 import pytest
 
-from steerlab.cli import ExitCode, charts
-from steerlab.evaluation.pictures.picture import DosePoint, DoseResponse, HeatGrid, Profile
-from steerlab.evaluation.pictures.store_map import MapPoint, StoreMap
+from steerlab.cli import ExitCode
 from steerlab.evaluation.statistics import Estimate
+from steerlab.plots import terminal as charts
+from steerlab.plots.picture import DosePoint, DoseResponse, HeatGrid, Profile
+from steerlab.plots.store_map import MapPoint, StoreMap
 from tests.evaluation.measurements import calibration, evaluation
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -179,12 +180,16 @@ def test_an_evaluation_is_saved_as_a_picture(cli, store, tmp_path, monkeypatch):
     made = evaluation(store.load("love").digest)
     data = {**made.data, "coefficient": 0.8, "tokens": {}, "notes": []}
     made = replace(made, data=data)
-    monkeypatch.setattr("steerlab.evaluation.carryover.evaluate.evaluate", lambda *_, **__: made)
+    monkeypatch.setattr(
+        "steerlab.evaluation.generalization.evaluate.evaluate", lambda *_, **__: made
+    )
     file = tmp_path / "love.svg"
     result = cli("evaluate", "love", "--plot", file, "--json")
     assert result.code == ExitCode.OK, result.err
     assert "Does love carry over? (vader)" in file.read_text("utf-8")
     empty = replace(made, values=())
-    monkeypatch.setattr("steerlab.evaluation.carryover.evaluate.evaluate", lambda *_, **__: empty)
+    monkeypatch.setattr(
+        "steerlab.evaluation.generalization.evaluate.evaluate", lambda *_, **__: empty
+    )
     result = cli("evaluate", "love", "--plot", tmp_path / "no.svg", "--json")
     assert "no effect has an interval" in result.err

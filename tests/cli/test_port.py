@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from steerlab.cli import ExitCode
-from steerlab.recipe import Imported
-from steerlab.vector import SteeringVector
+from steerlab.core.recipe import Imported
+from steerlab.core.vector import SteeringVector
 from tests.saved import save_model
 
 

@@ -9,16 +9,16 @@ import pytest
 
 from steerlab import LanguageModel, Store
 from steerlab.cli import ExitCode
-from steerlab.evaluation.report.examples import PROMPTS
-from steerlab.evaluation.report.page import snippets
-from steerlab.results import Calibration
+from steerlab.core.results import Calibration
+from steerlab.report.examples import PROMPTS
+from steerlab.report.page import snippets
 
 SHORT = {"max_new_tokens": 3, "temperature": 0.0}
 
 
 @pytest.fixture
 def brief(monkeypatch):
-    monkeypatch.setattr("steerlab.evaluation.report.examples.SAMPLING", SHORT)
+    monkeypatch.setattr("steerlab.report.examples.SAMPLING", SHORT)
 
 
 def strengths(text: str) -> list[str]:

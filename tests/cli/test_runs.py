@@ -2,7 +2,7 @@
 
 import pytest
 
-from steerlab.run import Generation, Run
+from steerlab.core.run import Generation, Run
 
 
 @pytest.fixture

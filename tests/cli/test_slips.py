@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from steerlab.cli import ExitCode
-from steerlab.prompts import read_lines
+from steerlab.files.prompts import read_lines
 
 
 @pytest.fixture

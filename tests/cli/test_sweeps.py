@@ -14,8 +14,8 @@ import pytest
 
 from steerlab import LanguageModel
 from steerlab.cli import ExitCode, progress
+from steerlab.core.sweep import MetricValue
 from steerlab.registry import Store
-from steerlab.sweep import MetricValue
 
 ROOT = Path(__file__).parents[2]
 GRID = ["--layers", "1,3", "--doses=-0.2,0,0.2", "-n", "4", "--prompt", "one", "--prompt", "two"]

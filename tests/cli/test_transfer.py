@@ -8,9 +8,10 @@ import tarfile
 
 import pytest
 
-from steerlab import payload
 from steerlab.cli import ExitCode
-from steerlab.registry import Store, archive
+from steerlab.files import payload
+from steerlab.registry import Store
+from steerlab.registry.transfer import archive
 from tests.cli.conftest import contents
 from tests.cli.test_upkeep import payload_of
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from steerlab.core.vector import SteeringVector
 from steerlab.registry import Store
-from steerlab.vector import SteeringVector
 from tests.saved import LOVE
 
 

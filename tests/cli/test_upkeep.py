@@ -12,9 +12,9 @@ import time
 import pytest
 
 from steerlab.cli import ExitCode, upkeep
+from steerlab.core.vector import SteeringVector
 from steerlab.registry import Store
-from steerlab.registry.audit import Finding, Harm, _Audit
-from steerlab.vector import SteeringVector
+from steerlab.registry.upkeep.verify import Finding, Harm, _Audit
 from tests.cli.test_output import in_terminal
 from tests.tui.emulator import Emulator
 
@@ -94,7 +94,7 @@ def test_each_problem_is_printed_as_it_is_met(cli, store, capsys, on_checking):
 WATCHED = """
 import sys
 from steerlab.cli import run
-from steerlab.registry.audit import _Audit
+from steerlab.registry.upkeep.verify import _Audit
 real = _Audit.findings
 def findings(self, stored):
     print("checking", stored.qualified, file=sys.stderr, flush=True)

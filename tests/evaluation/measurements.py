@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from steerlab.core.results import Calibration, Evaluation, Measured
 from steerlab.evaluation.calibration.curve import (
     Controls,
     Cost,
@@ -12,9 +13,8 @@ from steerlab.evaluation.calibration.curve import (
     Limits,
     Point,
 )
-from steerlab.evaluation.carryover import plan as names
+from steerlab.evaluation.generalization import plan as names
 from steerlab.evaluation.statistics import Estimate
-from steerlab.results import Calibration, Evaluation, Measured
 
 DOSES = (-0.4, -0.2, 0.2, 0.4)
 SUITE = "5" * 64  # a digest

@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 import torch
 
-from steerlab.setting import Setting
+from steerlab.core.setting import Setting
 from tests.watching import blocks_of, shared
 
 

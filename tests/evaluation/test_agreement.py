@@ -5,9 +5,9 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from steerlab.core.recipe import Contrast
 from steerlab.errors import BadPrompts
 from steerlab.evaluation.inspection.agreement import agreement, split_half
-from steerlab.recipe import Contrast
 from tests.tiny import tiny_lm
 
 PAIRS = Contrast(

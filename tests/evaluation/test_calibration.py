@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from steerlab.core.vector import random_like
 from steerlab.errors import BadOption, BadPrompts, Cancelled, Incompatible
 from steerlab.evaluation.calibration import search
 from steerlab.evaluation.calibration.calibrate import calibrate
@@ -10,13 +11,12 @@ from steerlab.evaluation.calibration.curve import Cost, Curve, Limits, verdict
 from steerlab.evaluation.calibration.effects import Propensity
 from steerlab.evaluation.calibration.held_out import Fixed, source_of
 from steerlab.evaluation.calibration.search import Options, Search, safe_range
-from steerlab.evaluation.calibration.soundness import NEUTRAL, distinct_pairs
+from steerlab.evaluation.calibration.side_effects import NEUTRAL, distinct_pairs
 from steerlab.evaluation.calibration.trials import Steps, Trial, Trials
 from steerlab.evaluation.metrics.items import items_of_pairs
 from steerlab.evaluation.metrics.texts import Metric
 from steerlab.evaluation.statistics import critical_z
-from steerlab.lab import Lab
-from steerlab.vector import random_like
+from steerlab.lab.lab import Lab
 from tests.evaluation.planted import null_pairs, pairs, planted_lm, shuffled
 from tests.tiny import tiny_lm
 
@@ -144,9 +144,9 @@ def test_a_fold_is_measured_only_after_its_choice(lab, lm, monkeypatch, free):
 
 
 def _reader(lm):
-    from steerlab import contrast
+    from steerlab.extraction import runner
 
-    return lambda recipe, layers: contrast.read(lm, recipe, layers)[1]
+    return lambda recipe, layers: runner.read(lm, recipe, layers)[1]
 
 
 def test_a_layer_where_nothing_is_left_of_the_direction_does_nothing(lab, lm, free):

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from steerlab import Lab, Store
+from steerlab.core.setting import Setting
+from steerlab.core.sweep import SweepPlan
 from steerlab.evaluation.metrics.cells import FluencyRatio, NextTokenKL, TextMetric, default_metrics
 from steerlab.evaluation.metrics.predictions import divergence
 from steerlab.evaluation.metrics.texts import METRICS, Metric, alone
-from steerlab.setting import Setting
-from steerlab.sweep import SweepPlan
+from steerlab.lab.sweeps import run_sweep
 from tests.evaluation.slow import scored
 from tests.saved import LOVE
 from tests.watching import shared
@@ -43,7 +44,7 @@ def at(lab):
 
 def test_every_cell_has_the_default_metrics(lab):
     broken = Metric("broken", "", alone(lambda text: 1 / 0))
-    swept = lab.run_sweep(PLAN, metrics=default_metrics(at(lab), [broken]))
+    swept = run_sweep(lab, PLAN, metrics=default_metrics(at(lab), [broken]))
     names = {"distinct-2", "longest-run", "fluency-ratio", "KL"}
     assert len(swept.cells) == 5 * 3 * 2
     for cell in swept.cells:
@@ -59,7 +60,7 @@ def test_every_cell_has_the_default_metrics(lab):
 
 def test_the_next_token_moves_as_its_own_function_says(lab):
     vectors = at(lab)
-    swept = lab.run_sweep(PLAN, metrics=[NextTokenKL(vectors)], rows=7)
+    swept = run_sweep(lab, PLAN, metrics=[NextTokenKL(vectors)], rows=7)
     for cell in swept.cells:
         s = cell.setting
         way = Setting(None if s.layer is None else vectors[s.layer], s.coefficient)
@@ -68,7 +69,7 @@ def test_the_next_token_moves_as_its_own_function_says(lab):
 
 
 def test_fluency_is_a_ratio_of_perplexities_of_the_first_tokens(lab):
-    swept = lab.run_sweep(PLAN, metrics=[FluencyRatio(scored=3)], rows=7)
+    swept = run_sweep(lab, PLAN, metrics=[FluencyRatio(scored=3)], rows=7)
 
     def perplexity(cell):
         start = len(lab.model.tokens(cell.prompt))
@@ -90,7 +91,7 @@ def test_fluency_is_a_ratio_of_perplexities_of_the_first_tokens(lab):
 def test_without_a_baseline_there_is_a_reason_and_no_ratio(lab):
     plan = replace(PLAN, doses=[0.3], seeds=[0])
     metrics = [FluencyRatio(), TextMetric(METRICS["shared"])]
-    for cell in lab.run_sweep(plan, metrics=metrics).cells:
+    for cell in run_sweep(lab, plan, metrics=metrics).cells:
         for name in ("fluency-ratio", "shared"):
             assert cell.metrics[name].value is None
             assert "no baseline" in cell.metrics[name].reason
@@ -101,10 +102,10 @@ def test_front_vectors_and_late_positions(lab):
     front = lab.store.load("front")
     plan = replace(PLAN, vector="front", layers=None, prompts=("Hello there",))
     metrics = default_metrics({1: front})
-    for cell in lab.run_sweep(plan, metrics=metrics).cells:
+    for cell in run_sweep(lab, plan, metrics=metrics).cells:
         assert cell.metrics["KL"].value is not None
     late = replace(PLAN, positions="continuation", seeds=[0])
-    for cell in lab.run_sweep(late, metrics=[NextTokenKL(at(lab))]).cells:
+    for cell in run_sweep(lab, late, metrics=[NextTokenKL(at(lab))]).cells:
         kl = cell.metrics["KL"]
         assert kl.value is None
         assert "begins after the first new token" in kl.reason

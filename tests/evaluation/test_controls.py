@@ -7,9 +7,9 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from steerlab.core.recipe import Imported
 from steerlab.errors import BadOption, Cancelled, NotFound
 from steerlab.evaluation.controls import random_controls, shuffled_controls, swaps
-from steerlab.recipe import Imported
 from tests.watching import planted, shared
 
 PAIRS = [(f"a good {thing}", f"a bad {thing}") for thing in ("day", "dog", "meal", "book", "song")]

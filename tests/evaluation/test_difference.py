@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from steerlab.core.recipe import Contrast, Imported
+from steerlab.core.vector import SteeringVector
 from steerlab.errors import Incompatible
 from steerlab.evaluation.inspection.difference import RecipeLine, difference
-from steerlab.recipe import Contrast, Imported
-from steerlab.vector import SteeringVector
 from tests.registry.samples import OTHER, TINY, vector
 
 

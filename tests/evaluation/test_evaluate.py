@@ -10,18 +10,18 @@ import pytest
 import torch
 
 from steerlab import Lab, LanguageModel, Store
+from steerlab.core.results import Calibration, Evaluation, Measured
+from steerlab.core.setting import Setting
 from steerlab.errors import BadOption, BadPrompts, Cancelled, ModelMismatch, NotFound
-from steerlab.evaluation.carryover import plan as names
-from steerlab.evaluation.carryover.evaluate import evaluate
-from steerlab.evaluation.carryover.plan import EvaluationPlan
-from steerlab.evaluation.carryover.regression import check, compared, stored
-from steerlab.evaluation.carryover.suite import suite
-from steerlab.evaluation.carryover.verdict import by_name
+from steerlab.evaluation.generalization import plan as names
+from steerlab.evaluation.generalization.evaluate import evaluate
+from steerlab.evaluation.generalization.plan import EvaluationPlan
+from steerlab.evaluation.generalization.regression import check, compared, stored
+from steerlab.evaluation.generalization.suite import suite
+from steerlab.evaluation.generalization.verdict import by_name
 from steerlab.evaluation.metrics.likelihood import fluency_ratio, perplexity_ratio, propensity
 from steerlab.evaluation.metrics.predictions import divergence, precision_at_k
 from steerlab.evaluation.metrics.texts import METRICS
-from steerlab.results import Calibration, Evaluation, Measured
-from steerlab.setting import Setting
 from tests.saved import save_model
 
 PAIRS = [(f"I love {x}", f"I hate {x}") for x in ("it", "you", "art", "tea")]

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from steerlab import Lab, SteeringVector, Store
+from steerlab.core.recipe import Imported
 from steerlab.errors import BadOption, ModelMismatch
 from steerlab.evaluation.inspection.agreement import agreement
 from steerlab.evaluation.inspection.inspect import inspect
 from steerlab.evaluation.inspection.logit_lens import logit_lens
-from steerlab.recipe import Imported
 from tests.tiny import tiny_lm
 
 PAIRS = [("I love you so", "I hate you so"), ("what joy", "what pain"), ("so kind", "so cruel")]

@@ -14,6 +14,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from steerlab import Injection, LanguageModel, steering
+from steerlab.core.setting import Setting
 from steerlab.errors import BadOption, BadPrompts, Cancelled, ModelError, SteeringError
 from steerlab.evaluation.metrics import passes
 from steerlab.evaluation.metrics.items import (
@@ -34,7 +35,6 @@ from steerlab.evaluation.metrics.likelihood import (
 )
 from steerlab.evaluation.metrics.predictions import divergence, precision_at_k, single_token
 from steerlab.evaluation.metrics.texts import distinct, longest_run
-from steerlab.setting import Setting
 from tests.evaluation import slow
 from tests.tiny import tiny_lm, tiny_tokenizer
 from tests.watching import hooks_on, planted, shared

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from steerlab.core.setting import Setting
 from steerlab.evaluation.controls import random_controls
 from steerlab.evaluation.metrics.items import ContrastItem, Fact
 from steerlab.evaluation.metrics.likelihood import propensity
 from steerlab.evaluation.metrics.predictions import divergence, precision_at_k
 from steerlab.evaluation.statistics import estimate, steerability, z_score
-from steerlab.setting import Setting
 from tests.test_smollm2 import PAIRS
 
 pytestmark = pytest.mark.smollm2

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from steerlab import Lab, Store
-from steerlab.evaluation.carryover import plan as names
-from steerlab.evaluation.carryover.evaluate import evaluate
-from steerlab.evaluation.carryover.plan import EvaluationPlan
-from steerlab.evaluation.carryover.verdict import Finding, by_name, judge, verdict
+from steerlab.evaluation.generalization import plan as names
+from steerlab.evaluation.generalization.evaluate import evaluate
+from steerlab.evaluation.generalization.plan import EvaluationPlan
+from steerlab.evaluation.generalization.verdict import Finding, by_name, judge, verdict
 from steerlab.evaluation.statistics import critical_z
 from tests.test_smollm2 import PAIRS
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from steerlab.errors import BadPrompts, NotFound
-from steerlab.evaluation.carryover.suite import combined, read_items, suite
+from steerlab.evaluation.generalization.suite import combined, read_items, suite
 from steerlab.evaluation.metrics.items import ContrastItem, Fact
 from steerlab.evaluation.metrics.texts import vader
 

@@ -7,12 +7,19 @@ import math
 import numpy as np
 import pytest
 
-from steerlab.evaluation.carryover import plan as names
-from steerlab.evaluation.carryover.arms import Arms, arms, changes, effects, ratios, weighted
-from steerlab.evaluation.carryover.verdict import Finding, by_name, judge, judged, verdict
+from steerlab.core.results import Evaluation, Measured
+from steerlab.core.setting import Setting
+from steerlab.evaluation.generalization import plan as names
+from steerlab.evaluation.generalization.conditions import (
+    Arms,
+    arms,
+    changes,
+    effects,
+    ratios,
+    weighted,
+)
+from steerlab.evaluation.generalization.verdict import Finding, by_name, judge, judged, verdict
 from steerlab.evaluation.statistics import critical_z, estimate, paired, z_score
-from steerlab.results import Evaluation, Measured
-from steerlab.setting import Setting
 from tests.registry.samples import vector
 
 N = 8

@@ -16,14 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
-from steerlab import header, payload
+from steerlab.core.recipe import Contrast
+from steerlab.core.record import record_of
+from steerlab.core.vector import SteeringVector
 from steerlab.errors import SteerlabError
-from steerlab.evaluation.carryover.suite import suite
-from steerlab.prompts import read_items, read_lines, read_pairs
-from steerlab.recipe import Contrast
-from steerlab.record import record_of
+from steerlab.evaluation.generalization.suite import suite
+from steerlab.files import header, payload
+from steerlab.files.prompts import read_items, read_lines, read_pairs
 from steerlab.registry import Store
-from steerlab.vector import SteeringVector
 from tests.fuzz import archives
 from tests.fuzz.archives import Member
 from tests.fuzz.campaign import ROOM, peak, reset_peak

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from steerlab.header import METADATA_KEY
-from steerlab.payload import FORMAT, encode
-from steerlab.recipe import Imported, ModelIdentity
-from steerlab.record import Record, canonical_json, record_of
+from steerlab.core.recipe import Imported, ModelIdentity
+from steerlab.core.record import Record, canonical_json, record_of
+from steerlab.core.vector import SteeringVector
+from steerlab.files.header import METADATA_KEY
+from steerlab.files.payload import FORMAT, encode
 from steerlab.registry.saving import rounded
-from steerlab.vector import SteeringVector
 from tests.fuzz import hostile
 from tests.registry.samples import OTHER, vector
 

@@ -15,13 +15,13 @@ from pathlib import Path
 from random import Random
 from zlib import crc32
 
-from steerlab import payload
+from steerlab.core.record import Record
 from steerlab.errors import CorruptPayload, SteerlabError
-from steerlab.record import Record
+from steerlab.files import payload
 from steerlab.registry import Store
-from steerlab.registry.audit import Harm
-from steerlab.registry.exchange import Import
-from steerlab.registry.obstacles import Damaged
+from steerlab.registry.sqlite_errors import Damaged
+from steerlab.registry.transfer.exchange import Import
+from steerlab.registry.upkeep.verify import Harm
 from tests.fuzz import archives, hostile, payloads, textfiles
 
 ACCEPTED = "accepted"
@@ -257,7 +257,7 @@ def _copy_of_store(directory: Path) -> Path:
 
 def read_pairs(path: Path) -> None:
     """Accepted pairs are texts, in two lists of one length, and the same once written again."""
-    from steerlab.prompts import read_pairs
+    from steerlab.files.prompts import read_pairs
 
     found = read_pairs(path)
     if found.negative and len(found.negative) != len(found.positive):
@@ -274,7 +274,7 @@ def read_pairs(path: Path) -> None:
 
 def read_items(path: Path) -> None:
     """Accepted items are texts, and the same once written again."""
-    from steerlab.prompts import read_items
+    from steerlab.files.prompts import read_items
 
     found = read_items(path)
     again = path.with_name("again.json")
@@ -287,7 +287,7 @@ def read_items(path: Path) -> None:
 def read_lines(path: Path) -> None:
     """Accepted prompts are texts of one line."""
     from steerlab.evaluation.metrics.scorers import scorer
-    from steerlab.prompts import read_lines
+    from steerlab.files.prompts import read_lines
 
     found = read_lines(path)
     _texts(found)
@@ -298,7 +298,7 @@ def read_lines(path: Path) -> None:
 
 def read_suite(path: Path) -> None:
     """An accepted suite has a digest, and its texts are texts."""
-    from steerlab.evaluation.carryover.suite import suite
+    from steerlab.evaluation.generalization.suite import suite
 
     found = suite(path)
     _texts([found.digest, *(p for style in found.styles for p in (style.name, *style.prompts))])
@@ -306,7 +306,7 @@ def read_suite(path: Path) -> None:
 
 def read_suite_items(path: Path) -> None:
     """What `evaluate --items` reads."""
-    from steerlab.evaluation.carryover.suite import read_items
+    from steerlab.evaluation.generalization.suite import read_items
 
     _texts([vars(item) for item in read_items(path)])
 
@@ -323,7 +323,7 @@ def read_memory(path: Path) -> None:
 
 def read_expression(path: Path) -> None:
     """An accepted expression is the same once written again, and computes or is refused."""
-    from steerlab.expression import evaluate, parse
+    from steerlab.core.expression import evaluate, parse
 
     parsed = parse(path.read_bytes().decode(errors="surrogateescape"))
     if parse(str(parsed)) != parsed:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from steerlab import payload
-from steerlab.recipe import Contrast, Imported, ModelIdentity
-from steerlab.record import record_of
+from steerlab.core.recipe import Contrast, Imported, ModelIdentity
+from steerlab.core.record import record_of
+from steerlab.core.run import Generation, Run
+from steerlab.core.vector import SteeringVector
+from steerlab.files import payload
 from steerlab.registry import Store
 from steerlab.registry.saving import rounded
-from steerlab.run import Generation, Run
-from steerlab.vector import SteeringVector
 from tests.fuzz.hostile import MARKUP, TERMINAL
 
 OBEYED = "\x1b[35;5m"

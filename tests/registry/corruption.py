@@ -27,14 +27,14 @@ from contextlib import closing, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from steerlab import payload
 from steerlab.cli import ExitCode, run
+from steerlab.core.record import Record
 from steerlab.errors import SteerlabError
-from steerlab.record import Record
+from steerlab.files import payload
 from steerlab.registry import Store
-from steerlab.registry.audit import Harm
 from steerlab.registry.files import payload_files
 from steerlab.registry.tables import METADATA
+from steerlab.registry.upkeep.verify import Harm
 from tests.registry import test_runs, test_sweeps
 from tests.registry.samples import OTHER, vector
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
-from steerlab import durable, payload
+from steerlab.core.results import Calibration, Evaluation, Measured
+from steerlab.core.run import Generation, Run
+from steerlab.core.sweep import BASELINE, MetricValue, StoredSweep, SweepCell, SweepSetting
+from steerlab.files import durable, payload
 from steerlab.registry import Store
-from steerlab.results import Calibration, Evaluation, Measured
-from steerlab.run import Generation, Run
-from steerlab.sweep import BASELINE, MetricValue, StoredSweep, SweepCell, SweepSetting
 from tests.registry.older import older
 from tests.registry.samples import OTHER, TINY, vector
 

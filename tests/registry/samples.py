@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from steerlab.recipe import Contrast, ModelIdentity
+from steerlab.core.recipe import Contrast, ModelIdentity
+from steerlab.core.vector import SteeringVector
 from steerlab.registry import Store
-from steerlab.vector import SteeringVector
 
 TINY = ModelIdentity("tests/Tiny-1", "llama", 6, 8, "f1", "main", "float32", "t1", "c1")
 OTHER = ModelIdentity("tests/other", "gpt2", 6, 8, "f2")

@@ -13,8 +13,8 @@ from typing import Any
 from sqlalchemy import select
 
 import steerlab.registry
-from steerlab import payload
 from steerlab.errors import NotFound, SteerlabError
+from steerlab.files import payload
 from steerlab.registry import Store, files
 from steerlab.registry.rows import Stored, read
 from steerlab.registry.tables import REMOVAL

@@ -12,9 +12,10 @@ from hashlib import sha256
 
 import pytest
 
-from steerlab import payload
 from steerlab.errors import BadOption, CorruptPayload, NotFound, SteerlabError, StoreError
-from steerlab.registry import Store, archive, files
+from steerlab.files import payload
+from steerlab.registry import Store, files
+from steerlab.registry.transfer import archive
 from tests.registry.samples import OTHER, vector
 
 

@@ -16,7 +16,8 @@ from urllib.parse import quote
 import pytest
 
 from steerlab.errors import CorruptPayload, StoreError
-from steerlab.registry import Store, backup, files
+from steerlab.registry import Store, files
+from steerlab.registry.transfer import backup
 from tests.registry.samples import restored, vector
 
 

@@ -15,9 +15,9 @@ from sqlalchemy.exc import OperationalError
 
 from steerlab.errors import SteerlabError, StoreError
 from steerlab.registry import Store, rows
-from steerlab.registry.audit import Harm
-from steerlab.registry.doctor import diagnose
-from steerlab.registry.obstacles import Damaged
+from steerlab.registry.sqlite_errors import Damaged
+from steerlab.registry.upkeep.doctor import diagnose
+from steerlab.registry.upkeep.verify import Harm
 from tests.registry.samples import vector
 from tests.registry.test_runs import run
 from tests.registry.test_sweeps import calibrated, evaluated

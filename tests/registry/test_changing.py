@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from steerlab.errors import BadOption, NameTaken, NotFound, StoreError
-from steerlab.payload import encode, read, read_records
-from steerlab.registry import Store, archive, files
+from steerlab.files.payload import encode, read, read_records
+from steerlab.registry import Store, files
+from steerlab.registry.transfer import archive
 from tests.registry.samples import OTHER, TINY, vector
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from steerlab import record
+from steerlab.core import record
 from steerlab.registry import Store
 from tests.registry.samples import vector
 

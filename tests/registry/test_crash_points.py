@@ -10,7 +10,7 @@ import logging
 
 import pytest
 
-from steerlab import durable
+from steerlab.files import durable
 from steerlab.registry import Store, rewriting
 from tests.registry import patching, tracing
 from tests.registry.crashing import (

@@ -20,8 +20,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.engine.default import DefaultDialect
 
-from steerlab import payload
 from steerlab.errors import NotFound, StoreError
+from steerlab.files import payload
 from steerlab.registry import Store, connections, database, files, rewriting
 from tests.registry.samples import vector
 

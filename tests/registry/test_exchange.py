@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from steerlab import durable, payload
+from steerlab.core.recipe import Expression, Operand
+from steerlab.core.vector import SteeringVector
 from steerlab.errors import CorruptPayload, NotFound, StoreError
-from steerlab.recipe import Expression, Operand
+from steerlab.files import durable, payload
 from steerlab.registry import Store
-from steerlab.vector import SteeringVector
 from tests.registry.samples import PAIRS, TINY, vector
 
 LOVE = Operand("love.v1", "a" * 64)

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from steerlab.recipe import Contrast
+from steerlab.core.recipe import Contrast
 from steerlab.registry.haystack import Haystack, Names
 from tests.registry.samples import vector
 

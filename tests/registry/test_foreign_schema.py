@@ -12,8 +12,8 @@ import pytest
 
 from steerlab.errors import CorruptPayload
 from steerlab.registry import Store
-from steerlab.registry.doctor import diagnose
-from steerlab.registry.obstacles import Damaged
+from steerlab.registry.sqlite_errors import Damaged
+from steerlab.registry.upkeep.doctor import diagnose
 
 ENDLESS = "AS WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c)"
 VIEW = f"CREATE VIEW tag {ENDLESS} SELECT x AS vector_id, x AS tag FROM c WHERE x < 0"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from steerlab.core.results import Calibration, Evaluation
+from steerlab.core.run import Generation, Run
 from steerlab.errors import NotFound
-from steerlab.results import Calibration, Evaluation
-from steerlab.run import Generation, Run
 from tests.registry.samples import OTHER, vector
 from tests.registry.test_sweeps import PLAN
 

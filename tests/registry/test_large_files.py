@@ -7,10 +7,10 @@ from datetime import timedelta
 
 import pytest
 
-from steerlab import header
 from steerlab.errors import CorruptPayload, StoreError
+from steerlab.files import header
 from steerlab.registry import Store, files
-from steerlab.registry.doctor import diagnose
+from steerlab.registry.upkeep.doctor import diagnose
 from tests.registry.samples import PAIRS, vector
 
 WORDY = replace(PAIRS, positive=("愛する " * 300_000, "love " * 200_000), positive_ids=())

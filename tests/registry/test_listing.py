@@ -11,10 +11,11 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from steerlab import record
+from steerlab.core import record
+from steerlab.core.recipe import Imported
 from steerlab.errors import BadOption, NotFound
-from steerlab.recipe import Imported
-from steerlab.registry import SORTS, Store, queries, rebuild
+from steerlab.registry import SORTS, Store, queries
+from steerlab.registry.upkeep import rebuild
 from tests.registry.samples import OTHER, vector
 
 

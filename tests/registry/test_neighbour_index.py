@@ -10,16 +10,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from steerlab.recipe import Imported
-from steerlab.registry import Store, matrices, similar
-from steerlab.vector import SteeringVector
+from steerlab.core.recipe import Imported
+from steerlab.core.vector import SteeringVector
+from steerlab.registry import Store, matrices, neighbours
 from tests.registry.samples import TINY, vector
 
 
 @pytest.fixture(autouse=True)
 def kept(monkeypatch, tmp_path):
     """An index for any number of vectors, in a place of its own."""
-    monkeypatch.setattr(similar, "INDEXED", 1)
+    monkeypatch.setattr(neighbours, "INDEXED", 1)
     monkeypatch.setattr(matrices, "home", lambda: tmp_path / "kept")
     return tmp_path / "kept"
 
@@ -34,7 +34,7 @@ def crowd(store):
 
 def by_reading(store, of, **options):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(similar, "INDEXED", 10**9)
+        patch.setattr(neighbours, "INDEXED", 10**9)
         return list(Store(store.path).similar(of, **options))
 
 
@@ -48,10 +48,10 @@ def agrees(store, of, **options):
 
 def reads(store):
     """How many payloads are read for an answer."""
-    seen, read = [], similar.Field.read
+    seen, read = [], neighbours.Field.read
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            similar.Field, "read", lambda self, c, ids: (seen.extend(ids), read(self, c, ids))[1]
+            neighbours.Field, "read", lambda self, c, ids: (seen.extend(ids), read(self, c, ids))[1]
         )
         store.similar("n0")
     return len(seen)
@@ -176,7 +176,7 @@ def test_many_at_once(crowd):
 
 
 def test_a_stop_keeps_what_is_known_so_far(store, monkeypatch):
-    monkeypatch.setattr(similar, "_BATCH", 2)
+    monkeypatch.setattr(neighbours, "_BATCH", 2)
     store.save_many([(f"n{i}", vector(i)) for i in range(7)])
     seen: list[tuple[int, int]] = []
     found = store.similar(
@@ -189,7 +189,7 @@ def test_a_stop_keeps_what_is_known_so_far(store, monkeypatch):
 
 
 def test_names_of_one_digest_share_an_entry_whatever_batch_they_are_in(store, monkeypatch):
-    monkeypatch.setattr(similar, "_BATCH", 2)
+    monkeypatch.setattr(neighbours, "_BATCH", 2)
     store.save_many([(f"n{i}", vector(0 if i == 5 else i)) for i in range(6)])
     assert {n.ref for n in agrees(store, "n1")} >= {"tiny_1.n0.v1", "tiny_1.n5.v1"}
 

@@ -13,10 +13,7 @@ from pathlib import Path
 import pytest
 
 from steerlab.errors import StoreError
-from steerlab.registry import (
-    Store,
-    backup,  # noqa: F401  # here, since nobody may not read what root installed
-)
+from steerlab.registry import Store
 from tests.registry.samples import restored, vector
 
 

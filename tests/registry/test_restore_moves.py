@@ -8,7 +8,7 @@ import pytest
 
 from steerlab.errors import StoreError
 from steerlab.registry import Store, discover
-from steerlab.registry.doctor import diagnose
+from steerlab.registry.upkeep.doctor import diagnose
 from tests.registry.samples import vector
 from tests.registry.test_backup import left, records
 

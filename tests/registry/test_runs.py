@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from steerlab.core.run import Generation, Run
 from steerlab.errors import BadOption, NotFound, StoreError
 from steerlab.registry import Store
 from steerlab.registry.database import HEAD
-from steerlab.run import Generation, Run
 from tests.registry.older import older
 from tests.registry.samples import TINY, restored, vector
 

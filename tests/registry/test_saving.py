@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from steerlab.core.recipe import Contrast, Expression, Imported
+from steerlab.core.vector import SteeringVector, mean
 from steerlab.errors import BadOption, BadPrompts, BadVector, NameTaken, NotFound
-from steerlab.recipe import Contrast, Expression, Imported
 from steerlab.registry import Store
-from steerlab.vector import SteeringVector, mean
 from tests.registry.samples import OTHER, PAIRS, TINY, vector
 from tests.strategies import any_vector
 

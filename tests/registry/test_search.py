@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from steerlab.core.recipe import Contrast
 from steerlab.errors import BadOption
-from steerlab.recipe import Contrast
-from steerlab.registry.snippets import LONGEST, snippet_of
+from steerlab.registry.search import LONGEST, snippet_of
 from tests.registry.samples import vector
 
 

@@ -10,11 +10,18 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import text
 
+from steerlab.core.results import Calibration, Evaluation, Measured
+from steerlab.core.sweep import (
+    BASELINE,
+    MetricValue,
+    StoredSweep,
+    SweepCell,
+    SweepPlan,
+    SweepSetting,
+)
 from steerlab.errors import BadOption, NotFound, StoreError
 from steerlab.registry import Store
 from steerlab.registry.database import HEAD
-from steerlab.results import Calibration, Evaluation, Measured
-from steerlab.sweep import BASELINE, MetricValue, StoredSweep, SweepCell, SweepPlan, SweepSetting
 from tests.registry.older import older
 from tests.registry.samples import TINY, restored, vector
 from tests.registry.test_runs import run

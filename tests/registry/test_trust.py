@@ -10,14 +10,14 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text, update
 
-from steerlab import durable, payload
+from steerlab.core.recipe import Expression
+from steerlab.core.record import record_of
+from steerlab.core.vector import SteeringVector
 from steerlab.errors import Cancelled, CorruptPayload, NotFound, StoreError
-from steerlab.recipe import Expression
-from steerlab.record import record_of
+from steerlab.files import durable, payload
 from steerlab.registry import Store, files
-from steerlab.registry.audit import Harm
 from steerlab.registry.tables import VECTOR
-from steerlab.vector import SteeringVector
+from steerlab.registry.upkeep.verify import Harm
 from tests.registry.samples import TINY, vector
 
 

@@ -18,8 +18,8 @@ import pytest
 from sqlalchemy import Connection
 
 from steerlab.errors import CorruptPayload, StoreError
-from steerlab.header import METADATA_KEY
-from steerlab.payload import FORMAT, read, read_records
+from steerlab.files.header import METADATA_KEY
+from steerlab.files.payload import FORMAT, read, read_records
 from steerlab.registry import Store, database, migrations
 from steerlab.registry.database import HEAD
 from tests.registry.test_read_only import freeze, thaw

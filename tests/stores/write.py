@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from steerlab.recipe import Contrast, Imported, ModelIdentity
+from steerlab.core.recipe import Contrast, Imported, ModelIdentity
+from steerlab.core.vector import SteeringVector
 from steerlab.registry import Store
-from steerlab.vector import SteeringVector
 
 TINY = ModelIdentity("tests/Tiny-1", "llama", 6, 8, "f1", "main", "float32", "t1", "c1")
 OTHER = ModelIdentity("tests/other", "gpt2", 6, 8, "f2")
@@ -85,7 +85,7 @@ def _vector(seed: int, directions: Any = None, **more: Any) -> SteeringVector:
 
 
 def _add_runs(store: Store) -> None:
-    from steerlab.run import Generation, Run
+    from steerlab.core.run import Generation, Run
 
     texts = (Generation(0.0, 0.0, " plain", "stop", 4), Generation(2.0, 0.4, " [b]warm[/b]\x1b"))
     first = store.save_run(Run("love.v1 - 0.5*anger", "I think", TINY.source, texts, layers="2"))
@@ -94,8 +94,8 @@ def _add_runs(store: Store) -> None:
 
 
 def _add_results(store: Store, digest: str) -> None:
-    from steerlab.results import Calibration, Evaluation, Measured
-    from steerlab.sweep import BASELINE, MetricValue, StoredSweep, SweepCell, SweepSetting
+    from steerlab.core.results import Calibration, Evaluation, Measured
+    from steerlab.core.sweep import BASELINE, MetricValue, StoredSweep, SweepCell, SweepSetting
 
     strengths = [SweepSetting(b, d, 10 * d, None) for b in (2, 3) for d in (-0.2, 0.2)]
     sweep = store.begin_sweep(

@@ -18,11 +18,11 @@ from textual.widgets import Input, Select, Static
 from steerlab import Lab, Store
 from steerlab.cli.extract import METHODS as CLI_METHODS
 from steerlab.errors import BadPrompts
-from steerlab.extraction import METHODS
-from steerlab.prompts import Prompts
+from steerlab.extraction.methods import METHODS
+from steerlab.files.prompts import Prompts
 from steerlab.tui.extract import ExtractScreen
 from steerlab.tui.extract_form import ABOUT, Draft, counted, lines_of, prompts_of
-from steerlab.tui.news import News
+from steerlab.tui.notices import News
 from tests.tiny import tiny_lm
 from tests.watching import hooks_on, shared
 

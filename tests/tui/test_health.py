@@ -23,12 +23,13 @@ from textual.widgets._footer import FooterKey
 
 from steerlab import Lab, Store
 from steerlab.cli import run
-from steerlab.registry import audit, backup
-from steerlab.registry.doctor import diagnose
+from steerlab.registry.transfer import backup
+from steerlab.registry.upkeep import verify
+from steerlab.registry.upkeep.doctor import diagnose
 from steerlab.tui.app import SteerlabApp
 from steerlab.tui.dialogs import BackupDialog, Confirm
 from steerlab.tui.health import HealthScreen
-from steerlab.tui.report import Entry, Report, of_ailments
+from steerlab.tui.health_report import Entry, Report, of_ailments
 from tests.fuzz.stranger import fill
 from tests.registry.samples import vector
 from tests.tui.hosts import Host, text_of, until
@@ -221,7 +222,7 @@ async def test_findings_come_one_by_one_and_esc_stops_it(store, monkeypatch):
     lose(store)
     cut(store)
     async with Visit(store) as nurse:
-        with held(monkeypatch, audit._Audit, "findings") as release:
+        with held(monkeypatch, verify._Audit, "findings") as release:
             await nurse.pilot.press("v")
             await nurse.until(lambda: nurse.status == "verifying: 1 of 4")
             shown = nurse.found
@@ -242,7 +243,7 @@ async def test_leaving_stops_what_runs(store, monkeypatch):
     async with Session(Lab(store), count=3) as user:
         nurse = Nurse(user.app, user.pilot)
         await nurse.pilot.press("h")
-        with held(monkeypatch, audit._Audit, "findings") as release:
+        with held(monkeypatch, verify._Audit, "findings") as release:
             await nurse.pilot.press("v")
             await nurse.until(lambda: "1 of 4" in nurse.status)
             await nurse.pilot.press("escape", "escape")

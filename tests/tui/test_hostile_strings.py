@@ -9,8 +9,8 @@ from textual.strip import Strip
 from textual.widgets import Input
 
 from steerlab import Lab, Store
+from steerlab.tui.control_chars import OBEYED
 from steerlab.tui.detail import Detail
-from steerlab.tui.harmless import OBEYED
 from tests.fuzz.stranger import SHORT, STYLED, TEXT, fill
 from tests.tui.test_workbench import Driver, Session
 

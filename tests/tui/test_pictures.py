@@ -20,16 +20,16 @@ import pytest
 from textual.widgets import Input, TextArea
 
 from steerlab import Lab, Store
-from steerlab.evaluation.pictures.grid import Grid
-from steerlab.run import Generation, Run
-from steerlab.setting import Setting
+from steerlab.core.run import Generation, Run
+from steerlab.core.setting import Setting
+from steerlab.core.vector import SteeringVector
+from steerlab.plots.grid import Grid
 from steerlab.tui.extract import ExtractScreen
 from steerlab.tui.extract_form import Draft
 from steerlab.tui.health import HealthScreen
-from steerlab.tui.report import Entry, Report
+from steerlab.tui.health_report import Entry, Report
 from steerlab.tui.sweep import SweepScreen
 from steerlab.tui.sweep_form import Plan
-from steerlab.vector import SteeringVector
 from tests.tui.test_health import payloads_of
 from tests.tui.test_workbench import Driver, Session
 from tests.tui.visit import starter_store

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from steerlab.core.run import Generation, Run
 from steerlab.errors import BadOption
-from steerlab.run import Generation, Run
 from steerlab.tui.setup import COLUMNS, Setup, differing, from_memory, heading, setup_of
 
 

@@ -12,17 +12,18 @@ from textual.pilot import Pilot
 from textual.widgets import Input, Label, Select, TextArea
 
 from steerlab import Lab, Store
+from steerlab.core.recipe import Imported
+from steerlab.core.sweep import SweepPlan
+from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption
 from steerlab.evaluation.metrics.texts import METRICS, Metric
-from steerlab.evaluation.pictures.grid import Grid
-from steerlab.recipe import Imported
-from steerlab.sweep import SweepPlan
+from steerlab.lab.sweeps import run_sweep
+from steerlab.plots.grid import Grid
 from steerlab.tui.heatmap import Heatmap
-from steerlab.tui.news import News
-from steerlab.tui.sheet import Sheet
+from steerlab.tui.notices import News
 from steerlab.tui.sweep import Promoted, SweepScreen
 from steerlab.tui.sweep_form import COEFFICIENTS, SweepForm, around, chosen, numbers
-from steerlab.vector import SteeringVector
+from steerlab.tui.sweep_texts import Sheet
 from tests.saved import ANGER, LOVE
 from tests.tiny import tiny_lm
 from tests.tui.hosts import text_of, until
@@ -145,7 +146,7 @@ async def test_moving_shows_the_texts_beside_their_baseline(lab) -> None:
 
 
 def printed(text: str) -> str:
-    from steerlab.notation import printable
+    from steerlab.core.display import printable
 
     return printable(text, newlines=True)
 
@@ -154,7 +155,7 @@ async def test_another_metric_writes_nothing_anew(lab, monkeypatch) -> None:
     bench = Bench(lab)
     async with bench.run_test(size=(100, 30)) as pilot:
         sheet = await run(bench, pilot)
-        monkeypatch.setattr(Lab, "run_sweep", None)
+        monkeypatch.setattr("steerlab.lab.sweeps.run_sweep", None)
         select, heatmap = bench.sweep.query_one("#metric", Select), bench.sweep.query_one(Heatmap)
         select.value = "length"
         await pilot.pause()
@@ -217,7 +218,6 @@ async def test_escape_goes_back_when_nothing_runs(lab) -> None:
 def slowly(lab: Lab, monkeypatch: pytest.MonkeyPatch, steps: int = 2) -> threading.Event:
     """After some tokens the model waits to be let on."""
     released = threading.Event()
-    run_sweep = lab.run_sweep
 
     def waiting(*arguments: Any, should_stop: Callable[[], bool], **options: Any) -> Any:
         asked = []
@@ -230,7 +230,7 @@ def slowly(lab: Lab, monkeypatch: pytest.MonkeyPatch, steps: int = 2) -> threadi
 
         return run_sweep(*arguments, should_stop=stop, **options)
 
-    monkeypatch.setattr(lab, "run_sweep", waiting)
+    monkeypatch.setattr("steerlab.lab.sweeps.run_sweep", waiting)
     return released
 
 
@@ -366,7 +366,7 @@ async def test_a_worker_that_fails_ends_in_a_message(lab, monkeypatch) -> None:
     def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("[red]the machine[/red] is on fire")
 
-    monkeypatch.setattr(lab, "run_sweep", broken)
+    monkeypatch.setattr("steerlab.lab.sweeps.run_sweep", broken)
     monkeypatch.delenv("STEERLAB_DEBUG", raising=False)
     bench = Bench(lab)
     async with bench.run_test() as pilot:
@@ -377,7 +377,7 @@ async def test_a_worker_that_fails_ends_in_a_message(lab, monkeypatch) -> None:
 
 
 async def test_the_model_is_loaded_in_the_worker_and_a_line_says_so(lab, lm, monkeypatch) -> None:
-    monkeypatch.setattr("steerlab.model.LanguageModel.load", lambda *_, **__: lm)
+    monkeypatch.setattr("steerlab.models.language_model.LanguageModel.load", lambda *_, **__: lm)
     unloaded = Lab(lab.store)
     bench = Bench(unloaded)
     said: list[str] = []
@@ -394,7 +394,7 @@ async def test_a_sweep_that_was_written_is_there_at_once(lab, monkeypatch) -> No
     asked = SweepPlan(
         "love", ["b", "a"], [3, 0, 2], doses=[0.2, -0.1, 0], seeds=[5], max_new_tokens=6
     )
-    written = lab.run_sweep(asked)
+    written = run_sweep(lab, asked)
     monkeypatch.setattr(Lab, "write", None)
     bench = Bench(lab, seed=5)
     async with bench.run_test(size=(100, 30)) as pilot:

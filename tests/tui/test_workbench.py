@@ -20,10 +20,10 @@ from steerlab.tui.dialogs import Confirm, ModelDialog, OptionsDialog, SaveDialog
 from steerlab.tui.expression_line import ExpressionLine
 from steerlab.tui.extract import ExtractScreen
 from steerlab.tui.health import HealthScreen
+from steerlab.tui.health_report import Entry, Report
 from steerlab.tui.help import HelpDialog
-from steerlab.tui.report import Entry, Report
+from steerlab.tui.lab_panel import LabStrip, Prompt
 from steerlab.tui.strength import Slider
-from steerlab.tui.strip import LabStrip, Prompt
 from steerlab.tui.sweep import SweepScreen
 from steerlab.tui.table import VectorTable
 from steerlab.tui.texts import Column
@@ -162,7 +162,7 @@ async def test_generate_alone_takes_the_vector_under_the_cursor(lab):
 
 
 async def test_the_texts_are_those_of_the_same_call_in_python(lab):
-    from steerlab.lab import Setting
+    from steerlab.core.setting import Setting
 
     love = lab.store.load("love")
     setting = Setting(love, love.coefficient(0.2))

@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from steerlab.core.recipe import Contrast
+from steerlab.core.results import Calibration
+from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption, BadPrompts
 from steerlab.evaluation.calibration.effects import Attribute, Measure, Propensity
 from steerlab.evaluation.calibration.held_out import Pair, Source, source_of
 from steerlab.evaluation.calibration.search import Options, Search
-from steerlab.evaluation.calibration.soundness import NEUTRAL
+from steerlab.evaluation.calibration.side_effects import NEUTRAL
 from steerlab.evaluation.calibration.trials import Steps, Trials
 from steerlab.evaluation.metrics.items import ContrastItem, items_of_pairs
-from steerlab.recipe import Contrast
-from steerlab.results import Calibration
-from steerlab.vector import SteeringVector
+from steerlab.progress import Progress, ShouldStop
 
 if TYPE_CHECKING:
-    from steerlab.activations import Readings
+    from steerlab.core.notation import LayerChoice
     from steerlab.evaluation.metrics.texts import Metric
-    from steerlab.generation import ShouldStop
-    from steerlab.lab import Lab, Progress
-    from steerlab.model import LayerChoice
+    from steerlab.extraction.readings import Readings
+    from steerlab.lab.lab import Lab
 
 _LEAST_ITEMS = 3  # one to report on, one to choose on, one to make the vector of
 _ITEMS = 16
@@ -66,10 +66,10 @@ def calibrate(
     steps = Steps(progress, should_stop)
 
     def read(recipe: Contrast, wanted: Sequence[int]) -> Readings:
-        from steerlab import contrast
+        from steerlab.extraction import runner
 
         with lm.lock:
-            return contrast.read(lm, recipe, wanted, steps.part(2), should_stop)[1]
+            return runner.read(lm, recipe, wanted, steps.part(2), should_stop)[1]
 
     source = source_of(lm, vector, candidates, lambda ref: lab.operand(vector, ref), read)
     crossed: Sequence[Pair] = ()

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from steerlab.core.results import Calibration, defined
 from steerlab.errors import CorruptPayload
 from steerlab.evaluation.statistics import Estimate
-from steerlab.results import Calibration, defined
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from steerlab.core.display import printable
+from steerlab.core.setting import Setting
 from steerlab.errors import BadOption, Cancelled
-from steerlab.lab import Lab, Progress, Ticker
-from steerlab.notation import printable
-from steerlab.setting import Setting
+from steerlab.lab.lab import Lab
+from steerlab.progress import Progress, ShouldStop, Ticker
 
 if TYPE_CHECKING:
     from steerlab.evaluation.metrics.items import ContrastItem
     from steerlab.evaluation.metrics.texts import Metric
-    from steerlab.generation import Completion, ShouldStop
+    from steerlab.models.generation import Completion
 
 Array = NDArray[np.float64]
 Request = tuple[int, Setting]
@@ -177,7 +178,7 @@ def written(
 
     bos: whether all begin with BOS, as they do wherever a front vector is compared.
     """
-    from steerlab.batching import batch_rows
+    from steerlab.models.batch_size import batch_rows
 
     places: dict[Row, list[int]] = defaultdict(list)
     for place, (prompt, seed, setting) in enumerate(rows):

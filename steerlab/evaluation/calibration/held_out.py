@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from steerlab.core.expression import evaluate, parse
+from steerlab.core.notation import selects_layers
+from steerlab.core.recipe import Contrast, Expression, Imported
+from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadPrompts
-from steerlab.expression import evaluate, parse
-from steerlab.notation import selects_layers
-from steerlab.recipe import Contrast, Expression, Imported
-from steerlab.vector import SteeringVector
 
 if TYPE_CHECKING:
-    from steerlab.activations import Readings
-    from steerlab.model import LanguageModel
+    from steerlab.extraction.readings import Readings
+    from steerlab.models.language_model import LanguageModel
 
 Pair = tuple[str, str]
 Reader = Callable[[Contrast, Sequence[int]], "Readings"]
@@ -82,13 +82,13 @@ class Paired:
 
     def at(self, layer: int, without: Collection[Pair] = ()) -> SteeringVector:
         """Extracted by the recipe's method of the pairs that are left; BadPrompts if none is."""
-        from steerlab import contrast
+        from steerlab.extraction import runner
 
         kept = self._kept(without)
         if (layer, kept) not in self._made:
             rows = sorted(kept)
-            above, below, rest = contrast.apart(self.recipe, self._found.values[layer])
-            made = contrast.direction(self.recipe, above[rows], below[rows], rest, layer)
+            above, below, rest = runner.apart(self.recipe, self._found.values[layer])
+            made = runner.direction(self.recipe, above[rows], below[rows], rest, layer)
             known = self.vector.residual_norms.get(layer, self._found.residual_norms.get(layer))
             self._made[layer, kept] = SteeringVector(
                 {layer: made},
@@ -100,11 +100,11 @@ class Paired:
 
     def separability(self, layer: int, without: Collection[Pair] = ()) -> float | None:
         """Of the pairs that are left; None where there are too few."""
-        from steerlab import contrast, extraction
+        from steerlab.extraction import methods, runner
 
         rows = sorted(self._kept(without))
-        above, below, _ = contrast.apart(self.recipe, self._found.values[layer])
-        return extraction.diagnose(above[rows], below[rows]).get("separability")
+        above, below, _ = runner.apart(self.recipe, self._found.values[layer])
+        return methods.diagnose(above[rows], below[rows]).get("separability")
 
     def _kept(self, without: Collection[Pair]) -> frozenset[int]:
         out = {frozenset(pair) for pair in without}

@@ -14,6 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
+from steerlab.core.record import software
+from steerlab.core.results import Calibration, defined
+from steerlab.core.setting import Setting
+from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption
 from steerlab.evaluation.calibration.curve import (
     Cost,
@@ -28,16 +32,12 @@ from steerlab.evaluation.calibration.curve import (
     widened,
 )
 from steerlab.evaluation.calibration.effects import check_defined
-from steerlab.evaluation.calibration.soundness import costs
+from steerlab.evaluation.calibration.side_effects import costs
 from steerlab.evaluation.calibration.trials import Array, Trial, Trials, mean
 from steerlab.evaluation.statistics import CONTROLS, Estimate, critical_z, estimate, z_score
-from steerlab.record import software
-from steerlab.results import Calibration, defined
-from steerlab.setting import Setting
-from steerlab.vector import SteeringVector
 
 if TYPE_CHECKING:
-    from steerlab.lab import Lab
+    from steerlab.lab.lab import Lab
 
 DOSES = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 PROFILE_DOSE = 0.15

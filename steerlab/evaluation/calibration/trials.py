@@ -5,19 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from steerlab.core.setting import Setting
+from steerlab.core.vector import SteeringVector, random_like
 from steerlab.evaluation.calibration.effects import Measure
 from steerlab.evaluation.calibration.held_out import Pair, Source
-from steerlab.setting import Setting
-from steerlab.vector import SteeringVector, random_like
-
-if TYPE_CHECKING:
-    from steerlab.generation import ShouldStop
-    from steerlab.lab import Progress
+from steerlab.progress import Progress, ShouldStop
 
 Array = NDArray[np.float64]
 _FOLDS = 5

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from steerlab.core.recipe import Contrast
 from steerlab.errors import BadPrompts
-from steerlab.extraction import diagnose
-from steerlab.recipe import Contrast
+from steerlab.extraction.methods import diagnose
+from steerlab.progress import Progress, ShouldStop
 
 if TYPE_CHECKING:
-    from steerlab.model import LanguageModel
+    from steerlab.models.language_model import LanguageModel
 
 Array = NDArray[np.float64]
 
@@ -27,15 +28,15 @@ def agreement(
     layers: Sequence[int],
     *,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
-    should_stop: Callable[[], bool] | None = None,
+    progress: Progress | None = None,
+    should_stop: ShouldStop | None = None,
 ) -> dict[int, dict[str, float]]:
     """Read a recipe's pairs again and say how well they agree: layer -> figures.
 
-    Those of `steerlab.extraction.diagnose`, and split_half.
+    Those of `steerlab.extraction.methods.diagnose`, and split_half.
     Raises BadPrompts for a recipe without pairs (at least two, read at one token each).
     """
-    from steerlab.contrast import read_pairs
+    from steerlab.extraction.runner import read_pairs
 
     check_pairs(recipe)
     read = read_pairs(lm, recipe, layers, progress, should_stop)

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from steerlab.direction import dot, norm_of, padded
-from steerlab.notation import span
-from steerlab.recipe import Contrast, Expression, Imported, Recipe, describe_read, kind_of
-from steerlab.vector import SteeringVector
+from steerlab.core.direction import dot, norm_of, padded
+from steerlab.core.notation import span
+from steerlab.core.recipe import Contrast, Expression, Imported, Recipe, describe_read, kind_of
+from steerlab.core.vector import SteeringVector
 
 Sign = Literal[" ", "-", "+"]
 

@@ -6,17 +6,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from steerlab.core.recipe import Contrast, Expression, Recipe, kind_of
+from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption, BadPrompts, SteerlabError
 from steerlab.evaluation.inspection.agreement import agreement, check_pairs
 from steerlab.evaluation.inspection.logit_lens import Lens, logit_lens
 from steerlab.evaluation.inspection.projection import Projections, check_projectable, projections
-from steerlab.recipe import Contrast, Expression, Recipe, kind_of
-from steerlab.vector import SteeringVector
+from steerlab.progress import Progress
 
 if TYPE_CHECKING:
-    from steerlab.lab import Lab, Progress
-    from steerlab.model import LanguageModel, LayerChoice
-    from steerlab.registry.similar import Neighbour
+    from steerlab.core.notation import LayerChoice
+    from steerlab.lab.lab import Lab
+    from steerlab.models.language_model import LanguageModel
+    from steerlab.registry.neighbours import Neighbour
 
 Figures = Mapping[int, Mapping[str, float]]
 """Layer -> figures by name."""
@@ -120,7 +122,7 @@ def inspect(
 
 
 def _fitting(lab: Lab, vector: SteeringVector, allow_other_weights: bool) -> LanguageModel:
-    from steerlab.steer import check_fits
+    from steerlab.interventions.hooks import check_fits
 
     lm = lab.load(vector)
     check_fits(vector, lm.identity, allow_other_weights)

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from steerlab.direction import SMALLEST, Array
+from steerlab.core.direction import SMALLEST, Array
+from steerlab.core.display import printable
 from steerlab.errors import BadOption
-from steerlab.notation import printable
 
 if TYPE_CHECKING:
-    from steerlab.model import LanguageModel
-    from steerlab.vector import SteeringVector
+    from steerlab.core.vector import SteeringVector
+    from steerlab.models.language_model import LanguageModel
 
 CONTROLS = 16
 """Random directions that say how far a token gets by chance."""
@@ -102,7 +102,7 @@ def token_logits(lm: LanguageModel, directions: Array) -> NDArray[np.float32]:
 
     See `logit_lens` for the unit; a direction that is zero gives zeros.
     """
-    from steerlab.unembedding import logits
+    from steerlab.models.unembedding import logits
 
     sizes = np.linalg.norm(directions, axis=1, keepdims=True)  # (n, 1)
     units = np.divide(directions, sizes, out=np.zeros_like(directions), where=sizes >= SMALLEST)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from steerlab.direction import SMALLEST
+from steerlab.core.direction import SMALLEST
 from steerlab.errors import Incompatible
 
 if TYPE_CHECKING:
-    from steerlab.model import LanguageModel
-    from steerlab.vector import SteeringVector
+    from steerlab.core.vector import SteeringVector
+    from steerlab.models.language_model import LanguageModel
 
 Array = NDArray[np.float64]
 

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from steerlab.core.setting import Setting
+from steerlab.core.sweep import MetricValue, StoredSweep, SweepCell, SweepSetting
+from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadPrompts
 from steerlab.evaluation.metrics.items import Continuation, continuation
 from steerlab.evaluation.metrics.texts import METRICS, Metric
-from steerlab.setting import Setting
-from steerlab.sweep import MetricValue, StoredSweep, SweepCell, SweepSetting
-from steerlab.vector import SteeringVector
 
 if TYPE_CHECKING:
-    from steerlab.model import LanguageModel
-    from steerlab.sweeping import CellMetric
+    from steerlab.lab.sweeps import CellMetric
+    from steerlab.models.language_model import LanguageModel
 
 SCORED = 12
 """Tokens of each text whose perplexity is taken: all of 40 cost 0.6 of what writing them does."""

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from steerlab.core.display import printable
 from steerlab.errors import BadPrompts
-from steerlab.notation import printable
 
 if TYPE_CHECKING:
-    from steerlab.model import LanguageModel
+    from steerlab.models.language_model import LanguageModel
 
 Tokens = tuple[int, ...]
 Text = str | Tokens

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from steerlab.core.setting import Setting
 from steerlab.errors import BadOption
 from steerlab.evaluation.metrics import passes
 from steerlab.evaluation.metrics.items import (
@@ -26,10 +27,9 @@ from steerlab.evaluation.metrics.items import (
     contrast,
 )
 from steerlab.evaluation.metrics.passes import How, Row
-from steerlab.setting import Setting
 
 if TYPE_CHECKING:
-    from steerlab.model import LanguageModel
+    from steerlab.models.language_model import LanguageModel
 
 Array = NDArray[np.float64]
 

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 import torch
 from torch import Tensor, nn
 
-from steerlab.activations import Progress
-from steerlab.blocks import input_device
+from steerlab.core.run import Positions
+from steerlab.core.setting import Setting
 from steerlab.errors import BadOption, Cancelled, ModelError, SteeringError
-from steerlab.generation import ShouldStop
-from steerlab.run import Positions
-from steerlab.setting import Setting
-from steerlab.steer import Injection, begin_prompt, is_steered, steering
+from steerlab.interventions.hooks import Injection, steering
+from steerlab.models.blocks import input_device
+from steerlab.models.interventions import begin_prompt, is_steered
+from steerlab.progress import Progress, ShouldStop
 
 if TYPE_CHECKING:
-    from steerlab.model import LanguageModel
+    from steerlab.models.language_model import LanguageModel
 
 _TOKENS = {"cpu": 2048}  # real and padding together; more brings nothing on a CPU
 _TOKENS_ACCELERATOR = 16384

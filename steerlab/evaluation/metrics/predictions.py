@@ -12,15 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from steerlab.core.display import printable
+from steerlab.core.setting import Setting
 from steerlab.errors import BadOption, BadPrompts
 from steerlab.evaluation.metrics import passes
 from steerlab.evaluation.metrics.items import Continuation, Fact, continuation
 from steerlab.evaluation.metrics.passes import How, Row, check_next
-from steerlab.notation import printable
-from steerlab.setting import Setting
 
 if TYPE_CHECKING:
-    from steerlab.model import LanguageModel
+    from steerlab.models.language_model import LanguageModel
 
 Array = NDArray[np.float64]
 _HELD = 2**24  # numbers of the baseline's distributions kept at a time: 64 MiB

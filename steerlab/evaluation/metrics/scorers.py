@@ -13,11 +13,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from steerlab.core.display import printable
 from steerlab.errors import BadOption
 from steerlab.evaluation.metrics.texts import METRICS, Metric, alone
-from steerlab.location import expanded
-from steerlab.notation import printable
-from steerlab.prompts import read_lines
+from steerlab.files.location import expanded
+from steerlab.files.prompts import read_lines
 
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
 _SPECS = "keywords:FILE, regex:PATTERN, package.module:function"

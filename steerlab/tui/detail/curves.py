@@ -10,15 +10,15 @@ from textual.containers import Vertical
 from textual.widgets import Static
 from textual.worker import Worker
 
-from steerlab.notation import printable
+from steerlab.core.display import printable
 from steerlab.tui.detail.overview import head
 from steerlab.tui.detail.pane import Pane
 
 if TYPE_CHECKING:
+    from steerlab.core.record import Record
+    from steerlab.core.results import Calibration
     from steerlab.evaluation.calibration.curve import Curve
-    from steerlab.record import Record
     from steerlab.registry import Summary
-    from steerlab.results import Calibration
 
 LATER = """\
 Not calibrated: `steerlab calibrate {name}` finds the layer and the dose at which it works, and \

@@ -13,13 +13,14 @@ from textual.message import Message
 from textual.timer import Timer
 from textual.widgets import Static, Tab, Tabs
 
-from steerlab.notation import printable, span
+from steerlab.core.display import printable
+from steerlab.core.notation import span
 from steerlab.tui.detail.pane import Pane
 
 if TYPE_CHECKING:
-    from steerlab.lab import Lab
+    from steerlab.core.run import Run
+    from steerlab.lab.lab import Lab
     from steerlab.registry import Summary
-    from steerlab.run import Run
 
 REST = 0.06
 """Seconds that the cursor has to rest on a vector before it is read."""

@@ -12,7 +12,7 @@ from textual.widgets import Static, Tree
 from textual.widgets.tree import TreeNode
 from textual.worker import Worker
 
-from steerlab.notation import printable
+from steerlab.core.display import printable
 from steerlab.tui.detail.pane import Pane
 
 if TYPE_CHECKING:

@@ -11,12 +11,13 @@ from textual.app import ComposeResult
 from textual.widgets import DataTable, Static
 from textual.worker import Worker
 
-from steerlab.notation import printable, span
+from steerlab.core.display import printable
+from steerlab.core.notation import span
 from steerlab.tui.detail.pane import Pane
 
 if TYPE_CHECKING:
     from steerlab.registry import Summary
-    from steerlab.registry.similar import Neighbour
+    from steerlab.registry.neighbours import Neighbour
 
 BAR = 10  # cells that a cosine of 1 takes
 

@@ -14,14 +14,14 @@ from textual.content import Content
 from textual.widgets import Input, Label, Static
 from textual.worker import Worker
 
+from steerlab.core.display import printable
+from steerlab.core.recipe import Contrast, Expression
 from steerlab.errors import CorruptPayload, NotFound
-from steerlab.notation import printable
-from steerlab.recipe import Contrast, Expression
 from steerlab.tui.detail.pane import Pane
-from steerlab.tui.news import tell, told
+from steerlab.tui.notices import tell, told
 
 if TYPE_CHECKING:
-    from steerlab.record import Record
+    from steerlab.core.record import Record
     from steerlab.registry import Summary
 
 

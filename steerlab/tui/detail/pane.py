@@ -10,10 +10,10 @@ from textual.containers import VerticalScroll
 from textual.message import Message
 from textual.worker import Worker, get_current_worker
 
-from steerlab.tui.news import told
+from steerlab.tui.notices import told
 
 if TYPE_CHECKING:
-    from steerlab.lab import Lab
+    from steerlab.lab.lab import Lab
     from steerlab.registry import Summary
 
 

@@ -13,15 +13,15 @@ from textual.content import Content
 from textual.widgets import DataTable, Static
 from textual.worker import Worker
 
-from steerlab.notation import printable
+from steerlab.core.display import printable
 from steerlab.tui.detail.pane import Pane
 from steerlab.tui.dialogs import Confirm
-from steerlab.tui.news import told
+from steerlab.tui.notices import told
 from steerlab.tui.setup import heading
 
 if TYPE_CHECKING:
+    from steerlab.core.run import Generation, Run
     from steerlab.registry import Summary
-    from steerlab.run import Generation, Run
 
 MOST = 100
 """Runs that are listed, the newest first."""

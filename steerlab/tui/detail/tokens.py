@@ -15,9 +15,9 @@ from textual.message import Message
 from textual.widgets import Button, Static
 from textual.worker import Worker
 
-from steerlab.notation import printable
+from steerlab.core.display import printable
 from steerlab.tui.detail.pane import Pane
-from steerlab.tui.news import told
+from steerlab.tui.notices import told
 
 if TYPE_CHECKING:
     from steerlab.evaluation.inspection.logit_lens import Lens
@@ -121,10 +121,10 @@ norm and unembedding. That takes the model: Enter loads it."""
 
     @work(thread=True, group="load")
     def _load(self, summary: Summary) -> None:
-        from steerlab.steer import check_fits
+        from steerlab.interventions.hooks import check_fits
 
         with told(self):
-            from steerlab.loading import hush
+            from steerlab.models.loading import hush
 
             hush()
             vector = self.lab.store.load(summary.qualified)

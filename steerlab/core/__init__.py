@@ -1,0 +1,1 @@
+"""Plain values and their arithmetic, numpy only: vectors, recipes, expressions, runs, sweeps."""

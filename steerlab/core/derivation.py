@@ -1,0 +1,66 @@
+"""How a derived vector remembers what it was made from: its expression's text and operands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from steerlab.core.notation import canonical, placeholder_of, replace_refs
+from steerlab.core.recipe import Expression, Operand, Recipe
+
+
+class Named(Protocol):
+    """What lineage has to know of a vector."""
+
+    @property
+    def ref(self) -> str | None:
+        """The stored name, such as "love.v1"; None for a vector that is not stored."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """How it came to be."""
+
+    @property
+    def digest(self) -> str:
+        """Its content address."""
+
+
+def operand_of(vector: Named) -> tuple[str, dict[str, str]]:
+    """How an expression names this vector: its text, and ref -> digest of all it names.
+
+    A stored vector is its ref; an unstored expression is its own text; anything else gets a
+    placeholder made from its digest, which the store replaces once that vector is saved.
+    """
+    if vector.ref is not None:
+        return vector.ref, {vector.ref: vector.digest}
+    if isinstance(vector.recipe, Expression):
+        return vector.recipe.text, {o.ref: o.digest for o in vector.recipe.operands}
+    placeholder = placeholder_of(vector.digest)
+    return placeholder, {placeholder: vector.digest}
+
+
+def expression_of(template: str, parents: Sequence[Named]) -> Expression:
+    """The recipe of a vector made from `parents`, whose texts fill the template's braces."""
+    texts: list[str] = []
+    operands: dict[str, str] = {}
+    for parent in parents:
+        text, named = operand_of(parent)
+        if any(operands.get(ref, digest) != digest for ref, digest in named.items()):
+            text, named = _disambiguated(text, named, operands)
+        texts.append(text)
+        operands.update(named)
+    return Expression(
+        canonical(template.format(*texts)),
+        tuple(Operand(ref, digest) for ref, digest in operands.items()),
+    )
+
+
+def _disambiguated(
+    text: str, named: dict[str, str], taken: Mapping[str, str]
+) -> tuple[str, dict[str, str]]:
+    """Rename refs that already mean another vector (two stores may both have love.v1)."""
+    renamed = {
+        ref: placeholder_of(digest) if taken.get(ref, digest) != digest else ref
+        for ref, digest in named.items()
+    }
+    return replace_refs(text, renamed), {renamed[ref]: d for ref, d in named.items()}

@@ -1,0 +1,55 @@
+"""Values as text for people: numbers, counts, sizes, and strings made safe to print."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def count(n: int, what: str) -> str:
+    """A number and its noun: "1 file", "3,000 files"."""
+    return f"{n:,} {what}{'s' * (n != 1)}"
+
+
+def some(names: Sequence[str], most: int = 5) -> str:
+    """The first of several names, and how many more there are: "a, b and 3 more"."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def size_text(size: int) -> str:
+    """Bytes as people say them: "1.2 MB", in powers of ten."""
+    for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= scale * 0.99995:  # what rounds to 1000.0 of the smaller unit
+            return f"{size / scale:.1f} {unit}"
+    return f"{size} bytes"
+
+
+def printable(text: str, *, newlines: bool = False) -> str:
+    """Text from files, names and models without terminal control: escapes become visible."""
+    if text.isprintable():
+        return text
+    keep = "\n" if newlines else ""
+    return "".join(
+        c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text
+    )
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number in few characters, of even precision; a dash where there is none."""
+    if value is None:
+        return "-"
+    return f"{value:#.{digits}g}".rstrip(".") if value else "0"
+
+
+def signed_dose(value: float | None) -> str:
+    """A dose with its sign: "+0.15", "0", "-"; far from 1 as "+3e+04"."""
+    if value is None:
+        return "-"
+    if not value:
+        return "0"
+    return f"{value:+.2f}" if 0.005 <= abs(value) < 100 else f"{value:+.2g}"
+
+
+def signed(coefficient: float) -> str:
+    """A coefficient with its sign: "+2", "-0.315", "0"."""
+    return f"{coefficient:+.4g}" if coefficient else "0"

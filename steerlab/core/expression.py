@@ -1,0 +1,335 @@
+"""The expression language: Python's own syntax, cut down to vectors, weights and layers.
+
+    love - 0.5*anger      unit(love) + smollm2.calm.v2      love[10:20]      mean(joy, love)
+
+`ast.parse` reads it, a whitelist of nodes keeps it small, and the operators of
+`SteeringVector` evaluate it; so the shell, Python and the TUI agree to the last bit.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from steerlab.core.notation import span, syntax_tree
+from steerlab.core.recipe import FUNCTIONS
+from steerlab.core.vector import SteeringVector, is_raw_mean, mean, project, reject, unit
+from steerlab.errors import BadExpression, NotFound
+
+_FUNCTIONS: Mapping[str, Callable[..., SteeringVector]] = {
+    "unit": unit,
+    "project": project,
+    "reject": reject,
+    "mean": mean,
+}
+_ARITY = {"unit": 1, "project": 2, "reject": 2, "mean": None}
+_OPERATORS: Mapping[type[ast.operator], Callable[[object, object], object]] = {
+    ast.Add: lambda x, y: x + y,  # type: ignore[operator]
+    ast.Sub: lambda x, y: x - y,  # type: ignore[operator]
+    ast.Mult: lambda x, y: x * y,  # type: ignore[operator]
+    ast.Div: lambda x, y: x / y,  # type: ignore[operator]
+}
+_SPACES = str.maketrans(dict.fromkeys("\t\n\r\f\v", " "))  # one line, so a column is a place
+
+Value = SteeringVector | int | float
+Lookup = Callable[[str], SteeringVector]
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """An expression that is well formed; nothing has been looked up yet."""
+
+    text: str
+    tree: ast.expr
+
+    def __str__(self) -> str:
+        return ast.unparse(self.tree)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Parsed) and str(self) == str(other)
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+    @property
+    def refs(self) -> tuple[str, ...]:
+        """The vectors it names, each once, in order: "love", "smollm2.love.v2"."""
+        found: dict[str, None] = {}
+        _walk(self.tree, lambda node: found.setdefault(ast.unparse(node)))
+        return tuple(found)
+
+
+def parse(text: str) -> Parsed:
+    """Read an expression; raises BadExpression with the column where it goes wrong."""
+    source = text.translate(_SPACES).rstrip()
+    stripped = source.lstrip()
+    if not stripped:
+        raise BadExpression("the expression is empty: try love - anger", text=text)
+    shift = len(source) - len(stripped)
+    for mark in ("#", "\\", "\0"):
+        if mark in stripped:
+            column = source.index(mark) + 1
+            raise BadExpression(f"{mark!r} is not allowed", text=text, column=column)
+    try:
+        tree = syntax_tree(stripped)
+    except SyntaxError as error:
+        message, offset = error.msg.split(". Per")[0].split("; use sys")[0], error.offset
+        if not offset and message == "invalid syntax":  # it ran out of text
+            offset = len(stripped) + 1
+        if offset and offset > len(stripped):
+            message = "it stops too early"
+        raise BadExpression(
+            f"not an expression: {message}", text=text, column=(offset or 1) + shift
+        ) from None
+    except ValueError as error:
+        raise BadExpression(f"not an expression: {error}", text=text) from None
+    _Checker(stripped, shift, text).check(tree)
+    return Parsed(text, tree)
+
+
+def evaluate(expression: str | Parsed, lookup: Lookup) -> SteeringVector:
+    """Compute an expression; `lookup` gives the vector of a ref such as "love.v2".
+
+    Raises BadExpression for what is no vector in the end, and whatever `lookup` raises,
+    with the column added when it is NotFound.
+    """
+    parsed = parse(expression) if isinstance(expression, str) else expression
+    value = _Evaluation(parsed, lookup).of(parsed.tree)
+    if not isinstance(value, SteeringVector):
+        raise BadExpression(
+            "the expression is a number, not a vector: name one", text=parsed.text, column=1
+        )
+    return value
+
+
+def compose(
+    expression: str,
+    operands: Mapping[str, SteeringVector] | None = None,
+    /,
+    **named: SteeringVector,
+) -> SteeringVector:
+    """Compute an expression over vectors at hand, given by name.
+
+    compose("a - 0.5*b", a=love, b=anger); `operands` takes names with dots in them.
+    """
+    known = {**(operands or {}), **named}
+
+    def lookup(ref: str) -> SteeringVector:
+        if ref not in known:
+            have = ", ".join(known) or "none"
+            raise NotFound(f"no operand {ref!r} was given (given: {have})")
+        return known[ref]
+
+    return evaluate(expression, lookup)
+
+
+def composition_warnings(
+    result: SteeringVector, operands: Mapping[str, SteeringVector]
+) -> list[str]:
+    """What is rarely meant, in words: differing layers, cancelling, mixed kinds or sizes."""
+    found = []
+    layers = {ref: span(v.layers) for ref, v in operands.items()}
+    if len(set(layers.values())) > 1:
+        listed = ", ".join(f"{ref} at {where}" for ref, where in layers.items())
+        found.append(
+            f"the operands stand at different layers ({listed}): "
+            "where one is missing it counts as zero"
+        )
+    raw = [ref for ref, v in operands.items() if is_raw_mean(v)]
+    if raw and len(raw) < len(operands):
+        found.append(
+            f"{', '.join(raw)} is a raw mean activation among differences: it will dominate"
+        )
+    norms = {ref: v.norm for ref, v in operands.items()}
+    largest = max(norms, key=lambda ref: norms[ref], default="")
+    small = [ref for ref, norm in norms.items() if 0 < norm < norms[largest] / 20]
+    if small:
+        found.append(
+            f"{small[0]} (norm {norms[small[0]]:.3g}) all but vanishes beside {largest} "
+            f"(norm {norms[largest]:.3g}): unit({largest}) puts them on one scale"
+        )
+    if result.norm == 0:
+        found.append("the result is zero: steering with it changes nothing")
+    elif len(operands) > 1 and result.norm < 0.2 * min(n for n in norms.values()):
+        found.append(
+            f"the operands nearly cancel: norm {result.norm:.3g} is left "
+            f"of {max(norms.values()):.3g}"
+        )
+    return found
+
+
+def _walk(node: ast.AST, visit: Callable[[ast.expr], object]) -> None:
+    """Call `visit` on every vector reference, and not on function names or layers."""
+    if isinstance(node, ast.Name | ast.Attribute):
+        visit(node)
+    elif isinstance(node, ast.Call):
+        for argument in node.args:
+            _walk(argument, visit)
+    elif isinstance(node, ast.Subscript):
+        _walk(node.value, visit)
+    else:
+        for child in ast.iter_child_nodes(node):
+            _walk(child, visit)
+
+
+class _Checker:
+    """The whitelist; every refusal names its column."""
+
+    def __init__(self, source: str, shift: int, text: str) -> None:
+        self.source, self.shift, self.text = source, shift, text
+
+    def refuse(self, node: ast.AST, why: str) -> BadExpression:
+        return BadExpression(why, text=self.text, column=_column(node, self.source) + self.shift)
+
+    def check(self, node: ast.AST) -> None:
+        match node:
+            case ast.BinOp(op=ast.Add() | ast.Sub() | ast.Mult() | ast.Div()):
+                self.check(node.left)
+                self.check(node.right)
+            case ast.UnaryOp(op=ast.USub() | ast.UAdd()):
+                self.check(node.operand)
+            case ast.Constant(value=value):
+                if type(value) not in (int, float):
+                    raise self.refuse(node, f"{ast.unparse(node)} is neither a vector nor a number")
+                self.check_number(node)
+            case ast.Name(id=name):
+                if name in FUNCTIONS:
+                    raise self.refuse(node, f"{name} is a function: write {name}(…)")
+            case ast.Attribute():
+                self.check_reference(node)
+            case ast.Subscript():
+                self.check(node.value)
+                self.check_layers(node.slice)
+            case ast.Call():
+                self.check_call(node)
+            case _:
+                known = "vectors, + - * /, numbers, parentheses, [layers] and " + ", ".join(
+                    FUNCTIONS
+                )
+                what = ast.unparse(node)
+                what = what if len(what) <= 40 else f"{what[:40]}…"
+                raise self.refuse(node, f"{what!r} is not allowed: an expression holds {known}")
+
+    def check_number(self, node: ast.Constant) -> None:
+        try:
+            finite = math.isfinite(float(node.value))  # type: ignore[arg-type]
+        except OverflowError:
+            finite = False
+        if not finite:
+            raise self.refuse(node, "a weight has to be a finite number")
+
+    def check_reference(self, node: ast.Attribute) -> None:
+        part: ast.expr = node
+        depth = 1
+        while isinstance(part, ast.Attribute):
+            part, depth = part.value, depth + 1
+        if not isinstance(part, ast.Name) or depth > 3 or part.id in FUNCTIONS:
+            raise self.refuse(
+                node, "a vector is written name, name.v2, model.name or model.name.v2"
+            )
+
+    def check_layers(self, node: ast.AST) -> None:
+        step = node.step if isinstance(node, ast.Slice) else None
+        bounds = [node.lower, node.upper, step] if isinstance(node, ast.Slice) else [node]
+        for bound in bounds:
+            if bound is None:
+                continue
+            if not isinstance(bound, ast.Constant) or type(bound.value) is not int:
+                raise self.refuse(bound, "layers are whole numbers from 0: [15] or [10:20]")
+            if bound is step and bound.value == 0:
+                raise self.refuse(bound, "a range of layers can't have step 0")
+
+    def check_call(self, node: ast.Call) -> None:
+        if not isinstance(node.func, ast.Name) or node.func.id not in _FUNCTIONS:
+            raise self.refuse(node, f"the functions are {', '.join(FUNCTIONS)}")
+        if node.keywords or any(isinstance(a, ast.Starred) for a in node.args):
+            raise self.refuse(node, f"{node.func.id}() takes vectors only")
+        wanted = _ARITY[node.func.id]
+        if not node.args or (wanted is not None and len(node.args) != wanted):
+            takes = (
+                "at least one vector" if wanted is None else f"{wanted} vector{'s' * (wanted > 1)}"
+            )
+            raise self.refuse(node, f"{node.func.id}() takes {takes}, not {len(node.args)}")
+        for argument in node.args:
+            self.check(argument)
+
+
+class _Evaluation:
+    """One walk over a checked tree with the operators of SteeringVector."""
+
+    def __init__(self, parsed: Parsed, lookup: Lookup) -> None:
+        self.parsed, self.lookup = parsed, lookup
+        self.source = parsed.text.translate(_SPACES).strip()
+        self.shift = len(parsed.text) - len(parsed.text.translate(_SPACES).lstrip())
+
+    def refuse(self, node: ast.AST, why: str) -> BadExpression:
+        column = _column(node, self.source) + self.shift
+        return BadExpression(why, text=self.parsed.text, column=column)
+
+    def of(self, node: ast.expr) -> Value:
+        match node:
+            case ast.Constant(value=int() | float() as number):
+                return number
+            case ast.UnaryOp(op=op, operand=operand):
+                value = self.of(operand)
+                return -value if isinstance(op, ast.USub) else value
+            case ast.BinOp(left=left, op=op, right=right):
+                return self.binary(node, type(op), self.of(left), self.of(right))
+            case ast.Subscript(value=base):
+                vector = self.vector(base, "[…] selects layers of a vector, not of a number")
+                return self.placed(node, lambda: vector[_layers(node.slice)])
+            case ast.Call(func=ast.Name(id=name), args=args):
+                vectors = [self.vector(a, f"{name}() takes vectors, not numbers") for a in args]
+                return self.placed(node, lambda: _FUNCTIONS[name](*vectors))
+        return self.operand(node)
+
+    def operand(self, node: ast.expr) -> SteeringVector:
+        return self.placed(node, lambda: self.lookup(ast.unparse(node)))
+
+    def placed(self, node: ast.expr, compute: Callable[[], SteeringVector]) -> SteeringVector:
+        """What `compute` gives; its errors say at which column they arose."""
+        try:
+            return compute()
+        except NotFound as error:
+            column = _column(node, self.source) + self.shift
+            found = NotFound(f"{error} (column {column})")
+            found.column, found.reason = column, str(error)
+            raise found from None
+        except BadExpression as error:
+            raise self.refuse(node, str(error)) from None
+
+    def vector(self, node: ast.expr, otherwise: str) -> SteeringVector:
+        value = self.of(node)
+        if not isinstance(value, SteeringVector):
+            raise self.refuse(node, otherwise)
+        return value
+
+    def binary(self, node: ast.expr, op: type[ast.operator], x: Value, y: Value) -> Value:
+        vectors = isinstance(x, SteeringVector) + isinstance(y, SteeringVector)
+        if op in (ast.Add, ast.Sub) and vectors == 1:
+            raise self.refuse(node, "a vector and a number can't be added")
+        if op is ast.Mult and vectors == 2:
+            raise self.refuse(node, "two vectors can't be multiplied: weights are numbers")
+        if op is ast.Div and isinstance(y, SteeringVector):
+            raise self.refuse(node, "can't divide by a vector")
+        try:
+            return _OPERATORS[op](x, y)  # type: ignore[return-value]
+        except (ZeroDivisionError, OverflowError, BadExpression) as error:
+            raise self.refuse(node, str(error)) from None
+
+
+def _layers(node: ast.expr) -> int | slice:
+    def whole(bound: ast.expr | None) -> int | None:
+        return bound.value if isinstance(bound, ast.Constant) else None  # type: ignore[return-value]
+
+    if isinstance(node, ast.Slice):
+        return slice(whole(node.lower), whole(node.upper), whole(node.step))
+    return int(whole(node) or 0)
+
+
+def _column(node: ast.AST, source: str) -> int:
+    """1-based column in characters; the parser counts UTF-8 bytes."""
+    offset = getattr(node, "col_offset", 0)
+    return len(source.encode()[:offset].decode(errors="ignore")) + 1

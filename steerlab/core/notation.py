@@ -1,0 +1,181 @@
+"""How vectors, layers and weights are spelt, in an expression and by hand."""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral, Real
+
+from steerlab.errors import BadExpression, BadOption
+
+Layers = int | slice
+
+LONGEST = 100_000
+"""Characters an expression may have."""
+
+DEEPEST = 100
+"""Levels an expression may nest: whatever can be made can be read again, on any call stack."""
+
+_TOO_DEEP = (
+    "the expression is nested too deeply: save a part of it under a name first, "
+    "or add many vectors with mean(...)"
+)
+
+
+LayerChoice = int | slice | Iterable[int] | str | None
+"""Layers as a caller names them: 15, slice(10, 20), [10, 15], "all", or None for the middle one."""
+
+
+def syntax_tree(text: str) -> ast.expr:
+    """The tree of one expression; raises SyntaxError, or BadExpression if it is too large."""
+    if len(text) > LONGEST:
+        raise BadExpression(
+            f"the expression has {len(text)} characters: {LONGEST} at most", text=text
+        )
+    try:
+        tree = ast.parse(text, mode="eval").body
+    except (RecursionError, MemoryError):
+        raise BadExpression(_TOO_DEEP, text=text) from None
+    level: Sequence[ast.AST] = [tree]
+    for _ in range(DEEPEST):
+        level = [child for node in level for child in ast.iter_child_nodes(node)]
+        if not level:
+            return tree
+    raise BadExpression(_TOO_DEEP, text=text)
+
+
+def canonical(text: str) -> str:
+    """The one spelling of an expression: parentheses and spaces as Python's unparser writes.
+
+    Raises BadExpression for one that is too long or too deep to be read again.
+    """
+    try:
+        return ast.unparse(syntax_tree(text))
+    except SyntaxError:  # the parser has its own limit for parentheses
+        raise BadExpression(_TOO_DEEP, text=text) from None
+
+
+def selects_layers(text: str) -> bool:
+    """Whether an expression names layers itself: love[10:20]."""
+    return any(isinstance(node, ast.Subscript) for node in ast.walk(syntax_tree(text)))
+
+
+def replace_refs(text: str, renamed: Mapping[str, str]) -> str:
+    """The expression with each operand's ref replaced, as a canonical text."""
+
+    class Rename(ast.NodeTransformer):
+        def _renamed(self, node: ast.expr) -> ast.expr:
+            ref = ast.unparse(node)
+            return ast.parse(renamed.get(ref, ref), mode="eval").body
+
+        def visit_Name(self, node: ast.Name) -> ast.expr:
+            return self._renamed(node)
+
+        def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
+            return self._renamed(node)
+
+        def visit_Call(self, node: ast.Call) -> ast.expr:
+            node.args = [self.visit(argument) for argument in node.args]
+            return node
+
+    return canonical(ast.unparse(Rename().visit(syntax_tree(text))))
+
+
+def is_ref(text: str) -> bool:
+    """Whether `text` is spelt like a reference: name, name.v2, model.name or model.name.v2."""
+    parts = text.split(".")
+    return len(parts) <= 3 and all(part.isidentifier() for part in parts)
+
+
+def placeholder_of(digest: str) -> str:
+    """The name that stands for an unstored operand in an expression's text."""
+    return f"unsaved_{digest[:12]}"
+
+
+def weight_of(value: object) -> float | None:
+    """A weight as a float; None for what is no real number, BadExpression for inf and NaN."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return None
+    try:
+        weight = float(value)
+    except OverflowError:
+        weight = math.inf
+    if not math.isfinite(weight):
+        raise BadExpression(f"a weight has to be a finite number, not {weight}")
+    return weight
+
+
+def number(value: float) -> str:
+    """A weight as text that reads back as the same float; negative ones in parentheses."""
+    text = repr(int(value) if value.is_integer() and abs(value) < 2**53 else value)
+    return f"({text})" if value < 0 else text
+
+
+def whole(layers: Layers) -> Layers:
+    """`layers` with plain ints in it (numpy's are welcome); TypeError for anything else."""
+    if isinstance(layers, slice):
+        bounds = (layers.start, layers.stop, layers.step)
+        return slice(*(None if x is None else whole(x) for x in bounds))
+    if isinstance(layers, bool) or not isinstance(layers, Integral):
+        raise TypeError(f"layers are selected by int or slice, not {layers!r}")
+    return int(layers)
+
+
+def subscript(layers: Layers) -> str:
+    """What stands between the brackets: "15", "10:20", ":"."""
+    if isinstance(layers, slice):
+        bounds = [layers.start, layers.stop, layers.step]
+        text = ":".join("" if x is None else str(x) for x in bounds)
+        return text.removesuffix(":")
+    return str(layers)
+
+
+def span(layers: Sequence[int]) -> str:
+    """Layers in few characters: "15", "10-14", "5, 10-12"."""
+    runs: list[list[int]] = []
+    for b in layers:
+        if runs and b == runs[-1][-1] + 1:
+            runs[-1].append(b)
+        else:
+            runs.append([b])
+    return ", ".join(str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in runs)
+
+
+def layers_of(text: str) -> list[int] | slice | str:
+    """What `LanguageModel.layers` takes, from 15, 10,15,20, 10:20 or all; raises BadOption."""
+    stripped = text.strip()
+    try:
+        if stripped == "all":
+            return "all"
+        return _range(stripped) if ":" in stripped else [int(part) for part in stripped.split(",")]
+    except ValueError:
+        raise BadOption(f"{text!r} is not layers such as 15, 10,15,20, 10:20 or all") from None
+
+
+def _range(text: str) -> slice:
+    bounds = [int(part) if part.strip() else None for part in text.split(":")]
+    if len(bounds) > 3 or any(b is not None and b < 0 for b in bounds) or bounds[2:] == [0]:
+        raise ValueError
+    start, stop = bounds[0], bounds[1]
+    if stop is not None and stop <= (start or 0):
+        raise ValueError
+    return slice(*bounds)
+
+
+def spelled(layers: list[int] | slice | str | None) -> str:
+    """What `layers_of` reads as these layers; empty for None."""
+    if layers is None or isinstance(layers, str):
+        return layers or ""
+    return subscript(layers) if isinstance(layers, slice) else ",".join(map(str, layers))
+
+
+def derived_name(expression: str) -> str:
+    """A name made from an expression: "love - 0.5 * anger" gives "love_minus_0_5_anger"."""
+    words = {"+": "plus", "-": "minus", "*": "", "/": "over", "[": "at", ":": "to"}
+    pieces = re.findall(r"[A-Za-z_][\w.]*|[\d.]+|\S", expression)
+    spelled = [words.get(piece, piece) for piece in pieces if piece not in "(),]"]
+    text = re.sub(r"\W+", "_", "_".join(word for word in spelled if word))
+    text = re.sub(r"_+", "_", text).strip("_")
+    return (text if text[:1].isalpha() else f"x_{text}")[:60].rstrip("_")

@@ -1,0 +1,304 @@
+"""How a vector came to be (its recipe), and on which model: plain values and their JSON."""
+
+from __future__ import annotations
+
+import keyword
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, is_dataclass
+from enum import Enum
+from functools import cache, lru_cache
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from steerlab.errors import BadPrompts, CorruptPayload, NameTaken
+
+T = TypeVar("T")
+
+FUNCTIONS = ("unit", "project", "reject", "mean")
+"""The functions of the expression language; no vector can be called like one."""
+
+_RESERVED = r"v\d+|unsaved_[0-9a-f]{12}"
+
+Read = str | int
+"""Which token of a prompt is read: "last", "mean" (all but position 0) or an index."""
+
+
+class Verdict(Enum):
+    """What it means for a vector made on one model to meet another."""
+
+    SAME = "same"
+    OTHER_PRECISION = "same weights, other precision"
+    OTHER_WEIGHTS = "same shape, other weights"
+    INCOMPATIBLE = "incompatible"
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """Which model a vector belongs to.
+
+    fingerprint: of the weights, the same in every floating-point precision; None if unknown.
+    tokenizer, chat_template: digests of what turned text into tokens.
+    """
+
+    source: str
+    architecture: str
+    n_layers: int
+    d_model: int
+    fingerprint: str | None = None
+    revision: str | None = None
+    dtype: str | None = None
+    tokenizer: str | None = None
+    chat_template: str | None = None
+
+    @property
+    def key(self) -> tuple[str, int, int, str]:
+        """What says which model it is; part of every digest.
+
+        Weights without a fingerprint are told apart by where they come from.
+        """
+        weights = self.fingerprint or f"{self.source}@{self.revision or ''}"
+        return (self.architecture, int(self.n_layers), int(self.d_model), weights)
+
+    @property
+    def name(self) -> str:
+        """A Python identifier made from the source: "Qwen/Qwen2.5-7B" gives "qwen2_5_7b"."""
+        return _identifier(self.source)
+
+    def verdict(self, other: ModelIdentity) -> Verdict:
+        """How a vector of this model may be used on `other`."""
+        if self.key[:3] != other.key[:3]:
+            return Verdict.INCOMPATIBLE
+        if self.fingerprint is None or other.fingerprint is None:
+            same = (self.source, self.revision) == (other.source, other.revision)
+        else:
+            same = self.fingerprint == other.fingerprint
+        if not same:
+            return Verdict.OTHER_WEIGHTS
+        precise = None in (self.dtype, other.dtype) or self.dtype == other.dtype
+        return Verdict.SAME if precise else Verdict.OTHER_PRECISION
+
+
+@lru_cache(maxsize=64)
+def _identifier(source: str) -> str:
+    last = re.split(r"[/\\]", source.rstrip("/\\"))[-1]
+    text = re.sub(r"\W+", "_", last.lower(), flags=re.ASCII).strip("_")[:70] or "model"
+    return text if is_name(text) else f"model_{text}"
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Made from contrast prompts by an extraction method.
+
+    negative is empty for methods that need none; baseline holds the prompts whose mean
+    `mean_centred` subtracts. *_ids: the token ids that were read, prompt by prompt.
+    """
+
+    positive: tuple[str, ...]
+    negative: tuple[str, ...] = ()
+    method: str = "mean_difference"
+    read: Read = "last"
+    chat: bool = False
+    seed: int | None = None
+    baseline: tuple[str, ...] = ()
+    positive_ids: tuple[tuple[int, ...], ...] = ()
+    negative_ids: tuple[tuple[int, ...], ...] = ()
+
+    def __str__(self) -> str:
+        count, what = len(self.positive), "contrast pair" if self.negative else "prompt"
+        read = "" if self.method == "actadd" else f", {describe_read(self.read)}"
+        chat = ", chat template" if self.chat else ""
+        return f"{count} {what}{'s' * (count != 1)}, {self.method}{read}{chat}"
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A vector that an expression names: `ref` stands in its text, `digest` says which it was."""
+
+    ref: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Expression:
+    """Made from other vectors; `text` is canonical (`ast.unparse` wrote it)."""
+
+    text: str
+    operands: tuple[Operand, ...]
+
+    def __str__(self) -> str:
+        return f"= {self.text}"
+
+
+@dataclass(frozen=True)
+class Imported:
+    """Came from outside.
+
+    quantity: "difference" of activations, raw "mean" activation, or "unknown".
+    """
+
+    source: str
+    format: str = "array"
+    quantity: str = "unknown"
+
+    def __str__(self) -> str:
+        return f"imported from {self.source} ({self.format})"
+
+
+Recipe = Contrast | Expression | Imported
+_KINDS: dict[str, type[Recipe]] = {
+    "contrast": Contrast,
+    "expression": Expression,
+    "imported": Imported,
+}
+
+
+def kind_of(recipe: Recipe) -> str:
+    """The word for a recipe in tables and filters: contrast, expression or imported."""
+    return type(recipe).__name__.lower()
+
+
+def describe_read(read: Read) -> str:
+    """`read` in words: "last token", "mean of tokens", "token 3"."""
+    return {"last": "last token", "mean": "mean of tokens"}.get(str(read), f"token {read}")
+
+
+def read_of(text: str) -> Read:
+    """`read` as it is typed: a token index where the text is a whole number."""
+    try:
+        return int(text)
+    except ValueError:
+        return text.strip()
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` can name a vector: an identifier, not a keyword, function or version."""
+    return (
+        text.isidentifier()
+        and text.isascii()
+        and len(text) <= 80
+        and not keyword.iskeyword(text)
+        and text not in FUNCTIONS
+        and not text.startswith("_")
+        and not re.fullmatch(_RESERVED, text)
+    )
+
+
+def check_name(text: str) -> str:
+    """Return `text` if it can name a vector; otherwise raise NameTaken with the reason."""
+    if is_name(text):
+        return text
+    if text in FUNCTIONS:
+        why = "it is a function of the expression language"
+    elif keyword.iskeyword(text):
+        why = "it is a Python keyword"
+    elif re.fullmatch(_RESERVED, text):
+        why = "v1, v2, … are versions, and unsaved_… stands for a vector that is not stored"
+    else:
+        why = "names are Python identifiers: letters, digits and _, such as calm_2, 80 at most"
+    raise NameTaken(f"can't name a vector {text[:90]!r}: {why}")
+
+
+def check_prompts(positive: Sequence[str], negative: Sequence[str] | None = None) -> None:
+    """Raise BadPrompts for an empty list, an empty prompt or lists of unequal length."""
+    if isinstance(positive, str) or isinstance(negative, str):
+        raise BadPrompts("prompts are given as a list of texts, not as one text")
+    if not positive:
+        raise BadPrompts("no positive prompts: give at least one")
+    if negative is not None and len(positive) != len(negative):
+        raise BadPrompts(
+            f"{len(positive)} positive but {len(negative)} negative prompts: "
+            "they are read as pairs, so give as many of one as of the other"
+        )
+    for sign, prompts in (("positive", positive), ("negative", negative or ())):
+        for number, prompt in enumerate(prompts, 1):
+            check_text(prompt, f"{sign} prompt {number}")
+            if not prompt.strip():
+                raise BadPrompts(f"{sign} prompt {number} is empty")
+
+
+def check_text(prompt: object, what: str) -> None:
+    """Raise BadPrompts for anything but Unicode text."""
+    if not isinstance(prompt, str):
+        raise BadPrompts(f"{what} is not text but {prompt!r:.60}")
+    if not prompt.isprintable() and any("\ud800" <= c <= "\udfff" for c in prompt):
+        raise BadPrompts(f"{what} holds bytes that are not Unicode text")
+
+
+@dataclass(frozen=True)
+class LayerFacts:
+    """What is known of one direction: its norm, the residual norm there, and diagnostics.
+
+    residual_norm: median over positions >= 1; None if it was never measured.
+    diagnostics: agreement, pairwise_cosine, separability; see `steerlab.extraction.methods`.
+    """
+
+    layer: int
+    positions: int
+    norm: float
+    residual_norm: float | None = None
+    diagnostics: Mapping[str, float] = field(default_factory=dict)
+
+
+def recipe_to_json(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as JSON values, with its kind."""
+    plain = {"kind": kind_of(recipe), **vars(recipe)}
+    if isinstance(recipe, Expression):
+        plain["operands"] = [dict(vars(operand)) for operand in recipe.operands]
+    return plain
+
+
+def recipe_from_json(data: Any) -> Recipe:
+    """Inverse of `recipe_to_json`; raises CorruptPayload for anything else."""
+    fields = mapping(data, "recipe")
+    cls = _KINDS.get(str(fields.pop("kind", None)))
+    if cls is None:
+        raise CorruptPayload("the recipe is of a kind that steerlab does not know")
+    return build(cls, fields, "recipe")
+
+
+def mapping(data: Any, what: str) -> dict[str, Any]:
+    """A copy of a JSON object, or CorruptPayload."""
+    if not isinstance(data, dict):
+        raise CorruptPayload(f"the {what} is not a JSON object")
+    return dict(data)
+
+
+def build(cls: type[T], fields: Mapping[str, Any], what: str) -> T:
+    """Make a dataclass of JSON values, checking each against the field's declared type."""
+    hints = _hints(cls)  # type: ignore[arg-type]  # a class is hashable, mypy doubts it
+    unknown = set(fields) - set(hints)
+    if unknown:
+        raise CorruptPayload(f"the {what} has an unknown field {sorted(unknown)[0]!r}")
+    try:
+        return cls(**{key: _coerce(value, hints[key]) for key, value in fields.items()})
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise CorruptPayload(f"the {what} can't be read: {error}") from None
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    """Resolving annotations costs more than reading the record they describe."""
+    return get_type_hints(cls)
+
+
+def _coerce(value: Any, hint: Any) -> Any:
+    if get_origin(hint) is UnionType:
+        for option in get_args(hint):
+            try:
+                return _coerce(value, option)
+            except TypeError:
+                continue
+    elif get_origin(hint) is tuple and isinstance(value, list | tuple):
+        return tuple(_coerce(item, get_args(hint)[0]) for item in value)
+    elif get_origin(hint) is Mapping and isinstance(value, dict):
+        return {str(k): _coerce(v, get_args(hint)[1]) for k, v in value.items()}
+    elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if math.isfinite(number := float(value)):
+            return number
+    elif is_dataclass(hint) and isinstance(hint, type):
+        return build(hint, mapping(value, hint.__name__.lower()), hint.__name__.lower())
+    elif isinstance(hint, type) and isinstance(value, hint) and type(value) is hint:
+        return value
+    raise TypeError(f"{value!r:.60} is not {hint}")

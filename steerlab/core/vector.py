@@ -1,0 +1,459 @@
+"""SteeringVector: a frozen map layer -> direction with an algebra that remembers itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property, lru_cache
+from types import MappingProxyType
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from steerlab.core.derivation import expression_of, operand_of
+from steerlab.core.direction import (
+    SMALLEST,
+    Array,
+    Scope,
+    direction,
+    dot,
+    layer_of,
+    measured,
+    norm_of,
+    padded,
+    to_float32,
+    total_norm,
+)
+from steerlab.core.notation import (
+    Layers,
+    canonical,
+    is_ref,
+    number,
+    placeholder_of,
+    replace_refs,
+    span,
+    subscript,
+    weight_of,
+    whole,
+)
+from steerlab.core.recipe import Expression, Imported, ModelIdentity, Recipe, Verdict
+from steerlab.errors import BadExpression, BadOption, BadVector, Incompatible, NotFound
+
+__all__ = [
+    "Array",
+    "Layers",
+    "Scope",
+    "SteeringVector",
+    "canonical",
+    "digest_of",
+    "is_raw_mean",
+    "mean",
+    "operand_of",
+    "placeholder_of",
+    "project",
+    "random_like",
+    "reject",
+    "replace_refs",
+    "span",
+    "unit",
+]
+
+
+class SteeringVector:
+    """A frozen map layer -> direction, bound to one model; equal and hashed by digest.
+
+    directions: layer -> (positions, d_model), float64 in memory, float32 once stored or
+        injected; layer b is the input of block b. A 1-d array is taken as one position.
+    scope: "broadcast" (one position, added everywhere) or "front" (row i at token i).
+    recipe: how it came to be. Anything but an unstored Expression is rounded to float32 at
+        once, so that a fresh vector and its stored form compute the same bits.
+    residual_norms: layer -> median norm of the residual stream there; the unit of doses.
+    diagnostics: layer -> named measurements made at extraction.
+    ref: the stored name, such as "love.v1"; None for a vector that is not stored.
+
+    Raises BadVector for a shape, entry, norm or ref that can't be used, NotFound for a layer
+    the model does not have.
+    """
+
+    __array_ufunc__ = None  # numpy scalars and arrays on the left defer to our operators
+
+    directions: Mapping[int, Array]
+    model: ModelIdentity
+    recipe: Recipe
+    scope: Scope
+    residual_norms: Mapping[int, float]
+    diagnostics: Mapping[int, Mapping[str, float]]
+    ref: str | None
+
+    def __init__(
+        self,
+        directions: Mapping[int, ArrayLike],
+        *,
+        model: ModelIdentity,
+        recipe: Recipe | None = None,
+        scope: Scope = "broadcast",
+        residual_norms: Mapping[int, float] | None = None,
+        diagnostics: Mapping[int, Mapping[str, float]] | None = None,
+        ref: str | None = None,
+    ) -> None:
+        recipe = recipe if recipe is not None else Imported("Python")
+        exact = isinstance(recipe, Expression) and ref is None
+        arrays = {
+            b: direction(directions[b], b, model.d_model, scope, exact)
+            for b in sorted(layer_of(b, model) for b in directions)
+        }
+        if not arrays:
+            raise BadVector("a steering vector needs a direction for at least one layer")
+        if ref is not None and not is_ref(ref):
+            raise BadVector(f"{ref!r} is no reference: write name, name.v2 or model.name.v2")
+        norms = {
+            int(b): measured(r, "residual norm", b)
+            for b, r in (residual_norms or {}).items()
+            if b in arrays
+        }
+        notes = {
+            int(b): MappingProxyType({k: measured(x, k, b) for k, x in facts.items()})
+            for b, facts in (diagnostics or {}).items()
+            if b in arrays
+        }
+        for name, value in (
+            ("directions", MappingProxyType(arrays)),
+            ("model", model),
+            ("recipe", recipe),
+            ("scope", scope),
+            ("residual_norms", MappingProxyType(norms)),
+            ("diagnostics", MappingProxyType(notes)),
+            ("ref", ref),
+        ):
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"a SteeringVector is frozen: can't set {name!r}")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"a SteeringVector is frozen: can't delete {name!r}")
+
+    def __reduce__(self) -> tuple[Callable[..., SteeringVector], tuple[dict[str, Any]]]:
+        state = {name: getattr(self, name) for name in ("model", "recipe", "scope", "ref")} | {
+            "directions": dict(self.directions),
+            "residual_norms": dict(self.residual_norms),
+            "diagnostics": {b: dict(d) for b, d in self.diagnostics.items()},
+        }
+        return _rebuilt, (state,)
+
+    # what it is
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The layers that have a direction, in order."""
+        return tuple(self.directions)
+
+    def norms(self) -> dict[int, float]:
+        """Layer -> Frobenius norm of its direction, summed exactly."""
+        return dict(self._norms)
+
+    @cached_property
+    def _norms(self) -> dict[int, float]:
+        return {b: norm_of(direction) for b, direction in self.directions.items()}
+
+    @cached_property
+    def norm(self) -> float:
+        """Frobenius norm over all layers, summed exactly."""
+        first, *others = self._norms.values()
+        return total_norm(self.directions.values()) if others else first
+
+    @cached_property
+    def digest(self) -> str:
+        """Content address: sha256 of a canonical header and the float32 bytes, as hex."""
+        return digest_of(self.directions, self.model, self.scope)
+
+    def float32(self) -> dict[int, NDArray[np.float32]]:
+        """Layer -> contiguous little-endian float32 copy, -0.0 folded to 0.0.
+
+        What is stored and injected.
+        """
+        return {b: to_float32(array, b) for b, array in self.directions.items()}
+
+    def dose(self, coefficient: float) -> float | None:
+        """‖coefficient * v‖ / median residual norm: the largest over layers.
+
+        None where the residual norm of no layer is known.
+        """
+        per_unit = [d for d in self.doses().values() if d is not None]
+        return abs(coefficient) * max(per_unit) if per_unit else None
+
+    def doses(self) -> dict[int, float | None]:
+        """Layer -> dose of coefficient 1 there; None where no residual norm is known."""
+        known = self.residual_norms
+        return {b: n / known[b] if known.get(b) else None for b, n in self.norms().items()}
+
+    def coefficient(self, dose: float) -> float:
+        """The coefficient at which this vector has `dose` (its sign is kept)."""
+        per_unit = self.dose(1.0)
+        if per_unit is None:
+            raise Incompatible(
+                "no residual norm is known for this vector, so a dose has no coefficient: "
+                "give a coefficient instead"
+            )
+        if per_unit == 0:
+            raise Incompatible("the vector is zero: no coefficient gives it a dose")
+        return dose / per_unit
+
+    def cosines(self, other: SteeringVector) -> dict[int, float]:
+        """Layer -> cosine to `other`, for the layers they share; 0 where either is zero."""
+        self._check_compatible(other)
+        cosines = {}
+        for b in self.directions:
+            if b in other.directions:
+                x, y = padded(self.directions[b], other.directions[b])
+                sizes = norm_of(x), norm_of(y)
+                known = min(sizes) >= SMALLEST
+                cosines[b] = dot(x, y) / (sizes[0] * sizes[1]) if known else 0.0
+        return cosines
+
+    # the algebra
+
+    def __add__(self, other: object) -> SteeringVector:
+        if not isinstance(other, SteeringVector):
+            return NotImplemented
+        return _combine("({}) + ({})", self, other, lambda x, y: x + y)
+
+    def __sub__(self, other: object) -> SteeringVector:
+        if not isinstance(other, SteeringVector):
+            return NotImplemented
+        return _combine("({}) - ({})", self, other, lambda x, y: x - y)
+
+    def __neg__(self) -> SteeringVector:
+        return self._map("-({})", lambda x: -x)
+
+    def __pos__(self) -> SteeringVector:
+        return self
+
+    def __mul__(self, weight: object) -> SteeringVector:
+        if (w := weight_of(weight)) is None:
+            return NotImplemented
+        return self._map(f"({{}}) * {number(w)}", lambda x: x * w)
+
+    def __rmul__(self, weight: object) -> SteeringVector:
+        if (w := weight_of(weight)) is None:
+            return NotImplemented
+        return self._map(f"{number(w)} * ({{}})", lambda x: w * x)
+
+    def __truediv__(self, weight: object) -> SteeringVector:
+        if (w := weight_of(weight)) is None:
+            return NotImplemented
+        if w == 0:
+            raise BadExpression("can't divide a vector by zero")
+        return self._map(f"({{}}) / {number(w)}", lambda x: x / w)
+
+    def __getitem__(self, layers: Layers) -> SteeringVector:
+        """Select layers: love[15], love[10:20]; each layer named has to be there."""
+        layers = whole(layers)
+        picked = {b: self.directions[b] for b in self._pick(layers)}
+        return _derived(f"({{}})[{subscript(layers)}]", [self], picked)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SteeringVector):
+            return NotImplemented
+        return self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __iter__(self) -> Iterator[int]:
+        raise TypeError("a SteeringVector is no sequence: iterate over .layers or .directions")
+
+    def __str__(self) -> str:
+        return operand_of(self)[0]
+
+    def __repr__(self) -> str:
+        shown = span(self.layers)
+        return (
+            f"<SteeringVector {self}: {self.model.name}, layer{'s' * (len(self.layers) > 1)} "
+            f"{shown}, {self.scope}, norm {self.norm:.4g}>"
+        )
+
+    def _pick(self, layers: Layers) -> range:
+        if isinstance(layers, slice):
+            bounds = (layers.start, layers.stop, layers.step)
+            if any(x is not None and x < 0 for x in bounds) or layers.step == 0:
+                raise NotFound("layers are counted from 0, upwards: use love[10:20]")
+            first = self.layers[0] if layers.start is None else layers.start
+            stop = self.layers[-1] + 1 if layers.stop is None else layers.stop
+            wanted = range(first, stop, layers.step or 1)
+        else:
+            wanted = range(layers, layers + 1)
+        missing = next((b for b in wanted if b not in self.directions), None)
+        if missing is not None or not wanted:
+            lacking = "an empty range of layers" if missing is None else f"layer {missing}"
+            raise NotFound(f"{self} has no direction at {lacking}: it has {span(self.layers)}")
+        return wanted
+
+    def _map(self, template: str, function: Callable[[Array], Array]) -> SteeringVector:
+        with np.errstate(over="ignore"):
+            arrays = {b: function(x) for b, x in self.directions.items()}
+        return _derived(template, [self], arrays)
+
+    def _check_compatible(self, other: SteeringVector) -> None:
+        mine, theirs = self.model, other.model
+        if mine.verdict(theirs) not in (Verdict.SAME, Verdict.OTHER_PRECISION):
+            why = "their weights differ" if mine.source == theirs.source else "another model"
+            raise Incompatible(
+                f"{self} belongs to {mine.source} and {other} to {theirs.source} ({why}): "
+                "vectors of different models can't be combined"
+            )
+        if self.scope != other.scope:
+            raise Incompatible(
+                f"{self} is {self.scope} and {other} is {other.scope}: "
+                "a vector added everywhere and one added to the first tokens can't be combined"
+            )
+
+
+def digest_of(
+    arrays: Mapping[int, NDArray[np.floating]], model: ModelIdentity, scope: Scope
+) -> str:
+    """The digest of a vector with these arrays, the layers in order."""
+    shapes = tuple((b, *array.shape) for b, array in arrays.items())
+    sha = hashlib.sha256(_digest_header(model.key, scope, shapes))
+    for b, array in arrays.items():  # rounded one at a time: together they are half as much
+        sha.update(to_float32(array, b).tobytes())
+    return sha.hexdigest()
+
+
+@lru_cache(maxsize=64)
+def _digest_header(
+    model: tuple[object, ...], scope: Scope, shapes: tuple[tuple[int, ...], ...]
+) -> bytes:
+    """What a digest covers beside the numbers; shapes: layer, positions, width."""
+    header = {
+        "format": "steerlab.digest.1",
+        "model": list(model),
+        "scope": scope,
+        "layers": [layer for layer, *_ in shapes],
+        "shapes": [shape for _, *shape in shapes],
+    }
+    return json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+
+
+def unit(vector: SteeringVector) -> SteeringVector:
+    """Rescale each layer to norm 1 (front tensors: Frobenius norm)."""
+    for b, norm in vector.norms().items():
+        if norm < SMALLEST:
+            raise BadExpression(f"unit({vector}) is undefined: layer {b} is zero")
+    return vector._map("unit({})", lambda x: x / norm_of(x))
+
+
+def project(a: SteeringVector, b: SteeringVector) -> SteeringVector:
+    """The part of `a` along `b`, layer by layer; zero where `b` is zero or missing."""
+    return _projected("project", a, b, lambda _, along: along)
+
+
+def reject(a: SteeringVector, b: SteeringVector) -> SteeringVector:
+    """What is left of `a` once its part along `b` is taken away."""
+    return _projected("reject", a, b, lambda x, along: x - along)
+
+
+def mean(*vectors: SteeringVector) -> SteeringVector:
+    """The layerwise mean; a layer missing in one of them counts as zero there."""
+    if not vectors:
+        raise BadExpression("mean() needs at least one vector")
+    total = vectors[0].directions
+    for vector in vectors[1:]:
+        _best_known(vectors)._check_compatible(vector)
+        total = _layerwise(lambda x, y: x + y, total, vector.directions)
+    template = f"mean({', '.join(['{}'] * len(vectors))})"
+    return _derived(template, vectors, {b: x / len(vectors) for b, x in total.items()})
+
+
+def random_like(vector: SteeringVector, seed: int) -> SteeringVector:
+    """A random direction with the norm of `vector` at every layer: the control for claims.
+
+    Each layer is N(0, I) rescaled to the vector's norm there; rows of a front tensor that
+    are zero stay zero. Seeded by (seed, layer), so one layer never depends on the others.
+    Raises BadOption for a negative seed.
+    """
+    if seed < 0:
+        raise BadOption(f"a seed is a whole number from 0, not {seed}")
+    arrays = {}
+    for b, rows in vector.directions.items():
+        noise = np.random.default_rng([seed, b]).standard_normal(rows.shape)
+        noise[~rows.any(axis=1)] = 0.0
+        size = norm_of(noise)
+        arrays[b] = noise * (norm_of(rows) / size) if size else noise
+    return SteeringVector(
+        arrays,
+        model=vector.model,
+        scope=vector.scope,
+        recipe=Imported(f"random_like({vector}, seed={seed})", "random"),
+        residual_norms=vector.residual_norms,
+    )
+
+
+def _derived(
+    template: str, parents: Sequence[SteeringVector], directions: Mapping[int, Array]
+) -> SteeringVector:
+    norms: dict[int, float] = {}
+    for parent in parents:
+        norms = {**parent.residual_norms, **norms}
+    return SteeringVector(
+        directions,
+        model=_best_known(parents).model,
+        scope=parents[0].scope,
+        recipe=expression_of(template, parents),
+        residual_norms=norms,
+    )
+
+
+def _best_known(parents: Sequence[SteeringVector]) -> SteeringVector:
+    """The parent that says most of the model, whichever side of an operator it stands on."""
+    known = (parent for parent in parents if parent.model.fingerprint is not None)
+    return next(known, parents[0])
+
+
+def _combine(
+    template: str,
+    a: SteeringVector,
+    b: SteeringVector,
+    function: Callable[[Array, Array], Array],
+) -> SteeringVector:
+    a._check_compatible(b)
+    return _derived(template, [a, b], _layerwise(function, a.directions, b.directions))
+
+
+def _layerwise(
+    function: Callable[[Array, Array], Array], a: Mapping[int, Array], b: Mapping[int, Array]
+) -> dict[int, Array]:
+    """`function` at every layer that either has; a missing layer counts as zero."""
+    zero = np.zeros((1, next(iter(a.values())).shape[1]))
+    return {
+        layer: function(*padded(a.get(layer, zero), b.get(layer, zero)))
+        for layer in sorted({*a, *b})
+    }
+
+
+def _projected(
+    name: str, a: SteeringVector, b: SteeringVector, keep: Callable[[Array, Array], Array]
+) -> SteeringVector:
+    a._check_compatible(b)
+    if not set(a.directions) & set(b.directions):
+        raise Incompatible(
+            f"{name}({a}, {b}): they share no layer ({span(a.layers)} and {span(b.layers)})"
+        )
+    directions = {}
+    for layer, x in a.directions.items():
+        x, y = padded(x, b.directions.get(layer, np.zeros((1, a.model.d_model))))
+        size = dot(y, y)
+        along = y * (dot(x, y) / size) if size >= SMALLEST**2 else np.zeros_like(x)
+        directions[layer] = keep(x, along)
+    return _derived(f"{name}({{}}, {{}})", [a, b], directions)
+
+
+def is_raw_mean(vector: SteeringVector) -> bool:
+    """Whether a vector is known to be a raw mean activation rather than a difference."""
+    return isinstance(vector.recipe, Imported) and vector.recipe.quantity == "mean"
+
+
+def _rebuilt(state: dict[str, Any]) -> SteeringVector:
+    return SteeringVector(**state)

@@ -1,0 +1,161 @@
+"""Arms: a vector at both signs, and what its effect has to beat, at the same norm."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from steerlab.core.results import Measured
+from steerlab.core.setting import Setting
+from steerlab.core.vector import SteeringVector
+from steerlab.evaluation.controls import random_controls
+from steerlab.evaluation.generalization import plan as names
+from steerlab.evaluation.statistics import Estimate, estimate, paired, z_score
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Arms:
+    """All settings of an evaluation: baseline, +c, -c, then ±c of every control.
+
+    random: how many random directions. shuffled: whether a shuffled control comes last.
+    """
+
+    settings: tuple[Setting, ...]
+    random: int
+    shuffled: bool
+
+    @property
+    def vector(self) -> SteeringVector:
+        """What is measured."""
+        vector = self.settings[1].vector
+        assert vector is not None
+        return vector
+
+    @property
+    def own(self) -> tuple[Setting, ...]:
+        """The baseline and the vector at both signs."""
+        return self.settings[:3]
+
+    @property
+    def is_front(self) -> bool:
+        """Whether every text begins with BOS."""
+        return any(s.vector is not None and s.vector.scope == "front" for s in self.settings)
+
+
+def arms(
+    vector: SteeringVector,
+    coefficient: float,
+    controls: int,
+    shuffled: SteeringVector | None = None,
+) -> Arms:
+    """The settings that a vector is measured at, its controls among them."""
+    steered = [vector, *random_controls(vector, range(controls))]
+    steered += [shuffled] if shuffled is not None else []
+    both = [Setting(v, sign * coefficient) for v in steered for sign in (1, -1)]
+    return Arms((Setting(), *both), controls, shuffled is not None)
+
+
+def effects(style: str, metric: str, values: ArrayLike, of: Arms) -> list[Measured]:
+    """What a metric says of a style: each effect beside its controls.
+
+    values: (n_settings, n_items) as in `of.settings`, NaN where undefined.
+    """
+    table = np.asarray(values, dtype=np.float64)
+    plain, toward, away = table[:3]
+    found = [
+        (names.BASELINE, estimate(plain)),
+        (names.TOWARD, paired(toward, plain)),
+        (names.AWAY, paired(away, plain)),
+        (names.RANGE, paired(toward, away)),
+        *_beside(table, of),
+    ]
+    return [measured(style, metric, setting, value) for setting, value in found]
+
+
+def _beside(table: Array, of: Arms) -> list[tuple[str, Estimate]]:
+    end = 3 + 2 * of.random
+    ranges = _means(table[3:end:2] - table[4:end:2])  # (n_random,)
+    effect = table[1] - table[2]
+    known = np.count_nonzero(~np.isnan(ranges)) >= of.random
+    size = paired(table[1], table[2]).mean
+    z = z_score(size, ranges) if known else math.nan
+    found = [
+        (names.RANDOM, estimate(ranges)),
+        (names.Z, Estimate(z, math.nan, math.nan, of.random)),
+    ]
+    if of.shuffled:
+        control = table[end] - table[end + 1]
+        turned = -1 if _means(control[None])[0] < 0 else 1  # its sign means nothing
+        found += [
+            (names.SHUFFLED, estimate(control)),
+            (names.BEYOND, paired(math.copysign(1, size) * effect, turned * control)),
+        ]
+    return found
+
+
+def changes(style: str, metric: str, values: ArrayLike, of: Arms) -> list[Measured]:
+    """What a price comes to: baseline, both signs minus it, and the mean of random directions.
+
+    values: (n_settings, n_items); with three rows there are no controls to stand beside it.
+    """
+    table = np.asarray(values, dtype=np.float64)
+    found = [
+        (names.BASELINE, estimate(table[0])),
+        (names.TOWARD, paired(table[1], table[0])),
+        (names.AWAY, paired(table[2], table[0])),
+    ]
+    if len(table) > 3:
+        found.append((names.RANDOM, estimate(_randoms(table, of) - _means(table[:1]))))
+    return [measured(style, metric, setting, value) for setting, value in found]
+
+
+def ratios(style: str, metric: str, logs: ArrayLike, of: Arms) -> list[Measured]:
+    """Geometric means of ratios to the baseline, of their logarithms.
+
+    logs: (n_settings - 1, n_items), the baseline left out; with two rows without controls.
+    """
+    table = np.asarray(logs, dtype=np.float64)
+    found = [(names.TOWARD, estimate(table[0])), (names.AWAY, estimate(table[1]))]
+    if len(table) > 2:
+        found.append((names.RANDOM, estimate(_randoms(np.vstack([table[:1], table]), of))))
+    return [measured(style, metric, setting, _exp(value)) for setting, value in found]
+
+
+def weighted(losses: ArrayLike, weights: ArrayLike) -> Array:
+    """Values whose plain mean is the weighted one, and whose scatter is its (linearised) own.
+
+    losses: means by item, weights: (n_items,), such as tokens. Returns (n_items,).
+    """
+    values, sizes = (np.asarray(x, dtype=np.float64) for x in (losses, weights))
+    whole = float((values * sizes).sum() / sizes.sum()) if sizes.sum() else math.nan
+    return whole + (values - whole) * sizes / (sizes.mean() if sizes.sum() else math.nan)
+
+
+def measured(style: str, metric: str, setting: str, value: Estimate) -> Measured:
+    """An estimate under its three names."""
+    return Measured(style, metric, setting, value.mean, value.low, value.high, value.n)
+
+
+def _randoms(table: Array, of: Arms) -> Array:
+    """The mean of each random direction over both signs: (n_random,)."""
+    rows = _means(table[3 : 3 + 2 * of.random])
+    return np.asarray(rows.reshape(-1, 2).mean(axis=1))
+
+
+def _means(table: Array | Sequence[Array]) -> Array:
+    """The mean of each row, NaN left out; NaN where nothing is left."""
+    rows = np.asarray(table, dtype=np.float64)
+    counts = np.count_nonzero(~np.isnan(rows), axis=1)
+    return np.asarray(np.nansum(rows, axis=1) / np.where(counts, counts, np.nan))
+
+
+def _exp(value: Estimate) -> Estimate:
+    with np.errstate(over="ignore"):
+        mean, low, high = (float(np.exp(x)) for x in (value.mean, value.low, value.high))
+    return Estimate(mean, low, high, value.n)

@@ -1,0 +1,377 @@
+"""Evaluation: does a vector carry over to other styles of text, and what does it cost there?"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steerlab.core.recipe import Contrast, Recipe
+from steerlab.core.record import software
+from steerlab.core.results import Evaluation, Measured, defined
+from steerlab.core.vector import Scope, SteeringVector
+from steerlab.errors import BadOption, BadPrompts, Cancelled
+from steerlab.evaluation.generalization import plan as names
+from steerlab.evaluation.generalization.conditions import (
+    Arms,
+    arms,
+    changes,
+    effects,
+    measured,
+    ratios,
+    weighted,
+)
+from steerlab.evaluation.generalization.fitting import beginning, fitted, longer
+from steerlab.evaluation.generalization.plan import TEXT_LIMIT, EvaluationPlan
+from steerlab.evaluation.generalization.suite import Style, Suite, combined, read_items, suite
+from steerlab.evaluation.metrics.scorers import scorer
+from steerlab.evaluation.metrics.texts import METRICS, Metric
+from steerlab.evaluation.statistics import Estimate, steerability
+from steerlab.progress import Progress, ShouldStop
+
+if TYPE_CHECKING:
+    from steerlab.evaluation.metrics.items import ContrastItem
+    from steerlab.evaluation.metrics.passes import How
+    from steerlab.evaluation.metrics.predictions import Contribution
+    from steerlab.lab.lab import Cell, Lab
+
+Array = NDArray[np.float64]
+_TOP = 8  # tokens named for a divergence
+_LIKELIHOODS = 0.3  # of the writing: what the passes without writing take, roughly
+
+
+def evaluate(
+    lab: Lab,
+    of: str | SteeringVector,
+    plan: EvaluationPlan | None = None,
+    *,
+    keep: bool = True,
+    progress: Progress | None = None,
+    should_stop: ShouldStop | None = None,
+) -> Evaluation:
+    """Measure a vector on a suite, each effect beside its controls.
+
+    of: a vector, or an expression over stored ones. Where the plan names no layers or strength,
+    the vector's calibration does, if the store has one. The intervals are over prompts: texts
+    of several seeds count as one. keep: store the evaluation.
+    progress: called with (done, to do), in thousandths of the whole.
+    Raises as evaluating, loading and steering do; BadPrompts for a suite that can't be used;
+    BadOption for metrics and strengths that can't; Cancelled.
+    """
+    plan = plan or EvaluationPlan()
+    chosen, items, scorers = named(plan)
+    made = lab.evaluate(of) if isinstance(of, str) else of
+    vector, coefficient, calibrated = operating_point(lab, made, plan)
+    lm = lab.load(vector)
+    fits, notes = fitted(lm, chosen, vector, plan.max_new_tokens)
+    run = _Run(lab, plan, fits, scorers, should_stop, _Shares(progress), notes=notes)
+    run.arms = arms(vector, coefficient, plan.controls, run.shuffled(made.recipe, vector))
+    for style in fits.styles:
+        run.texts(style)
+    run.together()
+    run.neutral()
+    run.perplexities(chosen.on_topic or own_texts(made.recipe))
+    run.facts()
+    run.items(made.recipe, vector.scope, items)
+    found = Evaluation(
+        digest=made.digest,
+        suite=chosen.name,
+        suite_digest=chosen.digest,
+        model=lm.identity.source,
+        model_key="/".join(map(str, lm.identity.key)),
+        versions=software(),
+        values=tuple(run.values),
+        data={
+            "vector": str(made),
+            "plan": plan.to_json(),
+            "layers": list(vector.layers),
+            "coefficient": coefficient,
+            "dose": defined(vector.dose(coefficient) or np.nan),
+            "calibrated": calibrated,
+            "tokens": run.tokens,
+            "notes": run.notes,
+        },
+    )
+    return lab.store.save_evaluation(found) if keep else found
+
+
+def named(plan: EvaluationPlan) -> tuple[Suite, tuple[ContrastItem, ...], list[Metric]]:
+    """What a plan names: suite, items and metrics, read and found; takes no model."""
+    chosen = combined([suite(which) for which in plan.suites])
+    items = read_items(Path(plan.items)) if plan.items else ()
+    return chosen, items, [scorer(spec) for spec in plan.metrics]
+
+
+def operating_point(
+    lab: Lab, vector: SteeringVector, plan: EvaluationPlan
+) -> tuple[SteeringVector, float, bool]:
+    """The vector at its layers, the size of its coefficient, and whether a calibration says so."""
+    if plan.layers is None and plan.dose is None and plan.coefficient is None:
+        calibrated = lab.operating_point(vector)
+        if calibrated is not None:
+            return calibrated[0], abs(calibrated[1]), True
+    at = vector if plan.layers is None else lab.at_layers(vector, list(plan.layers))
+    if plan.coefficient is not None:
+        return at, plan.coefficient, False
+    return at, at.coefficient(plan.dose or names.DOSE), False
+
+
+@dataclass
+class _Run:
+    """An evaluation that is being made; `values` and `notes` grow part by part."""
+
+    lab: Lab
+    plan: EvaluationPlan
+    suite: Suite
+    scorers: Sequence[Metric]
+    stop: ShouldStop | None
+    shares: _Shares
+    values: list[Measured] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    tokens: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    tables: dict[str, list[Array]] = field(default_factory=lambda: defaultdict(list))
+    arms: Arms = field(init=False)
+
+    def __post_init__(self) -> None:
+        writing = sum(len(style.prompts) for style in self.suite.styles)
+        self.shares.total = writing * (1 + _LIKELIHOODS) or 1.0
+
+    def how(self, share: float) -> How:
+        """Options of a likelihood that takes this share of what comes after the writing."""
+        writing = sum(len(style.prompts) for style in self.suite.styles)
+        return {
+            "allow_other_weights": self.plan.allow_other_weights,
+            "should_stop": self.stop,
+            "progress": self.shares.part(writing * _LIKELIHOODS * share),
+        }
+
+    def shuffled(self, recipe: Recipe, vector: SteeringVector) -> SteeringVector | None:
+        """The recipe's pairs with half of the labels swapped; None where that can't be."""
+        from steerlab.evaluation.controls import shuffled_controls
+
+        if not isinstance(recipe, Contrast):
+            self.notes.append("no shuffled control: the vector was not made of contrast pairs")
+            return None
+        try:
+            return shuffled_controls(
+                self.lab.model,
+                recipe,
+                list(vector.layers),
+                like=vector,
+                should_stop=self.stop,
+            )[0]
+        except (BadOption, BadPrompts) as error:
+            self.notes.append(f"no shuffled control: {error}")
+            return None
+
+    def texts(self, style: Style) -> None:
+        """Write after every prompt of a style, and value what came."""
+        if style.items:
+            self._items(style.name, style.items, style.chat)
+        if not style.prompts:
+            return
+        cells = self._written(style)
+        for metric in self.scorers:
+            found = self._scores(style, metric, cells)
+            self.tables[metric.name].append(found)
+            self.values += effects(style.name, metric.name, found, self.arms)
+        for metric in (METRICS[names.DISTINCT], METRICS[names.RUN]):
+            if metric not in self.scorers:
+                found = self._scores(style, metric, cells, silent=True)
+                self.values += changes(style.name, metric.name, found, self.arms)
+        self._fluency(style, cells)
+
+    def together(self) -> None:
+        """The effects over the prompts of all styles, where there are several."""
+        for metric, tables in self.tables.items():
+            if len(tables) > 1:
+                whole = np.concatenate(tables, axis=1)
+                self.values += effects(names.ALL, metric, whole, self.arms)
+
+    def _written(self, style: Style) -> list[list[Cell]]:
+        """Texts: [setting][prompt, seed]."""
+        cells = self.lab.compare(
+            style.prompts,
+            self.arms.settings,
+            seeds=range(self.plan.seeds),
+            chat=style.chat,
+            should_stop=self.stop,
+            progress=self.shares.part(len(style.prompts)),
+            **self.plan.sampling,
+        )
+        ways = len(self.arms.settings)
+        whole = len(style.prompts) * self.plan.seeds * ways
+        if len(cells) < whole or any(c.completion.finish == "cancelled" for c in cells):
+            raise Cancelled("cancelled: nothing was stored")
+        return [cells[i::ways] for i in range(ways)]
+
+    def _scores(
+        self, style: Style, metric: Metric, cells: list[list[Cell]], *, silent: bool = False
+    ) -> Array:
+        """(n_settings, n_prompts), means over seeds; says how many texts have no value and why."""
+        reasons: Counter[str] = Counter()
+        table = np.full((len(cells), len(cells[0])), np.nan)
+        for row, column in np.ndindex(*table.shape):
+            text, plain = cells[row][column].completion.text, cells[0][column].completion.text
+            table[row, column], why = metric.explained(text, plain)
+            reasons[why] += 1
+        del reasons[""]
+        if reasons and not silent:
+            why, _ = reasons.most_common(1)[0]
+            self.notes.append(
+                f"{style.name}, {metric.name}: {reasons.total()} of {table.size} texts have no "
+                f"value: {why}"[:300]
+            )
+        if metric.name == names.DISTINCT:
+            table = np.nan_to_num(table, nan=0.0)  # a text without words has failed
+        return _over_seeds(table, self.plan.seeds)
+
+    def _fluency(self, style: Style, cells: list[list[Cell]]) -> None:
+        """Perplexity of the steered texts' beginnings over that of the baseline's."""
+        from steerlab.evaluation.metrics.likelihood import perplexities
+
+        own = [cell for row in cells[:3] for cell in row]
+        found = perplexities(
+            self.lab.model,
+            [cell.prompt for cell in own],
+            [cell.completion.token_ids for cell in own],
+            chat=style.chat,
+            bos=self.arms.is_front,
+            limit=TEXT_LIMIT,
+            **self.how(0.5 / len(self.suite.styles)),
+        )
+        logs = np.log(found).reshape(3, -1)
+        logs = _over_seeds(logs[1:] - logs[0], self.plan.seeds)
+        self.values += ratios(style.name, names.FLUENCY, logs, self.arms)
+
+    def neutral(self) -> None:
+        """How far the next token of neutral beginnings moves, and which tokens do."""
+        from steerlab.evaluation.metrics.predictions import divergence
+
+        if not self.suite.neutral:
+            return
+        found = divergence(
+            self.lab.model, self.suite.neutral, self.arms.settings, top=_TOP, **self.how(0.2)
+        )
+        made = changes(names.NEUTRAL, names.KL, found.nats, self.arms)
+        self.values += [value for value in made if value.setting != names.BASELINE]
+        for sign, row in ((names.TOWARD, 1), (names.AWAY, 2)):
+            self.tokens[sign] = _together(found.top[row])
+
+    def perplexities(self, on_topic: Mapping[str, Sequence[str]] | Sequence[str]) -> None:
+        """How much less likely texts become: those on topic, and those that are not."""
+        from steerlab.evaluation.metrics.likelihood import perplexity_ratio
+
+        groups = {**_named(on_topic), names.OFF_TOPIC: self.suite.off_topic}
+        for style, texts in groups.items():
+            if not texts:
+                continue
+            ways = self.arms.settings[1:]
+            found = perplexity_ratio(self.lab.model, texts, ways, **self.how(0.1))
+            with np.errstate(divide="ignore"):
+                logs = np.log(found.each)
+            rows = [weighted(row, n) for row, n in zip(logs, found.counts, strict=True)]
+            self.values += ratios(style, names.PERPLEXITY, rows, self.arms)
+
+    def facts(self) -> None:
+        """Whether known facts are still known."""
+        from steerlab.evaluation.metrics.predictions import precision_at_k
+
+        if not self.suite.facts:
+            return
+        ways = self.arms.settings
+        ranks = precision_at_k(self.lab.model, self.suite.facts, ways, **self.how(0.1)).ranks
+        for name, k in ((names.P1, 1), (names.P10, 10)):
+            hits = (ranks < k).astype(np.float64)  # NaN is a miss
+            self.values += changes(names.FACTS, name, hits, self.arms)
+
+    def items(self, recipe: Recipe, scope: Scope, given: Sequence[ContrastItem]) -> None:
+        """Contrast items of a file; where no style has any either, of the vector's own pairs."""
+        from steerlab.evaluation.metrics.items import items_of_pairs
+
+        if given:
+            vector = self.arms.vector
+            fit = longer(self.lab.model, given, vector, names.ITEMS, self.notes, beginning)
+            self._items(names.ITEMS, fit, False)
+            return
+        if any(s.items for s in self.suite.styles) or not isinstance(recipe, Contrast):
+            return
+        if not recipe.negative or scope == "front":  # which reaches beyond what they share
+            return
+        pairs = list(zip(recipe.positive, recipe.negative, strict=True))
+        try:
+            own = items_of_pairs(self.lab.model, pairs, chat=recipe.chat)
+        except BadPrompts as error:
+            self.notes.append(f"its own pairs are no items: {error}")
+            return
+        self._items(names.OWN_PAIRS, own, False)
+
+    def _items(self, style: str, items: Sequence[ContrastItem], chat: bool) -> None:
+        from steerlab.evaluation.metrics.likelihood import propensity
+
+        if not items:
+            return
+        ways = self.arms.settings
+        m = propensity(self.lab.model, items, ways, chat=chat, **self.how(0.1))
+        self.values += effects(style, names.PROPENSITY, m, self.arms)
+        strengths = [setting.dose for setting in self.arms.own]
+        doses = [s.coefficient for s in self.arms.own] if None in strengths else strengths
+        found = steerability([float(d or 0) for d in doses], m[:3])
+        self.values += [
+            measured(style, names.STEERABILITY, names.RANGE, found.mean),
+            measured(
+                style,
+                names.ANTI,
+                names.RANGE,
+                Estimate(found.anti_steerable, np.nan, np.nan, found.mean.n),
+            ),
+        ]
+
+
+class _Shares:
+    """Progress of parts as progress of the whole, in thousandths."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self.progress, self.before, self.total = progress, 0.0, 1.0
+
+    def part(self, size: float) -> Progress | None:
+        """What the next part calls; its size in the units of `total`."""
+        progress, before = self.progress, self.before
+        self.before += size
+        if progress is None:
+            return None
+        return lambda done, total: progress(
+            min(1000, round(1000 * (before + size * done / max(total, 1)) / self.total)), 1000
+        )
+
+
+def _over_seeds(table: Array, seeds: int) -> Array:
+    """(n_settings, n_prompts * seeds) to means over seeds; what lacks all of them stays NaN."""
+    apart = table.reshape(len(table), -1, seeds)
+    counts = np.count_nonzero(~np.isnan(apart), axis=2)
+    return np.asarray(np.nansum(apart, axis=2) / np.where(counts, counts, np.nan))
+
+
+def _together(tops: Sequence[Sequence[Contribution]]) -> list[dict[str, Any]]:
+    """The tokens that contribute most over all prompts, in nats a prompt."""
+    nats: dict[str, float] = defaultdict(float)
+    for part in (part for top in tops for part in top):
+        nats[part.token] += part.nats / len(tops)
+    largest = sorted(nats.items(), key=lambda entry: -entry[1])[:_TOP]
+    return [{"token": token, "nats": value} for token, value in largest]
+
+
+def own_texts(recipe: Recipe) -> Mapping[str, Sequence[str]]:
+    """What a vector was made of, as texts on topic."""
+    if not isinstance(recipe, Contrast) or recipe.chat or len(recipe.positive) < 2:
+        return {}
+    return {names.OWN_TEXTS: recipe.positive}
+
+
+def _named(texts: Mapping[str, Sequence[str]] | Sequence[str]) -> Mapping[str, Sequence[str]]:
+    return texts if isinstance(texts, Mapping) else {names.ON_TOPIC: texts}

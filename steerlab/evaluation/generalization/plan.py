@@ -1,0 +1,95 @@
+"""How an evaluation is made, and the names under which its values are found."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from steerlab.errors import BadOption
+from steerlab.evaluation.generalization.suite import STANDARD
+from steerlab.evaluation.statistics import CONTROLS
+
+DOSE = 0.15
+"""Where neither a dose is given nor a calibration known."""
+
+BASELINE = "baseline"  # the unsteered mean
+TOWARD = "toward"  # at +c, minus the baseline
+AWAY = "away"  # at -c, minus the baseline
+RANGE = "signed range"  # at +c, minus at -c: damage that pulls both sides alike cancels
+RANDOM = "random"  # the same of random directions with the vector's norm
+SHUFFLED = "shuffled"  # the same of the vector's own pairs with half of the labels swapped
+Z = "z"  # the signed range in standard deviations of the random directions'
+BEYOND = "beyond shuffled"  # how much farther the signed range reaches than the shuffled one
+
+ALL = "all styles"
+NEUTRAL, ON_TOPIC, OFF_TOPIC, FACTS = "neutral", "on topic", "off topic", "facts"
+ITEMS, OWN_PAIRS = "items", "own pairs, not held out"
+OWN_TEXTS = "own prompts, not held out"
+
+FLUENCY, DISTINCT, RUN = "fluency ratio", "distinct-2", "longest-run"
+KL, PERPLEXITY, P1, P10 = "KL", "perplexity ratio", "P@1", "P@10"
+PROPENSITY, STEERABILITY, ANTI = "propensity", "steerability", "anti-steerable"
+PRICES = (FLUENCY, DISTINCT, RUN, KL, PERPLEXITY, P1, P10)
+
+TEXT_LIMIT = 24
+"""Tokens of each text whose perplexity is taken: all of them would cost as much as writing."""
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """What a vector is measured on, and how strongly it steers meanwhile.
+
+    suites: built-in names or files. items: a file of contrast items.
+    layers: None for the calibrated one, else the vector's own. dose, coefficient: the size of
+        both signs; neither for the calibrated dose, else 0.15.
+    metrics: scorers of texts (`scorers.scorer`). seeds: texts for each prompt.
+    controls: random directions.
+    Raises BadOption for what can't be measured.
+    """
+
+    suites: tuple[str, ...] = (STANDARD,)
+    items: str | None = None
+    layers: tuple[int, ...] | None = None
+    dose: float | None = None
+    coefficient: float | None = None
+    metrics: tuple[str, ...] = ("vader",)
+    seeds: int = 2
+    controls: int = CONTROLS
+    max_new_tokens: int = 32
+    temperature: float = 0.7
+    top_p: float = 0.9
+    allow_other_weights: bool = False
+
+    def __post_init__(self) -> None:
+        if self.dose is not None and self.coefficient is not None:
+            raise BadOption("give a dose or a coefficient, not both")
+        size = self.dose if self.coefficient is None else self.coefficient
+        if size is not None and not (math.isfinite(size) and size > 0):
+            raise BadOption("the dose is a size: above 0, because both signs are measured")
+        if self.controls < CONTROLS:
+            raise BadOption(f"an effect needs {CONTROLS} random directions beside it, or more")
+        if self.seeds < 1 or not self.suites or not self.metrics:
+            raise BadOption("an evaluation needs a suite, a metric and a seed")
+        if self.seeds > 1 and not self.temperature:
+            raise BadOption("greedy text is the same for every seed: give a temperature")
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """How texts are written, as `Lab.compare` takes it."""
+        names = ("max_new_tokens", "temperature", "top_p", "allow_other_weights")
+        return {name: getattr(self, name) for name in names}
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as JSON values."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> EvaluationPlan:
+        """The plan that `to_json` wrote; keys of later versions are left out."""
+        known = {f.name for f in fields(cls)}
+        values: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in known
+        }
+        return cls(**values)

@@ -1,0 +1,199 @@
+"""Extraction methods: activations of contrast prompts in, a direction out. Plain functions.
+
+H+, H-: (n_pairs, d_model), row i of both from the same pair. Directions point toward the
+positive prompts, always.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steerlab.core.recipe import Contrast, check_prompts
+from steerlab.errors import BadOption, BadPrompts
+
+if TYPE_CHECKING:
+    from steerlab.core.vector import SteeringVector
+
+Array = NDArray[np.float64]
+Pairs = Sequence[tuple[str, str]] | Sequence[str]
+"""(positive, negative) prompts, or positive ones alone."""
+
+METHODS = ("mean_difference", "actadd", "pca", "probe", "mean_centred", "random")
+"""The methods by name; actadd reads every position of one pair, the others one token a prompt."""
+
+
+def mean_difference(positive: Array, negative: Array) -> Array:
+    """Mean of the paired activation differences (CAA, arXiv 2312.06681); natural norm."""
+    return np.asarray((positive - negative).mean(axis=0))
+
+
+def pca(positive: Array, negative: Array) -> Array:
+    """First principal direction of {±(h+ - h-)}, unit norm (RepE, arXiv 2310.01405).
+
+    Not centred: centring the differences would remove the very mean that is wanted. Its sign,
+    which the decomposition leaves open, is the one with a positive mean margin.
+    Raises BadPrompts where that margin is about 0, since then there is no sign to choose.
+    """
+    differences = positive - negative
+    direction = np.linalg.svd(differences, full_matrices=False)[2][0]
+    margins = differences @ direction
+    if abs(margins.sum()) < 0.05 * np.abs(margins).sum() or not margins.any():
+        raise BadPrompts(
+            "the pairs disagree about the sign of their principal direction (mean margin about 0): "
+            "use mean_difference, or pairs that differ in one quality only"
+        )
+    return np.asarray(direction * np.sign(margins.sum()))
+
+
+def probe(positive: Array, negative: Array) -> Array:
+    """Logistic regression on pair-centred activations with strong L2; unit norm (arXiv 2310.06824).
+
+    Each pair is centred on its own middle, so the data are ±d/2 and no intercept is needed.
+    The weights lie in the span of the pairs: Newton's method runs on n_pairs unknowns.
+    """
+    differences = positive - negative
+    scale = np.sqrt((differences**2).sum(axis=1).mean())
+    if not scale:
+        raise BadPrompts("the positive and negative prompts give the same activations")
+    x = differences / scale
+    gram = x @ x.T
+    alpha = np.zeros(len(x))
+    for _ in range(50):
+        p = 1 / (1 + np.exp(gram @ alpha))  # how wrong each pair still is
+        step = np.linalg.solve(gram * (p * (1 - p))[:, None] + np.eye(len(x)), alpha - p)
+        alpha -= step
+        if np.abs(step).max() < 1e-12:
+            break
+    return _unit(alpha @ x)
+
+
+def mean_centred(positive: Array, everything: Array) -> Array:
+    """Mean activation less that of a broad set of prompts (mean-centring, arXiv 2312.03813)."""
+    return np.asarray(positive.mean(axis=0) - everything.mean(axis=0))
+
+
+def random_direction(norm: float, d_model: int, seed: int, layer: int) -> Array:
+    """N(0, I) rescaled to `norm`, seeded by (seed, layer): the control for every claim."""
+    return norm * _unit(np.random.default_rng([seed, layer]).standard_normal(d_model))
+
+
+def actadd(positive: Array, negative: Array) -> Array:
+    """Difference at every position of one pair padded to equal length (arXiv 2308.10248).
+
+    positive, negative: (positions, d_model), both from a prompt that starts at BOS, whose row
+    is exactly 0 in the result.
+    """
+    difference = positive - negative
+    difference[0] = 0.0
+    return difference
+
+
+PAIRED: Mapping[str, Callable[[Array, Array], Array]] = {
+    "mean_difference": mean_difference,
+    "pca": pca,
+    "probe": probe,
+}
+
+
+def diagnose(positive: Array, negative: Array) -> dict[str, float]:
+    """How well pairs agree: empty for fewer than two.
+
+    pairwise_cosine: mean cosine between two pairs' differences.
+    agreement: share of pairs whose difference points along the mean of the others.
+    separability: AUC of telling h+ from h- by projecting on the mean of the other pairs.
+    """
+    n = len(positive)
+    if n < 2:
+        return {}
+    differences = positive - negative
+    sizes = np.linalg.norm(differences, axis=1, keepdims=True)
+    units = np.divide(differences, sizes, out=np.zeros_like(differences), where=sizes > 0)
+    others = (differences.sum(axis=0) - differences) / (n - 1)
+    above = (positive * others).sum(axis=1)
+    below = (negative * others).sum(axis=1)
+    return {
+        "pairwise_cosine": float(((units.sum(axis=0) ** 2).sum() - n) / (n * (n - 1))),
+        "agreement": float(((differences * others).sum(axis=1) > 0).mean()),
+        "separability": auc(above, below),
+    }
+
+
+def problems(vector: SteeringVector) -> Iterator[str]:
+    """What makes an extracted vector useless although nothing went wrong."""
+    if vector.norm == 0:
+        yield (
+            "the direction is zero: the prompts give the same activations, so they have to "
+            "differ at or before the token that is read"
+        )
+    elif vector.dose(1.0) is None:
+        yield (
+            "the prompts are one token long, which is read at position 0, an attention sink: the "
+            "norm says little, and no dose is known; use longer prompts"
+        )
+
+
+def auc(above: Array, below: Array) -> float:
+    """Probability that a value of `above` exceeds one of `below`; ties count half."""
+    order = np.sort(below)
+    left = np.searchsorted(order, above, side="left")
+    right = np.searchsorted(order, above, side="right")
+    return float((left + right).mean() / (2 * len(below)))
+
+
+def columns(pairs: Pairs) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Positive and negative prompts apart; no negative ones for plain prompts."""
+    if isinstance(pairs, str):
+        raise BadPrompts("prompts are given as a list, not as one text")
+    rows = list(pairs)
+    if all(isinstance(row, str) for row in rows):
+        return tuple(str(row) for row in rows), ()
+    if not all(isinstance(row, tuple | list) and len(row) == 2 for row in rows):
+        raise BadPrompts("pairs are (positive, negative) tuples, or plain prompts for mean_centred")
+    return tuple(row[0] for row in rows), tuple(row[1] for row in rows)
+
+
+def check_recipe(recipe: Contrast) -> None:
+    """Raise BadPrompts or BadOption for all that can be refused before a model is loaded."""
+    check_prompts(recipe.positive, recipe.negative or None)
+    if recipe.baseline:
+        check_prompts(recipe.baseline)
+    check_method(recipe)
+
+
+def check_method(recipe: Contrast) -> None:
+    """Raise BadPrompts or BadOption for prompts and options that the method can't use."""
+    method, read, seed = recipe.method, recipe.read, recipe.seed
+    if method not in METHODS:
+        raise BadOption(f"no extraction method {method!r}: there are {', '.join(METHODS)}")
+    if not (read in ("last", "mean") or isinstance(read, int)) or isinstance(read, bool):
+        raise BadOption(f"read is 'last', 'mean' or a token index, not {read!r}")
+    if method == "mean_centred":
+        if not (recipe.negative or recipe.baseline):
+            raise BadPrompts(
+                "mean_centred needs prompts to be centred on: give baseline prompts, or pairs"
+            )
+    elif recipe.baseline:
+        raise BadOption(f"baseline prompts are for mean_centred, not for {method}")
+    elif not recipe.negative:
+        raise BadPrompts(f"{method} needs negative prompts too: one for each positive prompt")
+    if method == "actadd":
+        _check_actadd(recipe)
+    if method == "random" and seed is None:
+        raise BadOption("the random method needs a seed, so that it can be made again")
+    if seed is not None and not 0 <= seed < 2**63:
+        raise BadOption(f"a seed is a whole number from 0 to 2^63 - 1, not {seed}")
+
+
+def _check_actadd(recipe: Contrast) -> None:
+    if (n := len(recipe.positive)) != 1:
+        raise BadPrompts(f"actadd takes one pair of prompts, not {n}: use mean_difference")
+    if recipe.read != "last":
+        raise BadOption(f"actadd reads every position, so read={recipe.read!r} means nothing")
+
+
+def _unit(direction: Array) -> Array:
+    return np.asarray(direction / np.linalg.norm(direction))

@@ -1,0 +1,176 @@
+"""Running a `Contrast` recipe on a model: prompts are read, methods make directions of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from steerlab.core.recipe import Contrast, Read
+from steerlab.core.vector import SteeringVector
+from steerlab.errors import BadPrompts, ModelError, SteeringError
+from steerlab.extraction import methods
+from steerlab.extraction.readings import Array, Reader, Readings
+from steerlab.progress import Progress, ShouldStop
+
+
+def extract(
+    lm: Reader,
+    recipe: Contrast,
+    layers: Sequence[int],
+    progress: Progress | None = None,
+    should_stop: ShouldStop | None = None,
+) -> SteeringVector:
+    """The vector of a recipe that `check_recipe` has passed; see `LanguageModel.extract`."""
+    if recipe.method == "actadd":
+        return _front(lm, recipe, layers, should_stop)
+    return _broadcast(lm, recipe, layers, progress, should_stop)
+
+
+def read_pairs(
+    lm: Reader,
+    recipe: Contrast,
+    layers: Sequence[int],
+    progress: Progress | None = None,
+    should_stop: ShouldStop | None = None,
+) -> dict[int, tuple[Array, Array]]:
+    """What a recipe's pairs are read as: layer -> H+ and H-, (n_pairs, d_model) each.
+
+    For recipes of pairs that are read at one token; see `LanguageModel.extract`.
+    """
+    with lm.lock:
+        _, found = read(lm, recipe, layers, progress, should_stop)
+    split = {b: apart(recipe, values) for b, values in found.values.items()}
+    return {b: (above, below) for b, (above, below, _) in split.items()}
+
+
+def _broadcast(
+    lm: Reader,
+    recipe: Contrast,
+    layers: Sequence[int],
+    progress: Progress | None,
+    should_stop: ShouldStop | None,
+) -> SteeringVector:
+    ids, found = read(lm, recipe, layers, progress, should_stop)
+    directions, diagnostics = {}, {}
+    for b, values in found.values.items():
+        above, below, rest = apart(recipe, values)
+        directions[b] = direction(recipe, above, below, rest, b)
+        if len(below):
+            diagnostics[b] = methods.diagnose(above, below)
+    read_ids = [_ids_read(i, recipe.read) for i in ids]
+    pairs = len(recipe.positive)
+    return SteeringVector(
+        directions,
+        model=lm.identity,
+        recipe=_with_ids(recipe, read_ids[:pairs], read_ids[pairs : pairs + len(recipe.negative)]),
+        residual_norms=found.residual_norms,
+        diagnostics=diagnostics,
+    )
+
+
+def read(
+    lm: Reader,
+    recipe: Contrast,
+    layers: Sequence[int],
+    progress: Progress | None = None,
+    should_stop: ShouldStop | None = None,
+) -> tuple[list[list[int]], Readings]:
+    """The recipe's prompts as token ids, and what is read of them; `apart` sorts it.
+
+    Raises BadPrompts for a prompt without the token that is to be read.
+    """
+    prompts = [*recipe.positive, *recipe.negative, *recipe.baseline]
+    ids = [lm.tokens(p, chat=recipe.chat) for p in prompts]
+    lm.check_length(ids)
+    _check_readable(ids, recipe.read, prompts)
+    found = lm.read_tokens(ids, layers, recipe.read, progress, should_stop)
+    _check_finite(found.values)
+    return ids, found
+
+
+def apart(recipe: Contrast, values: Array) -> tuple[Array, Array, Array]:
+    """What was read from positive, negative and baseline prompts: (n, d_model) each."""
+    sizes = (len(recipe.positive), len(recipe.negative))
+    above, below, rest = np.split(values, np.cumsum(sizes))
+    return above, below, rest
+
+
+def direction(recipe: Contrast, above: Array, below: Array, rest: Array, layer: int) -> Array:
+    """The method's direction; above, below, rest: as `apart` gives them. Returns (d_model,)."""
+    if recipe.method == "mean_centred":
+        everything = rest if len(rest) else np.concatenate([above, below])
+        return methods.mean_centred(above, everything)
+    if recipe.method == "random":
+        size = float(np.linalg.norm(methods.mean_difference(above, below)))
+        return methods.random_direction(size, above.shape[1], recipe.seed or 0, layer)
+    return methods.PAIRED[recipe.method](above, below)
+
+
+def _front(
+    lm: Reader, recipe: Contrast, layers: Sequence[int], should_stop: ShouldStop | None
+) -> SteeringVector:
+    above, below = _padded(lm, recipe)
+    high, low = (lm.record_tokens(ids, layers, should_stop) for ids in (above, below))
+    _check_finite(high)
+    _check_finite(low)
+    norms = {
+        b: float(np.median(np.linalg.norm(np.concatenate([high[b][1:], low[b][1:]]), axis=1)))
+        for b in layers
+    }
+    return SteeringVector(
+        {b: methods.actadd(high[b], low[b]) for b in layers},
+        model=lm.identity,
+        recipe=_with_ids(recipe, [tuple(above)], [tuple(below)]),
+        scope="front",
+        residual_norms=norms,
+    )
+
+
+def _padded(lm: Reader, recipe: Contrast) -> tuple[list[int], list[int]]:
+    """The token ids of the one pair, from BOS on; the shorter one ends in spaces."""
+    above = lm.tokens(recipe.positive[0], chat=recipe.chat, bos=True)
+    below = lm.tokens(recipe.negative[0], chat=recipe.chat, bos=True)
+    lm.check_length([above, below])
+    space = lm.space_token()
+    if len(above) == len(below):
+        return above, below
+    if space is None:
+        raise ModelError(f"{lm.source}'s tokenizer has no space token to pad prompts with")
+    width = max(len(above), len(below))
+    above, below = (ids + [space] * (width - len(ids)) for ids in (above, below))
+    return above, below
+
+
+def _with_ids(
+    recipe: Contrast, positive: Sequence[tuple[int, ...]], negative: Sequence[tuple[int, ...]]
+) -> Contrast:
+    return replace(recipe, positive_ids=tuple(positive), negative_ids=tuple(negative))
+
+
+def _ids_read(ids: Sequence[int], read: Read) -> tuple[int, ...]:
+    if read == "mean":
+        return tuple(ids[1:])
+    return (ids[-1 if read == "last" else int(read)],)
+
+
+def _check_readable(ids: Sequence[Sequence[int]], read: Read, prompts: Sequence[str]) -> None:
+    """Each prompt has to hold the token that is to be read."""
+    shortest = min(range(len(ids)), key=lambda i: len(ids[i]))
+    n, prompt = len(ids[shortest]), prompts[shortest]
+    if read == "mean" and n < 2:
+        raise BadPrompts(
+            f"{prompt!r} is one token: the mean over all tokens but the first is empty"
+        )
+    if isinstance(read, int) and not -n <= read < n:
+        raise BadPrompts(f"there is no token {read} in {prompt!r}: it has {n} tokens")
+
+
+def _check_finite(found: Mapping[int, Array]) -> None:
+    for layer, values in found.items():
+        if not np.isfinite(values).all():
+            raise SteeringError(
+                f"the model's activations at layer {layer} are NaN or infinite: "
+                "try another dtype (bfloat16 or float32)"
+            )

@@ -1,0 +1,172 @@
+"""The header of a payload file: how large one may be, to be written and to be read.
+
+A parser makes far more of a header than it weighs. What would take too much memory is refused
+before it is parsed, and what could not be read again is not written.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from steerlab.core.record import Record, canonical_json
+from steerlab.errors import CorruptPayload, StoreError
+from steerlab.files.limits import TooHeavy, check_weight, from_json
+
+METADATA_KEY = "steerlab"  # the only one: with several, the file's bytes vary between processes
+
+LONGEST_SHARED = 12 * 2**20
+"""Bytes of the longest header that is written for several vectors: each change rewrites it."""
+
+LONGEST_HEADER = 95_000_000
+"""Bytes of the longest header that is read; safetensors itself takes no more than 100 MB."""
+
+MOST_OBJECTS = 120_000
+"""Objects of a header without arrays: a tensor takes ten times what its line in there does."""
+
+HEAVIEST = 85_000_000
+"""Bytes of memory, about, that the records of a file may take beside their text."""
+
+_BYTES_PER_OBJECT = 256
+_PIECE = 2**20
+_ASTRAL = re.compile(r"\\u[dD][89abAB]")
+_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_BEGIN = f'{{"__metadata__":{{"{METADATA_KEY}":"'
+
+
+class TooLarge(CorruptPayload):
+    """A file that may well be whole, but would take more memory than this steerlab gives it."""
+
+    @classmethod
+    def of(cls, path: Path, error: TooHeavy) -> TooLarge:
+        """What is said of a file that something in it is too much."""
+        why = str(error).partition(":")[0]
+        return cls(f"{path} is larger than this steerlab reads, and may be whole: {why}")
+
+
+# writing
+
+
+def check_size(records: Sequence[Record], data: bytes, text: str, shared: int) -> None:
+    """Refuse to write what could not be read again, or makes a file with others too large.
+
+    data: the file. text: that of its records. shared: as in `payload.encode`.
+    Raises StoreError.
+    """
+    for record in records:
+        _check_labels(record)
+    try:
+        if len(records) > 1 and len(text) > shared:
+            raise TooHeavy(f"records of {len(text)} bytes, where {shared} are the most")
+        length_of(io.BytesIO(data), len(data))
+        check_weight(text, HEAVIEST - _widening(text))
+    except ValueError as error:
+        what = ", ".join(record.qualified for record in records[:3])
+        cure = (
+            "make it of fewer prompts"
+            if len(records) == 1
+            else "take fewer at a time, or call a file that is exported NAME.tar: it is an archive"
+        )
+        why = str(error).partition(":")[0]
+        raise StoreError(
+            f"what is to be kept of {what} is too large for a file ({why}): {cure}"
+        ) from None
+
+
+def _check_labels(record: Record) -> None:
+    labels = canonical_json([*record.tags, record.note])
+    try:
+        check_weight(labels)
+        if len(labels) > LONGEST_SHARED:
+            raise TooHeavy(f"more than {LONGEST_SHARED} bytes")
+    except ValueError as error:
+        raise StoreError(
+            f"the tags and the note of {record.qualified} are too large for a file "
+            f"({str(error).partition(':')[0]}): shorten them"
+        ) from None
+
+
+# reading
+
+
+def without_waiting(path: str, flags: int) -> int:
+    """An opener for files that may be anything: a named pipe would wait for its writer."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def length_of(file: BinaryIO, size: int) -> int:
+    """The length of a file's header, which is not parsed.
+
+    Raises ValueError if it is no header, TooHeavy if it is too large to be parsed.
+    """
+    start = file.read(8)
+    length = int.from_bytes(start, "little") if len(start) == 8 else 0
+    if length > size - 8:
+        raise ValueError(f"a header of {length} bytes in a file of {size}")
+    if length > LONGEST_HEADER:
+        raise TooHeavy(f"a header of {length} bytes, where {LONGEST_HEADER} is the most")
+    most = MOST_OBJECTS + (size - length) // _BYTES_PER_OBJECT
+    pieces = (file.read(min(_PIECE, length - at)) for at in range(0, length, _PIECE))
+    if sum(piece.count(b"{") for piece in pieces) > most:
+        raise TooHeavy(f"a header of more than {most} objects")
+    return length
+
+
+def unparsed(file: io.FileIO) -> bytes:
+    """A file's header as it lies there; empty where it is no header, or longer than is read."""
+    size = os.fstat(file.fileno()).st_size  # 0 of a pipe or a device
+    if size < 8:
+        return b""
+    length = int.from_bytes(file.read(8), "little")
+    return file.read(length) if length <= min(size - 8, LONGEST_HEADER) else b""
+
+
+def is_long(length: int) -> bool:
+    """Whether a header is so long that its text is read here, as safetensors keeps it four times.
+
+    For `long_text`, which takes only one that is as steerlab writes it.
+    """
+    return length > LONGEST_SHARED
+
+
+def long_text(path: Path) -> str:
+    """The records' text in the header of a file that safetensors found to be whole.
+
+    Raises StoreError if it can't be read, CorruptPayload if it is spelt otherwise than here.
+    """
+    try:
+        with open(path, "rb", opener=without_waiting) as file:
+            length = length_of(file, os.fstat(file.fileno()).st_size)
+            file.seek(8)
+            data = file.read(length)
+    except OSError as error:
+        raise StoreError(f"can't read {path}: {error.strerror or error}") from None
+    plain = data.isascii() and b"\\u" not in data.replace(rb"\\", b"")  # else it takes 4 times more
+    if not plain or not data.startswith(_BEGIN.encode()):
+        raise CorruptPayload(f"{path} has a long header, which is not as steerlab writes it")
+    text = data.decode("ascii")
+    del data
+    records, _ = json.JSONDecoder().raw_decode(text, len(_BEGIN) - 1)
+    return str(records)
+
+
+def values(text: str) -> Any:
+    """The JSON value of the records' text; raises TooHeavy, or ValueError for what is no JSON."""
+    return from_json(text, HEAVIEST - _widening(text))
+
+
+def _widening(text: str) -> int:
+    """Bytes that the strings of a long JSON text take beyond it: one emoji makes all wide."""
+    wider = 0
+    for found in _STRING.finditer(text) if is_long(len(text)) else ():
+        string = found.group()
+        if "\\u" in string:
+            wide = 4 if _ASTRAL.search(string) else 2
+            escapes = string.replace("\\\\", "").count("\\u")
+            wider += max(0, wide * (len(string) - 5 * escapes) - len(string))
+    return wider

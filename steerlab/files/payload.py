@@ -1,0 +1,311 @@
+"""SteeringVector <-> safetensors: self-describing files, checked when they are read."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import re
+import stat
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as to_bytes
+
+from steerlab.core.display import printable
+from steerlab.core.record import Record, canonical_json, record_from_json
+from steerlab.core.vector import Array, SteeringVector
+from steerlab.errors import CorruptPayload, NotFound, SteerlabError, StoreError
+from steerlab.files import header
+from steerlab.files.limits import TooHeavy
+
+FORMAT = 1
+"""Version of the metadata; a file with a higher one is refused, never guessed at."""
+
+_PIECE = 2**20
+_OFFSETS = re.compile(rb'"data_offsets":\[(\d{1,18}),(\d{1,18})\]\}')
+
+_Arrays = dict[str, dict[str, Array]]
+"""Key -> layer, as it is spelt -> float32 array."""
+
+
+def encode(
+    entries: Sequence[tuple[Record, SteeringVector]], *, shared: int = header.LONGEST_SHARED
+) -> bytes:
+    """The bytes of a payload file holding one vector, or many that came together.
+
+    Tensor "<model>.<name>.v<n>/<layer>" is that layer's float32 direction; the single
+    metadata key holds the records as canonical JSON, with their sha256. The same input gives
+    the same bytes. shared: the most bytes of a header with several records. Raises StoreError if
+    two vectors would go under one key, or for records that are too large to be read again.
+    """
+    keys = [record.qualified for record, _ in entries]
+    if repeated := [key for key, count in Counter(keys).items() if count > 1]:
+        raise StoreError(f"one file can't hold two vectors called {repeated[0]}")
+    tensors = {
+        f"{key}/{b}": array
+        for key, (_, vector) in zip(keys, entries, strict=True)
+        for b, array in vector.float32().items()
+    }
+    said = (_spelt(key, record) for key, (record, _) in zip(keys, entries, strict=True))
+    records = f"[{','.join(said)}]"
+    text = f"{_beginning(FORMAT, hashlib.sha256(records.encode()).hexdigest())}{records}}}"
+    data = to_bytes(tensors, metadata={header.METADATA_KEY: text})
+    header.check_size([record for record, _ in entries], data, text, shared)
+    return data
+
+
+def read_records(path: Path) -> dict[str, Record]:
+    """Key -> record of every vector in a payload file, without reading the arrays.
+
+    Raises NotFound if there is no such file, StoreError if it can't be read, TooLarge if this
+    steerlab does not read as much, CorruptPayload if it is not a payload.
+    """
+    file, length = _opened(path)
+    with file:
+        text = _short_text(file, length)
+    return _records(header.long_text(path) if text is None else text, path)
+
+
+def read(path: Path, key: str | None = None) -> tuple[Record, SteeringVector]:
+    """One vector of a payload file, checked against its digest.
+
+    key: which one; None for a file that holds one.
+    Raises NotFound, or CorruptPayload if anything about the file is not as it says.
+    """
+    records, arrays = _contents(path, key)
+    if key is None and len(records) == 1:
+        key = next(iter(records))
+    if key not in records:
+        held = printable(", ".join(list(records)[:5])) or "no vector"
+        raise NotFound(f"{path} holds {held}, not {key}")
+    return _vector(path, arrays.get(key, {}), records[key])
+
+
+def read_known(path: Path, key: str, record: Record) -> SteeringVector | None:
+    """The vector that a file says exactly this of, as `encode` spells it; None for all else.
+
+    Checked against its digest. A header may hold hundreds of records: it is looked through for
+    this one, and not parsed. `read` reads what is spelt otherwise, and says what is wrong.
+    """
+    with contextlib.suppress(OSError, ValueError, CorruptPayload):  # a row may say "infinite"
+        said = json.dumps(_spelt(key, record))[1:-1].encode()
+        with open(path, "rb", buffering=0, opener=header.without_waiting) as file:
+            text = header.unparsed(file)
+            if said in text:
+                return _vector(path, _found(file, text, key, record), record)[1]
+    return None
+
+
+def read_all(path: Path) -> list[tuple[Record, SteeringVector]]:
+    """Every vector of a payload file, each checked against its digest."""
+    records, arrays = _contents(path)
+    return [_vector(path, arrays.pop(key, {}), record) for key, record in records.items()]
+
+
+def read_arrays(path: Path, wanted: Mapping[str, Sequence[int]]) -> dict[str, dict[int, Array]]:
+    """Key -> layer -> array as it lies in the file; keys that are not whole there are left out.
+
+    Nothing is checked, and no record is read: for hints over many vectors, not for use.
+    Raises as `read_records` does.
+    """
+    file, _ = _opened(path)
+    with file:
+        return _taken(file, wanted)
+
+
+def _opened(path: Path) -> tuple[Any, int]:
+    """A file as safetensors reads it, and the length of its header."""
+    try:
+        with open(path, "rb", opener=header.without_waiting) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise CorruptPayload(f"{path} is not a file but a device or a pipe")
+            length = header.length_of(file, status.st_size)
+        return safe_open(path, framework="numpy"), length
+    except FileNotFoundError:
+        raise NotFound(f"no payload file {path}") from None
+    except OSError as error:
+        raise StoreError(f"can't read {path}: {error.strerror or error}") from None
+    except TooHeavy as error:
+        raise header.TooLarge.of(path, error) from None
+    except (SafetensorError, ValueError) as error:
+        raise CorruptPayload(f"{path} is not a whole safetensors file: {_short(error)}") from None
+
+
+def _found(file: io.FileIO, text: bytes, key: str, record: Record) -> dict[int, Array]:
+    """Layer -> array of a vector whose tensors are spelt as safetensors does, and side by side.
+
+    Those that are not are left out.
+    """
+    begin, size = 8 + len(text), os.fstat(file.fileno()).st_size
+    last = text.rfind(f'"{key}/'.encode())
+    found = {}
+    for facts in record.layers:
+        shape = (facts.positions, record.model.d_model)
+        spelt = f'"{key}/{facts.layer}":{{"dtype":"F32","shape":[{shape[0]},{shape[1]}],'.encode()
+        at = text.rfind(spelt, 0, last + len(spelt))
+        offsets = _OFFSETS.match(text, at + len(spelt)) if at >= 0 else None
+        if offsets is None:
+            continue
+        start, end = map(int, offsets.groups())
+        if end - start == 4 * shape[0] * shape[1] and begin + end <= size:
+            file.seek(begin + start)
+            found[facts.layer] = np.frombuffer(file.read(end - start), "<f4").reshape(shape)
+    return found
+
+
+def _contents(path: Path, key: str | None = None) -> tuple[dict[str, Record], _Arrays]:
+    """The records of a file, and the float32 arrays of one vector or of all.
+
+    The arrays come first: while safetensors has a file open, it takes thrice its header.
+    """
+    file, length = _opened(path)
+    with file:
+        text = _short_text(file, length)
+        arrays = _all_taken(file, key) if text is None or text else {}
+    if text is None:  # nothing here may hold a long text while its records are made
+        return _records(header.long_text(path), path), arrays
+    return _records(text, path), arrays
+
+
+def _short_text(file: Any, length: int) -> str | None:
+    """The records' text; empty where there is none, None where it is too long to be had twice."""
+    if header.is_long(length):
+        return None
+    return str((file.metadata() or {}).get(header.METADATA_KEY, ""))
+
+
+def _all_taken(file: Any, key: str | None) -> _Arrays:
+    found: _Arrays = defaultdict(dict)
+    for name in file.keys():  # noqa: SIM118  # it is no dict
+        owner, _, layer = name.rpartition("/")
+        if key in (None, owner):
+            with contextlib.suppress(SafetensorError, ValueError):
+                found[owner][layer] = np.asarray(file.get_tensor(name))
+    return found
+
+
+def _taken(file: Any, wanted: Mapping[str, Sequence[int]]) -> dict[str, dict[int, Array]]:
+    found: dict[str, dict[int, Array]] = {}
+    for key, layers in wanted.items():
+        with contextlib.suppress(SafetensorError, ValueError):
+            found[key] = {b: np.asarray(file.get_tensor(f"{key}/{b}")) for b in layers}
+    return found
+
+
+def _short(error: object) -> str:
+    """What a library says of an error, which may quote the file, in one line of bounded length."""
+    text = printable(str(error))
+    return text if len(text) <= 200 else f"{text[:200]}…"
+
+
+def _records(text: str, path: Path) -> dict[str, Record]:
+    if not text:
+        raise CorruptPayload(f"{path} is a safetensors file, but not steerlab's: no record in it")
+    try:
+        if not text.isascii():  # canonical JSON is, and takes a quarter of the memory
+            raise CorruptPayload(f"{path} has a record that steerlab did not write: not ASCII")
+        data = header.values(text)
+        if type(data["format"]) is not int or data["format"] < 1:
+            raise CorruptPayload(f"{path} has a payload format that never was")
+        if data["format"] > FORMAT:
+            raise CorruptPayload(
+                f"{path} has payload format {data['format']}, newer than this steerlab reads "
+                f"({FORMAT}): upgrade steerlab"
+            )
+        if not _is_sealed(text, data):
+            raise CorruptPayload(f"{path} was altered: its record no longer matches its checksum")
+        del text
+        entries = [dict(entry) for entry in data["vectors"]]
+        records = {str(entry.pop("key")): record_from_json(entry) for entry in entries}
+        if len(records) < len(entries):
+            raise CorruptPayload(f"{path} holds two vectors under one key")
+        return records
+    except TooHeavy as error:
+        raise header.TooLarge.of(path, error) from None
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        why = f"{type(error).__name__}: {error}"
+        raise CorruptPayload(f"{path} has a record that can't be read: {_short(why)}") from None
+    except CorruptPayload as error:
+        if str(path) in str(error):
+            raise
+        raise CorruptPayload(f"{path}: {_short(error)}") from None
+
+
+def _spelt(key: str, record: Record) -> str:
+    """A record as it lies in a file."""
+    return canonical_json({"key": key, **record.to_json()})
+
+
+def _beginning(number: object, sha256: object) -> str:
+    """What comes before the records in their text; all of it is canonical JSON."""
+    return f'{{"format":{number},"sha256":"{sha256}","vectors":'
+
+
+def _is_sealed(text: str, data: Any) -> bool:
+    """Whether the checksum in a text is that of its records.
+
+    A text that is spelt as `encode` does is not made again from its values, which takes as much
+    memory as it has; a long one that is spelt otherwise was not written here.
+    """
+    begin = _beginning(data["format"], data["sha256"])
+    if text.startswith(begin) and text.endswith("}"):
+        sha = hashlib.sha256()
+        for at in range(len(begin), len(text) - 1, _PIECE):
+            sha.update(text[at : min(at + _PIECE, len(text) - 1)].encode())
+        if sha.hexdigest() == data["sha256"]:
+            return True
+    return not header.is_long(len(text)) and bool(data["sha256"] == _checksum(data["vectors"]))
+
+
+def _checksum(records: Any) -> str:
+    """sha256 of the records' canonical JSON, made record by record: it is as long as the file."""
+    if not isinstance(records, list):
+        return hashlib.sha256(canonical_json(records).encode()).hexdigest()
+    sha = hashlib.sha256(b"[")
+    for number, record in enumerate(records):
+        sha.update(b"," * (number > 0))
+        sha.update(canonical_json(record).encode())
+    sha.update(b"]")
+    return sha.hexdigest()
+
+
+def _vector(
+    path: Path, arrays: Mapping[Any, Array], record: Record
+) -> tuple[Record, SteeringVector]:
+    """The vector of a record; arrays: layer, or how it is spelt, -> what the file has there."""
+    try:
+        spelt = {str(layer): array for layer, array in arrays.items()}
+        vector = SteeringVector(
+            {facts.layer: _float32(spelt, facts.layer) for facts in record.layers},
+            model=record.model,
+            scope=record.scope,
+            recipe=record.recipe,
+            residual_norms={f.layer: f.residual_norm for f in record.layers if f.residual_norm},
+            diagnostics={f.layer: f.diagnostics for f in record.layers},
+            ref=record.ref,
+        )
+    except ValueError as error:
+        raise CorruptPayload(f"{path} can't be read: {_short(error)}") from None
+    except SteerlabError as error:
+        raise CorruptPayload(f"{path}: {_short(error)}") from None
+    if vector.digest != record.digest:
+        raise CorruptPayload(
+            f"{path} was altered: {record.ref} no longer matches its digest {record.digest[:12]}; "
+            "restore the file from a copy, or remove the vector"
+        )
+    return record, vector
+
+
+def _float32(arrays: Mapping[str, Array], layer: int) -> Array:
+    array = arrays.get(str(layer))
+    if array is None or array.dtype != np.float32:
+        raise CorruptPayload(f"its layer {layer} is {'missing' if array is None else 'not F32'}")
+    return array

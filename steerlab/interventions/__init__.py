@@ -1,0 +1,1 @@
+"""What changes the residual stream while a model runs (torch): hooks and their positions."""

@@ -1,0 +1,1 @@
+"""Where a store and a model meet: comparisons, sweeps, recipes run on other models."""

@@ -1,0 +1,477 @@
+"""Lab: where the store and a model meet. What the command line, the TUI and notebooks share."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from steerlab.core.expression import evaluate
+from steerlab.core.notation import selects_layers, span
+from steerlab.core.recipe import Contrast, Expression, Imported, Verdict
+from steerlab.core.run import Generation, Positions, Run
+from steerlab.core.setting import Setting
+from steerlab.core.vector import SteeringVector
+from steerlab.errors import BadOption, Incompatible, ModelMismatch, NotFound
+from steerlab.files.location import discover, expanded
+from steerlab.progress import Loading, Progress, ShouldStop, Ticker
+
+if TYPE_CHECKING:
+    from steerlab.core.notation import LayerChoice
+    from steerlab.extraction.methods import Pairs
+    from steerlab.interventions.hooks import Injection
+    from steerlab.models.generation import Completion, OnText
+    from steerlab.models.language_model import LanguageModel
+    from steerlab.registry import Store
+
+REMEMBERED = 32
+"""Vectors made again at other layers that a lab keeps in memory."""
+
+_Row = tuple[str, int, Setting]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One generation of a comparison or a sweep: a prompt and a seed under a setting."""
+
+    prompt: str
+    seed: int
+    setting: Setting
+    completion: Completion
+
+    @property
+    def vector(self) -> SteeringVector | None:
+        """What was injected; None for the baseline."""
+        return self.setting.vector
+
+    @property
+    def label(self) -> str:
+        """What the vector is called; empty for the baseline."""
+        return self.setting.label
+
+    @property
+    def coefficient(self) -> float:
+        """How often it was added; 0 for the baseline."""
+        return self.setting.coefficient
+
+    @property
+    def dose(self) -> float | None:
+        """Signed like the coefficient; None where no residual norm is known."""
+        return self.setting.dose
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Where it was steered; empty for the baseline."""
+        return self.vector.layers if self.vector is not None else ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The cell as JSON values."""
+        return {
+            "prompt": self.prompt,
+            "seed": self.seed,
+            "vector": self.label or None,
+            "layers": list(self.layers),
+            "coefficient": self.coefficient,
+            "dose": self.dose,
+            "text": self.completion.text,
+            "finish": self.completion.finish,
+        }
+
+
+class Lab:
+    """A store with a model beside it; the model is loaded when something first needs it.
+
+    store: a Store, a directory, or None for the one that `Store()` finds.
+    source: what to load; None takes the model that the vector at hand was made on.
+    options: passed to `LanguageModel.load`.
+    """
+
+    def __init__(
+        self,
+        store: Store | Path | str | None = None,
+        model: LanguageModel | None = None,
+        *,
+        source: str | None = None,
+        **options: Any,
+    ) -> None:
+        self._store = store
+        self._opening, self._loading = threading.Lock(), threading.RLock()
+        self.source = source
+        self.options = options
+        self._model = model
+        self._reextractions: dict[Hashable, SteeringVector] = {}
+        self.is_named = source is not None or model is not None  # else each vector brings its own
+
+    @property
+    def store(self) -> Store:
+        """The store; a path is opened, and the registry imported, on first use."""
+        from steerlab.registry import Store
+
+        with self._opening:
+            if not isinstance(self._store, Store):
+                self._store = Store(self._store)
+            return self._store
+
+    @property
+    def store_path(self) -> Path:
+        """The store's directory; asking costs no import of the registry."""
+        if self._store is None or isinstance(self._store, str):
+            return discover() if self._store is None else expanded(self._store)
+        return self._store if isinstance(self._store, Path) else self._store.path
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the model is there already."""
+        return self._model is not None
+
+    @property
+    def model(self) -> LanguageModel:
+        """The language model, loaded on first use."""
+        return self.load()
+
+    def load(
+        self, vector: SteeringVector | None = None, progress: Loading | None = None
+    ) -> LanguageModel:
+        """Load the model if that is still to be done: the one named, else the vector's own.
+
+        Where none was named, a vector of another model than the loaded one brings its own.
+        progress: called with (what, done, total) while the embedded model is fetched.
+        """
+        with self._loading:
+            if vector is not None and not self.is_named and self.source != vector.model.source:
+                self._model = self.source = None
+            if self._model is None:
+                from steerlab.models.language_model import LanguageModel
+
+                options = {**self.options, **({"progress": progress} if progress else {})}
+                if self.source is None:
+                    self.source = vector.model.source if vector is not None else "smollm2"
+                    if vector is not None and not options.get("revision"):
+                        options = {**options, "revision": vector.model.revision}
+                self._model = LanguageModel.load(self.source, **options)
+            return self._model
+
+    def loaded_for(self, vector: SteeringVector) -> LanguageModel | None:
+        """The model, if it is loaded already and this vector's own; nothing is loaded for it."""
+        model = self._model
+        if model is None:
+            return None
+        same = (Verdict.SAME, Verdict.OTHER_PRECISION)
+        return model if vector.model.verdict(model.identity) in same else None
+
+    def use(self, source: str | None) -> None:
+        """Take another model from now on, loaded when it is needed; None: each vector's own."""
+        self._model, self.source, self.is_named = None, source, source is not None
+
+    def evaluate(self, expression: str) -> SteeringVector:
+        """Compute an expression over stored vectors.
+
+        Where several models have a vector of that name, that of the lab's model is meant.
+        """
+        try:
+            return self.store.evaluate(expression)
+        except Incompatible:
+            ours = self.stored_model()
+            if ours is None:
+                raise
+            return self.store.evaluate(expression, ours)
+
+    def stored_model(self) -> str | None:
+        """What the store calls the lab's model; None if it has no vectors of it."""
+        for name, identity, _ in self.store.models():
+            if self._model is not None:
+                if identity.key == self._model.identity.key:
+                    return name
+            elif self.source in (name, identity.source):
+                return name
+        return None
+
+    def extract(
+        self,
+        name: str,
+        pairs: Pairs,
+        *,
+        tags: Sequence[str] = (),
+        note: str = "",
+        **options: Any,
+    ) -> SteeringVector:
+        """Extract a vector (`LanguageModel.extract` takes the options) and keep it."""
+        made = self.model.extract(pairs, **options)
+        return self.store.keep(name, made, tags=tags, note=note)[0]
+
+    def at_layers(self, vector: SteeringVector, layers: LayerChoice) -> SteeringVector:
+        """The vector at exactly these layers; those it lacks are made again from its recipe.
+
+        A composition is evaluated again from its operands' recipes.
+        Raises Incompatible for an imported vector, which has no recipe to run.
+        """
+        wanted = self.load(vector).layers(layers)
+        missing = [b for b in wanted if b not in vector.directions]
+        if tuple(wanted) == vector.layers:
+            return vector
+        if not missing:
+            return _selected(vector, wanted)
+        recipe = vector.recipe
+        if isinstance(recipe, Imported):
+            raise Incompatible(
+                f"{vector} was imported at layers {span(vector.layers)} and has no recipe that "
+                f"could make layer {missing[0]}"
+            )
+        if self.model.identity.key != vector.model.key:
+            raise ModelMismatch(
+                f"{vector} was made on {vector.model.source}, and layer {missing[0]} can't be made "
+                f"on {self.model.source}: name its own model"
+            )
+        if isinstance(recipe, Contrast):
+            return self._extended(vector, recipe, missing, wanted)
+        return self._reevaluated(vector, recipe, wanted)
+
+    def extends(self, vector: SteeringVector) -> bool:
+        """Whether `at_layers` can make layers that the vector lacks, on its own model."""
+        recipe = vector.recipe
+        if not isinstance(recipe, Expression):
+            return isinstance(recipe, Contrast)
+        if selects_layers(recipe.text):
+            return False
+        try:
+            parts = [self.store.load(operand.ref, vector.model) for operand in recipe.operands]
+        except NotFound:
+            return False
+        return all(map(self.extends, parts))
+
+    def _extended(
+        self, vector: SteeringVector, recipe: Contrast, missing: list[int], wanted: list[int]
+    ) -> SteeringVector:
+        made = self._reextracted(recipe, missing)
+        parts = {b: made if b in missing else vector for b in wanted}
+        return SteeringVector(
+            {b: part.directions[b] for b, part in parts.items()},
+            model=vector.model,
+            recipe=recipe,
+            scope=vector.scope,
+            residual_norms={
+                b: part.residual_norms[b] for b, part in parts.items() if b in part.residual_norms
+            },
+            diagnostics={
+                b: part.diagnostics[b] for b, part in parts.items() if b in part.diagnostics
+            },
+        )
+
+    def _reextracted(self, recipe: Contrast, layers: Sequence[int]) -> SteeringVector:
+        """What the recipe gives at these layers; remembered, as each generation asks again."""
+        key = (self.model.identity.key, recipe, tuple(layers))
+        made = self._reextractions.pop(key, None)
+        if made is None:
+            made = self.model.reextract(recipe, list(layers))
+        self._reextractions[key] = made
+        if len(self._reextractions) > REMEMBERED:
+            del self._reextractions[next(iter(self._reextractions))]
+        return made
+
+    def _reevaluated(
+        self, vector: SteeringVector, recipe: Expression, layers: list[int]
+    ) -> SteeringVector:
+        if selects_layers(recipe.text):
+            missing = next(b for b in layers if b not in vector.directions)
+            raise Incompatible(
+                f"{vector} selects its layers itself ({recipe.text}), so layer {missing} "
+                "can't be made of it"
+            )
+
+        def operand(ref: str) -> SteeringVector:
+            return self.at_layers(self.operand(vector, ref), layers)
+
+        return evaluate(recipe.text, operand)
+
+    def operating_point(self, vector: SteeringVector) -> tuple[SteeringVector, float] | None:
+        """The vector at the layer, and the coefficient, that its newest calibration chose.
+
+        None where it was never calibrated, or was found to work nowhere.
+        """
+        found = self.store.calibration_of(vector.digest)
+        if found is None or found.layer is None or found.coefficient is None:
+            return None
+        return self.at_layers(vector, found.layer), found.coefficient
+
+    def operand(self, vector: SteeringVector, ref: str) -> SteeringVector:
+        """What a composition names so; Incompatible if that is another vector by now."""
+        assert isinstance(vector.recipe, Expression)
+        digests = {operand.ref: operand.digest for operand in vector.recipe.operands}
+        stored = self.store.load(ref, vector.model)
+        if stored.digest != digests[ref]:
+            raise Incompatible(
+                f"{ref} is not the vector any more that {vector} was made from: compose it anew"
+            )
+        return stored
+
+    def compare(
+        self,
+        prompts: Sequence[str],
+        settings: Sequence[Setting],
+        *,
+        seeds: Sequence[int] = (0,),
+        positions: Positions = "all",
+        allow_other_weights: bool = False,
+        on_text: OnText | None = None,
+        should_stop: ShouldStop | None = None,
+        progress: Progress | None = None,
+        **sampling: Any,
+    ) -> list[Cell]:
+        """Generate every prompt with every seed under every setting: rows of a batch, no loop.
+
+        The order is prompt by prompt, seed by seed, setting by setting. Baselines belong in
+        `settings` as `Setting()`; equal ones are generated once. on_text(index, piece) speaks
+        of that order. sampling: options of `LanguageModel.generate`.
+        Where a setting is a front vector, every prompt begins with BOS, the baseline's too: what
+        differs is then the steering alone.
+        progress: called with (tokens done, tokens to do at most).
+        """
+        prompts = [prompts] if isinstance(prompts, str) else prompts
+        wanted = [(p, s, setting) for p in prompts for s in seeds for setting in settings]
+        places = defaultdict(list)  # equal generations are made once and shown everywhere
+        for place, cell in enumerate(wanted):
+            places[_key(*cell)].append(place)
+        unique = list(places)
+        vectors = [s.vector for s in settings if s.vector is not None]
+        model = self.load(vectors[0]) if vectors else self.model
+        from steerlab.models.batch_size import batch_rows
+
+        steps = sampling.get("max_new_tokens", 40)
+        size = batch_rows(model, prompts, steps)
+        if any(v.scope == "front" for v in vectors):
+            sampling.setdefault("bos", True)
+        starts = range(0, len(unique), size)
+        done: list[Completion] = []
+        for number, start in enumerate(starts):
+            batch = unique[start : start + size]
+
+            def spread(row: int, piece: str, batch: Sequence[_Row] = batch) -> None:
+                for place in places[batch[row]]:
+                    on_text(place, piece)  # type: ignore[misc]  # called only if there is one
+
+            ticker = Ticker(should_stop, progress, number * steps, len(starts) * steps)
+            done += self.write(
+                batch,
+                positions,
+                allow_other_weights,
+                on_text=spread if on_text is not None else None,
+                should_stop=ticker,
+                **sampling,
+            )
+            if ticker.stopped:
+                break
+        made = {place: c for key, c in zip(unique, done, strict=False) for place in places[key]}
+        return [Cell(*wanted[place], made[place]) for place in sorted(made)]
+
+    def keep_run(
+        self,
+        expression: str,
+        prompt: str,
+        cells: Sequence[Cell],
+        *,
+        layers: str = "",
+        positions: Positions = "all",
+        seed: int = 0,
+        **sampling: Any,
+    ) -> Run:
+        """Keep in the store what `compare` wrote for one prompt and one seed.
+
+        expression, layers: as they were typed. The rest: as it was given to `compare`.
+        """
+        generations = tuple(
+            Generation(
+                float(cell.coefficient),
+                cell.dose,
+                cell.completion.text,
+                cell.completion.finish,
+                len(cell.completion.token_ids),
+            )
+            for cell in cells
+        )
+        model = self.source or self.model.source
+        made = Run(expression, prompt, model, generations, layers, positions, seed, **sampling)
+        return self.store.save_run(made)
+
+    def write(
+        self,
+        batch: Sequence[_Row],
+        positions: Positions,
+        allow_other_weights: bool,
+        **options: Any,
+    ) -> list[Completion]:
+        """One batch, a row for each (prompt, seed, setting) of it.
+
+        options: as for `LanguageModel.generate`.
+        """
+        from steerlab.interventions.hooks import Injection, steering
+
+        injections: list[SteeringVector | Injection] = [
+            Injection(setting.vector, setting.coefficient, positions, rows=(row,))
+            for row, (_, _, setting) in enumerate(batch)
+            if setting.vector is not None
+        ]
+        prompts = [prompt for prompt, _, _ in batch]
+        seeds = [seed for _, seed, _ in batch]
+        with steering(self.model, injections, allow_other_weights=allow_other_weights):
+            return self.model.generate(prompts, seed=seeds, **options)
+
+    def sweep(
+        self,
+        vector: SteeringVector,
+        layers: LayerChoice,
+        prompts: Sequence[str],
+        *,
+        coefficients: Sequence[float] = (),
+        doses: Sequence[float] = (),
+        **options: Any,
+    ) -> list[Cell]:
+        """Layers x strengths x prompts (x seeds) in as few batches as memory allows.
+
+        Layers that the vector lacks are made again from its recipe. A strength of 0 is the
+        baseline, which no layer changes, so it is generated once a prompt and seed and stands
+        first. Give coefficients or doses; at equal coefficient, layers differ in dose.
+        options: as for `compare`.
+        """
+        settings = self.sweep_settings(vector, layers, coefficients=coefficients, doses=doses)
+        return self.compare(prompts, settings, **options)
+
+    def sweep_settings(
+        self,
+        vector: SteeringVector,
+        layers: LayerChoice,
+        *,
+        coefficients: Sequence[float] = (),
+        doses: Sequence[float] = (),
+    ) -> list[Setting]:
+        """What a sweep compares: the baseline if a strength is 0, then layer by layer.
+
+        Within a layer, strengths other than 0 in the order given.
+        """
+        if bool(coefficients) == bool(doses):
+            raise BadOption("a sweep needs either coefficients or doses")
+        at = self.at_layers(vector, layers)
+        settings = [Setting()] if 0 in (*coefficients, *doses) else []
+        for b in at.layers:
+            direction = at[b]
+            strengths = [direction.coefficient(d) for d in doses if d] if doses else coefficients
+            settings += [Setting(direction, c, str(vector)) for c in strengths if c]
+        return settings
+
+
+def _selected(vector: SteeringVector, layers: Sequence[int]) -> SteeringVector:
+    """Some of a vector's layers, with a recipe that says so."""
+    runs = [b for i, b in enumerate(layers) if i == 0 or b != layers[i - 1] + 1]
+    ends = [b + 1 for i, b in enumerate(layers) if i + 1 == len(layers) or layers[i + 1] != b + 1]
+    parts = [vector[a:b] if b > a + 1 else vector[a] for a, b in zip(runs, ends, strict=True)]
+    whole = parts[0]
+    for part in parts[1:]:
+        whole = whole + part
+    return whole
+
+
+def _key(prompt: str, seed: int, setting: Setting) -> _Row:
+    """What decides the text: a coefficient of 0 is the baseline, whatever the vector."""
+    return (prompt, seed, Setting() if setting.is_baseline else setting)

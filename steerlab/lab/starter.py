@@ -1,0 +1,66 @@
+"""The starter vectors: contrast prompts that come with steerlab, and what is made of them."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from steerlab.errors import NotFound
+
+if TYPE_CHECKING:
+    from steerlab.core.vector import SteeringVector
+    from steerlab.lab.lab import Lab
+
+LAYER = 15
+"""The middle of the embedded model, where its vectors act well."""
+
+
+@dataclass(frozen=True)
+class Starter:
+    """Contrast prompts of one starter vector."""
+
+    positive: tuple[str, ...]
+    negative: tuple[str, ...]
+    note: str
+    tags: tuple[str, ...]
+
+
+@cache
+def starters() -> dict[str, Starter]:
+    """Name -> prompts, read from `starter.toml` in the package."""
+    text = files("steerlab.lab").joinpath("starter.toml").read_text(encoding="utf-8")
+    return {
+        name: Starter(
+            tuple(entry["positive"]), tuple(entry["negative"]), entry["note"], tuple(entry["tags"])
+        )
+        for name, entry in tomllib.loads(text).items()
+    }
+
+
+def ensure(
+    lab: Lab, names: Iterable[str] | None = None, made: Callable[[str], object] | None = None
+) -> dict[str, SteeringVector]:
+    """The named starter vectors (all of them by default) on the embedded model.
+
+    Read from the store where they are; otherwise extracted and stored, and `made` is told.
+    """
+    found = {}
+    for name in names or starters():
+        try:
+            found[name] = lab.store.load(f"smollm2.{name}")
+        except NotFound:
+            entry = starters()[name]
+            found[name] = lab.extract(
+                name,
+                list(zip(entry.positive, entry.negative, strict=True)),
+                layers=LAYER,
+                tags=entry.tags,
+                note=entry.note,
+            )
+            if made is not None:
+                made(name)
+    return found

@@ -1,0 +1,307 @@
+"""Running a sweep: what is missing is written batch by batch, and each batch is kept at once.
+
+A row does not depend on its batch, so a sweep that was cancelled or killed, or that several
+processes share, comes out as if one had written it in one go.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from typing import TYPE_CHECKING, Any, Protocol
+
+from steerlab.core.recipe import recipe_to_json
+from steerlab.core.record import canonical_json
+from steerlab.core.setting import Setting
+from steerlab.core.sweep import (
+    BASELINE,
+    Key,
+    MetricValue,
+    StoredSweep,
+    SweepCell,
+    SweepPlan,
+    SweepSetting,
+)
+from steerlab.core.vector import SteeringVector
+from steerlab.errors import BadOption
+from steerlab.lab.lab import Lab
+from steerlab.lab.workers import Share
+from steerlab.models.batch_size import batch_rows
+from steerlab.progress import Progress, ShouldStop, Ticker
+
+if TYPE_CHECKING:
+    from steerlab.models.generation import Completion, OnText
+    from steerlab.models.language_model import LanguageModel
+    from steerlab.registry import Store
+
+OnSweep = Callable[[StoredSweep, Sequence[Setting]], object]
+OnCells = Callable[[Sequence[SweepCell]], object]
+
+
+class CellMetric(Protocol):
+    """A value for each text that takes a model: it is measured once, and kept with the cell."""
+
+    name: str
+
+    def __call__(
+        self, model: LanguageModel, sweep: StoredSweep, cells: Sequence[SweepCell]
+    ) -> Sequence[MetricValue]:
+        """One value a cell; `sweep` holds all cells so far, `sweep.baseline(cell)` among them."""
+
+
+class _Keeping:
+    """Where cells go: into a store."""
+
+    def __init__(self, store: Store, sweep: StoredSweep) -> None:
+        self.store, self.sweep = store, store.begin_sweep(sweep)
+
+    def add(self, cells: Sequence[SweepCell]) -> None:
+        self.store.add_cells(self.sweep, cells)
+
+    def measure(self, name: str, values: Mapping[Key, MetricValue]) -> None:
+        self.store.measure_cells(self.sweep, name, values)
+
+    def now(self) -> StoredSweep:
+        assert self.sweep.id is not None
+        return self.store.sweep(self.sweep.id)
+
+
+class _Passing:
+    """Where cells go that nobody keeps."""
+
+    def __init__(self, sweep: StoredSweep) -> None:
+        self.sweep = sweep
+        self.cells: dict[Key, SweepCell] = {}
+
+    def add(self, cells: Sequence[SweepCell]) -> None:
+        self.cells |= {cell.key: cell for cell in cells}
+
+    def measure(self, name: str, values: Mapping[Key, MetricValue]) -> None:
+        for key, value in values.items():
+            cell = self.cells[key]
+            self.cells[key] = replace(cell, metrics={**cell.metrics, name: value})
+
+    def now(self) -> StoredSweep:
+        return self.sweep.with_cells(self.cells.values())
+
+
+@dataclass
+class _Run:
+    """A sweep that is being written by this process."""
+
+    lab: Lab
+    plan: SweepPlan
+    sink: _Keeping | _Passing
+    directions: Mapping[int, SteeringVector]
+    share: Share
+    rows: int
+    stop: ShouldStop
+    progress: Progress | None
+    on_cells: OnCells | None
+    on_text: OnText | None
+    stopped: bool = False
+    cut_off: list[SweepCell] = field(default_factory=list)
+
+    def setting(self, setting: SweepSetting) -> Setting:
+        """A setting with what it injects."""
+        vector = None if setting.layer is None else self.directions[setting.layer]
+        return Setting(vector, setting.coefficient, self.sink.sweep.expression)
+
+    def write(self, missing: Sequence[Key]) -> None:
+        """Write this process's share of what is missing, a batch at a time."""
+        places = {key: place for place, key in enumerate(self.sink.sweep.planned())}
+        batches = list(_batches(self.share.of(missing), self.rows))
+        steps = self.plan.max_new_tokens
+        for number, batch in enumerate(batches):
+
+            def hear(row: int, piece: str, batch: Sequence[Key] = batch) -> None:
+                self.on_text(places[batch[row]], piece)  # type: ignore[misc]  # if there is one
+
+            ticker = Ticker(self.stop, self.progress, number * steps, len(batches) * steps)
+            self._keep(batch, self._written(batch, ticker, hear if self.on_text else None))
+            self.stopped = ticker.stopped or self.stop()
+            if self.stopped:
+                return
+
+    def _written(
+        self, batch: Sequence[Key], ticker: Ticker, on_text: OnText | None
+    ) -> list[Completion]:
+        plan = self.plan
+        front = any(vector.scope == "front" for vector in self.directions.values())
+        return self.lab.write(
+            [(prompt, seed, self.setting(setting)) for setting, prompt, seed in batch],
+            plan.positions,
+            plan.allow_other_weights,
+            on_text=on_text,
+            should_stop=ticker,
+            **plan.sampling,
+            **({"bos": True} if front else {}),
+        )
+
+    def _keep(self, batch: Sequence[Key], written: Sequence[Completion]) -> None:
+        """Hand whole texts on; those that were cut off are shown, never kept."""
+        cells = [
+            SweepCell(*key, c.text, c.finish, len(c.token_ids))
+            for key, c in zip(batch, written, strict=True)
+        ]
+        whole = [cell for cell in cells if cell.finish != "cancelled"]
+        self.cut_off += [cell for cell in cells if cell.finish == "cancelled"]
+        if whole:
+            self.sink.add(whole)
+        if whole and self.on_cells is not None:
+            self.on_cells(whole)
+
+    def measure(self, metric: CellMetric) -> None:
+        """Measure what this process is to measure of the texts that lack the metric."""
+        sweep = self.sink.now()
+        lacking = [cell for cell in sweep.cells if metric.name not in cell.metrics]
+        own = self.share.of(lacking)
+        for done, batch in enumerate(_batches(own, self.rows)):
+            self.stopped = self.stopped or self.stop()
+            if self.stopped:
+                return
+            values = _values(metric, self.lab.model, sweep, batch)
+            found = {cell.key: value for cell, value in zip(batch, values, strict=True)}
+            self.sink.measure(metric.name, found)
+            if self.progress is not None:
+                self.progress(min((done + 1) * self.rows, len(own)), len(own))
+
+
+def run_sweep(
+    lab: Lab,
+    plan: SweepPlan,
+    *,
+    keep: bool = True,
+    metrics: Sequence[CellMetric] = (),
+    on_start: OnSweep | None = None,
+    on_cells: OnCells | None = None,
+    on_text: OnText | None = None,
+    should_stop: ShouldStop | None = None,
+    progress: Progress | None = None,
+    rows: int | None = None,
+    share: Share | None = None,
+) -> StoredSweep:
+    """Write what the store still lacks of a plan; returns the sweep with all its cells.
+
+    Each batch is stored whole, in one transaction: the same plan again, after Ctrl-C or a kill,
+    writes only what is missing, with the same result. Started by `accelerate launch`, each
+    process writes its share.
+
+    keep: False writes everything anew and stores nothing. metrics: those that take a model,
+    measured of every cell that lacks them.
+    on_start(sweep, settings): once, with what was there already, and the `Setting` of each
+    of its settings. on_cells(cells): after each batch.
+    on_text(place, piece): by place in `sweep.planned()`. should_stop: asked after every
+    token; texts that it cuts off are returned with finish "cancelled", never stored.
+    progress: called with (done, to do). rows: of a batch; None takes what is fastest as far
+    as memory goes.
+    """
+    share = share or Share.current()
+    if share.count > 1 and not keep:
+        raise BadOption("several processes meet in the store: a sweep of theirs has to be kept")
+    run = _begun(lab, plan, keep, share, rows, should_stop, progress, on_cells, on_text)
+    if on_start is not None:
+        on_start(run.sink.sweep, [run.setting(setting) for setting in run.sink.sweep.settings])
+    missing = run.sink.sweep.missing()
+    share.wait()  # all have read the same before anyone writes
+    run.write(missing)
+    share.wait()
+    for metric in metrics:
+        run.measure(metric)
+        share.wait()
+    written = run.sink.now()
+    return written.with_cells([*written.cells, *run.cut_off])
+
+
+def _begun(
+    lab: Lab, plan: SweepPlan, keep: bool, share: Share, rows: int | None, *hooks: Any
+) -> _Run:
+    should_stop, progress, on_cells, on_text = hooks
+    vector = lab.evaluate(plan.vector) if isinstance(plan.vector, str) else plan.vector
+    if share.device is not None and not lab.is_loaded:
+        lab.options = {**lab.options, "device": share.device}
+    model = lab.load(vector)
+    layers = list(vector.layers) if plan.layers is None else plan.layers
+    by_dose = plan.strength == "dose"
+    settings = lab.sweep_settings(
+        vector, layers, **{"doses" if by_dose else "coefficients": plan.strengths}
+    )
+    directions = {s.vector.layers[0]: s.vector for s in settings if s.vector is not None}
+    sweep = _described(plan, vector, model, settings, list(directions))
+    sink = _Keeping(lab.store, sweep) if keep else _Passing(sweep)
+    size = rows or batch_rows(model, plan.prompts, plan.max_new_tokens)
+    stop = should_stop or (lambda: False)
+    return _Run(lab, plan, sink, directions, share, size, stop, progress, on_cells, on_text)
+
+
+def _described(
+    plan: SweepPlan,
+    vector: SteeringVector,
+    model: LanguageModel,
+    settings: Sequence[Setting],
+    layers: Sequence[int],
+) -> StoredSweep:
+    """The plan with everything that it means on this model, and no cells yet."""
+    steered = product(layers, [strength for strength in plan.strengths if strength])
+    made = [setting for setting in settings if setting.vector is not None]
+    named = tuple(
+        SweepSetting(layer, strength, setting.coefficient, setting.dose)
+        for (layer, strength), setting in zip(steered, made, strict=True)
+    )
+    identity = model.identity
+    return StoredSweep(
+        plan_digest=_digest(plan, vector, model, layers),
+        expression=plan.vector if isinstance(plan.vector, str) else str(vector),
+        digest=vector.digest,
+        model=identity.source,
+        model_key="/".join(map(str, identity.key)),
+        strength=plan.strength,
+        settings=((BASELINE,) if 0 in plan.strengths else ()) + named,
+        prompts=tuple(plan.prompts),
+        seeds=tuple(plan.seeds),
+        positions=plan.positions,
+        **plan.sampling,
+    )
+
+
+def _digest(
+    plan: SweepPlan, vector: SteeringVector, model: LanguageModel, layers: Sequence[int]
+) -> str:
+    """sha256 of what decides the texts, in whatever order it was asked for.
+
+    The recipe is part of it only where layers had to be made anew from it.
+    """
+    identity = model.identity
+    anew = any(layer not in vector.directions for layer in layers)
+    decides = {
+        "format": "steerlab.core.sweep.1",
+        "vector": vector.digest,
+        "recipe": recipe_to_json(vector.recipe) if anew else None,
+        "model": [*identity.key, identity.dtype, identity.tokenizer],
+        "chat_template": identity.chat_template if plan.chat else None,
+        "layers": sorted(layers),
+        plan.strength: sorted(plan.strengths),
+        "prompts": sorted(plan.prompts),
+        "seeds": sorted(plan.seeds),
+        "positions": plan.positions,
+        "sampling": plan.sampling,
+    }
+    return hashlib.sha256(canonical_json(decides).encode()).hexdigest()
+
+
+def _batches(units: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    return (units[start : start + size] for start in range(0, len(units), size))
+
+
+def _values(
+    metric: CellMetric, model: LanguageModel, sweep: StoredSweep, cells: Sequence[SweepCell]
+) -> Sequence[MetricValue]:
+    """What a metric says; where it fails on a batch, cell by cell, and the cell says why."""
+    try:
+        return metric(model, sweep, cells)
+    except Exception as error:  # one text that a scorer can't take must not end a sweep
+        if len(cells) == 1:
+            return [MetricValue(None, f"{type(error).__name__}: {error}"[:300])]
+        return [_values(metric, model, sweep, [cell])[0] for cell in cells]

@@ -1,0 +1,1 @@
+"""Language models (torch): loading, blocks, recording, generation, unembedding."""

@@ -1,0 +1,335 @@
+"""Generation: seeded sampling row by row, streaming and cancelling on transformers' loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from steerlab.core.sampling import Sampling
+from steerlab.errors import SteeringError
+from steerlab.models.blocks import input_device
+from steerlab.progress import ShouldStop
+
+OnText = Callable[[int, str], None]
+_FIRST_CANDIDATES = 256  # enough of the vocabulary for top-p in nearly every step
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a model wrote after one prompt; str() gives prompt and text together.
+
+    finish: "stop" (end of text), "length" or "cancelled".
+    """
+
+    prompt: str
+    text: str
+    token_ids: tuple[int, ...]
+    finish: Literal["stop", "length", "cancelled"]
+
+    def __str__(self) -> str:
+        return self.prompt + self.text
+
+
+def run(
+    model: Any,
+    tokenizer: Any,
+    prompt_ids: Sequence[Sequence[int]],
+    sampling: Sampling,
+    *,
+    on_text: OnText | None = None,
+    should_stop: ShouldStop | None = None,
+    use_cache: bool = True,
+) -> list[Completion]:
+    """Continue a batch of token sequences; the completions' prompts are left empty.
+
+    A row comes out as it would alone, whatever stands beside it: padding is on the left and
+    masked, penalties don't see it, and each row draws from its own seed.
+    Raises SteeringError when logits become NaN or infinite.
+    """
+    from transformers import LogitsProcessorList, StoppingCriteriaList
+
+    ids, mask = _left_padded(prompt_ids, _pad_id(model))
+    streamer = _Streamer(tokenizer, prompt_ids, end_ids(model), on_text)
+    stopping = _Cancelled(should_stop) if should_stop is not None else None
+    _generate(
+        model,
+        ids,
+        mask,
+        {"max_new_tokens": sampling.max_new_tokens, "use_cache": use_cache},
+        logits_processor=LogitsProcessorList([Sampler(sampling, mask, input_device(model))]),
+        stopping_criteria=StoppingCriteriaList([stopping] if stopping else []),
+        streamer=streamer,
+    )
+    cancelled = stopping is not None and stopping.fired
+    return streamer.completions(cancelled)
+
+
+def next_log_probs(model: Any, prompt_ids: Sequence[Sequence[int]]) -> Tensor:
+    """Log-probability of every token to come next: (batch, vocab) float32 on the CPU.
+
+    Raises SteeringError when logits become NaN or infinite.
+    """
+    ids, mask = _left_padded(prompt_ids, _pad_id(model))
+    wanted = {"max_new_tokens": 1, "output_logits": True, "return_dict_in_generate": True}
+    logits = _generate(model, ids, mask, wanted).logits[0].float()
+    check_logits(logits, 1)
+    return torch.log_softmax(logits, dim=-1).cpu()
+
+
+def _generate(model: Any, ids: Tensor, mask: Tensor, settings: dict[str, Any], **hooks: Any) -> Any:
+    """Transformers' own loop, with our settings and none of the checkpoint's."""
+    from transformers import GenerationConfig
+
+    config = GenerationConfig(
+        do_sample=False,  # a Sampler has chosen already; argmax takes its choice
+        eos_token_id=end_ids(model) or None,
+        pad_token_id=_pad_id(model),
+        **settings,
+    )
+    device = input_device(model)
+    with _own_settings_aside(model):
+        return model.generate(
+            input_ids=ids.to(device),
+            attention_mask=mask.to(device),
+            generation_config=config,
+            **hooks,
+        )
+
+
+@contextmanager
+def _own_settings_aside(model: Any) -> Iterator[None]:
+    """Keep `generate` from filling what we leave unset with the checkpoint's own settings."""
+    from transformers import GenerationConfig
+
+    own = model.generation_config
+    model.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = own
+
+
+def end_ids(model: Any) -> list[int]:
+    """The token ids that end a text, as the model's generation config says."""
+    value = model.generation_config.eos_token_id
+    return (
+        [] if value is None else [int(v) for v in (value if isinstance(value, list) else [value])]
+    )
+
+
+def _pad_id(model: Any) -> int:
+    pad = model.generation_config.pad_token_id
+    return int(pad) if pad is not None else next(iter(end_ids(model)), 0)
+
+
+def _left_padded(prompts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+    width = max(len(p) for p in prompts)
+    ids = torch.full((len(prompts), width), pad, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :] = torch.tensor(list(prompt))
+        mask[row, width - len(prompt) :] = 1
+    return ids, mask
+
+
+class Sampler:
+    """A logits processor that chooses one token a row, reproducibly, and masks out the rest.
+
+    Differs from the stock processors in what a batch does to a row: nothing. The repetition
+    penalty ignores padding, and each row's draws come from its own seed alone.
+    """
+
+    def __init__(self, sampling: Sampling, mask: Tensor, device: torch.device) -> None:
+        self.sampling = sampling
+        self.prompt_mask = mask.to(device)
+        self.step = 0
+        if sampling.temperature > 0:
+            self.draws = _draws(sampling, len(mask)).to(device)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """scores: (batch, vocab) float32 logits. Returns 0 at the choice, -inf elsewhere."""
+        check_logits(scores, self.step + 1)
+        if self.sampling.repetition_penalty != 1:
+            scores = self._penalised(input_ids, scores)
+        if self.sampling.temperature > 0:
+            chosen = choose(
+                scores / self.sampling.temperature, self.draws[:, self.step], self.sampling
+            )
+            scores = torch.full_like(scores, -torch.inf).scatter_(1, chosen.unsqueeze(1), 0.0)
+        self.step += 1
+        return scores
+
+    def _penalised(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Penalty of arXiv 1909.05858 over the row's own tokens."""
+        width = self.prompt_mask.shape[1]
+        prompt = input_ids[:, :width]
+        own = torch.where(self.prompt_mask.bool(), prompt, prompt[:, -1:])
+        seen = torch.cat([own, input_ids[:, width:]], dim=1)
+        values = scores.gather(1, seen)
+        penalty = self.sampling.repetition_penalty
+        return scores.scatter(1, seen, torch.where(values < 0, values * penalty, values / penalty))
+
+
+def check_logits(logits: Tensor, new_token: int) -> None:
+    """Raise SteeringError for logits (batch, vocab) that no token can be chosen from."""
+    top = logits.amax(dim=-1)  # NaN wins a maximum
+    # all the same is what is left of a residual stream whose norm overflowed
+    if not bool((torch.isfinite(top) & (top > logits.amin(dim=-1))).all()):
+        raise SteeringError(
+            f"the model's logits became NaN or infinite at new token {new_token}: "
+            "the coefficient is too large for it"
+        )
+
+
+def choose(logits: Tensor, draws: Tensor, sampling: Sampling) -> Tensor:
+    """Sample by inverting the cumulative distribution at `draws` (uniform in [0, 1)).
+
+    logits: (batch, vocab). Returns (batch,) token ids. top_k and top_p keep what the usual
+    warpers keep; the vocabulary is sorted only as far as the kept mass needs.
+    """
+    vocab = logits.shape[-1]
+    if sampling.top_p == 1 and sampling.top_k == 0:
+        mass = torch.softmax(logits, dim=-1, dtype=torch.float64).cumsum(dim=-1)
+        point = (draws * mass[:, -1]).unsqueeze(1)
+        return torch.searchsorted(mass, point, right=True).squeeze(1).clamp(max=vocab - 1)
+    logs, ids = _candidates(logits, sampling)
+    mass = torch.softmax(logs, dim=-1, dtype=torch.float64)
+    before = mass.cumsum(dim=-1) - mass
+    mass = mass.masked_fill(before >= sampling.top_p, 0.0)  # the token that crosses top_p stays
+    total = mass.cumsum(dim=-1)
+    point = (draws * total[:, -1]).unsqueeze(1)
+    picked = torch.searchsorted(total, point, right=True)
+    last = (mass > 0).sum(dim=-1, keepdim=True) - 1
+    return ids.gather(1, torch.minimum(picked, last)).squeeze(1)
+
+
+def _candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """The most likely tokens in order, as many as top_k or top_p can keep.
+
+    Without top_k a last column holds the log of all the mass that was not listed, so that
+    probabilities stay those of the whole vocabulary.
+    """
+    vocab = logits.shape[-1]
+    if sampling.top_k:
+        return logits.topk(min(sampling.top_k, vocab), dim=-1)
+    size = min(_FIRST_CANDIDATES, vocab)
+    whole = torch.logsumexp(logits.double(), dim=-1, keepdim=True)
+    while True:
+        logs, ids = logits.topk(size, dim=-1)
+        shares = (logs.double() - whole).exp().sum(dim=-1, keepdim=True)
+        if size == vocab or bool((shares >= sampling.top_p).all()):
+            break
+        size = min(size * 8, vocab)
+    rest = whole + torch.log((1 - shares).clamp(min=0))
+    return torch.cat([logs.double(), rest], dim=-1), torch.cat([ids, ids[:, -1:]], dim=-1)
+
+
+def _draws(sampling: Sampling, rows: int) -> Tensor:
+    """(rows, max_new_tokens) uniform numbers; equal seeds give equal rows."""
+    streams = {}
+    for seed in set(sampling.seeds(rows)):
+        generator = torch.Generator().manual_seed(seed % 2**63)
+        streams[seed] = torch.rand(
+            sampling.max_new_tokens, generator=generator, dtype=torch.float64
+        )
+    return torch.stack([streams[seed] for seed in sampling.seeds(rows)])
+
+
+class _Cancelled:
+    """A stopping criterion that asks the caller after every token."""
+
+    def __init__(self, should_stop: ShouldStop) -> None:
+        self.should_stop = should_stop
+        self.fired = False
+
+    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
+        self.fired = self.fired or self.should_stop()
+        return torch.full((len(input_ids),), self.fired, dtype=torch.bool, device=input_ids.device)
+
+
+class _Streamer:
+    """Collects each row's tokens as they come and turns them into text, whole characters only."""
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        prompts: Sequence[Sequence[int]],
+        ends: list[int],
+        on_text: OnText | None,
+    ) -> None:
+        self.ends = set(ends)
+        self.rows = [_Row(tokenizer, prompt) for prompt in prompts]
+        self.on_text = on_text
+        self.started = False
+
+    def put(self, value: Tensor) -> None:
+        """Called by `generate`: first with the prompt, then with one token a row."""
+        if not self.started:
+            self.started = True
+            return
+        for index, (row, token) in enumerate(zip(self.rows, value.tolist(), strict=True)):
+            if row.ended:
+                continue
+            row.add(token, token in self.ends)
+            if self.on_text is not None and (piece := row.new_text()):
+                self.on_text(index, piece)
+
+    def end(self) -> None:
+        """Called by `generate` at the end: hand out what was held back."""
+        for index, row in enumerate(self.rows):
+            if self.on_text is not None and (piece := row.new_text(final=True)):
+                self.on_text(index, piece)
+
+    def completions(self, cancelled: bool) -> list[Completion]:
+        """One completion a row, their prompts still empty."""
+        return [row.completion(cancelled) for row in self.rows]
+
+
+class _Row:
+    """One row's tokens; decoded with a little of the prompt before it, for the spaces' sake."""
+
+    def __init__(self, tokenizer: Any, prompt: Sequence[int]) -> None:
+        self.tokenizer = tokenizer
+        self.context = list(prompt[-4:])
+        self.tokens: list[int] = []
+        self.ended = False
+        self.settled = 0  # tokens whose text is out for good
+        self.given = 0  # characters handed out of what follows them
+
+    def add(self, token: int, ends: bool) -> None:
+        self.tokens.append(token)
+        self.ended = ends
+
+    def new_text(self, *, final: bool = False) -> str:
+        """Text not handed out yet; an unfinished character is held back until it is whole."""
+        before = [*self.context, *self.tokens[: self.settled]][-8:]
+        text = self._decode(before, self.tokens[self.settled :])
+        if text.endswith("\ufffd") and not final:
+            return ""
+        piece, self.given = text[self.given :], len(text)
+        if len(self.tokens) - self.settled > 16:
+            self.settled, self.given = len(self.tokens), 0
+        return piece
+
+    def completion(self, cancelled: bool) -> Completion:
+        finish: Literal["stop", "length", "cancelled"] = (
+            "stop" if self.ended else "cancelled" if cancelled else "length"
+        )
+        return Completion("", self._decode(self.context, self.tokens), tuple(self.tokens), finish)
+
+    def _decode(self, before: list[int], tokens: list[int]) -> str:
+        def text(ids: list[int]) -> str:
+            return str(
+                self.tokenizer.decode(
+                    ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+                )
+            )
+
+        prefix = text(before)
+        whole = text([*before, *tokens])
+        return whole[len(prefix) :] if whole.startswith(prefix) else text(tokens)

@@ -1,0 +1,366 @@
+"""LanguageModel: a transformers model with its tokenizer, ready to be read and steered."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from numbers import Integral
+from typing import Any, overload
+
+import torch
+
+from steerlab.core.notation import LayerChoice
+from steerlab.core.recipe import Contrast, ModelIdentity, Read, check_text
+from steerlab.core.sampling import Sampling
+from steerlab.core.vector import SteeringVector
+from steerlab.errors import BadOption, BadPrompts, ModelError, NotFound
+from steerlab.extraction import methods, runner
+from steerlab.extraction.methods import Pairs
+from steerlab.extraction.readings import Array, Ids, Readings
+from steerlab.models import generation, recording
+from steerlab.models.blocks import find_blocks, identify, text_config
+from steerlab.models.generation import Completion, OnText
+from steerlab.models.interventions import begin_prompt, is_steered, rows_with_front
+from steerlab.models.loading import load_model, load_tokenizer
+from steerlab.models.unembedding import FinalNorm, final_norm
+from steerlab.progress import Progress, ShouldStop
+
+
+class LanguageModel:
+    """A causal language model: `.model` and `.tokenizer` are plain transformers objects.
+
+    Make one with `LanguageModel.load("smollm2")`, or from objects at hand with
+    `LanguageModel(model, tokenizer)`. One generation or recording at a time holds it.
+
+    blocks: dotted name of the block list, for models where it is not found by itself.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any | Callable[[], Any],
+        *,
+        source: str | None = None,
+        blocks: str | None = None,
+    ) -> None:
+        if not hasattr(model, "generate") or model.get_output_embeddings() is None:
+            raise ModelError(f"{type(model).__name__} has no causal head: it can't write text")
+        self.model = model
+        self.source = source or getattr(model, "name_or_path", "") or type(model).__name__
+        self.parent, self.blocks = find_blocks(model, blocks)
+        self._tokenizer = tokenizer
+        self.lock = threading.RLock()
+
+    @classmethod
+    def load(
+        cls,
+        source: str = "smollm2",
+        *,
+        device: str | None = None,
+        dtype: str | None = None,
+        device_map: str | Mapping[str, Any] | None = None,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+        blocks: str | None = None,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> LanguageModel:
+        """Load "smollm2" (the embedded default), a hub id or a local path.
+
+        device: None takes CUDA, then MPS, then the CPU. dtype: None takes the checkpoint's own
+        on an accelerator and float32 on a CPU. device_map: "auto" spreads a model over devices.
+        progress: called with (what, done, total) while the embedded model is fetched.
+        Raises ModelError for what can't be found or loaded or has no causal head.
+        """
+        model, location = load_model(
+            source,
+            device=device,
+            dtype=dtype,
+            device_map=device_map,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            progress=progress,
+        )
+
+        def tokenizer() -> Any:
+            return load_tokenizer(location, revision, trust_remote_code)
+
+        return cls(model, tokenizer, source=source, blocks=blocks)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The transformers tokenizer, loaded when it is first needed."""
+        made_here = callable(self._tokenizer) and not hasattr(self._tokenizer, "decode")
+        return self._tokenizer() if made_here else self._tokenizer
+
+    @cached_property
+    def identity(self) -> ModelIdentity:
+        """What vectors made on this model carry; raises ModelError if it is not causal."""
+        with self.lock:
+            self._check_causal()
+        return identify(self.model, self.blocks, self.source, self.tokenizer)
+
+    @property
+    def n_layers(self) -> int:
+        """Number of blocks; layers are 0 to n_layers - 1."""
+        return len(self.blocks)
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return int(text_config(self.model).hidden_size)
+
+    @cached_property
+    def final_norm(self) -> FinalNorm:
+        """What stands between the last block and the unembedding, read once."""
+        return final_norm(self)
+
+    def __repr__(self) -> str:
+        shape = f"{self.n_layers} layers of {self.d_model}"
+        return f"<LanguageModel {self.source}: {shape}, {self.model.dtype}, {self.model.device}>"
+
+    # text to tokens
+
+    def tokens(self, prompt: str, *, chat: bool = False, bos: bool = False) -> list[int]:
+        """Token ids of one prompt.
+
+        chat: as a user's message in the model's chat template, up to where the answer starts.
+        bos: make sure it begins with the model's BOS (or its end-of-text token, if it has no
+            BOS); there is never more than one.
+        """
+        check_text(prompt, "the prompt")
+        if chat:
+            ids = self._chat_tokens(prompt)
+        else:
+            ids = [int(i) for i in self.tokenizer(prompt)["input_ids"]]
+        start = self._start_id() if bos else None
+        if start is not None and ids[:1] != [start]:
+            ids = [start, *ids]
+        if not ids:
+            raise BadPrompts("the prompt is empty: the model needs at least one token")
+        return ids
+
+    def _chat_tokens(self, prompt: str) -> list[int]:
+        if not getattr(self.tokenizer, "chat_template", None):
+            raise ModelError(f"{self.source} has no chat template: leave out chat")
+        messages = [{"role": "user", "content": prompt}]
+        encoded = self.tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=True, return_dict=True
+        )
+        return [int(i) for i in encoded["input_ids"]]
+
+    def space_token(self) -> int | None:
+        """The token of a single space; None if the tokenizer has none."""
+        ids = self.tokenizer(" ", add_special_tokens=False)["input_ids"]
+        return int(ids[-1]) if ids else None
+
+    def _start_id(self) -> int:
+        for name in ("bos_token_id", "eos_token_id"):
+            if (value := getattr(self.tokenizer, name, None)) is not None:
+                return int(value)
+        raise ModelError(
+            f"{self.source} has neither a BOS nor an end-of-text token: no actadd here"
+        )
+
+    # layers
+
+    def layers(self, choice: LayerChoice = None) -> list[int]:
+        """Layer numbers from 15, [10, 15], slice(10, 20), "all" or None (the middle one)."""
+        n = self.n_layers
+        if choice is None:
+            return [n // 2]
+        if isinstance(choice, str):
+            if choice != "all":
+                raise BadOption(f"layers are numbers, a range or 'all', not {choice!r}")
+            return list(range(n))
+        if isinstance(choice, slice):
+            start, stop = choice.start or 0, n if choice.stop is None else choice.stop
+            wanted = list(range(start, stop, choice.step or 1))
+        else:
+            wanted = list(choice) if isinstance(choice, Iterable) else [choice]
+        if not wanted:
+            raise BadOption("no layers are chosen")
+        for layer in wanted:
+            whole = isinstance(layer, Integral) and not isinstance(layer, bool)
+            if not whole or not 0 <= layer < n:
+                raise NotFound(f"{self.source} has no layer {layer}: its layers are 0 to {n - 1}")
+        return sorted({int(layer) for layer in wanted})
+
+    # reading
+
+    def record(
+        self, prompt: str, layers: LayerChoice = None, *, chat: bool = False, bos: bool = False
+    ) -> dict[int, torch.Tensor]:
+        """The residual stream at the input of each layer: (seq, d_model) float32 on the CPU."""
+        with self.lock:
+            ids = self.tokens(prompt, chat=chat, bos=bos)
+            self.check_length([ids])
+            begin_prompt(self.model)
+            return recording.record(self.model, self.blocks, ids, self.layers(layers))
+
+    def read_tokens(
+        self,
+        prompts: Sequence[Ids],
+        layers: Sequence[int],
+        read: Read,
+        progress: Progress | None = None,
+        should_stop: ShouldStop | None = None,
+    ) -> Readings:
+        """One activation per prompt (token ids) and layer; see `recording.read`."""
+        begin_prompt(self.model)
+        return recording.read(
+            self.model,
+            self.blocks,
+            prompts,
+            layers,
+            read,
+            progress=progress,
+            should_stop=should_stop,
+        )
+
+    def record_tokens(
+        self, prompt: Ids, layers: Sequence[int], should_stop: ShouldStop | None = None
+    ) -> dict[int, Array]:
+        """The residual stream of token ids: layer -> (seq, d_model) float64."""
+        found = recording.record(self.model, self.blocks, prompt, layers, should_stop=should_stop)
+        return {layer: hidden.double().numpy() for layer, hidden in found.items()}
+
+    def extract(
+        self,
+        pairs: Pairs,
+        *,
+        layers: LayerChoice = None,
+        method: str = "mean_difference",
+        read: Read = "last",
+        chat: bool = False,
+        seed: int | None = None,
+        baseline: Sequence[str] = (),
+        progress: Progress | None = None,
+        should_stop: ShouldStop | None = None,
+    ) -> SteeringVector:
+        """Make a steering vector of contrast prompts; it points toward the positive ones.
+
+        pairs: (positive, negative) prompts; only positive ones for `mean_centred`, which
+            subtracts the mean over `baseline` (or over all prompts of the pairs).
+        layers: see `layers()`; all of them come from the same passes.
+        method: one of `steerlab.extraction.methods.METHODS`. read: "last", "mean" (all tokens
+            but the first) or a token index. seed: for the `random` method.
+        progress: called with (prompts read, prompts). should_stop: asked before every block.
+        Raises BadPrompts, BadOption, NotFound; SteeringError if activations are not finite;
+        Cancelled once should_stop() says so.
+        """
+        positive, negative = methods.columns(pairs)
+        if isinstance(baseline, str):
+            raise BadPrompts("baseline prompts are given as a list of texts, not as one text")
+        recipe = Contrast(positive, negative, method, read, chat, seed, tuple(baseline))
+        return self.reextract(recipe, layers, progress, should_stop)
+
+    def reextract(
+        self,
+        recipe: Contrast,
+        layers: LayerChoice,
+        progress: Progress | None = None,
+        should_stop: ShouldStop | None = None,
+    ) -> SteeringVector:
+        """Run a recipe, a stored one again, at these layers."""
+        methods.check_recipe(recipe)
+        wanted = self.layers(layers)
+        with self.lock:
+            return runner.extract(self, recipe, wanted, progress, should_stop)
+
+    def _check_causal(self) -> None:
+        """Raise ModelError if what stands after a token changes how it is read."""
+        if is_steered(self.model):
+            return
+        layer = min(1, self.n_layers - 1)
+        first, second = (
+            recording.record(self.model, self.blocks, ids, [layer])[layer][0]
+            for ids in ([1, 2], [1, 3])
+        )
+        if not torch.allclose(first, second, rtol=1e-3, atol=1e-4, equal_nan=True):
+            raise ModelError(
+                f"{self.source} reads its text in both directions: it is no causal language "
+                "model, so steerlab can't steer what it writes"
+            )
+
+    # writing
+
+    @overload
+    def generate(self, prompts: str, **options: Any) -> Completion: ...
+    @overload
+    def generate(self, prompts: Sequence[str], **options: Any) -> list[Completion]: ...
+    def generate(  # type: ignore[misc]  # the options are spelled out once, here
+        self,
+        prompts: str | Sequence[str],
+        *,
+        max_new_tokens: int = 40,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        repetition_penalty: float = 1.0,
+        seed: int | Sequence[int] = 0,
+        chat: bool = False,
+        on_text: OnText | None = None,
+        should_stop: ShouldStop | None = None,
+        use_cache: bool = True,
+        bos: bool | None = None,
+    ) -> Completion | list[Completion]:
+        """Continue one prompt (a Completion) or several as one batch (a list of them).
+
+        Greedy by default; with a temperature each row samples from its own seed. Steered by
+        whatever `steering(...)` is active around the call; front vectors get their BOS.
+        on_text(row, piece) is called with whole characters as they come; should_stop() is
+        asked after every token and keeps what came.
+        bos: begin every prompt with BOS (or none beyond the tokenizer's own); None gives it to
+            the rows that a front vector steers.
+        Raises BadPrompts, BadOption; SteeringError when logits become NaN.
+        """
+        sampling = Sampling(max_new_tokens, temperature, top_p, top_k, repetition_penalty, seed)
+        several = [prompts] if isinstance(prompts, str) else list(prompts)
+        if not several:
+            return []
+        with self.lock:
+            ids = self._batch_tokens(several, chat, bos)
+            self.check_length(ids, sampling.max_new_tokens)
+            begin_prompt(self.model)
+            completions = generation.run(
+                self.model,
+                self.tokenizer,
+                ids,
+                sampling,
+                on_text=on_text,
+                should_stop=should_stop,
+                use_cache=use_cache,
+            )
+        results = [
+            Completion(prompt, c.text, c.token_ids, c.finish)
+            for prompt, c in zip(several, completions, strict=True)
+        ]
+        return results[0] if isinstance(prompts, str) else results
+
+    def next_log_probs(self, prompts: Sequence[str], *, chat: bool = False) -> torch.Tensor:
+        """Log-probability of every token to come next: (n_prompts, vocab) float32 on the CPU."""
+        if isinstance(prompts, str) or not prompts:
+            raise BadPrompts("next_log_probs takes a list of prompts, at least one")
+        with self.lock:
+            ids = self._batch_tokens(prompts, chat, None)
+            self.check_length(ids, 1)
+            begin_prompt(self.model)
+            return generation.next_log_probs(self.model, ids)
+
+    def _batch_tokens(
+        self, prompts: Sequence[str], chat: bool, bos: bool | None
+    ) -> list[list[int]]:
+        rows = rows_with_front(self.model, len(prompts)) if bos is None else [bos] * len(prompts)
+        return [self.tokens(p, chat=chat, bos=row) for p, row in zip(prompts, rows, strict=True)]
+
+    def check_length(self, ids: Sequence[Sequence[int]], new: int = 0) -> None:
+        """Raise BadPrompts if the longest prompt, with `new` tokens after it, does not fit."""
+        longest = max(len(i) for i in ids)
+        room = getattr(text_config(self.model), "max_position_embeddings", None)
+        if room and longest + new > room:
+            more = f" and {new} new ones do" if new else " does"
+            raise BadPrompts(
+                f"a prompt of {longest} tokens{more} not fit into the {room} positions of "
+                f"{self.source}"
+            )

@@ -1,0 +1,48 @@
+"""What parts of the model side take of a LanguageModel, so that they need not import it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from torch import nn
+
+from steerlab.core.recipe import ModelIdentity
+
+
+class Steerable(Protocol):
+    """A loaded model with its blocks."""
+
+    model: Any
+    parent: nn.Module
+    blocks: list[nn.Module]
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """Which model it is."""
+
+    @property
+    def lock(self) -> AbstractContextManager[Any]:
+        """Held by whoever runs the model; reentrant."""
+
+
+class Readable(Steerable, Protocol):
+    """A loaded model with its tokenizer."""
+
+    source: str
+
+    @property
+    def tokenizer(self) -> Any:
+        """The transformers tokenizer."""
+
+    @property
+    def n_layers(self) -> int:
+        """Number of blocks."""
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+
+    def tokens(self, prompt: str, *, chat: bool = False, bos: bool = False) -> Sequence[int]:
+        """Token ids of one prompt."""

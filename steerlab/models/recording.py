@@ -1,0 +1,330 @@
+"""Recording: the residual stream at chosen layers, batched, and stopped after the last one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from steerlab.core.recipe import Read
+from steerlab.errors import Cancelled
+from steerlab.extraction.readings import Ids, Readings
+from steerlab.models.blocks import input_device
+from steerlab.models.cache import cache_argument
+from steerlab.models.interventions import is_steered
+from steerlab.models.prefix_groups import Group, group_by_prefix
+from steerlab.progress import Progress, ShouldStop
+
+_BATCH_TOKENS = {"cpu": 2048}  # real and padding together; more brings nothing on a CPU
+_BATCH_TOKENS_ACCELERATOR = 16384
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some tokens of some prompts, as one batch: row i is a piece of the prompts in owners[i].
+
+    offsets: absolute position of each row's first real token.
+    lengths: real tokens in each row; padding stands left of them if `left`, else right.
+    """
+
+    ids: Tensor  # (rows, seq)
+    owners: list[list[int]]
+    offsets: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    left: bool = False
+
+    def real(self, device: torch.device) -> Tensor:
+        """Which columns hold real tokens: (rows, seq) bool."""
+        columns = torch.arange(self.ids.shape[1], device=device).unsqueeze(0)
+        start = torch.as_tensor(self.first_columns(), device=device).unsqueeze(1)
+        return (columns >= start) & (columns < start + self._lengths_on(device))
+
+    def first_columns(self) -> NDArray[np.int64]:
+        """The column of each row's first real token."""
+        width = self.ids.shape[1]
+        return width - self.lengths if self.left else np.zeros_like(self.lengths)
+
+    def _lengths_on(self, device: torch.device) -> Tensor:
+        return torch.as_tensor(self.lengths, device=device).unsqueeze(1)
+
+
+class _Stop(Exception):
+    pass
+
+
+Forward = Callable[[Chunk, Mapping[str, Any]], dict[int, Tensor]]
+"""One pass over a chunk with some arguments of the model: layer -> (rows, seq, d_model)."""
+
+
+def read(
+    model: nn.Module,
+    blocks: Sequence[nn.Module],
+    prompts: Sequence[Ids],
+    layers: Sequence[int],
+    read_at: Read = "last",
+    *,
+    progress: Progress | None = None,
+    should_stop: ShouldStop | None = None,
+) -> Readings:
+    """Read one activation per prompt and layer (`last`, `mean` over positions >= 1, or an index).
+
+    prompts: token ids; the tokens that prompts share at their beginning are computed once.
+    Each index must lie inside its prompt (negative ones count from the end).
+    should_stop: asked before every block; raises Cancelled once it says so.
+    """
+    reader = _Reader(prompts, layers, read_at)
+    forward = partial(_forward, model, blocks, layers, should_stop)
+    for chunk, hidden in _passes(model, prompts, forward, progress):
+        for layer, activations in hidden.items():
+            reader.take(layer, chunk, activations)
+    return reader.readings()
+
+
+def record(
+    model: nn.Module,
+    blocks: Sequence[nn.Module],
+    prompt: Ids,
+    layers: Sequence[int],
+    *,
+    should_stop: ShouldStop | None = None,
+) -> dict[int, Tensor]:
+    """Every position of one prompt: layer -> (seq, d_model) float32 on the CPU."""
+    hidden = _forward(model, blocks, layers, should_stop, _whole([prompt], [0]), {})
+    return {layer: h[0].float().cpu() for layer, h in hidden.items()}
+
+
+def _passes(
+    model: nn.Module, prompts: Sequence[Ids], forward: Forward, progress: Progress | None
+) -> Iterator[tuple[Chunk, dict[int, Tensor]]]:
+    limit = _BATCH_TOKENS.get(input_device(model).type, _BATCH_TOKENS_ACCELERATOR)
+    done = 0
+    for batch in _batches(_plan(model, prompts), prompts, limit):
+        if batch[0].prefix == 0:
+            chunk = _whole(prompts, [i for group in batch for i in group.members])
+            yield chunk, forward(chunk, {})
+        else:
+            yield from _shared(model, prompts, batch, forward)
+        done += sum(len(group.members) for group in batch)
+        if progress is not None:
+            progress(done, len(prompts))
+
+
+def _plan(model: nn.Module, prompts: Sequence[Ids]) -> list[Group]:
+    """Which prompts to compute together from a shared prefix; groups of one share nothing."""
+    groups = group_by_prefix(prompts)
+    total = sum(len(ids) for ids in prompts)
+    saved = sum(group.prefix * (len(group.members) - 1) for group in groups)
+    # a second pass and the copied cache cost about a tenth of the work; below that, don't
+    # of a prompt that comes in two pieces, steering could not tell where it ends
+    together = _attends_to_everything(model) and cache_argument(model) is not None
+    if saved < 0.15 * total or not together or is_steered(model):
+        return [Group(0, (i,)) for i in range(len(prompts))]
+    return groups
+
+
+def _attends_to_everything(model: nn.Module) -> bool:
+    """Whether every layer keeps the whole prefix in its cache (no sliding window, no state)."""
+    config = model.config.get_text_config(decoder=True)  # type: ignore[union-attr, operator]
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    window = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
+    return kinds == {"full_attention"} and not window and not hasattr(config, "layers_block_type")
+
+
+def _batches(groups: list[Group], prompts: Sequence[Ids], limit: int) -> Iterator[list[Group]]:
+    """Groups of like length together, so that padding is little; prefix groups apart."""
+
+    def width(group: Group) -> int:
+        return max(len(prompts[i]) for i in group.members) - group.prefix
+
+    batch: list[Group] = []
+    rows = widest = 0
+    for group in sorted(groups, key=lambda g: (g.prefix > 0, -width(g))):
+        grown = max(widest, width(group)) * (rows + len(group.members))
+        mixed = batch and (batch[0].prefix > 0) != (group.prefix > 0)
+        if batch and (grown > limit or mixed):
+            yield batch
+            batch, rows, widest = [], 0, 0
+        batch.append(group)
+        rows, widest = rows + len(group.members), max(widest, width(group))
+    if batch:
+        yield batch
+
+
+def _whole(prompts: Sequence[Ids], which: list[int]) -> Chunk:
+    pieces = [prompts[i] for i in which]
+    return Chunk(
+        ids=_padded(pieces, left=False),
+        owners=[[i] for i in which],
+        offsets=np.zeros(len(which), dtype=np.int64),
+        lengths=np.array([len(p) for p in pieces]),
+    )
+
+
+def _shared(
+    model: nn.Module, prompts: Sequence[Ids], groups: list[Group], forward: Forward
+) -> Iterator[tuple[Chunk, dict[int, Tensor]]]:
+    """Two passes: each group's prefix once, then every prompt's own ending on its cache."""
+    from transformers import DynamicCache
+
+    prefixes = [prompts[g.members[0]][: g.prefix] for g in groups]
+    head = Chunk(
+        ids=_padded(prefixes, left=True),
+        owners=[list(g.members) for g in groups],
+        offsets=np.zeros(len(groups), dtype=np.int64),
+        lengths=np.array([g.prefix for g in groups]),
+        left=True,
+    )
+    device = input_device(model)
+    seen = head.real(device)
+    cache = DynamicCache(config=model.config)
+    arguments = {str(cache_argument(model)): cache, "use_cache": True}
+    places = {"attention_mask": seen.long(), "position_ids": _counted(seen)}
+    yield head, forward(head, {**arguments, **places})
+    row_of = [row for row, g in enumerate(groups) for _ in g.members]
+    which = [i for g in groups for i in g.members]
+    pieces = [prompts[i][groups[row].prefix :] for i, row in zip(which, row_of, strict=True)]
+    tail = Chunk(
+        ids=_padded(pieces, left=False),
+        owners=[[i] for i in which],
+        offsets=np.array([groups[row].prefix for row in row_of]),
+        lengths=np.array([len(p) for p in pieces]),
+    )
+    _select_rows(cache, torch.tensor(row_of, device=device))
+    mask = torch.cat([seen[row_of], tail.real(device)], dim=1)
+    places = {"attention_mask": mask.long(), "position_ids": _counted(mask)[:, seen.shape[1] :]}
+    yield tail, forward(tail, {**arguments, **places})
+
+
+def _select_rows(cache: Any, rows: Tensor) -> None:
+    """Copy each prefix's keys and values to every prompt that continues it."""
+    for layer in cache.layers:
+        if getattr(layer, "keys", None) is not None and layer.keys.numel():
+            layer.keys = layer.keys[rows.to(layer.keys.device)]
+            layer.values = layer.values[rows.to(layer.values.device)]
+
+
+def _counted(real: Tensor) -> Tensor:
+    return (real.long().cumsum(-1) - 1).clamp(min=0)
+
+
+def _padded(pieces: Sequence[Ids], *, left: bool) -> Tensor:
+    width = max(len(piece) for piece in pieces)
+    ids = torch.zeros(len(pieces), width, dtype=torch.long)
+    for row, piece in enumerate(pieces):
+        start = width - len(piece) if left else 0
+        ids[row, start : start + len(piece)] = torch.tensor(list(piece))
+    return ids
+
+
+@torch.no_grad()
+def _forward(
+    model: nn.Module,
+    blocks: Sequence[nn.Module],
+    layers: Sequence[int],
+    should_stop: ShouldStop | None,
+    chunk: Chunk,
+    arguments: Mapping[str, Any],
+) -> dict[int, Tensor]:
+    """One forward pass up to the last layer wanted: layer -> (rows, seq, d_model).
+
+    Right-padded rows of a causal model need no mask: no real token sees what stands after it.
+    """
+    recorded: dict[int, Tensor] = {}
+    last = max(layers)
+
+    def hook(layer: int) -> Callable[..., None]:
+        def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if should_stop is not None and should_stop():
+                raise Cancelled("cancelled: nothing was read")
+            if layer in layers:
+                recorded[layer] = args[0] if args else kwargs["hidden_states"]
+            if layer == last:
+                raise _Stop
+
+        return keep
+
+    # a pass over a large model takes long enough to be asked at every block
+    hooked = set(layers) if should_stop is None else range(last + 1)
+
+    with ExitStack() as stack:
+        for layer in hooked:
+            handle = blocks[layer].register_forward_pre_hook(hook(layer), with_kwargs=True)
+            stack.callback(handle.remove)
+        try:
+            ids = chunk.ids.to(input_device(model))
+            model(input_ids=ids, **{"use_cache": False, **arguments})
+        except _Stop:
+            pass
+    return recorded
+
+
+class _Reader:
+    """Takes chunks as they come and keeps only what is asked for."""
+
+    def __init__(self, prompts: Sequence[Ids], layers: Sequence[int], read_at: Read) -> None:
+        self.lengths = np.array([len(p) for p in prompts])
+        self.read_at = read_at
+        self.values: dict[int, NDArray[np.float64]] = {}
+        self.norms: dict[int, list[NDArray[np.float64]]] = {b: [] for b in layers}
+
+    def take(self, layer: int, chunk: Chunk, hidden: Tensor) -> None:
+        """Read what this chunk holds of the positions wanted; hidden: (rows, seq, d_model)."""
+        if layer not in self.values:
+            self.values[layer] = np.zeros((len(self.lengths), hidden.shape[-1]))
+        later = chunk.real(hidden.device)
+        starts = torch.as_tensor(chunk.first_columns(), device=hidden.device)
+        begins = torch.as_tensor(chunk.offsets == 0, device=hidden.device)
+        later[begins, starts[begins]] = False  # position 0 is an attention sink
+        self._take_norms(layer, chunk, hidden, later)
+        if self.read_at == "mean":
+            self._take_sums(layer, chunk, hidden, later)
+        else:
+            self._take_tokens(layer, chunk, hidden)
+
+    def readings(self) -> Readings:
+        """Everything read; means are divided only now, when all chunks are in."""
+        if self.read_at == "mean":
+            counts = np.maximum(self.lengths - 1, 1)[:, None]
+            self.values = {b: sums / counts for b, sums in self.values.items()}
+        medians = {b: np.concatenate(parts) for b, parts in self.norms.items() if parts}
+        return Readings(self.values, {b: float(np.median(n)) for b, n in medians.items() if n.size})
+
+    def _take_norms(self, layer: int, chunk: Chunk, hidden: Tensor, later: Tensor) -> None:
+        sizes = torch.linalg.vector_norm(hidden, dim=-1, dtype=torch.float32)  # (rows, seq)
+        times = torch.tensor([len(owners) for owners in chunk.owners], device=hidden.device)
+        repeats = times.unsqueeze(1).expand_as(later)[later]
+        self.norms[layer].append(
+            torch.repeat_interleave(sizes[later], repeats).double().cpu().numpy()
+        )
+
+    def _take_sums(self, layer: int, chunk: Chunk, hidden: Tensor, later: Tensor) -> None:
+        sums = (hidden.float() * later.unsqueeze(-1)).sum(dim=1).double().cpu().numpy()
+        for row, owners in enumerate(chunk.owners):
+            self.values[layer][owners] += sums[row]
+
+    def _take_tokens(self, layer: int, chunk: Chunk, hidden: Tensor) -> None:
+        index = -1 if self.read_at == "last" else int(self.read_at)
+        wanted = [
+            (row, owner, int(column))
+            for row, owners in enumerate(chunk.owners)
+            for owner in owners
+            if 0
+            <= (column := self._position(owner, index) - chunk.offsets[row])
+            < chunk.lengths[row]
+        ]
+        if not wanted:
+            return
+        rows, owners_, columns = (list(part) for part in zip(*wanted, strict=True))
+        columns_ = np.array(columns) + chunk.first_columns()[rows]
+        picked = hidden[rows, torch.as_tensor(columns_, device=hidden.device)]
+        self.values[layer][owners_] = picked.float().double().cpu().numpy()
+
+    def _position(self, prompt: int, index: int) -> int:
+        return index if index >= 0 else int(self.lengths[prompt]) + index

@@ -1,0 +1,147 @@
+"""From the residual stream to logits: what final norm and unembedding make of a direction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from steerlab.errors import ModelError
+from steerlab.models.blocks import input_device, weights_present
+from steerlab.models.interventions import begin_prompt
+from steerlab.models.protocols import Readable
+
+Array = NDArray[np.float64]
+
+_ROWS = 8192  # of the unembedding that are in float32 at a time
+
+
+@dataclass(frozen=True)
+class FinalNorm:
+    """What the final norm does, its scale aside: x -> gain * (x - mean(x) if centred else x).
+
+    gain: (d_model,). A LayerNorm is centred, an RMSNorm is not; a bias is the same for every
+    x, so a difference loses it.
+    """
+
+    gain: Array
+    centred: bool
+
+    def linear(self, directions: Array) -> Array:
+        """The part of the norm that is linear; directions: (n, d_model)."""
+        return np.asarray(self._inside(directions) * self.gain)
+
+    def scaled(self, x: Array) -> Array:
+        """What a residual stream becomes, without bias; x: (n, d_model)."""
+        sizes = np.sqrt((self._inside(x) ** 2).mean(axis=1, keepdims=True))
+        return np.asarray(self.linear(x) / sizes)
+
+    def _inside(self, x: Array) -> Array:
+        return x - x.mean(axis=1, keepdims=True) if self.centred else x
+
+
+class _Stop(Exception):
+    pass
+
+
+def final_norm(lm: Readable) -> FinalNorm:
+    """The final norm, found by what it does and not by its name.
+
+    The output of the last block is replaced by probes, and what reaches the unembedding is
+    read: a row of zeros shows the bias, a constant one whether the mean is taken away, one of
+    alternating signs the gain (Gemma's 1 + weight as any other), and one at random, of another
+    size, whether that was all.
+    Raises ModelError where something else stands between the last block and the unembedding.
+    """
+    signs = np.where(np.arange(lm.d_model) % 2 == 0, 1.0, -1.0)
+    noise = np.random.default_rng(0).standard_normal(lm.d_model)
+    probes = np.stack([np.zeros(lm.d_model), np.full(lm.d_model, 16.0), 16 * signs, 64 * noise])
+    seen = _after_the_blocks(lm, probes)
+    if seen.shape != probes.shape or not np.isfinite(seen).all():
+        raise _unreadable(lm)
+    constant, alternating, random = seen[1:] - seen[0]
+    bare = FinalNorm(
+        np.ones(lm.d_model), bool(np.linalg.norm(constant) < 0.1 * np.linalg.norm(alternating))
+    )
+    found = FinalNorm(alternating / bare.scaled(16 * signs[None])[0], bare.centred)
+    rest = np.linalg.norm(found.scaled(64 * noise[None])[0] - random)
+    if not rest < _tolerance(lm) * np.linalg.norm(random):
+        raise _unreadable(lm)
+    return found
+
+
+def _tolerance(lm: Readable) -> float:
+    return 1e-3 if lm.model.dtype in (torch.float32, torch.float64) else 0.03
+
+
+def _unreadable(lm: Readable) -> ModelError:
+    return ModelError(
+        f"{lm.source} has no final norm that can be read: what stands between its last block and "
+        "its unembedding is neither an RMSNorm nor a LayerNorm, so no tokens can be named"
+    )
+
+
+@torch.no_grad()
+def _after_the_blocks(lm: Readable, probes: Array) -> Array:
+    """What reaches the unembedding where the last block writes these rows: (n, d_model)."""
+    head = _head(lm)
+    seen: list[Tensor] = []
+
+    def replace(_: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        hidden = output[0] if isinstance(output, tuple) else output  # (1, seq, d_model)
+        put = torch.as_tensor(probes, dtype=hidden.dtype, device=hidden.device)
+        put = put.reshape(hidden.shape)
+        return (put, *output[1:]) if isinstance(output, tuple) else put
+
+    def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        seen.append(args[0] if args else next(iter(kwargs.values())))
+        raise _Stop
+
+    with lm.lock, ExitStack() as stack:
+        begin_prompt(lm.model)
+        stack.callback(lm.blocks[-1].register_forward_hook(replace).remove)
+        stack.callback(head.register_forward_pre_hook(keep, with_kwargs=True).remove)
+        try:
+            ids = torch.ones(1, len(probes), dtype=torch.long, device=input_device(lm.model))
+            lm.model(input_ids=ids, use_cache=False)
+        except _Stop:
+            pass
+    if not seen:
+        raise _unreadable(lm)
+    return np.asarray(seen[0].reshape(len(probes), -1).double().cpu().numpy())
+
+
+def _head(lm: Readable) -> nn.Module:
+    head = lm.model.get_output_embeddings()
+    weight = getattr(head, "weight", None)
+    if not isinstance(weight, Tensor) or weight.ndim != 2 or not weight.is_floating_point():
+        raise ModelError(
+            f"{lm.source} has no unembedding matrix that can be read, so no tokens can be named"
+        )
+    return head  # type: ignore[no-any-return]  # transformers does not say
+
+
+@torch.no_grad()
+def logits(lm: Readable, inside: Array) -> NDArray[np.float32]:
+    """The unembedding times these rows, its bias left out: (n, d_model) -> (n, vocabulary).
+
+    float32; softcapping and scaling of logits, which change no ranking, are left out too.
+    vocabulary: the rows that the tokenizer has tokens for; padding beyond them is dropped.
+    """
+    head = _head(lm)
+    with weights_present(head):
+        rows = min(len(head.weight), len(lm.tokenizer))  # type: ignore[arg-type]
+        parts = [part.cpu().numpy() for part in _products(head.weight, inside, rows)]  # type: ignore[arg-type]
+    return np.concatenate(parts, axis=1)
+
+
+def _products(weight: Tensor, inside: Array, rows: int) -> Iterator[Tensor]:
+    x = torch.as_tensor(inside, dtype=torch.float32, device=weight.device)  # (n, d_model)
+    for start in range(0, rows, _ROWS):
+        yield x @ weight[start : min(start + _ROWS, rows)].float().T  # (n, rows)

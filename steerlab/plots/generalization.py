@@ -1,0 +1,144 @@
+"""An evaluation as pictures and tables: each style's effect beside its controls, and the price."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from steerlab.evaluation.generalization import plan as names
+from steerlab.evaluation.generalization.verdict import by_name, effect_metrics, judged, verdict
+from steerlab.evaluation.statistics import Estimate
+from steerlab.plots.picture import CarryOver, StyleEffect
+
+if TYPE_CHECKING:
+    from steerlab.core.results import Evaluation, Measured
+    from steerlab.evaluation.generalization.verdict import Values
+
+_EFFECT = (
+    names.BASELINE,
+    names.TOWARD,
+    names.AWAY,
+    names.RANGE,
+    names.RANDOM,
+    names.Z,
+    names.SHUFFLED,
+)
+_RATIOS = (names.FLUENCY, names.PERPLEXITY, names.KL)  # not changes
+_BARE = (names.BASELINE, names.RANDOM, names.SHUFFLED, names.Z)  # what effects stand beside
+_PRICE = (names.BASELINE, names.TOWARD, names.AWAY, names.RANDOM)
+
+
+def carried(found: Evaluation, name: str) -> tuple[CarryOver, ...]:
+    """For each metric of what a vector does, the signed range in each style that has one."""
+    values = by_name(found.values)
+    rows: dict[str, list[StyleEffect]] = {metric: [] for metric in effect_metrics(found.values)}
+    for judgement in judged(found):
+        style, metric = judgement.style, judgement.metric
+        effect = _estimate(values.get((style, metric, names.RANGE)))
+        if effect is not None:
+            shuffled = values.get((style, metric, names.SHUFFLED))
+            rows[metric].append(
+                StyleEffect(
+                    style,
+                    effect,
+                    _control(values, style, metric, effect),
+                    None if shuffled is None else shuffled.estimate,
+                    judgement.finding.value,
+                )
+            )
+    return tuple(CarryOver(name, metric, tuple(rows[metric])) for metric in rows if rows[metric])
+
+
+def _control(
+    values: Values, style: str, metric: str, effect: Estimate
+) -> tuple[float, float] | None:
+    """Mean and scatter of random directions; the scatter follows from z = (effect - mean) / sd."""
+    random, z = (values.get((style, metric, setting)) for setting in (names.RANDOM, names.Z))
+    if random is None or z is None or random.estimate is None or not z.estimate:
+        return None
+    return random.estimate, abs((effect.mean - random.estimate) / z.estimate)
+
+
+def _estimate(value: Measured | None) -> Estimate | None:
+    if value is None or value.estimate is None or value.low is None or value.high is None:
+        return None
+    return Estimate(value.estimate, value.low, value.high, value.n)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows (style, metric), and for each setting of the columns an estimate and its interval.
+
+    Both as text; empty where there is none.
+    """
+
+    caption: str
+    settings: tuple[str, ...]
+    rows: Mapping[tuple[str, str], tuple[tuple[str, str], ...]]
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """An evaluation in words: a sentence for each thing it says, and what it measured."""
+
+    suite: str
+    made: str
+    about: str
+    verdict: tuple[str, ...]
+    tables: tuple[Table, ...]
+
+
+def evaluated(found: Evaluation) -> Evaluated:
+    """An evaluation as a page shows it."""
+    cells: dict[tuple[str, str], dict[str, Measured]] = {}
+    for value in found.values:
+        cells.setdefault((value.style, value.metric), {})[value.setting] = value
+    effects = {key: row for key, row in cells.items() if names.RANGE in row}
+    prices = {key: row for key, row in cells.items() if names.RANGE not in row}
+    tables = (
+        _table(
+            "Effects: the signed range beside random directions and shuffled labels",
+            _EFFECT,
+            effects,
+        ),
+        _table(
+            "What it costs, toward (+c) and away (−c), beside random directions", _PRICE, prices
+        ),
+    )
+    return Evaluated(
+        found.suite,
+        found.created[:10],
+        _about(found),
+        tuple(verdict(found)),
+        tuple(table for table in tables if table.rows),
+    )
+
+
+def _table(
+    caption: str, order: Sequence[str], rows: Mapping[tuple[str, str], Mapping[str, Measured]]
+) -> Table:
+    there = dict.fromkeys(setting for row in rows.values() for setting in row)
+    first = [setting for setting in order if setting in there]
+    others = [s for s in there if s not in order and s != names.BEYOND]
+    settings = (*first, *others)
+    texts = {key: tuple(_cell(row.get(s)) for s in settings) for key, row in rows.items()}
+    return Table(caption, settings, texts)
+
+
+def _cell(value: Measured | None) -> tuple[str, str]:
+    """An estimate, and its interval where it says something: changes are shown with a sign."""
+    if value is None or value.estimate is None:
+        return "", ""
+    sign = "" if value.setting == names.BASELINE or value.metric in _RATIOS else "+"
+    bounded = value.setting not in _BARE and value.low is not None and value.high is not None
+    interval = f"{value.low:{sign}.2f} to {value.high:{sign}.2f}" if bounded else ""
+    return f"{value.estimate:{sign}.2f}".replace("-", "−"), interval.replace("-", "−")
+
+
+def _about(found: Evaluation) -> str:
+    data = found.data if isinstance(found.data, dict) else {}
+    dose, layers = data.get("dose"), data.get("layers")
+    at = [f"layer{'s' * (len(layers) > 1)} {', '.join(map(str, layers))}"] if layers else []
+    at += [f"dose ±{abs(dose):.2f}"] if dose else []
+    return f"Steered at {', '.join(at)}." if at else ""

@@ -1,0 +1,74 @@
+"""What a metric says of a sweep: each cell's value, and the grid of their means."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+
+from steerlab.core.sweep import StoredSweep
+from steerlab.evaluation.metrics.scorers import scorer
+from steerlab.evaluation.metrics.texts import Metric
+from steerlab.plots.grid import mean
+from steerlab.plots.picture import HeatGrid
+
+Value = tuple[float, str]
+"""What a metric says of a text, NaN if it is undefined; then why it is, empty otherwise."""
+
+
+def metric_of(sweep: StoredSweep, spec: str) -> Metric:
+    """One that was measured when the texts were written, or any of `scorer`'s."""
+    if spec in sweep.metrics:
+        return Metric(spec, "measured with the model", lambda text, baseline: math.nan, high=None)
+    return scorer(spec)
+
+
+def values_of(sweep: StoredSweep, metric: Metric) -> list[Value]:
+    """Each cell's value, beside the baseline of the same prompt and seed."""
+    if metric.name in sweep.metrics:
+        found = [cell.metrics.get(metric.name) for cell in sweep.cells]
+        return [
+            (math.nan, (v.reason if v else None) or "it was not measured")
+            if v is None or v.value is None
+            else (v.value, "")
+            for v in found
+        ]
+    plain = [sweep.baseline(cell) for cell in sweep.cells]
+    return [
+        metric.explained(cell.text, None if base is None else base.text)
+        for cell, base in zip(sweep.cells, plain, strict=True)
+    ]
+
+
+def heat_grid(sweep: StoredSweep, metric: Metric, values: Sequence[float]) -> HeatGrid:
+    """The metric's means over prompts and seeds, layers x strengths.
+
+    values: one a cell, NaN where undefined. Strength 0 is the baseline, the same at every layer.
+    """
+    scores = defaultdict(list)
+    for cell, value in zip(sweep.cells, values, strict=True):
+        scores[cell.setting.layer, cell.setting.strength].append(value)
+    rows = tuple(
+        tuple(mean(scores[layer if s else None, s]) for s in sweep.strengths)
+        for layer in sweep.layers
+    )
+    centre = mean(scores[None, 0.0]) if 0.0 in sweep.strengths else None
+    return HeatGrid(
+        f"{metric.name}: {metric.about}",
+        metric.name,
+        sweep.layers,
+        tuple(_strength(sweep, s) for s in sweep.strengths),
+        rows,
+        centre=centre if centre is not None and math.isfinite(centre) else None,
+        strength=sweep.strength,
+        digits=metric.digits,
+        signed=metric.low < 0,
+    )
+
+
+def _strength(sweep: StoredSweep, strength: float) -> str:
+    if not strength:
+        return "0"
+    if sweep.strength == "dose" and 0.005 <= abs(strength) < 100:
+        return f"{strength:+.2f}"
+    return f"{strength:+.4g}"

@@ -1,0 +1,238 @@
+"""Pictures in a terminal: lines of text that say it all without colour, and are clearer with it."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import click
+
+from steerlab.core.display import number, printable, signed_dose
+from steerlab.core.notation import span
+
+if TYPE_CHECKING:
+    from steerlab.plots.picture import DosePoint, DoseResponse, HeatGrid, Profile
+    from steerlab.plots.store_map import StoreMap
+
+BELOW = (195, 153, 111, 69, 27)  # of the 256 colours of terminals: blue
+ABOVE = (230, 223, 216, 209, 202)  # and orange, which no colour blindness takes for blue
+_BARS = "▁▂▃▄▅▆▇█"
+_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+_MANY, _POINT = "·", "●"
+
+
+def has_colour() -> bool:
+    """Whether what is printed keeps its colours: not in a pipe, and not under NO_COLOR."""
+    context = click.get_current_context(silent=True)
+    wanted = context.color if context is not None else None
+    return sys.stdout.isatty() if wanted is None else wanted
+
+
+def shaded(text: str, shade: float) -> str:
+    """Text on blue (-1) or orange (1), paler towards 0."""
+    step = round(abs(shade) * len(ABOVE)) - 1
+    if step < 0:
+        return text
+    ramp = ABOVE if shade > 0 else BELOW
+    return click.style(text, fg=231 if ramp[step] == BELOW[-1] else 16, bg=ramp[step])
+
+
+# dose-response
+
+
+def dose_response(found: DoseResponse, width: int) -> Iterator[str]:
+    """A line a dose: ● the effect, ├─┤ its interval, ░ what random directions do, │ no change."""
+    low, high = found.window
+    room = max(20, min(width - 38, 90))
+    at = "" if found.layer is None else f" at layer {found.layer}"
+    yield click.style(f"change in {found.unit}{at}, by dose", bold=True)
+    yield click.style(f"{'dose':>6}  {'':{room}}  {'effect':>8}  95% interval", dim=True)
+    for point in found.points:
+        yield _dose_line(point, found, _Axis(low, high, room))
+    legend = ["● effect, ├─┤ 95% interval"]
+    if any(p.control for p in found.points):
+        legend.append(f"░ {found.controls or ''} random directions, ±2 sd".replace("  ", " "))
+    if found.chosen is not None:
+        legend.append("* chosen")
+    if any(not p.sound for p in found.points):
+        legend.append("○ text not sound")
+    yield click.style("   ".join(legend), dim=True)
+
+
+class _Axis:
+    """Where a value stands among a number of columns."""
+
+    def __init__(self, low: float, high: float, columns: int) -> None:
+        self.low, self.high, self.columns = low, high, columns
+
+    def __call__(self, value: float) -> int:
+        share = (value - self.low) / (self.high - self.low)
+        return max(0, min(self.columns - 1, round(share * (self.columns - 1))))
+
+
+def _reach(control: tuple[float, float]) -> tuple[float, float]:
+    mean, sd = control
+    return mean - 2 * sd, mean + 2 * sd
+
+
+def _dose_line(point: DosePoint, found: DoseResponse, axis: _Axis) -> str:
+    line = [" "] * axis.columns
+    if point.control is not None and all(map(math.isfinite, point.control)):
+        low, high = map(axis, _reach(point.control))
+        line[low : high + 1] = "░" * (high - low + 1)
+    line[axis(0.0)] = "│"
+    effect = point.effect
+    known = math.isfinite(effect.low) and math.isfinite(effect.high)
+    if known:
+        low, high = axis(effect.low), axis(effect.high)
+        line[low : high + 1] = "─" * (high - low + 1)
+        line[low] = "├" if effect.low >= axis.low else "◂"
+        line[high] = "┤" if effect.high <= axis.high else "▸"
+    if math.isfinite(effect.mean):
+        line[axis(effect.mean)] = "●" if point.sound else "○"
+    chosen = found.chosen is not None and math.isclose(point.dose, found.chosen)
+    bar = click.style("".join(line), fg=None if not point.sound else "blue", bold=chosen or None)
+    interval = f"{effect.low:+.2f} to {effect.high:+.2f}" if known else "-"
+    interval = interval if point.dose else "baseline"
+    mean = f"{effect.mean:+.2f}" if math.isfinite(effect.mean) else "-"
+    mark = "*" if chosen else " "
+    return f"{mark}{signed_dose(point.dose):>5}  {bar}  {mean:>8}  {interval}"
+
+
+# layers x strengths
+
+
+def heatmap(grid: HeatGrid) -> Iterator[str]:
+    """A table whose cells are coloured: blue below the baseline, orange above."""
+    texts = [[grid.shown(value) for value in row] for row in grid.values]
+    wide = max(map(len, [*grid.columns, *(text for row in texts for text in row)])) + 2
+    edge = max(5, *(len(str(b)) for b in grid.layers))
+    yield click.style(printable(grid.title), bold=True)
+    heads = "".join(f"{column:>{wide - 1}} " for column in grid.columns)
+    yield click.style(f"{'layer':>{edge}} {heads}", dim=True).rstrip()
+    for layer, row, shown in zip(grid.layers, grid.values, texts, strict=True):
+        cells = [
+            shaded(f"{text:>{wide - 1}} ", _share(grid, value))
+            for text, value in zip(shown, row, strict=True)
+        ]
+        yield f"{layer:>{edge}} {''.join(cells)}"
+    if has_colour() and grid.centre is not None:
+        base = grid.shown(grid.centre)
+        scale = f"{shaded(' below ', -0.8)} {shaded(' above ', 0.8)} the baseline, {base}"
+        yield f"{'':>{edge}} {scale}"
+
+
+def _share(grid: HeatGrid, value: float | None) -> float:
+    return 0.0 if value is None or not math.isfinite(value) else grid.share(value)
+
+
+# layer by layer
+
+
+def layer_profile(found: Sequence[Profile], width: int) -> Iterator[str]:
+    """A sparkline for each quantity, with its ends and where it is largest."""
+    edge = max(len(profile.name) for profile in found)
+    for profile in found:
+        bars = _sparkline(_squeezed(profile.values, max(10, width - edge - 40)))
+        top = max(range(len(profile.values)), key=profile.values.__getitem__)
+        ends = f"{number(profile.values[0])} to {number(profile.values[-1])}"
+        most = f"most {number(profile.values[top])} at layer {profile.layers[top]}"
+        yield f"{profile.name.ljust(edge)}  {click.style(bars, fg='blue')}  {ends}, {most}"
+    yield click.style(f"layers {span(found[0].layers)}", dim=True)
+
+
+def _sparkline(values: Sequence[float]) -> str:
+    low, high = min(values), max(values)
+    span_ = high - low or 1.0
+    return "".join(_BARS[round((v - low) / span_ * (len(_BARS) - 1))] for v in values)
+
+
+def _squeezed(values: Sequence[float], most: int) -> list[float]:
+    """The means of as many runs of values as there are columns for."""
+    if len(values) <= most:
+        return list(values)
+    edges = [i * len(values) // most for i in range(most + 1)]
+    return [math.fsum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
+
+
+# the map
+
+
+def map_lines(found: StoreMap, width: int, height: int = 24) -> Iterator[str]:
+    """Points with their names; a letter and a legend where there is no room for a name.
+
+    Units are equal across and down.
+    """
+    columns, rows, places = _laid(found, max(width - 2, 20), height)
+    canvas = [[" "] * columns for _ in range(rows)]
+    letters: dict[int, str] = {}
+    for x, y in places:
+        canvas[y][x] = _POINT
+    for i, (x, y) in enumerate(places):
+        crowd = places.count((x, y)) > 1
+        if not crowd and _write(canvas[y], x, printable(found.points[i].ref)):
+            continue
+        letter = _LETTERS[len(letters)] if len(letters) < len(_LETTERS) else _MANY
+        free = [(a, b) for a, b in _near(x, y, columns, rows) if canvas[b][a] == " "]
+        a, b = (x, y) if canvas[y][x] == _POINT else free[0] if free else (x, y)
+        canvas[b][a] = letters[i] = letter
+    yield f"╭{'─' * columns}╮"
+    for line in canvas:
+        yield "│" + "".join(line).replace(_POINT, click.style(_POINT, fg="blue")) + "│"
+    yield f"╰{'─' * columns}╯"
+    yield from _legend(found, letters, width)
+
+
+def _write(line: list[str], x: int, name: str) -> bool:
+    """Put a name beside its point, with a blank around it; False where there is no room."""
+    size = len(name)
+    for start in (x + 2, x - 1 - size):
+        around = line[max(start - 1, 0) : start + size + 1]
+        around = [c for i, c in enumerate(around, max(start - 1, 0)) if i != x]
+        if start >= 0 and start + size <= len(line) and set(around) <= {" "}:
+            line[start : start + size] = name
+            return True
+    return False
+
+
+def _laid(found: StoreMap, width: int, height: int) -> tuple[int, int, list[tuple[int, int]]]:
+    """Columns, rows, and each point's cell; a cell is twice as high as it is wide."""
+    xs, ys = [p.x for p in found.points], [p.y for p in found.points]
+    wide, high = max(xs) - min(xs), max(ys) - min(ys)
+    scale = min(*((n - 1) / s for n, s in ((width, wide), (2 * height, high)) if s), 1e9)
+    if not wide and not high:
+        scale = 0.0
+    columns = min(width, round(wide * scale) + 1)
+    rows = max(3, min(height, round(high * scale / 2) + 1))
+    return (
+        columns,
+        rows,
+        [
+            (
+                min(columns - 1, round((x - min(xs)) * scale)),
+                min(rows - 1, round((max(ys) - y) * scale / 2)),
+            )
+            for x, y in zip(xs, ys, strict=True)
+        ],
+    )
+
+
+def _near(x: int, y: int, columns: int, rows: int) -> Iterator[tuple[int, int]]:
+    """A cell and, where it is taken, those around it."""
+    for dx, dy in ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1), (2, 0), (-2, 0), (1, 1), (-1, -1)):
+        if 0 <= x + dx < columns and 0 <= y + dy < rows:
+            yield x + dx, y + dy
+
+
+def _legend(found: StoreMap, letters: dict[int, str], width: int) -> Iterator[str]:
+    """Names by letter, in columns that fit."""
+    named = [f"{x} {printable(found.points[i].ref)}" for i, x in letters.items() if x != _MANY]
+    wide = max(map(len, named), default=0) + 2
+    across = max(1, width // wide)
+    for start in range(0, len(named), across):
+        yield "".join(text.ljust(wide) for text in named[start : start + across]).rstrip()
+    if more := len(letters) - len(named):
+        yield f"{_MANY} {more} more (--json has their places)"

@@ -1,0 +1,1 @@
+"""Vectors and whole stores as files: export, import, backup, restore."""

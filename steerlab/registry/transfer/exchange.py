@@ -1,0 +1,224 @@
+"""Vectors on their way out of a store and into another: export and import."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Connection, select
+
+from steerlab.core.recipe import ModelIdentity
+from steerlab.errors import BadOption, CorruptPayload, NotFound, SteerlabError, StoreError
+from steerlab.files import durable, payload
+from steerlab.progress import Progress
+from steerlab.registry import files, queries, saving
+from steerlab.registry.database import Database
+from steerlab.registry.files import Entry, Shelf, batches
+from steerlab.registry.queries import Model, Summary
+from steerlab.registry.rows import chunks, link, mark_newest, read
+from steerlab.registry.sqlite_errors import one_line_errors
+from steerlab.registry.tables import OPERAND, VECTOR
+from steerlab.registry.transfer import archive
+from steerlab.registry.transfer.import_plan import Arrival, Plan
+from steerlab.registry.upkeep.rebuild import usable
+from steerlab.registry.upkeep.verify import untrue_facts
+
+
+@dataclass(frozen=True)
+class Import:
+    """What became of a vector that was imported.
+
+    ref: what it is called here. was: what the file calls it. already: it was here before,
+    so nothing was stored. model: whose it is.
+    """
+
+    ref: str
+    was: str
+    already: bool
+    model: ModelIdentity
+
+
+def rows_of(connection: Connection, refs: Iterable[str | Summary], model: Model) -> list[int]:
+    """The row ids of refs and of summaries, which may be a moment old."""
+    wanted = list(refs)
+    if not wanted:
+        raise BadOption("there is nothing to export: no vector was named")
+    known: dict[int, str] = {}
+    for part in chunks([ref.id for ref in wanted if isinstance(ref, Summary)]):
+        query = select(VECTOR.c.id, VECTOR.c.digest).where(VECTOR.c.id.in_(part))
+        known |= {row.id: row.digest for row in connection.execute(query)}
+    rows = []
+    for ref in wanted:
+        if isinstance(ref, str):
+            rows.append(queries.resolve(connection, ref, model))
+        elif known.get(ref.id) != ref.digest:
+            raise NotFound(f"{ref.qualified} is not in this store any more")
+        else:
+            rows.append(ref.id)
+    return rows
+
+
+def with_ancestors(connection: Connection, rows: Sequence[int]) -> list[int]:
+    """The rows and everything they were made from."""
+    found, new = set(rows), list(rows)
+    while new:
+        parents: set[int] = set()
+        for part in chunks(new):
+            edges = select(OPERAND.c.parent_id).where(
+                OPERAND.c.child_id.in_(part), OPERAND.c.parent_id.is_not(None)
+            )
+            parents.update(connection.execute(edges).scalars())
+        new = list(parents - found)
+        found.update(new)
+    return list(found)
+
+
+def to_payload(
+    connection: Connection, directory: Path, rows: Sequence[int], target: Path, force: bool
+) -> Path:
+    """Write a few vectors to one payload file."""
+    if len(set(rows)) > files.MOST_VECTORS:
+        raise BadOption(
+            f"{len(set(rows))} vectors are too many for one payload file: call it NAME.tar, and "
+            "it is an archive"
+        )
+    if target.exists() and not force:
+        raise StoreError(f"{target} exists: export to another name, or delete it first")
+    durable.write(target, payload.encode(list(_entries(connection, directory, rows))))
+    return target
+
+
+def to_archive(
+    connection: Connection,
+    directory: Path,
+    rows: Sequence[int],
+    target: Path,
+    force: bool,
+    progress: Progress | None,
+) -> Path:
+    """Write any number of vectors to an archive, a payload file's worth in memory at a time."""
+    done, total = 0, len(set(rows))
+    with archive.create(target, force=force) as writer:
+        for batch in batches(_entries(connection, directory, rows)):
+            name = _free_name(writer, batch[0][0].digest)
+            writer.add(name, payload.encode(batch))
+            done += len(batch)
+            if progress is not None:
+                progress(done, total)
+    return target
+
+
+def take_in(database: Database, path: Path, progress: Progress | None = None) -> Sequence[Import]:
+    """Store what a payload file or an archive holds, all or nothing.
+
+    The file is read twice: once to learn what comes, and that all of an archive is there, and
+    once to check and store each vector, a few at a time. In between it is settled what each
+    will be called, so that an expression may come before its operands.
+    """
+    with (
+        one_line_errors(database.directory),
+        tempfile.TemporaryDirectory(prefix="steerlab-") as scratch,
+    ):
+        reader = _Reader(path, Path(scratch), progress)
+        arrivals = list(reader.survey())
+        with database.writing() as work:
+            plan = Plan(work.connection, arrivals)
+            for batch in batches(_new(work.connection, reader, plan)):
+                saving.store(work, database.directory, batch)
+            link(work.connection)
+            for names in chunks(sorted(plan.back)):
+                mark_newest(work.connection, VECTOR.c.name.in_(names))
+    oldest_first = sorted(arrivals, key=lambda a: a.created)
+    return [Import(plan.ref(a), a.ref, plan.is_here(a), a.model) for a in oldest_first]
+
+
+class _Reader:
+    """A payload file, or the payload files of an archive, to be read twice."""
+
+    def __init__(self, path: Path, scratch: Path, progress: Progress | None) -> None:
+        self.path, self.scratch, self.progress = path, scratch, progress
+        self.packed = archive.is_archive(path)
+        self.size = path.stat().st_size
+
+    def survey(self) -> Iterator[Arrival]:
+        """What comes, without its arrays."""
+        models: dict[ModelIdentity, ModelIdentity] = {}
+        for file, what in self._payloads(0):
+            with called(file, what):
+                for record in payload.read_records(file).values():
+                    model = models.setdefault(record.model, record.model)
+                    yield Arrival.of(usable(record, what), model)
+
+    def entries(self) -> Iterator[Entry]:
+        """Every vector, checked, in the order of the survey."""
+        for file, what in self._payloads(self.size):
+            with called(file, what):
+                for record, vector in payload.read_all(file):
+                    entry = usable(record, what), vector
+                    if wrong := untrue_facts(record, vector):
+                        raise CorruptPayload(f"{what}: {record.ref}: {wrong[0]}")
+                    saving.check(vector)
+                    yield entry
+
+    def _payloads(self, before: int) -> Iterator[tuple[Path, str]]:
+        """Files to read one after another, and what to call them."""
+
+        def tell(done: int, size: int) -> None:
+            if self.progress is not None:
+                self.progress(before + done, 2 * size)
+
+        if not self.packed:
+            yield self.path, str(self.path)
+            tell(self.size, self.size)
+            return
+        one = self.scratch / "one"
+        for name, file in archive.unpack(self.path, lambda name: one, tell):
+            if name != archive.REGISTRY:
+                yield file, f"{self.path}: {name}"
+            file.unlink()
+
+
+@contextmanager
+def called(file: Path, name: str) -> Iterator[None]:
+    """Errors that speak of a file by the name it has for the user."""
+    try:
+        yield
+    except SteerlabError as error:
+        if str(file) == name:
+            raise
+        raise type(error)(str(error).replace(str(file), name)) from None
+
+
+def _new(connection: Connection, reader: _Reader, plan: Plan) -> Iterator[Entry]:
+    """The vectors that are not here yet, as this store will call them."""
+    expected = iter(plan.arrivals)
+    for record, vector in reader.entries():
+        arrival = next(expected, None)
+        if arrival is None or (arrival.ref, arrival.digest) != (record.ref, record.digest):
+            raise CorruptPayload(f"{reader.path} changed while it was read: try again")
+        if not plan.is_here(arrival):
+            at_home = plan.at_home(connection, arrival, record, vector)
+            yield at_home, files.described(vector, at_home)
+
+
+def _entries(connection: Connection, directory: Path, rows: Sequence[int]) -> Iterator[Entry]:
+    """Vectors to be written, a model's together, the oldest first."""
+    shelf = Shelf(directory)
+    places: list[tuple[int, str, int]] = []
+    for part in chunks(list(set(rows))):
+        query = select(VECTOR.c.model_id, VECTOR.c.created, VECTOR.c.id)
+        places += map(tuple, connection.execute(query.where(VECTOR.c.id.in_(part))))
+    for part in chunks([row for _, _, row in sorted(places)]):
+        for stored in read(connection, part).values():
+            yield stored.record, shelf.load(stored)
+
+
+def _free_name(writer: archive.Writer, digest: str) -> str:
+    number, name = 1, files.path_of(digest)
+    while name in writer:
+        number += 1
+        name = files.path_of(digest, number)
+    return name

@@ -1,0 +1,146 @@
+"""Bringing a store back from a backup: checked first, then moved into place whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import unquote
+
+from steerlab.core.display import printable
+from steerlab.errors import CorruptPayload, StoreError
+from steerlab.files import durable
+from steerlab.files.location import finish_move, waiting
+from steerlab.progress import Progress
+from steerlab.registry.database import UNDO, Database
+from steerlab.registry.schema_check import COMPUTED
+from steerlab.registry.transfer import archive
+from steerlab.registry.transfer.backup import copy_registry, payloads_of
+
+_TRIES = 10
+
+
+def restore(
+    source: Path, database: Database, force: bool, progress: Progress | None
+) -> Path | None:
+    """Put a backup in a store's place; returns where the old store was moved, if there was one.
+
+    Nothing is deleted: what `force` replaces is moved aside.
+    """
+    finish_move(database.directory)
+    target = Path(os.path.realpath(database.directory))
+    taken = target.is_dir() and any(path.name != ".lock" for path in target.iterdir())
+    _check_source(source, target)
+    if taken and not force:
+        raise StoreError(
+            f"{target} has vectors already: force it, and they are moved aside, or restore to "
+            "another directory"
+        )
+    new = target.with_name(f"{durable.TEMPORARY_PREFIX}{target.name}-{secrets.token_hex(8)}")
+    try:
+        durable.make_directory(new)
+        if source.is_dir():
+            _copy_store(Database(source, lambda connection: None), new)
+        else:
+            _unpack(source, new, progress)
+        _check_registry(source, Database(new, lambda connection: None))
+        return _replace(database, new)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def _replace(database: Database, new: Path) -> Path | None:
+    """Put a whole store in another one's place; returns where the old one was moved to, if any.
+
+    There is no store here for a moment. Whoever looks in it, or after the process died in
+    it, finishes the move. What a writer saves in it is moved aside too.
+    """
+    target = Path(os.path.realpath(database.directory))  # it may be ".", which moves too
+    place = Database(target, database.fill, database.settle, timeout=database.timeout)
+    with place.locked():
+        shutil.rmtree(ready := waiting(target), ignore_errors=True)
+        os.rename(new, ready)
+        try:
+            aside = _make_room(target)
+        except OSError:
+            shutil.rmtree(ready, ignore_errors=True)  # the old store is still there
+            raise
+    for _ in range(_TRIES):
+        with place.locked():  # it found no store, and moved the one that is ready there
+            if not ready.exists():
+                durable.sync_directory(target.parent)
+                return aside
+            later = _make_room(target)
+            aside = aside or later
+    was = f", and what was there to {aside}" if aside else ""
+    raise StoreError(f"can't move {ready} to {target}{was}: move it there yourself")
+
+
+def _make_room(target: Path) -> Path | None:
+    """Take a store from its place; returns where it was moved, None if it was empty."""
+    if all(path.name == ".lock" for path in target.iterdir()):
+        (target / ".lock").unlink(missing_ok=True)
+        target.rmdir()
+        return None
+    moment = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
+    aside = target.with_name(f"{target.name}.before-restore-{moment}")
+    os.rename(target, aside)
+    return aside
+
+
+def _check_source(source: Path, target: Path) -> None:
+    if source.is_dir():
+        if not (source / archive.REGISTRY).exists() and not (source / "payloads").is_dir():
+            raise StoreError(f"{source} is no backup: it has neither a registry.db nor payloads")
+        if target.exists() and source.samefile(target):
+            raise StoreError(f"{source} is the store itself: there is nothing to restore")
+    elif not archive.is_archive(source):
+        raise StoreError(f"{source} is no backup: `steerlab import` takes in a payload file")
+
+
+def _check_registry(source: Path, restored: Database) -> None:
+    """Refuse what a newer steerlab wrote, or none; a damaged one is taken, to be rebuilt."""
+    for (name,) in restored.salvage(COMPUTED):
+        raise CorruptPayload(
+            f"{source} holds a registry whose table {printable(str(name)[:80])} makes up what it "
+            "says: nothing was taken from it; unpack it with tar and import the payloads"
+        )
+
+
+def _unpack(source: Path, new: Path, progress: Progress | None) -> None:
+    def place(name: str) -> Path:
+        (new / name).parent.mkdir(parents=True, exist_ok=True)
+        return new / name
+
+    for _, file in archive.unpack(source, place, progress):
+        _sync(file)
+    for directory in new.rglob("*/"):
+        durable.sync_directory(directory)
+    durable.sync_directory(new)
+
+
+def _copy_store(old: Database, new: Path) -> None:
+    """Copy a store as it is, with what a writer that died left half done: `new` settles it.
+
+    One that was never written to, as an unpacked backup, is only read.
+    """
+    in_use = old.writable and (old.directory / ".lock").exists()
+    with old.locked() if in_use else contextlib.nullcontext():
+        kept = [
+            (f"{UNDO}/{file.name}", file)
+            for file in (old.directory / UNDO).glob("*")
+            if archive.can_hold(unquote(file.name)) and file.is_file()
+        ]
+        for name, file in [*payloads_of(old.directory, []), *kept]:
+            durable.write(new / name, file.read_bytes())
+        if registry := copy_registry(old, new / archive.REGISTRY, []):
+            _sync(registry)
+    durable.sync_directory(new)
+
+
+def _sync(file: Path) -> None:
+    with open(file, "rb") as opened:
+        os.fsync(opened.fileno())

@@ -1,0 +1,1 @@
+"""Keeping a store sound: verify, doctor, rebuild, garbage collection, disk usage."""

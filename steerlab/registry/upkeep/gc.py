@@ -1,0 +1,104 @@
+"""Files of a store that nothing refers to."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from sqlalchemy import Connection, select
+
+from steerlab.errors import SteerlabError
+from steerlab.files import durable, payload
+from steerlab.files.header import TooLarge
+from steerlab.registry.files import LINKS, SUFFIX, is_held, payload_files
+from steerlab.registry.tables import VECTOR
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """A file of the store that nothing refers to; path is relative to the store.
+
+    holds: refs of the vectors in it, all whole, that the registry does not know. unreadable: why
+    a payload can't be read; empty for one that can, or a temporary file.
+    """
+
+    path: str
+    size: int
+    holds: tuple[str, ...] = ()
+    unreadable: str = ""
+
+
+def collect(
+    connection: Connection,
+    directory: Path,
+    dry_run: bool,
+    grace: timedelta,
+    progress: Callable[[int, int], object] | None = None,
+    only: Collection[str] | None = None,
+) -> list[Garbage]:
+    """Unreferenced payloads and temporary files older than `grace`; the caller holds the lock.
+
+    only: the paths that come into question; None for all.
+    """
+    used = set(connection.execute(select(VECTOR.c.path).distinct()).scalars())
+
+    def is_due(path: Path, name: str) -> bool:
+        return (only is None or name in only) and _age(path) >= grace.total_seconds()
+
+    found = []
+    files = list(_loose(directory))
+    for number, path in enumerate(files, 1):
+        if progress is not None:
+            progress(number, len(files))
+        name = path.relative_to(directory).as_posix()
+        with contextlib.suppress(FileNotFoundError):  # a writer was done with it
+            if name in used or not is_due(path, name):
+                continue
+            garbage = _garbage(path, name, path.stat().st_size)
+            if garbage is None:
+                continue
+            found.append(garbage)
+            if not dry_run:
+                path.unlink(missing_ok=True)
+    return found + _links(directory, dry_run, is_due)
+
+
+def _age(path: Path) -> float:
+    """Seconds since it was written; one of the future is not fresh, as clocks err."""
+    return abs(time.time() - path.stat().st_mtime)
+
+
+def _garbage(path: Path, name: str, size: int) -> Garbage | None:
+    """What a file is that nothing refers to; None for one that is to be kept all the same."""
+    if path.name.startswith(durable.TEMPORARY_PREFIX) or path.suffix != SUFFIX:
+        return Garbage(name, size)
+    try:
+        return Garbage(name, size, tuple(r.qualified for r, _ in payload.read_all(path)))
+    except TooLarge:
+        return None  # another steerlab may read what is in it
+    except SteerlabError as error:
+        return Garbage(name, size, unreadable=str(error).replace(str(path), name))
+
+
+def _links(directory: Path, dry_run: bool, is_due: Callable[[Path, str], bool]) -> list[Garbage]:
+    """What a backup that was killed held on to: second links, which take no room of their own."""
+    found = []
+    for path in sorted(directory.glob(f"{LINKS}*")):
+        with contextlib.suppress(FileNotFoundError):
+            if not is_due(path, path.name) or is_held(path):
+                continue
+            found.append(Garbage(path.name, 0))
+            if not dry_run:
+                shutil.rmtree(path, ignore_errors=True)
+    return found
+
+
+def _loose(directory: Path) -> Iterator[Path]:
+    yield from payload_files(directory)
+    yield from sorted((directory / "payloads").glob(f"**/{durable.TEMPORARY_PREFIX}*"))
+    yield from sorted(directory.glob("registry.db.new-*"))

@@ -1,0 +1,318 @@
+"""Checking a store: nothing is believed that can be computed again."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from enum import Enum
+from functools import cached_property
+from pathlib import Path
+
+from sqlalchemy import Connection, func, or_, select
+from sqlalchemy.exc import DBAPIError
+
+from steerlab.core.recipe import Expression, ModelIdentity
+from steerlab.core.record import Record
+from steerlab.core.vector import SteeringVector
+from steerlab.errors import NotFound, SteerlabError
+from steerlab.files import payload
+from steerlab.files.header import TooLarge
+from steerlab.registry.files import Shelf, payload_files
+from steerlab.registry.queries import resolve
+from steerlab.registry.rows import IS_NEWEST, Stored, chunks, identity_text, read
+from steerlab.registry.schema_check import problems
+from steerlab.registry.sqlite_errors import Damaged, tells_damage
+from steerlab.registry.tables import DIRECTION, MODEL, OPERAND, VECTOR
+from steerlab.registry.upkeep.rebuild import usable
+
+
+class Harm(Enum):
+    """What happened to a vector, or to the registry as a whole."""
+
+    REGISTRY = "registry"
+    """The registry's file is damaged."""
+    ROW = "row"
+    """The registry says something else of it than its payload does."""
+    MOVED = "moved"
+    """Its numbers are whole, but in another file than the registry says."""
+    MISSING = "missing"
+    """Its numbers are in no file."""
+    ALTERED = "altered"
+    """Its payload was altered or cut short."""
+    LARGE = "large"
+    """Its payload may be whole, but is larger than this steerlab reads."""
+    OPERAND = "operand"
+    """It is whole, but something that it was made from is not."""
+    RECIPE = "recipe"
+    """Its recipe gives another vector."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something about a stored vector that is not as it should be.
+
+    ref: the vector's, or "registry.db".
+    """
+
+    ref: str
+    problem: str
+    harm: Harm
+
+
+def verify(
+    connection: Connection,
+    directory: Path,
+    progress: Callable[[int, int], object] | None = None,
+    on_finding: Callable[[Finding], object] | None = None,
+) -> list[Finding]:
+    """Every problem of the store; progress is called with (checked, all)."""
+    found = [Finding("registry.db", what, Harm.REGISTRY) for what in problems(connection)]
+    try:
+        odd = (*_odd_models(connection), *_unlisted(connection))
+        found += [Finding("registry.db", what, Harm.ROW) for what in odd]
+        query = select(VECTOR.c.id).order_by(VECTOR.c.path, VECTOR.c.id)
+        ids = list(connection.execute(query).scalars())
+    except DBAPIError as error:
+        if not (found and tells_damage(error)):
+            raise
+        ids = []  # what is found is why they can't be read
+    if on_finding is not None:
+        for finding in found:
+            on_finding(finding)
+    return found + _of_rows(connection, directory, ids, progress, on_finding)
+
+
+def still_wrong(connection: Connection, directory: Path, found: Sequence[Finding]) -> list[Finding]:
+    """Of findings, those that hold now too; the caller holds the lock.
+
+    While a store is verified others write to it, and its rows and files are of two moments.
+    """
+    rows = []
+    for ref in dict.fromkeys(f.ref for f in found if f.ref != "registry.db"):
+        with contextlib.suppress(NotFound):  # removed meanwhile
+            rows.append(resolve(connection, ref, None))
+    own = [f for f in found if f.ref == "registry.db"]
+    return own + _of_rows(connection, directory, rows)
+
+
+def _of_rows(
+    connection: Connection,
+    directory: Path,
+    ids: Sequence[int],
+    progress: Callable[[int, int], object] | None = None,
+    on_finding: Callable[[Finding], object] | None = None,
+) -> list[Finding]:
+    """What is wrong with vectors, or with what they were made from."""
+    found = []
+    summaries = _summaries(connection, ids)
+    audit = _Audit(connection, directory)
+    for done, row in enumerate(_each(connection, ids), 1):
+        if isinstance(row, Finding):
+            own = [row]
+        else:
+            own = audit.findings(row)
+            reads = str(row.record.recipe)
+            if not own and summaries.get(row.id, reads) != reads:
+                what = "registry and payload differ in how its recipe reads"
+                own = [Finding(row.qualified, what, Harm.ROW)]
+        found += own
+        if on_finding is not None:
+            for finding in own:
+                on_finding(finding)
+        if progress is not None:
+            progress(done, len(ids))
+    return found
+
+
+def _summaries(connection: Connection, ids: Sequence[int]) -> dict[int, str]:
+    found: dict[int, str] = {}
+    for chunk in chunks(ids):
+        query = select(VECTOR.c.id, VECTOR.c.summary).where(VECTOR.c.id.in_(chunk))
+        try:
+            found |= {row.id: row.summary for row in connection.execute(query)}
+        except DBAPIError as error:  # a row that can't be read, which `_each` tells
+            if not tells_damage(error):
+                raise
+    return found
+
+
+def _each(connection: Connection, ids: Sequence[int]) -> Iterator[Stored | Finding]:
+    """Every row, or why it can't be read."""
+    for part in chunks(ids):
+        try:
+            yield from read(connection, part).values()
+        except Damaged:
+            yield from (_one(connection, row) for row in part)
+
+
+def _one(connection: Connection, row: int) -> Stored | Finding:
+    try:
+        return read(connection, [row])[row]
+    except Damaged as error:
+        return Finding(_called(connection, row), str(error), Harm.ROW)
+
+
+def _called(connection: Connection, row: int) -> str:
+    """The ref of a vector, as far as its row can be read."""
+    name = select(MODEL.c.name, VECTOR.c.name, VECTOR.c.version).join(MODEL)
+    try:
+        model, vector, version = connection.execute(name.where(VECTOR.c.id == row)).one()
+    except DBAPIError as error:
+        if not tells_damage(error):
+            raise
+        return "registry.db"
+    return f"{model}.{vector}.v{version}"
+
+
+def _odd_models(connection: Connection) -> Iterator[str]:
+    """Models whose key is not that of what is known of them."""
+    fields = (c for c in MODEL.c if c.name not in ("id", "name", "identity"))
+    for row in connection.execute(select(MODEL.c.name, MODEL.c.identity, *fields)):
+        name, identity, *_ = row
+        values = {k: v for k, v in row._mapping.items() if k not in ("name", "identity")}
+        with contextlib.suppress(SteerlabError, TypeError):
+            model = ModelIdentity(**values)
+            if identity_text(model) == identity and re.fullmatch(rf"{model.name}(_\d+)?", name):
+                continue
+        yield f"the registry's row of the model {name} can't be right"
+
+
+def _unlisted(connection: Connection) -> Iterator[str]:
+    """Vectors that a list would leave out or put in another place."""
+    least = select(func.min(DIRECTION.c.layer)).where(DIRECTION.c.vector_id == VECTOR.c.id)
+    wrong = or_(VECTOR.c.newest != IS_NEWEST, VECTOR.c.first_layer != least.scalar_subquery())
+    if found := connection.execute(select(func.count(VECTOR.c.id)).where(wrong)).scalar():
+        yield f"{found} vectors are not listed as they are: run `steerlab rebuild`"
+
+
+def untrue_facts(record: Record, vector: SteeringVector) -> list[str]:
+    """What a record says of the arrays that the arrays do not bear out."""
+    found = []
+    if record.norm != vector.norm:
+        found.append(f"the record says norm {record.norm:.9g}, the arrays {vector.norm:.9g}")
+    said = {f.layer: (f.positions, f.norm) for f in record.layers}
+    norms = vector.norms()
+    true = {b: (len(d), norms[b]) for b, d in vector.directions.items()}
+    wrong = [b for b in sorted({*said, *true}) if said.get(b) != true.get(b)]
+    if wrong:
+        found.append(f"the record's shape or norm of layer {wrong[0]} is not that of its array")
+    return found
+
+
+class _Audit:
+    """One pass over a store; payload files are read once, not once a vector."""
+
+    def __init__(self, connection: Connection, directory: Path) -> None:
+        self.connection, self.directory = connection, directory
+        self.shelf, self.parents = Shelf(directory), Shelf(directory)
+        self.path, self.records = "", dict[str, Record]()
+
+    def findings(self, stored: Stored) -> list[Finding]:
+        """What is wrong with one vector."""
+        try:
+            if self.path != stored.path:
+                self.records = payload.read_records(self.directory / stored.path)
+                self.path = stored.path
+        except NotFound:
+            return [self.lost(stored, Harm.MISSING, f"its payload {stored.path} is missing")]
+        except TooLarge as error:
+            return [self.lost(stored, Harm.LARGE, str(error))]
+        except SteerlabError as error:
+            return [self.lost(stored, Harm.ALTERED, str(error))]
+        same = [r for r in self.records.values() if r.digest == stored.record.digest]
+        written = self.records.get(stored.key) or (same[0] if same else None)
+        if written is None:
+            what = f"its payload {stored.path} holds other vectors"
+            return [self.lost(stored, Harm.MISSING, what)]
+        if stored.key not in self.records:
+            what = f"its payload does not call it {stored.key}: run `steerlab rebuild`"
+            return [Finding(stored.qualified, what, Harm.ROW)]
+        if differing := _differing(stored, written, self.path):
+            what = f"registry and payload differ in its {', '.join(differing)}"
+            return [Finding(stored.qualified, what, Harm.ROW)]
+        try:
+            vector = self.shelf.load(stored)
+        except TooLarge as error:
+            return [self.lost(stored, Harm.LARGE, str(error))]
+        except SteerlabError as error:
+            return [self.lost(stored, Harm.ALTERED, str(error))]
+        untrue = untrue_facts(stored.record, vector)
+        found = [Finding(stored.qualified, what, Harm.ALTERED) for what in untrue]
+        if isinstance(stored.record.recipe, Expression):
+            found += self.recomputed(stored, stored.record.recipe)
+        return found
+
+    def lost(self, stored: Stored, harm: Harm, what: str) -> Finding:
+        """A vector that is not where its row says: it may be whole in another file."""
+        place = self.whole.get(_told_apart(stored.record))
+        if place is not None:
+            return Finding(
+                stored.qualified, f"it lies in {place}, not in {stored.path}", Harm.MOVED
+            )
+        return Finding(stored.qualified, what, harm)
+
+    @cached_property
+    def whole(self) -> dict[tuple[str, str, str], str]:
+        """(digest, model, ref) -> the file, of every vector that a rebuild would find in one."""
+        found = {}
+        for file in payload_files(self.directory):
+            path = file.relative_to(self.directory).as_posix()
+            with contextlib.suppress(SteerlabError):
+                for record, _ in payload.read_all(file):
+                    with contextlib.suppress(SteerlabError):
+                        found[_told_apart(usable(record, path))] = path
+        return found
+
+    def recomputed(self, stored: Stored, recipe: Expression) -> list[Finding]:
+        """Whether the expression gives the stored bytes from its operands."""
+        from steerlab.core.expression import evaluate
+
+        edges = select(OPERAND.c.ref, OPERAND.c.parent_id).where(OPERAND.c.child_id == stored.id)
+        rows: dict[str, int | None] = {
+            edge.ref: edge.parent_id for edge in self.connection.execute(edges)
+        }
+        digests = {o.ref: o.digest for o in recipe.operands}
+        failing = []
+
+        def lookup(ref: str) -> SteeringVector:
+            try:
+                return self.operand(ref, rows.get(ref), digests[ref])
+            except SteerlabError:
+                failing.append(digests[ref])
+                raise
+
+        try:
+            result = evaluate(recipe.text, lookup)
+        except SteerlabError as error:
+            there = {digest for digest, _, _ in self.whole} if failing else set()
+            harm = Harm.ROW if failing and there.issuperset(failing) else Harm.OPERAND
+            return [Finding(stored.qualified, f"it can't be re-evaluated: {error}", harm)]
+        if result.digest == stored.record.digest:
+            return []
+        what = f"its recipe {recipe} gives other bytes than are stored"
+        return [Finding(stored.qualified, what, Harm.RECIPE)]
+
+    def operand(self, ref: str, row: int | None, digest: str) -> SteeringVector:
+        """The parent that a ref is linked to."""
+        if row is None:
+            raise NotFound(f"its operand {ref} is not in this store")
+        parent = read(self.connection, [row])[row]
+        if parent.record.digest != digest:
+            raise NotFound(f"its operand {ref} is another vector than it was made from")
+        return self.parents.load(parent, agreeing=False)
+
+
+def _told_apart(record: Record) -> tuple[str, str, str]:
+    return record.digest, identity_text(record.model), record.ref
+
+
+def _differing(stored: Stored, written: Record, path: str) -> list[str]:
+    """What a row does not say as the payload's record does, once that is as rows have it."""
+    if stored.record == written:
+        return []
+    with contextlib.suppress(SteerlabError):
+        written = usable(written, path)
+    names = [f.name for f in fields(Record)]
+    return [n for n in names if getattr(stored.record, n) != getattr(written, n)]

@@ -1,0 +1,182 @@
+"""Texts from the most negative dose to the most positive one: kept ones, or written now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from steerlab.core.notation import span
+from steerlab.errors import Cancelled, SteerlabError
+from steerlab.progress import Progress, ShouldStop
+
+if TYPE_CHECKING:
+    from steerlab.core.record import Record
+    from steerlab.core.results import Calibration
+    from steerlab.core.run import Run
+    from steerlab.core.setting import Setting
+    from steerlab.core.sweep import StoredSweep
+    from steerlab.core.vector import SteeringVector
+    from steerlab.lab.lab import Lab
+    from steerlab.registry import Store
+
+PROMPTS = ("I think you are a", "Today I feel", "The people I met were")
+DOSES = (-0.2, -0.1, 0.0, 0.1, 0.2)
+SAMPLING: dict[str, Any] = {
+    "max_new_tokens": 40,
+    "temperature": 0.7,
+    "top_p": 0.9,
+    "repetition_penalty": 1.05,
+}
+"""As the post "Paper Implementation: Steering Language Models With Activation Engineering"."""
+
+_MOST = 3  # prompts shown of a sweep
+_RECENT = 30  # runs and sweeps looked through
+
+
+@dataclass(frozen=True)
+class Text:
+    """A continuation. coefficient 0 is the baseline; dose None where none is known."""
+
+    coefficient: float
+    dose: float | None
+    text: str
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Continuations of one prompt, from the most negative coefficient to the most positive.
+
+    source: where they are from, in words.
+    """
+
+    prompt: str
+    source: str
+    texts: tuple[Text, ...]
+
+    @property
+    def has_both_signs(self) -> bool:
+        """Whether the vector was added and subtracted."""
+        return any(t.coefficient < 0 for t in self.texts) and any(
+            t.coefficient > 0 for t in self.texts
+        )
+
+
+def kept_examples(store: Store, record: Record, layer: int | None = None) -> tuple[Examples, ...]:
+    """Texts that the store has of exactly this vector: of its newest sweep or run.
+
+    Sweeps go before runs, and those with both signs before others. layer: which one of a
+    sweep, if it has it.
+    """
+    ref = record.qualified
+    found: list[tuple[Examples, ...]] = []
+    for sweep in store.sweeps(ref, limit=_RECENT):
+        if sweep.digest == record.digest and sweep.id is not None:
+            whole = store.sweep(sweep.id)
+            if whole.cells and whole.layers:
+                found.append(_of_sweep(whole, layer))
+    found += [
+        (_of_run(run),)
+        for run in store.runs(ref, limit=_RECENT)
+        if any(g.coefficient for g in run.generations) and _means(store, run, record)
+    ]
+    whole_ones = [examples for examples in found if all(e.has_both_signs for e in examples)]
+    return next(iter([*whole_ones, *found]), ())
+
+
+def _of_sweep(sweep: StoredSweep, layer: int | None) -> tuple[Examples, ...]:
+    layers = sweep.layers
+    chosen = layer if layer in layers else layers[len(layers) // 2]
+    seed = sweep.seeds[0]
+    made = []
+    for prompt in sweep.prompts[:_MOST]:
+        cells = [
+            cell
+            for cell in sweep.cells
+            if (cell.prompt, cell.seed) == (prompt, seed) and cell.setting.layer in (chosen, None)
+        ]
+        texts = [Text(c.setting.coefficient, c.setting.dose, c.text) for c in cells]
+        made.append(Examples(prompt, f"sweep {sweep.id}, layer {chosen}", _in_order(texts)))
+    return tuple(made)
+
+
+def _of_run(run: Run) -> Examples:
+    at = f", layers {run.layers}" if run.layers else ""
+    texts = [Text(g.coefficient, g.dose, g.text) for g in run.generations]
+    return Examples(run.prompt, f"run {run.id}{at}", _in_order(texts))
+
+
+def _means(store: Store, run: Run, record: Record) -> bool:
+    """Whether a run's expression is this vector, and not only made with it."""
+    try:
+        return store.evaluate(run.expression, record.model).digest == record.digest
+    except SteerlabError:
+        return False
+
+
+def _in_order(texts: Sequence[Text]) -> tuple[Text, ...]:
+    return tuple(sorted(texts, key=lambda text: text.coefficient))
+
+
+def written_examples(
+    lab: Lab,
+    vector: SteeringVector,
+    calibration: Calibration | None = None,
+    *,
+    prompts: Sequence[str] = PROMPTS,
+    doses: Sequence[float] = (),
+    seed: int = 0,
+    progress: Progress | None = None,
+    should_stop: ShouldStop | None = None,
+) -> tuple[Examples, ...]:
+    """Write now, all in one batch: at the calibrated layer and within its safe doses, if any.
+
+    doses: signed; empty for the safe range and its halves, else 0.1 and 0.2 to both sides. The
+    baseline is always among them. A vector without residual norms has no doses: coefficients
+    of 1 and 2 stand in for them. Raises as loading and steering do; Cancelled.
+    """
+    works = calibration is not None and calibration.works
+    at = vector
+    if calibration is not None and works and calibration.layer is not None:
+        at = lab.at_layers(vector, calibration.layer)
+    settings = _settings(at, doses, calibration.safe if calibration is not None and works else None)
+    cells = lab.compare(
+        prompts,
+        settings,
+        seeds=(seed,),
+        progress=progress,
+        should_stop=should_stop,
+        **SAMPLING,
+    )
+    if should_stop is not None and should_stop():
+        raise Cancelled("cancelled: no page was written")
+    how = f"temperature {SAMPLING['temperature']}, seed {seed}"
+    source = f"written for this page, layer{'s' * (len(at.layers) > 1)} {span(at.layers)}, {how}"
+    return tuple(
+        Examples(
+            prompt,
+            source,
+            _in_order(
+                [
+                    Text(c.coefficient, c.dose, c.completion.text)
+                    for c in cells
+                    if c.prompt == prompt
+                ]
+            ),
+        )
+        for prompt in dict.fromkeys(prompts)
+    )
+
+
+def _settings(
+    vector: SteeringVector, doses: Sequence[float], safe: tuple[float, float] | None
+) -> list[Setting]:
+    from steerlab.core.setting import Setting
+
+    if vector.dose(1.0) is None and not doses:
+        coefficients: Sequence[float] = (-2, -1, 0, 1, 2)
+    else:
+        around = [round(end * part, 2) for end in safe or () for part in (1.0, 0.5)]
+        wanted = sorted({0.0, *(doses or around or DOSES)})
+        coefficients = [vector.coefficient(dose) if dose else 0.0 for dose in wanted]
+    return [Setting(vector, c) if c else Setting() for c in coefficients]

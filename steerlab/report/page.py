@@ -1,0 +1,271 @@
+"""A report: all that is known of a stored vector, as values and as one self-contained page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from steerlab.core.display import printable
+from steerlab.core.notation import span
+from steerlab.core.recipe import Contrast, Expression
+from steerlab.core.version import __version__
+from steerlab.plots.calibration import calibrated, layers_of, response_of
+from steerlab.plots.generalization import carried, evaluated
+from steerlab.plots.picture import profiles
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+    from markupsafe import Markup
+
+    from steerlab.core.record import Record
+    from steerlab.core.results import Calibration, Evaluation
+    from steerlab.registry import Store
+    from steerlab.registry.lineage import Lineage
+    from steerlab.registry.neighbours import Neighbour
+    from steerlab.report.examples import Examples
+
+_NEIGHBOURS = 8
+_PAIRS = 60
+"""Contrast pairs shown; the rest are counted."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a page about a vector says. examples: empty where there are none yet.
+
+    calibration, evaluation: the newest; None where there is none.
+    """
+
+    record: Record
+    lineage: Lineage
+    neighbours: tuple[Neighbour, ...] = ()
+    calibration: Calibration | None = None
+    evaluation: Evaluation | None = None
+    examples: tuple[Examples, ...] = ()
+    made: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC")
+
+
+def report(
+    store: Store, ref: str, model: str | None = None, *, examples: Sequence[Examples] = ()
+) -> Report:
+    """Gather what the store knows of a vector. Raises NotFound, or as reading the store does.
+
+    examples: texts to show; empty takes those that the store has, if any.
+    """
+    from steerlab.report.examples import kept_examples
+
+    record = store.record(ref, model)
+    name = record.qualified
+    calibration = store.calibration(name)
+    layer = calibration.layer if calibration is not None else None
+    return Report(
+        record,
+        store.lineage(name),
+        tuple(store.similar(name, limit=_NEIGHBOURS)),
+        calibration,
+        next(iter(store.evaluations(name, limit=1)), None),
+        tuple(examples) or kept_examples(store, record, layer),
+    )
+
+
+# the page
+
+
+def page(found: Report) -> str:
+    """The report as HTML: one file that asks the network for nothing and runs no script.
+
+    Whatever strangers wrote (names, notes, prompts, texts) is escaped.
+    """
+    return _template().render(_facts(found))
+
+
+@cache
+def _template() -> Template:
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "signed": signed, "span": span}
+    source = files("steerlab.report").joinpath("page.html").read_text("utf-8")
+    return environment.from_string(source)
+
+
+def _shown(value: object) -> object:
+    """Text without control characters, which are no HTML either; markup of ours as it is."""
+    if isinstance(value, str) and not hasattr(value, "__html__"):
+        return printable(value, newlines=True)
+    return value
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number in few characters; a dash where there is none."""
+    return "–" if value is None else f"{value:.{digits}g}" if value else "0"
+
+
+def signed(value: float | None) -> str:
+    """A signed number with two decimals, more where it is small; a dash where there is none."""
+    if value is None:
+        return "–"
+    if not value:
+        return "0"
+    text = f"{value:+.2f}" if abs(value) >= 0.005 else f"{value:+.1g}"
+    return text.replace("-", "−")
+
+
+def _facts(found: Report) -> Mapping[str, Any]:
+    """What the template is given."""
+    record, calibration, evaluation = found.record, found.calibration, found.evaluation
+    recipe = record.recipe
+    pairs: list[tuple[str, str | None]] = []
+    if isinstance(recipe, Contrast):
+        below = recipe.negative or (None,) * len(recipe.positive)
+        pairs = list(zip(recipe.positive, below, strict=True))
+    return {
+        "r": found,
+        "record": record,
+        "layers": span([facts.layer for facts in record.layers]),
+        "dose_of_one": number(max((d for d in record.doses().values() if d), default=None)),
+        "layer_rows": _layer_rows(record),
+        "diagnostics": _diagnostics(record),
+        "pairs": pairs[:_PAIRS],
+        "more_pairs": len(pairs) - len(pairs[:_PAIRS]),
+        "contrast": recipe if isinstance(recipe, Contrast) else None,
+        "expression": recipe if isinstance(recipe, Expression) else None,
+        "figures": _figures(found),
+        "point": calibration if calibration is not None and calibration.works else None,
+        "calibrated": None if calibration is None else calibrated(calibration),
+        "evaluated": None if evaluation is None else evaluated(evaluation),
+        "examples": [_example(e) for e in found.examples],
+        "snippet": snippets(record, calibration),
+        "version": __version__,
+        "software": ", ".join(f"{k} {v}" for k, v in record.software.items()),
+    }
+
+
+def _diagnostics(record: Record) -> list[str]:
+    return sorted({name for facts in record.layers for name in facts.diagnostics})
+
+
+def _layer_rows(record: Record) -> list[Sequence[str]]:
+    doses, names = record.doses(), _diagnostics(record)
+    return [
+        (
+            str(facts.layer),
+            number(facts.norm, 4),
+            number(facts.residual_norm, 4),
+            number(doses[facts.layer]),
+            *(number(facts.diagnostics.get(name)) for name in names),
+        )
+        for facts in record.layers
+    ]
+
+
+def _example(found: Examples) -> Mapping[str, Any]:
+    """A prompt's texts with the shade of each: -1 for the most negative, 1 for the other end."""
+    most = max((abs(t.coefficient) for t in found.texts), default=0.0) or 1.0
+    texts = [(t, round(100 * abs(t.coefficient) / most)) for t in found.texts]
+    return {"prompt": found.prompt, "source": found.source, "texts": texts}
+
+
+def _figures(found: Report) -> Mapping[str, Markup | None]:
+    """Drawings as markup; None for what there is nothing to draw of."""
+    from markupsafe import Markup
+
+    from steerlab.plots import drawing, figures
+    from steerlab.plots.lineage import lineage_graph
+
+    record, lineage, calibration = found.record, found.lineage, found.calibration
+    names = ("profile", "lineage", "response", "layers", "carried")
+    drawn: dict[str, Markup | None] = dict.fromkeys(names)
+    if len(record.layers) > 1:
+        figure = figures.layer_profile(record.ref, profiles(record))
+        drawn["profile"] = Markup(drawing.inline_svg(figure, "profile"))
+    if lineage.parents or lineage.children:
+        figure = lineage_graph(lineage, str(record.recipe))
+        drawn["lineage"] = Markup(drawing.inline_svg(figure, "lineage", least=0.95))
+    if calibration is not None:
+        figure = figures.dose_response(response_of(calibration, record.ref))
+        drawn["response"] = Markup(drawing.inline_svg(figure, "response"))
+        if layers := layers_of(calibration):
+            figure = figures.layer_profile(record.ref, [layers])
+            drawn["layers"] = Markup(drawing.inline_svg(figure, "layers"))
+    if found.evaluation is not None and (panels := carried(found.evaluation, record.ref)):
+        drawn["carried"] = Markup(drawing.inline_svg(figures.carry_over(panels), "carried"))
+    return drawn
+
+
+# how to load it
+
+
+def snippets(record: Record, calibration: Calibration | None = None) -> Mapping[str, str]:
+    """Lines to copy: for Python, the shell, and without steerlab.
+
+    At the calibrated layer and dose, where there are any.
+    """
+    layers = [facts.layer for facts in record.layers]
+    b, dose, calibrated = layers[len(layers) // 2], 0.15, False
+    if calibration is not None and calibration.layer is not None and calibration.dose is not None:
+        b, dose, calibrated = calibration.layer, calibration.dose, True
+    known = calibrated or record.doses()[b]
+    here = b if b in layers else layers[len(layers) // 2]
+    return {
+        "python": _python(record, b if calibrated else None, f"dose={dose:g}" if known else ""),
+        "shell": _shell(record, "" if calibrated else f"--dose {dose:g}" if known else "-c 1"),
+        "plain": _plain(record, here),
+    }
+
+
+def _python(record: Record, layer: int | None, strength: str) -> str:
+    if layer is None or layer in (facts.layer for facts in record.layers):
+        at = f"[{layer}]" if layer is not None and len(record.layers) > 1 else ""
+        return (
+            "from steerlab import LanguageModel, Store, steering\n\n"
+            f"vector = Store().load({record.ref!r}){at}\n"
+            f"lm = LanguageModel.load({record.model.source!r})\n"
+            f"with steering(lm, vector, {strength or 'coefficient=1.0'}):\n"
+            '    print(lm.generate("I think you are a"))'
+        )
+    return (
+        "from steerlab import Lab, steering\n\n"
+        "lab = Lab()\n"
+        f"vector = lab.at_layers(lab.store.load({record.ref!r}), {layer})  # from its recipe\n"
+        f"with steering(lab.model, vector, {strength}):\n"
+        '    print(lab.model.generate("I think you are a"))'
+    )
+
+
+def _shell(record: Record, strength: str) -> str:
+    ref, name = record.ref, record.name
+    lines = (
+        (f'steerlab generate "I think you are a" -v {ref}', "# where it works"),
+        (f"steerlab export {ref} {name}.safetensors", "# one file, fit to be mailed"),
+        (f"steerlab import {name}.safetensors", "# and at the other end"),
+    )
+    if strength:
+        lines = ((f"{lines[0][0]} {strength}", ""), *lines[1:])
+    edge = max(len(line) for line, comment in lines if comment) + 3
+    return "\n".join(f"{line:{edge}}{comment}".rstrip() for line, comment in lines)
+
+
+def _plain(record: Record, layer: int) -> str:
+    where = (
+        f"row i is added at token i of the prompt (0 is BOS), at the input of block {layer}"
+        if record.scope == "front"
+        else f"add c * direction at every position, at the input of block {layer}"
+    )
+    shape = (record.layers[0].positions, record.model.d_model)
+    return (
+        "from safetensors.numpy import load_file\n\n"
+        f'tensors = load_file("{record.name}.safetensors")  # made by steerlab export\n'
+        f'direction = tensors["{record.qualified}/{layer}"]  # float32, {shape}\n'
+        f"# {where}"
+    )

@@ -1,0 +1,95 @@
+"""Report: labelled lines that fold under themselves, as `doctor` prints them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+from textual.widgets import Static
+
+from steerlab.core.display import printable
+from steerlab.registry.upkeep.doctor import Ailment
+
+_NAMED = 30  # vectors that an ailment names
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A label and what it says; kind: a style of the label, "wrong", "well", or none."""
+
+    label: str
+    text: str
+    kind: str = ""
+
+
+class Report(Vertical):
+    """Entries one below the other; whatever they say is shown as text."""
+
+    DEFAULT_CSS = """
+    Report { height: auto; }
+    Report Row { height: auto; }
+    Report .label { width: 10; padding-right: 1; text-align: right; color: $text-muted; }
+    Report .said { width: 1fr; }
+    Report .wrong { color: $text-error; text-style: bold; }
+    Report .well { color: $text-success; text-style: bold; }
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._rows: list[Row] = []
+
+    @property
+    def entries(self) -> Sequence[Entry]:
+        """What is shown."""
+        return [row.entry for row in self._rows]
+
+    def show(self, entries: Sequence[Entry]) -> None:
+        """Show these; rows that say the same already are left alone."""
+        if not self.is_attached:  # the app has been told to end
+            return
+        for row, entry in zip(self._rows, entries, strict=False):
+            row.show(entry)
+        for row in self._rows[len(entries) :]:
+            row.remove()
+        new = [Row(entry) for entry in entries[len(self._rows) :]]
+        self._rows = [*self._rows[: len(entries)], *new]
+        self.mount_all(new)
+
+
+class Row(Horizontal):
+    """One entry."""
+
+    def __init__(self, entry: Entry) -> None:
+        super().__init__()
+        self.entry = entry
+        self._label = Static(entry.label, markup=False, classes=f"label {entry.kind}")
+        self._said = Static(printable(entry.text), markup=False, classes="said")
+
+    def compose(self) -> ComposeResult:
+        """The label, and beside it what is said."""
+        yield self._label
+        yield self._said
+
+    def show(self, entry: Entry) -> None:
+        """Say something else."""
+        if entry == self.entry:
+            return
+        self.entry = entry
+        self._label.set_classes(f"label {entry.kind}")
+        self._label.update(entry.label)
+        self._said.update(printable(entry.text))
+
+
+def of_ailments(ailments: Iterable[Ailment]) -> list[Entry]:
+    """What is wrong, with whom, and what to type."""
+    found = []
+    for ailment in ailments:
+        label = "wrong" if ailment.wrong else "note"
+        found.append(Entry(label, ailment.what, "wrong" if ailment.wrong else ""))
+        if ailment.refs:
+            found.append(Entry("of", ailment.named(_NAMED)))
+        found.append(Entry("do", ailment.cure))
+    return found

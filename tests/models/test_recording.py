@@ -1,0 +1,332 @@
+"""Recording: the same numbers however prompts are batched, padded or shared, and no more work."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from steerlab import steering
+from steerlab.models import recording
+from steerlab.models.prefix_groups import Group, group_by_prefix
+from steerlab.models.recording import read
+from tests.tiny import ARCHITECTURES
+from tests.watching import N_LAYERS, blocks_of, hooks_on, planted, shared
+
+every_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
+LAYERS = range(N_LAYERS)
+CLOSE = {"atol": 1e-5, "rtol": 1e-5}
+
+
+def random_prompts(seed, prefix=0, count=7, shortest=2):
+    """Token ids of unlike lengths; the first `prefix` tokens are the same in most of them."""
+    rng = np.random.default_rng(seed)
+    start = rng.integers(3, 300, prefix).tolist()
+    sizes = rng.integers(shortest, 12, count)
+    prompts = [start + rng.integers(3, 300, n).tolist() for n in sizes]
+    return [*prompts, rng.integers(3, 300, 5).tolist()] if prefix else prompts
+
+
+@torch.no_grad()
+def by_hand(lm, architecture, prompts):
+    """Layer -> one (seq, d_model) array a prompt; each prompt run alone, read with raw hooks."""
+    found = {b: [] for b in LAYERS}
+
+    def keep(b):
+        def hook(module, args, kwargs):
+            hidden = args[0] if args else kwargs["hidden_states"]
+            found[b].append(hidden[0].double().numpy())
+
+        return hook
+
+    blocks = blocks_of(lm.model, architecture)
+    handles = [
+        block.register_forward_pre_hook(keep(b), with_kwargs=True) for b, block in enumerate(blocks)
+    ]
+    for ids in prompts:
+        lm.model(input_ids=torch.tensor([ids]), use_cache=False)
+    for handle in handles:
+        handle.remove()
+    return found
+
+
+def picked(alone, read_at):
+    """What reading one token, or the mean of all but the first, means."""
+    if read_at == "mean":
+        return np.stack([h[1:].mean(axis=0) for h in alone])
+    return np.stack([h[-1 if read_at == "last" else read_at] for h in alone])
+
+
+@pytest.fixture
+def force_sharing(monkeypatch):
+    monkeypatch.setattr(recording, "_plan", lambda model, prompts: group_by_prefix(prompts))
+
+
+@pytest.fixture
+def forbid_sharing(monkeypatch):
+    plan = lambda model, prompts: [Group(0, (i,)) for i in range(len(prompts))]  # noqa: E731
+    monkeypatch.setattr(recording, "_plan", plan)
+
+
+@every_architecture
+class TestEveryArchitecture:
+    @pytest.mark.parametrize("read_at", ["last", "mean", 0, 1, -2])
+    def test_a_batch_reads_what_each_prompt_alone_reads(self, architecture, read_at):
+        lm = shared(architecture)
+        prompts = random_prompts(1)
+        found = read(lm.model, lm.blocks, prompts, LAYERS, read_at)
+        for b, alone in by_hand(lm, architecture, prompts).items():
+            np.testing.assert_allclose(found.values[b], picked(alone, read_at), **CLOSE)
+
+    @pytest.mark.parametrize("read_at", ["last", "mean", 3, 8, -1, -12])
+    def test_a_shared_beginning_changes_nothing(self, architecture, read_at, request):
+        lm = shared(architecture)
+        if not recording._attends_to_everything(lm.model):
+            assert architecture in {"mistral_sliding", "gemma2", "gemma3"}
+            assert all(g.prefix == 0 for g in recording._plan(lm.model, random_prompts(2, 10)))
+            return
+        request.getfixturevalue("force_sharing")
+        prompts = random_prompts(2, prefix=10)[:-1]
+        prompts += random_prompts(3, prefix=14)[:-1]
+        assert {g.prefix for g in recording._plan(lm.model, prompts)} == {10, 14}
+        found = read(lm.model, lm.blocks, prompts, LAYERS, read_at)
+        for b, alone in by_hand(lm, architecture, prompts).items():
+            np.testing.assert_allclose(found.values[b], picked(alone, read_at), **CLOSE)
+
+    def test_the_residual_norm_is_the_median_over_positions_but_the_first(self, architecture):
+        lm = shared(architecture)
+        for prompts in (random_prompts(4), random_prompts(5, prefix=20)):
+            found = read(lm.model, lm.blocks, prompts, LAYERS)
+            for b, alone in by_hand(lm, architecture, prompts).items():
+                norms = np.concatenate([np.linalg.norm(h[1:], axis=1) for h in alone])
+                assert found.residual_norms[b] == pytest.approx(np.median(norms), rel=1e-5)
+
+    def test_bfloat16_models_give_float64_of_what_they_computed(self, architecture):
+        lm = shared(architecture, torch.bfloat16)
+        prompts = [random_prompts(6)[0]]
+        for read_at in ("last", 1):
+            found = read(lm.model, lm.blocks, prompts, LAYERS, read_at)
+            for b, alone in by_hand(lm, architecture, prompts).items():
+                assert found.values[b].dtype == np.float64
+                assert np.array_equal(found.values[b], picked(alone, read_at))
+        mean = read(lm.model, lm.blocks, prompts, LAYERS, "mean").values
+        for b, alone in by_hand(lm, architecture, prompts).items():
+            np.testing.assert_allclose(mean[b], picked(alone, "mean"), rtol=1e-5, atol=1e-5)
+
+
+class TestSharing:
+    @pytest.mark.parametrize("read_at", ["last", "mean", *range(-7, 6)])
+    @pytest.mark.parametrize("architecture", ["llama", "gpt2", "bloom"])
+    def test_forced_and_forbidden_agree(self, architecture, read_at, request):
+        lm = shared(architecture)
+        base = [1, 7, 8, 9, 10, 11]
+        prompts = [[*base, 20], [*base, 20, 21, 22], base, [*base[:4], 50, 51, 52, 53], [*base, 90]]
+        prompts += [[1, *base], [300 - 1, 4, 5, 6, 7, 8, 9], [1, 7, 8, 9, 10, 11]]
+        if isinstance(read_at, int):
+            prompts = [p for p in prompts if -len(p) <= read_at < len(p)]
+        request.getfixturevalue("force_sharing")
+        forced = read(lm.model, lm.blocks, prompts, LAYERS, read_at)
+        request.getfixturevalue("forbid_sharing")
+        plain = read(lm.model, lm.blocks, prompts, LAYERS, read_at)
+        for b in LAYERS:
+            np.testing.assert_allclose(forced.values[b], plain.values[b], **CLOSE)
+            assert forced.residual_norms[b] == pytest.approx(plain.residual_norms[b], rel=1e-5)
+
+    @given(st.lists(st.lists(st.integers(3, 5), min_size=1, max_size=6), min_size=1, max_size=6))
+    def test_any_prompts_at_all(self, prompts):
+        lm = shared()
+        plan, values = recording._plan, []
+        try:
+            for planned in (group_by_prefix, lambda ps: [Group(0, (i,)) for i in range(len(ps))]):
+                recording._plan = lambda model, ps, planned=planned: planned(ps)
+                values.append(read(lm.model, lm.blocks, prompts, [2]))
+        finally:
+            recording._plan = plan
+        forced, plain = values
+        np.testing.assert_allclose(forced.values[2], plain.values[2], **CLOSE)
+        assert forced.residual_norms.keys() == plain.residual_norms.keys()
+        for b, norm in forced.residual_norms.items():
+            assert norm == pytest.approx(plain.residual_norms[b], rel=1e-5)
+
+    def test_a_long_prefix_is_computed_once(self):
+        lm = shared()
+        prompts = random_prompts(8, prefix=60, count=20)[:-1]
+        seen = []
+        handle = lm.blocks[0].register_forward_pre_hook(
+            lambda m, args, kwargs: seen.append(
+                (args[0] if args else kwargs["hidden_states"]).shape
+            ),
+            with_kwargs=True,
+        )
+        read(lm.model, lm.blocks, prompts, LAYERS)
+        handle.remove()
+        assert sum(rows * seq for rows, seq, _ in seen) < 60 + 20 * 12
+        assert (1, 60, 32) in seen
+
+    @pytest.mark.parametrize("positions", ["all", "prompt", "generated"])
+    @pytest.mark.parametrize("rows", [None, 4])
+    def test_under_steering_a_shared_beginning_changes_nothing(self, positions, rows):
+        lm = shared()
+        start = random_prompts(9, prefix=20)[0][:20]
+        prompts = [[1, *start, 40 + i] for i in range(4)]
+        assert recording._plan(lm.model, prompts)[0].prefix == 21
+        alone = []
+        for prompt in prompts:
+            with steering(lm, planted(lm, 1, rows=rows), 2.0, positions):
+                alone.append(read(lm.model, lm.blocks, [prompt], LAYERS).values)
+        with steering(lm, planted(lm, 1, rows=rows), 2.0, positions):
+            together = read(lm.model, lm.blocks, prompts, LAYERS).values
+        for b in LAYERS:
+            np.testing.assert_allclose(together[b], np.concatenate([a[b] for a in alone]), **CLOSE)
+
+
+def saved(groups):
+    return sum(g.prefix * (len(g.members) - 1) for g in groups)
+
+
+def common(prompts):
+    """The longest beginning all share that leaves each a token of its own."""
+    shortest = min(len(p) for p in prompts) - 1
+    n = 0
+    while n < shortest and len({p[n] for p in prompts}) == 1:
+        n += 1
+    return n
+
+
+def partitions(items):
+    """Every way to split a list into groups."""
+    if not items:
+        yield []
+        return
+    head, rest = items[0], items[1:]
+    for split in partitions(rest):
+        yield [[head], *split]
+        for i, group in enumerate(split):
+            yield [*split[:i], [head, *group], *split[i + 1 :]]
+
+
+class TestGrouping:
+    @given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=5), max_size=6))
+    def test_no_split_saves_more(self, prompts):
+        best = max(
+            sum(common([prompts[i] for i in group]) * (len(group) - 1) for group in split)
+            for split in partitions(list(range(len(prompts))))
+        )
+        assert saved(group_by_prefix(prompts)) == best
+
+    @given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=8), max_size=20))
+    def test_each_prompt_is_in_one_group_and_shares_what_it_says(self, prompts):
+        groups = group_by_prefix(prompts)
+        assert sorted(i for g in groups for i in g.members) == list(range(len(prompts)))
+        for group in groups:
+            members = [prompts[i] for i in group.members]
+            assert all(len(p) > group.prefix for p in members)
+            assert all(a[: group.prefix] == b[: group.prefix] for a, b in pairwise(members))
+            assert group.prefix > 0 or len(group.members) == 1
+
+    def test_a_group_may_lie_within_another(self):
+        prompts = [[0, 5], [0, 0, 0, 5], [0, 0, 0, 6], [0, 1, 5]]
+        assert group_by_prefix(prompts) == [Group(3, (1, 2)), Group(1, (0, 3))]
+
+    def test_no_group_is_larger_than_a_batch(self):
+        groups = group_by_prefix([[0, 1, i] for i in range(600)])
+        assert [(g.prefix, len(g.members)) for g in groups] == [(2, 256), (2, 256), (2, 88)]
+
+    def test_nothing_in_common(self):
+        assert group_by_prefix([[1, 2], [3, 4]]) == [Group(0, (0,)), Group(0, (1,))]
+
+    def test_no_prompts(self):
+        assert group_by_prefix([]) == []
+
+
+@every_architecture
+class TestWork:
+    @pytest.mark.parametrize("last", [0, 2])
+    def test_nothing_runs_behind_the_last_layer_wanted(self, architecture, last):
+        lm = shared(architecture)
+        ran = []
+        modules = [*blocks_of(lm.model, architecture), lm.model.get_output_embeddings()]
+        handles = [
+            m.register_forward_hook(lambda *_, i=i: ran.append(i)) for i, m in enumerate(modules)
+        ]
+        lm.record("stop", [0, last])
+        read(lm.model, lm.blocks, random_prompts(3), [last], "mean")
+        for handle in handles:
+            handle.remove()
+        assert set(ran) == set(range(last))
+
+    def test_no_hook_and_no_gradient_is_left(self, architecture):
+        lm = shared(architecture)
+        count = hooks_on(lm.model)
+        recorded = lm.record("clean", "all")
+        read(lm.model, lm.blocks, random_prompts(3), LAYERS)
+        assert hooks_on(lm.model) == count
+        assert not any(h.requires_grad for h in recorded.values())
+        assert lm.generate("clean", max_new_tokens=2) == lm.generate("clean", max_new_tokens=2)
+
+
+class TestRecord:
+    def test_every_position_in_float32_on_the_cpu(self):
+        for dtype in (torch.float32, torch.bfloat16):
+            recorded = shared("llama", dtype).record("seven!!", [1, 3])
+            assert list(recorded) == [1, 3]
+            assert all(h.shape == (7, 32) and h.dtype == torch.float32 for h in recorded.values())
+            assert all(h.device.type == "cpu" for h in recorded.values())
+
+    def test_chat_and_bos(self):
+        lm = shared()
+        assert len(lm.record("hi", 1, bos=True)[1]) == 3
+        assert len(lm.record("hi", 1, chat=True)[1]) == len(lm.tokens("hi", chat=True))
+
+    def test_an_error_in_the_model_leaves_no_hook(self):
+        lm = shared()
+        handle = lm.blocks[1].register_forward_pre_hook(lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            lm.record("breaks", "all")
+        handle.remove()
+        assert hooks_on(lm.model) == 0
+
+
+class TestMean:
+    def test_the_first_position_is_never_in_it(self):
+        lm = shared()
+        one, two = [9, 50, 60], [200, 50, 60]
+        handle = lm.model.get_input_embeddings().register_forward_hook(
+            lambda m, args, out: out.index_fill(1, torch.tensor([0]), 1e4)
+        )
+        found = read(lm.model, lm.blocks, [one, two], [0], "mean").values[0]
+        handle.remove()
+        embedded = lm.model.get_input_embeddings().weight[[50, 60]].mean(dim=0)
+        for row in found:
+            np.testing.assert_allclose(row, embedded.detach().numpy(), atol=1e-6)
+
+    def test_one_token_has_no_residual_norm(self):
+        lm = shared()
+        assert read(lm.model, lm.blocks, [[5]], [1]).residual_norms == {}
+
+
+def test_progress_ends_at_all_prompts():
+    lm = shared()
+    seen = []
+    prompts = random_prompts(1, count=400)
+    read(lm.model, lm.blocks, prompts, [1], progress=lambda *done: seen.append(done))
+    assert len(seen) > 1
+    assert seen == sorted(seen)
+    assert seen[-1] == (400, 400)
+
+
+def test_like_lengths_go_together_so_padding_is_little():
+    lm = shared()
+    prompts = random_prompts(2, count=600)
+    columns = []
+    handle = lm.blocks[0].register_forward_pre_hook(
+        lambda m, args: columns.append(args[0].shape[0] * args[0].shape[1])
+    )
+    read(lm.model, lm.blocks, prompts, [1])
+    handle.remove()
+    assert sum(columns) < 1.25 * sum(map(len, prompts))
+    assert max(columns) <= 2048

@@ -1,0 +1,140 @@
+"""Calibrations and evaluations as pictures: the figures are those that were measured."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from steerlab.core.results import Calibration, Measured
+from steerlab.errors import CorruptPayload
+from steerlab.evaluation.statistics import Estimate
+from steerlab.plots import figures
+from steerlab.plots.calibration import calibrated, layers_of, response_of
+from steerlab.plots.generalization import carried, evaluated
+from steerlab.plots.picture import DosePoint, DoseResponse
+from tests.evaluation.measurements import DOSES, calibration, evaluation
+
+DIGEST = "d" * 64
+
+
+def test_a_calibrations_curve_is_drawn_with_the_baseline_in_its_middle():
+    found = response_of(calibration(DIGEST), "love.v1")
+    assert [p.dose for p in found.points] == [-0.4, -0.2, 0.0, 0.2, 0.4]
+    for point in found.points:
+        assert point.effect.mean == pytest.approx(10 * point.dose)
+        assert point.control == ((0.1, 0.5) if point.dose else (0.0, 0.0))
+        assert point.sound == (abs(point.dose) < 0.3)
+    assert (found.layer, found.safe, found.chosen, found.controls) == (2, (-0.2, 0.2), 0.2, 16)
+    assert found.unit == "log-odds (nats)"
+    assert response_of(calibration(DIGEST, measure="vader"), "x").unit == "vader"
+    assert found.at_chosen == found.points[3]
+
+
+def test_one_that_does_not_work_has_a_curve_and_no_choice():
+    found = calibration(DIGEST, reason="no dose beats its control")
+    response = response_of(found, "x")
+    assert (response.safe, response.chosen, response.at_chosen) == (None, None, None)
+    words = calibrated(found)
+    assert not words.works
+    assert words.verdict == "It does not work: no dose beats its control."
+    assert not any(row.chosen for row in words.rows)
+
+
+def test_a_calibration_in_words_has_a_row_a_dose():
+    words = calibrated(calibration(DIGEST))
+    assert words.works
+    assert words.verdict.startswith("It works: layer 2, dose +0.20")
+    assert [row.cells[0] for row in words.rows] == [f"{d:+.2f}".replace("-", "−") for d in DOSES]
+    assert [row.chosen for row in words.rows] == [False, False, True, False]
+    assert [row.sound for row in words.rows] == [False, True, True, False]
+    chosen = dict(zip(words.columns, words.rows[2].cells, strict=True))
+    assert chosen["effect"] == "+2.00"
+    assert chosen["95% interval"] == "+1.00 to +3.00"
+    assert chosen["random, ±sd"] == "+0.10 ± 0.50"
+    assert chosen["z"] == "+3.8"
+    assert dict(zip(words.columns, words.rows[0].cells, strict=True))["fluency"] == "–"
+    assert "6 items: its own pairs" in words.about
+
+
+def test_the_layers_that_were_compared_are_a_profile():
+    found = layers_of(calibration(DIGEST))
+    assert found.layers == (2, 3)
+    assert found.values == (2.0, 3.0)
+    assert found.band == ((1.5, 2.5), (2.5, 3.5))
+    assert found.level == 0.0
+    assert layers_of(calibration(DIGEST, layers=(2,))) is None
+
+
+def test_a_calibration_that_is_none_is_refused():
+    with pytest.raises(CorruptPayload, match="can't be read"):
+        response_of(Calibration(DIGEST, False, data={"points": 3}), "x")
+
+
+def test_an_interval_far_beyond_all_means_runs_out_of_the_picture():
+    wild = (Estimate(1.0, 0.5, 500.0, 4), Estimate(2.0, -400.0, 2.5, 4))
+    points = tuple(DosePoint(d, e, (0.0, 0.2)) for d, e in zip((0.1, 0.2), wild, strict=True))
+    found = DoseResponse("x", "nats", points)
+    low, high = found.window
+    assert low < -0.4
+    assert high > 2.0
+    assert high - low < 9
+    assert figures.dose_response(found).axes[0].get_ylim() == pytest.approx((low, high))
+    calm = DoseResponse("x", "nats", (DosePoint(0.1, Estimate(1.0, 0.8, 1.2, 4)),)).window
+    assert calm[0] < 0
+    assert calm[1] > 1.2
+
+
+def test_an_evaluations_styles_stand_beside_their_controls():
+    (found,) = carried(evaluation(DIGEST), "love.v1")
+    assert (found.metric, [row.style for row in found.rows]) == (
+        "vader",
+        ["statements", "dialogue"],
+    )
+    first, second = found.rows
+    assert (first.effect.mean, first.effect.low) == pytest.approx((0.9, 0.7))
+    mean, sd = first.control
+    assert (first.effect.mean - mean) / sd == pytest.approx(4.5)  # its z
+    assert first.shuffled == 0.05
+    assert (first.finding, second.finding) == ("carries over", "no effect")
+
+
+def test_the_effects_are_drawn_where_they_are():
+    panels = carried(evaluation(DIGEST), "love.v1")
+    figure = figures.carry_over(panels)
+    (axes,) = figure.axes
+    effect = next(line for line in axes.lines if "95%" in str(line.get_label()))
+    np.testing.assert_allclose(effect.get_xdata(), [0.9, 0.1])
+    bars = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in axes.patches]
+    sd = 0.9 / 4.5
+    assert bars[0] == pytest.approx((-2 * sd, 2 * sd))
+    assert [t.get_text() for t in axes.texts] == ["carries over", "no effect"]
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["statements", "dialogue"]
+    assert len(figures.carry_over([*panels, *panels]).axes) == 2
+
+
+def test_an_evaluation_in_words_has_effects_and_prices_apart():
+    found = evaluated(evaluation(DIGEST))
+    effects, prices = found.tables
+    assert effects.settings == ("baseline", "signed range", "random", "z", "shuffled")
+    assert list(effects.rows) == [("statements", "vader"), ("dialogue", "vader")]
+    assert effects.rows["statements", "vader"] == (
+        ("0.30", ""),
+        ("+0.90", "+0.70 to +1.10"),
+        ("+0.00", ""),
+        ("+4.50", ""),
+        ("+0.05", ""),
+    )
+    assert prices.settings == ("toward",)
+    assert prices.rows["dialogue", "fluency ratio"] == (("1.20", "1.00 to 1.40"),)
+    assert any("carries over to statements" in line for line in found.verdict)
+    assert found.about == "Steered at layer 2, dose ±0.20."
+
+
+def test_an_evaluation_of_other_origin_is_shown_as_far_as_it_goes():
+    from dataclasses import replace
+
+    bare = replace(evaluation(DIGEST), data=None, values=(Measured("a", "b", "c", 1.0),))
+    found = evaluated(bare)
+    assert found.about == ""
+    assert [table.settings for table in found.tables] == [("c",)]
+    assert carried(bare, "x") == ()

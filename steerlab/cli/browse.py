@@ -114,7 +114,7 @@ def show_command(
     store = open_store(store_path)
     record = store.record(ref, model)
     lineage = store.lineage(ref, model)
-    calibration = store.calibration(ref, model)
+    calibration = store.results.calibration(ref, model)
     if plot_file is not None:
         _plot_layers(record, plot_file)
     if as_json:

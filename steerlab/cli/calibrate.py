@@ -153,7 +153,7 @@ def calibrate_command(
     with interruptible() as stop, progress_bar("calibrating", quiet=quiet) as progress:
         found = calibrate(lab, vector, should_stop=stop, progress=progress, **asked)
     if not no_save:
-        lab.store.save_calibration(found)  # before a closed pipe can lose minutes of work
+        lab.store.results.save_calibration(found)  # before a closed pipe can lose minutes of work
     if plot_file is not None:
         from steerlab.plots import drawing, figures
         from steerlab.plots.calibration import response_of

@@ -31,11 +31,9 @@ def doctor_command(quick: bool, store_path: Path | None, as_json: bool, quiet: b
     disk. Changes nothing but what every command does when a registry.db is missing or old.
     Exits with 1 if something is wrong.
     """
-    from steerlab.registry.upkeep.doctor import diagnose
-
     store = open_store(store_path)
     with progress_bar("examining", quiet=quiet or as_json) as progress:
-        found = diagnose(store, progress, quick=quick)
+        found = store.upkeep.diagnose(progress, quick=quick)
     if store_path is not None:
         found = [ailment.of_store(store_path) for ailment in found]
     wrong = [ailment for ailment in found if ailment.wrong]
@@ -70,7 +68,7 @@ def du_command(by: str, limit: int | None, store_path: Path | None, as_json: boo
 
     Bytes, the largest first; a payload file with many vectors is shared out among them.
     """
-    found = open_store(store_path).usage()
+    found = open_store(store_path).upkeep.usage()
     if as_json:
         print_json(found.to_json())
         return

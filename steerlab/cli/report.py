@@ -85,7 +85,7 @@ def _written(lab: Lab, ref: str, *, quiet: bool, **writing: Any) -> tuple[Exampl
         return written_examples(
             lab,
             vector,
-            lab.store.calibration(ref),
+            lab.store.results.calibration(ref),
             prompts=writing["prompts"] or PROMPTS,
             doses=writing["doses"] or (),
             seed=writing["seed"],

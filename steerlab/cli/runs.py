@@ -52,13 +52,13 @@ def runs_command(
     if number is None and (remove or best is not None):
         raise click.UsageError("which run? give its number, as `steerlab runs` lists it")
     if number is None:
-        found = store.runs(which, model=model, limit=limit)
+        found = store.runs.list(which, model=model, limit=limit)
         _print_runs(found, as_json)
     elif remove:
-        store.remove_run(number)
+        store.runs.remove(number)
         click.echo(f"removed run {number}")
     else:
-        run = store.run(number) if best is None else store.rate_run(number, best)
+        run = store.runs.get(number) if best is None else store.runs.rate(number, best)
         print_json(run.to_json()) if as_json else _print_run(run)
 
 

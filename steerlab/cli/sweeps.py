@@ -59,12 +59,12 @@ def sweeps_command(
     if number is None:
         if remove or metric or csv_file or plot_file:
             raise click.UsageError("which sweep? give its number, as `steerlab sweeps` lists it")
-        _print_list(store.sweeps(which, model=model, limit=limit), as_json)
+        _print_list(store.sweeps.list(which, model=model, limit=limit), as_json)
     elif remove:
-        store.remove_sweep(number)
+        store.sweeps.remove(number)
         click.echo(f"removed sweep {number}")
     else:
-        _show(store.sweep(number), metric, csv_file, plot_file, as_json)
+        _show(store.sweeps.get(number), metric, csv_file, plot_file, as_json)
 
 
 def _print_list(sweeps: Sequence[StoredSweep], as_json: bool) -> None:

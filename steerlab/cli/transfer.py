@@ -87,7 +87,7 @@ def export_command(
         if not wanted:
             raise click.ClickException("no stored vector fits, so nothing was written")
     with progress_bar("exporting", quiet=quiet) as progress:
-        store.export(wanted, path, model=model, progress=progress, **how)
+        store.transfer.export(wanted, path, model=model, progress=progress, **how)
     click.echo(printable(str(path)))
 
 
@@ -109,7 +109,7 @@ def import_command(
     done = []
     for path in paths:
         with progress_bar("importing", quiet=quiet) as progress:
-            entries = store.import_(path, progress=progress)
+            entries = store.transfer.import_(path, progress=progress)
         done += [{"ref": e.ref, "was": e.was, "already": e.already} for e in entries]
         for entry in () if as_json else entries:
             how = "already here" if entry.already else f"imported from {entry.was}"
@@ -138,7 +138,7 @@ def backup_command(path: Path, force: bool, store_path: Path | None, quiet: bool
     """
     store = open_store(store_path)
     with progress_bar("copying", quiet=quiet) as progress:
-        made = store.backup(path, force=force, progress=progress)
+        made = store.transfer.backup(path, force=force, progress=progress)
     click.echo(printable(str(made.path)))
     for problem in made.damaged:
         warn(f"not whole: {problem}")
@@ -164,7 +164,7 @@ def restore_command(backup: Path, force: bool, store_path: Path | None, quiet: b
     """
     store = open_store(store_path)
     with progress_bar("restoring", quiet=quiet) as progress:
-        aside = store.restore(backup, force=force, progress=progress)
+        aside = store.transfer.restore(backup, force=force, progress=progress)
     with progress_bar("verifying", quiet=quiet) as progress:
         findings = store.verify(progress)
     click.echo(f"{count(_stored(store), 'vector')} restored to {printable(str(store.path))}")

@@ -131,7 +131,7 @@ def rebuild_command(store_path: Path | None) -> None:
     The old registry is kept beside the new one.
     """
     store = open_store(store_path)
-    restored = store.rebuild()
+    restored = store.upkeep.rebuild()
     what = printable(str(store.path))
     click.echo(f"{count(restored, 'vector')} restored from the payloads of {what}")
 
@@ -154,7 +154,7 @@ def gc_command(delete: bool, grace: float, store_path: Path | None) -> None:
     """
     store = open_store(store_path)
     with progress_bar("deleting" if delete else "looking") as progress:
-        garbage = store.gc(not delete, timedelta(hours=grace), progress)
+        garbage = store.upkeep.gc(not delete, timedelta(hours=grace), progress)
     if not garbage:
         say("nothing to delete")
         return

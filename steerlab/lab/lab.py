@@ -291,7 +291,7 @@ class Lab:
 
         None where it was never calibrated, or was found to work nowhere.
         """
-        found = self.store.calibration_of(vector.digest)
+        found = self.store.results.calibration_of(vector.digest)
         if found is None or found.layer is None or found.coefficient is None:
             return None
         return self.at_layers(vector, found.layer), found.coefficient
@@ -393,7 +393,7 @@ class Lab:
         )
         model = self.source or self.model.source
         made = Run(expression, prompt, model, generations, layers, positions, seed, **sampling)
-        return self.store.save_run(made)
+        return self.store.runs.save(made)
 
     def write(
         self,

@@ -55,17 +55,17 @@ class _Keeping:
     """Where cells go: into a store."""
 
     def __init__(self, store: Store, sweep: StoredSweep) -> None:
-        self.store, self.sweep = store, store.begin_sweep(sweep)
+        self.store, self.sweep = store, store.sweeps.begin(sweep)
 
     def add(self, cells: Sequence[SweepCell]) -> None:
-        self.store.add_cells(self.sweep, cells)
+        self.store.sweeps.add(self.sweep, cells)
 
     def measure(self, name: str, values: Mapping[Key, MetricValue]) -> None:
-        self.store.measure_cells(self.sweep, name, values)
+        self.store.sweeps.measure(self.sweep, name, values)
 
     def now(self) -> StoredSweep:
         assert self.sweep.id is not None
-        return self.store.sweep(self.sweep.id)
+        return self.store.sweeps.get(self.sweep.id)
 
 
 class _Passing:

@@ -1,132 +1,33 @@
-"""What a store keeps of texts and measurements: runs, sweeps, calibrations, evaluations."""
+"""Calibrations and evaluations: found by the digest of the vector that was measured."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Select, insert, select
 
-from steerlab.core.results import Calibration, Evaluation
-from steerlab.core.run import Run
-from steerlab.core.sweep import Key, MetricValue, StoredSweep, SweepCell
-from steerlab.registry import evaluations, queries, runs, sweeps
-from steerlab.registry.queries import Model
+from steerlab.core.record import canonical_json, now
+from steerlab.core.results import Calibration, Evaluation, Measured
+from steerlab.registry.database import Database
+from steerlab.registry.queries import Model, resolve
+from steerlab.registry.registry_only import vector_of
 from steerlab.registry.rows import read
-
-if TYPE_CHECKING:
-    from steerlab.registry.database import Database
+from steerlab.registry.tables import CALIBRATION, EVALUATION, EVALUATION_VALUE
 
 
 class Results:
-    """The part of `Store` whose rows no payload holds; they survive a rebuild all the same."""
+    """Calibrations and evaluations; no payload holds them, and they survive a rebuild."""
 
-    _database: Database
-
-    @property
-    def writable(self) -> bool:
-        """Whether anything can be kept here."""
-        return self._database.writable
-
-    # runs
-
-    def save_run(self, run: Run) -> Run:
-        """Keep what was written; returns the run with its number and time.
-
-        It is found by the vectors that its expression names; what names none stays a name.
-        """
-        with self._database.writing() as work:
-            return runs.save(work.connection, run)
-
-    def runs(
-        self,
-        ref: str | None = None,
-        *,
-        model: Model = None,
-        limit: int | None = None,
-        before: Run | None = None,
-    ) -> Sequence[Run]:
-        """The runs that were kept, the newest first; with a ref, those that name that vector.
-
-        before: the last run of the previous page.
-        """
-        with self._database.reading() as connection:
-            row = None if ref is None else queries.resolve(connection, ref, model)
-            return runs.recent(connection, row, limit=limit, before=before)
-
-    def run(self, number: int) -> Run:
-        """A kept run by its number; raises NotFound."""
-        with self._database.reading() as connection:
-            return runs.one(connection, number)
-
-    def rate_run(self, number: int, best: int | None) -> Run:
-        """Say which text of a run is best, counted from 0; None takes it back."""
-        with self._database.writing() as work:
-            return runs.rate(work.connection, number, best)
-
-    def remove_run(self, number: int) -> None:
-        """Forget a run; raises NotFound."""
-        with self._database.writing() as work:
-            runs.remove(work.connection, number)
-
-    # sweeps
-
-    def begin_sweep(self, sweep: StoredSweep) -> StoredSweep:
-        """The stored sweep of a plan, with the cells that are there; begun if it is new."""
-        with self._database.reading() as connection:  # nearly always enough, and waits for nobody
-            found = sweeps.find(connection, sweep.plan_digest)
-        if found is not None:
-            return found
-        with self._database.writing() as work:
-            return sweeps.one(work.connection, sweeps.begin(work.connection, sweep))
-
-    def add_cells(self, sweep: StoredSweep, cells: Sequence[SweepCell]) -> int:
-        """Store whole texts of a begun sweep, all or none; returns how many were new.
-
-        What another process stored meanwhile stays as it is.
-        """
-        with self._database.writing() as work:
-            return sweeps.add(work.connection, sweep, cells)
-
-    def measure_cells(
-        self, sweep: StoredSweep, name: str, values: Mapping[Key, MetricValue]
-    ) -> None:
-        """Store what a metric says of stored cells, in place of what it said before."""
-        with self._database.writing() as work:
-            sweeps.measure(work.connection, sweep, name, values)
-
-    def sweeps(
-        self,
-        ref: str | None = None,
-        *,
-        model: Model = None,
-        limit: int | None = None,
-        before: StoredSweep | None = None,
-    ) -> Sequence[StoredSweep]:
-        """The sweeps, the newest first and without cells; with a ref, those naming that vector.
-
-        before: the last sweep of the previous page.
-        """
-        with self._database.reading() as connection:
-            row = None if ref is None else queries.resolve(connection, ref, model)
-            return sweeps.recent(connection, row, limit=limit, before=before)
-
-    def sweep(self, number: int) -> StoredSweep:
-        """A sweep with its cells by its number; raises NotFound."""
-        with self._database.reading() as connection:
-            return sweeps.one(connection, number)
-
-    def remove_sweep(self, number: int) -> None:
-        """Forget a sweep with its cells; raises NotFound."""
-        with self._database.writing() as work:
-            sweeps.remove(work.connection, number)
-
-    # calibrations and evaluations
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def save_calibration(self, made: Calibration) -> Calibration:
         """Keep a calibration; returns it with its number and time."""
         with self._database.writing() as work:
-            return evaluations.save_calibration(work.connection, made)
+            return _save_calibration(work.connection, made)
 
     def calibration(self, ref: str, model: Model = None) -> Calibration | None:
         """The newest calibration of a vector; None if it never was calibrated."""
@@ -135,30 +36,108 @@ class Results:
     def calibration_of(self, digest: str) -> Calibration | None:
         """The newest calibration of the vector with a digest, stored or not; None without one."""
         with self._database.reading() as connection:
-            return next(iter(evaluations.calibrations(connection, digest, 1)), None)
+            return next(iter(_calibrations(connection, digest, 1)), None)
 
     def calibrations(
         self, ref: str | None = None, *, model: Model = None, limit: int | None = None
     ) -> Sequence[Calibration]:
         """The calibrations, the newest first; with a ref, those of that vector."""
         with self._database.reading() as connection:
-            return evaluations.calibrations(connection, _digest(connection, ref, model), limit)
+            return _calibrations(connection, _digest(connection, ref, model), limit)
 
     def save_evaluation(self, made: Evaluation) -> Evaluation:
         """Keep an evaluation; returns it with its number and time."""
         with self._database.writing() as work:
-            return evaluations.save_evaluation(work.connection, made)
+            return _save_evaluation(work.connection, made)
 
     def evaluations(
         self, ref: str | None = None, *, model: Model = None, limit: int | None = None
     ) -> Sequence[Evaluation]:
         """The evaluations, the newest first; with a ref, those of that vector."""
         with self._database.reading() as connection:
-            return evaluations.evaluations(connection, _digest(connection, ref, model), limit)
+            return _evaluations(connection, _digest(connection, ref, model), limit)
+
+
+def _save_calibration(connection: Connection, made: Calibration) -> Calibration:
+    """Store a calibration as of now."""
+    created = now()
+    low, high = made.safe or (None, None)
+    values = {
+        "digest": made.digest,
+        "vector_id": vector_of(connection, made.digest),
+        "created": created,
+        "works": made.works,
+        "layer": made.layer,
+        "dose": made.dose,
+        "coefficient": made.coefficient,
+        "safe_low": low,
+        "safe_high": high,
+        "data": canonical_json(made.data),
+    }
+    query = insert(CALIBRATION).values(values).returning(CALIBRATION.c.id)
+    return replace(made, id=connection.execute(query).scalar_one(), created=created)
+
+
+def _calibrations(
+    connection: Connection, digest: str | None, limit: int | None
+) -> list[Calibration]:
+    """The newest first: all, or those of the vector with a digest."""
+    query = _newest(CALIBRATION.c, digest, limit)
+    return [_calibration(dict(row)) for row in connection.execute(query).mappings()]
+
+
+def _calibration(row: dict[str, Any]) -> Calibration:
+    safe = (row.pop("safe_low"), row.pop("safe_high"))
+    del row["vector_id"]
+    row["data"] = json.loads(row["data"])
+    return Calibration(**row, safe=None if safe[0] is None else safe)
+
+
+def _save_evaluation(connection: Connection, made: Evaluation) -> Evaluation:
+    """Store an evaluation as of now."""
+    created = now()
+    values = {
+        "digest": made.digest,
+        "vector_id": vector_of(connection, made.digest),
+        "created": created,
+        "suite": made.suite,
+        "suite_digest": made.suite_digest,
+        "model": made.model,
+        "model_key": made.model_key,
+        "versions": canonical_json(made.versions),
+        "data": None if made.data is None else canonical_json(made.data),
+    }
+    query = insert(EVALUATION).values(values).returning(EVALUATION.c.id)
+    number = connection.execute(query).scalar_one()
+    rows = [{"evaluation_id": number, "ordinal": i, **vars(v)} for i, v in enumerate(made.values)]
+    if rows:
+        connection.execute(insert(EVALUATION_VALUE), rows)
+    return replace(made, id=number, created=created)
+
+
+def _evaluations(connection: Connection, digest: str | None, limit: int | None) -> list[Evaluation]:
+    """The newest first: all, or those of the vector with a digest."""
+    rows = connection.execute(_newest(EVALUATION.c, digest, limit)).mappings().all()
+    return [_evaluation(connection, dict(row)) for row in rows]
+
+
+def _evaluation(connection: Connection, row: dict[str, Any]) -> Evaluation:
+    v = EVALUATION_VALUE.c
+    query = select(v.style, v.metric, v.setting, v.estimate, v.low, v.high, v.n)
+    query = query.where(v.evaluation_id == row["id"]).order_by(v.ordinal)
+    del row["vector_id"]
+    row["versions"] = json.loads(row["versions"])
+    row["data"] = None if row["data"] is None else json.loads(row["data"])
+    return Evaluation(**row, values=tuple(Measured(*found) for found in connection.execute(query)))
+
+
+def _newest(columns: Any, digest: str | None, limit: int | None) -> Select[Any]:
+    query = select(*columns).order_by(columns.created.desc(), columns.id.desc()).limit(limit)
+    return query if digest is None else query.where(columns.digest == digest)
 
 
 def _digest(connection: Connection, ref: str | None, model: Model) -> str | None:
     if ref is None:
         return None
-    row = queries.resolve(connection, ref, model)
+    row = resolve(connection, ref, model)
     return read(connection, [row])[row].record.digest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -12,12 +13,60 @@ from sqlalchemy import Connection, Select, and_, delete, insert, or_, select, up
 from steerlab.core.record import now
 from steerlab.core.run import Generation, Run
 from steerlab.errors import BadOption, NotFound
+from steerlab.registry.database import Database
+from steerlab.registry.queries import Model, resolve
 from steerlab.registry.registry_only import operands
 from steerlab.registry.rows import chunks
 from steerlab.registry.tables import GENERATION, RUN, RUN_OPERAND
 
 
-def save(connection: Connection, run: Run) -> Run:
+class Runs:
+    """The texts that were written and kept; no payload holds them, and they survive a rebuild."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def save(self, run: Run) -> Run:
+        """Keep what was written; returns the run with its number and time.
+
+        It is found by the vectors that its expression names; what names none stays a name.
+        """
+        with self._database.writing() as work:
+            return _save(work.connection, run)
+
+    def list(
+        self,
+        ref: str | None = None,
+        *,
+        model: Model = None,
+        limit: int | None = None,
+        before: Run | None = None,
+    ) -> Sequence[Run]:
+        """The runs that were kept, the newest first; with a ref, those that name that vector.
+
+        before: the last run of the previous page.
+        """
+        with self._database.reading() as connection:
+            row = None if ref is None else resolve(connection, ref, model)
+            return _recent(connection, row, limit=limit, before=before)
+
+    def get(self, number: int) -> Run:
+        """A kept run by its number; raises NotFound."""
+        with self._database.reading() as connection:
+            return _one(connection, number)
+
+    def rate(self, number: int, best: int | None) -> Run:
+        """Say which text of a run is best, counted from 0; None takes it back."""
+        with self._database.writing() as work:
+            return _rate(work.connection, number, best)
+
+    def remove(self, number: int) -> None:
+        """Forget a run; raises NotFound."""
+        with self._database.writing() as work:
+            _remove(work.connection, number)
+
+
+def _save(connection: Connection, run: Run) -> Run:
     """Store a run as of now; names that mean no stored vector are kept as names."""
     created = now()
     plain = asdict(run)
@@ -33,7 +82,7 @@ def save(connection: Connection, run: Run) -> Run:
     return replace(run, id=number, created=created)
 
 
-def recent(
+def _recent(
     connection: Connection, vector: int | None, *, limit: int | None, before: Run | None
 ) -> list[Run]:
     """The newest runs first: all, or those that name a vector."""
@@ -47,7 +96,7 @@ def recent(
     return _read(connection, query)
 
 
-def one(connection: Connection, number: int) -> Run:
+def _one(connection: Connection, number: int) -> Run:
     """The run of a number; raises NotFound."""
     found = _read(connection, select(RUN).where(RUN.c.id == number))
     if not found:
@@ -55,19 +104,19 @@ def one(connection: Connection, number: int) -> Run:
     return found[0]
 
 
-def rate(connection: Connection, number: int, best: int | None) -> Run:
+def _rate(connection: Connection, number: int, best: int | None) -> Run:
     """Say which of a run's texts is best; raises BadOption for one that is not there."""
-    run = one(connection, number)
+    run = _one(connection, number)
     if best is not None and not 0 <= best < len(run.generations):
         raise BadOption(f"run {number} has texts 0 to {len(run.generations) - 1}, not {best}")
     connection.execute(update(RUN).where(RUN.c.id == number).values(best=best))
     return replace(run, best=best)
 
 
-def remove(connection: Connection, number: int) -> None:
+def _remove(connection: Connection, number: int) -> None:
     """Forget a run; raises NotFound."""
     if not connection.execute(delete(RUN).where(RUN.c.id == number)).rowcount:
-        one(connection, number)
+        _one(connection, number)
 
 
 def _read(connection: Connection, query: Select[Any]) -> list[Run]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,34 +15,36 @@ from steerlab.core.recipe import check_name
 from steerlab.core.record import Record
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption, CorruptPayload, Incompatible, NameTaken, NotFound, StoreError
-from steerlab.files.location import discover, expanded, finish_move
+from steerlab.files.location import discover, expanded
 from steerlab.progress import Progress
-from steerlab.registry import files, lineage, queries, registry_only, removals, rewriting, saving
+from steerlab.registry import files, lineage, queries, removals, rewriting, saving
 from steerlab.registry.connections import BUSY_SECONDS
 from steerlab.registry.database import Database
 from steerlab.registry.lineage import Lineage, Node, Way
 from steerlab.registry.listing import Listing
 from steerlab.registry.queries import Filters, Model, StoredModel, Summary
-from steerlab.registry.rows import Placed, Stored, mark_newest, read, replace_tags
+from steerlab.registry.results import Results
+from steerlab.registry.rows import Stored, mark_newest, read, replace_tags
+from steerlab.registry.runs import Runs
 from steerlab.registry.sqlite_errors import damaged, one_line_errors
-from steerlab.registry.tables import KEPT, OPERAND, VECTOR
-from steerlab.registry.transfers import Transfers
-from steerlab.registry.upkeep import rebuild
-from steerlab.registry.upkeep.rebuild import Rebuilt
+from steerlab.registry.sweeps import Sweeps
+from steerlab.registry.tables import OPERAND, VECTOR
+from steerlab.registry.transfer.transfer import Transfer
+from steerlab.registry.upkeep.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from steerlab.registry.duplicates import Twin
+    from steerlab.registry.history import Event
     from steerlab.registry.neighbours import Field, Neighbour
+    from steerlab.registry.rederive import Rederived
     from steerlab.registry.search import Search
-    from steerlab.registry.upkeep.gc import Garbage
-    from steerlab.registry.upkeep.usage import Usage
     from steerlab.registry.upkeep.verify import Finding
 
 
 _log = logging.getLogger("steerlab.registry")
 
 
-class Store(Transfers):
+class Store:
     """A directory of steering vectors and the registry that knows what each one is.
 
     path: None looks for one: STEERLAB_STORE, then ./store if it is one, then the user's data
@@ -54,16 +55,27 @@ class Store(Transfers):
     front ("smollm2.love.v2"). `model`, a name, source or identity, decides between models
     that have a vector of the same name. Every method raises StoreError where the store can't
     be used, and NotFound, with the closest names, for a ref it does not have.
+
+    runs, sweeps, results: what was written and measured. transfer: export, import, backup,
+    restore. upkeep: verify, rebuild, gc, usage.
     """
 
     def __init__(self, path: str | Path | None = None, *, timeout: float = BUSY_SECONDS) -> None:
         self.path = discover() if path is None else expanded(path)
         self._database = Database(self.path, self._fill, self._settle, timeout=timeout)
+        self.runs, self.sweeps = Runs(self._database), Sweeps(self._database)
+        self.results = Results(self._database)
+        self.transfer, self.upkeep = Transfer(self._database), Upkeep(self._database)
         self._listing: tuple[Hashable, Listing] = (None, Listing())
         self._field: tuple[Hashable, Field | None] = (None, None)
 
     def __repr__(self) -> str:
         return f"Store({str(self.path)!r})"
+
+    @property
+    def writable(self) -> bool:
+        """Whether anything can be kept here."""
+        return self._database.writable
 
     # saving and loading
 
@@ -391,105 +403,58 @@ class Store(Transfers):
             rewriting.forget(work, self.path, stored.path)
         return broken
 
-    # trust
-
     def verify(
         self,
         progress: Progress | None = None,
         on_finding: Callable[[Finding], object] | None = None,
     ) -> Sequence[Finding]:
-        """Check everything: payloads, rows against them, and every expression bit for bit.
+        """Check everything: payloads, rows, and every expression bit for bit; see `Upkeep`."""
+        return self.upkeep.verify(progress, on_finding)
 
-        progress: called with (vectors checked, all); what it raises cancels. on_finding: called
-        with each problem as it is met; while others write, some that are none in the end.
+    def log(self, ref: str, model: Model = None) -> Sequence[Event]:
+        """What happened to a name, the newest first: versions, children, runs, measurements.
+
+        Also to its versions that were removed. A ref with a version tells of that one alone.
         """
-        from steerlab.registry.upkeep.verify import still_wrong, verify
+        from steerlab.registry.history import history
 
-        before = self.stamp()
         with self._database.reading() as connection:
-            found = verify(connection, self.path, progress, on_finding)
-        if found and self.stamp() != before:
+            return history(connection, ref, model)
+
+    def rederive(
+        self, ref: str, *, deep: bool = False, dry_run: bool = False, model: Model = None
+    ) -> Sequence[Rederived]:
+        """Make the next version of a composition whose operands got newer versions.
+
+        Its text is evaluated with the newest version of each operand; tags and note go on.
+        Returns what was made, parents first, the vector itself last; empty where nothing is
+        newer. All or none is stored.
+        deep: operands that are compositions are made again beforehand, where they need it.
+        Raises Incompatible for a vector that is no composition, NotFound for an operand that is
+        not in the store any more.
+        """
+        from steerlab.registry import queries, saving
+        from steerlab.registry.rederive import Rederivation
+
+        with self._database.reading() as connection:
+            plan = Rederivation(connection, self._payload_of, deep)
+            plan.of(queries.resolve(connection, ref, model))
+        if plan.steps and not dry_run:
             with self._database.writing() as work:
-                found = still_wrong(work.connection, self.path, found)
-        return found
-
-    def rebuild(self) -> int:
-        """Make the registry anew from the payloads; returns how many vectors it knows.
-
-        The old registry, damaged or not, is kept as registry.db.before-rebuild-….
-        """
-        finish_move(self.path)
-        if not self.path.is_dir():
-            raise StoreError(f"there is no store at {self.path}")
-        with one_line_errors(self.path), self._database.locked():
-            places = self._database.salvage(select(VECTOR.c.path, VECTOR.c.key))
-            salvaged = {t.name: self._database.salvage(select(t)) for t in KEPT}
-            done: list[Rebuilt] = []
-
-            def fill(new: Connection) -> None:
-                done.append(self._refill(new, places, self._known))
-                registry_only.bring_back(new, salvaged)
-
-            self._database.refill(fill)
-        return done[0].count
-
-    def gc(
-        self,
-        dry_run: bool = True,
-        grace: timedelta = timedelta(hours=1),
-        progress: Progress | None = None,
-        only: Collection[str] | None = None,
-    ) -> Sequence[Garbage]:
-        """Payloads that no row points at and stale temporary files; deleted unless `dry_run`.
-
-        grace: files younger than this are left alone. progress: called with (files looked at,
-        all); what it raises cancels, and leaves what is not deleted yet. only: paths, as a dry
-        run named them, beside which nothing is deleted.
-        """
-        from steerlab.registry.upkeep.gc import collect
-
-        if dry_run:
-            with self._database.reading() as connection:
-                return collect(connection, self.path, True, grace, progress, only)
-        with self._database.writing() as work:
-            return collect(work.connection, self.path, False, grace, progress, only)
-
-    def usage(self) -> Usage:
-        """What the store takes on disk, vector by vector and for all else."""
-        from steerlab.registry.upkeep.usage import usage
-
-        with self._database.reading() as connection:
-            return usage(connection, self.path)
+                for stored, made in plan.steps:
+                    old = stored.record
+                    pair = (old.name, made.after)
+                    entries = saving.plan(work, [pair], old.tags, old.note)
+                    saving.store(work, self.path, entries)
+        return [made for _, made in plan.steps]
 
     # inside
 
     def _fill(self, connection: Connection) -> None:
-        done = self._refill(connection, ())
-        if done.count and self._database.writable:
-            _log.warning(
-                "%s had no registry.db: restored %d vectors from their payloads",
-                self.path,
-                done.count,
-            )
+        self.upkeep.fill(connection)
 
     def _settle(self, connection: Connection) -> None:
         rewriting.settle(connection, self.path)
-
-    def _known(self, path: str) -> Sequence[Placed]:
-        """What the registry, as long as it is there, says of a file."""
-        rows = self._database.salvaged(lambda old: list(files.at_path(old, path).values()))
-        return [Placed(stored.record, stored.path, stored.key) for stored in rows]
-
-    def _refill(
-        self,
-        connection: Connection,
-        places: Sequence[tuple[str, str]],
-        known: Callable[[str], Sequence[Placed]] = lambda path: (),
-    ) -> Rebuilt:
-        done = rebuild.rebuild(connection, self.path, places, known)
-        for skipped in done.skipped:
-            _log.warning("left out: %s", skipped)
-        return done
 
     @contextlib.contextmanager
     def _listed(self) -> Iterator[tuple[Connection, Listing]]:

@@ -12,6 +12,8 @@ from sqlalchemy import Connection, Select, and_, delete, func, insert, or_, sele
 from steerlab.core.record import now
 from steerlab.core.sweep import Key, MetricValue, StoredSweep, SweepCell, SweepSetting
 from steerlab.errors import NotFound
+from steerlab.registry.database import Database
+from steerlab.registry.queries import Model, resolve
 from steerlab.registry.registry_only import operands
 from steerlab.registry.rows import chunks
 from steerlab.registry.tables import (
@@ -29,7 +31,62 @@ _Place = tuple[int, int, int]  # setting, prompt, seed
 _PLAIN = [column.name for column in SWEEP.c]
 
 
-def begin(connection: Connection, sweep: StoredSweep) -> int:
+class Sweeps:
+    """The sweeps with their cells; no payload holds them, and they survive a rebuild."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def begin(self, sweep: StoredSweep) -> StoredSweep:
+        """The stored sweep of a plan, with the cells that are there; begun if it is new."""
+        with self._database.reading() as connection:  # nearly always enough, and waits for nobody
+            found = _find(connection, sweep.plan_digest)
+        if found is not None:
+            return found
+        with self._database.writing() as work:
+            return _one(work.connection, _begin(work.connection, sweep))
+
+    def add(self, sweep: StoredSweep, cells: Sequence[SweepCell]) -> int:
+        """Store whole texts of a begun sweep, all or none; returns how many were new.
+
+        What another process stored meanwhile stays as it is.
+        """
+        with self._database.writing() as work:
+            return _add(work.connection, sweep, cells)
+
+    def measure(self, sweep: StoredSweep, name: str, values: Mapping[Key, MetricValue]) -> None:
+        """Store what a metric says of stored cells, in place of what it said before."""
+        with self._database.writing() as work:
+            _measure(work.connection, sweep, name, values)
+
+    def list(
+        self,
+        ref: str | None = None,
+        *,
+        model: Model = None,
+        limit: int | None = None,
+        before: StoredSweep | None = None,
+    ) -> Sequence[StoredSweep]:
+        """The sweeps, the newest first and without cells; with a ref, those naming that vector.
+
+        before: the last sweep of the previous page.
+        """
+        with self._database.reading() as connection:
+            row = None if ref is None else resolve(connection, ref, model)
+            return _recent(connection, row, limit=limit, before=before)
+
+    def get(self, number: int) -> StoredSweep:
+        """A sweep with its cells by its number; raises NotFound."""
+        with self._database.reading() as connection:
+            return _one(connection, number)
+
+    def remove(self, number: int) -> None:
+        """Forget a sweep with its cells; raises NotFound."""
+        with self._database.writing() as work:
+            _remove(work.connection, number)
+
+
+def _begin(connection: Connection, sweep: StoredSweep) -> int:
     """The number of the sweep with this plan; its rows are made if it is new."""
     there = select(SWEEP.c.id).where(SWEEP.c.plan_digest == sweep.plan_digest)
     found = connection.execute(there).scalar()
@@ -50,7 +107,7 @@ def begin(connection: Connection, sweep: StoredSweep) -> int:
     return int(number)
 
 
-def add(connection: Connection, sweep: StoredSweep, cells: Sequence[SweepCell]) -> int:
+def _add(connection: Connection, sweep: StoredSweep, cells: Sequence[SweepCell]) -> int:
     """Store whole cells; those that another process stored meanwhile stay as they are.
 
     Returns how many were new.
@@ -73,7 +130,7 @@ def add(connection: Connection, sweep: StoredSweep, cells: Sequence[SweepCell]) 
     return len(rows)
 
 
-def measure(
+def _measure(
     connection: Connection, sweep: StoredSweep, name: str, values: Mapping[Key, MetricValue]
 ) -> None:
     """Store what a metric says of stored cells, in place of what it said before."""
@@ -106,7 +163,7 @@ def _numbers(
     return {(setting, prompt, seed): i for setting, prompt, seed, i in connection.execute(query)}
 
 
-def one(connection: Connection, number: int) -> StoredSweep:
+def _one(connection: Connection, number: int) -> StoredSweep:
     """The sweep of a number with its cells; raises NotFound."""
     found = _read(connection, select(SWEEP).where(SWEEP.c.id == number))
     if not found:
@@ -114,14 +171,14 @@ def one(connection: Connection, number: int) -> StoredSweep:
     return replace(found[0], cells=tuple(_cells(connection, found[0])))
 
 
-def find(connection: Connection, plan_digest: str) -> StoredSweep | None:
+def _find(connection: Connection, plan_digest: str) -> StoredSweep | None:
     """The sweep of a plan with its cells; None if it was never begun."""
     query = select(SWEEP.c.id).where(SWEEP.c.plan_digest == plan_digest)
     number = connection.execute(query).scalar()
-    return None if number is None else one(connection, number)
+    return None if number is None else _one(connection, number)
 
 
-def recent(
+def _recent(
     connection: Connection, vector: int | None, *, limit: int | None, before: StoredSweep | None
 ) -> list[StoredSweep]:
     """The newest sweeps first, without their cells: all, or those that name a vector."""
@@ -135,10 +192,10 @@ def recent(
     return _read(connection, query)
 
 
-def remove(connection: Connection, number: int) -> None:
+def _remove(connection: Connection, number: int) -> None:
     """Forget a sweep with its cells; raises NotFound."""
     if not connection.execute(delete(SWEEP).where(SWEEP.c.id == number)).rowcount:
-        one(connection, number)
+        _one(connection, number)
 
 
 def _read(connection: Connection, query: Select[Any]) -> list[StoredSweep]:

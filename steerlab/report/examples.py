@@ -70,14 +70,14 @@ def kept_examples(store: Store, record: Record, layer: int | None = None) -> tup
     """
     ref = record.qualified
     found: list[tuple[Examples, ...]] = []
-    for sweep in store.sweeps(ref, limit=_RECENT):
+    for sweep in store.sweeps.list(ref, limit=_RECENT):
         if sweep.digest == record.digest and sweep.id is not None:
-            whole = store.sweep(sweep.id)
+            whole = store.sweeps.get(sweep.id)
             if whole.cells and whole.layers:
                 found.append(_of_sweep(whole, layer))
     found += [
         (_of_run(run),)
-        for run in store.runs(ref, limit=_RECENT)
+        for run in store.runs.list(ref, limit=_RECENT)
         if any(g.coefficient for g in run.generations) and _means(store, run, record)
     ]
     whole_ones = [examples for examples in found if all(e.has_both_signs for e in examples)]

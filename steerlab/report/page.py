@@ -60,14 +60,14 @@ def report(
 
     record = store.record(ref, model)
     name = record.qualified
-    calibration = store.calibration(name)
+    calibration = store.results.calibration(name)
     layer = calibration.layer if calibration is not None else None
     return Report(
         record,
         store.lineage(name),
         tuple(store.similar(name, limit=_NEIGHBOURS)),
         calibration,
-        next(iter(store.evaluations(name, limit=1)), None),
+        next(iter(store.results.evaluations(name, limit=1)), None),
         tuple(examples) or kept_examples(store, record, layer),
     )
 

@@ -74,7 +74,7 @@ def meaning_of(lab: Lab, text: str, names: Sequence[str]) -> Meaning:
         )
     cosines = [(ref, _cosine(vector, operand)) for ref, operand in operands.items()]
     alone = len(operands) == 1 and parse(text).refs[0] == text.strip()
-    known = lab.store.calibration_of(vector.digest)
+    known = lab.store.results.calibration_of(vector.digest)
     return Meaning(
         text,
         vector,

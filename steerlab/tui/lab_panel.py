@@ -378,7 +378,7 @@ writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, samplin
             return
         best = None if run.best == event.index else event.index
         with told(self):
-            self.run = self.lab.store.rate_run(run.id, best)
+            self.run = self.lab.store.runs.rate(run.id, best)
             self.query_one(Texts).show_best(best)
 
     def on_click(self, event: events.Click) -> None:

@@ -13,7 +13,7 @@ from steerlab.core.display import count, size_text
 from steerlab.errors import Cancelled, StoreError
 from steerlab.files.location import discover
 from steerlab.registry.database import HEAD
-from steerlab.registry.upkeep.doctor import Ailment, diagnose, explained
+from steerlab.registry.upkeep.doctor import Ailment, explained
 from steerlab.registry.upkeep.gc import Garbage
 from steerlab.registry.upkeep.verify import Finding
 from steerlab.tui.health_report import Entry, of_ailments
@@ -77,7 +77,7 @@ def facts(store: Store) -> Sequence[Entry]:
     if not store.path.exists():
         return facts
     with contextlib.suppress(StoreError):  # doctor says what is wrong, and what to type
-        usage = store.usage()
+        usage = store.upkeep.usage()
         facts += [Entry("holds", _held(usage)), Entry("takes", _taken(usage))]
     return facts
 
@@ -108,7 +108,7 @@ def named(store: Store, ailments: Sequence[Ailment]) -> Sequence[Ailment]:
 
 def glance(store: Store) -> Outcome:
     """What is wrong that can be known without verifying."""
-    ailments = named(store, diagnose(store, quick=True))
+    ailments = named(store, store.upkeep.diagnose(quick=True))
     entries = of_ailments(ailments)
     if any(ailment.wrong for ailment in ailments):
         text = "something is wrong: what to type stands with it"
@@ -121,7 +121,7 @@ def verify(progress: Progress) -> Outcome:
     """Check every payload and recompute every composition."""
     store = progress.store
     try:
-        ailments = named(store, diagnose(store, progress, progress.findings.append))
+        ailments = named(store, store.upkeep.diagnose(progress, progress.findings.append))
     except Cancelled as stopped:
         found = progress.found()
         so_far = "what was found so far is shown" if found else "nothing was wrong so far"
@@ -144,7 +144,7 @@ def verify(progress: Progress) -> Outcome:
 def collect(progress: Progress) -> Outcome:
     """List the files that no vector needs."""
     try:
-        found = progress.store.gc(progress=progress)
+        found = progress.store.upkeep.gc(progress=progress)
     except Cancelled as stopped:
         return Outcome(f"{stopped}: nothing was deleted")
     if not found:
@@ -159,7 +159,7 @@ def delete(listed: Sequence[Garbage], progress: Progress) -> Outcome:
     """Delete the files that were listed, unless a vector needs them by now."""
     paths = {file.path for file in listed}
     try:
-        gone = progress.store.gc(dry_run=False, progress=progress, only=paths)
+        gone = progress.store.upkeep.gc(dry_run=False, progress=progress, only=paths)
     except Cancelled as stopped:
         return Outcome(f"{stopped}: what was not deleted yet stays", ())
     head = Entry("deleted", totalled(gone), "well")
@@ -184,7 +184,7 @@ def _listed(files: Sequence[Garbage]) -> list[Entry]:
 def back_up(path: Path, progress: Progress) -> Outcome:
     """Write the whole store to a new file."""
     try:
-        made = progress.store.backup(path, progress=progress)
+        made = progress.store.transfer.backup(path, progress=progress)
     except Cancelled as stopped:
         return Outcome(f"{stopped}: no backup was written", ())
     where = made.path.absolute()

@@ -266,8 +266,8 @@ def _upkeep(many: Path, scratch: Path) -> Iterator[Ratio]:
     store = Store(many)
     for what, call, limit in (
         ("names of all", store.names, 1.0),
-        ("usage (du)", store.usage, 5.0),
-        ("garbage (gc, dry run)", store.gc, 5.0),
+        ("usage (du)", store.upkeep.usage, 5.0),
+        ("garbage (gc, dry run)", store.upkeep.gc, 5.0),
         ("log", lambda: store.log("vector_77"), 0.1),
         ("lineage (tree)", lambda: store.lineage("vector_99"), 0.1),
         ("all vectors listed", store.list, 10.0),
@@ -276,7 +276,7 @@ def _upkeep(many: Path, scratch: Path) -> Iterator[Ratio]:
         yield limited(what, call, limit, runs=1 if what == "verify" else 3)
     copy = scratch / "copy"
     shutil.copytree(many, copy)
-    yield limited("rebuild", Store(copy).rebuild, 300.0, runs=1)
+    yield limited("rebuild", Store(copy).upkeep.rebuild, 300.0, runs=1)
     shutil.rmtree(copy)
 
 

@@ -29,17 +29,17 @@ def timed(label: str, what: Callable[[], object]) -> None:
 def measure(store: Store, place: Path) -> None:
     """All verbs that read or write everything."""
     archive, backup = place / "all.tar", place / "backup.tar"
-    timed("du", store.usage)
-    timed("gc", store.gc)
-    timed("backup", lambda: store.backup(backup))
-    timed("restore", lambda: Store(place / "restored").restore(backup))
-    timed("export 1 of them", lambda: store.export("vector_77", place / "one.safetensors"))
+    timed("du", store.upkeep.usage)
+    timed("gc", store.upkeep.gc)
+    timed("backup", lambda: store.transfer.backup(backup))
+    timed("restore", lambda: Store(place / "restored").transfer.restore(backup))
+    timed("export 1 of them", lambda: store.transfer.export("vector_77", place / "one.safetensors"))
     timed("list all", lambda: store.list(every_version=True))
-    timed("export all", lambda: store.export(store.list(every_version=True), archive))
-    timed("import all", lambda: Store(place / "imported").import_(archive))
-    timed("import all, already here", lambda: Store(place / "imported").import_(archive))
+    timed("export all", lambda: store.transfer.export(store.list(every_version=True), archive))
+    timed("import all", lambda: Store(place / "imported").transfer.import_(archive))
+    timed("import all, already here", lambda: Store(place / "imported").transfer.import_(archive))
     timed("verify", store.verify)
-    timed("rebuild", store.rebuild)
+    timed("rebuild", store.upkeep.rebuild)
     for file in (archive, backup, store.path / "registry.db"):
         print(f"{file.name:34} {file.stat().st_size / 1e6:8.1f} MB")
 

@@ -44,7 +44,7 @@ def items(tmp_path):
 def test_what_works_is_kept_and_used_by_generate_and_show(cli, store, kind):
     result = cli("calibrate", "kind", *QUICK)
     assert result.code == ExitCode.OK, result.err
-    found = store.calibration("kind")
+    found = store.results.calibration("kind")
     assert found.works
     lines = result.out.splitlines()
     assert lines[-1].startswith(f"kind.v1 works: layer {found.layer}, dose +0.20 (c ")
@@ -66,21 +66,21 @@ def test_json_holds_the_whole_curve(cli, store, kind):
     data = cli("calibrate", "kind", *QUICK, "--json", "--no-save").data
     assert data["works"]
     assert [point["dose"] for point in data["data"]["points"]] == [-0.2, -0.1, 0.1, 0.2]
-    assert store.calibration("kind") is None
+    assert store.results.calibration("kind") is None
 
 
 def test_what_does_not_work_is_a_result_that_generate_ignores(cli, store, items):
     result = cli("calibrate", "love", "--items", items, *QUICK)
     assert result.code == ExitCode.OK, result.err
     assert result.out.splitlines()[-1].startswith("love.v1 does not work: no dose beats")
-    assert not store.calibration("love").works
+    assert not store.results.calibration("love").works
     assert cli("generate", "Hi", "-v", "love", "-n", 2, "--json").data[1]["coefficient"] == 1
     assert "does not work" in cli("show", "love").out
 
 
 def test_a_curve_is_read_from_the_store(cli, store, items):
     cli("calibrate", "warm", "--items", items, *QUICK)
-    curve = Curve.of(store.calibration("warm"))
+    curve = Curve.of(store.results.calibration("warm"))
     assert curve.items == 4
     assert not curve.crossed
 
@@ -132,4 +132,4 @@ def test_ctrl_c_leaves_nothing(cli, store, kind, monkeypatch):
     result: Result = cli("calibrate", "kind", *QUICK)
     assert result.code == ExitCode.CANCELLED
     assert result.out == ""
-    assert store.calibrations() == []
+    assert store.results.calibrations() == []

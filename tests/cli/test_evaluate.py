@@ -61,7 +61,7 @@ def test_a_table_by_style_what_it_costs_and_a_verdict(evaluated, store):
     assert "\x1b" not in out
     assert "kept as evaluation 1" in result.err
     assert "note: no shuffled control: the labels of 2 pairs" in result.err
-    assert len(store.evaluations("love")) == 1
+    assert len(store.results.evaluations("love")) == 1
 
 
 def test_json_and_nothing_kept(evaluated, store):
@@ -71,7 +71,7 @@ def test_json_and_nothing_kept(evaluated, store):
     assert data["data"]["plan"]["metrics"] == ["length"]
     assert {"style", "metric", "setting", "estimate", "low", "high", "n"} == set(data["values"][0])
     assert any(line.startswith("length: ") for line in data["verdict"])
-    assert not store.evaluations()
+    assert not store.results.evaluations()
 
 
 def test_colours_are_words_too(evaluated, monkeypatch):

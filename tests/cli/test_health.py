@@ -16,6 +16,7 @@ from steerlab.cli import ExitCode
 from steerlab.registry import Store
 from steerlab.registry.upkeep import doctor
 from steerlab.registry.upkeep.doctor import Ailment
+from steerlab.registry.upkeep.upkeep import Upkeep
 from tests.cli.test_upkeep import payload_of
 
 
@@ -99,8 +100,8 @@ def test_a_missing_registry_is_made_anew_and_told(cli, store):
 
 def test_garbage_is_a_note(cli, store, monkeypatch):
     (store.path / "payloads" / ".tmp-0123").write_bytes(b"half a payload")
-    gc = Store.gc
-    monkeypatch.setattr(Store, "gc", lambda self, **_: gc(self, grace=timedelta(0)))
+    gc = Upkeep.gc
+    monkeypatch.setattr(Upkeep, "gc", lambda self, **_: gc(self, grace=timedelta(0)))
     result = cli("doctor")
     assert result.code == ExitCode.OK
     assert "files that no vector needs: 1" in result.out
@@ -196,7 +197,7 @@ def test_what_takes_how_much(cli, store, by):
 
 def test_shares_of_one_file_add_up(store):
     store.save_many([(f"n{i}", (i + 1) * store.load("love")) for i in range(7)])
-    usage = store.usage()
+    usage = store.upkeep.usage()
     assert usage.total == files(store)
     assert len(usage.vectors) == 11
     assert usage.to_json()["total"] == usage.total

@@ -25,7 +25,7 @@ GRID = ["--layers", "1,3", "--doses=-0.2,0,0.2", "-n", "4", "--prompt", "one", "
 def swept(cli, store):
     """A kept sweep of 10 cells."""
     cli("sweep", "love - anger", *GRID)
-    return store.sweep(1)
+    return store.sweeps.get(1)
 
 
 def test_a_sweep_is_kept_and_not_written_again(cli, swept, store, monkeypatch):
@@ -36,13 +36,13 @@ def test_a_sweep_is_kept_and_not_written_again(cli, swept, store, monkeypatch):
     assert "10 of 10 cells were there already" in again.err
     assert "kept as sweep 1" in again.err
     assert cli("sweep", "love - anger", *GRID, "-q").err == ""
-    assert len(store.sweeps()) == 1
+    assert len(store.sweeps.list()) == 1
 
 
 def test_without_a_store_nothing_is_kept(cli, store):
     result = cli("sweep", "love", *GRID, "--no-store")
     assert "kept" not in result.err
-    assert not store.sweeps()
+    assert not store.sweeps.list()
     assert cli("sweep", "love", *GRID).out == result.out
 
 
@@ -70,14 +70,14 @@ def test_ctrl_c_says_how_to_go_on(cli, store, monkeypatch):
         patch.setattr(progress.Interrupt, "__call__", press)
         cut = cli("sweep", "love", *GRID, "--json")
     assert cut.code == ExitCode.CANCELLED
-    kept = store.sweep(1)
+    kept = store.sweeps.get(1)
     assert kept.done < 10 == len(json.loads(cut.out))
     assert cut.err == (
         f"steerlab: cancelled; {kept.done} of 10 cells are kept as sweep 1: "
         "the same command goes on from there\n"
     )
     assert cli("sweep", "love", *GRID, "--json").data == whole
-    assert store.sweep(1).done == 10
+    assert store.sweeps.get(1).done == 10
 
 
 def test_sweeps_are_listed(cli, swept):
@@ -107,7 +107,7 @@ def test_a_sweep_is_shown_again(cli, swept, store):
 
 def test_what_was_measured_is_shown_with_its_cells(cli, swept, store, tmp_path):
     values = {c.key: MetricValue(i / 4) for i, c in enumerate(swept.cells[1:])}
-    store.measure_cells(swept, "fluency", {swept.cells[0].key: MetricValue(None, "no"), **values})
+    store.sweeps.measure(swept, "fluency", {swept.cells[0].key: MetricValue(None, "no"), **values})
     heading = cli("sweeps", "1").out.splitlines()[-6]
     assert heading.split() == ["layer", "c", "dose", "fluency", "text"]
     grid = cli("sweeps", "1", "--metric", "fluency").out
@@ -143,7 +143,7 @@ def test_what_can_not_be_is_one_line(cli, swept, arguments, code, line):
 
 def test_a_sweep_is_removed(cli, swept, store):
     assert cli("sweeps", "1", "--remove").out == "removed sweep 1\n"
-    assert not store.sweeps()
+    assert not store.sweeps.list()
 
 
 def test_two_processes_share_the_cells(cli, store, tmp_path):
@@ -163,7 +163,7 @@ def test_two_processes_share_the_cells(cli, store, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == alone  # printed by one of them, once
-    (sweep,) = store.sweeps()
+    (sweep,) = store.sweeps.list()
     assert sweep.done == sweep.total == 20
 
 
@@ -175,5 +175,5 @@ def test_measuring_takes_the_model_and_is_kept(cli, store):
     data = cli("sweep", "love", *GRID, "--measure", "--json").data
     assert all(sorted(cell["metrics"]) == names for cell in data)
     assert all((cell["metrics"]["KL"]["value"] == 0) == (cell["layers"] == []) for cell in data)
-    assert all(sorted(cell.metrics) == names for cell in store.sweep(1).cells)
+    assert all(sorted(cell.metrics) == names for cell in store.sweeps.get(1).cells)
     assert "KL: measured" in cli("sweeps", "1", "--metric", "KL").out

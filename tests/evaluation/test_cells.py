@@ -55,7 +55,7 @@ def test_every_cell_has_the_default_metrics(lab):
             assert cell.metrics["fluency-ratio"].value == pytest.approx(1)
         else:
             assert cell.metrics["KL"].value > 0
-    assert lab.store.sweep(swept.id).cells == swept.cells
+    assert lab.store.sweeps.get(swept.id).cells == swept.cells
 
 
 def test_the_next_token_moves_as_its_own_function_says(lab):

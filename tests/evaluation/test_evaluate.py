@@ -131,7 +131,7 @@ def test_every_value_is_what_its_metric_says(lab):
 
 def test_it_is_kept_with_all_that_decided_it(lab):
     found = evaluate(lab, "love", PLAN)
-    (kept,) = lab.store.evaluations("love")
+    (kept,) = lab.store.results.evaluations("love")
     assert kept == found
     assert kept.data == found.data
     assert EvaluationPlan.from_json(kept.data["plan"]) == PLAN
@@ -140,7 +140,7 @@ def test_it_is_kept_with_all_that_decided_it(lab):
     assert {"steerlab", "torch", "transformers"} <= set(kept.versions)
     assert kept.model_key.endswith(lab.model.identity.fingerprint)
     assert evaluate(lab, "love", PLAN, keep=False).values == found.values
-    assert len(lab.store.evaluations()) == 1
+    assert len(lab.store.results.evaluations()) == 1
 
 
 def test_a_scorer_that_fails_leaves_its_value_out_and_says_why(lab):
@@ -169,7 +169,9 @@ def test_own_pairs_stand_in_for_items_and_are_called_so(lab, tmp_path):
 def test_a_calibration_says_where_and_how_strongly(lab):
     vector = lab.store.load("love")
     c = vector[1].coefficient(0.2)
-    lab.store.save_calibration(Calibration(vector.digest, True, 1, 0.2, c, (-0.2, 0.2), data={}))
+    lab.store.results.save_calibration(
+        Calibration(vector.digest, True, 1, 0.2, c, (-0.2, 0.2), data={})
+    )
     open_plan = replace(PLAN, layers=None, dose=None)
     data = evaluate(lab, "love", open_plan, keep=False).data
     assert (data["layers"], data["calibrated"]) == ([1], True)
@@ -206,7 +208,7 @@ def test_progress_runs_to_its_end_and_cancelling_keeps_nothing(lab):
     assert {total for _, total in heard} == {1000}
     with pytest.raises(Cancelled):
         evaluate(lab, "love", PLAN, should_stop=lambda: len(heard) > 0)
-    assert not lab.store.evaluations()
+    assert not lab.store.results.evaluations()
 
 
 @pytest.mark.parametrize(
@@ -251,7 +253,7 @@ def test_nothing_moves_on_the_same_model(lab):
     assert not found.moved
     assert found.changed == {}
     assert all(change.then == change.now for change in found.changes)
-    assert len(lab.store.evaluations()) == 3  # a check stores nothing
+    assert len(lab.store.results.evaluations()) == 3  # a check stores nothing
 
 
 def perturbed(model, directory, scale):

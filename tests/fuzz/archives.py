@@ -138,7 +138,7 @@ def _store() -> tuple[bytes, list[tuple[bytes, bytes]]]:
         love = store.save("love", payloads.vector(1), tags=["feeling"], note="the first")
         anger = store.save("anger", payloads.vector(2))
         store.save("warm", love - 0.5 * anger)
-        store.save_run(run())
+        store.runs.save(run())
         files = sorted(store.path.glob("payloads/**/*.safetensors"))
         named = [(f.relative_to(store.path).as_posix().encode(), f.read_bytes()) for f in files]
         with closing(sqlite3.connect(store.path / "registry.db")) as raw:

@@ -39,14 +39,14 @@ WIDE = "\U0001f600"
 
 def import_new(path: Path) -> None:
     """Import into a store that is new."""
-    Store(path.with_name(f"{path.name}-store")).import_(path)
+    Store(path.with_name(f"{path.name}-store")).transfer.import_(path)
 
 
 def restore_new(path: Path) -> None:
     """Restore to a place where nothing is, and take it away again."""
     new = path.with_name(f"{path.name}-store")
     try:
-        Store(new).restore(path)
+        Store(new).transfer.restore(path)
     finally:
         shutil.rmtree(new, ignore_errors=True)
 

@@ -82,7 +82,7 @@ def import_payload(path: Path) -> None:
     store = Store(_copy_of_store(path.parent))
     before = [s.ref for s in store.list(every_version=True)]
     try:
-        found = store.import_(path)
+        found = store.transfer.import_(path)
     except SteerlabError:
         if [s.ref for s in store.list(every_version=True)] != before or _bad(store):
             raise Broken("a refused import left something") from None
@@ -95,7 +95,7 @@ def _imported(store: Store, found: Sequence[Import], path: Path) -> None:
     for entry in found:
         store.load(entry.ref, entry.model)
     records = _records(store)
-    store.rebuild()
+    store.upkeep.rebuild()
     if _records(store) != records:
         raise Broken("rebuild gives other records than the import")
     _sound(store)
@@ -106,7 +106,7 @@ def import_archive(path: Path) -> None:
     """Import an archive: all or nothing, and nothing but the store is touched."""
     store = Store(_copy_of_store(path.parent))
     with _untouched(store, path.parent):
-        found = store.import_(path)
+        found = store.transfer.import_(path)
     _imported(store, found, path)
 
 
@@ -119,7 +119,7 @@ def restore_archive(path: Path) -> None:
     aside: Path | None = None
     try:
         with _untouched(store, path.parent):
-            aside = store.restore(path, force=over)
+            aside = store.transfer.restore(path, force=over)
             if aside is not None:
                 if _contents(aside) != _contents(_template(path.parent)):
                     raise Broken("the store that was moved aside is another")
@@ -138,7 +138,7 @@ def _restored(store: Store, path: Path) -> None:
         with contextlib.suppress(Damaged):
             refs += [s.ref for s in store.list()]
         _printed(store, refs, path.read_bytes())
-        store.rebuild()
+        store.upkeep.rebuild()
     lies = (Harm.ALTERED, Harm.OPERAND)  # in payloads, which a restore takes as they are
     found = [f.problem for f in store.verify() if f.harm not in lies and not _claimed(f.problem)]
     if found:
@@ -188,7 +188,7 @@ def adopt_payload(path: Path) -> None:
     (store.path / "payloads" / "zz").mkdir()
     shutil.copyfile(path, store.path / "payloads" / "zz" / path.name)
     with contextlib.redirect_stderr(io.StringIO()):  # what was left out
-        store.rebuild()
+        store.upkeep.rebuild()
     hurt = [f.ref for f in store.verify() if f.ref in ("tiny_1.love.v1", "tiny_1.anger.v1")]
     if hurt or not {"love", "anger", "warm"} <= {*store.names()}:
         raise Broken(f"it took the place of {hurt}")

@@ -79,7 +79,7 @@ def write(path: Path) -> Path:
 
 def fill(store: Store, file: Path) -> None:
     """Import the payload, and keep runs whose texts are hostile too."""
-    store.import_(write(file))
+    store.transfer.import_(write(file))
     texts = (Generation(0.0, 0.0, TEXT), Generation(2.0, 0.4, TEXT, "stop", 3))
-    store.save_run(Run("contrast", TEXT, MODEL.source, texts, layers=SHORT))
-    store.save_run(Run(TEXT, TEXT, TEXT, texts))
+    store.runs.save(Run("contrast", TEXT, MODEL.source, texts, layers=SHORT))
+    store.runs.save(Run(TEXT, TEXT, TEXT, texts))

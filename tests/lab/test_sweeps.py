@@ -146,7 +146,7 @@ def test_what_is_cancelled_goes_on_with_whole_cells_only(bench, rows):
     handed: list[object] = []
     cut = run_sweep(bench, PLAN, rows=6, should_stop=stop, on_cells=handed.extend)
     assert {c.finish for c in cut.cells[:]} > {"cancelled"}
-    kept = bench.store.sweep(cut.id)
+    kept = bench.store.sweeps.get(cut.id)
     assert list(kept.cells) == [c for c in cut.cells if c.finish != "cancelled"]
     assert sorted(handed, key=repr) == sorted(kept.cells, key=repr)
     assert 6 <= kept.done < TOTAL
@@ -159,7 +159,7 @@ def test_what_is_cancelled_goes_on_with_whole_cells_only(bench, rows):
 def test_nothing_is_kept_where_it_is_not_asked_for(bench):
     swept = run_sweep(bench, PLAN, keep=False)
     assert (swept.id, swept.done) == (None, TOTAL)
-    assert not bench.store.sweeps()
+    assert not bench.store.sweeps.list()
 
 
 def test_a_front_vector_sweeps_too(bench, lm):
@@ -176,7 +176,7 @@ def test_what_can_not_be_swept_is_refused_and_begins_nothing(bench):
         run_sweep(bench, replace(PLAN, vector="love[1]"))
     with pytest.raises(BadOption, match="has to be kept"):
         run_sweep(bench, PLAN, keep=False, share=Share(0, 2))
-    assert not bench.store.sweeps()
+    assert not bench.store.sweeps.list()
 
 
 def test_texts_grow_and_progress_is_told(bench):
@@ -322,8 +322,8 @@ def test_killed_ten_times_it_still_comes_out_whole(bench):
             finally:
                 os._exit(7)
         kills += os.WIFSIGNALED(os.waitpid(child, 0)[1])
-        for sweep in bench.store.sweeps():
-            texts = {c.key: c for c in bench.store.sweep(sweep.id).cells}
+        for sweep in bench.store.sweeps.list():
+            texts = {c.key: c for c in bench.store.sweeps.get(sweep.id).cells}
             assert texts == {c.key: c for c in whole.cells if c.key in texts}
     assert kills == 10, kills
     assert run_sweep(bench, PLAN, rows=3).cells == whole.cells

@@ -79,7 +79,7 @@ def sample(path: Path) -> Path:
     store.save("deep", 2 * warm)
     store.save("love", vector(3))
     store.save_many([(f"n{i}", vector(10 + i, model=OTHER)) for i in range(4)], tags=["many"])
-    store.save_run(test_runs.run())
+    store.runs.save(test_runs.run())
     test_sweeps.fill(store)
     return path
 
@@ -101,7 +101,7 @@ def known(path: Path) -> Known:
     """What a whole store says of itself."""
     store = Store(path)
     refs = [s.qualified for s in store.list(every_version=True, sort="name")]
-    rest = [list(store.runs()), test_sweeps.kept(store), store.list(every_version=True)]
+    rest = [list(store.runs.list()), test_sweeps.kept(store), store.list(every_version=True)]
     lineage = {ref: store.lineage(ref) for ref in refs}
     return Known({ref: store.record(ref) for ref in refs}, lineage, rest)
 

@@ -171,12 +171,12 @@ class Worker:
         return None
 
     def _gc(self) -> None:
-        self.store.gc(dry_run=False, grace=NOTHING)
+        self.store.upkeep.gc(dry_run=False, grace=NOTHING)
 
     def _backup(self) -> None:
         self.count += 1
         target = self.store.path.parent / f"backup{self.number}x{self.count}.tar"
-        self.store.backup(target)
+        self.store.transfer.backup(target)
         shutil.rmtree(target) if target.is_dir() else target.unlink()
 
     # what only looks

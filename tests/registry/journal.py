@@ -98,9 +98,9 @@ def wrong(store: Store, journals: Sequence[Journal]) -> Iterator[str]:
 
 def wrong_later(store: Store) -> Iterator[str]:
     """What differs once garbage was collected and the registry rebuilt, or lost."""
-    store.gc(dry_run=False, grace=timedelta(0))
+    store.upkeep.gc(dry_run=False, grace=timedelta(0))
     before = vectors(store)
-    store.rebuild()
+    store.upkeep.rebuild()
     if vectors(store) != before:
         yield "a rebuild gives another list"
     for file in store.path.glob("registry.db*"):

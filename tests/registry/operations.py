@@ -45,10 +45,10 @@ def family(root: Path) -> Store:
     store.save("deep", 2 * warm)
     store.save_many([(f"n{i}", vector(20 + i)) for i in range(3)])
     store.save("alone", vector(3, model=OTHER))
-    store.save_run(RUN)
-    sweep = store.begin_sweep(PLAN)
-    store.add_cells(sweep, CELLS[:1])
-    store.save_calibration(_calibration(store))
+    store.runs.save(RUN)
+    sweep = store.sweeps.begin(PLAN)
+    store.sweeps.add(sweep, CELLS[:1])
+    store.results.save_calibration(_calibration(store))
     return store
 
 
@@ -85,7 +85,7 @@ def with_export(root: Path) -> None:
     other = Store(root / "other")
     joy = other.save("joy", vector(30), tags=["from afar"])
     other.save("twice", 2 * joy)
-    other.export("twice", root / EXPORT, parents=True)
+    other.transfer.export("twice", root / EXPORT, parents=True)
     shutil.rmtree(other.path)
     family(root)
 
@@ -93,7 +93,7 @@ def with_export(root: Path) -> None:
 def with_removed(root: Path) -> None:
     """A store that lost a vector, and a file of it."""
     store = family(root)
-    store.export("n1", root / EXPORT)
+    store.transfer.export("n1", root / EXPORT)
     store.save("n1", vector(29))
     store.remove("n1.v1")
 
@@ -101,7 +101,7 @@ def with_removed(root: Path) -> None:
 def with_backup(root: Path) -> None:
     """A store, and a backup of what it was before."""
     store = family(root)
-    store.backup(root / EARLIER)
+    store.transfer.backup(root / EARLIER)
     store.save("later", vector(40))
     store.remove("deep")
 
@@ -125,22 +125,22 @@ def save_many(store: Store) -> None:
 
 
 def sweep(store: Store) -> None:
-    store.begin_sweep(replace(PLAN, plan_digest="c" * 64, expression="love"))
+    store.sweeps.begin(replace(PLAN, plan_digest="c" * 64, expression="love"))
 
 
 def cells(store: Store) -> None:
-    store.add_cells(store.sweep(1), CELLS[1:])
+    store.sweeps.add(store.sweeps.get(1), CELLS[1:])
 
 
 def measures(store: Store) -> None:
-    store.measure_cells(store.sweep(1), "length", {CELLS[0].key: MetricValue(2.0)})
+    store.sweeps.measure(store.sweeps.get(1), "length", {CELLS[0].key: MetricValue(2.0)})
 
 
 def evaluation(store: Store) -> None:
     values = (Measured("statements", "vader", "dose +0.15", 0.5, 0.2, 0.7, 40),)
     digest = store.record("love").digest
     made = Evaluation(digest, "styles", "e" * 64, "tiny", "llama/6/8/f1", {"steerlab": "0"}, values)
-    store.save_evaluation(made)
+    store.results.save_evaluation(made)
 
 
 def compose(store: Store) -> None:
@@ -148,11 +148,11 @@ def compose(store: Store) -> None:
 
 
 def backup(store: Store) -> None:
-    store.backup(store.path.parent / BACKUP)
+    store.transfer.backup(store.path.parent / BACKUP)
 
 
 def restore(store: Store) -> None:
-    store.restore(store.path.parent / EARLIER, force=True)
+    store.transfer.restore(store.path.parent / EARLIER, force=True)
 
 
 NOTHING = timedelta(0)
@@ -168,20 +168,22 @@ OPERATIONS = (
     Operation("remove", family, [lambda s: s.remove("alone")]),
     Operation("remove from a shared file", family, [lambda s: s.remove("n1")]),
     Operation("rederive", rederivable, [lambda s: s.rederive("warm")]),
-    Operation("gc", with_garbage, [lambda s: s.gc(dry_run=False, grace=NOTHING)]),
-    Operation("rebuild", family, [lambda s: s.rebuild()]),
-    Operation("import", with_export, [lambda s: s.import_(s.path.parent / EXPORT)]),
-    Operation("bring back", with_removed, [lambda s: s.import_(s.path.parent / EXPORT)]),
+    Operation("gc", with_garbage, [lambda s: s.upkeep.gc(dry_run=False, grace=NOTHING)]),
+    Operation("rebuild", family, [lambda s: s.upkeep.rebuild()]),
+    Operation("import", with_export, [lambda s: s.transfer.import_(s.path.parent / EXPORT)]),
+    Operation("bring back", with_removed, [lambda s: s.transfer.import_(s.path.parent / EXPORT)]),
     Operation("backup", family, [backup]),
     Operation("restore", with_backup, [restore]),
     Operation("migrate", of_schema("0001"), [lambda s: s.list()]),
     Operation("migrate and save", of_schema("0002"), [lambda s: s.save("new", vector(62))]),
     Operation("create", empty, [lambda s: s.save("first", vector(63))]),
     Operation("open a clone", cloned, [lambda s: s.list()]),
-    Operation("save a run", family, [lambda s: s.save_run(replace(RUN, prompt="again"))]),
+    Operation("save a run", family, [lambda s: s.runs.save(replace(RUN, prompt="again"))]),
     Operation("sweep", family, [sweep, cells, measures]),
     Operation(
-        "measure", family, [lambda s: s.save_calibration(_calibration(s, dose=0.1)), evaluation]
+        "measure",
+        family,
+        [lambda s: s.results.save_calibration(_calibration(s, dose=0.1)), evaluation],
     ),
 )
 

@@ -42,5 +42,5 @@ def vector(seed: int = 0, *layers: int, model: ModelIdentity = TINY, **more: Any
 def restored(store: Store, place: Path) -> Store:
     """A store made of a backup of another, in a directory."""
     copy = Store(place / "copy")
-    copy.restore(store.backup(place / "backup.tar").path)
+    copy.transfer.restore(store.transfer.backup(place / "backup.tar").path)
     return copy

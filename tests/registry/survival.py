@@ -40,11 +40,11 @@ def state(store: Store) -> State:
     with store._database.reading() as connection:
         removed = select(REMOVAL.c.model, REMOVAL.c.name, REMOVAL.c.version, REMOVAL.c.digest)
         found["removed"] = sorted(map(tuple, connection.execute(removed)))
-    found["runs"] = [(r.expression, r.prompt, r.generations) for r in store.runs()]
-    sweeps = [store.sweep(s.id) for s in store.sweeps() if s.id is not None]
+    found["runs"] = [(r.expression, r.prompt, r.generations) for r in store.runs.list()]
+    sweeps = [store.sweeps.get(s.id) for s in store.sweeps.list() if s.id is not None]
     found["sweeps"] = [(s.plan_digest, s.expression, s.cells) for s in sweeps]
-    found["calibrations"] = [(c.digest, c.dose, c.safe) for c in store.calibrations()]
-    found["evaluations"] = [(e.digest, e.suite, e.values) for e in store.evaluations()]
+    found["calibrations"] = [(c.digest, c.dose, c.safe) for c in store.results.calibrations()]
+    found["evaluations"] = [(e.digest, e.suite, e.values) for e in store.results.evaluations()]
     return found
 
 
@@ -80,7 +80,7 @@ def harms(
         found += _unloadable(store)
         found += [_harm(f.ref, f.problem) for f in store.verify()]
         found += _half_files(store)
-        store.gc(dry_run=False, grace=timedelta(0))
+        store.upkeep.gc(dry_run=False, grace=timedelta(0))
         found += _leftovers(store)
         found += _next_version(store, now)
         found += _without_registry(store)
@@ -124,7 +124,7 @@ def _leftovers(store: Store) -> list[Harm]:
         *store.path.glob(".undo/*"),
         *store.path.glob(".tmp-*"),
     ]
-    left += [store.path / garbage.path for garbage in store.gc(grace=timedelta(0))]
+    left += [store.path / garbage.path for garbage in store.upkeep.gc(grace=timedelta(0))]
     return [Harm(REPAIR, f"{file} stays") for file in left]
 
 
@@ -148,7 +148,7 @@ def _backup(root: Path, allowed: Sequence[State]) -> list[Harm]:
     if not (root / BACKUP).exists():
         return []
     copy = Store(root / "copied")
-    copy.restore(root / BACKUP)
+    copy.transfer.restore(root / BACKUP)
     return [] if state(copy) in allowed else [Harm(LOST, "the backup holds something else")]
 
 

@@ -27,7 +27,7 @@ def colleague(tmp_path):
 @pytest.fixture
 def whole(family, tmp_path):
     """Everything of the family, in an archive."""
-    return family.export(family.list(every_version=True), tmp_path / "family.tar")
+    return family.transfer.export(family.list(every_version=True), tmp_path / "family.tar")
 
 
 def contents(store):
@@ -62,7 +62,7 @@ def alone(store, ref):
 
 
 def test_all_of_a_store_arrives_as_it_left(family, colleague, whole):
-    results = colleague.import_(whole)
+    results = colleague.transfer.import_(whole)
     assert [(r.ref, r.was, r.already) for r in results] == [
         (ref, ref, False) for ref in ("love.v1", "anger.v1", "warm.v1", "deep.v1")
     ]
@@ -73,14 +73,14 @@ def test_all_of_a_store_arrives_as_it_left(family, colleague, whole):
 
 
 def test_a_second_import_changes_nothing(colleague, whole):
-    colleague.import_(whole)
+    colleague.transfer.import_(whole)
     before = contents(colleague)
-    assert all(r.already for r in colleague.import_(whole))
+    assert all(r.already for r in colleague.transfer.import_(whole))
     assert contents(colleague) == before
 
 
 def test_the_same_vectors_give_the_same_bytes(family, whole, tmp_path):
-    again = family.export(["deep", "warm", "anger", "love"], tmp_path / "again.tar")
+    again = family.transfer.export(["deep", "warm", "anger", "love"], tmp_path / "again.tar")
     assert again.read_bytes() == whole.read_bytes()
 
 
@@ -97,34 +97,36 @@ def test_tar_and_sha256sum_can_read_it(family, whole, tmp_path):
 
 def test_a_selection_with_its_parents(family, colleague, tmp_path):
     chosen = family.list(name="warm")
-    colleague.import_(family.export(chosen, tmp_path / "warm.tar", parents=True))
+    colleague.transfer.import_(family.transfer.export(chosen, tmp_path / "warm.tar", parents=True))
     assert colleague.names() == ["anger", "love", "warm"]
     assert colleague.verify() == []
 
 
 def test_a_payload_file_holds_a_few(family, colleague, tmp_path, monkeypatch):
-    colleague.import_(family.export(["love", "anger"], tmp_path / "two.safetensors"))
+    colleague.transfer.import_(
+        family.transfer.export(["love", "anger"], tmp_path / "two.safetensors")
+    )
     assert colleague.names() == ["anger", "love"]
     monkeypatch.setattr(files, "MOST_VECTORS", 1)
     with pytest.raises(BadOption, match=r"2 vectors are too many.*call it NAME\.tar"):
-        family.export(["love", "anger"], tmp_path / "too many")
+        family.transfer.export(["love", "anger"], tmp_path / "too many")
 
 
 def test_what_can_not_be_exported(family, whole, tmp_path):
     before = whole.read_bytes()
     with pytest.raises(StoreError, match="exists"):
-        family.export("love", whole)
+        family.transfer.export("love", whole)
     (gone,) = family.list(name="deep")
     family.remove("deep")
     for refs, error in ((["love", gone], NotFound), ([], BadOption), ("nobody", NotFound)):
         with pytest.raises(error):
-            family.export(refs, tmp_path / "new.tar")
+            family.transfer.export(refs, tmp_path / "new.tar")
     next((family.path / "payloads").rglob(f"{family.record('love').digest}*")).write_bytes(b"x")
     with pytest.raises(CorruptPayload):
-        family.export(["anger", "love"], whole, force=True)
+        family.transfer.export(["anger", "love"], whole, force=True)
     assert whole.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".tmp")] == []
-    family.export("anger", whole, force=True)
+    family.transfer.export("anger", whole, force=True)
     assert whole.read_bytes() != before
 
 
@@ -133,14 +135,14 @@ def test_an_export_that_fails_or_is_cancelled_leaves_nothing(family, tmp_path, m
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        family.export("love", tmp_path / "love.tar", progress=pressed)
+        family.transfer.export("love", tmp_path / "love.tar", progress=pressed)
 
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(StoreError, match=r"can't write .*No space left"):
-        family.export("love", tmp_path / "love.tar")
+        family.transfer.export("love", tmp_path / "love.tar")
     assert [p.name for p in tmp_path.iterdir() if p.is_file() or "tmp" in p.name] == []
 
 
@@ -152,7 +154,7 @@ def test_children_may_come_before_their_parents(family, colleague, tmp_path):
     colleague.save("love", vector(30))
     names = ("deep", "warm", "anger", "love")
     members = [(f"payloads/{name}.safetensors", alone(family, name)) for name in names]
-    colleague.import_(pack(tmp_path / "x.tar", *members))
+    colleague.transfer.import_(pack(tmp_path / "x.tar", *members))
     assert colleague.record("warm").recipe.text == "love.v2 - 0.5 * anger.v1"
     assert {node.ref for node in colleague.parents("warm")} == {
         "tiny_1.love.v2",
@@ -164,7 +166,7 @@ def test_children_may_come_before_their_parents(family, colleague, tmp_path):
 def test_versions_keep_their_order(family, colleague, tmp_path):
     second = family.save("love", vector(9))
     colleague.save("love", vector(30))
-    colleague.import_(family.export(["love.v2", "love.v1"], tmp_path / "x.tar"))
+    colleague.transfer.import_(family.transfer.export(["love.v2", "love.v1"], tmp_path / "x.tar"))
     assert colleague.load("love.v2") == vector(1)
     assert colleague.load("love.v3") == second
 
@@ -174,7 +176,7 @@ def test_models_of_one_name_are_told_apart(store, colleague, tmp_path):
     for model in (OTHER, third):
         base = store.save("x", vector(1, model=model))
         store.save("y", 2 * base)
-    colleague.import_(store.export(store.list(), tmp_path / "x.tar"))
+    colleague.transfer.import_(store.transfer.export(store.list(), tmp_path / "x.tar"))
     assert [m.name for m in colleague.models()] == ["other", "other_2"]
     assert colleague.verify() == []
 
@@ -184,10 +186,12 @@ def test_an_import_in_many_batches(store, colleague, tmp_path, monkeypatch):
     base = store.save("base", vector(0))
     store.save_many([(f"n{i}", i * base) for i in range(1, 40)])
     seen = []
-    file = store.export(store.list(), tmp_path / "x.tar", progress=lambda *a: seen.append(a))
+    file = store.transfer.export(
+        store.list(), tmp_path / "x.tar", progress=lambda *a: seen.append(a)
+    )
     assert seen[-1] == (40, 40)
     told = []
-    assert len(colleague.import_(file, progress=lambda *a: told.append(a))) == 40
+    assert len(colleague.transfer.import_(file, progress=lambda *a: told.append(a))) == 40
     assert told == sorted(told)
     assert told[-1][0] < told[-1][1]  # the checksums and the end mark are no vectors
     assert colleague.verify() == []
@@ -200,7 +204,7 @@ def test_an_import_in_many_batches(store, colleague, tmp_path, monkeypatch):
 def nothing_changes(store, path, match):
     before = contents(store)
     with pytest.raises(SteerlabError, match=match) as caught:
-        store.import_(path)
+        store.transfer.import_(path)
     assert str(caught.value).isprintable()
     assert contents(store) == before
 
@@ -230,7 +234,7 @@ def test_a_name_that_leads_elsewhere(family, tmp_path, name):
     file = pack(tmp_path / "x.tar", *members)
     nothing_changes(family, file, "has no place in a store")
     with pytest.raises(CorruptPayload):
-        Store(tmp_path / "new").restore(file)
+        Store(tmp_path / "new").transfer.restore(file)
     assert not (tmp_path / "new").exists()
 
 
@@ -287,7 +291,7 @@ def test_checksums_of_other_files(family, tmp_path):
     for said, why in ((b"", "other files"), (more, "other files"), (true[:-1], line)):
         file = pack(tmp_path / "x.tar", love, ("SHA256SUMS", said), sums=False)
         nothing_changes(family, file, why)
-    assert family.import_(pack(tmp_path / "x.tar", love, ("SHA256SUMS", true), sums=False))
+    assert family.transfer.import_(pack(tmp_path / "x.tar", love, ("SHA256SUMS", true), sums=False))
 
 
 def test_a_payload_that_is_none(family, tmp_path):
@@ -299,7 +303,7 @@ def test_what_is_no_file(family, tmp_path):
     os.mkfifo(tmp_path / "x.tar")
     for path, why in (("x.tar", "no plain file"), (".", "no plain file"), ("none", "no file")):
         with pytest.raises(SteerlabError, match=why):
-            family.import_(tmp_path / path)
+            family.transfer.import_(tmp_path / path)
 
 
 def test_a_bad_vector_refuses_all_the_others(family, colleague, tmp_path, monkeypatch):
@@ -318,7 +322,7 @@ def test_a_bad_vector_refuses_all_the_others(family, colleague, tmp_path, monkey
 @pytest.mark.parametrize("after", range(1, 9, 2))
 def test_a_cancelled_import_leaves_nothing(family, tmp_path, monkeypatch, after):
     monkeypatch.setattr(files, "MOST_VECTORS", 1)
-    file = family.export(family.list(), tmp_path / "x.tar")
+    file = family.transfer.export(family.list(), tmp_path / "x.tar")
     new = Store(tmp_path / "new")
     calls = []
 
@@ -328,7 +332,7 @@ def test_a_cancelled_import_leaves_nothing(family, tmp_path, monkeypatch, after)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        new.import_(file, progress=pressed)
+        new.transfer.import_(file, progress=pressed)
     assert list(files.payload_files(new.path)) == []
     assert new.list() == []
 
@@ -349,7 +353,7 @@ def test_any_cut_is_refused(family, colleague, whole, tmp_path):
         with pytest.raises(CorruptPayload):
             read(cut, tmp_path)
     with pytest.raises(CorruptPayload):
-        colleague.import_(cut)
+        colleague.transfer.import_(cut)
     assert not colleague.path.exists()
 
 

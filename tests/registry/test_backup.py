@@ -45,13 +45,13 @@ def unpacked(file, place):
 
 def test_a_backup_comes_back_as_it_was(family, tmp_path):
     seen = []
-    made = family.backup(tmp_path / "b.tar", progress=lambda *a: seen.append(a))
+    made = family.transfer.backup(tmp_path / "b.tar", progress=lambda *a: seen.append(a))
     assert (made.payloads, made.damaged) == (4, ())
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
     before = records(family)
     family.save("later", vector(40))
     copy = Store(tmp_path / "copy")
-    assert copy.restore(made.path) is None
+    assert copy.transfer.restore(made.path) is None
     assert copy.verify() == []
     assert records(copy) == before
     assert copy.save("other", vector(41)).ref == "other.v1"
@@ -59,18 +59,18 @@ def test_a_backup_comes_back_as_it_was(family, tmp_path):
 
 
 def test_nothing_is_overwritten_unless_told(family, tmp_path):
-    made = family.backup(tmp_path / "b.tar")
+    made = family.transfer.backup(tmp_path / "b.tar")
     with pytest.raises(StoreError, match="exists"):
-        family.backup(made.path)
+        family.transfer.backup(made.path)
     family.remove("deep")
-    assert family.backup(made.path, force=True).payloads == 3
+    assert family.transfer.backup(made.path, force=True).payloads == 3
 
 
 def test_a_dated_name_is_proposed_beside_the_store_and_a_way_back(family, tmp_path):
     first = backup.proposal(family.path)
     assert re.fullmatch(r"store-\d{4}-\d\d-\d\d\.tar", first.name)
     assert first.parent == tmp_path.resolve()
-    made = family.backup(first)
+    made = family.transfer.backup(first)
     second, third = first.with_name(f"{first.stem}-2.tar"), first.with_name(f"{first.stem}-3.tar")
     assert backup.proposal(family.path) == second
     second.symlink_to("nowhere")
@@ -81,18 +81,18 @@ def test_a_dated_name_is_proposed_beside_the_store_and_a_way_back(family, tmp_pa
 def test_a_home_that_nobody_has_is_no_crash(family, tmp_path, monkeypatch):
     """It is taken as typed, as a shell takes it."""
     monkeypatch.chdir(tmp_path)
-    assert family.backup("~nobody_knows/b.tar").path == Path("~nobody_knows/b.tar")
+    assert family.transfer.backup("~nobody_knows/b.tar").path == Path("~nobody_knows/b.tar")
     assert Store("~nobody_knows").path == Path("~nobody_knows")
 
 
 def test_there_must_be_something_to_back_up(store, tmp_path):
     with pytest.raises(StoreError, match="no store at"):
-        store.backup(tmp_path / "copy.tar")
+        store.transfer.backup(tmp_path / "copy.tar")
 
 
 def test_a_backup_that_fails_or_is_cancelled_leaves_nothing(family, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
-        family.backup(tmp_path / "b.tar", progress=pressed)
+        family.transfer.backup(tmp_path / "b.tar", progress=pressed)
 
     def full(*arguments):
         raise OSError(28, "No space left on device")
@@ -100,7 +100,7 @@ def test_a_backup_that_fails_or_is_cancelled_leaves_nothing(family, tmp_path, mo
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", full)
         with pytest.raises(StoreError, match="No space left"):
-            family.backup(tmp_path / "b.tar")
+            family.transfer.backup(tmp_path / "b.tar")
     assert [p.name for p in tmp_path.iterdir() if p.name != "store"] == []
     assert left(tmp_path) == []
 
@@ -127,10 +127,10 @@ def test_writers_go_on_while_it_is_made(family, tmp_path, monkeypatch, links):
             except StoreError:
                 waited.append(True)
 
-    made = family.backup(tmp_path / "b.tar", progress=write)
+    made = family.transfer.backup(tmp_path / "b.tar", progress=write)
     assert waited == ([] if links else [True])
     copy = Store(tmp_path / "copy")
-    copy.restore(made.path)
+    copy.transfer.restore(made.path)
     assert made.damaged == ()
     assert records(copy) == before
     assert copy.verify() == []
@@ -140,12 +140,12 @@ def test_damage_is_said_and_all_else_is_saved(family, tmp_path):
     file_of(family, "love").write_bytes(b"junk")
     missing = file_of(family, "anger")
     missing.unlink()
-    made = family.backup(tmp_path / "b.tar")
+    made = family.transfer.backup(tmp_path / "b.tar")
     gone, broken = made.damaged
     assert gone == f"{missing.relative_to(family.path)} is missing"
     assert re.fullmatch(r"payloads/\S+ is not a whole safetensors file.*", broken)
     copy = Store(tmp_path / "copy")
-    copy.restore(made.path)
+    copy.transfer.restore(made.path)
     assert copy.load("deep") == family.load("deep")
     assert {f.ref for f in copy.verify()} == {f.ref for f in family.verify()}
 
@@ -156,59 +156,59 @@ def test_a_damaged_registry_is_said_too(family, tmp_path, first):
     data = bytearray(registry.read_bytes())
     data[4096 * first : 4096 * (first + 4)] = b"\x55" * 4096 * 4
     registry.write_bytes(data)
-    made = family.backup(tmp_path / "b.tar")
+    made = family.transfer.backup(tmp_path / "b.tar")
     assert "registry.db is damaged" in made.damaged
     copy = Store(tmp_path / "copy")
-    copy.restore(made.path)
-    assert copy.rebuild() == 4
+    copy.transfer.restore(made.path)
+    assert copy.upkeep.rebuild() == 4
     assert copy.verify() == []
 
 
 def test_a_backup_that_is_not_whole_is_refused_before_anything_changes(family, tmp_path):
-    made = family.backup(tmp_path / "b.tar")
+    made = family.transfer.backup(tmp_path / "b.tar")
     data = made.path.read_bytes()
     before = records(family)
     for broken in (data[: len(data) // 2], data.replace(b"love", b"lave", 1), data[:-3000]):
         made.path.write_bytes(broken)
         with pytest.raises(CorruptPayload):
-            family.restore(made.path, force=True)
+            family.transfer.restore(made.path, force=True)
         with pytest.raises(CorruptPayload):
-            Store(tmp_path / "new").restore(made.path)
+            Store(tmp_path / "new").transfer.restore(made.path)
     assert records(family) == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["b.tar", "store"]
 
 
 def test_a_cancelled_restore_leaves_nothing(family, tmp_path):
-    made = family.backup(tmp_path / "b.tar")
+    made = family.transfer.backup(tmp_path / "b.tar")
     with pytest.raises(KeyboardInterrupt):
-        family.restore(made.path, force=True, progress=pressed)
+        family.transfer.restore(made.path, force=True, progress=pressed)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["b.tar", "store"]
     assert len(family.list()) == 4
 
 
 def test_a_backup_of_a_newer_steerlab_is_refused(family, tmp_path, monkeypatch):
-    made = family.backup(tmp_path / "b.tar")
+    made = family.transfer.backup(tmp_path / "b.tar")
     monkeypatch.setattr("steerlab.registry.database.HEAD", "0001")
     with pytest.raises(StoreError, match="newer steerlab"):
-        Store(tmp_path / "new").restore(made.path)
+        Store(tmp_path / "new").transfer.restore(made.path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["b.tar", "store"]
 
 
 def test_an_unpacked_backup_is_a_store_and_can_be_restored(family, tmp_path):
-    place = unpacked(family.backup(tmp_path / "b.tar").path, tmp_path / "unpacked")
+    place = unpacked(family.transfer.backup(tmp_path / "b.tar").path, tmp_path / "unpacked")
     copy = Store(tmp_path / "copy")
-    copy.restore(place)
+    copy.transfer.restore(place)
     assert records(copy) == records(family) == records(Store(place))
     assert copy.verify() == []
 
 
 def test_payloads_alone_are_enough(family, tmp_path):
     """An export has no registry.db. What is restored stays as it is."""
-    file = family.export(family.list(), tmp_path / "x.tar")
+    file = family.transfer.export(family.list(), tmp_path / "x.tar")
     place = unpacked(file, tmp_path / "unpacked")
     for number, source in enumerate((file, place)):
         copy = Store(tmp_path / f"copy{number}")
-        copy.restore(source)
+        copy.transfer.restore(source)
         assert records(copy) == records(family)
     assert not (place / "registry.db").exists()
 
@@ -216,8 +216,8 @@ def test_payloads_alone_are_enough(family, tmp_path):
 def test_what_a_killed_backup_held_on_to_is_garbage(family, tmp_path):
     links = family.path / f"{files.LINKS}0123"
     backup._linked([("x", file_of(family, "love"))], links)
-    assert family.gc() == []
-    (found,) = family.gc(dry_run=False, grace=timedelta(0))
+    assert family.upkeep.gc() == []
+    (found,) = family.upkeep.gc(dry_run=False, grace=timedelta(0))
     assert (found.path, found.size) == (links.name, 0)
     assert not links.exists()
     assert family.verify() == []
@@ -230,7 +230,7 @@ def test_a_look_at_what_a_backup_left_does_not_make_it_young(family):
     links.mkdir()
     os.utime(links, (0, 0))
     for dry_run in (True, True, False):
-        assert [found.path for found in family.gc(dry_run)] == [links.name]
+        assert [found.path for found in family.upkeep.gc(dry_run)] == [links.name]
     assert not links.exists()
 
 
@@ -238,11 +238,11 @@ def test_no_garbage_collector_takes_the_links_of_a_backup_that_goes_on(family, t
     other = Store(family.path)
 
     def collect(done, total):
-        assert other.gc(dry_run=False, grace=timedelta(0)) == []
+        assert other.upkeep.gc(dry_run=False, grace=timedelta(0)) == []
 
-    family.backup(tmp_path / "copy.tar", progress=collect)
+    family.transfer.backup(tmp_path / "copy.tar", progress=collect)
     copy = Store(tmp_path / "copy")
-    copy.restore(tmp_path / "copy.tar")
+    copy.transfer.restore(tmp_path / "copy.tar")
     assert copy.verify() == []
     assert len(copy.list()) == 4
 
@@ -253,7 +253,7 @@ def test_odd_files_among_the_payloads_make_no_backup_impossible(family, tmp_path
     love.with_name("a\\b.safetensors").write_bytes(b"x")
     love.with_name("pipe.safetensors").mkdir()
     love.with_name("nowhere.safetensors").symlink_to("gone")
-    made = family.backup(tmp_path / "b.tar")
+    made = family.transfer.backup(tmp_path / "b.tar")
     assert made.payloads == 4
     assert [re.sub(".*/", "", line) for line in made.damaged] == [
         "a\\b.safetensors is left out: its name can't be in a backup",
@@ -261,10 +261,10 @@ def test_odd_files_among_the_payloads_make_no_backup_impossible(family, tmp_path
         "pipe.safetensors is left out: it is no file",
     ]
     copy = Store(tmp_path / "copy")
-    copy.restore(made.path)
+    copy.transfer.restore(made.path)
     assert copy.verify() == []
     again = Store(tmp_path / "again")
-    again.restore(family.path)
+    again.transfer.restore(family.path)
     assert records(again) == records(copy) == records(family)
 
 
@@ -302,17 +302,17 @@ def test_an_obstacle_is_no_damage(family, tmp_path, monkeypatch):
     """A registry that can't be read at the moment is not copied without its log."""
     fails(monkeypatch, "SQLITE_IOERR_READ", sqlite3.OperationalError("disk I/O error"))
     with pytest.raises(StoreError, match="disk I/O error"):
-        family.backup(tmp_path / "b.tar")
+        family.transfer.backup(tmp_path / "b.tar")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["store"]
 
 
 def test_of_a_damaged_registry_the_log_is_copied_too(family, tmp_path, monkeypatch):
     in_the_log(family)
     fails(monkeypatch, "SQLITE_CORRUPT", sqlite3.DatabaseError("malformed"))
-    made = family.backup(tmp_path / "b.tar")
+    made = family.transfer.backup(tmp_path / "b.tar")
     assert made.damaged == ("registry.db is damaged",)
     copy = Store(tmp_path / "copy")
-    copy.restore(made.path)
+    copy.transfer.restore(made.path)
     assert copy.record("love").note == "from the log"
 
 
@@ -327,14 +327,14 @@ def test_a_directory_is_restored_with_what_its_writer_left_half_done(family, tmp
     family.tag("love", add=["new"])
     shutil.copy(before, place / name)
     copy = Store(tmp_path / "copy")
-    copy.restore(place)
+    copy.transfer.restore(place)
     assert copy.verify() == []
     assert copy.record("love").tags == ("feeling",)
     assert list((copy.path / ".undo").iterdir()) == []
 
 
 def test_a_directory_that_is_restored_stays_as_it_is(family, tmp_path):
-    place = unpacked(family.backup(tmp_path / "b.tar").path, tmp_path / "unpacked")
+    place = unpacked(family.transfer.backup(tmp_path / "b.tar").path, tmp_path / "unpacked")
     before = {p: p.read_bytes() for p in place.rglob("*") if p.is_file()}
-    Store(tmp_path / "copy").restore(place)
+    Store(tmp_path / "copy").transfer.restore(place)
     assert {p: p.read_bytes() for p in place.rglob("*") if p.is_file()} == before

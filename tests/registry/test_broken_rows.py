@@ -16,7 +16,6 @@ from sqlalchemy.exc import OperationalError
 from steerlab.errors import SteerlabError, StoreError
 from steerlab.registry import Store, rows
 from steerlab.registry.sqlite_errors import Damaged
-from steerlab.registry.upkeep.doctor import diagnose
 from steerlab.registry.upkeep.verify import Harm
 from tests.registry.samples import vector
 from tests.registry.test_runs import run
@@ -82,7 +81,7 @@ def try_to_read(store: Store) -> None:
         store.list,
         store.names,
         store.models,
-        store.runs,
+        store.runs.list,
         lambda: store.list(sort="layer", text="love"),
         lambda: store.search("love"),
         lambda: store.log("anger"),
@@ -91,7 +90,7 @@ def try_to_read(store: Store) -> None:
         lambda: store.load("love"),
         lambda: store.load("anger"),
         lambda: store.load("warm"),
-        lambda: store.usage(),
+        lambda: store.upkeep.usage(),
         lambda: store.tag("anger", add=["new"]),
     ):
         with contextlib.suppress(SteerlabError):
@@ -100,7 +99,7 @@ def try_to_read(store: Store) -> None:
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_it_is_noticed_reaches_no_payload_and_is_mended(family, change):
-    family.save_run(run())
+    family.runs.save(run())
     before = {s.ref: family.record(s.ref) for s in family.list()}
     tamper(family, change)
     for ref, number in (("love", 1), ("anger", 2)):
@@ -110,9 +109,9 @@ def test_it_is_noticed_reaches_no_payload_and_is_mended(family, change):
         findings = family.verify()
         assert findings
         assert {f.harm for f in findings} <= {Harm.REGISTRY, Harm.ROW, Harm.MOVED}
-    assert "steerlab rebuild" in {ailment.cure for ailment in diagnose(family)}
+    assert "steerlab rebuild" in {ailment.cure for ailment in family.upkeep.diagnose()}
     try_to_read(family)
-    assert family.rebuild() == 4
+    assert family.upkeep.rebuild() == 4
     after = {s.ref: family.record(s.ref) for s in family.list()}
     assert {ref: replace(record, tags=()) for ref, record in after.items()} == {
         ref: replace(record, tags=()) for ref, record in before.items()
@@ -127,7 +126,7 @@ def test_a_schema_of_no_version_is_damaged(family, version):
     tamper(family, f"UPDATE alembic_version SET version_num = '{version}'")
     with pytest.raises(Damaged):
         family.list()
-    assert family.rebuild() == 4
+    assert family.upkeep.rebuild() == 4
 
 
 @pytest.mark.parametrize(
@@ -154,21 +153,21 @@ def test_a_measurement_that_is_no_json_is_damage_and_a_rebuild_leaves_it_out(fam
     evaluated(family)
     tamper(family, f"UPDATE calibration SET data = {damage} WHERE id = {second.id}")
     with pytest.raises(Damaged):
-        family.calibrations()
+        family.results.calibrations()
     assert family.verify()[0].harm is Harm.REGISTRY
-    family.rebuild()
-    assert [c.id for c in family.calibrations()] == [first.id]
-    assert len(family.evaluations("love")) == 1
+    family.upkeep.rebuild()
+    assert [c.id for c in family.results.calibrations()] == [first.id]
+    assert len(family.results.evaluations("love")) == 1
     assert family.verify() == []
 
 
 def test_a_number_that_became_text_does_not_keep_a_rebuild_from_its_neighbours(family):
-    family.save_run(run())
-    family.save_run(run())
+    family.runs.save(run())
+    family.runs.save(run())
     tamper(family, "UPDATE generation SET coefficient = '' WHERE run_id = 1 AND ordinal = 0")
-    assert family.rebuild() == 4
+    assert family.upkeep.rebuild() == 4
     assert family.verify() == []
-    assert len(list(family.runs())) == 2
+    assert len(list(family.runs.list())) == 2
 
 
 def test_a_schema_with_a_damaged_word_is_damage(family):
@@ -179,7 +178,7 @@ def test_a_schema_with_a_damaged_word_is_damage(family):
         )
     with pytest.raises(Damaged):
         family.save("more", vector(9))
-    assert family.rebuild() == 4
+    assert family.upkeep.rebuild() == 4
 
 
 def test_a_row_that_cannot_be_read_keeps_no_other_from_being_verified(family):

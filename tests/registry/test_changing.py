@@ -103,9 +103,9 @@ def test_forced_removal_says_what_breaks_and_keeps_the_digest(family):
 
 
 def test_a_vector_that_comes_back_is_a_parent_again(family, tmp_path):
-    family.export("love", tmp_path / "love.safetensors")
+    family.transfer.export("love", tmp_path / "love.safetensors")
     family.remove("love", force=True)
-    family.import_(tmp_path / "love.safetensors")
+    family.transfer.import_(tmp_path / "love.safetensors")
     assert family.verify() == []
     assert [p.ref for p in family.parents("warm")] == ["tiny_1.love.v1", "tiny_1.anger.v1"]
 
@@ -134,10 +134,10 @@ def test_what_was_removed_is_known_after_a_rebuild_and_in_a_backup(family, tmp_p
     family.remove("deep")
     family.save("sole", vector(9, model=OTHER))
     family.remove("sole")
-    family.backup(tmp_path / "all.tar")
+    family.transfer.backup(tmp_path / "all.tar")
     other = Store(tmp_path / "other")
-    other.restore(tmp_path / "all.tar")
-    family.rebuild()
+    other.transfer.restore(tmp_path / "all.tar")
+    family.upkeep.rebuild()
     for store in (family, other):
         assert store.save("deep", vector(8)).ref == "deep.v2"
         assert store.save("sole", vector(9, model=OTHER)).ref == "sole.v2"
@@ -161,11 +161,14 @@ def test_what_was_removed_of_a_name_goes_with_it(family):
 def test_a_removed_version_comes_back_under_its_number(family, tmp_path):
     family.save("love", vector(5))
     family.save("love", vector(6))
-    family.export(["love.v1", "love.v2"], tmp_path / "love.safetensors")
+    family.transfer.export(["love.v1", "love.v2"], tmp_path / "love.safetensors")
     family.remove("love.v2")
     family.remove("love.v1", force=True)
     family.save("love", vector(7))
-    assert [i.ref for i in family.import_(tmp_path / "love.safetensors")] == ["love.v1", "love.v2"]
+    assert [i.ref for i in family.transfer.import_(tmp_path / "love.safetensors")] == [
+        "love.v1",
+        "love.v2",
+    ]
     assert [s.ref for s in family.list(name="love")] == ["love.v4"]
     assert [family.load(f"love.v{n}") for n in (1, 2)] == [vector(1), vector(5)]
     assert family.verify() == []
@@ -176,10 +179,13 @@ def test_another_vector_does_not_get_a_removed_ones_number(family, tmp_path):
     elsewhere = Store(tmp_path / "elsewhere")
     elsewhere.save("love", vector(50))
     elsewhere.save("love", vector(51))
-    elsewhere.export(["love.v1", "love.v2"], tmp_path / "love.safetensors")
+    elsewhere.transfer.export(["love.v1", "love.v2"], tmp_path / "love.safetensors")
     family.save("love", vector(5))
     family.remove("love.v2")
-    assert [i.ref for i in family.import_(tmp_path / "love.safetensors")] == ["love.v3", "love.v4"]
+    assert [i.ref for i in family.transfer.import_(tmp_path / "love.safetensors")] == [
+        "love.v3",
+        "love.v4",
+    ]
 
 
 @pytest.fixture
@@ -208,25 +214,27 @@ def test_what_one_model_lost_is_not_what_another_has(two_models, tmp_path):
     elsewhere = Store(tmp_path / "elsewhere")
     for number in (50, 51):
         elsewhere.save("love", vector(number))
-    elsewhere.export("love.v2", tmp_path / "love.safetensors")
-    assert [i.ref for i in two_models.import_(tmp_path / "love.safetensors")] == ["love.v3"]
+    elsewhere.transfer.export("love.v2", tmp_path / "love.safetensors")
+    assert [i.ref for i in two_models.transfer.import_(tmp_path / "love.safetensors")] == [
+        "love.v3"
+    ]
 
 
 def test_a_removed_one_whose_number_a_renamed_one_took_gets_the_next(family, tmp_path):
     family.save("amour", vector(6))
-    family.export("amour", tmp_path / "amour.safetensors")
+    family.transfer.export("amour", tmp_path / "amour.safetensors")
     family.remove("amour")
     family.rename("love", "amour")
-    assert [i.ref for i in family.import_(tmp_path / "amour.safetensors")] == ["amour.v2"]
+    assert [i.ref for i in family.transfer.import_(tmp_path / "amour.safetensors")] == ["amour.v2"]
     assert family.load("amour.v1") == vector(1)
 
 
 def test_an_operand_that_was_removed_keeps_its_name_in_what_comes_back(family, tmp_path):
     family.remove("deep")
-    family.export("warm", tmp_path / "warm.safetensors")
+    family.transfer.export("warm", tmp_path / "warm.safetensors")
     family.remove("warm")
     family.remove("anger")
-    family.import_(tmp_path / "warm.safetensors")
+    family.transfer.import_(tmp_path / "warm.safetensors")
     assert str(family.record("warm").recipe) == "= love.v1 - 0.5 * anger.v1"
 
 
@@ -237,7 +245,7 @@ def test_the_right_one_of_two_gets_its_number_back(family, tmp_path):
     for number in (50, 51):
         elsewhere.save("love", vector(number))
     mine, theirs = (
-        read(store.export("love.v2", tmp_path / f"{number}.safetensors"))
+        read(store.transfer.export("love.v2", tmp_path / f"{number}.safetensors"))
         for number, store in enumerate((family, elsewhere))
     )
     family.remove("love.v2")
@@ -245,7 +253,7 @@ def test_the_right_one_of_two_gets_its_number_back(family, tmp_path):
     with archive.create(tmp_path / "both.tar") as writer:
         for pair in ((older, theirs[1]), mine):
             writer.add(files.path_of(pair[0].digest), encode([pair]))
-    family.import_(tmp_path / "both.tar")
+    family.transfer.import_(tmp_path / "both.tar")
     assert family.load("love.v2") == vector(5)
     assert family.load("love.v3") == vector(51)
 

@@ -56,7 +56,7 @@ def test_a_list_says_when_each_says_it_was_made(backwards):
 
 
 def test_a_rebuild_joins_children_to_parents_that_claim_to_be_younger(backwards):
-    backwards.rebuild()
+    backwards.upkeep.rebuild()
     whole(backwards)
     for file in backwards.path.glob("registry.db*"):
         file.unlink()
@@ -70,10 +70,10 @@ def test_an_operand_that_comes_later_under_another_name_and_claims_to_be_younger
     other = Store(tmp_path / "other")
     other.save("love", vector(30))
     other.save("anger", vector(31))
-    other.import_(backwards.export("warm", tmp_path / "warm.safetensors"))
+    other.transfer.import_(backwards.transfer.export("warm", tmp_path / "warm.safetensors"))
     for name in ("love.v1", "anger"):
-        backwards.export(name, tmp_path / f"{name}.safetensors")
-        other.import_(tmp_path / f"{name}.safetensors")
+        backwards.transfer.export(name, tmp_path / f"{name}.safetensors")
+        other.transfer.import_(tmp_path / f"{name}.safetensors")
     assert [node.ref for node in other.parents("warm")] == ["tiny_1.love.v2", "tiny_1.anger.v2"]
     assert other.verify() == []
 
@@ -84,7 +84,7 @@ def test_equal_vectors_never_become_each_others_ancestors(store, monkeypatch):
     second = store.save("second", 1 * first)
     store.save("third", 1 * second)
     store.remove("first", force=True)
-    store.rebuild()
+    store.upkeep.rebuild()
     refs, ref = set(), "third"
     while (parents := store.parents(ref)) and parents[0].stored:
         refs.add(ref)
@@ -100,6 +100,6 @@ def test_files_of_the_future_are_collected_once_they_are_no_accident(family):
     file.write_bytes(b"half")
     later = time.time() + 7200
     os.utime(file, (later, later))
-    assert family.gc(grace=timedelta(hours=3)) == []
-    assert [g.size for g in family.gc(dry_run=False)] == [4]
+    assert family.upkeep.gc(grace=timedelta(hours=3)) == []
+    assert [g.size for g in family.upkeep.gc(dry_run=False)] == [4]
     assert not file.exists()

@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 
 def whole(store: Store, garbage: int = 0) -> None:
     assert store.verify() == []
-    assert len(store.gc(grace=timedelta(0))) == garbage
+    assert len(store.upkeep.gc(grace=timedelta(0))) == garbage
 
 
 class Full:
@@ -234,7 +234,7 @@ def test_nothing_acknowledged_dies_with_its_writer(store, delay):
             assert store.load(ref).digest == digest
     assert store.verify() == []
     assert store.save("after", vector(5)).ref == "after.v1"
-    store.gc(dry_run=False, grace=timedelta(0))
+    store.upkeep.gc(dry_run=False, grace=timedelta(0))
     whole(store)
     kept = {s.ref for s in store.list(every_version=True)}
     for file in store.path.glob("registry.db*"):
@@ -377,5 +377,5 @@ def test_a_rebuild_under_a_reader(family):
         stack.callback(thread.join)
         stack.callback(stop.set)
         for _ in range(10):
-            family.rebuild()
+            family.upkeep.rebuild()
     assert errors == []

@@ -13,7 +13,6 @@ import pytest
 from steerlab.errors import CorruptPayload
 from steerlab.registry import Store
 from steerlab.registry.sqlite_errors import Damaged
-from steerlab.registry.upkeep.doctor import diagnose
 
 ENDLESS = "AS WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c)"
 VIEW = f"CREATE VIEW tag {ENDLESS} SELECT x AS vector_id, x AS tag FROM c WHERE x < 0"
@@ -39,15 +38,15 @@ def change(store: Store, sql: str) -> None:
 @pytest.mark.parametrize("sql", FOREIGN.values(), ids=FOREIGN)
 def test_it_is_asked_nothing_and_made_anew_of_the_payloads(family, tmp_path, sql):
     change(family, sql)
-    backup = family.backup(tmp_path / "b.tar")
+    backup = family.transfer.backup(tmp_path / "b.tar")
     assert backup.damaged == ("registry.db is damaged",)
     copy = Store(tmp_path / "copy")
-    copy.restore(backup.path)
+    copy.transfer.restore(backup.path)
     for look in (copy.list, copy.verify, lambda: copy.tag("love", add=["x"])):
         with pytest.raises(Damaged, match="run `steerlab rebuild`"):
             look()
-    assert "steerlab rebuild" in {ailment.cure for ailment in diagnose(copy)}
-    assert copy.rebuild() == 4
+    assert "steerlab rebuild" in {ailment.cure for ailment in copy.upkeep.diagnose()}
+    assert copy.upkeep.rebuild() == 4
     assert copy.verify() == []
 
 
@@ -57,13 +56,13 @@ def test_an_index_of_which_sqlite_speaks_in_bytes_is_said_and_mended(family):
     file.write_bytes(file.read_bytes().replace(b"NOCASE", b"\xff" * 6))
     (finding,) = family.verify()
     assert "not UTF-8" in finding.problem
-    assert family.rebuild() == 4
+    assert family.upkeep.rebuild() == 4
     assert family.verify() == []
 
 
 def test_a_backup_with_a_column_that_is_made_up_is_refused(family, tmp_path):
     change(family, "ALTER TABLE vector ADD COLUMN x TEXT AS (hex(zeroblob(400000000)))")
-    backup = family.backup(tmp_path / "b.tar")
+    backup = family.transfer.backup(tmp_path / "b.tar")
     with pytest.raises(CorruptPayload, match="whose table vector makes up what it says"):
-        Store(tmp_path / "copy").restore(backup.path)
+        Store(tmp_path / "copy").transfer.restore(backup.path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["b.tar", "store"]

@@ -19,13 +19,13 @@ def told(events):
 def lived(family):
     """love with two versions, a child of the first, and one of everything that measures."""
     love = family.load("love.v1")
-    family.save_calibration(Calibration(love.digest, True, 2, 0.15, 1.5, (-0.1, 0.2)))
-    family.save_evaluation(
+    family.results.save_calibration(Calibration(love.digest, True, 2, 0.15, 1.5, (-0.1, 0.2)))
+    family.results.save_evaluation(
         Evaluation(love.digest, "moods", "a" * 64, "tests/Tiny-1", "key", {"steerlab": "1"}, ())
     )
-    family.save_run(Run("love - anger", "I think", "tests/Tiny-1", (Generation(1, 0.1, " so"),)))
+    family.runs.save(Run("love - anger", "I think", "tests/Tiny-1", (Generation(1, 0.1, " so"),)))
     family.save("love", vector(7), tags=["newer"], note="again")
-    family.save_run(Run("2*love", "I feel", "tests/Tiny-1", (Generation(1, 0.1, " so"),)))
+    family.runs.save(Run("2*love", "I feel", "tests/Tiny-1", (Generation(1, 0.1, " so"),)))
     return family
 
 
@@ -80,7 +80,7 @@ def test_a_name_that_lost_all_its_versions_has_a_story(lived):
 
 
 def test_what_works_nowhere_is_told_too(family):
-    family.save_calibration(Calibration(family.load("love").digest, False))
+    family.results.save_calibration(Calibration(family.load("love").digest, False))
     assert family.log("love")[0].text == "works nowhere: no dose beat its control"
 
 
@@ -92,6 +92,6 @@ def test_a_model_decides_between_two(family):
 
 
 def test_a_sweep_is_told(family):
-    begun = family.begin_sweep(PLAN)
+    begun = family.sweeps.begin(PLAN)
     event = family.log("anger")[0]
     assert (event.what, event.number, event.text) == ("sweep", begun.id, PLAN.expression)

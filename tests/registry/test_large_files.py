@@ -10,7 +10,6 @@ import pytest
 from steerlab.errors import CorruptPayload, StoreError
 from steerlab.files import header
 from steerlab.registry import Store, files
-from steerlab.registry.upkeep.doctor import diagnose
 from tests.registry.samples import PAIRS, vector
 
 WORDY = replace(PAIRS, positive=("愛する " * 300_000, "love " * 200_000), positive_ids=())
@@ -43,12 +42,12 @@ def test_a_file_of_many_prompts_is_used_like_any_other(old, tmp_path):
     store.rename("n1", "m1")
     assert (store.record("n0").tags, store.load("m1")) == (("kept",), saved[1])
     assert store.verify() == []
-    assert store.rebuild() == 2
+    assert store.upkeep.rebuild() == 2
     assert store.load("n0") == saved[0]
     store.remove("n0")
     assert store.verify() == []
     other = Store(tmp_path / "other")
-    other.import_(store.export(["m1"], tmp_path / "x.safetensors"))
+    other.transfer.import_(store.transfer.export(["m1"], tmp_path / "x.safetensors"))
     assert other.load("m1") == saved[1]
 
 
@@ -61,11 +60,11 @@ def test_what_is_too_large_to_be_read_is_kept_and_never_called_altered(old, monk
             store.load("n0")
         assert "altered" not in str(caught.value)
         assert "remove" not in str(caught.value)
-        (ailment,) = [found for found in diagnose(store) if found.wrong]
+        (ailment,) = [found for found in store.upkeep.diagnose() if found.wrong]
         assert ailment.refs == ("tiny_1.n0.v1", "tiny_1.n1.v1")
         assert "larger than this steerlab reads" in ailment.what
         assert ailment.cure.startswith("keep the file")
-        assert store.rebuild() == 3
+        assert store.upkeep.rebuild() == 3
         assert [s.name for s in store.list(sort="name")] == ["n0", "n1", "small"]
         assert store.load("small") == small
     assert [store.load("n0"), store.load("n1")] == saved
@@ -80,9 +79,9 @@ def test_without_a_registry_a_file_that_is_too_large_is_left_where_it_is(old, mo
         bare = Store(store.path)
         assert bare.list() == []
         assert "larger than this steerlab reads" in caplog.text
-        assert bare.gc(dry_run=False, grace=timedelta(0)) == []
-        assert not any("--delete" in found.cure for found in diagnose(bare))
-    assert bare.rebuild() == 2
+        assert bare.upkeep.gc(dry_run=False, grace=timedelta(0)) == []
+        assert not any("--delete" in found.cure for found in bare.upkeep.diagnose())
+    assert bare.upkeep.rebuild() == 2
     assert bare.load("n1") == saved[1]
 
 
@@ -108,8 +107,8 @@ def test_too_many_for_one_file_are_asked_for_as_an_archive(store, tmp_path):
     for name in "ab":
         store.save(name, vector(ord(name), recipe=WORDY))
     with pytest.raises(StoreError, match=r"too large for a file .* NAME\.tar"):
-        store.export(["a", "b"], tmp_path / "x.safetensors")
-    store.export(["a", "b"], tmp_path / "x.tar")
+        store.transfer.export(["a", "b"], tmp_path / "x.safetensors")
+    store.transfer.export(["a", "b"], tmp_path / "x.tar")
 
 
 def test_a_note_that_is_too_long_is_to_be_shortened(store):

@@ -61,14 +61,14 @@ def test_the_newest_version_that_is_left_is_listed(family, tmp_path):
     family.save("anger", vector(7))
     middle = family.save("anger", vector(8))
     elsewhere = Store(tmp_path / "elsewhere")
-    elsewhere.import_(family.export("anger.v2", tmp_path / "v2.safetensors"))
-    elsewhere.import_(family.export("anger.v3", tmp_path / "v3.safetensors"))
+    elsewhere.transfer.import_(family.transfer.export("anger.v2", tmp_path / "v2.safetensors"))
+    elsewhere.transfer.import_(family.transfer.export("anger.v3", tmp_path / "v3.safetensors"))
     elsewhere.save("anger", middle * 2)
     family.remove("anger")
     assert refs(family.list(name="anger")) == ["anger.v2"]
     family.rename("anger", "fury")
     assert refs(family.list(name="fury")) == ["fury.v2"]
-    family.rebuild()
+    family.upkeep.rebuild()
     assert refs(family.list(name="fury")) == ["fury.v2"]
     assert refs(elsewhere.list()) == ["anger.v4"]
     assert family.verify() == elsewhere.verify() == []
@@ -89,7 +89,7 @@ def test_a_clock_that_runs_backwards_changes_no_newest_version(store, monkeypatc
     for seed in (1, 2, 3):
         store.save("love", vector(seed))
     assert refs(store.list()) == ["love.v3"]
-    store.rebuild()
+    store.upkeep.rebuild()
     assert refs(store.list()) == ["love.v3"]
     assert refs(store.list(every_version=True)) == ["love.v3", "love.v2", "love.v1"]
     assert store.verify() == []

@@ -45,8 +45,8 @@ def test_no_store_is_written_without_locks(family, take_locks_away):
     for action in (
         lambda: family.save("new", vector(9)),
         lambda: family.tag("love", add=["x"]),
-        family.rebuild,
-        lambda: family.gc(dry_run=False),
+        family.upkeep.rebuild,
+        lambda: family.upkeep.gc(dry_run=False),
     ):
         with pytest.raises(StoreError, match=REASON):
             action()

@@ -48,8 +48,8 @@ def refused(store: Store) -> None:
         lambda: store.tag("love", add=["x"]),
         lambda: store.rename("love", "amour"),
         lambda: store.remove("deep"),
-        store.rebuild,
-        lambda: store.gc(dry_run=False),
+        store.upkeep.rebuild,
+        lambda: store.upkeep.gc(dry_run=False),
     ):
         with pytest.raises(StoreError, match="can't write to the store") as caught:
             action()
@@ -62,7 +62,7 @@ def test_it_lists_and_loads(frozen):
     assert frozen.load("love") == vector(1)
     assert frozen.evaluate("love - 0.5*anger") == frozen.load("warm")
     assert frozen.verify() == []
-    assert frozen.gc() == []
+    assert frozen.upkeep.gc() == []
     refused(frozen)
 
 

@@ -8,7 +8,6 @@ import pytest
 
 from steerlab.errors import StoreError
 from steerlab.registry import Store, discover
-from steerlab.registry.upkeep.doctor import diagnose
 from tests.registry.samples import vector
 from tests.registry.test_backup import left, records
 
@@ -43,18 +42,18 @@ def a_lock(store):
 def test_a_restore_succeeds_whatever_another_process_does_meanwhile(
     family, tmp_path, monkeypatch, action
 ):
-    made = family.backup(tmp_path / "b.tar")
+    made = family.transfer.backup(tmp_path / "b.tar")
     before = records(family)
     family.remove("deep")
     between_the_moves(monkeypatch, lambda: action(Store(family.path)))
-    aside = family.restore(made.path, force=True)
+    aside = family.transfer.restore(made.path, force=True)
     assert records(family) == before
     assert len(Store(aside).list()) == 3
     assert left(tmp_path) == []
 
 
 def test_a_store_that_can_not_be_moved_aside_stays(family, tmp_path, monkeypatch):
-    made = family.backup(tmp_path / "b.tar")
+    made = family.transfer.backup(tmp_path / "b.tar")
     family.remove("deep")
     rename = os.rename
 
@@ -65,13 +64,13 @@ def test_a_store_that_can_not_be_moved_aside_stays(family, tmp_path, monkeypatch
 
     monkeypatch.setattr(os, "rename", busy)
     with pytest.raises(StoreError, match="busy"):
-        family.restore(made.path, force=True)
+        family.transfer.restore(made.path, force=True)
     assert len(family.list()) == 3
     assert left(tmp_path) == []
 
 
 def test_a_restore_that_can_not_end_names_both_stores(family, tmp_path, monkeypatch):
-    made = family.backup(tmp_path / "b.tar")
+    made = family.transfer.backup(tmp_path / "b.tar")
     rename = os.rename
 
     def stuck(old, new):
@@ -81,7 +80,7 @@ def test_a_restore_that_can_not_end_names_both_stores(family, tmp_path, monkeypa
 
     monkeypatch.setattr(os, "rename", stuck)
     with pytest.raises(StoreError, match="move it there yourself") as error:
-        family.restore(made.path, force=True)
+        family.transfer.restore(made.path, force=True)
     (aside,) = tmp_path.glob("store.before-restore-*")
     assert f"{tmp_path}/.tmp-store.restored to {family.path}" in str(error.value)
     assert str(aside) in str(error.value)
@@ -93,11 +92,11 @@ def test_a_restore_that_can_not_end_names_both_stores(family, tmp_path, monkeypa
     "look",
     [
         lambda store: store.list(),
-        lambda store: store.rebuild(),
-        lambda store: store.backup(store.path.with_name("b.tar")),
-        lambda store: diagnose(store),
+        lambda store: store.upkeep.rebuild(),
+        lambda store: store.transfer.backup(store.path.with_name("b.tar")),
+        lambda store: store.upkeep.diagnose(),
         lambda store: discover(),
-        lambda store: store.restore(store.path.with_name("a.tar"), force=True),
+        lambda store: store.transfer.restore(store.path.with_name("a.tar"), force=True),
     ],
     ids=["list", "rebuild", "backup", "doctor", "discover", "restore"],
 )
@@ -106,7 +105,7 @@ def test_whoever_looks_finishes_the_move_of_a_restore_that_was_killed(
 ):
     monkeypatch.delenv("STEERLAB_STORE", raising=False)
     monkeypatch.chdir(tmp_path)
-    family.backup(tmp_path / "a.tar")
+    family.transfer.backup(tmp_path / "a.tar")
     family.path.rename(tmp_path / ".tmp-store.restored")
     look(Store(family.path))
     assert (family.path / "registry.db").exists()
@@ -116,14 +115,14 @@ def test_whoever_looks_finishes_the_move_of_a_restore_that_was_killed(
 
 @pytest.mark.parametrize("force", [False, True])
 def test_a_link_to_a_directory_stays_one(family, tmp_path, force):
-    made = family.backup(tmp_path / "b.tar")
+    made = family.transfer.backup(tmp_path / "b.tar")
     real = tmp_path / "disk" / "real"
     real.mkdir(parents=True)
     (tmp_path / "link").symlink_to(real)
     linked = Store(tmp_path / "link")
     if force:
         linked.save("x", vector(9))
-    aside = linked.restore(made.path, force=force)
+    aside = linked.transfer.restore(made.path, force=force)
     assert (aside is not None) == force
     assert (tmp_path / "link").is_symlink()
     assert records(Store(real)) == records(linked) == records(family)

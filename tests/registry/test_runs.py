@@ -26,11 +26,11 @@ def run(expression: str = "love - 0.5*anger", **more) -> Run:
 
 def test_a_run_comes_back_as_it_was(family):
     made = run(layers="2", positions="generated", seed=7, chat=True, temperature=0.7, top_k=5)
-    kept = family.save_run(made)
+    kept = family.runs.save(made)
     assert kept == made
     assert kept.id is not None
-    assert family.run(kept.id) == kept
-    assert list(family.runs()) == [kept]
+    assert family.runs.get(kept.id) == kept
+    assert list(family.runs.list()) == [kept]
 
 
 @settings(max_examples=20)
@@ -38,85 +38,85 @@ def test_a_run_comes_back_as_it_was(family):
 def test_any_text_is_kept_or_refused_in_words(tmp_path_factory, prompt, written, expression):
     store = Store(tmp_path_factory.mktemp("runs") / "store")
     made = Run(expression, prompt, "m", (Generation(1.0, None, written),))
-    assert store.run(store.save_run(made).id) == made
+    assert store.runs.get(store.runs.save(made).id) == made
 
 
 def test_lone_surrogates_are_refused_in_one_line(family):
     with pytest.raises(StoreError, match="not Unicode"):
-        family.save_run(replace(run(), prompt="\ud800"))
-    assert not family.runs()
+        family.runs.save(replace(run(), prompt="\ud800"))
+    assert not family.runs.list()
 
 
 def test_runs_are_found_by_every_vector_they_name_newest_first(family):
-    first, second = family.save_run(run()), family.save_run(run("love"))
-    assert list(family.runs("love")) == [second, first]
-    assert list(family.runs("tiny_1.anger.v1")) == [first]
-    assert list(family.runs("warm")) == []
+    first, second = family.runs.save(run()), family.runs.save(run("love"))
+    assert list(family.runs.list("love")) == [second, first]
+    assert list(family.runs.list("tiny_1.anger.v1")) == [first]
+    assert list(family.runs.list("warm")) == []
     family.save("love", vector(42))  # the next version has none yet
-    assert list(family.runs("love")) == []
-    assert list(family.runs("love.v1")) == [second, first]
+    assert list(family.runs.list("love")) == []
+    assert list(family.runs.list("love.v1")) == [second, first]
     with pytest.raises(NotFound):
-        family.runs("nobody")
+        family.runs.list("nobody")
 
 
 def test_runs_are_paged(family):
-    kept = [family.save_run(run(seed=seed)) for seed in range(5)]
-    page = family.runs(limit=2)
+    kept = [family.runs.save(run(seed=seed)) for seed in range(5)]
+    page = family.runs.list(limit=2)
     assert list(page) == kept[:2:-1]
-    assert list(family.runs(limit=2, before=page[-1])) == kept[2:0:-1]
+    assert list(family.runs.list(limit=2, before=page[-1])) == kept[2:0:-1]
 
 
 @pytest.mark.parametrize("expression", ["", "nobody + love", "love +", "2 * (", "\x00"])
 def test_what_names_no_vector_is_kept_all_the_same(family, expression):
-    assert family.run(family.save_run(run(expression)).id).expression == expression
+    assert family.runs.get(family.runs.save(run(expression)).id).expression == expression
 
 
 def test_the_best_text_is_said_and_taken_back(family):
-    kept = family.save_run(run())
-    assert family.rate_run(kept.id, 1).best == 1
-    assert family.run(kept.id).best == 1
-    assert family.rate_run(kept.id, None).best is None
+    kept = family.runs.save(run())
+    assert family.runs.rate(kept.id, 1).best == 1
+    assert family.runs.get(kept.id).best == 1
+    assert family.runs.rate(kept.id, None).best is None
     with pytest.raises(BadOption, match="texts 0 to 1"):
-        family.rate_run(kept.id, 2)
+        family.runs.rate(kept.id, 2)
     with pytest.raises(NotFound, match="steerlab runs"):
-        family.rate_run(999, 0)
+        family.runs.rate(999, 0)
 
 
 def test_a_run_is_forgotten(family):
-    kept = family.save_run(run())
-    family.remove_run(kept.id)
-    assert not family.runs()
+    kept = family.runs.save(run())
+    family.runs.remove(kept.id)
+    assert not family.runs.list()
     with pytest.raises(NotFound):
-        family.remove_run(kept.id)
+        family.runs.remove(kept.id)
     with closing(sqlite3.connect(family.path / "registry.db")) as raw:
         for table in ("generation", "run_operand"):
             assert raw.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
 
 
 def test_a_removed_vector_leaves_its_runs(family):
-    kept = family.save_run(run("sad"))
+    kept = family.runs.save(run("sad"))
     family.save("sad", vector(8))
-    again = family.save_run(run("sad"))
+    again = family.runs.save(run("sad"))
     family.remove("sad")
-    assert {r.id for r in family.runs()} == {kept.id, again.id}
+    assert {r.id for r in family.runs.list()} == {kept.id, again.id}
 
 
 def test_a_renamed_vector_keeps_its_runs(family):
-    kept = family.save_run(run())
+    kept = family.runs.save(run())
     family.rename("love", "affection")
-    assert list(family.runs("affection")) == [kept]
+    assert list(family.runs.list("affection")) == [kept]
 
 
 def test_a_rebuild_keeps_runs_and_links_them_again(family):
-    kept = family.save_run(run())
-    family.rebuild()
-    assert list(family.runs("love")) == [kept]
-    family.save_run(run())
-    assert len(family.runs("love")) == 2
+    kept = family.runs.save(run())
+    family.upkeep.rebuild()
+    assert list(family.runs.list("love")) == [kept]
+    family.runs.save(run())
+    assert len(family.runs.list("love")) == 2
 
 
 def test_a_damaged_registry_gives_back_what_can_be_read_of_runs(family):
-    kept = family.save_run(run())
+    kept = family.runs.save(run())
     file = family.path / "registry.db"
     with closing(sqlite3.connect(file)) as raw:
         raw.execute("PRAGMA journal_mode = DELETE")
@@ -127,27 +127,27 @@ def test_a_damaged_registry_gives_back_what_can_be_read_of_runs(family):
     data = bytearray(file.read_bytes())
     data[(page - 1) * size : (page - 1) * size + 64] = b"\xff" * 64
     file.write_bytes(data)
-    assert Store(family.path).rebuild() == 4
-    assert list(Store(family.path).runs("love")) == [kept]
+    assert Store(family.path).upkeep.rebuild() == 4
+    assert list(Store(family.path).runs.list("love")) == [kept]
 
 
 def test_a_lost_registry_loses_its_runs_but_no_vector(family):
-    family.save_run(run())
+    family.runs.save(run())
     for file in family.path.glob("registry.db*"):
         file.unlink()
-    assert not Store(family.path).runs()
+    assert not Store(family.path).runs.list()
     assert len(Store(family.path).list()) == 4
 
 
 def test_a_backup_has_the_runs(family, tmp_path):
-    kept = family.save_run(run())
-    assert list(restored(family, tmp_path).runs("love")) == [kept]
+    kept = family.runs.save(run())
+    assert list(restored(family, tmp_path).runs.list("love")) == [kept]
 
 
 def test_a_store_of_the_first_schema_is_copied_and_gets_runs(family, tmp_path):
     store = older(family, tmp_path / "first", "0001")
     assert len(store.list()) == 4
-    kept = store.save_run(run())
-    assert list(store.runs("love")) == [kept]
+    kept = store.runs.save(run())
+    assert list(store.runs.list("love")) == [kept]
     assert (store.path / f"registry.db.before-{HEAD}").exists()
     assert store.verify() == []

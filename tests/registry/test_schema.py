@@ -112,7 +112,7 @@ def set_version(store, version):
 def test_a_newer_store_is_refused_and_left_alone(family):
     set_version(family, "0999")
     before = (family.path / "registry.db").read_bytes()
-    for action in (family.list, family.rebuild, lambda: family.save("x", vector())):
+    for action in (family.list, family.upkeep.rebuild, lambda: family.save("x", vector())):
         with pytest.raises(StoreError, match=r"newer steerlab \(schema 0999, .*upgrade steerlab"):
             action()
     assert (family.path / "registry.db").read_bytes() == before

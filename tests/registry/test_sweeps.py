@@ -52,46 +52,46 @@ CELLS = [cell(key) for key in PLAN.planned()]
 @pytest.fixture
 def swept(family) -> Store:
     """A store with half of the cells of a sweep."""
-    family.add_cells(family.begin_sweep(PLAN), CELLS[::2])
+    family.sweeps.add(family.sweeps.begin(PLAN), CELLS[::2])
     return family
 
 
 def test_a_plan_is_begun_once(family):
-    first = family.begin_sweep(PLAN)
+    first = family.sweeps.begin(PLAN)
     assert (first, first.done, first.total, first.cells) == (PLAN, 0, 30, ())
-    family.add_cells(first, CELLS[:4])
-    again = family.begin_sweep(replace(PLAN, expression="(love) - anger/2"))
+    family.sweeps.add(first, CELLS[:4])
+    again = family.sweeps.begin(replace(PLAN, expression="(love) - anger/2"))
     assert again.id == first.id
     assert again.cells == tuple(CELLS[:4])
-    assert family.begin_sweep(replace(PLAN, plan_digest="c" * 64)).id != first.id
+    assert family.sweeps.begin(replace(PLAN, plan_digest="c" * 64)).id != first.id
 
 
 def test_cells_come_back_in_the_plans_order_each_once(swept):
-    sweep = swept.sweep(1)
+    sweep = swept.sweeps.get(1)
     assert list(sweep.cells) == CELLS[::2]
-    assert swept.add_cells(sweep, [replace(c, text="another") for c in CELLS[::-1]]) == 15
-    assert list(swept.sweep(1).cells) == [
+    assert swept.sweeps.add(sweep, [replace(c, text="another") for c in CELLS[::-1]]) == 15
+    assert list(swept.sweeps.get(1).cells) == [
         c if i % 2 == 0 else replace(c, text="another") for i, c in enumerate(CELLS)
     ]
-    assert swept.sweep(1).done == 30
+    assert swept.sweeps.get(1).done == 30
 
 
 def test_what_is_not_whole_is_refused_with_its_batch(swept):
     with pytest.raises(StoreError, match="finish_whole"):
-        swept.add_cells(swept.sweep(1), [CELLS[1], replace(CELLS[3], finish="cancelled")])
-    assert list(swept.sweep(1).cells) == CELLS[::2]
+        swept.sweeps.add(swept.sweeps.get(1), [CELLS[1], replace(CELLS[3], finish="cancelled")])
+    assert list(swept.sweeps.get(1).cells) == CELLS[::2]
 
 
 def test_metrics_of_a_cell_are_kept_and_replaced(swept):
-    sweep = swept.sweep(1)
+    sweep = swept.sweeps.get(1)
     values = {
         c.key: MetricValue(i / 2) if i else MetricValue(math.nan, "no words")
         for i, c in enumerate(sweep.cells)
     }
-    swept.measure_cells(sweep, "fluency", values)
-    swept.measure_cells(sweep, "length", {CELLS[2].key: MetricValue(3.0)})
-    swept.measure_cells(sweep, "length", {CELLS[2].key: MetricValue(4.0, "ignored")})
-    found = swept.sweep(1)
+    swept.sweeps.measure(sweep, "fluency", values)
+    swept.sweeps.measure(sweep, "length", {CELLS[2].key: MetricValue(3.0)})
+    swept.sweeps.measure(sweep, "length", {CELLS[2].key: MetricValue(4.0, "ignored")})
+    found = swept.sweeps.get(1)
     assert {c.key: c.metrics["fluency"] for c in found.cells} == values
     assert found.cells[0].metrics["fluency"] == MetricValue(None, "no words")
     assert found.cells[1].metrics["length"] == MetricValue(4.0)
@@ -99,18 +99,18 @@ def test_metrics_of_a_cell_are_kept_and_replaced(swept):
 
 
 def test_sweeps_are_found_by_every_vector_they_name_newest_first(swept):
-    other = swept.begin_sweep(replace(PLAN, plan_digest="c" * 64, expression="love"))
-    assert [s.id for s in swept.sweeps()] == [other.id, 1]
-    assert [(s.id, s.done) for s in swept.sweeps("love")] == [(other.id, 0), (1, 15)]
-    assert [s.id for s in swept.sweeps("tiny_1.anger.v1")] == [1]
-    assert list(swept.sweeps("warm")) == []
-    assert [s.id for s in swept.sweeps(limit=1, before=swept.sweeps()[0])] == [1]
+    other = swept.sweeps.begin(replace(PLAN, plan_digest="c" * 64, expression="love"))
+    assert [s.id for s in swept.sweeps.list()] == [other.id, 1]
+    assert [(s.id, s.done) for s in swept.sweeps.list("love")] == [(other.id, 0), (1, 15)]
+    assert [s.id for s in swept.sweeps.list("tiny_1.anger.v1")] == [1]
+    assert list(swept.sweeps.list("warm")) == []
+    assert [s.id for s in swept.sweeps.list(limit=1, before=swept.sweeps.list()[0])] == [1]
 
 
 def test_a_sweep_is_forgotten_whole(swept):
-    swept.measure_cells(swept.sweep(1), "m", {CELLS[0].key: MetricValue(1.0)})
-    swept.remove_sweep(1)
-    for action in (swept.sweep, swept.remove_sweep):
+    swept.sweeps.measure(swept.sweeps.get(1), "m", {CELLS[0].key: MetricValue(1.0)})
+    swept.sweeps.remove(1)
+    for action in (swept.sweeps.get, swept.sweeps.remove):
         with pytest.raises(NotFound, match="there is no sweep 1"):
             action(1)
     with closing(sqlite3.connect(swept.path / "registry.db")) as raw:
@@ -120,19 +120,19 @@ def test_a_sweep_is_forgotten_whole(swept):
 
 def test_a_removed_vector_leaves_its_sweeps(swept):
     swept.remove("love", force=True)
-    assert swept.sweep(1).done == 15
+    assert swept.sweeps.get(1).done == 15
 
 
 def test_lone_surrogates_are_refused_in_one_line(swept):
     with pytest.raises(StoreError, match="not Unicode"):
-        swept.add_cells(swept.sweep(1), [replace(CELLS[1], text="\ud800")])
+        swept.sweeps.add(swept.sweeps.get(1), [replace(CELLS[1], text="\ud800")])
 
 
 WORKS = Calibration("d" * 64, True, 2, 0.2, 1.5, (-0.1, 0.25), {"curve": [[0.1, 2.0]]})
 
 
 def calibrated(store: Store) -> Calibration:
-    return store.save_calibration(replace(WORKS, digest=store.record("love").digest))
+    return store.results.save_calibration(replace(WORKS, digest=store.record("love").digest))
 
 
 def evaluated(store: Store) -> Evaluation:
@@ -143,21 +143,25 @@ def evaluated(store: Store) -> Evaluation:
     digest = store.record("love").digest
     versions = {"torch": "2", "steerlab": "0"}
     made = Evaluation(digest, "styles", "e" * 64, "tiny", "llama/6/8/f1", versions, values)
-    return store.save_evaluation(made)
+    return store.results.save_evaluation(made)
 
 
 def test_calibrations_and_evaluations_come_back_newest_first(family):
     first, second, evaluation = calibrated(family), calibrated(family), evaluated(family)
-    nowhere = family.save_calibration(Calibration("0" * 64, False, data=None))
+    nowhere = family.results.save_calibration(Calibration("0" * 64, False, data=None))
     assert (first.safe, first.data) == (WORKS.safe, WORKS.data)
-    assert [c.id for c in family.calibrations()] == [nowhere.id, second.id, first.id]
-    assert family.calibration("love") == second
-    assert family.calibration("love").id == second.id
-    assert family.calibration("anger") is None
-    assert family.calibrations()[0] == nowhere
-    assert list(family.evaluations("love")) == list(family.evaluations()) == [evaluation]
+    assert [c.id for c in family.results.calibrations()] == [nowhere.id, second.id, first.id]
+    assert family.results.calibration("love") == second
+    assert family.results.calibration("love").id == second.id
+    assert family.results.calibration("anger") is None
+    assert family.results.calibrations()[0] == nowhere
+    assert (
+        list(family.results.evaluations("love"))
+        == list(family.results.evaluations())
+        == [evaluation]
+    )
     assert evaluation.values[1].estimate is None
-    assert list(family.evaluations("anger")) == []
+    assert list(family.results.evaluations("anger")) == []
 
 
 def test_a_calibration_is_whole():
@@ -168,23 +172,28 @@ def test_a_calibration_is_whole():
 
 
 def fill(store: Store) -> None:
-    sweep = store.begin_sweep(PLAN)
-    store.add_cells(sweep, CELLS)
-    store.measure_cells(sweep, "fluency", {c.key: MetricValue(1.5) for c in CELLS})
+    sweep = store.sweeps.begin(PLAN)
+    store.sweeps.add(sweep, CELLS)
+    store.sweeps.measure(sweep, "fluency", {c.key: MetricValue(1.5) for c in CELLS})
     calibrated(store)
     evaluated(store)
 
 
 def kept(store: Store) -> list[object]:
-    sweeps = [store.sweep(s.id) for s in store.sweeps("love") if s.id is not None]
+    sweeps = [store.sweeps.get(s.id) for s in store.sweeps.list("love") if s.id is not None]
     cells = [c for s in sweeps for c in s.cells]
-    return [sweeps, cells, [*store.calibrations("love")], [*store.evaluations("love")]]
+    return [
+        sweeps,
+        cells,
+        [*store.results.calibrations("love")],
+        [*store.results.evaluations("love")],
+    ]
 
 
 def test_a_rebuild_keeps_them_and_links_them_again(family):
     fill(family)
     before = kept(family)
-    family.rebuild()
+    family.upkeep.rebuild()
     assert kept(family) == before
     assert all(before)
     with closing(sqlite3.connect(family.path / "registry.db")) as raw:
@@ -197,7 +206,7 @@ def test_a_damaged_registry_gives_back_what_can_be_read(family):
     fill(family)
     before = kept(family)
     damage(family, "direction")
-    assert Store(family.path).rebuild() == 4
+    assert Store(family.path).upkeep.rebuild() == 4
     assert kept(Store(family.path)) == before
 
 
@@ -205,9 +214,9 @@ def test_cells_whose_sweep_can_not_be_read_are_left_out(family):
     fill(family)
     damage(family, "sweep_prompt")
     store = Store(family.path)
-    assert store.rebuild() == 4
-    assert [s.done for s in store.sweeps()] == [0]
-    assert store.calibration("love") is not None
+    assert store.upkeep.rebuild() == 4
+    assert [s.done for s in store.sweeps.list()] == [0]
+    assert store.results.calibration("love") is not None
 
 
 def damage(store: Store, table: str) -> None:
@@ -229,9 +238,9 @@ def test_a_backup_has_them(family, tmp_path):
 
 
 def test_a_store_of_the_second_schema_is_copied_and_gets_them(family, tmp_path):
-    written = family.save_run(run())
+    written = family.runs.save(run())
     store = older(family, tmp_path / "second", "0002")
-    assert list(store.runs("love")) == [written]
+    assert list(store.runs.list("love")) == [written]
     assert (store.path / f"registry.db.before-{HEAD}").exists()
     fill(store)
     assert all(kept(store))

@@ -59,7 +59,7 @@ def test_a_vector_that_is_not_listed_as_it_is_is_found(family, wrong):
     assert problems(family) == {
         "registry.db": "1 vectors are not listed as they are: run `steerlab rebuild`"
     }
-    family.rebuild()
+    family.upkeep.rebuild()
     assert family.verify() == []
 
 
@@ -126,7 +126,7 @@ def test_a_tampered_expression_is_found(family):
     forged = replace(stored, recipe=recipe)
     durable.write(file_of(family, "warm"), payload.encode([(forged, family.load("warm"))]))
     assert problems(family) == {"tiny_1.warm.v1": "registry and payload differ in its recipe"}
-    family.rebuild()
+    family.upkeep.rebuild()
     assert problems(family) == {
         "tiny_1.warm.v1": "its recipe = love.v1 - 0.6 * anger.v1 gives other bytes than are stored"
     }
@@ -157,7 +157,7 @@ def test_a_rebuild_gives_the_former_rows(family):
     family.tag("love", add=["x"])
     before = records(family)
     lineage = family.lineage("warm")
-    assert family.rebuild() == 4
+    assert family.upkeep.rebuild() == 4
     assert records(family) == before
     assert family.lineage("warm") == lineage
     assert family.verify() == []
@@ -167,7 +167,7 @@ def test_a_rebuild_from_tags_and_times_that_others_wrote_is_sound(family):
     """Rows have tags sorted and times in UTC; a payload may have come with others."""
     theirs = replace(family.record("deep"), tags=("b", "a", "b"), created="2024-01-01T00:00")
     durable.write(file_of(family, "deep"), payload.encode([(theirs, family.load("deep"))]))
-    assert family.rebuild() == 4
+    assert family.upkeep.rebuild() == 4
     assert family.record("deep").tags == ("a", "b")
     assert family.verify() == []
 
@@ -179,7 +179,7 @@ def test_a_rebuild_takes_the_copy_of_a_vector_that_is_whole(family, other):
     numbers = love.float32()[2].tobytes()
     file.write_bytes(file.read_bytes().replace(numbers, bytes(len(numbers))))
     assert {f.harm for f in family.verify() if f.ref == "tiny_1.love.v1"} == {Harm.MOVED}
-    assert family.rebuild() == 4
+    assert family.upkeep.rebuild() == 4
     assert family.load("love") == love
     assert family.verify() == []
 
@@ -211,7 +211,7 @@ def test_a_clone_without_registry_answers_at_once(family, caplog):
 def test_a_rebuild_leaves_out_what_it_can_not_read(family, caplog):
     file_of(family, "deep").write_bytes(b"junk")
     (family.path / "payloads" / "stray.safetensors").write_bytes(b"")
-    assert family.rebuild() == 3
+    assert family.upkeep.rebuild() == 3
     assert caplog.text.count("left out") == 2
     assert family.names() == ["anger", "love", "warm"]
 
@@ -220,7 +220,7 @@ def test_a_rebuild_survives_a_record_that_the_schema_refuses(family, caplog):
     impossible = replace(family.record("deep"), name="odd", norm=-1.0)
     data = payload.encode([(impossible, family.load("deep"))])
     durable.write(family.path / "payloads" / "odd.safetensors", data)
-    assert family.rebuild() == 4
+    assert family.upkeep.rebuild() == 4
     assert "odd.v1" in caplog.text
 
 
@@ -233,7 +233,7 @@ def test_of_two_claims_to_a_version_the_acknowledged_one_stays(family, caplog):
         durable.write(
             family.path / f"payloads/x{number}.safetensors", payload.encode([(theirs, other)])
         )
-    assert family.rebuild() == 4
+    assert family.upkeep.rebuild() == 4
     assert family.load("love") == vector(1)
     assert caplog.text.count("love.v1 is already another vector") == 2
 
@@ -245,20 +245,20 @@ def test_a_stray_file_takes_no_name_of_a_model(family, caplog):
     other = SteeringVector({2: [1.0] * 8}, model=elsewhere, ref="love.v1")
     forged = replace(record_of(other, "love", 1), created="2001-01-01T00:00:00.000000+00:00")
     durable.write(family.path / "payloads/x.safetensors", payload.encode([(forged, other)]))
-    assert family.rebuild() == 5
+    assert family.upkeep.rebuild() == 5
     assert {ref: record for ref, record in records(family).items() if ref in before} == before
     assert family.load("tiny_1.love") == vector(1)
 
 
 def test_an_old_registry_is_kept(family):
-    family.rebuild()
-    family.rebuild()
+    family.upkeep.rebuild()
+    family.upkeep.rebuild()
     assert len(list(family.path.glob("registry.db.before-rebuild-*"))) >= 2
 
 
 def test_there_is_nothing_to_rebuild_where_there_is_no_store(store):
     with pytest.raises(StoreError, match="no store at"):
-        store.rebuild()
+        store.upkeep.rebuild()
 
 
 # gc
@@ -277,50 +277,52 @@ def test_garbage_is_named_first_and_deleted_when_told(family):
     old, half = stray(family), stray(family, "payloads/aa/.tmp-0123")
     young = stray(family, "payloads/aa/young.safetensors", hours=0.5)
     names = {"payloads/aa/stray.safetensors", "payloads/aa/.tmp-0123"}
-    assert {g.path for g in family.gc()} == names
+    assert {g.path for g in family.upkeep.gc()} == names
     assert old.exists()
-    assert {(g.path, g.size) for g in family.gc(dry_run=False)} == {(n, 5) for n in names}
+    assert {(g.path, g.size) for g in family.upkeep.gc(dry_run=False)} == {(n, 5) for n in names}
     assert not old.exists()
     assert not half.exists()
     assert young.exists()
-    assert family.gc() == []
-    assert [g.path for g in family.gc(grace=timedelta(0))] == ["payloads/aa/young.safetensors"]
+    assert family.upkeep.gc() == []
+    assert [g.path for g in family.upkeep.gc(grace=timedelta(0))] == [
+        "payloads/aa/young.safetensors"
+    ]
     assert family.verify() == []
 
 
 def test_a_collection_tells_how_far_it_is_and_can_be_cancelled(family):
     old, seen = stray(family), []
-    family.gc(progress=lambda *a: seen.append(a))
+    family.upkeep.gc(progress=lambda *a: seen.append(a))
     assert seen == [(n, 5) for n in range(1, 6)]
 
     def stop(done, of):
         raise Cancelled("enough")
 
     with pytest.raises(Cancelled):
-        family.gc(dry_run=False, progress=stop)
+        family.upkeep.gc(dry_run=False, progress=stop)
     assert old.exists()
     assert family.verify() == []
 
 
 def test_only_what_was_listed_is_deleted(family):
     listed = stray(family)
-    paths = {garbage.path for garbage in family.gc()}
+    paths = {garbage.path for garbage in family.upkeep.gc()}
     later = stray(family, "payloads/aa/later.safetensors")
     links = family.path / f"{files.LINKS}0123"
     links.mkdir()
     os.utime(links, (0, 0))
-    assert [g.path for g in family.gc(dry_run=False, only=paths)] == [*paths]
+    assert [g.path for g in family.upkeep.gc(dry_run=False, only=paths)] == [*paths]
     assert not listed.exists()
     assert later.exists()
     assert links.exists()
 
 
 def test_what_rows_point_at_is_no_garbage(family):
-    assert family.gc(dry_run=False, grace=timedelta(0)) == []
+    assert family.upkeep.gc(dry_run=False, grace=timedelta(0)) == []
 
 
 def test_a_store_that_is_not_there_has_no_garbage(store):
-    assert store.gc() == []
+    assert store.upkeep.gc() == []
     assert not store.path.exists()
 
 
@@ -332,7 +334,7 @@ def test_a_damaged_registry_is_found_and_rebuilt(family):
     file.write_bytes(data)
     with pytest.raises(StoreError, match="steerlab rebuild"):
         family.verify()
-    assert family.rebuild() == 4
+    assert family.upkeep.rebuild() == 4
     assert records(family) == before
 
 
@@ -345,7 +347,7 @@ def test_a_registry_of_junk_says_what_to_do(family):
                 StoreError, match=r"damaged; nothing is lost.*run `steerlab rebuild`"
             ):
                 action()
-        assert family.rebuild() == 4
+        assert family.upkeep.rebuild() == 4
         assert records(family) == before
 
 

@@ -119,8 +119,8 @@ def test_examples_go_from_the_most_negative_dose_over_the_baseline_to_the_most_p
 
 def test_what_was_measured_stands_beside_its_control(store):
     digest = store.load("love").digest
-    store.save_calibration(calibration(digest))
-    store.save_evaluation(evaluation(digest))
+    store.results.save_calibration(calibration(digest))
+    store.results.save_evaluation(evaluation(digest))
     found = read(store, "love")
     assert "works at" in found.words
     assert "It works: layer 2, dose +0.20" in found.words
@@ -136,7 +136,7 @@ def test_what_was_measured_stands_beside_its_control(store):
 
 def test_a_vector_that_does_not_work_is_said_not_to(store):
     digest = store.load("love").digest
-    store.save_calibration(calibration(digest, reason="no dose beats its control"))
+    store.results.save_calibration(calibration(digest, reason="no dose beats its control"))
     found = read(store, "love")
     assert "It does not work: no dose beats its control." in found.words
     assert "works at" not in found.words
@@ -149,14 +149,14 @@ def test_a_kept_sweep_gives_the_examples(store):
     plan = StoredSweep(
         SUITE, "love", record.digest, "tiny", model, "dose", settings, ("one", "two"), (7, 8)
     )
-    begun = store.begin_sweep(plan)
+    begun = store.sweeps.begin(plan)
     cells = [
         SweepCell(s, prompt, seed, f"{prompt} {seed} {s.layer} {s.strength}", "length", 3)
         for prompt in plan.prompts
         for seed in plan.seeds
         for s in settings
     ]
-    store.add_cells(begun, cells)
+    store.sweeps.add(begun, cells)
     first, second = kept_examples(store, record, layer=2)
     assert [t.text for t in first.texts] == ["one 7 2 -0.2", "one 7 None 0.0", "one 7 2 0.2"]
     assert second.prompt == "two"
@@ -167,10 +167,10 @@ def test_a_kept_sweep_gives_the_examples(store):
 
 def test_a_run_gives_them_if_it_is_of_this_vector_and_no_sweep_does(store):
     texts = tuple(Generation(c, c / 10, f"at {c}") for c in (2.0, 0.0, -2.0))
-    store.save_run(Run("love", "Today", "tiny", texts))
-    store.save_run(Run("love - anger", "Today", "tiny", texts))
-    store.save_run(Run("2*love", "Today", "tiny", texts))
-    store.save_run(Run("love.v1", "One side", "tiny", texts[:2]))
+    store.runs.save(Run("love", "Today", "tiny", texts))
+    store.runs.save(Run("love - anger", "Today", "tiny", texts))
+    store.runs.save(Run("2*love", "Today", "tiny", texts))
+    store.runs.save(Run("love.v1", "One side", "tiny", texts[:2]))
     (found,) = kept_examples(store, store.record("love"))
     assert (found.prompt, found.source) == ("Today", "run 1")  # both signs before newer ones
     assert [t.coefficient for t in found.texts] == [-2.0, 0.0, 2.0]
@@ -182,10 +182,10 @@ def evil_report(store):
     store.save("evil", vector(9, 2, 3, recipe=recipe), tags=[EVIL], note=EVIL)
     store.save("child", -store.load("evil"))
     digest = store.load("evil").digest
-    store.save_calibration(calibration(digest, measure=EVIL))
+    store.results.save_calibration(calibration(digest, measure=EVIL))
     values = (Measured(EVIL, EVIL, "signed range", 1.0, 0.0, 2.0),)
     measured = evaluation(digest, suite=EVIL, model=EVIL, versions={EVIL: EVIL})
-    store.save_evaluation(replace(measured, values=(*measured.values, *values)))
+    store.results.save_evaluation(replace(measured, values=(*measured.values, *values)))
     text = Text(1.0, 0.1, EVIL + "</li></ol></main>")
     return report(store, "evil", examples=[Examples(EVIL, EVIL, (text,))])
 
@@ -228,7 +228,7 @@ def test_the_snippets_run(store, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     record = store.record("warm")
     lines = snippets(record)
-    store.export("warm", tmp_path / "warm.safetensors")
+    store.transfer.export("warm", tmp_path / "warm.safetensors")
     found: dict[str, object] = {}
     exec(lines["plain"], found)
     layer = record.layers[len(record.layers) // 2].layer

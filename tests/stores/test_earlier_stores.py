@@ -95,17 +95,17 @@ def test_what_is_new_can_be_kept(earlier, tmp_path):
     """The results of a store that had none yet are those of one that was made with them."""
     store, newest = opened(earlier, tmp_path), opened(SCHEMAS[-1], tmp_path / "newest")
     for run in newest.runs() if earlier < "0002" else ():
-        store.save_run(run)
+        store.runs.save(run)
     for made in newest.evaluations() if earlier < "0003" else ():
-        store.save_evaluation(made)
-    assert len(store.runs()) == len(newest.runs())
+        store.results.save_evaluation(made)
+    assert len(store.runs.list()) == len(newest.runs())
     assert store.verify() == []
 
 
 def test_a_rebuild_gives_the_same(schema, tmp_path):
     store = opened(schema, tmp_path)
     then = said(schema)
-    assert store.rebuild() == len(then["records"])
+    assert store.upkeep.rebuild() == len(then["records"])
     assert known(told(store), then) == then
     assert store.verify() == []
 
@@ -278,7 +278,7 @@ def test_a_payload_of_another_format_is_refused_in_words(tmp_path, number, why):
     other = tmp_path / "p.safetensors"
     other.write_bytes(data.replace(b'{\\"format\\":1,', b'{\\"format\\":%d,' % number))
     assert METADATA_KEY.encode() in data
-    for reading in (read, read_records, Store(tmp_path / "store").import_):
+    for reading in (read, read_records, Store(tmp_path / "store").transfer.import_):
         with pytest.raises(CorruptPayload, match=why) as caught:
             reading(other)
         assert "\n" not in str(caught.value)

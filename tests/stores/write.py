@@ -68,7 +68,7 @@ def told(store: Store) -> dict[str, Any]:
         if hasattr(store, name):
             found[name] = [asdict(one) for one in getattr(store, name)()]
     if hasattr(store, "sweep"):
-        found["sweeps"] = [asdict(store.sweep(sweep.id)) for sweep in store.sweeps()]
+        found["sweeps"] = [asdict(store.sweeps.get(sweep.id)) for sweep in store.sweeps.list()]
     return json.loads(json.dumps(found))
 
 
@@ -88,9 +88,9 @@ def _add_runs(store: Store) -> None:
     from steerlab.core.run import Generation, Run
 
     texts = (Generation(0.0, 0.0, " plain", "stop", 4), Generation(2.0, 0.4, " [b]warm[/b]\x1b"))
-    first = store.save_run(Run("love.v1 - 0.5*anger", "I think", TINY.source, texts, layers="2"))
-    store.rate_run(first.id, 1)
-    store.save_run(Run("love", "I\nfeel 👍", TINY.source, texts, seed=7, temperature=0.7))
+    first = store.runs.save(Run("love.v1 - 0.5*anger", "I think", TINY.source, texts, layers="2"))
+    store.runs.rate(first.id, 1)
+    store.runs.save(Run("love", "I\nfeel 👍", TINY.source, texts, seed=7, temperature=0.7))
 
 
 def _add_results(store: Store, digest: str) -> None:
@@ -98,7 +98,7 @@ def _add_results(store: Store, digest: str) -> None:
     from steerlab.core.sweep import BASELINE, MetricValue, StoredSweep, SweepCell, SweepSetting
 
     strengths = [SweepSetting(b, d, 10 * d, None) for b in (2, 3) for d in (-0.2, 0.2)]
-    sweep = store.begin_sweep(
+    sweep = store.sweeps.begin(
         StoredSweep(
             plan_digest="a" * 64,
             expression="love.v1",
@@ -113,12 +113,14 @@ def _add_results(store: Store, digest: str) -> None:
     )
     cells = [SweepCell(*key, " a text", "stop", 3) for key in sweep.planned()]
     cells[0] = SweepCell(*cells[0].key, " other", "stop", 3, metrics={"vader": MetricValue(0.5)})
-    store.add_cells(sweep, cells[::2])
-    store.save_calibration(Calibration(digest, False, data={"reason": "nothing beats its control"}))
+    store.sweeps.add(sweep, cells[::2])
+    store.results.save_calibration(
+        Calibration(digest, False, data={"reason": "nothing beats its control"})
+    )
     values = (Measured("statements", "vader", "baseline", 0.3, 0.2, 0.4, n=8),)
     made = {"suite": "standard", "suite_digest": "5" * 64, "model": "tiny", "model_key": "k"}
     versions = {"torch": "2"}
-    store.save_evaluation(Evaluation(digest, **made, versions=versions, values=values))
+    store.results.save_evaluation(Evaluation(digest, **made, versions=versions, values=values))
 
 
 def main(schema: str, directory: Path) -> None:

@@ -24,7 +24,7 @@ def calibrated(tmp_path_factory) -> Lab:
     lab = Lab(Store(tmp_path_factory.mktemp("tui") / "store"), planted_lm())
     kind = lab.extract("kind", pairs(8), layers=1)
     lab.extract("plain", pairs(4, seed=1), layers=1)
-    lab.store.save_calibration(calibrate(lab, kind, options=QUICK))
+    lab.store.results.save_calibration(calibrate(lab, kind, options=QUICK))
     return lab
 
 
@@ -34,7 +34,7 @@ async def choose(user, name: str) -> None:
 
 
 async def test_a_chosen_vector_begins_where_it_was_calibrated(calibrated):
-    found = calibrated.store.calibration("kind")
+    found = calibrated.store.results.calibration("kind")
     assert found.layer != 1
     async with Session(calibrated) as user:
         await choose(user, "kind")
@@ -48,7 +48,7 @@ async def test_a_chosen_vector_begins_where_it_was_calibrated(calibrated):
 
 
 async def test_a_late_answer_about_another_text_leaves_what_was_chosen_meanwhile(calibrated):
-    found = calibrated.store.calibration("kind")
+    found = calibrated.store.results.calibration("kind")
     async with Session(calibrated) as user:
         user.line.put("kind")
         user.strip.post_message(ExpressionLine.Checked(Meaning("")))  # on its way when it was put
@@ -66,7 +66,7 @@ async def test_a_typed_vector_keeps_what_is_set_up_and_has_no_band_at_another_la
 
 
 async def test_what_is_chosen_and_written_at_once_is_written_as_calibrated(calibrated):
-    found = calibrated.store.calibration("kind")
+    found = calibrated.store.results.calibration("kind")
     async with Session(calibrated) as user:
         user.line.put("kind")
         await user.pilot.press("f5")

@@ -25,7 +25,6 @@ from steerlab import Lab, Store
 from steerlab.cli import run
 from steerlab.registry.transfer import backup
 from steerlab.registry.upkeep import verify
-from steerlab.registry.upkeep.doctor import diagnose
 from steerlab.tui.app import SteerlabApp
 from steerlab.tui.dialogs import BackupDialog, Confirm
 from steerlab.tui.health import HealthScreen
@@ -201,7 +200,7 @@ async def test_what_is_wrong_is_said_as_doctor_says_it(store, damage, says):
         damage(store)
         assert await nurse.press("v") == says
         assert nurse.screen.query_one("#status").has_class("problem")
-        assert nurse.screen.report.entries == of_ailments(diagnose(store))
+        assert nurse.screen.report.entries == of_ailments(store.upkeep.diagnose())
         labels = [label for label, _ in nurse.found]
         assert labels.count("wrong") >= 1
         assert labels.count("do") == labels.count("wrong") + labels.count("note")
@@ -283,7 +282,7 @@ async def test_garbage_is_listed_then_asked_about_then_deleted(store):
         assert not broken.exists()
         assert young.exists()
         assert await nurse.press("g") == "nothing to delete: there is no file that no vector needs"
-        assert store.gc(grace=timedelta(hours=1)) == []
+        assert store.upkeep.gc(grace=timedelta(hours=1)) == []
 
 
 # backup
@@ -327,7 +326,7 @@ async def test_a_path_can_be_typed_and_a_taken_one_is_refused_at_once(store, tmp
         assert [label for label, _ in nurse.found].count("not whole") == 1
         assert f"'{made}'" in dict(nurse.found)["restore"]
     assert (tmp_path / "taken").read_text() == "mine"
-    Store(tmp_path / "copy").restore(made)
+    Store(tmp_path / "copy").transfer.restore(made)
 
 
 async def test_a_cancelled_backup_leaves_nothing(store, tmp_path, monkeypatch):
@@ -383,7 +382,7 @@ async def test_a_store_that_is_locked_is_a_line_and_can_be_verified(store):
 
 
 async def test_a_mistake_of_ours_is_a_line_too(store, monkeypatch):
-    monkeypatch.setattr(Store, "gc", lambda *_, **options: 1 // 0 if options else [])
+    monkeypatch.setattr("steerlab.registry.upkeep.upkeep.Upkeep.gc", lambda *_, **options: 1 // 0 if options else [])
     async with Visit(store) as nurse:
         assert "internal error, ZeroDivisionError" in await nurse.press("g")
         monkeypatch.undo()

@@ -414,7 +414,7 @@ async def test_a_sweep_that_was_written_is_there_at_once(lab, monkeypatch) -> No
                         and cell.setting.layer in (None, layer)
                     )
                     assert sheet.text(number, sheet.grid.place(row, column)) == text
-    assert [sweep.id for sweep in lab.store.sweeps()] == [written.id]
+    assert [sweep.id for sweep in lab.store.sweeps.list()] == [written.id]
 
 
 async def test_a_baseline_is_written_though_no_dose_is_0(lab) -> None:

@@ -320,8 +320,8 @@ async def test_runs_are_kept_rated_and_loaded_back(lab):
         texts = user.texts
         user.bench.query_one("#text-1", Column).focus()
         await user.pilot.press("asterisk")
-        await user.until(lambda: lab.store.runs()[0].best == 1)
-        (run,) = lab.store.runs("love")
+        await user.until(lambda: lab.store.runs.list()[0].best == 1)
+        (run,) = lab.store.runs.list("love")
         assert run.generations[1].dose == pytest.approx(-0.2)
         user.strip.use(user.strip.setup.__class__("anger", "another prompt"))
         user.strip.replay(run)
@@ -560,7 +560,7 @@ async def test_options_reach_the_generation(lab):
         dialog.query_one("#layers", Input).value = "1"
         await user.pilot.press("enter", "ctrl+g")
         await user.written()
-        (run,) = lab.store.runs()
+        (run,) = lab.store.runs.list()
         assert (run.max_new_tokens, run.layers) == (3, "1")
         assert "3 tokens" in str(user.strip.border_title)
 

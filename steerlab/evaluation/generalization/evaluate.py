@@ -97,7 +97,7 @@ def evaluate(
             "notes": run.notes,
         },
     )
-    return lab.store.save_evaluation(found) if keep else found
+    return lab.store.results.save_evaluation(found) if keep else found
 
 
 def named(plan: EvaluationPlan) -> tuple[Suite, tuple[ContrastItem, ...], list[Metric]]:

@@ -74,7 +74,11 @@ class Checked:
 
 def stored(lab: Lab, refs: Sequence[str] = ()) -> list[Evaluation]:
     """The newest evaluation of each vector and plan: all, or those of the vectors named."""
-    groups = [lab.store.evaluations(ref) for ref in refs] if refs else [lab.store.evaluations()]
+    groups = (
+        [lab.store.results.evaluations(ref) for ref in refs]
+        if refs
+        else [lab.store.results.evaluations()]
+    )
     newest: dict[str, Evaluation] = {}
     for found in (evaluation for group in groups for evaluation in group):
         plan = (found.data or {}).get("plan")

@@ -25,8 +25,8 @@ SCARCE = 200_000_000
 """Free bytes of the disk under which a store is warned of."""
 
 
-class Store(Protocol):
-    """What is asked of a store that is looked after."""
+class Checked(Protocol):
+    """The upkeep of a store, as far as a diagnosis needs it."""
 
     path: Path
 
@@ -110,7 +110,7 @@ _ADVICE = {  # in plain words, and what helps; the first that applies comes firs
 
 
 def diagnose(
-    store: Store,
+    store: Checked,
     progress: Progress | None = None,
     on_finding: Callable[[Finding], object] | None = None,
     *,
@@ -160,7 +160,7 @@ def _lost(lost: bool) -> Iterator[Ailment]:
         )
 
 
-def _space(store: Store) -> Iterator[Ailment]:
+def _space(store: Checked) -> Iterator[Ailment]:
     free = shutil.disk_usage(store.path).free
     if free < SCARCE:
         yield Ailment(
@@ -170,7 +170,7 @@ def _space(store: Store) -> Iterator[Ailment]:
         yield Ailment(False, "it is read-only: nothing can be saved here", "use --store DIR")
 
 
-def _waste(store: Store) -> Iterator[Ailment]:
+def _waste(store: Checked) -> Iterator[Ailment]:
     """Files that no row points at: to be taken in, mended or deleted."""
     loose = store.gc(grace=timedelta(0))
     unknown = [ref for file in loose for ref in file.holds]

@@ -47,7 +47,7 @@ class Curves(Pane):
         """The record, and the newest calibration."""
         store = self.lab.store
         record = store.record(summary.qualified)
-        return record, store.calibration_of(record.digest)
+        return record, store.results.calibration_of(record.digest)
 
     def draw(self, found: Found) -> None:
         """Plots where there is more than one point."""

@@ -59,7 +59,7 @@ everything it was made with; * says which text was best; delete forgets the run.
 
     def read(self, summary: Summary, worker: Worker[None]) -> Sequence[Run]:
         """The newest first."""
-        return self.lab.store.runs(summary.qualified, limit=MOST)
+        return self.lab.store.runs.list(summary.qualified, limit=MOST)
 
     def draw(self, found: Sequence[Run]) -> None:
         """The list; the cursor stays where it is."""
@@ -108,7 +108,7 @@ everything it was made with; * says which text was best; delete forgets the run.
     @work(thread=True, group="edit")
     def rate(self, run: Run, best: int | None) -> None:
         """Store which text is best."""
-        self._change(lambda: self.lab.store.rate_run(run.id or 0, best))
+        self._change(lambda: self.lab.store.runs.rate(run.id or 0, best))
 
     def action_forget(self) -> None:
         """Forget the run, once that is confirmed."""
@@ -125,7 +125,7 @@ everything it was made with; * says which text was best; delete forgets the run.
     @work(thread=True, group="edit")
     def forget(self, run: Run) -> None:
         """Take the run out of the store."""
-        self._change(lambda: self.lab.store.remove_run(run.id or 0))
+        self._change(lambda: self.lab.store.runs.remove(run.id or 0))
 
     def _change(self, change: Callable[[], object]) -> None:
         from steerlab.tui.detail import Detail

@@ -1,4 +1,4 @@
-"""Vectors and whole stores as files: the part of `Store` that writes and reads them."""
+"""Export and import, backup and restore of one store."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from steerlab.files.location import expanded
 from steerlab.progress import Progress
 from steerlab.registry import files
-from steerlab.registry.ancestry import Ancestry
+from steerlab.registry.database import Database
 from steerlab.registry.queries import Model, Summary
 from steerlab.registry.rows import read
 from steerlab.registry.sqlite_errors import one_line_errors
@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from steerlab.registry.transfer.exchange import Import
 
 
-class Transfers(Ancestry):
-    """Export and import, backup and restore."""
+class Transfer:
+    """Vectors and the whole store as files."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def export(
         self,
@@ -53,8 +56,10 @@ class Transfers(Ancestry):
             if parents:
                 rows = exchange.with_ancestors(connection, rows)
             if target.suffix == archive.SUFFIX:
-                return exchange.to_archive(connection, self.path, rows, target, force, progress)
-            return exchange.to_payload(connection, self.path, rows, target, force)
+                return exchange.to_archive(
+                    connection, self._database.directory, rows, target, force, progress
+                )
+            return exchange.to_payload(connection, self._database.directory, rows, target, force)
 
     def import_(self, path: str | Path, *, progress: Progress | None = None) -> Sequence[Import]:
         """Store the vectors of a payload file or an archive, each checked against its digest.
@@ -101,5 +106,5 @@ class Transfers(Ancestry):
         """
         from steerlab.registry.transfer.restore import restore
 
-        with one_line_errors(self.path):
+        with one_line_errors(self._database.directory):
             return restore(expanded(path), self._database, force, progress)

@@ -1,0 +1,148 @@
+"""What keeps a store sound: checks, rebuilds, garbage, disk usage."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection, select
+
+from steerlab.errors import StoreError
+from steerlab.files.location import finish_move
+from steerlab.progress import Progress
+from steerlab.registry import files, registry_only
+from steerlab.registry.database import Database
+from steerlab.registry.rows import Placed
+from steerlab.registry.sqlite_errors import one_line_errors
+from steerlab.registry.tables import KEPT, VECTOR
+from steerlab.registry.upkeep import rebuild
+from steerlab.registry.upkeep.rebuild import Rebuilt
+
+if TYPE_CHECKING:
+    from steerlab.registry.upkeep.doctor import Ailment
+    from steerlab.registry.upkeep.gc import Garbage
+    from steerlab.registry.upkeep.usage import Usage
+    from steerlab.registry.upkeep.verify import Finding
+
+_log = logging.getLogger("steerlab.registry")
+
+
+class Upkeep:
+    """Checks and repairs of one store."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.path = database.directory
+
+    def verify(
+        self,
+        progress: Progress | None = None,
+        on_finding: Callable[[Finding], object] | None = None,
+    ) -> Sequence[Finding]:
+        """Check everything: payloads, rows against them, and every expression bit for bit.
+
+        progress: called with (vectors checked, all); what it raises cancels. on_finding: called
+        with each problem as it is met; while others write, some that are none in the end.
+        """
+        from steerlab.registry.upkeep.verify import still_wrong, verify
+
+        before = self._database.stamp()
+        with self._database.reading() as connection:
+            found = verify(connection, self.path, progress, on_finding)
+        if found and self._database.stamp() != before:
+            with self._database.writing() as work:
+                found = still_wrong(work.connection, self.path, found)
+        return found
+
+    def rebuild(self) -> int:
+        """Make the registry anew from the payloads; returns how many vectors it knows.
+
+        The old registry, damaged or not, is kept as registry.db.before-rebuild-….
+        """
+        finish_move(self.path)
+        if not self.path.is_dir():
+            raise StoreError(f"there is no store at {self.path}")
+        with one_line_errors(self.path), self._database.locked():
+            places = self._database.salvage(select(VECTOR.c.path, VECTOR.c.key))
+            salvaged = {t.name: self._database.salvage(select(t)) for t in KEPT}
+            done: list[Rebuilt] = []
+
+            def fill(new: Connection) -> None:
+                done.append(self._refill(new, places, self._known))
+                registry_only.bring_back(new, salvaged)
+
+            self._database.refill(fill)
+        return done[0].count
+
+    def gc(
+        self,
+        dry_run: bool = True,
+        grace: timedelta = timedelta(hours=1),
+        progress: Progress | None = None,
+        only: Collection[str] | None = None,
+    ) -> Sequence[Garbage]:
+        """Payloads that no row points at and stale temporary files; deleted unless `dry_run`.
+
+        grace: files younger than this are left alone. progress: called with (files looked at,
+        all); what it raises cancels, and leaves what is not deleted yet. only: paths, as a dry
+        run named them, beside which nothing is deleted.
+        """
+        from steerlab.registry.upkeep.gc import collect
+
+        if dry_run:
+            with self._database.reading() as connection:
+                return collect(connection, self.path, True, grace, progress, only)
+        with self._database.writing() as work:
+            return collect(work.connection, self.path, False, grace, progress, only)
+
+    def usage(self) -> Usage:
+        """What the store takes on disk, vector by vector and for all else."""
+        from steerlab.registry.upkeep.usage import usage
+
+        with self._database.reading() as connection:
+            return usage(connection, self.path)
+
+    @property
+    def writable(self) -> bool:
+        """Whether anything can be repaired here."""
+        return self._database.writable
+
+    def diagnose(
+        self,
+        progress: Progress | None = None,
+        on_finding: Callable[[Finding], object] | None = None,
+        *,
+        quick: bool = False,
+    ) -> Sequence[Ailment]:
+        """Everything that is wrong with the store, the worst first; see `doctor.diagnose`."""
+        from steerlab.registry.upkeep.doctor import diagnose
+
+        return diagnose(self, progress, on_finding, quick=quick)
+
+    def fill(self, connection: Connection) -> None:
+        """Restore the rows of a registry that is missing from the payloads."""
+        done = self._refill(connection, ())
+        if done.count and self._database.writable:
+            _log.warning(
+                "%s had no registry.db: restored %d vectors from their payloads",
+                self.path,
+                done.count,
+            )
+
+    def _known(self, path: str) -> Sequence[Placed]:
+        """What the registry, as long as it is there, says of a file."""
+        rows = self._database.salvaged(lambda old: list(files.at_path(old, path).values()))
+        return [Placed(stored.record, stored.path, stored.key) for stored in rows]
+
+    def _refill(
+        self,
+        connection: Connection,
+        places: Sequence[tuple[str, str]],
+        known: Callable[[str], Sequence[Placed]] = lambda path: (),
+    ) -> Rebuilt:
+        done = rebuild.rebuild(connection, self.path, places, known)
+        for skipped in done.skipped:
+            _log.warning("left out: %s", skipped)
+        return done

@@ -25,6 +25,7 @@ from steerlab import Lab, Store
 from steerlab.cli import run
 from steerlab.registry.transfer import backup
 from steerlab.registry.upkeep import verify
+from steerlab.registry.upkeep.upkeep import Upkeep
 from steerlab.tui.app import SteerlabApp
 from steerlab.tui.dialogs import BackupDialog, Confirm
 from steerlab.tui.health import HealthScreen
@@ -382,7 +383,7 @@ async def test_a_store_that_is_locked_is_a_line_and_can_be_verified(store):
 
 
 async def test_a_mistake_of_ours_is_a_line_too(store, monkeypatch):
-    monkeypatch.setattr("steerlab.registry.upkeep.upkeep.Upkeep.gc", lambda *_, **options: 1 // 0 if options else [])
+    monkeypatch.setattr(Upkeep, "gc", lambda *_, **options: 1 // 0 if options else [])
     async with Visit(store) as nurse:
         assert "internal error, ZeroDivisionError" in await nurse.press("g")
         monkeypatch.undo()

@@ -113,7 +113,7 @@ def sweep_command(
     from steerlab.core.sweep import SweepPlan
     from steerlab.files.prompts import read_lines
     from steerlab.lab.sweeps import run_sweep
-    from steerlab.lab.workers import Share
+    from steerlab.lab.workers import WorkerShard
 
     if prompts_file is not None:
         prompts = (*prompts, *read_lines(prompts_file))
@@ -131,9 +131,9 @@ def sweep_command(
     vector = lab.evaluate(" ".join(expression))
     if not no_store and not lab.store.writable:
         raise StoreError(f"the store {lab.store_path} is read-only: say --no-store to keep nothing")
-    share = Share.current(loading["device"])
-    lab.options |= {"device": share.device}
-    quiet = quiet or not share.is_first
+    shard = WorkerShard.current(loading["device"])
+    lab.options |= {"device": shard.device}
+    quiet = quiet or not shard.is_first
     load(lab, vector, quiet=quiet)
     with interruptible() as stop, progress_bar("sweeping", quiet=quiet) as progress:
         sweep = run_sweep(
@@ -143,11 +143,11 @@ def sweep_command(
             on_start=lambda found, _: _say_found(found, quiet=quiet),
             should_stop=stop,
             progress=progress,
-            share=share,
+            shard=shard,
             metrics=_metrics(lab, vector, plan) if measure else (),
         )
-    share.leave()
-    if not share.is_first:
+    shard.leave()
+    if not shard.is_first:
         return
     if plot_file is not None and metric is not None:
         plot_grid(sweep, metric, plot_file, quiet=quiet)

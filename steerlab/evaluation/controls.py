@@ -71,10 +71,13 @@ def shuffled_controls(
     for seed, swapped in zip(seeds, draws, strict=True):
         directions = {}
         for b, norm in wanted.items():
-            above, below, rest = runner.apart(recipe, found.values[b])
+            positive, negative, baseline = runner.split(recipe, found.values[b])
             turned = swapped[:, None]
-            above, below = np.where(turned, below, above), np.where(turned, above, below)
-            shuffled = runner.direction(recipe, above, below, rest, b)
+            positive, negative = (
+                np.where(turned, negative, positive),
+                np.where(turned, positive, negative),
+            )
+            shuffled = runner.direction(recipe, positive, negative, baseline, b)
             directions[b] = _rescaled(shuffled, norm)
         made.append(
             SteeringVector(

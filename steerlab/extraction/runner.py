@@ -41,8 +41,8 @@ def read_pairs(
     """
     with lm.lock:
         _, found = read(lm, recipe, layers, progress, should_stop)
-    split = {b: apart(recipe, values) for b, values in found.values.items()}
-    return {b: (above, below) for b, (above, below, _) in split.items()}
+    sides = {b: split(recipe, values) for b, values in found.values.items()}
+    return {b: (positive, negative) for b, (positive, negative, _) in sides.items()}
 
 
 def _broadcast(
@@ -55,10 +55,10 @@ def _broadcast(
     ids, found = read(lm, recipe, layers, progress, should_stop)
     directions, diagnostics = {}, {}
     for b, values in found.values.items():
-        above, below, rest = apart(recipe, values)
-        directions[b] = direction(recipe, above, below, rest, b)
-        if len(below):
-            diagnostics[b] = methods.diagnose(above, below)
+        positive, negative, baseline = split(recipe, values)
+        directions[b] = direction(recipe, positive, negative, baseline, b)
+        if len(negative):
+            diagnostics[b] = methods.diagnose(positive, negative)
     read_ids = [_ids_read(i, recipe.read) for i in ids]
     pairs = len(recipe.positive)
     return SteeringVector(
@@ -77,7 +77,7 @@ def read(
     progress: Progress | None = None,
     should_stop: ShouldStop | None = None,
 ) -> tuple[list[list[int]], Readings]:
-    """The recipe's prompts as token ids, and what is read of them; `apart` sorts it.
+    """The recipe's prompts as token ids, and what is read of them; `split` sorts it.
 
     Raises BadPrompts for a prompt without the token that is to be read.
     """
@@ -90,29 +90,31 @@ def read(
     return ids, found
 
 
-def apart(recipe: Contrast, values: Array) -> tuple[Array, Array, Array]:
+def split(recipe: Contrast, values: Array) -> tuple[Array, Array, Array]:
     """What was read from positive, negative and baseline prompts: (n, d_model) each."""
     sizes = (len(recipe.positive), len(recipe.negative))
-    above, below, rest = np.split(values, np.cumsum(sizes))
-    return above, below, rest
+    positive, negative, baseline = np.split(values, np.cumsum(sizes))
+    return positive, negative, baseline
 
 
-def direction(recipe: Contrast, above: Array, below: Array, rest: Array, layer: int) -> Array:
-    """The method's direction; above, below, rest: as `apart` gives them. Returns (d_model,)."""
+def direction(
+    recipe: Contrast, positive: Array, negative: Array, baseline: Array, layer: int
+) -> Array:
+    """The method's direction, (d_model,), from activations as `split` returns them."""
     if recipe.method == "mean_centred":
-        everything = rest if len(rest) else np.concatenate([above, below])
-        return methods.mean_centred(above, everything)
+        everything = baseline if len(baseline) else np.concatenate([positive, negative])
+        return methods.mean_centred(positive, everything)
     if recipe.method == "random":
-        size = float(np.linalg.norm(methods.mean_difference(above, below)))
-        return methods.random_direction(size, above.shape[1], recipe.seed or 0, layer)
-    return methods.PAIRED[recipe.method](above, below)
+        size = float(np.linalg.norm(methods.mean_difference(positive, negative)))
+        return methods.random_direction(size, positive.shape[1], recipe.seed or 0, layer)
+    return methods.PAIRED[recipe.method](positive, negative)
 
 
 def _front(
     lm: Reader, recipe: Contrast, layers: Sequence[int], should_stop: ShouldStop | None
 ) -> SteeringVector:
-    above, below = _padded(lm, recipe)
-    high, low = (lm.record_tokens(ids, layers, should_stop) for ids in (above, below))
+    positive, negative = _padded(lm, recipe)
+    high, low = (lm.record_tokens(ids, layers, should_stop) for ids in (positive, negative))
     _check_finite(high)
     _check_finite(low)
     norms = {
@@ -122,7 +124,7 @@ def _front(
     return SteeringVector(
         {b: methods.actadd(high[b], low[b]) for b in layers},
         model=lm.identity,
-        recipe=_with_ids(recipe, [tuple(above)], [tuple(below)]),
+        recipe=_with_ids(recipe, [tuple(positive)], [tuple(negative)]),
         scope="front",
         residual_norms=norms,
     )
@@ -130,17 +132,17 @@ def _front(
 
 def _padded(lm: Reader, recipe: Contrast) -> tuple[list[int], list[int]]:
     """The token ids of the one pair, from BOS on; the shorter one ends in spaces."""
-    above = lm.tokens(recipe.positive[0], chat=recipe.chat, bos=True)
-    below = lm.tokens(recipe.negative[0], chat=recipe.chat, bos=True)
-    lm.check_length([above, below])
+    positive = lm.tokens(recipe.positive[0], chat=recipe.chat, bos=True)
+    negative = lm.tokens(recipe.negative[0], chat=recipe.chat, bos=True)
+    lm.check_length([positive, negative])
     space = lm.space_token()
-    if len(above) == len(below):
-        return above, below
+    if len(positive) == len(negative):
+        return positive, negative
     if space is None:
         raise ModelError(f"{lm.source}'s tokenizer has no space token to pad prompts with")
-    width = max(len(above), len(below))
-    above, below = (ids + [space] * (width - len(ids)) for ids in (above, below))
-    return above, below
+    width = max(len(positive), len(negative))
+    positive, negative = (ids + [space] * (width - len(ids)) for ids in (positive, negative))
+    return positive, negative
 
 
 def _with_ids(

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from steerlab.core.record import Record, canonical_json
 from steerlab.errors import CorruptPayload, StoreError
-from steerlab.files.limits import TooHeavy, check_weight, from_json
+from steerlab.files.limits import TooLarge, check_memory, from_json
 
 METADATA_KEY = "steerlab"  # the only one: with several, the file's bytes vary between processes
 
@@ -29,7 +29,7 @@ LONGEST_HEADER = 95_000_000
 MOST_OBJECTS = 120_000
 """Objects of a header without arrays: a tensor takes ten times what its line in there does."""
 
-HEAVIEST = 85_000_000
+MOST_MEMORY = 85_000_000
 """Bytes of memory, about, that the records of a file may take beside their text."""
 
 _BYTES_PER_OBJECT = 256
@@ -39,11 +39,11 @@ _STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _BEGIN = f'{{"__metadata__":{{"{METADATA_KEY}":"'
 
 
-class TooLarge(CorruptPayload):
+class FileTooLarge(CorruptPayload):
     """A file that may well be whole, but would take more memory than this steerlab gives it."""
 
     @classmethod
-    def of(cls, path: Path, error: TooHeavy) -> TooLarge:
+    def of(cls, path: Path, error: TooLarge) -> FileTooLarge:
         """What is said of a file that something in it is too much."""
         why = str(error).partition(":")[0]
         return cls(f"{path} is larger than this steerlab reads, and may be whole: {why}")
@@ -62,9 +62,9 @@ def check_size(records: Sequence[Record], data: bytes, text: str, shared: int) -
         _check_labels(record)
     try:
         if len(records) > 1 and len(text) > shared:
-            raise TooHeavy(f"records of {len(text)} bytes, where {shared} are the most")
+            raise TooLarge(f"records of {len(text)} bytes, where {shared} are the most")
         length_of(io.BytesIO(data), len(data))
-        check_weight(text, HEAVIEST - _widening(text))
+        check_memory(text, MOST_MEMORY - _widening(text))
     except ValueError as error:
         what = ", ".join(record.qualified for record in records[:3])
         cure = (
@@ -81,9 +81,9 @@ def check_size(records: Sequence[Record], data: bytes, text: str, shared: int) -
 def _check_labels(record: Record) -> None:
     labels = canonical_json([*record.tags, record.note])
     try:
-        check_weight(labels)
+        check_memory(labels)
         if len(labels) > LONGEST_SHARED:
-            raise TooHeavy(f"more than {LONGEST_SHARED} bytes")
+            raise TooLarge(f"more than {LONGEST_SHARED} bytes")
     except ValueError as error:
         raise StoreError(
             f"the tags and the note of {record.qualified} are too large for a file "
@@ -102,18 +102,18 @@ def without_waiting(path: str, flags: int) -> int:
 def length_of(file: BinaryIO, size: int) -> int:
     """The length of a file's header, which is not parsed.
 
-    Raises ValueError if it is no header, TooHeavy if it is too large to be parsed.
+    Raises ValueError if it is no header, TooLarge if it is too large to be parsed.
     """
     start = file.read(8)
     length = int.from_bytes(start, "little") if len(start) == 8 else 0
     if length > size - 8:
         raise ValueError(f"a header of {length} bytes in a file of {size}")
     if length > LONGEST_HEADER:
-        raise TooHeavy(f"a header of {length} bytes, where {LONGEST_HEADER} is the most")
+        raise TooLarge(f"a header of {length} bytes, where {LONGEST_HEADER} is the most")
     most = MOST_OBJECTS + (size - length) // _BYTES_PER_OBJECT
     pieces = (file.read(min(_PIECE, length - at)) for at in range(0, length, _PIECE))
     if sum(piece.count(b"{") for piece in pieces) > most:
-        raise TooHeavy(f"a header of more than {most} objects")
+        raise TooLarge(f"a header of more than {most} objects")
     return length
 
 
@@ -156,8 +156,8 @@ def long_text(path: Path) -> str:
 
 
 def values(text: str) -> Any:
-    """The JSON value of the records' text; raises TooHeavy, or ValueError for what is no JSON."""
-    return from_json(text, HEAVIEST - _widening(text))
+    """The JSON value of the records' text; raises TooLarge, or ValueError for what is no JSON."""
+    return from_json(text, MOST_MEMORY - _widening(text))
 
 
 def _widening(text: str) -> int:

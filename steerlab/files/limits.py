@@ -11,7 +11,7 @@ import re
 import tomllib
 from typing import Any
 
-HEAVIEST = 64_000_000
+MOST_MEMORY = 64_000_000
 """Bytes of memory, about, that the values of one text may take."""
 
 LONGEST_TOML = 4_000_000
@@ -24,29 +24,29 @@ _LONG_KEY = re.compile(rf"(?<![\w-])(?:{_PART}){{{_PARTS}}}", re.ASCII)
 _TABLE = re.compile(r"^[ \t]*\[", re.MULTILINE)
 
 
-class TooHeavy(ValueError):
+class TooLarge(ValueError):
     """A text that may well be right, but would take more memory than it is given."""
 
 
-def check_weight(text: str, most: int = HEAVIEST) -> None:
-    """Raise TooHeavy for a text of so many small values that it would take much memory.
+def check_memory(text: str, most: int = MOST_MEMORY) -> None:
+    """Raise TooLarge for a text of so many small values that it would take much memory.
 
     most: about how many bytes they may take, beside the text.
     """
     values = 56 * (text.count(",") + text.count("\n")) + 64 * text.count("[")
-    weight = values + 200 * text.count("{")
-    if weight > most:  # small numbers are one object each time: two pointers are left, less text
-        weight -= sum(42 + 2 * (found.end() - found.start()) for found in _SMALL.finditer(text))
-    if weight > most:
-        raise TooHeavy("it holds too many small values: split it")
+    memory = values + 200 * text.count("{")
+    if memory > most:  # small numbers are one object each time: two pointers are left, less text
+        memory -= sum(42 + 2 * (found.end() - found.start()) for found in _SMALL.finditer(text))
+    if memory > most:
+        raise TooLarge("it holds too many small values: split it")
 
 
-def from_json(text: str, most: int = HEAVIEST) -> Any:
+def from_json(text: str, most: int = MOST_MEMORY) -> Any:
     """A JSON value; raises ValueError, JSONDecodeError for what is no JSON among them.
 
-    most: as in `check_weight`.
+    most: as in `check_memory`.
     """
-    check_weight(text, most)
+    check_memory(text, most)
     small: dict[int, int] = {}
 
     def integer(digits: str) -> int:
@@ -63,9 +63,9 @@ def from_toml(text: str) -> dict[str, Any]:
     """A TOML document; raises ValueError, TOMLDecodeError for what is no TOML among them."""
     if len(text) > LONGEST_TOML:
         raise ValueError(f"more than {LONGEST_TOML / 1e6:.0f} MB: write so much as JSON lines")
-    check_weight(text)
+    check_memory(text)
     tables, parts = (sum(1 for _ in found.finditer(text)) for found in (_TABLE, _KEY_PART))
-    if 1000 * tables + 500 * parts > HEAVIEST:
+    if 1000 * tables + 500 * parts > MOST_MEMORY:
         raise ValueError("it holds too many tables: split it")
     if _LONG_KEY.search(text):
         raise ValueError(f"a key of {_PARTS} parts")

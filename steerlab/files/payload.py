@@ -23,7 +23,7 @@ from steerlab.core.record import Record, canonical_json, record_from_json
 from steerlab.core.vector import Array, SteeringVector
 from steerlab.errors import CorruptPayload, NotFound, SteerlabError, StoreError
 from steerlab.files import header
-from steerlab.files.limits import TooHeavy
+from steerlab.files.limits import TooLarge
 
 FORMAT = 1
 """Version of the metadata; a file with a higher one is refused, never guessed at."""
@@ -64,7 +64,7 @@ def encode(
 def read_records(path: Path) -> dict[str, Record]:
     """Key -> record of every vector in a payload file, without reading the arrays.
 
-    Raises NotFound if there is no such file, StoreError if it can't be read, TooLarge if this
+    Raises NotFound if there is no such file, StoreError if it can't be read, FileTooLarge if this
     steerlab does not read as much, CorruptPayload if it is not a payload.
     """
     file, length = _opened(path)
@@ -133,8 +133,8 @@ def _opened(path: Path) -> tuple[Any, int]:
         raise NotFound(f"no payload file {path}") from None
     except OSError as error:
         raise StoreError(f"can't read {path}: {error.strerror or error}") from None
-    except TooHeavy as error:
-        raise header.TooLarge.of(path, error) from None
+    except TooLarge as error:
+        raise header.FileTooLarge.of(path, error) from None
     except (SafetensorError, ValueError) as error:
         raise CorruptPayload(f"{path} is not a whole safetensors file: {_short(error)}") from None
 
@@ -228,8 +228,8 @@ def _records(text: str, path: Path) -> dict[str, Record]:
         if len(records) < len(entries):
             raise CorruptPayload(f"{path} holds two vectors under one key")
         return records
-    except TooHeavy as error:
-        raise header.TooLarge.of(path, error) from None
+    except TooLarge as error:
+        raise header.FileTooLarge.of(path, error) from None
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         why = f"{type(error).__name__}: {error}"
         raise CorruptPayload(f"{path} has a record that can't be read: {_short(why)}") from None

@@ -12,7 +12,7 @@ from typing import Any
 
 from steerlab.core.recipe import check_prompts, check_text
 from steerlab.errors import BadPrompts, NotFound
-from steerlab.files.limits import check_weight, from_json, from_toml
+from steerlab.files.limits import check_memory, from_json, from_toml
 
 _LARGEST = 16 * 2**20
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
@@ -86,7 +86,7 @@ def read_text(path: Path, what: str) -> str:
         if len(data) > _LARGEST:
             raise BadPrompts(f"{path} is larger than {_LARGEST // 2**20} MiB: split it")
         text = data.decode("utf-8-sig")
-        check_weight(text)
+        check_memory(text)
     except FileNotFoundError:
         raise NotFound(f"no {what} file {path}") from None
     except UnicodeDecodeError as error:

@@ -17,7 +17,7 @@ from steerlab.core.recipe import ModelIdentity, Verdict
 from steerlab.core.run import POSITIONS, Positions
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption, ModelMismatch, SteeringError
-from steerlab.interventions.positions import EVERYWHERE, Clock
+from steerlab.interventions.positions import EVERYWHERE, PositionTracker
 from steerlab.models.blocks import find_blocks, identify
 from steerlab.models.interventions import active
 from steerlab.models.protocols import Steerable
@@ -106,19 +106,19 @@ def steering(
         lock = model.lock
     _check_model(here, injections, allow_other_weights)
     effective = tuple(i for i in injections if not i.is_zero)
-    clock = Clock(module, prompt_length)
-    adders = _adders(effective, clock)
+    tracker = PositionTracker(module, prompt_length)
+    adders = _adders(effective, tracker)
     with lock, ExitStack() as stack:
         if adders:
             stack.callback(
-                parent.register_forward_pre_hook(clock, with_kwargs=True, prepend=True).remove
+                parent.register_forward_pre_hook(tracker, with_kwargs=True, prepend=True).remove
             )
         for layer, adder in adders.items():
             handle = block_list[layer].register_forward_pre_hook(
                 adder, with_kwargs=True, prepend=True
             )
             stack.callback(handle.remove)
-        stack.enter_context(active(module, _Context(effective, clock)))
+        stack.enter_context(active(module, _Context(effective, tracker)))
         yield
     for adder in adders.values():
         adder.check_applied()
@@ -133,14 +133,14 @@ class _Context:
     """One `steering(...)` that is active."""
 
     injections: tuple[Injection, ...]
-    clock: Clock
+    tracker: PositionTracker
 
     @property
     def acts(self) -> bool:
         return bool(self.injections)
 
     def begin_prompt(self) -> None:
-        self.clock.forget()
+        self.tracker.forget()
 
     def front_rows(self, batch: int) -> Iterator[int]:
         for injection in self.injections:
@@ -195,10 +195,10 @@ def check_fits(vector: SteeringVector, here: ModelIdentity, allow_other_weights:
         )
 
 
-def _adders(injections: tuple[Injection, ...], clock: Clock) -> dict[int, _Adder]:
+def _adders(injections: tuple[Injection, ...], tracker: PositionTracker) -> dict[int, _Adder]:
     layers = sorted({b for i in injections for b in i.vector.directions})
     return {
-        b: _Adder(b, [i for i in injections if b in i.vector.directions], clock) for b in layers
+        b: _Adder(b, [i for i in injections if b in i.vector.directions], tracker) for b in layers
     }
 
 
@@ -255,8 +255,8 @@ class _Term:
 class _Adder:
     """The forward pre-hook of one block."""
 
-    def __init__(self, layer: int, injections: list[Injection], clock: Clock) -> None:
-        self.layer, self.clock = layer, clock
+    def __init__(self, layer: int, injections: list[Injection], tracker: PositionTracker) -> None:
+        self.layer, self.tracker = layer, tracker
         groups: dict[Positions | Literal["front"], _Term] = {}
         for injection in injections:
             place = "front" if injection.vector.scope == "front" else injection.positions
@@ -278,7 +278,7 @@ class _Adder:
         return args, {**kwargs, "hidden_states": steered}
 
     def _apply(self, term: _Term, hidden: Tensor) -> Tensor:
-        where = self.clock.where(term.positions)
+        where = self.tracker.where(term.positions)
         if where is None:
             return hidden
         delta = term.delta(self.layer, hidden)
@@ -296,7 +296,7 @@ class _Adder:
             return delta * where.unsqueeze(-1).to(delta.dtype)  # where: bool (batch, seq)
         # where: absolute position, -1 on padding (batch, seq)
         spans = term.spans(self.layer, len(delta)).to(delta.device)
-        self.clock.check_front(spans, delta[:, 0].any(dim=-1))
+        self.tracker.check_front(spans, delta[:, 0].any(dim=-1))
         rows = delta.shape[1]
         inside = (where >= 0) & (where < rows)
         batch = torch.arange(delta.shape[0], device=delta.device).unsqueeze(1)

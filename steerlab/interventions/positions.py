@@ -1,4 +1,4 @@
-"""Clock: at which absolute positions the present forward pass stands, row by row."""
+"""PositionTracker: at which absolute positions the present forward pass stands, row by row."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from steerlab.errors import SteeringError
 from steerlab.models.cache import Past, named_arguments, past_of
 
 EVERYWHERE = torch.ones(())
-"""What `Clock.where` answers when every position is meant and no mask is needed."""
+"""What `PositionTracker.where` answers when every position is meant and no mask is needed."""
 
 
-class Clock:
+class PositionTracker:
     """A forward pre-hook on the module that runs the blocks; it reads, and changes nothing.
 
     Positions count real tokens: left padding has none, the first real token is position 0.
@@ -31,7 +31,7 @@ class Clock:
         self.cached = 0
         self.decoding = False
         self.prefill = False
-        self.in_doubt = ""  # why it is unknown where the prompt ends
+        self.ambiguous = ""  # why it is unknown where the prompt ends
         self.in_chunks = False
         self._batch = 0
         self._unplaced = ""  # why this pass can't be placed at all
@@ -75,12 +75,12 @@ class Clock:
             raise SteeringError(f"{self._unplaced}: steer at positions='all'")
         if positions == "front":
             return None if self.decoding and self.cached else now
-        doubt = self.in_doubt
+        ambiguous = self.ambiguous
         if positions == "generated" and self.in_chunks:
-            doubt = "the prompt came in several chunks"
-        if doubt and self.given is None:
+            ambiguous = "the prompt came in several chunks"
+        if ambiguous and self.given is None:
             raise SteeringError(
-                f"{doubt}, so where the prompt ended is unknown: "
+                f"{ambiguous}, so where the prompt ended is unknown: "
                 "pass prompt_length to steering(...)"
             )
         if positions == "prompt":
@@ -138,7 +138,7 @@ class Clock:
         ends = self.positions.max(dim=-1, keepdim=True).values + 1  # (batch or 1, 1)
         first = self.cached == 0 and not continues
         if first:
-            self.decoding, self.in_doubt = False, ""
+            self.decoding, self.ambiguous = False, ""
         self.prefill = first or (not self.decoding and not continues and seq > 1)
         self.in_chunks = self.prefill and not first and self.prompt_lengths is not None
         if self.given is not None:
@@ -146,7 +146,7 @@ class Clock:
         elif self.prefill:
             self.prompt_lengths = ends
         elif seq > 1 and self.cached and self.decoding:
-            self.in_doubt = "several tokens came in one decoding step (speculative decoding?)"
+            self.ambiguous = "several tokens came in one decoding step (speculative decoding?)"
         elif self.prompt_lengths is None:  # entered in mid-generation: what is cached is prompt
             self.prompt_lengths = ends - seq
         self.decoding = not self.prefill

@@ -27,7 +27,7 @@ from steerlab.core.sweep import (
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption
 from steerlab.lab.lab import Lab
-from steerlab.lab.workers import Share
+from steerlab.lab.workers import WorkerShard
 from steerlab.models.batch_size import batch_rows
 from steerlab.progress import Progress, ShouldStop, Ticker
 
@@ -95,7 +95,7 @@ class _Run:
     plan: SweepPlan
     sink: _Keeping | _Passing
     directions: Mapping[int, SteeringVector]
-    share: Share
+    shard: WorkerShard
     rows: int
     stop: ShouldStop
     progress: Progress | None
@@ -112,7 +112,7 @@ class _Run:
     def write(self, missing: Sequence[Key]) -> None:
         """Write this process's share of what is missing, a batch at a time."""
         places = {key: place for place, key in enumerate(self.sink.sweep.planned())}
-        batches = list(_batches(self.share.of(missing), self.rows))
+        batches = list(_batches(self.shard.of(missing), self.rows))
         steps = self.plan.max_new_tokens
         for number, batch in enumerate(batches):
 
@@ -157,7 +157,7 @@ class _Run:
         """Measure what this process is to measure of the texts that lack the metric."""
         sweep = self.sink.now()
         lacking = [cell for cell in sweep.cells if metric.name not in cell.metrics]
-        own = self.share.of(lacking)
+        own = self.shard.of(lacking)
         for done, batch in enumerate(_batches(own, self.rows)):
             self.stopped = self.stopped or self.stop()
             if self.stopped:
@@ -181,7 +181,7 @@ def run_sweep(
     should_stop: ShouldStop | None = None,
     progress: Progress | None = None,
     rows: int | None = None,
-    share: Share | None = None,
+    shard: WorkerShard | None = None,
 ) -> StoredSweep:
     """Write what the store still lacks of a plan; returns the sweep with all its cells.
 
@@ -198,30 +198,30 @@ def run_sweep(
     progress: called with (done, to do). rows: of a batch; None takes what is fastest as far
     as memory goes.
     """
-    share = share or Share.current()
-    if share.count > 1 and not keep:
+    shard = shard or WorkerShard.current()
+    if shard.count > 1 and not keep:
         raise BadOption("several processes meet in the store: a sweep of theirs has to be kept")
-    run = _begun(lab, plan, keep, share, rows, should_stop, progress, on_cells, on_text)
+    run = _begun(lab, plan, keep, shard, rows, should_stop, progress, on_cells, on_text)
     if on_start is not None:
         on_start(run.sink.sweep, [run.setting(setting) for setting in run.sink.sweep.settings])
     missing = run.sink.sweep.missing()
-    share.wait()  # all have read the same before anyone writes
+    shard.wait()  # all have read the same before anyone writes
     run.write(missing)
-    share.wait()
+    shard.wait()
     for metric in metrics:
         run.measure(metric)
-        share.wait()
+        shard.wait()
     written = run.sink.now()
     return written.with_cells([*written.cells, *run.cut_off])
 
 
 def _begun(
-    lab: Lab, plan: SweepPlan, keep: bool, share: Share, rows: int | None, *hooks: Any
+    lab: Lab, plan: SweepPlan, keep: bool, shard: WorkerShard, rows: int | None, *hooks: Any
 ) -> _Run:
     should_stop, progress, on_cells, on_text = hooks
     vector = lab.evaluate(plan.vector) if isinstance(plan.vector, str) else plan.vector
-    if share.device is not None and not lab.is_loaded:
-        lab.options = {**lab.options, "device": share.device}
+    if shard.device is not None and not lab.is_loaded:
+        lab.options = {**lab.options, "device": shard.device}
     model = lab.load(vector)
     layers = list(vector.layers) if plan.layers is None else plan.layers
     by_dose = plan.strength == "dose"
@@ -233,7 +233,7 @@ def _begun(
     sink = _Keeping(lab.store, sweep) if keep else _Passing(sweep)
     size = rows or batch_rows(model, plan.prompts, plan.max_new_tokens)
     stop = should_stop or (lambda: False)
-    return _Run(lab, plan, sink, directions, share, size, stop, progress, on_cells, on_text)
+    return _Run(lab, plan, sink, directions, shard, size, stop, progress, on_cells, on_text)
 
 
 def _described(

@@ -15,7 +15,7 @@ _PATIENCE = timedelta(days=7)  # a process that is done waits for the slowest
 
 
 @dataclass(frozen=True)
-class Share:
+class WorkerShard:
     """One of `count` processes that divide work among them; by default the only one.
 
     device: where this process loads its model; None leaves it to the model.
@@ -27,7 +27,7 @@ class Share:
     _state: Any = None
 
     @classmethod
-    def current(cls, device: str | None = None) -> Share:
+    def current(cls, device: str | None = None) -> WorkerShard:
         """This process's share, as the launcher's environment says.
 
         device: as asked for by the user; "cpu" joins the processes by gloo on any machine.

@@ -21,7 +21,7 @@ from steerlab.core.record import Record, canonical_json, record_of
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import CorruptPayload, NotFound, StoreError
 from steerlab.files.durable import write
-from steerlab.files.header import METADATA_KEY, TooLarge
+from steerlab.files.header import METADATA_KEY, FileTooLarge
 from steerlab.files.payload import FORMAT, encode, read, read_all, read_known, read_records
 from tests.strategies import MODEL, any_vector, contrasts, families, texts, values, vector
 
@@ -228,10 +228,10 @@ class TestDamage:
     def test_what_is_larger_than_is_read_is_not_called_altered(self, tmp_path, monkeypatch):
         path = tmp_path / "p"
         path.write_bytes(self.one)
-        for limit in ("LONGEST_HEADER", "MOST_OBJECTS", "HEAVIEST"):
+        for limit in ("LONGEST_HEADER", "MOST_OBJECTS", "MOST_MEMORY"):
             with monkeypatch.context() as patch:
                 patch.setattr(f"steerlab.files.header.{limit}", 2)
-                with pytest.raises(TooLarge, match="larger than this steerlab reads") as caught:
+                with pytest.raises(FileTooLarge, match="larger than this steerlab reads") as caught:
                     read(path)
                 assert "altered" not in str(caught.value)
                 with pytest.raises(StoreError, match=r"too large .* make it of fewer prompts"):

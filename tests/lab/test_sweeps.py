@@ -17,7 +17,7 @@ from steerlab import Lab, LanguageModel, Store
 from steerlab.core.sweep import MetricValue, SweepPlan
 from steerlab.errors import BadOption, Incompatible
 from steerlab.lab.sweeps import run_sweep
-from steerlab.lab.workers import Share
+from steerlab.lab.workers import WorkerShard
 from steerlab.models.batch_size import fitting, row_bytes
 from tests.saved import ANGER, LOVE
 from tests.tiny import tiny_lm
@@ -175,7 +175,7 @@ def test_what_can_not_be_swept_is_refused_and_begins_nothing(bench):
     with pytest.raises(Incompatible, match="selects its layers"):
         run_sweep(bench, replace(PLAN, vector="love[1]"))
     with pytest.raises(BadOption, match="has to be kept"):
-        run_sweep(bench, PLAN, keep=False, share=Share(0, 2))
+        run_sweep(bench, PLAN, keep=False, shard=WorkerShard(0, 2))
     assert not bench.store.sweeps.list()
 
 
@@ -233,7 +233,7 @@ def test_processes_that_share_a_sweep_write_each_cell_once(bench, rows, tmp_path
     rows.clear()
     barrier = threading.Barrier(3)
 
-    class Meeting(Share):
+    class Meeting(WorkerShard):
         def wait(self):
             barrier.wait(timeout=60)
 
@@ -242,7 +242,7 @@ def test_processes_that_share_a_sweep_write_each_cell_once(bench, rows, tmp_path
 
     def work(index):
         results[index] = run_sweep(
-            labs[index], PLAN, rows=3, metrics=[Words()], share=Meeting(index, 3)
+            labs[index], PLAN, rows=3, metrics=[Words()], shard=Meeting(index, 3)
         )
 
     threads = [threading.Thread(target=work, args=(index,)) for index in range(3)]

@@ -190,7 +190,7 @@ class TestUnseen:
         ):
             inner(input_ids=torch.zeros(2, 1, 32), **told)
 
-    def test_two_caches_of_different_lengths_are_in_doubt(self):
+    def test_two_caches_of_different_lengths_are_ambiguous(self):
         one, two = DynamicCache(), DynamicCache()
         one.update(torch.zeros(1, 2, 3, 4), torch.zeros(1, 2, 3, 4), 0)
         assert past_of({"a": one, "b": None}).length == 3

@@ -28,7 +28,7 @@ def old(store, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(header, "check_size", lambda *args: None)
         patch.setattr(header, "length_of", lambda *args: None)
-        patch.setattr(header, "check_weight", lambda *args: None)
+        patch.setattr(header, "check_memory", lambda *args: None)
         saved = store.save_many([(f"n{i}", vector(i, recipe=WORDY)) for i in range(2)])
     return store, saved
 

@@ -87,8 +87,8 @@ class Paired:
         kept = self._kept(without)
         if (layer, kept) not in self._made:
             rows = sorted(kept)
-            above, below, rest = runner.apart(self.recipe, self._found.values[layer])
-            made = runner.direction(self.recipe, above[rows], below[rows], rest, layer)
+            positive, negative, baseline = runner.split(self.recipe, self._found.values[layer])
+            made = runner.direction(self.recipe, positive[rows], negative[rows], baseline, layer)
             known = self.vector.residual_norms.get(layer, self._found.residual_norms.get(layer))
             self._made[layer, kept] = SteeringVector(
                 {layer: made},
@@ -103,8 +103,8 @@ class Paired:
         from steerlab.extraction import methods, runner
 
         rows = sorted(self._kept(without))
-        above, below, _ = runner.apart(self.recipe, self._found.values[layer])
-        return methods.diagnose(above[rows], below[rows]).get("separability")
+        positive, negative, _ = runner.split(self.recipe, self._found.values[layer])
+        return methods.diagnose(positive[rows], negative[rows]).get("separability")
 
     def _kept(self, without: Collection[Pair]) -> frozenset[int]:
         out = {frozenset(pair) for pair in without}

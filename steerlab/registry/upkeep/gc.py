@@ -14,7 +14,7 @@ from sqlalchemy import Connection, select
 
 from steerlab.errors import SteerlabError
 from steerlab.files import durable, payload
-from steerlab.files.header import TooLarge
+from steerlab.files.header import FileTooLarge
 from steerlab.registry.files import LINKS, SUFFIX, is_held, payload_files
 from steerlab.registry.tables import VECTOR
 
@@ -79,7 +79,7 @@ def _garbage(path: Path, name: str, size: int) -> Garbage | None:
         return Garbage(name, size)
     try:
         return Garbage(name, size, tuple(r.qualified for r, _ in payload.read_all(path)))
-    except TooLarge:
+    except FileTooLarge:
         return None  # another steerlab may read what is in it
     except SteerlabError as error:
         return Garbage(name, size, unreadable=str(error).replace(str(path), name))

@@ -17,7 +17,7 @@ from steerlab.core.display import printable
 from steerlab.core.record import Record
 from steerlab.errors import CorruptPayload, SteerlabError
 from steerlab.files import payload
-from steerlab.files.header import TooLarge
+from steerlab.files.header import FileTooLarge
 from steerlab.registry.files import payload_files
 from steerlab.registry.rows import Placed, add, identity_text, link, mark_newest, settle
 from steerlab.registry.saving import check_recipe
@@ -131,7 +131,7 @@ def _placed(
         try:
             for key, record in payload.read_records(file).items():
                 found.append(Placed(usable(record, path), path, key))
-        except TooLarge as error:
+        except FileTooLarge as error:
             found += (kept := known(path))
             if not kept:
                 done.skipped.append(f"{error}; keep the file, and upgrade steerlab")

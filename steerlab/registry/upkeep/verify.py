@@ -18,7 +18,7 @@ from steerlab.core.record import Record
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import NotFound, SteerlabError
 from steerlab.files import payload
-from steerlab.files.header import TooLarge
+from steerlab.files.header import FileTooLarge
 from steerlab.registry.files import Shelf, payload_files
 from steerlab.registry.queries import resolve
 from steerlab.registry.rows import IS_NEWEST, Stored, chunks, identity_text, read
@@ -217,7 +217,7 @@ class _Audit:
                 self.path = stored.path
         except NotFound:
             return [self.lost(stored, Harm.MISSING, f"its payload {stored.path} is missing")]
-        except TooLarge as error:
+        except FileTooLarge as error:
             return [self.lost(stored, Harm.LARGE, str(error))]
         except SteerlabError as error:
             return [self.lost(stored, Harm.ALTERED, str(error))]
@@ -234,7 +234,7 @@ class _Audit:
             return [Finding(stored.qualified, what, Harm.ROW)]
         try:
             vector = self.shelf.load(stored)
-        except TooLarge as error:
+        except FileTooLarge as error:
             return [self.lost(stored, Harm.LARGE, str(error))]
         except SteerlabError as error:
             return [self.lost(stored, Harm.ALTERED, str(error))]

@@ -94,11 +94,11 @@ def test_the_old_registry_stays_beside_the_new_one(earlier, tmp_path):
 def test_what_is_new_can_be_kept(earlier, tmp_path):
     """The results of a store that had none yet are those of one that was made with them."""
     store, newest = opened(earlier, tmp_path), opened(SCHEMAS[-1], tmp_path / "newest")
-    for run in newest.runs() if earlier < "0002" else ():
+    for run in newest.runs.list() if earlier < "0002" else ():
         store.runs.save(run)
-    for made in newest.evaluations() if earlier < "0003" else ():
+    for made in newest.results.evaluations() if earlier < "0003" else ():
         store.results.save_evaluation(made)
-    assert len(store.runs.list()) == len(newest.runs())
+    assert len(store.runs.list()) == len(newest.runs.list())
     assert store.verify() == []
 
 

@@ -6,11 +6,8 @@ import contextlib
 import shutil
 import sqlite3
 import tempfile
-import threading
-from collections.abc import Iterator
-from functools import cache, lru_cache, partial
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import cast
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.pool import NullPool, StaticPool
@@ -18,11 +15,6 @@ from sqlalchemy.pool import NullPool, StaticPool
 from steerlab.registry.schema_check import check_plain
 
 BUSY_SECONDS = 30.0
-
-AnyConnection = Connection | sqlite3.Connection
-"""SQLAlchemy's or SQLite's own: what `driver` takes."""
-
-_handed_over = threading.local()
 
 
 def opened(
@@ -64,7 +56,7 @@ def engine_of(
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        driver(connection).execute(begin)
+        connection.exec_driver_sql(begin)
 
     return engine
 
@@ -102,50 +94,3 @@ def memory_engine() -> Engine:
     """A database in memory, of one connection that threads take turns to use."""
     threads = {"check_same_thread": False}
     return create_engine("sqlite://", poolclass=StaticPool, connect_args=threads)
-
-
-def driver(connection: AnyConnection) -> sqlite3.Connection:
-    """SQLite's own connection, in the same transaction.
-
-    For the statements of a save: SQLAlchemy's way to them takes longer than SQLite with them.
-    """
-    if isinstance(connection, sqlite3.Connection):
-        return connection
-    return cast(sqlite3.Connection, connection.connection.driver_connection)
-
-
-def joined(connection: sqlite3.Connection) -> Connection:
-    """SQLAlchemy's connection, in the transaction that SQLite's own is in.
-
-    It neither begins nor commits it, and is closed after it: to close one rolls back.
-    """
-    return _handed(_joining(), connection)
-
-
-@cache
-def _joining() -> Engine:
-    """The engine of `joined`. SQLAlchemy rolls back an engine's first connection: an empty one."""
-    engine = create_engine("sqlite://", creator=lambda: _handed_over.connection, poolclass=NullPool)
-    _handed(engine, sqlite3.connect(":memory:")).close()
-    return engine
-
-
-def _handed(engine: Engine, connection: sqlite3.Connection) -> Connection:
-    _handed_over.connection = connection
-    try:
-        return engine.connect()
-    finally:
-        del _handed_over.connection
-
-
-@contextlib.contextmanager
-def committed(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
-    """A transaction, rolled back where something is raised; SQLAlchemy may have closed it then."""
-    connection.execute(begin)
-    try:
-        yield
-        connection.commit()
-    except BaseException:
-        with contextlib.suppress(sqlite3.Error):
-            connection.rollback()
-        raise

@@ -15,12 +15,11 @@ import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Connection, Engine, Executable, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import StaticPool
 
 from steerlab.errors import SteerlabError, StoreError
@@ -28,15 +27,10 @@ from steerlab.files.durable import make_directory, sync_directory
 from steerlab.files.location import finish_move
 from steerlab.registry.connections import (
     BUSY_SECONDS,
-    AnyConnection,
-    committed,
     copy_database,
     copy_with_log,
-    driver,
     engine_of,
-    joined,
     memory_engine,
-    opened,
 )
 from steerlab.registry.schema_check import problems
 from steerlab.registry.sqlite_errors import (
@@ -54,6 +48,8 @@ HEAD = "0006"
 
 Fill = Callable[[Connection], object]
 
+_VERSION = text("SELECT version_num FROM alembic_version")
+
 UNDO = ".undo"
 """The directory of a store with files that are being replaced: empty but for a moment."""
 
@@ -62,19 +58,12 @@ UNDO = ".undo"
 class Writing:
     """A write transaction in progress.
 
-    driver: SQLite's own connection. opened: what is closed before it. undo: run when it fails
-    before COMMIT. afterwards: run once it is durable, still locked.
+    undo: run when it fails before COMMIT. on_commit: run once it is durable, still locked.
     """
 
-    driver: sqlite3.Connection
-    opened: contextlib.ExitStack
+    connection: Connection
     undo: list[Callable[[], object]] = field(default_factory=list)
-    afterwards: list[Callable[[], object]] = field(default_factory=list)
-
-    @cached_property
-    def connection(self) -> Connection:
-        """SQLAlchemy's, in the same transaction; a plain save is done before one is made."""
-        return self.opened.enter_context(contextlib.closing(joined(self.driver)))
+    on_commit: list[Callable[[], object]] = field(default_factory=list)
 
 
 class Database:
@@ -124,16 +113,16 @@ class Database:
             self._notice()
             with contextlib.ExitStack() as stack:
                 connection = self._snapshot(stack)
-                with self._sense(lambda: connection):
+                with self._sense(connection):
                     yield connection
 
     @contextlib.contextmanager
-    def _sense(self, connection: Callable[[], Connection]) -> Iterator[None]:
+    def _sense(self, connection: Connection) -> Iterator[None]:
         """Tell rows that no program wrote from a mistake in this one."""
         try:
             yield
         except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
-            if problems(connection()):
+            if problems(connection):
                 raise damaged(self.directory) from error
             raise
 
@@ -144,14 +133,14 @@ class Database:
             with contextlib.ExitStack() as stack:
                 work = self._transaction(stack)
                 try:
-                    with self._sense(lambda: work.connection):
+                    with self._sense(work.connection):
                         yield work
                 except BaseException:
                     for action in reversed(work.undo):
                         with contextlib.suppress(OSError, StoreError):
                             action()
                     raise
-            for action in work.afterwards:
+            for action in work.on_commit:
                 with contextlib.suppress(OSError, StoreError):  # at worst it leaves garbage
                     action()
 
@@ -301,7 +290,8 @@ class Database:
         try:
             with engine.connect() as connection:
                 _version_of(connection, self.directory)
-                driver(connection).row_factory = None  # what can be read of damaged text, too
+                raw = cast(sqlite3.Connection, connection.connection.driver_connection)
+                raw.row_factory = None  # what can be read of damaged text, too
                 return get(connection)
         except Newer:
             raise
@@ -336,19 +326,12 @@ class Database:
     def _transaction(self, stack: contextlib.ExitStack) -> Writing:
         """A transaction for writing, of a registry that is up to date; needs the lock."""
         if self.file.is_file():
-            work = self._work(stack)
-            if _version_of(work.driver, self.directory) == HEAD:
-                return work
+            connection = self._begun(engine_of(self.file, "rw", "BEGIN IMMEDIATE"), stack)
+            if _version_of(connection, self.directory) == HEAD:
+                return Writing(connection)
             stack.close()
         self.prepare()
-        return self._work(stack)
-
-    def _work(self, stack: contextlib.ExitStack) -> Writing:
-        """A transaction for writing, which ends with the stack."""
-        connection = stack.enter_context(contextlib.closing(opened(self.file, "rw")))
-        work = Writing(connection, stack.enter_context(contextlib.ExitStack()))
-        stack.enter_context(committed(connection, "BEGIN IMMEDIATE"))
-        return work
+        return Writing(self._begun(engine_of(self.file, "rw", "BEGIN IMMEDIATE"), stack))
 
     def _begun(self, engine: Engine, stack: contextlib.ExitStack) -> Connection:
         """A connection in a transaction, which ends with the stack."""
@@ -425,11 +408,11 @@ class Database:
             part.unlink(missing_ok=True)
 
 
-def _version_of(connection: AnyConnection, directory: Path) -> str:
+def _version_of(connection: Connection, directory: Path) -> str:
     """The schema's revision; raises StoreError for a newer one, or none."""
     try:
-        found = driver(connection).execute("SELECT version_num FROM alembic_version").fetchone()
-    except sqlite3.OperationalError as error:
+        found = connection.execute(_VERSION).first()
+    except OperationalError as error:
         if "no such table" not in str(error):
             raise
         found = None

@@ -22,7 +22,6 @@ from steerlab.core.direction import padded
 from steerlab.core.vector import SteeringVector, digest_of
 from steerlab.errors import SteerlabError
 from steerlab.registry import files
-from steerlab.registry.connections import driver
 from steerlab.registry.matrices import Arrays, BrokenIndex, Matrices
 from steerlab.registry.rows import chunks, find_model, read
 from steerlab.registry.tables import DIRECTION, VECTOR
@@ -251,8 +250,8 @@ def _refs(connection: Connection, ids: Sequence[int]) -> dict[int, str]:
     return {
         row: f"{model}.{name}.v{version}"
         for chunk in chunks(ids)
-        for row, model, name, version in driver(connection).execute(
-            _REFS.format(", ".join("?" * len(chunk))), chunk
+        for row, model, name, version in connection.exec_driver_sql(
+            _REFS.format(", ".join("?" * len(chunk))), tuple(chunk)
         )
     }
 

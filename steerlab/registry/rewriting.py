@@ -41,7 +41,7 @@ def rewrite(work: Writing, directory: Path, paths: Iterable[str]) -> None:
         work.undo.append(partial(new.unlink, missing_ok=True))
         _name_keys(work.connection, rows)
     for kept, path in _keep(directory, work, list(staged)):
-        work.afterwards.append(partial(kept.unlink, missing_ok=True))
+        work.on_commit.append(partial(kept.unlink, missing_ok=True))
         os.replace(staged[path], directory / path)
         durable.sync_directory((directory / path).parent)
 
@@ -50,7 +50,7 @@ def forget(work: Writing, directory: Path, path: str) -> None:
     """After rows were deleted: take their vectors out of the file, once that is durable."""
     rows = at_path(work.connection, path)
     if not rows:
-        work.afterwards.append(lambda: (directory / path).unlink(missing_ok=True))
+        work.on_commit.append(lambda: (directory / path).unlink(missing_ok=True))
         return
     try:
         data = _encoded(rows, Shelf(directory))
@@ -63,7 +63,7 @@ def forget(work: Writing, directory: Path, path: str) -> None:
         durable.write(directory / path, data)
         kept.unlink(missing_ok=True)
 
-    work.afterwards.append(take_out)
+    work.on_commit.append(take_out)
 
 
 def settle(connection: Connection, directory: Path) -> None:

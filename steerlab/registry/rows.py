@@ -20,11 +20,11 @@ from sqlalchemy import (
     Table,
     and_,
     bindparam,
+    func,
     insert,
     select,
     update,
 )
-from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DBAPIError
 
 from steerlab.core.recipe import (
@@ -38,7 +38,6 @@ from steerlab.core.recipe import (
 )
 from steerlab.core.record import Record
 from steerlab.errors import SteerlabError
-from steerlab.registry.connections import AnyConnection, driver
 from steerlab.registry.sqlite_errors import Damaged, tells_damage
 from steerlab.registry.tables import (
     BASELINE_PROMPT,
@@ -92,39 +91,38 @@ def identity_text(model: ModelIdentity) -> str:
     return f"{model.architecture}/{model.n_layers}/{model.d_model}/{weights}"
 
 
-_FIND_MODEL = "SELECT id FROM model WHERE identity = ?"
+_FIND_MODEL = select(MODEL.c.id).where(MODEL.c.identity == bindparam("identity"))
 
 
-def find_model(connection: AnyConnection, model: ModelIdentity) -> int | None:
+def find_model(connection: Connection, model: ModelIdentity) -> int | None:
     """The model's row id, or None."""
-    found = driver(connection).execute(_FIND_MODEL, (identity_text(model),)).fetchone()
-    return int(found[0]) if found else None
+    found = connection.execute(_FIND_MODEL, {"identity": identity_text(model)}).scalar()
+    return None if found is None else int(found)
 
 
-def ensure_model(connection: AnyConnection, model: ModelIdentity) -> int:
+def ensure_model(connection: Connection, model: ModelIdentity) -> int:
     """The model's row id, made if it is new, under a name that is free."""
     found = find_model(connection, model)
     if found is not None:
         return found
-    taken = {name for (name,) in driver(connection).execute("SELECT name FROM model")}
+    taken = set(connection.execute(select(MODEL.c.name)).scalars())
     name, number = model.name, 2
     while name in taken:
         name, number = f"{model.name}_{number}", number + 1
-    row = {"id": None, "name": name, "identity": identity_text(model)}
+    row = {"name": name, "identity": identity_text(model)}
     row |= {c: getattr(model, c) for c in (*_COPY, *_SHAPE)}
-    made = driver(connection).execute(_insertion(MODEL), row).lastrowid
-    assert made is not None  # as it is after an INSERT
-    return made
+    made = connection.execute(insert(MODEL).values(row).returning(MODEL.c.id))
+    return int(made.scalar_one())
 
 
-_NEXT_ID = "SELECT coalesce(max(id), 0) + 1 FROM vector"
+_NEXT_ID = select(func.coalesce(func.max(VECTOR.c.id), 0) + 1)
 
 
-def add(connection: AnyConnection, placed: Sequence[Placed]) -> list[int]:
+def add(connection: Connection, placed: Sequence[Placed]) -> list[int]:
     """Insert all rows of records; the ids, in order. `settle` says what they are to others."""
     identities = dict.fromkeys(p.record.model for p in placed)
     models = {model: ensure_model(connection, model) for model in identities}
-    first = driver(connection).execute(_NEXT_ID).fetchone()[0]
+    first = connection.execute(_NEXT_ID).scalar_one()
     numbered = list(enumerate((p.record for p in placed), first))
     rows = [
         {"id": i, "model_id": models[p.record.model], "path": p.path, "key": p.key}
@@ -444,15 +442,9 @@ def _ids(ids: tuple[int, ...] | None) -> str | None:
     return None if ids is None else json.dumps(ids)
 
 
-def _insert(connection: AnyConnection, table: Table, rows: list[Row]) -> None:
+def _insert(connection: Connection, table: Table, rows: list[Row]) -> None:
     if rows:
-        driver(connection).executemany(_insertion(table), rows)
-
-
-@cache
-def _insertion(table: Table) -> str:
-    """INSERT of every column, as SQLite takes it."""
-    return str(insert(table).compile(dialect=sqlite.dialect(paramstyle="named")))
+        connection.execute(insert(table), rows)
 
 
 def chunks(ids: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, func, select, union_all
 
 from steerlab.core.notation import is_ref
 from steerlab.core.recipe import Contrast, Expression, Operand, Recipe
@@ -15,7 +15,6 @@ from steerlab.core.record import record_of
 from steerlab.core.vector import SteeringVector, replace_refs
 from steerlab.errors import BadExpression, BadOption, BadPrompts, BadVector, NotFound
 from steerlab.files import durable, payload
-from steerlab.registry.connections import AnyConnection, driver
 from steerlab.registry.database import Writing
 from steerlab.registry.files import Entry, batches, free_path
 from steerlab.registry.rows import (
@@ -28,7 +27,7 @@ from steerlab.registry.rows import (
     stands_alone,
 )
 from steerlab.registry.sqlite_errors import Damaged
-from steerlab.registry.tables import MODEL, OPERAND, VECTOR
+from steerlab.registry.tables import MODEL, OPERAND, REMOVAL, VECTOR
 
 
 def plan(
@@ -43,12 +42,12 @@ def plan(
     """
     entries: list[Entry] = []
     identities = dict.fromkeys(vector.model for _, vector in pairs)
-    models = {identity: ensure_model(work.driver, identity) for identity in identities}
+    models = {identity: ensure_model(work.connection, identity) for identity in identities}
     versions = dict[tuple[int, str], int]()
     for name, vector in pairs:
         check(vector)
         model = models[vector.model]
-        version = 1 + (versions.get((model, name)) or latest(work.driver, model, name))
+        version = 1 + (versions.get((model, name)) or latest(work.connection, model, name))
         versions[model, name] = version
         stored = _rounded(work, vector, f"{name}.v{version}", model, entries)
         entries.append((record_of(stored, name, version, tags=tags, note=note), stored))
@@ -64,7 +63,7 @@ def store(work: Writing, directory: Path, entries: Sequence[Entry]) -> list[int]
         work.undo.append(lambda file=file: file.unlink(missing_ok=True))  # type: ignore[misc]
         durable.write(file, payload.encode(batch))
         placed += [Placed(record, path, record.qualified) for record, _ in batch]
-    rows = add(work.driver, placed)
+    rows = add(work.connection, placed)
     if not all(stands_alone(p.record) for p in placed):
         settle(work.connection, rows, placed)
     return rows
@@ -104,15 +103,22 @@ def _under(ref: str, old: str, new: str) -> str:
     return ".".join([*parts[:place], new, *parts[place + 1 :]])
 
 
-def latest(connection: AnyConnection, model: int, name: str) -> int:
+def latest(connection: Connection, model: int, name: str) -> int:
     """The newest version that a name has or had; 0 if it is free."""
-    return int(driver(connection).execute(_LATEST, (model, name, model, name)).fetchone()[0])
+    found = connection.execute(_LATEST, {"of": model, "called": name}).scalars()
+    return max(version or 0 for version in found)
 
 
-_LATEST = """SELECT coalesce(max(version), 0) FROM (
-    SELECT max(version) AS version FROM vector WHERE model_id = ? AND name = ?
-    UNION ALL SELECT max(version) FROM removal
-    WHERE model = (SELECT identity FROM model WHERE id = ?) AND name = ?)"""
+_LATEST = union_all(
+    select(func.max(VECTOR.c.version)).where(
+        VECTOR.c.model_id == bindparam("of"), VECTOR.c.name == bindparam("called")
+    ),
+    select(func.max(REMOVAL.c.version)).where(
+        REMOVAL.c.model
+        == select(MODEL.c.identity).where(MODEL.c.id == bindparam("of")).scalar_subquery(),
+        REMOVAL.c.name == bindparam("called"),
+    ),
+)
 
 
 def _rounded(

@@ -14,6 +14,7 @@ import pytest
 
 from steerlab.errors import StoreError
 from steerlab.registry import Store
+from steerlab.registry.transfer import backup  # noqa: F401  # before root's files can't be read
 from tests.registry.samples import restored, vector
 
 

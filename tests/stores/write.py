@@ -64,11 +64,10 @@ def told(store: Store) -> dict[str, Any]:
         },
         "lineage": {s.qualified: asdict(store.lineage(s.qualified)) for s in store.list()},
     }
-    for name in ("runs", "sweeps", "calibrations", "evaluations"):
-        if hasattr(store, name):
-            found[name] = [asdict(one) for one in getattr(store, name)()]
-    if hasattr(store, "sweep"):
-        found["sweeps"] = [asdict(store.sweeps.get(sweep.id)) for sweep in store.sweeps.list()]
+    found["runs"] = [asdict(run) for run in store.runs.list()]
+    found["sweeps"] = [asdict(store.sweeps.get(sweep.id)) for sweep in store.sweeps.list()]
+    found["calibrations"] = [asdict(made) for made in store.results.calibrations()]
+    found["evaluations"] = [asdict(made) for made in store.results.evaluations()]
     return json.loads(json.dumps(found))
 
 

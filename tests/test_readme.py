@@ -31,7 +31,7 @@ def test_the_first_command_makes_an_environment_installs_and_shows_the_demo() ->
 def test_the_second_command_installs_what_tests_need_and_runs_them() -> None:
     install, run = (step.strip() for step in blocks("bash")[1].split("&&"))
     assert install == ".venv/bin/pip install -e '.[pinned,test]'"
-    assert run == ".venv/bin/pytest"
+    assert run == ".venv/bin/pytest -n auto"
     assert len(blocks("bash")) == 2
 
 

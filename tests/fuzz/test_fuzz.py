@@ -12,6 +12,8 @@ import pytest
 from tests.fuzz.campaign import run
 from tests.fuzz.readers import ACCEPTED, READERS
 
+pytestmark = pytest.mark.campaign
+
 ROOT = Path(__file__).parents[2]
 SEED = 5
 CASES = {"payload": 1500, "import": 20, "rebuild": 20, "import .tar": 30, "restore .tar": 30}

@@ -6,6 +6,8 @@ import pytest
 
 from tests.registry.corruption import campaign
 
+pytestmark = pytest.mark.campaign
+
 KINDS = {
     "payload, byte flipped",
     "payload, cut",

@@ -25,7 +25,10 @@ from tests.registry.operations import OPERATIONS, Operation, family
 from tests.registry.samples import vector
 from tests.registry.survival import DANGLING, REPAIR
 
-pytestmark = [pytest.mark.campaign, pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")]
+pytestmark = [
+    pytest.mark.campaign,
+    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
+]
 
 NO_PTRACE = "ptrace is not allowed here: kills and errors were injected in Python, power cuts not"
 BY_NAME = {operation.name: operation for operation in OPERATIONS}

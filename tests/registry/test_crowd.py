@@ -14,7 +14,10 @@ from tests.registry.crowd import WEIGHTS, gather, kill_at_random, table
 from tests.registry.journal import Journal, wrong
 from tests.registry.samples import vector
 
-pytestmark = [pytest.mark.campaign, pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")]
+pytestmark = [
+    pytest.mark.campaign,
+    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
+]
 
 
 @pytest.fixture(autouse=True)

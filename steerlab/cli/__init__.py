@@ -46,7 +46,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "show": ("browse", "Show everything known of a vector."),
         "log": ("log", "Tell the story of a name."),
         "tree": ("tree", "Show a vector's lineage."),
-        "similar": ("runs", "List the vectors nearest to one."),
+        "similar": ("similar", "List a vector's nearest neighbours."),
         "map": ("map", "Lay the vectors of a model out on a map."),
         "models": ("browse", "List the models that vectors belong to."),
         "runs": ("runs", "List the texts that were kept, or show one run."),

@@ -16,7 +16,7 @@ from steerlab.cli.options import (
     open_store,
     store_option,
 )
-from steerlab.cli.output import describe_result, print_json, print_table, say_twins, warn
+from steerlab.cli.output import describe_result, print_json, print_table, say_duplicates, warn
 from steerlab.core.display import number, printable
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def _compose(
     for warning in composition_warnings(result, operands):
         warn(warning)
     stored, how = _stored(store, name, result, tags, note, dry_run)
-    say_twins(store, stored)
+    say_duplicates(store, stored)
     cosines = {ref: _mean(result.cosines(operand)) for ref, operand in operands.items()}
     if as_json:
         print_json(_report(stored, how, cosines))

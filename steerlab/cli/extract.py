@@ -16,7 +16,7 @@ from steerlab.cli.options import (
     quiet_option,
     store_option,
 )
-from steerlab.cli.output import describe_result, print_json, say_twins, warn
+from steerlab.cli.output import describe_result, print_json, say_duplicates, warn
 from steerlab.cli.progress import progress_bar
 from steerlab.core.display import printable
 
@@ -115,7 +115,7 @@ def extract_command(
         click.echo(f"{click.style(str(vector), bold=True)}  {printable(str(vector.recipe))}")
         click.echo(describe_result(vector))
     if not quiet:
-        say_twins(lab.store, vector)
+        say_duplicates(lab.store, vector)
     for problem in problems(vector):
         warn(problem)
 

@@ -174,10 +174,10 @@ def warn(text: str) -> None:
     click.echo(f"{click.style('warning:', fg='yellow')} {printable(text)}", err=True)
 
 
-def say_twins(store: Store, vector: SteeringVector, *, near: bool = True) -> None:
-    """What a vector that was just made repeats of the store: "equals calm.v2"."""
-    for twin in store.twins(vector, near=near):
-        say(f"note: {vector.ref or 'this'}: {twin}")
+def say_duplicates(store: Store, vector: SteeringVector, *, near: bool = True) -> None:
+    """Report the stored vectors that a new one duplicates: "equals calm.v2"."""
+    for duplicate in store.duplicates(vector, near=near):
+        say(f"note: {vector.ref or 'this'}: {duplicate}")
 
 
 def narrate(logger: str) -> None:

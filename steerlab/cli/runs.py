@@ -1,4 +1,4 @@
-"""What was written, and what points the same way: runs, similar."""
+"""The texts that were kept: runs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,10 @@ from steerlab.cli.options import (
     json_option,
     model_filter_option,
     open_store,
-    quiet_option,
     store_option,
 )
 from steerlab.cli.output import print_fields, print_json, print_table, say
-from steerlab.cli.progress import interruptible, progress_bar
 from steerlab.core.display import printable, signed, signed_dose
-from steerlab.core.notation import span
 
 if TYPE_CHECKING:
     from steerlab.core.run import Generation, Run
@@ -115,33 +112,3 @@ def _print_run(run: Run) -> None:
         star = "  * best" if run.best == index else ""
         click.echo(f"\n{click.style(f'── {index}  {heading}{star}', bold=True)}")
         click.echo(printable(run.prompt + generation.text, newlines=True))
-
-
-@click.command("similar")
-@click.argument("ref", shell_complete=complete_ref)
-@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="At most.")
-@model_filter_option
-@store_option
-@json_option
-@quiet_option
-def similar_command(
-    ref: str, limit: int, model: str | None, store_path: Path | None, as_json: bool, quiet: bool
-) -> None:
-    """List the vectors nearest to one.
-
-    By cosine, over the layers that both have; opposites are neighbours too. Ctrl-C shows what
-    had been compared.
-    """
-    store = open_store(store_path)
-    with interruptible() as stop, progress_bar("comparing", quiet=quiet) as progress:
-        found = store.similar(ref, model=model, limit=limit, should_stop=stop, progress=progress)
-    if as_json:
-        from dataclasses import asdict
-
-        print_json([asdict(neighbour) for neighbour in found])
-    elif found:
-        rows = [[n.ref, f"{n.cosine:+.3f}", span(n.layers)] for n in found]
-        print_table(["vector", "cosine", "layers"], rows, right=["cosine"])
-    else:
-        say(f"no other vector of its model shares a layer with {ref}")
-    stop.check()

@@ -18,7 +18,7 @@ from steerlab.cli.options import (
     quiet_option,
     store_option,
 )
-from steerlab.cli.output import print_json, say, say_twins, warn
+from steerlab.cli.output import print_json, say, say_duplicates, warn
 from steerlab.cli.progress import progress_bar
 from steerlab.core.display import count, printable
 
@@ -116,7 +116,7 @@ def import_command(
             click.echo(f"{printable(entry.ref)}  {printable(how)}")
         new = [entry for entry in entries if not entry.already]
         for entry in new if len(new) <= _COMPARED and not as_json else ():
-            say_twins(store, store.load(entry.ref, entry.model))
+            say_duplicates(store, store.load(entry.ref, entry.model))
     if as_json:
         print_json(done)
 

@@ -33,9 +33,9 @@ from steerlab.registry.transfer.transfer import Transfer
 from steerlab.registry.upkeep.upkeep import Upkeep
 
 if TYPE_CHECKING:
-    from steerlab.registry.duplicates import Twin
+    from steerlab.registry.duplicates import Duplicate
     from steerlab.registry.history import Event
-    from steerlab.registry.neighbours import Field, Neighbour
+    from steerlab.registry.neighbours import Neighbour, NeighbourIndex
     from steerlab.registry.rederive import Rederived
     from steerlab.registry.search import Search
     from steerlab.registry.upkeep.verify import Finding
@@ -67,7 +67,7 @@ class Store:
         self.results = Results(self._database)
         self.transfer, self.upkeep = Transfer(self._database), Upkeep(self._database)
         self._listing: tuple[Hashable, Listing] = (None, Listing())
-        self._field: tuple[Hashable, Field | None] = (None, None)
+        self._neighbours: tuple[Hashable, NeighbourIndex | None] = (None, None)
 
     def __repr__(self) -> str:
         return f"Store({str(self.path)!r})"
@@ -298,45 +298,37 @@ class Store:
         """The stored vectors of its model and scope that are nearest by cosine, opposites too.
 
         Over the layers that both have, together and one by one; the newest version of each
-        name. of: a ref, or a vector, which need not be stored. Among a thousand and more, an
-        index in the user's cache directory is kept, which reads each payload once;
-        progress(done, total) tells of that.
+        name. of: a ref, or a vector, which need not be stored. For a thousand vectors and more,
+        a cache in the user's cache directory is filled, which reads each payload once; progress
+        is called with (vectors read, all).
         """
-        from steerlab.registry.neighbours import Field, similar
+        from steerlab.registry.neighbours import NeighbourIndex, Query
 
+        should_stop, progress = should_stop or (lambda: False), progress or (lambda *_: None)
         row: int | None = None
-        moment = self.stamp()  # before the snapshot: a commit in between must not pass for read
+        stamp = self.stamp()  # before the snapshot: a commit in between must not pass for read
         with self._database.reading() as connection:
-            known, field = self._field
             if isinstance(of, str):
                 row = queries.resolve(connection, of, model)
-                vector = field.vector(row) if field is not None and known == moment else None
-                vector = vector or self._payload_of(read(connection, [row])[row])
+                vector = self._payload_of(read(connection, [row])[row])
             else:
                 vector = of
-            if field is None or known != moment or not field.holds(vector):
-                field = Field(connection, self.path, vector)
-                self._field = (moment, field)
-            return similar(
-                connection,
-                field,
-                row,
-                vector,
-                limit=limit,
-                should_stop=should_stop,
-                progress=progress,
-            )
+            known, index = self._neighbours
+            if index is None or known != stamp or not index.covers(vector):
+                index = NeighbourIndex(connection, self.path, vector)
+                self._neighbours = (stamp, index)
+            return index.nearest(Query(connection, vector, limit, row, should_stop, progress))
 
-    def twins(self, vector: SteeringVector, *, near: bool = True) -> Sequence[Twin]:
-        """What a vector repeats: those equal by digest, else those nearly parallel (0.98).
+    def duplicates(self, vector: SteeringVector, *, near: bool = True) -> Sequence[Duplicate]:
+        """The first stored vectors that equal this one by digest, else the nearly parallel ones.
 
-        near: False looks for equal ones only. Nearly parallel ones are looked for among the 200
-        newest of its model that have its layers, so that this costs the same in any store.
+        Nearly parallel: an absolute cosine from 0.98 on, among the 200 newest vectors of its
+        model and layers, so that this costs the same in any store. near: False leaves them out.
         """
-        from steerlab.registry.duplicates import twins
+        from steerlab.registry.duplicates import duplicates
 
         with self._database.reading() as connection:
-            return twins(connection, self.path, vector, near=near)
+            return duplicates(connection, self.path, vector, near=near)
 
     # what may change
 

@@ -153,7 +153,7 @@ def _similar(directory: Path, scratch: Path) -> Iterator[Ratio]:
 
 def _forget(path: Path) -> None:
     """Ask the operating system to keep none of these files in memory."""
-    for file in [path] if path.is_file() else path.rglob("*.rows"):
+    for file in [path] if path.is_file() else path.rglob("*.*.1"):
         with open(file, "rb") as opened:
             os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 

@@ -1,4 +1,4 @@
-"""steerlab runs, similar, and generate --keep."""
+"""steerlab runs, and generate --keep."""
 
 import pytest
 
@@ -57,13 +57,3 @@ def test_what_can_not_be_is_one_line(cli, kept, arguments, code, line):
     result = cli("runs", *arguments)
     assert result.code == code
     assert line in result.err
-
-
-def test_similar_lists_the_nearest(cli, store):
-    rows = cli("similar", "love", "--json").data
-    assert ".warm." in rows[0]["ref"]
-    assert rows[0]["layers"] == [1, 2]
-    table = cli("similar", "love").out.splitlines()
-    assert table[0].split() == ["vector", "cosine", "layers"]
-    assert len(table) == 1 + len(rows) == 3  # front has another scope
-    assert len(cli("similar", "love", "--limit", "1", "--json").data) == 1

@@ -1,4 +1,4 @@
-"""What a new vector repeats of the store."""
+"""Stored vectors that a new one duplicates."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from steerlab.registry import duplicates
 from tests.registry.samples import OTHER, vector
 
 
-def told(store, made, **options):
-    return [str(twin) for twin in store.twins(made, **options)]
+def reported(store, made, **options):
+    return [str(duplicate) for duplicate in store.duplicates(made, **options)]
 
 
 def turned(seed, by, *layers):
@@ -26,43 +26,43 @@ def turned(seed, by, *layers):
 
 def test_an_equal_vector(family):
     again = family.save("again", vector(1))
-    assert told(family, again) == ["equals love.v1"]
-    assert told(family, vector(1)) == ["equals love.v1", "equals again.v1"]
+    assert reported(family, again) == ["equals love.v1"]
+    assert reported(family, vector(1)) == ["equals love.v1", "equals again.v1"]
 
 
 def test_a_nearly_parallel_one(family):
     near = family.save("near", turned(2, 0.05))
-    (twin,) = family.twins(near)
-    assert twin.ref == "anger.v1"
-    assert 0.98 < twin.cosine < 1
-    assert str(twin) == f"{twin.cosine:.3f} cosine to anger.v1"
-    assert told(family, near, near=False) == []
+    (duplicate,) = family.duplicates(near)
+    assert duplicate.ref == "anger.v1"
+    assert 0.98 < duplicate.cosine < 1
+    assert str(duplicate) == f"{duplicate.cosine:.3f} cosine to anger.v1"
+    assert reported(family, near, near=False) == []
 
 
 def test_an_opposite_one_and_one_that_is_far(family):
     opposite = -1 * turned(2, 0.0)
     made = SteeringVector(opposite.directions, model=opposite.model, recipe=Imported("x"))
-    assert told(family, made) == ["-1.000 cosine to anger.v1"]
-    assert told(family, turned(2, 3.0)) == []
+    assert reported(family, made) == ["-1.000 cosine to anger.v1"]
+    assert reported(family, turned(2, 3.0)) == []
 
 
-def test_an_operand_is_no_news(family):
+def test_an_operand_is_no_duplicate(family):
     love = family.load("love")
-    assert told(family, family.save("twice", 2 * love)) == []
+    assert reported(family, family.save("twice", 2 * love)) == []
 
 
-def test_other_layers_and_other_models_are_no_twins(family):
-    assert told(family, turned(2, 0.0, 4)) == []
-    assert told(family, vector(1, model=OTHER)) == []
+def test_other_layers_and_other_models_are_no_duplicates(family):
+    assert reported(family, turned(2, 0.0, 4)) == []
+    assert reported(family, vector(1, model=OTHER)) == []
 
 
 def test_a_damaged_candidate_is_left_to_verify(family):
     for file in (family.path / "payloads").rglob("*.safetensors"):
         file.write_bytes(b"x")
-    assert told(family, turned(2, 0.05)) == []
+    assert reported(family, turned(2, 0.05)) == []
 
 
 def test_only_the_newest_are_compared(family, monkeypatch):
     monkeypatch.setattr(duplicates, "CANDIDATES", 1)
     family.save("far", SteeringVector({2: np.ones(8), 3: np.ones(8)}, model=vector(1).model))
-    assert told(family, turned(2, 0.05)) == []
+    assert reported(family, turned(2, 0.05)) == []

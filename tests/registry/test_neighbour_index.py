@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from steerlab.core.recipe import Imported
 from steerlab.core.vector import SteeringVector
-from steerlab.registry import Store, matrices, neighbours
+from steerlab.registry import Store, direction_cache, neighbours
 from tests.registry.samples import TINY, vector
 
 
@@ -20,7 +20,7 @@ from tests.registry.samples import TINY, vector
 def kept(monkeypatch, tmp_path):
     """An index for any number of vectors, in a place of its own."""
     monkeypatch.setattr(neighbours, "INDEXED", 1)
-    monkeypatch.setattr(matrices, "home", lambda: tmp_path / "kept")
+    monkeypatch.setattr(direction_cache, "home", lambda: tmp_path / "kept")
     return tmp_path / "kept"
 
 
@@ -48,11 +48,14 @@ def agrees(store, of, **options):
 
 def reads(store):
     """How many payloads are read for an answer."""
-    seen, read = [], neighbours.Field.read
+    seen, read = [], neighbours.read_arrays
+
+    def counting(connection, directory, ids, of):
+        seen.extend(ids)
+        return read(connection, directory, ids, of)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            neighbours.Field, "read", lambda self, c, ids: (seen.extend(ids), read(self, c, ids))[1]
-        )
+        patch.setattr(neighbours, "read_arrays", counting)
         store.similar("n0")
     return len(seen)
 
@@ -106,7 +109,7 @@ def test_payloads_are_read_once_in_all_processes(crowd):
     assert reads(Store(crowd.path)) == 0
 
 
-@pytest.mark.parametrize("what", ["rows", "entries", "digests", "index.json"])
+@pytest.mark.parametrize("what", ["[0-9].1", "digests", "index.json"])
 @pytest.mark.parametrize("how", ["cut", "turned", "gone"])
 def test_a_damaged_index_is_made_anew(crowd, kept, what, how):
     for path in kept.glob(f"*/*{what}"):
@@ -119,7 +122,7 @@ def test_a_damaged_index_is_made_anew(crowd, kept, what, how):
 
 
 def test_damage_under_an_open_index_is_noticed(crowd, kept):
-    for path in kept.glob("*/*.rows"):
+    for path in kept.glob("*/*.[0-9].1"):
         with open(path, "r+b") as file:
             file.seek(3)
             file.write(b"\x40" * 200)
@@ -134,7 +137,7 @@ def test_another_stores_index_is_not_taken(crowd, kept, tmp_path):
     other.save_many([(f"n{i}", vector(i + 100, 1)) for i in range(3)])
     other.similar("n0")
     ours, theirs = sorted(
-        kept.glob("*/index.json"), key=lambda p: json.loads(p.read_text())["store"]
+        kept.glob("*/index.json"), key=lambda p: json.loads(p.read_text())["owner"]["store"]
     )
     theirs.write_text(ours.read_text())
     for store in (crowd, other):
@@ -142,7 +145,7 @@ def test_another_stores_index_is_not_taken(crowd, kept, tmp_path):
 
 
 def test_rows_that_a_killed_process_left_do_not_count(crowd, kept):
-    for path in [*kept.glob("*/*.rows"), *kept.glob("*/*.entries"), *kept.glob("*/*.digests")]:
+    for path in [*kept.glob("*/*.[0-9].1"), *kept.glob("*/*.digests")]:
         path.write_bytes(path.read_bytes() + b"left over")
     crowd.save("one", vector(99, 1))
     agrees(Store(crowd.path), "one")
@@ -155,7 +158,7 @@ def test_it_does_not_outgrow_its_store(crowd, kept, tmp_path):
     crowd.save("one", vector(99, 1))
     agrees(crowd, "n0")
     (file,) = kept.glob("*/index.json")
-    assert json.loads(file.read_text())["entries"] == 11
+    assert json.loads(file.read_text())["files"]["digests"][0] == 11
     crowd.path.rename(tmp_path / "moved")
     agrees(Store(tmp_path / "moved"), "n0")
     assert not file.exists()

@@ -1,4 +1,4 @@
-"""What extract, compose and import say of a vector that repeats another."""
+"""What extract, compose and import report of duplicates."""
 
 from __future__ import annotations
 

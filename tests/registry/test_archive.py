@@ -239,26 +239,18 @@ def test_a_name_that_leads_elsewhere(family, tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    ("kind", "what"),
+    "kind",
     [
-        (tarfile.SYMTYPE, "a symbolic link"),
-        (tarfile.LNKTYPE, "a hard link"),
-        (tarfile.CHRTYPE, "a device"),
-        (tarfile.BLKTYPE, "a device"),
-        (tarfile.FIFOTYPE, "a FIFO"),
-        (tarfile.DIRTYPE, "a directory"),
-        (tarfile.GNUTYPE_SPARSE, "an entry of type"),
-        (tarfile.XHDTYPE, "an entry of type"),
-        (tarfile.GNUTYPE_LONGNAME, "an entry of type"),
-        (b"?", "an entry of type"),
+        *(tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE),
+        *(tarfile.DIRTYPE, tarfile.GNUTYPE_SPARSE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, b"?"),
     ],
 )
-def test_what_is_no_plain_file(family, tmp_path, kind, what):
+def test_what_is_no_plain_file(family, tmp_path, kind):
     info = tarfile.TarInfo("payloads/a.safetensors")
     info.type, info.linkname = kind, "/etc/passwd"
     file = tmp_path / "x.tar"
     file.write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
-    nothing_changes(family, file, f"holds {what}.*only plain files")
+    nothing_changes(family, file, r"holds payloads/a\.safetensors, which is not a plain file")
 
 
 @pytest.mark.parametrize("claimed", [10_000, 2**33, 2**60, 2**87, -1, -(2**60)])
@@ -369,6 +361,6 @@ def test_any_flipped_byte_is_refused_or_harmless(whole, tmp_path):
             read(tmp_path / "x.tar", tmp_path)
             harmless.append(data[at])
         except CorruptPayload as error:
-            said.update(re.findall("damaged|altered|cut short|no place|plain files", str(error)))
+            said.update(re.findall("damaged|altered|cut short|no place|plain file", str(error)))
     assert set(harmless) == {0}  # what fills the last block of a file
     assert {"damaged", "altered"} <= said

@@ -1,25 +1,25 @@
-"""One file for many: the archives in which vectors and whole stores travel.
+"""Archives: many vectors, or a whole store, in one file.
 
 An archive is an uncompressed tar (ustar) of plain files: `payloads/…/<digest>.safetensors`,
-for a whole store also `registry.db`, and last `SHA256SUMS`, so that nothing can be missing or
-altered unnoticed. Any tar unpacks it to a directory that is a store, and `sha256sum -c
-SHA256SUMS` checks it there.
+`registry.db` for a whole store, and last `SHA256SUMS`. `tar` unpacks it to a directory that is a
+store, and `sha256sum -c SHA256SUMS` checks that.
 
-Reading takes nothing on trust: headers are read here one by one, a plain file of such a name is
-taken, and a link, a device, a name that leads elsewhere or a size that the file can't have
-refuses the archive.
+Headers are parsed by `tarfile.TarInfo.frombuf`, one at a time. `tarfile.open` does not serve for
+files of strangers: it reads extended headers of any size into memory, and takes a damaged header
+for the end of the archive.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import re
 import secrets
 import stat
 import tarfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -35,19 +35,13 @@ SUMS = "SHA256SUMS"
 _PAYLOAD = re.compile(r"payloads(/[^/.\\][^/\\]*)+\.safetensors")
 _BLOCK = tarfile.BLOCKSIZE
 _CHUNK = 1 << 20
-_LARGEST_USTAR = 8**11  # bytes; a larger file needs GNU's way to write a size
-_KINDS = {
-    tarfile.SYMTYPE: "a symbolic link",
-    tarfile.LNKTYPE: "a hard link",
-    tarfile.CHRTYPE: "a device",
-    tarfile.BLKTYPE: "a device",
-    tarfile.FIFOTYPE: "a FIFO",
-    tarfile.DIRTYPE: "a directory",
-}
+_LARGEST_USTAR = 8**11  # bytes; the size of a larger file needs GNU's format
+_COPY_AGAIN = "copy it here again"
+_NOTHING = "nothing was taken from it"
 
 
 class Writer:
-    """An archive that is being written; the same files give the same bytes."""
+    """Writes an archive; the same files give the same bytes."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -58,26 +52,25 @@ class Writer:
 
     def add(self, name: str, data: bytes) -> None:
         """Add a file; raises StoreError for a name that no archive can hold."""
-        self._add(name, len(data), [data])
+        self._add(name, len(data), io.BytesIO(data), "memory")
 
     def add_file(self, name: str, source: Path) -> None:
         """Add a copy of a file, a piece at a time."""
         with _opened(source) as file:
-            size = os.fstat(file.fileno()).st_size
-            self._add(name, size, _pieces(file, source))
+            self._add(name, os.fstat(file.fileno()).st_size, file, source)
 
     def finish(self) -> None:
         """Add the checksums and the end mark."""
-        sums = _sums(self._sums)
-        self._add(SUMS, len(sums), [sums])
+        self.add(SUMS, b"".join(map(_line, self._sums.items())))
         self._file.write(bytes(2 * _BLOCK))
 
-    def _add(self, name: str, size: int, chunks: Iterable[bytes]) -> None:
-        if not _belongs(name) or name in self._sums:
+    def _add(self, name: str, size: int, source: BinaryIO, what: object) -> None:
+        header = _header(name, size)
+        if header is None or name in self._sums:
             raise StoreError(f"an archive can't hold a file called {printable(name)}")
-        self._file.write(_header(name, size))
+        self._file.write(header)
         done, digest = 0, hashlib.sha256()
-        for chunk in chunks:
+        while chunk := _read(source, _CHUNK, what):
             self._file.write(chunk)
             digest.update(chunk)
             done += len(chunk)
@@ -88,7 +81,7 @@ class Writer:
 
 
 def check_target(target: Path, *, force: bool = False) -> None:
-    """Raise StoreError where no archive can go: a directory, or a file that is to stay."""
+    """Raise StoreError if `target` is a directory, or exists and `force` is not set."""
     try:
         taken = target.is_dir() or (target.exists() and not force)
     except OSError as error:
@@ -99,9 +92,9 @@ def check_target(target: Path, *, force: bool = False) -> None:
 
 @contextlib.contextmanager
 def create(target: Path, *, force: bool = False) -> Iterator[Writer]:
-    """A new archive: whole and durable at its place when the block ends, or not there at all.
+    """Write an archive: whole and durable when the block ends without an error, else absent.
 
-    force: replace a file that is there. Raises StoreError where one is, or nothing can be
+    force: replace an existing file. Raises StoreError if there is one, or nothing can be
     written.
     """
     check_target(target, force=force)
@@ -124,7 +117,7 @@ def create(target: Path, *, force: bool = False) -> Iterator[Writer]:
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file is an archive rather than a payload, by what is in it.
+    """Whether a file is an archive rather than a payload, judging by its first bytes.
 
     Raises NotFound if there is no such file, StoreError if it is no plain file or unreadable.
     """
@@ -135,19 +128,16 @@ def is_archive(path: Path) -> bool:
 
 def can_hold(name: str) -> bool:
     """Whether a file of this name can be in an archive."""
-    try:
-        return _belongs(name) and bool(_header(name, 0))
-    except StoreError:
-        return False
+    return _header(name, 0) is not None
 
 
 def unpack(
     path: Path, place: Callable[[str], Path], progress: Progress | None = None
 ) -> Iterator[tuple[str, Path]]:
-    """Write each file of an archive to the new path that `place` gives for its name, in turn.
+    """Write each file of an archive to the new path that `place` gives for its name.
 
-    Yields (name, path) once a file is written; only after the last is it known that the archive
-    is whole. Memory: a piece of a file. progress: called with (bytes read, bytes).
+    Yields (name, path) once a file is written; the archive is known to be whole only after the
+    last. Holds a piece of a file in memory. progress: called with (bytes read, all).
     Raises CorruptPayload for anything but an archive that is just as it was written.
     """
     sums: dict[str, str] = {}
@@ -155,7 +145,7 @@ def unpack(
         size = os.fstat(file.fileno()).st_size
         while (info := _next(file, size, path)).name != SUMS:
             if info.name in sums:
-                raise CorruptPayload(f"{path} holds {info.name} twice: nothing was taken from it")
+                raise CorruptPayload(f"{path} holds {info.name} twice: {_NOTHING}")
             target = place(info.name)
             sums[info.name] = _copy(file, info.size, target)
             yield info.name, target
@@ -164,15 +154,35 @@ def unpack(
         _compare(file, info.size, sums, path)
 
 
-def _pieces(file: BinaryIO, source: Path) -> Iterator[bytes]:
+def _next(file: BinaryIO, size: int, path: Path) -> tarfile.TarInfo:
+    """The next header: of a plain file that may be in an archive and fits into it."""
+    block = file.read(_BLOCK)
+    if len(block) < _BLOCK or not any(block):
+        raise CorruptPayload(
+            f"{path} is cut short: the checksums at its end are missing; {_COPY_AGAIN}"
+        )
     try:
-        while piece := file.read(_CHUNK):
-            yield piece
-    except OSError as error:
-        raise StoreError(f"can't read {source}: {error.strerror}") from None
+        info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except (tarfile.HeaderError, ValueError):
+        where = file.tell() - _BLOCK
+        raise CorruptPayload(
+            f"{path} is damaged: no file begins at byte {where}; {_COPY_AGAIN}"
+        ) from None
+    name, left = printable(info.name[:100]), size - file.tell()
+    if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
+        raise CorruptPayload(f"{path} holds {name}, which is not a plain file: {_NOTHING}")
+    if not _belongs(info.name):
+        raise CorruptPayload(f"{path} holds {name}, which has no place in a store: {_NOTHING}")
+    if not 0 <= info.size <= left:
+        raise CorruptPayload(
+            f"{path} is cut short or damaged: {name} should have {info.size} bytes, {left} are "
+            f"left; {_COPY_AGAIN}"
+        )
+    return info
 
 
 def _copy(file: BinaryIO, size: int, target: Path) -> str:
+    """Write the next `size` bytes to a new file; returns their SHA-256."""
     digest = hashlib.sha256()
     with open(target, "xb") as copy:
         for start in range(0, size, _CHUNK):
@@ -183,86 +193,49 @@ def _copy(file: BinaryIO, size: int, target: Path) -> str:
     return digest.hexdigest()
 
 
-def _next(file: BinaryIO, size: int, path: Path) -> tarfile.TarInfo:
-    """The next header, of a plain file that may be in an archive and fits into it."""
-    block = file.read(_BLOCK)
-    if len(block) < _BLOCK or not any(block):
-        raise CorruptPayload(
-            f"{path} is cut short: the checksums at its end are missing; copy it here again"
-        )
-    try:
-        info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-    except (tarfile.HeaderError, ValueError):
-        where = file.tell() - _BLOCK
-        raise CorruptPayload(
-            f"{path} is damaged: no file begins at byte {where}; copy it here again"
-        ) from None
-    name = printable(info.name[:100])
-    if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
-        kind = _KINDS.get(info.type, f"an entry of type {info.type!r}")
-        raise CorruptPayload(
-            f"{path} holds {kind}, {name}, where only plain files may be: nothing was taken from it"
-        )
-    if not _belongs(info.name):
-        raise CorruptPayload(
-            f"{path} holds {name}, which has no place in a store: nothing was taken from it"
-        )
-    left = size - file.tell()
-    if not 0 <= info.size <= left:
-        raise CorruptPayload(
-            f"{path} is cut short or damaged: {name} should have {info.size} bytes, {left} are "
-            "left; copy it here again"
-        )
-    return info
-
-
-def _compare(file: BinaryIO, left: int, sums: dict[str, str], path: Path) -> None:
-    """Refuse checksums that are not those of the files, in their order; `left` bytes of them."""
-    for name, digest in sums.items():
-        true = _line(name, digest)
-        said = file.read(min(left, len(true)))
-        left -= len(said)
-        if not said:
-            raise _other_files(path)
-        if said != true:
+def _compare(file: BinaryIO, size: int, sums: dict[str, str], path: Path) -> None:
+    """Refuse checksums, the next `size` bytes, that are not those of the files in their order."""
+    lines = [_line(item) for item in sums.items()]
+    found = file.read(min(size, sum(map(len, lines)) + 1)).splitlines(keepends=True)
+    for name, line, said in zip(sums, lines, found, strict=False):
+        if said != line:
             raise CorruptPayload(
-                f"{path} was altered: {name} does not match its checksum; copy it here again, or "
+                f"{path} was altered: {name} does not match its checksum; {_COPY_AGAIN}, or "
                 "unpack it with tar and import the payloads that are whole"
             )
-    if left:
-        raise _other_files(path)
-
-
-def _other_files(path: Path) -> CorruptPayload:
-    return CorruptPayload(f"{path} was altered: it holds other files than its checksums name")
+    if len(found) != len(lines):
+        raise CorruptPayload(f"{path} was altered: it holds other files than its checksums name")
 
 
 def _belongs(name: str) -> bool:
     return name in (REGISTRY, SUMS) or (name.isprintable() and bool(_PAYLOAD.fullmatch(name)))
 
 
-def _header(name: str, size: int) -> bytes:
-    info = tarfile.TarInfo(name)  # mode 644, no owner, the year 1970
+def _header(name: str, size: int) -> bytes | None:
+    """The header of a file: mode 644, no owner, the year 1970; None for a name it can't hold."""
+    info = tarfile.TarInfo(name)
     info.size = size
-    try:
-        if size < _LARGEST_USTAR:
-            header = info.tobuf(tarfile.USTAR_FORMAT, "utf-8", "strict")
-        else:
-            header = info.tobuf(tarfile.GNU_FORMAT, "utf-8", "strict")
-    except ValueError:
-        header = b""
-    if len(header) != _BLOCK:
-        raise StoreError(f"an archive can't hold a name as long as {printable(name)}")
-    return header
+    large = size >= _LARGEST_USTAR
+    with contextlib.suppress(ValueError):
+        header = info.tobuf(
+            tarfile.GNU_FORMAT if large else tarfile.USTAR_FORMAT, "utf-8", "strict"
+        )
+        if _belongs(name) and len(header) == _BLOCK:
+            return header
+    return None
 
 
-def _sums(sums: dict[str, str]) -> bytes:
-    return b"".join(_line(name, digest) for name, digest in sums.items())
-
-
-def _line(name: str, digest: str) -> bytes:
-    """As sha256sum writes it."""
+def _line(item: tuple[str, str]) -> bytes:
+    """A file's line in SHA256SUMS, as `sha256sum` writes it."""
+    name, digest = item
     return f"{digest}  {name}\n".encode()
+
+
+def _read(file: BinaryIO, size: int, what: object) -> bytes:
+    try:
+        return file.read(size)
+    except OSError as error:
+        raise StoreError(f"can't read {what}: {error.strerror}") from None
 
 
 @contextlib.contextmanager

@@ -14,6 +14,32 @@ ShouldStop = Callable[[], bool]
 """Asked between steps; True stops the work."""
 
 
+class Parts:
+    """Reports the progress of a job's parts as progress of the whole, in thousandths.
+
+    progress: called with (done, 1000); None reports nothing.
+    total: sum of the weights of all parts, in any unit.
+    """
+
+    def __init__(self, progress: Progress | None, total: float) -> None:
+        self.progress, self.total, self.begun = progress, total, 0.0
+
+    def part(self, weight: float) -> Progress | None:
+        """The callback for the next part; `weight` is its share of `total`."""
+        before, self.begun = self.begun, self.begun + weight
+        whole, progress = self.total, self.progress
+        if progress is None:
+            return None
+        return lambda done, total: progress(
+            min(999, round(1000 * (before + weight * done / max(total, 1)) / whole)), 1000
+        )
+
+    def finish(self) -> None:
+        """Report that the whole job is done."""
+        if self.progress is not None:
+            self.progress(1000, 1000)
+
+
 class Ticker:
     """A `should_stop` that counts how often it is asked: once a token, while a batch is written.
 

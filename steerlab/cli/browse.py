@@ -136,7 +136,7 @@ def show_command(
 
 def _plot_layers(record: Record, file: Path) -> None:
     from steerlab.plots import drawing, figures
-    from steerlab.plots.picture import profiles
+    from steerlab.plots.values import profiles
 
     drawing.save(figures.layer_profile(record.ref, profiles(record)), file)
     say(f"wrote {file}")

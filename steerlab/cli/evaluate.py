@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _COLOURS = {
-    "carries over": "green",
-    "is reversed": "red",
-    "within its control": "yellow",
+    "generalizes": "green",
+    "reversed": "red",
+    "within chance": "yellow",
     "no effect": "yellow",
     "moved": "red",
 }
@@ -160,11 +160,11 @@ def evaluate_command(
 
 def _plot(found: Evaluation, name: str, file: Path, *, quiet: bool) -> None:
     from steerlab.plots import drawing, figures
-    from steerlab.plots.generalization import carried
+    from steerlab.plots.generalization import effect_panels
 
-    panels = carried(found, name)
+    panels = effect_panels(found, name)
     if panels:
-        drawing.save(figures.carry_over(panels), file)
+        drawing.save(figures.generalization(panels), file)
         say(f"wrote {file}", quiet=quiet)
     else:
         say(f"no effect has an interval, so {file} was not written", quiet=quiet)
@@ -230,7 +230,7 @@ def _print(found: Evaluation, text: str, sentences: Sequence[str]) -> None:
     rows = [
         _price(values, *key)
         for key in dict.fromkeys((v.style, v.metric) for v in found.values)
-        if key[1] in names.PRICES
+        if key[1] in names.COSTS
     ]
     columns = ["style", "metric", "baseline", "+ [95%]", "- [95%]", "random"]
     print_table(columns, rows, right=columns[2:])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from steerlab.evaluation.calibration.curve import Curve, Point, shown_z, verdict
 from steerlab.evaluation.statistics import Estimate
-from steerlab.plots.picture import DosePoint, DoseResponse, Profile
+from steerlab.plots.values import DosePoint, DoseResponse, Profile
 
 if TYPE_CHECKING:
     from steerlab.core.results import Calibration
@@ -63,7 +63,7 @@ def layers_of(calibration: Calibration) -> Profile | None:
 
 
 @dataclass(frozen=True)
-class ResponseRow:
+class DoseRow:
     """A dose of the table; `chosen` is the operating point."""
 
     cells: tuple[str, ...]
@@ -75,17 +75,17 @@ COLUMNS = ("dose", "c", "effect", "95% interval", "random, ±sd", "z", "KL", "fl
 
 
 @dataclass(frozen=True)
-class Calibrated:
+class CalibrationSummary:
     """A calibration in words: what it comes to, how it was found, and a row for each dose."""
 
     works: bool
     verdict: str
     about: str
-    rows: tuple[ResponseRow, ...]
+    rows: tuple[DoseRow, ...]
     columns: tuple[str, ...] = COLUMNS
 
 
-def calibrated(calibration: Calibration) -> Calibrated:
+def calibration_summary(calibration: Calibration) -> CalibrationSummary:
     """A calibration as a page shows it."""
     curve = Curve.of(calibration)
     held = (
@@ -98,10 +98,10 @@ def calibrated(calibration: Calibration) -> Calibrated:
         f"{curve.limits.distinct:g} of the baseline's distinct pairs of tokens."
     )
     rows = tuple(_row(point, calibration.dose) for point in curve.points)
-    return Calibrated(calibration.works, f"It {verdict(calibration)}.", about, rows)
+    return CalibrationSummary(calibration.works, f"It {verdict(calibration)}.", about, rows)
 
 
-def _row(point: Point, chosen: float | None) -> ResponseRow:
+def _row(point: Point, chosen: float | None) -> DoseRow:
     effect, control, cost = point.effect, point.controls, point.cost
     cells = (
         f"{point.dose:+.2f}",
@@ -113,7 +113,7 @@ def _row(point: Point, chosen: float | None) -> ResponseRow:
         *("–" if x is None else f"{x:.2f}" for x in (cost.kl, cost.fluency, cost.distinct)),
     )
     cells = tuple(cell.replace("-", "−") for cell in cells)
-    return ResponseRow(cells, chosen is not None and math.isclose(point.dose, chosen), point.sound)
+    return DoseRow(cells, chosen is not None and math.isclose(point.dose, chosen), point.sound)
 
 
 def _number(value: float) -> str:

@@ -18,8 +18,8 @@ from steerlab.plots.drawing import (
     new_figure,
     plain,
 )
-from steerlab.plots.picture import CarryOver, DoseResponse, HeatGrid, Profile, limits
 from steerlab.plots.store_map import MapPoint, StoreMap
+from steerlab.plots.values import DoseResponse, EffectPanel, HeatGrid, Profile, limits
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -224,13 +224,13 @@ def layer_profile(name: str, found: Sequence[Profile]) -> Figure:
 
 
 @in_style
-def carry_over(found: Sequence[CarryOver]) -> Figure:
+def generalization(found: Sequence[EffectPanel]) -> Figure:
     """A panel a metric, a row a style: the effect with its interval, beside its controls."""
     heights = [len(panel.rows) + 1.2 for panel in found]
     figure = new_figure(7.4, 1.0 + 0.45 * sum(heights))
     panels = figure.subplots(len(found), squeeze=False, height_ratios=heights)
     for axes, panel in zip(panels.flat, found, strict=True):
-        _carry_panel(axes, panel)
+        _effect_panel(axes, panel)
     shown: dict[str, Any] = {}
     for axes in panels.flat:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -239,7 +239,7 @@ def carry_over(found: Sequence[CarryOver]) -> Figure:
     return figure
 
 
-def _carry_panel(axes: Axes, found: CarryOver) -> None:
+def _effect_panel(axes: Axes, found: EffectPanel) -> None:
     """Chance as a bar, shuffled labels as a mark, the effect as a point with its interval."""
     rows = range(len(found.rows))
     effects = [r.effect for r in found.rows]
@@ -273,7 +273,7 @@ def _carry_panel(axes: Axes, found: CarryOver) -> None:
     beside = axes.get_yaxis_transform()
     for i, row in enumerate(found.rows):
         axes.text(1.01, i, row.finding, transform=beside, va="center", fontsize=9)
-    axes.set_title(f"Does {plain(found.name)} carry over? ({plain(found.metric)})")
+    axes.set_title(f"Does {plain(found.name)} generalize? ({plain(found.metric)})")
 
 
 @in_style

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from steerlab.evaluation.generalization import plan as names
 from steerlab.evaluation.generalization.verdict import by_name, effect_metrics, judged, verdict
 from steerlab.evaluation.statistics import Estimate
-from steerlab.plots.picture import CarryOver, StyleEffect
+from steerlab.plots.values import EffectPanel, StyleEffect
 
 if TYPE_CHECKING:
     from steerlab.core.results import Evaluation, Measured
@@ -29,7 +29,7 @@ _BARE = (names.BASELINE, names.RANDOM, names.SHUFFLED, names.Z)  # what effects 
 _PRICE = (names.BASELINE, names.TOWARD, names.AWAY, names.RANDOM)
 
 
-def carried(found: Evaluation, name: str) -> tuple[CarryOver, ...]:
+def effect_panels(found: Evaluation, name: str) -> tuple[EffectPanel, ...]:
     """For each metric of what a vector does, the signed range in each style that has one."""
     values = by_name(found.values)
     rows: dict[str, list[StyleEffect]] = {metric: [] for metric in effect_metrics(found.values)}
@@ -47,7 +47,7 @@ def carried(found: Evaluation, name: str) -> tuple[CarryOver, ...]:
                     judgement.finding.value,
                 )
             )
-    return tuple(CarryOver(name, metric, tuple(rows[metric])) for metric in rows if rows[metric])
+    return tuple(EffectPanel(name, metric, tuple(rows[metric])) for metric in rows if rows[metric])
 
 
 def _control(
@@ -79,7 +79,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class EvaluationSummary:
     """An evaluation in words: a sentence for each thing it says, and what it measured."""
 
     suite: str
@@ -89,7 +89,7 @@ class Evaluated:
     tables: tuple[Table, ...]
 
 
-def evaluated(found: Evaluation) -> Evaluated:
+def evaluation_summary(found: Evaluation) -> EvaluationSummary:
     """An evaluation as a page shows it."""
     cells: dict[tuple[str, str], dict[str, Measured]] = {}
     for value in found.values:
@@ -106,7 +106,7 @@ def evaluated(found: Evaluation) -> Evaluated:
             "What it costs, toward (+c) and away (−c), beside random directions", _PRICE, prices
         ),
     )
-    return Evaluated(
+    return EvaluationSummary(
         found.suite,
         found.created[:10],
         _about(found),

@@ -10,7 +10,7 @@ from steerlab.core.sweep import StoredSweep
 from steerlab.evaluation.metrics.scorers import scorer
 from steerlab.evaluation.metrics.texts import Metric
 from steerlab.plots.grid import mean
-from steerlab.plots.picture import HeatGrid
+from steerlab.plots.values import HeatGrid
 
 Value = tuple[float, str]
 """What a metric says of a text, NaN if it is undefined; then why it is, empty otherwise."""

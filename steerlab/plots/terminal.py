@@ -14,8 +14,8 @@ from steerlab.core.display import number, printable, signed_dose
 from steerlab.core.notation import span
 
 if TYPE_CHECKING:
-    from steerlab.plots.picture import DosePoint, DoseResponse, HeatGrid, Profile
     from steerlab.plots.store_map import StoreMap
+    from steerlab.plots.values import DosePoint, DoseResponse, HeatGrid, Profile
 
 BELOW = (195, 153, 111, 69, 27)  # of the 256 colours of terminals: blue
 ABOVE = (230, 223, 216, 209, 202)  # and orange, which no colour blindness takes for blue

@@ -13,9 +13,9 @@ from steerlab.core.display import printable
 from steerlab.core.notation import span
 from steerlab.core.recipe import Contrast, Expression
 from steerlab.core.version import __version__
-from steerlab.plots.calibration import calibrated, layers_of, response_of
-from steerlab.plots.generalization import carried, evaluated
-from steerlab.plots.picture import profiles
+from steerlab.plots.calibration import calibration_summary, layers_of, response_of
+from steerlab.plots.generalization import effect_panels, evaluation_summary
+from steerlab.plots.values import profiles
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -142,8 +142,8 @@ def _facts(found: Report) -> Mapping[str, Any]:
         "expression": recipe if isinstance(recipe, Expression) else None,
         "figures": _figures(found),
         "point": calibration if calibration is not None and calibration.works else None,
-        "calibrated": None if calibration is None else calibrated(calibration),
-        "evaluated": None if evaluation is None else evaluated(evaluation),
+        "calibrated": None if calibration is None else calibration_summary(calibration),
+        "evaluated": None if evaluation is None else evaluation_summary(evaluation),
         "examples": [_example(e) for e in found.examples],
         "snippet": snippets(record, calibration),
         "version": __version__,
@@ -184,7 +184,7 @@ def _figures(found: Report) -> Mapping[str, Markup | None]:
     from steerlab.plots.lineage import lineage_graph
 
     record, lineage, calibration = found.record, found.lineage, found.calibration
-    names = ("profile", "lineage", "response", "layers", "carried")
+    names = ("profile", "lineage", "response", "layers", "effects")
     drawn: dict[str, Markup | None] = dict.fromkeys(names)
     if len(record.layers) > 1:
         figure = figures.layer_profile(record.ref, profiles(record))
@@ -198,8 +198,8 @@ def _figures(found: Report) -> Mapping[str, Markup | None]:
         if layers := layers_of(calibration):
             figure = figures.layer_profile(record.ref, [layers])
             drawn["layers"] = Markup(drawing.inline_svg(figure, "layers"))
-    if found.evaluation is not None and (panels := carried(found.evaluation, record.ref)):
-        drawn["carried"] = Markup(drawing.inline_svg(figures.carry_over(panels), "carried"))
+    if found.evaluation is not None and (panels := effect_panels(found.evaluation, record.ref)):
+        drawn["effects"] = Markup(drawing.inline_svg(figures.generalization(panels), "effects"))
     return drawn
 
 

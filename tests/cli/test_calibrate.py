@@ -88,11 +88,11 @@ def test_a_curve_is_read_from_the_store(cli, store, items):
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (("love",), ExitCode.BAD_INPUT, "no held-out items: love.v1 is of 2 contrast pairs"),
+        (("love",), ExitCode.BAD_INPUT, "no held-out items: love.v1 has only 2 contrast pairs"),
         (("front",), ExitCode.BAD_INPUT, "no held-out items"),
         (("love", "--items", "none.jsonl"), ExitCode.NOT_FOUND, "no items file"),
         (("love", "--layers", "3"), ExitCode.BAD_INPUT, "no held-out items"),
-        (("love", "--doses", "0"), ExitCode.BAD_INPUT, "doses to calibrate are above 0"),
+        (("love", "--doses", "0"), ExitCode.BAD_INPUT, "doses must be above 0"),
         (("love", "--metric", "nope"), ExitCode.USAGE, "nope"),
         (("love", "--prompts", "x.txt"), ExitCode.USAGE, "--metric"),
         (("nobody",), ExitCode.NOT_FOUND, "nobody"),

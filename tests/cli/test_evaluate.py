@@ -57,7 +57,7 @@ def test_a_table_by_style_what_it_costs_and_a_verdict(evaluated, store):
     assert re.search(r"^letters +fluency ratio +- +\d+\.\d\d \[", out, re.M)
     assert "KL at +: " in out
     assert re.search(r"^length: .*; all styles together [+-]", out, re.M)
-    assert re.search(r"^own pairs, not held out .* -$", out, re.M)  # never a carry-over
+    assert re.search(r"^own pairs, not held out .* -$", out, re.M)  # no finding
     assert "\x1b" not in out
     assert "kept as evaluation 1" in result.err
     assert "note: no shuffled control: the labels of 2 pairs" in result.err

@@ -13,8 +13,8 @@ import pytest
 from steerlab.cli import ExitCode
 from steerlab.evaluation.statistics import Estimate
 from steerlab.plots import terminal as charts
-from steerlab.plots.picture import DosePoint, DoseResponse, HeatGrid, Profile
 from steerlab.plots.store_map import MapPoint, StoreMap
+from steerlab.plots.values import DosePoint, DoseResponse, HeatGrid, Profile
 from tests.evaluation.measurements import calibration, evaluation
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -186,7 +186,7 @@ def test_an_evaluation_is_saved_as_a_picture(cli, store, tmp_path, monkeypatch):
     file = tmp_path / "love.svg"
     result = cli("evaluate", "love", "--plot", file, "--json")
     assert result.code == ExitCode.OK, result.err
-    assert "Does love carry over? (vader)" in file.read_text("utf-8")
+    assert "Does love generalize? (vader)" in file.read_text("utf-8")
     empty = replace(made, values=())
     monkeypatch.setattr(
         "steerlab.evaluation.generalization.evaluate.evaluate", lambda *_, **__: empty

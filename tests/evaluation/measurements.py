@@ -8,7 +8,7 @@ from steerlab.evaluation.calibration.curve import (
     Cost,
     Curve,
     Fold,
-    Held,
+    HeldOutEffect,
     LayerEffect,
     Limits,
     Point,
@@ -34,7 +34,7 @@ def curve(measure: str = "propensity", reason: str = "", layers: tuple[int, ...]
         )
         for d in DOSES
     )
-    held = Held(
+    held = HeldOutEffect(
         Estimate(4.0, 3.0, 5.0, 6),
         Estimate(2.0, 1.0, 3.0, 6),
         Estimate(-2.0, -3.0, -1.0, 6),
@@ -70,7 +70,7 @@ def calibration(digest: str, **more: str) -> Calibration:
 
 
 def evaluation(digest: str, **more: object) -> Evaluation:
-    """vader carries over to statements and not to dialogue; and what it costs."""
+    """vader generalizes to statements and not to dialogue; and what it costs."""
     values = []
     for style, effect, z in (("statements", 0.9, 4.5), ("dialogue", 0.1, 0.5)):
         for setting, found in (

@@ -12,11 +12,12 @@ from steerlab.evaluation.calibration.effects import Propensity
 from steerlab.evaluation.calibration.held_out import Fixed, source_of
 from steerlab.evaluation.calibration.search import Options, Search, safe_range
 from steerlab.evaluation.calibration.side_effects import NEUTRAL, distinct_pairs
-from steerlab.evaluation.calibration.trials import Steps, Trial, Trials
+from steerlab.evaluation.calibration.trials import Trial, Trials
 from steerlab.evaluation.metrics.items import items_of_pairs
 from steerlab.evaluation.metrics.texts import Metric
 from steerlab.evaluation.statistics import critical_z
 from steerlab.lab.lab import Lab
+from steerlab.progress import Parts
 from tests.evaluation.planted import null_pairs, pairs, planted_lm, shuffled
 from tests.tiny import tiny_lm
 
@@ -100,7 +101,7 @@ def test_what_is_chosen_for_a_fold_has_not_seen_it(lab, lm):
     made = pairs(6)
     vector = lm.extract(made, layers="all")
     source = source_of(lm, vector, [0, 1, 2], lab.store.load, _reader(lm))
-    trials = Trials(source, Recorded(), made, 0, Steps(None, None))
+    trials = Trials(source, Recorded(), made, 0, Parts(None, 1))
     for fold in trials.folds:
         mine = trials.of_fold(fold)
         for trial in trials.choosing(fold, 1, 0.1):
@@ -301,12 +302,12 @@ def held_out_null(lm, lab, seed: int):
     made = null_pairs(8, 5000 + seed)
     vector = lm.extract(made[:2], layers=[1, 2], method="random", seed=seed)
     measure = Propensity(lab, items_of_pairs(lm, made))
-    trials = Trials(Fixed(vector), measure, (), seed, Steps(None, None))
+    trials = Trials(Fixed(vector), measure, (), seed, Parts(None, 1))
     trials.fetch(map(Trial, trials.items), 1)
     found = Search(lab, vector, trials, [1, 2], Options(doses=(0.15,), controls=5))
     compared = {fold: found.compared(fold) for fold in (None, *trials.folds)}
     layers = {fold: max(ranges, key=ranges.get) for fold, ranges in compared.items()}
-    return found.held(layers, dict.fromkeys(layers, 0.15), tried=2)
+    return found.held_out_effect(layers, dict.fromkeys(layers, 0.15), tried=2)
 
 
 def test_of_200_random_vectors_few_seem_to_do_something(tmp_path):

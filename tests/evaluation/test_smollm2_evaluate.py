@@ -52,9 +52,9 @@ def test_love_on_statements_beats_random_directions_and_shuffled_labels(smollm2,
     found = evaluate(lab, "love", plan)
     v = by_name(found.values)
     moved = judge(v, "statements", names.PROPENSITY)
-    assert moved.finding is Finding.CARRIES, moved
+    assert moved.finding is Finding.GENERALIZES, moved
     assert v["statements", names.PROPENSITY, names.Z].estimate > critical_z(5)
     assert v["statements", names.ANTI, names.RANGE].estimate == 0
     assert v[names.ALL, "vader", names.RANGE].n == 6
     assert v[names.FACTS, names.P10, names.BASELINE].estimate > 0.6
-    assert any(line.startswith("propensity: carries over to statements") for line in verdict(found))
+    assert any(line.startswith("propensity: generalizes to statements") for line in verdict(found))

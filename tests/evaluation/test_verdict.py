@@ -1,4 +1,4 @@
-"""Arms, aggregation by style, and the rules behind the words."""
+"""Conditions, aggregation by style, and the rules behind the words."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from steerlab.core.results import Evaluation, Measured
 from steerlab.core.setting import Setting
 from steerlab.evaluation.generalization import plan as names
 from steerlab.evaluation.generalization.conditions import (
-    Arms,
-    arms,
+    Conditions,
     changes,
+    conditions,
     effects,
     ratios,
     weighted,
@@ -26,11 +26,11 @@ N = 8
 RNG = np.random.default_rng(3)
 
 
-def made(shuffled=False) -> Arms:
-    return arms(vector(), 2.0, 5, -vector() if shuffled else None)
+def made(shuffled=False) -> Conditions:
+    return conditions(vector(), 2.0, 5, -vector() if shuffled else None)
 
 
-def test_arms_have_the_vector_at_both_signs_and_controls_of_its_norm():
+def test_conditions_have_the_vector_at_both_signs_and_controls_of_its_norm():
     of = made(shuffled=True)
     assert len(of.settings) == 3 + 2 * 5 + 2
     assert of.settings[0] == Setting()
@@ -116,12 +116,12 @@ def values(style="s", metric="vader", size=(0.5, 0.2, 0.8), z=6.0, beyond=(0.4, 
 @pytest.mark.parametrize(
     ("changed", "finding", "says"),
     [
-        ({}, Finding.CARRIES, "+0.50 [+0.20, +0.80], z +6.0"),
-        ({"beyond": None}, Finding.CARRIES, "z +6.0"),
-        ({"size": (0.02, -0.05, 0.08)}, Finding.NOTHING, "+0.02 [-0.05, +0.08] holds 0"),
-        ({"size": (0.5, 0.0, 0.8)}, Finding.NOTHING, "holds 0"),
+        ({}, Finding.GENERALIZES, "+0.50 [+0.20, +0.80], z +6.0"),
+        ({"beyond": None}, Finding.GENERALIZES, "z +6.0"),
+        ({"size": (0.02, -0.05, 0.08)}, Finding.NOTHING, "+0.02 [-0.05, +0.08] includes 0"),
+        ({"size": (0.5, 0.0, 0.8)}, Finding.NOTHING, "includes 0"),
         ({"z": critical_z(5) - 0.01}, Finding.CHANCE, "within random directions: z +2.3"),
-        ({"z": critical_z(5)}, Finding.CARRIES, "z +2.3"),
+        ({"z": critical_z(5)}, Finding.GENERALIZES, "z +2.3"),
         ({"z": -6.0}, Finding.CHANCE, "within random directions"),
         ({"z": None}, Finding.CHANCE, "no control"),
         ({"z": math.inf}, Finding.CHANCE, "no control"),
@@ -155,9 +155,9 @@ def test_the_words_name_styles_by_what_was_found():
     )
     (line, *_) = verdict(of)
     assert line == (
-        "vader: carries over to statements (+0.50 [+0.20, +0.80], z +6.0) and narrative "
-        "(+0.50 [+0.20, +0.80], z +6.0); is reversed in letters (-0.50 [-0.80, -0.20], z -6.0); "
-        "not to technical (+0.02 [-0.05, +0.08] holds 0); not measured in dialogue; "
+        "vader: generalizes to statements (+0.50 [+0.20, +0.80], z +6.0) and narrative "
+        "(+0.50 [+0.20, +0.80], z +6.0); reversed in letters (-0.50 [-0.80, -0.20], z -6.0); "
+        "not to technical (+0.02 [-0.05, +0.08] includes 0); not measured in dialogue; "
         "all styles together +0.30 [+0.20, +0.40], z +4.0"
     )
     assert names.OWN_PAIRS not in {j.style for j in judged(of)}
@@ -188,13 +188,16 @@ def prices(fluency=1.1, distinct=-0.01, p1=(-0.02, -0.06, 0.02)):
     [
         ({}, "text stays fluent: perplexity ratio at most 1.20 (statements at -)"),
         ({"fluency": 1.8}, "grows 1.80 times in statements at +"),
-        ({}, "text does not repeat itself more than the baseline"),
+        ({}, "text repeats itself no more than the baseline"),
         ({"distinct": -0.3}, "text repeats itself: distinct-2 falls to 0.60 in statements at -"),
         ({}, "facts kept: P@1 0.92 -> 0.90 and 0.92"),
         ({"p1": (-0.2, -0.35, -0.05)}, "facts lost: P@1 0.92 -> 0.72 and 0.92"),
-        ({"p1": (-0.1, -0.25, 0.05)}, "facts perhaps lost, perhaps chance: P@1 0.92 -> 0.82"),
-        ({}, "neutral beginnings move by 0.12 and 0.20 nats (random directions: 0.10)"),
-        ({}, "perplexity of given texts, times: off topic 1.05"),
+        ({"p1": (-0.1, -0.25, 0.05)}, "facts may be lost, or it is chance: P@1 0.92 -> 0.82"),
+        (
+            {},
+            "of neutral prompts moves by 0.12 and 0.20 nats (random directions: 0.10)",
+        ),
+        ({}, "perplexity of given texts, relative to the baseline: off topic 1.05"),
         ({}, "own pairs, not held out: steerability +20.00 [+10.00, +30.00] nats per dose, 25%"),
     ],
 )

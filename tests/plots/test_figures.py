@@ -14,8 +14,8 @@ from steerlab.errors import BadOption, StoreError
 from steerlab.evaluation.statistics import Estimate
 from steerlab.plots import drawing, figures
 from steerlab.plots.lineage import MOST, graph_of, lineage_graph
-from steerlab.plots.picture import DosePoint, DoseResponse, HeatGrid, Profile, profiles
 from steerlab.plots.store_map import MapPoint, StoreMap
+from steerlab.plots.values import DosePoint, DoseResponse, HeatGrid, Profile, profiles
 from steerlab.registry.lineage import Lineage, Node
 from tests.registry.samples import vector
 

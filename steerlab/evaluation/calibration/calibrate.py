@@ -1,4 +1,4 @@
-"""Calibration: at which layer and how strongly a vector works, or that it works nowhere."""
+"""Calibration: find the layer and dose at which a vector works, or show that it works nowhere."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from steerlab.evaluation.calibration.effects import Attribute, Measure, Propensi
 from steerlab.evaluation.calibration.held_out import Pair, Source, source_of
 from steerlab.evaluation.calibration.search import Options, Search
 from steerlab.evaluation.calibration.side_effects import NEUTRAL
-from steerlab.evaluation.calibration.trials import Steps, Trials
+from steerlab.evaluation.calibration.trials import Trials
 from steerlab.evaluation.metrics.items import ContrastItem, items_of_pairs
-from steerlab.progress import Progress, ShouldStop
+from steerlab.progress import Parts, Progress, ShouldStop
 
 if TYPE_CHECKING:
     from steerlab.core.notation import LayerChoice
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from steerlab.extraction.readings import Readings
     from steerlab.lab.lab import Lab
 
-_LEAST_ITEMS = 3  # one to report on, one to choose on, one to make the vector of
+_LEAST_ITEMS = 3  # one to report on, one to choose on, one to make the vector from
 _ITEMS = 16
+_WHOLE = 125  # of progress: what its parts took when they were timed
 
 
 def calibrate(
@@ -43,70 +44,60 @@ def calibrate(
     progress: Progress | None = None,
     should_stop: ShouldStop | None = None,
 ) -> Calibration:
-    """Find layer and dose of a vector, with the effect on items that the choice has not seen.
+    """Find the layer and dose of a vector, and its effect on items that the choice has not seen.
 
     items: contrast items (chat: their prompts are messages); None takes the vector's own pairs,
-        each scored under a vector made without it. metric: instead, an attribute of the texts
-        written after `prompts`.
+        each scored under a vector made without it. metric: judge the texts written after
+        `prompts` instead.
     layers: to choose from; None takes the vector's own if there are several, else all that its
-        recipe can make. The last fifth of the model is never taken.
-    progress: called with (done, total), of which the last call has both the same.
+        recipe can make. The last fifth of the model is never chosen.
+    progress: called with (done, total); done equals total in the last call.
 
-    A vector works if its held-out signed range S(+d) - S(-d) beats that of random directions of
-    the same norm: z at or above `critical_z`, and a 95% interval above zero.
-    Raises BadPrompts without held-out items, Incompatible without a dose, Cancelled once
-    should_stop() says so; nothing is stored here.
+    A vector works if its held-out signed range S(+d) - S(-d) beats that of random directions
+    with the same norm: z at least `critical_z`, and a 95% interval above zero. Nothing is stored.
+    Raises BadPrompts without held-out items, Incompatible without a dose, Cancelled.
     """
     options = options or Options()
     lm = lab.load(vector)
     candidates = _candidates(lab, vector, layers)
-    vector.coefficient(1.0)  # without a residual norm or a direction there is no dose
+    vector.coefficient(1.0)  # raises without a residual norm or with a zero direction
     if vector.scope == "front" and set(candidates) - set(vector.layers):
         vector = lab.at_layers(vector, candidates)
-    steps = Steps(progress, should_stop)
+    parts = Parts(progress, _WHOLE)
 
     def read(recipe: Contrast, wanted: Sequence[int]) -> Readings:
         from steerlab.extraction import runner
 
         with lm.lock:
-            return runner.read(lm, recipe, wanted, steps.part(2), should_stop)[1]
+            return runner.read(lm, recipe, wanted, parts.part(2), should_stop)[1]
 
     source = source_of(lm, vector, candidates, lambda ref: lab.operand(vector, ref), read)
     crossed: Sequence[Pair] = ()
     measure: Measure
+    how: dict[str, bool] = {
+        "bos": vector.scope == "front",
+        "allow_other_weights": options.allow_other_weights,
+    }
     if metric is not None:
-        measure = Attribute(
-            lab,
-            metric,
-            prompts,
-            seed=options.seed,
-            bos=vector.scope == "front",
-            allow_other_weights=options.allow_other_weights,
-        )
+        measure = Attribute(lab, metric, prompts, seed=options.seed, **how)
     else:
         if items is None:
             crossed = _pairs(vector, source, options.seed)
             items, chat = items_of_pairs(lm, crossed, chat=_chat(vector, lab)), False
-        measure = Propensity(
-            lab,
-            items,
-            chat=chat,
-            bos=vector.scope == "front",
-            allow_other_weights=options.allow_other_weights,
-        )
+        measure = Propensity(lab, items, chat=chat, **how)
     _check_count(measure.count)
-    trials = Trials(source, measure, crossed, options.seed, steps)
+    trials = Trials(source, measure, crossed, options.seed, parts, should_stop)
     return Search(lab, vector, trials, candidates, options).run()
 
 
 def _candidates(lab: Lab, vector: SteeringVector, layers: LayerChoice) -> list[int]:
-    """The layers to choose from, the model's last fifth left out."""
+    """The layers to choose from, without the model's last fifth."""
     lm = lab.model
     if layers is not None:
         wanted = lm.layers(layers)
         lacking = [b for b in wanted if b not in vector.directions]
         if lacking and not lab.extends(vector):
-            lab.at_layers(vector, wanted)  # says why it can't be made
+            lab.at_layers(vector, wanted)  # raises, with the reason
     elif len(vector.layers) > 1 or not lab.extends(vector):
         wanted = list(vector.layers)
     else:
@@ -115,21 +106,21 @@ def _candidates(lab: Lab, vector: SteeringVector, layers: LayerChoice) -> list[i
     found = [b for b in wanted if b < last]
     if not found:
         raise BadOption(
-            f"layer {wanted[0]} and all after it are in the last fifth of {lm.source}'s "
-            f"{lm.n_layers} layers, where a vector is little more than a bias of the logits: "
-            f"choose from 0 to {last - 1}"
+            f"layer {wanted[0]} is in the last fifth of {lm.source}'s {lm.n_layers} layers, where "
+            f"a vector is little more than a bias of the logits: choose layers 0 to {last - 1}"
         )
     return found
 
 
 def _pairs(vector: SteeringVector, source: Source, seed: int) -> list[Pair]:
-    """The vector's own pairs that become items; each once, and not too many."""
+    """Up to 16 of the vector's own pairs, each once, as items."""
     found = list({frozenset(pair): pair for pair in source.pairs}.values())
     if len(found) < _LEAST_ITEMS:
-        count = f"of {len(found)} contrast pairs" if found else "without contrast pairs of its own"
+        owned = f"only {len(found)}" if found else "no"
         raise BadPrompts(
-            f"no held-out items: {vector} is {count}, and {_LEAST_ITEMS} are needed to leave some "
-            "out: give a file of prompt, positive and negative (--items), or a metric (--metric)"
+            f"no held-out items: {vector} has {owned} contrast pairs of its own, and leaving some "
+            f"out takes {_LEAST_ITEMS}: give a file of prompt, positive and negative (--items), or "
+            "a metric (--metric)"
         )
     if len(found) > _ITEMS:
         chosen = np.random.default_rng(seed).choice(len(found), _ITEMS, replace=False)
@@ -138,7 +129,7 @@ def _pairs(vector: SteeringVector, source: Source, seed: int) -> list[Pair]:
 
 
 def _chat(vector: SteeringVector, lab: Lab) -> bool:
-    """Whether the pairs are messages: those of the vector's recipe, or of its first operand."""
+    """Whether the pairs are chat messages, by the recipe of the vector or of its first operand."""
     recipe = vector.recipe
     while not isinstance(recipe, Contrast):
         operands = getattr(recipe, "operands", ())
@@ -151,6 +142,6 @@ def _chat(vector: SteeringVector, lab: Lab) -> bool:
 def _check_count(count: int) -> None:
     if count < _LEAST_ITEMS:
         raise BadPrompts(
-            f"no held-out items: of {count}, none is left to report on once layer and dose are "
-            f"chosen: {_LEAST_ITEMS} are needed"
+            f"no held-out items: {count} are too few to choose layer and dose on some and report "
+            f"on others: give at least {_LEAST_ITEMS}"
         )

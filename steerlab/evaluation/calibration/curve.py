@@ -1,11 +1,11 @@
-"""What a calibration found, as values: read by tables, plots and reports. Needs no model."""
+"""The result of a calibration as plain values, for tables, plots and reports; needs no model."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, get_args, get_origin, get_type_hints
 
 from steerlab.core.results import Calibration, defined
 from steerlab.errors import CorruptPayload
@@ -14,14 +14,13 @@ from steerlab.evaluation.statistics import Estimate
 
 @dataclass(frozen=True)
 class Limits:
-    """What a dose may cost, measured on neutral prompts; beyond it the text is not sound.
+    """The side effects that a dose may have on neutral prompts; a dose within them is sound.
 
-    fluency: perplexity of the steered texts by the unsteered model, over the baseline's.
-    kl: nats by which the next token's distribution may move, KL(p_s‖p), on average. Half a nat
-        leaves the unsteered model e^-0.5, so 0.6, of the steered one's probability a token: a
-        little beyond ln 1.5 = 0.41, which is what the fluency limit says of whole texts, since
-        the next token is where a wanted change shows as well.
-    distinct: distinct pairs of tokens over the baseline's, which a loop has none of.
+    fluency: perplexity of the steered texts by the unsteered model, relative to the baseline.
+    kl: mean KL(p_s‖p) of the next token, in nats. At half a nat the unsteered model gives a
+        token e^-0.5 = 0.6 of its steered probability: a little beyond the fluency limit for
+        whole texts (ln 1.5 = 0.41), since a wanted change shows in the next token too.
+    distinct: distinct pairs of tokens relative to the baseline; low in texts that loop.
     """
 
     fluency: float = 1.5
@@ -31,10 +30,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a dose does to neutral text; None where it was not measured or is undefined.
+    """The side effects of a dose on neutral prompts; None where not measured or undefined.
 
     Texts are written only for doses within the limit on `kl`. longest_run: tokens in the
-    longest run that comes again in its text, on average.
+    longest run that a text repeats, on average.
     """
 
     kl: float | None = None
@@ -43,7 +42,7 @@ class Cost:
     longest_run: float | None = None
 
     def within(self, limits: Limits) -> bool:
-        """Whether everything was measured, and within its limit."""
+        """Whether everything was measured and is within its limit."""
         if self.kl is None or self.fluency is None or self.distinct is None:
             return False
         return (
@@ -55,7 +54,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Controls:
-    """The same effect of random directions of the same norm: its mean, its scatter, how many."""
+    """Mean, standard deviation and number of the same effects of random directions."""
 
     mean: float
     sd: float
@@ -66,9 +65,9 @@ class Controls:
 class Point:
     """One signed dose of the curve.
 
-    coefficient: that of the whole vector at the curve's layer.
-    effect: how far the items move from where they are unsteered, each under a vector that was
-        made without it. z: the effect against its controls; None where they do not scatter.
+    coefficient: of the whole vector at the curve's layer.
+    effect: change of the items from their unsteered values, each under a vector made without
+        it. z: of the effect among its controls; None if they do not scatter.
     """
 
     dose: float
@@ -82,7 +81,7 @@ class Point:
 
 @dataclass(frozen=True)
 class LayerEffect:
-    """The signed range S(+d) - S(-d) at one layer, at the dose that all layers are compared at."""
+    """The signed range S(+d) - S(-d) at one layer, at the dose used to compare layers."""
 
     layer: int
     effect: Estimate
@@ -90,7 +89,7 @@ class LayerEffect:
 
 @dataclass(frozen=True)
 class Fold:
-    """What was chosen without looking at some of the items, to be reported on just these."""
+    """Items, and the layer and dose that were chosen without looking at them."""
 
     items: tuple[int, ...]
     layer: int
@@ -98,12 +97,12 @@ class Fold:
 
 
 @dataclass(frozen=True)
-class Held:
-    """The effect on items that neither vector, nor layer, nor dose has seen.
+class HeldOutEffect:
+    """The effect on items that neither the vector nor the choice of layer and dose has seen.
 
     effect: the signed range S(+d) - S(-d), which damage alone does not move; plus, minus: its
-        two sides, from the unsteered items. z: the range against that of random directions;
-        critical: the z that counts as more than chance, for as many layers as were tried.
+        two sides, relative to the unsteered items. z: of the range among random directions;
+        critical: the z that counts as more than chance for as many layers as were compared.
     """
 
     effect: Estimate
@@ -116,19 +115,19 @@ class Held:
 
     @property
     def beats_chance(self) -> bool:
-        """Whether z and interval both say that the items move the vector's way."""
+        """Whether both z and the interval say that the items move the vector's way."""
         return self.z is not None and self.z >= self.critical and self.effect.low > 0
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A dose-response at one layer, how that layer was chosen, and what it is worth held out.
+    """A dose-response at one layer, how that layer was chosen, and the held-out effect.
 
-    measure: what an effect is ("propensity", in nats, or a metric's name).
-    points: by dose, from the most negative. layers: the layers compared, all at `profile_dose`.
-    plus, minus: the dose of the largest effect that is sound, on either side; None without one.
+    measure: what an effect is: "propensity" (in nats) or the name of a metric.
+    points: by dose, from the most negative. layers: those compared, all at `profile_dose`.
+    plus, minus: the sound dose with the largest effect on either side; None without one.
     crossed: whether the items are the vector's own pairs, each scored without itself.
-    reason: why the vector counts as not working; empty where it works.
+    reason: why the vector does not work; empty if it does.
     """
 
     measure: str
@@ -136,7 +135,7 @@ class Curve:
     points: tuple[Point, ...]
     layers: tuple[LayerEffect, ...]
     profile_dose: float
-    held: Held
+    held: HeldOutEffect
     plus: float | None
     minus: float | None
     limits: Limits
@@ -148,24 +147,21 @@ class Curve:
 
     def to_json(self) -> dict[str, Any]:
         """The curve as JSON values; None for NaN."""
-        data: dict[str, Any] = _plain(self)
+        data: dict[str, Any] = _encoded(self)
         return data
 
     @classmethod
     def of(cls, calibration: Calibration) -> Curve:
-        """The curve that a calibration holds; raises CorruptPayload for anything else."""
+        """The curve in a calibration's data; raises CorruptPayload if it holds none."""
         try:
-            return _curve(calibration.data)
+            curve: Curve = _decoded(cls, calibration.data)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CorruptPayload(f"the calibration can't be read: {error!r}") from None
-
-    def at(self, dose: float) -> Point | None:
-        """The point of a signed dose."""
-        return next((p for p in self.points if math.isclose(p.dose, dose)), None)
+        return curve
 
 
 def verdict(calibration: Calibration) -> str:
-    """What a calibration comes to, in a sentence."""
+    """What a calibration found, as a sentence without its subject."""
     if not calibration.works or calibration.safe is None:
         return f"does not work: {Curve.of(calibration).reason}"
     held = Curve.of(calibration).held
@@ -180,64 +176,35 @@ def verdict(calibration: Calibration) -> str:
 
 
 def shown_z(z: float | None) -> str:
-    """A z in few characters."""
+    """A z with one decimal; "-" for None."""
     return "-" if z is None else f"{z:+.1f}"
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Estimate):
-        return value.to_json()
-    if hasattr(value, "__dataclass_fields__"):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+def _encoded(value: Any) -> Any:
+    """A dataclass of dataclasses, tuples and numbers as JSON values; None for NaN."""
+    if is_dataclass(value):
+        return {f.name: _encoded(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, tuple):
-        return [_plain(item) for item in value]
+        return [_encoded(item) for item in value]
     return defined(value) if isinstance(value, float) else value
 
 
-def _curve(data: Mapping[str, Any]) -> Curve:
-    return Curve(
-        **{
-            **data,
-            "points": tuple(_point(p) for p in data["points"]),
-            "layers": tuple(
-                LayerEffect(row["layer"], _estimate(row["effect"])) for row in data["layers"]
-            ),
-            "held": _held(data["held"]),
-            "limits": Limits(**data["limits"]),
-        }
-    )
-
-
-def _point(data: Mapping[str, Any]) -> Point:
-    parts = {
-        "effect": _estimate(data["effect"]),
-        "controls": _controls(data["controls"]),
-        "cost": Cost(**data["cost"]),
-    }
-    return Point(**{**data, **parts})
-
-
-def _held(data: Mapping[str, Any]) -> Held:
-    estimates = {name: _estimate(data[name]) for name in ("effect", "plus", "minus")}
-    folds = tuple(Fold(tuple(f["items"]), f["layer"], f["dose"]) for f in data["folds"])
-    return Held(**{**data, **estimates, "controls": _controls(data["controls"]), "folds": folds})
-
-
-def _controls(data: Mapping[str, Any]) -> Controls:
-    return Controls(_number(data["mean"]), _number(data["sd"]), data["n"])
-
-
-def _estimate(data: Mapping[str, Any]) -> Estimate:
-    mean, low, high = (_number(data[name]) for name in ("mean", "low", "high"))
-    return Estimate(mean, low, high, data["n"])
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
+def _decoded(kind: Any, data: Any) -> Any:
+    """The inverse of `_encoded` for a value of type `kind`."""
+    if is_dataclass(kind):
+        types = get_type_hints(kind)
+        values = {name: _decoded(types[name], value) for name, value in data.items()}
+        return kind(**values)  # type: ignore[operator]  # a dataclass, not an instance
+    if get_origin(kind) is tuple:
+        item, *_ = get_args(kind)
+        return tuple(_decoded(item, value) for value in data)
+    if kind is float:
+        return math.nan if data is None else float(data)
+    return data
 
 
 def widened(estimate: Estimate, factor: float) -> Estimate:
-    """An estimate whose interval is wider by a factor, on each side of its mean."""
+    """An estimate whose interval extends farther from its mean by a factor, on each side."""
     low, high = (
         estimate.mean + factor * (end - estimate.mean) for end in (estimate.low, estimate.high)
     )
@@ -245,7 +212,7 @@ def widened(estimate: Estimate, factor: float) -> Estimate:
 
 
 def controls_of(values: Sequence[float]) -> Controls:
-    """Mean, scatter and number of what random directions do; NaN is left out."""
+    """Mean, standard deviation and number of the effects of random directions, without NaN."""
     found = [value for value in values if not math.isnan(value)]
     n = len(found)
     mean = math.fsum(found) / n if n else math.nan

@@ -1,10 +1,10 @@
-"""The search of a calibration: choose on some items, report on others, all of it measured once.
+"""The search of a calibration: layer and dose are chosen on some items and reported on others.
 
-What is chosen and what is reported never look at the same items. The items are dealt into
-folds; for each fold, layer and dose are chosen on the other folds, and the effect there is
-measured on the fold itself. Where the items are the vector's own contrast pairs, every item is
-scored under a vector made without it: while choosing for fold f, item i of fold g under one
-without f and g; while reporting, under one without f. Layers are compared at one dose.
+The items are dealt into folds. For each fold, layer and dose are chosen on the other folds, and
+their effect is measured on the fold itself. If the items are the vector's own contrast pairs,
+every item is scored under a vector made without it: when choosing for fold f, an item of fold g
+under a vector made without f and g; when reporting, under one made without f. Layers are
+compared at one dose.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from steerlab.evaluation.calibration.curve import (
     Cost,
     Curve,
     Fold,
-    Held,
+    HeldOutEffect,
     LayerEffect,
     Limits,
     Point,
@@ -41,16 +41,16 @@ if TYPE_CHECKING:
 
 DOSES = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 PROFILE_DOSE = 0.15
-"""The dose at which layers are compared: well inside what text survives, well above noise."""
+"""The dose at which layers are compared: text stays sound there, and effects exceed the noise."""
 
 CONTROL_SEEDS = 20
-_CURVE_SEEDS = 8  # for each point of the curve; both ways, they are 16 controls
-_LAYERS = 12  # compared at first, evenly over the depth; the neighbours of the best follow
+_CURVE_SEEDS = 8  # for each point of the curve; at both signs they are 16 controls
+_LAYERS = 12  # compared first, evenly spaced; then the neighbours of the best one
 _SEPARABLE = 0.6
 _PROFILE_WEIGHT = 25  # of progress, for each of its two rounds
 
 Choice = Mapping[int | None, float]
-"""What was chosen for each fold, without looking at it; None: the final choice, of all items."""
+"""The dose chosen for each fold without looking at it; None: the final choice, on all items."""
 
 T = TypeVar("T")
 
@@ -59,8 +59,8 @@ T = TypeVar("T")
 class Options:
     """How to calibrate.
 
-    doses: absolute; both signs are measured. controls: random directions behind the verdict.
-    profile_dose: at which layers are compared; None takes the one of `doses` nearest to 0.15.
+    doses: positive; both signs are measured. controls: random directions behind the verdict.
+    profile_dose: for comparing layers; None takes the one of `doses` nearest to 0.15.
     seed: of the texts and of the random directions.
     """
 
@@ -73,11 +73,11 @@ class Options:
 
     def __post_init__(self) -> None:
         if not self.doses or not all(0 < d < math.inf for d in self.doses):
-            raise BadOption("doses to calibrate are above 0: both signs of each are measured")
+            raise BadOption("doses must be above 0: both signs of each are measured")
         if self.controls < CONTROLS:
-            raise BadOption(f"a verdict needs {CONTROLS} random directions or more")
+            raise BadOption(f"a verdict needs at least {CONTROLS} random directions")
         if self.seed < 0:
-            raise BadOption(f"a seed is a whole number from 0, not {self.seed}")
+            raise BadOption(f"the seed must be 0 or a positive whole number, not {self.seed}")
         object.__setattr__(self, "doses", tuple(sorted(set(map(float, self.doses)))))
 
     @property
@@ -101,19 +101,19 @@ class Search:
         self.candidates, self.options = candidates, options
 
     def run(self) -> Calibration:
-        """Choose, report, and draw the curve."""
+        """Choose, report, and measure the curve."""
         trials = self.trials
         trials.fetch(map(Trial, trials.items), 1)
         check_defined(trials.measure, trials.unsteered(trials.items))
         compared = {fold: self.compared(fold) for fold in (None, *trials.folds)}
         layers = {fold: _largest(ranges) for fold, ranges in compared.items()}
         layer = layers[None]
-        prices = self.prices(layer)
-        safe = safe_range(prices, self.options.limits)
+        by_dose = self.costs(layer)
+        safe = safe_range(by_dose, self.options.limits)
         doses = self.doses(layers, safe)
-        held = self.held(layers, doses, max(map(len, compared.values())))
-        points = self.points(layer, prices, safe)
-        trials.steps.finish()
+        held = self.held_out_effect(layers, doses, max(map(len, compared.values())))
+        points = self.points(layer, by_dose, safe)
+        trials.parts.finish()
         curve = self.curve(layer, list(compared[None]), points, held, why_not(held, safe))
         if curve.reason:
             return Calibration(self.vector.digest, works=False, data=curve.to_json())
@@ -123,10 +123,10 @@ class Search:
             self.vector.digest, True, layer, dose, coefficient, safe, curve.to_json()
         )
 
-    # what is chosen
+    # choosing
 
     def compared(self, fold: int | None) -> dict[int, float]:
-        """Layer -> signed range at one dose: some layers first, then the best one's neighbours."""
+        """Layer -> signed range at one dose: some layers, then the neighbours of the best one."""
         layers = self.separable(fold)
         stride = math.ceil(len(layers) / _LAYERS)
         found = self.profiled(fold, layers[::-1][::stride])
@@ -136,14 +136,14 @@ class Search:
         return dict(sorted(found.items()))
 
     def separable(self, fold: int | None) -> list[int]:
-        """Layers at which the pairs at hand tell positive from negative; all if there is none."""
+        """Layers where positive and negative prompts can be told apart; all if there are none."""
         out = self.trials.left_out(() if fold is None else (fold,))
         known = {b: self.trials.source.separability(b, out) for b in self.candidates}
         kept = [b for b, auc in known.items() if auc is None or auc >= _SEPARABLE]
         return kept or list(self.candidates)
 
     def profiled(self, fold: int | None, layers: Sequence[int]) -> dict[int, float]:
-        """Layer -> mean signed range at the dose that all are compared at."""
+        """Layer -> mean signed range at the dose used to compare layers."""
         choosing, d = self.trials.choosing, self.options.compared_at
         wanted = {b: (choosing(fold, b, d), choosing(fold, b, -d)) for b in layers}
         weight = _PROFILE_WEIGHT / (len(self.trials.folds) + 1)
@@ -151,9 +151,9 @@ class Search:
         of = self.trials.of
         return {b: mean(of(up) - of(down)) for b, (up, down) in wanted.items()}
 
-    def prices(self, layer: int) -> dict[float, Cost]:
-        """Signed dose -> what it costs on neutral prompts; no item is involved."""
-        whole, steps = self.at(layer), self.trials.steps
+    def costs(self, layer: int) -> dict[float, Cost]:
+        """Signed dose -> its side effects on neutral prompts; no item is involved."""
+        whole, trials = self.at(layer), self.trials
         doses = [sign * d for d in self.options.doses for sign in (1, -1)]
         found = costs(
             self.lab,
@@ -161,15 +161,15 @@ class Search:
             self.options.limits,
             seed=self.options.seed,
             allow_other_weights=self.options.allow_other_weights,
-            progress=steps.part(40),
-            should_stop=steps.should_stop,
+            progress=trials.parts.part(40),
+            should_stop=trials.should_stop,
         )
         return dict(zip(doses, found, strict=True))
 
     def doses(
         self, layers: Mapping[int | None, int], safe: tuple[float, float]
     ) -> dict[int | None, float]:
-        """For each fold the sound dose of the largest effect, signed; the weakest if none is."""
+        """For each fold the sound, signed dose with the largest effect; the weakest without one."""
         side = 1 if safe[1] or not safe[0] else -1
         end = abs(safe[1] if side > 0 else safe[0])
         sound = [side * d for d in self.options.doses if d <= end] or [side * self.options.doses[0]]
@@ -187,10 +187,15 @@ class Search:
 
         return {fold: _largest({d: gain(fold, d) for d in sound}) for fold in layers}
 
-    # what is reported
+    # reporting
 
-    def held(self, layers: Mapping[int | None, int], doses: Choice, tried: int) -> Held:
-        """The effect on each fold at what the others chose, against random directions there."""
+    def held_out_effect(
+        self, layers: Mapping[int | None, int], doses: Choice, tried: int
+    ) -> HeldOutEffect:
+        """The effect on each fold at the layer and dose that the other folds chose.
+
+        Random directions at the same layers and doses are its controls. tried: layers compared.
+        """
         trials, seeds = self.trials, range(self.options.controls)
 
         def at(sign: int, seed: int | None) -> list[Trial]:
@@ -206,7 +211,7 @@ class Search:
         plain = trials.unsteered(t.item for t in wanted[1, None])
         ranges = [mean(found[1, seed] - found[-1, seed]) for seed in seeds]
         effect = self.estimate(found[1, None] - found[-1, None])
-        return Held(
+        return HeldOutEffect(
             effect,
             plus=self.estimate(found[1, None] - plain),
             minus=self.estimate(found[-1, None] - plain),
@@ -217,21 +222,24 @@ class Search:
         )
 
     def estimate(self, values: Array) -> Estimate:
-        """A mean over items with its interval.
+        """The mean over items and its interval, √2 wider if the items are the vector's own pairs.
 
-        Each pair is scored, and is part of the vector that scores the others: of a vector that
-        means nothing every product of two pairs enters the mean twice, so its variance is up to
-        twice that of independent items (a degenerate U-statistic), and the interval √2 wider.
+        Each pair is scored and is also part of the vector that scores the others. For a vector
+        without meaning, each product of two pairs enters the mean twice, so its variance is up
+        to twice that of independent items (a degenerate U-statistic).
         """
         found = estimate(values, seed=self.options.seed)
         return widened(found, math.sqrt(2)) if self.trials.crossed else found
 
     def points(
-        self, layer: int, prices: Mapping[float, Cost], safe: tuple[float, float]
+        self, layer: int, by_dose: Mapping[float, Cost], safe: tuple[float, float]
     ) -> list[Point]:
-        """The curve at the chosen layer: no direction has seen its item, though the choice has."""
+        """The curve at the chosen layer.
+
+        Each direction was made without its item, but the layer was chosen on all items.
+        """
         trials, seeds = self.trials, range(_CURVE_SEEDS)
-        rows = {d: trials.choosing(None, layer, d) for d in sorted(prices)}
+        rows = {d: trials.choosing(None, layer, d) for d in sorted(by_dose)}
         random = {
             (d, seed): [Trial(i, layer, d, seed=seed) for i in trials.items]
             for d in rows
@@ -241,24 +249,29 @@ class Search:
         plain = trials.unsteered(trials.items)
         made = []
         for d, row in rows.items():
-            # a random direction turned round is another one
+            # the negative of a random direction is another random direction
             around = [trials.of(random[way, seed]) - plain for seed in seeds for way in (d, -d)]
             chance = [mean(moved) for moved in around]
             effect = self.estimate(trials.of(row) - plain)
             z = defined(z_score(effect.mean, chance))
             sound, c = safe[0] <= d <= safe[1], self.at(layer).coefficient(d)
-            made.append(Point(d, c, effect, controls_of(chance), z, prices[d], sound))
+            made.append(Point(d, c, effect, controls_of(chance), z, by_dose[d], sound))
         return made
 
     def at(self, layer: int) -> SteeringVector:
-        """The whole vector at a layer: as it is stored, where it has that layer."""
+        """The whole vector at a layer: the stored direction if there is one."""
         stored = self.vector
         return stored[layer] if layer in stored.directions else self.trials.source.at(layer)
 
     def curve(
-        self, layer: int, compared: Sequence[int], points: Sequence[Point], held: Held, reason: str
+        self,
+        layer: int,
+        compared: Sequence[int],
+        points: Sequence[Point],
+        held: HeldOutEffect,
+        reason: str,
     ) -> Curve:
-        """All that was measured, as a value."""
+        """Everything that was measured, as a value."""
         trials, d = self.trials, self.options.compared_at
 
         def profile(b: int) -> LayerEffect:
@@ -283,17 +296,17 @@ class Search:
         )
 
 
-def safe_range(prices: Mapping[float, Cost], limits: Limits) -> tuple[float, float]:
-    """The signed doses between which every dose is within its limits; 0 for none on a side.
+def safe_range(by_dose: Mapping[float, Cost], limits: Limits) -> tuple[float, float]:
+    """The signed doses between which all doses are within the limits; 0 for none on a side.
 
-    Each cost counts as the median of what it is at the dose and at its neighbours on either
-    side (nothing at dose 0), so that the luck of a dozen texts decides nothing; what was not
-    written, because the KL is beyond its limit, counts as the worst.
+    The fluency and distinctness of a dose are the medians over it and its two neighbours (no
+    side effects at dose 0), so that the luck of a dozen texts does not decide. A text that was
+    not written, because the KL is beyond its limit, counts as the worst.
     """
     ends = {-1: 0.0, 1: 0.0}
     for sign in ends:
-        doses = sorted((d for d in prices if d * sign > 0), key=abs)
-        row = [Cost(0.0, 1.0, 1.0), *(prices[d] for d in doses), Cost()]
+        doses = sorted((d for d in by_dose if d * sign > 0), key=abs)
+        row = [Cost(0.0, 1.0, 1.0), *(by_dose[d] for d in doses), Cost()]
         for place, d in enumerate(doses, 1):
             if not _median(row[place - 1 : place + 2]).within(limits):
                 break
@@ -302,36 +315,36 @@ def safe_range(prices: Mapping[float, Cost], limits: Limits) -> tuple[float, flo
 
 
 def _median(costs: Sequence[Cost]) -> Cost:
-    """The middle of three costs, quantity by quantity; the KL, which has no luck, as it is."""
+    """The median of three costs, quantity by quantity; the KL, which is exact, is the middle's."""
     fluency = sorted(math.inf if c.fluency is None else c.fluency for c in costs)[1]
     distinct = sorted(-math.inf if c.distinct is None else c.distinct for c in costs)[1]
     return Cost(costs[1].kl, fluency, distinct)
 
 
-def why_not(held: Held, safe: tuple[float, float]) -> str:
-    """Why a vector counts as not working; empty where it works."""
+def why_not(held: HeldOutEffect, safe: tuple[float, float]) -> str:
+    """Why a vector does not work; empty if it does."""
     if safe == (0.0, 0.0):
-        return "no dose leaves the text sound"
+        return "every dose has side effects beyond the limits on neutral text"
     if held.beats_chance:
         return ""
     z, needed = shown_z(held.z), f"{held.critical:.1f}"
     if held.z is not None and held.z <= -held.critical:
-        return f"no dose beats its control: it moves held-out items the wrong way (z {z})"
+        return f"no dose beats its control: held-out items move the wrong way (z {z})"
     if held.z is None or held.z < held.critical:
-        return f"no dose beats its control (held-out z {z}, and {needed} is needed)"
+        return f"no dose beats its control (held-out z {z}, needed {needed})"
     low, high = held.effect.low, held.effect.high
     return (
-        f"no dose beats its control on every kind of item: z is {z}, but the interval of the "
-        f"held-out effect, {low:+.2f} to {high:+.2f}, holds zero"
+        f"no dose beats its control on every kind of item: z is {z}, but the 95% interval of the "
+        f"held-out effect, {low:+.2f} to {high:+.2f}, includes zero"
     )
 
 
 def _strongest(points: Sequence[Point], sign: int) -> float | None:
-    """The sound dose on one side that moves the items furthest that way."""
+    """The sound dose on one side with the largest effect in that direction."""
     sound = [p for p in points if p.sound and p.dose * sign > 0 and p.effect.mean * sign > 0]
     return max(sound, key=lambda p: sign * p.effect.mean).dose if sound else None
 
 
 def _largest(values: Mapping[T, float]) -> T:
-    """The key of the largest value; NaN counts as smaller than all."""
+    """The key of the largest value; NaN counts as the smallest."""
     return max(values, key=lambda key: -math.inf if math.isnan(values[key]) else values[key])

@@ -1,4 +1,4 @@
-"""What steering costs: how far neutral text moves, how fluent it stays, whether it loops."""
+"""Side effects of steering on neutral text: how far it moves, its fluency, its repetition."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from steerlab.core.results import defined
 from steerlab.core.setting import Setting
 from steerlab.evaluation.calibration.curve import Cost, Limits
 from steerlab.evaluation.calibration.effects import written
 from steerlab.evaluation.metrics.texts import repeated_run
-from steerlab.progress import Progress, ShouldStop
+from steerlab.progress import Parts, Progress, ShouldStop
 
 if TYPE_CHECKING:
     from steerlab.lab.lab import Lab
@@ -33,7 +34,7 @@ NEUTRAL = (
     "He said that the film",
     "The children in the park were",
 )
-"""Beginnings that leave open what comes, and say neither good nor bad."""
+"""Open beginnings that express neither approval nor disapproval."""
 
 
 def costs(
@@ -46,20 +47,22 @@ def costs(
     progress: Progress | None = None,
     should_stop: ShouldStop | None = None,
 ) -> list[Cost]:
-    """What each setting does to neutral prompts: the next token first, then whole texts.
+    """The side effects of each setting on the `NEUTRAL` prompts.
 
-    Texts are written only for settings within the limit on KL, all in one go.
+    The next token is measured for all settings; texts are written only for settings within
+    the limit on KL, in one go.
     """
+    from steerlab.evaluation.metrics.likelihood import perplexities
     from steerlab.evaluation.metrics.predictions import divergence
 
-    share = _Shares(progress)
+    parts = Parts(progress, 10)
     moved = divergence(
         lab.model,
         NEUTRAL,
         settings,
         top=1,
         allow_other_weights=allow_other_weights,
-        progress=share.part(0, 1),
+        progress=parts.part(1),
         should_stop=should_stop,
     ).nats.mean(axis=1)  # (n_settings,)
     sound = [i for i, kl in enumerate(moved) if kl <= limits.kl]
@@ -74,66 +77,48 @@ def costs(
         rows,
         bos=front,
         allow_other_weights=allow_other_weights,
-        progress=share.part(1, 8),
+        progress=parts.part(8),
         should_stop=should_stop,
     )
-    groups = [texts[i : i + len(NEUTRAL)] for i in range(0, len(texts), len(NEUTRAL))]
-    known = dict(zip(sound, _judged(lab, groups, front, share, should_stop), strict=True))
+    found = perplexities(
+        lab.model,
+        [prompt for prompt, _, _ in rows],
+        [text.token_ids for text in texts],
+        bos=front,
+        progress=parts.part(1),
+        should_stop=should_stop,
+    )
+    parts.finish()
+    known = dict(zip(sound, _against_baseline(texts, found), strict=True))
     return [Cost(kl=defined(float(kl)), **known.get(i, {})) for i, kl in enumerate(moved.tolist())]
 
 
-def _judged(
-    lab: Lab,
-    groups: Sequence[Sequence[Completion]],
-    front: bool,
-    share: _Shares,
-    should_stop: ShouldStop | None,
+def _against_baseline(
+    texts: Sequence[Completion], found: NDArray[np.float64]
 ) -> list[Mapping[str, float | None]]:
-    """Fluency, distinctness and runs of each group of texts against the first, the baseline."""
-    from steerlab.evaluation.metrics.likelihood import perplexities
+    """Fluency, distinctness and repetition of each group of texts, relative to the first group.
 
-    ids = [text.token_ids for group in groups for text in group]
-    found = perplexities(
-        lab.model,
-        [*NEUTRAL] * len(groups),
-        ids,
-        bos=front,
-        progress=share.part(9, 1),
-        should_stop=should_stop,
-    )
-    logs = np.log(found).reshape(len(groups), len(NEUTRAL))
-    distinct = [np.mean([distinct_pairs(text.token_ids) for text in group]) for group in groups]
-    runs = [np.mean([repeated_run(text.token_ids) for text in group]) for group in groups]
+    found: the perplexity of each text. A group is one text for each of the `NEUTRAL` prompts.
+    """
+    size = len(NEUTRAL)
+    logs = np.log(found).reshape(-1, size)
+    ids = [text.token_ids for text in texts]
+    groups = [ids[i : i + size] for i in range(0, len(ids), size)]
+    distinct = [np.mean([distinct_pairs(text) for text in group]) for group in groups]
     return [
         {
             "fluency": defined(float(np.exp(np.mean(logs[g] - logs[0])))),
             "distinct": defined(float(distinct[g] / distinct[0])) if distinct[0] else None,
-            "longest_run": float(runs[g]),
+            "longest_run": float(np.mean([repeated_run(text) for text in groups[g]])),
         }
         for g in range(1, len(groups))
     ]
 
 
 def distinct_pairs(ids: Sequence[int]) -> float:
-    """Unique pairs of neighbouring tokens / all of them; 0 for a text without any.
+    """Unique pairs of neighbouring tokens / all pairs; 0 for a text without any.
 
-    Over tokens and not words: a loop of line ends has no words that could repeat.
+    Tokens and not words, since a loop of newlines has no words that could repeat.
     """
     pairs = list(pairwise(ids))
     return len(set(pairs)) / len(pairs) if pairs else 0.0
-
-
-class _Shares:
-    """Progress of a part as progress of the whole, which is ten."""
-
-    def __init__(self, progress: Progress | None) -> None:
-        self.progress = progress
-
-    def part(self, before: float, size: float) -> Progress | None:
-        """What a part that begins at `before` and takes `size` calls."""
-        progress = self.progress
-        if progress is None:
-            return None
-        return lambda done, total: progress(
-            round(100 * (before + size * done / max(total, 1))), 1000
-        )

@@ -1,4 +1,4 @@
-"""Trials: the numbers that a calibration needs, each measured once, and in large batches."""
+"""Trials: the values that a calibration needs, each measured once and in large batches."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from steerlab.core.setting import Setting
 from steerlab.core.vector import SteeringVector, random_like
 from steerlab.evaluation.calibration.effects import Measure
 from steerlab.evaluation.calibration.held_out import Pair, Source
-from steerlab.progress import Progress, ShouldStop
+from steerlab.progress import Parts, ShouldStop
 
 Array = NDArray[np.float64]
 _FOLDS = 5
@@ -21,10 +21,10 @@ _FOLDS = 5
 
 @dataclass(frozen=True)
 class Trial:
-    """An item under a direction and a signed dose; dose 0 is the item unsteered.
+    """An item under a direction at a signed dose; dose 0 is the unsteered item.
 
-    without: the folds whose pairs the direction has not seen; empty where nothing is left out.
-    seed: of the random direction that takes the vector's place; None for the vector.
+    without: the folds whose pairs were left out of the direction.
+    seed: of the random direction that replaces the vector; None for the vector itself.
     """
 
     item: int
@@ -35,27 +35,34 @@ class Trial:
 
 
 class Trials:
-    """Items in folds, and what has been measured of them.
+    """Items in folds, and the values measured so far.
 
-    crossed: the pair behind each item where the items are the vector's own pairs; empty where
-        the vector has never seen them, so that nothing has to be left out of it.
+    crossed: the pair behind each item if the items are the vector's own pairs; empty if the
+        vector was made of other pairs, so that nothing has to be left out.
+    parts: total weight 125; `fetch` takes the weight of each of its calls.
     """
 
     def __init__(
-        self, source: Source, measure: Measure, crossed: Sequence[Pair], seed: int, steps: Steps
+        self,
+        source: Source,
+        measure: Measure,
+        crossed: Sequence[Pair],
+        seed: int,
+        parts: Parts,
+        should_stop: ShouldStop | None = None,
     ) -> None:
         self.source, self.measure, self.crossed = source, measure, crossed
-        self.seed, self.steps = seed, steps
+        self.seed, self.parts, self.should_stop = seed, parts, should_stop
         self.items = range(measure.count)
-        self.fold_of = dealt(measure.count)
+        self.fold_of = assign_folds(measure.count)
         self.folds = sorted(set(self.fold_of))
         self._values: dict[Trial, float] = {}
 
     def choosing(self, fold: int | None, layer: int, dose: float) -> list[Trial]:
-        """What may be looked at while choosing for a fold (None: for the final choice).
+        """The trials that may be looked at when choosing for a fold (None: the final choice).
 
-        All items of other folds, each under a direction that has not seen its own fold, nor
-        the one that is to be reported on.
+        All items of the other folds, each under a direction made without its own fold and
+        without `fold`.
         """
         mine = frozenset() if fold is None else frozenset({fold})
         return [
@@ -63,14 +70,14 @@ class Trials:
         ]
 
     def reporting(self, fold: int, layer: int, dose: float, seed: int | None = None) -> list[Trial]:
-        """A fold's items under a direction that has not seen them, or under a random one."""
+        """A fold's items under a direction made without them, or under a random direction."""
         items = self.of_fold(fold)
         if seed is not None:
             return [Trial(i, layer, dose, seed=seed) for i in items]
         return [self._trial(i, layer, dose, frozenset({fold})) for i in items]
 
     def unsteered(self, items: Iterable[int]) -> Array:
-        """The items as they are."""
+        """The values of unsteered items."""
         return self.of(Trial(i) for i in items)
 
     def of_fold(self, fold: int) -> tuple[int, ...]:
@@ -81,12 +88,12 @@ class Trials:
         return Trial(item, layer, dose, without if self.crossed else frozenset())
 
     def fetch(self, trials: Iterable[Trial], weight: float) -> None:
-        """Measure what is not known yet, in one go; weight: its share of all the work."""
+        """Measure the trials that have no value yet; weight: share of the progress."""
         missing = [t for t in dict.fromkeys(trials) if t not in self._values]
         found = self.measure.values(
             [(t.item, self.setting(t)) for t in missing],
-            progress=self.steps.part(weight),
-            should_stop=self.steps.should_stop,
+            progress=self.parts.part(weight),
+            should_stop=self.should_stop,
         )
         self._values |= dict(zip(missing, found.tolist(), strict=True))
 
@@ -95,9 +102,9 @@ class Trials:
         return np.array([self._values[trial] for trial in trials])
 
     def setting(self, trial: Trial) -> Setting:
-        """How a trial steers; its coefficient is whatever has the dose.
+        """How a trial steers, with the coefficient that gives its dose.
 
-        A direction that is zero without some of its pairs does nothing.
+        The baseline for a direction that is zero once its pairs are left out.
         """
         if not trial.dose:
             return Setting()
@@ -108,52 +115,24 @@ class Trials:
         return Setting(vector, vector.coefficient(trial.dose)) if vector.norm else Setting()
 
     def random(self, layer: int, seed: int) -> SteeringVector:
-        """A random direction with the whole vector's norm."""
+        """A random direction with the norm of the whole vector."""
         return random_like(self.source.at(layer), self.seed + seed)
 
     def left_out(self, folds: Iterable[int]) -> tuple[Pair, ...]:
-        """The pairs of these folds; none where the items are not the vector's own."""
+        """The pairs of these folds; empty if the items are not the vector's own pairs."""
         return tuple(self.crossed[i] for f in folds for i in self.of_fold(f) if self.crossed)
 
 
-class Steps:
-    """Progress of the parts of a search as progress of the whole, in thousandths.
+def assign_folds(count: int) -> list[int]:
+    """The fold of each item, dealt in turn to at most five folds.
 
-    Weights are what parts took of `WHOLE` when they were measured.
-    """
-
-    WHOLE = 125
-
-    def __init__(self, progress: Progress | None, should_stop: ShouldStop | None) -> None:
-        self.progress, self.should_stop = progress, should_stop
-        self.done = 0.0
-
-    def part(self, weight: float) -> Progress | None:
-        """The progress of a part that begins now."""
-        before, self.done = self.done, self.done + weight
-        progress = self.progress
-        if progress is None:
-            return None
-        return lambda done, total: progress(
-            min(999, round(1000 * (before + weight * done / max(total, 1)) / self.WHOLE)), 1000
-        )
-
-    def finish(self) -> None:
-        """Everything is done."""
-        if self.progress is not None:
-            self.progress(1000, 1000)
-
-
-def dealt(count: int) -> list[int]:
-    """The fold of each item, dealt in turn to at most five.
-
-    Neighbours are in different folds, so that two folds never hold all pairs of an operand of
+    Neighbours are in different folds, so two folds never hold all pairs of an operand with
     three or more, and every fold has some of each kind of items in a file sorted by kind.
     """
     return [item % min(count, _FOLDS) for item in range(count)]
 
 
 def mean(values: Array) -> float:
-    """The mean of what is defined; NaN if nothing is."""
+    """The mean without NaN; NaN if nothing is left."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else math.nan

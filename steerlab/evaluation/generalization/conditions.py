@@ -1,4 +1,4 @@
-"""Arms: a vector at both signs, and what its effect has to beat, at the same norm."""
+"""Conditions: a vector at both signs, and the controls that its effect has to beat."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Arms:
-    """All settings of an evaluation: baseline, +c, -c, then ±c of every control.
+class Conditions:
+    """All settings of an evaluation: the baseline, the vector at +c and -c, each control at ±c.
 
-    random: how many random directions. shuffled: whether a shuffled control comes last.
+    random: number of random directions. shuffled: whether a shuffled control comes last.
     """
 
     settings: tuple[Setting, ...]
@@ -32,7 +32,7 @@ class Arms:
 
     @property
     def vector(self) -> SteeringVector:
-        """What is measured."""
+        """The vector that is evaluated."""
         vector = self.settings[1].vector
         assert vector is not None
         return vector
@@ -48,23 +48,23 @@ class Arms:
         return any(s.vector is not None and s.vector.scope == "front" for s in self.settings)
 
 
-def arms(
+def conditions(
     vector: SteeringVector,
     coefficient: float,
     controls: int,
     shuffled: SteeringVector | None = None,
-) -> Arms:
-    """The settings that a vector is measured at, its controls among them."""
+) -> Conditions:
+    """The settings that measure a vector: itself, random directions, and its shuffled control."""
     steered = [vector, *random_controls(vector, range(controls))]
     steered += [shuffled] if shuffled is not None else []
     both = [Setting(v, sign * coefficient) for v in steered for sign in (1, -1)]
-    return Arms((Setting(), *both), controls, shuffled is not None)
+    return Conditions((Setting(), *both), controls, shuffled is not None)
 
 
-def effects(style: str, metric: str, values: ArrayLike, of: Arms) -> list[Measured]:
-    """What a metric says of a style: each effect beside its controls.
+def effects(style: str, metric: str, values: ArrayLike, of: Conditions) -> list[Measured]:
+    """The effects of a vector on one metric and style, and those of its controls.
 
-    values: (n_settings, n_items) as in `of.settings`, NaN where undefined.
+    values: (n_settings, n_items) in the order of `of.settings`, NaN where undefined.
     """
     table = np.asarray(values, dtype=np.float64)
     plain, toward, away = table[:3]
@@ -73,12 +73,12 @@ def effects(style: str, metric: str, values: ArrayLike, of: Arms) -> list[Measur
         (names.TOWARD, paired(toward, plain)),
         (names.AWAY, paired(away, plain)),
         (names.RANGE, paired(toward, away)),
-        *_beside(table, of),
+        *_controls(table, of),
     ]
     return [measured(style, metric, setting, value) for setting, value in found]
 
 
-def _beside(table: Array, of: Arms) -> list[tuple[str, Estimate]]:
+def _controls(table: Array, of: Conditions) -> list[tuple[str, Estimate]]:
     end = 3 + 2 * of.random
     ranges = _means(table[3:end:2] - table[4:end:2])  # (n_random,)
     effect = table[1] - table[2]
@@ -99,10 +99,10 @@ def _beside(table: Array, of: Arms) -> list[tuple[str, Estimate]]:
     return found
 
 
-def changes(style: str, metric: str, values: ArrayLike, of: Arms) -> list[Measured]:
-    """What a price comes to: baseline, both signs minus it, and the mean of random directions.
+def changes(style: str, metric: str, values: ArrayLike, of: Conditions) -> list[Measured]:
+    """A side effect: the baseline, the change at either sign, and that of random directions.
 
-    values: (n_settings, n_items); with three rows there are no controls to stand beside it.
+    values: (n_settings, n_items); three rows have no controls.
     """
     table = np.asarray(values, dtype=np.float64)
     found = [
@@ -115,10 +115,11 @@ def changes(style: str, metric: str, values: ArrayLike, of: Arms) -> list[Measur
     return [measured(style, metric, setting, value) for setting, value in found]
 
 
-def ratios(style: str, metric: str, logs: ArrayLike, of: Arms) -> list[Measured]:
-    """Geometric means of ratios to the baseline, of their logarithms.
+def ratios(style: str, metric: str, logs: ArrayLike, of: Conditions) -> list[Measured]:
+    """A side effect as a ratio to the baseline: geometric means over items.
 
-    logs: (n_settings - 1, n_items), the baseline left out; with two rows without controls.
+    logs: natural logarithms of the ratios, (n_settings - 1, n_items): without the baseline.
+        Two rows have no controls.
     """
     table = np.asarray(logs, dtype=np.float64)
     found = [(names.TOWARD, estimate(table[0])), (names.AWAY, estimate(table[1]))]
@@ -128,9 +129,9 @@ def ratios(style: str, metric: str, logs: ArrayLike, of: Arms) -> list[Measured]
 
 
 def weighted(losses: ArrayLike, weights: ArrayLike) -> Array:
-    """Values whose plain mean is the weighted one, and whose scatter is its (linearised) own.
+    """Values whose plain mean is the weighted mean, with its (linearised) scatter.
 
-    losses: means by item, weights: (n_items,), such as tokens. Returns (n_items,).
+    losses: means by item, weights: (n_items,), such as numbers of tokens. Returns (n_items,).
     """
     values, sizes = (np.asarray(x, dtype=np.float64) for x in (losses, weights))
     whole = float((values * sizes).sum() / sizes.sum()) if sizes.sum() else math.nan
@@ -138,18 +139,18 @@ def weighted(losses: ArrayLike, weights: ArrayLike) -> Array:
 
 
 def measured(style: str, metric: str, setting: str, value: Estimate) -> Measured:
-    """An estimate under its three names."""
+    """An estimate by style, metric and setting."""
     return Measured(style, metric, setting, value.mean, value.low, value.high, value.n)
 
 
-def _randoms(table: Array, of: Arms) -> Array:
+def _randoms(table: Array, of: Conditions) -> Array:
     """The mean of each random direction over both signs: (n_random,)."""
     rows = _means(table[3 : 3 + 2 * of.random])
     return np.asarray(rows.reshape(-1, 2).mean(axis=1))
 
 
 def _means(table: Array | Sequence[Array]) -> Array:
-    """The mean of each row, NaN left out; NaN where nothing is left."""
+    """The mean of each row without NaN; NaN if nothing is left."""
     rows = np.asarray(table, dtype=np.float64)
     counts = np.count_nonzero(~np.isnan(rows), axis=1)
     return np.asarray(np.nansum(rows, axis=1) / np.where(counts, counts, np.nan))

@@ -18,9 +18,9 @@ from steerlab.core.vector import Scope, SteeringVector
 from steerlab.errors import BadOption, BadPrompts, Cancelled
 from steerlab.evaluation.generalization import plan as names
 from steerlab.evaluation.generalization.conditions import (
-    Arms,
-    arms,
+    Conditions,
     changes,
+    conditions,
     effects,
     measured,
     ratios,
@@ -32,7 +32,7 @@ from steerlab.evaluation.generalization.suite import Style, Suite, combined, rea
 from steerlab.evaluation.metrics.scorers import scorer
 from steerlab.evaluation.metrics.texts import METRICS, Metric
 from steerlab.evaluation.statistics import Estimate, steerability
-from steerlab.progress import Progress, ShouldStop
+from steerlab.progress import Parts, Progress, ShouldStop
 
 if TYPE_CHECKING:
     from steerlab.evaluation.metrics.items import ContrastItem
@@ -69,8 +69,10 @@ def evaluate(
     vector, coefficient, calibrated = operating_point(lab, made, plan)
     lm = lab.load(vector)
     fits, notes = fitted(lm, chosen, vector, plan.max_new_tokens)
-    run = _Run(lab, plan, fits, scorers, should_stop, _Shares(progress), notes=notes)
-    run.arms = arms(vector, coefficient, plan.controls, run.shuffled(made.recipe, vector))
+    parts = Parts(progress, fits.count * (1 + _LIKELIHOODS) or 1.0)
+    run = _Run(lab, plan, fits, scorers, should_stop, parts, notes=notes)
+    shuffled = run.shuffled(made.recipe, vector)
+    run.conditions = conditions(vector, coefficient, plan.controls, shuffled)
     for style in fits.styles:
         run.texts(style)
     run.together()
@@ -78,6 +80,7 @@ def evaluate(
     run.perplexities(chosen.on_topic or own_texts(made.recipe))
     run.facts()
     run.items(made.recipe, vector.scope, items)
+    run.parts.finish()
     found = Evaluation(
         digest=made.digest,
         suite=chosen.name,
@@ -130,24 +133,19 @@ class _Run:
     suite: Suite
     scorers: Sequence[Metric]
     stop: ShouldStop | None
-    shares: _Shares
+    parts: Parts
     values: list[Measured] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     tokens: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     tables: dict[str, list[Array]] = field(default_factory=lambda: defaultdict(list))
-    arms: Arms = field(init=False)
-
-    def __post_init__(self) -> None:
-        writing = sum(len(style.prompts) for style in self.suite.styles)
-        self.shares.total = writing * (1 + _LIKELIHOODS) or 1.0
+    conditions: Conditions = field(init=False)
 
     def how(self, share: float) -> How:
-        """Options of a likelihood that takes this share of what comes after the writing."""
-        writing = sum(len(style.prompts) for style in self.suite.styles)
+        """Options of a likelihood that takes this share of the time after the writing."""
         return {
             "allow_other_weights": self.plan.allow_other_weights,
             "should_stop": self.stop,
-            "progress": self.shares.part(writing * _LIKELIHOODS * share),
+            "progress": self.parts.part(self.suite.count * _LIKELIHOODS * share),
         }
 
     def shuffled(self, recipe: Recipe, vector: SteeringVector) -> SteeringVector | None:
@@ -179,11 +177,11 @@ class _Run:
         for metric in self.scorers:
             found = self._scores(style, metric, cells)
             self.tables[metric.name].append(found)
-            self.values += effects(style.name, metric.name, found, self.arms)
+            self.values += effects(style.name, metric.name, found, self.conditions)
         for metric in (METRICS[names.DISTINCT], METRICS[names.RUN]):
             if metric not in self.scorers:
                 found = self._scores(style, metric, cells, silent=True)
-                self.values += changes(style.name, metric.name, found, self.arms)
+                self.values += changes(style.name, metric.name, found, self.conditions)
         self._fluency(style, cells)
 
     def together(self) -> None:
@@ -191,20 +189,20 @@ class _Run:
         for metric, tables in self.tables.items():
             if len(tables) > 1:
                 whole = np.concatenate(tables, axis=1)
-                self.values += effects(names.ALL, metric, whole, self.arms)
+                self.values += effects(names.ALL, metric, whole, self.conditions)
 
     def _written(self, style: Style) -> list[list[Cell]]:
         """Texts: [setting][prompt, seed]."""
         cells = self.lab.compare(
             style.prompts,
-            self.arms.settings,
+            self.conditions.settings,
             seeds=range(self.plan.seeds),
             chat=style.chat,
             should_stop=self.stop,
-            progress=self.shares.part(len(style.prompts)),
+            progress=self.parts.part(len(style.prompts)),
             **self.plan.sampling,
         )
-        ways = len(self.arms.settings)
+        ways = len(self.conditions.settings)
         whole = len(style.prompts) * self.plan.seeds * ways
         if len(cells) < whole or any(c.completion.finish == "cancelled" for c in cells):
             raise Cancelled("cancelled: nothing was stored")
@@ -241,13 +239,13 @@ class _Run:
             [cell.prompt for cell in own],
             [cell.completion.token_ids for cell in own],
             chat=style.chat,
-            bos=self.arms.is_front,
+            bos=self.conditions.is_front,
             limit=TEXT_LIMIT,
             **self.how(0.5 / len(self.suite.styles)),
         )
         logs = np.log(found).reshape(3, -1)
         logs = _over_seeds(logs[1:] - logs[0], self.plan.seeds)
-        self.values += ratios(style.name, names.FLUENCY, logs, self.arms)
+        self.values += ratios(style.name, names.FLUENCY, logs, self.conditions)
 
     def neutral(self) -> None:
         """How far the next token of neutral beginnings moves, and which tokens do."""
@@ -256,9 +254,9 @@ class _Run:
         if not self.suite.neutral:
             return
         found = divergence(
-            self.lab.model, self.suite.neutral, self.arms.settings, top=_TOP, **self.how(0.2)
+            self.lab.model, self.suite.neutral, self.conditions.settings, top=_TOP, **self.how(0.2)
         )
-        made = changes(names.NEUTRAL, names.KL, found.nats, self.arms)
+        made = changes(names.NEUTRAL, names.KL, found.nats, self.conditions)
         self.values += [value for value in made if value.setting != names.BASELINE]
         for sign, row in ((names.TOWARD, 1), (names.AWAY, 2)):
             self.tokens[sign] = _together(found.top[row])
@@ -271,12 +269,12 @@ class _Run:
         for style, texts in groups.items():
             if not texts:
                 continue
-            ways = self.arms.settings[1:]
+            ways = self.conditions.settings[1:]
             found = perplexity_ratio(self.lab.model, texts, ways, **self.how(0.1))
             with np.errstate(divide="ignore"):
                 logs = np.log(found.each)
             rows = [weighted(row, n) for row, n in zip(logs, found.counts, strict=True)]
-            self.values += ratios(style, names.PERPLEXITY, rows, self.arms)
+            self.values += ratios(style, names.PERPLEXITY, rows, self.conditions)
 
     def facts(self) -> None:
         """Whether known facts are still known."""
@@ -284,18 +282,18 @@ class _Run:
 
         if not self.suite.facts:
             return
-        ways = self.arms.settings
+        ways = self.conditions.settings
         ranks = precision_at_k(self.lab.model, self.suite.facts, ways, **self.how(0.1)).ranks
         for name, k in ((names.P1, 1), (names.P10, 10)):
             hits = (ranks < k).astype(np.float64)  # NaN is a miss
-            self.values += changes(names.FACTS, name, hits, self.arms)
+            self.values += changes(names.FACTS, name, hits, self.conditions)
 
     def items(self, recipe: Recipe, scope: Scope, given: Sequence[ContrastItem]) -> None:
         """Contrast items of a file; where no style has any either, of the vector's own pairs."""
         from steerlab.evaluation.metrics.items import items_of_pairs
 
         if given:
-            vector = self.arms.vector
+            vector = self.conditions.vector
             fit = longer(self.lab.model, given, vector, names.ITEMS, self.notes, beginning)
             self._items(names.ITEMS, fit, False)
             return
@@ -316,11 +314,11 @@ class _Run:
 
         if not items:
             return
-        ways = self.arms.settings
+        ways = self.conditions.settings
         m = propensity(self.lab.model, items, ways, chat=chat, **self.how(0.1))
-        self.values += effects(style, names.PROPENSITY, m, self.arms)
-        strengths = [setting.dose for setting in self.arms.own]
-        doses = [s.coefficient for s in self.arms.own] if None in strengths else strengths
+        self.values += effects(style, names.PROPENSITY, m, self.conditions)
+        strengths = [setting.dose for setting in self.conditions.own]
+        doses = [s.coefficient for s in self.conditions.own] if None in strengths else strengths
         found = steerability([float(d or 0) for d in doses], m[:3])
         self.values += [
             measured(style, names.STEERABILITY, names.RANGE, found.mean),
@@ -331,23 +329,6 @@ class _Run:
                 Estimate(found.anti_steerable, np.nan, np.nan, found.mean.n),
             ),
         ]
-
-
-class _Shares:
-    """Progress of parts as progress of the whole, in thousandths."""
-
-    def __init__(self, progress: Progress | None) -> None:
-        self.progress, self.before, self.total = progress, 0.0, 1.0
-
-    def part(self, size: float) -> Progress | None:
-        """What the next part calls; its size in the units of `total`."""
-        progress, before = self.progress, self.before
-        self.before += size
-        if progress is None:
-            return None
-        return lambda done, total: progress(
-            min(1000, round(1000 * (before + size * done / max(total, 1)) / self.total)), 1000
-        )
 
 
 def _over_seeds(table: Array, seeds: int) -> Array:

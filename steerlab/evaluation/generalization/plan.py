@@ -31,7 +31,7 @@ OWN_TEXTS = "own prompts, not held out"
 FLUENCY, DISTINCT, RUN = "fluency ratio", "distinct-2", "longest-run"
 KL, PERPLEXITY, P1, P10 = "KL", "perplexity ratio", "P@1", "P@10"
 PROPENSITY, STEERABILITY, ANTI = "propensity", "steerability", "anti-steerable"
-PRICES = (FLUENCY, DISTINCT, RUN, KL, PERPLEXITY, P1, P10)
+COSTS = (FLUENCY, DISTINCT, RUN, KL, PERPLEXITY, P1, P10)
 
 TEXT_LIMIT = 24
 """Tokens of each text whose perplexity is taken: all of them would cost as much as writing."""

@@ -52,6 +52,11 @@ class Suite:
     off_topic: tuple[str, ...] = ()
 
     @property
+    def count(self) -> int:
+        """Number of prompts of all styles."""
+        return sum(len(style.prompts) for style in self.styles)
+
+    @property
     def digest(self) -> str:
         """sha256 of the content; neither name nor file is part of it."""
         content = {key: value for key, value in asdict(self).items() if key != "name"}

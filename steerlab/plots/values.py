@@ -151,7 +151,7 @@ class StyleEffect:
 
 
 @dataclass(frozen=True)
-class CarryOver:
+class EffectPanel:
     """Whether an effect carries over to other styles of text."""
 
     name: str

@@ -9,9 +9,9 @@ from steerlab.core.results import Calibration, Measured
 from steerlab.errors import CorruptPayload
 from steerlab.evaluation.statistics import Estimate
 from steerlab.plots import figures
-from steerlab.plots.calibration import calibrated, layers_of, response_of
-from steerlab.plots.generalization import carried, evaluated
-from steerlab.plots.picture import DosePoint, DoseResponse
+from steerlab.plots.calibration import calibration_summary, layers_of, response_of
+from steerlab.plots.generalization import effect_panels, evaluation_summary
+from steerlab.plots.values import DosePoint, DoseResponse
 from tests.evaluation.measurements import DOSES, calibration, evaluation
 
 DIGEST = "d" * 64
@@ -34,14 +34,14 @@ def test_one_that_does_not_work_has_a_curve_and_no_choice():
     found = calibration(DIGEST, reason="no dose beats its control")
     response = response_of(found, "x")
     assert (response.safe, response.chosen, response.at_chosen) == (None, None, None)
-    words = calibrated(found)
+    words = calibration_summary(found)
     assert not words.works
     assert words.verdict == "It does not work: no dose beats its control."
     assert not any(row.chosen for row in words.rows)
 
 
 def test_a_calibration_in_words_has_a_row_a_dose():
-    words = calibrated(calibration(DIGEST))
+    words = calibration_summary(calibration(DIGEST))
     assert words.works
     assert words.verdict.startswith("It works: layer 2, dose +0.20")
     assert [row.cells[0] for row in words.rows] == [f"{d:+.2f}".replace("-", "−") for d in DOSES]
@@ -85,7 +85,7 @@ def test_an_interval_far_beyond_all_means_runs_out_of_the_picture():
 
 
 def test_an_evaluations_styles_stand_beside_their_controls():
-    (found,) = carried(evaluation(DIGEST), "love.v1")
+    (found,) = effect_panels(evaluation(DIGEST), "love.v1")
     assert (found.metric, [row.style for row in found.rows]) == (
         "vader",
         ["statements", "dialogue"],
@@ -95,25 +95,25 @@ def test_an_evaluations_styles_stand_beside_their_controls():
     mean, sd = first.control
     assert (first.effect.mean - mean) / sd == pytest.approx(4.5)  # its z
     assert first.shuffled == 0.05
-    assert (first.finding, second.finding) == ("carries over", "no effect")
+    assert (first.finding, second.finding) == ("generalizes", "no effect")
 
 
 def test_the_effects_are_drawn_where_they_are():
-    panels = carried(evaluation(DIGEST), "love.v1")
-    figure = figures.carry_over(panels)
+    panels = effect_panels(evaluation(DIGEST), "love.v1")
+    figure = figures.generalization(panels)
     (axes,) = figure.axes
     effect = next(line for line in axes.lines if "95%" in str(line.get_label()))
     np.testing.assert_allclose(effect.get_xdata(), [0.9, 0.1])
     bars = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in axes.patches]
     sd = 0.9 / 4.5
     assert bars[0] == pytest.approx((-2 * sd, 2 * sd))
-    assert [t.get_text() for t in axes.texts] == ["carries over", "no effect"]
+    assert [t.get_text() for t in axes.texts] == ["generalizes", "no effect"]
     assert [t.get_text() for t in axes.get_yticklabels()] == ["statements", "dialogue"]
-    assert len(figures.carry_over([*panels, *panels]).axes) == 2
+    assert len(figures.generalization([*panels, *panels]).axes) == 2
 
 
 def test_an_evaluation_in_words_has_effects_and_prices_apart():
-    found = evaluated(evaluation(DIGEST))
+    found = evaluation_summary(evaluation(DIGEST))
     effects, prices = found.tables
     assert effects.settings == ("baseline", "signed range", "random", "z", "shuffled")
     assert list(effects.rows) == [("statements", "vader"), ("dialogue", "vader")]
@@ -126,7 +126,7 @@ def test_an_evaluation_in_words_has_effects_and_prices_apart():
     )
     assert prices.settings == ("toward",)
     assert prices.rows["dialogue", "fluency ratio"] == (("1.20", "1.00 to 1.40"),)
-    assert any("carries over to statements" in line for line in found.verdict)
+    assert any("generalizes to statements" in line for line in found.verdict)
     assert found.about == "Steered at layer 2, dose ±0.20."
 
 
@@ -134,7 +134,7 @@ def test_an_evaluation_of_other_origin_is_shown_as_far_as_it_goes():
     from dataclasses import replace
 
     bare = replace(evaluation(DIGEST), data=None, values=(Measured("a", "b", "c", 1.0),))
-    found = evaluated(bare)
+    found = evaluation_summary(bare)
     assert found.about == ""
     assert [table.settings for table in found.tables] == [("c",)]
-    assert carried(bare, "x") == ()
+    assert effect_panels(bare, "x") == ()

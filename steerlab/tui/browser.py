@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from textual import on, work
 from textual.app import ComposeResult
 from textual.containers import Vertical
-from textual.geometry import Size
+from textual.geometry import Region
 from textual.message import Message
-from textual.reactive import reactive
 from textual.widgets import Input
 
 from steerlab.tui.notices import told
+from steerlab.tui.partial_refresh import FixedInput, Partly
 from steerlab.tui.table import VectorTable
 
 if TYPE_CHECKING:
@@ -26,14 +26,7 @@ FOLLOW = 1.0
 """Seconds between two looks at whether another process changed the store."""
 
 
-class Filter(Input):
-    """Letters that vectors are filtered by."""
-
-    virtual_size: reactive[Size] = reactive(Size(0, 0))
-    """Unlike any widget's, it asks for no layout: the screen's took 10 ms of every key."""
-
-
-class Browser(Vertical):
+class Browser(Vertical, Partly):
     """The vectors of a store, filtered and sorted; reads in threads, so it never blocks."""
 
     HELP = """\
@@ -85,7 +78,7 @@ space marks several. The details beside follow the cursor."""
     def compose(self) -> ComposeResult:
         """The filter, then the table."""
         hint = "/ name, tag, prompt, note"
-        yield Filter(placeholder=hint, id="filter", compact=True)
+        yield FixedInput(placeholder=hint, id="filter", compact=True)
         yield VectorTable(id="table")
 
     def on_mount(self) -> None:
@@ -153,7 +146,9 @@ space marks several. The details beside follow the cursor."""
         if text and text != self._filtered:
             self.table.cursor_row = 0  # the best match is what Enter should take
         self._filtered = text
-        self.border_subtitle = f"{len(event.ids):,} found" if text else f"{len(event.ids):,}"
+        width, height = self.outer_size
+        with self.only(Region(0, height - 1, width, 1)):
+            self.border_subtitle = f"{len(event.ids):,} found" if text else f"{len(event.ids):,}"
         self.post_message(self.Listed(len(event.ids), bool(text)))
 
     @on(Input.Submitted)

@@ -1,4 +1,4 @@
-"""Drawing a part: while a model writes, every line that is not drawn anew is its time."""
+"""Widgets that redraw and lay out as little as they can: both take time from keys and models."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Self
 
-from textual.geometry import Region
+from textual.content import Content
+from textual.geometry import Region, Size
+from textual.reactive import reactive
 from textual.widget import Widget
+from textual.widgets import Input, Static
 
 
 class Partly(Widget):
@@ -34,3 +37,22 @@ class Partly(Widget):
         """Draw regions anew; without any, all of the widget, or what alone changes."""
         changed = regions or self._changing
         return super().refresh(*changed, repaint=repaint, layout=layout, recompose=recompose)
+
+
+class FixedInput(Input):
+    """An input whose size its container sets."""
+
+    virtual_size: reactive[Size] = reactive(Size(0, 0))
+    """Unlike any widget's, it asks for no layout: the screen's took 10 ms of every key."""
+
+
+class Paragraph(Static):
+    """Text that asks for a layout only when it takes more lines or fewer than before."""
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id, markup=False)
+
+    def show(self, text: Content) -> None:
+        """Show another text."""
+        width, height = self.size
+        self.update(text, layout=not width or text.get_height({}, width) != height)

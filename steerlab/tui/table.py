@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.cells import cell_len, set_cell_size
@@ -59,6 +60,10 @@ COLUMNS = (
 SORTS = ("name", "layer", "norm", "kind", "created")
 
 
+Columns = tuple[tuple[Column, int], ...]
+"""The columns that are shown, each with its cells."""
+
+
 def cells_of(summary: Summary) -> Mapping[str, str]:
     """The text of every column."""
     name = summary.ref if summary.version > 1 else summary.name
@@ -84,7 +89,8 @@ def fitted(text: str, width: int, *, right: bool = False) -> str:
     return " " * missing + shown if right else shown + " " * missing
 
 
-def layout(width: int, *, show_model: bool) -> list[tuple[Column, int]]:
+@lru_cache(maxsize=4)
+def layout(width: int, *, show_model: bool) -> Columns:
     """The columns that fit, each with its cells; together, with gaps, at most `width`."""
     shown = [c for c in COLUMNS if width >= c.at_least and (c.name != "model" or show_model)]
     left = max(1, width - GUTTER - (len(shown) - 1) - sum(c.width for c in shown if not c.share))
@@ -92,7 +98,13 @@ def layout(width: int, *, show_model: bool) -> list[tuple[Column, int]]:
     sizes = {c.name: c.width if not c.share else left * c.share // shares for c in shown}
     longest = next(c.name for c in reversed(shown) if c.share)
     sizes[longest] += left - sum(sizes[c.name] for c in shown if c.share)
-    return [(c, sizes[c.name]) for c in shown]
+    return tuple((c, sizes[c.name]) for c in shown)
+
+
+def row_text(summary: Summary, columns: Columns) -> str:
+    """A vector in one line."""
+    cells = cells_of(summary)
+    return " ".join(fitted(cells[c.name], width, right=c.right) for c, width in columns)
 
 
 class VectorTable(ScrollView, can_focus=True):
@@ -134,6 +146,8 @@ Enter puts it on the steer line, space marks it; s sorts by the next column, S t
     VectorTable .table--quiet { color: $text-muted; }
     """
 
+    virtual_size: reactive[Size] = reactive(Size(0, 0))
+    """Asks for no layout when rows come or go; a scrollbar that comes or goes asks for one."""
     cursor_row: reactive[int] = reactive(0, init=False)
     sort: reactive[tuple[str, bool]] = reactive(("name", False))
     show_model: reactive[bool] = reactive(False)
@@ -167,6 +181,8 @@ Enter puts it on the steer line, space marks it; s sorts by the next column, S t
         super().__init__(**kwargs)
         self._ids: Sequence[int] = ()
         self._rows: dict[int, Summary] = {}
+        self._texts: dict[int, str] = {}
+        self._columns: Columns = ()
         self._fresh: set[int] = set()
         self._asked: set[int] = set()
         self._gone: set[int] = set()
@@ -198,14 +214,16 @@ Enter puts it on the steer line, space marks it; s sorts by the next column, S t
 
     def show(self, ids: Sequence[int]) -> None:
         """List these rows; the cursor stays on its vector where that is still there."""
-        before, self._ids = self.current_id, ids
+        before, drawn = self.current_id, self._on_screen()
+        self._ids = ids
         self.virtual_size = Size(0, len(ids) + 1)
         if before is None or not self.go_to(before):
             self.cursor_row = max(0, min(self.cursor_row, len(ids) - 1))
             self._keep_in_view()
         self._want()
         self._announce()
-        self.refresh()
+        if self._on_screen() != drawn:
+            self.refresh()
 
     def go_to(self, row: int) -> bool:
         """Put the cursor on a row id; False if it is not listed."""
@@ -221,6 +239,7 @@ Enter puts it on the steer line, space marks it; s sorts by the next column, S t
         """Take what was asked for; rows asked for and not given are gone from the store."""
         for summary in summaries:
             self._rows.pop(summary.id, None)
+            self._texts.pop(summary.id, None)
             self._rows[summary.id] = summary
             if summary.id in self._marks:
                 self._marks[summary.id] = summary
@@ -233,6 +252,7 @@ Enter puts it on the steer line, space marks it; s sorts by the next column, S t
         self._asked -= {*asked, *given}
         for old in list(self._rows)[: max(0, len(self._rows) - KEPT)]:
             del self._rows[old]
+            self._texts.pop(old, None)
             self._fresh.discard(old)
         self._want()
         self._announce()
@@ -260,6 +280,10 @@ Enter puts it on the steer line, space marks it; s sorts by the next column, S t
     def _visible(self) -> int:
         return max(1, self.size.height - 1)
 
+    def _on_screen(self) -> list[int]:
+        top = round(self.scroll_y)
+        return [*self._ids[top : top + self._visible()]]
+
     def _want(self) -> None:
         """Ask for what is on screen; once that is here, for a page before and after it."""
         page, top = self._visible(), round(self.scroll_y)
@@ -285,6 +309,10 @@ Enter puts it on the steer line, space marks it; s sorts by the next column, S t
             self.scroll_to(y=self.cursor_row, animate=False)
         elif self.cursor_row >= top + page:
             self.scroll_to(y=self.cursor_row - page + 1, animate=False)
+
+    def watch_virtual_size(self, size: Size) -> None:
+        """Show the scrollbar that the number of rows needs, and stay inside it."""
+        self._scroll_update(size)
 
     def watch_cursor_row(self) -> None:
         """Follow the cursor."""
@@ -316,6 +344,9 @@ Enter puts it on the steer line, space marks it; s sorts by the next column, S t
         """The header, or the row that has been scrolled there."""
         width = self.scrollable_content_region.width
         columns = layout(width, show_model=self.show_model)
+        if columns is not self._columns:
+            self._columns = columns
+            self._texts.clear()
         row = round(self.scroll_y) + y - 1
         if y == 0:
             return self._header(columns, width)
@@ -323,7 +354,7 @@ Enter puts it on the steer line, space marks it; s sorts by the next column, S t
             return Strip.blank(width, self.rich_style)
         return self._row(row, columns, width)
 
-    def _header(self, columns: Sequence[tuple[Column, int]], width: int) -> Strip:
+    def _header(self, columns: Columns, width: int) -> Strip:
         by, reverse = self.sort
         parts = []
         for column, size in columns:
@@ -332,7 +363,7 @@ Enter puts it on the steer line, space marks it; s sorts by the next column, S t
         line = set_cell_size(" " * GUTTER + " ".join(parts), width)
         return Strip([Segment(line, self._styled("header"))], width)
 
-    def _row(self, row: int, columns: Sequence[tuple[Column, int]], width: int) -> Strip:
+    def _row(self, row: int, columns: Columns, width: int) -> Strip:
         key = self._ids[row]
         summary, at_cursor = self._rows.get(key), row == self.cursor_row
         gutter = "▸" if at_cursor else " "
@@ -342,8 +373,8 @@ Enter puts it on the steer line, space marks it; s sorts by the next column, S t
         elif summary is None:
             text = "…"
         else:
-            cells = cells_of(summary)
-            text = " ".join(fitted(cells[c.name], w, right=c.right) for c, w in columns)
+            text = self._texts.get(key) or row_text(summary, columns)
+            self._texts[key] = text
         line = set_cell_size(f"{gutter} {text}", width)
         return Strip([Segment(line, self._style_of(key, summary, at_cursor))], width)
 

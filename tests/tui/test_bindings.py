@@ -23,7 +23,7 @@ from steerlab.tui.dialogs import Dialog, OptionsDialog
 from steerlab.tui.health import HealthScreen
 from steerlab.tui.help import HelpDialog
 from tests.tiny import tiny_lm
-from tests.tui.test_workbench import Driver, Session
+from tests.tui.driver import Driver, Session
 
 PAIRS = [("I love you", "I hate you"), ("what joy", "what pain")]
 SCREENS = {  # the keys that lead there from the table

@@ -12,7 +12,7 @@ from steerlab.tui.detail.curves import Curves
 from steerlab.tui.expression_line import ExpressionLine, Meaning
 from steerlab.tui.strength import Strength
 from tests.evaluation.planted import pairs, planted_lm
-from tests.tui.test_workbench import Session
+from tests.tui.driver import Session
 
 LENIENT = Limits(fluency=100.0, kl=5.0, distinct=0.0)
 QUICK = Options(doses=(0.1, 0.2), controls=5, limits=LENIENT)

@@ -32,9 +32,9 @@ from steerlab.tui.health import HealthScreen
 from steerlab.tui.health_report import Entry, Report, of_ailments
 from tests.fuzz.stranger import fill
 from tests.registry.samples import vector
+from tests.tui.driver import SIZES, Driver, Session, delete
 from tests.tui.hosts import Host, text_of, until
 from tests.tui.test_hostile_strings import check
-from tests.tui.test_workbench import SIZES, Driver, Session, delete
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from steerlab import Lab, Store
 from steerlab.tui.control_chars import OBEYED
 from steerlab.tui.detail import Detail
 from tests.fuzz.stranger import SHORT, STYLED, TEXT, fill
-from tests.tui.test_workbench import Driver, Session
+from tests.tui.driver import Driver, Session
 
 SHOWN = "[red]x[/red]"
 SIZE = (190, 60)

@@ -30,8 +30,8 @@ from steerlab.tui.health import HealthScreen
 from steerlab.tui.health_report import Entry, Report
 from steerlab.tui.sweep import SweepScreen
 from steerlab.tui.sweep_form import Plan
+from tests.tui.driver import Driver, Session
 from tests.tui.test_health import payloads_of
-from tests.tui.test_workbench import Driver, Session
 from tests.tui.visit import starter_store
 
 PICTURES = Path(__file__).with_name("pictures")

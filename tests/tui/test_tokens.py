@@ -8,8 +8,8 @@ from steerlab.evaluation.inspection.logit_lens import logit_lens
 from steerlab.tui.detail.tokens import Tokens
 from tests.saved import save_model
 from tests.tiny import tiny_lm
+from tests.tui.driver import PAIRS, Session
 from tests.tui.hosts import text_of
-from tests.tui.test_workbench import PAIRS, Session
 
 SIZE = (120, 40)
 

@@ -1,46 +1,30 @@
 """The whole terminal UI, driven by keys on a tiny model."""
 
 import json
-import shutil
 import time
-from pathlib import Path
 
 import pytest
 from textual import events
-from textual.pilot import Pilot
 from textual.widget import Widget
 from textual.widgets import Footer, Input, Label, Static, Tab, Tabs
 
 from steerlab import Lab, Store
 from steerlab.cli import run
 from steerlab.errors import StoreError
-from steerlab.tui.app import SteerlabApp
 from steerlab.tui.detail.pane import Pane
 from steerlab.tui.dialogs import Confirm, ModelDialog, OptionsDialog, SaveDialog
-from steerlab.tui.expression_line import ExpressionLine
 from steerlab.tui.extract import ExtractScreen
 from steerlab.tui.health import HealthScreen
 from steerlab.tui.health_report import Entry, Report
 from steerlab.tui.help import HelpDialog
-from steerlab.tui.lab_panel import LabStrip, Prompt
+from steerlab.tui.lab_panel import Prompt
 from steerlab.tui.strength import Slider
 from steerlab.tui.sweep import SweepScreen
-from steerlab.tui.table import VectorTable
 from steerlab.tui.texts import Column
 from steerlab.tui.workbench import Workbench
 from tests.tiny import tiny_lm
+from tests.tui.driver import PAIRS, SIZES, Session, delete
 from tests.tui.hosts import text_of, until
-
-PAIRS = [("I love you", "I hate you"), ("what joy", "what pain")]
-NASTY = "[bold]not markup[/bold] \x1b[31mred"
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Lab:
-    lab = Lab(Store(tmp_path / "store"), tiny_lm())
-    lab.extract("love", PAIRS, layers=2, note=NASTY, tags=["[red]t[/red]"])
-    lab.extract("anger", [(b, a) for a, b in PAIRS], layers=2)
-    return lab
 
 
 def slow(lab: Lab, seconds: float = 0.01) -> list[int]:
@@ -53,87 +37,6 @@ def slow(lab: Lab, seconds: float = 0.01) -> list[int]:
 
     lab.model.model.register_forward_pre_hook(step)
     return steps
-
-
-def delete(folder: Path) -> None:
-    """Delete a store that is being read: SQLite may remove its side files first."""
-    while folder.exists():
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-class Driver:
-    """What a user sees and does."""
-
-    def __init__(self, app: SteerlabApp, pilot: Pilot) -> None:
-        self.app, self.pilot = app, pilot
-
-    @property
-    def bench(self) -> Workbench:
-        assert self.app.workbench is not None
-        return self.app.workbench
-
-    @property
-    def strip(self) -> LabStrip:
-        return self.bench.query_one(LabStrip)
-
-    @property
-    def line(self) -> ExpressionLine:
-        return self.bench.query_one(ExpressionLine)
-
-    @property
-    def texts(self) -> list[str]:
-        return [c.query_one(Static).render().plain for c in self.bench.query(Column) if c.display]
-
-    @property
-    def screenshot(self) -> str:
-        return self.app.export_screenshot().replace("&#160;", " ")
-
-    @property
-    def at(self) -> str:
-        current = self.bench.table.current
-        return current.name if current is not None else ""
-
-    @property
-    def said(self) -> list[str]:
-        return [notification.message for notification in self.app._notifications]
-
-    async def listed(self, count: int) -> None:
-        table = self.bench.query_one(VectorTable)
-        await until(self.pilot, lambda: table.row_count == count and (not count or table.current))
-
-    async def steer(self, text: str) -> None:
-        self.line.text = text
-        await until(self.pilot, lambda: self.line.meaning.text == text)
-
-    async def written(self) -> None:
-        await until(self.pilot, lambda: not self.strip.busy, 60)
-        await self.pilot.pause()
-
-    async def until(self, true) -> None:
-        await until(self.pilot, true)
-
-    def key(self, name: str) -> None:
-        """Press a key without waiting for the app to become idle."""
-        self.app.post_message(events.Key(name, None))
-
-
-class Session:
-    """`async with Session(lab) as user`."""
-
-    def __init__(self, lab: Lab, size: tuple[int, int] = (120, 40), count: int | None = 2) -> None:
-        self.app, self.count = SteerlabApp(lab), count
-        self.running = self.app.run_test(size=size)
-
-    async def __aenter__(self) -> Driver:
-        user = Driver(self.app, await self.running.__aenter__())
-        await until(user.pilot, lambda: self.app.workbench is not None)
-        await until(user.pilot, lambda: self.app.screen is self.app.workbench)
-        if self.count is not None:
-            await user.listed(self.count)
-        return user
-
-    async def __aexit__(self, *error) -> None:
-        await self.running.__aexit__(*error)
 
 
 # from the table to a text
@@ -667,9 +570,6 @@ async def test_a_name_that_was_extracted_is_gone_to(lab):
 
 
 # sizes
-
-
-SIZES = [(40, 10), (60, 16), (80, 24), (100, 30), (140, 40), (200, 60)]
 
 
 @pytest.mark.parametrize("size", SIZES)

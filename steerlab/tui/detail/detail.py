@@ -9,6 +9,7 @@ from textual import on
 from textual.app import ComposeResult
 from textual.containers import Container, Vertical
 from textual.content import Content
+from textual.geometry import Region
 from textual.message import Message
 from textual.timer import Timer
 from textual.widgets import Static, Tab, Tabs
@@ -16,17 +17,18 @@ from textual.widgets import Static, Tab, Tabs
 from steerlab.core.display import printable
 from steerlab.core.notation import span
 from steerlab.tui.detail.pane import Pane
+from steerlab.tui.partial_refresh import Partly
 
 if TYPE_CHECKING:
     from steerlab.core.run import Run
     from steerlab.lab.lab import Lab
     from steerlab.registry import Summary
 
-REST = 0.06
-"""Seconds that the cursor has to rest on a vector before it is read."""
+REST = 0.2
+"""Seconds that the cursor has to rest on a vector before it is read: longer than between keys."""
 
 
-class Detail(Vertical):
+class Detail(Vertical, Partly):
     """Tabs about the vector under the cursor; each is built and read when it is first opened."""
 
     TABS: ClassVar[tuple[str, ...]] = (
@@ -146,7 +148,8 @@ choose what is shown; in the overview, tags and note can be edited."""
             self.border_title = ""
             return
         where = f"layer {span(summary.layers)}"
-        self.border_title = Content(printable(f"{summary.ref} · {summary.model} · {where}"))
+        with self.only(Region(0, 0, self.outer_size.width, 1)):
+            self.border_title = Content(printable(f"{summary.ref} · {summary.model} · {where}"))
         pane = self._pane(name) or self._build(name)
         for other in self.query(Pane):
             other.display = other is pane

@@ -11,7 +11,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.content import Content
-from textual.widgets import Input, Label, Static
+from textual.widgets import Input, Label
 from textual.worker import Worker
 
 from steerlab.core.display import printable
@@ -19,6 +19,7 @@ from steerlab.core.recipe import Contrast, Expression
 from steerlab.errors import CorruptPayload, NotFound
 from steerlab.tui.detail.pane import Pane
 from steerlab.tui.notices import tell, told
+from steerlab.tui.partial_refresh import FixedInput, Paragraph
 
 if TYPE_CHECKING:
     from steerlab.core.record import Record
@@ -33,7 +34,7 @@ class Known:
     damage: str = ""
 
 
-class Field(Input):
+class Field(FixedInput):
     """A tag or note line: Enter stores it, Esc puts back what was there."""
 
     HELP = "Enter stores what is typed here with the vector, Esc leaves it as it was."
@@ -76,13 +77,13 @@ class Overview(Pane):
 
     def compose(self) -> ComposeResult:
         """Head, the lines that can be edited, and the recipe."""
-        yield Static(id="damage", markup=False)
-        yield Static(id="head", markup=False)
+        yield Paragraph(id="damage")
+        yield Paragraph(id="head")
         for name, hint in (("tags", "separated by spaces"), ("note", "a note")):
             with Horizontal(classes="edit"):
                 yield Label(name)
                 yield Field(placeholder=hint, id=name, compact=True, select_on_focus=False)
-        yield Static(id="recipe", markup=False)
+        yield Paragraph(id="recipe")
 
     def read(self, summary: Summary, worker: Worker[None]) -> Known:
         """The record; the payload too, as only that shows whether it is sound."""
@@ -99,13 +100,14 @@ class Overview(Pane):
         from steerlab.tui.detail import Detail
 
         record, summary = found.record, self.summary
-        damage = self.query_one("#damage", Static)
-        damage.update(printable(f"✗ {found.damage}" if found.damage else ""))
+        damage = self.query_one("#damage", Paragraph)
         damage.display = bool(found.damage)
-        self.query_one("#head", Static).update(head(record))
+        if found.damage:
+            damage.show(Content(printable(f"✗ {found.damage}")))
+        self.query_one("#head", Paragraph).show(head(record))
         self.query_one("#tags", Field).take(printable(" ".join(record.tags)))
         self.query_one("#note", Field).take(printable(record.note))
-        self.query_one("#recipe", Static).update(recipe(record))
+        self.query_one("#recipe", Paragraph).show(recipe(record))
         if summary is not None:
             self.post_message(Detail.Damaged(summary.id, found.damage))
 

@@ -1,0 +1,102 @@
+"""The whole app on a terminal of a given size: `Session` opens it, `Driver` is its user."""
+
+import shutil
+from pathlib import Path
+
+from textual import events
+from textual.pilot import Pilot
+from textual.widgets import Static
+
+from steerlab import Lab
+from steerlab.tui.app import SteerlabApp
+from steerlab.tui.expression_line import ExpressionLine
+from steerlab.tui.lab_panel import LabStrip
+from steerlab.tui.table import VectorTable
+from steerlab.tui.texts import Column
+from steerlab.tui.workbench import Workbench
+from tests.tui.hosts import until
+
+PAIRS = [("I love you", "I hate you"), ("what joy", "what pain")]
+NASTY = "[bold]not markup[/bold] \x1b[31mred"
+SIZES = [(40, 10), (60, 16), (80, 24), (100, 30), (140, 40), (200, 60)]
+
+
+def delete(folder: Path) -> None:
+    """Delete a store that is being read: SQLite may remove its side files first."""
+    while folder.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class Driver:
+    """What a user sees and does."""
+
+    def __init__(self, app: SteerlabApp, pilot: Pilot) -> None:
+        self.app, self.pilot = app, pilot
+
+    @property
+    def bench(self) -> Workbench:
+        assert self.app.workbench is not None
+        return self.app.workbench
+
+    @property
+    def strip(self) -> LabStrip:
+        return self.bench.query_one(LabStrip)
+
+    @property
+    def line(self) -> ExpressionLine:
+        return self.bench.query_one(ExpressionLine)
+
+    @property
+    def texts(self) -> list[str]:
+        return [c.query_one(Static).render().plain for c in self.bench.query(Column) if c.display]
+
+    @property
+    def screenshot(self) -> str:
+        return self.app.export_screenshot().replace("&#160;", " ")
+
+    @property
+    def at(self) -> str:
+        current = self.bench.table.current
+        return current.name if current is not None else ""
+
+    @property
+    def said(self) -> list[str]:
+        return [notification.message for notification in self.app._notifications]
+
+    async def listed(self, count: int) -> None:
+        table = self.bench.query_one(VectorTable)
+        await until(self.pilot, lambda: table.row_count == count and (not count or table.current))
+
+    async def steer(self, text: str) -> None:
+        self.line.text = text
+        await until(self.pilot, lambda: self.line.meaning.text == text)
+
+    async def written(self) -> None:
+        await until(self.pilot, lambda: not self.strip.busy, 60)
+        await self.pilot.pause()
+
+    async def until(self, true) -> None:
+        await until(self.pilot, true)
+
+    def key(self, name: str) -> None:
+        """Press a key without waiting for the app to become idle."""
+        self.app.post_message(events.Key(name, None))
+
+
+class Session:
+    """`async with Session(lab) as user`."""
+
+    def __init__(self, lab: Lab, size: tuple[int, int] = (120, 40), count: int | None = 2) -> None:
+        self.app, self.count = SteerlabApp(lab), count
+        self.running = self.app.run_test(size=size)
+
+    async def __aenter__(self) -> Driver:
+        user = Driver(self.app, await self.running.__aenter__())
+        await until(user.pilot, lambda: self.app.workbench is not None)
+        await until(user.pilot, lambda: self.app.screen is self.app.workbench)
+        if self.count is not None:
+            await user.listed(self.count)
+        return user
+
+    async def __aexit__(self, *error) -> None:
+        await self.running.__aexit__(*error)

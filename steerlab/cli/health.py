@@ -11,12 +11,13 @@ import click
 from steerlab.cli.options import json_option, open_store, quiet_option, store_option
 from steerlab.cli.output import print_hanging, print_json, print_table, say
 from steerlab.cli.progress import progress_bar
+from steerlab.core.display import some
 
 if TYPE_CHECKING:
-    from steerlab.registry.upkeep.doctor import Ailment
+    from steerlab.registry.upkeep.doctor import Problem
 
 _GROUPS = {"model": ("model",), "kind": ("kind",), "vector": ("model", "name")}
-_SHOWN = 3  # vectors that an ailment names
+_SHOWN = 3  # vectors named for each problem
 
 
 @click.command("doctor")
@@ -35,25 +36,25 @@ def doctor_command(quick: bool, store_path: Path | None, as_json: bool, quiet: b
     with progress_bar("examining", quiet=quiet or as_json) as progress:
         found = store.upkeep.diagnose(progress, quick=quick)
     if store_path is not None:
-        found = [ailment.of_store(store_path) for ailment in found]
-    wrong = [ailment for ailment in found if ailment.wrong]
+        found = [problem.with_store(store_path) for problem in found]
+    wrong = [problem for problem in found if problem.wrong]
     if as_json:
-        print_json([asdict(ailment) for ailment in found])
+        print_json([asdict(problem) for problem in found])
         return 1 if wrong else 0
-    for ailment in found:
-        _print(ailment)
+    for problem in found:
+        _print(problem)
     if not wrong:
         at_a_glance = ", at a glance" if quick else ""
         say(f"{store.path} is well{at_a_glance}", quiet=quiet)
     return 1 if wrong else 0
 
 
-def _print(ailment: Ailment) -> None:
-    label = "wrong:" if ailment.wrong else "note: "
-    print_hanging(f"{label} ", ailment.what, fg="red" if ailment.wrong else None)
-    if ailment.refs:
-        print_hanging("   of: ", ailment.named(_SHOWN))
-    print_hanging("   do: ", ailment.cure)
+def _print(problem: Problem) -> None:
+    label = "wrong:" if problem.wrong else "note: "
+    print_hanging(f"{label} ", problem.what, fg="red" if problem.wrong else None)
+    if problem.refs:
+        print_hanging("   of: ", some(problem.refs, _SHOWN))
+    print_hanging("   do: ", problem.fix)
 
 
 @click.command("du")

@@ -37,7 +37,7 @@ def verify_command(recipes: bool, store_path: Path | None, as_json: bool, quiet:
     again = _rerun(store_path, quiet or as_json) if recipes else []
     wrong = [run for run in again if run.problem]
     if as_json:
-        problems = [{"ref": f.ref, "problem": f.problem, "harm": f.harm.value} for f in findings]
+        problems = [{"ref": f.ref, "problem": f.problem, "harm": f.damage.key} for f in findings]
         runs = [run.to_json() for run in again]
         print_json({"problems": problems, "recipes": runs} if recipes else problems)
         return 1 if findings or wrong else 0

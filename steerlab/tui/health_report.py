@@ -10,10 +10,10 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Static
 
-from steerlab.core.display import printable
-from steerlab.registry.upkeep.doctor import Ailment
+from steerlab.core.display import printable, some
+from steerlab.registry.upkeep.doctor import Problem
 
-_NAMED = 30  # vectors that an ailment names
+_NAMED = 30  # vectors named for each problem
 
 
 @dataclass(frozen=True)
@@ -83,13 +83,13 @@ class Row(Horizontal):
         self._said.update(printable(entry.text))
 
 
-def of_ailments(ailments: Iterable[Ailment]) -> list[Entry]:
+def of_problems(problems: Iterable[Problem]) -> list[Entry]:
     """What is wrong, with whom, and what to type."""
     found = []
-    for ailment in ailments:
-        label = "wrong" if ailment.wrong else "note"
-        found.append(Entry(label, ailment.what, "wrong" if ailment.wrong else ""))
-        if ailment.refs:
-            found.append(Entry("of", ailment.named(_NAMED)))
-        found.append(Entry("do", ailment.cure))
+    for problem in problems:
+        label = "wrong" if problem.wrong else "note"
+        found.append(Entry(label, problem.what, "wrong" if problem.wrong else ""))
+        if problem.refs:
+            found.append(Entry("of", some(problem.refs, _NAMED)))
+        found.append(Entry("do", problem.fix))
     return found

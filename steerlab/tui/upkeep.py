@@ -13,10 +13,10 @@ from steerlab.core.display import count, size_text
 from steerlab.errors import Cancelled, StoreError
 from steerlab.files.location import discover
 from steerlab.registry.database import HEAD
-from steerlab.registry.upkeep.doctor import Ailment, explained
+from steerlab.registry.upkeep.doctor import Problem, problems_of
 from steerlab.registry.upkeep.gc import Garbage
 from steerlab.registry.upkeep.verify import Finding
-from steerlab.tui.health_report import Entry, of_ailments
+from steerlab.tui.health_report import Entry, of_problems
 
 if TYPE_CHECKING:
     from steerlab.registry import Store
@@ -68,7 +68,7 @@ class Progress:
 
     def found(self) -> Sequence[Entry]:
         """What was found so far, in plain words."""
-        return of_ailments(named(self.store, [*explained(self.findings)]))
+        return of_problems(named(self.store, problems_of(self.findings)))
 
 
 def facts(store: Store) -> Sequence[Entry]:
@@ -101,16 +101,16 @@ def _taken(usage: Usage) -> str:
     return f"{size_text(usage.total)} on disk" + (f": {named}" if named else "")
 
 
-def named(store: Store, ailments: Sequence[Ailment]) -> Sequence[Ailment]:
+def named(store: Store, problems: Sequence[Problem]) -> Sequence[Problem]:
     """With the store in what to type, unless every verb finds it by itself."""
-    return ailments if discover() == store.path else [a.of_store(store.path) for a in ailments]
+    return problems if discover() == store.path else [p.with_store(store.path) for p in problems]
 
 
 def glance(store: Store) -> Outcome:
     """What is wrong that can be known without verifying."""
-    ailments = named(store, store.upkeep.diagnose(quick=True))
-    entries = of_ailments(ailments)
-    if any(ailment.wrong for ailment in ailments):
+    problems = named(store, store.upkeep.diagnose(quick=True))
+    entries = of_problems(problems)
+    if any(problem.wrong for problem in problems):
         text = "something is wrong: what to type stands with it"
         return Outcome(text, entries, problem=True)
     well = Entry("well", "nothing is wrong at a glance; v reads every payload", "well")
@@ -121,14 +121,14 @@ def verify(progress: Progress) -> Outcome:
     """Check every payload and recompute every composition."""
     store = progress.store
     try:
-        ailments = named(store, store.upkeep.diagnose(progress, progress.findings.append))
+        problems = named(store, store.upkeep.diagnose(progress, progress.findings.append))
     except Cancelled as stopped:
         found = progress.found()
         so_far = "what was found so far is shown" if found else "nothing was wrong so far"
         return Outcome(f"{stopped}: {so_far}", found, problem=bool(found))
-    entries = of_ailments(ailments)
-    if any(ailment.wrong for ailment in ailments):
-        refs = {ref for ailment in ailments if ailment.wrong for ref in ailment.refs}
+    entries = of_problems(problems)
+    if any(problem.wrong for problem in problems):
+        refs = {ref for problem in problems if problem.wrong for ref in problem.refs}
         ill = len(refs - {"registry.db"})
         of = f" with {count(ill, 'vector')} of {progress.total:,}" if ill else ""
         return Outcome(f"something is wrong{of}: what to type stands with it", entries, True)

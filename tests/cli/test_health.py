@@ -15,7 +15,7 @@ import pytest
 from steerlab.cli import ExitCode
 from steerlab.registry import Store
 from steerlab.registry.upkeep import doctor
-from steerlab.registry.upkeep.doctor import Ailment
+from steerlab.registry.upkeep.doctor import Problem
 from steerlab.registry.upkeep.upkeep import Upkeep
 from tests.cli.test_upkeep import payload_of
 
@@ -37,10 +37,10 @@ def test_a_missing_payload(cli, store):
     payload_of(store, "love").unlink()
     result = cli("doctor")
     assert result.code == ExitCode.FAILED
-    assert "wrong: the file with its numbers is gone" in result.out
+    assert "wrong: the payload is missing" in result.out
     assert "   of: tiny.love.v1\n" in result.out
     assert "steerlab restore" in result.out
-    assert "something that it was made from is gone" in result.out  # warm
+    assert "an operand is missing" in result.out  # warm
 
 
 def test_at_a_glance_nothing_is_verified(cli, store):
@@ -55,7 +55,7 @@ def test_at_a_glance_nothing_is_verified(cli, store):
 
 
 def test_a_store_that_goes_while_it_is_looked_at_is_a_line(cli, store, monkeypatch):
-    monkeypatch.setattr(doctor, "_waste", lambda store: shutil.disk_usage(store.path / "gone"))
+    monkeypatch.setattr(doctor, "_waste", lambda path, gc: shutil.disk_usage(path / "gone"))
     result = cli("doctor")
     assert result.code == ExitCode.FAILED
     assert "No such file" in result.out
@@ -79,7 +79,7 @@ def test_a_broken_registry_and_the_cure(cli, store):
     assert cli("rebuild").code == ExitCode.OK
     well = cli("doctor")
     assert well.code == ExitCode.OK
-    assert "older copies of the registry: 1" in well.out
+    assert "note:  1 old registry file," in well.out
     assert well.out.startswith("note:")
 
 
@@ -104,7 +104,7 @@ def test_garbage_is_a_note(cli, store, monkeypatch):
     monkeypatch.setattr(Upkeep, "gc", lambda self, **_: gc(self, grace=timedelta(0)))
     result = cli("doctor")
     assert result.code == ExitCode.OK
-    assert "files that no vector needs: 1" in result.out
+    assert "1 file that no vector needs" in result.out
     assert "do: steerlab gc --delete" in result.out
 
 
@@ -122,11 +122,11 @@ def test_what_a_killed_restore_or_backup_left_beside_the_store(cli, store, tmp_p
         shutil.rmtree(store.path)
     result = cli("doctor")
     assert result.code == ExitCode.OK
-    assert "left beside the store, 3.0 MB" in result.out
-    command = result.out.partition("once none goes on: ")[2].splitlines()[0]
+    assert "backup or restore beside the store, 3.0 MB" in result.out
+    command = result.out.partition("unless one is running: ")[2].splitlines()[0]
     assert command == shlex.join(["rm", "-r", *(str(tmp_path / name) for name in left)])
     subprocess.run(shlex.split(command), check=True)
-    assert "left beside" not in cli("doctor").out
+    assert "beside the store" not in cli("doctor").out
 
 
 def test_vectors_that_the_registry_lost_are_no_garbage(cli, store):
@@ -139,7 +139,7 @@ def test_vectors_that_the_registry_lost_are_no_garbage(cli, store):
     assert result.code == ExitCode.OK
     assert "vectors that the registry does not know" in result.out
     assert "   of: tiny.front.v1\n" in result.out
-    assert "steerlab rebuild takes them in" in result.out
+    assert "steerlab rebuild restores them" in result.out
     assert "tiny.front.v1" in cli("gc", "--grace", "0").out
     assert cli("rebuild").out.startswith("4 vectors restored")
     assert store.load("front")
@@ -151,7 +151,7 @@ def test_a_payload_that_a_rebuild_left_out_is_named(cli, store):
     assert cli("rebuild").out.startswith("3 vectors restored")
     result = cli("doctor")
     assert result.code == ExitCode.OK
-    assert "can't be read, and that the registry does not know" in result.out
+    assert "can't be read, and the registry does not know them" in result.out
     assert f"   of: {path.relative_to(store.path)}\n" in result.out
     assert "put them back from a backup, then steerlab rebuild" in result.out
 
@@ -161,7 +161,7 @@ def test_a_full_disk_is_wrong(cli, monkeypatch):
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: usage._replace(free=10))
     result = cli("doctor")
     assert result.code == ExitCode.FAILED
-    assert "its disk has 0 MB left" in result.out
+    assert "the disk has 0 MB left" in result.out
 
 
 def test_no_store_yet(cli, tmp_path):
@@ -209,10 +209,10 @@ def test_the_largest_only(cli):
 
 
 def test_a_command_names_the_store_and_no_path_in_it_is_taken_for_one():
-    ailment = Ailment(False, "", "steerlab rebuild takes them in; or steerlab gc --delete")
-    named = ailment.of_store(Path("/a b")).cure
+    problem = Problem("", "steerlab rebuild takes them in; or steerlab gc --delete")
+    named = problem.with_store(Path("/a b")).fix
     assert named == (
         "steerlab rebuild --store '/a b' takes them in; or steerlab gc --store '/a b' --delete"
     )
     rm = "rm -r '/tmp/steerlab gc/.tmp-0' '/tmp/my steerlab data/.tmp-0'"
-    assert Ailment(False, "", rm).of_store(Path("/a b")).cure == rm
+    assert Problem("", rm).with_store(Path("/a b")).fix == rm

@@ -14,7 +14,7 @@ import pytest
 from steerlab.cli import ExitCode, upkeep
 from steerlab.core.vector import SteeringVector
 from steerlab.registry import Store
-from steerlab.registry.upkeep.verify import Finding, Harm, _Audit
+from steerlab.registry.upkeep.verify import Damage, Finding, _Audit
 from tests.cli.test_output import in_terminal
 from tests.tui.emulator import Emulator
 
@@ -196,7 +196,7 @@ def test_what_holds_in_the_end_is_told_after_what_is_withdrawn(cli, store, first
 def test_a_line_of_what_is_withdrawn_names_the_first(capsys):
     tell = upkeep._Teller()
     for number in range(7):
-        tell(Finding(f"tiny.x{number}.v1", "is gone", Harm.MISSING))
+        tell(Finding(f"tiny.x{number}.v1", "is gone", Damage.MISSING))
     tell.settle(())
     assert (
         capsys.readouterr()

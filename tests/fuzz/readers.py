@@ -21,7 +21,7 @@ from steerlab.files import payload
 from steerlab.registry import Store
 from steerlab.registry.sqlite_errors import Damaged
 from steerlab.registry.transfer.exchange import Import
-from steerlab.registry.upkeep.verify import Harm
+from steerlab.registry.upkeep.verify import Damage
 from tests.fuzz import archives, hostile, payloads, textfiles
 
 ACCEPTED = "accepted"
@@ -139,8 +139,8 @@ def _restored(store: Store, path: Path) -> None:
             refs += [s.ref for s in store.list()]
         _printed(store, refs, path.read_bytes())
         store.upkeep.rebuild()
-    lies = (Harm.ALTERED, Harm.OPERAND)  # in payloads, which a restore takes as they are
-    found = [f.problem for f in store.verify() if f.harm not in lies and not _claimed(f.problem)]
+    lies = (Damage.ALTERED, Damage.OPERAND)  # in payloads, which a restore takes as they are
+    found = [f.problem for f in store.verify() if f.damage not in lies and not _claimed(f.problem)]
     if found:
         raise Broken(f"verify, once rebuilt: {found}")
     store.save("new", payloads.vector(9))

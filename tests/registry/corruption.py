@@ -34,7 +34,7 @@ from steerlab.files import payload
 from steerlab.registry import Store
 from steerlab.registry.files import payload_files
 from steerlab.registry.tables import METADATA
-from steerlab.registry.upkeep.verify import Harm
+from steerlab.registry.upkeep.verify import Damage
 from tests.registry import test_runs, test_sweeps
 from tests.registry.samples import OTHER, vector
 
@@ -42,7 +42,7 @@ SECONDS = 60
 CURED = 16  # the advice is followed for one payload in so many: it is the same for each
 PAGE = 4096
 NAMES = (("model", "name"), ("vector", "name"))  # hurt vectors are named as their rows have it
-LOST = (Harm.ALTERED, Harm.MISSING)
+LOST = (Damage.ALTERED, Damage.MISSING)
 
 Hurt = Callable[[Path], object]
 
@@ -265,17 +265,17 @@ def follow(path: Path) -> bool:
     for _ in range(4):
         out = verb(path, "doctor", "--json")[1]
         typed = False
-        for ailment in json.loads(out):
-            cure, refs = ailment["cure"], ailment["refs"]
-            if "registry.db away" in cure:
+        for problem in json.loads(out):
+            fix, refs = problem["fix"], problem["refs"]
+            if "registry.db away" in fix:
                 (path / "registry.db").unlink()
-            elif "steerlab remove" in cure:
+            elif "steerlab remove" in fix:
                 for ref in refs:
                     verb(path, "remove", ref, "--force")
-            elif cure.startswith("steerlab rebuild"):
+            elif fix.startswith("steerlab rebuild"):
                 verb(path, "rebuild")
             else:
-                said = said or ailment["wrong"]
+                said = said or problem["wrong"]
                 continue
             typed = said = True
             break  # the store has changed: ask again
@@ -312,9 +312,9 @@ def check_names(path: Path, expected: Known, alive: set[str], fine: set[str], lo
         findings = Store(path).verify()
     except SteerlabError:
         return
-    if any(f.harm is Harm.REGISTRY for f in findings):
+    if any(f.damage is Damage.REGISTRY for f in findings):
         return
-    lost, named = {f.ref for f in findings if f.harm in LOST}, {f.ref for f in findings}
+    lost, named = {f.ref for f in findings if f.damage in LOST}, {f.ref for f in findings}
     if lost != hurt:
         raise Wrong(f"named {sorted(lost)}, hurt {sorted(hurt)}")
     if not log and not expected.records.keys() - fine <= named:
@@ -331,7 +331,7 @@ def check_cure(path: Path, expected: Known, alive: set[str]) -> None:
     for ref in alive:
         if store.record(ref) != expected.records[ref]:
             raise Wrong(f"{ref} came back otherwise")
-    bad = [f for f in store.verify() if everything or f.harm is not Harm.OPERAND]
+    bad = [f for f in store.verify() if everything or f.damage is not Damage.OPERAND]
     if bad:
         raise Wrong(f"still not whole: {bad[0]}")
     if everything and known(path).lineage != expected.lineage:

@@ -16,7 +16,7 @@ from sqlalchemy.exc import OperationalError
 from steerlab.errors import SteerlabError, StoreError
 from steerlab.registry import Store, rows
 from steerlab.registry.sqlite_errors import Damaged
-from steerlab.registry.upkeep.verify import Harm
+from steerlab.registry.upkeep.verify import Damage
 from tests.registry.samples import vector
 from tests.registry.test_runs import run
 from tests.registry.test_sweeps import calibrated, evaluated
@@ -108,8 +108,8 @@ def test_it_is_noticed_reaches_no_payload_and_is_mended(family, change):
     with contextlib.suppress(Damaged):
         findings = family.verify()
         assert findings
-        assert {f.harm for f in findings} <= {Harm.REGISTRY, Harm.ROW, Harm.MOVED}
-    assert "steerlab rebuild" in {ailment.cure for ailment in family.upkeep.diagnose()}
+        assert {f.damage for f in findings} <= {Damage.REGISTRY, Damage.ROW, Damage.MOVED}
+    assert "steerlab rebuild" in {problem.fix for problem in family.upkeep.diagnose()}
     try_to_read(family)
     assert family.upkeep.rebuild() == 4
     after = {s.ref: family.record(s.ref) for s in family.list()}
@@ -154,7 +154,7 @@ def test_a_measurement_that_is_no_json_is_damage_and_a_rebuild_leaves_it_out(fam
     tamper(family, f"UPDATE calibration SET data = {damage} WHERE id = {second.id}")
     with pytest.raises(Damaged):
         family.results.calibrations()
-    assert family.verify()[0].harm is Harm.REGISTRY
+    assert family.verify()[0].damage is Damage.REGISTRY
     family.upkeep.rebuild()
     assert [c.id for c in family.results.calibrations()] == [first.id]
     assert len(family.results.evaluations("love")) == 1

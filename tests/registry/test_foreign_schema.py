@@ -45,7 +45,7 @@ def test_it_is_asked_nothing_and_made_anew_of_the_payloads(family, tmp_path, sql
     for look in (copy.list, copy.verify, lambda: copy.tag("love", add=["x"])):
         with pytest.raises(Damaged, match="run `steerlab rebuild`"):
             look()
-    assert "steerlab rebuild" in {ailment.cure for ailment in copy.upkeep.diagnose()}
+    assert "steerlab rebuild" in {problem.fix for problem in copy.upkeep.diagnose()}
     assert copy.upkeep.rebuild() == 4
     assert copy.verify() == []
 

@@ -60,10 +60,10 @@ def test_what_is_too_large_to_be_read_is_kept_and_never_called_altered(old, monk
             store.load("n0")
         assert "altered" not in str(caught.value)
         assert "remove" not in str(caught.value)
-        (ailment,) = [found for found in store.upkeep.diagnose() if found.wrong]
-        assert ailment.refs == ("tiny_1.n0.v1", "tiny_1.n1.v1")
-        assert "larger than this steerlab reads" in ailment.what
-        assert ailment.cure.startswith("keep the file")
+        (problem,) = [found for found in store.upkeep.diagnose() if found.wrong]
+        assert problem.refs == ("tiny_1.n0.v1", "tiny_1.n1.v1")
+        assert "larger than this steerlab reads" in problem.what
+        assert problem.fix.startswith("keep the file")
         assert store.upkeep.rebuild() == 3
         assert [s.name for s in store.list(sort="name")] == ["n0", "n1", "small"]
         assert store.load("small") == small
@@ -80,7 +80,7 @@ def test_without_a_registry_a_file_that_is_too_large_is_left_where_it_is(old, mo
         assert bare.list() == []
         assert "larger than this steerlab reads" in caplog.text
         assert bare.upkeep.gc(dry_run=False, grace=timedelta(0)) == []
-        assert not any("--delete" in found.cure for found in bare.upkeep.diagnose())
+        assert not any("--delete" in found.fix for found in bare.upkeep.diagnose())
     assert bare.upkeep.rebuild() == 2
     assert bare.load("n1") == saved[1]
 

@@ -17,7 +17,7 @@ from steerlab.errors import Cancelled, CorruptPayload, NotFound, StoreError
 from steerlab.files import durable, payload
 from steerlab.registry import Store, files
 from steerlab.registry.tables import VECTOR
-from steerlab.registry.upkeep.verify import Harm
+from steerlab.registry.upkeep.verify import Damage
 from tests.registry.samples import TINY, vector
 
 
@@ -178,7 +178,7 @@ def test_a_rebuild_takes_the_copy_of_a_vector_that_is_whole(family, other):
     (family.path / f"payloads/{other}.safetensors").write_bytes(file.read_bytes())
     numbers = love.float32()[2].tobytes()
     file.write_bytes(file.read_bytes().replace(numbers, bytes(len(numbers))))
-    assert {f.harm for f in family.verify() if f.ref == "tiny_1.love.v1"} == {Harm.MOVED}
+    assert {f.damage for f in family.verify() if f.ref == "tiny_1.love.v1"} == {Damage.MOVED}
     assert family.upkeep.rebuild() == 4
     assert family.load("love") == love
     assert family.verify() == []
@@ -189,7 +189,7 @@ def test_the_same_numbers_of_another_model_are_not_where_a_vector_was_moved(stor
     store.save("love", vector(1, model=replace(TINY, fingerprint="f9")))
     first, _ = sorted(store.path.glob("payloads/**/*.safetensors"))
     first.write_bytes(b"junk")
-    assert [f.harm for f in store.verify()] == [Harm.ALTERED]
+    assert [f.damage for f in store.verify()] == [Damage.ALTERED]
 
 
 def test_what_a_rebuild_can_not_take_is_not_where_a_vector_was_moved(family):
@@ -197,7 +197,7 @@ def test_what_a_rebuild_can_not_take_is_not_where_a_vector_was_moved(family):
     data = payload.encode([(timeless, family.load("deep"))])
     (family.path / "payloads" / "other.safetensors").write_bytes(data)
     file_of(family, "deep").write_bytes(b"junk")
-    assert {f.ref: f.harm for f in family.verify()} == {"tiny_1.deep.v1": Harm.ALTERED}
+    assert {f.ref: f.damage for f in family.verify()} == {"tiny_1.deep.v1": Damage.ALTERED}
 
 
 def test_a_clone_without_registry_answers_at_once(family, caplog):

@@ -29,7 +29,7 @@ from steerlab.registry.upkeep.upkeep import Upkeep
 from steerlab.tui.app import SteerlabApp
 from steerlab.tui.dialogs import BackupDialog, Confirm
 from steerlab.tui.health import HealthScreen
-from steerlab.tui.health_report import Entry, Report, of_ailments
+from steerlab.tui.health_report import Entry, Report, of_problems
 from tests.fuzz.stranger import fill
 from tests.registry.samples import vector
 from tests.tui.driver import SIZES, Driver, Session, delete
@@ -201,7 +201,7 @@ async def test_what_is_wrong_is_said_as_doctor_says_it(store, damage, says):
         damage(store)
         assert await nurse.press("v") == says
         assert nurse.screen.query_one("#status").has_class("problem")
-        assert nurse.screen.report.entries == of_ailments(store.upkeep.diagnose())
+        assert nurse.screen.report.entries == of_problems(store.upkeep.diagnose())
         labels = [label for label, _ in nurse.found]
         assert labels.count("wrong") >= 1
         assert labels.count("do") == labels.count("wrong") + labels.count("note")

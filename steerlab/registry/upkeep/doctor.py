@@ -1,4 +1,4 @@
-"""What is wrong with a store, in plain words, and what to type."""
+"""Problems of a store and how to fix them."""
 
 from __future__ import annotations
 
@@ -11,205 +11,128 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Protocol
 
-from steerlab.core.display import size_text, some
+from steerlab.core.display import count, size_text
 from steerlab.errors import StoreError
 from steerlab.files.location import finish_move, waiting
-from steerlab.progress import Progress
 from steerlab.registry.sqlite_errors import Damaged, Newer, one_line_errors
 from steerlab.registry.upkeep.gc import Garbage
-from steerlab.registry.upkeep.verify import Finding, Harm
+from steerlab.registry.upkeep.verify import Damage, Finding
 
 SCARCE = 200_000_000
-"""Free bytes of the disk under which a store is warned of."""
-
-
-class Checked(Protocol):
-    """The upkeep of a store, as far as a diagnosis needs it."""
-
-    path: Path
-
-    @property
-    def writable(self) -> bool:
-        """Whether anything can be saved."""
-
-    def verify(
-        self,
-        progress: Progress | None = None,
-        on_finding: Callable[[Finding], object] | None = None,
-    ) -> Sequence[Finding]:
-        """What is wrong with its vectors."""
-
-    def gc(self, *, grace: timedelta = ...) -> Sequence[Garbage]:
-        """Files that nothing refers to."""
-
-
-@dataclass(frozen=True)
-class Ailment:
-    """Something about a store.
-
-    wrong: False for what only wants to be known. what: in plain words. cure: what to type or
-    do. refs: the vectors it is about.
-    """
-
-    wrong: bool
-    what: str
-    cure: str
-    refs: tuple[str, ...] = ()
-
-    def named(self, most: int) -> str:
-        """The vectors it is about, the first of them by name."""
-        return some(self.refs, most)
-
-    def of_store(self, path: Path) -> Ailment:
-        """The same, with a store that is not found by itself named in what to type."""
-        store = shlex.quote(str(path)).replace("\\", r"\\")
-        cure = _VERB.sub(rf"steerlab \1 --store {store}", self.cure)
-        return replace(self, cure=cure)
-
+"""Free bytes of the disk below which a store is warned about."""
 
 _VERB = re.compile(r"(?<![\w/'.-])steerlab (rebuild|restore|remove|compose|gc)\b")  # in no path
 
-_UPGRADE = (
-    "upgrade steerlab; if no newer one was ever used here, move {}/registry.db away, and it is "
-    "made anew from the payloads"
-)
-_GIVE_UP = (
-    "put the file back from a backup (`steerlab restore` brings back a whole one), or give the "
-    "vector up: steerlab remove REF (--force, where others were made from it)"
-)
-_ADVICE = {  # in plain words, and what helps; the first that applies comes first
-    Harm.REGISTRY: ("the registry's file is damaged", "steerlab rebuild"),
-    Harm.ROW: ("the registry and the payload file do not tell the same of it", "steerlab rebuild"),
-    Harm.MOVED: (
-        "its numbers are whole, but in another file than the registry says",
-        "steerlab rebuild",
-    ),
-    Harm.MISSING: (
-        "the file with its numbers is gone; what is known of it is still there",
-        _GIVE_UP,
-    ),
-    Harm.ALTERED: (
-        "its payload file was altered or cut short, so its numbers can't be trusted",
-        _GIVE_UP,
-    ),
-    Harm.LARGE: (
-        "its payload file is larger than this steerlab reads; it may well be whole",
-        "keep the file: upgrade steerlab, or read it with the version that wrote it",
-    ),
-    Harm.OPERAND: (
-        "something that it was made from is gone or another; the vector itself is whole",
-        "import what is missing again, or make it anew: steerlab compose … --as NAME",
-    ),
-    Harm.RECIPE: (
-        "its recipe gives another vector than is stored, so one of the two was altered",
-        "make it anew from its operands: steerlab compose … --as NAME",
-    ),
-}
+
+@dataclass(frozen=True)
+class Problem:
+    """A problem of a store and its fix: what to type or do.
+
+    refs: the vectors concerned. wrong: False for what is only worth knowing.
+    """
+
+    what: str
+    fix: str
+    refs: tuple[str, ...] = ()
+    wrong: bool = True
+
+    def with_store(self, path: Path) -> Problem:
+        """The same, with `--store PATH` in the commands of its fix."""
+        store = shlex.quote(str(path)).replace("\\", r"\\")
+        return replace(self, fix=_VERB.sub(rf"steerlab \1 --store {store}", self.fix))
 
 
 def diagnose(
-    store: Checked,
-    progress: Progress | None = None,
-    on_finding: Callable[[Finding], object] | None = None,
-    *,
-    quick: bool = False,
-) -> Sequence[Ailment]:
-    """Everything that is wrong with a store, or wants to be known, the worst first.
+    path: Path,
+    writable: bool,
+    verify: Callable[[], Sequence[Finding]],
+    gc: Callable[..., Sequence[Garbage]],
+) -> Sequence[Problem]:
+    """The problems of a store, then what is worth knowing; each part the most urgent first.
 
-    progress, on_finding: as for `Store.verify`; `explained` has the plain words for findings.
-    quick: verify nothing, so that it takes no time and what is wrong with vectors stays unseen.
+    verify, gc: of its upkeep; gc takes `grace`.
     """
-    finish_move(store.path)
-    if not store.path.exists():
-        none = "there is no store here yet"
-        return [
-            Ailment(False, none, "the first vector that is saved makes it"),
-            *_beside(store.path),
-        ]
-    lost = not (store.path / "registry.db").exists() and (store.path / "payloads").is_dir()
+    finish_move(path)
+    if not path.exists():
+        none = _note("there is no store here yet", "save a vector: that creates it")
+        return [none, *_beside(path)]
+    lost = not (path / "registry.db").exists() and (path / "payloads").is_dir()
     try:
-        findings = () if quick else store.verify(progress, on_finding)
-        with one_line_errors(store.path):
-            notes = [*_lost(lost), *_space(store), *_waste(store), *_beside(store.path)]
+        found = problems_of(verify())
+        with one_line_errors(path):
+            notes = [*_lost(lost), *_space(path, writable), *_waste(path, gc), *_beside(path)]
     except Newer as error:
-        return [Ailment(True, str(error).partition(":")[0], _UPGRADE.format(store.path))]
+        fix = (
+            f"upgrade steerlab; if no newer one was ever used here, move {path}/registry.db away: "
+            "it is restored from the payloads"
+        )
+        return [Problem(str(error).partition(":")[0], fix)]
     except Damaged as error:
-        return [Ailment(True, str(error).rpartition(":")[0], "steerlab rebuild")]
+        return [Problem(str(error).rpartition(":")[0], Damage.REGISTRY.fix)]
     except StoreError as error:
-        what, _, cure = str(error).rpartition(": ")
-        return [Ailment(True, what or str(error), cure)]
-    return [*explained(findings), *sorted(notes, key=lambda ailment: not ailment.wrong)]
+        what, _, fix = str(error).rpartition(": ")
+        return [Problem(what or str(error), fix)]
+    return [*found, *sorted(notes, key=lambda problem: not problem.wrong)]
 
 
-def explained(findings: Sequence[Finding]) -> Iterator[Ailment]:
-    """One ailment for all vectors that suffer from the same, the worst first."""
-    for harm, (what, cure) in _ADVICE.items():
-        refs = dict.fromkeys(f.ref for f in findings if f.harm is harm)
-        if refs:
-            yield Ailment(True, what, cure, tuple(refs))
+def problems_of(findings: Sequence[Finding]) -> Sequence[Problem]:
+    """A problem for each kind of damage, with all vectors that have it."""
+    refs = {d: tuple(dict.fromkeys(f.ref for f in findings if f.damage is d)) for d in Damage}
+    return [Problem(damage.what, damage.fix, refs[damage]) for damage in Damage if refs[damage]]
 
 
-def _lost(lost: bool) -> Iterator[Ailment]:
+def _note(what: str, fix: str, refs: Sequence[str] = ()) -> Problem:
+    return Problem(what, fix, tuple(refs), wrong=False)
+
+
+def _lost(lost: bool) -> Iterator[Problem]:
     if lost:
-        yield Ailment(
-            False,
-            "registry.db was missing: it has been made anew from the payload files",
-            "nothing; runs, sweeps and measurements that only it knew are in a backup, if anywhere",
+        yield _note(
+            "registry.db was missing and has been restored from the payload files",
+            "nothing; a backup may have the runs, sweeps and measurements that it held",
         )
 
 
-def _space(store: Checked) -> Iterator[Ailment]:
-    free = shutil.disk_usage(store.path).free
+def _space(path: Path, writable: bool) -> Iterator[Problem]:
+    free = shutil.disk_usage(path).free
     if free < SCARCE:
-        yield Ailment(
-            True, f"its disk has {free / 1e6:.0f} MB left", "make room before saving anything"
-        )
-    if not store.writable:
-        yield Ailment(False, "it is read-only: nothing can be saved here", "use --store DIR")
+        yield Problem(f"the disk has {free / 1e6:.0f} MB left", "make room before saving anything")
+    if not writable:
+        yield _note("the store is read-only: nothing can be saved", "use --store DIR")
 
 
-def _waste(store: Checked) -> Iterator[Ailment]:
-    """Files that no row points at: to be taken in, mended or deleted."""
-    loose = store.gc(grace=timedelta(0))
-    unknown = [ref for file in loose for ref in file.holds]
-    if unknown:
-        yield Ailment(
-            False,
-            "payload files hold vectors that the registry does not know: it may have lost them, or "
-            "they were never said to be stored",
-            "steerlab rebuild takes them in; steerlab gc --delete deletes them",
-            tuple(unknown),
+def _waste(path: Path, gc: Callable[..., Sequence[Garbage]]) -> Iterator[Problem]:
+    """Files without a row in the registry: to be restored or deleted."""
+    loose = gc(grace=timedelta(0))
+    if unknown := [ref for file in loose for ref in file.holds]:
+        yield _note(
+            "payload files hold vectors that the registry does not know: it lost them, or a save "
+            "was interrupted",
+            "steerlab rebuild restores them; steerlab gc --delete deletes them",
+            unknown,
         )
-    damaged = [file.path for file in loose if file.unreadable]
-    if damaged:
-        yield Ailment(
-            False,
-            "payload files that can't be read, and that the registry does not know",
+    if damaged := [file.path for file in loose if file.unreadable]:
+        yield _note(
+            "payload files can't be read, and the registry does not know them",
             "put them back from a backup, then steerlab rebuild; or steerlab gc --delete",
-            tuple(damaged),
+            damaged,
         )
-    waste = [file for file in store.gc() if not file.holds and not file.unreadable]
-    if waste:
-        size = sum(file.size for file in waste)
-        yield Ailment(
-            False,
-            f"files that no vector needs: {len(waste)}, which take {size_text(size)}",
-            "steerlab gc --delete",
+    if waste := [file for file in gc() if not file.holds and not file.unreadable]:
+        size = size_text(sum(file.size for file in waste))
+        yield _note(
+            f"{count(len(waste), 'file')} that no vector needs, {size}", "steerlab gc --delete"
         )
-    copies = sorted(store.path.glob("registry.db.before-*"))
-    if copies:
-        size = sum(copy.stat().st_size for copy in copies)
-        yield Ailment(
-            False,
-            f"older copies of the registry: {len(copies)}, which take {size_text(size)}",
-            f"delete them once all is well: rm {shlex.quote(str(store.path))}/registry.db.before-*",
+    if copies := sorted(path.glob("registry.db.before-*")):
+        size = size_text(sum(copy.stat().st_size for copy in copies))
+        yield _note(
+            f"{count(len(copies), 'old registry file')}, {size}",
+            f"delete once all is well: rm {shlex.quote(str(path))}/registry.db.before-*",
         )
 
 
-def _beside(path: Path) -> Iterator[Ailment]:
-    """What a backup or a restore that was killed left beside a store, where `gc` does not look."""
+def _beside(path: Path) -> Iterator[Problem]:
+    """What killed backups and restores left beside a store, where `gc` does not look."""
     store = Path(os.path.realpath(path))
     theirs = re.compile(rf"\.tmp-({re.escape(store.name)}-)?[0-9a-f]{{16}}")
     with contextlib.suppress(OSError):
@@ -217,10 +140,9 @@ def _beside(path: Path) -> Iterator[Ailment]:
         left += [p for p in [waiting(store)] if p.exists()]
         if left:
             inside = [file for place in left for file in (place, *place.rglob("*"))]
-            size = sum(file.lstat().st_size for file in inside if file.is_file())
-            yield Ailment(
-                False,
-                f"what a backup or restore left beside the store, {size_text(size)}: it goes on, "
-                "or was killed",
-                f"once none goes on: {shlex.join(['rm', '-r', *map(str, left)])}",
+            size = size_text(sum(file.lstat().st_size for file in inside if file.is_file()))
+            yield _note(
+                f"files of a backup or restore beside the store, {size}: it is still running, or "
+                "was killed",
+                f"unless one is running: {shlex.join(['rm', '-r', *map(str, left)])}",
             )

@@ -21,7 +21,7 @@ from steerlab.registry.upkeep import rebuild
 from steerlab.registry.upkeep.rebuild import Rebuilt
 
 if TYPE_CHECKING:
-    from steerlab.registry.upkeep.doctor import Ailment
+    from steerlab.registry.upkeep.doctor import Problem
     from steerlab.registry.upkeep.gc import Garbage
     from steerlab.registry.upkeep.usage import Usage
     from steerlab.registry.upkeep.verify import Finding
@@ -115,11 +115,18 @@ class Upkeep:
         on_finding: Callable[[Finding], object] | None = None,
         *,
         quick: bool = False,
-    ) -> Sequence[Ailment]:
-        """Everything that is wrong with the store, the worst first; see `doctor.diagnose`."""
+    ) -> Sequence[Problem]:
+        """The problems of the store and how to fix them, the most urgent first.
+
+        progress, on_finding: as for `verify`. quick: verify nothing, so no payload is read and
+        damaged vectors go unnoticed.
+        """
         from steerlab.registry.upkeep.doctor import diagnose
 
-        return diagnose(self, progress, on_finding, quick=quick)
+        def verify() -> Sequence[Finding]:
+            return () if quick else self.verify(progress, on_finding)
+
+        return diagnose(self.path, self.writable, verify, self.gc)
 
     def fill(self, connection: Connection) -> None:
         """Restore the rows of a registry that is missing from the payloads."""

@@ -27,38 +27,47 @@ from steerlab.registry.sqlite_errors import Damaged, tells_damage
 from steerlab.registry.tables import DIRECTION, MODEL, OPERAND, VECTOR
 from steerlab.registry.upkeep.rebuild import usable
 
+_GIVE_UP = (
+    "put the file back from a backup (`steerlab restore` restores a whole one), or give the vector "
+    "up: steerlab remove REF (--force if others were made from it)"
+)
 
-class Harm(Enum):
-    """What happened to a vector, or to the registry as a whole."""
 
-    REGISTRY = "registry"
-    """The registry's file is damaged."""
-    ROW = "row"
-    """The registry says something else of it than its payload does."""
-    MOVED = "moved"
-    """Its numbers are whole, but in another file than the registry says."""
-    MISSING = "missing"
-    """Its numbers are in no file."""
-    ALTERED = "altered"
-    """Its payload was altered or cut short."""
-    LARGE = "large"
-    """Its payload may be whole, but is larger than this steerlab reads."""
-    OPERAND = "operand"
-    """It is whole, but something that it was made from is not."""
-    RECIPE = "recipe"
-    """Its recipe gives another vector."""
+class Damage(Enum):
+    """What happened to a vector, or to the registry as a whole; the most urgent to fix first."""
+
+    REGISTRY = ("registry", "the registry file is damaged", "steerlab rebuild")
+    ROW = ("row", "the registry and the payload file disagree", "steerlab rebuild")
+    MOVED = ("moved", "the vector is in another file than the registry says", "steerlab rebuild")
+    MISSING = ("missing", "the payload is missing; what the registry knows is left", _GIVE_UP)
+    ALTERED = ("altered", "the payload file was altered or cut short", _GIVE_UP)
+    LARGE = (
+        "large",
+        "the payload file is larger than this steerlab reads; it may be intact",
+        "keep the file: upgrade steerlab, or read it with the version that wrote it",
+    )
+    OPERAND = (
+        "operand",
+        "an operand is missing or was replaced; the vector itself is intact",
+        "import the operand again, or make a new vector: steerlab compose … --as NAME",
+    )
+    RECIPE = (
+        "recipe",
+        "the recipe gives another vector than is stored: one of the two was altered",
+        "make it anew from its operands: steerlab compose … --as NAME",
+    )
+
+    def __init__(self, key: str, what: str, fix: str) -> None:
+        self.key, self.what, self.fix = key, what, fix
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something about a stored vector that is not as it should be.
-
-    ref: the vector's, or "registry.db".
-    """
+    """A problem with a stored vector; ref: the vector's, or "registry.db"."""
 
     ref: str
     problem: str
-    harm: Harm
+    damage: Damage
 
 
 def verify(
@@ -68,10 +77,10 @@ def verify(
     on_finding: Callable[[Finding], object] | None = None,
 ) -> list[Finding]:
     """Every problem of the store; progress is called with (checked, all)."""
-    found = [Finding("registry.db", what, Harm.REGISTRY) for what in problems(connection)]
+    found = [Finding("registry.db", what, Damage.REGISTRY) for what in problems(connection)]
     try:
         odd = (*_odd_models(connection), *_unlisted(connection))
-        found += [Finding("registry.db", what, Harm.ROW) for what in odd]
+        found += [Finding("registry.db", what, Damage.ROW) for what in odd]
         query = select(VECTOR.c.id).order_by(VECTOR.c.path, VECTOR.c.id)
         ids = list(connection.execute(query).scalars())
     except DBAPIError as error:
@@ -116,7 +125,7 @@ def _of_rows(
             reads = str(row.record.recipe)
             if not own and summaries.get(row.id, reads) != reads:
                 what = "registry and payload differ in how its recipe reads"
-                own = [Finding(row.qualified, what, Harm.ROW)]
+                own = [Finding(row.qualified, what, Damage.ROW)]
         found += own
         if on_finding is not None:
             for finding in own:
@@ -151,7 +160,7 @@ def _one(connection: Connection, row: int) -> Stored | Finding:
     try:
         return read(connection, [row])[row]
     except Damaged as error:
-        return Finding(_called(connection, row), str(error), Harm.ROW)
+        return Finding(_called(connection, row), str(error), Damage.ROW)
 
 
 def _called(connection: Connection, row: int) -> str:
@@ -216,42 +225,42 @@ class _Audit:
                 self.records = payload.read_records(self.directory / stored.path)
                 self.path = stored.path
         except NotFound:
-            return [self.lost(stored, Harm.MISSING, f"its payload {stored.path} is missing")]
+            return [self.lost(stored, Damage.MISSING, f"its payload {stored.path} is missing")]
         except FileTooLarge as error:
-            return [self.lost(stored, Harm.LARGE, str(error))]
+            return [self.lost(stored, Damage.LARGE, str(error))]
         except SteerlabError as error:
-            return [self.lost(stored, Harm.ALTERED, str(error))]
+            return [self.lost(stored, Damage.ALTERED, str(error))]
         same = [r for r in self.records.values() if r.digest == stored.record.digest]
         written = self.records.get(stored.key) or (same[0] if same else None)
         if written is None:
             what = f"its payload {stored.path} holds other vectors"
-            return [self.lost(stored, Harm.MISSING, what)]
+            return [self.lost(stored, Damage.MISSING, what)]
         if stored.key not in self.records:
             what = f"its payload does not call it {stored.key}: run `steerlab rebuild`"
-            return [Finding(stored.qualified, what, Harm.ROW)]
+            return [Finding(stored.qualified, what, Damage.ROW)]
         if differing := _differing(stored, written, self.path):
             what = f"registry and payload differ in its {', '.join(differing)}"
-            return [Finding(stored.qualified, what, Harm.ROW)]
+            return [Finding(stored.qualified, what, Damage.ROW)]
         try:
             vector = self.shelf.load(stored)
         except FileTooLarge as error:
-            return [self.lost(stored, Harm.LARGE, str(error))]
+            return [self.lost(stored, Damage.LARGE, str(error))]
         except SteerlabError as error:
-            return [self.lost(stored, Harm.ALTERED, str(error))]
+            return [self.lost(stored, Damage.ALTERED, str(error))]
         untrue = untrue_facts(stored.record, vector)
-        found = [Finding(stored.qualified, what, Harm.ALTERED) for what in untrue]
+        found = [Finding(stored.qualified, what, Damage.ALTERED) for what in untrue]
         if isinstance(stored.record.recipe, Expression):
             found += self.recomputed(stored, stored.record.recipe)
         return found
 
-    def lost(self, stored: Stored, harm: Harm, what: str) -> Finding:
+    def lost(self, stored: Stored, damage: Damage, what: str) -> Finding:
         """A vector that is not where its row says: it may be whole in another file."""
         place = self.whole.get(_told_apart(stored.record))
         if place is not None:
             return Finding(
-                stored.qualified, f"it lies in {place}, not in {stored.path}", Harm.MOVED
+                stored.qualified, f"it lies in {place}, not in {stored.path}", Damage.MOVED
             )
-        return Finding(stored.qualified, what, harm)
+        return Finding(stored.qualified, what, damage)
 
     @cached_property
     def whole(self) -> dict[tuple[str, str, str], str]:
@@ -287,12 +296,12 @@ class _Audit:
             result = evaluate(recipe.text, lookup)
         except SteerlabError as error:
             there = {digest for digest, _, _ in self.whole} if failing else set()
-            harm = Harm.ROW if failing and there.issuperset(failing) else Harm.OPERAND
-            return [Finding(stored.qualified, f"it can't be re-evaluated: {error}", harm)]
+            damage = Damage.ROW if failing and there.issuperset(failing) else Damage.OPERAND
+            return [Finding(stored.qualified, f"it can't be re-evaluated: {error}", damage)]
         if result.digest == stored.record.digest:
             return []
         what = f"its recipe {recipe} gives other bytes than are stored"
-        return [Finding(stored.qualified, what, Harm.RECIPE)]
+        return [Finding(stored.qualified, what, Damage.RECIPE)]
 
     def operand(self, ref: str, row: int | None, digest: str) -> SteeringVector:
         """The parent that a ref is linked to."""

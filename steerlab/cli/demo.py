@@ -15,9 +15,10 @@ from steerlab.core.display import signed_dose
 from steerlab.core.recipe import Imported
 
 if TYPE_CHECKING:
+    from steerlab.core.cell import Cell
     from steerlab.core.setting import Setting
     from steerlab.core.vector import SteeringVector
-    from steerlab.lab.lab import Cell, Lab
+    from steerlab.lab.lab import Lab
 
 PROMPT = "I think you are a"
 EXPRESSION = "love - anger"
@@ -140,10 +141,10 @@ def _print_cells(cells: Sequence[Cell], warmth: Sequence[float]) -> None:
         rows.append(
             [
                 label,
-                f"{cell.coefficient:+.0f}" if cell.vector else "0",
-                signed_dose(cell.dose) if cell.vector else "baseline",
-                f"{warm:+.1f}" if cell.vector else "0",
-                " ".join(cell.completion.text.split()),
+                f"{cell.setting.coefficient:+.0f}" if cell.setting.vector else "0",
+                signed_dose(cell.setting.dose) if cell.setting.vector else "baseline",
+                f"{warm:+.1f}" if cell.setting.vector else "0",
+                " ".join(cell.text.split()),
             ]
         )
     columns = ["layer", "c", "dose", "warmth", f"{PROMPT} …"]
@@ -152,10 +153,10 @@ def _print_cells(cells: Sequence[Cell], warmth: Sequence[float]) -> None:
 
 def _label(cell: Cell) -> str:
     """The layer a cell was steered at; "control" for the random direction."""
-    if cell.vector is None:
+    if cell.setting.vector is None:
         return "none"
-    random = isinstance(cell.vector.recipe, Imported)
-    return "control" if random else str(cell.layers[0])
+    random = isinstance(cell.setting.vector.recipe, Imported)
+    return "control" if random else str(cell.setting.layers[0])
 
 
 def _print_reading(steered: float, controls: Sequence[float]) -> None:

@@ -32,9 +32,11 @@ from steerlab.core.notation import span, spelled
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from steerlab.core.cell import Cell
+    from steerlab.core.run import Positions
     from steerlab.core.setting import Setting
     from steerlab.core.vector import SteeringVector
-    from steerlab.lab.lab import Cell, Lab
+    from steerlab.lab.lab import Lab
 
 _COLUMN = 24  # columns of a terminal that text can be read in
 
@@ -110,7 +112,7 @@ def generate_command(
     elif not live:
         _print_texts(cells)
     if keep:
-        _keep(lab, expression or "", cells, layers, seed, {**where, **sampling}, quiet=quiet)
+        _keep(lab, expression or "", cells, layers, where["positions"], sampling, quiet=quiet)
     stop.check()
 
 
@@ -119,16 +121,19 @@ def _keep(
     expression: str,
     cells: Sequence[Cell],
     layers: Any,
-    seed: int,
-    options: dict[str, Any],
+    positions: Positions,
+    sampling: dict[str, Any],
     *,
     quiet: bool,
 ) -> None:
     """Keep the texts of every prompt as a run."""
-    options = {name: value for name, value in options.items() if name != "allow_other_weights"}
+    from steerlab.core.run import Run
+    from steerlab.core.sampling import Sampling
+
+    options = {"layers": spelled(layers), "positions": positions, "sampling": Sampling(**sampling)}
     for prompt in dict.fromkeys(cell.prompt for cell in cells):
         mine = [cell for cell in cells if cell.prompt == prompt]
-        run = lab.keep_run(expression, prompt, mine, layers=spelled(layers), seed=seed, **options)
+        run = lab.store.runs.save(Run.of(mine, expression, lab.model.source, **options))
         say(f"kept as run {run.id}", quiet=quiet)
 
 
@@ -171,7 +176,7 @@ def _calibrated(lab: Lab, vector: SteeringVector, *, quiet: bool) -> Setting | N
     return setting
 
 
-def heading(of: Cell | Setting) -> str:
+def heading(of: Setting) -> str:
     """What a text is: the baseline, or vector, coefficient and dose."""
     if of.vector is None:
         return "baseline"
@@ -182,8 +187,8 @@ def _print_texts(cells: Sequence[Cell]) -> None:
     for number, cell in enumerate(cells):
         if number:
             click.echo()
-        click.echo(click.style(f"── {heading(cell)}", bold=True))
-        click.echo(printable(str(cell.completion), newlines=True))
+        click.echo(click.style(f"── {heading(cell.setting)}", bold=True))
+        click.echo(printable(cell.prompt + cell.text, newlines=True))
 
 
 @contextmanager

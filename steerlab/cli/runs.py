@@ -95,7 +95,7 @@ def _line(text: str) -> str:
 
 def _print_run(run: Run) -> None:
     click.echo(click.style(f"run {run.id}", bold=True))
-    settings = [f"{k.replace('_', ' ')} {v}" for k, v in run.sampling.items() if v]
+    settings = [f"{k.replace('_', ' ')} {v}" for k, v in run.sampling.options().items() if v]
     print_fields(
         [
             ("made", f"{run.created[:19].replace('T', ' ')} UTC on {run.model}"),

@@ -110,6 +110,7 @@ def sweep_command(
         raise click.UsageError("greedy text is the same for every seed: give a --temperature")
     if plot_file is not None and metric is None:
         raise click.UsageError("--plot draws a metric's grid: say which with --metric")
+    from steerlab.core.sampling import Sampling
     from steerlab.core.sweep import SweepPlan
     from steerlab.files.prompts import read_lines
     from steerlab.lab.sweeps import run_sweep
@@ -124,8 +125,8 @@ def sweep_command(
         doses=() if coefficients else doses or DOSES,
         coefficients=coefficients or (),
         seeds=range(seed, seed + seeds),
+        sampling=Sampling(**sampling),
         **where,
-        **sampling,
     )
     lab = open_lab(store_path, loading)
     vector = lab.evaluate(" ".join(expression))
@@ -140,7 +141,7 @@ def sweep_command(
             lab,
             plan,
             keep=not no_store,
-            on_start=lambda found, _: _say_found(found, quiet=quiet),
+            on_start=lambda found: _say_found(found, quiet=quiet),
             should_stop=stop,
             progress=progress,
             shard=shard,

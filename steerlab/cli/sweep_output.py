@@ -12,8 +12,9 @@ from typing import Any
 import click
 
 from steerlab.cli.output import print_table, say
+from steerlab.core.cell import Cell
 from steerlab.core.display import printable, signed, signed_dose
-from steerlab.core.sweep import StoredSweep, SweepCell
+from steerlab.core.sweep import StoredSweep
 from steerlab.errors import BadOption
 from steerlab.evaluation.metrics.texts import Metric
 from steerlab.plots.sweep_grid import heat_grid, values_of
@@ -26,7 +27,7 @@ _UNEQUAL = "At equal coefficient the doses of layers differ: compare layers at e
 def rows_of(sweep: StoredSweep, label: str, metric: Metric | None) -> list[dict[str, Any]]:
     """The cells as JSON values. label: what the vector is called."""
     rows = [
-        {**sweep.row(cell), "vector": None if cell.setting.layer is None else label}
+        {**cell.to_json(), "vector": None if cell.setting.layer is None else label}
         for cell in sweep.cells
     ]
     for row, cell in zip(rows, sweep.cells, strict=True):
@@ -63,7 +64,7 @@ def say_limits(sweep: StoredSweep, metric: Metric | None, *, quiet: bool = False
         say(_UNEQUAL)
 
 
-def _row(sweep: StoredSweep, cell: SweepCell, with_seed: bool) -> list[str]:
+def _row(sweep: StoredSweep, cell: Cell, with_seed: bool) -> list[str]:
     setting = cell.setting
     steered = setting.layer is not None
     values = [cell.metrics.get(name) for name in sweep.metrics]
@@ -117,12 +118,12 @@ def write_csv(sweep: StoredSweep, file: Path) -> None:
         raise BadOption(f"can't write {file}: {error.strerror or error}") from None
 
 
-def _plain(cell: SweepCell) -> list[object]:
+def _plain(cell: Cell) -> list[object]:
     setting = cell.setting
     strength = (setting.layer, setting.coefficient, setting.dose)
     return [cell.prompt, cell.seed, *strength, cell.text, cell.finish, cell.tokens]
 
 
-def _measured(cell: SweepCell, names: Sequence[str]) -> list[object]:
+def _measured(cell: Cell, names: Sequence[str]) -> list[object]:
     found = [cell.metrics.get(name) for name in names]
     return [None if value is None else value.value for value in found]

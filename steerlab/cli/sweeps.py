@@ -127,7 +127,7 @@ def _show(
 
 def _print_header(sweep: StoredSweep) -> None:
     click.echo(click.style(f"sweep {sweep.id}", bold=True))
-    settings = [f"{k.replace('_', ' ')} {v}" for k, v in sweep.sampling.items() if v]
+    settings = [f"{k.replace('_', ' ')} {v}" for k, v in sweep.sampling.options().items() if v]
     print_fields(
         [
             ("made", f"{sweep.created[:19].replace('T', ' ')} UTC on {sweep.model}"),

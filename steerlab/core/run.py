@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
+
+from steerlab.core.cell import Cell
+from steerlab.core.sampling import GREEDY, Sampling
 
 Positions = Literal["all", "prompt", "generated", "continuation"]
 POSITIONS: tuple[Positions, ...] = ("all", "prompt", "generated", "continuation")
@@ -19,6 +23,12 @@ class Generation:
     text: str
     finish: str = "length"
     tokens: int = 0
+
+    @classmethod
+    def of(cls, cell: Cell) -> Generation:
+        """The text of a comparison's cell."""
+        setting = cell.setting
+        return cls(float(setting.coefficient), setting.dose, cell.text, cell.finish, cell.tokens)
 
 
 @dataclass(frozen=True)
@@ -38,22 +48,22 @@ class Run:
     layers: str = ""
     positions: Positions = "all"
     seed: int = 0
-    chat: bool = False
-    max_new_tokens: int = 40
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    repetition_penalty: float = 1.0
+    sampling: Sampling = GREEDY
     best: int | None = None
     id: int | None = field(default=None, compare=False)
     created: str = field(default="", compare=False)
 
-    @property
-    def sampling(self) -> dict[str, Any]:
-        """How tokens were chosen, as `LanguageModel.generate` takes it."""
-        names = ("max_new_tokens", "temperature", "top_p", "top_k", "repetition_penalty", "chat")
-        return {name: getattr(self, name) for name in names}
+    @classmethod
+    def of(cls, cells: Sequence[Cell], expression: str, model: str, **options: Any) -> Run:
+        """The run of a comparison's cells, all of one prompt and one seed.
+
+        expression: as typed. options: the other fields, as they were given to `Lab.compare`.
+        """
+        generations = tuple(map(Generation.of, cells))
+        return cls(expression, cells[0].prompt, model, generations, seed=cells[0].seed, **options)
 
     def to_json(self) -> dict[str, Any]:
         """The run as JSON values."""
-        return asdict(self)
+        data = asdict(self) | self.sampling.options()
+        del data["sampling"]
+        return data

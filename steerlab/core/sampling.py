@@ -1,9 +1,9 @@
-"""Sampling: how the next token is chosen. Needs no torch, so options are checked before a model."""
+"""Sampling: how a text is written. Needs no torch, so options are checked before a model loads."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from numbers import Integral
 from typing import Any
 
@@ -12,11 +12,11 @@ from steerlab.errors import BadOption
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen.
+    """How a prompt is continued, its seed aside.
 
     temperature: 0 is greedy. top_k: 0 is off. top_p, repetition_penalty: 1 is off.
-    seed: each row draws from its own stream, seeded by this; rows with one seed share their
-        luck, so that a baseline and its steered twin differ by the steering alone.
+    chat: the prompt is a user's message, put into the model's chat template.
+    Raises BadOption for a value outside its range.
     """
 
     max_new_tokens: int = 40
@@ -24,7 +24,7 @@ class Sampling:
     top_p: float = 1.0
     top_k: int = 0
     repetition_penalty: float = 1.0
-    seed: int | Sequence[int] = 0
+    chat: bool = False
 
     def __post_init__(self) -> None:
         for name, fine, what in (
@@ -37,17 +37,35 @@ class Sampling:
             if not fine:
                 raise BadOption(f"{name} has to be {what}, not {getattr(self, name)}")
 
-    def seeds(self, rows: int) -> list[int]:
-        """One seed a row."""
-        if isinstance(self.seed, Integral):
-            return [int(self.seed)] * rows
-        seeds: Any = self.seed
-        if isinstance(seeds, str) or not hasattr(seeds, "__len__"):
-            raise BadOption(f"a seed is a whole number, or one for each prompt, not {seeds!r}")
-        if len(seeds) != rows:
-            raise BadOption(f"{len(seeds)} seeds for {rows} prompts: give one, or one for each")
-        return [int(seed) for seed in seeds]
+    @classmethod
+    def pop_from(cls, values: dict[str, Any]) -> Sampling:
+        """Take the options of a Sampling out of other named values."""
+        return cls(**{f.name: values.pop(f.name) for f in fields(cls) if f.name in values})
+
+    def options(self) -> dict[str, Any]:
+        """The options by name, as `LanguageModel.generate` takes them."""
+        return asdict(self)
+
+
+def seeds_of(seed: int | Sequence[int], rows: int) -> list[int]:
+    """One seed a row.
+
+    Each row draws from its own stream; rows with one seed draw the same numbers, so a baseline
+    and its steered twin differ by the steering alone.
+    Raises BadOption for anything but a whole number, or one for each row.
+    """
+    if isinstance(seed, Integral):
+        return [int(seed)] * rows
+    seeds: Any = seed
+    if isinstance(seeds, str) or not hasattr(seeds, "__len__"):
+        raise BadOption(f"a seed is a whole number, or one for each prompt, not {seeds!r}")
+    if len(seeds) != rows:
+        raise BadOption(f"{len(seeds)} seeds for {rows} prompts: give one, or one for each")
+    return [int(seed) for seed in seeds]
 
 
 def _is_count(value: object, least: int) -> bool:
     return isinstance(value, Integral) and int(value) >= least
+
+
+GREEDY = Sampling()

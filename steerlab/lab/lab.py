@@ -3,82 +3,33 @@
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from steerlab.core.cell import Cell
 from steerlab.core.expression import evaluate
 from steerlab.core.notation import selects_layers, span
 from steerlab.core.recipe import Contrast, Expression, Imported, Verdict
-from steerlab.core.run import Generation, Positions, Run
-from steerlab.core.setting import Setting
+from steerlab.core.run import Positions
+from steerlab.core.sampling import Sampling
+from steerlab.core.setting import Setting, settings_of
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption, Incompatible, ModelMismatch, NotFound
 from steerlab.files.location import discover, expanded
-from steerlab.progress import Loading, Progress, ShouldStop, Ticker
+from steerlab.lab.batches import write
+from steerlab.progress import Loading, Progress, ShouldStop
 
 if TYPE_CHECKING:
     from steerlab.core.notation import LayerChoice
     from steerlab.extraction.methods import Pairs
-    from steerlab.interventions.hooks import Injection
-    from steerlab.models.generation import Completion, OnText
+    from steerlab.models.generation import OnText
     from steerlab.models.language_model import LanguageModel
+    from steerlab.models.runtime import Runtime
     from steerlab.registry import Store
 
 REMEMBERED = 32
 """Vectors made again at other layers that a lab keeps in memory."""
-
-_Row = tuple[str, int, Setting]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One generation of a comparison or a sweep: a prompt and a seed under a setting."""
-
-    prompt: str
-    seed: int
-    setting: Setting
-    completion: Completion
-
-    @property
-    def vector(self) -> SteeringVector | None:
-        """What was injected; None for the baseline."""
-        return self.setting.vector
-
-    @property
-    def label(self) -> str:
-        """What the vector is called; empty for the baseline."""
-        return self.setting.label
-
-    @property
-    def coefficient(self) -> float:
-        """How often it was added; 0 for the baseline."""
-        return self.setting.coefficient
-
-    @property
-    def dose(self) -> float | None:
-        """Signed like the coefficient; None where no residual norm is known."""
-        return self.setting.dose
-
-    @property
-    def layers(self) -> tuple[int, ...]:
-        """Where it was steered; empty for the baseline."""
-        return self.vector.layers if self.vector is not None else ()
-
-    def to_json(self) -> dict[str, Any]:
-        """The cell as JSON values."""
-        return {
-            "prompt": self.prompt,
-            "seed": self.seed,
-            "vector": self.label or None,
-            "layers": list(self.layers),
-            "coefficient": self.coefficient,
-            "dose": self.dose,
-            "text": self.completion.text,
-            "finish": self.completion.finish,
-        }
 
 
 class Lab:
@@ -131,6 +82,13 @@ class Lab:
     def model(self) -> LanguageModel:
         """The language model, loaded on first use."""
         return self.load()
+
+    @property
+    def runtime(self) -> Runtime:
+        """What runs the model in batches whose rows are steered one by one."""
+        from steerlab.interventions.runtime import TransformersRuntime
+
+        return TransformersRuntime(self.model)
 
     def load(
         self, vector: SteeringVector | None = None, progress: Loading | None = None
@@ -330,93 +288,24 @@ class Lab:
         progress: called with (tokens done, tokens to do at most).
         """
         prompts = [prompts] if isinstance(prompts, str) else prompts
-        wanted = [(p, s, setting) for p in prompts for s in seeds for setting in settings]
-        places = defaultdict(list)  # equal generations are made once and shown everywhere
-        for place, cell in enumerate(wanted):
-            places[_key(*cell)].append(place)
-        unique = list(places)
+        rows = [(setting, p, seed) for p in prompts for seed in seeds for setting in settings]
+        chosen = Sampling(**sampling)
         vectors = [s.vector for s in settings if s.vector is not None]
-        model = self.load(vectors[0]) if vectors else self.model
-        from steerlab.models.batch_size import batch_rows
-
-        steps = sampling.get("max_new_tokens", 40)
-        size = batch_rows(model, prompts, steps)
-        if any(v.scope == "front" for v in vectors):
-            sampling.setdefault("bos", True)
-        starts = range(0, len(unique), size)
-        done: list[Completion] = []
-        for number, start in enumerate(starts):
-            batch = unique[start : start + size]
-
-            def spread(row: int, piece: str, batch: Sequence[_Row] = batch) -> None:
-                for place in places[batch[row]]:
-                    on_text(place, piece)  # type: ignore[misc]  # called only if there is one
-
-            ticker = Ticker(should_stop, progress, number * steps, len(starts) * steps)
-            done += self.write(
-                batch,
-                positions,
-                allow_other_weights,
-                on_text=spread if on_text is not None else None,
-                should_stop=ticker,
-                **sampling,
-            )
-            if ticker.stopped:
-                break
-        made = {place: c for key, c in zip(unique, done, strict=False) for place in places[key]}
-        return [Cell(*wanted[place], made[place]) for place in sorted(made)]
-
-    def keep_run(
-        self,
-        expression: str,
-        prompt: str,
-        cells: Sequence[Cell],
-        *,
-        layers: str = "",
-        positions: Positions = "all",
-        seed: int = 0,
-        **sampling: Any,
-    ) -> Run:
-        """Keep in the store what `compare` wrote for one prompt and one seed.
-
-        expression, layers: as they were typed. The rest: as it was given to `compare`.
-        """
-        generations = tuple(
-            Generation(
-                float(cell.coefficient),
-                cell.dose,
-                cell.completion.text,
-                cell.completion.finish,
-                len(cell.completion.token_ids),
-            )
-            for cell in cells
-        )
-        model = self.source or self.model.source
-        made = Run(expression, prompt, model, generations, layers, positions, seed, **sampling)
-        return self.store.runs.save(made)
-
-    def write(
-        self,
-        batch: Sequence[_Row],
-        positions: Positions,
-        allow_other_weights: bool,
-        **options: Any,
-    ) -> list[Completion]:
-        """One batch, a row for each (prompt, seed, setting) of it.
-
-        options: as for `LanguageModel.generate`.
-        """
-        from steerlab.interventions.hooks import Injection, steering
-
-        injections: list[SteeringVector | Injection] = [
-            Injection(setting.vector, setting.coefficient, positions, rows=(row,))
-            for row, (_, _, setting) in enumerate(batch)
-            if setting.vector is not None
-        ]
-        prompts = [prompt for prompt, _, _ in batch]
-        seeds = [seed for _, seed, _ in batch]
-        with steering(self.model, injections, allow_other_weights=allow_other_weights):
-            return self.model.generate(prompts, seed=seeds, **options)
+        self.load(vectors[0] if vectors else None)
+        found: dict[int, Cell] = {}
+        for batch in write(
+            self.runtime,
+            rows,
+            chosen,
+            positions=positions,
+            bos=any(v.scope == "front" for v in vectors),
+            allow_other_weights=allow_other_weights,
+            on_text=on_text,
+            should_stop=should_stop,
+            progress=progress,
+        ):
+            found |= batch
+        return [found[place] for place in sorted(found)]
 
     def sweep(
         self,
@@ -435,30 +324,15 @@ class Lab:
         first. Give coefficients or doses; at equal coefficient, layers differ in dose.
         options: as for `compare`.
         """
-        settings = self.sweep_settings(vector, layers, coefficients=coefficients, doses=doses)
-        return self.compare(prompts, settings, **options)
-
-    def sweep_settings(
-        self,
-        vector: SteeringVector,
-        layers: LayerChoice,
-        *,
-        coefficients: Sequence[float] = (),
-        doses: Sequence[float] = (),
-    ) -> list[Setting]:
-        """What a sweep compares: the baseline if a strength is 0, then layer by layer.
-
-        Within a layer, strengths other than 0 in the order given.
-        """
         if bool(coefficients) == bool(doses):
             raise BadOption("a sweep needs either coefficients or doses")
-        at = self.at_layers(vector, layers)
-        settings = [Setting()] if 0 in (*coefficients, *doses) else []
-        for b in at.layers:
-            direction = at[b]
-            strengths = [direction.coefficient(d) for d in doses if d] if doses else coefficients
-            settings += [Setting(direction, c, str(vector)) for c in strengths if c]
-        return settings
+        settings = settings_of(
+            self.at_layers(vector, layers),
+            doses=doses,
+            coefficients=coefficients,
+            label=str(vector),
+        )
+        return self.compare(prompts, settings, **options)
 
 
 def _selected(vector: SteeringVector, layers: Sequence[int]) -> SteeringVector:
@@ -470,8 +344,3 @@ def _selected(vector: SteeringVector, layers: Sequence[int]) -> SteeringVector:
     for part in parts[1:]:
         whole = whole + part
     return whole
-
-
-def _key(prompt: str, seed: int, setting: Setting) -> _Row:
-    """What decides the text: a coefficient of 0 is the baseline, whatever the vector."""
-    return (prompt, seed, Setting() if setting.is_baseline else setting)

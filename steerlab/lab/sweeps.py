@@ -9,35 +9,27 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
 from typing import TYPE_CHECKING, Any, Protocol
 
+from steerlab.core.cell import Cell, Key, MetricValue
 from steerlab.core.recipe import recipe_to_json
 from steerlab.core.record import canonical_json
-from steerlab.core.setting import Setting
-from steerlab.core.sweep import (
-    BASELINE,
-    Key,
-    MetricValue,
-    StoredSweep,
-    SweepCell,
-    SweepPlan,
-    SweepSetting,
-)
+from steerlab.core.setting import Setting, settings_of
+from steerlab.core.sweep import StoredSweep, SweepPlan
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption
+from steerlab.lab.batches import write
 from steerlab.lab.lab import Lab
 from steerlab.lab.workers import WorkerShard
-from steerlab.models.batch_size import batch_rows
-from steerlab.progress import Progress, ShouldStop, Ticker
+from steerlab.progress import Progress, ShouldStop
 
 if TYPE_CHECKING:
-    from steerlab.models.generation import Completion, OnText
+    from steerlab.models.generation import OnText
     from steerlab.models.language_model import LanguageModel
     from steerlab.registry import Store
 
-OnSweep = Callable[[StoredSweep, Sequence[Setting]], object]
-OnCells = Callable[[Sequence[SweepCell]], object]
+OnSweep = Callable[[StoredSweep], object]
+OnCells = Callable[[Sequence[Cell]], object]
 
 
 class CellMetric(Protocol):
@@ -46,7 +38,7 @@ class CellMetric(Protocol):
     name: str
 
     def __call__(
-        self, model: LanguageModel, sweep: StoredSweep, cells: Sequence[SweepCell]
+        self, model: LanguageModel, sweep: StoredSweep, cells: Sequence[Cell]
     ) -> Sequence[MetricValue]:
         """One value a cell; `sweep` holds all cells so far, `sweep.baseline(cell)` among them."""
 
@@ -57,7 +49,7 @@ class _Keeping:
     def __init__(self, store: Store, sweep: StoredSweep) -> None:
         self.store, self.sweep = store, store.sweeps.begin(sweep)
 
-    def add(self, cells: Sequence[SweepCell]) -> None:
+    def add(self, cells: Sequence[Cell]) -> None:
         self.store.sweeps.add(self.sweep, cells)
 
     def measure(self, name: str, values: Mapping[Key, MetricValue]) -> None:
@@ -73,9 +65,9 @@ class _Passing:
 
     def __init__(self, sweep: StoredSweep) -> None:
         self.sweep = sweep
-        self.cells: dict[Key, SweepCell] = {}
+        self.cells: dict[Key, Cell] = {}
 
-    def add(self, cells: Sequence[SweepCell]) -> None:
+    def add(self, cells: Sequence[Cell]) -> None:
         self.cells |= {cell.key: cell for cell in cells}
 
     def measure(self, name: str, values: Mapping[Key, MetricValue]) -> None:
@@ -102,50 +94,40 @@ class _Run:
     on_cells: OnCells | None
     on_text: OnText | None
     stopped: bool = False
-    cut_off: list[SweepCell] = field(default_factory=list)
-
-    def setting(self, setting: SweepSetting) -> Setting:
-        """A setting with what it injects."""
-        vector = None if setting.layer is None else self.directions[setting.layer]
-        return Setting(vector, setting.coefficient, self.sink.sweep.expression)
+    cut_off: list[Cell] = field(default_factory=list)
 
     def write(self, missing: Sequence[Key]) -> None:
-        """Write this process's share of what is missing, a batch at a time."""
+        """Write this process's share of what is missing, and hand on each batch."""
+        plan, own = self.plan, self.shard.of(missing)
         places = {key: place for place, key in enumerate(self.sink.sweep.planned())}
-        batches = list(_batches(self.shard.of(missing), self.rows))
-        steps = self.plan.max_new_tokens
-        for number, batch in enumerate(batches):
 
-            def hear(row: int, piece: str, batch: Sequence[Key] = batch) -> None:
-                self.on_text(places[batch[row]], piece)  # type: ignore[misc]  # if there is one
+        def hear(row: int, piece: str) -> None:
+            self.on_text(places[own[row]], piece)  # type: ignore[misc]  # if there is one
 
-            ticker = Ticker(self.stop, self.progress, number * steps, len(batches) * steps)
-            self._keep(batch, self._written(batch, ticker, hear if self.on_text else None))
-            self.stopped = ticker.stopped or self.stop()
+        for batch in write(
+            self.lab.runtime,
+            [(self._with_vector(setting), prompt, seed) for setting, prompt, seed in own],
+            plan.sampling,
+            positions=plan.positions,
+            bos=any(vector.scope == "front" for vector in self.directions.values()),
+            allow_other_weights=plan.allow_other_weights,
+            size=self.rows,
+            on_text=hear if self.on_text is not None else None,
+            should_stop=self.stop,
+            progress=self.progress,
+        ):
+            self._keep([replace(cell, setting=own[i][0]) for i, cell in batch.items()])
+            self.stopped = self.stopped or self.stop()
             if self.stopped:
                 return
 
-    def _written(
-        self, batch: Sequence[Key], ticker: Ticker, on_text: OnText | None
-    ) -> list[Completion]:
-        plan = self.plan
-        front = any(vector.scope == "front" for vector in self.directions.values())
-        return self.lab.write(
-            [(prompt, seed, self.setting(setting)) for setting, prompt, seed in batch],
-            plan.positions,
-            plan.allow_other_weights,
-            on_text=on_text,
-            should_stop=ticker,
-            **plan.sampling,
-            **({"bos": True} if front else {}),
-        )
+    def _with_vector(self, setting: Setting) -> Setting:
+        if setting.layer is None:
+            return setting
+        return replace(setting, vector=self.directions[setting.layer])
 
-    def _keep(self, batch: Sequence[Key], written: Sequence[Completion]) -> None:
+    def _keep(self, cells: Sequence[Cell]) -> None:
         """Hand whole texts on; those that were cut off are shown, never kept."""
-        cells = [
-            SweepCell(*key, c.text, c.finish, len(c.token_ids))
-            for key, c in zip(batch, written, strict=True)
-        ]
         whole = [cell for cell in cells if cell.finish != "cancelled"]
         self.cut_off += [cell for cell in cells if cell.finish == "cancelled"]
         if whole:
@@ -191,8 +173,7 @@ def run_sweep(
 
     keep: False writes everything anew and stores nothing. metrics: those that take a model,
     measured of every cell that lacks them.
-    on_start(sweep, settings): once, with what was there already, and the `Setting` of each
-    of its settings. on_cells(cells): after each batch.
+    on_start(sweep): once, with what was there already. on_cells(cells): after each batch.
     on_text(place, piece): by place in `sweep.planned()`. should_stop: asked after every
     token; texts that it cuts off are returned with finish "cancelled", never stored.
     progress: called with (done, to do). rows: of a batch; None takes what is fastest as far
@@ -203,7 +184,7 @@ def run_sweep(
         raise BadOption("several processes meet in the store: a sweep of theirs has to be kept")
     run = _begun(lab, plan, keep, shard, rows, should_stop, progress, on_cells, on_text)
     if on_start is not None:
-        on_start(run.sink.sweep, [run.setting(setting) for setting in run.sink.sweep.settings])
+        on_start(run.sink.sweep)
     missing = run.sink.sweep.missing()
     shard.wait()  # all have read the same before anyone writes
     run.write(missing)
@@ -223,46 +204,37 @@ def _begun(
     if shard.device is not None and not lab.is_loaded:
         lab.options = {**lab.options, "device": shard.device}
     model = lab.load(vector)
-    layers = list(vector.layers) if plan.layers is None else plan.layers
-    by_dose = plan.strength == "dose"
-    settings = lab.sweep_settings(
-        vector, layers, **{"doses" if by_dose else "coefficients": plan.strengths}
-    )
-    directions = {s.vector.layers[0]: s.vector for s in settings if s.vector is not None}
-    sweep = _described(plan, vector, model, settings, list(directions))
+    at = lab.at_layers(vector, list(vector.layers) if plan.layers is None else plan.layers)
+    sweep = _described(plan, vector, at, model)
     sink = _Keeping(lab.store, sweep) if keep else _Passing(sweep)
-    size = rows or batch_rows(model, plan.prompts, plan.max_new_tokens)
+    size = rows or lab.runtime.batch_rows(plan.prompts, plan.sampling.max_new_tokens)
+    directions = {layer: at[layer] for layer in at.layers}
     stop = should_stop or (lambda: False)
     return _Run(lab, plan, sink, directions, shard, size, stop, progress, on_cells, on_text)
 
 
 def _described(
-    plan: SweepPlan,
-    vector: SteeringVector,
-    model: LanguageModel,
-    settings: Sequence[Setting],
-    layers: Sequence[int],
+    plan: SweepPlan, vector: SteeringVector, at: SteeringVector, model: LanguageModel
 ) -> StoredSweep:
-    """The plan with everything that it means on this model, and no cells yet."""
-    steered = product(layers, [strength for strength in plan.strengths if strength])
-    made = [setting for setting in settings if setting.vector is not None]
-    named = tuple(
-        SweepSetting(layer, strength, setting.coefficient, setting.dose)
-        for (layer, strength), setting in zip(steered, made, strict=True)
-    )
+    """The plan with everything that it means on this model, and no cells yet.
+
+    at: the vector at the plan's layers.
+    """
+    expression = plan.vector if isinstance(plan.vector, str) else str(vector)
+    settings = settings_of(at, doses=plan.doses, coefficients=plan.coefficients, label=expression)
     identity = model.identity
     return StoredSweep(
-        plan_digest=_digest(plan, vector, model, layers),
-        expression=plan.vector if isinstance(plan.vector, str) else str(vector),
+        plan_digest=_digest(plan, vector, model, at.layers),
+        expression=expression,
         digest=vector.digest,
         model=identity.source,
         model_key="/".join(map(str, identity.key)),
         strength=plan.strength,
-        settings=((BASELINE,) if 0 in plan.strengths else ()) + named,
+        settings=tuple(setting.without_vector() for setting in settings),
         prompts=tuple(plan.prompts),
         seeds=tuple(plan.seeds),
         positions=plan.positions,
-        **plan.sampling,
+        sampling=plan.sampling,
     )
 
 
@@ -280,13 +252,13 @@ def _digest(
         "vector": vector.digest,
         "recipe": recipe_to_json(vector.recipe) if anew else None,
         "model": [*identity.key, identity.dtype, identity.tokenizer],
-        "chat_template": identity.chat_template if plan.chat else None,
+        "chat_template": identity.chat_template if plan.sampling.chat else None,
         "layers": sorted(layers),
         plan.strength: sorted(plan.strengths),
         "prompts": sorted(plan.prompts),
         "seeds": sorted(plan.seeds),
         "positions": plan.positions,
-        "sampling": plan.sampling,
+        "sampling": plan.sampling.options(),
     }
     return hashlib.sha256(canonical_json(decides).encode()).hexdigest()
 
@@ -296,7 +268,7 @@ def _batches(units: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
 
 
 def _values(
-    metric: CellMetric, model: LanguageModel, sweep: StoredSweep, cells: Sequence[SweepCell]
+    metric: CellMetric, model: LanguageModel, sweep: StoredSweep, cells: Sequence[Cell]
 ) -> Sequence[MetricValue]:
     """What a metric says; where it fails on a batch, cell by cell, and the cell says why."""
     try:

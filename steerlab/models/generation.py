@@ -40,6 +40,7 @@ def run(
     tokenizer: Any,
     prompt_ids: Sequence[Sequence[int]],
     sampling: Sampling,
+    seeds: Sequence[int],
     *,
     on_text: OnText | None = None,
     should_stop: ShouldStop | None = None,
@@ -47,21 +48,22 @@ def run(
 ) -> list[Completion]:
     """Continue a batch of token sequences; the completions' prompts are left empty.
 
-    A row comes out as it would alone, whatever stands beside it: padding is on the left and
-    masked, penalties don't see it, and each row draws from its own seed.
+    seeds: one a row. A row comes out as it would alone, whatever stands beside it: padding is on
+    the left and masked, penalties don't see it, and each row draws from its own seed.
     Raises SteeringError when logits become NaN or infinite.
     """
     from transformers import LogitsProcessorList, StoppingCriteriaList
 
     ids, mask = _left_padded(prompt_ids, _pad_id(model))
     streamer = _Streamer(tokenizer, prompt_ids, end_ids(model), on_text)
+    sampler = Sampler(sampling, seeds, mask, input_device(model))
     stopping = _Cancelled(should_stop) if should_stop is not None else None
     _generate(
         model,
         ids,
         mask,
         {"max_new_tokens": sampling.max_new_tokens, "use_cache": use_cache},
-        logits_processor=LogitsProcessorList([Sampler(sampling, mask, input_device(model))]),
+        logits_processor=LogitsProcessorList([sampler]),
         stopping_criteria=StoppingCriteriaList([stopping] if stopping else []),
         streamer=streamer,
     )
@@ -144,12 +146,14 @@ class Sampler:
     penalty ignores padding, and each row's draws come from its own seed alone.
     """
 
-    def __init__(self, sampling: Sampling, mask: Tensor, device: torch.device) -> None:
+    def __init__(
+        self, sampling: Sampling, seeds: Sequence[int], mask: Tensor, device: torch.device
+    ) -> None:
         self.sampling = sampling
         self.prompt_mask = mask.to(device)
         self.step = 0
         if sampling.temperature > 0:
-            self.draws = _draws(sampling, len(mask)).to(device)
+            self.draws = _draws(seeds, sampling.max_new_tokens).to(device)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """scores: (batch, vocab) float32 logits. Returns 0 at the choice, -inf elsewhere."""
@@ -229,15 +233,13 @@ def _candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
     return torch.cat([logs.double(), rest], dim=-1), torch.cat([ids, ids[:, -1:]], dim=-1)
 
 
-def _draws(sampling: Sampling, rows: int) -> Tensor:
-    """(rows, max_new_tokens) uniform numbers; equal seeds give equal rows."""
+def _draws(seeds: Sequence[int], steps: int) -> Tensor:
+    """(rows, steps) uniform numbers; equal seeds give equal rows."""
     streams = {}
-    for seed in set(sampling.seeds(rows)):
+    for seed in set(seeds):
         generator = torch.Generator().manual_seed(seed % 2**63)
-        streams[seed] = torch.rand(
-            sampling.max_new_tokens, generator=generator, dtype=torch.float64
-        )
-    return torch.stack([streams[seed] for seed in sampling.seeds(rows)])
+        streams[seed] = torch.rand(steps, generator=generator, dtype=torch.float64)
+    return torch.stack([streams[seed] for seed in seeds])
 
 
 class _Cancelled:

@@ -12,7 +12,7 @@ import torch
 
 from steerlab.core.notation import LayerChoice
 from steerlab.core.recipe import Contrast, ModelIdentity, Read, check_text
-from steerlab.core.sampling import Sampling
+from steerlab.core.sampling import Sampling, seeds_of
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption, BadPrompts, ModelError, NotFound
 from steerlab.extraction import methods, runner
@@ -315,10 +315,11 @@ class LanguageModel:
             the rows that a front vector steers.
         Raises BadPrompts, BadOption; SteeringError when logits become NaN.
         """
-        sampling = Sampling(max_new_tokens, temperature, top_p, top_k, repetition_penalty, seed)
+        sampling = Sampling(max_new_tokens, temperature, top_p, top_k, repetition_penalty, chat)
         several = [prompts] if isinstance(prompts, str) else list(prompts)
         if not several:
             return []
+        seeds = seeds_of(seed, len(several))
         with self.lock:
             ids = self._batch_tokens(several, chat, bos)
             self.check_length(ids, sampling.max_new_tokens)
@@ -328,6 +329,7 @@ class LanguageModel:
                 self.tokenizer,
                 ids,
                 sampling,
+                seeds,
                 on_text=on_text,
                 should_stop=should_stop,
                 use_cache=use_cache,

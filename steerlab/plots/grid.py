@@ -16,7 +16,7 @@ Values = list[list[float | None]]
 
 @dataclass(frozen=True)
 class Grid:
-    """Where each setting of `Lab.sweep_settings` stands.
+    """Where each setting of a sweep stands.
 
     strengths: doses or coefficients as they were given; every layer's cell of strength 0 is
         the baseline.
@@ -29,13 +29,13 @@ class Grid:
     @property
     def layers(self) -> tuple[int, ...]:
         """The layers, from top to bottom; empty where no strength steers."""
-        found = [s.vector.layers[0] for s in self.settings if s.vector is not None]
+        found = [s.layer for s in self.settings if s.layer is not None]
         return tuple(dict.fromkeys(found))
 
     @property
     def baseline(self) -> int | None:
         """The baseline's place among the settings; None if the sweep has none."""
-        return 0 if self.settings and self.settings[0].vector is None else None
+        return 0 if self.settings and self.settings[0].layer is None else None
 
     def place(self, row: int, column: int) -> int | None:
         """The place among the settings of a cell; None for a baseline that the sweep lacks."""

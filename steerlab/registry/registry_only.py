@@ -9,8 +9,10 @@ from typing import Any
 from sqlalchemy import Connection, Row, Table, insert, select, update
 from sqlalchemy.exc import StatementError
 
-from steerlab.errors import BadExpression, Incompatible, NotFound
+from steerlab.core.sampling import Sampling
+from steerlab.errors import BadExpression, BadOption, Incompatible, NotFound
 from steerlab.registry.queries import resolve
+from steerlab.registry.sqlite_errors import Damaged
 from steerlab.registry.tables import KEPT, LINKED, VECTOR
 
 Salvaged = Mapping[str, Sequence[Row[Any]]]
@@ -35,6 +37,16 @@ def operands(connection: Connection, expression: str, model: str) -> list[dict[s
     except BadExpression:
         return []
     return [{"ref": ref, **_vector(connection, ref, model)} for ref in refs]
+
+
+def sampling_of(row: dict[str, Any]) -> Sampling:
+    """Take the options of a Sampling out of a row; raises Damaged where they can't be right."""
+    try:
+        return Sampling.pop_from(row)
+    except (BadOption, TypeError) as error:
+        raise Damaged(
+            f"a row of the registry can't be read ({error}): run `steerlab rebuild`"
+        ) from error
 
 
 def _vector(connection: Connection, ref: str, model: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, Select, and_, delete, insert, or_, select, update
@@ -15,7 +15,7 @@ from steerlab.core.run import Generation, Run
 from steerlab.errors import BadOption, NotFound
 from steerlab.registry.database import Database
 from steerlab.registry.queries import Model, resolve
-from steerlab.registry.registry_only import operands
+from steerlab.registry.registry_only import operands, sampling_of
 from steerlab.registry.rows import chunks
 from steerlab.registry.tables import GENERATION, RUN, RUN_OPERAND
 
@@ -69,7 +69,7 @@ class Runs:
 def _save(connection: Connection, run: Run) -> Run:
     """Store a run as of now; names that mean no stored vector are kept as names."""
     created = now()
-    plain = asdict(run)
+    plain = run.to_json()
     texts = plain.pop("generations")
     plain |= {"id": None, "created": created}
     number = int(connection.execute(insert(RUN).values(plain).returning(RUN.c.id)).scalar_one())
@@ -128,4 +128,6 @@ def _read(connection: Connection, query: Select[Any]) -> list[Run]:
         found = found.where(g.run_id.in_(ids)).order_by(g.run_id, g.ordinal)
         for number, *values in connection.execute(found):
             texts[number].append(Generation(*values))
-    return [Run(**row, generations=tuple(texts[row["id"]])) for row in rows]
+    return [
+        Run(sampling=sampling_of(row), generations=tuple(texts[row["id"]]), **row) for row in rows
+    ]

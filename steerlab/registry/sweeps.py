@@ -9,12 +9,14 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, and_, delete, func, insert, or_, select
 
+from steerlab.core.cell import Cell, Key, MetricValue
 from steerlab.core.record import now
-from steerlab.core.sweep import Key, MetricValue, StoredSweep, SweepCell, SweepSetting
+from steerlab.core.setting import Setting
+from steerlab.core.sweep import StoredSweep
 from steerlab.errors import NotFound
 from steerlab.registry.database import Database
 from steerlab.registry.queries import Model, resolve
-from steerlab.registry.registry_only import operands
+from steerlab.registry.registry_only import operands, sampling_of
 from steerlab.registry.rows import chunks
 from steerlab.registry.tables import (
     CELL,
@@ -46,7 +48,7 @@ class Sweeps:
         with self._database.writing() as work:
             return _one(work.connection, _begin(work.connection, sweep))
 
-    def add(self, sweep: StoredSweep, cells: Sequence[SweepCell]) -> int:
+    def add(self, sweep: StoredSweep, cells: Sequence[Cell]) -> int:
         """Store whole texts of a begun sweep, all or none; returns how many were new.
 
         What another process stored meanwhile stays as it is.
@@ -92,13 +94,14 @@ def _begin(connection: Connection, sweep: StoredSweep) -> int:
     found = connection.execute(there).scalar()
     if found is not None:
         return int(found)
-    plain = {name: getattr(sweep, name) for name in _PLAIN if name != "id"} | {"created": now()}
+    values = {**vars(sweep), **sweep.sampling.options(), "created": now()}
+    plain = {name: values[name] for name in _PLAIN if name != "id"}
     number = connection.execute(insert(SWEEP).values(plain).returning(SWEEP.c.id)).scalar_one()
     own = {"sweep_id": number}
     named = operands(connection, sweep.expression, sweep.model)
     for table, rows in (
         (SWEEP_OPERAND, [{"digest": None, "vector_id": None, **row} for row in named]),
-        (SWEEP_SETTING, [{"ordinal": i, **vars(s)} for i, s in enumerate(sweep.settings)]),
+        (SWEEP_SETTING, [{"ordinal": i, **s.to_json()} for i, s in enumerate(sweep.settings)]),
         (SWEEP_PROMPT, [{"ordinal": i, "prompt": p} for i, p in enumerate(sweep.prompts)]),
         (SWEEP_SEED, [{"ordinal": i, "seed": s} for i, s in enumerate(sweep.seeds)]),
     ):
@@ -107,7 +110,7 @@ def _begin(connection: Connection, sweep: StoredSweep) -> int:
     return int(number)
 
 
-def _add(connection: Connection, sweep: StoredSweep, cells: Sequence[SweepCell]) -> int:
+def _add(connection: Connection, sweep: StoredSweep, cells: Sequence[Cell]) -> int:
     """Store whole cells; those that another process stored meanwhile stay as they are.
 
     Returns how many were new.
@@ -211,14 +214,23 @@ def _read(connection: Connection, query: Select[Any]) -> list[StoredSweep]:
     done = _by_sweep(connection, ids, count, CELL.c)
     return [
         StoredSweep(
-            **row,
-            settings=tuple(SweepSetting(*values) for values in settings[row["id"]]),
+            sampling=sampling_of(row),
+            settings=tuple(_setting(row["expression"], *values) for values in settings[row["id"]]),
             prompts=tuple(prompt for (prompt,) in prompts[row["id"]]),
             seeds=tuple(seed for (seed,) in seeds[row["id"]]),
             done=sum(n for (n,) in done[row["id"]]),
+            **row,
         )
         for row in rows
     ]
+
+
+def _setting(
+    expression: str, layer: int | None, strength: float, coefficient: float, dose: float | None
+) -> Setting:
+    layers = () if layer is None else (layer,)
+    label = "" if layer is None else expression
+    return Setting(None, coefficient, label, layers, strength, dose)
 
 
 def _by_sweep(
@@ -234,7 +246,7 @@ def _by_sweep(
     return found
 
 
-def _cells(connection: Connection, sweep: StoredSweep) -> list[SweepCell]:
+def _cells(connection: Connection, sweep: StoredSweep) -> list[Cell]:
     c, m, d = CELL.c, CELL_METRIC.c, SWEEP_SEED.c
     own = select(c.id).where(c.sweep_id == sweep.id)
     metrics: dict[int, dict[str, MetricValue]] = defaultdict(dict)
@@ -245,7 +257,7 @@ def _cells(connection: Connection, sweep: StoredSweep) -> list[SweepCell]:
     query = query.join(SWEEP_SEED, and_(d.sweep_id == c.sweep_id, d.seed == c.seed))
     query = query.where(c.sweep_id == sweep.id).order_by(c.prompt, d.ordinal, c.setting)
     return [
-        SweepCell(
+        Cell(
             sweep.settings[row.setting],
             sweep.prompts[row.prompt],
             *(row.seed, row.text, row.finish, row.tokens),

@@ -158,7 +158,7 @@ def written_examples(
             source,
             _in_order(
                 [
-                    Text(c.coefficient, c.dose, c.completion.text)
+                    Text(c.setting.coefficient, c.setting.dose, c.text)
                     for c in cells
                     if c.prompt == prompt
                 ]

@@ -29,11 +29,12 @@ from steerlab.tui.texts import Texts
 from steerlab.tui.throughput import Frames, Pace
 
 if TYPE_CHECKING:
+    from steerlab.core.cell import Cell
     from steerlab.core.results import Calibration
     from steerlab.core.run import Run
     from steerlab.core.setting import Setting
     from steerlab.core.vector import SteeringVector
-    from steerlab.lab.lab import Cell, Lab
+    from steerlab.lab.lab import Lab
 
 
 class Prompt(TextArea):
@@ -286,7 +287,7 @@ writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, samplin
                 on_text=on_text,
                 should_stop=lambda: worker.is_cancelled,
                 progress=on_progress,
-                **setup.sampling,
+                **setup.sampling.options(),
             )
         finally:
             self.post_message(self.Wrote(frames))  # the last pieces
@@ -326,16 +327,18 @@ writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, samplin
 
     def _keep(self, setup: Setup, cells: Sequence[Cell]) -> Run | None:
         """Keep the run; a store that can't be written costs the record, not the texts."""
+        from steerlab.core.run import Run
+
         try:
-            return self.lab.keep_run(
-                setup.expression,
-                setup.prompt,
+            made = Run.of(
                 cells,
+                setup.expression,
+                self.lab.model.source,
                 layers=setup.layers,
                 positions=setup.positions,
-                seed=setup.seed,
-                **setup.sampling,
+                sampling=setup.sampling,
             )
+            return self.lab.store.runs.save(made)
         except StoreError as error:
             tell(self, f"the run was not kept: {error}", "warning")
             return None

@@ -43,14 +43,13 @@ class Setup:
     repetition_penalty: float = 1.0
 
     @property
-    def sampling(self) -> dict[str, Any]:
-        """How tokens are chosen, as `LanguageModel.generate` takes it."""
-        names = ("max_new_tokens", "temperature", "top_p", "top_k", "repetition_penalty", "chat")
-        return {name: getattr(self, name) for name in names}
+    def sampling(self) -> Sampling:
+        """How texts are written; raises BadOption for an option that is out of its range."""
+        return Sampling(**{f.name: getattr(self, f.name) for f in fields(Sampling)})
 
     def check(self) -> None:
         """Raise BadOption for an option that is out of its range."""
-        Sampling(**{k: v for k, v in self.sampling.items() if k != "chat"}, seed=self.seed)
+        _ = self.sampling
         if self.layers:
             layers_of(self.layers)
 
@@ -117,7 +116,8 @@ def setup_of(run: Run) -> Setup:
     generations = run.generations
     strongest = max(generations, key=lambda g: (abs(g.coefficient), g.coefficient), default=None)
     shared = {f.name for f in fields(Setup)} & {f.name for f in fields(Run)}
-    setup = Setup(**{name: getattr(run, name) for name in shared})
+    plain = {name: getattr(run, name) for name in shared}
+    setup = Setup(**plain, **run.sampling.options())
     steered = sum(1 for g in generations if g.coefficient)
     columns = next((n for n in COLUMNS if n > steered), COLUMNS[-1])
     if strongest is None or not strongest.coefficient:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import on, work
 from textual.app import ComposeResult
@@ -18,6 +18,7 @@ from textual.widgets import Footer, ProgressBar, Static
 from textual.worker import Worker, get_current_worker
 
 from steerlab.core.notation import layers_of
+from steerlab.core.sampling import Sampling
 from steerlab.core.sweep import StoredSweep, SweepPlan
 from steerlab.errors import BadOption
 from steerlab.evaluation.metrics.texts import Metric
@@ -32,7 +33,6 @@ from steerlab.tui.work_screen import WorkScreen
 
 if TYPE_CHECKING:
     from steerlab.core.run import Positions
-    from steerlab.core.setting import Setting
     from steerlab.lab.lab import Lab
 
 FRAMES = 5
@@ -109,12 +109,12 @@ itself: random directions to compare with come with the evaluation."""
         *,
         positions: Positions = "all",
         seed: int = 0,
-        sampling: Mapping[str, Any] | None = None,
+        sampling: Sampling | None = None,
     ) -> None:
         super().__init__()
         self.lab = lab
         self.expression, self.prompt = expression, prompt
-        self.positions, self.seed, self.sampling = positions, seed, dict(sampling or {})
+        self.positions, self.seed, self.sampling = positions, seed, sampling or Sampling()
         self.sheet: Sheet | None = None
         self.plan: Plan | None = None
         self.running = False
@@ -203,7 +203,7 @@ itself: random directions to compare with come with the evaluation."""
             coefficients=() if plan.by_dose else strengths,
             seeds=(self.seed,),
             positions=self.positions,
-            **self.sampling,
+            sampling=self.sampling,
         )
         return self._write(worker, plan, asked)
 
@@ -213,16 +213,17 @@ itself: random directions to compare with come with the evaluation."""
         pieces: dict[int, str] = {}
         places: list[int] = []
 
-        def start(sweep: StoredSweep, settings: Sequence[Setting]) -> None:
-            known = dict(zip(sweep.settings, settings, strict=True))
-            ordered = sorted(known, key=lambda s: (-1 if s.layer is None else s.layer, s.strength))
+        def start(sweep: StoredSweep) -> None:
+            ordered = sorted(
+                sweep.settings, key=lambda s: (-1 if s.layer is None else s.layer, s.strength)
+            )
             place = {
                 (setting, prompt): row * len(ordered) + column
                 for row, prompt in enumerate(plan.prompts)
                 for column, setting in enumerate(ordered)
             }
             places.extend(place[setting, prompt] for setting, prompt, _ in sweep.planned())
-            grid = Grid(plan.strengths, tuple(known[setting] for setting in ordered))
+            grid = Grid(plan.strengths, tuple(ordered))
             self.post_message(self.Planned(grid, plan, sweep.total - sweep.done))
             kept = {place[cell.setting, cell.prompt]: cell.text for cell in sweep.cells}
             self.post_message(self.Wrote(kept, 0, 1))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from steerlab.lab.lab import Cell
+    from steerlab.core.cell import Cell
 
 FRAMES = 10
 """Times a second that growing texts are drawn: more is not seen, and takes from the model."""
@@ -42,7 +42,7 @@ class Pace:
     def result(self, cells: Sequence[Cell]) -> str:
         """How it ended."""
         now = time.perf_counter()
-        stopped = any(cell.completion.finish == "cancelled" for cell in cells)
+        stopped = any(cell.finish == "cancelled" for cell in cells)
         ending = "stopped" if stopped else "done"
         return f"{ending} · {self.done} tokens · {self.speed(now):.0f} tok/s"
 

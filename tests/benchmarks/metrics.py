@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from steerlab import Lab, LanguageModel, Store
+from steerlab.core.sampling import Sampling
 from steerlab.core.sweep import StoredSweep, SweepPlan
 from steerlab.evaluation.metrics.cells import default_metrics
 from steerlab.evaluation.metrics.texts import METRICS
@@ -26,10 +27,7 @@ def run() -> Iterator[Ratio]:
         PROMPTS,
         layers=LAYERS,
         doses=DOSES,
-        max_new_tokens=NEW_TOKENS,
-        temperature=0.7,
-        top_p=0.9,
-        repetition_penalty=1.05,
+        sampling=Sampling(NEW_TOKENS, temperature=0.7, top_p=0.9, repetition_penalty=1.05),
     )
     swept = run_sweep(lab, plan, keep=False)
     yield paired(

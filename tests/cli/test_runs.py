@@ -3,12 +3,15 @@
 import pytest
 
 from steerlab.core.run import Generation, Run
+from steerlab.core.sampling import Sampling
 
 
 @pytest.fixture
 def kept(store) -> Run:
     texts = (Generation(0.0, 0.0, " plain"), Generation(-2.0, -0.4, " warm\n[b]\x1b[31m"))
-    return store.runs.save(Run("love - anger", "I think\nyou", "tiny", texts, temperature=0.7))
+    return store.runs.save(
+        Run("love - anger", "I think\nyou", "tiny", texts, sampling=Sampling(temperature=0.7))
+    )
 
 
 def test_generate_keeps_its_texts_when_asked(cli, store):
@@ -18,7 +21,7 @@ def test_generate_keeps_its_texts_when_asked(cli, store):
     second, first = store.runs.list()
     assert (first.prompt, second.prompt) == ("hi", "you")
     assert [g.coefficient for g in first.generations] == [0, -1, 1]
-    assert (first.layers, first.max_new_tokens) == ("1:2", 3)
+    assert (first.layers, first.sampling.max_new_tokens) == ("1:2", 3)
     assert len(store.runs.list("anger")) == 2
     assert not cli("generate", "hi", "-n", "1").err.count("kept")
 

@@ -14,7 +14,7 @@ import pytest
 
 from steerlab import LanguageModel
 from steerlab.cli import ExitCode, progress
-from steerlab.core.sweep import MetricValue
+from steerlab.core.cell import MetricValue
 from steerlab.registry import Store
 
 ROOT = Path(__file__).parents[2]

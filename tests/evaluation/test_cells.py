@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from steerlab import Lab, Store
+from steerlab.core.sampling import Sampling
 from steerlab.core.setting import Setting
 from steerlab.core.sweep import SweepPlan
 from steerlab.evaluation.metrics.cells import FluencyRatio, NextTokenKL, TextMetric, default_metrics
@@ -25,8 +26,7 @@ PLAN = SweepPlan(
     layers=[1, 2],
     doses=[-0.3, 0, 0.3],
     seeds=[0, 1],
-    temperature=1.0,
-    max_new_tokens=6,
+    sampling=Sampling(max_new_tokens=6, temperature=1.0),
 )
 
 

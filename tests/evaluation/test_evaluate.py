@@ -98,11 +98,11 @@ def test_every_value_is_what_its_metric_says(lab):
     plain, toward, away = (cells[i::3] for i in range(3))
     score = METRICS["length"].score
     pairs = zip(toward, away, strict=True)
-    differences = [score(a.completion.text) - score(b.completion.text) for a, b in pairs]
+    differences = [score(a.text) - score(b.text) for a, b in pairs]
     effect = v["letters", "length", names.RANGE]
     assert effect.estimate == pytest.approx(np.mean(differences))
     assert effect.n == 3  # prompts; seeds of one are no items of their own
-    ids = [[cell.completion.token_ids for cell in group] for group in (toward, plain)]
+    ids = [[cell.token_ids for cell in group] for group in (toward, plain)]
     prompts = [cell.prompt for cell in plain]
     logs = np.log(fluency_ratio(lm, prompts, *ids, limit=names.TEXT_LIMIT))
     assert isclose(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from steerlab import Lab, Store
 from steerlab.core.recipe import Imported
-from steerlab.core.setting import Setting
+from steerlab.core.setting import Setting, settings_of
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption
 from steerlab.evaluation.metrics import texts
@@ -161,7 +161,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
 
 @pytest.mark.parametrize("strengths", [(-0.2, 0.0, 0.1), (0.1, 0.2), (0.0, 0.3), (0.1, 0.0, 0.1)])
 def test_each_cell_of_the_grid_is_its_own_setting(lab: Lab, strengths: tuple[float, ...]) -> None:
-    settings = lab.sweep_settings(lab.store.load("love"), [0, 2, 3], doses=strengths)
+    settings = settings_of(lab.at_layers(lab.store.load("love"), [0, 2, 3]), doses=strengths)
     grid = Grid(strengths, tuple(settings))
     assert grid.layers == (0, 2, 3)
     for row, layer in enumerate(grid.layers):
@@ -180,13 +180,13 @@ def test_each_cell_of_the_grid_is_its_own_setting(lab: Lab, strengths: tuple[flo
 def test_a_sweep_writes_the_settings_it_announces(lab: Lab) -> None:
     love = lab.store.load("love")
     options = {"coefficients": (-1.0, 0.0, 1.0)}
-    settings = lab.sweep_settings(love, "all", **options)
+    settings = settings_of(lab.at_layers(love, "all"), **options)
     cells = lab.sweep(love, "all", ["Hi", "Ho"], max_new_tokens=1, **options)
     assert [cell.setting for cell in cells] == settings * 2
 
 
 def test_a_grid_without_a_baseline_has_no_place_for_one(lab: Lab) -> None:
-    settings = lab.sweep_settings(lab.store.load("love"), [1], coefficients=(1.0,))
+    settings = settings_of(lab.store.load("love"), coefficients=(1.0,))
     grid = Grid((0.0, 1.0), tuple(settings))
     assert grid.baseline is None
     assert (grid.place(0, 0), grid.place(0, 1)) == (None, 0)
@@ -205,7 +205,7 @@ def test_a_sweep_of_nothing_has_no_layers() -> None:
 
 def test_settings_need_one_kind_of_strength(lab: Lab) -> None:
     with pytest.raises(BadOption, match="either"):
-        lab.sweep_settings(lab.store.load("love"), 1)
+        lab.sweep(lab.store.load("love"), 1, ["Hi"])
 
 
 def test_what_can_be_extended(lab: Lab) -> None:

@@ -38,13 +38,18 @@ def love(bench):
 
 
 def texts(cells):
-    return [cell.completion.text for cell in cells]
+    return [cell.text for cell in cells]
+
+
+def written(text):
+    """A cell's or a completion's text with all that is known of it."""
+    return (text.prompt, text.text, text.token_ids, text.finish)
 
 
 def test_cells_come_prompt_by_prompt_seed_by_seed_setting_by_setting(bench, love):
     settings = [Setting(love, 0.5), Setting(), Setting(love, -0.5)]
     cells = bench.compare(PROMPTS, settings, seeds=(3, 4), max_new_tokens=2)
-    assert [(c.prompt, c.seed, c.coefficient) for c in cells] == [
+    assert [(c.prompt, c.seed, c.setting.coefficient) for c in cells] == [
         (prompt, seed, c) for prompt in PROMPTS for seed in (3, 4) for c in (0.5, 0, -0.5)
     ]
 
@@ -56,10 +61,10 @@ def test_a_cell_is_what_it_would_be_alone(bench, love, lm, temperature):
     settings = [Setting(), Setting(love, 0.4), Setting(anger, -0.4)]
     cells = bench.compare(PROMPTS, settings, seeds=(0, 1), positions="generated", **sampling)
     for cell in cells:
-        vectors = [] if cell.vector is None else cell.vector
-        with steering(lm, vectors, cell.coefficient, "generated"):
+        vectors = [] if cell.setting.vector is None else cell.setting.vector
+        with steering(lm, vectors, cell.setting.coefficient, "generated"):
             alone = lm.generate(cell.prompt, seed=cell.seed, **sampling)
-        assert cell.completion == alone
+        assert written(cell) == written(alone)
 
 
 def test_more_rows_than_a_batch_holds(bench, love, monkeypatch):
@@ -119,24 +124,24 @@ def test_stopping_keeps_what_came_and_starts_no_other_batch(bench, love, monkeyp
     settings = [Setting(), Setting(love, 0.5)]
     cells = bench.compare(PROMPTS, settings, max_new_tokens=30, should_stop=stop)
     assert [c.prompt for c in cells] == [PROMPTS[0]] * 2
-    assert {len(c.completion.token_ids) for c in cells} == {3}
-    assert {c.completion.finish for c in cells} == {"cancelled"}
+    assert {len(c.token_ids) for c in cells} == {3}
+    assert {c.finish for c in cells} == {"cancelled"}
 
 
 def test_a_cell_knows_its_dose(bench, love):
     blank = SteeringVector({1: np.ones(32)}, model=love.model, recipe=Imported("x.pt"))
     settings = [Setting(), Setting(love, -2.0), Setting(love, 0.5), Setting(blank, 1.0)]
     cells = bench.compare(["Hi"], settings, max_new_tokens=1)
-    assert [c.dose for c in cells] == [0, -love.dose(2), love.dose(0.5), None]
-    assert [c.label for c in cells] == ["", "love.v1", "love.v1", str(blank)]
-    assert [c.layers for c in cells] == [(), (1,), (1,), (1,)]
+    assert [c.setting.dose for c in cells] == [0, -love.dose(2), love.dose(0.5), None]
+    assert [c.setting.label for c in cells] == ["", "love.v1", "love.v1", str(blank)]
+    assert [c.setting.layers for c in cells] == [(), (1,), (1,), (1,)]
 
 
 def test_front_vectors_and_broadcast_ones_share_a_batch(bench, love, lm):
     front = lm.extract([("Love", "Hate")], layers=1, method="actadd")
     cells = bench.compare(PROMPTS, [Setting(front, 0.5), Setting(love, 0.5)], max_new_tokens=3)
     with steering(lm, front, 0.5):
-        assert cells[0].completion == lm.generate(PROMPTS[0], max_new_tokens=3)
+        assert written(cells[0]) == written(lm.generate(PROMPTS[0], max_new_tokens=3))
 
 
 def test_missing_layers_are_extracted_again(bench, love, lm):
@@ -218,21 +223,23 @@ def test_another_model_makes_no_layers(bench, love):
 
 def test_a_sweep_at_equal_dose(bench, love):
     cells = bench.sweep(love, [0, 2], PROMPTS[:1], doses=[-0.2, 0, 0.2], max_new_tokens=2)
-    assert [c.layers for c in cells] == [(), (0,), (0,), (2,), (2,)]
-    assert [c.dose for c in cells] == pytest.approx([0, -0.2, 0.2, -0.2, 0.2])
-    assert len({abs(c.coefficient) for c in cells}) == 3
+    assert [c.setting.layers for c in cells] == [(), (0,), (0,), (2,), (2,)]
+    assert [c.setting.dose for c in cells] == pytest.approx([0, -0.2, 0.2, -0.2, 0.2])
+    assert len({abs(c.setting.coefficient) for c in cells}) == 3
 
 
 def test_a_sweep_at_equal_coefficient(bench, love):
     cells = bench.sweep(love, "all", PROMPTS, coefficients=[1.0], max_new_tokens=1)
-    assert [(c.prompt, c.layers) for c in cells] == [(p, (b,)) for p in PROMPTS for b in range(4)]
-    assert {c.coefficient for c in cells} == {1.0}
+    assert [(c.prompt, c.setting.layers) for c in cells] == [
+        (p, (b,)) for p in PROMPTS for b in range(4)
+    ]
+    assert {c.setting.coefficient for c in cells} == {1.0}
 
 
 def test_a_sweep_with_seeds(bench, love):
     options = {"doses": [0, 0.3], "seeds": [0, 1, 2], "temperature": 1.0, "max_new_tokens": 8}
     cells = bench.sweep(love, 1, ["Hi"], **options)
-    assert [(c.seed, c.dose) for c in cells] == [
+    assert [(c.seed, c.setting.dose) for c in cells] == [
         (seed, pytest.approx(dose)) for seed in (0, 1, 2) for dose in (0, 0.3)
     ]
     assert len(set(texts(cells))) > 2
@@ -297,8 +304,8 @@ def test_beside_a_front_vector_every_prompt_begins_with_bos(bench, love, lm):
     baseline = lm.generate(PROMPTS, bos=True)
     with steering(lm, love, 0.5):
         steered = lm.generate(PROMPTS, bos=True)
-    assert [c.completion for c in cells if c.vector is None] == baseline
-    assert [c.completion for c in cells if c.vector == love] == steered
+    assert [written(c) for c in cells if c.setting.vector is None] == [*map(written, baseline)]
+    assert [written(c) for c in cells if c.setting.vector == love] == [*map(written, steered)]
 
 
 def test_layers_are_not_made_of_another_vector_that_took_the_operands_name(lm, tmp_path):

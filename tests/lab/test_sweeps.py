@@ -14,7 +14,9 @@ from dataclasses import replace
 import pytest
 
 from steerlab import Lab, LanguageModel, Store
-from steerlab.core.sweep import MetricValue, SweepPlan
+from steerlab.core.cell import MetricValue
+from steerlab.core.sampling import Sampling
+from steerlab.core.sweep import SweepPlan
 from steerlab.errors import BadOption, Incompatible
 from steerlab.lab.sweeps import run_sweep
 from steerlab.lab.workers import WorkerShard
@@ -29,10 +31,10 @@ PLAN = SweepPlan(
     layers=[0, 2],
     doses=[-0.2, 0, 0.2],
     seeds=[3, 4],
-    temperature=1.0,
-    max_new_tokens=6,
+    sampling=Sampling(max_new_tokens=6, temperature=1.0),
 )
 TOTAL = 5 * 2 * 2
+SHORT = replace(PLAN.sampling, max_new_tokens=1)
 
 
 @pytest.fixture(scope="module")
@@ -71,32 +73,31 @@ def rows(monkeypatch) -> list[int]:
 def test_it_writes_what_the_labs_sweep_writes(bench):
     vector = bench.evaluate("love - anger")
     cells = bench.sweep(
-        vector, [0, 2], PROMPTS, doses=PLAN.doses, seeds=PLAN.seeds, **PLAN.sampling
+        vector, [0, 2], PROMPTS, doses=PLAN.doses, seeds=PLAN.seeds, **PLAN.sampling.options()
     )
     swept = run_sweep(bench, PLAN, rows=7)
     assert (swept.done, swept.total, swept.id) == (TOTAL, TOTAL, 1)
     assert [(c.prompt, c.seed, c.text) for c in swept.cells] == [
-        (c.prompt, c.seed, c.completion.text) for c in cells
+        (c.prompt, c.seed, c.text) for c in cells
     ]
     for ours, theirs in zip(swept.cells, cells, strict=True):
-        assert ours.setting.coefficient == theirs.coefficient
-        assert ours.setting.dose == theirs.dose
-        assert ours.tokens == len(theirs.completion.token_ids)
-        shown = {**theirs.to_json(), "vector": "love - anger" if theirs.layers else None}
-        assert swept.row(ours) == shown
+        assert ours.setting.coefficient == theirs.setting.coefficient
+        assert ours.setting.dose == theirs.setting.dose
+        assert ours.tokens == len(theirs.token_ids)
+        shown = {**theirs.to_json(), "vector": "love - anger" if theirs.setting.layers else None}
+        assert ours.to_json() == shown
 
 
 def test_the_same_plan_again_writes_nothing(bench, rows):
     first = run_sweep(bench, PLAN)
     rows.clear()
     found = []
-    again = run_sweep(bench, PLAN, on_start=lambda *started: found.append(started))
+    again = run_sweep(bench, PLAN, on_start=found.append)
     assert rows == []
     assert again == first
-    ((there, settings),) = found
+    (there,) = found
     assert again.cells == first.cells == there.cells
-    assert [s.coefficient for s in settings] == [s.coefficient for s in there.settings]
-    assert [s.vector and s.vector.layers for s in settings] == [None, (0,), (0,), (2,), (2,)]
+    assert [s.layers for s in there.settings] == [(), (0,), (0,), (2,), (2,)]
     shuffled = replace(PLAN, layers=[2, 0], doses=[0.2, 0, -0.2], prompts=PROMPTS[::-1])
     assert run_sweep(bench, shuffled).id == first.id
     value = replace(PLAN, vector=bench.evaluate("love - anger"))
@@ -113,16 +114,16 @@ def test_the_same_plan_again_writes_nothing(bench, rows):
         {"prompts": PROMPTS[:1]},
         {"seeds": [3]},
         {"positions": "generated"},
-        {"temperature": 0.5},
-        {"chat": True},
-        {"max_new_tokens": 5},
+        {"sampling": replace(SHORT, temperature=0.5)},
+        {"sampling": replace(SHORT, chat=True)},
+        {"sampling": replace(SHORT, max_new_tokens=5)},
         {"doses": (), "coefficients": [-0.2, 0, 0.2]},
     ],
-    ids=lambda change: next(iter(change)),
+    ids=str,
 )
 def test_another_plan_is_another_sweep(bench, change):
-    first = run_sweep(bench, replace(PLAN, max_new_tokens=1))
-    other = run_sweep(bench, replace(PLAN, **{"max_new_tokens": 1, **change}))
+    first = run_sweep(bench, replace(PLAN, sampling=SHORT))
+    other = run_sweep(bench, replace(PLAN, **{"sampling": SHORT, **change}))
     assert other.id != first.id
     assert other.done == other.total
 
@@ -164,11 +165,11 @@ def test_nothing_is_kept_where_it_is_not_asked_for(bench):
 
 def test_a_front_vector_sweeps_too(bench, lm):
     bench.extract("front", [("Love", "Hate")], layers=1, method="actadd")
-    plan = SweepPlan("front", PROMPTS, coefficients=[0, 1], max_new_tokens=3)
+    plan = SweepPlan("front", PROMPTS, coefficients=[0, 1], sampling=Sampling(max_new_tokens=3))
     cells = bench.sweep(
         bench.store.load("front"), 1, PROMPTS, coefficients=[0, 1], max_new_tokens=3
     )
-    assert [c.text for c in run_sweep(bench, plan).cells] == [c.completion.text for c in cells]
+    assert [c.text for c in run_sweep(bench, plan).cells] == [c.text for c in cells]
 
 
 def test_what_can_not_be_swept_is_refused_and_begins_nothing(bench):

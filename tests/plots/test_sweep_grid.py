@@ -6,19 +6,22 @@ import math
 
 import pytest
 
-from steerlab.core.sweep import BASELINE, MetricValue, StoredSweep, SweepCell, SweepSetting
+from steerlab.core.cell import Cell, MetricValue
+from steerlab.core.setting import BASELINE
+from steerlab.core.sweep import StoredSweep
 from steerlab.evaluation.metrics.texts import METRICS
 from steerlab.plots.sweep_grid import heat_grid, metric_of, values_of
+from tests.registry.samples import swept_setting
 
 SETTINGS = (
     BASELINE,
-    *(SweepSetting(b, d, 10 * d, d) for b in (3, 5) for d in (-0.2, 0.2)),
+    *(swept_setting(b, d, 10 * d, d) for b in (3, 5) for d in (-0.2, 0.2)),
 )
 
 
 def sweep(settings=SETTINGS, strength="dose"):
     cells = [
-        SweepCell(s, prompt, seed, "word " * (i + 3 * (prompt == "q") + seed), "length", 4)
+        Cell(s, prompt, seed, "word " * (i + 3 * (prompt == "q") + seed), "length", 4)
         for prompt in ("p", "q")
         for seed in (0, 1)
         for i, s in enumerate(settings)
@@ -61,7 +64,7 @@ def test_without_a_baseline_there_is_no_centre_and_coefficients_are_called_so():
 def test_what_was_measured_with_the_model_is_read_from_the_cells():
     found = sweep()
     cells = [
-        SweepCell(c.setting, c.prompt, c.seed, c.text, c.finish, c.tokens, {"kl": MetricValue(2.0)})
+        Cell(c.setting, c.prompt, c.seed, c.text, c.finish, c.tokens, {"kl": MetricValue(2.0)})
         if i
         else c
         for i, c in enumerate(found.cells)

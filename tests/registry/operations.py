@@ -8,13 +8,16 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
+from steerlab.core.cell import Cell, MetricValue
 from steerlab.core.results import Calibration, Evaluation, Measured
 from steerlab.core.run import Generation, Run
-from steerlab.core.sweep import BASELINE, MetricValue, StoredSweep, SweepCell, SweepSetting
+from steerlab.core.sampling import Sampling
+from steerlab.core.setting import BASELINE
+from steerlab.core.sweep import StoredSweep
 from steerlab.files import durable, payload
 from steerlab.registry import Store
 from tests.registry.older import older
-from tests.registry.samples import OTHER, TINY, vector
+from tests.registry.samples import OTHER, TINY, swept_setting, vector
 
 STORE, BACKUP, EXPORT, EARLIER = "store", "copy.tar", "from-afar.safetensors", "earlier.tar"
 
@@ -195,12 +198,12 @@ PLAN = StoredSweep(
     model=TINY.source,
     model_key="llama/6/8/f1",
     strength="dose",
-    settings=(BASELINE, SweepSetting(2, 0.2, 2.0, None)),
+    settings=(BASELINE, swept_setting(2, 0.2, 2.0, None)),
     prompts=("I think",),
     seeds=(7,),
-    temperature=0.7,
+    sampling=Sampling(temperature=0.7),
 )
-CELLS = [SweepCell(*key, f" text {key[0].layer}", "stop", 3) for key in PLAN.planned()]
+CELLS = [Cell(*key, f" text {key[0].layer}", "stop", 3) for key in PLAN.planned()]
 
 
 def _calibration(store: Store, dose: float = 0.2) -> Calibration:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from steerlab.core.recipe import Contrast, ModelIdentity
+from steerlab.core.setting import Setting
 from steerlab.core.vector import SteeringVector
 from steerlab.registry import Store
 
@@ -44,3 +45,8 @@ def restored(store: Store, place: Path) -> Store:
     copy = Store(place / "copy")
     copy.transfer.restore(store.transfer.backup(place / "backup.tar").path)
     return copy
+
+
+def swept_setting(layer: int, strength: float, coefficient: float, dose: float | None) -> Setting:
+    """A setting of a sweep as a store gives it."""
+    return Setting(None, coefficient, "", (layer,), strength, dose)

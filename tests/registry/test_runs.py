@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steerlab.core.run import Generation, Run
+from steerlab.core.sampling import Sampling
 from steerlab.errors import BadOption, NotFound, StoreError
 from steerlab.registry import Store
 from steerlab.registry.database import HEAD
@@ -20,12 +21,15 @@ from tests.registry.samples import TINY, restored, vector
 TEXTS = (Generation(0.0, 0.0, " a plain text", "stop", 4), Generation(2.0, 0.4, " [b]warm[/b]\x1b"))
 
 
+WARM = Sampling(temperature=0.7, top_k=5, chat=True)
+
+
 def run(expression: str = "love - 0.5*anger", **more) -> Run:
     return Run(expression, "I think", TINY.source, TEXTS, **more)
 
 
 def test_a_run_comes_back_as_it_was(family):
-    made = run(layers="2", positions="generated", seed=7, chat=True, temperature=0.7, top_k=5)
+    made = run(layers="2", positions="generated", seed=7, sampling=WARM)
     kept = family.runs.save(made)
     assert kept == made
     assert kept.id is not None

@@ -10,23 +10,19 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import text
 
+from steerlab.core.cell import Cell, MetricValue
 from steerlab.core.results import Calibration, Evaluation, Measured
-from steerlab.core.sweep import (
-    BASELINE,
-    MetricValue,
-    StoredSweep,
-    SweepCell,
-    SweepPlan,
-    SweepSetting,
-)
+from steerlab.core.sampling import Sampling
+from steerlab.core.setting import BASELINE
+from steerlab.core.sweep import StoredSweep, SweepPlan
 from steerlab.errors import BadOption, NotFound, StoreError
 from steerlab.registry import Store
 from steerlab.registry.database import HEAD
 from tests.registry.older import older
-from tests.registry.samples import TINY, restored, vector
+from tests.registry.samples import TINY, restored, swept_setting, vector
 from tests.registry.test_runs import run
 
-SETTINGS = (BASELINE, *(SweepSetting(b, d, 10 * d, None) for b in (2, 3) for d in (-0.2, 0.2)))
+SETTINGS = (BASELINE, *(swept_setting(b, d, 10 * d, None) for b in (2, 3) for d in (-0.2, 0.2)))
 PLAN = StoredSweep(
     plan_digest="a" * 64,
     expression="love - 0.5*anger",
@@ -37,13 +33,13 @@ PLAN = StoredSweep(
     settings=SETTINGS,
     prompts=("I think\x00 [b]you[/b]", "I feel \N{GRINNING FACE}"),
     seeds=(7, -1, 2**62),
-    temperature=0.7,
+    sampling=Sampling(temperature=0.7),
 )
 
 
-def cell(key, **more) -> SweepCell:
+def cell(key, **more) -> Cell:
     setting, prompt, seed = key
-    return SweepCell(*key, f" text {setting.layer} {len(prompt)} {seed}\x1b", "stop", 3, **more)
+    return Cell(*key, f" text {setting.layer} {len(prompt)} {seed}\x1b", "stop", 3, **more)
 
 
 CELLS = [cell(key) for key in PLAN.planned()]
@@ -300,7 +296,6 @@ def test_the_schema_refuses(family, change):
         ({"doses": [1], "prompts": []}, "a prompt and a seed"),
         ({"doses": [1], "seeds": []}, "a prompt and a seed"),
         ({"doses": [1], "positions": "here"}, "positions are"),
-        ({"doses": [1], "temperature": -1}, "temperature has to be"),
     ],
 )
 def test_a_plan_that_can_not_be_is_refused(options, says):

@@ -10,15 +10,17 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from steerlab.core.cell import Cell
 from steerlab.core.recipe import Contrast, Imported
 from steerlab.core.results import Measured
 from steerlab.core.run import Generation, Run
-from steerlab.core.sweep import BASELINE, StoredSweep, SweepCell, SweepSetting
+from steerlab.core.setting import BASELINE
+from steerlab.core.sweep import StoredSweep
 from steerlab.registry import Store
 from steerlab.report.examples import Examples, Text, kept_examples
 from steerlab.report.page import page, report, snippets
 from tests.evaluation.measurements import SUITE, calibration, evaluation
-from tests.registry.samples import TINY, vector
+from tests.registry.samples import TINY, swept_setting, vector
 from tests.tui import chromium
 
 EVIL = "<script>alert('x')</script>\x1b[31m\u202e &amp; \"q\" {{ 7 * 7 }}"
@@ -144,14 +146,14 @@ def test_a_vector_that_does_not_work_is_said_not_to(store):
 
 def test_a_kept_sweep_gives_the_examples(store):
     record = store.record("love")
-    settings = (BASELINE, *(SweepSetting(b, d, 9 * d, d) for b in (2, 3) for d in (0.2, -0.2)))
+    settings = (BASELINE, *(swept_setting(b, d, 9 * d, d) for b in (2, 3) for d in (0.2, -0.2)))
     model = "/".join(map(str, TINY.key))
     plan = StoredSweep(
         SUITE, "love", record.digest, "tiny", model, "dose", settings, ("one", "two"), (7, 8)
     )
     begun = store.sweeps.begin(plan)
     cells = [
-        SweepCell(s, prompt, seed, f"{prompt} {seed} {s.layer} {s.strength}", "length", 3)
+        Cell(s, prompt, seed, f"{prompt} {seed} {s.layer} {s.strength}", "length", 3)
         for prompt in plan.prompts
         for seed in plan.seeds
         for s in settings

@@ -85,18 +85,24 @@ def _vector(seed: int, directions: Any = None, **more: Any) -> SteeringVector:
 
 def _add_runs(store: Store) -> None:
     from steerlab.core.run import Generation, Run
+    from steerlab.core.sampling import Sampling
 
     texts = (Generation(0.0, 0.0, " plain", "stop", 4), Generation(2.0, 0.4, " [b]warm[/b]\x1b"))
     first = store.runs.save(Run("love.v1 - 0.5*anger", "I think", TINY.source, texts, layers="2"))
     store.runs.rate(first.id, 1)
-    store.runs.save(Run("love", "I\nfeel 👍", TINY.source, texts, seed=7, temperature=0.7))
+    store.runs.save(
+        Run("love", "I\nfeel 👍", TINY.source, texts, seed=7, sampling=Sampling(temperature=0.7))
+    )
 
 
 def _add_results(store: Store, digest: str) -> None:
+    from steerlab.core.cell import Cell, MetricValue
     from steerlab.core.results import Calibration, Evaluation, Measured
-    from steerlab.core.sweep import BASELINE, MetricValue, StoredSweep, SweepCell, SweepSetting
+    from steerlab.core.setting import BASELINE
+    from steerlab.core.sweep import StoredSweep
+    from tests.registry.samples import swept_setting
 
-    strengths = [SweepSetting(b, d, 10 * d, None) for b in (2, 3) for d in (-0.2, 0.2)]
+    strengths = [swept_setting(b, d, 10 * d, None) for b in (2, 3) for d in (-0.2, 0.2)]
     sweep = store.sweeps.begin(
         StoredSweep(
             plan_digest="a" * 64,
@@ -110,8 +116,8 @@ def _add_results(store: Store, digest: str) -> None:
             seeds=(7, 8),
         )
     )
-    cells = [SweepCell(*key, " a text", "stop", 3) for key in sweep.planned()]
-    cells[0] = SweepCell(*cells[0].key, " other", "stop", 3, metrics={"vader": MetricValue(0.5)})
+    cells = [Cell(*key, " a text", "stop", 3) for key in sweep.planned()]
+    cells[0] = Cell(*cells[0].key, " other", "stop", 3, metrics={"vader": MetricValue(0.5)})
     store.sweeps.add(sweep, cells[::2])
     store.results.save_calibration(
         Calibration(digest, False, data={"reason": "nothing beats its control"})

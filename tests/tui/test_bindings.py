@@ -18,6 +18,8 @@ from textual.screen import Screen
 from textual.widgets._footer import FooterKey
 
 from steerlab import Lab, Store
+from steerlab.core.run import Run
+from steerlab.core.sampling import Sampling
 from steerlab.tui.detail import Detail
 from steerlab.tui.dialogs import Dialog, OptionsDialog
 from steerlab.tui.health import HealthScreen
@@ -71,7 +73,7 @@ def lab(tmp_path: Path) -> Lab:
     lab.extract("anger", [(b, a) for a, b in PAIRS], layers=2)
     love = lab.store.load("love")
     cells = lab.sweep(love, [2], ["hi"], doses=[0.1], max_new_tokens=1)
-    lab.keep_run("anger", "hi", cells, max_new_tokens=1)
+    lab.store.runs.save(Run.of(cells, "anger", "tiny", sampling=Sampling(max_new_tokens=1)))
     half = lab.store.path / "payloads" / ".tmp-0123"
     half.write_bytes(b"what a crash left")
     os.utime(half, (0, 0))

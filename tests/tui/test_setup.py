@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steerlab.core.run import Generation, Run
+from steerlab.core.sampling import Sampling
 from steerlab.errors import BadOption
 from steerlab.tui.setup import COLUMNS, Setup, differing, from_memory, heading, setup_of
 
@@ -36,7 +37,9 @@ def test_the_command_says_nothing_of_what_is_as_usual():
 
 def test_a_kept_run_gives_back_its_setup():
     generations = tuple(Generation(c, c / 5, "x") for c in (-2.0, 0.0, 2.0))
-    run = Run("love", "hi", "m", generations, layers="15", seed=3, temperature=0.5)
+    run = Run(
+        "love", "hi", "m", generations, layers="15", seed=3, sampling=Sampling(temperature=0.5)
+    )
     setup = setup_of(run)
     assert (setup.columns, setup.dose, setup.coefficient) == (3, 0.4, 2.0)
     assert (setup.layers, setup.seed, setup.temperature) == ("15", 3, 0.5)

@@ -13,10 +13,13 @@ from textual.widgets import Input, Label, Select, TextArea
 
 from steerlab import Lab, Store
 from steerlab.core.recipe import Imported
+from steerlab.core.sampling import Sampling
+from steerlab.core.setting import settings_of
 from steerlab.core.sweep import SweepPlan
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption
 from steerlab.evaluation.metrics.texts import METRICS, Metric
+from steerlab.interventions.runtime import TransformersRuntime
 from steerlab.lab.sweeps import run_sweep
 from steerlab.plots.grid import Grid
 from steerlab.tui.heatmap import Heatmap
@@ -55,7 +58,7 @@ class Bench(App[None]):
 
     def __init__(self, lab: Lab, expression: str = "love", **options: Any) -> None:
         super().__init__()
-        options.setdefault("sampling", {"max_new_tokens": 6})
+        options.setdefault("sampling", Sampling(max_new_tokens=6))
         self.sweep = SweepScreen(lab, expression, PROMPT, **options)
         self.news: list[str] = []
         self.answers: list[Promoted | None] = []
@@ -111,15 +114,16 @@ async def test_cells_hold_what_the_lab_writes_and_their_metric(lab) -> None:
         cells = lab.sweep(
             lab.evaluate("love - anger"), [0, 2, 3], [PROMPT], doses=doses, max_new_tokens=6
         )
-        written = [cell.completion.text for cell in cells]
+        written = [cell.text for cell in cells]
         assert [sheet.texts[i] for i in range(len(cells))] == written
         metric = bench.sweep.query_one(SweepForm).metric
         for row, layer in enumerate((0, 2, 3)):
             for column, dose in enumerate(doses):
                 (text,) = (
-                    cell.completion.text
+                    cell.text
                     for cell in cells
-                    if cell.dose == pytest.approx(dose) and (not dose or cell.layers == (layer,))
+                    if cell.setting.dose == pytest.approx(dose)
+                    and (not dose or cell.setting.layers == (layer,))
                 )
                 value, expected = heatmap.values[row][column], metric.score(text, written[0])
                 assert value is not None
@@ -235,7 +239,7 @@ def slowly(lab: Lab, monkeypatch: pytest.MonkeyPatch, steps: int = 2) -> threadi
 
 
 async def test_escape_stops_and_keeps_what_came(lab, monkeypatch) -> None:
-    bench = Bench(lab, sampling={"max_new_tokens": 100})
+    bench = Bench(lab, sampling=Sampling(max_new_tokens=100))
     released = slowly(lab, monkeypatch)
     async with bench.run_test(size=(100, 30)) as pilot:
         await ready(bench, pilot)
@@ -259,7 +263,7 @@ async def test_escape_stops_and_keeps_what_came(lab, monkeypatch) -> None:
 
 
 async def test_a_second_escape_leaves_at_once_and_the_model_stops(lab, monkeypatch) -> None:
-    bench = Bench(lab, sampling={"max_new_tokens": 100})
+    bench = Bench(lab, sampling=Sampling(max_new_tokens=100))
     released = slowly(lab, monkeypatch)
     async with bench.run_test(size=(100, 30)) as pilot:
         await ready(bench, pilot)
@@ -392,10 +396,15 @@ async def test_the_model_is_loaded_in_the_worker_and_a_line_says_so(lab, lm, mon
 
 async def test_a_sweep_that_was_written_is_there_at_once(lab, monkeypatch) -> None:
     asked = SweepPlan(
-        "love", ["b", "a"], [3, 0, 2], doses=[0.2, -0.1, 0], seeds=[5], max_new_tokens=6
+        "love",
+        ["b", "a"],
+        [3, 0, 2],
+        doses=[0.2, -0.1, 0],
+        seeds=[5],
+        sampling=Sampling(max_new_tokens=6),
     )
     written = run_sweep(lab, asked)
-    monkeypatch.setattr(Lab, "write", None)
+    monkeypatch.setattr(TransformersRuntime, "generate", None)
     bench = Bench(lab, seed=5)
     async with bench.run_test(size=(100, 30)) as pilot:
         await ready(bench, pilot)
@@ -463,7 +472,7 @@ def test_a_text_that_a_metric_cant_take_leaves_its_cell_undefined(lab) -> None:
             raise ValueError(text)
         return 1.0
 
-    settings = lab.sweep_settings(lab.store.load("love"), [2], doses=(0.0, 0.1))
+    settings = settings_of(lab.store.load("love"), doses=(0.0, 0.1))
     sheet = Sheet(Grid((0.0, 0.1), tuple(settings)), ["one", "two"])
     metric = Metric("broken", "", broken)
     assert sheet.values(metric) == [[None, None]]
@@ -478,7 +487,7 @@ def test_a_text_that_a_metric_cant_take_leaves_its_cell_undefined(lab) -> None:
 
 
 def test_growing_texts_are_valued_anew(lab) -> None:
-    settings = lab.sweep_settings(lab.store.load("love"), [2], doses=(0.0, 0.1))
+    settings = settings_of(lab.store.load("love"), doses=(0.0, 0.1))
     sheet = Sheet(Grid((0.0, 0.1), tuple(settings)), ["one"])
     metric = METRICS["shared"]
     sheet.write(0, "a")

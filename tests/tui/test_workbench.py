@@ -75,7 +75,7 @@ async def test_the_texts_are_those_of_the_same_call_in_python(lab):
         await user.pilot.press("ctrl+g")
         await user.written()
         assert [c.written for c in user.bench.query(Column) if c.display] == [
-            cell.completion.text for cell in cells
+            cell.text for cell in cells
         ]
 
 
@@ -464,7 +464,7 @@ async def test_options_reach_the_generation(lab):
         await user.pilot.press("enter", "ctrl+g")
         await user.written()
         (run,) = lab.store.runs.list()
-        assert (run.max_new_tokens, run.layers) == (3, "1")
+        assert (run.sampling.max_new_tokens, run.layers) == (3, "1")
         assert "3 tokens" in str(user.strip.border_title)
 
 

@@ -98,6 +98,6 @@ def check_what_is_left(path: Path) -> None:
     assert str(store.record(NAME).recipe) == "= love.v1 - 0.5 * anger.v1"
     assert store.load(NAME) == store.evaluate(EXPRESSION)
     (run,) = store.runs.list("love")
-    assert (run.prompt, run.max_new_tokens) == (PROMPT, TOKENS)
+    assert (run.prompt, run.sampling.max_new_tokens) == (PROMPT, TOKENS)
     assert [bool(g.coefficient) for g in run.generations] == [False, True]
     assert all(g.text for g in run.generations)

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from steerlab.core.cell import Cell, Key
 from steerlab.core.display import printable
+from steerlab.core.sampling import Sampling
 from steerlab.core.setting import Setting
 from steerlab.errors import BadOption, Cancelled
+from steerlab.lab.batches import write
 from steerlab.lab.lab import Lab
-from steerlab.progress import Progress, ShouldStop, Ticker
+from steerlab.progress import Progress, ShouldStop
 
 if TYPE_CHECKING:
     from steerlab.evaluation.metrics.items import ContrastItem
     from steerlab.evaluation.metrics.texts import Metric
-    from steerlab.models.generation import Completion
 
 Array = NDArray[np.float64]
 Request = tuple[int, Setting]
 """An item's place, and how it is steered."""
-Row = tuple[str, int, Setting]
-"""A prompt, a seed, and how its continuation is steered."""
 
 
 class Measure(Protocol):
@@ -129,8 +127,8 @@ class Attribute:
         )
 
     def _written(
-        self, rows: Sequence[Row], progress: Progress | None, should_stop: ShouldStop | None
-    ) -> list[Completion]:
+        self, rows: Sequence[Key], progress: Progress | None, should_stop: ShouldStop | None
+    ) -> list[Cell]:
         return written(
             self.lab,
             rows,
@@ -140,10 +138,10 @@ class Attribute:
             should_stop=should_stop,
         )
 
-    def _row(self, item: int, setting: Setting) -> Row:
-        return (self.prompts[item], self.seed + item, setting)
+    def _row(self, item: int, setting: Setting) -> Key:
+        return (setting, self.prompts[item], self.seed + item)
 
-    def _value(self, item: int, text: Completion) -> float:
+    def _value(self, item: int, text: Cell) -> float:
         value, reason = self.metric.explained(text.text, self._plain.get(item))
         self.reason = reason or self.reason
         return value
@@ -161,46 +159,34 @@ def check_defined(measure: Measure, values: Array) -> None:
     )
 
 
-SAMPLING = {"max_new_tokens": 40, "temperature": 0.7, "top_p": 0.9}
+SAMPLING = Sampling(max_new_tokens=40, temperature=0.7, top_p=0.9)
 """How texts are written that a calibration judges; greedy text of small models loops by itself."""
 
 
 def written(
     lab: Lab,
-    rows: Sequence[Row],
+    rows: Sequence[Key],
     *,
     bos: bool = False,
     allow_other_weights: bool = False,
     progress: Progress | None = None,
     should_stop: ShouldStop | None = None,
-) -> list[Completion]:
-    """A text for each row, in batches; equal rows are written once. Raises Cancelled.
+) -> list[Cell]:
+    """A text for each row; equal rows are written once. Raises Cancelled.
 
     bos: whether all begin with BOS, as they do wherever a front vector is compared.
     """
-    from steerlab.models.batch_size import batch_rows
-
-    places: dict[Row, list[int]] = defaultdict(list)
-    for place, (prompt, seed, setting) in enumerate(rows):
-        plain = Setting() if setting.is_baseline else setting
-        places[prompt, seed, plain].append(place)
-    unique, steps = list(places), int(SAMPLING["max_new_tokens"])
-    size = batch_rows(lab.model, [prompt for prompt, _, _ in unique], steps)
-    found: dict[int, Completion] = {}
-    batches = math.ceil(len(unique) / size)
-    for number in range(batches):
-        batch = unique[number * size : (number + 1) * size]
-        ticker = Ticker(should_stop, progress, number * steps, batches * steps)
-        texts = lab.write(
-            batch,
-            "all",
-            allow_other_weights,
-            should_stop=ticker,
-            **SAMPLING,
-            **({"bos": True} if bos else {}),
-        )
-        if ticker.stopped:
-            raise Cancelled("cancelled: nothing was stored")
-        for row, text in zip(batch, texts, strict=True):
-            found |= dict.fromkeys(places[row], text)
+    found: dict[int, Cell] = {}
+    for batch in write(
+        lab.runtime,
+        rows,
+        SAMPLING,
+        bos=bos,
+        allow_other_weights=allow_other_weights,
+        should_stop=should_stop,
+        progress=progress,
+    ):
+        found |= batch
+    if len(found) < len(rows) or any(cell.finish == "cancelled" for cell in found.values()):
+        raise Cancelled("cancelled: nothing was stored")
     return [found[place] for place in range(len(rows))]

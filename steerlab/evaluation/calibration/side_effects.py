@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from steerlab.core.cell import Cell
 from steerlab.core.results import defined
 from steerlab.core.setting import Setting
 from steerlab.evaluation.calibration.curve import Cost, Limits
@@ -18,7 +19,6 @@ from steerlab.progress import Parts, Progress, ShouldStop
 
 if TYPE_CHECKING:
     from steerlab.lab.lab import Lab
-    from steerlab.models.generation import Completion
 
 NEUTRAL = (
     "The weather in the city today is",
@@ -67,7 +67,7 @@ def costs(
     ).nats.mean(axis=1)  # (n_settings,)
     sound = [i for i, kl in enumerate(moved) if kl <= limits.kl]
     rows = [
-        (prompt, seed + i, setting)
+        (setting, prompt, seed + i)
         for setting in (Setting(), *(settings[s] for s in sound))
         for i, prompt in enumerate(NEUTRAL)
     ]
@@ -82,7 +82,7 @@ def costs(
     )
     found = perplexities(
         lab.model,
-        [prompt for prompt, _, _ in rows],
+        [prompt for _, prompt, _ in rows],
         [text.token_ids for text in texts],
         bos=front,
         progress=parts.part(1),
@@ -94,7 +94,7 @@ def costs(
 
 
 def _against_baseline(
-    texts: Sequence[Completion], found: NDArray[np.float64]
+    texts: Sequence[Cell], found: NDArray[np.float64]
 ) -> list[Mapping[str, float | None]]:
     """Fluency, distinctness and repetition of each group of texts, relative to the first group.
 

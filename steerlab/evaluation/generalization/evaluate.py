@@ -35,10 +35,11 @@ from steerlab.evaluation.statistics import Estimate, steerability
 from steerlab.progress import Parts, Progress, ShouldStop
 
 if TYPE_CHECKING:
+    from steerlab.core.cell import Cell
     from steerlab.evaluation.metrics.items import ContrastItem
     from steerlab.evaluation.metrics.passes import How
     from steerlab.evaluation.metrics.predictions import Contribution
-    from steerlab.lab.lab import Cell, Lab
+    from steerlab.lab.lab import Lab
 
 Array = NDArray[np.float64]
 _TOP = 8  # tokens named for a divergence
@@ -204,7 +205,7 @@ class _Run:
         )
         ways = len(self.conditions.settings)
         whole = len(style.prompts) * self.plan.seeds * ways
-        if len(cells) < whole or any(c.completion.finish == "cancelled" for c in cells):
+        if len(cells) < whole or any(c.finish == "cancelled" for c in cells):
             raise Cancelled("cancelled: nothing was stored")
         return [cells[i::ways] for i in range(ways)]
 
@@ -215,7 +216,7 @@ class _Run:
         reasons: Counter[str] = Counter()
         table = np.full((len(cells), len(cells[0])), np.nan)
         for row, column in np.ndindex(*table.shape):
-            text, plain = cells[row][column].completion.text, cells[0][column].completion.text
+            text, plain = cells[row][column].text, cells[0][column].text
             table[row, column], why = metric.explained(text, plain)
             reasons[why] += 1
         del reasons[""]
@@ -237,7 +238,7 @@ class _Run:
         found = perplexities(
             self.lab.model,
             [cell.prompt for cell in own],
-            [cell.completion.token_ids for cell in own],
+            [cell.token_ids for cell in own],
             chat=style.chat,
             bos=self.conditions.is_front,
             limit=TEXT_LIMIT,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from steerlab.core.cell import Cell, MetricValue
 from steerlab.core.setting import Setting
-from steerlab.core.sweep import MetricValue, StoredSweep, SweepCell, SweepSetting
+from steerlab.core.sweep import StoredSweep
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadPrompts
 from steerlab.evaluation.metrics.items import Continuation, continuation
@@ -30,7 +32,7 @@ class TextMetric:
         self.name, self.metric = metric.name, metric
 
     def __call__(
-        self, model: LanguageModel, sweep: StoredSweep, cells: Sequence[SweepCell]
+        self, model: LanguageModel, sweep: StoredSweep, cells: Sequence[Cell]
     ) -> list[MetricValue]:
         """One value a cell."""
         plain = [sweep.baseline(cell) for cell in cells]
@@ -52,7 +54,7 @@ class FluencyRatio:
         self.scored, self.bos = scored, bos
 
     def __call__(
-        self, model: LanguageModel, sweep: StoredSweep, cells: Sequence[SweepCell]
+        self, model: LanguageModel, sweep: StoredSweep, cells: Sequence[Cell]
     ) -> list[MetricValue]:
         """One value a cell; each text is scored once, a baseline's too."""
         from steerlab.evaluation.metrics.likelihood import token_log_probs
@@ -68,7 +70,7 @@ class FluencyRatio:
         self, model: LanguageModel, sweep: StoredSweep, prompt: str, text: str
     ) -> Continuation | None:
         try:
-            whole = continuation(model, prompt, text, chat=sweep.chat, bos=self.bos)
+            whole = continuation(model, prompt, text, chat=sweep.sampling.chat, bos=self.bos)
         except BadPrompts:  # a text without a token
             return None
         return Continuation(whole.ids[: whole.start + self.scored], whole.start)
@@ -88,22 +90,22 @@ class NextTokenKL:
         self.vectors, self.allow_other_weights = vectors, allow_other_weights
 
     def __call__(
-        self, model: LanguageModel, sweep: StoredSweep, cells: Sequence[SweepCell]
+        self, model: LanguageModel, sweep: StoredSweep, cells: Sequence[Cell]
     ) -> list[MetricValue]:
         """One value a cell; each prompt is read once under each setting."""
         from steerlab.evaluation.metrics.predictions import divergence
 
-        by_prompts: dict[tuple[str, ...], list[SweepSetting]] = defaultdict(list)
+        by_prompts: dict[tuple[str, ...], list[Setting]] = defaultdict(list)
         for setting, prompts in _prompts(cells).items():
             by_prompts[prompts].append(setting)
-        nats: dict[tuple[SweepSetting, str], float] = {}
+        nats: dict[tuple[Setting, str], float] = {}
         for prompts, settings in by_prompts.items():
             found = divergence(
                 model,
                 prompts,
-                [self._setting(setting) for setting in settings],
+                [self._with_vector(setting) for setting in settings],
                 top=1,
-                chat=sweep.chat,
+                chat=sweep.sampling.chat,
                 positions=sweep.positions,
                 allow_other_weights=self.allow_other_weights,
             ).nats
@@ -111,9 +113,10 @@ class NextTokenKL:
                 nats[settings[s], prompts[p]] = float(value)
         return [MetricValue(nats[cell.setting, cell.prompt]) for cell in cells]
 
-    def _setting(self, setting: SweepSetting) -> Setting:
-        vector = None if setting.layer is None else self.vectors[setting.layer]
-        return Setting(vector, setting.coefficient)
+    def _with_vector(self, setting: Setting) -> Setting:
+        if setting.layer is None:
+            return setting
+        return replace(setting, vector=self.vectors[setting.layer])
 
 
 def default_metrics(
@@ -134,9 +137,7 @@ def default_metrics(
     return [*texts.values(), FluencyRatio(bos=front), kl]
 
 
-def _ratio(
-    losses: Mapping[tuple[str, str], float], cell: SweepCell, plain: SweepCell | None
-) -> MetricValue:
+def _ratio(losses: Mapping[tuple[str, str], float], cell: Cell, plain: Cell | None) -> MetricValue:
     if plain is None:
         return MetricValue(None, "there is no baseline to compare with")
     both = [losses.get((c.prompt, c.text)) for c in (cell, plain)]
@@ -146,9 +147,9 @@ def _ratio(
         return MetricValue(float(np.exp(both[0] - both[1])))
 
 
-def _prompts(cells: Sequence[SweepCell]) -> dict[SweepSetting, tuple[str, ...]]:
+def _prompts(cells: Sequence[Cell]) -> dict[Setting, tuple[str, ...]]:
     """Setting -> its prompts, each once."""
-    found: dict[SweepSetting, dict[str, None]] = defaultdict(dict)
+    found: dict[Setting, dict[str, None]] = defaultdict(dict)
     for cell in cells:
         found[cell.setting][cell.prompt] = None
     return {setting: tuple(prompts) for setting, prompts in found.items()}

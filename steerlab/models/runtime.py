@@ -1,0 +1,35 @@
+"""Runtime: what comparing steered texts needs of a model, whichever engine runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from steerlab.core.cell import Key
+from steerlab.core.run import Positions
+from steerlab.core.sampling import Sampling
+from steerlab.models.generation import Completion, OnText
+from steerlab.progress import ShouldStop
+
+
+class Runtime(Protocol):
+    """Runs batches whose rows are steered one by one; `interventions.runtime` has the first."""
+
+    def batch_rows(self, prompts: Sequence[str], new_tokens: int) -> int:
+        """How many rows to write at once, each prompt continued by at most `new_tokens`."""
+
+    def generate(
+        self,
+        rows: Sequence[Key],
+        sampling: Sampling,
+        *,
+        positions: Positions = "all",
+        bos: bool = False,
+        allow_other_weights: bool = False,
+        on_text: OnText | None = None,
+        should_stop: ShouldStop | None = None,
+    ) -> list[Completion]:
+        """Continue each row's prompt under its setting, with its seed; one batch.
+
+        bos: begin every prompt with BOS. allow_other_weights: as for `steering`.
+        """

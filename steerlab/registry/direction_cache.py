@@ -3,7 +3,7 @@
 A cache of one store, model and scope, in the user's cache directory; it may be deleted or damaged
 at any time. It knows vectors by digest, so labels and removals do not concern it.
 
-    index.json       the owner; for each file below, how many records count, and their CRC-32
+    index.json       for each file below, how many records count, and their CRC-32
     <name>.digests   32 bytes per entry: the vectors, numbered from 0
     <name>.15.1      a record per vector with a direction of 1 row at layer 15, in order of entry
 
@@ -56,10 +56,9 @@ class DirectionCache:
     """
 
     def __init__(self, store: Path, model: ModelIdentity, scope: Scope) -> None:
-        whose = {"store": os.path.realpath(store), "model": list(model.key), "scope": scope}
-        self._owner, self._width = {"format": FORMAT, **whose}, model.d_model
-        name = hashlib.sha256(json.dumps(self._owner).encode()).hexdigest()[:32]
-        self.directory = home() / name
+        self._store, self._width = os.path.realpath(store), model.d_model
+        owner = json.dumps([FORMAT, self._store, model.key, scope])
+        self.directory = home() / hashlib.sha256(owner.encode()).hexdigest()[:32]
         self._clear()
 
     def _clear(self) -> None:
@@ -71,7 +70,7 @@ class DirectionCache:
     # files
 
     def open(self) -> None:
-        """Read the files; a damaged cache, or another owner's, is an empty one."""
+        """Read the files; a damaged cache counts as an empty one."""
         try:
             self._read()
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -79,8 +78,6 @@ class DirectionCache:
 
     def _read(self) -> None:
         index = json.loads((self.directory / "index.json").read_text("utf-8"))
-        if index["owner"] != self._owner:
-            raise ValueError("the cache of another store")
         if index["name"] != self._name:
             self._clear()
             self._name = index["name"]
@@ -133,7 +130,7 @@ class DirectionCache:
         self._append("digests", [bytes.fromhex(digest) for digest in vectors])
         for end, owned in rows.items():
             self._append(end, owned)
-        index = {"owner": self._owner, "name": self._name, "files": self._files}
+        index = {"store": self._store, "name": self._name, "files": self._files}
         temporary = self.directory / f"index.json.{secrets.token_hex(4)}"
         temporary.write_text(json.dumps(index), "utf-8")
         os.replace(temporary, self.directory / "index.json")
@@ -197,5 +194,5 @@ def home() -> Path:
 def _forget_stores_that_are_gone() -> None:
     for file in home().glob("*/index.json"):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            if not Path(json.loads(file.read_text("utf-8"))["owner"]["store"]).is_dir():
+            if not Path(json.loads(file.read_text("utf-8"))["store"]).is_dir():
                 shutil.rmtree(file.parent, ignore_errors=True)

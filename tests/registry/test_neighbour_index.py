@@ -137,7 +137,7 @@ def test_another_stores_index_is_not_taken(crowd, kept, tmp_path):
     other.save_many([(f"n{i}", vector(i + 100, 1)) for i in range(3)])
     other.similar("n0")
     ours, theirs = sorted(
-        kept.glob("*/index.json"), key=lambda p: json.loads(p.read_text())["owner"]["store"]
+        kept.glob("*/index.json"), key=lambda p: json.loads(p.read_text())["store"]
     )
     theirs.write_text(ours.read_text())
     for store in (crowd, other):

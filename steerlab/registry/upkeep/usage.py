@@ -1,4 +1,4 @@
-"""What a store takes on disk, and for what."""
+"""Disk usage of a store."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from steerlab.registry.tables import DIRECTION, MODEL, VECTOR
 
 @dataclass(frozen=True)
 class Share:
-    """What one version of a vector takes: its part of the payload file it lies in."""
+    """The bytes of one version of a vector: its share of its payload file."""
 
     model: str
     kind: str
@@ -26,10 +26,10 @@ class Share:
 
 @dataclass(frozen=True)
 class Usage:
-    """Bytes of a store; together they are all its files.
+    """Bytes of all files of a store.
 
-    vectors: one share a stored version. registry: the database with its log. copies: older
-    registries kept by rebuilds and migrations. loose: files that no vector needs.
+    vectors: a share per stored version. registry: the database with its log. copies: old
+    registries that rebuilds and migrations kept. loose: files that no vector needs.
     """
 
     vectors: tuple[Share, ...]
@@ -43,7 +43,7 @@ class Usage:
         return sum(v.size for v in self.vectors) + self.registry + self.copies + self.loose
 
     def by(self, *fields: str) -> list[tuple[tuple[str, ...], int, int]]:
-        """(values of the fields, vectors, bytes) of each group, the largest first."""
+        """Versions grouped by fields of Share: (values, versions, bytes), the largest first."""
         groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
         for share in self.vectors:
             groups[tuple(str(getattr(share, field)) for field in fields)].append(share.size)
@@ -56,7 +56,7 @@ class Usage:
 
 
 def usage(connection: Connection, directory: Path) -> Usage:
-    """Measure a store. A file with many vectors is shared out by the numbers they hold."""
+    """Measure a store; the vectors of one file share its bytes by how many numbers they have."""
     files = dict(_files(directory))
     by_path: dict[str, list[Any]] = defaultdict(list)
     for row in _vectors(connection):
@@ -72,14 +72,14 @@ def usage(connection: Connection, directory: Path) -> Usage:
 
 
 def _shared(rows: list[Any], size: int) -> Iterator[Share]:
-    """Shares that add up to the file's size, to the byte."""
-    whole = sum(row.numbers for row in rows)
-    given, seen = 0, 0
+    """Shares that add up to exactly the size of the file."""
+    total = sum(row.numbers for row in rows)
+    start = seen = 0
     for row in rows:
         seen += row.numbers
-        upto = size * seen // whole
-        yield Share(row.model, row.kind, row.name, row.version, upto - given)
-        given = upto
+        end = size * seen // total
+        yield Share(row.model, row.kind, row.name, row.version, end - start)
+        start = end
 
 
 def _vectors(connection: Connection) -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""A whole store as one file, as it is at one moment, while others write."""
+"""Backups: a whole store in one file, as it is at one moment, even while others write."""
 
 from __future__ import annotations
 
@@ -32,10 +32,9 @@ _DAMAGED = "registry.db is damaged"
 
 @dataclass(frozen=True)
 class Backup:
-    """A backup that was made.
+    """A finished backup.
 
-    payloads: how many files were copied. damaged: a line for each that is not whole, is
-    missing or could not be copied.
+    payloads: files copied. damaged: a line for each that is damaged, missing or can't be copied.
     """
 
     path: Path
@@ -44,12 +43,12 @@ class Backup:
 
     @property
     def way_back(self) -> str:
-        """What to type to have it back; where the store is still there, with --force."""
+        """The command that restores it; --force is needed where the store still exists."""
         return shlex.join(["steerlab", "restore", str(self.path.absolute())])
 
 
 def proposal(directory: Path) -> Path:
-    """A dated file beside a store that a backup of it could be, under a name that is free."""
+    """A path for a backup that is free: a dated file beside the store."""
     store = Path(os.path.realpath(directory))
     name = f"{store.name}-{datetime.now().astimezone():%Y-%m-%d}"
     names = (f"{name}{f'-{n}' if n > 1 else ''}{archive.SUFFIX}" for n in count(1))
@@ -149,7 +148,7 @@ def payloads_of(directory: Path, damaged: list[str]) -> list[tuple[str, Path]]:
 
 
 def copy_registry(database: Database, target: Path, damaged: list[str]) -> Path | None:
-    """A copy of the registry, log included; of one that SQLite can't read, its bytes."""
+    """Copy the registry with its log, bytewise if SQLite can't read it; None if there is none."""
     if not database.file.exists():
         return None
     try:
@@ -157,17 +156,17 @@ def copy_registry(database: Database, target: Path, damaged: list[str]) -> Path 
             copy_database(database.file, target)
         else:  # SQLite can't open it where it is
             _copy_bytes(database.file, target)
-    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # its words may be bytes
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # SQLite may quote bytes
         if isinstance(error, sqlite3.Error) and not tells_damage(error):
             raise
         damaged.append(_DAMAGED)
-        with contextlib.suppress(sqlite3.DatabaseError):  # then what is in its log is lost
+        with contextlib.suppress(sqlite3.DatabaseError):  # its log is lost then
             _copy_bytes(database.file, target)
     return target
 
 
 def _copy_bytes(file: Path, target: Path) -> None:
-    """Copy a registry and put its log into the copy, the log first: it may be put into the file."""
+    """Copy a registry and merge its log; the log first, which others may merge meanwhile."""
     target.unlink(missing_ok=True)
     log = file.with_name(f"{file.name}-wal")
     if log.exists():

@@ -1,4 +1,4 @@
-"""Bringing a store back from a backup: checked first, then moved into place whole."""
+"""Restoring a store from a backup: it is checked, then moved into place as a whole."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _TRIES = 10
 def restore(
     source: Path, database: Database, force: bool, progress: Progress | None
 ) -> Path | None:
-    """Put a backup in a store's place; returns where the old store was moved, if there was one.
+    """Restore a backup; returns where the old store was moved, None if there was none.
 
-    Nothing is deleted: what `force` replaces is moved aside.
+    Nothing is deleted: with `force`, a store that is in the way is moved aside.
     """
     finish_move(database.directory)
     target = Path(os.path.realpath(database.directory))
@@ -36,7 +36,7 @@ def restore(
     _check_source(source, target)
     if taken and not force:
         raise StoreError(
-            f"{target} has vectors already: force it, and they are moved aside, or restore to "
+            f"{target} has vectors already: use --force to move them aside, or restore to "
             "another directory"
         )
     new = target.with_name(f"{durable.TEMPORARY_PREFIX}{target.name}-{secrets.token_hex(8)}")
@@ -53,10 +53,10 @@ def restore(
 
 
 def _replace(database: Database, new: Path) -> Path | None:
-    """Put a whole store in another one's place; returns where the old one was moved to, if any.
+    """Move a complete store into place; returns where the old one was moved, if there was one.
 
-    There is no store here for a moment. Whoever looks in it, or after the process died in
-    it, finishes the move. What a writer saves in it is moved aside too.
+    For a moment there is no store here. Whoever looks then, or after this process was killed,
+    finishes the move. What a writer saves in that moment is moved aside too.
     """
     target = Path(os.path.realpath(database.directory))  # it may be ".", which moves too
     place = Database(target, database.fill, database.settle, timeout=database.timeout)
@@ -69,7 +69,7 @@ def _replace(database: Database, new: Path) -> Path | None:
             shutil.rmtree(ready, ignore_errors=True)  # the old store is still there
             raise
     for _ in range(_TRIES):
-        with place.locked():  # it found no store, and moved the one that is ready there
+        with place.locked():  # taking the lock finishes the move
             if not ready.exists():
                 durable.sync_directory(target.parent)
                 return aside
@@ -80,7 +80,7 @@ def _replace(database: Database, new: Path) -> Path | None:
 
 
 def _make_room(target: Path) -> Path | None:
-    """Take a store from its place; returns where it was moved, None if it was empty."""
+    """Move a store aside; returns where, None if it was empty and is deleted."""
     if all(path.name == ".lock" for path in target.iterdir()):
         (target / ".lock").unlink(missing_ok=True)
         target.rmdir()
@@ -98,11 +98,11 @@ def _check_source(source: Path, target: Path) -> None:
         if target.exists() and source.samefile(target):
             raise StoreError(f"{source} is the store itself: there is nothing to restore")
     elif not archive.is_archive(source):
-        raise StoreError(f"{source} is no backup: `steerlab import` takes in a payload file")
+        raise StoreError(f"{source} is no backup: use `steerlab import` for a payload file")
 
 
 def _check_registry(source: Path, restored: Database) -> None:
-    """Refuse what a newer steerlab wrote, or none; a damaged one is taken, to be rebuilt."""
+    """Refuse one that a newer or another program wrote; a damaged one can be rebuilt."""
     for (name,) in restored.salvage(COMPUTED):
         raise CorruptPayload(
             f"{source} holds a registry whose table {printable(str(name)[:80])} makes up what it "

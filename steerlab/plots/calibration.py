@@ -1,4 +1,4 @@
-"""A calibration as pictures and tables: its dose-response, and the layers it compared."""
+"""A calibration as plots and tables: its dose-response, and the layers it compared."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ LOG_ODDS = "log-odds (nats)"
 
 
 def unit_of(curve: Curve) -> str:
-    """What an effect is in, as an axis says it."""
+    """The unit of an effect, as an axis label."""
     return LOG_ODDS if curve.measure == "propensity" else curve.measure
 
 
 def response_of(calibration: Calibration, name: str) -> DoseResponse:
-    """The dose-response that a calibration holds, its controls beside it.
+    """The dose-response of a calibration with its controls; both are 0 at dose 0.
 
-    At dose 0 nothing is added, so that the effect is 0 there, and chance too. Raises
-    CorruptPayload for a calibration that can't be read.
+    Raises CorruptPayload for a calibration that can't be read.
     """
     curve = Curve.of(calibration)
     points = [_dose_point(point) for point in curve.points]
@@ -49,7 +48,7 @@ def _dose_point(point: Point) -> DosePoint:
 
 
 def layers_of(calibration: Calibration) -> Profile | None:
-    """The signed range at each layer that was compared; None where there was but one."""
+    """The signed range at each layer that was compared; None for a single layer."""
     curve = Curve.of(calibration)
     if len(curve.layers) < 2:
         return None
@@ -64,7 +63,7 @@ def layers_of(calibration: Calibration) -> Profile | None:
 
 @dataclass(frozen=True)
 class DoseRow:
-    """A dose of the table; `chosen` is the operating point."""
+    """A row of the table. chosen: whether it is the operating dose."""
 
     cells: tuple[str, ...]
     chosen: bool
@@ -76,7 +75,7 @@ COLUMNS = ("dose", "c", "effect", "95% interval", "random, ±sd", "z", "KL", "fl
 
 @dataclass(frozen=True)
 class CalibrationSummary:
-    """A calibration in words: what it comes to, how it was found, and a row for each dose."""
+    """A calibration as text: its verdict, how it was measured, and a row for each dose."""
 
     works: bool
     verdict: str
@@ -86,16 +85,17 @@ class CalibrationSummary:
 
 
 def calibration_summary(calibration: Calibration) -> CalibrationSummary:
-    """A calibration as a page shows it."""
+    """The text and the table of a calibration, as on a report's page."""
     curve = Curve.of(calibration)
     held = (
         "its own pairs, each under a vector made without it" if curve.crossed else "held-out items"
     )
     about = (
-        f"An effect is a change of {unit_of(curve)} on {curve.items} items: {held}. Layer and dose "
-        "were chosen without the items that the verdict is about. A text is sound up to "
-        f"{curve.limits.kl:g} nats of KL, a fluency ratio of {curve.limits.fluency:g} and "
-        f"{curve.limits.distinct:g} of the baseline's distinct pairs of tokens."
+        f"An effect is a change of {unit_of(curve)} on {curve.items} items: {held}. The verdict "
+        "is about items that were not used to choose layer and dose. A dose is sound, and shown "
+        f"in full colour, if on neutral prompts the KL is at most {curve.limits.kl:g} nats, the "
+        f"perplexity at most {curve.limits.fluency:g} times the baseline's, and the share of "
+        f"distinct pairs of tokens at least {curve.limits.distinct:g} of the baseline's."
     )
     rows = tuple(_row(point, calibration.dose) for point in curve.points)
     return CalibrationSummary(calibration.works, f"It {verdict(calibration)}.", about, rows)

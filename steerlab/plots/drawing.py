@@ -1,6 +1,6 @@
-"""How figures look and how they are saved; matplotlib is imported when the first is drawn.
+"""The look of figures and how they are saved. Imports matplotlib when the first is drawn.
 
-No window is ever opened: a figure is made without pyplot and rendered when it is saved.
+Never opens a window: figures are made without pyplot and rendered when they are saved.
 """
 
 from __future__ import annotations
@@ -25,11 +25,14 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 
 SUFFIXES = (".png", ".svg", ".pdf")
-"""What a picture can be saved as."""
+"""File types of saved figures."""
 
 INK, MUTED, LINE, PAPER = "#1f2933", "#5f6c7b", "#dde3ea", "#ffffff"
 COOL, WARM, SAFE, CHANCE = "#2f6fc4", "#d97b0d", "#0b8a6a", "#8895a4"
-"""Below and above the baseline, sound doses, random directions: told apart by colour-blind eyes."""
+"""Below and above the baseline, safe doses, random directions; distinct to colour-blind eyes."""
+
+UNSOUND = "not sound: side effects beyond the limits"
+"""The legend of doses at which text suffers; `Limits` says how much it may."""
 
 _STYLE: Any = {
     "font.family": ["DejaVu Sans"],
@@ -61,11 +64,11 @@ _STYLE: Any = {
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Our settings, and none of the user's own matplotlibrc."""
+    """Use our matplotlib settings instead of the user's matplotlibrc."""
     from matplotlib import rc_context, rcParamsDefault
 
     with rc_context(), warnings.catch_warnings():
-        # a letter that no font has is drawn as a box: not worth a line on the user's terminal
+        # a character that the font lacks is drawn as a box, without a warning on the terminal
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         import matplotlib
 
@@ -76,7 +79,7 @@ def styled() -> Iterator[None]:
 
 
 def in_style(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Draw under our settings."""
+    """Decorate a function so that it draws with our settings."""
 
     @wraps(draw)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
@@ -87,7 +90,7 @@ def in_style(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
 
 def new_figure(width: float, height: float, *, laid_out: bool = True) -> Figure:
-    """An empty figure, in inches, that belongs to no window."""
+    """An empty figure without a window; width and height in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained" if laid_out else None)
@@ -97,9 +100,9 @@ def new_figure(width: float, height: float, *, laid_out: bool = True) -> Figure:
 
 
 def check_file(path: Path, suffixes: Sequence[str] = SUFFIXES) -> None:
-    """Raise BadOption, in a line, where no such file can be written; before any work is done."""
+    """Raise BadOption if the file can't be written; called before any work is done."""
     if path.suffix.lower() not in suffixes:
-        raise BadOption(f"can't write {path}: the name has to end in {_either(suffixes)}")
+        raise BadOption(f"can't write {path}: the name must end in {_either(suffixes)}")
     if path.is_dir():
         raise BadOption(f"can't write {path}: it is a directory")
     if not path.parent.is_dir():
@@ -109,10 +112,10 @@ def check_file(path: Path, suffixes: Sequence[str] = SUFFIXES) -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure as its file's suffix says, whole or not at all.
+    """Write a figure in the format of the file's suffix, completely or not at all.
 
-    Equal figures give equal bytes. Raises BadOption for a suffix that is none of ours,
-    StoreError where the file can't be written.
+    Equal figures give equal bytes. Raises BadOption for an unknown suffix, StoreError if the
+    file can't be written.
     """
     check_file(path)
     durable.write(path, rendered(figure, path.suffix.lower()[1:]))
@@ -133,11 +136,11 @@ def rendered(figure: Figure, form: str, *, transparent: bool = False) -> bytes:
 
 
 def inline_svg(figure: Figure, name: str, *, least: float = 0.68) -> str:
-    """A figure as markup to stand in a page, whose colours follow the page's.
+    """A figure as SVG markup for a page, in the page's colours.
 
-    name: unique in the page, so that what the figure defines inside stays its own. Ink, muted,
-    line and paper become its --ink, --muted, --line and --paper. least: below which share of
-    its size it is not shrunk, but scrolls; as it is, 7.4 inches fit a telephone.
+    name: unique in the page; prefixes the ids that the figure defines. The colours INK, MUTED,
+    LINE and PAPER become the page's --ink, --muted, --line and --paper. least: the smallest
+    scale before the figure scrolls instead of shrinking; by default 7.4 inches fit a telephone.
     """
     text = rendered(figure, "svg", transparent=True).decode("utf-8")
     text = text[text.index("<svg") :]
@@ -156,7 +159,7 @@ def inline_svg(figure: Figure, name: str, *, least: float = 0.68) -> str:
 
 
 def _opening(svg: str, least: float) -> str:
-    """The first tag: as wide as its column, but neither too small to be read nor blown up."""
+    """The first tag: as wide as its column, within limits that keep it legible."""
     box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
     assert box is not None
     small, large = (round(float(box[1]) * scale) for scale in (least, 1.45))  # of points, in px
@@ -170,6 +173,6 @@ def _either(suffixes: Sequence[str]) -> str:
 
 
 def plain(text: str) -> str:
-    """A name as it can stand in a figure: no control characters; a leading `_` hides a legend."""
+    """A name without control characters, and shown in legends even if it begins with `_`."""
     shown = printable(text)
     return f"\u200b{shown}" if shown.startswith("_") else shown

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from steerlab.plots.drawing import (
     CHANCE,
@@ -13,6 +13,7 @@ from steerlab.plots.drawing import (
     MUTED,
     PAPER,
     SAFE,
+    UNSOUND,
     WARM,
     in_style,
     new_figure,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DOSE = "dose  (‖c·v‖ / median ‖residual‖)"
+DASHED = (0, (4, 3))
 _EXTREME_COOL, _EXTREME_WARM = "#1c4f96", "#b35c00"
 _MIDDLE = "#f7f8fa"
 _DARK, _LIGHT = "#0a0d12", "#fefefe"
@@ -34,7 +36,7 @@ _KINDS = {"contrast": ("o", COOL), "expression": ("D", WARM), "imported": ("s", 
 
 @in_style
 def dose_response(found: DoseResponse) -> Figure:
-    """Effect over dose with its interval, random directions beside it, safe doses shaded."""
+    """Effect over dose with its interval, that of random directions, and the safe doses."""
     figure = new_figure(7.4, 4.4)
     axes = figure.subplots()
     _chance(axes, found)
@@ -42,53 +44,68 @@ def dose_response(found: DoseResponse) -> Figure:
     doses = [p.dose for p in found.points]
     means = [p.effect.mean for p in found.points]
     lows, highs = [p.effect.low for p in found.points], [p.effect.high for p in found.points]
-    axes.fill_between(doses, lows, highs, color=COOL, alpha=0.18, linewidth=0, label="95% interval")
+    _band(axes, doses, lows, highs, COOL, 0.18, "95% interval")
     axes.plot(doses, means, color=COOL, linewidth=2, label=plain(found.name), zorder=3)
     for sound in (True, False):
-        points = [p for p in found.points if p.sound == sound]
-        axes.plot(
-            [p.dose for p in points],
-            [p.effect.mean for p in points],
-            linestyle="none",
-            marker="o",
-            markersize=5.5,
-            color=COOL,
-            markerfacecolor=COOL if sound else PAPER,
-            zorder=4,
-            label="" if sound or not points else "text not sound",
-        )
+        points = [(p.dose, p.effect.mean) for p in found.points if p.sound == sound]
+        label = "" if sound or not points else UNSOUND
+        face = {"color": COOL, "markerfacecolor": COOL if sound else PAPER}
+        _dots(axes, points, markersize=5.5, zorder=4, label=label, **face)
     _mark_chosen(axes, found)
     axes.axhline(0, color=MUTED, linewidth=0.8, zorder=1)
-    axes.grid(True, axis="y")
-    axes.set_axisbelow(True)
+    _grid(axes, "y")
     axes.set_ylim(*found.window)
     axes.set_xlabel(DOSE)
     axes.set_ylabel(f"change in {plain(found.unit)}")
     at = "" if found.layer is None else f", layer {found.layer}"
     axes.set_title(f"Dose-response of {plain(found.name)}{at}")
-    handles, labels = axes.get_legend_handles_labels()
-    order = sorted(range(len(labels)), key=lambda i: labels[i] != plain(found.name))  # it is first
-    figure.legend(
-        [handles[i] for i in order], [labels[i] for i in order], loc="outside lower center", ncols=3
-    )
+    _legend(figure, first=plain(found.name))
     return figure
+
+
+def _band(
+    axes: Axes,
+    x: Sequence[float],
+    lows: Sequence[float],
+    highs: Sequence[float],
+    colour: str,
+    alpha: float,
+    label: str = "",
+) -> None:
+    axes.fill_between(x, lows, highs, color=colour, alpha=alpha, linewidth=0, label=label)
+
+
+def _dots(axes: Axes, points: Sequence[tuple[float, float]], **look: Any) -> None:
+    """Markers without a line."""
+    xs, ys = [x for x, _ in points], [y for _, y in points]
+    axes.plot(xs, ys, **{"linestyle": "none", "marker": "o", **look})
+
+
+def _grid(axes: Axes, axis: Literal["x", "y"]) -> None:
+    axes.grid(True, axis=axis)
+    axes.set_axisbelow(True)
+
+
+def _legend(figure: Figure, first: str = "") -> None:
+    """One legend below all panels, each label once; `first` begins it."""
+    shown: dict[str, Any] = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            shown.setdefault(label, handle)
+    labels = sorted(shown, key=lambda label: label != first)
+    handles = [shown[label] for label in labels]
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
 
 
 def _chance(axes: Axes, found: DoseResponse) -> None:
     points = [(p.dose, *p.control) for p in found.points if p.control is not None]
     if not points:
         return
-    doses, means, spreads = zip(*points, strict=True)
-    axes.fill_between(
-        doses,
-        [m - 2 * s for m, s in zip(means, spreads, strict=True)],
-        [m + 2 * s for m, s in zip(means, spreads, strict=True)],
-        color=CHANCE,
-        alpha=0.28,
-        linewidth=0,
-        label=f"{found.controls or ''} random directions, ±2 sd".strip(),
-    )
-    axes.plot(doses, means, color=CHANCE, linewidth=1.2, linestyle=(0, (4, 3)))
+    doses, means, _ = zip(*points, strict=True)
+    lows, highs = ([m + sign * sd for _, m, sd in points] for sign in (-2, 2))
+    label = f"{found.controls or ''} random directions, ±2 sd".strip()
+    _band(axes, doses, lows, highs, CHANCE, 0.28, label)
+    axes.plot(doses, means, color=CHANCE, linewidth=1.2, linestyle=DASHED)
 
 
 def _safe(axes: Axes, found: DoseResponse) -> None:
@@ -103,18 +120,9 @@ def _mark_chosen(axes: Axes, found: DoseResponse) -> None:
     point = found.at_chosen
     if point is None:
         return
-    axes.plot(
-        [point.dose],
-        [point.effect.mean],
-        marker="o",
-        markersize=12,
-        markerfacecolor="none",
-        markeredgecolor=WARM,
-        markeredgewidth=2,
-        linestyle="none",
-        label=f"chosen: dose {point.dose:+.2f}",
-        zorder=5,
-    )
+    ring = {"markerfacecolor": "none", "markeredgecolor": WARM, "markeredgewidth": 2}
+    label = f"chosen: dose {point.dose:+.2f}"
+    _dots(axes, [(point.dose, point.effect.mean)], markersize=12, label=label, zorder=5, **ring)
 
 
 def colours(diverging: bool) -> Any:
@@ -128,10 +136,9 @@ def colours(diverging: bool) -> Any:
 
 @in_style
 def heatmap(grid: HeatGrid) -> Figure:
-    """Layers down, strengths across; the numbers in the cells, colours turning at the baseline."""
-    figure = new_figure(
-        max(4.6, 2.6 + 0.78 * len(grid.columns)), max(2.4, 1.5 + 0.42 * len(grid.layers))
-    )
+    """Layers down, strengths across, numbers in the cells; colours diverge at the baseline."""
+    wide, high = 2.6 + 0.78 * len(grid.columns), 1.5 + 0.42 * len(grid.layers)
+    figure = new_figure(max(4.6, wide), max(2.4, high))
     axes = figure.subplots()
     diverging = grid.centre is not None
     shares = [
@@ -144,16 +151,9 @@ def heatmap(grid: HeatGrid) -> Figure:
     )
     for i, row in enumerate(grid.values):
         for j, value in enumerate(row):
-            share = shares[i][j]
-            axes.text(
-                j + 0.5,
-                i + 0.5,
-                grid.shown(value),
-                ha="center",
-                va="center",
-                fontsize=9,
-                color=_on(scheme, share, diverging),
-            )
+            ink = _on(scheme, shares[i][j], diverging)
+            middle: dict[str, Any] = {"ha": "center", "va": "center"}
+            axes.text(j + 0.5, i + 0.5, grid.shown(value), fontsize=9, color=ink, **middle)
     axes.set_xticks([j + 0.5 for j in range(len(grid.columns))], grid.columns)
     axes.set_yticks([i + 0.5 for i in range(len(grid.layers))], [str(b) for b in grid.layers])
     axes.invert_yaxis()
@@ -179,9 +179,9 @@ def _ends(grid: HeatGrid) -> tuple[float, float]:
 
 
 def _on(scheme: Any, share: float, diverging: bool) -> str:
-    """The colour of a number in a cell: of near black and white the one that reads better.
+    """The colour of a number in a cell: near black or near white, by contrast.
 
-    Neither is the page's ink, which the dark changes while cells keep their colours.
+    Neither is the page's ink, which changes in dark mode while the cells keep their colours.
     """
     if math.isnan(share):
         return _DARK
@@ -201,16 +201,15 @@ def layer_profile(name: str, found: Sequence[Profile]) -> Figure:
     panels = list(grid.flat)
     for axes, profile in zip(panels, found, strict=False):
         if profile.level is not None:
-            axes.axhline(profile.level, color=CHANCE, linewidth=1.2, linestyle=(0, (4, 3)))
+            axes.axhline(profile.level, color=CHANCE, linewidth=1.2, linestyle=DASHED)
         if profile.band:
             lows, highs = zip(*profile.band, strict=True)
-            axes.fill_between(profile.layers, lows, highs, color=COOL, alpha=0.18, linewidth=0)
+            _band(axes, profile.layers, lows, highs, COOL, 0.18)
         axes.plot(profile.layers, profile.values, color=COOL, linewidth=2, marker="o", markersize=4)
         values = [*profile.values, *(x for pair in profile.band for x in pair)]
         axes.set_ylim(*limits(values if profile.level is None else [*values, profile.level], 0.12))
         axes.set_title(plain(profile.name), fontsize=10)
-        axes.grid(True, axis="y")
-        axes.set_axisbelow(True)
+        _grid(axes, "y")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.xaxis.set_tick_params(labelbottom=True)
     for axes in panels[len(found) :]:
@@ -225,27 +224,23 @@ def layer_profile(name: str, found: Sequence[Profile]) -> Figure:
 
 @in_style
 def generalization(found: Sequence[EffectPanel]) -> Figure:
-    """A panel a metric, a row a style: the effect with its interval, beside its controls."""
+    """A panel for each metric and a row for each style: the effect and its controls."""
     heights = [len(panel.rows) + 1.2 for panel in found]
     figure = new_figure(7.4, 1.0 + 0.45 * sum(heights))
     panels = figure.subplots(len(found), squeeze=False, height_ratios=heights)
     for axes, panel in zip(panels.flat, found, strict=True):
         _effect_panel(axes, panel)
-    shown: dict[str, Any] = {}
-    for axes in panels.flat:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            shown.setdefault(label, handle)
-    figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=3)
+    _legend(figure)
     return figure
 
 
 def _effect_panel(axes: Axes, found: EffectPanel) -> None:
-    """Chance as a bar, shuffled labels as a mark, the effect as a point with its interval."""
+    """Random directions as a bar, shuffled labels as a diamond, the effect with its interval."""
     rows = range(len(found.rows))
     effects = [r.effect for r in found.rows]
     axes.hlines(rows, [e.low for e in effects], [e.high for e in effects], color=COOL, linewidth=2)
-    mark: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 7, "color": COOL}
-    axes.plot([e.mean for e in effects], rows, **mark, label="S(+c) − S(−c), 95% interval")
+    means = [(e.mean, i) for i, e in enumerate(effects)]
+    _dots(axes, means, markersize=7, color=COOL, label="S(+c) − S(−c), 95% interval")
     chance = [(i, *r.control) for i, r in enumerate(found.rows) if r.control is not None]
     axes.barh(
         [i for i, _, _ in chance],
@@ -259,14 +254,12 @@ def _effect_panel(axes: Axes, found: EffectPanel) -> None:
     )
     shuffled = [(r.shuffled, i) for i, r in enumerate(found.rows) if r.shuffled is not None]
     if shuffled:
-        mark |= {"marker": "D", "markersize": 5, "color": WARM}
-        axes.plot(*zip(*shuffled, strict=True), **mark, label="shuffled labels")
+        _dots(axes, shuffled, marker="D", markersize=5, color=WARM, label="shuffled labels")
     axes.axvline(0, color=MUTED, linewidth=0.8, zorder=1)
     axes.set_yticks(list(rows), [plain(r.style) for r in found.rows])
     axes.set_ylim(len(found.rows) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
-    axes.grid(True, axis="x")
-    axes.set_axisbelow(True)
+    _grid(axes, "x")
     axes.use_sticky_edges = False
     axes.margins(x=0.06)
     axes.set_xlabel(f"change in {plain(found.metric)}")
@@ -278,27 +271,19 @@ def _effect_panel(axes: Axes, found: EffectPanel) -> None:
 
 @in_style
 def map_of(found: StoreMap) -> Figure:
-    """The vectors of a model as points with their names; equal units on both axes."""
+    """The vectors of a model as named points, with equal units on both axes."""
     left, right = limits((p.x for p in found.points), 0.14)
     low, high = limits((p.y for p in found.points), 0.14)
     ratio = max(0.5, min(1.0, (high - low) / (right - left)))
     figure = new_figure(7.4, 6.4 * ratio + 1.2)
     axes = figure.subplots()
     for kind, (marker, colour) in _KINDS.items():
-        points = [p for p in found.points if p.kind == kind]
+        points = [(p.x, p.y) for p in found.points if p.kind == kind]
+        edge = {"markeredgecolor": PAPER, "markeredgewidth": 0.8}
+        size = 7 if len(found.points) < 80 else 4
         if points:
-            axes.plot(
-                [p.x for p in points],
-                [p.y for p in points],
-                linestyle="none",
-                marker=marker,
-                markersize=7 if len(found.points) < 80 else 4,
-                color=colour,
-                markeredgecolor=PAPER,
-                markeredgewidth=0.8,
-                label=kind,
-                zorder=3,
-            )
+            look = {"marker": marker, "markersize": size, "color": colour, "zorder": 3}
+            _dots(axes, points, label=kind, **look, **edge)
     half = max((right - left) / 2, (high - low) / 2 / ratio)
     axes.set_xlim((left + right) / 2 - half, (left + right) / 2 + half)
     axes.set_ylim((low + high) / 2 - half * ratio, (low + high) / 2 + half * ratio)
@@ -308,7 +293,7 @@ def map_of(found: StoreMap) -> Figure:
     axes.set_xlabel(f"axis 1 ({found.variance[0]:.0%} of the variance)")
     axes.set_ylabel(f"axis 2 ({found.variance[1]:.0%} of the variance)")
     axes.set_title(f"{len(found.points)} vectors of {plain(found.model)} at layer {found.layer}")
-    figure.legend(loc="outside lower center", ncols=3)
+    _legend(figure)
     figure.draw_without_rendering()  # labels are placed in pixels, which the layout decides
     _label(axes, found.points)
     return figure
@@ -318,7 +303,7 @@ _OFFSETS = ((8, 0), (-8, 0), (0, 9), (0, -9), (7, 8), (-7, 8), (7, -8), (-7, -8)
 
 
 def _label(axes: Axes, points: Sequence[MapPoint]) -> None:
-    """Names beside their points, where they cover neither points nor names; else none."""
+    """Put names beside their points, except where one would cover a point or another name."""
     at = axes.transData.transform([(p.x, p.y) for p in points])
     scale = 72 / axes.figure.dpi  # pixels to points
     dots = [(x * scale - 4, y * scale - 4, x * scale + 4, y * scale + 4) for x, y in at]
@@ -334,15 +319,9 @@ def _label(axes: Axes, points: Sequence[MapPoint]) -> None:
             box = (left, bottom, left + wide, bottom + high)
             inside = box[0] >= room[0] and box[2] <= room[2] and box[1] >= room[1] - 2
             if inside and not any(_overlap(box, other) for other in taken if other != dots[i]):
-                axes.annotate(
-                    text,
-                    (point.x, point.y),
-                    (dx, dy),
-                    textcoords="offset points",
-                    fontsize=8,
-                    va="center",
-                    ha="right" if dx < 0 else "center" if dx == 0 else "left",
-                )
+                side = "right" if dx < 0 else "center" if dx == 0 else "left"
+                place: dict[str, Any] = {"textcoords": "offset points", "va": "center", "ha": side}
+                axes.annotate(text, (point.x, point.y), (dx, dy), fontsize=8, **place)
                 taken.append(box)
                 break
 

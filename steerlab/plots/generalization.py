@@ -1,4 +1,4 @@
-"""An evaluation as pictures and tables: each style's effect beside its controls, and the price."""
+"""An evaluation as plots and tables: the effect on each style with its controls, and its cost."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _EFFECT = (
     names.Z,
     names.SHUFFLED,
 )
-_RATIOS = (names.FLUENCY, names.PERPLEXITY, names.KL)  # not changes
-_BARE = (names.BASELINE, names.RANDOM, names.SHUFFLED, names.Z)  # what effects stand beside
+_RATIOS = (names.FLUENCY, names.PERPLEXITY, names.KL)  # shown without a sign
+_BARE = (names.BASELINE, names.RANDOM, names.SHUFFLED, names.Z)  # shown without an interval
 _PRICE = (names.BASELINE, names.TOWARD, names.AWAY, names.RANDOM)
 
 
 def effect_panels(found: Evaluation, name: str) -> tuple[EffectPanel, ...]:
-    """For each metric of what a vector does, the signed range in each style that has one."""
+    """A panel for each metric: the signed range in each style that has one."""
     values = by_name(found.values)
     rows: dict[str, list[StyleEffect]] = {metric: [] for metric in effect_metrics(found.values)}
     for judgement in judged(found):
@@ -53,7 +53,7 @@ def effect_panels(found: Evaluation, name: str) -> tuple[EffectPanel, ...]:
 def _control(
     values: Values, style: str, metric: str, effect: Estimate
 ) -> tuple[float, float] | None:
-    """Mean and scatter of random directions; the scatter follows from z = (effect - mean) / sd."""
+    """Mean and standard deviation of random directions; sd from z = (effect - mean) / sd."""
     random, z = (values.get((style, metric, setting)) for setting in (names.RANDOM, names.Z))
     if random is None or z is None or random.estimate is None or not z.estimate:
         return None
@@ -68,9 +68,9 @@ def _estimate(value: Measured | None) -> Estimate | None:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows (style, metric), and for each setting of the columns an estimate and its interval.
+    """A row for each (style, metric), and for each setting an estimate and its interval.
 
-    Both as text; empty where there is none.
+    Both as text, empty where undefined.
     """
 
     caption: str
@@ -80,7 +80,7 @@ class Table:
 
 @dataclass(frozen=True)
 class EvaluationSummary:
-    """An evaluation in words: a sentence for each thing it says, and what it measured."""
+    """An evaluation as text: its verdict in sentences, and tables of all values."""
 
     suite: str
     made: str
@@ -90,7 +90,7 @@ class EvaluationSummary:
 
 
 def evaluation_summary(found: Evaluation) -> EvaluationSummary:
-    """An evaluation as a page shows it."""
+    """The text and the tables of an evaluation, as on a report's page."""
     cells: dict[tuple[str, str], dict[str, Measured]] = {}
     for value in found.values:
         cells.setdefault((value.style, value.metric), {})[value.setting] = value
@@ -98,12 +98,13 @@ def evaluation_summary(found: Evaluation) -> EvaluationSummary:
     prices = {key: row for key, row in cells.items() if names.RANGE not in row}
     tables = (
         _table(
-            "Effects: the signed range beside random directions and shuffled labels",
+            "Effects: the signed range, S(+c) − S(−c), and the same of random directions and "
+            "shuffled labels",
             _EFFECT,
             effects,
         ),
         _table(
-            "What it costs, toward (+c) and away (−c), beside random directions", _PRICE, prices
+            "Side effects toward (+c) and away (−c), and those of random directions", _PRICE, prices
         ),
     )
     return EvaluationSummary(
@@ -127,7 +128,7 @@ def _table(
 
 
 def _cell(value: Measured | None) -> tuple[str, str]:
-    """An estimate, and its interval where it says something: changes are shown with a sign."""
+    """An estimate and its interval as text; changes have a sign."""
     if value is None or value.estimate is None:
         return "", ""
     sign = "" if value.setting == names.BASELINE or value.metric in _RATIOS else "+"

@@ -1,4 +1,4 @@
-"""The lineage of a vector as a graph: what it was made from at the left, what of it at right."""
+"""The lineage of a vector as a graph: its parents to the left, its children to the right."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from steerlab.registry.lineage import Lineage, Node
 
 MOST = 60
-"""Vectors in a graph, at most."""
+"""The largest number of vectors in a graph."""
 
 _WIDE, _HIGH = 2.6, 0.6  # inches of a box
 _APART, _ABOVE = 0.7, 0.28  # and between boxes
@@ -24,7 +24,7 @@ _EDGE, _TITLE = 0.2, 0.5
 
 @dataclass(frozen=True)
 class Box:
-    """A vector of the graph. column: generations from the one in the middle; row: from above."""
+    """A vector of the graph. column: its generation, 0 for the middle; row: from the top."""
 
     ref: str
     recipe: str
@@ -35,7 +35,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Graph:
-    """Boxes by ref, and edges from what is a part to what was made with it."""
+    """Boxes by ref, and edges from parents to children."""
 
     boxes: Mapping[str, Box]
     edges: tuple[tuple[str, str], ...]
@@ -43,7 +43,7 @@ class Graph:
 
 
 def graph_of(lineage: Lineage, recipe: str = "") -> Graph:
-    """Lay a lineage out: each vector once, in the column of its longest path to the middle."""
+    """Lay out a lineage: each vector once, in the column of its longest path to the middle."""
     edges: dict[tuple[str, str], None] = {}
     nodes: dict[str, Node] = {}
     columns = {lineage.ref: 0}
@@ -74,14 +74,14 @@ def graph_of(lineage: Lineage, recipe: str = "") -> Graph:
 
 
 def _walk(branches: Sequence[Node], near: str) -> Iterator[tuple[Node, str]]:
-    """Every branch with what it grows from; one met again comes without its branches."""
+    """Every node with the ref that it hangs from."""
     for node in branches:
         yield node, near
         yield from _walk(node.branches, node.ref)
 
 
 def _place(columns: dict[str, int], edges: Mapping[tuple[str, str], None], middle: str) -> None:
-    """Parents left of all that was made from them, children right of all their parents."""
+    """Put parents left of all their children, and children right of all their parents."""
     for way in (-1, 1):
         level = {middle}
         for depth in range(1, len(edges) + 1):
@@ -98,7 +98,7 @@ def _rows(
     edges: Sequence[tuple[str, str]],
     kept: set[str],
 ) -> dict[str, float]:
-    """Rows within each column, centred; each near the mean of what it is joined to."""
+    """Rows within each column, centred, in the order of the mean rows of their neighbours."""
     rows: dict[str, float] = {}
     shown = [ref for ref in dict.fromkeys(refs) if ref in kept]
     for column in sorted({columns[ref] for ref in shown}, key=abs):
@@ -120,7 +120,7 @@ def _rows(
 
 @in_style
 def lineage_graph(lineage: Lineage, recipe: str = "") -> Figure:
-    """Boxes joined by arrows from part to whole, generation by generation."""
+    """Boxes joined by arrows from parents to children, a column for each generation."""
     graph = graph_of(lineage, recipe)
     boxes = graph.boxes.values()
     first, last = min(box.column for box in boxes), max(box.column for box in boxes)

@@ -1,9 +1,9 @@
-"""A map of the store: the directions of one model at one layer, laid flat by PCA."""
+"""A map of the store: the directions of one model at one layer, projected on a plane by PCA."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steerlab.errors import Cancelled, NotFound, SteerlabError
+from steerlab.progress import Progress, ShouldStop
 
 if TYPE_CHECKING:
     from steerlab.registry import Store
@@ -19,12 +20,12 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 MOST = 2000
-"""Vectors on a map, at most; the newest are taken."""
+"""The largest number of vectors on a map; the newest are kept."""
 
 
 @dataclass(frozen=True)
 class MapPoint:
-    """A vector's place. ref: as its model's vectors are told apart ("love.v2"); kind: of recipe."""
+    """A vector's coordinates. ref: without its model ("love.v2"); kind: of its recipe."""
 
     ref: str
     x: float
@@ -35,10 +36,10 @@ class MapPoint:
 
 @dataclass(frozen=True)
 class StoreMap:
-    """The vectors of a model at a layer; near on the map is near in direction, as far as it goes.
+    """The vectors of a model at a layer; nearby points tend to have similar directions.
 
-    variance: the shares of the scatter that the two axes hold, in [0, 1]. left_out: vectors
-        that are not on the map, and why.
+    variance: the shares of the variance on the two axes, in [0, 1]. left_out: reason -> number
+        of vectors that are not on the map.
     """
 
     model: str
@@ -53,11 +54,11 @@ class StoreMap:
 
 
 def principal_plane(directions: Array) -> tuple[Array, tuple[float, float]]:
-    """The two axes along which unit directions scatter most (PCA, centred), and their shares.
+    """Project directions on the two axes of their largest variance (centred PCA).
 
-    directions: (n, d_model), no row zero; each counts with length 1. Returns coordinates (n, 2),
-    in which the largest of each axis is positive, and the share of the variance that each holds.
-    Distances are at most those of the unit vectors, sqrt(2 - 2 cos).
+    directions: (n, d_model), no zero rows; each is scaled to length 1. Returns coordinates
+    (n, 2), signed so that the largest of each axis is positive, and each axis' share of the
+    variance. Distances are at most those of the unit vectors, sqrt(2 - 2 cos).
     """
     units = directions / np.linalg.norm(directions, axis=1, keepdims=True)
     centred = units - units.mean(axis=0)
@@ -69,7 +70,7 @@ def principal_plane(directions: Array) -> tuple[Array, tuple[float, float]]:
         if column[np.abs(column).argmax()] < 0:
             coordinates[:, axis] = -column
     total = float((s**2).sum())
-    if total < 1e-20:  # all point the same way
+    if total < 1e-20:  # all directions are the same
         return np.zeros_like(coordinates), (0.0, 0.0)
     shares = [*(s[:2] ** 2 / total), 0.0][:2]
     return coordinates, (float(shares[0]), float(shares[1]))
@@ -82,14 +83,14 @@ def store_map(
     *,
     tag: str | None = None,
     every_version: bool = False,
-    progress: Callable[[int, int], object] | None = None,
-    should_stop: Callable[[], bool] | None = None,
+    progress: Progress | None = None,
+    should_stop: ShouldStop | None = None,
 ) -> StoreMap:
-    """Lay out the stored vectors of a model at a layer.
+    """Map the stored vectors of a model at a layer.
 
-    model: its name in the store; None takes the one with the most vectors. layer: None takes
-    the one where most of its vectors have a direction. progress: (done, total).
-    Raises NotFound where there are not two directions to compare, Cancelled when stopped.
+    model: its name in the store; None takes the model with the most vectors. layer: None takes
+    the layer where most of them have a direction.
+    Raises NotFound for fewer than two directions, Cancelled.
     """
     name = _model(store, model)
     listed = store.list(model=name, tag=tag, every_version=every_version, sort="created")
@@ -110,8 +111,8 @@ def store_map(
             progress(done + 1, len(taken))
     if len(found) < 2:
         raise NotFound(
-            f"{'1 vector' if found else 'no vectors'} of {name} at layer {layer}, and a map takes "
-            "two or more: choose another layer or model"
+            f"{'1 vector' if found else 'no vectors'} of {name} at layer {layer}: a map takes at "
+            "least two, so choose another layer or model"
         )
     coordinates, variance = principal_plane(np.stack([direction for _, direction in found]))
     points = tuple(
@@ -124,26 +125,26 @@ def store_map(
 def _model(store: Store, wanted: str | None) -> str:
     models = store.models()
     if not models:
-        raise NotFound(f"no vectors in {store.path} yet, so there is nothing to map")
+        raise NotFound(f"nothing to map: {store.path} has no vectors yet")
     if wanted is None:
         return max(models, key=lambda m: m.vectors).name
     found = [m.name for m in models if wanted in (m.name, m.identity.source)]
     if not found:
         known = ", ".join(m.name for m in models)
-        raise NotFound(f"no vectors of a model called {wanted!r}: there are {known}")
+        raise NotFound(f"no vectors of a model {wanted!r}: the store has {known}")
     return found[0]
 
 
 def _commonest_layer(listed: Sequence[Summary]) -> int:
     counts = Counter(b for s in listed if s.scope == "broadcast" for b in s.layers)
     if not counts:
-        raise NotFound("no vector to map: none has a direction that is added at every position")
+        raise NotFound("nothing to map: all vectors here are front vectors")
     most = max(counts.values())
     return min(b for b, count in counts.items() if count == most)
 
 
 def _taken(listed: Sequence[Summary], layer: int, left_out: Counter[str]) -> list[Summary]:
-    """Those with a direction at the layer, the newest first where there are too many."""
+    """Vectors with a direction at the layer; the newest if there are more than `MOST`."""
     found = []
     for summary in listed:
         if summary.scope != "broadcast":

@@ -1,4 +1,4 @@
-"""What a metric says of a sweep: each cell's value, and the grid of their means."""
+"""A metric over a sweep: the value of each cell, and the grid of their means."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from steerlab.plots.grid import mean
 from steerlab.plots.values import HeatGrid
 
 Value = tuple[float, str]
-"""What a metric says of a text, NaN if it is undefined; then why it is, empty otherwise."""
+"""A metric's value, NaN if undefined, and the reason why it is; empty if it is defined."""
 
 
 def metric_of(sweep: StoredSweep, spec: str) -> Metric:
-    """One that was measured when the texts were written, or any of `scorer`'s."""
+    """A metric stored with the sweep, or any that `scorer` finds."""
     if spec in sweep.metrics:
         return Metric(spec, "measured with the model", lambda text, baseline: math.nan, high=None)
     return scorer(spec)
 
 
 def values_of(sweep: StoredSweep, metric: Metric) -> list[Value]:
-    """Each cell's value, beside the baseline of the same prompt and seed."""
+    """Each cell's value; metrics that compare use the baseline of the same prompt and seed."""
     if metric.name in sweep.metrics:
         found = [cell.metrics.get(metric.name) for cell in sweep.cells]
         return [
@@ -41,9 +41,10 @@ def values_of(sweep: StoredSweep, metric: Metric) -> list[Value]:
 
 
 def heat_grid(sweep: StoredSweep, metric: Metric, values: Sequence[float]) -> HeatGrid:
-    """The metric's means over prompts and seeds, layers x strengths.
+    """The metric's means over prompts and seeds, by layer and strength.
 
-    values: one a cell, NaN where undefined. Strength 0 is the baseline, the same at every layer.
+    values: one for each cell, NaN where undefined. Strength 0 is the baseline, the same at
+    every layer.
     """
     scores = defaultdict(list)
     for cell, value in zip(sweep.cells, values, strict=True):

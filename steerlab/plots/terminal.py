@@ -1,38 +1,36 @@
-"""Pictures in a terminal: lines of text that say it all without colour, and are clearer with it."""
+"""Plots as lines of text for the terminal; complete without colour, clearer with it."""
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
 
-from steerlab.core.display import number, printable, signed_dose
-from steerlab.core.notation import span
+from steerlab.core.display import printable, signed_dose
 
 if TYPE_CHECKING:
     from steerlab.plots.store_map import StoreMap
-    from steerlab.plots.values import DosePoint, DoseResponse, HeatGrid, Profile
+    from steerlab.plots.values import DosePoint, DoseResponse, HeatGrid
 
-BELOW = (195, 153, 111, 69, 27)  # of the 256 colours of terminals: blue
-ABOVE = (230, 223, 216, 209, 202)  # and orange, which no colour blindness takes for blue
+BELOW = (195, 153, 111, 69, 27)  # blue, of the 256 terminal colours
+ABOVE = (230, 223, 216, 209, 202)  # orange, distinct from blue to colour-blind eyes
 _BARS = "▁▂▃▄▅▆▇█"
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 _MANY, _POINT = "·", "●"
 
 
 def has_colour() -> bool:
-    """Whether what is printed keeps its colours: not in a pipe, and not under NO_COLOR."""
+    """Whether output is coloured: not in a pipe, and not under NO_COLOR."""
     context = click.get_current_context(silent=True)
     wanted = context.color if context is not None else None
     return sys.stdout.isatty() if wanted is None else wanted
 
 
 def shaded(text: str, shade: float) -> str:
-    """Text on blue (-1) or orange (1), paler towards 0."""
+    """Text on a blue (-1) to orange (1) background, paler towards 0."""
     step = round(abs(shade) * len(ABOVE)) - 1
     if step < 0:
         return text
@@ -44,7 +42,7 @@ def shaded(text: str, shade: float) -> str:
 
 
 def dose_response(found: DoseResponse, width: int) -> Iterator[str]:
-    """A line a dose: ● the effect, ├─┤ its interval, ░ what random directions do, │ no change."""
+    """A line for each dose: ● effect, ├─┤ interval, ░ random directions, │ no change."""
     low, high = found.window
     room = max(20, min(width - 38, 90))
     at = "" if found.layer is None else f" at layer {found.layer}"
@@ -58,12 +56,12 @@ def dose_response(found: DoseResponse, width: int) -> Iterator[str]:
     if found.chosen is not None:
         legend.append("* chosen")
     if any(not p.sound for p in found.points):
-        legend.append("○ text not sound")
+        legend.append("○ not sound: KL, fluency or repetition beyond the limits")
     yield click.style("   ".join(legend), dim=True)
 
 
 class _Axis:
-    """Where a value stands among a number of columns."""
+    """Maps values to columns."""
 
     def __init__(self, low: float, high: float, columns: int) -> None:
         self.low, self.high, self.columns = low, high, columns
@@ -106,7 +104,7 @@ def _dose_line(point: DosePoint, found: DoseResponse, axis: _Axis) -> str:
 
 
 def heatmap(grid: HeatGrid) -> Iterator[str]:
-    """A table whose cells are coloured: blue below the baseline, orange above."""
+    """A table with coloured cells: blue below the baseline, orange above it."""
     texts = [[grid.shown(value) for value in row] for row in grid.values]
     wide = max(map(len, [*grid.columns, *(text for row in texts for text in row)])) + 2
     edge = max(5, *(len(str(b)) for b in grid.layers))
@@ -129,42 +127,13 @@ def _share(grid: HeatGrid, value: float | None) -> float:
     return 0.0 if value is None or not math.isfinite(value) else grid.share(value)
 
 
-# layer by layer
-
-
-def layer_profile(found: Sequence[Profile], width: int) -> Iterator[str]:
-    """A sparkline for each quantity, with its ends and where it is largest."""
-    edge = max(len(profile.name) for profile in found)
-    for profile in found:
-        bars = _sparkline(_squeezed(profile.values, max(10, width - edge - 40)))
-        top = max(range(len(profile.values)), key=profile.values.__getitem__)
-        ends = f"{number(profile.values[0])} to {number(profile.values[-1])}"
-        most = f"most {number(profile.values[top])} at layer {profile.layers[top]}"
-        yield f"{profile.name.ljust(edge)}  {click.style(bars, fg='blue')}  {ends}, {most}"
-    yield click.style(f"layers {span(found[0].layers)}", dim=True)
-
-
-def _sparkline(values: Sequence[float]) -> str:
-    low, high = min(values), max(values)
-    span_ = high - low or 1.0
-    return "".join(_BARS[round((v - low) / span_ * (len(_BARS) - 1))] for v in values)
-
-
-def _squeezed(values: Sequence[float], most: int) -> list[float]:
-    """The means of as many runs of values as there are columns for."""
-    if len(values) <= most:
-        return list(values)
-    edges = [i * len(values) // most for i in range(most + 1)]
-    return [math.fsum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
-
-
 # the map
 
 
 def map_lines(found: StoreMap, width: int, height: int = 24) -> Iterator[str]:
-    """Points with their names; a letter and a legend where there is no room for a name.
+    """Points with their names, or with letters explained below where a name has no room.
 
-    Units are equal across and down.
+    Both axes have the same scale.
     """
     columns, rows, places = _laid(found, max(width - 2, 20), height)
     canvas = [[" "] * columns for _ in range(rows)]
@@ -187,7 +156,7 @@ def map_lines(found: StoreMap, width: int, height: int = 24) -> Iterator[str]:
 
 
 def _write(line: list[str], x: int, name: str) -> bool:
-    """Put a name beside its point, with a blank around it; False where there is no room."""
+    """Write a name beside its point, with a blank around it; False if there is no room."""
     size = len(name)
     for start in (x + 2, x - 1 - size):
         around = line[max(start - 1, 0) : start + size + 1]
@@ -199,7 +168,7 @@ def _write(line: list[str], x: int, name: str) -> bool:
 
 
 def _laid(found: StoreMap, width: int, height: int) -> tuple[int, int, list[tuple[int, int]]]:
-    """Columns, rows, and each point's cell; a cell is twice as high as it is wide."""
+    """Columns, rows, and the cell of each point; a cell is twice as high as it is wide."""
     xs, ys = [p.x for p in found.points], [p.y for p in found.points]
     wide, high = max(xs) - min(xs), max(ys) - min(ys)
     scale = min(*((n - 1) / s for n, s in ((width, wide), (2 * height, high)) if s), 1e9)
@@ -221,18 +190,18 @@ def _laid(found: StoreMap, width: int, height: int) -> tuple[int, int, list[tupl
 
 
 def _near(x: int, y: int, columns: int, rows: int) -> Iterator[tuple[int, int]]:
-    """A cell and, where it is taken, those around it."""
+    """A cell and its neighbours, nearest first."""
     for dx, dy in ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1), (2, 0), (-2, 0), (1, 1), (-1, -1)):
         if 0 <= x + dx < columns and 0 <= y + dy < rows:
             yield x + dx, y + dy
 
 
 def _legend(found: StoreMap, letters: dict[int, str], width: int) -> Iterator[str]:
-    """Names by letter, in columns that fit."""
+    """The names behind the letters, in columns."""
     named = [f"{x} {printable(found.points[i].ref)}" for i, x in letters.items() if x != _MANY]
     wide = max(map(len, named), default=0) + 2
     across = max(1, width // wide)
     for start in range(0, len(named), across):
         yield "".join(text.ljust(wide) for text in named[start : start + across]).rstrip()
     if more := len(letters) - len(named):
-        yield f"{_MANY} {more} more (--json has their places)"
+        yield f"{_MANY} {more} more (--json lists all positions)"

@@ -1,9 +1,9 @@
-"""What a picture shows, as plain values: drawn by the terminal, by matplotlib and in reports."""
+"""The content of plots as plain values, for the terminal, matplotlib and reports."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from steerlab.core.record import Record
 
 
-_BEYOND = 0.4  # of the height of means and controls: what intervals may add to a picture
+_BEYOND = 0.4  # how far intervals may extend the plot, in heights of the means and controls
 
 
 @dataclass(frozen=True)
 class DosePoint:
-    """What a signed dose does, and what random directions of the same length do.
+    """The effect of a signed dose, and that of random directions with the same norm.
 
-    effect: with its 95% interval, NaN where it is not known. control: mean and standard
-        deviation over random directions; None where none were measured.
-    sound: whether the text is, at this dose.
+    effect: with its 95% interval, NaN where unknown. control: mean and standard deviation over
+        random directions; None if none were measured.
+    sound: whether the side effects on neutral text are within their limits.
     """
 
     dose: float
@@ -36,9 +36,9 @@ class DoseResponse:
     """Effect over signed dose at one layer.
 
     points: from the most negative dose to the most positive. unit: of the effect, as an axis
-        says it ("log-odds (nats)"). safe: the doses between which texts stay sound.
-    chosen: the operating dose. None for either where nothing works. controls: how many random
-        directions there were.
+        label ("log-odds (nats)"). safe: the doses between which text stays sound.
+    chosen: the operating dose. None for both if no dose works. controls: number of random
+        directions.
     """
 
     name: str
@@ -51,19 +51,14 @@ class DoseResponse:
 
     @property
     def window(self) -> tuple[float, float]:
-        """The effects that a picture shows: all means and controls, and 0.
+        """The ends of the effect axis: they hold 0, all means and all controls.
 
-        An interval that reaches far beyond them (few items give such) runs out of the picture.
+        Intervals far beyond these, as few items give, are cut off.
         """
         ends = [end for p in self.points for end in (p.effect.low, p.effect.high)]
         inner = [0.0, *(p.effect.mean for p in self.points)]
-        inner += [
-            m + way * 2 * sd
-            for p in self.points
-            if p.control
-            for m, sd in [p.control]
-            for way in (-1, 1)
-        ]
+        for mean, sd in (p.control for p in self.points if p.control):
+            inner += [mean - 2 * sd, mean + 2 * sd]
         low, high = limits(inner, 0.0)
         room = _BEYOND * (high - low)
         known = [min(max(end, low - room), high + room) for end in ends if math.isfinite(end)]
@@ -71,7 +66,7 @@ class DoseResponse:
 
     @property
     def at_chosen(self) -> DosePoint | None:
-        """The point of the operating dose, if it was measured."""
+        """The point of the operating dose; None if it was not measured."""
         if self.chosen is None:
             return None
         return next((p for p in self.points if math.isclose(p.dose, self.chosen)), None)
@@ -79,12 +74,12 @@ class DoseResponse:
 
 @dataclass(frozen=True)
 class HeatGrid:
-    """A number for each layer at each strength.
+    """A number for each layer and strength.
 
-    values: a row a layer; None where nothing was written, NaN where undefined. centre: the
-        baseline's value, where colours turn; None without one, and colours go one way.
-    columns: the strengths, as they are shown; strength: what they are, "dose" or "coefficient".
-    digits: decimals worth showing. signed: whether values are shown with their sign.
+    values: a row for each layer; None where no text was written, NaN where undefined.
+    centre: the baseline's value, at which colours diverge; None for colours of one hue.
+    columns: the strengths as text; strength: their kind, "dose" or "coefficient".
+    digits: decimals shown. signed: whether values are shown with their sign.
     """
 
     title: str
@@ -99,7 +94,7 @@ class HeatGrid:
 
     @property
     def reach(self) -> float:
-        """How far colours reach: the largest distance of a value from the centre, or 1."""
+        """The range of the colours: the largest distance from the centre, or 1."""
         known = self.known
         if self.centre is None:
             return max(known) - min(known) if known else 1.0
@@ -107,17 +102,17 @@ class HeatGrid:
 
     @property
     def known(self) -> list[float]:
-        """The values that are numbers."""
+        """The finite values."""
         return [x for row in self.values for x in row if x is not None and math.isfinite(x)]
 
     def share(self, value: float) -> float:
-        """A value's colour: -1 (all cool) to 1 (all warm), 0 at the baseline or the least."""
+        """A value's colour: -1 (cool) to 1 (warm); 0 at the baseline, or at the smallest value."""
         if self.centre is not None:
             return max(-1.0, min(1.0, (value - self.centre) / self.reach))
         return (value - min(self.known)) / self.reach if self.reach else 0.0
 
     def shown(self, value: float | None) -> str:
-        """A value in few characters; "·" for None, "–" for NaN."""
+        """A value as text; "·" for None, "–" for NaN."""
         if value is None:
             return "·"
         sign = "+" if self.signed else ""
@@ -126,7 +121,7 @@ class HeatGrid:
 
 @dataclass(frozen=True)
 class Profile:
-    """A quantity layer by layer. band: its 95% intervals, where it has any; level: of chance."""
+    """A quantity by layer. band: its 95% intervals, or empty. level: its value by chance."""
 
     name: str
     layers: tuple[int, ...]
@@ -137,10 +132,10 @@ class Profile:
 
 @dataclass(frozen=True)
 class StyleEffect:
-    """The signed range of a metric on one style of text, beside its controls.
+    """The signed range of a metric on one style of text, and its controls.
 
-    control: mean and standard deviation over random directions; shuffled: the same of shuffled
-        labels; None where there is none. finding: what it comes to, in a word or two.
+    control: mean and standard deviation over random directions. shuffled: the signed range of
+        shuffled labels. None without one. finding: a `Finding` in words.
     """
 
     style: str
@@ -152,7 +147,7 @@ class StyleEffect:
 
 @dataclass(frozen=True)
 class EffectPanel:
-    """Whether an effect carries over to other styles of text."""
+    """One metric's effects on several styles of text."""
 
     name: str
     metric: str
@@ -160,39 +155,40 @@ class EffectPanel:
 
 
 CHANCE = {"separability": 0.5, "agreement": 0.5, "pairwise_cosine": 0.0}
-"""What a direction that says nothing would have of each diagnostic."""
+"""The value of each diagnostic for a direction without meaning."""
+
+LEGENDS = {
+    "agreement": "share of pairs whose difference points along the mean of the others",
+    "pairwise_cosine": "mean cosine between the differences of two pairs",
+    "separability": "how well projections tell positive from negative prompts (AUC)",
+    "split_half": "cosine of the mean differences of two random halves of the pairs",
+}
+"""What each diagnostic of contrast pairs means, in one line."""
+
+
+def legends(names: Iterable[str]) -> list[str]:
+    """Lines that explain the diagnostics among these names."""
+    return [f"{x.replace('_', ' ')}: {LEGENDS[x]}" for x in names if x in LEGENDS]
 
 
 def profiles(record: Record) -> tuple[Profile, ...]:
-    """Norm, dose of coefficient 1 and the diagnostics of a stored vector, where known."""
-    doses = record.doses()
+    """Norm, dose of coefficient 1 and diagnostics of a stored vector by layer, where known."""
     names = sorted({name for facts in record.layers for name in facts.diagnostics})
-    layers = [facts.layer for facts in record.layers]
-    found = [
-        _profile("norm", layers, [facts.norm for facts in record.layers]),
-        _profile("dose of coefficient 1", layers, [doses[b] for b in layers]),
-        *(
-            _profile(
-                name.replace("_", " "),
-                layers,
-                [facts.diagnostics.get(name) for facts in record.layers],
-                CHANCE.get(name),
-            )
-            for name in names
-        ),
-    ]
-    return tuple(profile for profile in found if profile.layers)
-
-
-def _profile(
-    name: str, layers: Sequence[int], values: Sequence[float | None], level: float | None = None
-) -> Profile:
-    known = [(b, v) for b, v in zip(layers, values, strict=True) if v is not None]
-    return Profile(name, tuple(b for b, _ in known), tuple(v for _, v in known), (), level)
+    found: dict[str, Mapping[int, float | None]] = {
+        "norm": {facts.layer: facts.norm for facts in record.layers},
+        "dose of coefficient 1": record.doses(),
+        **{name: {x.layer: x.diagnostics.get(name) for x in record.layers} for name in names},
+    }
+    made = []
+    for name, by_layer in found.items():
+        known = {b: value for b, value in by_layer.items() if value is not None}
+        label, level = name.replace("_", " "), CHANCE.get(name)
+        made.append(Profile(label, tuple(known), tuple(known.values()), (), level))
+    return tuple(profile for profile in made if profile.layers)
 
 
 def limits(values: Iterable[float], margin: float = 0.06) -> tuple[float, float]:
-    """The ends of an axis that holds all finite values, with some room."""
+    """The ends of an axis that holds all finite values, with a margin on both sides."""
     known = [value for value in values if math.isfinite(value)]
     low, high = (min(known), max(known)) if known else (0.0, 1.0)
     room = (high - low) * margin or abs(high) * margin or 1.0

@@ -15,7 +15,7 @@ from steerlab.core.recipe import Contrast, Expression
 from steerlab.core.version import __version__
 from steerlab.plots.calibration import calibration_summary, layers_of, response_of
 from steerlab.plots.generalization import effect_panels, evaluation_summary
-from steerlab.plots.values import profiles
+from steerlab.plots.values import legends, profiles
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -136,6 +136,7 @@ def _facts(found: Report) -> Mapping[str, Any]:
         "dose_of_one": number(max((d for d in record.doses().values() if d), default=None)),
         "layer_rows": _layer_rows(record),
         "diagnostics": _diagnostics(record),
+        "legends": legends(_diagnostics(record)),
         "pairs": pairs[:_PAIRS],
         "more_pairs": len(pairs) - len(pairs[:_PAIRS]),
         "contrast": recipe if isinstance(recipe, Contrast) else None,

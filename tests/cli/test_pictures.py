@@ -14,7 +14,7 @@ from steerlab.cli import ExitCode
 from steerlab.evaluation.statistics import Estimate
 from steerlab.plots import terminal as charts
 from steerlab.plots.store_map import MapPoint, StoreMap
-from steerlab.plots.values import DosePoint, DoseResponse, HeatGrid, Profile
+from steerlab.plots.values import DosePoint, DoseResponse, HeatGrid
 from tests.evaluation.measurements import calibration, evaluation
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -38,7 +38,7 @@ def test_the_map_names_every_vector_and_says_what_it_leaves_out(cli):
 
 
 def test_a_map_without_two_vectors_is_one_line(refused):
-    assert "a map takes two" in refused(ExitCode.NOT_FOUND, "map", "--layer", 3)
+    assert "a map takes at least two" in refused(ExitCode.NOT_FOUND, "map", "--layer", 3)
     assert "no vectors of a model" in refused(ExitCode.NOT_FOUND, "map", "--model", "x")
 
 
@@ -68,7 +68,7 @@ def test_a_file_that_cant_be_is_said_first(refused, tmp_path, arguments):
     assert "there is no directory" in refused(
         ExitCode.USAGE, *arguments, "--plot", tmp_path / "no" / "x.png"
     )
-    assert "has to end in .png" in refused(ExitCode.USAGE, *arguments, "--plot", tmp_path / "x.bmp")
+    assert "must end in .png" in refused(ExitCode.USAGE, *arguments, "--plot", tmp_path / "x.bmp")
 
 
 POINTS = tuple(
@@ -111,21 +111,6 @@ def test_a_heatmap_can_be_read_without_colour():
     assert ANSI.sub("", coloured[2]) == lines[2]
 
 
-def test_a_profile_is_a_sparkline_with_its_numbers():
-    layers = tuple(range(40))
-    found = [
-        Profile("norm", layers, tuple(float(b) for b in layers)),
-        Profile("dose", layers, (0.5,) * 40),
-    ]
-    norm, dose, below = plain(charts.layer_profile(found, 80))
-    assert norm.split("  ")[1].startswith("▁")
-    assert norm.split("  ")[1].endswith("█")
-    assert "0 to 39.0, most 39.0 at layer 39" in norm
-    assert set(dose.split("  ")[1].strip()) == {"▁"}
-    assert below == "layers 0-39"
-    assert len(norm) <= 100
-
-
 def test_vectors_in_one_place_have_letters_and_a_legend():
     points = (*(MapPoint(f"same{i}", 0.0, 0.0) for i in range(3)), MapPoint("far", 1.0, 1.0))
     lines = plain(charts.map_lines(StoreMap("m", 1, points, (1.0, 0.0), {}), 60))
@@ -139,7 +124,7 @@ def test_vectors_in_one_place_have_letters_and_a_legend():
 def test_a_map_of_very_many_vectors_is_one_too():
     points = tuple(MapPoint(f"v{i}", math.sin(i), math.cos(3 * i)) for i in range(500))
     lines = plain(charts.map_lines(StoreMap("m", 1, points, (0.5, 0.5), {}), 80))
-    assert "more (--json has their places)" in lines[-1]
+    assert "more (--json lists all positions)" in lines[-1]
 
 
 SWEEP = ["sweep", "love", "--layers", "1,2", "--doses", "-0.2,0,0.2", "-n", "3"]

@@ -68,7 +68,7 @@ def test_what_cant_be_is_one_line_before_any_work(refused, tmp_path, monkeypatch
     monkeypatch.setattr(LanguageModel, "load", None)
     file = tmp_path / "x.html"
     for code, words, arguments in (
-        (ExitCode.USAGE, "has to end in .html", ["love", "--html", tmp_path / "x.pdf"]),
+        (ExitCode.USAGE, "must end in .html", ["love", "--html", tmp_path / "x.pdf"]),
         (ExitCode.USAGE, "there is no directory", ["love", "--html", tmp_path / "no" / "x.html"]),
         (ExitCode.USAGE, "Missing option '--html'", ["love"]),
         (

@@ -49,7 +49,7 @@ def test_the_curve_its_interval_chance_and_the_safe_range_are_drawn():
     assert bands["10 random directions, ±2 sd"].ymax == pytest.approx(0.04 + 1)
     safe = next(p for p in axes.patches if p.get_label() == "safe doses")
     assert (safe.get_x(), safe.get_x() + safe.get_width()) == pytest.approx((-0.2, 0.2))
-    unsound = next(line for line in axes.lines if line.get_label() == "text not sound")
+    unsound = next(line for line in axes.lines if line.get_label() == drawing.UNSOUND)
     assert list(unsound.get_xdata()) == [-0.4, 0.4]
     chosen = next(line for line in axes.lines if "chosen" in str(line.get_label()))
     assert (list(chosen.get_xdata()), list(chosen.get_ydata())) == ([0.2], [2.0])
@@ -223,7 +223,7 @@ def test_equal_figures_are_equal_files(tmp_path, suffix):
 
 
 def test_an_impossible_file_is_one_line(tmp_path):
-    with pytest.raises(BadOption, match=r"has to end in \.png, \.svg or \.pdf"):
+    with pytest.raises(BadOption, match=r"must end in \.png, \.svg or \.pdf"):
         drawing.check_file(tmp_path / "x.gif")
     with pytest.raises(BadOption, match="there is no directory"):
         drawing.check_file(tmp_path / "no" / "x.png")

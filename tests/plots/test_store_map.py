@@ -92,9 +92,9 @@ def test_versions_tags_and_layers_can_be_asked_for(store):
     found = store_map(store, every_version=True)
     assert [p.ref for p in found.points] == ["calm.v1", "hate.v1", "love.v1", "love.v2"]
     assert {p.ref for p in store_map(store, "tests/Tiny-1", 3).points} == {"calm", "hate"}
-    with pytest.raises(NotFound, match="1 vector of tiny_1 at layer 4, and a map takes two"):
+    with pytest.raises(NotFound, match="1 vector of tiny_1 at layer 4: a map takes at least two"):
         store_map(store, layer=4)
-    with pytest.raises(NotFound, match=r"no vectors of a model called 'x': there are .*tiny_1"):
+    with pytest.raises(NotFound, match=r"no vectors of a model 'x': the store has .*tiny_1"):
         store_map(store, "x")
     with pytest.raises(NotFound, match="nothing to map"):
         store_map(Store(store.path.parent / "empty"))

@@ -1,6 +1,8 @@
 """The command line: thin verbs over the same calls that Python and the TUI use.
 
-Verbs are imported when they are run, so `steerlab --help` costs what click costs.
+A verb is imported when it is run, so `steerlab --help` imports click alone. A verb's file has
+its name or its family's (`SECTIONS` says which); `options`, `output` and `progress` are what
+verbs share.
 """
 
 from __future__ import annotations
@@ -18,39 +20,42 @@ from steerlab.core.version import __version__
 
 SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Make and combine": {
-        "extract": ("extract", "Make a vector of contrast prompts."),
-        "compose": ("algebra", "Compute an expression of stored vectors: love - anger."),
-        "rederive": ("rederive", "Make a composition again with the newest operands."),
-        "port": ("port", "Make a vector on another model, from its recipe."),
-        "add": ("algebra", "Add vectors: compose a + b + …"),
-        "scale": ("algebra", "Multiply a vector: compose FACTOR * a."),
-        "negate": ("algebra", "Turn a vector around: compose -a."),
+        "extract": ("extract", "Make a vector from contrast prompts."),
+        "compose": ("compose", "Compute an expression of stored vectors: love - anger."),
+        "rederive": ("recipes", "Recompute a composition with the newest operands."),
+        "port": ("recipes", "Make a vector on another model, from its recipe."),
+        "add": ("compose", "Add vectors: compose a + b + …"),
+        "scale": ("compose", "Multiply a vector: compose FACTOR * a."),
+        "negate": ("compose", "Reverse a vector: compose -a."),
     },
     "Steer": {
-        "generate": ("generate", "Write with a vector, beside the baseline."),
-        "sweep": ("sweep", "Layers x strengths x prompts in one batch."),
+        "generate": ("generate", "Generate text with a vector, beside the baseline."),
+        "sweep": ("sweep", "Compare layers x strengths x prompts in one batch."),
         "demo": ("demo", "See it work: love - anger on a real model."),
-        "tui": ("tui", "Browse the vectors and steer in the terminal."),
+        "tui": ("tui", "Browse vectors and steer in the terminal."),
     },
     "Know whether it works": {
-        "calibrate": ("calibrate", "Find the layer and the dose at which a vector works."),
-        "evaluate": ("evaluate", "Measure whether a vector carries over to other texts."),
-        "check": ("evaluate", "Run stored evaluations again and say what moved."),
-        "inspect": ("inspect", "Say what a direction is."),
-        "diff": ("diff", "Put two vectors side by side."),
+        "calibrate": ("calibrate", "Find the layer and dose at which a vector works."),
+        "evaluate": (
+            "evaluate",
+            "Measure whether a vector works on other texts, and what it costs.",
+        ),
+        "check": ("evaluate", "Run stored evaluations again and report what changed."),
+        "inspect": ("inspect", "Explain a direction."),
+        "diff": ("compare", "Compare two vectors side by side."),
         "report": ("report", "Write a page about a vector."),
     },
     "Browse and describe": {
         "list": ("browse", "List the stored vectors."),
         "search": ("search", "Find vectors by words in names, prompts, notes and tags."),
-        "show": ("browse", "Show everything known of a vector."),
-        "log": ("log", "Tell the story of a name."),
-        "tree": ("tree", "Show a vector's lineage."),
-        "similar": ("similar", "List a vector's nearest neighbours."),
-        "map": ("map", "Lay the vectors of a model out on a map."),
-        "models": ("browse", "List the models that vectors belong to."),
-        "runs": ("runs", "List the texts that were kept, or show one run."),
-        "sweeps": ("sweeps", "List the sweeps that were kept, or show one again."),
+        "show": ("browse", "Show everything about a vector."),
+        "log": ("lineage", "Show a name's history."),
+        "tree": ("lineage", "Show a vector's lineage."),
+        "similar": ("compare", "List a vector's nearest neighbours."),
+        "map": ("compare", "Map the vectors of a model in two dimensions."),
+        "models": ("browse", "List the models that have vectors."),
+        "runs": ("runs", "List stored texts, or show one run."),
+        "sweeps": ("sweep", "List stored sweeps, or show one."),
         "tag": ("edit", "Add or remove tags."),
         "note": ("edit", "Write a vector's note."),
         "rename": ("edit", "Give a vector another name."),
@@ -58,13 +63,13 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Look after the store": {
         "verify": ("upkeep", "Check every payload and recompute every composition."),
-        "doctor": ("health", "Say what is wrong with the store, and what to type."),
-        "du": ("health", "Say what takes how much of the disk."),
+        "doctor": ("upkeep", "Report problems with the store, and how to fix them."),
+        "du": ("upkeep", "Show how much disk space vectors take."),
         "rebuild": ("upkeep", "Restore the registry from the payload files."),
         "gc": ("upkeep", "Delete files that no vector needs."),
         "backup": ("transfer", "Write the whole store to one file, while it is in use."),
-        "restore": ("transfer", "Bring a backup back."),
-        "import": ("transfer", "Take vectors in from a payload file or an archive."),
+        "restore": ("transfer", "Restore a backup."),
+        "import": ("transfer", "Import vectors from payload files or archives."),
         "export": ("transfer", "Write vectors to a payload file or an archive."),
     },
 }
@@ -72,7 +77,7 @@ _HOMES = {name: entry for verbs in SECTIONS.values() for name, entry in verbs.it
 
 
 class ExitCode(IntEnum):
-    """What the process returns; scripts may rely on it."""
+    """The exit codes of the process; scripts may rely on them."""
 
     OK = 0
     FAILED = 1
@@ -98,10 +103,10 @@ _CODES: tuple[tuple[type[errors.SteerlabError], ExitCode], ...] = (
 
 
 class Verbs(click.Group):
-    """A group whose help is known beforehand and whose commands are imported when run."""
+    """A group that knows its help text and imports a command when it is run."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """All verbs, section by section."""
+        """All verbs, in the order of the sections."""
         return list(_HOMES)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
@@ -115,7 +120,7 @@ class Verbs(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, but with the closest verbs where there is none of that name."""
+        """As click does, but suggest the closest verbs for an unknown one."""
         if args and args[0] not in _HOMES and not args[0].startswith("-"):
             import difflib
 
@@ -125,7 +130,7 @@ class Verbs(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The verbs in sections, without importing any of them."""
+        """Write the verbs in sections, without importing any of them."""
         for section, verbs in SECTIONS.items():
             with formatter.section(section):
                 formatter.write_dl([(name, text) for name, (_, text) in verbs.items()])
@@ -134,7 +139,7 @@ class Verbs(click.Group):
 @click.group(
     cls=Verbs,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Which store: --store, then STEERLAB_STORE, then ./store, then your data directory. "
+    epilog="The store: --store, then STEERLAB_STORE, then ./store, then your data directory. "
     'Tab completion: eval "$(_STEERLAB_COMPLETE=bash_source steerlab)", or zsh_source, or '
     "fish_source.",
 )
@@ -145,7 +150,7 @@ def cli() -> None:
     \b
     steerlab demo                               see it work on a real model
     steerlab list                               what is stored
-    steerlab compose love - anger               make a vector of vectors
+    steerlab compose love - anger               combine vectors
     steerlab generate "I think you are a" -v love --dose 0.15
     """
 
@@ -171,14 +176,14 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _color() -> bool | None:
-    """None leaves it to whether the stream is a terminal."""
+    """False to leave colour out; None to use it in terminals."""
     return False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None
 
 
 def _failed(error: Exception) -> ExitCode:
-    """One line for what went wrong, and the exit code it means."""
+    """Print one line about an error and return its exit code."""
     match error:
-        case BrokenPipeError():  # the reader has seen enough: `steerlab list | head`
+        case BrokenPipeError():  # the reader is done: `steerlab list | head`
             _drop_output()
             return ExitCode.FAILED
         case click.Abort():
@@ -193,7 +198,7 @@ def _failed(error: Exception) -> ExitCode:
             code = next(code for kind, code in _CODES if isinstance(error, kind))
             return _line(code, str(error))
         case OSError():
-            _drop_output()  # it may be what could not be written
+            _drop_output()  # stdout itself may have failed
             where = f": {error.filename}" if error.filename else ""
             return _line(ExitCode.FAILED, f"{error.strerror or error}{where}")
     if os.environ.get("STEERLAB_DEBUG"):
@@ -212,7 +217,7 @@ def _line(code: ExitCode, text: str) -> ExitCode:
 
 
 def _drop_output() -> None:
-    """What stdout still holds goes nowhere, so that the interpreter's exit stays quiet."""
+    """Discard what stdout still buffers, so that the interpreter exits quietly."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

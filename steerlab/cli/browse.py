@@ -1,65 +1,63 @@
-"""Verbs that look: list, show, models."""
+"""Verbs that look: list, show and models."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from steerlab.cli.options import (
-    complete_model,
-    complete_ref,
-    json_option,
-    model_filter_option,
-    open_store,
-    plot_option,
-    store_option,
+from steerlab.cli import options
+from steerlab.cli.lineage import print_lineage
+from steerlab.cli.output import (
+    DOSE_LEGEND,
+    print_fields,
+    print_hanging,
+    print_json,
+    print_response,
+    print_table,
+    print_title,
+    save_plot,
+    say,
 )
-from steerlab.cli.output import print_fields, print_hanging, print_json, print_table, say, width
-from steerlab.cli.tree import print_tree
-from steerlab.core.display import number
+from steerlab.core.display import count, number
 from steerlab.core.notation import span
 
 if TYPE_CHECKING:
     from steerlab.core.record import Record
     from steerlab.core.results import Calibration
+    from steerlab.registry import Store
     from steerlab.registry.queries import Summary
 
-KINDS = ("contrast", "expression", "imported")
 SORTS = ("created", "name", "model", "layer", "norm", "kind", "version")
 
 
 @click.command("list")
 @click.argument("text", required=False)
-@click.option("--model", metavar="NAME", help="Only this model's.", shell_complete=complete_model)
-@click.option("--layer", type=int, help="Only those with a direction at this layer.")
-@click.option("--tag", help="Only those with this tag.")
-@click.option("--kind", type=click.Choice(KINDS), help="Only those made so.")
+@options.filters
 @click.option(
-    "--sort", type=click.Choice(SORTS), default="name", show_default=True, help="By what."
+    "--sort", type=click.Choice(SORTS), default="name", show_default=True, help="Sort key."
 )
-@click.option("--reverse", is_flag=True, help="The other way round.")
-@click.option("--limit", type=click.IntRange(1), help="At most so many.")
-@click.option("--all-versions", is_flag=True, help="Older versions too.")
-@store_option
-@json_option
+@click.option("--reverse", is_flag=True, help="Reverse the order.")
+@options.limit(None)
+@options.store
+@options.json
 def list_command(
-    text: str | None, store_path: Path | None, as_json: bool, all_versions: bool, **filters: Any
+    text: str | None, filters: dict[str, Any], store: Store, as_json: bool, **order: Any
 ) -> None:
     """List the stored vectors.
 
-    TEXT keeps those that have it in a name, note, tag, recipe or prompt.
+    TEXT selects those that contain it in their name, note, tags, recipe or prompts.
     """
-    store = open_store(store_path)
-    found = store.list(text=text, every_version=all_versions, **filters)
+    found = store.list(text=text, **filters, **order)
     if as_json:
         print_json([_summary_json(vector) for vector in found])
     elif found:
-        _print_summaries(found, all_versions)
-    elif text or any(filters[key] is not None for key in ("model", "layer", "tag", "kind")):
-        say("no stored vector fits")
+        _print_summaries(found, filters["every_version"])
+    elif text or any(v is not None for k, v in filters.items() if k != "every_version"):
+        say("no vectors match")
     else:
         say(
             f"no vectors in {store.path} yet; make one:\n"
@@ -86,67 +84,54 @@ def _print_summaries(found: Sequence[Summary], all_versions: bool) -> None:
     if len(models) == 1:  # then the column says the same in every row
         columns.remove("model")
         rows = [row[:1] + row[2:] for row in rows]
-    flexible = ["made", "tags"]
-    print_table(columns, rows, right=["norm", "dose/c"], wrap=["name", "layers"], cut=flexible)
+    numbers, wrap, cut = ["norm", "dose/c"], ["name", "layers"], ["made", "tags"]
+    print_table(columns, rows, right=numbers, wrap=wrap, cut=cut)
 
 
 def _summary_json(vector: Summary) -> dict[str, Any]:
-    from dataclasses import asdict
-
     data = asdict(vector)
-    data.pop("id")
+    del data["id"]
     return {"ref": vector.ref, **data}
 
 
 @click.command("show")
-@click.argument("ref", shell_complete=complete_ref)
-@plot_option("its norm, dose and diagnostics layer by layer")
-@model_filter_option
-@store_option
-@json_option
+@options.ref
+@options.plot("its norm, dose and diagnostics by layer")
+@options.model
+@options.store
+@options.json
 def show_command(
-    ref: str, plot_file: Path | None, model: str | None, store_path: Path | None, as_json: bool
+    ref: str, plot_file: Path | None, model: str | None, store: Store, as_json: bool
 ) -> None:
-    """Show everything known of a vector.
+    """Show everything about a vector.
 
     Its model, layers with norms and doses, recipe with prompts or operands, and lineage.
     """
-    store = open_store(store_path)
     record = store.record(ref, model)
     lineage = store.lineage(ref, model)
     calibration = store.results.calibration(ref, model)
     if plot_file is not None:
-        _plot_layers(record, plot_file)
-    if as_json:
-        from dataclasses import asdict
+        from steerlab.plots import figures
+        from steerlab.plots.values import profiles
 
+        save_plot(figures.layer_profile(record.ref, profiles(record)), plot_file)
+    if as_json:
         known = calibration.to_json() if calibration is not None else None
-        data = {**record.to_json(), "lineage": asdict(lineage), "calibration": known}
-        print_json(data)
+        print_json({**record.to_json(), "lineage": asdict(lineage), "calibration": known})
         return
     _print_head(record, calibration)
     _print_layers(record)
     if calibration is not None:
-        _print_response(record, calibration)
+        print_response(calibration, record.ref)
     _print_recipe(record)
-    for title, nodes in (("made from", lineage.parents), ("used in", lineage.children)):
-        if nodes:
-            print_tree(title, nodes)
-
-
-def _plot_layers(record: Record, file: Path) -> None:
-    from steerlab.plots import drawing, figures
-    from steerlab.plots.values import profiles
-
-    drawing.save(figures.layer_profile(record.ref, profiles(record)), file)
-    say(f"wrote {file}")
+    print_lineage(lineage)
 
 
 def _print_head(record: Record, calibration: Calibration | None) -> None:
     model = record.model
     precision = f", {model.dtype}" if model.dtype else ""
     software = ", ".join(f"{k} {v}" for k, v in record.software.items())
-    click.echo(click.style(record.ref, bold=True))
+    print_title(record.ref)
     print_fields(
         [
             (
@@ -174,16 +159,6 @@ def _verdict(calibration: Calibration | None) -> str:
     return verdict(calibration)
 
 
-def _print_response(record: Record, calibration: Calibration) -> None:
-    """The dose-response that was measured, beside its control."""
-    from steerlab.plots.calibration import response_of
-    from steerlab.plots.terminal import dose_response
-
-    click.echo()
-    for line in dose_response(response_of(calibration, record.ref), width() or 100):
-        click.echo(line)
-
-
 def _print_layers(record: Record) -> None:
     doses = record.doses()
     names = sorted({name for facts in record.layers for name in facts.diagnostics})
@@ -202,6 +177,7 @@ def _print_layers(record: Record) -> None:
     columns += ["dose/c", *(name.replace("_", " ") for name in names)]
     click.echo()
     print_table(columns, rows, right=columns)
+    click.echo(DOSE_LEGEND)
 
 
 def _print_recipe(record: Record) -> None:
@@ -215,7 +191,7 @@ def _print_recipe(record: Record) -> None:
             if recipe.negative:
                 print_hanging("- ", recipe.negative[index], fg="red")
         if recipe.baseline:
-            click.echo(f"less the mean over {len(recipe.baseline)} baseline prompts")
+            click.echo(f"minus the mean of {count(len(recipe.baseline), 'baseline prompt')}")
     elif isinstance(recipe, Expression):
         rows = [[operand.ref, operand.digest[:16]] for operand in recipe.operands]
         click.echo()
@@ -223,13 +199,11 @@ def _print_recipe(record: Record) -> None:
 
 
 @click.command("models")
-@store_option
-@json_option
-def models_command(store_path: Path | None, as_json: bool) -> None:
-    """List the models that vectors belong to."""
-    from dataclasses import asdict
-
-    models = open_store(store_path).models()
+@options.store
+@options.json
+def models_command(store: Store, as_json: bool) -> None:
+    """List the models that have vectors."""
+    models = store.models()
     if as_json:
         print_json([{"name": m.name, "vectors": m.vectors, **asdict(m.identity)} for m in models])
         return

@@ -1,4 +1,4 @@
-"""steerlab calibrate: where and how strongly a vector works, as a table and a sentence."""
+"""steerlab calibrate: where and how strongly a vector works, as tables and a verdict."""
 
 from __future__ import annotations
 
@@ -7,97 +7,84 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from steerlab.cli.algebra import DASHES
-from steerlab.cli.options import (
-    LayerRange,
-    MetricSpec,
-    Numbers,
-    complete_ref,
-    grouped,
-    json_option,
-    load,
-    model_options,
-    open_lab,
-    plot_option,
-    quiet_option,
-    seed_option,
-    store_option,
+from steerlab.cli import options
+from steerlab.cli.output import (
+    print_fields,
+    print_json,
+    print_response,
+    print_table,
+    print_title,
+    save_plot,
+    say,
 )
-from steerlab.cli.output import print_json, print_table, say, width
-from steerlab.cli.progress import interruptible, progress_bar
+from steerlab.cli.progress import interruptible, load, progress_bar
 from steerlab.core.display import count, number, printable, signed, signed_dose
 
 if TYPE_CHECKING:
-    from steerlab.core.results import Calibration
     from steerlab.evaluation.calibration.curve import Curve, Point
     from steerlab.evaluation.metrics.texts import Metric
     from steerlab.evaluation.statistics import Estimate
+    from steerlab.lab.lab import Lab
 
-_FILE = click.Path(dir_okay=False, path_type=Path)
-_limits = grouped(
+_LEGEND = (
+    ("dose", "length added, relative to the residual stream; c is the coefficient"),
+    ("control", "the same for random directions; z is the effect in their standard deviations"),
+    ("sound", "KL, fluency and distinct-2 are within --max-kl, --max-fluency, --min-distinct"),
+)
+
+
+def _limit(option: str, name: str, default: float, text: str) -> Any:
+    return click.option(option, name, type=float, default=default, show_default=True, help=text)
+
+
+_limits = options.grouped(
     "limits",
-    fluency=click.option(
-        "--max-fluency",
-        "fluency",
-        type=float,
-        default=1.5,
-        show_default=True,
-        help="Perplexity of steered texts over the baseline's, at most.",
+    fluency=_limit(
+        "--max-fluency", "fluency", 1.5, "Perplexity of steered texts over the baseline's, at most."
     ),
-    kl=click.option(
-        "--max-kl",
-        "kl",
-        type=float,
-        default=0.5,
-        show_default=True,
-        help="Nats by which the next token's distribution moves, at most.",
-    ),
-    distinct=click.option(
-        "--min-distinct",
-        "distinct",
-        type=float,
-        default=0.9,
-        show_default=True,
-        help="Distinct pairs of tokens over the baseline's, at least.",
+    kl=_limit("--max-kl", "kl", 0.5, "KL of the next token's distribution in nats, at most."),
+    distinct=_limit(
+        "--min-distinct", "distinct", 0.9, "Distinct token pairs over the baseline's, at least."
     ),
 )
 
 
-@click.command("calibrate", context_settings=DASHES)
-@click.argument("expression", nargs=-1, required=True, shell_complete=complete_ref)
+@click.command("calibrate", context_settings=options.DASHES)
+@options.expression
 @click.option(
     "--items",
     "items_file",
-    type=_FILE,
+    type=options.FILE,
     help="Judge by these: prompt, positive and negative, as JSONL, JSON, CSV or TOML.",
 )
 @click.option("--chat", is_flag=True, help="The items' prompts are messages to a chat model.")
-@click.option("--metric", type=MetricSpec(), help="Judge by texts: vader, keywords:FILE, …")
-@click.option("--prompts", "prompts_file", type=_FILE, help="For --metric: a prompt a line.")
+@options.metric(text="Judge by texts: vader, keywords:FILE, …")
+@click.option(
+    "--prompts", "prompts_file", type=options.FILE, help="For --metric: a file, one prompt a line."
+)
 @click.option(
     "--layers",
-    type=LayerRange(),
-    help="To choose from (default: the vector's, or all if it has one).",
+    type=options.LAYERS,
+    help="Candidates (default: the vector's; all if it has one).",
 )
-@click.option("--doses", type=Numbers(), help="To choose from; both signs are measured.")
+@click.option("--doses", type=options.NUMBERS, help="Candidates; both signs are measured.")
 @click.option(
     "--controls",
     type=click.IntRange(5),
     default=20,
     show_default=True,
-    help="Random directions that it has to beat.",
+    help="Random directions to compare with.",
 )
 @_limits
-@plot_option("the dose-response")
-@click.option("--no-save", is_flag=True, help="Only report.")
-@click.option("--other-weights", is_flag=True, help="Accept a vector of a model of the same shape.")
-@seed_option
-@model_options
-@store_option
-@json_option
-@quiet_option
+@options.plot("the dose-response")
+@click.option("--no-save", is_flag=True, help="Report only; store nothing.")
+@options.other_weights
+@options.seed
+@options.lab
+@options.json
+@options.quiet
 def calibrate_command(
-    expression: tuple[str, ...],
+    expression: str,
     items_file: Path | None,
     chat: bool,
     metric: Metric | None,
@@ -110,23 +97,23 @@ def calibrate_command(
     no_save: bool,
     other_weights: bool,
     seed: int,
-    loading: dict[str, Any],
-    store_path: Path | None,
+    lab: Lab,
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Find the layer and the dose at which a vector works.
+    """Find the layer and dose at which a vector works.
 
     \b
     steerlab calibrate love
     steerlab calibrate "love - anger" --layers 10:20 --doses 0.1,0.2,0.3
 
-    Layers are compared at one dose, and doses up to what leaves neutral text sound. The effect
-    is measured on items that the choice has not seen: the vector's own pairs, each under a
-    vector made without it, or those of --items. It has to beat random directions of the same
-    length. A verdict that nothing works is a result too (exit code 0).
+    Layers are compared at one dose, then doses up to the largest that is sound: that leaves
+    neutral text within the limits below. The effect is measured on held-out items: the
+    vector's own pairs, each with a vector made without it, or those of --items. It has to
+    exceed that of random directions of the same length. "Nothing works" is a result, too
+    (exit code 0).
 
-    The result is kept with the vector: `generate` without a strength then uses it.
+    The result is stored with the vector: `generate` without a strength then uses it.
     """
     from steerlab.evaluation.calibration.calibrate import calibrate
     from steerlab.evaluation.calibration.curve import Curve, Limits, verdict
@@ -137,72 +124,54 @@ def calibrate_command(
     if items_file is not None and metric is not None:
         raise click.UsageError("give --items or --metric, not both")
     if prompts_file is not None and metric is None:
-        raise click.UsageError("--prompts are what --metric judges texts of: give it too")
-    options = Options(
+        raise click.UsageError("--prompts are for --metric: give both")
+    search = Options(
         doses or DOSES, controls, Limits(**limits), seed, allow_other_weights=other_weights
     )
-    asked: dict[str, Any] = {"chat": chat, "metric": metric, "layers": layers, "options": options}
+    how: dict[str, Any] = {"chat": chat, "metric": metric, "layers": layers, "options": search}
     if items_file is not None:
-        asked["items"] = [ContrastItem(**item) for item in read_items(items_file)]
+        how["items"] = [ContrastItem(**item) for item in read_items(items_file)]
     if prompts_file is not None:
-        asked["prompts"] = read_lines(prompts_file)
-    lab = open_lab(store_path, loading)
-    vector = lab.evaluate(" ".join(expression))
+        how["prompts"] = read_lines(prompts_file)
+    vector = lab.evaluate(expression)
     load(lab, vector, quiet=quiet)
     say(f"calibrating {vector}: this takes minutes; Ctrl-C stops it", quiet=quiet)
     with interruptible() as stop, progress_bar("calibrating", quiet=quiet) as progress:
-        found = calibrate(lab, vector, should_stop=stop, progress=progress, **asked)
+        found = calibrate(lab, vector, should_stop=stop, progress=progress, **how)
     if not no_save:
         lab.store.results.save_calibration(found)  # before a closed pipe can lose minutes of work
     if plot_file is not None:
-        from steerlab.plots import drawing, figures
+        from steerlab.plots import figures
         from steerlab.plots.calibration import response_of
 
-        drawing.save(figures.dose_response(response_of(found, str(vector))), plot_file)
-        say(f"wrote {plot_file}", quiet=quiet)
+        save_plot(figures.dose_response(response_of(found, str(vector))), plot_file, quiet=quiet)
     if as_json:
         print_json(found.to_json())
     else:
         _print_curve(Curve.of(found))
-        _print_chart(found, str(vector))
+        print_response(found, str(vector))
         sentence = printable(verdict(found))
         click.echo(click.style(f"\n{vector} {sentence}", fg="green" if found.works else "yellow"))
     if not no_save:
-        say(_kept(found.works, str(vector)), quiet=quiet)
-
-
-def _kept(works: bool, name: str) -> str:
-    if works:
-        return f"kept: steerlab generate \"…\" -v '{name}' uses it"
-    return "kept"
+        uses = f": steerlab generate \"…\" -v '{vector}' uses it" if found.works else ""
+        say(f"kept{uses}", quiet=quiet)
 
 
 def _print_curve(curve: Curve) -> None:
     """The layers at one dose, then the dose-response at the chosen one."""
     unit = "nats" if curve.measure == "propensity" else "mean"
-    what = printable(curve.measure)
-    held = "each under a vector made without it" if curve.crossed else "that it was not made of"
-    click.echo(
-        click.style(f"S(+d) - S(-d) of {what} at dose {curve.profile_dose:g}, by layer", bold=True)
-    )
+    held = "each with a vector made without it" if curve.crossed else "none used to make it"
+    print_title(f"S(+d) - S(-d) of {curve.measure} at dose {curve.profile_dose:g}, by layer")
     layers = [[str(row.layer), *_estimated(row.effect)] for row in curve.layers]
     print_table(["layer", unit, "95% interval"], layers, right=["layer", unit])
-    heading = f"{what} at layer {curve.layer}, {count(curve.items, 'item')}, {held}"
-    click.echo(click.style(f"\n{heading}", bold=True))
+    click.echo()
+    print_title(f"{curve.measure} at layer {curve.layer}, {count(curve.items, 'item')}, {held}")
     columns = ["dose", "c", unit, "95% interval", "control", "z", "KL", "fluency", "distinct-2"]
     print_table([*columns, "sound"], [_row(p) for p in curve.points], right=columns)
     chosen = dict.fromkeys((fold.layer, fold.dose) for fold in curve.held.folds)
     where = ", ".join(f"layer {layer} at dose {signed_dose(dose)}" for layer, dose in chosen)
-    click.echo(f"chosen without the items it is judged on: {where}")
-
-
-def _print_chart(found: Calibration, name: str) -> None:
-    from steerlab.plots.calibration import response_of
-    from steerlab.plots.terminal import dose_response
-
-    click.echo()
-    for line in dose_response(response_of(found, name), width() or 100):
-        click.echo(line)
+    print_fields(_LEGEND)
+    click.echo(f"chosen without the items that judge it: {where}")
 
 
 def _row(point: Point) -> list[str]:

@@ -1,16 +1,22 @@
-"""steerlab demo: the main job, end to end, on the embedded model."""
+"""steerlab demo: love - anger, end to end, on the embedded model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from steerlab.cli.options import json_option, load, open_lab, quiet_option, store_option
-from steerlab.cli.output import print_fields, print_hanging, print_json, print_table, say
-from steerlab.cli.progress import progress_bar
+from steerlab.cli import options
+from steerlab.cli.output import (
+    print_fields,
+    print_hanging,
+    print_json,
+    print_table,
+    print_title,
+    say,
+)
+from steerlab.cli.progress import load, progress_bar
 from steerlab.core.display import signed_dose
 from steerlab.core.recipe import Imported
 
@@ -19,6 +25,7 @@ if TYPE_CHECKING:
     from steerlab.core.setting import Setting
     from steerlab.core.vector import SteeringVector
     from steerlab.lab.lab import Lab
+    from steerlab.registry import Store
 
 PROMPT = "I think you are a"
 EXPRESSION = "love - anger"
@@ -33,24 +40,23 @@ UNKIND = (" bad", " terrible", " stupid", " fool", " horrible", " liar", " monst
 @click.command("demo")
 @click.option("-n", "--max-new-tokens", type=click.IntRange(1), default=40, show_default=True)
 @click.option("--seed", type=int, default=SEED, show_default=True)
-@store_option
-@json_option
-@quiet_option
-def demo_command(
-    max_new_tokens: int, seed: int, store_path: Path | None, as_json: bool, quiet: bool
-) -> None:
+@options.store
+@options.json
+@options.quiet
+def demo_command(max_new_tokens: int, seed: int, store: Store, as_json: bool, quiet: bool) -> None:
     """See it work: love - anger on a real model.
 
     Fetches the embedded model (93 MB, once), composes `love - anger` from stored vectors, and
-    writes with it at several layers and strengths, beside the baseline and a random control.
+    generates with it at several layers and strengths, beside the baseline and a random control.
     """
     from steerlab.core.vector import random_like, unit
+    from steerlab.lab.lab import Lab
     from steerlab.lab.starter import ensure
 
-    lab = open_lab(store_path, {"source": "smollm2"})
+    lab = Lab(store, source="smollm2")
     load(lab, quiet=quiet)
     operands = ensure(
-        lab, ("love", "anger"), lambda name: say(f"made {name} from its prompts", quiet=quiet)
+        lab, ("love", "anger"), lambda name: say(f"extracted {name} from its prompts", quiet=quiet)
     )
     composed = lab.at_layers(lab.store.evaluate(EXPRESSION, "smollm2"), LAYERS)
     at = unit(composed)
@@ -88,7 +94,7 @@ def _settings(at: SteeringVector) -> list[Setting]:
 
 
 def _warmth(lab: Lab, settings: Sequence[Setting]) -> list[float]:
-    """How much likelier a kind next word has become than an unkind one, in nats."""
+    """The gain of a kind next word over an unkind one against the baseline, in nats."""
     from steerlab.interventions.hooks import Injection, steering
 
     injections = [
@@ -104,7 +110,7 @@ def _warmth(lab: Lab, settings: Sequence[Setting]) -> list[float]:
 
 
 def _ranges(lab: Lab, vectors: Sequence[SteeringVector]) -> list[float]:
-    """By how much warmth moves between the two ends of the grid, for each vector."""
+    """How far warmth moves between the two ends of the grid, for each vector."""
     from steerlab.core.setting import Setting
 
     ends = (COEFFICIENTS[0], COEFFICIENTS[-1])
@@ -127,7 +133,7 @@ def _print_story(composed: SteeringVector, operands: Mapping[str, SteeringVector
     )
     click.echo()
     print_hanging(
-        "", "Scaled to length 1, it is added c times to the residual stream at every position."
+        "", "The vector, scaled to length 1 and multiplied by c, is added at every position."
     )
     click.echo()
 
@@ -152,7 +158,7 @@ def _print_cells(cells: Sequence[Cell], warmth: Sequence[float]) -> None:
 
 
 def _label(cell: Cell) -> str:
-    """The layer a cell was steered at; "control" for the random direction."""
+    """The layer of a cell; "control" for the random direction."""
     if cell.setting.vector is None:
         return "none"
     random = isinstance(cell.setting.vector.recipe, Imported)
@@ -168,7 +174,7 @@ def _print_reading(steered: float, controls: Sequence[float]) -> None:
         [
             (
                 "warmth",
-                "how much likelier a kind next word became than an unkind one (in nats, baseline "
+                "how much likelier a kind next word became than an unkind one, in nats (baseline "
                 f"0). From c {COEFFICIENTS[0]:+.0f} to {COEFFICIENTS[-1]:+.0f} at layer 15 it "
                 f"moves by {steered:+.1f}; {len(controls)} random directions of the same length "
                 f"move it by {average:+.1f} ± {spread:.1f}, so z = "
@@ -176,8 +182,8 @@ def _print_reading(steered: float, controls: Sequence[float]) -> None:
             ),
             (
                 "dose",
-                "length added relative to the residual stream there. About 0.1 to 0.25 steers; "
-                "far more breaks text.",
+                "the length added, relative to the residual stream there; about 0.1 to 0.25 "
+                "steers, much more breaks the text.",
             ),
         ]
     )
@@ -185,7 +191,7 @@ def _print_reading(steered: float, controls: Sequence[float]) -> None:
 
 
 def _print_next() -> None:
-    click.echo(click.style("Try next", bold=True))
+    print_title("Try next")
     for command, what in (
         ('generate "Yesterday my neighbour" -v "love - anger" --dose -0.2,0.2', "your own prompt"),
         ("list", "what else is stored"),

@@ -1,14 +1,13 @@
-"""Verbs that change what is said of a vector: tag, note, rename, remove."""
+"""Verbs that change labels: tag, note, rename and remove."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from steerlab.cli.options import complete_ref, model_filter_option, open_store, store_option
+from steerlab.cli import options
 from steerlab.cli.output import say, warn
 from steerlab.core.display import printable
 
@@ -18,16 +17,15 @@ if TYPE_CHECKING:
 
 
 @click.command("tag")
-@click.argument("ref", shell_complete=complete_ref)
+@options.ref
 @click.argument("tags", nargs=-1, required=True)
-@click.option("--remove", is_flag=True, help="Take these tags away instead.")
-@model_filter_option
-@store_option
+@click.option("--remove", is_flag=True, help="Remove these tags instead.")
+@options.model
+@options.store
 def tag_command(
-    ref: str, tags: tuple[str, ...], remove: bool, model: str | None, store_path: Path | None
+    ref: str, tags: tuple[str, ...], remove: bool, model: str | None, store: Store
 ) -> None:
     """Add or remove tags."""
-    store = open_store(store_path)
     absent = sorted(set(tags) - {*store.record(ref, model).tags}) if remove else []
     if absent:
         say(f"{ref} has no tag {' or '.join(absent)}")
@@ -36,18 +34,15 @@ def tag_command(
 
 
 @click.command("note")
-@click.argument("ref", shell_complete=complete_ref)
+@options.ref
 @click.argument("text", nargs=-1)
-@model_filter_option
-@store_option
-def note_command(
-    ref: str, text: tuple[str, ...], model: str | None, store_path: Path | None
-) -> None:
+@options.model
+@options.store
+def note_command(ref: str, text: tuple[str, ...], model: str | None, store: Store) -> None:
     """Write a vector's note.
 
-    Without TEXT it is printed; "" empties it.
+    Without TEXT the note is printed; "" deletes it.
     """
-    store = open_store(store_path)
     record = store.note(ref, " ".join(text), model=model) if text else store.record(ref, model)
     if record.note:
         click.echo(printable(record.note, newlines=True))
@@ -56,38 +51,34 @@ def note_command(
 
 
 @click.command("rename")
-@click.argument("old", shell_complete=complete_ref)
+@click.argument("old", shell_complete=options.complete_ref)
 @click.argument("new")
-@model_filter_option
-@store_option
-def rename_command(old: str, new: str, model: str | None, store_path: Path | None) -> None:
+@options.model
+@options.store
+def rename_command(old: str, new: str, model: str | None, store: Store) -> None:
     """Give a vector another name.
 
-    All its versions move together, and what was made from them says the new name.
+    All versions are renamed together; recipes that use them show the new name.
     """
-    ref = open_store(store_path).rename(old, new, model=model)
-    click.echo(f"{printable(old)} is now {ref}")
+    click.echo(f"{printable(old)} is now {store.rename(old, new, model=model)}")
 
 
 @click.command("remove")
-@click.argument("refs", nargs=-1, required=True, shell_complete=complete_ref)
+@options.refs
 @click.option("--force", is_flag=True, help="Even if other vectors were made from it.")
-@model_filter_option
-@store_option
-def remove_command(
-    refs: tuple[str, ...], force: bool, model: str | None, store_path: Path | None
-) -> None:
+@options.model
+@options.store
+def remove_command(refs: tuple[str, ...], force: bool, model: str | None, store: Store) -> None:
     """Remove a vector from the store.
 
-    A bare name means its newest version. The file goes too: only a backup or an export brings
-    a removed vector back. Its number is not given to another one, and `log` tells of it.
+    A bare name means its newest version. Only a backup or an export can bring a removed vector
+    back. Its version number is not used again, and `log` still lists it.
     """
-    store = open_store(store_path)
     records = {record.qualified: record for record in (store.record(ref, model) for ref in refs)}
     later = sorted(records.values(), key=lambda record: record.created, reverse=True)
-    if not force:  # all go, or none
-        _check_unused(store, {record.qualified for record in later}, later)
-    for record in later:  # what was made from others goes before them
+    if not force:  # all are removed, or none
+        _check_unused(store, set(records), later)
+    for record in later:  # compositions before their operands
         broken = store.remove(record.ref, force=force, model=record.model)
         click.echo(f"removed {record.ref}")
         if broken:
@@ -101,6 +92,6 @@ def _check_unused(store: Store, going: set[str], records: Sequence[Record]) -> N
         staying = [c.ref for c in store.children(record.ref, record.model) if c.ref not in going]
         if staying:
             raise StoreError(
-                f"can't remove {record.ref}: {staying[0]} was made from it; remove that too, or "
-                "--force it and lose the means to recompute it"
+                f"can't remove {record.ref}: {staying[0]} was made from it and could not be "
+                "recomputed; remove that too, or use --force"
             )

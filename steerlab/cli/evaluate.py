@@ -1,4 +1,4 @@
-"""steerlab evaluate and steerlab check: does it carry over, and does it still?"""
+"""steerlab evaluate and steerlab check: does it generalize, and does it still?"""
 
 from __future__ import annotations
 
@@ -8,31 +8,26 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from steerlab.cli.algebra import DASHES, term
-from steerlab.cli.options import (
-    LayerRange,
-    MetricSpec,
-    complete_ref,
-    json_option,
-    load,
-    model_options,
-    open_lab,
-    plot_option,
-    quiet_option,
-    store_option,
+from steerlab.cli import options
+from steerlab.cli.output import (
+    layers_text,
+    print_hanging,
+    print_json,
+    print_table,
+    print_title,
+    save_plot,
+    say,
 )
-from steerlab.cli.output import print_hanging, print_json, print_table, say
-from steerlab.cli.progress import interruptible, progress_bar
+from steerlab.cli.progress import interruptible, load, progress_bar
 from steerlab.core.display import count, number, printable, signed_dose
-from steerlab.core.notation import span
 
 if TYPE_CHECKING:
     from steerlab.core.results import Evaluation, Measured
     from steerlab.evaluation.generalization.regression import Change, Checked
     from steerlab.evaluation.generalization.verdict import Values
     from steerlab.evaluation.metrics.texts import Metric
+    from steerlab.lab.lab import Lab
 
-_FILE = click.Path(dir_okay=False, path_type=Path)
 _COLOURS = {
     "generalizes": "green",
     "reversed": "red",
@@ -42,8 +37,8 @@ _COLOURS = {
 }
 
 
-@click.command("evaluate", context_settings=DASHES)
-@click.argument("expression", nargs=-1, required=True, shell_complete=complete_ref)
+@click.command("evaluate", context_settings=options.DASHES)
+@options.expression
 @click.option(
     "--suite",
     "suites",
@@ -52,18 +47,18 @@ _COLOURS = {
     help="standard (the default), statements, narrative, technical, dialogue, or a .toml or "
     ".jsonl file; may be repeated.",
 )
-@click.option("--items", type=_FILE, help="Contrast items: a .jsonl file.")
-@click.option(
-    "--metric",
+@click.option("--items", type=options.FILE, help="Contrast items: a .jsonl file.")
+@options.metric(
     "metrics",
-    type=MetricSpec(),
     multiple=True,
-    help="What a text is valued by: vader (the default), keywords:FILE, regex:…, "
+    text="Score of a text: vader (the default), keywords:FILE, regex:…, "
     "package.module:function; may be repeated.",
 )
-@click.option("--dose", type=float, help="Of both signs (default: calibrated, else 0.15).")
+@click.option("--dose", type=float, help="Used with both signs (default: calibrated, else 0.15).")
 @click.option("--coefficient", type=float, help="Instead of a dose.")
-@click.option("--layers", type=LayerRange(), help="Default: the calibrated one, else its own.")
+@click.option(
+    "--layers", type=options.LAYERS, help="Default: the calibrated one, else the vector's."
+)
 @click.option(
     "--seeds", type=click.IntRange(1), default=2, show_default=True, help="Texts of each prompt."
 )
@@ -74,15 +69,14 @@ _COLOURS = {
     show_default=True,
     help="Random directions of the same norm.",
 )
-@plot_option("each style's effect beside its controls")
-@click.option("--other-weights", is_flag=True, help="Accept a vector of a model of the same shape.")
-@click.option("--no-save", is_flag=True, help="Do not keep the evaluation in the store.")
-@model_options
-@store_option
-@json_option
-@quiet_option
+@options.plot("each style's effect beside its controls")
+@options.other_weights
+@click.option("--no-save", is_flag=True, help="Report only; store nothing.")
+@options.lab
+@options.json
+@options.quiet
 def evaluate_command(
-    expression: tuple[str, ...],
+    expression: str,
     suites: tuple[str, ...],
     items: Path | None,
     metrics: tuple[Metric, ...],
@@ -90,23 +84,22 @@ def evaluate_command(
     plot_file: Path | None,
     other_weights: bool,
     no_save: bool,
-    loading: dict[str, Any],
-    store_path: Path | None,
+    lab: Lab,
     as_json: bool,
     quiet: bool,
     **size: Any,
 ) -> None:
-    """Measure whether a vector carries over to other texts.
+    """Measure whether a vector works on other texts, and what it costs.
 
     \b
     steerlab evaluate love
     steerlab evaluate love --suite statements --suite letters.toml --metric keywords:warm.txt
     steerlab evaluate "love - anger" --dose 0.2 --seeds 3 --items held-out.jsonl
 
-    Texts in four styles are written at both signs of the dose, and with random directions and
-    shuffled labels of the same norm: an effect is one where it goes beyond those. Then what it
-    costs: fluency, repetition, known facts, neutral beginnings, the likelihood of given texts.
-    The evaluation is kept; steerlab check runs it again.
+    Generates texts in four styles at both signs of the dose, and with random directions and
+    shuffled labels of the same norm: only what exceeds those is an effect. Then measures the
+    cost: fluency, repetition, known facts, neutral beginnings, likelihood of given texts. The
+    evaluation is stored; steerlab check runs it again.
 
     \b
     A suite of your own, as .toml:
@@ -114,12 +107,12 @@ def evaluate_command(
       prompts = ["Dear neighbour, I am writing to you because", "Dear sirs, the delivery"]
       chat = false      # true: messages to a chat model
       items = [{prompt = "The guests were", positive = " kind", negative = " rude"}]
-      [off_target]      # each key may be left out, and is then the standard suite's
+      [off_target]      # the standard suite's, for every key that is left out
       facts = [{prompt = "The capital of France is", answer = " Paris"}]
       neutral = ["The map shows that"]
       on_topic = ["A text about what the vector is about."]
       off_topic = ["A text about something else."]
-    or as .jsonl, a line each:
+    or as .jsonl, one of these a line:
       {"style": "letters", "prompt": "Dear neighbour, I am writing to you because"}
       {"style": "letters", "prompt": "The guests were", "positive": " kind", "negative": " rude"}
       {"fact": "The capital of France is", "answer": " Paris"}
@@ -127,6 +120,7 @@ def evaluate_command(
     """
     from steerlab.evaluation.generalization.evaluate import evaluate, named
     from steerlab.evaluation.generalization.plan import EvaluationPlan
+    from steerlab.evaluation.generalization.verdict import verdict
 
     given = {
         "suites": suites or None,
@@ -136,22 +130,19 @@ def evaluate_command(
         **size,
     }
     plan = EvaluationPlan(**{key: value for key, value in given.items() if value is not None})
-    lab = open_lab(store_path, loading)
-    vector = lab.evaluate(text := " ".join(map(term, expression)))
-    named(plan)  # what is wrong with it is said before a model is loaded
+    vector = lab.evaluate(expression)
+    named(plan)  # refuses a bad plan before a model is loaded
     load(lab, vector, quiet=quiet)
     if layers is not None:
         plan = EvaluationPlan(**{**vars(plan), "layers": tuple(lab.model.layers(layers))})
     with interruptible() as stop, progress_bar("evaluating", quiet=quiet) as progress:
         found = evaluate(lab, vector, plan, keep=not no_save, progress=progress, should_stop=stop)
-    from steerlab.evaluation.generalization.verdict import verdict
-
     if plot_file is not None:
-        _plot(found, text, plot_file, quiet=quiet)
+        _plot(found, expression, plot_file, quiet=quiet)
     if as_json:
         print_json({**found.to_json(), "verdict": verdict(found)})
         return
-    _print(found, text, verdict(found))
+    _print(found, expression, verdict(found))
     for note in found.data["notes"]:
         say(f"note: {note}", quiet=quiet)
     if not no_save:
@@ -159,45 +150,36 @@ def evaluate_command(
 
 
 def _plot(found: Evaluation, name: str, file: Path, *, quiet: bool) -> None:
-    from steerlab.plots import drawing, figures
+    from steerlab.plots import figures
     from steerlab.plots.generalization import effect_panels
 
     panels = effect_panels(found, name)
     if panels:
-        drawing.save(figures.generalization(panels), file)
-        say(f"wrote {file}", quiet=quiet)
+        save_plot(figures.generalization(panels), file, quiet=quiet)
     else:
         say(f"no effect has an interval, so {file} was not written", quiet=quiet)
 
 
 @click.command("check")
-@click.argument("names", nargs=-1, shell_complete=complete_ref)
-@model_options
-@store_option
-@json_option
-@quiet_option
-def check_command(
-    names: tuple[str, ...],
-    loading: dict[str, Any],
-    store_path: Path | None,
-    as_json: bool,
-    quiet: bool,
-) -> int:
-    """Run stored evaluations again and say what moved.
+@click.argument("names", nargs=-1, shell_complete=options.complete_ref)
+@options.lab
+@options.json
+@options.quiet
+def check_command(names: tuple[str, ...], lab: Lab, as_json: bool, quiet: bool) -> int:
+    """Run stored evaluations again and report what changed.
 
     \b
     steerlab check
     steerlab check love
 
-    All evaluations, or those of the vectors named: the newest of each vector, suite and
-    settings, on the present model and library versions. A value has moved if the estimates
-    then and now both lie outside of the other's 95% interval. Nothing is stored.
+    Runs all evaluations, or those of the vectors named: the newest of each vector, suite and
+    settings, with the current model and library versions. A value has moved if the estimates
+    then and now each lie outside the other's 95% interval. Nothing is stored.
 
     Exit code: 0 if nothing moved, 1 if something did or an evaluation could not be run again.
     """
     from steerlab.evaluation.generalization.regression import check, stored
 
-    lab = open_lab(store_path, loading)
     kept = stored(lab, names)
     if not kept:
         say("no evaluation is stored: steerlab evaluate NAME makes one", quiet=quiet)
@@ -219,16 +201,16 @@ def _print(found: Evaluation, text: str, sentences: Sequence[str]) -> None:
 
     data, values = found.data, by_name(found.values)
     size = signed_dose(data["dose"]).lstrip("+") if data["dose"] else "-"
-    where = f"layer{'s' * (len(data['layers']) > 1)} {span(data['layers'])}"
     strength = f"dose ±{size}, coefficient ±{number(data['coefficient'])}"
-    head = f"{printable(text)} at {where}, {strength}"
-    click.echo(click.style(head, bold=True))
+    print_title(f"{text} at {layers_text(data['layers'])}, {strength}")
     for metric in effect_metrics(found.values):
-        click.echo(f"\n{click.style(printable(metric), bold=True)}")
+        click.echo()
+        print_title(metric)
         _print_effects(values, metric)
-    click.echo(f"\n{click.style('what it costs', bold=True)}")
+    click.echo()
+    print_title("cost")
     rows = [
-        _price(values, *key)
+        _cost(values, *key)
         for key in dict.fromkeys((v.style, v.metric) for v in found.values)
         if key[1] in names.COSTS
     ]
@@ -257,45 +239,31 @@ def _print_effects(values: Values, metric: str) -> None:
             [
                 style,
                 _plain(v.get(names.BASELINE)),
-                interval(v[names.TOWARD]),
-                interval(v[names.AWAY]),
-                interval(v[names.RANGE]),
-                _signed(v.get(names.RANDOM)),
+                *(interval(v[setting]) for setting in (names.TOWARD, names.AWAY, names.RANGE)),
+                _plain(v.get(names.RANDOM), "+"),
                 "-" if z is None else f"{z:+.1f}",
-                _signed(v.get(names.SHUFFLED)),
+                _plain(v.get(names.SHUFFLED), "+"),
                 "-" if style == names.OWN_PAIRS else judge(values, style, metric).finding.value,
             ]
         )
-    columns = [
-        "style",
-        "base",
-        "+ [95%]",
-        "- [95%]",
-        "range [95%]",
-        "random",
-        "z",
-        "shuffled",
-        "finding",
-    ]
-    wrap = ["style", "+ [95%]", "- [95%]", "range [95%]", "finding"]
-    print_table(columns, rows, right=columns[1:-1], wrap=wrap, fg={"finding": _COLOURS})
+    intervals = ["+ [95%]", "- [95%]", "range [95%]"]
+    numbers = ["base", *intervals, "random", "z", "shuffled"]
+    wrap = ["style", *intervals, "finding"]
+    columns = ["style", *numbers, "finding"]
+    print_table(columns, rows, right=numbers, wrap=wrap, fg={"finding": _COLOURS})
 
 
-def _price(values: Values, style: str, metric: str) -> list[str]:
+def _cost(values: Values, style: str, metric: str) -> list[str]:
     from steerlab.evaluation.generalization import plan as names
     from steerlab.evaluation.generalization.verdict import interval
 
-    show = [values.get((style, metric, s)) for s in (names.TOWARD, names.AWAY)]
-    is_ratio = (style, metric, names.BASELINE) not in values
-    told = [_ratio(v) if is_ratio else interval(v) if v else "-" for v in show]
-    random = values.get((style, metric, names.RANDOM))
-    return [
-        style,
-        metric,
-        _plain(values.get((style, metric, names.BASELINE))),
-        *told,
-        _plain(random) if is_ratio else _signed(random),
-    ]
+    baseline, toward, away, random = (
+        values.get((style, metric, setting))
+        for setting in (names.BASELINE, names.TOWARD, names.AWAY, names.RANDOM)
+    )
+    is_ratio = baseline is None
+    steered = [_ratio(v) if is_ratio else interval(v) if v else "-" for v in (toward, away)]
+    return [style, metric, _plain(baseline), *steered, _plain(random, "" if is_ratio else "+")]
 
 
 def _ratio(value: Measured | None) -> str:
@@ -304,17 +272,12 @@ def _ratio(value: Measured | None) -> str:
     return f"{_plain(value)} [{value.low:.2f}, {value.high:.2f}]"
 
 
-def _plain(value: Measured | None) -> str:
-    return "-" if value is None or value.estimate is None else f"{value.estimate:.2f}"
-
-
-def _signed(value: Measured | None) -> str:
-    return "-" if value is None or value.estimate is None else f"{value.estimate:+.2f}"
+def _plain(value: Measured | None, sign: str = "") -> str:
+    return "-" if value is None or value.estimate is None else f"{value.estimate:{sign}.2f}"
 
 
 def _print_checked(result: Checked) -> None:
-    head = f"{result.vector} on {result.then.suite} (evaluation {result.then.id})"
-    click.echo(click.style(printable(head), bold=True))
+    print_title(f"{result.vector} on {result.then.suite} (evaluation {result.then.id})")
     for name, (then, now) in (result.changed or {}).items():
         click.echo(printable(f"{name}: {then}, now {now}"))
     if result.problem:

@@ -1,33 +1,19 @@
-"""steerlab generate: steered text beside the baseline, growing as it is written."""
+"""steerlab generate: steered text beside the baseline, shown as it is written."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from steerlab.cli.options import (
-    LayerRange,
-    Numbers,
-    complete_ref,
-    json_option,
-    load,
-    model_options,
-    open_lab,
-    quiet_option,
-    sampling_options,
-    seed_option,
-    steering_options,
-    store_option,
-)
-from steerlab.cli.output import print_json, say, width
-from steerlab.cli.progress import console, interruptible
+from steerlab.cli import options
+from steerlab.cli.output import layers_text, print_json, say, width
+from steerlab.cli.progress import console, interruptible, load
 from steerlab.core.display import printable, signed, signed_dose
-from steerlab.core.notation import span, spelled
+from steerlab.core.notation import spelled
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -38,7 +24,7 @@ if TYPE_CHECKING:
     from steerlab.core.vector import SteeringVector
     from steerlab.lab.lab import Lab
 
-_COLUMN = 24  # columns of a terminal that text can be read in
+_COLUMN = 24  # the fewest terminal columns in which text is readable
 
 
 @click.command("generate")
@@ -48,27 +34,26 @@ _COLUMN = 24  # columns of a terminal that text can be read in
     "--vector",
     "expression",
     metavar="EXPR",
-    help="A stored vector or expression.",
-    shell_complete=complete_ref,
+    help="A stored vector or an expression.",
+    shell_complete=options.complete_ref,
 )
-@click.option("-c", "--coefficient", "coefficients", type=Numbers(), help="One or more: -2,2")
+@click.option("-c", "--coefficient", "coefficients", type=options.NUMBERS, help="One or more: -2,2")
 @click.option(
     "-d",
     "--dose",
     "doses",
-    type=Numbers(),
+    type=options.NUMBERS,
     help="Instead: strength relative to the residual stream, such as 0.15 or -0.15,0.15",
 )
-@click.option("--layers", type=LayerRange(), help="At these layers (default: the vector's).")
+@click.option("--layers", type=options.LAYERS, help="Where to steer (default: the vector's).")
 @click.option("--keep", is_flag=True, help="Keep the texts: `steerlab runs` lists them.")
-@click.option("--no-baseline", is_flag=True, help="Leave the unsteered text out.")
-@steering_options
-@sampling_options
-@seed_option
-@model_options
-@store_option
-@json_option
-@quiet_option
+@click.option("--no-baseline", is_flag=True, help="Leave out the unsteered text.")
+@options.steering
+@options.sampling
+@options.seed
+@options.lab
+@options.json
+@options.quiet
 def generate_command(
     prompts: tuple[str, ...],
     expression: str | None,
@@ -80,25 +65,23 @@ def generate_command(
     where: dict[str, Any],
     sampling: dict[str, Any],
     seed: int,
-    loading: dict[str, Any],
-    store_path: Path | None,
+    lab: Lab,
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Write with a vector, beside the baseline.
+    """Generate text with a vector, beside the baseline.
 
     \b
     steerlab generate "I think you are a" -v love --dose 0.15
     steerlab generate "I think you are a" -v "love - anger" -c -2,2
 
-    Without a strength, layer and coefficient are what `steerlab calibrate` found, else the
-    vector's own layers and 1. Ctrl-C keeps what has been written.
+    Without a strength, layer and coefficient are those that `steerlab calibrate` found, else
+    the vector's own layers and 1. Ctrl-C keeps the text so far.
     """
     if coefficients and doses:
         raise click.UsageError("give --coefficient or --dose, not both")
     if expression is None and (coefficients or doses or layers is not None):
-        raise click.UsageError("what is to be added? give --vector EXPR")
-    lab = open_lab(store_path, loading)
+        raise click.UsageError("which vector? give --vector EXPR")
     settings = _settings(lab, expression, layers, coefficients, doses, quiet=quiet)
     if no_baseline and expression is not None:
         settings = settings[1:]
@@ -130,10 +113,10 @@ def _keep(
     from steerlab.core.run import Run
     from steerlab.core.sampling import Sampling
 
-    options = {"layers": spelled(layers), "positions": positions, "sampling": Sampling(**sampling)}
+    how = {"layers": spelled(layers), "positions": positions, "sampling": Sampling(**sampling)}
     for prompt in dict.fromkeys(cell.prompt for cell in cells):
         mine = [cell for cell in cells if cell.prompt == prompt]
-        run = lab.store.runs.save(Run.of(mine, expression, lab.model.source, **options))
+        run = lab.store.runs.save(Run.of(mine, expression, lab.model.source, **how))
         say(f"kept as run {run.id}", quiet=quiet)
 
 
@@ -154,7 +137,7 @@ def _settings(
         return [Setting()]
     vector = lab.evaluate(expression)
     if doses:
-        vector.coefficient(doses[0])  # a vector without doses is refused before a model is loaded
+        vector.coefficient(doses[0])  # refuses a vector without doses before a model is loaded
     load(lab, vector, quiet=quiet)
     if coefficients is None and doses is None and layers is None:
         return [Setting(), _calibrated(lab, vector, quiet=quiet) or Setting(vector, 1.0)]
@@ -164,20 +147,20 @@ def _settings(
 
 
 def _calibrated(lab: Lab, vector: SteeringVector, *, quiet: bool) -> Setting | None:
-    """Where and how strongly its calibration says; None without one that works."""
+    """The setting that calibration chose; None if none was found to work."""
     from steerlab.core.setting import Setting
 
     point = lab.operating_point(vector)
     if point is None:
         return None
     setting = Setting(*point, str(vector))
-    where = f"layer {span(point[0].layers)}, dose {signed_dose(setting.dose)}"
+    where = f"{layers_text(point[0].layers)}, dose {signed_dose(setting.dose)}"
     say(f"{vector} as calibrated: {where} (c {signed(setting.coefficient)})", quiet=quiet)
     return setting
 
 
 def heading(of: Setting) -> str:
-    """What a text is: the baseline, or vector, coefficient and dose."""
+    """The title of a text: the baseline, or vector, coefficient and dose."""
     if of.vector is None:
         return "baseline"
     return printable(f"{of.label}  c {signed(of.coefficient)}  dose {signed_dose(of.dose)}")
@@ -195,7 +178,7 @@ def _print_texts(cells: Sequence[Cell]) -> None:
 def _streamed(
     prompts: Sequence[str], settings: Sequence[Setting]
 ) -> Iterator[Callable[[int, str], None]]:
-    """In a terminal: texts that grow as they are written, side by side where there is room."""
+    """Show texts in a terminal as they are written, side by side where there is room."""
     from rich.live import Live
 
     texts = [""] * (len(prompts) * len(settings))

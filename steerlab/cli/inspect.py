@@ -1,27 +1,23 @@
-"""steerlab inspect: what a direction is, and how that is printed."""
+"""steerlab inspect: what a direction is."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from steerlab.cli.algebra import DASHES, term
-from steerlab.cli.options import (
-    LayerRange,
-    complete_ref,
-    json_option,
-    load,
-    model_options,
-    open_lab,
-    quiet_option,
-    store_option,
+from steerlab.cli import options
+from steerlab.cli.output import (
+    DOSE_LEGEND,
+    print_fields,
+    print_json,
+    print_table,
+    print_title,
+    say,
 )
-from steerlab.cli.output import print_fields, print_json, print_table, say
-from steerlab.cli.progress import interruptible, progress_bar
-from steerlab.core.display import number, printable
+from steerlab.cli.progress import interruptible, load, progress_bar
+from steerlab.core.display import number
 from steerlab.core.notation import span
 from steerlab.plots.terminal import has_colour, shaded
 
@@ -29,14 +25,15 @@ if TYPE_CHECKING:
     from steerlab.evaluation.inspection.inspect import Inspection
     from steerlab.evaluation.inspection.logit_lens import Lens, TokenLogit
     from steerlab.evaluation.inspection.projection import Projections
+    from steerlab.lab.lab import Lab
 
-_APART = 3  # directions whose tokens get a table of their own
-_A_LINE = 8  # tokens of one side in a line
+_TABLES = 3  # directions, up to which each has a table of its own tokens
+_TOKENS = 8  # shown in a line of a table of several directions
 
 
-@click.command("inspect", context_settings=DASHES)
-@click.argument("expression", nargs=-1, required=True, shell_complete=complete_ref)
-@click.option("--layers", type=LayerRange(), help="Which layers (default: the vector's).")
+@click.command("inspect", context_settings=options.DASHES)
+@options.expression
+@click.option("--layers", type=options.LAYERS, help="Which layers (default: the vector's).")
 @click.option(
     "--tokens",
     type=click.IntRange(0),
@@ -44,30 +41,32 @@ _A_LINE = 8  # tokens of one side in a line
     show_default=True,
     help="How many tokens it promotes and suppresses; 0 for none.",
 )
-@click.option("--prompt", help="Show which of its tokens lie along the direction.")
+@click.option("--prompt", help="Project the tokens of this text onto the direction.")
 @click.option("--chat", is_flag=True, help="The prompt is a message to a chat model.")
-@click.option("--pairs", is_flag=True, help="Read its contrast pairs again: do they agree?")
+@click.option("--pairs", is_flag=True, help="Measure anew how its contrast pairs agree.")
 @click.option(
-    "--neighbours", type=click.IntRange(0), default=8, show_default=True, help="How many at most."
+    "--neighbours",
+    type=click.IntRange(0),
+    default=8,
+    show_default=True,
+    help="Show at most this many.",
 )
-@click.option("--no-model", is_flag=True, help="Only what the store knows: loads no model.")
-@click.option("--other-weights", is_flag=True, help="Accept a vector of a model of the same shape.")
-@model_options
-@store_option
-@json_option
-@quiet_option
+@click.option("--no-model", is_flag=True, help="Load no model: only what the store knows.")
+@options.other_weights
+@options.lab
+@options.json
+@options.quiet
 def inspect_command(
-    expression: tuple[str, ...],
+    expression: str,
     tokens: int,
     no_model: bool,
     other_weights: bool,
-    loading: dict[str, Any],
-    store_path: Path | None,
+    lab: Lab,
     as_json: bool,
     quiet: bool,
-    **asked: Any,
+    **how: Any,
 ) -> None:
-    """Say what a direction is.
+    """Explain a direction.
 
     \b
     steerlab inspect love
@@ -75,37 +74,30 @@ def inspect_command(
     steerlab inspect love --layers 10:25 --pairs
     steerlab inspect love --no-model
 
-    Its nearest stored vectors; whether its contrast pairs agree (as measured at extraction;
-    --pairs measures anew, with halves of the pairs against each other); the tokens that it
-    promotes and suppresses, read through the model's final norm and unembedding (the logit
-    lens: late layers speak clearest). Logits are per dose at the end of the residual stream.
+    Shows the nearest stored vectors; whether its contrast pairs agree (as measured at
+    extraction; --pairs measures again, and halves of the pairs against each other); and the
+    tokens that it promotes and suppresses, read through the model's final norm and unembedding
+    (the logit lens, clearest at late layers). Logits are per dose at the end of the residual
+    stream.
 
     --prompt projects every token of a text, in doses. The first token is an attention sink and
-    has no part in the colours.
+    is not coloured.
     """
     from steerlab.evaluation.inspection.inspect import inspect
     from steerlab.evaluation.inspection.projection import check_projectable
 
-    needs = [name for name in ("layers", "prompt", "pairs") if asked[name] not in (None, False)]
+    needs = [name for name in ("layers", "prompt", "pairs") if how[name] not in (None, False)]
     if no_model and needs:
-        raise click.UsageError(f"--{needs[0]} takes the model: leave out --no-model")
-    lab = open_lab(store_path, loading)
-    vector = lab.evaluate(" ".join(map(term, expression)))
-    if asked["prompt"] is not None:
+        raise click.UsageError(f"--{needs[0]} needs the model: leave out --no-model")
+    vector = lab.evaluate(expression)
+    if how["prompt"] is not None:
         check_projectable(vector)  # before a model is loaded for nothing
     tokens = 0 if no_model else tokens
     if tokens or needs:
         load(lab, vector, quiet=quiet)
+    how |= {"tokens": tokens, "allow_other_weights": other_weights}
     with interruptible() as stop, progress_bar("reading pairs", quiet=quiet) as progress:
-        found = inspect(
-            lab,
-            vector,
-            tokens=tokens,
-            allow_other_weights=other_weights,
-            progress=progress,
-            should_stop=stop,
-            **asked,
-        )
+        found = inspect(lab, vector, progress=progress, should_stop=stop, **how)
     if as_json:
         print_json(found.to_json())
     else:
@@ -127,13 +119,13 @@ def _print(found: Inspection) -> None:
 
 def _print_head(found: Inspection) -> None:
     vector = found.vector
-    click.echo(click.style(printable(found.name), bold=True))
+    print_title(found.name)
     recipe = str(found.recipe)
     print_fields(
         [
             ("recipe", "" if recipe == f"= {found.name}" else recipe),
             ("model", vector.model.source),
-            ("scope", "" if vector.scope == "broadcast" else "front: a row for each first token"),
+            ("scope", "front: one row for each of the first tokens" * (vector.scope == "front")),
         ]
     )
     doses, norms = vector.doses(), vector.norms()
@@ -143,6 +135,7 @@ def _print_head(found: Inspection) -> None:
     ]
     click.echo()
     print_table(columns := ["layer", "norm", "residual", "dose/c"], rows, right=columns)
+    click.echo(DOSE_LEGEND)
 
 
 def _print_agreement(found: Inspection) -> None:
@@ -150,7 +143,7 @@ def _print_agreement(found: Inspection) -> None:
     names = sorted({name for figures in layers for name in figures})
     if not names:
         return
-    _title("do its pairs agree?")
+    _section("agreement of its pairs")
     rows = [
         [ref, str(b), *(number(figures.get(name), 2) for name in names)]
         for ref, by_layer in found.agreement.items()
@@ -163,19 +156,19 @@ def _print_agreement(found: Inspection) -> None:
 def _print_relatives(found: Inspection) -> None:
     several = len(found.vector.layers) > 1
     if found.operands:
-        _title("made of")
+        _section("made from")
         rows = [
-            [ref, *_by_layer(list(cosines.values()), several), span(list(cosines))]
+            [ref, _by_layer(list(cosines.values()), several), span(list(cosines))]
             for ref, cosines in found.operands.items()
         ]
         print_table(["operand", "cosine", "layers"], rows, wrap=["operand", "cosine"])
     if found.neighbours:
-        _title("nearest stored vectors")
+        _section("nearest stored vectors")
         rows = [
             [
                 n.ref,
                 f"{n.cosine:+.3f}",
-                *(_by_layer(n.cosines, True) if several else []),
+                *([_by_layer(n.cosines, True)] if several else []),
                 span(n.layers),
             ]
             for n in found.neighbours
@@ -184,27 +177,27 @@ def _print_relatives(found: Inspection) -> None:
         print_table(columns, rows, right=["cosine"], wrap=["vector", "by layer"])
 
 
-def _by_layer(cosines: Sequence[float], several: bool) -> list[str]:
+def _by_layer(cosines: Sequence[float], several: bool) -> str:
     digits = 2 if several else 3
-    return [" ".join(f"{cosine:+.{digits}f}" for cosine in cosines)]
+    return " ".join(f"{cosine:+.{digits}f}" for cosine in cosines)
 
 
 def _print_tokens(lenses: Sequence[Lens]) -> None:
-    _title("tokens it promotes and suppresses")
-    if len(lenses) > _APART:
+    _section("tokens it promotes and suppresses")
+    if len(lenses) > _TABLES:
         rows = [[_place(x), _line(x.promoted), _line(x.suppressed)] for x in lenses]
         print_table(["layer", "promoted", "suppressed"], rows, wrap=["promoted", "suppressed"])
     else:
         for lens in lenses:
             _print_lens(lens, alone=len(lenses) == 1)
-    click.echo(f"(at random, a direction's first token comes to ±{lenses[0].chance:.1f})")
+    click.echo(f"(the first token of a random direction: about ±{lenses[0].chance:.1f})")
 
 
 def _print_lens(lens: Lens, *, alone: bool) -> None:
     if not alone:
-        click.echo(click.style(f"layer {_place(lens)}", bold=True))
+        print_title(f"layer {_place(lens)}")
     if not lens.promoted:
-        click.echo("the direction is zero: no token moves")
+        click.echo("the direction is zero and moves no token")
         return
     rows = [
         [up.text, f"{up.logit:+.1f}", down.text, f"{down.logit:+.1f}"]
@@ -218,17 +211,19 @@ def _place(lens: Lens) -> str:
 
 
 def _line(tokens: Sequence[TokenLogit]) -> str:
-    return "  ".join(token.text for token in tokens[:_A_LINE]) or "-"
+    return "  ".join(token.text for token in tokens[:_TOKENS]) or "-"
 
 
 def _print_projections(found: Projections) -> None:
-    _title("tokens along it, in doses (position 0 is an attention sink, and not compared)")
+    _section(
+        "its tokens along the direction, in doses (position 0, an attention sink, is left out)"
+    )
     if has_colour():
         for b, values in found.values.items():
             shades = found.shades(b)
             line = "".join(_shaded(text, x) for text, x in zip(found.tokens, shades, strict=True))
-            rest = range(1, len(values)) if len(values) > 1 else range(1)
-            ends = min(rest, key=values.__getitem__), max(rest, key=values.__getitem__)
+            places = range(min(1, len(values) - 1), len(values))
+            ends = min(places, key=values.__getitem__), max(places, key=values.__getitem__)
             scale = " to ".join(_shaded(f"{values[i]:+.2f}", shades[i]) for i in ends)
             click.echo(f"{click.style(f'layer {b}', bold=True)}  {line}  {scale}")
     else:
@@ -244,5 +239,6 @@ def _shaded(text: str, shade: float) -> str:
     return shaded(text.replace("␣", " "), shade)
 
 
-def _title(text: str) -> None:
-    click.echo(f"\n{click.style(text, bold=True)}")
+def _section(title: str) -> None:
+    click.echo()
+    print_title(title)

@@ -1,4 +1,8 @@
-"""Options that several verbs share, and what they open."""
+"""Arguments and options that several verbs share, as decorators: `@options.json`.
+
+`store` and `lab` hand the verb the opened thing itself; `lab`, `filters`, `sampling` and
+`steering` stand for several options each.
+"""
 
 from __future__ import annotations
 
@@ -13,42 +17,107 @@ import click
 from click.shell_completion import CompletionItem
 
 from steerlab.core.run import POSITIONS
+from steerlab.errors import BadOption, SteerlabError
 
 if TYPE_CHECKING:
-    from steerlab.core.vector import SteeringVector
-    from steerlab.evaluation.metrics.texts import Metric
-    from steerlab.lab.lab import Lab
     from steerlab.registry import Store
 
-if TYPE_CHECKING:
     ParamType = click.ParamType[Any]
 else:
     ParamType = click.ParamType
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+FILE = click.Path(dir_okay=False, path_type=Path)
+DASHES = {"ignore_unknown_options": True, "help_option_names": ["--help"]}
+"""Context settings for expressions: -hate is part of one, not -h and more."""
+
+
+# types of values
+
+
+class Parsed(ParamType):
+    """A value that a function reads from text; it raises SteerlabError for what is none."""
+
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name, self.parse = name, parse
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Parse, or fail with the reason."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return self.parse(value)
+        except SteerlabError as error:
+            self.fail(str(error), param, ctx)
+
+
+def _number(text: str) -> float:
+    (found,) = _finite(text, [text], "a number")
+    return found
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return _finite(text, text.split(","), "a list of numbers such as -0.2,0,0.2")
+
+
+def _finite(text: str, parts: Sequence[str], what: str) -> tuple[float, ...]:
+    try:
+        found = tuple(map(float, parts))
+    except ValueError:
+        raise BadOption(f"{text!r} is not {what}") from None
+    if not all(map(math.isfinite, found)):
+        raise BadOption(f"{text!r} holds a number that is not finite")
+    return found
+
+
+def _layers(text: str) -> Any:
+    from steerlab.core.notation import layers_of
+
+    return layers_of(text)
+
+
+def _metric(text: str) -> Any:
+    from steerlab.evaluation.metrics.scorers import scorer
+
+    return scorer(text)
+
+
+def _file_of(suffixes: Sequence[str]) -> Callable[[str], Path]:
+    def parse(text: str) -> Path:
+        from steerlab.plots.drawing import SUFFIXES, check_file
+
+        check_file(path := Path(text), suffixes or SUFFIXES)
+        return path
+
+    return parse
+
+
+NUMBER = Parsed("number", _number)
+NUMBERS = Parsed("numbers", _numbers)
+LAYERS = Parsed("layers", _layers)
+PLOT = Parsed("file", _file_of(()))
+PAGE = Parsed("file", _file_of((".html", ".htm")))
+
+
+# completion by the shell
+
 
 def complete_ref(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """Stored names for the shell's Tab; in an expression, for its last word."""
-    before, word = _last_word(incomplete)
+    """Stored names; in an expression, for its last word."""
+    word = re.findall(r"\w*$", incomplete)[0]
+    before = incomplete.removesuffix(word)
     names = _stored(ctx, lambda store: store.names())
     return [before + name for name in names if name.startswith(word)]
 
 
 def complete_model(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """Names of the models that vectors belong to, for the shell's Tab."""
+    """Names of the models that vectors belong to."""
     names = _stored(ctx, lambda store: [model.name for model in store.models()])
     return [name for name in names if name.startswith(incomplete)]
 
 
-def _last_word(text: str) -> tuple[str, str]:
-    word = re.search(r"\w*$", text)
-    start = word.start() if word else len(text)
-    return text[:start], text[start:]
-
-
 def _stored(ctx: click.Context, what: Callable[[Store], Sequence[str]]) -> Sequence[str]:
-    from steerlab.errors import SteerlabError
     from steerlab.registry import Store
 
     try:
@@ -57,51 +126,52 @@ def _stored(ctx: click.Context, what: Callable[[Store], Sequence[str]]) -> Seque
         return ()
 
 
-store_option = click.option(
-    "--store",
-    "store_path",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="The store's directory (default: STEERLAB_STORE, ./store, your data directory).",
+def _complete_metric(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    from steerlab.evaluation.metrics.texts import METRICS
+
+    known = [*METRICS, "keywords:", "regex:"]
+    return [CompletionItem(name) for name in known if name.startswith(incomplete)]
+
+
+# arguments
+
+
+def term(argument: str) -> str:
+    """Refuse --dryrun in an expression: it is a slip rather than a double negation."""
+    if re.match(r"--[a-z]", argument):
+        raise click.NoSuchOption(argument)
+    return argument
+
+
+def _joined(ctx: click.Context, param: click.Parameter, words: Sequence[str]) -> str:
+    return " ".join(map(term, words))
+
+
+def _which(ctx: click.Context, param: click.Parameter, text: str | None) -> str | int | None:
+    return int(text) if text is not None and text.isdecimal() else text
+
+
+ref = click.argument("ref", shell_complete=complete_ref)
+refs = click.argument("refs", nargs=-1, required=True, shell_complete=complete_ref)
+expression = click.argument(
+    "expression", nargs=-1, required=True, shell_complete=complete_ref, callback=_joined
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
-quiet_option = click.option("-q", "--quiet", is_flag=True, help="No narration, no progress.")
+"""One expression, however the shell split it."""
 
 
-def plot_option(what: str) -> Callable[[F], F]:
-    """--plot FILE; that no such file can be written is said before any work is done."""
-    return click.option("--plot", "plot_file", type=PlotFile(), help=f"Save {what}: PNG, SVG, PDF.")
-
-
-model_filter_option = click.option(
-    "--model",
-    metavar="NAME",
-    help="The model, where several have a vector of that name.",
-    shell_complete=complete_model,
+which = click.argument(
+    "which", required=False, metavar="[REF|NUMBER]", shell_complete=complete_ref, callback=_which
 )
+"""The number of a run or a sweep as an int, a ref as text, or None."""
 
 
-class PlotFile(ParamType):
-    """A file for a picture or a page, whose suffix says which kind."""
-
-    name = "file"
-
-    def __init__(self, suffixes: Sequence[str] = ()) -> None:
-        self.suffixes = suffixes
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Path:
-        """A path that can be written, or fail with why it can't."""
-        from steerlab.errors import BadOption
-        from steerlab.plots.drawing import SUFFIXES, check_file
-
-        try:
-            check_file(path := Path(value), self.suffixes or SUFFIXES)
-        except BadOption as error:
-            self.fail(str(error), param, ctx)
-        return path
+# options
 
 
 def grouped(name: str, **options: Callable[[Any], Any]) -> Callable[[F], F]:
-    """Several options that reach the command together, as one dict called `name`."""
+    """Several options that reach the verb as one dict called `name`."""
 
     def decorate(function: F) -> F:
         @wraps(function)
@@ -116,25 +186,88 @@ def grouped(name: str, **options: Callable[[Any], Any]) -> Callable[[F], F]:
     return decorate
 
 
-model_options = grouped(
+store_path = click.option(
+    "--store",
+    "store_path",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The store's directory (default: STEERLAB_STORE, ./store, your data directory).",
+)
+json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+quiet = click.option("-q", "--quiet", is_flag=True, help="Print no messages and no progress.")
+seed = click.option("--seed", type=int, default=0, show_default=True)
+layers = click.option("--layers", type=LAYERS, help="Such as 15, 10,15,20, 10:20 or all.")
+tags = click.option("--tag", "tags", multiple=True, help="A tag; may be repeated.")
+note = click.option("--note", default="", help="What the vector is for.")
+dry_run = click.option("--dry-run", is_flag=True, help="Compute and report, store nothing.")
+force = click.option("--force", is_flag=True, help="Replace an existing file.")
+other_weights = click.option(
+    "--other-weights", is_flag=True, help="Accept vectors of a model with the same shape."
+)
+model = click.option(
+    "--model",
+    metavar="NAME",
+    help="The model, if several have a vector of that name.",
+    shell_complete=complete_model,
+)
+
+
+def plot(what: str) -> Callable[[F], F]:
+    """--plot FILE; a file that can't be written is refused before any work is done."""
+    return click.option("--plot", "plot_file", type=PLOT, help=f"Save {what}: PNG, SVG or PDF.")
+
+
+def limit(default: int | None = 20, text: str = "Show at most this many.") -> Callable[[F], F]:
+    """--limit N."""
+    return click.option(
+        "--limit", type=click.IntRange(1), default=default, show_default=True, help=text
+    )
+
+
+def metric(*names: str, text: str, **how: Any) -> Callable[[F], F]:
+    """--metric SPEC: a built-in metric, keywords:FILE, regex:PATTERN or a Python function."""
+    kind = Parsed("spec", _metric)
+    return click.option(
+        "--metric", *names, type=kind, help=text, shell_complete=_complete_metric, **how
+    )
+
+
+filters = grouped(
+    "filters",
+    model=click.option(
+        "--model", metavar="NAME", help="Only this model's.", shell_complete=complete_model
+    ),
+    layer=click.option("--layer", type=int, help="Only those with a direction at this layer."),
+    tag=click.option("--tag", help="Only those with this tag."),
+    kind=click.option(
+        "--kind",
+        type=click.Choice(("contrast", "expression", "imported")),
+        help="Only those of this kind of recipe.",
+    ),
+    every_version=click.option(
+        "--all-versions", "every_version", is_flag=True, help="Include older versions."
+    ),
+)
+"""What narrows a list of vectors; `Store.list` takes it."""
+
+loading = grouped(
     "loading",
     source=click.option(
         "--model", "source", metavar="ID", help="smollm2, a hub id or a directory."
     ),
-    device=click.option("--device", metavar="NAME", help="cpu, cuda, mps (default: the best)."),
+    device=click.option("--device", metavar="NAME", help="cpu, cuda, mps (default: the fastest)."),
     dtype=click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"])),
     device_map=click.option("--device-map", metavar="MAP", help="auto: spread over all devices."),
     revision=click.option("--revision", metavar="REV", help="Revision on the hub."),
     blocks=click.option(
-        "--blocks", metavar="PATH", help="The block list, such as model.layers, if not found."
+        "--blocks", metavar="PATH", help="The list of blocks, such as model.layers, if not found."
     ),
     trust_remote_code=click.option(
         "--trust-remote-code", is_flag=True, help="Run code that comes with the model."
     ),
 )
-"""What decides how a model is loaded; `open_lab` takes it."""
+"""How the model is loaded; `Lab` takes it."""
 
-sampling_options = grouped(
+sampling = grouped(
     "sampling",
     max_new_tokens=click.option(
         "-n", "--max-new-tokens", type=click.IntRange(1), default=40, show_default=True
@@ -151,119 +284,51 @@ sampling_options = grouped(
 )
 """How the next token is chosen; `Lab.compare` takes it."""
 
-steering_options = grouped(
+steering = grouped(
     "where",
     positions=click.option(
         "--positions",
         type=click.Choice(POSITIONS),
         default="all",
         show_default=True,
-        help="Where it is added; a front vector goes on the first tokens anyway.",
+        help="Where the vector is added; a front vector always goes on the first tokens.",
     ),
     allow_other_weights=click.option(
         "--other-weights",
         "allow_other_weights",
         is_flag=True,
-        help="Accept vectors of a model of the same shape.",
+        help="Accept vectors of a model with the same shape.",
     ),
 )
-"""Where a vector acts and on what; `Lab.compare` takes it."""
-
-seed_option = click.option("--seed", type=int, default=0, show_default=True)
+"""Where a vector acts, and on which model; `Lab.compare` takes it."""
 
 
-def open_store(path: Path | None) -> Store:
-    """The store a command works on."""
-    from steerlab.cli.output import narrate
-    from steerlab.registry import Store
+def store(function: Callable[..., Any]) -> Callable[..., Any]:
+    """--store DIR; the verb gets a `Store` as `store`."""
 
-    narrate("steerlab")
-    return Store(path)
+    @store_path
+    @wraps(function)
+    def command(store_path: Path | None, **values: Any) -> Any:
+        from steerlab.cli.output import narrate
+        from steerlab.registry import Store
 
+        narrate()
+        return function(store=Store(store_path), **values)
 
-def open_lab(store_path: Path | None, loading: dict[str, Any]) -> Lab:
-    """Store and model of a command; the model is loaded when it is first needed."""
-    from steerlab.cli.output import narrate
-    from steerlab.lab.lab import Lab
-
-    narrate("steerlab")
-    return Lab(store_path, **loading)
+    return command
 
 
-def load(lab: Lab, vector: SteeringVector | None = None, *, quiet: bool = False) -> None:
-    """Load the model (the vector's own, if none was named) before anything else is drawn."""
-    from steerlab.cli.progress import loading_bar
+def lab(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of the store and the model; the verb gets a `Lab` as `lab`, nothing loaded yet."""
 
-    source = lab.source or (vector.model.source if vector is not None else "smollm2")
-    with loading_bar(source, quiet=quiet) as progress:
-        from steerlab.models.loading import hush
+    @loading
+    @store_path
+    @wraps(function)
+    def command(store_path: Path | None, loading: dict[str, Any], **values: Any) -> Any:
+        from steerlab.cli.output import narrate
+        from steerlab.lab.lab import Lab
 
-        hush()
-        lab.load(vector, progress)
+        narrate()
+        return function(lab=Lab(store_path, **loading), **values)
 
-
-class Numbers(ParamType):
-    """Comma-separated numbers: 10,15,20 or -0.2,0,0.2."""
-
-    def __init__(self, *, one: bool = False) -> None:
-        self.one = one
-        self.name = "number" if one else "numbers"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[float, ...]:
-        """Parse, or fail with what was expected."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            parts = [value] if self.one else str(value).split(",")
-            found = tuple(float(part) for part in parts)
-        except ValueError:
-            what = "a number" if self.one else "a list of numbers such as -0.2,0,0.2"
-            self.fail(f"{value!r} is not {what}", param, ctx)
-        if not all(map(math.isfinite, found)):
-            self.fail(f"{value!r} holds a number that is not finite", param, ctx)
-        return found
-
-
-class LayerRange(ParamType):
-    """Layers: 15, 10,15,20, 10:20 or all."""
-
-    name = "layers"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """Parse into what `LanguageModel.layers` takes."""
-        if not isinstance(value, str):
-            return value
-        from steerlab.core.notation import layers_of
-        from steerlab.errors import BadOption
-
-        try:
-            return layers_of(value)
-        except BadOption as error:
-            self.fail(str(error), param, ctx)
-
-
-class MetricSpec(ParamType):
-    """A metric: a built-in one, keywords:FILE, regex:PATTERN or package.module:function."""
-
-    name = "spec"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Metric:
-        """Find or make it, or fail with those there are."""
-        if not isinstance(value, str):
-            return value  # type: ignore[no-any-return]  # converted before
-        from steerlab.errors import SteerlabError
-        from steerlab.evaluation.metrics.scorers import scorer
-
-        try:
-            return scorer(value)
-        except SteerlabError as error:
-            self.fail(str(error), param, ctx)
-
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
-        """Built-in metrics, and how the others begin."""
-        from steerlab.evaluation.metrics.texts import METRICS
-
-        known = [*METRICS, "keywords:", "regex:"]
-        return [CompletionItem(name) for name in known if name.startswith(incomplete)]
+    return command

@@ -1,4 +1,7 @@
-"""What commands print: tables, JSON, text from strangers made safe."""
+"""What verbs print: tables, fields and JSON on stdout, messages on stderr.
+
+Control characters in text from files, names and models become visible escapes.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from steerlab.core import display
-from steerlab.core.display import printable
+from steerlab.core.display import number, printable
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from matplotlib.figure import Figure
+
+    from steerlab.core.results import Calibration
     from steerlab.core.vector import SteeringVector
     from steerlab.registry import Store
 
+DOSE_LEGEND = "(dose/c: length relative to the residual stream, per unit of coefficient)"
 _GAP = 2
 _LEAST = {"wrap": 10, "cut": 4}  # the columns of a terminal that a folded or cut column keeps
 
@@ -48,7 +56,7 @@ def print_table(
     flexible = {**dict.fromkeys(wrap, _LEAST["wrap"]), **dict.fromkeys(cut, _LEAST["cut"])}
     least = [min(n, flexible.get(c, n)) for c, n in zip(columns, natural, strict=True)]
     layout = list(zip(columns, _fitted(natural, least, width()), strict=True))
-    for number, row in enumerate(cells):
+    for place, row in enumerate(cells):
         folded = [
             [_cut(text, size)] if column in cut else _fold(text, size)
             for text, (column, size) in zip(row, layout, strict=True)
@@ -60,7 +68,7 @@ def print_table(
                 for text, (column, size), colour in zip(texts, layout, colours, strict=True)
             ]
             line = (" " * _GAP).join(padded).rstrip()
-            click.echo(line if number else click.style(line, bold=True))
+            click.echo(line if place else click.style(line, bold=True))
 
 
 def _fitted(natural: Sequence[int], least: Sequence[int], room: int | None) -> list[int]:
@@ -116,8 +124,13 @@ def _chopped(text: str, size: int) -> list[str]:
     return chop_cells(text, size)
 
 
+def print_title(text: str) -> None:
+    """A line in bold."""
+    click.echo(click.style(printable(text), bold=True))
+
+
 def print_fields(fields: Sequence[tuple[str, str]]) -> None:
-    """Lines of a label and what it says, folded beside the label; empty ones are left out."""
+    """Labels with their texts, folded beside the labels; empty texts are left out."""
     edge = max(len(label) for label, _ in fields) + _GAP
     for label, text in fields:
         if text:
@@ -125,7 +138,7 @@ def print_fields(fields: Sequence[tuple[str, str]]) -> None:
 
 
 def print_hanging(label: str, text: str, *, fg: str | None = None) -> None:
-    """A label and a text that is folded beside it, where the terminal is too narrow."""
+    """A label and a text, folded beside it where the terminal is too narrow."""
     room = width()
     text = printable(text)
     first, *rest = _fold(text, max(room - len(label), 20)) if room else [text]
@@ -135,7 +148,7 @@ def print_hanging(label: str, text: str, *, fg: str | None = None) -> None:
 
 
 def print_json(data: Any) -> None:
-    """JSON for programs; what a terminal would obey is escaped, which JSON reads as the same."""
+    """JSON for programs; control characters are escaped, which changes nothing in JSON."""
     text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
     if not text.replace("\n", "").isprintable():
         text = "".join(
@@ -145,42 +158,69 @@ def print_json(data: Any) -> None:
     click.echo(text)
 
 
+def print_response(calibration: Calibration, name: str) -> None:
+    """The dose-response that a calibration measured, beside its control."""
+    from steerlab.plots.calibration import response_of
+    from steerlab.plots.terminal import dose_response
+
+    click.echo()
+    for line in dose_response(response_of(calibration, name), width() or 100):
+        click.echo(line)
+
+
+def save_plot(figure: Figure, file: Path, *, quiet: bool = False) -> None:
+    """Write a figure where --plot says."""
+    from steerlab.plots import drawing
+
+    drawing.save(figure, file)
+    say(f"wrote {file}", quiet=quiet)
+
+
 def say(text: str, *, quiet: bool = False) -> None:
-    """Narration: to stderr, so that stdout stays data."""
+    """A message on stderr, so that stdout stays data."""
     if not quiet:
         click.echo(printable(text, newlines=True), err=True)
 
 
 def warn(text: str) -> None:
-    """Something the user should know; on stderr."""
+    """A warning on stderr."""
     click.echo(f"{click.style('warning:', fg='yellow')} {printable(text)}", err=True)
 
 
-def say_duplicates(store: Store, vector: SteeringVector, *, near: bool = True) -> None:
-    """Report the stored vectors that a new one duplicates: "equals calm.v2"."""
-    for duplicate in store.duplicates(vector, near=near):
+def say_duplicates(store: Store, vector: SteeringVector) -> None:
+    """Report stored vectors that equal, or nearly equal, one that was just made."""
+    for duplicate in store.duplicates(vector):
         say(f"note: {vector.ref or 'this'}: {duplicate}")
 
 
-def narrate(logger: str) -> None:
-    """What the library logs, such as a registry that was rebuilt, as narration."""
+def narrate() -> None:
+    """Print what the library logs, such as a rebuilt registry, as notes."""
     import logging
 
     class Narrator(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             say(f"note: {record.getMessage()}")
 
-    log = logging.getLogger(logger)
+    log = logging.getLogger("steerlab")
     if not log.handlers:
         log.addHandler(Narrator())
 
 
-def describe_result(vector: SteeringVector) -> str:
-    """One line for a vector that was just made: layers, norm, dose."""
+def layers_text(layers: Sequence[int]) -> str:
+    """Layers with their noun: "layer 15", "layers 10-20"."""
     from steerlab.core.notation import span
 
+    return f"layer{'s' * (len(layers) != 1)} {span(layers)}"
+
+
+def minute(time: str) -> str:
+    """An ISO time to the minute, for tables."""
+    return time[:16].replace("T", " ")
+
+
+def print_made(vector: SteeringVector, name: str, how: str = "") -> None:
+    """A vector that was just made: its name and recipe, then layers, norm and dose."""
+    click.echo(f"{click.style(name, bold=True)}  {printable(str(vector.recipe))}{how}")
     dose = vector.dose(1.0)
-    layers = f"layer{'s' * (len(vector.layers) > 1)} {span(vector.layers)}"
-    return f"{layers}, norm {display.number(vector.norm, 4)}" + (
-        f", dose {display.number(dose, 2)} per unit of coefficient" if dose is not None else ""
-    )
+    per_unit = "" if dose is None else f", dose {number(dose, 2)} per unit of coefficient"
+    click.echo(f"{layers_text(vector.layers)}, norm {number(vector.norm, 4)}{per_unit}")

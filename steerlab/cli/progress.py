@@ -1,4 +1,4 @@
-"""While something runs: progress and signs of life on stderr, and Ctrl-C."""
+"""While a verb works: progress on stderr, and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-_APART = 0.1  # seconds without anything printed after which a hidden bar comes back
+    from steerlab.core.vector import SteeringVector
+    from steerlab.lab.lab import Lab
+
+_QUIET_FOR = 0.1  # seconds after the last printed line before a hidden bar comes back
 
 
 class Interrupt:
@@ -30,15 +33,15 @@ class Interrupt:
     def __call__(self) -> bool:
         return self.fired
 
-    def check(self, message: str = "cancelled; what had come so far is shown") -> None:
-        """End the command as cancelled, once what came so far has been shown."""
+    def check(self, message: str = "cancelled; the results so far are shown") -> None:
+        """End the verb as cancelled; called after the results so far were shown."""
         if self.fired:
             raise click.Abort(message)
 
 
 @contextmanager
 def interruptible() -> Iterator[Interrupt]:
-    """Ctrl-C stops after the token at hand, and keeps what came; a second one stops at once."""
+    """Ctrl-C stops after the current token and keeps the results; a second one stops at once."""
     interrupt = Interrupt()
 
     def handle(signum: int, frame: Any) -> None:
@@ -48,7 +51,7 @@ def interruptible() -> Iterator[Interrupt]:
 
     try:
         before = signal.signal(signal.SIGINT, handle)
-    except ValueError:  # not in the main thread, where no Ctrl-C arrives
+    except ValueError:  # not the main thread, where no Ctrl-C arrives
         yield interrupt
         return
     try:
@@ -58,14 +61,14 @@ def interruptible() -> Iterator[Interrupt]:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A rich console for what moves: live text and progress. NO_COLOR is honoured."""
+    """A rich console for live text and progress; NO_COLOR is honoured."""
     from rich.console import Console
 
     return Console(file=sys.stderr if stderr else sys.stdout, highlight=False)
 
 
 class Bar:
-    """Progress of one thing, called with (done, total). shown: None shows nothing."""
+    """Progress of one task, called with (done, total). shown: None shows nothing."""
 
     def __init__(self, label: str, shown: Progress | None) -> None:
         self.shown, self.hidden = shown, 0.0
@@ -75,11 +78,11 @@ class Bar:
     def __call__(self, done: int, total: int) -> None:
         if self.shown is not None:
             self.shown.update(self.task, completed=done, total=total)
-            if time.monotonic() - self.hidden > _APART:
+            if time.monotonic() - self.hidden > _QUIET_FOR:
                 self.shown.start()
 
     def hide(self) -> None:
-        """Make way for what is printed now; what is told of progress later brings it back."""
+        """Make way for a line to print; later progress brings the bar back."""
         if self.shown is not None:
             self.shown.stop()
             self.hidden = time.monotonic()
@@ -87,7 +90,7 @@ class Bar:
 
 @contextmanager
 def progress_bar(label: str, *, quiet: bool = False) -> Iterator[Bar]:
-    """A bar on stderr with the time left. Silent in pipes and with -q."""
+    """A bar on stderr with the time left; none in a pipe or with -q."""
     target = None if quiet or not sys.stderr.isatty() else console(stderr=True)
     if target is None or not target.is_interactive:
         yield Bar(label, None)
@@ -99,24 +102,33 @@ def progress_bar(label: str, *, quiet: bool = False) -> Iterator[Bar]:
         yield Bar(label, bar)
 
 
+def load(lab: Lab, vector: SteeringVector | None = None, *, quiet: bool = False) -> None:
+    """Load the model named by --model, else the vector's own, with a sign of life."""
+    source = lab.source or (vector.model.source if vector is not None else "smollm2")
+    with _loading_bar(source, quiet=quiet) as progress:
+        from steerlab.models.loading import hush
+
+        hush()
+        lab.load(vector, progress)
+
+
 @contextmanager
-def loading_bar(source: str, *, quiet: bool = False) -> Iterator[Any]:
-    """A sign of life while a model is loaded; a callable (what, done, total) for its fetching."""
+def _loading_bar(source: str, *, quiet: bool) -> Iterator[Any]:
+    """A spinner; yields a callable (what, done, total) for fetching the embedded model."""
     if quiet:
         yield None
-        return
-    if not sys.stderr.isatty():
+    elif not sys.stderr.isatty():
         yield _Announcer()
-        return
-    from rich.markup import escape
+    else:
+        from rich.markup import escape
 
-    target = console(stderr=True)
-    with target.status(escape(printable(f"loading {source} …"))) as status:
-        bars = _FetchBars(status, target)
-        try:
-            yield bars
-        finally:
-            bars.stop()
+        target = console(stderr=True)
+        with target.status(escape(printable(f"loading {source} …"))) as status:
+            bars = _FetchBars(status, target)
+            try:
+                yield bars
+            finally:
+                bars.stop()
 
 
 class _FetchBars:
@@ -129,7 +141,7 @@ class _FetchBars:
 
     def __call__(self, what: str, done: int, total: int) -> None:
         if self.bar is None:
-            self.bar = self._begun()
+            self.bar = self._started()
         if what not in self.tasks:
             self.tasks[what] = self.bar.add_task(f"{what} smollm2", total=total)
         self.bar.update(self.tasks[what], completed=done, total=total)
@@ -138,25 +150,23 @@ class _FetchBars:
         if self.bar is not None:
             self.bar.stop()
 
-    def _begun(self) -> Any:
-        from rich.progress import (
-            BarColumn,
-            DownloadColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-        )
+    def _started(self) -> Any:
+        from rich import progress
 
         self.status.stop()
-        text = TextColumn("{task.description}")
-        columns = (text, BarColumn(), DownloadColumn(), TimeRemainingColumn())
-        bar = Progress(*columns, console=self.target, transient=True)
+        columns = (
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.DownloadColumn(),
+            progress.TimeRemainingColumn(),
+        )
+        bar = progress.Progress(*columns, console=self.target, transient=True)
         bar.start()
         return bar
 
 
 class _Announcer:
-    """Says each stage once, where no bar can be drawn."""
+    """Names each stage once, where no bar can be drawn."""
 
     def __init__(self) -> None:
         self.said: set[str] = set()

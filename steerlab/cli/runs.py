@@ -1,61 +1,52 @@
-"""The texts that were kept: runs."""
+"""steerlab runs: list and show stored texts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from steerlab.cli.options import (
-    complete_ref,
-    json_option,
-    model_filter_option,
-    open_store,
-    store_option,
-)
-from steerlab.cli.output import print_fields, print_json, print_table, say
+from steerlab.cli import options
+from steerlab.cli.output import minute, print_fields, print_json, print_table, print_title, say
 from steerlab.core.display import printable, signed, signed_dose
 
 if TYPE_CHECKING:
     from steerlab.core.run import Generation, Run
+    from steerlab.registry import Store
 
 
 @click.command("runs")
-@click.argument("which", required=False, metavar="[REF|NUMBER]", shell_complete=complete_ref)
-@click.option("--best", type=int, help="Say which text of run NUMBER is best, counted from 0.")
-@click.option("--remove", is_flag=True, help="Forget run NUMBER.")
-@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="At most.")
-@model_filter_option
-@store_option
-@json_option
+@options.which
+@click.option("--best", type=int, help="Mark this text of run NUMBER as the best (from 0).")
+@click.option("--remove", is_flag=True, help="Delete run NUMBER.")
+@options.limit()
+@options.model
+@options.store
+@options.json
 def runs_command(
-    which: str | None,
+    which: str | int | None,
     best: int | None,
     remove: bool,
     limit: int,
     model: str | None,
-    store_path: Path | None,
+    store: Store,
     as_json: bool,
 ) -> None:
-    """List the texts that were kept, or show one run.
+    """List stored texts, or show one run.
 
-    With a REF, those whose expression names that vector. The TUI keeps every run, and so does
-    generate --keep.
+    A REF lists those whose expression names that vector. The TUI keeps every run; generate
+    keeps one with --keep.
     """
-    store = open_store(store_path)
-    number = int(which) if which is not None and which.isdigit() else None
-    if number is None and (remove or best is not None):
-        raise click.UsageError("which run? give its number, as `steerlab runs` lists it")
-    if number is None:
-        found = store.runs.list(which, model=model, limit=limit)
-        _print_runs(found, as_json)
+    if not isinstance(which, int):
+        if remove or best is not None:
+            raise click.UsageError("which run? give its number, as `steerlab runs` lists it")
+        _print_runs(store.runs.list(which, model=model, limit=limit), as_json)
     elif remove:
-        store.runs.remove(number)
-        click.echo(f"removed run {number}")
+        store.runs.remove(which)
+        click.echo(f"removed run {which}")
     else:
-        run = store.runs.get(number) if best is None else store.runs.rate(number, best)
+        run = store.runs.get(which) if best is None else store.runs.rate(which, best)
         print_json(run.to_json()) if as_json else _print_run(run)
 
 
@@ -75,7 +66,7 @@ def _row(run: Run) -> list[str]:
     text = "" if strongest is None else strongest.text
     return [
         f"{'*' if run.best is not None else ''}{run.id}",
-        run.created[:16].replace("T", " "),
+        minute(run.created),
         run.expression or "-",
         " ".join(doses) or "-",
         _line(run.prompt),
@@ -94,7 +85,7 @@ def _line(text: str) -> str:
 
 
 def _print_run(run: Run) -> None:
-    click.echo(click.style(f"run {run.id}", bold=True))
+    print_title(f"run {run.id}")
     settings = [f"{k.replace('_', ' ')} {v}" for k, v in run.sampling.options().items() if v]
     print_fields(
         [
@@ -106,9 +97,9 @@ def _print_run(run: Run) -> None:
         ]
     )
     for index, generation in enumerate(run.generations):
-        dose = signed_dose(generation.dose)
-        what = f"c {signed(generation.coefficient)}  dose {dose}"
-        heading = what if generation.coefficient else "baseline"
+        strength = f"c {signed(generation.coefficient)}  dose {signed_dose(generation.dose)}"
+        heading = strength if generation.coefficient else "baseline"
         star = "  * best" if run.best == index else ""
-        click.echo(f"\n{click.style(f'── {index}  {heading}{star}', bold=True)}")
+        click.echo()
+        print_title(f"── {index}  {heading}{star}")
         click.echo(printable(run.prompt + generation.text, newlines=True))

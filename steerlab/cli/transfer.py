@@ -1,4 +1,4 @@
-"""Vectors and stores as files: export, import, backup, restore."""
+"""Verbs that move vectors and stores: export, import, backup and restore."""
 
 from __future__ import annotations
 
@@ -8,16 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from steerlab.cli.browse import KINDS
-from steerlab.cli.options import (
-    complete_model,
-    complete_ref,
-    grouped,
-    json_option,
-    open_store,
-    quiet_option,
-    store_option,
-)
+from steerlab.cli import options
 from steerlab.cli.output import print_json, say, say_duplicates, warn
 from steerlab.cli.progress import progress_bar
 from steerlab.core.display import count, printable
@@ -26,39 +17,29 @@ if TYPE_CHECKING:
     from steerlab.registry import Store
     from steerlab.registry.queries import Summary
 
-_COMPARED = 50  # imported at once, up to which each is compared with what is there
-_FILE = click.Path(dir_okay=False, path_type=Path)
-
-_selection = grouped(
-    "selection",
-    text=click.option("--text", help="Those with this in name, note, tag, recipe or prompt."),
-    layer=click.option("--layer", type=int, help="Those with a direction at this layer."),
-    tag=click.option("--tag", help="Those with this tag."),
-    kind=click.option("--kind", type=click.Choice(KINDS), help="Those made so."),
-)
+_COMPARED = 50  # vectors of one import, up to which each is compared with the store
 
 
 @click.command("export")
-@click.argument("refs", nargs=-1, shell_complete=complete_ref)
-@click.argument("path", type=_FILE)
-@click.option("--parents", is_flag=True, help="With everything they were made from.")
-@click.option("--all", "everything", is_flag=True, help="All vectors, older versions too.")
-@_selection
-@click.option("--all-versions", is_flag=True, help="Older versions of the selection too.")
-@click.option("--model", metavar="NAME", help="Of this model.", shell_complete=complete_model)
-@click.option("--force", is_flag=True, help="Replace an existing file.")
-@store_option
-@quiet_option
+@click.argument("refs", nargs=-1, shell_complete=options.complete_ref)
+@click.argument("path", type=options.FILE)
+@click.option("--parents", is_flag=True, help="Include everything they were made from.")
+@click.option("--all", "everything", is_flag=True, help="All vectors, including older versions.")
+@click.option("--text", help="Only those with this in their name, note, tags, recipe or prompts.")
+@options.filters
+@options.force
+@options.store
+@options.quiet
 def export_command(
     refs: tuple[str, ...],
     path: Path,
+    parents: bool,
     everything: bool,
-    all_versions: bool,
-    selection: dict[str, Any],
-    model: str | None,
-    store_path: Path | None,
+    text: str | None,
+    filters: dict[str, Any],
+    force: bool,
+    store: Store,
     quiet: bool,
-    **how: bool,
 ) -> None:
     """Write vectors to a payload file or an archive.
 
@@ -67,45 +48,43 @@ def export_command(
     steerlab export love anger pair.tar --parents
     steerlab export --tag feeling feelings.tar
 
-    A name that ends in .tar makes an archive of any number of vectors, any other one payload
-    file. Both describe themselves and are fit to be mailed: `steerlab import` takes them in
-    anywhere. Select by refs, or by what `steerlab list` filters by.
+    A name that ends in .tar makes an archive of any number of vectors, any other name a payload
+    file of one. Both describe themselves and can be mailed: `steerlab import` reads them
+    anywhere. Select vectors by refs, or by the filters of `steerlab list`.
     """
-    store = open_store(store_path)
-    chosen = any(value is not None for value in selection.values())
-    if refs and (chosen or everything or all_versions):
+    model, every_version = filters.pop("model"), filters.pop("every_version")
+    chosen = text is not None or any(value is not None for value in filters.values())
+    if refs and (chosen or everything or every_version):
         raise click.UsageError("name vectors, or select them: not both")
-    if path.exists() and not how["force"]:
-        raise click.UsageError(f"{path} is there already: --force replaces it")
+    if path.exists() and not force:
+        raise click.UsageError(f"{path} already exists: use --force to replace it")
     wanted: Sequence[str | Summary] = refs
     if not refs:
         if not (chosen or everything or model):
             raise click.UsageError("name vectors, or select them: --all, --tag, --model, --text …")
-        wanted = store.list(
-            model=model, every_version=everything or all_versions, sort="name", **selection
-        )
+        versions = everything or every_version
+        wanted = store.list(model=model, text=text, every_version=versions, sort="name", **filters)
         if not wanted:
-            raise click.ClickException("no stored vector fits, so nothing was written")
+            raise click.ClickException("no vectors match; nothing was written")
     with progress_bar("exporting", quiet=quiet) as progress:
-        store.transfer.export(wanted, path, model=model, progress=progress, **how)
+        store.transfer.export(
+            wanted, path, model=model, parents=parents, force=force, progress=progress
+        )
     click.echo(printable(str(path)))
 
 
 @click.command("import")
-@click.argument("paths", nargs=-1, required=True, type=_FILE)
-@store_option
-@json_option
-@quiet_option
-def import_command(
-    paths: tuple[Path, ...], store_path: Path | None, as_json: bool, quiet: bool
-) -> None:
-    """Take vectors in from a payload file or an archive.
+@click.argument("paths", nargs=-1, required=True, type=options.FILE)
+@options.store
+@options.json
+@options.quiet
+def import_command(paths: tuple[Path, ...], store: Store, as_json: bool, quiet: bool) -> None:
+    """Import vectors from payload files or archives.
 
-    Each is checked against its digest first, and a file is taken in whole or not at all. A taken
-    name gives the next version; what is here already is left alone. What repeats a stored
-    vector is told, of up to 50 at once.
+    Every vector is checked against its digest; a file is imported whole or not at all. A taken
+    name gets its next version; a vector that the store already has is left alone. Reports
+    duplicates of stored vectors (for up to 50 at once).
     """
-    store = open_store(store_path)
     done = []
     for path in paths:
         with progress_bar("importing", quiet=quiet) as progress:
@@ -122,58 +101,53 @@ def import_command(
 
 
 @click.command("backup")
-@click.argument("path", type=_FILE)
-@click.option("--force", is_flag=True, help="Replace an existing file.")
-@store_option
-@quiet_option
-def backup_command(path: Path, force: bool, store_path: Path | None, quiet: bool) -> int:
+@click.argument("path", type=options.FILE)
+@options.force
+@options.store
+@options.quiet
+def backup_command(path: Path, force: bool, store: Store, quiet: bool) -> int:
     """Write the whole store to one file, while it is in use.
 
     \b
     steerlab backup vectors-2026-05-01.tar
 
-    Vectors, runs, sweeps and measurements, as they are at one moment; others may write
-    meanwhile. Every vector is checked on the way: what is damaged is copied as it is, named, and
-    makes this exit with 1. `steerlab restore` brings it back; unpacked with tar it is a store.
+    Contains vectors, runs, sweeps and measurements as of one moment; others may keep writing.
+    Every vector is checked: damaged ones are copied as they are and named, and the exit code
+    is 1. `steerlab restore` brings a backup back; unpacked with tar it is a store.
     """
-    store = open_store(store_path)
     with progress_bar("copying", quiet=quiet) as progress:
         made = store.transfer.backup(path, force=force, progress=progress)
     click.echo(printable(str(made.path)))
     for problem in made.damaged:
-        warn(f"not whole: {problem}")
+        warn(f"damaged: {problem}")
     if made.damaged:
-        warn("the backup has all else; `steerlab doctor` explains")
+        warn("everything else is in the backup; `steerlab doctor` explains")
     return 1 if made.damaged else 0
 
 
 @click.command("restore")
 @click.argument("backup", type=click.Path(exists=True, path_type=Path))
-@click.option("--force", is_flag=True, help="Replace a store that is there; it is moved aside.")
-@store_option
-@quiet_option
-def restore_command(backup: Path, force: bool, store_path: Path | None, quiet: bool) -> int:
-    """Bring a backup back.
+@click.option("--force", is_flag=True, help="Replace an existing store, which is moved aside.")
+@options.store
+@options.quiet
+def restore_command(backup: Path, force: bool, store: Store, quiet: bool) -> int:
+    """Restore a backup.
 
     \b
     steerlab restore vectors-2026-05-01.tar --store ./store
 
-    It is unpacked beside the store's place, put there once it is whole, and verified; the backup
-    stays as it is. A directory that is a store can be restored too. Exits with 1 if what came
-    back has something wrong.
+    The backup, which may also be a store's directory, is unpacked beside the store's place,
+    moved there when it is complete, and verified. The exit code is 1 if verifying finds
+    problems.
     """
-    store = open_store(store_path)
     with progress_bar("restoring", quiet=quiet) as progress:
         aside = store.transfer.restore(backup, force=force, progress=progress)
     with progress_bar("verifying", quiet=quiet) as progress:
         findings = store.verify(progress)
-    click.echo(f"{count(_stored(store), 'vector')} restored to {printable(str(store.path))}")
+    stored = sum(model.vectors for model in store.models())
+    click.echo(f"{count(stored, 'vector')} restored to {printable(str(store.path))}")
     if aside is not None:
-        say(f"what was there is now in {aside}", quiet=quiet)
+        say(f"the previous store was moved to {aside}", quiet=quiet)
     if findings:
-        say(f"{count(len(findings), 'problem')} came with them: `steerlab doctor` explains")
+        say(f"{count(len(findings), 'problem')} found: `steerlab doctor` explains")
     return 1 if findings else 0
-
-
-def _stored(store: Store) -> int:
-    return sum(model.vectors for model in store.models())

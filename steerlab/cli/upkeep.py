@@ -1,114 +1,116 @@
-"""Verbs that look after the store: verify, rebuild, gc."""
+"""Verbs that look after the store: verify, rebuild, gc, doctor and du."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from steerlab.cli.options import json_option, open_lab, open_store, quiet_option, store_option
-from steerlab.cli.output import print_hanging, print_json, print_table, say
+from steerlab.cli import options
+from steerlab.cli.output import print_hanging, print_json, print_table, print_title, say
 from steerlab.cli.progress import progress_bar
 from steerlab.core.display import count, printable, some
 
 if TYPE_CHECKING:
     from steerlab.lab.rerun import Rerun
     from steerlab.registry import Store
+    from steerlab.registry.upkeep.doctor import Problem
     from steerlab.registry.upkeep.verify import Finding
+
+_GROUPS = {"model": ("model",), "kind": ("kind",), "vector": ("model", "name")}
+_SHOWN = 3  # vectors named for each problem
 
 
 @click.command("verify")
-@click.option("--recipes", is_flag=True, help="Extract contrast vectors again on their models.")
-@store_option
-@json_option
-@quiet_option
-def verify_command(recipes: bool, store_path: Path | None, as_json: bool, quiet: bool) -> int:
+@click.option("--recipes", is_flag=True, help="Also run contrast recipes again on their models.")
+@options.store
+@options.json
+@options.quiet
+def verify_command(recipes: bool, store: Store, as_json: bool, quiet: bool) -> int:
     """Check every payload and recompute every composition.
 
-    Bit for bit. --recipes also loads each model and runs the contrast recipes on it again: a
-    vector is borne out by a cosine of at least 0.999 at every layer. Each problem is printed as
-    it is met. Exits with 1 if anything is wrong.
+    Compositions are compared bit for bit. --recipes also loads each model and runs the contrast
+    recipes again: a vector is confirmed by a cosine of at least 0.999 at every layer. Problems
+    are printed as they are found. The exit code is 1 if there are any.
     """
-    store = open_store(store_path)
     findings = store.verify() if as_json else _verified(store, quiet)
-    again = _rerun(store_path, quiet or as_json) if recipes else []
+    again = _rerun(store, quiet or as_json) if recipes else []
     wrong = [run for run in again if run.problem]
     if as_json:
         problems = [{"ref": f.ref, "problem": f.problem, "harm": f.damage.key} for f in findings]
         runs = [run.to_json() for run in again]
         print_json({"problems": problems, "recipes": runs} if recipes else problems)
-        return 1 if findings or wrong else 0
-    if recipes:
+    elif recipes:
         _print_rerun(again, wrong, quiet)
     return 1 if findings or wrong else 0
 
 
 def _verified(store: Store, quiet: bool) -> Sequence[Finding]:
-    """Verify and print each problem as it is met; the last word is on what holds in the end."""
-    tell = _Teller()
+    """Verify, printing each problem when it is found, then what changed by the end."""
+    printer = _Printer()
     try:
         with progress_bar("verifying", quiet=quiet) as bar:
 
             def on_finding(finding: Finding) -> None:
                 bar.hide()
-                tell(finding)
+                printer(finding)
 
             findings = store.verify(bar, on_finding)
-        tell.settle(findings)
+        printer.settle(findings)
     except _Unprintable as stopped:
         raise stopped.error from None
     if findings:
         found = count(len(findings), "problem")
-        say(f"{found} found: `steerlab doctor` says what to do", quiet=quiet)
+        say(f"{found} found: `steerlab doctor` explains", quiet=quiet)
     else:
         stored = count(len(store.list(every_version=True)), "vector")
-        say(f"{stored} verified, nothing is wrong", quiet=quiet)
+        say(f"{stored} verified, no problems found", quiet=quiet)
     return findings
 
 
-class _Teller:
-    """Prints findings; called with each as it is met."""
+class _Printer:
+    """Prints findings; called with each when it is found."""
 
     def __init__(self) -> None:
-        self.told: dict[Finding, None] = {}
+        self.printed: dict[Finding, None] = {}
 
     def __call__(self, finding: Finding) -> None:
         try:
-            if not self.told:
-                click.echo(click.style("vector  problem", bold=True))
-            self.told[finding] = None
+            if not self.printed:
+                print_title("vector  problem")
+            self.printed[finding] = None
             print_hanging(f"{printable(finding.ref)}  ", finding.problem)
-        except (OSError, ValueError) as error:  # in the store it would pass for one of its own
+        except (OSError, ValueError) as error:  # `verify` would take it for an error of the store
             raise _Unprintable(error) from error
 
     def settle(self, findings: Sequence[Finding]) -> None:
-        """Take back in one line what does not hold in the end, and tell what only then came."""
+        """Withdraw in one line what no longer holds, and print what is new."""
         holding = set(findings)
-        if gone := [printable(finding.ref) for finding in self.told if finding not in holding]:
-            click.echo(f"withdrawn, as others wrote meanwhile: what was said of {some(gone)}")
+        if gone := [printable(finding.ref) for finding in self.printed if finding not in holding]:
+            click.echo(f"withdrawn, as another process changed the store: problems of {some(gone)}")
         for finding in findings:
-            if finding not in self.told:
+            if finding not in self.printed:
                 self(finding)
 
 
 class _Unprintable(Exception):
-    """What stdout does not take."""
+    """An error of stdout."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
 
 
-def _rerun(store_path: Path | None, quiet: bool) -> Sequence[Rerun]:
+def _rerun(store: Store, quiet: bool) -> Sequence[Rerun]:
+    from steerlab.lab.lab import Lab
     from steerlab.lab.rerun import rerun_recipes
     from steerlab.models.loading import hush
 
-    lab = open_lab(store_path, {})
     with progress_bar("extracting again", quiet=quiet) as progress:
         hush()
-        return rerun_recipes(lab, progress)
+        return rerun_recipes(Lab(store), progress)
 
 
 def _print_rerun(runs: Sequence[Rerun], wrong: Sequence[Rerun], quiet: bool) -> None:
@@ -117,42 +119,39 @@ def _print_rerun(runs: Sequence[Rerun], wrong: Sequence[Rerun], quiet: bool) -> 
         for run in runs
     ]
     if rows:
-        columns = ["vector", "cosine", "its recipe today"]
-        print_table(columns, rows, right=["cosine"], wrap=["its recipe today"])
-    done = f"{count(len(runs), 'recipe')} run again"
-    say(f"{done}, {len(wrong) or 'nothing'} {'are' if len(wrong) > 1 else 'is'} wrong", quiet=quiet)
+        columns = ["vector", "cosine", "result"]
+        print_table(columns, rows, right=["cosine"], wrap=["result"])
+    problems = count(len(wrong), "problem") if wrong else "no problems"
+    say(f"{count(len(runs), 'recipe')} run again, {problems} found", quiet=quiet)
 
 
 @click.command("rebuild")
-@store_option
-def rebuild_command(store_path: Path | None) -> None:
+@options.store
+def rebuild_command(store: Store) -> None:
     """Restore the registry from the payload files.
 
     The old registry is kept beside the new one.
     """
-    store = open_store(store_path)
-    restored = store.upkeep.rebuild()
-    what = printable(str(store.path))
-    click.echo(f"{count(restored, 'vector')} restored from the payloads of {what}")
+    restored = count(store.upkeep.rebuild(), "vector")
+    click.echo(f"{restored} restored from the payloads of {printable(str(store.path))}")
 
 
 @click.command("gc")
-@click.option("--delete", is_flag=True, help="Really delete; without it, only list.")
+@click.option("--delete", is_flag=True, help="Delete the files; without it, list them.")
 @click.option(
     "--grace",
     type=click.FloatRange(0),
     default=1.0,
     show_default=True,
-    help="Hours a file has to be old.",
+    help="Spare files younger than this, in hours.",
 )
-@store_option
-def gc_command(delete: bool, grace: float, store_path: Path | None) -> None:
+@options.store
+def gc_command(delete: bool, grace: float, store: Store) -> None:
     """Delete files that no vector needs.
 
-    Without --delete it only lists them, with the vectors in a payload file that the registry does
-    not know: `steerlab rebuild` takes those in.
+    Without --delete the files are only listed, with the vectors in them that the registry does
+    not know: `steerlab rebuild` brings those back.
     """
-    store = open_store(store_path)
     with progress_bar("deleting" if delete else "looking") as progress:
         garbage = store.upkeep.gc(not delete, timedelta(hours=grace), progress)
     if not garbage:
@@ -162,3 +161,75 @@ def gc_command(delete: bool, grace: float, store_path: Path | None) -> None:
     print_table(["bytes", "file", "vectors in it"], rows, right=["bytes"], wrap=["vectors in it"])
     what = "deleted" if delete else "would be deleted (--delete does it)"
     say(f"{count(len(garbage), 'file')} {what}")
+
+
+@click.command("doctor")
+@click.option("--quick", is_flag=True, help="Skip verifying: read no payload.")
+@options.store
+@options.json
+@options.quiet
+def doctor_command(quick: bool, store: Store, as_json: bool, quiet: bool) -> int:
+    """Report problems with the store, and how to fix them.
+
+    Checks what verify checks, and looks for files that nothing needs, old copies and a full
+    disk. Changes nothing, except that a missing or old registry.db is restored or migrated, as
+    by every command. The exit code is 1 if something is wrong.
+    """
+    with progress_bar("examining", quiet=quiet or as_json) as progress:
+        found = store.upkeep.diagnose(progress, quick=quick)
+    if (store_path := click.get_current_context().params["store_path"]) is not None:
+        found = [problem.with_store(store_path) for problem in found]
+    wrong = [problem for problem in found if problem.wrong]
+    if as_json:
+        print_json([asdict(problem) for problem in found])
+        return 1 if wrong else 0
+    for problem in found:
+        _print_problem(problem)
+    if not wrong:
+        unverified = " (payloads were not read)" if quick else ""
+        say(f"no problems found in {store.path}{unverified}", quiet=quiet)
+    return 1 if wrong else 0
+
+
+def _print_problem(problem: Problem) -> None:
+    label = "wrong:" if problem.wrong else "note: "
+    print_hanging(f"{label} ", problem.what, fg="red" if problem.wrong else None)
+    if problem.refs:
+        print_hanging("   of: ", some(problem.refs, _SHOWN))
+    print_hanging("   do: ", problem.fix)
+
+
+@click.command("du")
+@click.option(
+    "--by", type=click.Choice([*_GROUPS]), default="model", show_default=True, help="Group by this."
+)
+@options.limit(None, "Show only this many of the largest.")
+@options.store
+@options.json
+def du_command(by: str, limit: int | None, store: Store, as_json: bool) -> None:
+    """Show how much disk space vectors take.
+
+    In bytes, largest first; a payload file of several vectors counts in shares.
+    """
+    found = store.upkeep.usage()
+    if as_json:
+        print_json(found.to_json())
+        return
+    groups = found.by(*_GROUPS[by])
+    rows = [[".".join(key), str(n), f"{size:,}"] for key, n, size in groups[:limit]]
+    if limit is not None and len(groups) > limit:
+        rest = groups[limit:]
+        rows.append(
+            [f"{len(rest)} more", str(sum(n for _, n, _ in rest)), f"{sum(s for *_, s in rest):,}"]
+        )
+    rows += [
+        [what, "", f"{size:,}"]
+        for what, size in (
+            ("registry", found.registry),
+            ("older registries", found.copies),
+            ("other files", found.loose),
+        )
+        if size
+    ]
+    rows.append(["total", str(len(found.vectors)), f"{found.total:,}"])
+    print_table([by, "versions", "bytes"], rows, right=["versions", "bytes"], wrap=[by])

@@ -69,7 +69,7 @@ def test_list_filters_and_sorts(cli, arguments, found):
 
 def test_list_says_when_nothing_fits(cli):
     result = cli("list", "nothing_like_it")
-    assert (result.out, result.err) == ("", "no stored vector fits\n")
+    assert (result.out, result.err) == ("", "no vectors match\n")
 
 
 def test_an_empty_store_says_how_to_begin(cli, tmp_path):

@@ -29,7 +29,7 @@ def break_registry(store):
 def test_a_whole_store_is_well(cli, store):
     result = cli("doctor")
     assert (result.code, result.out) == (ExitCode.OK, "")
-    assert result.err == f"{store.path} is well\n"
+    assert result.err == f"no problems found in {store.path}\n"
     assert cli("doctor", "--json").data == []
 
 
@@ -47,7 +47,7 @@ def test_at_a_glance_nothing_is_verified(cli, store):
     payload_of(store, "love").unlink()
     result = cli("doctor", "--quick")
     assert (result.code, result.out) == (ExitCode.OK, "")
-    assert result.err == f"{store.path} is well, at a glance\n"
+    assert result.err == f"no problems found in {store.path} (payloads were not read)\n"
     break_registry(store)
     broken = cli("doctor", "--quick")
     assert broken.code == ExitCode.FAILED

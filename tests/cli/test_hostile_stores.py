@@ -91,7 +91,7 @@ def test_a_registry_that_is_none_is_said_and_made_anew(store, say, kind):
 def test_a_link_that_leads_to_itself_is_no_registry(store, say):
     replaced("registry.db", lambda p: p.symlink_to(p))(store)
     assert say("verify") == (0, "", f"note: {store} had no registry.db: restored 9 vectors from "
-        "their payloads\n9 vectors verified, nothing is wrong\n")  # fmt: skip
+        "their payloads\n9 vectors verified, no problems found\n")  # fmt: skip
 
 
 @pytest.mark.parametrize("registry", [True, False], ids=["registry", "no registry"])

@@ -13,11 +13,11 @@ def test_it_shows_what_store_and_model_know(cli):
     titles = [part.splitlines()[0] for part in out.split("\n\n")]
     assert titles[0] == "love.v1"
     assert titles[2:5] == [
-        "do its pairs agree?",
+        "agreement of its pairs",
         "nearest stored vectors",
         "tokens it promotes and suppresses",
     ]
-    assert "tokens along it, in doses" in titles[5]
+    assert "its tokens along the direction, in doses" in titles[5]
     assert "split half" in out
     assert "recipe  2 contrast pairs" in out
     assert len(re.findall(r"^promoted +logit +suppressed +logit$", out, re.M)) == 2

@@ -34,7 +34,7 @@ def test_generate_shows_what_came(cli, ctrl_c):
     result = cli("generate", "Hi", "-v", "love", "-n", "50", "--json")
     assert result.code == ExitCode.CANCELLED
     assert {cell["finish"] for cell in json.loads(result.out)} == {"cancelled"}
-    assert result.err == "steerlab: cancelled; what had come so far is shown\n"
+    assert result.err == "steerlab: cancelled; the results so far are shown\n"
 
 
 def test_generate_prints_what_came(cli, ctrl_c):

@@ -29,7 +29,7 @@ def test_the_map_names_every_vector_and_says_what_it_leaves_out(cli):
     assert "3 vectors of tiny at layer 1" in out
     for name in ("love", "anger", "warm"):
         assert re.search(rf"(● {name}|{name} ●)", out), out
-    assert re.search(r"across: \d+% of the variance, up: \d+%; the map leaves out \d+%", out)
+    assert re.search(r"across: \d+% of the variance, up: \d+%; not shown: \d+%", out)
     data = cli("map", "--json", "--layer", 2).data
     assert data["layer"] == 2
     assert sum(data["variance"]) == pytest.approx(1)  # three points lie in a plane

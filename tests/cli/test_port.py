@@ -28,7 +28,7 @@ def test_a_composition_goes_to_another_model(cli, store, deep_dir):
         ["warm.v1", "deep"],
     ]
     assert all("1 -> 2, 2 -> 4" in row for row in rows)
-    assert "3 stored, 0 there already" in result.err
+    assert "3 stored, 0 already there" in result.err
     assert store.load("deep.warm").layers == (2, 4)
     again = cli("port", "warm", "--model", deep_dir, "--json").data
     assert [one["new"] for one in again] == [False] * 3
@@ -53,7 +53,7 @@ def test_one_line_for_what_cant_be_ported(refused, store, deep_dir):
 def test_recipes_are_run_again(cli):
     result = cli("verify", "--recipes")
     assert result.code == ExitCode.OK, result
-    assert "3 recipes run again, nothing is wrong" in result.err
+    assert "3 recipes run again, no problems found" in result.err
     rows = [row.split() for row in result.out.splitlines()[1:]]
     assert {row[0]: row[1] for row in rows}["tiny.love.v1"] == "1.000000"
 

@@ -11,7 +11,7 @@ def test_hits_with_their_place(cli):
     assert result.code == ExitCode.OK, result.err
     assert result.out == "love.v1  prompt  I hate you so\n"
     assert cli("search", "angry", "calm").code == ExitCode.OK
-    assert cli("search", "zebra").err == "no stored vector holds 'zebra'\n"
+    assert cli("search", "zebra").err == "no vector contains 'zebra'\n"
 
 
 def test_words_are_bold_where_that_can_be_seen(cli, monkeypatch):

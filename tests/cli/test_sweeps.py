@@ -33,7 +33,7 @@ def test_a_sweep_is_kept_and_not_written_again(cli, swept, store, monkeypatch):
     monkeypatch.setattr(LanguageModel, "generate", None)
     again = cli("sweep", "(love - anger)", *GRID, "--json")
     assert [cell["text"] for cell in again.data] == [cell.text for cell in swept.cells]
-    assert "10 of 10 cells were there already" in again.err
+    assert "10 of 10 cells were already there" in again.err
     assert "kept as sweep 1" in again.err
     assert cli("sweep", "love - anger", *GRID, "-q").err == ""
     assert len(store.sweeps.list()) == 1
@@ -52,7 +52,7 @@ def test_a_store_that_can_not_be_written_is_said_before_anything_is_loaded(
     monkeypatch.setattr(Store, "writable", False)
     with monkeypatch.context() as patch:
         patch.setattr(LanguageModel, "load", None)
-        assert "say --no-store" in refused(ExitCode.STORE, "sweep", "love", *GRID)
+        assert "use --no-store" in refused(ExitCode.STORE, "sweep", "love", *GRID)
     assert len(cli("sweep", "love", *GRID, "--no-store", "--json").data) == 10
 
 

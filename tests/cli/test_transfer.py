@@ -137,7 +137,7 @@ def test_what_can_not_be_meant(refused, arguments, why):
 
 
 def test_a_selection_of_nothing(refused, tmp_path):
-    assert "no stored vector fits" in refused(ExitCode.FAILED, "export", "--tag", "none", "x.tar")
+    assert "no vectors match" in refused(ExitCode.FAILED, "export", "--tag", "none", "x.tar")
     assert not (tmp_path / "x.tar").exists()
 
 
@@ -198,8 +198,8 @@ def test_a_backup_of_something_damaged_says_so(cli, store, tmp_path):
     result = cli("backup", "b.tar")
     assert (result.code, result.out) == (ExitCode.FAILED, "b.tar\n")
     first, second = result.err.splitlines()
-    assert first.startswith("warning: not whole: payloads/")
-    assert second == "warning: the backup has all else; `steerlab doctor` explains"
+    assert first.startswith("warning: damaged: payloads/")
+    assert second == "warning: everything else is in the backup; `steerlab doctor` explains"
     result = cli("restore", "b.tar", "--store", tmp_path / "new")
     assert result.code == ExitCode.FAILED
     assert "`steerlab doctor` explains" in result.err

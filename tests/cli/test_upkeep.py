@@ -26,7 +26,7 @@ def payload_of(store, ref):
 def test_verify_finds_nothing_in_a_whole_store(cli):
     result = cli("verify")
     assert (result.code, result.out) == (ExitCode.OK, "")
-    assert result.err == "4 vectors verified, nothing is wrong\n"
+    assert result.err == "4 vectors verified, no problems found\n"
     assert cli("verify", "-q").err == ""
     assert cli("verify", "--json").data == []
 
@@ -83,7 +83,7 @@ def test_each_problem_is_printed_as_it_is_met(cli, store, capsys, on_checking):
         assert (f"{ref}  " in out) == (ref in ill), (checked, said)
     assert (last.code, last.err) == (
         ExitCode.FAILED,
-        "3 problems found: `steerlab doctor` says what to do\n",
+        "3 problems found: `steerlab doctor` explains\n",
     )
     assert cli("verify", "-q").err == ""
     assert [p["ref"] for p in json.loads(cli("verify", "--json").out)] == [
@@ -125,7 +125,7 @@ def test_in_a_terminal_the_problems_stand_above_where_the_bar_was(store):
     screen.feed(shown.encode())
     heading, *lines, last = str(screen).rstrip().splitlines()
     assert heading == "vector  problem"
-    assert last == "3 problems found: `steerlab doctor` says what to do"
+    assert last == "3 problems found: `steerlab doctor` explains"
     starts = [line for line in lines if not line.startswith(" ")]  # the rest is folded
     assert sorted(line.split()[0] for line in starts) == [
         "tiny.front.v1",
@@ -173,9 +173,9 @@ def test_a_problem_that_is_none_in_the_end_is_withdrawn(cli, store, first, on_ch
     result = cli("verify")
     *said, last = result.out.splitlines()
     assert problems_in("\n".join(said))[0] == ref
-    assert last.startswith("withdrawn, as others wrote meanwhile: what was said of ")
+    assert last.startswith("withdrawn, as another process changed the store: problems of ")
     assert ref in last
-    assert (result.code, result.err) == (0, "5 vectors verified, nothing is wrong\n")
+    assert (result.code, result.err) == (0, "5 vectors verified, no problems found\n")
 
 
 def test_what_holds_in_the_end_is_told_after_what_is_withdrawn(cli, store, first, on_checking):
@@ -194,15 +194,15 @@ def test_what_holds_in_the_end_is_told_after_what_is_withdrawn(cli, store, first
 
 
 def test_a_line_of_what_is_withdrawn_names_the_first(capsys):
-    tell = upkeep._Teller()
+    printer = upkeep._Printer()
     for number in range(7):
-        tell(Finding(f"tiny.x{number}.v1", "is gone", Damage.MISSING))
-    tell.settle(())
+        printer(Finding(f"tiny.x{number}.v1", "is gone", Damage.MISSING))
+    printer.settle(())
     assert (
         capsys.readouterr()
         .out.splitlines()[-1]
         .endswith(
-            "what was said of tiny.x0.v1, tiny.x1.v1, tiny.x2.v1, tiny.x3.v1, tiny.x4.v1 and 2 more"
+            "problems of tiny.x0.v1, tiny.x1.v1, tiny.x2.v1, tiny.x3.v1, tiny.x4.v1 and 2 more"
         )
     )
 

@@ -1,4 +1,4 @@
-"""How a sweep is shown: a grid of a metric, its texts as tables, JSON and CSV."""
+"""A sweep as output: the grid of a metric, tables of texts, JSON and CSV."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from typing import Any
 
 import click
 
-from steerlab.cli.output import print_table, say
+from steerlab.cli.output import print_table, print_title, save_plot, say
 from steerlab.core.cell import Cell
-from steerlab.core.display import printable, signed, signed_dose
+from steerlab.core.display import count, signed, signed_dose
 from steerlab.core.sweep import StoredSweep
 from steerlab.errors import BadOption
 from steerlab.evaluation.metrics.texts import Metric
 from steerlab.plots.sweep_grid import heat_grid, values_of
 from steerlab.plots.terminal import heatmap
 
-_CAVEAT = "Values describe texts: that steering did it takes random directions to compare with."
+_CAVEAT = "Values describe texts; to show that steering caused them, compare random directions."
 _UNEQUAL = "At equal coefficient the doses of layers differ: compare layers at equal dose."
 
 
 def rows_of(sweep: StoredSweep, label: str, metric: Metric | None) -> list[dict[str, Any]]:
-    """The cells as JSON values. label: what the vector is called."""
+    """The cells as JSON values. label: the name of the vector."""
     rows = [
         {**cell.to_json(), "vector": None if cell.setting.layer is None else label}
         for cell in sweep.cells
@@ -41,23 +41,25 @@ def rows_of(sweep: StoredSweep, label: str, metric: Metric | None) -> list[dict[
 
 
 def print_sweep(sweep: StoredSweep, metric: Metric | None) -> None:
-    """The metric's grid, then a table for each prompt; says why texts have no value."""
+    """Print the metric's grid, then a table for each prompt."""
     if metric is not None:
         values = values_of(sweep, metric)
-        _print_grid(sweep, metric, [value for value, _ in values])
+        for line in heatmap(heat_grid(sweep, metric, [value for value, _ in values])):
+            click.echo(line)
+        click.echo()
         _say_undefined([why for _, why in values if why])
     several_seeds = len(sweep.seeds) > 1
     columns = ["layer", "c", "dose", *(["seed"] if several_seeds else []), *sweep.metrics, "text"]
     for number, prompt in enumerate(dict.fromkeys(cell.prompt for cell in sweep.cells)):
         if number:
             click.echo()
-        click.echo(click.style(printable(prompt), bold=True))
+        print_title(prompt)
         rows = [_row(sweep, cell, several_seeds) for cell in sweep.cells if cell.prompt == prompt]
         print_table(columns, rows, right=columns[:-1], wrap=["text"])
 
 
 def say_limits(sweep: StoredSweep, metric: Metric | None, *, quiet: bool = False) -> None:
-    """What the numbers do not show; that layers differ in dose is said with -q too."""
+    """Say what the numbers do not show; that layers differ in dose is said with -q, too."""
     if metric is not None:
         say(_CAVEAT, quiet=quiet)
     if sweep.strength == "coefficient" and len(sweep.layers) > 1:
@@ -79,33 +81,25 @@ def _row(sweep: StoredSweep, cell: Cell, with_seed: bool) -> list[str]:
 
 
 def _say_undefined(reasons: Sequence[str]) -> None:
-    """Why texts have no value: the most frequent reason."""
+    """Say why texts have no value: the most frequent reason."""
     for why, times in Counter(reasons).most_common(1):
-        texts = "1 text has" if len(reasons) == 1 else f"{len(reasons)} texts have"
+        texts = f"{count(len(reasons), 'text')} {'has' if len(reasons) == 1 else 'have'}"
         more = f" ({times} of them)" if times < len(reasons) else ""
         say(f"{texts} no value: {why[:200]}{more}")
 
 
-def _print_grid(sweep: StoredSweep, metric: Metric, values: Sequence[float]) -> None:
-    """The metric's means over prompts and seeds, layers x strengths."""
-    for line in heatmap(heat_grid(sweep, metric, values)):
-        click.echo(line)
-    click.echo()
-
-
 def plot_grid(sweep: StoredSweep, metric: Metric, file: Path, *, quiet: bool = False) -> None:
     """Save the metric's grid as a picture."""
-    from steerlab.plots import drawing, figures
+    from steerlab.plots import figures
 
     values = [value for value, _ in values_of(sweep, metric)]
-    drawing.save(figures.heatmap(heat_grid(sweep, metric, values)), file)
-    say(f"wrote {file}", quiet=quiet)
+    save_plot(figures.heatmap(heat_grid(sweep, metric, values)), file, quiet=quiet)
 
 
 def write_csv(sweep: StoredSweep, file: Path) -> None:
-    """A line a cell, a column for each metric; empty where a value is undefined.
+    """Write a line for each cell and a column for each metric; undefined values are empty.
 
-    Raises BadOption where no file can be written.
+    Raises BadOption if the file can't be written.
     """
     columns = ["prompt", "seed", "layer", "coefficient", "dose", "text", "finish", "tokens"]
     try:
@@ -113,17 +107,14 @@ def write_csv(sweep: StoredSweep, file: Path) -> None:
             table = csv.writer(out)
             table.writerow([*columns, *sweep.metrics])
             for cell in sweep.cells:
-                table.writerow([*_plain(cell), *_measured(cell, sweep.metrics)])
+                table.writerow(_csv_row(cell, sweep.metrics))
     except OSError as error:
         raise BadOption(f"can't write {file}: {error.strerror or error}") from None
 
 
-def _plain(cell: Cell) -> list[object]:
+def _csv_row(cell: Cell, metrics: Sequence[str]) -> list[object]:
     setting = cell.setting
     strength = (setting.layer, setting.coefficient, setting.dose)
-    return [cell.prompt, cell.seed, *strength, cell.text, cell.finish, cell.tokens]
-
-
-def _measured(cell: Cell, names: Sequence[str]) -> list[object]:
-    found = [cell.metrics.get(name) for name in names]
-    return [None if value is None else value.value for value in found]
+    found = [cell.metrics.get(name) for name in metrics]
+    values = [None if value is None else value.value for value in found]
+    return [cell.prompt, cell.seed, *strength, cell.text, cell.finish, cell.tokens, *values]

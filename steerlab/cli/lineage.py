@@ -1,0 +1,116 @@
+"""Verbs of a vector's lineage and history: tree and log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from steerlab.cli import options
+from steerlab.cli.output import (
+    minute,
+    print_hanging,
+    print_json,
+    print_table,
+    print_title,
+    save_plot,
+    say,
+)
+
+if TYPE_CHECKING:
+    from steerlab.registry import Store
+    from steerlab.registry.history import Event
+    from steerlab.registry.lineage import Lineage, Node
+
+_BRANCHES = 20
+
+
+@click.command("tree")
+@options.ref
+@options.plot("the lineage as a graph")
+@options.model
+@options.store
+@options.json
+def tree_command(
+    ref: str, plot_file: Path | None, model: str | None, store: Store, as_json: bool
+) -> None:
+    """Show a vector's lineage.
+
+    \b
+    steerlab tree love_minus_anger
+    steerlab tree love --plot love.svg
+
+    Shows what the vector was made from, then what was made from it. The branches of a vector
+    that occurs twice are shown once, and as … elsewhere.
+    """
+    record, lineage = store.record(ref, model), store.lineage(ref, model)
+    if plot_file is not None:
+        from steerlab.plots.lineage import lineage_graph
+
+        save_plot(lineage_graph(lineage, str(record.recipe)), plot_file)
+    if as_json:
+        print_json(asdict(lineage))
+        return
+    print_hanging(f"{click.style(record.ref, bold=True)}  ", str(record.recipe))
+    print_lineage(lineage)
+    if not lineage.parents and not lineage.children:
+        say("made from no other vector, and no other vector was made from it")
+
+
+def print_lineage(lineage: Lineage) -> None:
+    """Both sides of a lineage as trees, each under its title; nothing for an empty side."""
+    for title, nodes in (("made from", lineage.parents), ("used in", lineage.children)):
+        if nodes:
+            click.echo()
+            print_title(title)
+            _print_branches(nodes, "")
+
+
+def _print_branches(nodes: Sequence[Node], before: str) -> None:
+    shown = nodes[:_BRANCHES]
+    for node in shown:
+        last = node is nodes[-1]
+        what = node.recipe if node.stored else f"not in this store ({node.digest[:12]})"
+        again = " …" if node.cut else ""
+        print_hanging(f"{before}{'└── ' if last else '├── '}", f"{node.ref}  {what}{again}")
+        _print_branches(node.branches, before + ("    " if last else "│   "))
+    if len(nodes) > len(shown):
+        click.echo(f"{before}└── and {len(nodes) - len(shown)} more (--json lists them)")
+
+
+@click.command("log")
+@options.ref
+@options.limit(40)
+@options.model
+@options.store
+@options.json
+def log_command(ref: str, limit: int, model: str | None, store: Store, as_json: bool) -> None:
+    """Show a name's history.
+
+    \b
+    steerlab log love
+    steerlab log love.v1 --json
+
+    Newest first: its versions and how each was made, removed versions, what was made from them,
+    and the runs, sweeps, calibrations and evaluations that used them. Times are UTC.
+    """
+    events = store.log(ref, model)
+    shown = events[:limit]
+    if as_json:
+        print_json([asdict(event) for event in shown])
+        return
+    print_table(["when", "vector", "what", ""], [_row(event) for event in shown], wrap=[""])
+    if len(events) > len(shown):
+        say(f"and {len(events) - len(shown)} older (--limit shows more)")
+
+
+def _row(event: Event) -> list[str]:
+    name = {"run": f"run {event.number}", "sweep": f"sweep {event.number}"}.get(event.what)
+    used = f"{event.other}  " if event.other else ""
+    note = f"  “{' '.join(event.note.split())}”" if event.note else ""
+    tags = "".join(f"  #{tag}" for tag in event.tags)
+    made = "made" if event.what == "version" else event.what
+    return [minute(event.created), event.ref, name or made, f"{used}{event.text}{tags}{note}"]

@@ -1,0 +1,113 @@
+"""Verbs that run a stored recipe again: rederive with newer operands, port on another model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from steerlab.cli import options
+from steerlab.cli.output import print_hanging, print_json, print_table, say
+from steerlab.cli.progress import load, progress_bar
+from steerlab.core.display import number, printable
+from steerlab.core.notation import span
+
+if TYPE_CHECKING:
+    from steerlab.lab.lab import Lab
+    from steerlab.lab.port import Ported
+    from steerlab.registry import Store
+    from steerlab.registry.rederive import Rederived
+
+_FEW = 4  # layers, up to which each is shown with the one that it became
+
+
+@click.command("rederive")
+@options.ref
+@click.option("--deep", is_flag=True, help="First rederive the compositions among its operands.")
+@options.dry_run
+@options.model
+@options.store
+@options.json
+def rederive_command(
+    ref: str, deep: bool, dry_run: bool, model: str | None, store: Store, as_json: bool
+) -> None:
+    """Recompute a composition with the newest operands.
+
+    \b
+    steerlab rederive love_minus_anger
+    steerlab rederive love_minus_anger --deep --dry-run
+
+    Evaluates the recipe with the newest version of every operand and stores the result as the
+    composition's next version, with its tags and note. Stores nothing if no operand is newer.
+    """
+    made = store.rederive(ref, deep=deep, dry_run=dry_run, model=model)
+    if as_json:
+        print_json([step.to_json() for step in made])
+    elif made:
+        for step in made:
+            _print_step(step, "would be stored" if dry_run else "stored")
+    else:
+        hint = "" if deep else " (--deep checks their operands too)"
+        say(f"{ref} is up to date: none of its operands has a newer version{hint}")
+
+
+def _print_step(step: Rederived, how: str) -> None:
+    title = click.style(str(step.after.ref), bold=True)
+    click.echo(f"{title}  {printable(str(step.after.recipe))}  ({how})")
+    changes = ", ".join(f"{old} -> {new}" for old, new in step.operands.items())
+    print_hanging("newer: ", changes)
+    before, now = step.before.norms(), step.after.norms()
+    rows = [
+        [
+            str(b),
+            f"{step.cosines[b]:+.3f}" if b in step.cosines else "-",
+            number(before.get(b), 4),
+            number(now.get(b), 4),
+        ]
+        for b in sorted({*before, *now})
+    ]
+    print_table(columns := ["layer", "cosine", "norm before", "norm now"], rows, right=columns)
+
+
+@click.command("port")
+@options.ref
+@options.layers
+@options.lab
+@options.json
+@options.quiet
+def port_command(ref: str, layers: Any, lab: Lab, as_json: bool, quiet: bool) -> None:
+    """Make a vector on another model, from its recipe.
+
+    \b
+    steerlab port love --model Qwen/Qwen2.5-0.5B
+    steerlab port smollm2.love_minus_anger --model gpt2 --layers 6
+
+    Runs the recipe's prompts on --model and stores the vector there under the same name. For a
+    composition, all that it was made from is ported first. Without --layers each layer becomes
+    the one at the same relative depth. Imported vectors have no recipe to run.
+    """
+    from steerlab.lab.port import port, portable
+
+    if lab.source is None:
+        raise click.UsageError("which model? give --model ID")
+    portable(lab, ref, layers=layers)
+    load(lab, quiet=quiet)
+    with progress_bar("porting", quiet=quiet or as_json) as progress:
+        made = port(lab, ref, layers=layers, progress=progress)
+    if as_json:
+        print_json([one.to_json() for one in made])
+        return
+    columns = ["vector", "on", "layers", "norm", "made"]
+    print_table(columns, [_row(one) for one in made], right=["norm"], wrap=["layers", "made"])
+    new = sum(one.new for one in made)
+    say(f"{new} stored, {len(made) - new} already there", quiet=quiet)
+
+
+def _row(one: Ported) -> list[str]:
+    after = one.after
+    if 0 < len(one.layers) <= _FEW:
+        steps = ", ".join(f"{a} -> {b}" for a, b in one.layers.items())
+    else:
+        steps = " -> ".join(filter(None, [span([*one.layers]), span(after.layers)]))
+    how = str(after.recipe) if one.new else f"already there: {after.recipe}"
+    return [str(after.ref), after.model.name, steps, number(after.norm, 4), how]

@@ -15,8 +15,8 @@ from steerlab.core.notation import span
 if TYPE_CHECKING:
     from steerlab.lab.lab import Lab
     from steerlab.lab.port import Ported
+    from steerlab.lab.recipes import Rederived
     from steerlab.registry import Store
-    from steerlab.registry.rederive import Rederived
 
 _FEW = 4  # layers, up to which each is shown with the one that it became
 
@@ -40,7 +40,9 @@ def rederive_command(
     Evaluates the recipe with the newest version of every operand and stores the result as the
     composition's next version, with its tags and note. Stores nothing if no operand is newer.
     """
-    made = store.rederive(ref, deep=deep, dry_run=dry_run, model=model)
+    from steerlab.lab.recipes import rederive
+
+    made = rederive(store, ref, deep=deep, dry_run=dry_run, model=model)
     if as_json:
         print_json([step.to_json() for step in made])
     elif made:

@@ -15,7 +15,7 @@ from steerlab.cli.progress import progress_bar
 from steerlab.core.display import count, printable, some
 
 if TYPE_CHECKING:
-    from steerlab.lab.rerun import Rerun
+    from steerlab.lab.recipes import Rerun
     from steerlab.registry import Store
     from steerlab.registry.upkeep.doctor import Problem
     from steerlab.registry.upkeep.verify import Finding
@@ -105,12 +105,12 @@ class _Unprintable(Exception):
 
 def _rerun(store: Store, quiet: bool) -> Sequence[Rerun]:
     from steerlab.lab.lab import Lab
-    from steerlab.lab.rerun import rerun_recipes
+    from steerlab.lab.recipes import rerun
     from steerlab.models.loading import hush
 
     with progress_bar("extracting again", quiet=quiet) as progress:
         hush()
-        return rerun_recipes(Lab(store), progress)
+        return rerun(Lab(store), progress)
 
 
 def _print_rerun(runs: Sequence[Rerun], wrong: Sequence[Rerun], quiet: bool) -> None:

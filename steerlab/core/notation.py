@@ -132,15 +132,18 @@ def subscript(layers: Layers) -> str:
     return str(layers)
 
 
+def runs(layers: Sequence[int]) -> list[int | slice]:
+    """Layers in order, with neighbours together: 1, 2, 5 gives slice(1, 3) and 5."""
+    starts = [b for b in layers if b - 1 not in layers]
+    stops = [b + 1 for b in layers if b + 1 not in layers]
+    pairs = zip(starts, stops, strict=True)
+    return [a if b == a + 1 else slice(a, b) for a, b in pairs]
+
+
 def span(layers: Sequence[int]) -> str:
     """Layers in few characters: "15", "10-14", "5, 10-12"."""
-    runs: list[list[int]] = []
-    for b in layers:
-        if runs and b == runs[-1][-1] + 1:
-            runs[-1].append(b)
-        else:
-            runs.append([b])
-    return ", ".join(str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in runs)
+    found = runs(layers)
+    return ", ".join(f"{r.start}-{r.stop - 1}" if isinstance(r, slice) else str(r) for r in found)
 
 
 def layers_of(text: str) -> list[int] | slice | str:

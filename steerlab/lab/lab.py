@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from steerlab.core.cell import Cell
 from steerlab.core.expression import evaluate
-from steerlab.core.notation import selects_layers, span
+from steerlab.core.notation import runs, selects_layers, span
 from steerlab.core.recipe import Contrast, Expression, Imported, Verdict
 from steerlab.core.run import Positions
 from steerlab.core.sampling import Sampling
@@ -337,10 +337,5 @@ class Lab:
 
 def _selected(vector: SteeringVector, layers: Sequence[int]) -> SteeringVector:
     """Some of a vector's layers, with a recipe that says so."""
-    runs = [b for i, b in enumerate(layers) if i == 0 or b != layers[i - 1] + 1]
-    ends = [b + 1 for i, b in enumerate(layers) if i + 1 == len(layers) or layers[i + 1] != b + 1]
-    parts = [vector[a:b] if b > a + 1 else vector[a] for a, b in zip(runs, ends, strict=True)]
-    whole = parts[0]
-    for part in parts[1:]:
-        whole = whole + part
-    return whole
+    first, *others = [vector[run] for run in runs(layers)]
+    return sum(others, start=first)

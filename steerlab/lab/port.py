@@ -1,4 +1,4 @@
-"""Porting: a vector's recipe, with all that it was made from, run on another model."""
+"""Port: a vector's recipe, with all that it was made from, run on another model."""
 
 from __future__ import annotations
 
@@ -8,25 +8,27 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from steerlab.core.expression import Lookup, evaluate
-from steerlab.core.notation import replace_refs, selects_layers, subscript, syntax_tree
-from steerlab.core.recipe import Contrast, Expression, ModelIdentity, Recipe
+from steerlab.core.notation import runs, selects_layers, subscript, syntax_tree
+from steerlab.core.recipe import Contrast, Expression, Recipe
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption, Incompatible
+from steerlab.lab.recipes import ancestry, reevaluated
 from steerlab.progress import Progress
 
 if TYPE_CHECKING:
     from steerlab.core.notation import LayerChoice
     from steerlab.core.record import Record
     from steerlab.lab.lab import Lab
+    from steerlab.registry.queries import Summary
 
 
 @dataclass(frozen=True)
 class Ported:
-    """A vector of one model and what its recipe gives on another.
+    """A vector of one model, and the result of its recipe on another.
 
     before: the qualified ref that was ported. after: the stored vector of the other model.
-    layers: which layer became which; empty where the layers were chosen.
-    new: False where the other model had it already.
+    layers: old layer -> new layer; empty where the layers were chosen.
+    new: False where the other model already had it.
     """
 
     before: str
@@ -49,9 +51,9 @@ class Ported:
 
 
 def layer_at_same_depth(layer: int, n_layers: int, other: int) -> int:
-    """The layer of a model with `other` blocks that stands as deep as `layer` of `n_layers`.
+    """The layer of a model with `other` blocks that is as deep as `layer` of `n_layers`.
 
-    Depth is the share of blocks that have run, layer / n_layers; halves go up.
+    Depth is the share of blocks that have run, layer / n_layers; halves round up.
     """
     return min(other - 1, (2 * layer * other + n_layers) // (2 * n_layers))
 
@@ -64,40 +66,51 @@ def port(
     model: str | None = None,
     progress: Progress | None = None,
 ) -> list[Ported]:
-    """Run a vector's recipe on the lab's model, and store it there under the same name.
+    """Run a vector's recipe on the lab's model, and store the result there under the same name.
 
-    For a composition, everything it was made from is ported first; what the model already has
-    by the same recipe is used as it is. Tags and notes go along.
+    The ancestors of a composition are ported first; vectors that the model already has by the
+    same recipe are reused. Tags and notes are copied.
     layers: None takes those at the same relative depth.
-    model: whose vector is meant, where several models have one of that name.
+    model: the model of `ref`, where several have a vector of that name.
     progress: called with (vectors done, vectors to do).
     Returns what was ported, parents first. Raises Incompatible for an imported vector, which
     has no recipe to run, and for `layers` where a composition selects its layers itself.
     """
-    ancestry = portable(lab, ref, layers=layers, model=model)
+    records = portable(lab, ref, layers=layers, model=model)
     lm = lab.model
-    if ancestry[-1].model.key == lm.identity.key:
-        raise BadOption(f"{ancestry[-1].ref} is of {lm.source} already: name another model")
+    if records[-1].model.key == lm.identity.key:
+        raise BadOption(f"{records[-1].ref} is of {lm.source} already: name another model")
     porting = _Porting(lab, layers)
     done: list[Ported] = []
-    for record in ancestry:
+    for record in records:
         done.append(porting.of(record))
         if progress is not None:
-            progress(len(done), len(ancestry))
+            progress(len(done), len(records))
     return done
 
 
 def portable(
     lab: Lab, ref: str, *, layers: LayerChoice = None, model: str | None = None
 ) -> list[Record]:
-    """What `port` will run, parents first; raises what can be known before a model is loaded."""
-    found = _ancestry(lab, _meant(lab, ref, model))
+    """The records that `port` will run, parents first; raises its errors, but loads no model."""
+    found = ancestry(lab.store, _resolved(lab, ref, model))
     for record in found:
-        _check_portable(record, layers is not None)
+        if isinstance(record.recipe, Contrast):
+            continue
+        if not isinstance(record.recipe, Expression):
+            raise Incompatible(
+                f"{record.ref} was imported and has no recipe that another model could run: "
+                "import or extract one there"
+            )
+        if layers is not None and selects_layers(record.recipe.text):
+            raise Incompatible(
+                f"{record.ref} selects its layers itself ({record.recipe.text}): "
+                "port it without choosing layers"
+            )
     return found
 
 
-def _meant(lab: Lab, ref: str, model: str | None) -> Record:
+def _resolved(lab: Lab, ref: str, model: str | None) -> Record:
     """The record of a ref; a name that only one other model has needs no qualifying."""
     try:
         return lab.store.record(ref, model)
@@ -109,104 +122,66 @@ def _meant(lab: Lab, ref: str, model: str | None) -> Record:
         return lab.store.record(ref, owners.pop())
 
 
-def _ancestry(lab: Lab, record: Record) -> list[Record]:
-    """The vector's record and those of all that it was made from, parents first."""
-    found: dict[str, Record] = {}
-
-    def visit(one: Record) -> None:
-        if one.digest in found:
-            return
-        if isinstance(one.recipe, Expression):
-            for operand in one.recipe.operands:
-                parent = lab.store.record(operand.ref, one.model)
-                if parent.digest != operand.digest:
-                    raise Incompatible(
-                        f"{operand.ref} is not the vector any more that {one.ref} was made "
-                        "from: compose it anew"
-                    )
-                visit(parent)
-        found[one.digest] = one
-
-    visit(record)
-    return list(found.values())
-
-
-def _check_portable(record: Record, layers_chosen: bool) -> None:
-    if isinstance(record.recipe, Contrast):
-        return
-    if not isinstance(record.recipe, Expression):
-        raise Incompatible(
-            f"{record.ref} was imported and has no recipe that another model could run: "
-            "import or extract one there"
-        )
-    if layers_chosen and selects_layers(record.recipe.text):
-        raise Incompatible(
-            f"{record.ref} selects its layers itself ({record.recipe.text}): "
-            "port it without choosing layers"
-        )
-
-
 class _Porting:
-    """Several recipes on one model; operands find what became of them by digest."""
+    """Records run on one model, parents first."""
 
     def __init__(self, lab: Lab, layers: LayerChoice) -> None:
-        self.lab, self.lm, self.layers = lab, lab.model, layers
-        self.done: dict[str, SteeringVector] = {}
+        self.store, self.lm, self.layers = lab.store, lab.model, layers
+        self.done: dict[str, SteeringVector] = {}  # by the digest of what was ported
 
     def of(self, record: Record) -> Ported:
-        mapped = {f.layer: self.mapped(f.layer, record.model) for f in record.layers}
+        mapped = {facts.layer: self.mapped(facts.layer, record) for facts in record.layers}
         recipe = record.recipe
         if isinstance(recipe, Contrast):
             depth = sorted({*mapped.values()})
             chosen = self.lm.layers(depth if self.layers is None else self.layers)
-            made = self.there(record, chosen) or self.lm.reextract(_bare(recipe), chosen)
+            made = self.extracted(record, chosen) or self.lm.reextract(_bare(recipe), chosen)
         else:
             assert isinstance(recipe, Expression)
             made = self.evaluated(record, recipe)
-        stored = made if made.ref is not None else self.kept(record, made)
+        stored = made
+        if made.ref is None:
+            stored = self.store.save(record.name, made, tags=record.tags, note=record.note)
         self.done[record.digest] = stored
-        names = f"{record.model.name}.{record.ref}"
-        return Ported(names, stored, {} if self.layers is not None else mapped, stored is not made)
+        before = f"{record.model.name}.{record.ref}"
+        return Ported(before, stored, {} if self.layers is not None else mapped, stored is not made)
 
-    def mapped(self, layer: int, model: ModelIdentity) -> int:
-        return layer_at_same_depth(layer, model.n_layers, self.lm.n_layers)
+    def mapped(self, layer: int, record: Record) -> int:
+        return layer_at_same_depth(layer, record.model.n_layers, self.lm.n_layers)
 
-    def there(self, record: Record, layers: Sequence[int]) -> SteeringVector | None:
-        """What the model has under that name by the same recipe at the same layers."""
-        store, recipe = self.lab.store, _bare(record.recipe)
-        for summary in store.list(
-            name=record.name, model=self.lm.identity, every_version=True, sort="version"
-        ):
-            if summary.layers != tuple(layers):
-                continue
-            if _bare(store.record(summary.qualified).recipe) == recipe:
-                return store.load(summary.qualified)
-        return None
+    def extracted(self, record: Record, layers: Sequence[int]) -> SteeringVector | None:
+        """The model's vector of that name with the same recipe at the same layers."""
+        bare = _bare(record.recipe)
+
+        def fits(version: Summary) -> bool:
+            recipe = self.store.record(version.qualified).recipe
+            return version.layers == tuple(layers) and _bare(recipe) == bare
+
+        return self.there(record, fits)
 
     def evaluated(self, record: Record, recipe: Expression) -> SteeringVector:
-        operands = {o.ref: self.done[o.digest] for o in recipe.operands}
+        made = {o.ref: self.done[o.digest] for o in recipe.operands}
         text = recipe.text
         if selects_layers(text):
-            text = self.selected(record, text)
-        renamed = {ref: str(vector.ref) for ref, vector in operands.items()}
-        by_ref = {str(vector.ref): vector for vector in operands.values()}
-        made = evaluate(replace_refs(text, renamed), lambda ref: by_ref[ref])
-        store = self.lab.store
-        for summary in store.list(name=record.name, model=self.lm.identity, every_version=True):
-            if summary.digest == made.digest:
-                return store.load(summary.qualified)
-        return made
+            text = self.with_mapped_layers(record, text)
+        vector = reevaluated(text, {ref: (str(v.ref), v) for ref, v in made.items()})
+        return self.there(record, lambda version: version.digest == vector.digest) or vector
 
-    def selected(self, record: Record, text: str) -> str:
+    def there(self, record: Record, fits: Callable[[Summary], bool]) -> SteeringVector | None:
+        """The model's first version of that name that fits."""
+        versions = self.store.list(
+            name=record.name, model=self.lm.identity, every_version=True, sort="version"
+        )
+        found = next(filter(fits, versions), None)
+        return None if found is None else self.store.load(found.qualified)
+
+    def with_mapped_layers(self, record: Record, text: str) -> str:
         """The text with the layers that it selects mapped."""
         layers = _SelectedLayers(
-            lambda ref: self.lab.store.load(ref, record.model),
-            lambda layer: self.mapped(layer, record.model),
+            lambda ref: self.store.load(ref, record.model),
+            lambda layer: self.mapped(layer, record),
         )
         return ast.unparse(layers.visit(syntax_tree(text)))
-
-    def kept(self, record: Record, made: SteeringVector) -> SteeringVector:
-        return self.lab.store.save(record.name, made, tags=record.tags, note=record.note)
 
 
 class _SelectedLayers(ast.NodeTransformer):
@@ -218,20 +193,13 @@ class _SelectedLayers(ast.NodeTransformer):
     def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
         taken = evaluate(ast.unparse(node), self.load).layers
         base = ast.unparse(self.visit(node.value))
-        runs = _runs(sorted({self.mapped(b) for b in taken}))
-        text = " + ".join(f"({base})[{subscript(run)}]" for run in runs)
+        chosen = runs(sorted({self.mapped(b) for b in taken}))
+        text = " + ".join(f"({base})[{subscript(run)}]" for run in chosen)
         return syntax_tree(f"({text})")
 
 
 def _bare(recipe: Recipe) -> Any:
-    """A contrast recipe without what one tokenizer made of it."""
+    """A contrast recipe without the token ids, which are one tokenizer's."""
     if isinstance(recipe, Contrast):
         return replace(recipe, positive_ids=(), negative_ids=())
     return recipe
-
-
-def _runs(layers: Sequence[int]) -> list[int | slice]:
-    starts = [b for b in layers if b - 1 not in layers]
-    ends = [b + 1 for b in layers if b + 1 not in layers]
-    pairs = zip(starts, ends, strict=True)
-    return [a if b == a + 1 else slice(a, b) for a, b in pairs]

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from steerlab.registry.duplicates import Duplicate
     from steerlab.registry.history import Event
     from steerlab.registry.neighbours import Neighbour, NeighbourIndex
-    from steerlab.registry.rederive import Rederived
     from steerlab.registry.search import Search
     from steerlab.registry.upkeep.verify import Finding
 
@@ -413,32 +412,18 @@ class Store:
         with self._database.reading() as connection:
             return history(connection, ref, model)
 
-    def rederive(
-        self, ref: str, *, deep: bool = False, dry_run: bool = False, model: Model = None
-    ) -> Sequence[Rederived]:
-        """Make the next version of a composition whose operands got newer versions.
+    def save_next(self, made: Iterable[tuple[Record, SteeringVector]]) -> Sequence[SteeringVector]:
+        """Store the next versions of records, with their tags and notes; all or none.
 
-        Its text is evaluated with the newest version of each operand; tags and note go on.
-        Returns what was made, parents first, the vector itself last; empty where nothing is
-        newer. All or none is stored.
-        deep: operands that are compositions are made again beforehand, where they need it.
-        Raises Incompatible for a vector that is no composition, NotFound for an operand that is
-        not in the store any more.
+        An operand may also be an earlier vector of the same call.
         """
-        from steerlab.registry import queries, saving
-        from steerlab.registry.rederive import Rederivation
-
-        with self._database.reading() as connection:
-            plan = Rederivation(connection, self._payload_of, deep)
-            plan.of(queries.resolve(connection, ref, model))
-        if plan.steps and not dry_run:
-            with self._database.writing() as work:
-                for stored, made in plan.steps:
-                    old = stored.record
-                    pair = (old.name, made.after)
-                    entries = saving.plan(work, [pair], old.tags, old.note)
-                    saving.store(work, self.path, entries)
-        return [made for _, made in plan.steps]
+        stored = []
+        with self._database.writing() as work:
+            for old, vector in made:
+                entries = saving.plan(work, [(old.name, vector)], old.tags, old.note)
+                saving.store(work, self.path, entries)
+                stored += [vector for _, vector in entries]
+        return stored
 
     # inside
 

@@ -10,7 +10,7 @@ from steerlab.core.recipe import Imported
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption, Incompatible
 from steerlab.lab.port import layer_at_same_depth, port
-from steerlab.lab.rerun import rerun_recipes
+from steerlab.lab.recipes import rerun
 from tests.saved import ANGER, LOVE, save_model
 from tests.tiny import tiny_lm, tiny_model, tiny_tokenizer
 
@@ -121,7 +121,7 @@ def own(tmp_path):
 
 
 def test_recipes_give_what_is_stored(own):
-    (found,) = rerun_recipes(Lab(own))
+    (found,) = rerun(Lab(own))
     assert found.problem == ""
     assert found.cosine == pytest.approx(1)
 
@@ -134,7 +134,7 @@ def test_a_vector_that_its_recipe_does_not_give(own):
         recipe=love.recipe,
     )
     own.save("forged", forged)
-    found = {r.ref: r for r in rerun_recipes(Lab(own))}
+    found = {r.ref: r for r in rerun(Lab(own))}
     assert found["model.forged.v1"].problem == "its recipe gives another vector today"
     assert found["model.forged.v1"].cosine < 0.999
     assert not found["model.love.v1"].problem
@@ -142,10 +142,10 @@ def test_a_vector_that_its_recipe_does_not_give(own):
 
 def test_a_model_that_is_another_or_gone_by_now(own, tmp_path):
     tiny_lm(seed=9).model.save_pretrained(tmp_path / "model")
-    (found,) = rerun_recipes(Lab(own))
+    (found,) = rerun(Lab(own))
     assert "has other weights today" in found.problem
     for file in (tmp_path / "model").iterdir():
         file.unlink()
-    (found,) = rerun_recipes(Lab(own))
+    (found,) = rerun(Lab(own))
     assert found.cosine is None
     assert "can't be loaded" in found.problem

@@ -15,6 +15,7 @@ from steerlab.core.sampling import Sampling
 from steerlab.core.setting import BASELINE
 from steerlab.core.sweep import StoredSweep
 from steerlab.files import durable, payload
+from steerlab.lab.recipes import rederive
 from steerlab.registry import Store
 from tests.registry.older import older
 from tests.registry.samples import OTHER, TINY, swept_setting, vector
@@ -170,7 +171,7 @@ OPERATIONS = (
     Operation("rename in a shared file", family, [lambda s: s.rename("n1", "m1")]),
     Operation("remove", family, [lambda s: s.remove("alone")]),
     Operation("remove from a shared file", family, [lambda s: s.remove("n1")]),
-    Operation("rederive", rederivable, [lambda s: s.rederive("warm")]),
+    Operation("rederive", rederivable, [lambda s: rederive(s, "warm")]),
     Operation("gc", with_garbage, [lambda s: s.upkeep.gc(dry_run=False, grace=NOTHING)]),
     Operation("rebuild", family, [lambda s: s.upkeep.rebuild()]),
     Operation("import", with_export, [lambda s: s.transfer.import_(s.path.parent / EXPORT)]),

@@ -25,6 +25,7 @@ from sqlalchemy.pool import StaticPool
 from steerlab.errors import SteerlabError, StoreError
 from steerlab.files.durable import make_directory, sync_directory
 from steerlab.files.location import finish_move
+from steerlab.registry import text_index
 from steerlab.registry.connections import (
     BUSY_SECONDS,
     copy_database,
@@ -43,7 +44,7 @@ from steerlab.registry.sqlite_errors import (
 )
 from steerlab.registry.tables import KEPT, METADATA
 
-HEAD = "0006"
+HEAD = "0007"
 """The schema this program writes; revisions are numbers, so that newer and older compare."""
 
 Fill = Callable[[Connection], object]
@@ -135,6 +136,7 @@ class Database:
                 try:
                     with self._sense(work.connection):
                         yield work
+                        text_index.update(work.connection)
                 except BaseException:
                     for action in reversed(work.undo):
                         with contextlib.suppress(OSError, StoreError):
@@ -248,10 +250,12 @@ class Database:
             engine_of(self.file, "rw", "BEGIN IMMEDIATE").connect() as connection,
             connection.begin(),
         ):
+            text_index.drop(connection)
             for table in reversed(METADATA.sorted_tables):
                 if table not in KEPT:
                     connection.execute(table.delete())
             fill(connection)
+            text_index.create(connection)
 
     def _sound(self) -> bool:
         try:
@@ -262,6 +266,14 @@ class Database:
             raise
         except (StoreError, DBAPIError, sqlite3.Error):
             return False
+
+    def has_sound_index(self) -> bool:
+        """Whether the text index agrees with its texts; True where nothing may be written."""
+        if not (self.writable and self.file.is_file()):
+            return True
+        engine = engine_of(self.file, "rw", "BEGIN IMMEDIATE")
+        with one_line_errors(self.directory), engine.connect() as connection, connection.begin():
+            return text_index.sound(connection)
 
     def _aside(self) -> Path:
         moment = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
@@ -382,6 +394,7 @@ class Database:
             connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR NOT NULL)"))
             connection.execute(text("INSERT INTO alembic_version VALUES (:head)"), {"head": HEAD})
             fill(connection)
+            text_index.create(connection)
 
     def _migrate(self) -> None:
         from steerlab.registry.migrations import upgrade
@@ -390,6 +403,7 @@ class Database:
         engine = engine_of(self.file, "rw", "BEGIN IMMEDIATE", foreign_keys=False)
         with engine.connect() as connection, connection.begin():
             upgrade(connection)
+            text_index.create(connection)
             if connection.execute(text("PRAGMA foreign_key_check")).first():
                 raise StoreError(
                     f"the registry of {self.directory} can't be brought up to date: rows point "

@@ -6,14 +6,14 @@ import difflib
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, func, or_, select
 
 from steerlab.core.recipe import ModelIdentity, is_name
 from steerlab.errors import BadOption, Incompatible, NotFound
-from steerlab.registry import removals
+from steerlab.registry import removals, text_index
 from steerlab.registry.rows import chunks, find_model, identity_text
 from steerlab.registry.tables import DIRECTION, MODEL, TAG, VECTOR
 
@@ -73,12 +73,16 @@ class StoredModel(NamedTuple):
 
 @dataclass(frozen=True)
 class Filters:
-    """Which vectors `summaries` gives; None does not restrict."""
+    """Which vectors `summaries` gives; None does not restrict.
+
+    text: found as it is typed but for its case.
+    """
 
     model: str | ModelIdentity | None = None
     layer: int | None = None
     tag: str | None = None
     kind: str | None = None
+    text: str | None = None
     name: str | None = None
     every_version: bool = False
 
@@ -91,72 +95,15 @@ def summaries(
     reverse: bool,
     limit: int | None,
     after: Summary | None,
-    among: Sequence[int] | None = None,
 ) -> list[Summary]:
     """The vectors that pass, in three queries if they are few hundreds.
 
     Which they are is found first, in the index, then what they are.
-    among: the rows that come into question.
     """
-    few = filters.name is not None or (among is not None and len(among) <= _FEW)
-    listed = _listed(connection, filters, sort, reverse, after, few=few)
-    page = listed.limit(limit).correlate(None)
-    if among is not None:
-        return of_ids(connection, _first(connection, page, among, limit))
-    if filters.tag is not None and limit is not None and not few:
-        untagged = _listed(connection, replace(filters, tag=None), sort, reverse, after)
-        if (first := _first_tagged(connection, untagged, filters.tag, limit)) is not None:
-            return of_ids(connection, first)
+    page = listed(connection, filters, sort, reverse, after).limit(limit).correlate(None)
     order = _order(sort, reverse)
     query = select(VECTOR.c.id).join(MODEL).where(VECTOR.c.id.in_(page)).order_by(*order)
     return _described(connection, query)
-
-
-def _first(
-    connection: Connection, listed: Select[int], among: Sequence[int], limit: int | None
-) -> list[int]:
-    """The first ids of a list that are among others: these are asked for, unless they are many."""
-    if len(among) <= _FEW:
-        return list(connection.execute(listed.where(VECTOR.c.id.in_(among))).scalars())
-    chosen, look = set(among), None if limit is None else max(_FEW, 4 * limit)
-    while True:
-        seen = list(connection.execute(listed.limit(look)).scalars())
-        found = [row for row in seen if row in chosen][:limit]
-        if look is None or len(seen) < look or len(found) == limit:
-            return found
-        look *= 4
-
-
-def _first_tagged(
-    connection: Connection, listed: Select[int], tag: str, limit: int
-) -> list[int] | None:
-    """The first ids of a list with a tag that many have; None where they are not near its start.
-
-    SQLite would gather all that have the tag beforehand.
-    """
-    tagged = select(TAG.c.vector_id).where(TAG.c.tag == tag)
-    counted = select(func.count()).select_from(tagged.limit(_MANY).subquery())
-    if connection.execute(counted).scalar_one() < _MANY:
-        return None
-    look = max(_FEW, 4 * limit)
-    seen = list(connection.execute(listed.limit(look)).scalars())
-    having = set[int]()
-    for chunk in chunks(seen):
-        having.update(connection.execute(tagged.where(TAG.c.vector_id.in_(chunk))).scalars())
-    found = [row for row in seen if row in having][:limit]
-    return found if len(found) == limit or len(seen) < look else None
-
-
-def tagged(connection: Connection, tag: str) -> list[int] | None:
-    """The row ids of the vectors with a tag, unless they are many."""
-    query = select(TAG.c.vector_id).where(TAG.c.tag == tag).limit(_MANY)
-    found = list(connection.execute(query).scalars())
-    return found if len(found) < _MANY else None
-
-
-def ids(connection: Connection, filters: Filters, *, sort: str, reverse: bool) -> list[int]:
-    """The row ids of the vectors that pass, sorted."""
-    return list(connection.execute(_listed(connection, filters, sort, reverse, None)).scalars())
 
 
 def of_ids(connection: Connection, wanted: Sequence[int]) -> list[Summary]:
@@ -168,21 +115,19 @@ def of_ids(connection: Connection, wanted: Sequence[int]) -> list[Summary]:
     return [found[row] for row in wanted if row in found]
 
 
-def _listed(
+def listed(
     connection: Connection,
     filters: Filters,
     sort: str,
     reverse: bool,
-    after: Summary | None,
-    *,
-    few: bool = False,
+    after: Summary | None = None,
 ) -> Select[int]:
-    """few: what else is asked leaves few, which SQLite then looks up one by one."""
+    """The row ids of the vectors that pass, sorted; those behind `after`."""
     key = _sort_key(sort)
-    query = select(VECTOR.c.id).where(*_conditions(connection, filters))
+    query = select(VECTOR.c.id).where(*conditions(connection, filters))
     if not filters.every_version:
-        newest = VECTOR.c.newest.is_(True)
-        query = query.where(func.likely(newest) if few else newest)
+        # SQLite takes it to leave few, and would walk all of them: 12 ms for a name instead of 3
+        query = query.where(func.likely(VECTOR.c.newest.is_(True)))
     if sort == "model":
         query = query.join(MODEL)
     if after is not None:
@@ -214,9 +159,6 @@ def _described(connection: Connection, query: Select[int]) -> list[Summary]:
     ]
 
 
-_FEW = 2000  # ids that one statement takes without pains
-_MANY = 20_000  # vectors with a tag from which on those at the start of a list are looked at
-
 _SHOWN = (
     *(VECTOR.c[c] for c in ("name", "version", "digest", "scope", "kind", "norm", "created")),
     VECTOR.c.note,
@@ -242,18 +184,26 @@ def _beyond(
     return or_(past, and_(key == value, later))
 
 
-def _conditions(connection: Connection, filters: Filters) -> list[ColumnElement[bool]]:
+def conditions(connection: Connection, filters: Filters) -> list[ColumnElement[bool]]:
+    """What a vector that passes the filters fulfils, whatever its version.
+
+    Layer and tag join their tables: at most one row of each fits, and to gather the 100,000
+    vectors of a tag beforehand takes 45 ms instead of 32.
+    """
     found: list[ColumnElement[bool]] = []
     if filters.model is not None:
         found.append(_of_model(connection, filters.model))
     if filters.layer is not None:
-        found.append(_among(DIRECTION.c.vector_id, DIRECTION.c.layer == filters.layer))
+        found += [DIRECTION.c.vector_id == VECTOR.c.id, DIRECTION.c.layer == filters.layer]
     if filters.tag is not None:
-        found.append(_among(TAG.c.vector_id, TAG.c.tag == filters.tag))
+        found += [TAG.c.vector_id == VECTOR.c.id, TAG.c.tag == filters.tag]
     if filters.kind is not None:
         found.append(VECTOR.c.kind == filters.kind)
     if filters.name is not None:
         found.append(VECTOR.c.name == filters.name)
+    if filters.text:
+        held = text_index.holding([text_index.folded(filters.text)])
+        found.append(VECTOR.c.id.in_(held))
     return found
 
 
@@ -262,11 +212,6 @@ def _of_model(connection: Connection, model: str | ModelIdentity) -> ColumnEleme
     if isinstance(model, ModelIdentity):
         return VECTOR.c.model_id == find_model(connection, model)
     return VECTOR.c.model_id == model_id(connection, model)
-
-
-def _among(owner: ColumnElement[int], condition: ColumnElement[bool]) -> ColumnElement[bool]:
-    """Vectors that have a row of their own where the condition holds."""
-    return VECTOR.c.id.in_(select(owner).where(condition))
 
 
 def _doses(connection: Connection, chosen: Sequence[int]) -> dict[int, dict[int, float | None]]:

@@ -9,6 +9,7 @@ from functools import cache
 from sqlalchemy import Boolean, Connection, Float, Integer, create_engine, select, text
 from sqlalchemy.exc import DBAPIError
 
+from steerlab.registry import text_index
 from steerlab.registry.tables import KEPT, METADATA
 
 Shape = dict[str, tuple[str, list[str]]]
@@ -16,24 +17,24 @@ Shape = dict[str, tuple[str, list[str]]]
 
 COMPUTED = text(
     "SELECT made.name FROM sqlite_master AS made JOIN pragma_table_xinfo(made.name) AS found"
-    " WHERE made.type = 'table' AND found.hidden"
+    " WHERE made.type = 'table' AND made.name <> 'vector_text' AND found.hidden"
 )
-"""The tables with a column that is made up as it is read, such as text of a gigabyte; none are."""
+"""The tables with a column that is computed as it is read, such as text of a gigabyte."""
 
 _FOREIGN = (
-    "SELECT 1 FROM sqlite_master WHERE sql NOT LIKE 'CREATE TABLE %'"
-    " AND sql NOT LIKE 'CREATE INDEX %' AND sql NOT LIKE 'CREATE UNIQUE INDEX %' LIMIT 1"
+    "SELECT sql FROM sqlite_master WHERE sql NOT LIKE 'CREATE TABLE %'"
+    " AND sql NOT LIKE 'CREATE INDEX %' AND sql NOT LIKE 'CREATE UNIQUE INDEX %'"
 )
 
 
 def check_plain(connection: sqlite3.Connection) -> None:
-    """Refuse a registry with more than tables and indexes, before anything is asked of it.
+    """Refuse a registry with more than tables, indexes and our text index, before it is queried.
 
-    A view may have no end, and a trigger change what is written. What is said to be a table may
-    be made as a view, so the words count that it is made with. Raises sqlite3.DatabaseError.
+    A view may have no end, and a trigger change what is written. What claims to be a table may
+    be a view, so only the statement that made it counts. Raises sqlite3.DatabaseError.
     """
     try:
-        found = connection.execute(_FOREIGN).fetchone()
+        found = {sql for (sql,) in connection.execute(_FOREIGN)} - {*text_index.SCHEMA}
     except UnicodeDecodeError:  # the sqlite3 module can't say SQLite's own message
         raise sqlite3.DatabaseError("malformed: the schema is not UTF-8") from None
     if found:
@@ -55,6 +56,8 @@ def problems(connection: Connection) -> list[str]:
     found += [f"the schema of {name} is not what it was made with" for name in differing]
     if found:
         return found
+    if not text_index.readable(connection):
+        return ["the text index can't be read"]
     broken = connection.execute(text("PRAGMA foreign_key_check")).all()
     found += [f"a row of {row[0]} points at a row of {row[2]} that is gone" for row in broken[:5]]
     return found + _no_text(connection)
@@ -100,6 +103,7 @@ def _intended() -> Shape:
     engine = create_engine("sqlite://")
     with engine.connect() as connection:
         METADATA.create_all(connection)
+        text_index.create(connection)
         shape = _shape(connection)
     engine.dispose()
     return shape

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Select, func, select
 
 from steerlab.errors import BadOption
-from steerlab.registry import queries
-from steerlab.registry.listing import Listing
+from steerlab.registry import queries, text_index
 from steerlab.registry.queries import Filters, Summary
 from steerlab.registry.rows import chunks
-from steerlab.registry.tables import CONTRAST_PAIR
+from steerlab.registry.tables import CONTRAST_PAIR, VECTOR
 
 WEIGHTS = {"name": 8.0, "tag": 6.0, "note": 4.0, "prompt": 2.0, "recipe": 1.0}
 """What a word counts, by where it stands; half of it inside a longer word."""
@@ -24,7 +23,7 @@ WEIGHTS = {"name": 8.0, "tag": 6.0, "note": 4.0, "prompt": 2.0, "recipe": 1.0}
 LONGEST = 72
 """Characters of a snippet."""
 
-_WEIGHED = 100  # hits whose places are looked at, beyond the number asked for
+_RATED = 50  # hits that are rated beyond the number asked for
 
 
 @dataclass(frozen=True)
@@ -49,25 +48,55 @@ class Search(NamedTuple):
     total: int
 
 
-def search(
-    connection: Connection, listing: Listing, filters: Filters, text: str, limit: int
-) -> Search:
-    """The best hits first; among equals by name. Raises BadOption for a text without words."""
-    words = list(dict.fromkeys(text.lower().split()))
+def search(connection: Connection, filters: Filters, text: str, limit: int) -> Search:
+    """The best hits first; among equals by name. Raises BadOption for a text without words.
+
+    Only hits that a name, or the words standing together, bring to the front are rated, and
+    enough others to fill the list: to rate all took 130 ms of a word that 95,000 vectors hold.
+    """
+    words = text_index.words_of(text)
     if not words:
         raise BadOption("search for at least one word")
-    listed = listing.ids(connection, filters, ("name", False))
-    found = listing.matching(connection, listed, text, scattered=False)
-    first = listing.phrase(found, text, limit) if len(words) > 1 else []
-    likely = list(dict.fromkeys([*first, *found[: limit + _WEIGHED]]))
-    prompts = _prompts(connection, likely)
-    vectors = queries.of_ids(connection, likely)
-    hits = [_hit(vector, prompts[vector.id], words, text) for vector in vectors]
-    return Search(sorted(hits, key=lambda hit: -hit.score)[:limit], len(found))
+    found = _passing(connection, filters, text_index.holding(words))
+    total = connection.execute(select(func.count()).select_from(found.subquery())).scalar_one()
+    together = text_index.holding([" ".join(words)])
+    best = [
+        _named(connection, filters, words).limit(limit + _RATED),
+        _passing(connection, filters, together).limit(limit),
+        found.limit(limit + _RATED),
+    ]
+    rows = dict.fromkeys(row for query in best for row in connection.execute(query).scalars())
+    vectors = queries.of_ids(connection, list(rows))
+    prompts = _prompts(connection, list(rows))
+    hits = [_hit(vector, prompts[vector.id], words) for vector in vectors]
+    hits.sort(key=lambda hit: (-hit.score, hit.vector.name, hit.vector.version))
+    return Search(hits[:limit], total)
 
 
-def _hit(vector: Summary, prompts: Sequence[str], words: Sequence[str], text: str) -> Hit:
-    together = " ".join(text.lower().split())
+def _passing(connection: Connection, filters: Filters, found: Select[int]) -> Select[int]:
+    """Those of the hits that pass the filters."""
+    row = found.selected_columns[0]
+    if not filters.every_version:
+        older = select(VECTOR.c.id).where(VECTOR.c.newest.is_(False))
+        found = found.where(row.not_in(older))
+    if conditions := queries.conditions(connection, filters):
+        # + 0, or SQLite searches the text once for every such vector: 3 s instead of 40 ms
+        found = found.where((row + 0).in_(select(VECTOR.c.id).where(*conditions)))
+    return found
+
+
+def _named(connection: Connection, filters: Filters, words: Sequence[str]) -> Select[int]:
+    """The hits whose name holds the first word, those that begin with it in front."""
+    name, text = VECTOR.c.name, text_index.text_of(VECTOR.c.id)
+    word = words[0][:81]  # no name is longer than 80; SQLite refuses a pattern of 50,000
+    others = (text_index.holds(text, word) for word in words[1:])
+    listed = queries.listed(connection, filters, "name", False)
+    found = listed.where(name.contains(word, autoescape=True), *others)
+    return found.order_by(None).order_by(~name.startswith(word, autoescape=True), name)
+
+
+def _hit(vector: Summary, prompts: Sequence[str], words: Sequence[str]) -> Hit:
+    together = " ".join(words)
     texts = [("name", vector.name), *(("tag", tag) for tag in vector.tags), ("note", vector.note)]
     texts += [*(("prompt", prompt) for prompt in prompts), ("recipe", vector.recipe)]
     best: dict[str, float] = dict.fromkeys(words, 0.0)

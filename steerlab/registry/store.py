@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,8 +54,8 @@ class Store:
     that have a vector of the same name. Every method raises StoreError where the store can't
     be used, and NotFound, with the closest names, for a ref it does not have.
 
-    runs, sweeps, results: what was written and measured. transfer: export, import, backup,
-    restore. upkeep: verify, rebuild, gc, usage.
+    listing: a table of vectors under a filter. runs, sweeps, results: what was written and
+    measured. transfer: export, import, backup, restore. upkeep: verify, rebuild, gc, usage.
     """
 
     def __init__(self, path: str | Path | None = None, *, timeout: float = BUSY_SECONDS) -> None:
@@ -65,7 +64,7 @@ class Store:
         self.runs, self.sweeps = Runs(self._database), Sweeps(self._database)
         self.results = Results(self._database)
         self.transfer, self.upkeep = Transfer(self._database), Upkeep(self._database)
-        self._listing: tuple[Hashable, Listing] = (None, Listing())
+        self.listing = Listing(self._database)
         self._neighbours: tuple[Hashable, NeighbourIndex | None] = (None, None)
 
     def __repr__(self) -> str:
@@ -184,42 +183,11 @@ class Store:
         """
         if limit is not None and limit < 0:
             raise BadOption(f"a list of {limit} vectors: ask for 0 or more")
-        filters = Filters(model, layer, tag, kind, name, every_version)
-        with self._listed() as (connection, listing):
-            tagged = queries.tagged(connection, tag) if text and tag else None
-            among = listing.holding(connection, text, tagged) if text else None
+        filters = Filters(model, layer, tag, kind, text, name, every_version)
+        with self._database.reading() as connection:
             return queries.summaries(
-                connection,
-                filters,
-                sort=sort,
-                reverse=reverse,
-                limit=limit,
-                after=after,
-                among=among,
+                connection, filters, sort=sort, reverse=reverse, limit=limit, after=after
             )
-
-    def matching(
-        self,
-        *,
-        text: str | None = None,
-        sort: str = "name",
-        reverse: bool = False,
-        model: Model = None,
-        layer: int | None = None,
-        tag: str | None = None,
-        kind: str | None = None,
-        every_version: bool = False,
-    ) -> Sequence[int]:
-        """Row ids of the vectors that pass, in order; `summaries` tells what they are.
-
-        Like `list`, but fast enough for every key press over 100,000 vectors, and text is
-        fuzzy: each of its words is found in a name, tag, note, recipe or prompt, or scattered
-        over a name; names that begin with it go first.
-        """
-        filters = Filters(model, layer, tag, kind, None, every_version)
-        with self._listed() as (connection, listing):
-            listed = listing.ids(connection, filters, (sort, reverse))
-            return listing.matching(connection, listed, text) if text else listed
 
     def search(
         self,
@@ -239,23 +207,9 @@ class Store:
         """
         from steerlab.registry.search import search
 
-        filters = Filters(model, layer, tag, kind, None, every_version)
-        with self._listed() as (connection, listing):
-            return search(connection, listing, filters, text, limit)
-
-    def read_texts(self) -> None:
-        """Read what `matching` looks through, so that the first filter is as fast as the next."""
-        with self._listed() as (connection, listing):
-            listing.pack(connection)
-
-    def summaries(self, ids: Sequence[int]) -> Sequence[Summary]:
-        """What the rows of `matching` are, in the order asked; those gone since are left out."""
+        filters = Filters(model, layer, tag, kind, every_version=every_version)
         with self._database.reading() as connection:
-            return queries.of_ids(connection, ids)
-
-    def stamp(self) -> Hashable:
-        """A token that differs once any process has changed the store; costs microseconds."""
-        return self._database.stamp()
+            return search(connection, filters, text, limit)
 
     def names(self, model: Model = None) -> Sequence[str]:
         """The names in use, sorted."""
@@ -305,7 +259,7 @@ class Store:
 
         should_stop, progress = should_stop or (lambda: False), progress or (lambda *_: None)
         row: int | None = None
-        stamp = self.stamp()  # before the snapshot: a commit in between must not pass for read
+        stamp = self._database.stamp()  # before the snapshot: a later commit must be noticed
         with self._database.reading() as connection:
             if isinstance(of, str):
                 row = queries.resolve(connection, of, model)
@@ -432,17 +386,6 @@ class Store:
 
     def _settle(self, connection: Connection) -> None:
         rewriting.settle(connection, self.path)
-
-    @contextlib.contextmanager
-    def _listed(self) -> Iterator[tuple[Connection, Listing]]:
-        """A snapshot, and what is in memory for lists: anew once the store has changed."""
-        stamp = self.stamp()  # before the snapshot: a commit in between must not pass for read
-        with self._database.reading() as connection:
-            known, listing = self._listing
-            if stamp != known:
-                listing = Listing()
-                self._listing = (stamp, listing)
-            yield connection, listing
 
     def _stored(self, ref: str, model: Model) -> Stored:
         with self._database.reading() as connection:

@@ -89,7 +89,7 @@ space marks several. The details beside follow the cursor."""
 
     def _begin_to_follow(self) -> None:
         """From the first answer on; before it, asking for a stamp would import the registry."""
-        self._stamp = self.lab.store.stamp()
+        self._stamp = self.lab.store.listing.stamp()
         self.survey()
         self.set_interval(FOLLOW, self.follow)
 
@@ -105,7 +105,7 @@ space marks several. The details beside follow the cursor."""
 
     def follow(self) -> None:
         """Read the store again if it is not what it was."""
-        stamp = self.lab.store.stamp()
+        stamp = self.lab.store.listing.stamp()
         if stamp == self._stamp:
             return
         self._stamp = stamp
@@ -122,15 +122,14 @@ space marks several. The details beside follow the cursor."""
     def search(self, text: str, sort: str, reverse: bool) -> None:
         """Find the vectors that pass the filter."""
         with told(self):
-            ids = self.lab.store.matching(text=text or None, sort=sort, reverse=reverse)
+            ids = self.lab.store.listing.matching(text, sort=sort, reverse=reverse)
             self.post_message(self._Found((text, sort, reverse), ids))
 
     @work(thread=True, exclusive=True, group="survey")
     def survey(self) -> None:
-        """Read the names for completion, and the texts that filters will look through."""
+        """Read the names for completion."""
         with told(self):
             self.post_message(self.Surveyed(self.lab.store.names(), len(self.lab.store.models())))
-            self.lab.store.read_texts()
         if not gc.get_freeze_count():
             gc.freeze()  # all that stays: to look through it for garbage took 100 ms of some keys
 
@@ -170,7 +169,7 @@ space marks several. The details beside follow the cursor."""
     def read(self, ids: Sequence[int]) -> None:
         """Read the rows that the table wants to draw."""
         with told(self):
-            self.post_message(self._Read(ids, self.lab.store.summaries(ids)))
+            self.post_message(self._Read(ids, self.lab.store.listing.summaries(ids)))
 
     @on(_Read)
     def _fill(self, event: _Read) -> None:

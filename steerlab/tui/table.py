@@ -35,7 +35,7 @@ class Column:
     """How a column is laid out.
 
     width: cells; a flexible column takes at least that, and its share of what is left.
-    at_least: the width of the table from which on it is shown. sort: what `Store.matching`
+    at_least: the width of the table from which on it is shown. sort: what `Listing.matching`
     sorts it by, None if it can't.
     """
 
@@ -172,7 +172,7 @@ Enter puts it on the steer line, space marks it; s sorts by the next column, S t
 
     @dataclass
     class SortBy(Message):
-        """The rows are wanted in another order: `column` is a sort of `Store.matching`."""
+        """The rows are wanted in another order: `column` is a sort of `Listing.matching`."""
 
         column: str
         reverse: bool

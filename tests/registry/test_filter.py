@@ -1,50 +1,12 @@
-"""What a filter finds while it is typed: word by word, packed or not, the best first."""
+"""What a filter finds while it is typed, the best first."""
 
 from __future__ import annotations
-
-import random
 
 import pytest
 
 from steerlab.core.recipe import Contrast
-from steerlab.registry.haystack import Haystack, Names
-from tests.registry.samples import vector
-
-ALPHABET = "ab9é\n €\U0001f600"
-WORDS = ("ab", "a9", "ba", "9é", "é€", "€", "\U0001f600a", "aba", "b9a", "zz", "a\x00", "a", "")
-
-
-@pytest.fixture(scope="module")
-def texts() -> dict[int, str]:
-    """Among many of few letters some that are empty, or far longer than what is compared."""
-    chosen = random.Random(5)
-    lengths = [*(chosen.randrange(12) for _ in range(3000)), 300_000, 0, 1]
-    return {7 * k + 2: "".join(chosen.choices(ALPHABET, k=n)) for k, n in enumerate(lengths)}
-
-
-@pytest.mark.parametrize("word", WORDS)
-def test_a_packed_word_is_found_wherever_it_stands(texts, word):
-    rare = {row: text if row % 5 else "x" * len(text) for row, text in texts.items()}
-    for held in (texts, rare):
-        found = Haystack(held).holding(word)
-        assert found is None or found == [row for row, text in held.items() if word in text]
-    assert len(word) < 2 or found is not None
-
-
-def test_a_word_that_most_texts_hold_is_left_to_be_looked_for_one_by_one():
-    assert Haystack(dict.fromkeys(range(100), "many many")).holding("many") is None
-    assert Haystack({}).holding("many") == []
-
-
-@pytest.mark.parametrize("word", ["ab", "aa", "a.b", "b9a", "é9", "[^", "zz"])
-def test_letters_stand_scattered_over_a_name(texts, word):
-    names = {row: text.replace("\n", ".") for row, text in texts.items()}
-
-    def is_over(name: str) -> bool:
-        letters = iter(name)
-        return all(letter in letters for letter in word)
-
-    assert Names(names).under(word) == [row for row, name in names.items() if is_over(name)]
+from steerlab.registry import listing
+from tests.registry.samples import OTHER, vector
 
 
 @pytest.fixture
@@ -55,19 +17,73 @@ def shop(store):
     return store
 
 
+def names(store, text, **order):
+    return [s.name for s in store.listing.summaries(store.listing.matching(text, **order))]
+
+
 @pytest.mark.parametrize(
     ("text", "found"),
     [
         ("calm", ["calm", "anger", "vector_19"]),  # in a name, then elsewhere
         ("vct9", ["vector_19"]),
+        ("VCT9", ["vector_19"]),
         ("vct", ["vector_19", "anger"]),  # scattered over a name, then elsewhere
+        ("v9 seas", ["vector_19"]),
+        ("seas v9", ["vector_19"]),
+        ("19v", []),  # out of order
         ("ZÜRICH", ["calm"]),
         ("seas vec", ["vector_19"]),
         ("calm zzz", []),
+        ("9", ["vector_19"]),
+        ("_1", ["vector_19"]),  # not any letter
+        ("v%9", []),
+        ("c_m", []),
+        ("a", ["anger", "calm", "vector_19"]),
         ("", ["anger", "calm", "vector_19"]),
+        (" ", ["anger", "calm", "vector_19"]),
     ],
 )
-def test_what_is_packed_changes_nothing_that_is_found(shop, text, found):
-    for _ in range(2):
-        assert [s.name for s in shop.summaries(shop.matching(text=text))] == found
-        shop.read_texts()
+def test_the_best_come_first(shop, text, found):
+    assert names(shop, text) == found
+
+
+def test_among_equals_the_order_of_the_list_stays(shop):
+    assert names(shop, "", reverse=True) == ["vector_19", "calm", "anger"]
+    assert names(shop, "calm", reverse=True) == ["calm", "vector_19", "anger"]
+    assert names(shop, "", sort="created") == ["vector_19", "anger", "calm"]
+
+
+def test_only_newest_versions_are_found(shop):
+    shop.save("calm", vector(4, recipe=Contrast(("now",), ("then",))))
+    assert names(shop, "zürich") == []
+    assert names(shop, "calm") == ["calm", "anger", "vector_19"]
+    shop.save("calm", vector(4, model=OTHER))
+    assert names(shop, "", sort="model") == ["calm", "vector_19", "anger", "calm"]
+
+
+def test_where_many_hold_the_words_letters_are_not_looked_for(shop, monkeypatch):
+    monkeypatch.setattr(listing, "ENOUGH", 1)
+    assert names(shop, "vct") == ["anger"]
+    assert names(shop, "vct9") == ["vector_19"]
+
+
+@pytest.mark.parametrize(
+    "text", ["x" * 60_000, "a" * 81, " ".join(map(str, range(3000))), "%_/" * 9, "é" * 3]
+)
+def test_a_text_that_no_name_could_be_finds_nothing(shop, text):
+    assert names(shop, text) == []
+
+
+def test_a_filter_follows_the_store(shop):
+    assert names(shop, "storm") == ["vector_19"]
+    shop.note("calm", "before the storm")
+    shop.rename("anger", "storming")
+    assert names(shop, "storm") == ["storming", "calm", "vector_19"]
+    shop.tag("calm", add=["vct"])
+    shop.tag("storming", remove=["vct"])
+    assert names(shop, "vct") == ["vector_19", "calm"]
+    shop.remove("vector_19")
+    assert names(shop, "storm") == ["storming", "calm"]
+    shop.upkeep.rebuild()
+    assert names(shop, "storm") == ["storming", "calm"]
+    assert shop.verify() == []

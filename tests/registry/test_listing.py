@@ -14,7 +14,7 @@ from sqlalchemy.engine import Engine
 from steerlab.core import record
 from steerlab.core.recipe import Imported
 from steerlab.errors import BadOption, NotFound
-from steerlab.registry import SORTS, Store, queries
+from steerlab.registry import SORTS, Store
 from steerlab.registry.upkeep import rebuild
 from tests.registry.samples import OTHER, vector
 
@@ -111,11 +111,8 @@ def test_pages_are_the_list_in_pieces(store, sort, reverse):
     assert pages == whole
 
 
-@pytest.mark.parametrize("few", [1, 1000])
 @pytest.mark.parametrize("sort", ["created", "norm"])
-def test_pages_of_what_holds_a_text_are_the_list_in_pieces(store, monkeypatch, sort, few):
-    """However many hold it: a few are asked for, of many the first are looked for."""
-    monkeypatch.setattr(queries, "_FEW", few)
+def test_pages_of_what_holds_a_text_are_the_list_in_pieces(store, sort):
     store.save_many([(f"n{i}", vector(i)) for i in range(12)], note="angry")
     store.save_many([(f"m{i}", vector(i + 20)) for i in range(12)], note="calm")
     everything = store.list(sort=sort)
@@ -129,10 +126,8 @@ def test_pages_of_what_holds_a_text_are_the_list_in_pieces(store, monkeypatch, s
 
 
 @pytest.mark.parametrize("sort", ["created", "norm"])
-def test_pages_of_a_tag_that_many_have_are_the_list_in_pieces(store, monkeypatch, sort):
+def test_pages_of_a_tag_are_the_list_in_pieces(store, sort):
     """Whether those at the start of the list have it, or only others further on."""
-    monkeypatch.setattr(queries, "_MANY", 3)
-    monkeypatch.setattr(queries, "_FEW", 8)
     store.save_many([(f"n{i}", vector(i)) for i in range(20)], tags=["warm", "odd"])
     store.save_many([(f"m{i}", vector(i + 20)) for i in range(20)], tags=["calm", "odd"])
     store.save_many([("n3", vector(90)), ("m3", vector(91))], tags=["odd"])
@@ -196,7 +191,6 @@ def test_a_list_asks_as_much_of_ten_vectors_as_of_one(store):
     [({"text": "hate"}, "INTEGER PRIMARY KEY (rowid=?)"), ({"name": "love"}, "ix_vector_name")],
 )
 def test_few_are_looked_up_rather_than_looked_for_along_all(family, sort, few, way):
-    family.read_texts()
     asked = queries_of(lambda: family.list(sort=sort, limit=20, **few))
     with contextlib.closing(sqlite3.connect(family.path / "registry.db")) as opened:
         for statement, parameters in asked:
@@ -253,8 +247,8 @@ def test_a_commit_while_a_list_is_read_is_in_the_next(family, monkeypatch):
     with contextlib.closing(sqlite3.connect(family.path / "registry.db")) as other:
         other.execute("SELECT 1 FROM vector")  # nobody who leaves is the last
         monkeypatch.setattr(family._database, "reading", reading)
-        before = len(family.matching())
-        assert len(family.matching()) == before + 1
+        before = len(family.listing.matching())
+        assert len(family.listing.matching()) == before + 1
 
 
 def test_a_negative_number_of_vectors_is_refused(family):

@@ -46,7 +46,7 @@ class Upkeep:
         progress: called with (vectors checked, all); what it raises cancels. on_finding: called
         with each problem as it is met; while others write, some that are none in the end.
         """
-        from steerlab.registry.upkeep.verify import still_wrong, verify
+        from steerlab.registry.upkeep.verify import Damage, Finding, still_wrong, verify
 
         before = self._database.stamp()
         with self._database.reading() as connection:
@@ -54,6 +54,12 @@ class Upkeep:
         if found and self._database.stamp() != before:
             with self._database.writing() as work:
                 found = still_wrong(work.connection, self.path, found)
+        readable = all(finding.damage is not Damage.REGISTRY for finding in found)
+        if readable and not self._database.has_sound_index():
+            what = "the text index is damaged: run `steerlab rebuild`"
+            found.append(Finding("registry.db", what, Damage.REGISTRY))
+            if on_finding is not None:
+                on_finding(found[-1])
         return found
 
     def rebuild(self) -> int:

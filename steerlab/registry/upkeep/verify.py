@@ -19,6 +19,7 @@ from steerlab.core.vector import SteeringVector
 from steerlab.errors import NotFound, SteerlabError
 from steerlab.files import payload
 from steerlab.files.header import FileTooLarge
+from steerlab.registry import text_index
 from steerlab.registry.files import Shelf, payload_files
 from steerlab.registry.queries import resolve
 from steerlab.registry.rows import IS_NEWEST, Stored, chunks, identity_text, read
@@ -79,7 +80,7 @@ def verify(
     """Every problem of the store; progress is called with (checked, all)."""
     found = [Finding("registry.db", what, Damage.REGISTRY) for what in problems(connection)]
     try:
-        odd = (*_odd_models(connection), *_unlisted(connection))
+        odd = (*_odd_models(connection), *_unlisted(connection), *text_index.problems(connection))
         found += [Finding("registry.db", what, Damage.ROW) for what in odd]
         query = select(VECTOR.c.id).order_by(VECTOR.c.path, VECTOR.c.id)
         ids = list(connection.execute(query).scalars())

@@ -37,7 +37,7 @@ def test_a_missing_payload(cli, store):
     payload_of(store, "love").unlink()
     result = cli("doctor")
     assert result.code == ExitCode.FAILED
-    assert "wrong: the payload is missing" in result.out
+    assert "wrong: the payload file is missing" in result.out
     assert "   of: tiny.love.v1\n" in result.out
     assert "steerlab restore" in result.out
     assert "an operand is missing" in result.out  # warm
@@ -153,7 +153,7 @@ def test_a_payload_that_a_rebuild_left_out_is_named(cli, store):
     assert result.code == ExitCode.OK
     assert "can't be read, and the registry does not know them" in result.out
     assert f"   of: {path.relative_to(store.path)}\n" in result.out
-    assert "put them back from a backup, then steerlab rebuild" in result.out
+    assert "bring them back from a backup, then steerlab rebuild" in result.out
 
 
 def test_a_full_disk_is_wrong(cli, monkeypatch):

@@ -115,7 +115,7 @@ def _waste(path: Path, gc: Callable[..., Sequence[Garbage]]) -> Iterator[Problem
     if damaged := [file.path for file in loose if file.unreadable]:
         yield _note(
             "payload files can't be read, and the registry does not know them",
-            "put them back from a backup, then steerlab rebuild; or steerlab gc --delete",
+            "bring them back from a backup, then steerlab rebuild; or steerlab gc --delete",
             damaged,
         )
     if waste := [file for file in gc() if not file.holds and not file.unreadable]:

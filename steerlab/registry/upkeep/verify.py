@@ -29,8 +29,8 @@ from steerlab.registry.tables import DIRECTION, MODEL, OPERAND, VECTOR
 from steerlab.registry.upkeep.rebuild import usable
 
 _GIVE_UP = (
-    "put the file back from a backup (`steerlab restore` restores a whole one), or give the vector "
-    "up: steerlab remove REF (--force if others were made from it)"
+    "bring the file back from a backup (`steerlab restore` restores a whole store), or remove the "
+    "vector: steerlab remove REF (--force if others were made from it)"
 )
 
 
@@ -40,7 +40,11 @@ class Damage(Enum):
     REGISTRY = ("registry", "the registry file is damaged", "steerlab rebuild")
     ROW = ("row", "the registry and the payload file disagree", "steerlab rebuild")
     MOVED = ("moved", "the vector is in another file than the registry says", "steerlab rebuild")
-    MISSING = ("missing", "the payload is missing; what the registry knows is left", _GIVE_UP)
+    MISSING = (
+        "missing",
+        "the payload file is missing; the registry still describes the vector",
+        _GIVE_UP,
+    )
     ALTERED = ("altered", "the payload file was altered or cut short", _GIVE_UP)
     LARGE = (
         "large",

@@ -12,6 +12,7 @@ from steerlab.cli.output import (
     print_fields,
     print_json,
     print_response,
+    print_section,
     print_table,
     print_title,
     save_plot,
@@ -62,22 +63,12 @@ _limits = options.grouped(
 @click.option(
     "--prompts", "prompts_file", type=options.FILE, help="For --metric: a file, one prompt a line."
 )
-@click.option(
-    "--layers",
-    type=options.LAYERS,
-    help="Candidates (default: the vector's; all if it has one).",
-)
+@options.layers("Candidates (default: the vector's; all if it has one).")
 @click.option("--doses", type=options.NUMBERS, help="Candidates; both signs are measured.")
-@click.option(
-    "--controls",
-    type=click.IntRange(5),
-    default=20,
-    show_default=True,
-    help="Random directions to compare with.",
-)
+@options.controls(20)
 @_limits
 @options.plot("the dose-response")
-@click.option("--no-save", is_flag=True, help="Report only; store nothing.")
+@options.no_save
 @options.other_weights
 @options.seed
 @options.lab
@@ -107,11 +98,10 @@ def calibrate_command(
     steerlab calibrate love
     steerlab calibrate "love - anger" --layers 10:20 --doses 0.1,0.2,0.3
 
-    Layers are compared at one dose, then doses up to the largest that is sound: that leaves
-    neutral text within the limits below. The effect is measured on held-out items: the
-    vector's own pairs, each with a vector made without it, or those of --items. It has to
-    exceed that of random directions of the same length. "Nothing works" is a result, too
-    (exit code 0).
+    Layers are compared at one dose, then doses at one layer, as far as they are sound: neutral
+    text stays within the limits below. The effect is measured on held-out items: the vector's
+    own pairs, each with a vector made without it, or those of --items. It has to exceed that of
+    random directions of the same length. "Nothing works" is a result, too (exit code 0).
 
     The result is stored with the vector: `generate` without a strength then uses it.
     """
@@ -164,8 +154,7 @@ def _print_curve(curve: Curve) -> None:
     print_title(f"S(+d) - S(-d) of {curve.measure} at dose {curve.profile_dose:g}, by layer")
     layers = [[str(row.layer), *_estimated(row.effect)] for row in curve.layers]
     print_table(["layer", unit, "95% interval"], layers, right=["layer", unit])
-    click.echo()
-    print_title(f"{curve.measure} at layer {curve.layer}, {count(curve.items, 'item')}, {held}")
+    print_section(f"{curve.measure} at layer {curve.layer}, {count(curve.items, 'item')}, {held}")
     columns = ["dose", "c", unit, "95% interval", "control", "z", "KL", "fluency", "distinct-2"]
     print_table([*columns, "sound"], [_row(p) for p in curve.points], right=columns)
     chosen = dict.fromkeys((fold.layer, fold.dose) for fold in curve.held.folds)

@@ -13,6 +13,7 @@ from steerlab.cli.output import (
     layers_text,
     print_hanging,
     print_json,
+    print_section,
     print_table,
     print_title,
     save_plot,
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from steerlab.evaluation.metrics.texts import Metric
     from steerlab.lab.lab import Lab
 
+_LEGEND = (
+    "(+, -: change from base at either sign; range: + minus -; random, shuffled: the range of the "
+    "controls; z: how far the range exceeds random, in its standard deviations)"
+)
 _COLOURS = {
     "generalizes": "green",
     "reversed": "red",
@@ -56,22 +61,12 @@ _COLOURS = {
 )
 @click.option("--dose", type=float, help="Used with both signs (default: calibrated, else 0.15).")
 @click.option("--coefficient", type=float, help="Instead of a dose.")
-@click.option(
-    "--layers", type=options.LAYERS, help="Default: the calibrated one, else the vector's."
-)
-@click.option(
-    "--seeds", type=click.IntRange(1), default=2, show_default=True, help="Texts of each prompt."
-)
-@click.option(
-    "--controls",
-    type=click.IntRange(5),
-    default=5,
-    show_default=True,
-    help="Random directions of the same norm.",
-)
+@options.layers("Default: the calibrated one, else the vector's.")
+@options.integer("--seeds", least=1, default=2, text="Texts of each prompt.")
+@options.controls(5)
 @options.plot("each style's effect beside its controls")
 @options.other_weights
-@click.option("--no-save", is_flag=True, help="Report only; store nothing.")
+@options.no_save
 @options.lab
 @options.json
 @options.quiet
@@ -204,11 +199,10 @@ def _print(found: Evaluation, text: str, sentences: Sequence[str]) -> None:
     strength = f"dose ±{size}, coefficient ±{number(data['coefficient'])}"
     print_title(f"{text} at {layers_text(data['layers'])}, {strength}")
     for metric in effect_metrics(found.values):
-        click.echo()
-        print_title(metric)
+        print_section(metric)
         _print_effects(values, metric)
-    click.echo()
-    print_title("cost")
+    print_hanging("", _LEGEND)
+    print_section("cost")
     rows = [
         _cost(values, *key)
         for key in dict.fromkeys((v.style, v.metric) for v in found.values)

@@ -27,7 +27,7 @@ METHODS = ("mean_difference", "actadd", "pca", "probe", "mean_centred", "random"
 @click.option("--pairs", type=options.FILE, help="Read prompts from .jsonl, .json, .csv or .toml.")
 @click.option("--baseline", type=options.FILE, help="For mean_centred: the prompts to centre on.")
 @click.option("--layer", type=int, help="One layer (default: the middle one).")
-@options.layers
+@options.layers()
 @click.option("--method", type=click.Choice(METHODS), default=METHODS[0], show_default=True)
 @click.option("--read", default="last", show_default=True, help="last, mean or a token index.")
 @click.option("--seed", type=int, help="For --method random.")

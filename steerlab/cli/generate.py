@@ -45,7 +45,7 @@ _COLUMN = 24  # the fewest terminal columns in which text is readable
     type=options.NUMBERS,
     help="Instead: strength relative to the residual stream, such as 0.15 or -0.15,0.15",
 )
-@click.option("--layers", type=options.LAYERS, help="Where to steer (default: the vector's).")
+@options.layers("Where to steer (default: the vector's).")
 @click.option("--keep", is_flag=True, help="Keep the texts: `steerlab runs` lists them.")
 @click.option("--no-baseline", is_flag=True, help="Leave out the unsteered text.")
 @options.steering

@@ -12,6 +12,7 @@ from steerlab.cli.output import (
     DOSE_LEGEND,
     print_fields,
     print_json,
+    print_section,
     print_table,
     print_title,
     say,
@@ -33,25 +34,15 @@ _TOKENS = 8  # shown in a line of a table of several directions
 
 @click.command("inspect", context_settings=options.DASHES)
 @options.expression
-@click.option("--layers", type=options.LAYERS, help="Which layers (default: the vector's).")
-@click.option(
-    "--tokens",
-    type=click.IntRange(0),
-    default=10,
-    show_default=True,
-    help="How many tokens it promotes and suppresses; 0 for none.",
+@options.layers("Which layers (default: the vector's).")
+@options.integer(
+    "--tokens", least=0, default=10, text="Tokens that it promotes and suppresses; 0 for none."
 )
 @click.option("--prompt", help="Project the tokens of this text onto the direction.")
 @click.option("--chat", is_flag=True, help="The prompt is a message to a chat model.")
-@click.option("--pairs", is_flag=True, help="Measure anew how its contrast pairs agree.")
-@click.option(
-    "--neighbours",
-    type=click.IntRange(0),
-    default=8,
-    show_default=True,
-    help="Show at most this many.",
-)
-@click.option("--no-model", is_flag=True, help="Load no model: only what the store knows.")
+@click.option("--pairs", is_flag=True, help="Measure again how its contrast pairs agree.")
+@options.integer("--neighbours", least=0, default=8, text="Show at most this many.")
+@options.no_model
 @options.other_weights
 @options.lab
 @options.json
@@ -143,7 +134,7 @@ def _print_agreement(found: Inspection) -> None:
     names = sorted({name for figures in layers for name in figures})
     if not names:
         return
-    _section("agreement of its pairs")
+    print_section("agreement of its pairs")
     rows = [
         [ref, str(b), *(number(figures.get(name), 2) for name in names)]
         for ref, by_layer in found.agreement.items()
@@ -156,14 +147,14 @@ def _print_agreement(found: Inspection) -> None:
 def _print_relatives(found: Inspection) -> None:
     several = len(found.vector.layers) > 1
     if found.operands:
-        _section("made from")
+        print_section("made from")
         rows = [
             [ref, _by_layer(list(cosines.values()), several), span(list(cosines))]
             for ref, cosines in found.operands.items()
         ]
         print_table(["operand", "cosine", "layers"], rows, wrap=["operand", "cosine"])
     if found.neighbours:
-        _section("nearest stored vectors")
+        print_section("nearest stored vectors")
         rows = [
             [
                 n.ref,
@@ -183,7 +174,7 @@ def _by_layer(cosines: Sequence[float], several: bool) -> str:
 
 
 def _print_tokens(lenses: Sequence[Lens]) -> None:
-    _section("tokens it promotes and suppresses")
+    print_section("tokens it promotes and suppresses")
     if len(lenses) > _TABLES:
         rows = [[_place(x), _line(x.promoted), _line(x.suppressed)] for x in lenses]
         print_table(["layer", "promoted", "suppressed"], rows, wrap=["promoted", "suppressed"])
@@ -215,7 +206,7 @@ def _line(tokens: Sequence[TokenLogit]) -> str:
 
 
 def _print_projections(found: Projections) -> None:
-    _section(
+    print_section(
         "its tokens along the direction, in doses (position 0, an attention sink, is left out)"
     )
     if has_colour():
@@ -237,8 +228,3 @@ def _print_projections(found: Projections) -> None:
 
 def _shaded(text: str, shade: float) -> str:
     return shaded(text.replace("␣", " "), shade)
-
-
-def _section(title: str) -> None:
-    click.echo()
-    print_title(title)

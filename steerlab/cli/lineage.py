@@ -14,8 +14,8 @@ from steerlab.cli.output import (
     minute,
     print_hanging,
     print_json,
+    print_section,
     print_table,
-    print_title,
     save_plot,
     say,
 )
@@ -64,8 +64,7 @@ def print_lineage(lineage: Lineage) -> None:
     """Both sides of a lineage as trees, each under its title; nothing for an empty side."""
     for title, nodes in (("made from", lineage.parents), ("used in", lineage.children)):
         if nodes:
-            click.echo()
-            print_title(title)
+            print_section(title)
             _print_branches(nodes, "")
 
 

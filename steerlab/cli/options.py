@@ -195,7 +195,8 @@ store_path = click.option(
 json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 quiet = click.option("-q", "--quiet", is_flag=True, help="Print no messages and no progress.")
 seed = click.option("--seed", type=int, default=0, show_default=True)
-layers = click.option("--layers", type=LAYERS, help="Such as 15, 10,15,20, 10:20 or all.")
+no_model = click.option("--no-model", is_flag=True, help="Load no model: only what is stored.")
+no_save = click.option("--no-save", is_flag=True, help="Report only; store nothing.")
 tags = click.option("--tag", "tags", multiple=True, help="A tag; may be repeated.")
 note = click.option("--note", default="", help="What the vector is for.")
 dry_run = click.option("--dry-run", is_flag=True, help="Compute and report, store nothing.")
@@ -216,11 +217,26 @@ def plot(what: str) -> Callable[[F], F]:
     return click.option("--plot", "plot_file", type=PLOT, help=f"Save {what}: PNG, SVG or PDF.")
 
 
+def layers(text: str = "Such as 15, 10,15,20, 10:20 or all.") -> Callable[[F], F]:
+    """--layers RANGE."""
+    return click.option("--layers", type=LAYERS, help=text)
+
+
+def integer(*names: str, least: int, default: int | None, text: str) -> Callable[[F], F]:
+    """An option for an integer of at least `least`."""
+    kind = click.IntRange(least)
+    return click.option(*names, type=kind, default=default, show_default=True, help=text)
+
+
 def limit(default: int | None = 20, text: str = "Show at most this many.") -> Callable[[F], F]:
     """--limit N."""
-    return click.option(
-        "--limit", type=click.IntRange(1), default=default, show_default=True, help=text
-    )
+    return integer("--limit", least=1, default=default, text=text)
+
+
+def controls(default: int) -> Callable[[F], F]:
+    """--controls N."""
+    text = "Random directions of the same norm to compare with."
+    return integer("--controls", least=5, default=default, text=text)
 
 
 def metric(*names: str, text: str, **how: Any) -> Callable[[F], F]:

@@ -129,6 +129,12 @@ def print_title(text: str) -> None:
     click.echo(click.style(printable(text), bold=True))
 
 
+def print_section(title: str) -> None:
+    """An empty line, then a title."""
+    click.echo()
+    print_title(title)
+
+
 def print_fields(fields: Sequence[tuple[str, str]]) -> None:
     """Labels with their texts, folded beside the labels; empty texts are left out."""
     edge = max(len(label) for label, _ in fields) + _GAP

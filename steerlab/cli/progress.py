@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,10 +16,11 @@ from steerlab.core.display import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
     from steerlab.core.vector import SteeringVector
     from steerlab.lab.lab import Lab
+    from steerlab.progress import Loading
 
 _QUIET_FOR = 0.1  # seconds after the last printed line before a hidden bar comes back
 
@@ -113,66 +114,43 @@ def load(lab: Lab, vector: SteeringVector | None = None, *, quiet: bool = False)
 
 
 @contextmanager
-def _loading_bar(source: str, *, quiet: bool) -> Iterator[Any]:
+def _loading_bar(source: str, *, quiet: bool) -> Iterator[Loading | None]:
     """A spinner; yields a callable (what, done, total) for fetching the embedded model."""
     if quiet:
         yield None
-    elif not sys.stderr.isatty():
-        yield _Announcer()
-    else:
-        from rich.markup import escape
+        return
+    if not sys.stderr.isatty():
+        yield _announcer()
+        return
+    from rich.markup import escape
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-        target = console(stderr=True)
-        with target.status(escape(printable(f"loading {source} …"))) as status:
-            bars = _FetchBars(status, target)
-            try:
-                yield bars
-            finally:
-                bars.stop()
+    target = console(stderr=True)
+    text = TextColumn("{task.description}")
+    columns = (text, BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    tasks: dict[str, TaskID] = {}
+    with target.status(escape(printable(f"loading {source} …"))) as status, ExitStack() as shown:
+        bar = Progress(*columns, console=target, transient=True)
 
+        def on_fetch(what: str, done: int, total: int) -> None:
+            if not tasks:  # the bars take the spinner's place
+                status.stop()
+                shown.enter_context(bar)
+            if what not in tasks:
+                tasks[what] = bar.add_task(f"{what} smollm2", total=total)
+            bar.update(tasks[what], completed=done, total=total)
 
-class _FetchBars:
-    """Progress of fetching and converting the embedded model, in place of the spinner."""
-
-    def __init__(self, status: Any, target: Console) -> None:
-        self.status, self.target = status, target
-        self.bar: Any = None
-        self.tasks: dict[str, Any] = {}
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        if self.bar is None:
-            self.bar = self._started()
-        if what not in self.tasks:
-            self.tasks[what] = self.bar.add_task(f"{what} smollm2", total=total)
-        self.bar.update(self.tasks[what], completed=done, total=total)
-
-    def stop(self) -> None:
-        if self.bar is not None:
-            self.bar.stop()
-
-    def _started(self) -> Any:
-        from rich import progress
-
-        self.status.stop()
-        columns = (
-            progress.TextColumn("{task.description}"),
-            progress.BarColumn(),
-            progress.DownloadColumn(),
-            progress.TimeRemainingColumn(),
-        )
-        bar = progress.Progress(*columns, console=self.target, transient=True)
-        bar.start()
-        return bar
+        yield on_fetch
 
 
-class _Announcer:
+def _announcer() -> Loading:
     """Names each stage once, where no bar can be drawn."""
+    said: set[str] = set()
 
-    def __init__(self) -> None:
-        self.said: set[str] = set()
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        if what not in self.said:
-            self.said.add(what)
+    def on_fetch(what: str, done: int, total: int) -> None:
+        if what not in said:
+            said.add(what)
             size = f" ({total / 1e6:.0f} MB)" if total > 1000 else ""
             say(f"{what} the embedded model{size} …")
+
+    return on_fetch

@@ -73,7 +73,7 @@ def _print_step(step: Rederived, how: str) -> None:
 
 @click.command("port")
 @options.ref
-@options.layers
+@options.layers()
 @options.lab
 @options.json
 @options.quiet

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option(
     "--doses", type=options.NUMBERS, help="Doses of the examples, such as -0.2,-0.1,0.1,0.2"
 )
-@click.option("--no-model", is_flag=True, help="Load no model: only what the store knows.")
+@options.no_model
 @options.seed
 @options.lab
 @options.quiet

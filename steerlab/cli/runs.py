@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 import click
 
 from steerlab.cli import options
-from steerlab.cli.output import minute, print_fields, print_json, print_table, print_title, say
+from steerlab.cli.output import (
+    minute,
+    print_fields,
+    print_json,
+    print_section,
+    print_table,
+    print_title,
+    say,
+)
 from steerlab.core.display import printable, signed, signed_dose
 
 if TYPE_CHECKING:
@@ -100,6 +108,5 @@ def _print_run(run: Run) -> None:
         strength = f"c {signed(generation.coefficient)}  dose {signed_dose(generation.dose)}"
         heading = strength if generation.coefficient else "baseline"
         star = "  * best" if run.best == index else ""
-        click.echo()
-        print_title(f"── {index}  {heading}{star}")
+        print_section(f"── {index}  {heading}{star}")
         click.echo(printable(run.prompt + generation.text, newlines=True))

@@ -32,7 +32,7 @@ _PLOT_NEEDS = "--plot draws a metric's grid: say which with --metric"
 
 @click.command("sweep")
 @options.expression
-@click.option("--layers", type=options.LAYERS, help="Layers to compare (default: the vector's).")
+@options.layers("Layers to compare (default: the vector's).")
 @click.option("--coefficients", type=options.NUMBERS, help="Such as -60,-30,0,30,60")
 @click.option(
     "--doses", type=options.NUMBERS, help="Instead: such as -0.2,-0.1,0,0.1,0.2 (the default)"
@@ -46,7 +46,7 @@ _PLOT_NEEDS = "--plot draws a metric's grid: say which with --metric"
     "--measure", is_flag=True, help="Measure each cell's fluency, repetition and KL, too."
 )
 @options.plot("the metric's grid")
-@click.option("--seeds", type=click.IntRange(1), default=1, help="Texts of each cell.")
+@options.integer("--seeds", least=1, default=1, text="Texts of each cell.")
 @click.option("--no-store", is_flag=True, help="Neither use nor keep stored cells.")
 @options.steering
 @options.sampling
@@ -86,7 +86,7 @@ def sweep_command(
     generates only what is missing. `accelerate launch --multi_gpu --num_processes 2 -m steerlab
     sweep …` splits the cells over processes, without GPUs too.
 
-    --metric shows its mean over prompts and seeds, layers x doses. Such a value describes the
+    --metric prints the metric's mean over prompts and seeds, by layer and dose. It describes the
     texts; to show that steering caused it, compare with random directions of the same norm.
 
     --measure runs the model, for about a third of the time that generation takes: perplexity

@@ -49,8 +49,8 @@ def export_command(
     steerlab export --tag feeling feelings.tar
 
     A name that ends in .tar makes an archive of any number of vectors, any other name a payload
-    file of one. Both describe themselves and can be mailed: `steerlab import` reads them
-    anywhere. Select vectors by refs, or by the filters of `steerlab list`.
+    file of one. Both are self-describing and can be mailed; `steerlab import` reads them.
+    Select vectors by refs, or by the filters of `steerlab list`.
     """
     model, every_version = filters.pop("model"), filters.pop("every_version")
     chosen = text is not None or any(value is not None for value in filters.values())

@@ -201,7 +201,7 @@ def _print_problem(problem: Problem) -> None:
 
 @click.command("du")
 @click.option(
-    "--by", type=click.Choice([*_GROUPS]), default="model", show_default=True, help="Group by this."
+    "--by", type=click.Choice([*_GROUPS]), default="model", show_default=True, help="Group by."
 )
 @options.limit(None, "Show only this many of the largest.")
 @options.store

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypedDict
 
 Progress = Callable[[int, int], object]
 """Called with (done, total)."""
@@ -12,6 +13,13 @@ Loading = Callable[[str, int, int], object]
 
 ShouldStop = Callable[[], bool]
 """Asked between steps; True stops the work."""
+
+
+class Watch(TypedDict, total=False):
+    """The options of work that reports its progress and can be stopped."""
+
+    progress: Progress | None
+    should_stop: ShouldStop | None
 
 
 class Parts:

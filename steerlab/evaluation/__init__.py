@@ -1,10 +1,11 @@
-"""Evaluation: what is known of a vector once it was measured, and what a claim about it needs.
+"""Evaluation: measure what a vector does, how sure that is, and what it costs.
 
-metrics       numbers for texts, next tokens and likelihoods
-statistics    intervals, slopes and scores against controls; `controls` makes these
-calibration   at which layer and how strongly a vector works
-carryover     whether it does so in other styles of text, and what it costs there
-inspection    what a direction is, and how two differ
-pictures      all of that as figures and tables
-report        all of that on one page
+metrics         numbers for texts, next tokens and likelihoods
+statistics      intervals, slopes, and scores among controls; `controls` makes the controls
+calibration     the layer and the dose at which a vector works
+generalization  effects on other styles of text, and side effects there
+inspection      what a direction means, and how two vectors differ
+
+Everything takes and returns values; `steerlab.plots` draws them and `steerlab.report` puts them
+on a page.
 """

@@ -1,8 +1,8 @@
-"""Controls: what an effect has to beat before it is one. Random directions, shuffled labels."""
+"""Controls that an effect has to beat: random directions and shuffled labels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -13,23 +13,24 @@ from steerlab.core.recipe import Contrast, Imported
 from steerlab.core.vector import SteeringVector, random_like
 from steerlab.errors import BadOption
 from steerlab.evaluation.statistics import CONTROLS
+from steerlab.progress import Progress, ShouldStop
 
 if TYPE_CHECKING:
     from steerlab.core.notation import LayerChoice
     from steerlab.models.language_model import LanguageModel
 
 Swaps = NDArray[np.bool_]
-"""Which pairs have their positive and negative prompt exchanged: (n_pairs,)."""
+"""Whether the prompts of each pair are swapped: (n_pairs,)."""
 
-_LISTED = 8  # pairs up to which all ways to swap them can be listed
+_LISTED = 8  # up to so many pairs, all ways to swap them are listed
 
 
 def random_controls(
     vector: SteeringVector, seeds: Sequence[int] = range(CONTROLS)
 ) -> list[SteeringVector]:
-    """Random directions with the vector's norm at each of its layers, one a seed.
+    """A random direction for each seed, with the vector's norm at each of its layers.
 
-    Of the same scope and model, so that at an equal coefficient they have an equal dose.
+    Scope and model are the vector's, so equal coefficients give equal doses.
     Raises BadOption for fewer than 5 different seeds.
     """
     _check_seeds(seeds)
@@ -43,20 +44,19 @@ def shuffled_controls(
     seeds: Sequence[int] = range(CONTROLS),
     *,
     like: SteeringVector,
-    progress: Callable[[int, int], None] | None = None,
-    should_stop: Callable[[], bool] | None = None,
+    progress: Progress | None = None,
+    should_stop: ShouldStop | None = None,
 ) -> list[SteeringVector]:
-    """Vectors of the same prompts with half of the pairs turned round, one a seed.
+    """For each seed a vector of the same prompts with half of the pairs swapped.
 
-    They keep all that the prompts share and lose what tells positive from negative, as far as
-    their number allows: of an odd one a pair is left over, and few pairs have few halves, so
-    that further draws swap more or fewer. No two draws are the same; one may be the negative
+    It keeps what the prompts share and loses what tells positive from negative, as far as the
+    number of pairs allows: an odd number can't be halved, and few pairs have few halves, so
+    further draws swap more or fewer. Draws differ from one another, but one may be the negative
     of another. Each layer is rescaled to the norm of `like` there. The prompts are read once.
 
     layers: some of `like`. progress, should_stop: as for `LanguageModel.extract`.
-    Raises BadOption where labels can't be shuffled: too few pairs for the seeds, prompts
-    without negatives, and methods that look at one pair (actadd), at none (random) or at the
-    pairs' differences up to their sign (pca).
+    Raises BadOption if labels can't be shuffled: for too few pairs, prompts without negatives,
+    and methods that use one pair (actadd), no pair (random) or differences up to their sign (pca).
     """
     from steerlab.extraction import methods, runner
 
@@ -91,15 +91,15 @@ def shuffled_controls(
 
 
 def swaps(pairs: int, seeds: Sequence[int]) -> list[Swaps]:
-    """Different ways to swap some of the pairs and leave others: half of them where that goes.
+    """For each seed a different choice of pairs to swap: half of the pairs if possible.
 
-    The same seeds give the same ways. Of k pairs there are 2^k - 2.
-    Raises BadOption if that is fewer than the seeds.
+    The same seeds give the same choices. k pairs have 2^k - 2 choices.
+    Raises BadOption for more seeds than choices.
     """
     ways = 2**pairs - 2
     if len(seeds) > ways:
         raise BadOption(
-            f"the labels of {pairs} pairs can be shuffled in {max(ways, 0)} ways only, and "
+            f"the labels of {pairs} pairs can be shuffled in only {max(ways, 0)} ways, and "
             f"{len(seeds)} are needed: use more pairs"
         )
     taken: dict[bytes, Swaps] = {}
@@ -111,8 +111,8 @@ def swaps(pairs: int, seeds: Sequence[int]) -> list[Swaps]:
 
 
 def _ways(pairs: int, rng: np.random.Generator) -> Iterator[Swaps]:
-    """Halves in random order, and then, of few pairs, all other ways from even to uneven."""
-    if pairs > _LISTED:  # 126 halves and more: two draws are hardly ever the same
+    """Random halves; for few pairs each once, followed by the less even choices."""
+    if pairs > _LISTED:  # at least 126 halves, so draws rarely repeat
         while True:
             yield rng.permutation(pairs) < (pairs + int(rng.integers(2)) * (pairs % 2)) // 2
     listed = np.array(list(product([False, True], repeat=pairs)))[1:-1]
@@ -123,15 +123,15 @@ def _ways(pairs: int, rng: np.random.Generator) -> Iterator[Swaps]:
 def _check_seeds(seeds: Sequence[int]) -> None:
     if len(set(seeds)) < max(CONTROLS, len(seeds)):
         raise BadOption(
-            f"controls need {CONTROLS} different seeds or more, not {', '.join(map(str, seeds))}"
+            f"controls need at least {CONTROLS} different seeds, not {', '.join(map(str, seeds))}"
         )
 
 
 def _check_shuffles(recipe: Contrast) -> None:
     why = {
-        "actadd": "it is the difference of one pair",
-        "pca": "swapping a pair changes no more than the sign of its direction",
-        "random": "it does not look at the pairs",
+        "actadd": "it is made from one pair",
+        "pca": "swapping a pair only changes the sign of its difference",
+        "random": "it does not depend on the pairs",
     }.get(recipe.method, "" if recipe.negative else "there are no negative prompts")
     if why:
         raise BadOption(f"{recipe.method} has no shuffled control, because {why}")

@@ -1,4 +1,4 @@
-"""What numbers say beyond chance: intervals, paired differences, slopes, and controls."""
+"""Statistics: intervals, paired differences, slopes, and scores among controls."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from steerlab.errors import BadOption
 Array = NDArray[np.float64]
 
 CONTROLS = 5
-"""Random directions that an effect has to be compared with, at least."""
+"""The smallest number of random directions to compare an effect with."""
 _LEVEL = 0.95
 _RESAMPLES = 2000
-_BOOTSTRAPPED = range(4, 1001)  # below, resamples are too often all one value; above, t is as good
-_WIDER = 8  # values from which on the wider of the two intervals is taken
+_BOOTSTRAPPED = range(4, 1001)  # fewer: resamples are too often constant; more: t is as good
+_WIDER = 8  # from so many values on, the wider of the two intervals counts
 
 
 @dataclass(frozen=True)
 class Estimate:
     """A mean and its 95% interval; NaN where undefined.
 
-    n: values behind it. One value has a mean and no interval.
+    n: number of values. A single value has no interval.
     """
 
     mean: float
@@ -47,10 +47,10 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Steerability:
-    """How a propensity follows the coefficient (arXiv 2407.12404).
+    """How a propensity depends on the coefficient (arXiv 2407.12404).
 
     slopes: (n_items,), NaN for an item without values. mean: over the items.
-    anti_steerable: share of the items whose slope is below 0; NaN without items.
+    anti_steerable: share of items with a negative slope; NaN without items.
     """
 
     slopes: tuple[float, ...]
@@ -59,22 +59,21 @@ class Steerability:
 
 
 def estimate(values: ArrayLike, *, seed: int = 0) -> Estimate:
-    """The mean of values and an interval that covers the true one in about 95 of 100 cases.
+    """The mean of values, and an interval that covers the true mean in about 95 of 100 cases.
 
-    values: any shape, one number an independent item (seeds of one prompt are not: average
-        them first); NaN is left out.
+    values: any shape, one number for each independent item (average the seeds of a prompt
+        first); NaN is left out.
     seed: of the resampling, so that equal values give equal intervals.
 
     The interval is the bootstrap-t (Efron and Tibshirani 1993, ch. 12: the mean is resampled
-    together with its standard error), from 8 values on each end the farther of it and of
-    Student's t. Of simulated null samples (normal, uniform, Laplace, t with 3 degrees of
-    freedom, exponential, log-normal; n = 4, 8, 20, 60) it excludes zero in 2% to 8%. Student's
-    t alone does so in up to 12% of skewed ones, the bootstrap-t alone in 8% of heavy-tailed
-    ones, and the percentile bootstrap and BCa at n = 4 in 20% to 26% of all.
-    The interval covers the scatter of items only: any fixed direction, a random one too, has a
-    true effect on them that is not quite zero. Whether it is more than chance says `z_score`.
-    Student's t stands alone for 2 or 3 values, for more than 1000, and where values are so
-    alike that resamples degenerate.
+    together with its standard error); from 8 values on, each end is the farther one of it and
+    Student's t. For 2 or 3 values, for more than 1000, and for values so alike that resamples
+    degenerate, it is Student's t alone. It excludes zero in 2% to 8% of simulated null samples
+    (normal, uniform, Laplace, t with 3 degrees of freedom, exponential, log-normal; n = 4, 8,
+    20, 60). Student's t alone does so in up to 12% of skewed samples, the bootstrap-t alone in
+    8% of heavy-tailed ones, and the percentile bootstrap and BCa at n = 4 in 20% to 26% of all.
+    It covers the scatter of items only. Any fixed direction, even a random one, has a true
+    effect on them that is not quite zero; `z_score` tells whether it is more than chance.
     """
     found = np.asarray(values, dtype=np.float64).ravel()
     found = found[~np.isnan(found)]
@@ -88,25 +87,25 @@ def estimate(values: ArrayLike, *, seed: int = 0) -> Estimate:
 
 
 def paired(a: ArrayLike, b: ArrayLike, *, seed: int = 0) -> Estimate:
-    """The mean of a - b, item by item; an item that lacks one of them is left out."""
+    """The mean of a - b over items; items that lack one of them are left out."""
     first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if first.shape != second.shape:
-        raise BadOption(f"{first.size} values can't be paired with {second.size}")
+        raise BadOption(f"can't pair {first.size} values with {second.size}")
     return estimate(first - second, seed=seed)
 
 
 def z_score(effect: float, controls: ArrayLike) -> float:
     """(effect - mean of the controls) / their standard deviation (n - 1).
 
-    controls: the same effect of random directions of the same norm; NaN is left out.
-    NaN where the effect is, infinite where the controls do not scatter at all.
+    controls: the same effect of random directions with the same norm; NaN is left out.
+    NaN for an effect of NaN; infinite if all controls are equal.
     Raises BadOption for fewer than 5 controls.
     """
     found = np.asarray(controls, dtype=np.float64).ravel()
     found = found[~np.isnan(found)]
     if len(found) < CONTROLS:
         raise BadOption(
-            f"{len(found)} controls say too little about chance: use {CONTROLS} or more seeds"
+            f"{len(found)} controls are too few to judge chance: use at least {CONTROLS} seeds"
         )
     distance = float(effect - found.mean())
     spread = float(found.std(ddof=1))
@@ -116,14 +115,15 @@ def z_score(effect: float, controls: ArrayLike) -> float:
 
 
 def critical_z(controls: int, tries: int = 1) -> float:
-    """The z that the best of so many tries reaches in at most 5 of 100 cases by chance.
+    """The z that the best of `tries` reaches by chance in at most 5 of 100 cases.
 
-    controls: random directions behind the z, which is then a Student's t of `controls` - 1
-    degrees of freedom times sqrt(1 + 1 / controls): a new value stands against the sample's
-    mean. tries: layers among which the best was taken (Bonferroni).
+    controls: number of random directions. A z among them is Student's t with `controls` - 1
+        degrees of freedom times sqrt(1 + 1 / controls), since a new value is compared with the
+        mean of a sample.
+    tries: number of layers of which the best was taken (Bonferroni).
     """
     if controls < CONTROLS:
-        raise BadOption(f"{controls} controls say too little about chance: use {CONTROLS} or more")
+        raise BadOption(f"{controls} controls are too few to judge chance: use {CONTROLS} or more")
     one_sided = (1 - _LEVEL) / max(tries, 1)
     return _student_t(controls - 1, 1 - 2 * one_sided) * math.sqrt(1 + 1 / controls)
 
@@ -131,7 +131,7 @@ def critical_z(controls: int, tries: int = 1) -> float:
 def slope(coefficients: Sequence[float], values: ArrayLike) -> float:
     """Least-squares slope of values over coefficients; NaN if a value is NaN.
 
-    Raises BadOption for lists of unequal length, or without two different coefficients.
+    Raises BadOption for unequal lengths, or fewer than two different coefficients.
     """
     return float(_slopes(coefficients, np.asarray(values, dtype=np.float64).reshape(-1, 1))[0])
 
@@ -139,9 +139,9 @@ def slope(coefficients: Sequence[float], values: ArrayLike) -> float:
 def steerability(
     coefficients: Sequence[float], propensities: ArrayLike, *, seed: int = 0
 ) -> Steerability:
-    """The slope of each item's propensity over the coefficient, and what they say together.
+    """The slope of each item's propensity over the coefficient, and their mean.
 
-    coefficients: (n_strengths,); doses do as well. propensities: (n_strengths, n_items).
+    coefficients: (n_strengths,), or doses. propensities: (n_strengths, n_items).
     """
     slopes = _slopes(coefficients, np.asarray(propensities, dtype=np.float64))
     known = slopes[~np.isnan(slopes)]
@@ -155,13 +155,13 @@ def _slopes(coefficients: Sequence[float], values: Array) -> Array:
     if values.ndim != 2 or len(c) != len(values):
         raise BadOption(f"{len(c)} coefficients for values of {len(values)} strengths")
     if len(set(c.tolist())) < 2:
-        raise BadOption("a slope needs two different coefficients, at least")
+        raise BadOption("a slope needs at least two different coefficients")
     centred = c - c.mean()
     return np.asarray(centred @ values / (centred @ centred))
 
 
 def _quantiles(values: Array, seed: int) -> tuple[float, float]:
-    """Between which (sample mean - true mean) / its standard error lies in 95 of 100 cases."""
+    """The bounds of (sample mean - true mean) / standard error in 95 of 100 cases."""
     n, t = len(values), _student_t(len(values) - 1)
     if n not in _BOOTSTRAPPED:
         return -t, t
@@ -181,7 +181,7 @@ def _bootstrap_t(values: Array, seed: int) -> tuple[float, float]:
     drawn = centred[rng.integers(0, n, (_RESAMPLES, n))] / scale  # (resamples, n)
     means = drawn.mean(axis=1)
     errors = drawn.std(axis=1, ddof=1) / math.sqrt(n)
-    flat = errors < 1e-9  # all one value: as far out as can be
+    flat = errors < 1e-9  # a constant resample counts as infinitely far out
     ratios = np.where(flat, np.copysign(np.inf, means), means / np.where(flat, 1.0, errors))
     tail = (1 - _LEVEL) / 2
     low, high = np.quantile(ratios, [tail, 1 - tail], method="nearest")
@@ -190,7 +190,7 @@ def _bootstrap_t(values: Array, seed: int) -> tuple[float, float]:
 
 @cache
 def _student_t(df: int, level: float = _LEVEL) -> float:
-    """The t whose ± holds that share of Student's distribution, by bisection."""
+    """The t for which ±t holds a share `level` of Student's distribution, by bisection."""
     low, high = 0.0, 1.0
     while _within(high, df) < level:
         low, high = high, 2 * high

@@ -96,10 +96,10 @@ def test_what_can_not_be_is_one_line(refused, suite, tmp_path):
         return refused(code, "evaluate", "love", *arguments, "-q")
 
     suite.write_text(SUITE + "\n[broken")
-    assert "own.toml: not TOML" in says(ExitCode.BAD_INPUT, "--suite", suite)
+    assert "own.toml: not valid TOML" in says(ExitCode.BAD_INPUT, "--suite", suite)
     lines = tmp_path / "own.jsonl"
     lines.write_text('{"style": "x", "prompt": "y"}\n{"style": "x"\n')
-    assert "own.jsonl, line 2: not JSON" in says(ExitCode.BAD_INPUT, "--suite", lines)
+    assert "own.jsonl, line 2: not valid JSON" in says(ExitCode.BAD_INPUT, "--suite", lines)
     assert "no suite 'statemnts'" in says(ExitCode.NOT_FOUND, "--suite", "statemnts")
     assert "no metric 'vadr'" in says(ExitCode.USAGE, "--metric", "vadr")
     assert "not both" in says(ExitCode.BAD_INPUT, "--dose", "1", "--coefficient", "1")

@@ -50,7 +50,7 @@ def test_json_and_the_fast_path(cli, store):
     assert cli("inspect", "-love", "--no-model").out.startswith("-love.v1\n")
     front = cli("inspect", "front", "--tokens", "2")
     assert "row 1" in front.out
-    assert "made of one pair" in front.err
+    assert "made from one pair" in front.err
 
 
 def test_what_can_not_be_is_one_line(refused, other_dir):
@@ -61,7 +61,7 @@ def test_what_can_not_be_is_one_line(refused, other_dir):
     assert "leave out --no-model" in refused(
         ExitCode.USAGE, "inspect", "love", "--no-model", "--prompt", ""
     )
-    assert "none that any token" in refused(ExitCode.BAD_INPUT, "inspect", "front", "--prompt", "x")
+    assert "is a front vector" in refused(ExitCode.BAD_INPUT, "inspect", "front", "--prompt", "x")
     assert "prompt is empty" in refused(ExitCode.BAD_INPUT, "inspect", "love", "--prompt", "")
     assert "other weights" in refused(ExitCode.MODEL, "inspect", "love", "--model", other_dir, "-q")
     assert "has no layer 9" in refused(ExitCode.NOT_FOUND, "inspect", "love", "--layers", "9", "-q")

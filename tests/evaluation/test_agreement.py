@@ -63,7 +63,7 @@ def test_pairs_that_are_alike_agree_and_those_at_random_do_not():
 @pytest.mark.parametrize(
     ("recipe", "why"),
     [
-        (Contrast(("a", "b"), method="mean_centred", baseline=("c",)), "without opposites"),
+        (Contrast(("a", "b"), method="mean_centred", baseline=("c",)), "without negatives"),
         (Contrast(("a",), ("b",)), "one pair"),
     ],
 )

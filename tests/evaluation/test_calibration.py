@@ -178,7 +178,7 @@ def test_a_composition_is_calibrated_on_the_pairs_of_its_operands(lab, lm, free)
     lab.store.save("two", lm.extract(pairs(2, 4), layers=1))
     curve = Curve.of(calibrate(lab, lab.evaluate("few - many"), options=QUICK))
     assert (curve.items, curve.crossed) == (10, True)
-    with pytest.raises(BadPrompts, match=r"no held-out items: .* two\.v1"):
+    with pytest.raises(BadPrompts, match=r"no held-out items: two\.v1"):
         calibrate(lab, lab.evaluate("two - many"), options=QUICK)
 
 

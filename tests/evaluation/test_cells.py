@@ -108,4 +108,4 @@ def test_front_vectors_and_late_positions(lab):
     for cell in run_sweep(lab, late, metrics=[NextTokenKL(at(lab))]).cells:
         kl = cell.metrics["KL"]
         assert kl.value is None
-        assert "begins after the first new token" in kl.reason
+        assert "begins after the next token" in kl.reason

@@ -185,7 +185,7 @@ def test_vectors_of_all_kinds_are_measured(lab, tmp_path):
     lab.store.save("twice", 2 * lab.store.load("love"))
     (tmp_path / "bare.toml").write_text(BARE)
     plan = replace(PLAN, suites=("bare.toml",), layers=None, seeds=1)
-    for name, why in (("front", "one pair"), ("twice", "not made of contrast pairs")):
+    for name, why in (("front", "one pair"), ("twice", "not made from contrast pairs")):
         found = evaluate(lab, name, plan, keep=False)
         v = by_name(found.values)
         assert ("x", "length", names.RANGE) in v
@@ -231,7 +231,7 @@ def test_what_is_missing_is_said_before_anything_is_written(lab):
     for changed, error, says in (
         ({"suites": ("own.toml", "none.toml")}, NotFound, "no suite file"),
         ({"metrics": ("vadre",)}, BadOption, "no metric 'vadre'"),
-        ({"items": "own.toml"}, BadPrompts, "line 2: not JSON"),
+        ({"items": "own.toml"}, BadPrompts, "line 2: not valid JSON"),
         ({"layers": (9,)}, NotFound, "has no layer 9"),
     ):
         with pytest.raises(error, match=says):
@@ -285,11 +285,11 @@ def test_other_weights_move_what_is_measured_on_them(lab, model, tmp_path):
 
 def test_what_can_not_be_run_again_says_why(lab, tmp_path):
     then = evaluate(lab, "love", PLAN)
-    assert "lacks" in check(lab, replace(then, data={"vector": "love.v1"})).problem
+    assert "record has no" in check(lab, replace(then, data={"vector": "love.v1"})).problem
     assert "no vector called" in check(lab, replace(then, data={"vector": "none"})).problem
-    assert "another vector" in check(lab, replace(then, digest="0" * 64)).problem
+    assert "different vector" in check(lab, replace(then, digest="0" * 64)).problem
     (tmp_path / "own.toml").write_text(SUITE.replace("Hello", "Hi"))
-    assert "other content" in check(lab, then).problem
+    assert "has changed" in check(lab, then).problem
     (tmp_path / "own.toml").unlink()
     assert "no suite file" in check(lab, then).problem
 

@@ -89,7 +89,7 @@ def test_what_can_not_be_said_is_said_in_words(lab):
     lab.store.remove("anger", force=True)
     mixed = inspect(lab, "warm + foreign", tokens=0)
     assert [note.split(":")[0] for note in mixed.notes] == [
-        "nothing is known of the pairs of anger.v1",
+        "the pairs of anger.v1 are unknown",
         "foreign.v1 was imported",
     ]
     assert set(mixed.agreement) == {"love.v1"}
@@ -113,7 +113,7 @@ def test_other_weights_are_refused_unless_asked_for(lab):
         inspect(other, lab.store.load("love"))
     assert inspect(other, lab.store.load("love"), allow_other_weights=True).lens
     assert inspect(other, lab.store.load("love"), tokens=0).neighbours
-    with pytest.raises(BadOption, match="whole number"):
+    with pytest.raises(BadOption, match="can't be negative"):
         inspect(lab, "love", tokens=-1)
 
 

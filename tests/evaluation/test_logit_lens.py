@@ -166,7 +166,7 @@ def test_sentencepiece_tokens_keep_the_space_that_decoding_drops():
 
 def test_what_can_not_be_read_is_one_line():
     lm = tiny_lm()
-    with pytest.raises(BadOption, match="at least one token"):
+    with pytest.raises(BadOption, match="at least 1"):
         logit_lens(lm, planted(lm, at1=np.ones(32)), top=0)
     lm.parent.norm = torch.nn.Identity()
     with pytest.raises(ModelError, match="no final norm that can be read"):

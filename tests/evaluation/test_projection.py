@@ -42,7 +42,7 @@ def test_zero_directions_and_one_token_have_projections_too():
 def test_what_can_not_be_projected_is_said():
     lm = tiny_lm()
     front = SteeringVector({1: np.ones((2, 32))}, model=lm.identity, scope="front")
-    with pytest.raises(Incompatible, match="none that any token"):
+    with pytest.raises(Incompatible, match="is a front vector"):
         projections(lm, front, "a")
     with pytest.raises(BadPrompts, match="empty"):
         projections(lm, SteeringVector({1: np.ones(32)}, model=lm.identity), "")

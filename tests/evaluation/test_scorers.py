@@ -54,7 +54,7 @@ def test_keywords_are_counted_without_case_and_marks(tmp_path):
     assert metric.score("LOVE is kind; lovely is not. Don’t!") == 3 / 7
     assert metric.score("nothing of it") == 0
     assert math.isnan(metric.score(" ... "))
-    assert metric.about == "words that warm words.txt lists / all"
+    assert metric.about == "words listed in warm words.txt / all"
 
 
 def test_matches_are_counted():
@@ -96,15 +96,15 @@ def test_a_text_without_a_value_has_a_reason():
     [
         ("distinct-4", "no metric 'distinct-4': did you mean distinct-"),
         ("vadr", "did you mean vader"),
-        ("beauty", "there are distinct-1, .*keywords:FILE, regex:PATTERN, package.module:function"),
+        ("beauty", "known: distinct-1, .*keywords:FILE, regex:PATTERN, package.module:function"),
         ("", "no metric ''"),
         ("a b:c", "no metric 'a b:c'"),
         ("keywrds:x", "did you mean keywords:"),
-        ("regex:(", r"'\(' is no regular expression: missing \)"),
-        ("regex:", "regex: needs something"),
+        ("regex:(", r"'\(' is not a regular expression: missing \)"),
+        ("regex:", "regex: needs an argument"),
         ("mine:shoutin", "mine has no 'shoutin': did you mean shouting"),
-        ("mine:threshold", "mine:threshold is not a function of a text but 3"),
-        ("nowhere_at_all:f", "no module nowhere_at_all here"),
+        ("mine:threshold", "mine:threshold is not a function: 3"),
+        ("nowhere_at_all:f", "no module nowhere_at_all is installed"),
         ("nowhere.at.all", "no metric 'nowhere.at.all'"),
         ("broken:f", "importing broken failed: ModuleNotFoundError: .*no_such_package_of_mine"),
         ("leaving:f", "importing leaving failed: SystemExit: bye"),
@@ -120,7 +120,7 @@ def test_a_file_of_words_has_to_be_there_and_hold_some(tmp_path):
     with pytest.raises(NotFound, match=r"no .* file"):
         scorer(f"keywords:{tmp_path / 'none.txt'}")
     (tmp_path / "marks.txt").write_text("...\n", "utf-8")
-    with pytest.raises(BadOption, match="holds no word"):
+    with pytest.raises(BadOption, match="contains no words"):
         scorer(f"keywords:{tmp_path / 'marks.txt'}")
 
 

@@ -100,7 +100,7 @@ def test_an_interval_holds_its_mean_and_follows_the_scale(values, factor):
 def test_pairs_are_compared_item_by_item():
     a, b = np.arange(8.0), np.arange(8.0) * 0.9
     assert paired(a, b) == estimate(a - b)
-    with pytest.raises(BadOption, match="paired"):
+    with pytest.raises(BadOption, match="pair"):
         paired([1, 2], [1])
 
 
@@ -111,7 +111,7 @@ def test_an_effect_is_measured_in_deviations_of_its_controls():
     assert z_score(2.0, [*controls, math.nan]) == pytest.approx(expected)
     assert z_score(1.0, [0.0] * 5) == math.inf
     assert z_score(0.0, [0.0] * 5) == 0
-    with pytest.raises(BadOption, match="5 or more"):
+    with pytest.raises(BadOption, match="at least 5"):
         z_score(2.0, controls[:4])
 
 

@@ -85,19 +85,19 @@ def test_suites_come_together(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
-        ("a.toml", "[styles", "a.toml: not TOML"),
-        ("a.toml", "", "a.toml holds no prompt"),
-        ("a.toml", "x = " + "9" * 5000, "a.toml: not TOML that can be read"),
+        ("a.toml", "[styles", "a.toml: not valid TOML"),
+        ("a.toml", "", "a.toml has no prompts"),
+        ("a.toml", "x = " + "9" * 5000, "a.toml: not valid TOML"),
         ("a.toml", "a." * 5000 + "a = 1", "a key of 32 parts"),
         ("a.toml", '[styles."' + "x" * 999 + '\\u001b[31m"]\nchat = 3', "xxx, chat: expected true"),
         ("a.jsonl", '{"style": "a\\ud800", "prompt": "b"}', "not Unicode"),
-        ("a.jsonl", '{"' + "x" * 9999 + '": "b"}', "there is no 'xxx"),
-        ("a.toml", "[style.x]", "no 'style' here, only about, styles, off_target"),
+        ("a.jsonl", '{"' + "x" * 9999 + '": "b"}', "unknown key 'xxx"),
+        ("a.toml", "[style.x]", "unknown key 'style'; known: about, styles, off_target"),
         ("a.toml", "[styles]\nx = 3", "styles.x: expected a table of keys, not 3"),
         ("a.toml", '[styles.x]\nprompts = ["a", 3]', "styles.x, prompts, entry 2: expected a text"),
         ("a.toml", '[styles.x]\nprompts = "a"', "prompts: expected a list of texts, not 'a'"),
         ("a.toml", '[styles.x]\nchat = "no"', "chat: expected true or false"),
-        ("a.toml", '[styles.x]\nprompt = ["a"]', "no 'prompt' here"),
+        ("a.toml", '[styles.x]\nprompt = ["a"]', "unknown key 'prompt'"),
         ("a.toml", "[styles.x]\nitems = 3", "items: expected a list, not 3"),
         (
             "a.toml",
@@ -109,14 +109,14 @@ def test_suites_come_together(tmp_path):
             'styles.x.prompts = ["a"]\noff_target.facts = [{prompt = "a"}]',
             "off_target.facts, entry 1, answer is missing",
         ),
-        ("a.jsonl", '{"neutral": "a"}\n{"style": "x",', "a.jsonl, line 2: not JSON"),
+        ("a.jsonl", '{"neutral": "a"}\n{"style": "x",', "a.jsonl, line 2: not valid JSON"),
         ("a.jsonl", "3", "line 1: expected a table of keys, not 3"),
         ("a.jsonl", '\n{"style": "x"}', "line 2: prompt is missing"),
         ("a.jsonl", '{"style": "x", "prompt": " "}', "line 1, prompt: expected a text"),
         ("a.jsonl", '{"style": "x", "prompt": "a", "positive": "b"}', "1: negative is missing"),
         ("a.jsonl", '{"fact": "x"}', "line 1, answer is missing"),
         ("a.jsonl", '{"fact": 3, "answer": "x"}', "prompt: expected a text, not 3"),
-        ("a.jsonl", '{"nautral": "x"}', "line 1: there is no 'nautral' here"),
+        ("a.jsonl", '{"nautral": "x"}', "line 1: unknown key 'nautral'"),
         (
             "a.jsonl",
             '{"style": "x", "prompt": "a"}\n{"style": "x", "prompt": "b", "chat": true}',
@@ -136,7 +136,7 @@ def test_what_is_wrong_is_one_line_with_its_place(tmp_path, name, text, says):
 def test_a_suite_that_is_not_there(tmp_path):
     with pytest.raises(NotFound, match="no suite file"):
         suite(tmp_path / "none.toml")
-    with pytest.raises(NotFound, match="no suite 'statments': it is one of standard, statements"):
+    with pytest.raises(NotFound, match="no suite 'statments': give one of standard, statements"):
         suite("statments")
 
 
@@ -148,5 +148,5 @@ def test_items_from_a_file(tmp_path):
     with pytest.raises(BadPrompts, match="line 1, negative is missing"):
         read_items(file)
     file.write_text("\n")
-    with pytest.raises(BadPrompts, match="holds no item"):
+    with pytest.raises(BadPrompts, match="has no items"):
         read_items(file)

@@ -1,1 +1,1 @@
-"""At which layer and how strongly a vector works."""
+"""Calibration: the layer and the dose at which a vector works, and how that is found."""

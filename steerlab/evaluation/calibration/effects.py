@@ -1,9 +1,9 @@
-"""What a setting does to an item, as one number: a propensity, or an attribute of its text."""
+"""The effect of a setting on an item as one number: a propensity, or a metric of its text."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from steerlab.core.setting import Setting
 from steerlab.errors import BadOption, Cancelled
 from steerlab.lab.batches import write
 from steerlab.lab.lab import Lab
-from steerlab.progress import Progress, ShouldStop
+from steerlab.progress import Watch
 
 if TYPE_CHECKING:
     from steerlab.evaluation.metrics.items import ContrastItem
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 Request = tuple[int, Setting]
-"""An item's place, and how it is steered."""
+"""Index of an item, and how it is steered."""
 
 
 class Measure(Protocol):
@@ -32,14 +32,8 @@ class Measure(Protocol):
     name: str
     count: int
 
-    def values(
-        self,
-        requests: Sequence[Request],
-        *,
-        progress: Progress | None = None,
-        should_stop: ShouldStop | None = None,
-    ) -> Array:
-        """One value a request: (n_requests,), NaN where undefined."""
+    def values(self, requests: Sequence[Request], **watch: Unpack[Watch]) -> Array:
+        """One value for each request: (n_requests,), NaN where undefined."""
 
 
 class Propensity:
@@ -62,13 +56,7 @@ class Propensity:
         self.allow_other_weights = allow_other_weights
         self._sides = [contrast(self.lm, item, chat=chat, bos=bos) for item in items]
 
-    def values(
-        self,
-        requests: Sequence[Request],
-        *,
-        progress: Progress | None = None,
-        should_stop: ShouldStop | None = None,
-    ) -> Array:
+    def values(self, requests: Sequence[Request], **watch: Unpack[Watch]) -> Array:
         """All requests in as few batches as memory allows."""
         from steerlab.evaluation.metrics.likelihood import row_log_probs
         from steerlab.evaluation.metrics.passes import Row as PassRow
@@ -78,19 +66,13 @@ class Propensity:
             for item, setting in requests
             for side in self._sides[item]
         ]
-        found = row_log_probs(
-            self.lm,
-            rows,
-            progress=progress,
-            should_stop=should_stop,
-            allow_other_weights=self.allow_other_weights,
-        )
+        found = row_log_probs(self.lm, rows, allow_other_weights=self.allow_other_weights, **watch)
         sums = np.array([float(values.sum()) for values in found]).reshape(-1, 2)
         return np.asarray(sums[:, 0] - sums[:, 1])
 
 
 class Attribute:
-    """A metric of the text that is written after a prompt, sampled with one seed a prompt."""
+    """A metric of the text written after a prompt, sampled with one seed for each prompt."""
 
     def __init__(
         self,
@@ -108,35 +90,21 @@ class Attribute:
         self.reason = ""
         self._plain: dict[int, str] = {}
 
-    def values(
-        self,
-        requests: Sequence[Request],
-        *,
-        progress: Progress | None = None,
-        should_stop: ShouldStop | None = None,
-    ) -> Array:
-        """Each text's value; the baseline's texts are written once."""
+    def values(self, requests: Sequence[Request], **watch: Unpack[Watch]) -> Array:
+        """The value of each text; the baseline's texts are written once."""
         if self.metric.compares and not self._plain:
             rows = [self._row(i, Setting()) for i in range(self.count)]
-            texts = self._written(rows, None, should_stop)
+            texts = self._written(rows, should_stop=watch.get("should_stop"))
             self._plain = {i: text.text for i, text in enumerate(texts)}
         rows = [self._row(*request) for request in requests]
-        texts = self._written(rows, progress, should_stop)
+        texts = self._written(rows, **watch)
         return np.array(
             [self._value(item, text) for (item, _), text in zip(requests, texts, strict=True)]
         )
 
-    def _written(
-        self, rows: Sequence[Key], progress: Progress | None, should_stop: ShouldStop | None
-    ) -> list[Cell]:
-        return written(
-            self.lab,
-            rows,
-            bos=self.bos,
-            allow_other_weights=self.allow_other_weights,
-            progress=progress,
-            should_stop=should_stop,
-        )
+    def _written(self, rows: Sequence[Key], **watch: Unpack[Watch]) -> list[Cell]:
+        other = self.allow_other_weights
+        return written(self.lab, rows, bos=self.bos, allow_other_weights=other, **watch)
 
     def _row(self, item: int, setting: Setting) -> Key:
         return (setting, self.prompts[item], self.seed + item)
@@ -148,7 +116,7 @@ class Attribute:
 
 
 def check_defined(measure: Measure, values: Array) -> None:
-    """Raise BadOption where a measure has no value for any unsteered item."""
+    """Raise BadOption if a measure has no value for any unsteered item."""
     if not np.isnan(values).all():
         return
     why = getattr(measure, "reason", "")
@@ -160,7 +128,7 @@ def check_defined(measure: Measure, values: Array) -> None:
 
 
 SAMPLING = Sampling(max_new_tokens=40, temperature=0.7, top_p=0.9)
-"""How texts are written that a calibration judges; greedy text of small models loops by itself."""
+"""How a calibration writes texts; not greedily, since small models then loop by themselves."""
 
 
 def written(
@@ -169,23 +137,15 @@ def written(
     *,
     bos: bool = False,
     allow_other_weights: bool = False,
-    progress: Progress | None = None,
-    should_stop: ShouldStop | None = None,
+    **watch: Unpack[Watch],
 ) -> list[Cell]:
     """A text for each row; equal rows are written once. Raises Cancelled.
 
-    bos: whether all begin with BOS, as they do wherever a front vector is compared.
+    bos: begin all prompts with BOS, as is done to compare a front vector.
     """
     found: dict[int, Cell] = {}
-    for batch in write(
-        lab.runtime,
-        rows,
-        SAMPLING,
-        bos=bos,
-        allow_other_weights=allow_other_weights,
-        should_stop=should_stop,
-        progress=progress,
-    ):
+    other = allow_other_weights
+    for batch in write(lab.runtime, rows, SAMPLING, bos=bos, allow_other_weights=other, **watch):
         found |= batch
     if len(found) < len(rows) or any(cell.finish == "cancelled" for cell in found.values()):
         raise Cancelled("cancelled: nothing was stored")

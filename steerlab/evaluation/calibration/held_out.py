@@ -1,8 +1,8 @@
-"""Directions that have not seen an item: vectors made again without some of their pairs.
+"""Held-out directions: vectors made again without some of their contrast pairs.
 
-What a vector does to the prompts it was made from says little. Each contrast pair becomes an
-item, and is only ever scored under a vector that was extracted without it; prompts are read
-once, and leaving pairs out costs no pass of the model.
+A vector's effect on the prompts it was made from says little. So each contrast pair becomes an
+item that is scored only under vectors made without it. Prompts are read once; leaving pairs out
+takes no further pass of the model.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ if TYPE_CHECKING:
 
 Pair = tuple[str, str]
 Reader = Callable[[Contrast, Sequence[int]], "Readings"]
-_PRESENT = 0.1  # cosine from which on an operand is part of a composition
+_PRESENT = 0.1  # the smallest cosine of an operand that is part of a composition
 
 
 class Source(Protocol):
-    """Where directions come from, with or without some of the contrast pairs behind them."""
+    """Gives a vector's directions, with or without some of its contrast pairs."""
 
     @property
     def pairs(self) -> tuple[Pair, ...]:
-        """The pairs that can be left out, in the direction in which the vector points."""
+        """The pairs that can be left out, each ordered as the vector points."""
 
     def at(self, layer: int, without: Collection[Pair] = ()) -> SteeringVector:
-        """One layer of the vector, made without these pairs (whichever way round)."""
+        """One layer of the vector, made without these pairs, in either order."""
 
     def separability(self, layer: int, without: Collection[Pair] = ()) -> float | None:
-        """AUC of telling positive from negative prompts, each by the other pairs."""
+        """AUC of telling positive from negative prompts, each pair by the others."""
 
 
 class Fixed:
-    """A vector as it stands: nothing can be left out of it."""
+    """A stored vector, of which no pairs can be left out."""
 
     pairs: tuple[Pair, ...] = ()
 
@@ -58,12 +58,12 @@ class Fixed:
         return self._layers[layer]
 
     def separability(self, layer: int, without: Collection[Pair] = ()) -> float | None:
-        """As it was measured at extraction, if it was."""
+        """The value measured at extraction, if any."""
         return self.vector.diagnostics.get(layer, {}).get("separability")
 
 
 class Paired:
-    """A vector of contrast pairs, whose activations at all `layers` are read at once."""
+    """A vector of contrast pairs; their activations at all `layers` are read at once."""
 
     def __init__(self, vector: SteeringVector, layers: Sequence[int], read: Reader) -> None:
         assert isinstance(vector.recipe, Contrast)
@@ -73,7 +73,7 @@ class Paired:
 
     @property
     def pairs(self) -> tuple[Pair, ...]:
-        """The recipe's own."""
+        """The pairs of the recipe."""
         return tuple(zip(self.recipe.positive, self.recipe.negative, strict=True))
 
     @cached_property
@@ -81,7 +81,7 @@ class Paired:
         return self._read(self.recipe, self.layers)
 
     def at(self, layer: int, without: Collection[Pair] = ()) -> SteeringVector:
-        """Extracted by the recipe's method of the pairs that are left; BadPrompts if none is."""
+        """Extract the remaining pairs by the recipe's method; BadPrompts if none remain."""
         from steerlab.extraction import runner
 
         kept = self._kept(without)
@@ -99,7 +99,7 @@ class Paired:
         return self._made[layer, kept]
 
     def separability(self, layer: int, without: Collection[Pair] = ()) -> float | None:
-        """Of the pairs that are left; None where there are too few."""
+        """The AUC of the remaining pairs; None if there are too few."""
         from steerlab.extraction import methods, runner
 
         rows = sorted(self._kept(without))
@@ -111,14 +111,14 @@ class Paired:
         kept = frozenset(i for i, pair in enumerate(self.pairs) if frozenset(pair) not in out)
         if not kept:
             raise BadPrompts(
-                f"no held-out items: without them nothing is left of {self.vector}, which has "
-                f"{len(self.pairs)} contrast pairs: give a file of items (--items)"
+                f"no held-out items: {self.vector} has only {len(self.pairs)} contrast pairs, and "
+                "none would be left: give a file of items (--items)"
             )
         return kept
 
 
 class Composed:
-    """An expression over sources: each operand is made without the pairs, and it is evaluated."""
+    """An expression, evaluated over operands that are made without the pairs."""
 
     def __init__(self, vector: SteeringVector, operands: dict[str, Source]) -> None:
         assert isinstance(vector.recipe, Expression)
@@ -128,16 +128,15 @@ class Composed:
 
     @cached_property
     def pairs(self) -> tuple[Pair, ...]:
-        """Those of the operands, turned round where an operand counts negatively."""
+        """The pairs of the operands, swapped if an operand counts negatively."""
         found: dict[frozenset[str], Pair] = {}
         for ref, sign in _signs(self.vector, self.text, list(self.operands)).items():
-            for above, below in self.operands[ref].pairs if sign else ():
-                pair = (above, below) if sign > 0 else (below, above)
-                found.setdefault(frozenset(pair), pair)
+            for one, two in self.operands[ref].pairs if sign else ():
+                found.setdefault(frozenset((one, two)), (one, two) if sign > 0 else (two, one))
         return tuple(found.values())
 
     def at(self, layer: int, without: Collection[Pair] = ()) -> SteeringVector:
-        """The expression over operands without these pairs."""
+        """Evaluate the expression over operands without these pairs."""
         key = (layer, frozenset(map(frozenset, without)))
         if key not in self._made:
             layers = self.vector.layers if self.own_layers else (layer,)
@@ -162,9 +161,9 @@ def _whole(source: Source, layers: Iterable[int], without: Collection[Pair]) -> 
 
 
 def _signs(vector: SteeringVector, text: str, refs: Sequence[str]) -> dict[str, int]:
-    """How each operand enters: +1, -1, or 0 where it leaves no trace along itself.
+    """The sign of each operand in an expression; 0 for one that leaves no trace.
 
-    Read from the expression's value over random directions, one an operand.
+    Found by evaluating the expression with a random direction for each operand.
     """
     rng = np.random.default_rng(0)
     probes = {ref: rng.standard_normal(vector.model.d_model) for ref in refs}
@@ -185,10 +184,10 @@ def source_of(
     lookup: Callable[[str], SteeringVector],
     read: Reader,
 ) -> Source:
-    """How to make a vector's directions at these layers without some of its pairs.
+    """The source of a vector's directions at these layers.
 
-    lookup: gives an operand by its ref. A vector of another model than `lm`, or without a
-    recipe that can be run, is taken as it stands.
+    lookup: returns an operand by its ref. Nothing can be left out of a vector of another model
+    than `lm`, or of one without a recipe that can be run.
     """
     recipe = vector.recipe
     if isinstance(recipe, Imported) or vector.model.key != lm.identity.key:

@@ -1,1 +1,1 @@
-"""Whether a vector generalizes to other styles of text, and what it costs there."""
+"""Generalization: a vector's effects on other styles of text, and its side effects there."""

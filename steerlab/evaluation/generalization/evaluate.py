@@ -1,4 +1,4 @@
-"""Evaluation: does a vector carry over to other styles of text, and what does it cost there?"""
+"""Evaluation: does a vector's effect generalize to other styles of text, and at what cost?"""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 _TOP = 8  # tokens named for a divergence
-_LIKELIHOODS = 0.3  # of the writing: what the passes without writing take, roughly
+_LIKELIHOODS = 0.3  # time of all likelihoods, relative to that of writing
 
 
 def evaluate(
@@ -55,14 +55,15 @@ def evaluate(
     progress: Progress | None = None,
     should_stop: ShouldStop | None = None,
 ) -> Evaluation:
-    """Measure a vector on a suite, each effect beside its controls.
+    """Measure a vector and its controls on a suite.
 
-    of: a vector, or an expression over stored ones. Where the plan names no layers or strength,
-    the vector's calibration does, if the store has one. The intervals are over prompts: texts
-    of several seeds count as one. keep: store the evaluation.
-    progress: called with (done, to do), in thousandths of the whole.
-    Raises as evaluating, loading and steering do; BadPrompts for a suite that can't be used;
-    BadOption for metrics and strengths that can't; Cancelled.
+    of: a vector, or an expression over stored vectors. If the plan names neither layers nor
+        strength, they come from the vector's calibration, if the store has one.
+    keep: store the evaluation. progress: called with (done, 1000).
+
+    Intervals are over prompts: the texts of several seeds count as one.
+    Raises BadPrompts for a bad suite, BadOption for bad metrics and strengths, Cancelled, and
+    the errors of evaluating expressions, loading and steering.
     """
     plan = plan or EvaluationPlan()
     chosen, items, scorers = named(plan)
@@ -78,7 +79,7 @@ def evaluate(
         run.texts(style)
     run.together()
     run.neutral()
-    run.perplexities(chosen.on_topic or own_texts(made.recipe))
+    run.perplexities(_on_topic(chosen, made.recipe))
     run.facts()
     run.items(made.recipe, vector.scope, items)
     run.parts.finish()
@@ -105,7 +106,7 @@ def evaluate(
 
 
 def named(plan: EvaluationPlan) -> tuple[Suite, tuple[ContrastItem, ...], list[Metric]]:
-    """What a plan names: suite, items and metrics, read and found; takes no model."""
+    """Read the suite, items and metrics that a plan names; needs no model."""
     chosen = combined([suite(which) for which in plan.suites])
     items = read_items(Path(plan.items)) if plan.items else ()
     return chosen, items, [scorer(spec) for spec in plan.metrics]
@@ -114,7 +115,7 @@ def named(plan: EvaluationPlan) -> tuple[Suite, tuple[ContrastItem, ...], list[M
 def operating_point(
     lab: Lab, vector: SteeringVector, plan: EvaluationPlan
 ) -> tuple[SteeringVector, float, bool]:
-    """The vector at its layers, the size of its coefficient, and whether a calibration says so."""
+    """The vector at its layers, its absolute coefficient, and whether a calibration chose them."""
     if plan.layers is None and plan.dose is None and plan.coefficient is None:
         calibrated = lab.operating_point(vector)
         if calibrated is not None:
@@ -127,7 +128,7 @@ def operating_point(
 
 @dataclass
 class _Run:
-    """An evaluation that is being made; `values` and `notes` grow part by part."""
+    """An evaluation in progress; each part adds to `values` and `notes`."""
 
     lab: Lab
     plan: EvaluationPlan
@@ -142,7 +143,7 @@ class _Run:
     conditions: Conditions = field(init=False)
 
     def how(self, share: float) -> How:
-        """Options of a likelihood that takes this share of the time after the writing."""
+        """Options of a metric that takes this share of the time of all likelihoods."""
         return {
             "allow_other_weights": self.plan.allow_other_weights,
             "should_stop": self.stop,
@@ -150,11 +151,11 @@ class _Run:
         }
 
     def shuffled(self, recipe: Recipe, vector: SteeringVector) -> SteeringVector | None:
-        """The recipe's pairs with half of the labels swapped; None where that can't be."""
+        """A control of the recipe's pairs with half of the labels swapped; None without one."""
         from steerlab.evaluation.controls import shuffled_controls
 
         if not isinstance(recipe, Contrast):
-            self.notes.append("no shuffled control: the vector was not made of contrast pairs")
+            self.notes.append("no shuffled control: the vector was not made from contrast pairs")
             return None
         try:
             return shuffled_controls(
@@ -169,7 +170,7 @@ class _Run:
             return None
 
     def texts(self, style: Style) -> None:
-        """Write after every prompt of a style, and value what came."""
+        """Write texts after every prompt of a style, and score them."""
         if style.items:
             self._items(style.name, style.items, style.chat)
         if not style.prompts:
@@ -186,7 +187,7 @@ class _Run:
         self._fluency(style, cells)
 
     def together(self) -> None:
-        """The effects over the prompts of all styles, where there are several."""
+        """The effects over the prompts of all styles, if there are several."""
         for metric, tables in self.tables.items():
             if len(tables) > 1:
                 whole = np.concatenate(tables, axis=1)
@@ -212,7 +213,7 @@ class _Run:
     def _scores(
         self, style: Style, metric: Metric, cells: list[list[Cell]], *, silent: bool = False
     ) -> Array:
-        """(n_settings, n_prompts), means over seeds; says how many texts have no value and why."""
+        """Means over seeds: (n_settings, n_prompts). Notes how many texts lack a value."""
         reasons: Counter[str] = Counter()
         table = np.full((len(cells), len(cells[0])), np.nan)
         for row, column in np.ndindex(*table.shape):
@@ -227,11 +228,11 @@ class _Run:
                 f"value: {why}"[:300]
             )
         if metric.name == names.DISTINCT:
-            table = np.nan_to_num(table, nan=0.0)  # a text without words has failed
+            table = np.nan_to_num(table, nan=0.0)  # a text without words counts as all repetition
         return _over_seeds(table, self.plan.seeds)
 
     def _fluency(self, style: Style, cells: list[list[Cell]]) -> None:
-        """Perplexity of the steered texts' beginnings over that of the baseline's."""
+        """Perplexity of the beginnings of steered texts, relative to the baseline's."""
         from steerlab.evaluation.metrics.likelihood import perplexities
 
         own = [cell for row in cells[:3] for cell in row]
@@ -249,7 +250,7 @@ class _Run:
         self.values += ratios(style.name, names.FLUENCY, logs, self.conditions)
 
     def neutral(self) -> None:
-        """How far the next token of neutral beginnings moves, and which tokens do."""
+        """How far the next token of neutral prompts moves, and which tokens contribute most."""
         from steerlab.evaluation.metrics.predictions import divergence
 
         if not self.suite.neutral:
@@ -262,11 +263,11 @@ class _Run:
         for sign, row in ((names.TOWARD, 1), (names.AWAY, 2)):
             self.tokens[sign] = _together(found.top[row])
 
-    def perplexities(self, on_topic: Mapping[str, Sequence[str]] | Sequence[str]) -> None:
-        """How much less likely texts become: those on topic, and those that are not."""
+    def perplexities(self, on_topic: Mapping[str, Sequence[str]]) -> None:
+        """How much less likely given texts become, on and off topic."""
         from steerlab.evaluation.metrics.likelihood import perplexity_ratio
 
-        groups = {**_named(on_topic), names.OFF_TOPIC: self.suite.off_topic}
+        groups = {**on_topic, names.OFF_TOPIC: self.suite.off_topic}
         for style, texts in groups.items():
             if not texts:
                 continue
@@ -278,7 +279,7 @@ class _Run:
             self.values += ratios(style, names.PERPLEXITY, rows, self.conditions)
 
     def facts(self) -> None:
-        """Whether known facts are still known."""
+        """Whether the answers to known facts are still likely."""
         from steerlab.evaluation.metrics.predictions import precision_at_k
 
         if not self.suite.facts:
@@ -290,7 +291,7 @@ class _Run:
             self.values += changes(names.FACTS, name, hits, self.conditions)
 
     def items(self, recipe: Recipe, scope: Scope, given: Sequence[ContrastItem]) -> None:
-        """Contrast items of a file; where no style has any either, of the vector's own pairs."""
+        """Contrast items of a file, or of the vector's own pairs if no style has any."""
         from steerlab.evaluation.metrics.items import items_of_pairs
 
         if given:
@@ -300,13 +301,13 @@ class _Run:
             return
         if any(s.items for s in self.suite.styles) or not isinstance(recipe, Contrast):
             return
-        if not recipe.negative or scope == "front":  # which reaches beyond what they share
+        if not recipe.negative or scope == "front":  # it would reach beyond the common prompt
             return
         pairs = list(zip(recipe.positive, recipe.negative, strict=True))
         try:
             own = items_of_pairs(self.lab.model, pairs, chat=recipe.chat)
         except BadPrompts as error:
-            self.notes.append(f"its own pairs are no items: {error}")
+            self.notes.append(f"its own pairs can't be scored: {error}")
             return
         self._items(names.OWN_PAIRS, own, False)
 
@@ -333,14 +334,14 @@ class _Run:
 
 
 def _over_seeds(table: Array, seeds: int) -> Array:
-    """(n_settings, n_prompts * seeds) to means over seeds; what lacks all of them stays NaN."""
-    apart = table.reshape(len(table), -1, seeds)
-    counts = np.count_nonzero(~np.isnan(apart), axis=2)
-    return np.asarray(np.nansum(apart, axis=2) / np.where(counts, counts, np.nan))
+    """Means over seeds of (n_settings, n_prompts * seeds); NaN without any value."""
+    by_seed = table.reshape(len(table), -1, seeds)
+    counts = np.count_nonzero(~np.isnan(by_seed), axis=2)
+    return np.asarray(np.nansum(by_seed, axis=2) / np.where(counts, counts, np.nan))
 
 
 def _together(tops: Sequence[Sequence[Contribution]]) -> list[dict[str, Any]]:
-    """The tokens that contribute most over all prompts, in nats a prompt."""
+    """The tokens that contribute most over all prompts, in nats per prompt."""
     nats: dict[str, float] = defaultdict(float)
     for part in (part for top in tops for part in top):
         nats[part.token] += part.nats / len(tops)
@@ -348,12 +349,10 @@ def _together(tops: Sequence[Sequence[Contribution]]) -> list[dict[str, Any]]:
     return [{"token": token, "nats": value} for token, value in largest]
 
 
-def own_texts(recipe: Recipe) -> Mapping[str, Sequence[str]]:
-    """What a vector was made of, as texts on topic."""
+def _on_topic(suite: Suite, recipe: Recipe) -> Mapping[str, Sequence[str]]:
+    """Texts on topic: the suite's, or else the positive prompts that the vector was made from."""
+    if suite.on_topic:
+        return {names.ON_TOPIC: suite.on_topic}
     if not isinstance(recipe, Contrast) or recipe.chat or len(recipe.positive) < 2:
         return {}
     return {names.OWN_TEXTS: recipe.positive}
-
-
-def _named(texts: Mapping[str, Sequence[str]] | Sequence[str]) -> Mapping[str, Sequence[str]]:
-    return texts if isinstance(texts, Mapping) else {names.ON_TOPIC: texts}

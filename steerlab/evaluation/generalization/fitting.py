@@ -1,4 +1,4 @@
-"""What of a suite can be put to a model and a vector, found out before anything is written."""
+"""Fitting a suite to a model and a vector, before any text is written."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ T = TypeVar("T")
 def fitted(
     lm: LanguageModel, suite: Suite, vector: SteeringVector, new_tokens: int
 ) -> tuple[Suite, list[str]]:
-    """The suite without what does not fit, and a note on each thing that was left out.
+    """The suite without what does not fit, and a note on everything that was left out.
 
-    Left out are messages where the model has no chat template, facts whose answer is not one
-    token, and prompts that a front vector would reach beyond.
-    Raises BadPrompts for a prompt that the model has no room for.
+    Left out are chat messages for a model without a chat template, facts whose answer is not
+    one token, and prompts shorter than a front vector.
+    Raises BadPrompts for a prompt that is too long for the model.
     """
     from steerlab.evaluation.metrics.predictions import single_token
 
@@ -32,9 +32,11 @@ def fitted(
     facts = single_token(lm, suite.facts)
     if len(facts) < len(suite.facts):
         left = len(suite.facts) - len(facts)
-        notes.append(f"{left} of {len(suite.facts)} facts are no single token here")
+        notes.append(
+            f"{left} of {len(suite.facts)} facts were left out: their answer is not a single token"
+        )
     facts = longer(lm, facts, vector, "facts", notes, lambda fact: fact.prompt)
-    neutral = longer(lm, suite.neutral, vector, "neutral beginnings", notes, str)
+    neutral = longer(lm, suite.neutral, vector, "neutral prompts", notes, str)
     kept = tuple(style for style in styles if style.prompts or style.items)
     return replace(suite, styles=kept, facts=tuple(facts), neutral=tuple(neutral)), notes
 
@@ -53,7 +55,7 @@ def _style(
 
 
 def beginning(item: ContrastItem) -> str:
-    """The prompt of an item, as text; an empty one for token ids."""
+    """The prompt of an item; empty for token ids."""
     return item.prompt if isinstance(item.prompt, str) else ""
 
 
@@ -67,12 +69,12 @@ def longer(
     *,
     chat: bool = False,
 ) -> list[T]:
-    """Those whose prompt is at least as long as a front vector; all of them for others."""
+    """Those whose prompt is at least as long as a front vector; all for other vectors."""
     if vector.scope != "front":
         return list(found)
     span = max(len(rows) for rows in vector.directions.values())
     kept = [x for x in found if len(lm.tokens(prompt(x), chat=chat, bos=True)) >= span]
     if len(kept) < len(found):
         left = len(found) - len(kept)
-        notes.append(f"{left} of {len(found)} {what} are shorter than the front vector")
+        notes.append(f"{left} of {len(found)} {what} were left out: shorter than the front vector")
     return kept

@@ -1,4 +1,4 @@
-"""How an evaluation is made, and the names under which its values are found."""
+"""The plan of an evaluation, and the names of its values."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from steerlab.evaluation.generalization.suite import STANDARD
 from steerlab.evaluation.statistics import CONTROLS
 
 DOSE = 0.15
-"""Where neither a dose is given nor a calibration known."""
+"""Used if no dose is given and no calibration is known."""
 
 BASELINE = "baseline"  # the unsteered mean
 TOWARD = "toward"  # at +c, minus the baseline
 AWAY = "away"  # at -c, minus the baseline
-RANGE = "signed range"  # at +c, minus at -c: damage that pulls both sides alike cancels
+RANGE = "signed range"  # at +c, minus at -c; damage common to both sides cancels
 RANDOM = "random"  # the same of random directions with the vector's norm
 SHUFFLED = "shuffled"  # the same of the vector's own pairs with half of the labels swapped
 Z = "z"  # the signed range in standard deviations of the random directions'
-BEYOND = "beyond shuffled"  # how much farther the signed range reaches than the shuffled one
+BEYOND = "beyond shuffled"  # size of the signed range minus that of the shuffled one
 
 ALL = "all styles"
 NEUTRAL, ON_TOPIC, OFF_TOPIC, FACTS = "neutral", "on topic", "off topic", "facts"
@@ -34,19 +34,19 @@ PROPENSITY, STEERABILITY, ANTI = "propensity", "steerability", "anti-steerable"
 COSTS = (FLUENCY, DISTINCT, RUN, KL, PERPLEXITY, P1, P10)
 
 TEXT_LIMIT = 24
-"""Tokens of each text whose perplexity is taken: all of them would cost as much as writing."""
+"""Tokens of each text that are scored; scoring all would take as long as writing them."""
 
 
 @dataclass(frozen=True)
 class EvaluationPlan:
-    """What a vector is measured on, and how strongly it steers meanwhile.
+    """What a vector is measured on, and how strongly it steers.
 
     suites: built-in names or files. items: a file of contrast items.
-    layers: None for the calibrated one, else the vector's own. dose, coefficient: the size of
-        both signs; neither for the calibrated dose, else 0.15.
-    metrics: scorers of texts (`scorers.scorer`). seeds: texts for each prompt.
-    controls: random directions.
-    Raises BadOption for what can't be measured.
+    layers: None for the calibrated layer, or else the vector's own. dose, coefficient: measured
+        at both signs; None for both means the calibrated dose, or else 0.15.
+    metrics: metrics of texts (`scorers.scorer`). seeds: number of texts for each prompt.
+    controls: number of random directions.
+    Raises BadOption for values that can't be measured.
     """
 
     suites: tuple[str, ...] = (STANDARD,)
@@ -67,17 +67,19 @@ class EvaluationPlan:
             raise BadOption("give a dose or a coefficient, not both")
         size = self.dose if self.coefficient is None else self.coefficient
         if size is not None and not (math.isfinite(size) and size > 0):
-            raise BadOption("the dose is a size: above 0, because both signs are measured")
+            raise BadOption("the dose must be above 0: both signs are measured")
         if self.controls < CONTROLS:
-            raise BadOption(f"an effect needs {CONTROLS} random directions beside it, or more")
+            raise BadOption(
+                f"an effect needs at least {CONTROLS} random directions to compare with"
+            )
         if self.seeds < 1 or not self.suites or not self.metrics:
             raise BadOption("an evaluation needs a suite, a metric and a seed")
         if self.seeds > 1 and not self.temperature:
-            raise BadOption("greedy text is the same for every seed: give a temperature")
+            raise BadOption("greedy text is the same for every seed: give a temperature above 0")
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """How texts are written, as `Lab.compare` takes it."""
+        """How texts are written, as options of `Lab.compare`."""
         names = ("max_new_tokens", "temperature", "top_p", "allow_other_weights")
         return {name: getattr(self, name) for name in names}
 
@@ -87,7 +89,7 @@ class EvaluationPlan:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> EvaluationPlan:
-        """The plan that `to_json` wrote; keys of later versions are left out."""
+        """The plan that `to_json` wrote; unknown keys are ignored."""
         known = {f.name for f in fields(cls)}
         values: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in known

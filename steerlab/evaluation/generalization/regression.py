@@ -1,4 +1,4 @@
-"""Regression: stored evaluations run again, and what moved beyond its interval."""
+"""Regression: run stored evaluations again, and find the values that moved."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from steerlab.progress import Progress, ShouldStop
 if TYPE_CHECKING:
     from steerlab.lab.lab import Lab
 
-_SAME = 1e-6  # kernels may differ by so much between machines
+_SAME = 1e-6  # relative difference of kernels between machines
 
 
 @dataclass(frozen=True)
 class Change:
-    """A value then and now; None where it was not measured.
+    """A value then and now; None if it was not measured.
 
-    moved: whether each estimate lies outside of the other's interval. A value without an
-    interval can't say so.
+    moved: whether each estimate lies outside the other's interval; never for a value without
+    an interval.
     """
 
     then: Measured | None
@@ -42,10 +42,10 @@ class Change:
 
 @dataclass(frozen=True)
 class Checked:
-    """A stored evaluation and what it comes to today.
+    """A stored evaluation, and the same evaluation today.
 
-    vector: what was evaluated. changed: library -> (version then, version now), where they
-    differ; "weights" where the model's do. problem: why it could not be run again.
+    vector: its expression. changed: library -> (version then, version now) if they differ, and
+    "weights" if the model's do. problem: why it could not be run again.
     """
 
     then: Evaluation
@@ -56,11 +56,11 @@ class Checked:
 
     @property
     def moved(self) -> tuple[Change, ...]:
-        """The changes beyond their intervals."""
+        """The values that moved beyond their intervals."""
         return tuple(change for change in self.changes if change.moved)
 
     def to_json(self) -> dict[str, Any]:
-        """What was checked, as JSON values."""
+        """The comparison as JSON values."""
         return {
             "evaluation": self.then.id,
             "vector": self.vector,
@@ -73,16 +73,13 @@ class Checked:
 
 
 def stored(lab: Lab, refs: Sequence[str] = ()) -> list[Evaluation]:
-    """The newest evaluation of each vector and plan: all, or those of the vectors named."""
-    groups = (
-        [lab.store.results.evaluations(ref) for ref in refs]
-        if refs
-        else [lab.store.results.evaluations()]
-    )
+    """The newest evaluation of each vector and plan; of all vectors if no refs are given."""
     newest: dict[str, Evaluation] = {}
-    for found in (evaluation for group in groups for evaluation in group):
-        plan = (found.data or {}).get("plan")
-        newest.setdefault(canonical_json([found.digest, found.suite_digest, plan]), found)
+    asked: Sequence[str | None] = refs or (None,)
+    for ref in asked:
+        for found in lab.store.results.evaluations(ref):
+            plan = (found.data or {}).get("plan")
+            newest.setdefault(canonical_json([found.digest, found.suite_digest, plan]), found)
     return list(newest.values())
 
 
@@ -93,16 +90,16 @@ def check(
     progress: Progress | None = None,
     should_stop: ShouldStop | None = None,
 ) -> Checked:
-    """Run an evaluation again as it was run, on the present model and library versions.
+    """Run an evaluation again with the present model and library versions; nothing is stored.
 
-    Nothing is stored. What can't be run again says why; raises Cancelled only.
+    Raises Cancelled only: `Checked.problem` says why an evaluation could not be run.
     """
     data = then.data or {}
     vector = str(data.get("vector", then.digest[:12]))
     try:
         made = lab.evaluate(vector)
         if made.digest != then.digest:
-            return Checked(then, vector, problem=f"{vector} is another vector by now")
+            return Checked(then, vector, problem=f"{vector} is a different vector now")
         lab.load(made)
         plan = EvaluationPlan.from_json(data.get("plan", {}))
         again = replace(
@@ -116,10 +113,10 @@ def check(
     except Cancelled:
         raise
     except (SteerlabError, KeyError, TypeError, ValueError) as error:
-        why = str(error) if isinstance(error, SteerlabError) else f"its record lacks {error}"
+        why = str(error) if isinstance(error, SteerlabError) else f"its record has no {error}"
         return Checked(then, vector, problem=why)
     if now.suite_digest != then.suite_digest:
-        return Checked(then, vector, problem=f"the suite {then.suite} has other content by now")
+        return Checked(then, vector, problem=f"the content of suite {then.suite} has changed")
     return Checked(then, vector, compared(then, now), _changed(then, now))
 
 

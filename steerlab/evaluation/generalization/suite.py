@@ -1,4 +1,4 @@
-"""Suites: prompts in several styles, and what steering should leave alone, from files."""
+"""Suites: prompts in several styles, and texts that steering should not change."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from steerlab.files.location import expanded
 from steerlab.files.prompts import numbered_lines, read_text
 
 STANDARD = "standard"
-"""The built-in suite; each of its styles is one too, by its own name."""
+"""The built-in suite; each of its styles is a suite too, by its own name."""
 
 _SUITES = Path(__file__).parent / "suites"
 _TEXTS = ("neutral", "on_topic", "off_topic")
@@ -28,7 +28,7 @@ _ITEM = ("prompt", "positive", "negative")
 
 @dataclass(frozen=True)
 class Style:
-    """Prompts of one kind. chat: they are messages to a chat model. items: with two ways on."""
+    """Prompts of one kind. chat: they are messages to a chat model. items: contrast items."""
 
     name: str
     prompts: tuple[str, ...] = ()
@@ -40,8 +40,8 @@ class Style:
 class Suite:
     """What a vector is measured on.
 
-    facts, neutral (beginnings), off_topic (texts): what steering should leave as it is.
-    on_topic: texts of what the vector is about; None of them where nobody can know.
+    facts, neutral (prompts), off_topic (texts): steering should leave them as they are.
+    on_topic: texts about the vector's subject; empty if it is not known.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Suite:
 
     @property
     def digest(self) -> str:
-        """sha256 of the content; neither name nor file is part of it."""
+        """sha256 of the content, without the name."""
         content = {key: value for key, value in asdict(self).items() if key != "name"}
         return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
@@ -69,12 +69,12 @@ def suite(which: str | Path) -> Suite:
     .toml    [styles.NAME] with prompts = […], chat = true for messages to a chat model, and
              items = [{prompt = "…", positive = "…", negative = "…"}, …]; [off_target] with
              facts = [{prompt = "…", answer = " …"}, …], neutral, on_topic, off_topic = […]
-    .jsonl   a line each: {"style": "letters", "prompt": "…"}, also with "chat": true, or with
+    .jsonl   one object a line: {"style": "letters", "prompt": "…"}, also with "chat": true, or with
              "positive" and "negative"; {"fact": "…", "answer": " …"}; {"neutral": "…"};
              {"on_topic": "…"}; {"off_topic": "…"}
 
-    What a file says nothing of (facts, neutral, off_topic) comes from the standard suite.
-    Raises NotFound, or BadPrompts with the line or the key that is not what it should be.
+    Facts, neutral and off_topic that a file lacks come from the standard suite.
+    Raises NotFound, or BadPrompts with the line or the key at fault.
     """
     text = str(which)
     names = [STANDARD, *(style.name for style in _standard().styles)]
@@ -87,19 +87,19 @@ def suite(which: str | Path) -> Suite:
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise NotFound(
-            f"there is no suite {printable(text)!r}: it is one of {', '.join(names)} or a file "
+            f"there is no suite {printable(text)!r}: give one of {', '.join(names)}, or a file "
             f"that ends in {' or '.join(_READERS)}"
         )
     made = reader(path)
     if not any(style.prompts or style.items for style in made.styles):
-        raise BadPrompts(f"{path} holds no prompt: [styles.NAME] with prompts = […]")
+        raise BadPrompts(f"{path} has no prompts: give [styles.NAME] with prompts = […]")
     return made
 
 
 def combined(suites: Sequence[Suite]) -> Suite:
-    """Several as one: all their styles, and what is off target of each once.
+    """Several suites as one: all their styles, facts and texts, each once.
 
-    Raises BadPrompts where two different styles have one name.
+    Raises BadPrompts if two different styles have the same name.
     """
     first, *rest = suites
     if not rest:
@@ -107,7 +107,9 @@ def combined(suites: Sequence[Suite]) -> Suite:
     styles: dict[str, Style] = {}
     for style in (style for each in suites for style in each.styles):
         if styles.setdefault(style.name, style) != style:
-            raise BadPrompts(f"two suites have a style {printable(style.name)!r}: rename one")
+            raise BadPrompts(
+                f"two suites have a style {printable(style.name)!r}: rename one of them"
+            )
     together = {
         name: tuple(dict.fromkeys(x for each in suites for x in getattr(each, name)))
         for name in ("facts", *_TEXTS)
@@ -117,13 +119,13 @@ def combined(suites: Sequence[Suite]) -> Suite:
 
 
 def read_items(path: Path) -> tuple[ContrastItem, ...]:
-    """Contrast items from a .jsonl file: a {"prompt", "positive", "negative"} a line."""
+    """Contrast items from a .jsonl file of {"prompt", "positive", "negative"}."""
     items = []
     for where, row in _lines(path, "items"):
         _only(row, _ITEM, where)
         items.append(ContrastItem(*(_text(row.get(key), f"{where}, {key}") for key in _ITEM)))
     if not items:
-        raise BadPrompts(f"{path} holds no item")
+        raise BadPrompts(f"{path} has no items")
     return tuple(items)
 
 
@@ -136,7 +138,7 @@ def _from_toml(path: Path) -> Suite:
     try:
         data = from_toml(read_text(path, "suite"))
     except ValueError as error:
-        raise BadPrompts(f"{path}: not TOML that can be read: {error}") from None
+        raise BadPrompts(f"{path}: not valid TOML: {error}") from None
     where = str(path)
     _only(data, ("about", "styles", "off_target"), where)
     tables = _table(data.get("styles", {}), f"{where}, styles")
@@ -160,7 +162,7 @@ def _style(name: str, data: Any, where: str) -> Style:
 
 
 def _with_off_target(path: Path, styles: tuple[Style, ...], data: Any) -> Suite:
-    """The suite; what the file does not mention is the standard suite's."""
+    """The suite; what the file lacks comes from the standard suite."""
     where = f"{path}, off_target"
     table = _table(data, where)
     _only(table, ("facts", *_TEXTS), where)
@@ -200,7 +202,7 @@ def _add_to_style(styles: dict[str, dict[str, Any]], row: Mapping[str, Any], whe
     chat = row.get("chat", False)
     table = styles.setdefault(name, {"prompts": [], "items": [], "chat": chat})
     if chat != table["chat"]:
-        raise BadPrompts(f"{where}: chat differs from that of the style's other prompts")
+        raise BadPrompts(f"{where}: chat differs from the other prompts of the style")
     given = {key: _text(row[key], f"{where}, {key}") for key in _ITEM if key in row}
     if set(given) == {"prompt"}:
         table["prompts"].append(given["prompt"])
@@ -217,7 +219,7 @@ def _lines(path: Path, what: str) -> Iterable[tuple[str, dict[str, Any]]]:
         try:
             row = from_json(line)
         except ValueError as error:
-            raise BadPrompts(f"{where}: not JSON: {error}") from None
+            raise BadPrompts(f"{where}: not valid JSON: {error}") from None
         yield where, _table(row, where)
 
 
@@ -253,7 +255,7 @@ def _texts(table: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
 
 
 def _named(name: str) -> str:
-    """A style's name in an error: of one line, however it is spelt."""
+    """A style's name as quoted in errors."""
     return printable(name)[:60]
 
 
@@ -268,7 +270,7 @@ def _only(table: Mapping[str, Any], known: Sequence[str], where: str) -> None:
     for key in table:
         if key not in known:
             raise BadPrompts(
-                f"{where}: there is no {printable(str(key))[:60]!r} here, only {', '.join(known)}"
+                f"{where}: unknown key {printable(str(key))[:60]!r}; known: {', '.join(known)}"
             )
 
 

@@ -1,1 +1,1 @@
-"""What a direction is, and how two of them differ."""
+"""Inspection: what a direction means, and how two vectors differ."""

@@ -1,4 +1,4 @@
-"""Agreement: whether the contrast pairs of a vector pull the same way, layer by layer."""
+"""Agreement: whether the contrast pairs of a vector point the same way, layer by layer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 SPLITS = 200
-"""Random splits of the pairs that the split-half cosine is the mean of."""
+"""Number of random splits that the split-half cosine is averaged over."""
 
 
 def agreement(
@@ -31,10 +31,10 @@ def agreement(
     progress: Progress | None = None,
     should_stop: ShouldStop | None = None,
 ) -> dict[int, dict[str, float]]:
-    """Read a recipe's pairs again and say how well they agree: layer -> figures.
+    """Read a recipe's pairs again and measure how well they agree: layer -> figures.
 
-    Those of `steerlab.extraction.methods.diagnose`, and split_half.
-    Raises BadPrompts for a recipe without pairs (at least two, read at one token each).
+    The figures are those of `steerlab.extraction.methods.diagnose`, and split_half.
+    Raises BadPrompts for a recipe with fewer than two pairs.
     """
     from steerlab.extraction.runner import read_pairs
 
@@ -47,19 +47,21 @@ def agreement(
 
 
 def check_pairs(recipe: Contrast) -> None:
-    """Raise BadPrompts for a recipe whose pairs can't agree or disagree."""
+    """Raise BadPrompts for a recipe with fewer than two pairs."""
     if not recipe.negative:
-        raise BadPrompts("it was made of prompts without opposites: there are no pairs to agree")
+        raise BadPrompts(
+            "it was made from prompts without negatives, so there are no pairs to agree"
+        )
     if len(recipe.positive) < 2:
-        raise BadPrompts("it was made of one pair: agreement takes two or more")
+        raise BadPrompts("it was made from one pair, and agreement takes at least two")
 
 
 def split_half(differences: Array, seed: int = 0, splits: int = SPLITS) -> float:
-    """Cosine of the mean differences of two random halves of the pairs, over many splits.
+    """Cosine between the mean differences of two random halves of the pairs, over many splits.
 
-    differences: (n_pairs, d_model), at least two. Of an odd number, one half has one more.
-    About 0 for pairs that share nothing, 1 for pairs that are alike; a half that is zero
-    counts as 0. It grows with the number of pairs: compare layers, or vectors of as many.
+    differences: (n_pairs, d_model), at least two; one half of an odd number has one more.
+    About 0 for pairs that share nothing, 1 for equal pairs; a half that is zero counts as 0.
+    It grows with the number of pairs, so compare layers, or vectors with equally many pairs.
     """
     n = len(differences)
     rng = np.random.default_rng(seed)

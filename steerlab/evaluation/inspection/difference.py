@@ -16,12 +16,12 @@ Sign = Literal[" ", "-", "+"]
 
 @dataclass(frozen=True)
 class LayerDifference:
-    """Two directions of one layer; what needs both is None where one is missing or zero.
+    """Two directions at one layer; figures that need both are None if one is missing or zero.
 
-    norm_a, norm_b: None where the vector has no direction here.
-    b_in_a: the multiple of b that is the projection of a on b; a_in_b the other way round.
-    sum_keeps, difference_keeps: ‖a + b‖ and ‖a - b‖ over ‖a‖ + ‖b‖: 1 where nothing cancels,
-        0 where all does; about 0.71 for two orthogonal directions of one norm.
+    norm_a, norm_b: None for a vector without a direction here.
+    b_in_a: the multiple of b that is the projection of a on b; a_in_b: vice versa.
+    sum_keeps, difference_keeps: ‖a + b‖ and ‖a - b‖ over ‖a‖ + ‖b‖: 1 if nothing cancels, 0 if
+        all does; about 0.71 for orthogonal directions of equal norm.
     """
 
     layer: int
@@ -36,7 +36,7 @@ class LayerDifference:
 
 @dataclass(frozen=True)
 class RecipeLine:
-    """One fact of how vectors were made: of both (" "), of a alone ("-") or of b alone ("+")."""
+    """A fact about how the vectors were made: both (" "), only a ("-") or only b ("+")."""
 
     sign: Sign
     label: str
@@ -45,7 +45,7 @@ class RecipeLine:
 
 @dataclass(frozen=True)
 class Difference:
-    """Two vectors of one model and scope, layer by layer and fact by fact."""
+    """Two vectors of one model and scope: their directions by layer, and how they were made."""
 
     a: str
     b: str
@@ -61,12 +61,12 @@ class Difference:
 
 
 def difference(a: SteeringVector, b: SteeringVector) -> Difference:
-    """How two vectors differ, at every layer that either has and in how they were made.
+    """Compare two vectors at every layer that either has, and how they were made.
 
     Front tensors are compared over all rows, the shorter one padded with zeros.
     Raises Incompatible for vectors of different models or scopes.
     """
-    a.cosines(b)  # refuses what can't be compared
+    a.cosines(b)  # raises Incompatible
     layers = sorted({*a.layers, *b.layers})
     return Difference(
         str(a), str(b), tuple(_at(a, b, layer) for layer in layers), tuple(_recipes(a, b))
@@ -97,7 +97,7 @@ def _over(value: float, by: float) -> float | None:
 
 
 def _recipes(a: SteeringVector, b: SteeringVector) -> Iterator[RecipeLine]:
-    """Facts first, then pairs, prompts and operands: those of both, of a alone, of b alone."""
+    """Facts, then pairs, prompts and operands: of both, only of a, only of b."""
     ours, theirs = (
         {**{label: [text] for label, text in _facts(v)}, **_lists(v.recipe)} for v in (a, b)
     )
@@ -109,7 +109,7 @@ def _recipes(a: SteeringVector, b: SteeringVector) -> Iterator[RecipeLine]:
 
 
 def _facts(vector: SteeringVector) -> Iterator[tuple[str, str]]:
-    """What is one value a vector, by label."""
+    """Single facts by label."""
     model, recipe = vector.model, vector.recipe
     yield "model", model.source
     if model.revision:
@@ -132,14 +132,14 @@ def _facts(vector: SteeringVector) -> Iterator[tuple[str, str]]:
 
 
 def _lists(recipe: Recipe) -> dict[str, list[str]]:
-    """What may be several, by label."""
+    """Lists by label: pairs, prompts or operands."""
     if isinstance(recipe, Imported):
         return {}
     if isinstance(recipe, Expression):
         return {"operand": [f"{o.ref} ({o.digest[:12]})" for o in recipe.operands]}
     if recipe.negative:
         pairs = zip(recipe.positive, recipe.negative, strict=True)
-        prompts = {"pair": [f"{above} | {below}" for above, below in pairs]}
+        prompts = {"pair": [f"{positive} | {negative}" for positive, negative in pairs]}
     else:
         prompts = {"prompt": list(recipe.positive)}
     return prompts | {"baseline": list(recipe.baseline)}

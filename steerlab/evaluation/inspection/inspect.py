@@ -1,8 +1,8 @@
-"""Inspection: what a direction is, from the store alone and, where asked for, from its model."""
+"""Inspection: what a direction means, from the store and, if asked for, from its model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from steerlab.errors import BadOption, BadPrompts, SteerlabError
 from steerlab.evaluation.inspection.agreement import agreement, check_pairs
 from steerlab.evaluation.inspection.logit_lens import Lens, logit_lens
 from steerlab.evaluation.inspection.projection import Projections, check_projectable, projections
-from steerlab.progress import Progress
+from steerlab.progress import Progress, ShouldStop
 
 if TYPE_CHECKING:
     from steerlab.core.notation import LayerChoice
@@ -26,12 +26,12 @@ Figures = Mapping[int, Mapping[str, float]]
 
 @dataclass(frozen=True)
 class Inspection:
-    """What is known of a direction; what was not asked for is empty.
+    """What is known about a direction; parts that were not asked for are empty.
 
-    name: what it calls itself where it stands at its own layers. vector: at those looked at.
-    operands: ref -> layer -> cosine, of what an expression names.
-    agreement: whose pairs -> layer -> figures: the vector's own, or those of the vectors that
-        an expression was made of. notes: what could not be said, and why.
+    name: of the vector at its own layers. vector: at the layers inspected.
+    operands: ref -> layer -> cosine with an operand of the expression.
+    agreement: name -> layer -> figures of the pairs of the vector, or of the vectors that an
+        expression was made from. notes: what is unknown, and why.
     """
 
     name: str
@@ -79,19 +79,20 @@ def inspect(
     pairs: bool = False,
     allow_other_weights: bool = False,
     progress: Progress | None = None,
-    should_stop: Callable[[], bool] | None = None,
+    should_stop: ShouldStop | None = None,
 ) -> Inspection:
-    """What a stored vector or an expression is.
+    """Inspect a stored vector or an expression.
 
-    The model is loaded for what needs it alone: `layers` (the vector's own where None; those
-    it lacks are made from its recipe), `tokens` (how many it promotes and suppresses; 0 for
-    none), `prompt` (project its tokens) and `pairs` (read the contrast pairs again; without
-    it, what was measured at extraction is given). neighbours: how many at most.
-    should_stop: what came until then is kept. progress: of the pairs, (read, all).
-    Raises as evaluating, loading and reading do; BadOption for counts that can't be.
+    layers: None for the vector's own; layers it lacks are made from its recipe. tokens: number
+        of promoted and of suppressed tokens; 0 for none. prompt: text whose tokens are
+        projected. pairs: read the contrast pairs again; else the figures of the extraction are
+        given. The model is loaded only for these four.
+    neighbours: the largest number of them.
+    progress: called with (pairs read, all pairs). should_stop: ends early; earlier parts stay.
+    Raises BadOption for negative numbers, and the errors of evaluating, loading and reading.
     """
     if tokens < 0 or neighbours < 0:
-        raise BadOption("how many tokens and neighbours to show is a whole number from 0")
+        raise BadOption("the numbers of tokens and neighbours can't be negative")
     made = lab.evaluate(of) if isinstance(of, str) else of
     if prompt is not None:
         check_projectable(made)
@@ -130,7 +131,7 @@ def _fitting(lab: Lab, vector: SteeringVector, allow_other_weights: bool) -> Lan
 
 
 def illegible(lab: Lab, made: SteeringVector, lens: Sequence[Lens]) -> Iterator[str]:
-    """A word where only early layers are read, and no token goes further than chance takes one."""
+    """A note if only early layers are read and no token stands out from chance."""
     n = made.model.n_layers
     late = n - max(1, n // 5)
     ends = [abs(side[0].logit) for x in lens for side in (x.promoted, x.suppressed) if side]
@@ -138,8 +139,8 @@ def illegible(lab: Lab, made: SteeringVector, lens: Sequence[Lens]) -> Iterator[
         return
     where = f" (--layers {late}:{n} makes them)" if lab.extends(made) else ""
     yield (
-        "no token stands out from what a random direction does, which is usual before the last "
-        f"layers: the lens speaks clearest there{where}"
+        "no token stands out from those of random directions, as is usual before the last "
+        f"layers, where the logit lens is clearest{where}"
     )
 
 
@@ -148,9 +149,9 @@ def _neighbours(
     made: SteeringVector,
     vector: SteeringVector,
     limit: int,
-    should_stop: Callable[[], bool] | None,
+    should_stop: ShouldStop | None,
 ) -> tuple[Neighbour, ...]:
-    """The nearest stored vectors, itself left out where it is one."""
+    """The nearest stored vectors, without the vector itself."""
     if not limit:
         return ()
     itself = lab.store.record(made.ref, made.model).qualified if made.ref is not None else None
@@ -161,7 +162,7 @@ def _neighbours(
 def _operands(
     lab: Lab, made: SteeringVector, vector: SteeringVector
 ) -> dict[str, dict[int, float]]:
-    """Cosine to what an expression names directly, where that is still stored."""
+    """Cosines with the operands of an expression that are still stored."""
     if not isinstance(made.recipe, Expression):
         return {}
     found = {}
@@ -169,14 +170,14 @@ def _operands(
         try:
             found[operand.ref] = vector.cosines(lab.store.load(operand.ref, made.model))
         except SteerlabError:
-            continue  # the sources say so
+            continue  # `_sources` notes it
     return {ref: cosines for ref, cosines in found.items() if cosines}
 
 
 def _sources(
     lab: Lab, made: SteeringVector, vector: SteeringVector, notes: list[str]
 ) -> Iterator[tuple[str, SteeringVector]]:
-    """The extracted vectors that a vector was made of in the end, `vector` if it is one."""
+    """The extracted vectors that a vector was made from; `vector` itself if it is one."""
     recipe, name = made.recipe, str(made)
     if isinstance(recipe, Contrast):
         yield name, vector
@@ -185,11 +186,11 @@ def _sources(
             try:
                 stored = lab.store.load(operand.ref, made.model)
             except SteerlabError as error:
-                notes.append(f"nothing is known of the pairs of {operand.ref}: {error}")
+                notes.append(f"the pairs of {operand.ref} are unknown: {error}")
                 continue
             yield from _sources(lab, stored, stored, notes)
     else:
-        notes.append(f"{name} was imported: no pairs are known that could agree")
+        notes.append(f"{name} was imported: its pairs are unknown")
 
 
 def _agreement(
@@ -198,7 +199,7 @@ def _agreement(
     sources: Mapping[str, SteeringVector],
     notes: list[str],
     progress: Progress | None,
-    should_stop: Callable[[], bool] | None,
+    should_stop: ShouldStop | None,
 ) -> dict[str, Figures]:
     found: dict[str, Figures] = {}
     for name, source in sources.items():

@@ -1,4 +1,4 @@
-"""Logit lens: which tokens a direction promotes and which it suppresses."""
+"""Logit lens: the tokens that a direction promotes and suppresses."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from steerlab.models.language_model import LanguageModel
 
 CONTROLS = 16
-"""Random directions that say how far a token gets by chance."""
+"""Number of random directions that show how large logits get by chance."""
 
-_AT_ONCE = 32  # directions whose logits are in memory at a time
+_AT_ONCE = 32  # directions whose logits are in memory at once
 
 
 @dataclass(frozen=True)
 class TokenLogit:
-    """A token and how far it moves; text is legible: ␣ for a space, escapes for control."""
+    """A token and its change; text shows ␣ for a space and escapes for control characters."""
 
     id: int
     text: str
@@ -34,11 +34,11 @@ class TokenLogit:
 
 @dataclass(frozen=True)
 class Lens:
-    """The tokens at the two ends of one direction; both empty for a direction that is zero.
+    """The tokens at the two ends of one direction; both empty for a zero direction.
 
-    row: which row of a front tensor; None for a broadcast direction.
-    promoted, suppressed: the largest and the smallest logits, from the outside in.
-    chance: the largest logit of a random direction, the median of `CONTROLS` of them.
+    row: of a front tensor; None for a broadcast direction.
+    promoted, suppressed: the largest and the smallest logits, the most extreme first.
+    chance: the largest logit of a random direction (median of `CONTROLS` directions).
     """
 
     layer: int
@@ -63,22 +63,22 @@ def logit_lens(
 ) -> list[Lens]:
     """The tokens that each direction promotes and suppresses, read through the unembedding.
 
-    A direction is a difference, so the final norm is taken by its linear part (gain, centring;
-    no bias), with its scale held: `W_U (gain * v) * sqrt(d_model) / ‖v‖`. That is the change of
-    the logits per unit of dose in the last residual stream, to first order and but for what a
-    direction along that stream itself would lose. From it, the mean over the vocabulary is
-    taken away, as a shift of all logits changes no probability.
+    A direction is a difference, so only the linear part of the final norm applies (gain and
+    centring, no bias), at a fixed scale: `W_U (gain * v) * sqrt(d_model) / ‖v‖`. This is the
+    change of the logits per unit of dose in the last residual stream, to first order, if the
+    direction does not lie along that stream. The mean over the vocabulary is subtracted, since
+    a shift of all logits changes no probability.
 
-    It tells what the direction says of the next token by itself, not what the blocks after its
-    layer make of it: early layers are often illegible. A random direction has ends too, as far
-    out as `chance`: it is the sense of the tokens together that tells, not one token's logit.
+    The lens shows the direct effect on the next token, not what later blocks make of the
+    direction, so early layers are often illegible. Random directions have extreme tokens too,
+    with logits up to `chance`: judge by the meaning that the tokens share, not by one logit.
     Source: "interpreting GPT: the logit lens" (nostalgebraist, 2020).
 
-    top: how many of each. should_stop: asked between layers; what was read is kept.
+    top: number of tokens at either end. should_stop: asked between layers; those read are kept.
     Raises BadOption, ModelError.
     """
     if top < 1:
-        raise BadOption(f"at least one token has to be shown, not {top}")
+        raise BadOption(f"the number of tokens must be at least 1, not {top}")
     places = _places(vector)
     chance = _chance(lm, vector.model.d_model)
     found: list[Lens] = []
@@ -100,7 +100,7 @@ def logit_lens(
 def token_logits(lm: LanguageModel, directions: Array) -> NDArray[np.float32]:
     """The logit of every token under each direction: (n, d_model) -> (n, vocabulary).
 
-    See `logit_lens` for the unit; a direction that is zero gives zeros.
+    In the unit of `logit_lens`; zeros for a zero direction.
     """
     from steerlab.models.unembedding import logits
 
@@ -111,7 +111,7 @@ def token_logits(lm: LanguageModel, directions: Array) -> NDArray[np.float32]:
 
 
 def _places(vector: SteeringVector) -> list[tuple[int, int | None, Array]]:
-    """(layer, row, direction) of all that a vector adds; row None for a broadcast one."""
+    """(layer, row, direction) of everything a vector adds; row None for a broadcast vector."""
     front = vector.scope == "front"
     return [
         (layer, row if front else None, direction)
@@ -127,7 +127,7 @@ def _chance(lm: LanguageModel, d_model: int) -> float:
 
 
 def _ends(scores: NDArray[np.float32], top: int) -> tuple[Sequence[int], Sequence[int]]:
-    """Token ids of the largest and of the smallest scores; equal ones by id."""
+    """Token ids of the largest and the smallest scores; ties by id."""
     order = np.argsort(scores, kind="stable")
     top = min(top, len(order))
     largest = np.argsort(-scores, kind="stable")[:top]
@@ -139,9 +139,9 @@ def _named(lm: LanguageModel, scores: NDArray[np.float32], ids: Sequence[int]) -
 
 
 def token_text(tokenizer: Any, token: int) -> str:
-    """One token as a reader tells it from others: `␣love` is not `love`, a newline is `\\n`.
+    """A token as distinct, legible text: `␣love` is not `love`, a newline is `\\n`.
 
-    Bytes that are no whole character are shown as the tokenizer spells them.
+    Incomplete characters are shown as the tokenizer spells their bytes.
     """
     text = str(tokenizer.decode([token]))
     piece = str(tokenizer.convert_ids_to_tokens(token) or f"<{token}>")

@@ -1,4 +1,4 @@
-"""Projection: which tokens of a text lie along a direction."""
+"""Projection: how far the tokens of a text lie along a direction."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ Array = NDArray[np.float64]
 class Projections:
     """How far each token of a prompt lies along a vector, layer by layer.
 
-    tokens: as text. values: layer -> (seq,), in doses: the length of h along the direction over
-    the median residual norm there. Position 0 is an attention sink, whose residual stream may
-    be 100 times the others: its value is given, but no scale or median counts it.
+    tokens: as text. values: layer -> (seq,), in doses: the component of h along the direction
+    over the median residual norm there. Position 0 is an attention sink whose residual stream
+    may be 100 times the others, so scales and medians leave it out.
     """
 
     prompt: str
@@ -32,9 +32,9 @@ class Projections:
     values: dict[int, Array]
 
     def shades(self, layer: int) -> Array:
-        """Values for colours, from -1 to 1: how far each token lies from the prompt's median.
+        """Colours from -1 to 1: the distance of each token from the prompt's median, (seq,).
 
-        1 is the token furthest from it, on either side; position 0 is 0. (seq,)
+        ±1 is the largest distance; position 0 is 0.
         """
         values = self.values[layer]
         if len(values) < 2:
@@ -53,12 +53,11 @@ class Projections:
 def projections(
     lm: LanguageModel, vector: SteeringVector, prompt: str, *, chat: bool = False
 ) -> Projections:
-    """Project every token's residual stream on each direction of a broadcast vector.
+    """Project the residual stream of every token on the directions of a broadcast vector.
 
-    `h · v / (‖v‖ · median ‖h‖)` at the input of the vector's own layers, the median from where
-    the vector was extracted, or from this prompt where that is not known. A zero direction
-    gives zeros.
-    Raises Incompatible for a front vector, BadPrompts for a prompt that can't be read.
+    The value is `h · v / (‖v‖ · median ‖h‖)` at the input of the vector's layers. The median is
+    that of the vector's extraction, or of this prompt if it is unknown. Zeros for a zero
+    direction. Raises Incompatible for a front vector, BadPrompts for a prompt that can't be read.
     """
     from steerlab.evaluation.inspection.logit_lens import token_text
 
@@ -83,6 +82,6 @@ def check_projectable(vector: SteeringVector) -> None:
     """Raise Incompatible for a front vector."""
     if vector.scope == "front":
         raise Incompatible(
-            f"{vector} has a direction for each of the first tokens, and none that any token of "
-            "a prompt could lie along: project on a broadcast vector"
+            f"{vector} is a front vector, with a direction for each of the first tokens, and only "
+            "broadcast vectors can be projected on"
         )

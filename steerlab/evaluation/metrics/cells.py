@@ -1,4 +1,4 @@
-"""Metrics of a sweep's cells that take a model: measured in few batches, and kept with the cell."""
+"""Metrics of a sweep's cells that need a model; measured in few batches and kept with the cells."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from steerlab.models.language_model import LanguageModel
 
 SCORED = 12
-"""Tokens of each text whose perplexity is taken: all of 40 cost 0.6 of what writing them does."""
+"""Tokens of each text that are scored; scoring all 40 takes 0.6 of the time of writing them."""
 
 
 class TextMetric:
-    """A metric of the text alone, or of it and the baseline's; takes no model."""
+    """A metric of the text, or of the text and the baseline's; needs no model."""
 
     def __init__(self, metric: Metric) -> None:
         self.name, self.metric = metric.name, metric
@@ -34,7 +34,7 @@ class TextMetric:
     def __call__(
         self, model: LanguageModel, sweep: StoredSweep, cells: Sequence[Cell]
     ) -> list[MetricValue]:
-        """One value a cell."""
+        """One value for each cell."""
         plain = [sweep.baseline(cell) for cell in cells]
         pairs = zip(cells, plain, strict=True)
         found = [self.metric.explained(c.text, None if p is None else p.text) for c, p in pairs]
@@ -44,8 +44,8 @@ class TextMetric:
 class FluencyRatio:
     """Perplexity of a text over that of the baseline's, both by the unsteered model.
 
-    scored: the first so many tokens of each count. Texts are tokenised anew. bos: whether
-        prompts were begun with BOS, as those of a front vector are.
+    scored: number of tokens of each text to score. bos: whether prompts began with BOS, as
+        with a front vector.
     """
 
     name = "fluency-ratio"
@@ -56,7 +56,7 @@ class FluencyRatio:
     def __call__(
         self, model: LanguageModel, sweep: StoredSweep, cells: Sequence[Cell]
     ) -> list[MetricValue]:
-        """One value a cell; each text is scored once, a baseline's too."""
+        """One value for each cell; each text is scored once."""
         from steerlab.evaluation.metrics.likelihood import token_log_probs
 
         pairs = [(cell, sweep.baseline(cell)) for cell in cells]
@@ -77,9 +77,9 @@ class FluencyRatio:
 
 
 class NextTokenKL:
-    """KL of the next token after the prompt from the unsteered model's, in nats.
+    """KL(p_s‖p) of the next token after the prompt, in nats.
 
-    vectors: layer -> what was added there. All seeds of a prompt have it in common.
+    vectors: layer -> the vector added there. All seeds of a prompt have the same value.
     """
 
     name = "KL"
@@ -92,7 +92,7 @@ class NextTokenKL:
     def __call__(
         self, model: LanguageModel, sweep: StoredSweep, cells: Sequence[Cell]
     ) -> list[MetricValue]:
-        """One value a cell; each prompt is read once under each setting."""
+        """One value for each cell; each prompt is read once under each setting."""
         from steerlab.evaluation.metrics.predictions import divergence
 
         by_prompts: dict[tuple[str, ...], list[Setting]] = defaultdict(list)
@@ -125,10 +125,10 @@ def default_metrics(
     *,
     allow_other_weights: bool = False,
 ) -> list[CellMetric]:
-    """What every cell should have beside its dose: fluency, repetition, KL, and these scorers.
+    """The metrics of a sweep's cells: fluency, repetition, KL, and these scorers.
 
-    vectors: layer -> what the sweep adds there. Other metrics of a text alone need no keeping:
-    they can be taken of the stored text at any time.
+    vectors: layer -> the vector that the sweep adds there. Other metrics of texts can be
+    computed from the stored texts at any time.
     """
     own = [METRICS["distinct-2"], METRICS["longest-run"]]
     texts = {metric.name: TextMetric(metric) for metric in [*scorers, *own]}

@@ -1,4 +1,4 @@
-"""What likelihoods are measured on: texts split into context and what is scored, as tokens."""
+"""Items of likelihood metrics: token ids, split into context and the tokens to score."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Text = str | Tokens
 
 @dataclass(frozen=True)
 class Continuation:
-    """Token ids, the first `start` of them context (one at least) and the rest to be scored."""
+    """Token ids: the first `start` (at least one) are context, the rest are scored."""
 
     ids: Tokens
     start: int
@@ -27,8 +27,8 @@ class Continuation:
     def __post_init__(self) -> None:
         if not 0 < self.start < len(self.ids):
             raise BadPrompts(
-                f"of {len(self.ids)} tokens {self.start} are context: one at least has to be, "
-                "and one has to be left to score"
+                f"{self.start} of {len(self.ids)} tokens are context: at least one must be, and "
+                "at least one must be left to score"
             )
 
     @property
@@ -39,10 +39,10 @@ class Continuation:
 
 @dataclass(frozen=True)
 class ContrastItem:
-    """A prompt and two ways to go on, the first of them with more of the quality.
+    """A prompt with a positive and a negative continuation.
 
-    All three as text, or all three as token ids. An empty prompt stands for BOS; where the
-    tokenizer has none, the first token of each continuation is context and not scored.
+    All three are texts, or all three token ids. An empty prompt stands for BOS; without a BOS
+    token, the first token of each continuation is context and is not scored.
     """
 
     prompt: Text
@@ -52,7 +52,7 @@ class ContrastItem:
 
 @dataclass(frozen=True)
 class Fact:
-    """A prompt with one right next token; `answer` goes on the prompt, its blank included."""
+    """A prompt with one right next token; `answer` includes the blank before it."""
 
     prompt: str
     answer: str
@@ -64,16 +64,15 @@ Item = tuple[str, str] | Continuation
 def continuation(
     lm: LanguageModel, prompt: Text, text: Text, *, chat: bool = False, bos: bool = False
 ) -> Continuation:
-    """The tokens of prompt + text as the tokenizer makes them of the whole, split between them.
+    """Tokenize prompt + text as a whole, and split the tokens between the two.
 
-    The split is where the tokens of the prompt alone and of the whole part: a token that
-    straddles the boundary is scored as a whole. In a chat the prompt ends with the template's
-    opening of the answer, and the text is tokenised as what follows it. Token ids are put
-    together as they are. chat, bos: as for `LanguageModel.tokens`.
-    Raises BadPrompts where no token is left to score.
+    The split is at the first token that differs from those of the prompt alone, so a token that
+    straddles the boundary is scored. In a chat the prompt ends with the template's opening of
+    the answer, and the text is tokenized as what follows it. Token ids are concatenated.
+    chat, bos: as for `LanguageModel.tokens`. Raises BadPrompts if no token is left to score.
     """
     whole, start = _joined(lm, prompt, text, chat, bos)
-    if not start:  # no context: BOS if there is one, else the first token
+    if not start:  # no context: use BOS, or else the first token
         begin = getattr(lm.tokenizer, "bos_token_id", None)
         whole = whole if begin is None or whole[:1] == [begin] else [int(begin), *whole]
         start = 1
@@ -85,7 +84,7 @@ def continuation(
 def contrast(
     lm: LanguageModel, item: ContrastItem, *, chat: bool = False, bos: bool = False
 ) -> tuple[Continuation, Continuation]:
-    """The item's two continuations, both of them scored after the same context."""
+    """The item's two continuations, scored after the same context."""
     sides = [
         continuation(lm, item.prompt, text, chat=chat, bos=bos)
         for text in (item.positive, item.negative)
@@ -98,10 +97,10 @@ def contrast(
 def items_of_pairs(
     lm: LanguageModel, pairs: Iterable[tuple[str, str]], *, chat: bool = False
 ) -> list[ContrastItem]:
-    """Contrast items of contrast pairs: their common first tokens are the prompt.
+    """Contrast items of contrast pairs: the tokens that both begin with are the prompt.
 
-    At least one token of each stays to be scored. chat: each is a user's message.
-    Raises BadPrompts for a pair that does not differ.
+    At least one token of each is scored. chat: each is a user's message.
+    Raises BadPrompts for a pair of equal prompts.
     """
     return [_item_of(lm, *pair, chat, number) for number, pair in enumerate(pairs, 1)]
 
@@ -109,20 +108,20 @@ def items_of_pairs(
 def _item_of(
     lm: LanguageModel, positive: str, negative: str, chat: bool, number: int
 ) -> ContrastItem:
-    above, below = (tuple(lm.tokens(text, chat=chat)) for text in (positive, negative))
-    if above == below:
+    one, two = (tuple(lm.tokens(text, chat=chat)) for text in (positive, negative))
+    if one == two:
         raise BadPrompts(f"the prompts of pair {number} are the same: {_shown(positive)}")
-    start = min(_shared(above, below), len(above) - 1, len(below) - 1)
-    return ContrastItem(above[:start], above[start:], below[start:])
+    start = min(_shared(one, two), len(one) - 1, len(two) - 1)
+    return ContrastItem(one[:start], one[start:], two[start:])
 
 
 def _joined(
     lm: LanguageModel, prompt: Text, text: Text, chat: bool, bos: bool
 ) -> tuple[list[int], int]:
-    """Token ids of the whole, and how many of them are context."""
+    """Token ids of prompt + text, and the number of them that are context."""
     if not isinstance(prompt, str) or not isinstance(text, str):
         if isinstance(prompt, str) or isinstance(text, str):
-            raise BadPrompts("a prompt and what follows it are both texts, or both token ids")
+            raise BadPrompts("prompt and continuation must be both texts, or both token ids")
         begin = lm.tokens("", bos=True) if bos else []
         prompt = prompt if list(prompt[:1]) == begin else (*begin, *prompt)
         return [*prompt, *text], len(prompt)
@@ -136,11 +135,11 @@ def _joined(
 
 
 def _shared(a: Sequence[int], b: Sequence[int]) -> int:
-    """Number of leading tokens that are the same."""
+    """Number of leading tokens in common."""
     parted = (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
     return next(parted, min(len(a), len(b)))
 
 
 def _shown(text: Text) -> str:
-    """A text as errors quote it."""
+    """A text as quoted in errors."""
     return repr(printable(text)[:60]) if isinstance(text, str) else f"{len(text)} token ids"

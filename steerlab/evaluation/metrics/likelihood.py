@@ -1,9 +1,9 @@
-"""Likelihoods under steering: of continuations, contrasts and texts; perplexities of what came.
+"""Likelihoods under steering: of continuations, contrasts and texts; perplexities of new texts.
 
-Every function takes settings x items, runs them as few batches (see `passes`)
-and returns natural logarithms in float64, of float32 logits. A coefficient of 0 gives exactly
-the baseline. Where one setting is a front vector, all sequences of the call begin with BOS, so
-that the baseline differs by the steering alone. NaN where a model's logits overflow.
+Every function measures all items under all settings in few batches (see `passes`), and returns
+natural logarithms in float64, from float32 logits. A coefficient of 0 gives exactly the baseline.
+If a setting has a front vector, all sequences of the call begin with BOS, so that they differ
+from the baseline by the steering alone. NaN where a model's logits overflow.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class LogProbs:
-    """log p(continuation | prompt): (n_settings, n_items), and its tokens: (n_items,)."""
+    """log p(continuation | prompt): (n_settings, n_items). counts: its tokens, (n_items,)."""
 
     values: Array
     counts: NDArray[np.int64]
@@ -44,10 +44,10 @@ class LogProbs:
 
 @dataclass(frozen=True, eq=False)
 class PerplexityRatio:
-    """Perplexity of texts, steered over unsteered: 1 is as likely, more is less likely.
+    """Perplexity of texts, steered over unsteered: above 1 they are less likely.
 
     overall: (n_settings,), weighted by tokens. each: (n_settings, n_texts).
-    counts: (n_settings, n_texts) tokens behind them; where it is 0 the ratio is NaN.
+    counts: (n_settings, n_texts), tokens scored; the ratio is NaN for 0.
     """
 
     overall: Array
@@ -59,11 +59,23 @@ def token_log_probs(
     lm: LanguageModel,
     items: Sequence[Continuation],
     settings: Sequence[Setting],
+    *,
+    lengths: Sequence[Sequence[int]] | None = None,
     **how: Unpack[How],
 ) -> list[list[Array]]:
-    """The log p_s of every scored token given all before it: [setting][item] -> (tokens,)."""
-    lengths = [[item.start for item in items]] * len(settings)
-    return _token_log_probs(lm, items, settings, lengths, how)
+    """The log p_s of every scored token given all before it: [setting][item] -> (tokens,).
+
+    lengths: [setting][item], tokens of the prompt for positions that depend on it; None takes
+        each item's context.
+    """
+    lengths = lengths or [[item.start for item in items]] * len(settings)
+    rows = [
+        Row(item.ids, length, item.start - 1, len(item.ids) - 1, setting)
+        for setting, prompts in zip(settings, lengths, strict=True)
+        for item, length in zip(items, prompts, strict=True)
+    ]
+    found = row_log_probs(lm, rows, **how)
+    return [found[s * len(items) : (s + 1) * len(items)] for s in range(len(settings))]
 
 
 def continuation_log_probs(
@@ -76,9 +88,9 @@ def continuation_log_probs(
 ) -> LogProbs:
     """The log p_s(continuation | prompt), summed over the tokens of the continuation.
 
-    items: (prompt, continuation) texts, tokenised together (see `items.continuation`), or a
-        Continuation of token ids. Positions are as in generation: "generated" begins at the
-        last token of the prompt, "continuation" at the first one after it.
+    items: (prompt, continuation) texts, tokenized together (see `items.continuation`), or a
+        Continuation of token ids. Positions are those of generation: "generated" begins at the
+        last token of the prompt, "continuation" at the first token after it.
     """
     bos = passes.is_front(settings)
     split = [
@@ -101,9 +113,9 @@ def propensity(
     chat: bool = False,
     **how: Unpack[How],
 ) -> Array:
-    """How much likelier it is: m = log p_s(positive | prompt) - log p_s(negative | prompt).
+    """The log-odds m = log p_s(positive | prompt) - log p_s(negative | prompt), in nats.
 
-    Returns (n_settings, n_items). Its slope over the coefficient is the steerability:
+    Returns (n_settings, n_items). The slope over the coefficient is the steerability; see
     `statistics.steerability`.
     """
     bos = passes.is_front(settings)
@@ -123,21 +135,20 @@ def perplexity_ratio(
 ) -> PerplexityRatio:
     """exp(-sum(log p_s - log p) / n) of each text under each setting (arXiv 2308.10248).
 
-    texts: a text, of which all tokens but the first (or BOS) are scored, or (prompt, text) of
-        which the text is. A vector that is added to the first tokens only, a front vector or
-        any at positions="prompt", is judged by what follows: predictions made at its own
-        positions are left out, of the steered and of the unsteered model alike.
+    texts: a text, scored but for its first token (or BOS), or (prompt, text), of which the text
+        is scored. A vector that acts on the first tokens only (a front vector, or any vector at
+        positions="prompt") is judged by what follows: predictions made at its own positions are
+        left out, for the steered and the unsteered model alike.
     """
     bos = passes.is_front(settings)
     split = [_as_continuation(lm, text, chat, bos) for text in texts]
-    # a front vector may reach beyond the prompt here: all of the text is there to be scored
+    # a front vector may reach beyond the prompt, since the whole text is known
     lengths = [[len(i.ids) if passes.is_front([s]) else i.start for i in split] for s in settings]
     starts = [[i.start for i in split]]
     every = [Setting(), *settings]
-    plain, *steered = _token_log_probs(lm, split, every, starts + lengths, how)
-    each = np.full((len(settings), len(split)), np.nan)
-    counts = np.zeros(each.shape, dtype=np.int64)
-    losses = np.zeros(each.shape)
+    plain, *steered = token_log_probs(lm, split, every, lengths=starts + lengths, **how)
+    losses = np.zeros((len(settings), len(split)))
+    counts = np.zeros(losses.shape, dtype=np.int64)
     for s, setting in enumerate(settings):
         for i, item in enumerate(split):
             skipped = max(0, _covered(setting, item, how) + 1 - item.start)
@@ -160,17 +171,17 @@ def perplexities(
     limit: int | None = None,
     **how: Unpack[How],
 ) -> Array:
-    """Perplexity of what was written after each prompt, by the unsteered model: (n,).
+    """Perplexity of the text after each prompt, by the unsteered model: (n,).
 
-    token_ids: as `Completion.token_ids` has them, the end of text included; NaN for none.
-    bos: whether the prompts were begun with BOS, as those of a front vector are.
-    limit: score the first so many tokens of each text only. Scoring all costs a CPU
-        about 0.6 of what writing it did.
+    token_ids: the tokens of each text, the end of text included; NaN for a text without any.
+    bos: whether the prompts began with BOS, as with a front vector.
+    limit: number of tokens of each text to score; None scores all, which takes a CPU about 0.6
+        of the time of writing them.
     """
     if len(prompts) != len(token_ids):
         raise BadOption(f"{len(prompts)} prompts for {len(token_ids)} texts: give one for each")
     if limit is not None and limit < 1:
-        raise BadOption(f"a perplexity needs a token at least, not {limit}")
+        raise BadOption(f"a perplexity needs at least one token, not {limit}")
     items = {
         index: continuation(lm, tuple(lm.tokens(prompt, chat=chat, bos=bos)), tuple(ids[:limit]))
         for index, (prompt, ids) in enumerate(zip(prompts, token_ids, strict=True))
@@ -196,8 +207,8 @@ def fluency_ratio(
 ) -> Array:
     """Perplexity of steered texts over that of the baseline's, both by the unsteered model.
 
-    One text a prompt; chat, bos, limit: as for `perplexities`. A loop is likely, so this alone
-    is fooled by it: see `texts.distinct` and `texts.longest_run`, NaN where there are no words.
+    One text for each prompt; chat, bos, limit: as for `perplexities`. Text that loops is likely,
+    and so looks fluent here: see `texts.distinct` and `texts.longest_run` too.
     """
     both = perplexities(
         lm, [*prompts] * 2, [*token_ids, *baseline_ids], chat=chat, bos=bos, limit=limit, **how
@@ -205,25 +216,8 @@ def fluency_ratio(
     return both[: len(prompts)] / both[len(prompts) :]
 
 
-def _token_log_probs(
-    lm: LanguageModel,
-    items: Sequence[Continuation],
-    settings: Sequence[Setting],
-    lengths: Sequence[Sequence[int]],
-    how: How,
-) -> list[list[Array]]:
-    """lengths: [setting][item], tokens of the prompt as steering has to know them."""
-    rows = [
-        Row(item.ids, length, item.start - 1, len(item.ids) - 1, setting)
-        for setting, prompts in zip(settings, lengths, strict=True)
-        for item, length in zip(items, prompts, strict=True)
-    ]
-    found = row_log_probs(lm, rows, **how)
-    return [found[s * len(items) : (s + 1) * len(items)] for s in range(len(settings))]
-
-
 def row_log_probs(lm: LanguageModel, rows: Sequence[Row], **how: Unpack[How]) -> list[Array]:
-    """The log p_s of the tokens that each row's columns predict: [row] -> (columns,)."""
+    """The log p_s of the tokens that the columns of each row predict: [row] -> (columns,)."""
     found = [np.zeros(row.stop - row.first) for row in rows]
     for index, first, logits in passes.logits(lm, rows, **how):
         row = rows[index]
@@ -238,14 +232,14 @@ def _as_continuation(lm: LanguageModel, text: str | Item, chat: bool, bos: bool)
     if isinstance(text, Continuation):
         return text
     prompt, rest = ("", text) if isinstance(text, str) else text
-    if not prompt and not bos:  # its own first token is context enough
+    if not prompt and not bos:  # its first token is the context
         ids = tuple(lm.tokens(rest))
         return Continuation(ids, 1) if len(ids) > 1 else continuation(lm, (), ids)
     return continuation(lm, prompt, rest, chat=chat, bos=bos)
 
 
 def _covered(setting: Setting, item: Continuation, how: How) -> int:
-    """Leading positions that alone are steered; 0 where steering goes on."""
+    """Number of leading positions if only these are steered; 0 if steering goes on."""
     if setting.is_baseline or setting.vector is None:
         return 0
     if setting.vector.scope == "front":

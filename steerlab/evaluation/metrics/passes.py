@@ -1,10 +1,10 @@
-"""Forward passes for metrics: rows under different settings in one batch, logits where needed."""
+"""Forward passes for metrics: rows under different settings in one batch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -15,35 +15,33 @@ from steerlab.errors import BadOption, Cancelled, ModelError, SteeringError
 from steerlab.interventions.hooks import Injection, steering
 from steerlab.models.blocks import input_device
 from steerlab.models.interventions import begin_prompt, is_steered
-from steerlab.progress import Progress, ShouldStop
+from steerlab.progress import Watch
 
 if TYPE_CHECKING:
     from steerlab.models.language_model import LanguageModel
 
-_TOKENS = {"cpu": 2048}  # real and padding together; more brings nothing on a CPU
+_TOKENS = {"cpu": 2048}  # with padding; more is no faster on a CPU
 _TOKENS_ACCELERATOR = 16384
-_LOGITS = {"cpu": 2**25}  # numbers, so 128 MiB of float32
+_LOGITS = {"cpu": 2**25}  # entries: 128 MiB of float32
 _LOGITS_ACCELERATOR = 2**28
 
 
-class How(TypedDict, total=False):
-    """How metrics run a model; the options that all of them share.
+class How(Watch, total=False):
+    """The options that all metrics share.
 
-    positions: where vectors are added, as for `Injection` ("all"). allow_other_weights: as for
-    `steering`. should_stop: asked before every batch. progress: called with (rows, all rows).
+    positions: as for `Injection`; default "all". allow_other_weights: as for `steering`.
+    should_stop: asked before every batch. progress: called with (rows done, all rows).
     """
 
     positions: Positions
     allow_other_weights: bool
-    should_stop: ShouldStop | None
-    progress: Progress | None
 
 
 @dataclass(frozen=True)
 class Row:
-    """One sequence under one setting, and the columns whose logits are wanted.
+    """One sequence under one setting, and the columns to return logits of.
 
-    ids: token ids; column i predicts token i + 1. Wanted are columns first <= i < stop.
+    ids: token ids; column i predicts token i + 1. Columns first <= i < stop are returned.
     prompt_length: tokens of the prompt, for positions that depend on it.
     """
 
@@ -54,7 +52,7 @@ class Row:
     setting: Setting
 
     def injection(self, row: int, positions: Positions) -> Injection | None:
-        """What steers it as a row of a batch; None where that comes after all that is fed."""
+        """What steers the row in a batch; None if it would act after the last token."""
         vector = self.setting.vector
         if vector is None:
             return None
@@ -65,26 +63,26 @@ class Row:
 
 
 def is_front(settings: Sequence[Setting]) -> bool:
-    """Whether one of them is a front vector, so that every sequence has to begin with BOS."""
+    """Whether a setting has a front vector, so that every sequence must begin with BOS."""
     return any(s.vector is not None and s.vector.scope == "front" for s in settings)
 
 
 def logits(
     lm: LanguageModel, rows: Sequence[Row], **how: Unpack[How]
 ) -> Iterator[tuple[int, int, Tensor]]:
-    """Logits of every row at the columns it wants, in the order that is fastest.
+    """Logits of every row at its columns, in the order that is fastest.
 
-    Yields (index of the row, first column, (columns, vocab) float32): several times for a row
-    that wants more columns than the memory set aside for logits holds. Equal rows, among them
-    all whose coefficient is 0, are computed once. Rows are padded on the right, where a causal
-    model never looks, and the head sees the wanted columns alone.
-    Raises Cancelled once should_stop() says so, ModelError for a head that can't be reached,
-    SteeringError inside `with steering(...)`, where there would be no baseline.
+    Yields (index of the row, first column, (columns, vocab) float32), several times for a row
+    whose logits exceed the memory set aside for them. Equal rows are computed once, among them
+    all with a coefficient of 0. Rows are padded on the right, where a causal model never looks,
+    and the LM head gets only the columns to return.
+    Raises Cancelled, ModelError for a head that can't be reached, and SteeringError inside
+    `with steering(...)`, where there is no baseline.
     """
     if is_steered(lm.model):
         raise SteeringError(
-            "the model is steered already, so there is no baseline to measure from: measure "
-            "outside of `with steering(...)`, and give what steers as a Setting"
+            "the model is already steered, so there is no baseline to compare with: measure "
+            "outside of `with steering(...)`, and pass the vector in a Setting"
         )
     places: dict[Row, list[int]] = {}
     for index, row in enumerate(rows):
@@ -104,18 +102,18 @@ def logits(
 
 
 def _settled(row: Row) -> Row:
-    """The row as far as it decides the logits: a coefficient of 0 is the baseline."""
+    """The row as far as its logits depend on it; a coefficient of 0 is the baseline."""
     if not row.setting.is_baseline:
         return row
     return Row(row.ids[: row.stop], 0, row.first, row.stop, Setting())
 
 
 _Batch = list[tuple[Row, Row]]
-"""Rows, each with the piece of it that is due."""
+"""Rows, each with its piece in this batch."""
 
 
 def _batches(lm: LanguageModel, rows: Sequence[Row]) -> Iterator[_Batch]:
-    """Rows of like length together, within what is set aside for tokens and for logits."""
+    """Batches of rows of similar length, within the limits on tokens and logits."""
     device = input_device(lm.model).type
     room = _LOGITS.get(device, _LOGITS_ACCELERATOR) // vocabulary(lm)
     most = _TOKENS.get(device, _TOKENS_ACCELERATOR)
@@ -135,21 +133,21 @@ def _batches(lm: LanguageModel, rows: Sequence[Row]) -> Iterator[_Batch]:
 
 
 def _pieces(row: Row, room: int) -> Iterator[Row]:
-    """A row whose logits need more than the room for them, in several passes."""
+    """The row in pieces of at most `room` columns."""
     for first in range(row.first, row.stop, room):
         stop = min(first + room, row.stop)
         yield Row(row.ids, row.prompt_length, first, stop, row.setting)
 
 
 def vocabulary(lm: LanguageModel) -> int:
-    """How many tokens the model's head scores."""
+    """The number of tokens that the model's head scores."""
     weight = getattr(lm.model.get_output_embeddings(), "weight", None)
     return int(weight.shape[0]) if weight is not None else len(lm.tokenizer)
 
 
 @torch.no_grad()
 def _forward(lm: LanguageModel, batch: _Batch, how: How) -> Sequence[Tensor]:
-    """One steered pass: for each piece its logits, (columns, vocab) float32."""
+    """The logits of each piece in one steered pass: (columns, vocab) float32."""
     pieces = [piece for _, piece in batch]
     found = [piece.injection(row, how.get("positions", "all")) for row, piece in enumerate(pieces)]
     lm.check_length([piece.ids[: piece.stop] for piece in pieces])
@@ -168,7 +166,7 @@ def _forward(lm: LanguageModel, batch: _Batch, how: How) -> Sequence[Tensor]:
 
 
 def _narrowed(lm: LanguageModel, ids: Tensor, pieces: Sequence[Row]) -> Tensor:
-    """Logits at the wanted columns; whatever the model does to them after its head is done."""
+    """Logits at the pieces' columns, with everything that the model does after its head."""
     rows = [row for row, piece in enumerate(pieces) for _ in range(piece.first, piece.stop)]
     columns = [column for piece in pieces for column in range(piece.first, piece.stop)]
     fired = False
@@ -184,7 +182,7 @@ def _narrowed(lm: LanguageModel, ids: Tensor, pieces: Sequence[Row]) -> Tensor:
     finally:
         handle.remove()
     if not fired or found.shape[:2] != (1, len(rows)):
-        raise ModelError(f"{lm.source} does not take its logits from its output embeddings")
+        raise ModelError(f"{lm.source} does not compute its logits from its output embeddings")
     return found[0]
 
 
@@ -192,6 +190,6 @@ def check_next(how: How) -> None:
     """Raise BadOption for positions that can't act on the very next token."""
     if how.get("positions") == "continuation":
         raise BadOption(
-            "positions='continuation' begins after the first new token, so the next token is the "
+            "positions='continuation' begins after the next token, which is therefore the "
             "baseline's: measure at 'all', 'prompt' or 'generated'"
         )

@@ -1,4 +1,4 @@
-"""The very next token under steering: how far it moves from the baseline's, and known facts."""
+"""The next token under steering: how far its distribution moves, and known facts."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from steerlab.models.language_model import LanguageModel
 
 Array = NDArray[np.float64]
-_HELD = 2**24  # numbers of the baseline's distributions kept at a time: 64 MiB
+_HELD = 2**24  # entries of baseline distributions in memory: 64 MiB
 
 
 @dataclass(frozen=True)
 class Contribution:
     """One token's part of a divergence: nats = p_s * (log p_s - log p).
 
-    steered, baseline: its probability under each.
+    steered, baseline: its probabilities.
     """
 
     token: str
@@ -44,7 +44,7 @@ class Contribution:
 class Divergence:
     """KL(p_s‖p) of the next token in nats: (n_settings, n_prompts).
 
-    top: [setting][prompt], the tokens that contribute most, largest first.
+    top: [setting][prompt], the tokens that contribute most, in descending order.
     """
 
     nats: Array
@@ -53,10 +53,10 @@ class Divergence:
 
 @dataclass(frozen=True, eq=False)
 class Precision:
-    """Ranks of the right answers and the share of them among the first k.
+    """Ranks of the right answers, and the share of them among the first k.
 
-    k: as asked. at: (n_settings, len(k)). ranks: (n_settings, n_facts), 0 for the likeliest
-    token; equally likely ones count as before it. NaN where logits overflow, which is a miss.
+    at: (n_settings, len(k)). ranks: (n_settings, n_facts), 0 for the likeliest token; equally
+    likely tokens rank before the answer. NaN if logits overflow, which counts as a miss.
     """
 
     k: tuple[int, ...]
@@ -73,10 +73,10 @@ def divergence(
     chat: bool = False,
     **how: Unpack[How],
 ) -> Divergence:
-    """How far steering moves the next-token distribution, prompt by prompt.
+    """How far steering moves the distribution of the next token of each prompt.
 
-    top: how many contributing tokens to name. Exactly 0 where nothing is added.
-    Raises BadOption for positions="continuation", which begins only after that token.
+    top: number of contributing tokens to name. Exactly 0 for the baseline.
+    Raises BadOption for positions="continuation", which begins after that token.
     """
     check_next(how)
     bos = passes.is_front(settings)
@@ -109,14 +109,14 @@ def precision_at_k(
     chat: bool = False,
     **how: Unpack[How],
 ) -> Precision:
-    """Share of known facts whose answer is among the k likeliest next tokens.
+    """The share of facts whose answer is among the k likeliest next tokens.
 
-    Raises BadPrompts for an answer that is not one token after its prompt (`single_token`
-    leaves those out), BadOption for k below 1 or positions="continuation".
+    Raises BadPrompts for an answer of several tokens (`single_token` removes those), BadOption
+    for k below 1 or positions="continuation".
     """
     check_next(how)
     if not k or min(k) < 1:
-        raise BadOption(f"P@K needs numbers of tokens from 1, not {list(k)}")
+        raise BadOption(f"P@K needs K of at least 1, not {list(k)}")
     bos = passes.is_front(settings)
     split = [_answered(lm, fact, chat, bos) for fact in facts]
     rows = [
@@ -150,8 +150,8 @@ def _answered(lm: LanguageModel, fact: Fact, chat: bool, bos: bool) -> Continuat
     item = continuation(lm, fact.prompt, fact.answer, chat=chat, bos=bos)
     if item.count != 1 or len(lm.tokens(fact.prompt, chat=chat, bos=bos)) != item.start:
         raise BadPrompts(
-            f"the answer {printable(fact.answer)!r} to {printable(fact.prompt)!r} is not one "
-            f"token of {lm.source}: P@K needs answers that are"
+            f"the answer {printable(fact.answer)!r} to {printable(fact.prompt)!r} is not a single "
+            f"token of {lm.source}, as P@K needs"
         )
     return item
 
@@ -159,14 +159,14 @@ def _answered(lm: LanguageModel, fact: Fact, chat: bool, bos: bool) -> Continuat
 def _next(
     lm: LanguageModel, ids: Sequence[tuple[int, ...]], settings: Sequence[Setting], how: How
 ) -> Iterator[tuple[int, Tensor]]:
-    """Log-probabilities of what comes next: (setting * len(ids) + prompt, (vocab,) float32)."""
+    """Yields (setting * len(ids) + prompt, log-probabilities of the next token: (vocab,))."""
     rows = [Row(i, len(i), len(i) - 1, len(i), setting) for setting in settings for i in ids]
     for index, _, logits in passes.logits(lm, rows, **how):
         yield index, torch.log_softmax(logits[0], dim=-1)
 
 
 def _terms(steered: Tensor, plain: Tensor) -> Tensor:
-    """p_s * (log p_s - log p) of each token: (vocab,) float64; 0 where p_s is."""
+    """p_s * (log p_s - log p) of each token: (vocab,) float64; 0 where p_s is 0."""
     terms = steered.exp().double() * (steered.double() - plain.double())
     return torch.where(steered == -torch.inf, 0.0, terms)
 
@@ -188,7 +188,7 @@ def _largest(
 
 
 def _part(how: How, before: int, total: int) -> How:
-    """The options for a part of the work, whose rows are counted within the whole."""
+    """The options for a part of the work, with progress in rows of the whole."""
     progress = how.get("progress")
     if progress is None:
         return how

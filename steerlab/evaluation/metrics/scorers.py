@@ -1,4 +1,4 @@
-"""Scorers by name: built-in metrics, keywords, regular expressions, and anyone's own function."""
+"""Metrics by name: built-in ones, keywords, regular expressions and your own functions."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ _SPECS = "keywords:FILE, regex:PATTERN, package.module:function"
 def scorer(spec: str) -> Metric:
     """The metric that a spec names.
 
-    distinct-2, vader, …         a built-in one (`texts.METRICS`)
-    keywords:FILE                words of the file / words of the text, case and marks aside
-    regex:PATTERN                matches of a regular expression, those that don't overlap
-    package.module:function      any function text -> float; package.module.function as well
+    distinct-2, vader, …         a built-in metric (`texts.METRICS`)
+    keywords:FILE                words listed in the file / all words, without case and marks
+    regex:PATTERN                number of matches that don't overlap
+    package.module:function      any function text -> float; package.module.function too
 
-    A function is imported because the spec says so, from the current directory too; what it
-    raises or returns later leaves one text without a value (`Metric.explained` says why).
-    Raises BadOption for a spec that can't be used, with the closest names; NotFound and
-    BadPrompts for a file of words that can't be read.
+    A function is imported, also from the current directory. If it fails on a text, or returns
+    no finite number, that text has no value (`Metric.explained` gives the reason).
+    Raises BadOption for a bad spec, with the closest names; NotFound and BadPrompts for a file
+    of keywords that can't be read.
     """
     if spec in METRICS:
         return METRICS[spec]
     kind, colon, rest = spec.partition(":")
     if colon and kind in _MADE:
         if not rest:
-            raise BadOption(f"{kind}: needs something after it, as in {_SPECS}")
+            raise BadOption(f"{kind}: needs an argument: a metric is {_SPECS}")
         return _MADE[kind](spec, rest)
     module, _, name = spec.partition(":") if colon else spec.rpartition(".")
     if not (module and name) or not all(map(str.isidentifier, f"{module}.{name}".split("."))):
@@ -50,7 +50,7 @@ def scorer(spec: str) -> Metric:
 
 
 def keyword_rate(text: str, keywords: Iterable[str]) -> float:
-    """Words of the text that are keywords / its words; keywords in lower case."""
+    """Keywords of the text / all its words; keywords are in lower case."""
     found = _words(text)
     return sum(word in keywords for word in found) / len(found) if found else math.nan
 
@@ -61,7 +61,7 @@ def matches(text: str, pattern: re.Pattern[str]) -> float:
 
 
 def _words(text: str) -> list[str]:
-    """Words without case and the marks around them."""
+    """Words in lower case without punctuation."""
     return [word.casefold().replace("’", "'") for word in _WORD.findall(text)]
 
 
@@ -69,8 +69,8 @@ def _keywords(spec: str, file: str) -> Metric:
     path = expanded(file)
     words = frozenset(word for line in read_lines(path) for word in _words(line))
     if not words:
-        raise BadOption(f"{printable(file)} holds no word to count")
-    about = f"words that {printable(path.name)} lists / all"
+        raise BadOption(f"{printable(file)} contains no words")
+    about = f"words listed in {printable(path.name)} / all"
     return Metric(spec, about, alone(partial(keyword_rate, keywords=words)), digits=3)
 
 
@@ -78,7 +78,7 @@ def _regex(spec: str, pattern: str) -> Metric:
     try:
         compiled = re.compile(pattern)
     except (re.error, RecursionError, OverflowError) as error:
-        raise BadOption(f"{printable(pattern)!r} is no regular expression: {error}") from None
+        raise BadOption(f"{printable(pattern)!r} is not a regular expression: {error}") from None
     about = f"matches of {printable(pattern)}"
     return Metric(spec, about, alone(partial(matches, pattern=compiled)), high=None, digits=1)
 
@@ -92,7 +92,7 @@ def _function(spec: str, module: str, name: str) -> Metric:
             found: Any = import_module(module)
         except ModuleNotFoundError as error:
             if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-                raise BadOption(_failed(module, error)) from None  # something that it imports
+                raise BadOption(_failed(module, error)) from None  # one of its imports
             raise BadOption(_unknown(spec)) from None
         except (Exception, SystemExit) as error:
             raise BadOption(_failed(module, error)) from None
@@ -102,14 +102,14 @@ def _function(spec: str, module: str, name: str) -> Metric:
             raise BadOption(f"{module} has no {part!r}{_hint(close)}")
         found = getattr(found, part)
     if not callable(found):
-        raise BadOption(f"{module}:{name} is not a function of a text but {found!r:.60}")
+        raise BadOption(f"{module}:{name} is not a function: {found!r:.60}")
     first, *_ = (getattr(found, "__doc__", None) or f"by {module}:{name}").strip().splitlines()
     return Metric(spec, printable(first)[:80], alone(found), low=-1.0)
 
 
 @contextmanager
 def _current_directory() -> Iterator[None]:
-    """Let modules of the current directory be found, after all that is installed."""
+    """Search modules in the current directory too, after the installed ones."""
     before = list(sys.path)
     sys.path.append(str(Path.cwd()))
     try:
@@ -128,9 +128,9 @@ def _unknown(spec: str) -> str:
     close = difflib.get_close_matches(spec, [*METRICS, *(f"{kind}:" for kind in _MADE)], 3)
     if ":" in spec and not close and " " not in spec:
         module = spec.partition(":")[0]
-        return f"there is no module {module} here or among what is installed: a metric is {_SPECS}"
+        return f"no module {module} is installed or in this directory: a metric is {_SPECS}"
     known = ", ".join(METRICS)
-    return f"there is no metric {printable(spec)!r}{_hint(close)} (there are {known}, {_SPECS})"
+    return f"there is no metric {printable(spec)!r}{_hint(close)} (known: {known}, {_SPECS})"
 
 
 def _hint(close: list[str]) -> str:

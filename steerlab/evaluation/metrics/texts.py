@@ -1,7 +1,7 @@
-"""Metrics of one generated text that need no model: quick to compute, easily fooled alone.
+"""Metrics of one generated text. They need no model, are quick, and are easily fooled.
 
-A value says something about one text, never that steering did it: that takes random directions
-of the same norm for comparison.
+A value describes one text. That steering caused it takes a comparison with random directions of
+the same norm.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from importlib.util import find_spec
 from typing import Any
 
 Score = Callable[[str, str], float]
-"""(text, baseline) -> value; both without their prompt."""
+"""(text, baseline) -> value; both without the prompt."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A number for one text, and the scale that it is coloured on.
+    """A number for one text, and its colour scale.
 
-    low, high: the ends of the scale; high None: the largest value at hand. A scale from below
-        zero to above it diverges from there.
+    low, high: the ends of the scale; high None: the largest value shown. A scale with both signs
+        diverges at zero.
     compares: whether the value depends on the baseline.
-    digits: decimals worth showing.
+    digits: decimals shown.
     """
 
     name: str
@@ -36,51 +36,51 @@ class Metric:
     digits: int = 2
 
     def score(self, text: str, baseline: str | None = None) -> float:
-        """The value; NaN where it is undefined, its baseline is missing or the scorer fails."""
+        """The value; NaN if it is undefined, its baseline is missing or the function fails."""
         return self.explained(text, baseline)[0]
 
     def explained(self, text: str, baseline: str | None = None) -> tuple[float, str]:
-        """The value, and why there is none; empty where there is one."""
+        """The value, and the reason why it is NaN; empty if it is not."""
         if self.compares and baseline is None:
             return math.nan, "there is no baseline to compare with"
         try:
             found = self.function(text, baseline or "")
             value = float(found)
-        except Exception as error:  # one text that a scorer can't take must not end a sweep
+        except Exception as error:  # one text must not end a sweep
             return math.nan, f"{type(error).__name__}: {error}".rstrip(": ")
         if not math.isfinite(value):
             return math.nan, f"its value is {value}"
         return value, ""
 
     def shown(self, value: float | None) -> str:
-        """A value in few characters; "·" for None (not written yet), "–" for NaN."""
+        """A value as text; "·" for None (not written yet), "–" for NaN."""
         if value is None:
             return "·"
         return "–" if math.isnan(value) else f"{value:{'+' * (self.low < 0)}.{self.digits}f}"
 
 
 def words(text: str) -> list[str]:
-    """What blanks separate, as it stands."""
+    """The parts of a text between blanks."""
     return text.split()
 
 
 def distinct(text: str, n: int) -> float:
-    """Unique n-grams / n-grams, over words (Li et al., arXiv 1510.03055): 1 where none repeats."""
+    """Unique n-grams of words / all n-grams (Li et al., arXiv 1510.03055); 1 without repeats."""
     grams = _grams(words(text), n)
     return len(set(grams)) / len(grams) if grams else math.nan
 
 
 def longest_run(text: str) -> float:
-    """Words in the longest run of them that comes again later; the two may overlap.
+    """Length in words of the longest run that is repeated later, even if the two overlap.
 
-    A text that loops reaches nearly its own length, one without a repeated word 0.
+    Nearly the length of the text if it loops; 0 without a repeated word.
     """
     found = words(text)
     return float(repeated_run(found)) if found else math.nan
 
 
 def repeated_run(found: Sequence[Hashable]) -> int:
-    """Length of the longest run that comes again later: of words, tokens or anything else."""
+    """Length of the longest run of words, tokens or other values that is repeated later."""
     low, high = 0, max(len(found) - 1, 0)
     while low < high:  # a run that repeats begins with a shorter one that does
         middle = (low + high + 1) // 2
@@ -98,9 +98,9 @@ def length(text: str) -> float:
 
 
 def shared(text: str, baseline: str) -> float:
-    """Leading words that are the baseline's / words of the longer text: where the two part.
+    """Number of leading words in common with the baseline / words of the longer text.
 
-    1 where all words are the same, 0 where the first differs.
+    1 if all words are the same, 0 if the first one differs.
     """
     ours, theirs = words(text), words(baseline)
     if not ours:
@@ -130,7 +130,7 @@ def _grams(found: Sequence[Hashable], n: int) -> list[tuple[Hashable, ...]]:
 
 
 def alone(function: Callable[[str], float]) -> Score:
-    """A score that does not depend on the baseline."""
+    """A score that ignores the baseline."""
     return lambda text, _: function(text)
 
 
@@ -140,21 +140,11 @@ def _known() -> list[Metric]:
         for n, what in ((1, "words"), (2, "pairs of words"), (3, "triples of words"))
         for score in [alone(partial(distinct, n=n))]
     ]
+    run = "longest repeated run, in words"
     metrics += [
-        Metric(
-            "longest-run",
-            "longest repeated run, in words",
-            alone(longest_run),
-            high=20.0,
-            digits=1,
-        ),
-        Metric("length", "words of the text", alone(length), high=None, digits=1),
-        Metric(
-            "shared",
-            "words shared before texts part / all",
-            shared,
-            compares=True,
-        ),
+        Metric("longest-run", run, alone(longest_run), high=20.0, digits=1),
+        Metric("length", "number of words", alone(length), high=None, digits=1),
+        Metric("shared", "leading words in common with the baseline / all", shared, compares=True),
     ]
     if find_spec("vaderSentiment") is not None:
         about = "English sentiment, by its lexicon"
@@ -163,4 +153,4 @@ def _known() -> list[Metric]:
 
 
 METRICS: Mapping[str, Metric] = {metric.name: metric for metric in _known()}
-"""By name; `vader` only where the vaderSentiment package is installed."""
+"""By name; with `vader` if the vaderSentiment package is installed."""

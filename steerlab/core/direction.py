@@ -1,4 +1,4 @@
-"""The array of one layer: checked, frozen, padded, and measured exactly."""
+"""The array of one layer: checks, rounding, padding and exact norms."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Array = NDArray[np.float64]
 Scope = Literal["broadcast", "front"]
 
 SMALLEST = float(np.finfo(np.float32).tiny)
-"""A direction with a norm below this counts as zero where it would be divided by."""
+"""A direction with a smaller norm counts as zero where it would be a divisor."""
 
 _SOME = 65536
 
 
 def layer_of(layer: object, model: ModelIdentity) -> int:
-    """`layer` as an int; BadVector if it is none, NotFound if the model lacks it."""
+    """`layer` as an int; raises BadVector if it is none, NotFound if the model lacks it."""
     if isinstance(layer, bool) or not isinstance(layer, int | np.integer):
         raise BadVector(f"a layer is an integer, not {layer!r}")
     if not 0 <= layer < model.n_layers:
@@ -37,7 +37,7 @@ def direction(value: ArrayLike, layer: int, d_model: int, scope: str, exact: boo
     """A read-only float64 copy of shape (positions, d_model), without -0.0.
 
     exact: keep float64's precision; otherwise round to float32 first.
-    Raises BadVector for anything that float32 can't hold, and for a wrong shape or scope.
+    Raises BadVector for values that float32 can't hold, and for a wrong shape or scope.
     """
     try:
         source = np.asarray(value)
@@ -86,7 +86,7 @@ def dot(x: Array, y: Array) -> float:
 
 
 def _products(x: Array, y: Array) -> Iterator[list[float]]:
-    """Entry by entry, some at a time: as Python's floats they take four times their memory."""
+    """Products of entries in pieces: as Python floats they take four times the memory."""
     x, y = x.ravel(), y.ravel()
     for start in range(0, x.size, _SOME):
         yield (x[start : start + _SOME] * y[start : start + _SOME]).tolist()
@@ -104,7 +104,7 @@ def norm_of(x: Array) -> float:
 
 
 def measured(value: object, what: str, layer: int) -> float:
-    """A measurement as a plain float, which JSON can hold; BadVector for NaN and infinity."""
+    """A measurement as a finite float; raises BadVector for NaN and infinity."""
     try:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):

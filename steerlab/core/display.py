@@ -1,4 +1,4 @@
-"""Values as text for people: numbers, counts, sizes, and strings made safe to print."""
+"""Text for people: numbers, counts, sizes, and strings made safe to print."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ def some(names: Sequence[str], most: int = 5) -> str:
 
 
 def size_text(size: int) -> str:
-    """Bytes as people say them: "1.2 MB", in powers of ten."""
+    """A size in bytes as text: "1.2 MB", in powers of ten."""
     for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if size >= scale * 0.99995:  # what rounds to 1000.0 of the smaller unit
+        if size >= scale * 0.99995:  # rounds to 1000.0 of the smaller unit
             return f"{size / scale:.1f} {unit}"
     return f"{size} bytes"
 
 
 def printable(text: str, *, newlines: bool = False) -> str:
-    """Text from files, names and models without terminal control: escapes become visible."""
+    """Untrusted text without control characters, which become visible escapes."""
     if text.isprintable():
         return text
     keep = "\n" if newlines else ""
@@ -35,7 +35,7 @@ def printable(text: str, *, newlines: bool = False) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number in few characters, of even precision; a dash where there is none."""
+    """A number with a fixed number of digits; "-" for None."""
     if value is None:
         return "-"
     return f"{value:#.{digits}g}".rstrip(".") if value else "0"

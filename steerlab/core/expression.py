@@ -1,9 +1,9 @@
-"""The expression language: Python's own syntax, cut down to vectors, weights and layers.
+"""The expression language: a subset of Python's syntax for vectors, weights and layers.
 
     love - 0.5*anger      unit(love) + smollm2.calm.v2      love[10:20]      mean(joy, love)
 
-`ast.parse` reads it, a whitelist of nodes keeps it small, and the operators of
-`SteeringVector` evaluate it; so the shell, Python and the TUI agree to the last bit.
+`ast.parse` parses it, a whitelist of nodes limits it, and the operators of `SteeringVector`
+evaluate it, so that the shell, Python and the TUI agree to the last bit.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ _OPERATORS: Mapping[type[ast.operator], Callable[[object, object], object]] = {
     ast.Mult: lambda x, y: x * y,  # type: ignore[operator]
     ast.Div: lambda x, y: x / y,  # type: ignore[operator]
 }
-_SPACES = str.maketrans(dict.fromkeys("\t\n\r\f\v", " "))  # one line, so a column is a place
+_SPACES = str.maketrans(
+    dict.fromkeys("\t\n\r\f\v", " ")
+)  # one line, so that a column is a position
 
 Value = SteeringVector | int | float
 Lookup = Callable[[str], SteeringVector]
@@ -39,7 +41,7 @@ Lookup = Callable[[str], SteeringVector]
 
 @dataclass(frozen=True)
 class Parsed:
-    """An expression that is well formed; nothing has been looked up yet."""
+    """A well-formed expression; nothing has been looked up yet."""
 
     text: str
     tree: ast.expr
@@ -62,7 +64,7 @@ class Parsed:
 
 
 def parse(text: str) -> Parsed:
-    """Read an expression; raises BadExpression with the column where it goes wrong."""
+    """Parse an expression; raises BadExpression with the column of the error."""
     source = text.translate(_SPACES).rstrip()
     stripped = source.lstrip()
     if not stripped:
@@ -90,10 +92,10 @@ def parse(text: str) -> Parsed:
 
 
 def evaluate(expression: str | Parsed, lookup: Lookup) -> SteeringVector:
-    """Compute an expression; `lookup` gives the vector of a ref such as "love.v2".
+    """Compute an expression; lookup: returns the vector of a ref such as "love.v2".
 
-    Raises BadExpression for what is no vector in the end, and whatever `lookup` raises,
-    with the column added when it is NotFound.
+    Raises BadExpression if the result is not a vector, and whatever `lookup` raises; NotFound
+    gets the column.
     """
     parsed = parse(expression) if isinstance(expression, str) else expression
     value = _Evaluation(parsed, lookup).of(parsed.tree)
@@ -110,7 +112,7 @@ def compose(
     /,
     **named: SteeringVector,
 ) -> SteeringVector:
-    """Compute an expression over vectors at hand, given by name.
+    """Compute an expression over the given vectors.
 
     compose("a - 0.5*b", a=love, b=anger); `operands` takes names with dots in them.
     """
@@ -128,7 +130,7 @@ def compose(
 def composition_warnings(
     result: SteeringVector, operands: Mapping[str, SteeringVector]
 ) -> list[str]:
-    """What is rarely meant, in words: differing layers, cancelling, mixed kinds or sizes."""
+    """Warnings, in words: differing layers, cancellation, mixed kinds or sizes of operands."""
     found = []
     layers = {ref: span(v.layers) for ref, v in operands.items()}
     if len(set(layers.values())) > 1:
@@ -175,7 +177,7 @@ def _walk(node: ast.AST, visit: Callable[[ast.expr], object]) -> None:
 
 
 class _Checker:
-    """The whitelist; every refusal names its column."""
+    """Checks nodes against the whitelist; every refusal names its column."""
 
     def __init__(self, source: str, shift: int, text: str) -> None:
         self.source, self.shift, self.text = source, shift, text
@@ -289,7 +291,7 @@ class _Evaluation:
         return self.placed(node, lambda: self.lookup(ast.unparse(node)))
 
     def placed(self, node: ast.expr, compute: Callable[[], SteeringVector]) -> SteeringVector:
-        """What `compute` gives; its errors say at which column they arose."""
+        """The result of `compute`; its errors get the column."""
         try:
             return compute()
         except NotFound as error:

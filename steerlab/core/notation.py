@@ -1,4 +1,4 @@
-"""How vectors, layers and weights are spelt, in an expression and by hand."""
+"""How refs, layers and weights are written, in expressions and in options."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from steerlab.errors import BadExpression, BadOption
 Layers = int | slice
 
 LONGEST = 100_000
-"""Characters an expression may have."""
+"""Characters that an expression may have."""
 
 DEEPEST = 100
-"""Levels an expression may nest: whatever can be made can be read again, on any call stack."""
+"""Levels that an expression may nest, so that what was made can be parsed on any call stack."""
 
 _TOO_DEEP = (
     "the expression is nested too deeply: save a part of it under a name first, "
@@ -47,9 +47,9 @@ def syntax_tree(text: str) -> ast.expr:
 
 
 def canonical(text: str) -> str:
-    """The one spelling of an expression: parentheses and spaces as Python's unparser writes.
+    """The canonical text of an expression, with Python's own parentheses and spaces.
 
-    Raises BadExpression for one that is too long or too deep to be read again.
+    Raises BadExpression if it is too long or too deep to be parsed again.
     """
     try:
         return ast.unparse(syntax_tree(text))
@@ -58,7 +58,7 @@ def canonical(text: str) -> str:
 
 
 def selects_layers(text: str) -> bool:
-    """Whether an expression names layers itself: love[10:20]."""
+    """Whether an expression selects layers itself: love[10:20]."""
     return any(isinstance(node, ast.Subscript) for node in ast.walk(syntax_tree(text)))
 
 
@@ -84,7 +84,7 @@ def replace_refs(text: str, renamed: Mapping[str, str]) -> str:
 
 
 def is_ref(text: str) -> bool:
-    """Whether `text` is spelt like a reference: name, name.v2, model.name or model.name.v2."""
+    """Whether `text` has the form of a ref: name, name.v2, model.name or model.name.v2."""
     parts = text.split(".")
     return len(parts) <= 3 and all(part.isidentifier() for part in parts)
 
@@ -95,7 +95,7 @@ def placeholder_of(digest: str) -> str:
 
 
 def weight_of(value: object) -> float | None:
-    """A weight as a float; None for what is no real number, BadExpression for inf and NaN."""
+    """A weight as a float, None if it is no real number; raises BadExpression for inf and NaN."""
     if isinstance(value, bool) or not isinstance(value, Real):
         return None
     try:
@@ -108,7 +108,7 @@ def weight_of(value: object) -> float | None:
 
 
 def number(value: float) -> str:
-    """A weight as text that reads back as the same float; negative ones in parentheses."""
+    """A weight as text that parses to the same float; negative ones in parentheses."""
     text = repr(int(value) if value.is_integer() and abs(value) < 2**53 else value)
     return f"({text})" if value < 0 else text
 
@@ -124,7 +124,7 @@ def whole(layers: Layers) -> Layers:
 
 
 def subscript(layers: Layers) -> str:
-    """What stands between the brackets: "15", "10:20", ":"."""
+    """The text between the brackets: "15", "10:20", ":"."""
     if isinstance(layers, slice):
         bounds = [layers.start, layers.stop, layers.step]
         text = ":".join("" if x is None else str(x) for x in bounds)
@@ -147,7 +147,7 @@ def span(layers: Sequence[int]) -> str:
 
 
 def layers_of(text: str) -> list[int] | slice | str:
-    """What `LanguageModel.layers` takes, from 15, 10,15,20, 10:20 or all; raises BadOption."""
+    """Layers for `LanguageModel.layers`, from 15, 10,15,20, 10:20 or all; raises BadOption."""
     stripped = text.strip()
     try:
         if stripped == "all":
@@ -168,7 +168,7 @@ def _range(text: str) -> slice:
 
 
 def spelled(layers: list[int] | slice | str | None) -> str:
-    """What `layers_of` reads as these layers; empty for None."""
+    """The inverse of `layers_of`; empty for None."""
     if layers is None or isinstance(layers, str):
         return layers or ""
     return subscript(layers) if isinstance(layers, slice) else ",".join(map(str, layers))

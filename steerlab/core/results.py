@@ -1,4 +1,4 @@
-"""Results: what is known of a vector once it was measured. Plain values, kept by the registry."""
+"""Results of measuring a vector, as the registry stores them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from steerlab.errors import BadOption
 
 @dataclass(frozen=True)
 class Calibration:
-    """Where and how strongly a vector works, found on one split and reported on another.
+    """At which layer and strength a vector works, found on some items and judged on others.
 
-    digest: of the vector. layer, dose, coefficient: the operating point; None where nothing
-        works, that is where no dose beat its control.
-    safe: signed doses between which the text stays sound, None where nothing works.
+    digest: of the vector. layer, dose, coefficient: the operating point; None if no dose beat
+        its control.
+    safe: the range of signed doses within the limits on side effects; None if nothing works.
     data: the curves and how they were measured, as JSON values; never searched.
     id, created: given by the store. created: UTC, ISO 8601.
-    Raises BadOption for a vector that works nowhere, or a range in the wrong order.
+    Raises BadOption for a vector that works without an operating point, or a reversed range.
     """
 
     digest: str
@@ -45,10 +45,10 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Measured:
-    """An estimate of a metric on one style of prompts, with its interval.
+    """An estimate of a metric on one style of text, with its interval.
 
-    setting: what was measured, in words ("dose +0.15", "control"). estimate, low, high: None
-        where undefined. n: items that it is over.
+    setting: in words ("dose +0.15", "control"). estimate, low, high: None where undefined.
+    n: number of items.
     """
 
     style: str
@@ -68,9 +68,10 @@ class Measured:
 class Evaluation:
     """A vector measured on a suite of prompts, with one model and one set of library versions.
 
-    digest: of the vector. suite_digest: of the suite's content. model_key: which model it is
-    (`steerlab.core.recipe.ModelIdentity`), model: where it came from. versions: library -> version.
-    data: how it was measured and what there is to say of it, as JSON values; never searched.
+    digest: of the vector. suite_digest: of the suite's content.
+    model: where it was loaded from. model_key: its `ModelIdentity.key`.
+    versions: library -> version. data: how it was measured, and notes, as JSON values; never
+        searched.
     id, created: given by the store. created: UTC, ISO 8601.
     """
 
@@ -91,5 +92,5 @@ class Evaluation:
 
 
 def defined(value: float | None) -> float | None:
-    """The value, or None for what is not finite: NaN is no JSON, and no number in SQL."""
+    """The value, or None for NaN and infinity, which JSON and SQL lack."""
     return value if value is None or math.isfinite(value) else None

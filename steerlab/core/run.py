@@ -1,4 +1,4 @@
-"""Run: one prompt written under several strengths, and all that decided the texts."""
+"""Run: one prompt continued at several strengths, with everything that decided the texts."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from steerlab.core.sampling import GREEDY, Sampling
 
 Positions = Literal["all", "prompt", "generated", "continuation"]
 POSITIONS: tuple[Positions, ...] = ("all", "prompt", "generated", "continuation")
-"""Where along a text a vector is added."""
+"""The positions of a text at which a vector is added; see `Injection`."""
 
 
 @dataclass(frozen=True)
 class Generation:
-    """One text of a run. coefficient 0 is the baseline; dose None where none is known."""
+    """One text of a run. coefficient: 0 for the baseline. dose: None where unknown."""
 
     coefficient: float
     dose: float | None
@@ -33,11 +33,11 @@ class Generation:
 
 @dataclass(frozen=True)
 class Run:
-    """A comparison that was made once, with everything needed to make it again.
+    """A comparison, with everything needed to repeat it.
 
-    expression: as typed; empty for a run without a vector. layers: where it was steered, as
-        typed ("15", "10:20"); empty for the vector's own. model: the source it was written with.
-    best: index of the generation that a reader liked best, None before anyone said.
+    expression: as typed; empty for a run without a vector. layers: as typed ("15", "10:20");
+        empty for the vector's own. model: the source of the model.
+    best: index of the generation that a reader preferred, None until rated.
     id, created: given by the store. created: UTC, ISO 8601.
     """
 

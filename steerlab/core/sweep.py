@@ -1,4 +1,4 @@
-"""Sweeps as values: what is to be written, and what has been. Needs no model and no store."""
+"""Sweeps as values: the plan, and the cells written so far. Needs no model and no store."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """What a sweep is to write: layers x strengths x prompts x seeds of one vector.
+    """The plan of a sweep: layers x strengths x prompts x seeds of one vector.
 
     vector: a value, or an expression over stored vectors.
     layers: as `LanguageModel.layers` takes them; None for the vector's own.
@@ -64,7 +64,7 @@ class SweepPlan:
 
     @property
     def strength(self) -> Strength:
-        """What the strengths are."""
+        """Whether the strengths are doses or coefficients."""
         return "dose" if self.doses else "coefficient"
 
     @property
@@ -75,12 +75,12 @@ class SweepPlan:
 
 @dataclass(frozen=True)
 class StoredSweep:
-    """A sweep as far as it has come, with everything that decided its texts.
+    """A sweep with the cells written so far, and everything that decided its texts.
 
     plan_digest: of all that; equal plans are one sweep. digest: of the vector that `expression`
-        meant. model: where it came from, model_key: which one it is.
-    cells: in the plan's order; empty in lists, where `done` alone says how many are stored.
-    id, created: given by the store, None and empty where nothing is kept.
+        meant. model: where the model was loaded from. model_key: its `ModelIdentity.key`.
+    cells: in the plan's order; empty in lists, where only `done`, their number, is known.
+    id, created: given by the store; None and empty if the sweep is not stored.
     """
 
     plan_digest: str
@@ -101,7 +101,7 @@ class StoredSweep:
 
     @property
     def total(self) -> int:
-        """Cells that the plan has."""
+        """Number of cells in the plan."""
         return len(self.settings) * len(self.prompts) * len(self.seeds)
 
     @property
@@ -111,12 +111,12 @@ class StoredSweep:
 
     @property
     def strengths(self) -> tuple[float, ...]:
-        """The strengths that are compared, the baseline's 0 among them if there is one."""
+        """The strengths that are compared, with 0 if there is a baseline."""
         return tuple(sorted({s.strength for s in self.settings}))
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of what was measured."""
+        """Names of the metrics that were measured."""
         return _distinct(name for cell in self.cells for name in cell.metrics)
 
     def planned(self) -> Iterator[Key]:
@@ -131,7 +131,7 @@ class StoredSweep:
         return sorted(lacking, key=lambda key: key[0].layer is not None)
 
     def baseline(self, cell: Cell) -> Cell | None:
-        """The baseline of a cell's prompt and seed; None if there is none (yet)."""
+        """The baseline of a cell's prompt and seed; None if it is not written."""
         return self._baselines.get((cell.prompt, cell.seed))
 
     @cached_property
@@ -146,7 +146,7 @@ class StoredSweep:
         return replace(self, cells=ordered, done=done)
 
     def to_json(self) -> dict[str, Any]:
-        """The sweep as JSON values, its cells with what was measured of them."""
+        """The sweep as JSON values, its cells with their metrics."""
         data = {**vars(self), **self.sampling.options(), "total": self.total}
         for name in ("sampling", "_baselines"):
             data.pop(name, None)

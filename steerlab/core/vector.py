@@ -1,4 +1,4 @@
-"""SteeringVector: a frozen map layer -> direction with an algebra that remembers itself."""
+"""SteeringVector: a frozen map layer -> direction, with an algebra that records recipes."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ class SteeringVector:
     directions: layer -> (positions, d_model), float64 in memory, float32 once stored or
         injected; layer b is the input of block b. A 1-d array is taken as one position.
     scope: "broadcast" (one position, added everywhere) or "front" (row i at token i).
-    recipe: how it came to be. Anything but an unstored Expression is rounded to float32 at
-        once, so that a fresh vector and its stored form compute the same bits.
+    recipe: how it came to be. All but unstored Expressions are rounded to float32 at once, so
+        that a new vector and its stored form compute the same bits.
     residual_norms: layer -> median norm of the residual stream there; the unit of doses.
     diagnostics: layer -> named measurements made at extraction.
     ref: the stored name, such as "love.v1"; None for a vector that is not stored.
@@ -172,7 +172,7 @@ class SteeringVector:
     def float32(self) -> dict[int, NDArray[np.float32]]:
         """Layer -> contiguous little-endian float32 copy, -0.0 folded to 0.0.
 
-        What is stored and injected.
+        This is what is stored and injected.
         """
         return {b: to_float32(array, b) for b, array in self.directions.items()}
 
@@ -249,7 +249,7 @@ class SteeringVector:
         return self._map(f"({{}}) / {number(w)}", lambda x: x / w)
 
     def __getitem__(self, layers: Layers) -> SteeringVector:
-        """Select layers: love[15], love[10:20]; each layer named has to be there."""
+        """Select layers: love[15], love[10:20]; raises NotFound for a missing layer."""
         layers = whole(layers)
         picked = {b: self.directions[b] for b in self._pick(layers)}
         return _derived(f"({{}})[{subscript(layers)}]", [self], picked)
@@ -326,7 +326,7 @@ def digest_of(
 def _digest_header(
     model: tuple[object, ...], scope: Scope, shapes: tuple[tuple[int, ...], ...]
 ) -> bytes:
-    """What a digest covers beside the numbers; shapes: layer, positions, width."""
+    """What a digest covers besides the numbers; shapes: layer, positions, width."""
     header = {
         "format": "steerlab.digest.1",
         "model": list(model),
@@ -351,7 +351,7 @@ def project(a: SteeringVector, b: SteeringVector) -> SteeringVector:
 
 
 def reject(a: SteeringVector, b: SteeringVector) -> SteeringVector:
-    """What is left of `a` once its part along `b` is taken away."""
+    """`a` without its part along `b`, layer by layer."""
     return _projected("reject", a, b, lambda x, along: x - along)
 
 
@@ -368,7 +368,7 @@ def mean(*vectors: SteeringVector) -> SteeringVector:
 
 
 def random_like(vector: SteeringVector, seed: int) -> SteeringVector:
-    """A random direction with the norm of `vector` at every layer: the control for claims.
+    """A random direction with the norm of `vector` at every layer: a control.
 
     Each layer is N(0, I) rescaled to the vector's norm there; rows of a front tensor that
     are zero stay zero. Seeded by (seed, layer), so one layer never depends on the others.
@@ -407,7 +407,7 @@ def _derived(
 
 
 def _best_known(parents: Sequence[SteeringVector]) -> SteeringVector:
-    """The parent that says most of the model, whichever side of an operator it stands on."""
+    """The first parent whose model has a fingerprint, else the first."""
     known = (parent for parent in parents if parent.model.fingerprint is not None)
     return next(known, parents[0])
 

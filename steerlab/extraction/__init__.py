@@ -1,4 +1,5 @@
-"""From contrast prompts to directions: methods as pure functions, and the runner of a recipe.
+"""From contrast prompts to directions. Needs numpy only.
 
-Needs numpy only. What it reads comes from a `Reader`, which a LanguageModel is.
+`methods` are pure functions on arrays, `runner` runs a recipe on a model, and `readings` has the
+`Reader` protocol that it reads a model by; a LanguageModel is one.
 """

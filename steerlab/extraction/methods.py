@@ -1,7 +1,7 @@
-"""Extraction methods: activations of contrast prompts in, a direction out. Plain functions.
+"""Extraction methods: functions from activations of contrast prompts to a direction.
 
-H+, H-: (n_pairs, d_model), row i of both from the same pair. Directions point toward the
-positive prompts, always.
+positive, negative: (n_pairs, d_model), row i of both from the same pair. Directions always point
+toward the positive prompts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Pairs = Sequence[tuple[str, str]] | Sequence[str]
 """(positive, negative) prompts, or positive ones alone."""
 
 METHODS = ("mean_difference", "actadd", "pca", "probe", "mean_centred", "random")
-"""The methods by name; actadd reads every position of one pair, the others one token a prompt."""
+"""The methods by name; actadd reads all positions of a pair, the others one token a prompt."""
 
 
 def mean_difference(positive: Array, negative: Array) -> Array:
@@ -34,9 +34,9 @@ def mean_difference(positive: Array, negative: Array) -> Array:
 def pca(positive: Array, negative: Array) -> Array:
     """First principal direction of {±(h+ - h-)}, unit norm (RepE, arXiv 2310.01405).
 
-    Not centred: centring the differences would remove the very mean that is wanted. Its sign,
-    which the decomposition leaves open, is the one with a positive mean margin.
-    Raises BadPrompts where that margin is about 0, since then there is no sign to choose.
+    Not centred: centring would remove the mean difference. The decomposition leaves the sign
+    open; it is chosen to make the mean margin positive.
+    Raises BadPrompts if that margin is about 0.
     """
     differences = positive - negative
     direction = np.linalg.svd(differences, full_matrices=False)[2][0]
@@ -52,8 +52,8 @@ def pca(positive: Array, negative: Array) -> Array:
 def probe(positive: Array, negative: Array) -> Array:
     """Logistic regression on pair-centred activations with strong L2; unit norm (arXiv 2310.06824).
 
-    Each pair is centred on its own middle, so the data are ±d/2 and no intercept is needed.
-    The weights lie in the span of the pairs: Newton's method runs on n_pairs unknowns.
+    Each pair is centred on its midpoint, so the data are ±d/2 and there is no intercept. The
+    weights lie in the span of the pairs, so Newton's method has n_pairs unknowns.
     """
     differences = positive - negative
     scale = np.sqrt((differences**2).sum(axis=1).mean())
@@ -63,7 +63,7 @@ def probe(positive: Array, negative: Array) -> Array:
     gram = x @ x.T
     alpha = np.zeros(len(x))
     for _ in range(50):
-        p = 1 / (1 + np.exp(gram @ alpha))  # how wrong each pair still is
+        p = 1 / (1 + np.exp(gram @ alpha))  # 1 - probability of the right label
         step = np.linalg.solve(gram * (p * (1 - p))[:, None] + np.eye(len(x)), alpha - p)
         alpha -= step
         if np.abs(step).max() < 1e-12:
@@ -72,12 +72,12 @@ def probe(positive: Array, negative: Array) -> Array:
 
 
 def mean_centred(positive: Array, everything: Array) -> Array:
-    """Mean activation less that of a broad set of prompts (mean-centring, arXiv 2312.03813)."""
+    """Mean activation minus that of a broad set of prompts (mean-centring, arXiv 2312.03813)."""
     return np.asarray(positive.mean(axis=0) - everything.mean(axis=0))
 
 
 def random_direction(norm: float, d_model: int, seed: int, layer: int) -> Array:
-    """N(0, I) rescaled to `norm`, seeded by (seed, layer): the control for every claim."""
+    """N(0, I) rescaled to `norm`, seeded by (seed, layer): a control."""
     return norm * _unit(np.random.default_rng([seed, layer]).standard_normal(d_model))
 
 
@@ -123,7 +123,7 @@ def diagnose(positive: Array, negative: Array) -> dict[str, float]:
 
 
 def problems(vector: SteeringVector) -> Iterator[str]:
-    """What makes an extracted vector useless although nothing went wrong."""
+    """Reasons why an extracted vector is of no use, in words."""
     if vector.norm == 0:
         yield (
             "the direction is zero: the prompts give the same activations, so they have to "
@@ -145,7 +145,7 @@ def auc(above: Array, below: Array) -> float:
 
 
 def columns(pairs: Pairs) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Positive and negative prompts apart; no negative ones for plain prompts."""
+    """The positive and the negative prompts; plain prompts have no negative ones."""
     if isinstance(pairs, str):
         raise BadPrompts("prompts are given as a list, not as one text")
     rows = list(pairs)
@@ -157,7 +157,7 @@ def columns(pairs: Pairs) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def check_recipe(recipe: Contrast) -> None:
-    """Raise BadPrompts or BadOption for all that can be refused before a model is loaded."""
+    """Raise BadPrompts or BadOption for a recipe that can't be run; needs no model."""
     check_prompts(recipe.positive, recipe.negative or None)
     if recipe.baseline:
         check_prompts(recipe.baseline)

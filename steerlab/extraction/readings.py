@@ -1,4 +1,4 @@
-"""What extraction reads of a model, and what it needs of one: arrays only, no torch."""
+"""Readings of a model's activations, and the protocol to take them: arrays only, no torch."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Reader(Protocol):
         progress: Progress | None = None,
         should_stop: ShouldStop | None = None,
     ) -> Readings:
-        """One activation a prompt, at the token or the mean that `read` says."""
+        """One activation a prompt, at the token or the mean given by `read`."""
 
     def record_tokens(
         self, prompt: Ids, layers: Sequence[int], should_stop: ShouldStop | None = None

@@ -1,4 +1,4 @@
-"""Running a `Contrast` recipe on a model: prompts are read, methods make directions of them."""
+"""Running a `Contrast` recipe on a model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def extract(
     progress: Progress | None = None,
     should_stop: ShouldStop | None = None,
 ) -> SteeringVector:
-    """The vector of a recipe that `check_recipe` has passed; see `LanguageModel.extract`."""
+    """Make the vector of a checked recipe (`methods.check_recipe`); see `LanguageModel.extract`."""
     if recipe.method == "actadd":
         return _front(lm, recipe, layers, should_stop)
     return _broadcast(lm, recipe, layers, progress, should_stop)
@@ -35,9 +35,9 @@ def read_pairs(
     progress: Progress | None = None,
     should_stop: ShouldStop | None = None,
 ) -> dict[int, tuple[Array, Array]]:
-    """What a recipe's pairs are read as: layer -> H+ and H-, (n_pairs, d_model) each.
+    """Activations of a recipe's pairs: layer -> positive and negative, (n_pairs, d_model) each.
 
-    For recipes of pairs that are read at one token; see `LanguageModel.extract`.
+    For recipes that read one activation a prompt, so not for actadd.
     """
     with lm.lock:
         _, found = read(lm, recipe, layers, progress, should_stop)
@@ -77,9 +77,9 @@ def read(
     progress: Progress | None = None,
     should_stop: ShouldStop | None = None,
 ) -> tuple[list[list[int]], Readings]:
-    """The recipe's prompts as token ids, and what is read of them; `split` sorts it.
+    """The recipe's prompts as token ids, and their activations; see `split`.
 
-    Raises BadPrompts for a prompt without the token that is to be read.
+    Raises BadPrompts for a prompt without the token to read.
     """
     prompts = [*recipe.positive, *recipe.negative, *recipe.baseline]
     ids = [lm.tokens(p, chat=recipe.chat) for p in prompts]
@@ -91,7 +91,7 @@ def read(
 
 
 def split(recipe: Contrast, values: Array) -> tuple[Array, Array, Array]:
-    """What was read from positive, negative and baseline prompts: (n, d_model) each."""
+    """The activations of positive, negative and baseline prompts: (n, d_model) each."""
     sizes = (len(recipe.positive), len(recipe.negative))
     positive, negative, baseline = np.split(values, np.cumsum(sizes))
     return positive, negative, baseline
@@ -131,7 +131,7 @@ def _front(
 
 
 def _padded(lm: Reader, recipe: Contrast) -> tuple[list[int], list[int]]:
-    """The token ids of the one pair, from BOS on; the shorter one ends in spaces."""
+    """The token ids of the pair, each from BOS on; the shorter one is padded with spaces."""
     positive = lm.tokens(recipe.positive[0], chat=recipe.chat, bos=True)
     negative = lm.tokens(recipe.negative[0], chat=recipe.chat, bos=True)
     lm.check_length([positive, negative])
@@ -158,7 +158,7 @@ def _ids_read(ids: Sequence[int], read: Read) -> tuple[int, ...]:
 
 
 def _check_readable(ids: Sequence[Sequence[int]], read: Read, prompts: Sequence[str]) -> None:
-    """Each prompt has to hold the token that is to be read."""
+    """Raise BadPrompts for a prompt without the token to read."""
     shortest = min(range(len(ids)), key=lambda i: len(ids[i]))
     n, prompt = len(ids[shortest]), prompts[shortest]
     if read == "mean" and n < 2:

@@ -1,4 +1,4 @@
-"""The `steering(...)` context manager: adds vectors to the residual stream, exactly."""
+"""The `steering(...)` context manager, which adds vectors to the residual stream."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _identities: WeakKeyDictionary[nn.Module, ModelIdentity] = WeakKeyDictionary()
 
 @dataclass(frozen=True)
 class Injection:
-    """One vector going in: h' = h + coefficient * v at the input of each of its layers.
+    """One vector to add: h' = h + coefficient * v at the input of each of its layers.
 
     positions: "all"; "prompt"; "generated" (from the last prompt position on, the one that
         produces the first new token); "continuation" (strictly after the prompt). A front
@@ -46,20 +46,20 @@ class Injection:
         if self.positions not in POSITIONS:
             raise BadOption(f"positions are {', '.join(POSITIONS)}, not {self.positions!r}")
         if self.rows is not None and not (self.rows and all(map(_is_row, self.rows))):
-            raise BadOption(f"rows are those of the batch, counted from 0, not {self.rows!r}")
+            raise BadOption(f"rows are row numbers of the batch, from 0, not {self.rows!r}")
 
     @property
     def is_zero(self) -> bool:
-        """Whether it adds nothing at all: c = 0, or a zero vector.
+        """Whether it adds nothing: c = 0, or a zero vector.
 
-        Raises SteeringError for a vector that is lost when it is rounded to float32.
+        Raises SteeringError for a vector that is zero only once it is rounded to float32.
         """
         if self.coefficient == 0 or self.vector.norm == 0:
             return True
         if not any(array.any() for array in self.vector.float32().values()):
             raise SteeringError(
-                f"{self.vector} is so small (norm {self.vector.norm:.2g}) that float32 holds "
-                "nothing of it: scale the vector up, not the coefficient"
+                f"{self.vector} is so small (norm {self.vector.norm:.2g}) that it is zero "
+                "in float32: scale the vector up, not the coefficient"
             )
         return False
 
@@ -81,17 +81,17 @@ def steering(
     model: a LanguageModel, or a plain transformers model (then also inside its `.generate`).
     vectors: one, or several that act together. An `Injection` brings its own coefficient,
         positions and rows, so each row of a batch can be steered differently.
-    coefficient: for all, or one for each vector. dose: instead, as a share of the residual
-        norm; every vector gets the coefficient at which it has that dose.
-    prompt_length: tokens of the prompt (per row), where the passes alone can't tell: scoring
-        prompt and answer in one pass, speculative decoding.
+    coefficient: for all, or one for each vector. dose: used instead; every vector gets the
+        coefficient at which it has this dose.
+    prompt_length: tokens of the prompt (per row), needed where the passes don't show it: when
+        prompt and answer are scored in one pass, and in speculative decoding.
     allow_other_weights: accept a vector made on a fine-tune or base of this model.
     blocks: dotted name of the block list, for models where it is not found.
 
-    Hooks are put on at entry and taken off at exit, whatever happens; contexts nest. A
-    LanguageModel is held for as long: its other threads wait, and are never steered by ours.
-    Raises ModelMismatch for vectors of another model; SteeringError when steering never
-    came to pass, changed nothing, or could not be placed right.
+    Hooks are removed at exit, whatever happens; contexts nest. A LanguageModel is locked inside
+    the block: other threads wait, and are not steered.
+    Raises ModelMismatch for vectors of another model; SteeringError if the steering never fired,
+    changed nothing, or could not be placed.
     """
     injections = _injections(vectors, coefficient, positions)
     if dose is not None:
@@ -130,7 +130,7 @@ def _is_row(row: object) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class _Context:
-    """One `steering(...)` that is active."""
+    """One active `steering(...)`."""
 
     injections: tuple[Injection, ...]
     tracker: PositionTracker
@@ -204,7 +204,7 @@ def _adders(injections: tuple[Injection, ...], tracker: PositionTracker) -> dict
 
 @dataclass
 class _Term:
-    """Injections of one layer that share positions, summed: what is added where.
+    """The sum of the injections of one layer that share positions.
 
     delta: (batch or 1, positions, d_model) float64 on CPU.
     """
@@ -290,7 +290,7 @@ class _Adder:
         return steered
 
     def _placed(self, term: _Term, delta: Tensor, where: Tensor, hidden: Tensor) -> Tensor:
-        """Spread a delta over (batch, seq): zero wherever `where` does not say."""
+        """Spread a delta over (batch, seq): zero outside of `where`."""
         where = where.to(hidden.device)
         if term.positions != "front":
             return delta * where.unsqueeze(-1).to(delta.dtype)  # where: bool (batch, seq)
@@ -313,7 +313,7 @@ class _Adder:
         self.applied.add(term.positions)
 
     def check_applied(self) -> None:
-        """Raise SteeringError if this layer was never steered although it should have been."""
+        """Raise SteeringError if this layer should have been steered and was not."""
         if not self.fired:
             raise SteeringError(
                 f"the steering at layer {self.layer} never fired: the model was not run inside "

@@ -1,4 +1,4 @@
-"""PositionTracker: at which absolute positions the present forward pass stands, row by row."""
+"""PositionTracker: the absolute positions of the current forward pass, row by row."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from steerlab.errors import SteeringError
 from steerlab.models.cache import Past, named_arguments, past_of
 
 EVERYWHERE = torch.ones(())
-"""What `PositionTracker.where` answers when every position is meant and no mask is needed."""
+"""Returned by `PositionTracker.where` if every position is meant: no mask is needed."""
 
 
 class PositionTracker:
     """A forward pre-hook on the module that runs the blocks; it reads, and changes nothing.
 
-    Positions count real tokens: left padding has none, the first real token is position 0.
-    They come from the cache length and the mask, never from the chunk's own length, so they
-    are right while decoding with a cache, without one, and in chunked prefills.
+    Positions count real tokens: padding has none, the first real token is at position 0. They
+    follow from the cache length and the mask, never from the length of the pass, so they are
+    right when decoding with or without a cache, and in chunked prefills.
     """
 
     def __init__(self, model: nn.Module, prompt_length: int | Sequence[int] | None = None) -> None:
@@ -59,14 +59,14 @@ class PositionTracker:
             self._starts = ids
 
     def forget(self) -> None:
-        """The next pass is a new prompt, even if it begins like the last one."""
+        """Treat the next pass as a new prompt, even if it begins like the last one."""
         self._ids = self._starts = self.prompt_lengths = None
         self.decoding = False
 
     def where(self, positions: str) -> Tensor | None:
-        """Where in this pass `positions` are: EVERYWHERE, None (nowhere) or a tensor.
+        """Where `positions` are in this pass: EVERYWHERE, None (nowhere) or a tensor.
 
-        (batch or 1, seq) bool; for "front" the absolute positions, -1 on padding.
+        The tensor is (batch or 1, seq) bool; for "front", absolute positions, -1 on padding.
         """
         if positions == "all":
             return EVERYWHERE
@@ -91,7 +91,7 @@ class PositionTracker:
         return now >= length  # continuation
 
     def check_front(self, spans: Tensor, starts: Tensor) -> None:
-        """Raise SteeringError where a front vector can't be placed right.
+        """Raise SteeringError if a front vector does not fit the prompt.
 
         spans: (batch or 1,) rows of the front vector of each prompt, 0 for none.
         starts: (batch or 1,) bool, whether it adds something to the very first token.
@@ -133,7 +133,7 @@ class PositionTracker:
         return columns
 
     def _note_prompt(self, seq: int, continues: bool) -> None:
-        """Decide whether this pass is prompt or decoding, and how long the prompt is."""
+        """Decide whether this pass is prefill or decoding, and how long the prompt is."""
         assert self.positions is not None
         ends = self.positions.max(dim=-1, keepdim=True).values + 1  # (batch or 1, 1)
         first = self.cached == 0 and not continues
@@ -161,7 +161,7 @@ class PositionTracker:
         return lengths
 
     def _extends(self, ids: Tensor | None) -> bool:
-        """Whether an uncached pass repeats the previous one with tokens added at its end."""
+        """Whether an uncached pass repeats the previous one with more tokens at its end."""
         before = self._ids
         if ids is None or before is None or ids.shape[0] != before.shape[0]:
             return False
@@ -171,7 +171,7 @@ class PositionTracker:
         return grown > 0 and bool(torch.equal(ids[:, : kept.shape[1]], kept))
 
     def _bare(self, device: torch.device) -> Tensor:
-        """Which prompts are known to begin with another token than BOS: (batch or 1,) bool."""
+        """For each prompt, whether it is known not to begin with BOS: (batch or 1,) bool."""
         allowed = self._start_ids()
         if self._starts is None or self.positions is None or not self.prefill or not allowed:
             return torch.zeros(1, dtype=torch.bool, device=device)
@@ -194,7 +194,7 @@ def _position_ids(given: dict[str, Any], seq: int) -> Tensor | None:
 
 
 def _why_unplaced(past: Past, given: dict[str, Any], seq: int) -> str:
-    """Why it is unknown which tokens came before this pass; "" where it is known."""
+    """Why the tokens before this pass are unknown; "" if they are known."""
     if past.unknown:
         return (
             f"this model keeps its state in {past.unknown}, which does not tell how far it has come"

@@ -1,9 +1,10 @@
-"""Lab: where the store and a model meet. What the command line, the TUI and notebooks share."""
+"""Lab: a store with a model beside it, shared by the command line, the TUI and notebooks."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Hashable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,14 +30,14 @@ if TYPE_CHECKING:
     from steerlab.registry import Store
 
 REMEMBERED = 32
-"""Vectors made again at other layers that a lab keeps in memory."""
+"""How many re-extracted vectors a lab keeps in memory."""
 
 
 class Lab:
-    """A store with a model beside it; the model is loaded when something first needs it.
+    """A store with a model beside it; the model is loaded when it is first needed.
 
     store: a Store, a directory, or None for the one that `Store()` finds.
-    source: what to load; None takes the model that the vector at hand was made on.
+    source: the model to load; None loads the model that the vector at hand was made on.
     options: passed to `LanguageModel.load`.
     """
 
@@ -53,7 +54,7 @@ class Lab:
         self.source = source
         self.options = options
         self._model = model
-        self._reextractions: dict[Hashable, SteeringVector] = {}
+        self._reextracted = lru_cache(REMEMBERED)(self._reextract)
         self.is_named = source is not None or model is not None  # else each vector brings its own
 
     @property
@@ -68,14 +69,14 @@ class Lab:
 
     @property
     def store_path(self) -> Path:
-        """The store's directory; asking costs no import of the registry."""
+        """The store's directory; does not import the registry."""
         if self._store is None or isinstance(self._store, str):
             return discover() if self._store is None else expanded(self._store)
         return self._store if isinstance(self._store, Path) else self._store.path
 
     @property
     def is_loaded(self) -> bool:
-        """Whether the model is there already."""
+        """Whether the model is loaded."""
         return self._model is not None
 
     @property
@@ -85,7 +86,7 @@ class Lab:
 
     @property
     def runtime(self) -> Runtime:
-        """What runs the model in batches whose rows are steered one by one."""
+        """Runs the model in batches, each row steered by its own setting."""
         from steerlab.interventions.runtime import TransformersRuntime
 
         return TransformersRuntime(self.model)
@@ -93,9 +94,9 @@ class Lab:
     def load(
         self, vector: SteeringVector | None = None, progress: Loading | None = None
     ) -> LanguageModel:
-        """Load the model if that is still to be done: the one named, else the vector's own.
+        """The model, loaded if need be: the one named, else the vector's own.
 
-        Where none was named, a vector of another model than the loaded one brings its own.
+        If none was named, a vector of another model than the loaded one replaces it.
         progress: called with (what, done, total) while the embedded model is fetched.
         """
         with self._loading:
@@ -113,7 +114,7 @@ class Lab:
             return self._model
 
     def loaded_for(self, vector: SteeringVector) -> LanguageModel | None:
-        """The model, if it is loaded already and this vector's own; nothing is loaded for it."""
+        """The model if it is loaded and is the vector's own, else None; loads nothing."""
         model = self._model
         if model is None:
             return None
@@ -121,13 +122,13 @@ class Lab:
         return model if vector.model.verdict(model.identity) in same else None
 
     def use(self, source: str | None) -> None:
-        """Take another model from now on, loaded when it is needed; None: each vector's own."""
+        """Use another model from now on, loaded when needed; None uses each vector's own."""
         self._model, self.source, self.is_named = None, source, source is not None
 
     def evaluate(self, expression: str) -> SteeringVector:
         """Compute an expression over stored vectors.
 
-        Where several models have a vector of that name, that of the lab's model is meant.
+        A name that several models have means the vector of the lab's model.
         """
         try:
             return self.store.evaluate(expression)
@@ -138,7 +139,7 @@ class Lab:
             return self.store.evaluate(expression, ours)
 
     def stored_model(self) -> str | None:
-        """What the store calls the lab's model; None if it has no vectors of it."""
+        """The store's name for the lab's model; None if it has no vectors of it."""
         for name, identity, _ in self.store.models():
             if self._model is not None:
                 if identity.key == self._model.identity.key:
@@ -156,14 +157,14 @@ class Lab:
         note: str = "",
         **options: Any,
     ) -> SteeringVector:
-        """Extract a vector (`LanguageModel.extract` takes the options) and keep it."""
+        """Extract a vector and store it; options: as for `LanguageModel.extract`."""
         made = self.model.extract(pairs, **options)
         return self.store.keep(name, made, tags=tags, note=note)[0]
 
     def at_layers(self, vector: SteeringVector, layers: LayerChoice) -> SteeringVector:
-        """The vector at exactly these layers; those it lacks are made again from its recipe.
+        """The vector at exactly these layers; missing ones are made from its recipe.
 
-        A composition is evaluated again from its operands' recipes.
+        A composition is evaluated again with its operands at these layers.
         Raises Incompatible for an imported vector, which has no recipe to run.
         """
         wanted = self.load(vector).layers(layers)
@@ -188,7 +189,7 @@ class Lab:
         return self._reevaluated(vector, recipe, wanted)
 
     def extends(self, vector: SteeringVector) -> bool:
-        """Whether `at_layers` can make layers that the vector lacks, on its own model."""
+        """Whether `at_layers` can make missing layers, on the vector's own model."""
         recipe = vector.recipe
         if not isinstance(recipe, Expression):
             return isinstance(recipe, Contrast)
@@ -203,31 +204,22 @@ class Lab:
     def _extended(
         self, vector: SteeringVector, recipe: Contrast, missing: list[int], wanted: list[int]
     ) -> SteeringVector:
-        made = self._reextracted(recipe, missing)
-        parts = {b: made if b in missing else vector for b in wanted}
+        made = self._reextracted(self.model.identity.key, recipe, tuple(missing))
+        directions = {**vector.directions, **made.directions}
         return SteeringVector(
-            {b: part.directions[b] for b, part in parts.items()},
+            {b: directions[b] for b in wanted},
             model=vector.model,
             recipe=recipe,
             scope=vector.scope,
-            residual_norms={
-                b: part.residual_norms[b] for b, part in parts.items() if b in part.residual_norms
-            },
-            diagnostics={
-                b: part.diagnostics[b] for b, part in parts.items() if b in part.diagnostics
-            },
+            residual_norms={**vector.residual_norms, **made.residual_norms},
+            diagnostics={**vector.diagnostics, **made.diagnostics},
         )
 
-    def _reextracted(self, recipe: Contrast, layers: Sequence[int]) -> SteeringVector:
-        """What the recipe gives at these layers; remembered, as each generation asks again."""
-        key = (self.model.identity.key, recipe, tuple(layers))
-        made = self._reextractions.pop(key, None)
-        if made is None:
-            made = self.model.reextract(recipe, list(layers))
-        self._reextractions[key] = made
-        if len(self._reextractions) > REMEMBERED:
-            del self._reextractions[next(iter(self._reextractions))]
-        return made
+    def _reextract(
+        self, model: Hashable, recipe: Contrast, layers: tuple[int, ...]
+    ) -> SteeringVector:
+        """Run a recipe; cached, since each generation at other layers asks again."""
+        return self.model.reextract(recipe, list(layers))
 
     def _reevaluated(
         self, vector: SteeringVector, recipe: Expression, layers: list[int]
@@ -245,9 +237,9 @@ class Lab:
         return evaluate(recipe.text, operand)
 
     def operating_point(self, vector: SteeringVector) -> tuple[SteeringVector, float] | None:
-        """The vector at the layer, and the coefficient, that its newest calibration chose.
+        """The vector at the layer of its newest calibration, and the coefficient chosen there.
 
-        None where it was never calibrated, or was found to work nowhere.
+        None if it was never calibrated, or works nowhere.
         """
         found = self.store.results.calibration_of(vector.digest)
         if found is None or found.layer is None or found.coefficient is None:
@@ -255,13 +247,13 @@ class Lab:
         return self.at_layers(vector, found.layer), found.coefficient
 
     def operand(self, vector: SteeringVector, ref: str) -> SteeringVector:
-        """What a composition names so; Incompatible if that is another vector by now."""
+        """The operand of a composition by its ref; Incompatible if the ref means another vector."""
         assert isinstance(vector.recipe, Expression)
         digests = {operand.ref: operand.digest for operand in vector.recipe.operands}
         stored = self.store.load(ref, vector.model)
         if stored.digest != digests[ref]:
             raise Incompatible(
-                f"{ref} is not the vector any more that {vector} was made from: compose it anew"
+                f"{ref} is no longer the vector that {vector} was made from: compose it anew"
             )
         return stored
 
@@ -278,14 +270,16 @@ class Lab:
         progress: Progress | None = None,
         **sampling: Any,
     ) -> list[Cell]:
-        """Generate every prompt with every seed under every setting: rows of a batch, no loop.
+        """Generate every prompt with every seed under every setting, as rows of few batches.
 
-        The order is prompt by prompt, seed by seed, setting by setting. Baselines belong in
-        `settings` as `Setting()`; equal ones are generated once. on_text(index, piece) speaks
-        of that order. sampling: options of `LanguageModel.generate`.
-        Where a setting is a front vector, every prompt begins with BOS, the baseline's too: what
-        differs is then the steering alone.
+        Returns the cells prompt by prompt, seed by seed, setting by setting. Put `Setting()`
+        among `settings` for a baseline; equal settings are generated once.
+        If a setting is a front vector, every prompt begins with BOS, the baseline's too, so that
+        texts differ by the steering alone.
+        on_text(index, piece): called as texts grow; index: of the cell in that order.
+        should_stop: asked after every token; returns what was written so far.
         progress: called with (tokens done, tokens to do at most).
+        sampling: options of `Sampling`.
         """
         prompts = [prompts] if isinstance(prompts, str) else prompts
         rows = [(setting, p, seed) for p in prompts for seed in seeds for setting in settings]
@@ -319,10 +313,9 @@ class Lab:
     ) -> list[Cell]:
         """Layers x strengths x prompts (x seeds) in as few batches as memory allows.
 
-        Layers that the vector lacks are made again from its recipe. A strength of 0 is the
-        baseline, which no layer changes, so it is generated once a prompt and seed and stands
-        first. Give coefficients or doses; at equal coefficient, layers differ in dose.
-        options: as for `compare`.
+        Missing layers are made from the vector's recipe. A strength of 0 is the baseline, which
+        no layer changes, so it comes once for each prompt and seed, and first. Give coefficients
+        or doses; at equal coefficient, layers differ in dose. options: as for `compare`.
         """
         if bool(coefficients) == bool(doses):
             raise BadOption("a sweep needs either coefficients or doses")

@@ -1,4 +1,4 @@
-"""The starter vectors: contrast prompts that come with steerlab, and what is made of them."""
+"""The starter vectors: made from contrast prompts that come with steerlab."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def starters() -> dict[str, Starter]:
 def ensure(
     lab: Lab, names: Iterable[str] | None = None, made: Callable[[str], object] | None = None
 ) -> dict[str, SteeringVector]:
-    """The named starter vectors (all of them by default) on the embedded model.
+    """The named starter vectors (by default all) on the embedded model.
 
-    Read from the store where they are; otherwise extracted and stored, and `made` is told.
+    Those not in the store are extracted and stored. made: called with each name that was.
     """
     found = {}
     for name in names or starters():

@@ -1,7 +1,7 @@
-"""Running a sweep: what is missing is written batch by batch, and each batch is kept at once.
+"""Running a sweep: missing cells are written batch by batch, and each batch is stored at once.
 
 A row does not depend on its batch, so a sweep that was cancelled or killed, or that several
-processes share, comes out as if one had written it in one go.
+processes share, gives the same texts as one written in one go.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ OnCells = Callable[[Sequence[Cell]], object]
 
 
 class CellMetric(Protocol):
-    """A value for each text that takes a model: it is measured once, and kept with the cell."""
+    """A metric that needs the model: measured once for each cell, and stored with it."""
 
     name: str
 
     def __call__(
         self, model: LanguageModel, sweep: StoredSweep, cells: Sequence[Cell]
     ) -> Sequence[MetricValue]:
-        """One value a cell; `sweep` holds all cells so far, `sweep.baseline(cell)` among them."""
+        """One value a cell; sweep: all cells so far, for `sweep.baseline(cell)`."""
 
 
 class _Keeping:
-    """Where cells go: into a store."""
+    """A sink that stores cells."""
 
     def __init__(self, store: Store, sweep: StoredSweep) -> None:
         self.store, self.sweep = store, store.sweeps.begin(sweep)
@@ -61,7 +61,7 @@ class _Keeping:
 
 
 class _Passing:
-    """Where cells go that nobody keeps."""
+    """An in-memory sink, for keep=False."""
 
     def __init__(self, sweep: StoredSweep) -> None:
         self.sweep = sweep
@@ -81,7 +81,7 @@ class _Passing:
 
 @dataclass
 class _Run:
-    """A sweep that is being written by this process."""
+    """This process's part of a sweep."""
 
     lab: Lab
     plan: SweepPlan
@@ -97,7 +97,7 @@ class _Run:
     cut_off: list[Cell] = field(default_factory=list)
 
     def write(self, missing: Sequence[Key]) -> None:
-        """Write this process's share of what is missing, and hand on each batch."""
+        """Write this process's share of the missing cells; each batch goes to the sink."""
         plan, own = self.plan, self.shard.of(missing)
         places = {key: place for place, key in enumerate(self.sink.sweep.planned())}
 
@@ -127,7 +127,7 @@ class _Run:
         return replace(setting, vector=self.directions[setting.layer])
 
     def _keep(self, cells: Sequence[Cell]) -> None:
-        """Hand whole texts on; those that were cut off are shown, never kept."""
+        """Send whole texts to the sink; remember cut-off ones, which are never stored."""
         whole = [cell for cell in cells if cell.finish != "cancelled"]
         self.cut_off += [cell for cell in cells if cell.finish == "cancelled"]
         if whole:
@@ -136,7 +136,7 @@ class _Run:
             self.on_cells(whole)
 
     def measure(self, metric: CellMetric) -> None:
-        """Measure what this process is to measure of the texts that lack the metric."""
+        """Measure this process's share of the cells that lack the metric."""
         sweep = self.sink.now()
         lacking = [cell for cell in sweep.cells if metric.name not in cell.metrics]
         own = self.shard.of(lacking)
@@ -165,28 +165,29 @@ def run_sweep(
     rows: int | None = None,
     shard: WorkerShard | None = None,
 ) -> StoredSweep:
-    """Write what the store still lacks of a plan; returns the sweep with all its cells.
+    """Write the cells of a plan that the store lacks; returns the sweep with all its cells.
 
-    Each batch is stored whole, in one transaction: the same plan again, after Ctrl-C or a kill,
-    writes only what is missing, with the same result. Started by `accelerate launch`, each
-    process writes its share.
+    Each batch is stored whole, in one transaction: after Ctrl-C or a kill, the same plan writes
+    only the missing cells, with the same result. Under `accelerate launch` each process writes
+    its share.
 
-    keep: False writes everything anew and stores nothing. metrics: those that take a model,
-    measured of every cell that lacks them.
-    on_start(sweep): once, with what was there already. on_cells(cells): after each batch.
-    on_text(place, piece): by place in `sweep.planned()`. should_stop: asked after every
-    token; texts that it cuts off are returned with finish "cancelled", never stored.
-    progress: called with (done, to do). rows: of a batch; None takes what is fastest as far
-    as memory goes.
+    keep: False writes everything anew and stores nothing.
+    metrics: measured for every cell that lacks them.
+    on_start(sweep): called once, with the cells already stored. on_cells(cells): called after
+        each batch. on_text(place, piece): place: in `sweep.planned()`.
+    should_stop: asked after every token; the texts that it cuts off are returned with finish
+        "cancelled", and not stored.
+    progress: called with (done, to do). rows: of a batch; None takes what is fastest, as far as
+        memory goes.
     """
     shard = shard or WorkerShard.current()
     if shard.count > 1 and not keep:
-        raise BadOption("several processes meet in the store: a sweep of theirs has to be kept")
+        raise BadOption("several processes share a sweep through the store: it has to be kept")
     run = _begun(lab, plan, keep, shard, rows, should_stop, progress, on_cells, on_text)
     if on_start is not None:
         on_start(run.sink.sweep)
     missing = run.sink.sweep.missing()
-    shard.wait()  # all have read the same before anyone writes
+    shard.wait()  # everyone has read the same cells before anyone writes
     run.write(missing)
     shard.wait()
     for metric in metrics:
@@ -216,10 +217,7 @@ def _begun(
 def _described(
     plan: SweepPlan, vector: SteeringVector, at: SteeringVector, model: LanguageModel
 ) -> StoredSweep:
-    """The plan with everything that it means on this model, and no cells yet.
-
-    at: the vector at the plan's layers.
-    """
+    """The sweep of a plan on this model, without cells; at: the vector at the plan's layers."""
     expression = plan.vector if isinstance(plan.vector, str) else str(vector)
     settings = settings_of(at, doses=plan.doses, coefficients=plan.coefficients, label=expression)
     identity = model.identity
@@ -241,9 +239,9 @@ def _described(
 def _digest(
     plan: SweepPlan, vector: SteeringVector, model: LanguageModel, layers: Sequence[int]
 ) -> str:
-    """sha256 of what decides the texts, in whatever order it was asked for.
+    """sha256 of everything that decides the texts, in any order.
 
-    The recipe is part of it only where layers had to be made anew from it.
+    The recipe is part of it only where missing layers were made from it.
     """
     identity = model.identity
     anew = any(layer not in vector.directions for layer in layers)
@@ -270,7 +268,7 @@ def _batches(units: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
 def _values(
     metric: CellMetric, model: LanguageModel, sweep: StoredSweep, cells: Sequence[Cell]
 ) -> Sequence[MetricValue]:
-    """What a metric says; where it fails on a batch, cell by cell, and the cell says why."""
+    """A metric's values; if it fails on a batch, cell by cell, each with its reason."""
     try:
         return metric(model, sweep, cells)
     except Exception as error:  # one text that a scorer can't take must not end a sweep

@@ -1,4 +1,4 @@
-"""Which part of the work is this process's, where `accelerate launch` started several."""
+"""Dividing work among the processes that `accelerate launch` started."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 _SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
-_PATIENCE = timedelta(days=7)  # a process that is done waits for the slowest
+_PATIENCE = timedelta(days=7)  # for the slowest process
 
 
 @dataclass(frozen=True)
 class WorkerShard:
-    """One of `count` processes that divide work among them; by default the only one.
+    """One of `count` processes that divide the work; by default the only one.
 
     device: where this process loads its model; None leaves it to the model.
     """
@@ -28,9 +28,9 @@ class WorkerShard:
 
     @classmethod
     def current(cls, device: str | None = None) -> WorkerShard:
-        """This process's share, as the launcher's environment says.
+        """This process's shard, according to the launcher's environment.
 
-        device: as asked for by the user; "cpu" joins the processes by gloo on any machine.
+        device: as the user asked; "cpu" joins the processes by gloo on any machine.
         """
         if not any(os.environ.get(name, "1") not in ("", "1") for name in _SIZES):
             return cls(device=device)
@@ -45,20 +45,20 @@ class WorkerShard:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the process that speaks for all."""
+        """Whether this process reports for all."""
         return self.index == 0
 
     def of(self, units: Sequence[T]) -> Sequence[T]:
-        """The units that fall to this process: every `count`-th."""
+        """This process's units: every `count`-th."""
         return units[self.index :: self.count]
 
     def wait(self) -> None:
-        """Go on when all processes have come here."""
+        """Wait until all processes have come here."""
         if self._state is not None:
             self._state.wait_for_everyone()
 
     def leave(self) -> None:
-        """Wait for the others once more, then part from them."""
+        """Wait for the others, then leave the process group."""
         if self._state is not None:
             self.wait()
             self._state.destroy_process_group()

@@ -1,1 +1,7 @@
-"""Language models (torch): loading, blocks, recording, generation, unembedding."""
+"""Language models (torch).
+
+`language_model.LanguageModel` is a transformers model with its tokenizer, made of: `loading` and
+`embedded` (from a name to a model), `blocks` (where its layers are, and which model it is),
+`recording` (reading the residual stream), `generation` and `unembedding`. `runtime` is the protocol
+that other engines can implement, and `interventions` says what acts on a model right now.
+"""

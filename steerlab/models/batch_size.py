@@ -1,4 +1,4 @@
-"""How many rows a batch may have: what is fastest, as far as memory goes."""
+"""How many rows a batch has: as many as are fastest and fit into memory."""
 
 from __future__ import annotations
 
@@ -8,22 +8,21 @@ from steerlab.models.blocks import text_config
 from steerlab.models.protocols import Readable
 
 ROWS = {"cpu": 64}
-"""Rows beyond which a device gains little, while each batch is kept later.
+"""Rows beyond which a device gains little, while batches are stored less often.
 
 Tokens a CPU second of SmolLM2-135M at 4, 16, 32, 64, 128, 192 rows: 40, 101, 134, 164, 185, 162.
 """
 
 ROWS_ACCELERATOR = 256
 
-_USABLE = 0.5  # of the free memory: allocators fragment, and an estimate is one
+_USABLE = 0.5  # of the free memory: allocators fragment, and this is an estimate
 _CHOOSING = 32  # bytes a vocabulary entry: float32 logits, their float64 masses and sums
 
 
 def batch_rows(lm: Readable, prompts: Sequence[str], new_tokens: int) -> int:
     """Rows of one batch of these prompts, each continued by at most `new_tokens`.
 
-    An upper bound of a row's memory: its key-value cache at full length, what choosing a token
-    takes over the vocabulary, and a block's activations of the whole prompt.
+    On CUDA, as many as fit by an upper bound of a row's memory; see `row_bytes`.
     """
     device = lm.model.device
     most = ROWS.get(device.type, ROWS_ACCELERATOR)
@@ -46,7 +45,11 @@ def fitting(room: int, row: int, most: int) -> int:
 
 
 def row_bytes(lm: Readable, prompt_tokens: int, new_tokens: int) -> int:
-    """Memory that one row of a generation takes at most, beside the weights."""
+    """Most bytes that one row of a generation takes, besides the weights.
+
+    Its key-value cache at full length, one block's activations of the whole prompt, and the
+    logits and masses from which a token is chosen.
+    """
     config, width = text_config(lm.model), lm.model.dtype.itemsize
     heads = config.num_attention_heads
     kv_heads = getattr(config, "num_key_value_heads", None) or heads

@@ -1,4 +1,4 @@
-"""Where a model's blocks are, and which model it is: facts read off a transformers model."""
+"""Where a transformers model's blocks are, and which model it is."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def n_layers_of(model: nn.Module) -> int:
 
 
 def input_device(model: nn.Module) -> torch.device:
-    """Where token ids have to be; weights that accelerate keeps elsewhere come there."""
+    """The device that token ids have to be on; offloaded weights are brought to it."""
     embedding = model.get_input_embeddings()  # type: ignore[operator]
     if embedding.weight.is_meta:
         where = getattr(getattr(embedding, "_hf_hook", None), "execution_device", None)
@@ -78,9 +78,9 @@ def input_device(model: nn.Module) -> torch.device:
 def identify(
     model: nn.Module, blocks: list[nn.Module], source: str | None = None, tokenizer: Any = None
 ) -> ModelIdentity:
-    """The identity that vectors made on this model carry.
+    """The identity of a model, as its vectors carry it.
 
-    source: what it was loaded from; None reads the model's own `name_or_path`.
+    source: where it was loaded from; None reads the model's own `name_or_path`.
     """
     config = text_config(model)
     return ModelIdentity(
@@ -124,7 +124,7 @@ def _signs(weight: Tensor) -> Tensor:
 
 
 def weights_present(module: nn.Module) -> AbstractContextManager[Any]:
-    """Bring weights that accelerate keeps on CPU or disk into memory for a moment."""
+    """Bring offloaded weights of a module into memory for the `with` block."""
     if any(p.is_meta for p in module.parameters(recurse=False)):
         from accelerate.utils import align_module_device
 
@@ -138,7 +138,7 @@ def _tokenizer_digest(tokenizer: Any) -> str | None:
         vocabulary: dict[str, int] = getattr(tokenizer, "get_vocab", dict)()
         return _digest(json.dumps(vocabulary, sort_keys=True)) if vocabulary else None
     state = json.loads(backend.to_str())
-    for mutable in ("padding", "truncation"):  # set by the last call, not part of what it is
+    for mutable in ("padding", "truncation"):  # set by the last call
         state.pop(mutable, None)
     return _digest(json.dumps(state, sort_keys=True))
 

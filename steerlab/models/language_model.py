@@ -30,10 +30,10 @@ from steerlab.progress import Progress, ShouldStop
 class LanguageModel:
     """A causal language model: `.model` and `.tokenizer` are plain transformers objects.
 
-    Make one with `LanguageModel.load("smollm2")`, or from objects at hand with
-    `LanguageModel(model, tokenizer)`. One generation or recording at a time holds it.
+    Make one with `LanguageModel.load("smollm2")`, or from your own objects with
+    `LanguageModel(model, tokenizer)`. Generating and recording take turns, by a lock.
 
-    blocks: dotted name of the block list, for models where it is not found by itself.
+    blocks: dotted name of the block list, for models where it is not found.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class LanguageModel:
 
     @cached_property
     def identity(self) -> ModelIdentity:
-        """What vectors made on this model carry; raises ModelError if it is not causal."""
+        """Which model it is, as its vectors carry it; raises ModelError if it is not causal."""
         with self.lock:
             self._check_causal()
         return identify(self.model, self.blocks, self.source, self.tokenizer)
@@ -112,7 +112,7 @@ class LanguageModel:
 
     @cached_property
     def final_norm(self) -> FinalNorm:
-        """What stands between the last block and the unembedding, read once."""
+        """The norm between the last block and the unembedding, read once."""
         return final_norm(self)
 
     def __repr__(self) -> str:
@@ -125,8 +125,7 @@ class LanguageModel:
         """Token ids of one prompt.
 
         chat: as a user's message in the model's chat template, up to where the answer starts.
-        bos: make sure it begins with the model's BOS (or its end-of-text token, if it has no
-            BOS); there is never more than one.
+        bos: begin with exactly one BOS (the end-of-text token, if the model has no BOS).
         """
         check_text(prompt, "the prompt")
         if chat:
@@ -159,7 +158,7 @@ class LanguageModel:
             if (value := getattr(self.tokenizer, name, None)) is not None:
                 return int(value)
         raise ModelError(
-            f"{self.source} has neither a BOS nor an end-of-text token: no actadd here"
+            f"{self.source} has neither a BOS nor an end-of-text token: actadd needs one"
         )
 
     # layers
@@ -221,7 +220,7 @@ class LanguageModel:
     def record_tokens(
         self, prompt: Ids, layers: Sequence[int], should_stop: ShouldStop | None = None
     ) -> dict[int, Array]:
-        """The residual stream of token ids: layer -> (seq, d_model) float64."""
+        """The residual stream of one prompt: layer -> (seq, d_model) float64."""
         found = recording.record(self.model, self.blocks, prompt, layers, should_stop=should_stop)
         return {layer: hidden.double().numpy() for layer, hidden in found.items()}
 
@@ -262,14 +261,14 @@ class LanguageModel:
         progress: Progress | None = None,
         should_stop: ShouldStop | None = None,
     ) -> SteeringVector:
-        """Run a recipe, a stored one again, at these layers."""
+        """Make the vector of a recipe at these layers."""
         methods.check_recipe(recipe)
         wanted = self.layers(layers)
         with self.lock:
             return runner.extract(self, recipe, wanted, progress, should_stop)
 
     def _check_causal(self) -> None:
-        """Raise ModelError if what stands after a token changes how it is read."""
+        """Raise ModelError for bidirectional models."""
         if is_steered(self.model):
             return
         layer = min(1, self.n_layers - 1)
@@ -279,8 +278,8 @@ class LanguageModel:
         )
         if not torch.allclose(first, second, rtol=1e-3, atol=1e-4, equal_nan=True):
             raise ModelError(
-                f"{self.source} reads its text in both directions: it is no causal language "
-                "model, so steerlab can't steer what it writes"
+                f"{self.source} attends in both directions: it is not a causal language model, "
+                "so it can't be steered"
             )
 
     # writing
@@ -307,12 +306,11 @@ class LanguageModel:
     ) -> Completion | list[Completion]:
         """Continue one prompt (a Completion) or several as one batch (a list of them).
 
-        Greedy by default; with a temperature each row samples from its own seed. Steered by
-        whatever `steering(...)` is active around the call; front vectors get their BOS.
-        on_text(row, piece) is called with whole characters as they come; should_stop() is
-        asked after every token and keeps what came.
-        bos: begin every prompt with BOS (or none beyond the tokenizer's own); None gives it to
-            the rows that a front vector steers.
+        Greedy by default; with a temperature, each row samples from its own seed. An enclosing
+        `steering(...)` applies. on_text(row, piece): called with whole characters as the text
+        grows. should_stop: asked after every token; what was written so far is returned.
+        bos: True begins every prompt with BOS, False adds none; None adds it where a front
+            vector steers the row.
         Raises BadPrompts, BadOption; SteeringError when logits become NaN.
         """
         sampling = Sampling(max_new_tokens, temperature, top_p, top_k, repetition_penalty, chat)
@@ -341,7 +339,7 @@ class LanguageModel:
         return results[0] if isinstance(prompts, str) else results
 
     def next_log_probs(self, prompts: Sequence[str], *, chat: bool = False) -> torch.Tensor:
-        """Log-probability of every token to come next: (n_prompts, vocab) float32 on the CPU."""
+        """Log-probabilities of the next token: (n_prompts, vocab) float32 on the CPU."""
         if isinstance(prompts, str) or not prompts:
             raise BadPrompts("next_log_probs takes a list of prompts, at least one")
         with self.lock:
@@ -357,7 +355,7 @@ class LanguageModel:
         return [self.tokens(p, chat=chat, bos=row) for p, row in zip(prompts, rows, strict=True)]
 
     def check_length(self, ids: Sequence[Sequence[int]], new: int = 0) -> None:
-        """Raise BadPrompts if the longest prompt, with `new` tokens after it, does not fit."""
+        """Raise BadPrompts if the longest prompt and `new` tokens exceed the model's context."""
         longest = max(len(i) for i in ids)
         room = getattr(text_config(self.model), "max_position_embeddings", None)
         if room and longest + new > room:

@@ -1,10 +1,11 @@
-"""Loading: from a name to a transformers model, with one clear line when it can't be done."""
+"""Loading a transformers model by name; failures are explained in one line."""
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def load_model(
     trust_remote_code: bool,
     progress: Callable[[str, int, int], None] | None,
 ) -> tuple[Any, str]:
-    """The model in evaluation mode, and where it was loaded from (for the tokenizer)."""
+    """The model in evaluation mode, and the location of its tokenizer."""
     from transformers import AutoModelForCausalLM
 
     location = str(embedded.checkpoint(progress)) if source == embedded.ALIAS else source
@@ -47,7 +48,7 @@ def load_model(
     missing = sorted(info.get("missing_keys") or [])
     if missing:
         raise ModelError(
-            f"{source} is no whole causal language model: its checkpoint lacks {missing[0]}"
+            f"{source} is not a complete causal language model: its checkpoint lacks {missing[0]}"
             + (f" and {len(missing) - 1} more weights" if len(missing) > 1 else "")
         )
     model.eval()
@@ -55,7 +56,7 @@ def load_model(
 
 
 def hush() -> None:
-    """Silence the libraries' own bars and retries: front ends say more, and draw their own."""
+    """Silence the libraries' progress bars and warnings; front ends draw their own."""
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
@@ -64,7 +65,7 @@ def hush() -> None:
 
 
 def load_tokenizer(location: str, revision: str | None, trust_remote_code: bool) -> Any:
-    """The tokenizer that belongs to a loaded model."""
+    """The tokenizer of a loaded model."""
     from transformers import AutoTokenizer
 
     with _explained(location):
@@ -91,43 +92,37 @@ def _check_device(device: str) -> None:
 
 def _dtype(name: str | None, *, on_cpu: bool) -> Any:
     if name is None or name == "auto":
-        # CPUs are slower in 16 bits than in 32 unless they have instructions for it
+        # most CPUs are slower in 16 bits than in 32
         return torch.float32 if on_cpu else "auto"
     if name not in _DTYPES:
         raise BadOption(f"no dtype {name!r}: there are {', '.join(_DTYPES)}")
     return _DTYPES[name]
 
 
-class _explained:  # noqa: N801 - reads as a sentence: `with _explained(source):`
-    """Turn what loading raises into one line."""
+@contextmanager
+def _explained(source: str) -> Iterator[None]:
+    """Turn what loading raises into a ModelError of one line."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(_explanation(source, error)) from None
 
-    def __init__(self, source: str) -> None:
-        self.source = source
 
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is None or not isinstance(error, Exception) or isinstance(error, ModelError):
-            return
-        raise ModelError(self._line(error)) from None
-
-    def _line(self, error: Exception) -> str:
-        text = str(error)
-        source = self.source
-        if re.search(r"gated repo|\b40[13] Client Error", text):
-            return (
-                f"{source} is gated or private: accept its terms, then log in with `hf auth login`"
-            )
-        if "trust_remote_code" in text:
-            return f"{source} brings its own code: read it, then pass --trust-remote-code to run it"
-        if "Unrecognized configuration class" in text:
-            return f"{source} has no causal head: steerlab steers models that write text"
-        if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
-            return f"{source} does not fit in memory: try --dtype bfloat16 or --device-map auto"
-        if isinstance(error, OSError) or "Unrecognized model" in text:
-            return _not_found(source)
-        return f"{source} can't be loaded: {_first_line(text) or type(error).__name__}"
+def _explanation(source: str, error: Exception) -> str:
+    text = str(error)
+    if re.search(r"gated repo|\b40[13] Client Error", text):
+        return f"{source} is gated or private: accept its terms, then log in with `hf auth login`"
+    if "trust_remote_code" in text:
+        return f"{source} brings its own code: read it, then pass --trust-remote-code to run it"
+    if "Unrecognized configuration class" in text:
+        return f"{source} has no causal head: steerlab steers models that write text"
+    if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
+        return f"{source} does not fit in memory: try --dtype bfloat16 or --device-map auto"
+    if isinstance(error, OSError) or "Unrecognized model" in text:
+        return _not_found(source)
+    return f"{source} can't be loaded: {_first_line(text) or type(error).__name__}"
 
 
 def _not_found(source: str) -> str:

@@ -1,4 +1,4 @@
-"""Which prompts share a beginning long enough to compute it once."""
+"""Groups of prompts whose common prefix is computed once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 _MOST = 256  # prompts of a group, which is computed as one batch
-_OPTIONS = 32  # ways to split what shares a beginning that are kept in mind; few are ever needed
+_OPTIONS = 32  # ways to split a set of prompts that are remembered; few are ever needed
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Group:
 
 
 class _Split(NamedTuple):
-    """Groups of some prompts: the tokens that they save, and the prompts left for a wider group."""
+    """Groups of some prompts, the tokens that they save, and the prompts in none of them."""
 
     saved: int
     left: tuple[int, ...]
@@ -29,14 +29,15 @@ class _Split(NamedTuple):
 def group_by_prefix(prompts: Sequence[Sequence[int]]) -> list[Group]:
     """Split prompts into groups so that computing each group's prefix once saves most tokens.
 
-    Every prompt keeps at least one token of its own, so that its last position is computed for
-    it. Sorted, prompts with a common beginning stand together, and beginnings within beginnings
-    are a tree: at each of its nodes, what no longer beginning has taken may become a group or be
-    left to a shorter one.
+    Every prompt keeps at least one token of its own, so that its last position is computed.
+    Sorted prompts with a common prefix are neighbours, and nested prefixes form a tree. At each
+    node, the prompts that are in no group yet become one, or are left to a shorter prefix.
     """
     own = [tuple(prompt[:-1]) for prompt in prompts]
     order = sorted(range(len(prompts)), key=lambda i: own[i])
-    open_nodes: list[tuple[int, list[_Split]]] = []  # (length of the beginning, ways to split it)
+    open_nodes: list[
+        tuple[int, list[_Split]]
+    ] = []  # (length of the prefix, ways to split its prompts)
     for place, i in enumerate(order):
         following = own[order[place + 1]] if place + 1 < len(order) else None
         link = -1 if following is None else _common(own[i], following)
@@ -65,7 +66,7 @@ def _both(some: Sequence[_Split], others: Sequence[_Split]) -> list[_Split]:
 
 
 def _closed(prefix: int, splits: Sequence[_Split]) -> list[_Split]:
-    """The splits, and those in which what is left becomes a group with this prefix."""
+    """The splits, and those in which the ungrouped prompts become a group with this prefix."""
     found = list(splits)
     for saved, left, groups in splits:
         if prefix > 0 and len(left) > 1:
@@ -77,7 +78,7 @@ def _closed(prefix: int, splits: Sequence[_Split]) -> list[_Split]:
 
 
 def _worthwhile(splits: list[_Split]) -> list[_Split]:
-    """The splits that save most, and those that leave more prompts than all that save more."""
+    """The splits that save most, and each that leaves more prompts than all that save more."""
     splits.sort(key=lambda split: (-split.saved, -len(split.left)))
     kept: list[_Split] = []
     for split in splits:

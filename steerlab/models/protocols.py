@@ -1,4 +1,4 @@
-"""What parts of the model side take of a LanguageModel, so that they need not import it."""
+"""Protocols of a LanguageModel, so that its parts need not import it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Steerable(Protocol):
 
     @property
     def lock(self) -> AbstractContextManager[Any]:
-        """Held by whoever runs the model; reentrant."""
+        """Held while the model runs; reentrant."""
 
 
 class Readable(Steerable, Protocol):

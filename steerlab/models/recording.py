@@ -1,4 +1,4 @@
-"""Recording: the residual stream at chosen layers, batched, and stopped after the last one."""
+"""Recording the residual stream at chosen layers, in batches that stop after the last one."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from steerlab.models.interventions import is_steered
 from steerlab.models.prefix_groups import Group, group_by_prefix
 from steerlab.progress import Progress, ShouldStop
 
-_BATCH_TOKENS = {"cpu": 2048}  # real and padding together; more brings nothing on a CPU
+_BATCH_TOKENS = {"cpu": 2048}  # real and padding together; more is no faster on a CPU
 _BATCH_TOKENS_ACCELERATOR = 16384
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some tokens of some prompts, as one batch: row i is a piece of the prompts in owners[i].
+    """Tokens of several prompts as one batch: row i is a piece of the prompts in owners[i].
 
     offsets: absolute position of each row's first real token.
-    lengths: real tokens in each row; padding stands left of them if `left`, else right.
+    lengths: real tokens in each row; padding is on their left if `left`, else on their right.
     """
 
     ids: Tensor  # (rows, seq)
@@ -41,7 +41,7 @@ class Chunk:
     left: bool = False
 
     def real(self, device: torch.device) -> Tensor:
-        """Which columns hold real tokens: (rows, seq) bool."""
+        """A mask of the real tokens: (rows, seq) bool."""
         columns = torch.arange(self.ids.shape[1], device=device).unsqueeze(0)
         start = torch.as_tensor(self.first_columns(), device=device).unsqueeze(1)
         return (columns >= start) & (columns < start + self._lengths_on(device))
@@ -60,7 +60,7 @@ class _Stop(Exception):
 
 
 Forward = Callable[[Chunk, Mapping[str, Any]], dict[int, Tensor]]
-"""One pass over a chunk with some arguments of the model: layer -> (rows, seq, d_model)."""
+"""Runs a chunk with further arguments of the model: layer -> (rows, seq, d_model)."""
 
 
 def read(
@@ -75,8 +75,8 @@ def read(
 ) -> Readings:
     """Read one activation per prompt and layer (`last`, `mean` over positions >= 1, or an index).
 
-    prompts: token ids; the tokens that prompts share at their beginning are computed once.
-    Each index must lie inside its prompt (negative ones count from the end).
+    prompts: token ids; prefixes that prompts share are computed once. An index has to be inside
+        every prompt (negative ones count from the end).
     should_stop: asked before every block; raises Cancelled once it says so.
     """
     reader = _Reader(prompts, layers, read_at)
@@ -117,12 +117,12 @@ def _passes(
 
 
 def _plan(model: nn.Module, prompts: Sequence[Ids]) -> list[Group]:
-    """Which prompts to compute together from a shared prefix; groups of one share nothing."""
+    """Groups of prompts to compute from a shared prefix; a group of one shares nothing."""
     groups = group_by_prefix(prompts)
     total = sum(len(ids) for ids in prompts)
     saved = sum(group.prefix * (len(group.members) - 1) for group in groups)
-    # a second pass and the copied cache cost about a tenth of the work; below that, don't
-    # of a prompt that comes in two pieces, steering could not tell where it ends
+    # a second pass and the copied cache cost about a tenth of the work
+    # a prompt in two pieces would hide from steering where it ends
     together = _attends_to_everything(model) and cache_argument(model) is not None
     if saved < 0.15 * total or not together or is_steered(model):
         return [Group(0, (i,)) for i in range(len(prompts))]
@@ -138,7 +138,7 @@ def _attends_to_everything(model: nn.Module) -> bool:
 
 
 def _batches(groups: list[Group], prompts: Sequence[Ids], limit: int) -> Iterator[list[Group]]:
-    """Groups of like length together, so that padding is little; prefix groups apart."""
+    """Groups of similar length, which need little padding; never with and without prefix."""
 
     def width(group: Group) -> int:
         return max(len(prompts[i]) for i in group.members) - group.prefix
@@ -170,7 +170,7 @@ def _whole(prompts: Sequence[Ids], which: list[int]) -> Chunk:
 def _shared(
     model: nn.Module, prompts: Sequence[Ids], groups: list[Group], forward: Forward
 ) -> Iterator[tuple[Chunk, dict[int, Tensor]]]:
-    """Two passes: each group's prefix once, then every prompt's own ending on its cache."""
+    """Two passes: the prefix of each group, then the rest of each prompt on its cache."""
     from transformers import DynamicCache
 
     prefixes = [prompts[g.members[0]][: g.prefix] for g in groups]
@@ -234,7 +234,7 @@ def _forward(
 ) -> dict[int, Tensor]:
     """One forward pass up to the last layer wanted: layer -> (rows, seq, d_model).
 
-    Right-padded rows of a causal model need no mask: no real token sees what stands after it.
+    Right-padded rows of a causal model need no mask: no token attends to later ones.
     """
     recorded: dict[int, Tensor] = {}
     last = max(layers)
@@ -250,7 +250,7 @@ def _forward(
 
         return keep
 
-    # a pass over a large model takes long enough to be asked at every block
+    # a pass through a large model is long: ask before every block
     hooked = set(layers) if should_stop is None else range(last + 1)
 
     with ExitStack() as stack:
@@ -266,7 +266,7 @@ def _forward(
 
 
 class _Reader:
-    """Takes chunks as they come and keeps only what is asked for."""
+    """Reduces the chunks of all prompts to one activation for each prompt."""
 
     def __init__(self, prompts: Sequence[Ids], layers: Sequence[int], read_at: Read) -> None:
         self.lengths = np.array([len(p) for p in prompts])
@@ -275,7 +275,7 @@ class _Reader:
         self.norms: dict[int, list[NDArray[np.float64]]] = {b: [] for b in layers}
 
     def take(self, layer: int, chunk: Chunk, hidden: Tensor) -> None:
-        """Read what this chunk holds of the positions wanted; hidden: (rows, seq, d_model)."""
+        """Read the wanted positions in this chunk; hidden: (rows, seq, d_model)."""
         if layer not in self.values:
             self.values[layer] = np.zeros((len(self.lengths), hidden.shape[-1]))
         later = chunk.real(hidden.device)
@@ -289,7 +289,7 @@ class _Reader:
             self._take_tokens(layer, chunk, hidden)
 
     def readings(self) -> Readings:
-        """Everything read; means are divided only now, when all chunks are in."""
+        """All that was read; sums become means only now, when every chunk is in."""
         if self.read_at == "mean":
             counts = np.maximum(self.lengths - 1, 1)[:, None]
             self.values = {b: sums / counts for b, sums in self.values.items()}

@@ -1,4 +1,4 @@
-"""From the residual stream to logits: what final norm and unembedding make of a direction."""
+"""From the residual stream to logits, through the final norm and the unembedding."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ _ROWS = 8192  # of the unembedding that are in float32 at a time
 
 @dataclass(frozen=True)
 class FinalNorm:
-    """What the final norm does, its scale aside: x -> gain * (x - mean(x) if centred else x).
+    """The final norm without its scale: x -> gain * (x - mean(x) if centred else x).
 
-    gain: (d_model,). A LayerNorm is centred, an RMSNorm is not; a bias is the same for every
-    x, so a difference loses it.
+    gain: (d_model,). A LayerNorm is centred, an RMSNorm is not. A bias is left out: it is the
+    same for every x, so differences lose it.
     """
 
     gain: Array
     centred: bool
 
     def linear(self, directions: Array) -> Array:
-        """The part of the norm that is linear; directions: (n, d_model)."""
+        """The linear part of the norm; directions: (n, d_model)."""
         return np.asarray(self._inside(directions) * self.gain)
 
     def scaled(self, x: Array) -> Array:
-        """What a residual stream becomes, without bias; x: (n, d_model)."""
+        """The normed residual stream, without bias; x: (n, d_model)."""
         sizes = np.sqrt((self._inside(x) ** 2).mean(axis=1, keepdims=True))
         return np.asarray(self.linear(x) / sizes)
 
@@ -51,13 +51,12 @@ class _Stop(Exception):
 
 
 def final_norm(lm: Readable) -> FinalNorm:
-    """The final norm, found by what it does and not by its name.
+    """The final norm, found by its effect and not by its name.
 
-    The output of the last block is replaced by probes, and what reaches the unembedding is
-    read: a row of zeros shows the bias, a constant one whether the mean is taken away, one of
-    alternating signs the gain (Gemma's 1 + weight as any other), and one at random, of another
-    size, whether that was all.
-    Raises ModelError where something else stands between the last block and the unembedding.
+    Probes replace the output of the last block, and the input of the unembedding is read. A row
+    of zeros shows the bias, a constant row whether the mean is subtracted, a row of alternating
+    signs the gain (Gemma's 1 + weight too). A random row of another size confirms the result.
+    Raises ModelError if the model does something else between its last block and unembedding.
     """
     signs = np.where(np.arange(lm.d_model) % 2 == 0, 1.0, -1.0)
     noise = np.random.default_rng(0).standard_normal(lm.d_model)
@@ -89,7 +88,7 @@ def _unreadable(lm: Readable) -> ModelError:
 
 @torch.no_grad()
 def _after_the_blocks(lm: Readable, probes: Array) -> Array:
-    """What reaches the unembedding where the last block writes these rows: (n, d_model)."""
+    """The input of the unembedding when the last block writes these rows: (n, d_model)."""
     head = _head(lm)
     seen: list[Tensor] = []
 
@@ -131,8 +130,8 @@ def _head(lm: Readable) -> nn.Module:
 def logits(lm: Readable, inside: Array) -> NDArray[np.float32]:
     """The unembedding times these rows, its bias left out: (n, d_model) -> (n, vocabulary).
 
-    float32; softcapping and scaling of logits, which change no ranking, are left out too.
-    vocabulary: the rows that the tokenizer has tokens for; padding beyond them is dropped.
+    float32. Softcapping and scaling of logits are left out too: they change no ranking.
+    vocabulary: rows that the tokenizer has tokens for, without padding.
     """
     head = _head(lm)
     with weights_present(head):

@@ -317,7 +317,7 @@ def test_layers_are_not_made_of_another_vector_that_took_the_operands_name(lm, t
     with pytest.raises(NotFound, match=r"no vector called b\.v1 \(v1 was removed"):
         lab.at_layers(thrice, 1)
     lab.store.rename("c", "b")
-    with pytest.raises(Incompatible, match="is not the vector any more"):
+    with pytest.raises(Incompatible, match="is no longer the vector"):
         lab.at_layers(thrice, 1)
 
 

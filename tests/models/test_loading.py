@@ -146,7 +146,7 @@ class TestRefusals:
             vocab_size=50,
         )
         transformers.BertModel(config).save_pretrained(tmp_path)
-        assert "no whole causal language model" in refusal(tmp_path)
+        assert "not a complete causal language model" in refusal(tmp_path)
 
     def test_a_checkpoint_that_lacks_weights(self, saved):
         weights = load_file(saved / "model.safetensors")

@@ -18,17 +18,17 @@ from textual.filter import LineFilter
 from textual.screen import Screen
 
 from steerlab.core.display import printable
-from steerlab.tui.control_chars import Harmless
-from steerlab.tui.lab_panel import LabStrip
+from steerlab.tui.control_chars import NoControlChars
 from steerlab.tui.memory import Memory
-from steerlab.tui.notices import News
+from steerlab.tui.notices import Notice
 from steerlab.tui.setup import from_memory
-from steerlab.tui.workbench import Workbench
+from steerlab.tui.workbench.lab_panel import LabPanel
+from steerlab.tui.workbench.screen import Workbench
 
 if TYPE_CHECKING:
     from steerlab.lab.lab import Lab
 
-_HARMLESS = Harmless()
+_NO_CONTROL_CHARS = NoControlChars()
 
 
 class SteerlabApp(App[None]):
@@ -55,8 +55,8 @@ class SteerlabApp(App[None]):
         self.workbench = Workbench(self.lab, from_memory(remembered))
         self.push_screen(self.workbench)
 
-    @on(News)
-    def show_news(self, event: News) -> None:
+    @on(Notice)
+    def show_notice(self, event: Notice) -> None:
         """One line; errors stay long enough to be read."""
         timeout = 4 if event.severity == "information" else 10
         text = printable(event.text)
@@ -64,7 +64,7 @@ class SteerlabApp(App[None]):
 
     def get_line_filters(self) -> Sequence[LineFilter]:
         """Textual's own, and the one that lets nothing through which a terminal would obey."""
-        return [*super().get_line_filters(), _HARMLESS]
+        return [*super().get_line_filters(), _NO_CONTROL_CHARS]
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """Every action that has a key is in the palette as well."""
@@ -86,13 +86,13 @@ class SteerlabApp(App[None]):
         self.remember()
         self.exit()
 
-    @on(LabStrip.Finished)
+    @on(LabPanel.Finished)
     def remember(self) -> None:
         """Keep theme and setup for the next session."""
         self.memory.theme = self.theme
         if self.workbench is not None and self.workbench.is_mounted:
             source = self.lab.source if self.lab.is_named else None
-            setup = asdict(self.workbench.strip.setup)
+            setup = asdict(self.workbench.lab_panel.setup)
             self.memory.keep(self.lab.store_path, {**setup, "source": source})
         self.memory.save()
 

@@ -17,14 +17,14 @@ Severity = Literal["information", "warning", "error"]
 
 
 @dataclass
-class News(Message):
+class Notice(Message):
     """One line for the user: the app shows it, as text and never as markup."""
 
     text: str
     severity: Severity = "information"
 
 
-def tell(
+def notify(
     node: MessagePump,
     text: str,
     severity: Literal["information", "warning", "error"] = "information",
@@ -34,20 +34,20 @@ def tell(
     Textual ends a message's way at its sender's parent, and takes for the sender of what a
     worker posts whoever happened to start the worker: so it is named here.
     """
-    node.post_message(News(text, severity).set_sender(node))
+    node.post_message(Notice(text, severity).set_sender(node))
 
 
 @contextmanager
-def told(node: MessagePump) -> Iterator[None]:
-    """Errors inside become News: a worker ends in a message, never in a dead screen."""
+def reporting_errors(node: MessagePump) -> Iterator[None]:
+    """Errors inside become Notice: a worker ends in a message, never in a dead screen."""
     try:
         yield
     except SteerlabError as error:
-        tell(node, str(error), "error")
+        notify(node, str(error), "error")
     except MemoryError:
-        tell(node, "out of memory: a smaller model or shorter texts fit", "error")
+        notify(node, "out of memory: a smaller model or shorter texts fit", "error")
     except Exception as error:
         if os.environ.get("STEERLAB_DEBUG"):
             raise
         text = f"internal error, {type(error).__name__}: {error} (STEERLAB_DEBUG=1 shows where)"
-        tell(node, text, "error")
+        notify(node, text, "error")

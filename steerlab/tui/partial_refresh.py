@@ -13,7 +13,7 @@ from textual.widget import Widget
 from textual.widgets import Input, Static
 
 
-class Partly(Widget):
+class PartialRefresh(Widget):
     """A widget that may be changed without all of it being drawn anew."""
 
     _changing: tuple[Region, ...] = ()

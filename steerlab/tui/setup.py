@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -138,21 +137,3 @@ def from_memory(values: dict[str, Any]) -> Setup:
     choices = (("columns", COLUMNS), ("positions", POSITIONS))
     fitting = {**fitting, **{n: getattr(plain, n) for n, c in choices if fitting.get(n) not in c}}
     return Setup(**fitting)
-
-
-def heading(coefficient: float, dose: float | None) -> str:
-    """What stands over a text: "baseline", or coefficient and dose."""
-    if not coefficient:
-        return "baseline"
-    shown = f"dose {dose:+.2f}" if dose is not None else "dose ?"
-    return f"c {coefficient:+.3g}  {shown}"
-
-
-def differing(words: Sequence[str], baseline: Sequence[str]) -> list[bool]:
-    """For each word, whether it is not part of what both texts share, in order."""
-    from difflib import SequenceMatcher
-
-    marks = [True] * len(words)
-    for block in SequenceMatcher(None, baseline, words, autojunk=False).get_matching_blocks():
-        marks[block.b : block.b + block.size] = [False] * block.size
-    return marks

@@ -22,7 +22,7 @@ from textual import events
 import steerlab
 from steerlab import Lab, Store
 from steerlab.tui.app import SteerlabApp
-from steerlab.tui.workbench import Workbench
+from steerlab.tui.workbench.screen import Workbench
 from tests.benchmarks.timing import Ratio
 
 STORE = Path(__file__).parents[2] / "store"

@@ -14,12 +14,12 @@ from textual import events
 from steerlab import Lab, Store
 from steerlab.core.setting import Setting
 from steerlab.tui.app import SteerlabApp
-from steerlab.tui.browser import Browser
-from steerlab.tui.lab_panel import LabStrip
 from steerlab.tui.setup import Setup
-from steerlab.tui.strength import Slider
-from steerlab.tui.table import VectorTable
-from steerlab.tui.texts import Texts
+from steerlab.tui.workbench.browser import Browser
+from steerlab.tui.workbench.lab_panel import LabPanel
+from steerlab.tui.workbench.strength import Slider
+from steerlab.tui.workbench.table import VectorTable
+from steerlab.tui.workbench.texts import Texts
 
 T = TypeVar("T")
 
@@ -61,9 +61,9 @@ class Session(SteerlabApp):
         return self.browser.table
 
     @property
-    def strip(self) -> LabStrip:
+    def lab_panel(self) -> LabPanel:
         assert self.workbench is not None
-        return self.workbench.strip
+        return self.workbench.lab_panel
 
     async def until(self, true: Callable[[], object], seconds: float = 120) -> None:
         start = time.perf_counter()
@@ -169,11 +169,11 @@ class Session(SteerlabApp):
 
     async def write(self) -> None:
         """Time to the first token and tokens a second, here and in plain Python, in turn."""
-        self.strip.use(Setup("love", PROMPT, max_new_tokens=TOKENS))
+        self.lab_panel.use(Setup("love", PROMPT, max_new_tokens=TOKENS))
         vector = await asyncio.to_thread(self.lab.evaluate, "love")
         model = await asyncio.to_thread(self.lab.load, vector)
         model.model.register_forward_pre_hook(self.count)
-        texts = self.strip.query_one(Texts)
+        texts = self.lab_panel.query_one(Texts)
         texts.write = self.told(texts.write, self.began)
         texts.finish = self.told(texts.finish, self.finished)
         await self.plain(vector)
@@ -225,7 +225,7 @@ class Session(SteerlabApp):
         await self.drawn()
         return first, total
 
-    def told(self, call: Callable[..., T], event: asyncio.Event) -> Callable[..., T]:
+    def reporting_errors(self, call: Callable[..., T], event: asyncio.Event) -> Callable[..., T]:
         """A method of a widget that says when it was called.
 
         To ask again and again would take from what is measured.
@@ -241,7 +241,7 @@ class Session(SteerlabApp):
 
     async def keys(self) -> None:
         """How long a key press waits while the model writes."""
-        slider = self.strip.query_one(Slider)
+        slider = self.lab_panel.query_one(Slider)
         slider.focus()
         waits: list[float] = []
         for _ in range(3):

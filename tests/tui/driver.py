@@ -9,11 +9,11 @@ from textual.widgets import Static
 
 from steerlab import Lab
 from steerlab.tui.app import SteerlabApp
-from steerlab.tui.expression_line import ExpressionLine
-from steerlab.tui.lab_panel import LabStrip
-from steerlab.tui.table import VectorTable
-from steerlab.tui.texts import Column
-from steerlab.tui.workbench import Workbench
+from steerlab.tui.workbench.expression_line import ExpressionLine
+from steerlab.tui.workbench.lab_panel import LabPanel
+from steerlab.tui.workbench.screen import Workbench
+from steerlab.tui.workbench.table import VectorTable
+from steerlab.tui.workbench.texts import Column
 from tests.tui.hosts import until
 
 PAIRS = [("I love you", "I hate you"), ("what joy", "what pain")]
@@ -39,8 +39,8 @@ class Driver:
         return self.app.workbench
 
     @property
-    def strip(self) -> LabStrip:
-        return self.bench.query_one(LabStrip)
+    def lab_panel(self) -> LabPanel:
+        return self.bench.query_one(LabPanel)
 
     @property
     def line(self) -> ExpressionLine:
@@ -72,7 +72,7 @@ class Driver:
         await until(self.pilot, lambda: self.line.meaning.text == text)
 
     async def written(self) -> None:
-        await until(self.pilot, lambda: not self.strip.busy, 60)
+        await until(self.pilot, lambda: not self.lab_panel.busy, 60)
         await self.pilot.pause()
 
     async def until(self, true) -> None:

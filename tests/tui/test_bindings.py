@@ -22,7 +22,7 @@ from steerlab.core.run import Run
 from steerlab.core.sampling import Sampling
 from steerlab.tui.detail import Detail
 from steerlab.tui.dialogs import Dialog, OptionsDialog
-from steerlab.tui.health import HealthScreen
+from steerlab.tui.health.screen import HealthScreen
 from steerlab.tui.help import HelpDialog
 from tests.tiny import tiny_lm
 from tests.tui.driver import Driver, Session

@@ -9,8 +9,8 @@ from steerlab.evaluation.calibration.calibrate import calibrate
 from steerlab.evaluation.calibration.curve import Limits
 from steerlab.evaluation.calibration.search import Options
 from steerlab.tui.detail.curves import Curves
-from steerlab.tui.expression_line import ExpressionLine, Meaning
-from steerlab.tui.strength import Strength
+from steerlab.tui.workbench.expression_line import ExpressionLine, Meaning
+from steerlab.tui.workbench.strength import Strength
 from tests.evaluation.planted import pairs, planted_lm
 from tests.tui.driver import Session
 
@@ -38,12 +38,12 @@ async def test_a_chosen_vector_begins_where_it_was_calibrated(calibrated):
     assert found.layer != 1
     async with Session(calibrated) as user:
         await choose(user, "kind")
-        setup, strength = user.strip.setup, user.strip.query_one(Strength)
+        setup, strength = user.lab_panel.setup, user.lab_panel.query_one(Strength)
         assert (setup.layers, setup.dose) == (str(found.layer), found.dose)
         assert setup.coefficient == pytest.approx(found.coefficient)
         assert strength.safe == found.safe
         await choose(user, "plain")
-        assert user.strip.setup.layers == ""
+        assert user.lab_panel.setup.layers == ""
         assert strength.safe is None
 
 
@@ -51,17 +51,17 @@ async def test_a_late_answer_about_another_text_leaves_what_was_chosen_meanwhile
     found = calibrated.store.results.calibration("kind")
     async with Session(calibrated) as user:
         user.line.put("kind")
-        user.strip.post_message(ExpressionLine.Checked(Meaning("")))  # on its way when it was put
+        user.lab_panel.post_message(ExpressionLine.Checked(Meaning("")))
         await user.until(lambda: user.line.meaning.text == "kind" and not user.line.chosen)
-        assert user.strip.setup.layers == str(found.layer)
+        assert user.lab_panel.setup.layers == str(found.layer)
 
 
 async def test_a_typed_vector_keeps_what_is_set_up_and_has_no_band_at_another_layer(calibrated):
     async with Session(calibrated) as user:
-        strength = user.strip.query_one(Strength)
+        strength = user.lab_panel.query_one(Strength)
         await user.steer("kind")
         await user.until(lambda: strength.per_unit)  # the lab has heard of it
-        assert user.strip.setup.layers == ""
+        assert user.lab_panel.setup.layers == ""
         assert strength.safe is None
 
 
@@ -70,9 +70,9 @@ async def test_what_is_chosen_and_written_at_once_is_written_as_calibrated(calib
     async with Session(calibrated) as user:
         user.line.put("kind")
         await user.pilot.press("f5")
-        await user.until(lambda: user.strip.run is not None)
-        assert user.strip.run.layers == str(found.layer)
-        assert user.strip.run.generations[1].coefficient == pytest.approx(found.coefficient)
+        await user.until(lambda: user.lab_panel.run is not None)
+        assert user.lab_panel.run.layers == str(found.layer)
+        assert user.lab_panel.run.generations[1].coefficient == pytest.approx(found.coefficient)
 
 
 async def test_the_curves_tab_draws_the_dose_response_or_says_how_to_get_it(calibrated):

@@ -5,8 +5,8 @@ import random
 import pytest
 from textual.widgets import Static
 
-from steerlab.tui.texts import Column, Passage, Texts, marked
-from steerlab.tui.throughput import FRAMES, Frames
+from steerlab.tui.workbench.texts import Column, Passage, Texts, marked
+from steerlab.tui.workbench.throughput import FRAMES, Frames
 from tests.tui.hosts import Host, until
 
 
@@ -80,7 +80,7 @@ async def test_only_the_end_of_what_grows_is_drawn(host, monkeypatch):
 
 def test_the_screen_is_told_of_pieces_a_few_times_a_second_and_takes_all(monkeypatch):
     now = 5.0
-    monkeypatch.setattr("steerlab.tui.throughput.time.perf_counter", lambda: now)
+    monkeypatch.setattr("steerlab.tui.workbench.throughput.time.perf_counter", lambda: now)
     frames, told, taken = Frames(), 0, []
     for token in range(300):
         now += 0.01

@@ -6,7 +6,13 @@ import pytest
 from textual.widgets import Input
 
 from steerlab import Lab, Store
-from steerlab.tui.expression_line import LABEL, ExpressionLine, completion, last_word, meaning_of
+from steerlab.tui.workbench.expression_line import (
+    LABEL,
+    ExpressionLine,
+    completion,
+    last_word,
+    meaning_of,
+)
 from tests.tiny import tiny_lm
 from tests.tui.hosts import Host, text_of, until
 

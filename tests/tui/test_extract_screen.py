@@ -20,9 +20,9 @@ from steerlab.cli.extract import METHODS as CLI_METHODS
 from steerlab.errors import BadPrompts
 from steerlab.extraction.methods import METHODS
 from steerlab.files.prompts import Prompts
-from steerlab.tui.extract import ExtractScreen
-from steerlab.tui.extract_form import ABOUT, Draft, counted, lines_of, prompts_of
-from steerlab.tui.notices import News
+from steerlab.tui.extract.form import ABOUT, Draft, counted, lines_of, prompts_of
+from steerlab.tui.extract.screen import ExtractScreen
+from steerlab.tui.notices import Notice
 from tests.tiny import tiny_lm
 from tests.watching import hooks_on, shared
 
@@ -44,8 +44,8 @@ class Door(App[None]):
     def on_mount(self) -> None:
         self.push_screen(self.extract, self.answers.append)
 
-    @on(News)
-    def keep(self, event: News) -> None:
+    @on(Notice)
+    def keep(self, event: Notice) -> None:
         self.news.append(event.text)
 
     def shown(self, name: str) -> str:

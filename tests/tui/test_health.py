@@ -28,8 +28,8 @@ from steerlab.registry.upkeep import verify
 from steerlab.registry.upkeep.upkeep import Upkeep
 from steerlab.tui.app import SteerlabApp
 from steerlab.tui.dialogs import BackupDialog, Confirm
-from steerlab.tui.health import HealthScreen
-from steerlab.tui.health_report import Entry, Report, of_problems
+from steerlab.tui.health.report import Entry, Report, of_problems
+from steerlab.tui.health.screen import HealthScreen
 from tests.fuzz.stranger import fill
 from tests.registry.samples import vector
 from tests.tui.driver import SIZES, Driver, Session, delete

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 from textual.pilot import Pilot
 
-from steerlab.tui.heatmap import Heatmap, Scale, shown
+from steerlab.tui.sweep.heatmap import Heatmap, Scale, shown
 from tests.tui.hosts import Host
 
 ROWS = ["10", "13", "15"]

@@ -9,7 +9,7 @@ from textual.strip import Strip
 from textual.widgets import Input
 
 from steerlab import Lab, Store
-from steerlab.tui.control_chars import OBEYED
+from steerlab.tui.control_chars import CONTROL_CHARS
 from steerlab.tui.detail import Detail
 from tests.fuzz.stranger import SHORT, STYLED, TEXT, fill
 from tests.tui.driver import Driver, Session
@@ -29,12 +29,12 @@ def check(user: Driver) -> str:
     """The text on the screen: printable, with no link and no action that is not the program's."""
     strips: list[Strip] = user.app.screen._compositor.render_strips()
     for segment in (segment for strip in strips for segment in strip):
-        assert not OBEYED.search(segment.text) or segment.control
+        assert not CONTROL_CHARS.search(segment.text) or segment.control
         if segment.style is not None:
             assert segment.style.link is None
             assert segment.style.meta.get("@click") != "app.quit"
     svg = user.app.export_screenshot()
-    assert not OBEYED.search(svg.replace("\n", ""))
+    assert not CONTROL_CHARS.search(svg.replace("\n", ""))
     return "\n".join(strip.text for strip in strips)
 
 

@@ -24,12 +24,12 @@ from steerlab.core.run import Generation, Run
 from steerlab.core.setting import Setting
 from steerlab.core.vector import SteeringVector
 from steerlab.plots.grid import Grid
-from steerlab.tui.extract import ExtractScreen
-from steerlab.tui.extract_form import Draft
-from steerlab.tui.health import HealthScreen
-from steerlab.tui.health_report import Entry, Report
-from steerlab.tui.sweep import SweepScreen
-from steerlab.tui.sweep_form import Plan
+from steerlab.tui.extract.form import Draft
+from steerlab.tui.extract.screen import ExtractScreen
+from steerlab.tui.health.report import Entry, Report
+from steerlab.tui.health.screen import HealthScreen
+from steerlab.tui.sweep.form import Plan
+from steerlab.tui.sweep.screen import SweepScreen
 from tests.tui.driver import Driver, Session
 from tests.tui.test_health import payloads_of
 from tests.tui.visit import starter_store
@@ -82,7 +82,7 @@ async def workbench(user: Driver) -> None:
     """A vector, and what was written with it."""
     generations = (Generation(0.0, 0.0, PLAIN), Generation(0.455, 0.2, WARM))
     run = Run("love - 0.5*anger", PROMPT, "smollm2", generations, id=1)
-    user.strip.replay(run)
+    user.lab_panel.replay(run)
     await user.until(lambda: user.line.meaning.vector)
 
 

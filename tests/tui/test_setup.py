@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from steerlab.core.run import Generation, Run
 from steerlab.core.sampling import Sampling
 from steerlab.errors import BadOption
-from steerlab.tui.setup import COLUMNS, Setup, differing, from_memory, heading, setup_of
+from steerlab.tui.generation_text import differing, heading
+from steerlab.tui.setup import COLUMNS, Setup, from_memory, setup_of
 
 
 def test_columns_stand_from_minus_to_plus_around_the_baseline():

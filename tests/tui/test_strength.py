@@ -3,7 +3,7 @@
 import pytest
 from textual.widgets import Input
 
-from steerlab.tui.strength import Slider, Strength
+from steerlab.tui.workbench.strength import Slider, Strength
 from tests.tui.hosts import Host
 
 

@@ -22,11 +22,11 @@ from steerlab.evaluation.metrics.texts import METRICS, Metric
 from steerlab.interventions.runtime import TransformersRuntime
 from steerlab.lab.sweeps import run_sweep
 from steerlab.plots.grid import Grid
-from steerlab.tui.heatmap import Heatmap
-from steerlab.tui.notices import News
-from steerlab.tui.sweep import Promoted, SweepScreen
-from steerlab.tui.sweep_form import COEFFICIENTS, SweepForm, around, chosen, numbers
-from steerlab.tui.sweep_texts import Sheet
+from steerlab.tui.notices import Notice
+from steerlab.tui.sweep.form import COEFFICIENTS, SweepForm, around, chosen, numbers
+from steerlab.tui.sweep.heatmap import Heatmap
+from steerlab.tui.sweep.screen import Promoted, SweepScreen
+from steerlab.tui.sweep.sweep_texts import SweepTexts
 from tests.saved import ANGER, LOVE
 from tests.tiny import tiny_lm
 from tests.tui.hosts import text_of, until
@@ -66,8 +66,8 @@ class Bench(App[None]):
     def on_mount(self) -> None:
         self.push_screen(self.sweep, self.answers.append)
 
-    @on(News)
-    def keep(self, event: News) -> None:
+    @on(Notice)
+    def keep(self, event: Notice) -> None:
         self.news.append(event.text)
 
 
@@ -75,12 +75,12 @@ async def ready(bench: Bench, pilot: Pilot[None]) -> None:
     await until(pilot, lambda: bench.sweep.query_one("#layers", Input).value)
 
 
-async def run(bench: Bench, pilot: Pilot[None]) -> Sheet:
+async def run(bench: Bench, pilot: Pilot[None]) -> SweepTexts:
     await ready(bench, pilot)
     await pilot.press("ctrl+g")
-    await until(pilot, lambda: bench.sweep.sheet is not None and not bench.sweep.running)
-    assert bench.sweep.sheet is not None
-    return bench.sweep.sheet
+    await until(pilot, lambda: bench.sweep.written is not None and not bench.sweep.running)
+    assert bench.sweep.written is not None
+    return bench.sweep.written
 
 
 def status(bench: Bench) -> str:
@@ -108,14 +108,14 @@ async def test_it_proposes_layers_around_the_vectors_own_and_says_what_it_would_
 async def test_cells_hold_what_the_lab_writes_and_their_metric(lab) -> None:
     bench = Bench(lab, "love - anger")
     async with bench.run_test(size=(100, 30)) as pilot:
-        sheet = await run(bench, pilot)
+        shown = await run(bench, pilot)
         heatmap = bench.sweep.query_one(Heatmap)
         doses = [float(text) for text in heatmap.columns]
         cells = lab.sweep(
             lab.evaluate("love - anger"), [0, 2, 3], [PROMPT], doses=doses, max_new_tokens=6
         )
         written = [cell.text for cell in cells]
-        assert [sheet.texts[i] for i in range(len(cells))] == written
+        assert [shown.texts[i] for i in range(len(cells))] == written
         metric = bench.sweep.query_one(SweepForm).metric
         for row, layer in enumerate((0, 2, 3)):
             for column, dose in enumerate(doses):
@@ -135,12 +135,12 @@ async def test_cells_hold_what_the_lab_writes_and_their_metric(lab) -> None:
 async def test_moving_shows_the_texts_beside_their_baseline(lab) -> None:
     bench = Bench(lab)
     async with bench.run_test(size=(100, 30)) as pilot:
-        sheet = await run(bench, pilot)
+        shown = await run(bench, pilot)
         await pilot.press("pagedown", "end")
         await pilot.pause()
-        place = sheet.grid.place(2, 6)
-        assert text_of(bench.sweep, "#steered") == PROMPT + printed(sheet.texts[place or 0])
-        assert text_of(bench.sweep, "#baseline") == PROMPT + printed(sheet.texts[0])
+        place = shown.grid.place(2, 6)
+        assert text_of(bench.sweep, "#steered") == PROMPT + printed(shown.texts[place or 0])
+        assert text_of(bench.sweep, "#baseline") == PROMPT + printed(shown.texts[0])
         title = str(bench.sweep.query_one("#steered-box").border_title)
         assert title.startswith("layer 3 · c +")
         assert "dose +0.30" in title
@@ -158,12 +158,12 @@ def printed(text: str) -> str:
 async def test_another_metric_writes_nothing_anew(lab, monkeypatch) -> None:
     bench = Bench(lab)
     async with bench.run_test(size=(100, 30)) as pilot:
-        sheet = await run(bench, pilot)
+        shown = await run(bench, pilot)
         monkeypatch.setattr("steerlab.lab.sweeps.run_sweep", None)
         select, heatmap = bench.sweep.query_one("#metric", Select), bench.sweep.query_one(Heatmap)
         select.value = "length"
         await pilot.pause()
-        assert heatmap.values[0][0] == METRICS["length"].score(sheet.texts[1])
+        assert heatmap.values[0][0] == METRICS["length"].score(shown.texts[1])
         heatmap.focus()
         await pilot.press("m")
         await pilot.pause()
@@ -178,15 +178,15 @@ async def test_several_prompts_are_averaged_and_read_one_by_one(lab) -> None:
         await ready(bench, pilot)
         bench.sweep.query_one("#prompts", TextArea).text = "one\n\ntwo\none"
         bench.sweep.query_one("#metric", Select).value = "length"
-        sheet = await run(bench, pilot)
-        assert sheet.prompts == ("one", "two")
-        half = len(sheet.grid.settings)
-        lengths = [METRICS["length"].score(sheet.texts[i]) for i in (1, half + 1)]
+        shown = await run(bench, pilot)
+        assert shown.prompts == ("one", "two")
+        half = len(shown.grid.settings)
+        lengths = [METRICS["length"].score(shown.texts[i]) for i in (1, half + 1)]
         assert bench.sweep.query_one(Heatmap).values[0][0] == sum(lengths) / 2
         assert text_of(bench.sweep, "#baseline").startswith("one")
         await pilot.press("n")
         await pilot.pause()
-        assert text_of(bench.sweep, "#baseline") == "two" + printed(sheet.texts[half])
+        assert text_of(bench.sweep, "#baseline") == "two" + printed(shown.texts[half])
         assert "prompt 2 of 2" in text_of(bench.sweep, "PromptLine")
         await pilot.click("PromptLine")
         await pilot.pause()
@@ -244,7 +244,7 @@ async def test_escape_stops_and_keeps_what_came(lab, monkeypatch) -> None:
     async with bench.run_test(size=(100, 30)) as pilot:
         await ready(bench, pilot)
         await pilot.press("ctrl+g")
-        await until(pilot, lambda: bench.sweep.sheet is not None and bench.sweep.sheet.texts)
+        await until(pilot, lambda: bench.sweep.written is not None and bench.sweep.written.texts)
         await until(pilot, lambda: text_of(bench.sweep, "#steered") != PROMPT)
         assert bench.sweep.query_one("#progress").display
         await pilot.press("ctrl+g", "escape")
@@ -252,14 +252,14 @@ async def test_escape_stops_and_keeps_what_came(lab, monkeypatch) -> None:
         released.set()
         await until(pilot, lambda: not bench.sweep.running)
         assert "stopped" in status(bench)
-        assert bench.sweep.sheet is not None
-        assert all(len(text) < 20 for text in bench.sweep.sheet.texts.values())
+        assert bench.sweep.written is not None
+        assert all(len(text) < 20 for text in bench.sweep.written.texts.values())
         assert not hooks(lab)
         assert not bench.sweep.query_one("#progress").display
         monkeypatch.undo()
-        sheet = await run(bench, pilot)
+        shown = await run(bench, pilot)
         await until(pilot, lambda: "19 texts" in status(bench))
-        assert len(sheet.texts) == 19
+        assert len(shown.texts) == 19
 
 
 async def test_a_second_escape_leaves_at_once_and_the_model_stops(lab, monkeypatch) -> None:
@@ -268,7 +268,7 @@ async def test_a_second_escape_leaves_at_once_and_the_model_stops(lab, monkeypat
     async with bench.run_test(size=(100, 30)) as pilot:
         await ready(bench, pilot)
         await pilot.press("ctrl+g")
-        await until(pilot, lambda: bench.sweep.sheet is not None and bench.sweep.sheet.texts)
+        await until(pilot, lambda: bench.sweep.written is not None and bench.sweep.written.texts)
         await pilot.press("escape", "escape")
         await until(pilot, lambda: bench.answers)
         released.set()
@@ -304,7 +304,7 @@ async def test_what_cant_be_swept_is_one_line(lab, name: str, text: str, says: s
         assert says in bench.news[0]
         assert "\n" not in bench.news[0]
         assert name == "expression" or says in status(bench)  # the line itself is explained there
-        assert bench.sweep.sheet is None
+        assert bench.sweep.written is None
 
 
 async def test_without_an_expression_it_asks_for_one(lab) -> None:
@@ -410,7 +410,7 @@ async def test_a_sweep_that_was_written_is_there_at_once(lab, monkeypatch) -> No
         await ready(bench, pilot)
         bench.sweep.query_one("#strengths", Input).value = "-0.1,0,0.2"
         bench.sweep.query_one("#prompts", TextArea).text = "a\nb"
-        sheet = await run(bench, pilot)
+        shown = await run(bench, pilot)
         assert not bench.news
         for row, layer in enumerate((0, 2, 3)):
             for column, dose in enumerate((-0.1, 0.0, 0.2)):
@@ -422,7 +422,7 @@ async def test_a_sweep_that_was_written_is_there_at_once(lab, monkeypatch) -> No
                         and cell.setting.strength == dose
                         and cell.setting.layer in (None, layer)
                     )
-                    assert sheet.text(number, sheet.grid.place(row, column)) == text
+                    assert shown.text(number, shown.grid.place(row, column)) == text
     assert [sweep.id for sweep in lab.store.sweeps.list()] == [written.id]
 
 
@@ -431,9 +431,9 @@ async def test_a_baseline_is_written_though_no_dose_is_0(lab) -> None:
     async with bench.run_test() as pilot:
         await ready(bench, pilot)
         bench.sweep.query_one("#strengths", Input).value = "0.2"
-        sheet = await run(bench, pilot)
-        assert sheet.grid.baseline == 0
-        assert text_of(bench.sweep, "#baseline") == PROMPT + printed(sheet.texts[0])
+        shown = await run(bench, pilot)
+        assert shown.grid.baseline == 0
+        assert text_of(bench.sweep, "#baseline") == PROMPT + printed(shown.texts[0])
         assert bench.sweep.query_one(Heatmap).columns == ("+0.2",)
 
 
@@ -453,13 +453,13 @@ async def test_every_control_can_be_reached_at_any_size(lab, size: tuple[int, in
 async def test_resizing_loses_nothing(lab) -> None:
     bench = Bench(lab)
     async with bench.run_test(size=(140, 40)) as pilot:
-        sheet = await run(bench, pilot)
+        shown = await run(bench, pilot)
         await pilot.press("down", "right")
         before = text_of(bench.sweep, "#steered")
         await pilot.resize_terminal(40, 12)
         await pilot.resize_terminal(80, 24)
         assert bench.sweep.query_one(Heatmap).cursor == (1, 1)
-        assert bench.sweep.sheet is sheet
+        assert bench.sweep.written is shown
         assert text_of(bench.sweep, "#steered") == before
 
 
@@ -473,30 +473,30 @@ def test_a_text_that_a_metric_cant_take_leaves_its_cell_undefined(lab) -> None:
         return 1.0
 
     settings = settings_of(lab.store.load("love"), doses=(0.0, 0.1))
-    sheet = Sheet(Grid((0.0, 0.1), tuple(settings)), ["one", "two"])
+    shown = SweepTexts(Grid((0.0, 0.1), tuple(settings)), ["one", "two"])
     metric = Metric("broken", "", broken)
-    assert sheet.values(metric) == [[None, None]]
+    assert shown.values(metric) == [[None, None]]
     for index, text in enumerate(["a", "x", "b"]):
-        sheet.write(index, text)
-    ((plain, steered),) = sheet.values(metric)
+        shown.write(index, text)
+    ((plain, steered),) = shown.values(metric)
     assert plain == 1
     assert steered is not None
     assert math.isnan(steered)
-    sheet.write(3, "b")
-    assert sheet.values(metric) == [[1, 1]]
+    shown.write(3, "b")
+    assert shown.values(metric) == [[1, 1]]
 
 
 def test_growing_texts_are_valued_anew(lab) -> None:
     settings = settings_of(lab.store.load("love"), doses=(0.0, 0.1))
-    sheet = Sheet(Grid((0.0, 0.1), tuple(settings)), ["one"])
+    shown = SweepTexts(Grid((0.0, 0.1), tuple(settings)), ["one"])
     metric = METRICS["shared"]
-    sheet.write(0, "a")
-    sheet.write(1, "a")
-    assert sheet.score(metric, 0, 1) == 1
-    sheet.write(0, " b")
-    assert sheet.score(metric, 0, 1) == 0.5
-    sheet.write(1, " b")
-    assert sheet.score(metric, 0, 1) == 1
+    shown.write(0, "a")
+    shown.write(1, "a")
+    assert shown.score(metric, 0, 1) == 1
+    shown.write(0, " b")
+    assert shown.score(metric, 0, 1) == 0.5
+    shown.write(1, " b")
+    assert shown.score(metric, 0, 1) == 1
 
 
 def test_layers_are_proposed_within_the_model(lab) -> None:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from steerlab.registry import Summary
-from steerlab.tui.table import COLUMNS, GUTTER, KEPT, VectorTable, fitted, layout
+from steerlab.tui.workbench.columns import COLUMNS, GUTTER, fitted, layout
+from steerlab.tui.workbench.table import KEPT, VectorTable
 from tests.tui.hosts import Host
 
 

@@ -13,15 +13,16 @@ from steerlab.cli import run
 from steerlab.errors import StoreError
 from steerlab.tui.detail.pane import Pane
 from steerlab.tui.dialogs import Confirm, ModelDialog, OptionsDialog, SaveDialog
-from steerlab.tui.extract import ExtractScreen
-from steerlab.tui.health import HealthScreen
-from steerlab.tui.health_report import Entry, Report
+from steerlab.tui.extract.screen import ExtractScreen
+from steerlab.tui.health.report import Entry, Report
+from steerlab.tui.health.screen import HealthScreen
 from steerlab.tui.help import HelpDialog
-from steerlab.tui.lab_panel import Prompt
-from steerlab.tui.strength import Slider
-from steerlab.tui.sweep import SweepScreen
-from steerlab.tui.texts import Column
-from steerlab.tui.workbench import Workbench
+from steerlab.tui.setup import Setup
+from steerlab.tui.sweep.screen import SweepScreen
+from steerlab.tui.workbench.lab_panel import Prompt
+from steerlab.tui.workbench.screen import Workbench
+from steerlab.tui.workbench.strength import Slider
+from steerlab.tui.workbench.texts import Column
 from tests.tiny import tiny_lm
 from tests.tui.driver import PAIRS, SIZES, Session, delete
 from tests.tui.hosts import text_of, until
@@ -53,7 +54,7 @@ async def test_three_keys_lead_from_the_table_to_a_steered_text(lab):
         assert baseline.startswith("I think you are a")
         assert steered.startswith("I think you are a")
         assert baseline != steered
-        assert "done" in str(user.strip.border_subtitle)
+        assert "done" in str(user.lab_panel.border_subtitle)
 
 
 async def test_generate_alone_takes_the_vector_under_the_cursor(lab):
@@ -107,7 +108,7 @@ async def test_an_empty_prompt_is_refused_in_words(lab):
         user.bench.query_one(Prompt).text = "  "
         await user.pilot.press("ctrl+g")
         await user.until(lambda: any("no prompt" in said for said in user.said))
-        assert not user.strip.busy
+        assert not user.lab_panel.busy
 
 
 async def test_a_very_long_prompt_ends_in_a_text_or_in_one_line(lab):
@@ -126,14 +127,14 @@ async def test_escape_stops_within_two_tokens_and_the_next_text_is_right(lab):
     steps = slow(lab, 0.06)  # two tokens are time enough for a key on a busy machine
     async with Session(lab) as user:
         await user.steer("love")
-        user.strip.use(user.strip.setup.__class__("love", max_new_tokens=30))
+        user.lab_panel.use(Setup("love", max_new_tokens=30))
         user.key("ctrl+g")
         await user.until(lambda: any(c.written for c in user.bench.query(Column)))
         before = len(steps)
         user.key("escape")
         await user.written()
         assert len(steps) - before <= 2
-        assert "stopped" in str(user.strip.border_subtitle)
+        assert "stopped" in str(user.lab_panel.border_subtitle)
         assert all(not block._forward_pre_hooks for block in lab.model.blocks)
         await user.pilot.press("ctrl+g")
         await user.written()
@@ -141,7 +142,7 @@ async def test_escape_stops_within_two_tokens_and_the_next_text_is_right(lab):
     fresh = Lab(lab.store, tiny_lm())
     async with Session(fresh) as user:
         await user.steer("love")
-        user.strip.use(user.strip.setup.__class__("love", max_new_tokens=30))
+        user.lab_panel.use(Setup("love", max_new_tokens=30))
         await user.pilot.press("ctrl+g")
         await user.written()
         assert [c.written for c in user.bench.query(Column) if c.display] == again
@@ -151,7 +152,7 @@ async def test_a_second_generation_waits_to_be_asked_for_again(lab):
     slow(lab)
     async with Session(lab) as user:
         await user.steer("love")
-        user.strip.use(user.strip.setup.__class__("love", max_new_tokens=100))
+        user.lab_panel.use(Setup("love", max_new_tokens=100))
         user.key("ctrl+g")
         user.key("ctrl+g")
         await user.until(lambda: any("still writing" in said for said in user.said))
@@ -163,7 +164,7 @@ async def test_quitting_in_mid_generation_leaves_nothing_behind(lab):
     slow(lab)
     async with Session(lab) as user:
         await user.steer("love")
-        user.strip.use(user.strip.setup.__class__("love", max_new_tokens=100))
+        user.lab_panel.use(Setup("love", max_new_tokens=100))
         user.key("ctrl+g")
         await user.until(lambda: any(c.written for c in user.bench.query(Column)))
         user.key("ctrl+q")
@@ -216,7 +217,7 @@ async def test_a_model_that_fails_to_load_ends_in_one_line(lab, tmp_path):
 async def test_runs_are_kept_rated_and_loaded_back(lab):
     async with Session(lab) as user:
         await user.steer("love")
-        user.strip.query_one(Slider).focus()
+        user.lab_panel.query_one(Slider).focus()
         await user.pilot.pause()
         await user.pilot.press("minus", "ctrl+g")
         await user.written()
@@ -226,12 +227,12 @@ async def test_runs_are_kept_rated_and_loaded_back(lab):
         await user.until(lambda: lab.store.runs.list()[0].best == 1)
         (run,) = lab.store.runs.list("love")
         assert run.generations[1].dose == pytest.approx(-0.2)
-        user.strip.use(user.strip.setup.__class__("anger", "another prompt"))
-        user.strip.replay(run)
+        user.lab_panel.use(Setup("anger", "another prompt"))
+        user.lab_panel.replay(run)
         await user.pilot.pause()
         assert user.texts == texts
-        assert user.strip.setup.expression == "love"
-        assert user.strip.setup.dose == pytest.approx(-0.2)
+        assert user.lab_panel.setup.expression == "love"
+        assert user.lab_panel.setup.dose == pytest.approx(-0.2)
 
 
 # composing
@@ -465,13 +466,13 @@ async def test_options_reach_the_generation(lab):
         await user.written()
         (run,) = lab.store.runs.list()
         assert (run.sampling.max_new_tokens, run.layers) == (3, "1")
-        assert "3 tokens" in str(user.strip.border_title)
+        assert "3 tokens" in str(user.lab_panel.border_title)
 
 
 @pytest.mark.parametrize("layers", ["99", "x", "3:1"])
 async def test_layers_that_cannot_be_are_one_line(lab, layers):
     async with Session(lab) as user:
-        user.strip.use(user.strip.setup.__class__("love", layers=layers))
+        user.lab_panel.use(Setup("love", layers=layers))
         await user.steer("love")
         await user.pilot.press("ctrl+g")
         await user.written()
@@ -487,7 +488,9 @@ async def test_the_command_that_is_copied_writes_the_same_texts(lab, tmp_path, c
     saved = Lab(Store(tmp_path / "other"), LanguageModel.load(str(model)))
     saved.extract("love", PAIRS, layers=2)
     async with Session(saved, count=1) as user:
-        user.strip.use(user.strip.setup.__class__("love", "hi", 0.3, max_new_tokens=5, columns=3))
+        user.lab_panel.use(
+            user.lab_panel.setup.__class__("love", "hi", 0.3, max_new_tokens=5, columns=3)
+        )
         await user.until(lambda: user.line.meaning.vector)
         await user.pilot.press("f2", "y")
         await user.until(lambda: user.app.clipboard)
@@ -509,7 +512,7 @@ async def test_help_explains_the_focused_region(lab):
         assert isinstance(user.app.screen, HelpDialog)
         assert "One line a vector" in user.app.screen.about
         await user.pilot.press("escape")
-        user.strip.query_one(Slider).focus()
+        user.lab_panel.query_one(Slider).focus()
         await user.pilot.press("f1")
         assert "How strongly" in user.app.screen.about
 
@@ -538,7 +541,7 @@ async def test_the_session_is_remembered(lab):
         await user.pilot.press("ctrl+q")
     async with Session(lab) as user:
         assert user.line.text == "love - anger"
-        assert user.strip.setup.prompt == "remembered"
+        assert user.lab_panel.setup.prompt == "remembered"
         assert user.app.theme == "nord"
 
 
@@ -637,8 +640,8 @@ async def test_resizing_loses_no_state(lab):
         for size in ((40, 10), (80, 24), (200, 60), (140, 40)):
             await user.pilot.resize_terminal(*size)
             await user.pilot.pause()
-        assert user.strip.setup.expression == "love - anger"
-        assert user.strip.setup.prompt == "kept"
+        assert user.lab_panel.setup.expression == "love - anger"
+        assert user.lab_panel.setup.prompt == "kept"
         assert user.at == "love"
 
 

@@ -17,7 +17,7 @@ from textual.widgets import Static, Tab, Tabs
 from steerlab.core.display import printable
 from steerlab.core.notation import span
 from steerlab.tui.detail.pane import Pane
-from steerlab.tui.partial_refresh import Partly
+from steerlab.tui.partial_refresh import PartialRefresh
 
 if TYPE_CHECKING:
     from steerlab.core.run import Run
@@ -28,7 +28,7 @@ REST = 0.2
 """Seconds that the cursor has to rest on a vector before it is read: longer than between keys."""
 
 
-class Detail(Vertical, Partly):
+class Detail(Vertical, PartialRefresh):
     """Tabs about the vector under the cursor; each is built and read when it is first opened."""
 
     TABS: ClassVar[tuple[str, ...]] = (

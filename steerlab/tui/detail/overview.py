@@ -18,7 +18,7 @@ from steerlab.core.display import printable
 from steerlab.core.recipe import Contrast, Expression
 from steerlab.errors import CorruptPayload, NotFound
 from steerlab.tui.detail.pane import Pane
-from steerlab.tui.notices import tell, told
+from steerlab.tui.notices import notify, reporting_errors
 from steerlab.tui.partial_refresh import FixedInput, Paragraph
 
 if TYPE_CHECKING:
@@ -124,13 +124,13 @@ class Overview(Pane):
         """Store tags or note."""
         from steerlab.tui.detail import Detail
 
-        with told(self):
+        with reporting_errors(self):
             if what == "note":
                 self.lab.store.note(ref, text)
             else:
                 before, after = self.lab.store.record(ref).tags, text.split()
                 self.lab.store.tag(ref, add=after, remove=set(before) - set(after))
-            tell(self, f"{what} of {ref} stored")
+            notify(self, f"{what} of {ref} stored")
             self.post_message(Detail.Changed(ref))
 
 

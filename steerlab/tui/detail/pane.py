@@ -10,7 +10,7 @@ from textual.containers import VerticalScroll
 from textual.message import Message
 from textual.worker import Worker, get_current_worker
 
-from steerlab.tui.notices import told
+from steerlab.tui.notices import reporting_errors
 
 if TYPE_CHECKING:
     from steerlab.lab.lab import Lab
@@ -43,7 +43,7 @@ class Pane(VerticalScroll):
     @work(thread=True, exclusive=True, group="read")
     def _read(self, summary: Summary) -> None:
         worker = get_current_worker()
-        with told(self):
+        with reporting_errors(self):
             found = self.read(summary, worker)
             if not worker.is_cancelled:
                 self.post_message(self._Known(summary, found))

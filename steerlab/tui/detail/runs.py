@@ -16,8 +16,8 @@ from textual.worker import Worker
 from steerlab.core.display import printable
 from steerlab.tui.detail.pane import Pane
 from steerlab.tui.dialogs import Confirm
-from steerlab.tui.notices import told
-from steerlab.tui.setup import heading
+from steerlab.tui.generation_text import heading
+from steerlab.tui.notices import reporting_errors
 
 if TYPE_CHECKING:
     from steerlab.core.run import Generation, Run
@@ -130,7 +130,7 @@ everything it was made with; * says which text was best; delete forgets the run.
     def _change(self, change: Callable[[], object]) -> None:
         from steerlab.tui.detail import Detail
 
-        with told(self):
+        with reporting_errors(self):
             change()
             if self.summary is not None:
                 self.post_message(Detail.Changed(self.summary.qualified))

@@ -17,7 +17,7 @@ from textual.worker import Worker
 
 from steerlab.core.display import printable
 from steerlab.tui.detail.pane import Pane
-from steerlab.tui.notices import told
+from steerlab.tui.notices import reporting_errors
 
 if TYPE_CHECKING:
     from steerlab.evaluation.inspection.logit_lens import Lens
@@ -123,7 +123,7 @@ norm and unembedding. That takes the model: Enter loads it."""
     def _load(self, summary: Summary) -> None:
         from steerlab.interventions.hooks import check_fits
 
-        with told(self):
+        with reporting_errors(self):
             from steerlab.models.loading import hush
 
             hush()

@@ -1,4 +1,4 @@
-"""Sheet: the texts of a sweep as they come, and what a metric makes of them."""
+"""SweepTexts: the texts of a sweep as they come, and what a metric makes of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from steerlab.evaluation.metrics.texts import Metric
 from steerlab.plots.grid import Grid, Values
 
 
-class Sheet:
+class SweepTexts:
     """Texts by their place, for one seed: prompt by prompt, setting by setting of the grid."""
 
     def __init__(self, grid: Grid, prompts: Sequence[str]) -> None:

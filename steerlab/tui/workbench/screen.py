@@ -16,7 +16,6 @@ from textual.worker import Worker
 
 from steerlab.core.display import printable, some
 from steerlab.core.notation import derived_name
-from steerlab.tui.browser import Browser
 from steerlab.tui.detail import Detail
 from steerlab.tui.dialogs import (
     Confirm,
@@ -26,18 +25,19 @@ from steerlab.tui.dialogs import (
     RenameDialog,
     SaveDialog,
 )
-from steerlab.tui.expression_line import ExpressionLine, Meaning
 from steerlab.tui.help import HELP_KEY, Helpful
-from steerlab.tui.lab_panel import LabStrip, Prompt
-from steerlab.tui.notices import tell, told
+from steerlab.tui.notices import notify, reporting_errors
 from steerlab.tui.setup import COLUMNS, Setup
-from steerlab.tui.table import VectorTable
+from steerlab.tui.workbench.browser import Browser
+from steerlab.tui.workbench.expression_line import ExpressionLine, Meaning
+from steerlab.tui.workbench.lab_panel import LabPanel, Prompt
+from steerlab.tui.workbench.table import VectorTable
 
 if TYPE_CHECKING:
     from steerlab.lab.lab import Lab
     from steerlab.registry import Summary
-    from steerlab.tui.extract_form import Draft
-    from steerlab.tui.sweep import Promoted
+    from steerlab.tui.extract.form import Draft
+    from steerlab.tui.sweep.screen import Promoted
 
 EMPTY = """\
 No vectors here yet.
@@ -103,7 +103,7 @@ region, Esc back to the vectors, ctrl+p finds every command by name."""
         with Horizontal(id="upper"):
             yield Browser(self.lab, id="browse")
             yield Detail(self.lab, id="detail")
-        yield LabStrip(self.lab, self._first, id="lab")
+        yield LabPanel(self.lab, self._first, id="lab")
         yield Footer()
 
     def on_mount(self) -> None:
@@ -126,9 +126,9 @@ region, Esc back to the vectors, ctrl+p finds every command by name."""
         return self.query_one(Detail)
 
     @property
-    def strip(self) -> LabStrip:
+    def lab_panel(self) -> LabPanel:
         """The lab."""
-        return self.query_one(LabStrip)
+        return self.query_one(LabPanel)
 
     # the vectors
 
@@ -178,17 +178,17 @@ region, Esc back to the vectors, ctrl+p finds every command by name."""
 
     @on(Detail.Replay)
     def _replay(self, event: Detail.Replay) -> None:
-        if self.strip.busy:
-            tell(self, "still writing: Esc stops it", "warning")
+        if self.lab_panel.busy:
+            notify(self, "still writing: Esc stops it", "warning")
             return
-        self.strip.replay(event.run)
+        self.lab_panel.replay(event.run)
         self._focus("lab")
 
     @on(Detail.Damaged)
     def _damaged(self, event: Detail.Damaged) -> None:
         self.table.flag(event.id, event.reason)
 
-    @on(LabStrip.Finished)
+    @on(LabPanel.Finished)
     @on(Detail.Changed)
     def _changed(self) -> None:
         self.browser.follow()
@@ -206,21 +206,21 @@ region, Esc back to the vectors, ctrl+p finds every command by name."""
             line.put(self._called(self.table.current))  # the vector at hand is what is meant
         if self.has_class("-tiny") and not self.has_class("at-lab"):
             self._show_region("lab")
-            self.strip.focus_texts()
-        self.strip.generate()
+            self.lab_panel.focus_texts()
+        self.lab_panel.generate()
 
     def action_options(self) -> None:
         """Layers, positions, sampling, seed, chat template."""
-        self.app.push_screen(OptionsDialog(self.strip.setup), self._take_options)
+        self.app.push_screen(OptionsDialog(self.lab_panel.setup), self._take_options)
 
     def _take_options(self, setup: Setup | None) -> None:
         if setup is not None:
-            self.strip.use(setup)
+            self.lab_panel.use(setup)
 
     def action_model(self) -> None:
         """Let another model write."""
-        if self.strip.busy:
-            tell(self, "still writing: Esc stops it", "warning")
+        if self.lab_panel.busy:
+            notify(self, "still writing: Esc stops it", "warning")
             return
         stored = [model.identity.source for model in self.lab.store.models()]
         self.app.push_screen(ModelDialog(self.lab.source, stored), self._take_model)
@@ -228,18 +228,18 @@ region, Esc back to the vectors, ctrl+p finds every command by name."""
     def _take_model(self, source: str | None) -> None:
         if source is not None and (source or None) != self.lab.source:
             self.lab.use(source or None)
-            tell(self, f"{source or 'each vector'} writes from now on")
+            notify(self, f"{source or 'each vector'} writes from now on")
 
     def action_columns(self) -> None:
         """Baseline and c, or three or five columns from -c to +c."""
-        setup = self.strip.setup
+        setup = self.lab_panel.setup
         following = COLUMNS[(COLUMNS.index(setup.columns) + 1) % len(COLUMNS)]
-        self.strip.use(replace(setup, columns=following))
+        self.lab_panel.use(replace(setup, columns=following))
         self.notify(f"{following} texts side by side from the next generation on", timeout=3)
 
     def action_copy_command(self) -> None:
         """Copy the `steerlab generate` command that writes the same texts."""
-        command = self.strip.setup.command(self.lab.source)
+        command = self.lab_panel.setup.command(self.lab.source)
         self.app.copy_to_clipboard(command)
         self.notify(printable(command), title="copied", timeout=10, markup=False)
 
@@ -250,12 +250,12 @@ region, Esc back to the vectors, ctrl+p finds every command by name."""
         meaning = self.query_one(ExpressionLine).meaning
         if meaning.vector is None or meaning.text != self.query_one(ExpressionLine).text:
             why = meaning.problem or "the steer line is empty: type an expression"
-            tell(self, why, "warning")
+            notify(self, why, "warning")
             return
         self.app.push_screen(self._save_dialog(meaning), self._save)
 
     def _save_dialog(self, meaning: Meaning) -> SaveDialog:
-        from steerlab.tui.expression_line import described
+        from steerlab.tui.workbench.expression_line import described
 
         names = self.query_one(ExpressionLine).suggester.names
         name = derived_name(meaning.text)
@@ -269,12 +269,12 @@ region, Esc back to the vectors, ctrl+p finds every command by name."""
 
     def _say_storing(self, worker: Worker[None], name: str) -> None:
         if not worker.is_finished:
-            tell(self, f"storing {name} … another process may be writing to the store")
+            notify(self, f"storing {name} … another process may be writing to the store")
 
     @work(thread=True, group="save")
     def store(self, text: str, naming: Naming) -> None:
         """Evaluate and store."""
-        with told(self):
+        with reporting_errors(self):
             vector = self.lab.evaluate(text)
             store, name = self.lab.store, naming.name
             stored, new = store.keep(name, vector, tags=naming.tags, note=naming.note)
@@ -316,21 +316,21 @@ region, Esc back to the vectors, ctrl+p finds every command by name."""
     @work(thread=True, group="save")
     def change(self, what: str, *refs: str) -> None:
         """Rename (old, new) or remove (refs) in the store."""
-        with told(self):
+        with reporting_errors(self):
             if what == "renamed":
                 new = self.lab.store.rename(*refs)
-                tell(self, f"{refs[0]} is {new} now")
+                notify(self, f"{refs[0]} is {new} now")
             else:
                 for ref in refs:
                     self.lab.store.remove(ref)
-                tell(self, f"removed {', '.join(refs)}")
+                notify(self, f"removed {', '.join(refs)}")
         self.app.call_from_thread(self.browser.follow)
 
     # other screens
 
     def action_extract(self) -> None:
         """Make a vector from contrast prompts."""
-        from steerlab.tui.extract import ExtractScreen
+        from steerlab.tui.extract.screen import ExtractScreen
 
         screen = ExtractScreen(self.lab, self._draft)
 
@@ -343,16 +343,16 @@ region, Esc back to the vectors, ctrl+p finds every command by name."""
 
     def action_sweep(self) -> None:
         """Try layers and doses at once: a heatmap of texts."""
-        from steerlab.tui.sweep import SweepScreen
+        from steerlab.tui.sweep.screen import SweepScreen
 
-        setup = self.strip.setup
+        setup = self.lab_panel.setup
         if not setup.expression and self.table.current is not None:
             self.query_one(ExpressionLine).put(self._called(self.table.current))
-            setup = self.strip.setup
+            setup = self.lab_panel.setup
 
         def promote(cell: Promoted | None) -> None:
             if cell is not None:
-                self.strip.use(_promoted(setup, cell))
+                self.lab_panel.use(_promoted(setup, cell))
                 self._focus("lab")
 
         self.app.push_screen(
@@ -369,7 +369,7 @@ region, Esc back to the vectors, ctrl+p finds every command by name."""
 
     def action_health(self) -> None:
         """Verify the store, collect its garbage, back it up."""
-        from steerlab.tui.health import HealthScreen
+        from steerlab.tui.health.screen import HealthScreen
 
         self.app.push_screen(HealthScreen(self.lab))
 
@@ -378,14 +378,14 @@ region, Esc back to the vectors, ctrl+p finds every command by name."""
         """Extract the starter vectors on the embedded model."""
         from steerlab.lab import starter
 
-        with told(self):
-            tell(self, "making the starter vectors: loading smollm2 …")
+        with reporting_errors(self):
+            notify(self, "making the starter vectors: loading smollm2 …")
             if self.lab.source is None:
                 self.lab.source = "smollm2"
             made = starter.ensure(
                 self.lab, made=lambda name: self.app.call_from_thread(self.browser.follow)
             )
-            tell(self, f"{len(made)} starter vectors are here")
+            notify(self, f"{len(made)} starter vectors are here")
 
     def action_starter(self) -> None:
         """Make love, anger, joy and the others."""
@@ -404,7 +404,7 @@ region, Esc back to the vectors, ctrl+p finds every command by name."""
 
     def action_back(self) -> None:
         """Stop writing; else clear the filter; else go back to the vectors."""
-        if self.strip.cancel():
+        if self.lab_panel.cancel():
             return
         box = self.browser.filter
         if box.value and (box.has_focus or self.table.has_focus):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -17,8 +16,9 @@ from textual.message import Message
 from textual.widgets import Static
 
 from steerlab.core.display import printable
-from steerlab.tui.partial_refresh import Partly
-from steerlab.tui.setup import COLUMNS, differing
+from steerlab.tui.generation_text import marked
+from steerlab.tui.partial_refresh import PartialRefresh
+from steerlab.tui.setup import COLUMNS
 
 NARROW = 22  # cells; columns that would get fewer stand below one another
 HINTS = (
@@ -26,10 +26,9 @@ HINTS = (
     "and here how it goes on when steered.",
 )
 _SHOWN = 400  # characters of a long prompt that are shown before its continuation
-_DIFFED = 600  # words up to which texts are compared word by word
 
 
-class Passage(Static, Partly):
+class Passage(Static, PartialRefresh):
     """A text that may grow: then its last line and what comes after it are drawn."""
 
     def __init__(self) -> None:
@@ -172,21 +171,3 @@ class Texts(Container):
 
     def _arrange(self) -> None:
         self.set_class(self.size.width < NARROW * self._count, "-stacked")
-
-
-def marked(text: str, baseline: str | None) -> Content:
-    """The text; with a baseline, words that it lacks stand out, the first of them most."""
-    pieces = re.findall(r"\S+|\s+", printable(text, newlines=True))
-    if baseline is None or len(pieces) > 2 * _DIFFED:
-        return Content("".join(pieces))
-    words = [piece for piece in pieces if not piece.isspace()]
-    marks = iter(differing(words, printable(baseline, newlines=True).split()))
-    parts: list[str | tuple[str, str]] = []
-    first = True
-    for piece in pieces:
-        if piece.isspace() or not next(marks):
-            parts.append(piece)
-            continue
-        parts.append((piece, "bold underline $text-accent" if first else "bold"))
-        first = False
-    return Content.assemble(*parts)

@@ -14,9 +14,9 @@ from textual.geometry import Region
 from textual.message import Message
 from textual.widgets import Input
 
-from steerlab.tui.notices import told
-from steerlab.tui.partial_refresh import FixedInput, Partly
-from steerlab.tui.table import VectorTable
+from steerlab.tui.notices import reporting_errors
+from steerlab.tui.partial_refresh import FixedInput, PartialRefresh
+from steerlab.tui.workbench.table import VectorTable
 
 if TYPE_CHECKING:
     from steerlab.lab.lab import Lab
@@ -26,7 +26,7 @@ FOLLOW = 1.0
 """Seconds between two looks at whether another process changed the store."""
 
 
-class Browser(Vertical, Partly):
+class Browser(Vertical, PartialRefresh):
     """The vectors of a store, filtered and sorted; reads in threads, so it never blocks."""
 
     HELP = """\
@@ -121,14 +121,14 @@ space marks several. The details beside follow the cursor."""
     @work(thread=True, exclusive=True, group="search")
     def search(self, text: str, sort: str, reverse: bool) -> None:
         """Find the vectors that pass the filter."""
-        with told(self):
+        with reporting_errors(self):
             ids = self.lab.store.listing.matching(text, sort=sort, reverse=reverse)
             self.post_message(self._Found((text, sort, reverse), ids))
 
     @work(thread=True, exclusive=True, group="survey")
     def survey(self) -> None:
         """Read the names for completion."""
-        with told(self):
+        with reporting_errors(self):
             self.post_message(self.Surveyed(self.lab.store.names(), len(self.lab.store.models())))
         if not gc.get_freeze_count():
             gc.freeze()  # all that stays: to look through it for garbage took 100 ms of some keys
@@ -168,7 +168,7 @@ space marks several. The details beside follow the cursor."""
     @work(thread=True, group="rows")
     def read(self, ids: Sequence[int]) -> None:
         """Read the rows that the table wants to draw."""
-        with told(self):
+        with reporting_errors(self):
             self.post_message(self._Read(ids, self.lab.store.listing.summaries(ids)))
 
     @on(_Read)
@@ -179,7 +179,7 @@ space marks several. The details beside follow the cursor."""
     @work(thread=True, exclusive=True, group="locate")
     def locate(self, ref: str) -> None:
         """Go to the vector that a ref means."""
-        with told(self):
+        with reporting_errors(self):
             record = self.lab.store.record(ref)
             found = self.lab.store.list(name=record.name, model=record.model, every_version=True)
             here = next(s for s in found if s.version == record.version)

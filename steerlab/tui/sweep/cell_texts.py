@@ -12,9 +12,8 @@ from textual.widgets import Static
 
 from steerlab.core.display import printable
 from steerlab.evaluation.metrics.texts import Metric
-from steerlab.tui.setup import heading
-from steerlab.tui.sweep_texts import Sheet
-from steerlab.tui.texts import marked
+from steerlab.tui.generation_text import heading, marked
+from steerlab.tui.sweep.sweep_texts import SweepTexts
 
 
 class CellTexts(Vertical):
@@ -54,32 +53,38 @@ class CellTexts(Vertical):
         self.query_one("#baseline", Static).update(Content.styled(printable(text), "dim"))
 
     def show(
-        self, sheet: Sheet, metric: Metric, prompt: int, cell: tuple[int, int], *, growing: bool
+        self,
+        written: SweepTexts,
+        metric: Metric,
+        prompt: int,
+        cell: tuple[int, int],
+        *,
+        growing: bool,
     ) -> None:
         """Show a cell, given as row and column; once it has grown, mark where it differs."""
-        place = sheet.grid.place(*cell)
-        self._show_prompt(sheet, prompt)
-        baseline = sheet.text(prompt, sheet.grid.baseline)
-        for name, at in (("baseline", sheet.grid.baseline), ("steered", place)):
-            text = sheet.text(prompt, at)
-            plain = None if growing or at == sheet.grid.baseline else baseline
-            begun = Content.styled(printable(sheet.prompts[prompt], newlines=True), "dim")
+        place = written.grid.place(*cell)
+        self._show_prompt(written, prompt)
+        baseline = written.text(prompt, written.grid.baseline)
+        for name, at in (("baseline", written.grid.baseline), ("steered", place)):
+            text = written.text(prompt, at)
+            plain = None if growing or at == written.grid.baseline else baseline
+            begun = Content.styled(printable(written.prompts[prompt], newlines=True), "dim")
             self.query_one(f"#{name}", Static).update(
                 begun if text is None else Content.assemble(begun, marked(text, plain))
             )
-            value = metric.shown(sheet.score(metric, prompt, at))
+            value = metric.shown(written.score(metric, prompt, at))
             box = self.query_one(f"#{name}-box", VerticalScroll)
             box.border_subtitle = Content(f"{metric.name} {value}")
         if place is not None:
-            setting, layer = sheet.grid.settings[place], sheet.grid.layers[cell[0]]
+            setting, layer = written.grid.settings[place], written.grid.layers[cell[0]]
             title = f"layer {layer} · {heading(setting.coefficient, setting.dose)}"
             self.query_one("#steered-box").border_title = Content(title)
 
-    def _show_prompt(self, sheet: Sheet, prompt: int) -> None:
-        line, count = self.query_one(PromptLine), len(sheet.prompts)
+    def _show_prompt(self, written: SweepTexts, prompt: int) -> None:
+        line, count = self.query_one(PromptLine), len(written.prompts)
         line.display = count > 1
         of = (f"prompt {prompt + 1} of {count} ▸ ", "$text-accent")
-        line.update(Content.assemble(of, printable(sheet.prompts[prompt])))
+        line.update(Content.assemble(of, printable(written.prompts[prompt])))
 
 
 class PromptLine(Static):

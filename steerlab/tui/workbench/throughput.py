@@ -17,7 +17,7 @@ SAID = 0.25
 """Seconds between two words on how fast the model writes."""
 
 
-class Pace:
+class Throughput:
     """How fast a model writes, said every SAID seconds."""
 
     def __init__(self) -> None:

@@ -19,12 +19,12 @@ from textual.worker import get_current_worker
 from steerlab.core.display import count
 from steerlab.registry.transfer.backup import proposal
 from steerlab.registry.upkeep.gc import Garbage
-from steerlab.tui import upkeep
 from steerlab.tui.dialogs import BackupDialog, Confirm
-from steerlab.tui.health_report import Entry, Report
+from steerlab.tui.health import jobs
+from steerlab.tui.health.jobs import JobProgress, Outcome
+from steerlab.tui.health.report import Entry, Report
 from steerlab.tui.help import HELP_KEY
-from steerlab.tui.notices import News, told
-from steerlab.tui.upkeep import Outcome, Progress
+from steerlab.tui.notices import Notice, reporting_errors
 from steerlab.tui.work_screen import WorkScreen
 
 if TYPE_CHECKING:
@@ -111,9 +111,9 @@ of the store to one file. Esc stops what runs, or goes back."""
     @work(thread=True, exclusive=True, group="look")
     def look(self) -> None:
         """What doctor and du say without verifying."""
-        with told(self):
+        with reporting_errors(self):
             store = self.lab.store
-            self.post_message(self.Looked(upkeep.facts(store), upkeep.glance(store)))
+            self.post_message(self.Looked(jobs.facts(store), jobs.glance(store)))
 
     @on(Looked)
     def _show_looked(self, event: Looked) -> None:
@@ -123,7 +123,7 @@ of the store to one file. Esc stops what runs, or goes back."""
 
     # work
 
-    def _begin(self, doing: str, run: Callable[[Progress], Outcome]) -> None:
+    def _begin(self, doing: str, run: Callable[[JobProgress], Outcome]) -> None:
         self._answered, self._doing, self.garbage = True, doing, ()
         self._say(f"{doing} …")
         bar = self.query_one("#progress", ProgressBar)
@@ -133,13 +133,13 @@ of the store to one file. Esc stops what runs, or goes back."""
         self.refresh_bindings()
 
     @work(thread=True, group="job", exit_on_error=False)
-    def run_job(self, run: Callable[[Progress], Outcome]) -> None:
+    def run_job(self, run: Callable[[JobProgress], Outcome]) -> None:
         """Ends in Ended, whatever happens."""
         outcome = None
         try:
-            with told(self):
+            with reporting_errors(self):
                 worker = get_current_worker()
-                outcome = run(Progress(self.lab.store, lambda: worker.is_cancelled, self._tell))
+                outcome = run(JobProgress(self.lab.store, lambda: worker.is_cancelled, self._tell))
         finally:
             self.post_message(self.Ended(outcome))
 
@@ -183,17 +183,17 @@ of the store to one file. Esc stops what runs, or goes back."""
     def action_verify(self) -> None:
         """Check every payload and recompute every composition."""
         self.report.show(())
-        self._begin("verifying", upkeep.verify)
+        self._begin("verifying", jobs.verify)
 
     def action_collect(self) -> None:
         """List the files that no vector needs."""
-        self._begin("looking for garbage", upkeep.collect)
+        self._begin("looking for garbage", jobs.collect)
 
     def action_delete(self) -> None:
         """Delete what was listed, once that is confirmed."""
         listed = self.garbage
         lost = sum(len(file.holds) for file in listed)
-        question = f"Delete {upkeep.totalled(listed)}? This can't be undone."
+        question = f"Delete {jobs.totalled(listed)}? This can't be undone."
         if lost:
             question += (
                 f"\n{count(lost, 'vector')} in them may be wanted: `steerlab rebuild` takes in "
@@ -202,7 +202,7 @@ of the store to one file. Esc stops what runs, or goes back."""
 
         def delete(sure: bool | None) -> None:
             if sure:
-                self._begin("deleting", partial(upkeep.delete, listed))
+                self._begin("deleting", partial(jobs.delete, listed))
 
         self.app.push_screen(Confirm(question, "Delete"), delete)
 
@@ -211,7 +211,7 @@ of the store to one file. Esc stops what runs, or goes back."""
 
         def back_up(path: Path | None) -> None:
             if path is not None:
-                self._begin("backing up", partial(upkeep.back_up, path))
+                self._begin("backing up", partial(jobs.back_up, path))
 
         self.app.push_screen(BackupDialog(proposal(self.lab.store.path)), back_up)
 
@@ -225,7 +225,7 @@ of the store to one file. Esc stops what runs, or goes back."""
 
     # telling
 
-    @on(News)
-    def keep_news(self, event: News) -> None:
+    @on(Notice)
+    def keep_notice(self, event: Notice) -> None:
         """Problems stay readable here, after the app's notification has gone."""
         self._say(event.text, problem=event.severity != "information")

@@ -23,12 +23,12 @@ from steerlab.core.sweep import StoredSweep, SweepPlan
 from steerlab.errors import BadOption
 from steerlab.evaluation.metrics.texts import Metric
 from steerlab.plots.grid import Grid, Values
-from steerlab.tui.cell_texts import CellTexts
-from steerlab.tui.heatmap import Heatmap, Scale
 from steerlab.tui.help import HELP_KEY
-from steerlab.tui.notices import News, told
-from steerlab.tui.sweep_form import Plan, SweepForm
-from steerlab.tui.sweep_texts import Sheet
+from steerlab.tui.notices import Notice, reporting_errors
+from steerlab.tui.sweep.cell_texts import CellTexts
+from steerlab.tui.sweep.form import Plan, SweepForm
+from steerlab.tui.sweep.heatmap import Heatmap, Scale
+from steerlab.tui.sweep.sweep_texts import SweepTexts
 from steerlab.tui.work_screen import WorkScreen
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ itself: random directions to compare with come with the evaluation."""
 
     @dataclass
     class Wrote(Message):
-        """Pieces of texts, by their place in the sheet; tokens so far."""
+        """Pieces of texts, by their place among all; tokens so far."""
 
         pieces: Mapping[int, str]
         done: int
@@ -115,7 +115,7 @@ itself: random directions to compare with come with the evaluation."""
         self.lab = lab
         self.expression, self.prompt = expression, prompt
         self.positions, self.seed, self.sampling = positions, seed, sampling or Sampling()
-        self.sheet: Sheet | None = None
+        self.written: SweepTexts | None = None
         self.plan: Plan | None = None
         self.running = False
         self.shown_prompt = 0
@@ -144,7 +144,7 @@ itself: random directions to compare with come with the evaluation."""
     @on(SweepForm.Changed)
     def preview(self) -> None:
         """Before anything is written: the cells that would be."""
-        if self.sheet is not None or self.running:
+        if self.written is not None or self.running:
             return
         form = self.query_one(SweepForm)
         try:
@@ -168,7 +168,7 @@ itself: random directions to compare with come with the evaluation."""
         """Write all cells, in as few batches as there can be."""
         if self.running:
             return
-        with told(self):
+        with reporting_errors(self):
             plan = self.query_one(SweepForm).plan()
             self.running = True
             self.query_one("#progress", ProgressBar).update(total=None, progress=0)
@@ -182,7 +182,7 @@ itself: random directions to compare with come with the evaluation."""
         worker = get_current_worker()
         finished = False
         try:
-            with told(self):
+            with reporting_errors(self):
                 finished = self._sweep(worker, plan)
         finally:
             self.post_message(self.Ended(finished))
@@ -228,10 +228,10 @@ itself: random directions to compare with come with the evaluation."""
             kept = {place[cell.setting, cell.prompt]: cell.text for cell in sweep.cells}
             self.post_message(self.Wrote(kept, 0, 1))
 
-        def hear(index: int, piece: str) -> None:
+        def on_text(index: int, piece: str) -> None:
             pieces[places[index]] = pieces.get(places[index], "") + piece
 
-        def tell(done: int, total: int) -> None:
+        def on_progress(done: int, total: int) -> None:
             self.post_message(self.Wrote(dict(pieces), done, total))
             pieces.clear()
 
@@ -240,11 +240,11 @@ itself: random directions to compare with come with the evaluation."""
             asked,
             keep=self.lab.store.writable,
             on_start=start,
-            on_text=hear,
+            on_text=on_text,
             should_stop=lambda: worker.is_cancelled,
-            progress=tell,
+            progress=on_progress,
         )
-        tell(1, 1)
+        on_progress(1, 1)
         return not worker.is_cancelled
 
     def _loading(self, what: str, done: int, total: int) -> None:
@@ -254,7 +254,7 @@ itself: random directions to compare with come with the evaluation."""
     @on(Planned)
     def lay_out(self, event: Planned) -> None:
         """Empty cells, and the first prompt."""
-        self.sheet, self.plan = Sheet(event.grid, event.plan.prompts), event.plan
+        self.written, self.plan = SweepTexts(event.grid, event.plan.prompts), event.plan
         self.shown_prompt = 0
         self._label(event.grid.layers, event.grid.strengths)
         self._say(f"writing {event.missing} texts …")
@@ -263,9 +263,9 @@ itself: random directions to compare with come with the evaluation."""
     @on(Wrote)
     def take(self, event: Wrote) -> None:
         """Let texts grow; they are drawn with the next frame."""
-        if self.sheet is not None:
+        if self.written is not None:
             for index, piece in event.pieces.items():
-                self.sheet.write(index, piece)
+                self.written.write(index, piece)
         self.query_one(ProgressBar).update(total=event.total, progress=event.done)
         if self._timer is not None:
             self._timer.resume()
@@ -275,9 +275,9 @@ itself: random directions to compare with come with the evaluation."""
         """All that will come is there."""
         self.running = False
         self.query_one("#progress").display = False
-        if event.finished and self.sheet is not None:
-            self.sheet.finish()
-            self._say(f"{len(self.sheet.texts)} texts · arrows move, p takes a cell to the lab")
+        if event.finished and self.written is not None:
+            self.written.finish()
+            self._say(f"{len(self.written.texts)} texts · arrows move, p takes a cell to the lab")
         elif self._worker is not None and self._worker.is_cancelled:
             self._say("stopped: what came is shown, and its values are of the texts so far")
         self._draw()
@@ -293,8 +293,8 @@ itself: random directions to compare with come with the evaluation."""
         if not self.running:
             self._say(event.text, problem=event.problem)
 
-    @on(News)
-    def keep_news(self, event: News) -> None:
+    @on(Notice)
+    def keep_notice(self, event: Notice) -> None:
         """Problems stay readable here, after the app's notification has gone."""
         self._say(event.text, problem=event.severity != "information")
 
@@ -317,15 +317,15 @@ itself: random directions to compare with come with the evaluation."""
     @on(CellTexts.NextPrompt)
     def action_prompt(self) -> None:
         """Show the texts of the next prompt."""
-        if self.sheet is not None:
-            self.shown_prompt = (self.shown_prompt + 1) % len(self.sheet.prompts)
+        if self.written is not None:
+            self.shown_prompt = (self.shown_prompt + 1) % len(self.written.prompts)
             self._draw_texts()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Offer what can be done."""
         if action == "prompt":
-            return self.sheet is not None and len(self.sheet.prompts) > 1
-        return self.sheet is not None if action == "promote" else True
+            return self.written is not None and len(self.written.prompts) > 1
+        return self.written is not None if action == "promote" else True
 
     def _draw(self) -> None:
         """The heatmap and the texts, as far as they have come."""
@@ -333,9 +333,9 @@ itself: random directions to compare with come with the evaluation."""
             self._timer.pause()
         heatmap, metric = self.query_one(Heatmap), self.query_one(SweepForm).metric
         empty: Values = [[None] * len(heatmap.columns) for _ in heatmap.rows]
-        values = empty if self.sheet is None else self.sheet.values(metric)
+        values = empty if self.written is None else self.written.values(metric)
         heatmap.fill(values, self._scale(metric, values), metric.shown)
-        prompts = len(self.sheet.prompts) if self.sheet is not None else 1
+        prompts = len(self.written.prompts) if self.written is not None else 1
         what = "one text's value" if prompts == 1 else f"the mean of {prompts} texts"
         heatmap.border_subtitle = Content(CAVEAT.format(what))
         self._draw_texts()
@@ -347,29 +347,29 @@ itself: random directions to compare with come with the evaluation."""
         return Scale(metric.low, high, f"{metric.name}: {metric.about}")
 
     def _draw_texts(self) -> None:
-        if self.sheet is not None:
+        if self.written is not None:
             metric, cell = self.query_one(SweepForm).metric, self.query_one(Heatmap).cursor
             texts = self.query_one(CellTexts)
-            texts.show(self.sheet, metric, self.shown_prompt, cell, growing=self.running)
+            texts.show(self.written, metric, self.shown_prompt, cell, growing=self.running)
 
     # leaving
 
     @on(Heatmap.Chosen)
     def action_promote(self) -> None:
         """Hand the cell under the cursor to the lab."""
-        if self.sheet is None or self.plan is None:
+        if self.written is None or self.plan is None:
             return
         row, column = self.query_one(Heatmap).cursor
-        place = self.sheet.grid.place(row, column)
+        place = self.written.grid.place(row, column)
         assert place is not None  # the screen always writes a baseline
-        setting = self.sheet.grid.settings[place]
+        setting = self.written.grid.settings[place]
         self.dismiss(
             Promoted(
                 self.plan.expression,
-                str(self.sheet.grid.layers[row]),
-                self.sheet.grid.strengths[column] if self.plan.by_dose else setting.dose,
+                str(self.written.grid.layers[row]),
+                self.written.grid.strengths[column] if self.plan.by_dose else setting.dose,
                 setting.coefficient,
-                self.sheet.prompts[self.shown_prompt],
+                self.written.prompts[self.shown_prompt],
                 self.seed,
             )
         )

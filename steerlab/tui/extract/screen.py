@@ -17,9 +17,9 @@ from textual.worker import Worker, get_current_worker
 from steerlab.errors import Cancelled
 from steerlab.files.location import expanded
 from steerlab.files.prompts import Prompts, read_pairs
-from steerlab.tui.extract_form import Draft, ExtractForm, Order
+from steerlab.tui.extract.form import Draft, ExtractForm, Order
 from steerlab.tui.help import HELP_KEY
-from steerlab.tui.notices import tell, told
+from steerlab.tui.notices import notify, reporting_errors
 from steerlab.tui.work_screen import WorkScreen
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ ctrl+l loads a file of pairs, Esc stops or goes back; what was typed stays."""
     @work(thread=True, exclusive=True, group="name")
     def look_up(self, name: str) -> None:
         """Find out whether the name is taken on the model that will be used."""
-        with told(self):
+        with reporting_errors(self):
             source = self.lab.source or MODEL
             store = self.lab.store
             models = {m for m, identity, _ in store.models() if source in (m, identity.source)}
@@ -142,12 +142,12 @@ ctrl+l loads a file of pairs, Esc stops or goes back; what was typed stays."""
     @work(thread=True, exclusive=True, group="file")
     def load_file(self, path: Path) -> None:
         """Read a pairs file."""
-        with told(self):
+        with reporting_errors(self):
             self.post_message(self.Loaded(read_pairs(path)))
 
     @on(Loaded)
     def _show_loaded(self, event: Loaded) -> None:
-        with told(self):
+        with reporting_errors(self):
             self.form.fill(event.prompts)
 
     def action_load(self) -> None:
@@ -162,7 +162,7 @@ ctrl+l loads a file of pairs, Esc stops or goes back; what was typed stays."""
         """Check the form, then load the model, read the prompts and store the vector."""
         if self._worker is not None:
             return
-        with told(self):
+        with reporting_errors(self):
             order = self.form.order()
             self.query_one("#progress", ProgressBar).update(total=None, progress=0)
             self.query_one("#progress").display = True
@@ -173,7 +173,7 @@ ctrl+l loads a file of pairs, Esc stops or goes back; what was typed stays."""
         """Ends in Ended, whatever happens."""
         worker, ref = get_current_worker(), None
         try:
-            with told(self):
+            with reporting_errors(self):
                 ref = self._extract(worker, order)
         finally:
             self.post_message(self.Ended(ref))
@@ -184,11 +184,11 @@ ctrl+l loads a file of pairs, Esc stops or goes back; what was typed stays."""
         try:
             vector = self._read(worker, order)
         except Cancelled:
-            tell(self, "stopped: nothing was stored")
+            notify(self, "stopped: nothing was stored")
             return None
         stored, _ = self.lab.store.keep(order.name, vector, tags=order.tags, note=order.note)
         for problem in problems(stored):
-            tell(self, problem, "warning")
+            notify(self, problem, "warning")
         return self._ref_of(order.name, stored)
 
     def _ref_of(self, name: str, stored: SteeringVector) -> str:
@@ -200,12 +200,14 @@ ctrl+l loads a file of pairs, Esc stops or goes back; what was typed stays."""
         return next(s.qualified for s in versions if s.ref == stored.ref)
 
     def _read(self, worker: Worker[None], order: Order) -> SteeringVector:
-        def tell(done: int, total: int) -> None:
+        def on_progress(done: int, total: int) -> None:
             self.post_message(self.Read(done, total))
 
         model = self._model()
         self.post_message(self.Said("reading the prompts …"))
-        vector = model.reextract(order.recipe, order.layers, tell, lambda: worker.is_cancelled)
+        vector = model.reextract(
+            order.recipe, order.layers, on_progress, lambda: worker.is_cancelled
+        )
         if worker.is_cancelled:
             raise Cancelled("cancelled after the last prompt")
         return vector

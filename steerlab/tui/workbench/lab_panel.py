@@ -20,13 +20,14 @@ from textual.worker import Worker, get_current_worker
 from steerlab.core.display import printable
 from steerlab.core.notation import layers_of, span
 from steerlab.errors import BadOption, SteerlabError, StoreError
-from steerlab.tui.expression_line import ExpressionLine, Meaning
-from steerlab.tui.notices import tell, told
-from steerlab.tui.partial_refresh import Partly
-from steerlab.tui.setup import Setup, heading, setup_of
-from steerlab.tui.strength import Strength
-from steerlab.tui.texts import Texts
-from steerlab.tui.throughput import Frames, Pace
+from steerlab.tui.generation_text import heading
+from steerlab.tui.notices import notify, reporting_errors
+from steerlab.tui.partial_refresh import PartialRefresh
+from steerlab.tui.setup import Setup, setup_of
+from steerlab.tui.workbench.expression_line import ExpressionLine, Meaning
+from steerlab.tui.workbench.strength import Strength
+from steerlab.tui.workbench.texts import Texts
+from steerlab.tui.workbench.throughput import Frames, Throughput
 
 if TYPE_CHECKING:
     from steerlab.core.cell import Cell
@@ -65,7 +66,7 @@ class Prompt(TextArea):
         self.insert("\n")
 
 
-class LabStrip(Vertical, Partly):
+class LabPanel(Vertical, PartialRefresh):
     """Expression, prompt, strength and texts; one generation at a time runs in a worker."""
 
     HELP = """\
@@ -219,7 +220,7 @@ writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, samplin
     def generate(self) -> None:
         """Write the texts; says so if that is already going on."""
         if self.busy:
-            tell(self, "still writing: Esc stops it", "warning")
+            notify(self, "still writing: Esc stops it", "warning")
             return
         if self.query_one(ExpressionLine).chosen:  # it may be calibrated, which is not known yet
             self._soon = True
@@ -228,7 +229,7 @@ writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, samplin
         try:
             check(setup)
         except SteerlabError as error:
-            tell(self, str(error), "error")
+            notify(self, str(error), "error")
             return
         self.run = None
         meaning = self.query_one(ExpressionLine).meaning
@@ -253,7 +254,7 @@ writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, samplin
         known: what the expression means, where that is known already.
         """
         run = None
-        with told(self):
+        with reporting_errors(self):
             run = self._write(get_current_worker(), setup, known)
         self.post_message(self.Finished(run).set_sender(self))  # the app waits for it too
 
@@ -267,7 +268,7 @@ writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, samplin
         plain = next((i for i, s in enumerate(settings) if s.vector is None), None)
         headings = [heading(s.coefficient, s.dose) for s in settings]
         self.post_message(self.Began(headings, setup.prompt, plain))
-        pace, frames = Pace(), Frames()
+        pace, frames = Throughput(), Frames()
 
         def on_text(column: int, text: str) -> None:
             if frames.add(column, text):
@@ -340,7 +341,7 @@ writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, samplin
             )
             return self.lab.store.runs.save(made)
         except StoreError as error:
-            tell(self, f"the run was not kept: {error}", "warning")
+            notify(self, f"the run was not kept: {error}", "warning")
             return None
 
     def _say(self, text: str) -> None:
@@ -380,7 +381,7 @@ writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, samplin
         if run is None or run.id is None or event.index >= len(run.generations):
             return
         best = None if run.best == event.index else event.index
-        with told(self):
+        with reporting_errors(self):
             self.run = self.lab.store.runs.rate(run.id, best)
             self.query_one(Texts).show_best(best)
 

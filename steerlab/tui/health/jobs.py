@@ -16,7 +16,7 @@ from steerlab.registry.database import HEAD
 from steerlab.registry.upkeep.doctor import Problem, problems_of
 from steerlab.registry.upkeep.gc import Garbage
 from steerlab.registry.upkeep.verify import Finding
-from steerlab.tui.health_report import Entry, of_problems
+from steerlab.tui.health.report import Entry, of_problems
 
 if TYPE_CHECKING:
     from steerlab.registry import Store
@@ -43,7 +43,7 @@ class Outcome:
 
 
 @dataclass
-class Progress:
+class JobProgress:
     """What the core calls as it goes; raises Cancelled once it is to stop.
 
     tell: called now and then with (done, all, what was found so far). findings: all so far.
@@ -117,7 +117,7 @@ def glance(store: Store) -> Outcome:
     return Outcome("nothing is wrong at a glance · v verifies", [well, *entries])
 
 
-def verify(progress: Progress) -> Outcome:
+def verify(progress: JobProgress) -> Outcome:
     """Check every payload and recompute every composition."""
     store = progress.store
     try:
@@ -141,7 +141,7 @@ def verify(progress: Progress) -> Outcome:
     return Outcome(f"all is well: {checked} verified, nothing is wrong", entries)
 
 
-def collect(progress: Progress) -> Outcome:
+def collect(progress: JobProgress) -> Outcome:
     """List the files that no vector needs."""
     try:
         found = progress.store.upkeep.gc(progress=progress)
@@ -155,7 +155,7 @@ def collect(progress: Progress) -> Outcome:
     return Outcome(text, [head, *_listed(found)], garbage=found)
 
 
-def delete(listed: Sequence[Garbage], progress: Progress) -> Outcome:
+def delete(listed: Sequence[Garbage], progress: JobProgress) -> Outcome:
     """Delete the files that were listed, unless a vector needs them by now."""
     paths = {file.path for file in listed}
     try:
@@ -181,7 +181,7 @@ def _listed(files: Sequence[Garbage]) -> list[Entry]:
     return entries
 
 
-def back_up(path: Path, progress: Progress) -> Outcome:
+def back_up(path: Path, progress: JobProgress) -> Outcome:
     """Write the whole store to a new file."""
     try:
         made = progress.store.transfer.backup(path, progress=progress)

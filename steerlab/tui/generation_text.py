@@ -1,0 +1,48 @@
+"""How a generated text is shown: its heading, and the words that differ from the baseline."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from textual.content import Content
+
+from steerlab.core.display import printable
+
+_DIFFED = 600  # words up to which texts are compared word by word
+
+
+def heading(coefficient: float, dose: float | None) -> str:
+    """What stands over a text: "baseline", or coefficient and dose."""
+    if not coefficient:
+        return "baseline"
+    shown = f"dose {dose:+.2f}" if dose is not None else "dose ?"
+    return f"c {coefficient:+.3g}  {shown}"
+
+
+def differing(words: Sequence[str], baseline: Sequence[str]) -> list[bool]:
+    """For each word, whether it is not part of what both texts share, in order."""
+    from difflib import SequenceMatcher
+
+    marks = [True] * len(words)
+    for block in SequenceMatcher(None, baseline, words, autojunk=False).get_matching_blocks():
+        marks[block.b : block.b + block.size] = [False] * block.size
+    return marks
+
+
+def marked(text: str, baseline: str | None) -> Content:
+    """The text; with a baseline, words that it lacks stand out, the first of them most."""
+    pieces = re.findall(r"\S+|\s+", printable(text, newlines=True))
+    if baseline is None or len(pieces) > 2 * _DIFFED:
+        return Content("".join(pieces))
+    words = [piece for piece in pieces if not piece.isspace()]
+    marks = iter(differing(words, printable(baseline, newlines=True).split()))
+    parts: list[str | tuple[str, str]] = []
+    first = True
+    for piece in pieces:
+        if piece.isspace() or not next(marks):
+            parts.append(piece)
+            continue
+        parts.append((piece, "bold underline $text-accent" if first else "bold"))
+        first = False
+    return Content.assemble(*parts)

@@ -1,0 +1,5 @@
+"""The health screen: what the store holds and what is wrong with it; garbage, a backup."""
+
+from steerlab.tui.health.screen import HealthScreen
+
+__all__ = ["HealthScreen"]

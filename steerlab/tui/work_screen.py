@@ -16,7 +16,7 @@ from steerlab.tui.notices import Notice
 
 
 class WorkScreen(Helpful[ScreenResultType]):
-    """Runs one piece of work at a time in a worker; shows its state in `#status` and `#progress`."""
+    """One piece of work at a time, in a worker; `#status` and `#progress` show its state."""
 
     @dataclass
     class Status(Message):

@@ -129,7 +129,7 @@ async def test_a_taken_name_says_what_it_will_be(lab: Lab) -> None:
     app = Door(lab)
     async with app.run_test() as pilot:
         await pilot.press(*"love")
-        await until(pilot, lambda: app.shown("naming") == "taken: will be love.v2")
+        await until(pilot, lambda: app.shown("naming") == "taken: saves as love.v2")
         await pilot.press(*".x")
         await until(pilot, lambda: "can't name a vector" in app.shown("naming"))
 
@@ -139,7 +139,9 @@ async def test_counts_follow_the_typing(lab: Lab) -> None:
     async with app.run_test() as pilot:
         await until(pilot, lambda: app.shown("status").startswith("no prompts yet"))
         await pilot.press("tab", *"a", "enter", "b", "tab", "c")
-        await until(pilot, lambda: "2 positive, 1 negative: pairs need as" in app.shown("status"))
+        await until(
+            pilot, lambda: "2 positive, 1 negative: pairs need the same" in app.shown("status")
+        )
 
 
 @pytest.mark.parametrize(
@@ -153,7 +155,7 @@ async def test_counts_follow_the_typing(lab: Lab) -> None:
         ({"negative": ""}, "needs negative prompts too", "negative"),
         ({"method": "mean_centred", "negative": ""}, "to be centred on", "negative"),
         ({"method": "random"}, "needs a seed", "seed"),
-        ({"method": "random", "seed": "x"}, "a seed is a whole number, not 'x'", "seed"),
+        ({"method": "random", "seed": "x"}, "the seed must be a whole number, not 'x'", "seed"),
         ({"method": "random", "seed": "-1"}, "a seed is a whole number from 0", "seed"),
         ({"method": "actadd"}, "actadd takes one pair of prompts, not 2", "positive"),
         ({"read": "middle"}, "read is 'last', 'mean' or a token index", "read"),
@@ -341,7 +343,7 @@ def test_lines_and_prompts_are_inverse() -> None:
     assert prompts_of("a\n\nb\n \n") == ("a", "", "b")
     assert prompts_of("") == ()
     for bad in ("a\u2028b", "a\rb", "⏎", "a\x0bb"):
-        with pytest.raises(BadPrompts, match="prompt 1 holds"):
+        with pytest.raises(BadPrompts, match="prompt 1 contains"):
             lines_of([bad])
     assert Prompts(prompts).positive == prompts
 
@@ -352,7 +354,7 @@ def test_lines_and_prompts_are_inverse() -> None:
         ((4, 4), "pca", "4 pairs", True),
         ((1, 1), "actadd", "1 pair", True),
         ((2, 2), "actadd", "2 pairs: actadd takes one", False),
-        ((4, 3), "pca", "4 positive, 3 negative: pairs need as many", False),
+        ((4, 3), "pca", "4 positive, 3 negative: pairs need the same number", False),
         ((1, 9), "mean_centred", "1 prompt, centred on 9", True),
         ((1, 0), "mean_centred", "1 prompt, centred on 0", False),
     ],

@@ -73,7 +73,7 @@ class Visit:
     async def __aenter__(self) -> Nurse:
         nurse = Nurse(self.app, await self.running.__aenter__())
         await nurse.until(lambda: isinstance(nurse.app.screen, HealthScreen))
-        await nurse.until(lambda: "looking" not in nurse.status)
+        await nurse.until(lambda: "checking" not in nurse.status)
         return nurse
 
     async def __aexit__(self, *error: Any) -> None:
@@ -175,25 +175,25 @@ async def test_what_is_known_at_once_stands_there_and_nothing_is_verified(store)
     async with Visit(store) as nurse:
         assert nurse.facts["store"] == str(store.path)
         assert nurse.facts["holds"] == "3 vectors in 4 versions of 1 model · schema 0006"
-        assert re.match(r"[\d.]+ kB on disk: payloads \d.* kB, registry", nurse.facts["takes"])
-        assert nurse.found[0] == ("well", "nothing is wrong at a glance; v reads every payload")
-        assert nurse.status == "nothing is wrong at a glance · v verifies"
+        assert re.match(r"[\d.]+ kB on disk: payloads \d.* kB, registry", nurse.facts["size"])
+        assert nurse.found[0] == ("well", "no problems at a quick check; v verifies every payload")
+        assert nurse.status == "no problems at a quick check · v verifies"
 
 
 async def test_of_a_sound_store_it_says_so_and_a_click_does_it_too(store):
     async with Visit(store) as nurse:
         await nurse.until(lambda: key_of(nurse, "verify"))
         await nurse.pilot.click(offset=key_of(nurse, "verify").offset)
-        assert await nurse.done() == "all is well: 4 vectors verified, nothing is wrong"
-        assert nurse.found[0][1].startswith("4 vectors verified: every payload is as it was")
+        assert await nurse.done() == "no problems found: 4 vectors verified"
+        assert nurse.found[0][1].startswith("4 vectors verified: every payload is unchanged")
 
 
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (cut, "something is wrong with 2 vectors of 4: what to type stands with it"),
-        (lose, "something is wrong with 2 vectors of 4: what to type stands with it"),
-        (ruin, "something is wrong: what to type stands with it"),
+        (cut, "problems found in 2 of 4 vectors: run the commands shown"),
+        (lose, "problems found in 2 of 4 vectors: run the commands shown"),
+        (ruin, "problems found: run the commands shown"),
     ],
 )
 async def test_what_is_wrong_is_said_as_doctor_says_it(store, damage, says):
@@ -207,7 +207,7 @@ async def test_what_is_wrong_is_said_as_doctor_says_it(store, damage, says):
         assert labels.count("do") == labels.count("wrong") + labels.count("note")
         if damage is ruin:
             assert run(["rebuild"]) == 0  # what to type
-            assert (await nurse.press("v")).startswith("all is well: 4 vectors")
+            assert (await nurse.press("v")).startswith("no problems found: 4 vectors")
             assert tuple(label for label, _ in nurse.found[1:3]) == ("note", "do")
 
 
@@ -236,7 +236,7 @@ async def test_findings_come_one_by_one_and_esc_stops_it(store, monkeypatch):
         assert nurse.status.startswith("stopped at 2 of 4: ")
         assert len(nurse.found) >= len(shown)
         assert nurse.app.screen is nurse.screen
-        assert "wrong with 3 vectors of 4" in await nurse.press("v")
+        assert "in 3 of 4 vectors" in await nurse.press("v")
 
 
 async def test_leaving_stops_what_runs(store, monkeypatch):
@@ -251,7 +251,7 @@ async def test_leaving_stops_what_runs(store, monkeypatch):
             release()
         await nurse.app.workers.wait_for_complete()
         await nurse.pilot.press("h", "v")
-        await nurse.until(lambda: nurse.status.startswith("all is well"))
+        await nurse.until(lambda: nurse.status.startswith("no problems found"))
 
 
 # gc
@@ -268,21 +268,21 @@ async def test_garbage_is_listed_then_asked_about_then_deleted(store):
         await nurse.pilot.press("d")  # nothing was listed yet
         assert nurse.app.screen is nurse.screen
         size = len(kept) + 10
-        assert (await nurse.press("g")).startswith(f"3 files, {size / 1e3:.1f} kB would go; ")
+        assert (await nurse.press("g")).startswith(f"3 files, {size / 1e3:.1f} kB can be deleted ")
         _, unreadable, lost, unfinished = (text for _, text in nurse.found)
         assert unfinished == "payloads/aa/.tmp-0123"
         assert unreadable.startswith("payloads/aa/broken.safetensors is not a whole")
         assert lost == "payloads/aa/lost.safetensors, with tiny_1.warm.v1"
         await nurse.pilot.press("d")
         assert isinstance(nurse.app.screen, Confirm)
-        assert "steerlab rebuild` takes in" in nurse.app.screen.question
+        assert "steerlab rebuild` adds" in nurse.app.screen.question
         await nurse.pilot.press("escape")
         assert half.exists()
         assert (await nurse.press("d", "enter")).startswith("3 files, ")
         assert not half.exists()
         assert not broken.exists()
         assert young.exists()
-        assert await nurse.press("g") == "nothing to delete: there is no file that no vector needs"
+        assert await nurse.press("g") == "nothing to delete: vectors need every file"
         assert store.upkeep.gc(grace=timedelta(hours=1)) == []
 
 
@@ -296,7 +296,7 @@ async def test_a_backup_is_proposed_made_and_says_how_it_comes_back(store, tmp_p
         assert proposed == backup.proposal(store.path)
         assert await nurse.press("enter") == f"backed up to {proposed}"
         found = dict(nurse.found)
-        assert re.match(r"all of the store as it was: 4 payload files, \d", found["holds"])
+        assert re.match(r"the whole store: 4 payload files, \d", found["holds"])
     command = shlex.split(found["restore"].replace("DIR", str(tmp_path / "copy")))
     assert run(command[1:]) == 0
     assert Store(tmp_path / "copy").verify() == []
@@ -323,8 +323,8 @@ async def test_a_path_can_be_typed_and_a_taken_one_is_refused_at_once(store, tmp
         dialog.query_one("#path", Input).value = "~/new place/all.tar"
         said = await nurse.press("enter")
         made = tmp_path / "home" / "new place" / "all.tar"
-        assert said == f"backed up to {made}, but not all was whole: v says what to type"
-        assert [label for label, _ in nurse.found].count("not whole") == 1
+        assert said == f"backed up to {made}, with damaged files: v shows how to fix them"
+        assert [label for label, _ in nurse.found].count("damaged") == 1
         assert f"'{made}'" in dict(nurse.found)["restore"]
     assert (tmp_path / "taken").read_text() == "mine"
     Store(tmp_path / "copy").transfer.restore(made)
@@ -362,7 +362,7 @@ async def test_quitting_in_its_middle_leaves_nothing_either(store, tmp_path, mon
 async def test_a_store_that_disappears_is_a_line(store):
     async with Visit(store) as nurse:
         delete(store.path)
-        assert await nurse.press("v") == "nothing is wrong, but there is no store to verify"
+        assert await nurse.press("v") == "no problems, but there is no store to verify"
         assert ("note", "there is no store here yet") in nurse.found
         assert list(nurse.facts) == ["store"]
         assert (await nurse.press("g")).startswith("nothing to delete")
@@ -374,12 +374,12 @@ async def test_a_store_that_is_locked_is_a_line_and_can_be_verified(store):
     half = stray(store, ".tmp-0123")
     async with Visit(store) as nurse:
         with Store(store.path)._database.locked():
-            assert (await nurse.press("v")).startswith("all is well")
+            assert (await nurse.press("v")).startswith("no problems found")
             assert "another steerlab process has been writing" in await nurse.press("b", "enter")
             assert "1 file" in await nurse.press("g")
             assert "another steerlab process has been writing" in await nurse.press("d", "enter")
         assert half.exists()
-        assert "1 file, 5 bytes would go" in await nurse.press("g")
+        assert "1 file, 5 bytes can be deleted" in await nurse.press("g")
 
 
 async def test_a_mistake_of_ours_is_a_line_too(store, monkeypatch):
@@ -409,7 +409,7 @@ async def test_names_of_strangers_are_shown_as_text(tmp_path):
         seen += check(nurse)
         await nurse.pilot.press("b")
         seen += check(nurse)
-        assert "not all was whole" in await nurse.press("enter")
+        assert "with damaged files" in await nurse.press("enter")
         seen += check(nurse)
     assert "[red]store[/red]" in seen
     assert r"[@click=app.quit]x[b] \x1b[31m.safetensors" in seen

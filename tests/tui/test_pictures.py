@@ -151,8 +151,8 @@ async def health(user: Driver) -> None:
     await user.until(lambda: not screen.busy and screen.report.entries)
     await settle(user)
     facts = screen.query_one("#facts", Report)
-    takes = "384.9 kB on disk: payloads 56.4 kB, registry 319.5 kB, other files 9.0 kB"
-    facts.show([Entry("store", "/home/ada/vectors"), facts.entries[1], Entry("takes", takes)])
+    size = "384.9 kB on disk: payloads 56.4 kB, registry 319.5 kB, other files 9.0 kB"
+    facts.show([Entry("store", "/home/ada/vectors"), facts.entries[1], Entry("size", size)])
 
 
 async def settle(user: Driver) -> None:

@@ -284,10 +284,10 @@ async def test_a_second_escape_leaves_at_once_and_the_model_stops(lab, monkeypat
         ("layers", "ten", "is not layers such as"),
         ("layers", "", "is not layers such as"),
         ("layers", "99", "no layer 99"),
-        ("strengths", "0.1;0.2", "is not doses such as"),
-        ("strengths", "nan", "is not doses such as"),
+        ("strengths", "0.1;0.2", "is not a list of doses such as"),
+        ("strengths", "nan", "is not a list of doses such as"),
         ("strengths", "0", "other than 0"),
-        ("expression", "", "nothing to steer with"),
+        ("expression", "", "no expression"),
         ("expression", "lvoe", "lvoe"),
         ("expression", "love -", "column"),
     ],
@@ -344,7 +344,7 @@ async def test_without_residual_norms_coefficients_take_the_place_of_doses(lab) 
         form = bench.sweep.query_one(SweepForm)
         assert form.query_one("#strengths", Input).value == COEFFICIENTS
         assert str(form.query_one("#strengths-label", Label).render()) == "c"
-        await until(pilot, lambda: "differ in dose" in status(bench))
+        await until(pilot, lambda: "differs from layer to layer" in status(bench))
         await run(bench, pilot)
         await pilot.press("end", "p")
         await until(pilot, lambda: bench.answers)

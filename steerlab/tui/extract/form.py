@@ -1,4 +1,4 @@
-"""What a vector is extracted from, as a form: name, two lists of prompts, method, layers."""
+"""The form of an extraction: name, two lists of prompts, method, layers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from textual.containers import Horizontal, Vertical
 from textual.message import Message
 from textual.widgets import Button, Checkbox, Input, Label, Select, Static, TextArea
 
-from steerlab.core.display import printable
+from steerlab.core.display import count, printable
 from steerlab.core.notation import layers_of
 from steerlab.core.recipe import Contrast, check_name, check_prompts, check_text, read_of
 from steerlab.core.record import check_labels
@@ -23,31 +23,31 @@ from steerlab.extraction.methods import METHODS, check_method
 from steerlab.files.prompts import Prompts
 
 BREAK = "⏎"
-"""Stands for a line break inside a prompt, since each line of a list is one prompt."""
+"""Shown for a line break inside a prompt, because each line of a list is one prompt."""
 
 ABOUT = {
     "mean_difference": "mean of the pairs' differences",
-    "actadd": "one pair; a tensor for the first tokens",
-    "pca": "main direction of the differences",
-    "probe": "what tells + from −, by regression",
-    "mean_centred": "mean of +, less that of a baseline",
-    "random": "a control with the pairs' norm",
+    "actadd": "one pair; added at the first tokens",
+    "pca": "first principal component of the differences",
+    "probe": "weights of a classifier of + against −",
+    "mean_centred": "mean of + minus mean of a baseline",
+    "random": "random control with the pairs' norm",
 }
 _PICTURES = {code: 0x2400 + code for code in range(32)} | {127: 0x2421}
 _HINTS = {
     "name": "such as calm",
-    "file": "a .jsonl, .json, .csv or .toml file of pairs",
-    "layers": "the middle one",
+    "file": "pairs as .jsonl, .json, .csv or .toml",
+    "layers": "the middle layer",
     "read": "last, mean or an index",
     "seed": "a whole number",
     "tags": "separated by spaces",
-    "note": "what it is for",
+    "note": "optional",
 }
 
 
 @dataclass(frozen=True)
 class Draft:
-    """The form as it was left: every field as it is typed."""
+    """Every field as typed."""
 
     name: str = ""
     positive: str = ""
@@ -64,7 +64,7 @@ class Draft:
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be extracted and under which name it is stored. layers: None for the middle."""
+    """What to extract and the name to save it under. layers: None for the middle layer."""
 
     name: str
     recipe: Contrast
@@ -74,11 +74,11 @@ class Order:
 
 
 class PromptList(TextArea):
-    """Prompts, one a line and numbered: pair i is line i of both lists."""
+    """Numbered prompts, one per line; pair i is line i of both lists."""
 
     @dataclass
     class Scrolled(Message):
-        """The list that has the focus was scrolled to this line."""
+        """The focused list was scrolled to this line."""
 
         side: PromptList
         line: float
@@ -95,42 +95,42 @@ class PromptList(TextArea):
 
     @property
     def prompts(self) -> tuple[str, ...]:
-        """The lines as prompts, spaces and all; empty lines at the end are none."""
+        """The lines as prompts, spaces included; empty lines at the end are dropped."""
         return prompts_of(self.text)
 
     def get_line(self, line_index: int) -> Text:
-        """The line with control characters as pictures, so that none reaches the terminal."""
+        """The line with control characters as pictures: none may reach the terminal."""
         return Text(self.document.get_line(line_index).translate(_PICTURES), end="", no_wrap=True)
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
-        """Tell where it is, so that the other list can follow."""
+        """Post the position, so that the other list can follow."""
         super().watch_scroll_y(old_value, new_value)
         if self.has_focus:
             self.post_message(self.Scrolled(self, new_value))
 
 
 class ExtractForm(Vertical):
-    """All fields; `order()` is what they ask for."""
+    """All fields; `order()` reads and checks them."""
 
     @dataclass
     class Submitted(Message):
-        """Enter in a line: extract."""
+        """Enter was pressed in a field: extract."""
 
     @dataclass
     class LoadPairs(Message):
-        """A pairs file is asked for."""
+        """Load this pairs file."""
 
         path: str
 
     @dataclass
     class NameTyped(Message):
-        """The name was edited and can be one."""
+        """The name was edited and is valid."""
 
         name: str
 
     @dataclass
     class Counted(Message):
-        """How many prompts there are; fits: they can be read as pairs."""
+        """How many prompts there are. fits: the method can use them."""
 
         text: str
         fits: bool
@@ -140,14 +140,14 @@ class ExtractForm(Vertical):
         self.first = draft
 
     def compose(self) -> ComposeResult:
-        """Name; the two lists; everything else in four lines."""
+        """Name, the two lists, then everything else in four rows."""
         draft = self.first
         with Horizontal(classes="row"):
             yield from self._field("name")
             yield Static(id="naming", classes="field", markup=False)
         with Horizontal(id="lists"):
-            yield PromptList(draft.positive, "I feel calm\nevery line is a prompt", id="positive")
-            yield PromptList(draft.negative, "I feel tense\nand its opposite here", id="negative")
+            yield PromptList(draft.positive, "I feel calm\none prompt per line", id="positive")
+            yield PromptList(draft.negative, "I feel tense\nits opposite here", id="negative")
         with Horizontal(classes="row"):
             yield from self._field("file", Button("Load", id="load", compact=True))
         with Horizontal(classes="row"):
@@ -174,14 +174,14 @@ class ExtractForm(Vertical):
             yield from more
 
     def on_mount(self) -> None:
-        """Headings and counts for what the draft holds."""
+        """Set headings and counts for the draft."""
         self.query_one("#positive").border_title = "+ positive"
         self._follow_method()
 
     # what the fields say
 
     def draft(self) -> Draft:
-        """Every field as it is typed."""
+        """Every field as typed."""
         values: dict[str, Any] = {
             box.id: box.value
             for box in self.query(Input)
@@ -193,11 +193,11 @@ class ExtractForm(Vertical):
 
     @property
     def method(self) -> str:
-        """The method selected."""
+        """The selected method."""
         return str(self.query_one("#method", Select).value)
 
     def order(self) -> Order:
-        """What is asked for; raises SteerlabError, with the focus where it can be mended."""
+        """The extraction to run; raises SteerlabError after focusing the field to correct."""
         draft = self.draft()
         above, below = prompts_of(draft.positive), prompts_of(draft.negative)
         centred = draft.method == "mean_centred"
@@ -241,13 +241,13 @@ class ExtractForm(Vertical):
     # live
 
     def show_naming(self, text: str, problem: bool = False) -> None:
-        """Say beside the name what it will become, or why it can't be one."""
+        """Show beside the name what saving will do, or why the name is invalid."""
         line = self.query_one("#naming", Static)
         line.update(printable(text))
         line.set_class(problem, "problem")
 
     def fill(self, prompts: Prompts) -> None:
-        """Put the prompts of a file into the lists; raises BadPrompts if they can't be lines."""
+        """Fill the lists from a file; raises BadPrompts for a prompt that no line can hold."""
         above, below = lines_of(prompts.positive), lines_of(prompts.negative)
         self.query_one("#positive", PromptList).load_text(above)
         self.query_one("#negative", PromptList).load_text(below)
@@ -266,7 +266,7 @@ class ExtractForm(Vertical):
 
     @on(TextArea.Changed)
     def recount(self) -> None:
-        """Say how many prompts there are."""
+        """Count the prompts and post Counted."""
         above, below = (len(side.prompts) for side in self.query(PromptList))
         self.post_message(self.Counted(*counted(above, below, self.method)))
 
@@ -296,7 +296,7 @@ class ExtractForm(Vertical):
 
     @on(Button.Pressed, "#load")
     def load_pairs(self) -> None:
-        """Ask for the pairs file that is named; without one, ask for its name."""
+        """Load the named pairs file; without a name, focus the field."""
         box = self.query_one("#file", Input)
         if box.value.strip():
             self.post_message(self.LoadPairs(box.value.strip()))
@@ -305,7 +305,7 @@ class ExtractForm(Vertical):
 
 
 def prompts_of(text: str) -> tuple[str, ...]:
-    """The prompts of a list: its lines, without the empty ones at its end."""
+    """The prompts of a list: its lines without empty ones at the end."""
     lines = text.split("\n")
     while lines and not lines[-1].strip():
         lines.pop()
@@ -318,32 +318,28 @@ def lines_of(prompts: Sequence[str]) -> str:
         check_text(prompt, f"prompt {number}")
         if BREAK in prompt or len(prompt.replace("\n", BREAK).splitlines()) > 1:
             raise BadPrompts(
-                f"prompt {number} holds a character that ends a line here: "
-                "steerlab extract --pairs takes such a file"
+                f"prompt {number} contains a character that ends a line here: "
+                "use `steerlab extract --pairs` for this file"
             )
     return "\n".join(prompt.replace("\n", BREAK) for prompt in prompts)
 
 
 def counted(above: int, below: int, method: str) -> tuple[str, bool]:
-    """How many prompts there are, in words, and whether the method can read them as they are."""
+    """A line on how many prompts there are, and whether the method can use them."""
     if not (above or below):
-        return "no prompts yet: one a line, or from a file", True
+        return "no prompts yet: type one per line, or load a file", True
     if method == "mean_centred":
-        return f"{_of(above, 'prompt')}, centred on {below}", bool(above and below)
+        return f"{count(above, 'prompt')}, centred on {below}", bool(above and below)
     if above != below:
-        return f"{above} positive, {below} negative: pairs need as many", False
+        return f"{above} positive, {below} negative: pairs need the same number", False
     if method == "actadd" and above > 1:
         return f"{above} pairs: actadd takes one", False
-    return _of(above, "pair"), True
-
-
-def _of(count: int, what: str) -> str:
-    return f"{count} {what}{'s' * (count != 1)}"
+    return count(above, "pair"), True
 
 
 def seed_of(text: str) -> int | None:
-    """A seed as it is typed; None for nothing. Raises BadOption."""
+    """The seed as a number; None for an empty field. Raises BadOption."""
     try:
         return int(text) if text.strip() else None
     except ValueError:
-        raise BadOption(f"a seed is a whole number, not {text!r}") from None
+        raise BadOption(f"the seed must be a whole number, not {text!r}") from None

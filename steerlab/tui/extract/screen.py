@@ -19,30 +19,27 @@ from steerlab.files.location import expanded
 from steerlab.files.prompts import Prompts, read_pairs
 from steerlab.tui.extract.form import Draft, ExtractForm, Order
 from steerlab.tui.help import HELP_KEY
+from steerlab.tui.model_loading import MODEL, load_model
 from steerlab.tui.notices import notify, reporting_errors
 from steerlab.tui.work_screen import WorkScreen
 
 if TYPE_CHECKING:
     from steerlab.core.vector import SteeringVector
     from steerlab.lab.lab import Lab
-    from steerlab.models.language_model import LanguageModel
-
-MODEL = "smollm2"
-"""What is loaded where no model was named."""
 
 
 class ExtractScreen(WorkScreen[str | None]):
-    """A form and a worker; dismissed with the ref of the vector that was stored, or None.
+    """A form and a worker; closes with the ref of the stored vector, or None.
 
-    draft: the form as it was left, to be given to the next screen.
+    draft: the form as it was left, for the next ExtractScreen.
     """
 
     CSS_PATH = "extract.tcss"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (70, "-wide")]  # noqa: RUF012 - as Textual declares it
     HELP = """\
-A vector of contrast prompts: what the model reads in the left ones, less what it reads in the \
-right ones. Line i of both lists is a pair, ⏎ is a line break inside a prompt. ctrl+g extracts, \
-ctrl+l loads a file of pairs, Esc stops or goes back; what was typed stays."""
+Extracts a vector from contrast prompts: the model's activations on the left ones minus those on \
+the right ones. Line i of both lists is a pair; ⏎ is a line break inside a prompt. ctrl+g \
+extracts, ctrl+l loads a file of pairs, Esc stops or goes back. The form is kept."""
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+g,f5", "extract", "extract", key_display="^g"),
         HELP_KEY,
@@ -52,7 +49,7 @@ ctrl+l loads a file of pairs, Esc stops or goes back; what was typed stays."""
 
     @dataclass
     class Named(Message):
-        """What a name will become in the store."""
+        """What saving under a name will do."""
 
         name: str
         text: str
@@ -64,21 +61,15 @@ ctrl+l loads a file of pairs, Esc stops or goes back; what was typed stays."""
         prompts: Prompts
 
     @dataclass
-    class Said(Message):
-        """Something for the status line."""
-
-        text: str
-
-    @dataclass
     class Read(Message):
-        """How many prompts were read, of how many."""
+        """Progress in prompts."""
 
         done: int
         total: int
 
     @dataclass
     class Ended(Message):
-        """The worker is through; ref is what was stored, if anything was."""
+        """The worker ended. ref: of the stored vector, if there is one."""
 
         ref: str | None
 
@@ -88,7 +79,7 @@ ctrl+l loads a file of pairs, Esc stops or goes back; what was typed stays."""
         self.draft = draft if draft is not None else Draft()
 
     def compose(self) -> ComposeResult:
-        """The form; below it, always in sight, the button and what happens."""
+        """The form, then the button and the status, which never scroll away."""
         with VerticalScroll(id="body", can_focus=False):
             yield ExtractForm(self.draft)
         with Horizontal(id="state"):
@@ -98,13 +89,12 @@ ctrl+l loads a file of pairs, Esc stops or goes back; what was typed stays."""
         yield Footer()
 
     def on_mount(self) -> None:
-        """Ready to type the name."""
-        self.query_one("#progress").display = False
+        """Focus the name."""
         self.query_one("#name", Input).focus()
 
     @property
     def form(self) -> ExtractForm:
-        """The fields."""
+        """The form."""
         return self.query_one(ExtractForm)
 
     # while typing
@@ -115,13 +105,13 @@ ctrl+l loads a file of pairs, Esc stops or goes back; what was typed stays."""
 
     @work(thread=True, exclusive=True, group="name")
     def look_up(self, name: str) -> None:
-        """Find out whether the name is taken on the model that will be used."""
+        """Look up whether the name is taken for the model that will be used."""
         with reporting_errors(self):
             source = self.lab.source or MODEL
             store = self.lab.store
             models = {m for m, identity, _ in store.models() if source in (m, identity.source)}
             found = [s for s in store.list(name=name) if s.model in models]
-            text = f"taken: will be {name}.v{found[0].version + 1}" if found else "a new name"
+            text = f"taken: saves as {name}.v{found[0].version + 1}" if found else "a new name"
             self.post_message(self.Named(name, text))
 
     @on(Named)
@@ -151,7 +141,7 @@ ctrl+l loads a file of pairs, Esc stops or goes back; what was typed stays."""
             self.form.fill(event.prompts)
 
     def action_load(self) -> None:
-        """Load the pairs file that is named in the form."""
+        """Load the pairs file named in the form."""
         self.form.load_pairs()
 
     # extracting
@@ -164,13 +154,12 @@ ctrl+l loads a file of pairs, Esc stops or goes back; what was typed stays."""
             return
         with reporting_errors(self):
             order = self.form.order()
-            self.query_one("#progress", ProgressBar).update(total=None, progress=0)
-            self.query_one("#progress").display = True
+            self._show_progress()
             self._worker = self.extract(order)
 
     @work(thread=True, group="extract", exit_on_error=False)
     def extract(self, order: Order) -> None:
-        """Ends in Ended, whatever happens."""
+        """Extract in a thread; always ends with Ended."""
         worker, ref = get_current_worker(), None
         try:
             with reporting_errors(self):
@@ -192,7 +181,7 @@ ctrl+l loads a file of pairs, Esc stops or goes back; what was typed stays."""
         return self._ref_of(order.name, stored)
 
     def _ref_of(self, name: str, stored: SteeringVector) -> str:
-        """The ref, with the model in front where the store knows several."""
+        """The ref, qualified with the model if the store has several."""
         store = self.lab.store
         if len(store.models()) == 1:
             return str(stored.ref)
@@ -203,8 +192,11 @@ ctrl+l loads a file of pairs, Esc stops or goes back; what was typed stays."""
         def on_progress(done: int, total: int) -> None:
             self.post_message(self.Read(done, total))
 
-        model = self._model()
-        self.post_message(self.Said("reading the prompts …"))
+        def say(text: str) -> None:
+            self.post_message(self.Status(text))
+
+        model = load_model(self.lab, None, say)
+        say("reading the prompts …")
         vector = model.reextract(
             order.recipe, order.layers, on_progress, lambda: worker.is_cancelled
         )
@@ -212,31 +204,15 @@ ctrl+l loads a file of pairs, Esc stops or goes back; what was typed stays."""
             raise Cancelled("cancelled after the last prompt")
         return vector
 
-    def _model(self) -> LanguageModel:
-        if not self.lab.is_loaded:
-            self.post_message(self.Said(f"loading {self.lab.source or MODEL} …"))
-            from steerlab.models.loading import hush
-
-            hush()
-        return self.lab.load(progress=self._fetching)
-
-    def _fetching(self, what: str, done: int, total: int) -> None:
-        percent = f" {100 * done // total}%" if total > 1 else ""
-        self.post_message(self.Said(f"{what} the embedded model{percent} …"))
-
-    @on(Said)
-    def _show_said(self, event: Said) -> None:
-        self._say(event.text)
-
     @on(Read)
     def _show_read(self, event: Read) -> None:
-        self.query_one("#progress", ProgressBar).update(total=event.total, progress=event.done)
+        self._show_progress(event.done, event.total)
         self._say(f"{event.done} of {event.total} prompts read")
 
     @on(Ended)
     def _end(self, event: Ended) -> None:
         self._worker = None
-        self.query_one("#progress").display = False
+        self._hide_progress()
         if event.ref is not None:
             self.leave(event.ref)
         else:

@@ -1,4 +1,4 @@
-"""The upkeep of a store, as the health screen shows it: each runs in a thread of its own."""
+"""The jobs of the health screen; each runs in a thread and returns an Outcome."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from steerlab.registry.upkeep.usage import Usage
 
 FRAMES = 5
-"""Times a second that progress is told."""
+"""How often a second progress is reported."""
 
 _LISTED = 200  # files that a garbage collection names
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a piece of work came to.
+    """The result of a job.
 
-    text: one line. entries: what to show in full; None leaves what is shown. garbage: what
-    a collection would delete.
+    text: one line. entries: the report; None keeps the one shown. garbage: the files that
+    `delete` would delete.
     """
 
     text: str
@@ -44,41 +44,41 @@ class Outcome:
 
 @dataclass
 class JobProgress:
-    """What the core calls as it goes; raises Cancelled once it is to stop.
+    """Progress callback of a job; raises Cancelled when it should stop.
 
-    tell: called now and then with (done, all, what was found so far). findings: all so far.
+    report: called FRAMES times a second with (done, total, problems so far). findings: so far.
     """
 
     store: Store
     should_stop: Callable[[], bool]
-    tell: Callable[[int, int, Sequence[Entry]], object]
+    report: Callable[[int, int, Sequence[Entry]], object]
     findings: list[Finding] = field(default_factory=list)
     total: int = 0
     _last: float = 0.0
 
     def __call__(self, done: int, total: int) -> None:
-        """So many are done."""
+        """Count; report now and then."""
         if self.should_stop():
             raise Cancelled(f"stopped at {done:,} of {total:,}")
         self.total = total
         now = time.monotonic()
         if done == total or now - self._last >= 1 / FRAMES:
             self._last = now
-            self.tell(done, total, self.found())
+            self.report(done, total, self.found())
 
     def found(self) -> Sequence[Entry]:
-        """What was found so far, in plain words."""
+        """The problems found so far."""
         return of_problems(named(self.store, problems_of(self.findings)))
 
 
 def facts(store: Store) -> Sequence[Entry]:
-    """Where the store is, what it holds, and what takes how much of the disk."""
+    """Where the store is, what it holds, and how much disk it uses."""
     facts = [Entry("store", str(store.path.absolute()))]
     if not store.path.exists():
         return facts
-    with contextlib.suppress(StoreError):  # doctor says what is wrong, and what to type
+    with contextlib.suppress(StoreError):  # `quick_check` reports the problem
         usage = store.upkeep.usage()
-        facts += [Entry("holds", _held(usage)), Entry("takes", _taken(usage))]
+        facts += [Entry("holds", _held(usage)), Entry("size", _taken(usage))]
     return facts
 
 
@@ -102,19 +102,19 @@ def _taken(usage: Usage) -> str:
 
 
 def named(store: Store, problems: Sequence[Problem]) -> Sequence[Problem]:
-    """With the store in what to type, unless every verb finds it by itself."""
+    """With `--store` in each command, unless commands find this store by themselves."""
     return problems if discover() == store.path else [p.with_store(store.path) for p in problems]
 
 
-def glance(store: Store) -> Outcome:
-    """What is wrong that can be known without verifying."""
+def quick_check(store: Store) -> Outcome:
+    """Problems that show without verifying."""
     problems = named(store, store.upkeep.diagnose(quick=True))
     entries = of_problems(problems)
     if any(problem.wrong for problem in problems):
-        text = "something is wrong: what to type stands with it"
+        text = "problems found: run the commands shown"
         return Outcome(text, entries, problem=True)
-    well = Entry("well", "nothing is wrong at a glance; v reads every payload", "well")
-    return Outcome("nothing is wrong at a glance · v verifies", [well, *entries])
+    well = Entry("well", "no problems at a quick check; v verifies every payload", "well")
+    return Outcome("no problems at a quick check · v verifies", [well, *entries])
 
 
 def verify(progress: JobProgress) -> Outcome:
@@ -124,21 +124,21 @@ def verify(progress: JobProgress) -> Outcome:
         problems = named(store, store.upkeep.diagnose(progress, progress.findings.append))
     except Cancelled as stopped:
         found = progress.found()
-        so_far = "what was found so far is shown" if found else "nothing was wrong so far"
+        so_far = "problems so far are shown" if found else "no problems so far"
         return Outcome(f"{stopped}: {so_far}", found, problem=bool(found))
     entries = of_problems(problems)
     if any(problem.wrong for problem in problems):
         refs = {ref for problem in problems if problem.wrong for ref in problem.refs}
         ill = len(refs - {"registry.db"})
-        of = f" with {count(ill, 'vector')} of {progress.total:,}" if ill else ""
-        return Outcome(f"something is wrong{of}: what to type stands with it", entries, True)
+        of = f" in {ill:,} of {count(progress.total, 'vector')}" if ill else ""
+        return Outcome(f"problems found{of}: run the commands shown", entries, True)
     if not progress.total:
         none = "vector to verify" if store.path.exists() else "store to verify"
-        return Outcome(f"nothing is wrong, but there is no {none}", entries)
+        return Outcome(f"no problems, but there is no {none}", entries)
     checked = count(progress.total, "vector")
-    well = "every payload is as it was written, every composition comes out bit for bit"
+    well = "every payload is unchanged, every composition is reproduced bit for bit"
     entries = [Entry("well", f"{checked} verified: {well}", "well"), *entries]
-    return Outcome(f"all is well: {checked} verified, nothing is wrong", entries)
+    return Outcome(f"no problems found: {checked} verified", entries)
 
 
 def collect(progress: JobProgress) -> Outcome:
@@ -148,26 +148,26 @@ def collect(progress: JobProgress) -> Outcome:
     except Cancelled as stopped:
         return Outcome(f"{stopped}: nothing was deleted")
     if not found:
-        none = "nothing to delete: there is no file that no vector needs"
+        none = "nothing to delete: vectors need every file"
         return Outcome(none, [Entry("well", none, "well")])
-    text = f"{totalled(found)} would go; nothing is deleted yet · d deletes"
-    head = Entry("would go", f"{totalled(found)}; what is younger than an hour stays")
+    text = f"{totalled(found)} can be deleted · d deletes"
+    head = Entry("garbage", f"{totalled(found)}; files younger than an hour are kept")
     return Outcome(text, [head, *_listed(found)], garbage=found)
 
 
 def delete(listed: Sequence[Garbage], progress: JobProgress) -> Outcome:
-    """Delete the files that were listed, unless a vector needs them by now."""
+    """Delete the listed files, except those that a vector has come to need."""
     paths = {file.path for file in listed}
     try:
         gone = progress.store.upkeep.gc(dry_run=False, progress=progress, only=paths)
     except Cancelled as stopped:
-        return Outcome(f"{stopped}: what was not deleted yet stays", ())
+        return Outcome(f"{stopped}: the other files were kept", ())
     head = Entry("deleted", totalled(gone), "well")
     return Outcome(f"{totalled(gone)} deleted", [head, *_listed(gone)])
 
 
 def _listed(files: Sequence[Garbage]) -> list[Entry]:
-    """A line a file: its size, where it is, and what is in it."""
+    """One entry per file: its size, path and vectors."""
     entries = []
     for file in files[:_LISTED]:
         text = file.unreadable or file.path
@@ -177,12 +177,12 @@ def _listed(files: Sequence[Garbage]) -> list[Entry]:
             text += f", with {' '.join(file.holds)}"
         entries.append(Entry(size_text(file.size), text))
     if len(files) > _LISTED:
-        entries.append(Entry("", f"and {len(files) - _LISTED:,} more: `steerlab gc` lists them"))
+        entries.append(Entry("", f"and {len(files) - _LISTED:,} more: `steerlab gc` lists all"))
     return entries
 
 
 def back_up(path: Path, progress: JobProgress) -> Outcome:
-    """Write the whole store to a new file."""
+    """Back up the whole store to a new file."""
     try:
         made = progress.store.transfer.backup(path, progress=progress)
     except Cancelled as stopped:
@@ -191,17 +191,17 @@ def back_up(path: Path, progress: JobProgress) -> Outcome:
     size = f"{count(made.payloads, 'payload file')}, {size_text(where.stat().st_size)}"
     entries = [
         Entry("backup", str(where), "well"),
-        Entry("holds", f"all of the store as it was: {size}"),
+        Entry("holds", f"the whole store: {size}"),
         Entry("restore", f"{made.way_back} --store DIR"),
-        Entry("", "DIR: a new one, or this store's with --force, which moves aside what is there"),
+        Entry("", "DIR is a new directory, or this store's with --force, which moves files aside"),
     ]
-    entries += [Entry("not whole", problem, "wrong") for problem in made.damaged]
+    entries += [Entry("damaged", problem, "wrong") for problem in made.damaged]
     if made.damaged:
-        text = f"backed up to {where}, but not all was whole: v says what to type"
+        text = f"backed up to {where}, with damaged files: v shows how to fix them"
         return Outcome(text, entries, problem=True)
     return Outcome(f"backed up to {where}", entries)
 
 
 def totalled(files: Sequence[Garbage]) -> str:
-    """How many, and how large together: "3 files, 1.2 MB"."""
+    """Number and total size: "3 files, 1.2 MB"."""
     return f"{count(len(files), 'file')}, {size_text(sum(file.size for file in files))}"

@@ -1,4 +1,4 @@
-"""Report: labelled lines that fold under themselves, as `doctor` prints them."""
+"""Report: labelled entries that wrap beside their labels, as `doctor` prints them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NAMED = 30  # vectors named for each problem
 
 @dataclass(frozen=True)
 class Entry:
-    """A label and what it says; kind: a style of the label, "wrong", "well", or none."""
+    """A label and its text. kind: the label's style, "wrong", "well" or none."""
 
     label: str
     text: str
@@ -26,7 +26,7 @@ class Entry:
 
 
 class Report(Vertical):
-    """Entries one below the other; whatever they say is shown as text."""
+    """A column of entries, shown as plain text."""
 
     DEFAULT_CSS = """
     Report { height: auto; }
@@ -43,12 +43,12 @@ class Report(Vertical):
 
     @property
     def entries(self) -> Sequence[Entry]:
-        """What is shown."""
+        """The entries shown."""
         return [row.entry for row in self._rows]
 
     def show(self, entries: Sequence[Entry]) -> None:
-        """Show these; rows that say the same already are left alone."""
-        if not self.is_attached:  # the app has been told to end
+        """Show these entries; unchanged rows are not drawn again."""
+        if not self.is_attached:  # the app is closing
             return
         for row, entry in zip(self._rows, entries, strict=False):
             row.show(entry)
@@ -69,12 +69,12 @@ class Row(Horizontal):
         self._said = Static(printable(entry.text), markup=False, classes="said")
 
     def compose(self) -> ComposeResult:
-        """The label, and beside it what is said."""
+        """The label and the text beside it."""
         yield self._label
         yield self._said
 
     def show(self, entry: Entry) -> None:
-        """Say something else."""
+        """Show another entry."""
         if entry == self.entry:
             return
         self.entry = entry
@@ -84,7 +84,7 @@ class Row(Horizontal):
 
 
 def of_problems(problems: Iterable[Problem]) -> list[Entry]:
-    """What is wrong, with whom, and what to type."""
+    """Each problem, the vectors that have it, and the command that fixes it."""
     found = []
     for problem in problems:
         label = "wrong" if problem.wrong else "note"

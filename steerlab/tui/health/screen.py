@@ -1,4 +1,4 @@
-"""The health screen: what the store holds, what is wrong with it, what it needs not, a backup."""
+"""The health screen: verify the store, collect its garbage, back it up."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from steerlab.tui.health import jobs
 from steerlab.tui.health.jobs import JobProgress, Outcome
 from steerlab.tui.health.report import Entry, Report
 from steerlab.tui.help import HELP_KEY
-from steerlab.tui.notices import Notice, reporting_errors
+from steerlab.tui.notices import reporting_errors
 from steerlab.tui.work_screen import WorkScreen
 
 if TYPE_CHECKING:
@@ -32,34 +32,34 @@ if TYPE_CHECKING:
 
 
 class HealthScreen(WorkScreen[None]):
-    """Look, verify, collect garbage, back up; one of them at a time, each in a thread."""
+    """Verify, collect garbage, delete it, back up: one job at a time, each in a thread."""
 
     CSS_PATH = "health.tcss"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (70, "-wide")]  # noqa: RUF012 - as Textual declares it
     VERTICAL_BREAKPOINTS = [(0, "-short"), (16, "-tall")]  # noqa: RUF012 - as above
     HELP = """\
-How the store is. v reads every payload and recomputes every composition, and says of what is \
-wrong what to type; g lists the files that no vector needs, and d then deletes them; b writes all \
-of the store to one file. Esc stops what runs, or goes back."""
+Checks and maintains the store. v verifies: it reads every payload, recomputes every composition, \
+and shows the command that fixes each problem. g lists files that no vector needs; d then deletes \
+them. b backs up the whole store to one file. Esc stops a job, or goes back."""
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("v", "verify", "verify"),
         HELP_KEY,
         Binding("g", "collect", "gc dry run"),
         Binding("d", "delete", "delete"),
         Binding("b", "backup", "back up"),
-        Binding("escape", "leave", "stop, back"),
+        Binding("escape", "leave", "stop / back"),
     ]
 
     @dataclass
     class Looked(Message):
-        """What is known of the store at once."""
+        """Facts and problems that need no verification."""
 
         facts: Sequence[Entry]
         outcome: Outcome
 
     @dataclass
     class Moved(Message):
-        """How far the work is; entries: what was found so far, if anything was."""
+        """Progress of a job. entries: the problems found so far."""
 
         done: int
         total: int
@@ -67,7 +67,7 @@ of the store to one file. Esc stops what runs, or goes back."""
 
     @dataclass
     class Ended(Message):
-        """The work is over; None if it failed, which was told."""
+        """The job ended. outcome: None if it failed, which was already reported."""
 
         outcome: Outcome | None
 
@@ -79,7 +79,7 @@ of the store to one file. Esc stops what runs, or goes back."""
         self._answered = False
 
     def compose(self) -> ComposeResult:
-        """What there is, what was found, and what goes on."""
+        """Facts, report, and a status line."""
         with VerticalScroll(id="body") as body:
             body.border_title = "health"
             yield Report(id="facts")
@@ -90,35 +90,34 @@ of the store to one file. Esc stops what runs, or goes back."""
         yield Footer()
 
     def on_mount(self) -> None:
-        """Begin with what is known at once."""
-        self.query_one("#progress").display = False
+        """Show what needs no verification."""
         self.query_one("#body").focus()
-        self._say("looking at the store …")
+        self._say("checking the store …")
         self.look()
 
     @property
     def busy(self) -> bool:
-        """Whether something runs."""
+        """Whether a job is running."""
         return self._worker is not None
 
     @property
     def report(self) -> Report:
-        """What was found."""
+        """The report of the last job."""
         return self.query_one("#report", Report)
 
-    # at a glance
+    # without verifying
 
     @work(thread=True, exclusive=True, group="look")
     def look(self) -> None:
-        """What doctor and du say without verifying."""
+        """Read what `doctor` and `du` show without verifying."""
         with reporting_errors(self):
             store = self.lab.store
-            self.post_message(self.Looked(jobs.facts(store), jobs.glance(store)))
+            self.post_message(self.Looked(jobs.facts(store), jobs.quick_check(store)))
 
     @on(Looked)
     def _show_looked(self, event: Looked) -> None:
         self.query_one("#facts", Report).show(event.facts)
-        if not self._answered:  # else what was asked for since stays
+        if not self._answered:  # otherwise keep the report of a job
             self._show(event.outcome)
 
     # work
@@ -126,15 +125,13 @@ of the store to one file. Esc stops what runs, or goes back."""
     def _begin(self, doing: str, run: Callable[[JobProgress], Outcome]) -> None:
         self._answered, self._doing, self.garbage = True, doing, ()
         self._say(f"{doing} …")
-        bar = self.query_one("#progress", ProgressBar)
-        bar.update(total=None, progress=0)
-        bar.display = True
+        self._show_progress()
         self._worker = self.run_job(run)
         self.refresh_bindings()
 
     @work(thread=True, group="job", exit_on_error=False)
     def run_job(self, run: Callable[[JobProgress], Outcome]) -> None:
-        """Ends in Ended, whatever happens."""
+        """Run a job in a thread; always ends with Ended."""
         outcome = None
         try:
             with reporting_errors(self):
@@ -150,7 +147,7 @@ of the store to one file. Esc stops what runs, or goes back."""
     def _show_moved(self, event: Moved) -> None:
         if self._worker is None or self._worker.is_cancelled:
             return
-        self.query_one(ProgressBar).update(total=event.total, progress=event.done)
+        self._show_progress(event.done, event.total)
         self._say(f"{self._doing}: {event.done:,} of {event.total:,}")
         if event.entries:
             self.report.show(event.entries)
@@ -158,7 +155,7 @@ of the store to one file. Esc stops what runs, or goes back."""
     @on(Ended)
     def _end(self, event: Ended) -> None:
         self._worker = None
-        self.query_one("#progress").display = False
+        self._hide_progress()
         if event.outcome is not None:
             self._show(event.outcome)
         self.refresh_bindings()
@@ -172,7 +169,7 @@ of the store to one file. Esc stops what runs, or goes back."""
         self._say(outcome.text, problem=outcome.problem)
 
     def _bring_up(self) -> None:
-        """What was found begins in sight; where there is room, what the store holds stays too."""
+        """Scroll to the report on a short terminal; show the facts too where there is room."""
         if self.is_mounted:
             body = self.query_one("#body", VerticalScroll)
             if self.has_class("-short"):
@@ -190,14 +187,14 @@ of the store to one file. Esc stops what runs, or goes back."""
         self._begin("looking for garbage", jobs.collect)
 
     def action_delete(self) -> None:
-        """Delete what was listed, once that is confirmed."""
+        """Ask, then delete the listed files."""
         listed = self.garbage
         lost = sum(len(file.holds) for file in listed)
         question = f"Delete {jobs.totalled(listed)}? This can't be undone."
         if lost:
             question += (
-                f"\n{count(lost, 'vector')} in them may be wanted: `steerlab rebuild` takes in "
-                "what the registry does not know."
+                f"\nThey contain {count(lost, 'vector')}. `steerlab rebuild` adds vectors that the "
+                "registry does not know."
             )
 
         def delete(sure: bool | None) -> None:
@@ -207,7 +204,7 @@ of the store to one file. Esc stops what runs, or goes back."""
         self.app.push_screen(Confirm(question, "Delete"), delete)
 
     def action_backup(self) -> None:
-        """Write the whole store to one file."""
+        """Ask for a file, then back up the whole store to it."""
 
         def back_up(path: Path | None) -> None:
             if path is not None:
@@ -216,16 +213,9 @@ of the store to one file. Esc stops what runs, or goes back."""
         self.app.push_screen(BackupDialog(proposal(self.lab.store.path)), back_up)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """One thing at a time; what can be deleted is listed first."""
+        """Allow one job at a time, and deleting only what is listed."""
         if action == "delete":
             return bool(self.garbage) and not self.busy
         if action in ("verify", "collect", "backup"):
             return None if self.busy else True
         return True
-
-    # telling
-
-    @on(Notice)
-    def keep_notice(self, event: Notice) -> None:
-        """Problems stay readable here, after the app's notification has gone."""
-        self._say(event.text, problem=event.severity != "information")

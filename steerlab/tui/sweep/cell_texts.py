@@ -17,7 +17,7 @@ from steerlab.tui.sweep.sweep_texts import SweepTexts
 
 
 class CellTexts(Vertical):
-    """Baseline left, the cell's text right; above them the prompt, where there are several."""
+    """The baseline left, the cell's text right; the prompt above if there are several."""
 
     DEFAULT_CSS = """
     CellTexts { height: 1fr; min-height: 6; }
@@ -33,7 +33,7 @@ class CellTexts(Vertical):
 
     @dataclass
     class NextPrompt(Message):
-        """A click on the prompt: the next one is wanted."""
+        """The prompt was clicked: show the next."""
 
     def compose(self) -> ComposeResult:
         """Two columns."""
@@ -45,11 +45,11 @@ class CellTexts(Vertical):
                     yield Static(id=name, markup=False)
 
     def on_mount(self) -> None:
-        """Without several prompts there is nothing to switch."""
+        """Hide the prompt until there are several."""
         self.query_one(PromptLine).display = False
 
     def hint(self, text: str) -> None:
-        """Say something where texts will stand."""
+        """Show a hint where the texts will be."""
         self.query_one("#baseline", Static).update(Content.styled(printable(text), "dim"))
 
     def show(
@@ -61,7 +61,7 @@ class CellTexts(Vertical):
         *,
         growing: bool,
     ) -> None:
-        """Show a cell, given as row and column; once it has grown, mark where it differs."""
+        """Show the cell at (row, column). growing: don't mark differences yet."""
         place = written.grid.place(*cell)
         self._show_prompt(written, prompt)
         baseline = written.text(prompt, written.grid.baseline)
@@ -88,8 +88,8 @@ class CellTexts(Vertical):
 
 
 class PromptLine(Static):
-    """Which of several prompts is shown."""
+    """The prompt whose texts are shown."""
 
     def on_click(self) -> None:
-        """Ask for the next one."""
+        """Ask for the next prompt."""
         self.post_message(CellTexts.NextPrompt())

@@ -1,4 +1,4 @@
-"""What a sweep is made of, as a form of a few lines."""
+"""The form of a sweep: expression, layers, strengths, prompts and metric."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 DOSES = "-0.3,-0.2,-0.1,0,0.1,0.2,0.3"
 COEFFICIENTS = "-2,-1,-0.5,0,0.5,1,2"
 AROUND = (-5, -2, 0, 2, 5)
-"""Layers that are tried beside a vector's own."""
+"""Offsets of the layers proposed around a vector's own."""
 
-UNDOSED = "no residual norm is known: equal coefficients differ in dose between layers"
+UNDOSED = "no residual norm: the dose of c differs from layer to layer"
 
-_MOST = 7  # layers that are proposed
+_MOST = 7  # proposed layers
 _FAVOURITE = "vader"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep as it was asked for. by_dose: strengths are doses, not coefficients."""
+    """A requested sweep. by_dose: strengths are doses, not coefficients."""
 
     expression: str
     layers: str
@@ -61,7 +61,7 @@ class SweepForm(Vertical):
 
     @dataclass
     class Submitted(Message):
-        """Enter in a line: run."""
+        """Enter was pressed in a field: run."""
 
     @dataclass
     class MetricChanged(Message):
@@ -71,18 +71,18 @@ class SweepForm(Vertical):
 
     @dataclass
     class Changed(Message):
-        """What would be swept was edited."""
+        """A field other than the expression was edited."""
 
     @dataclass
     class Meant(Message):
-        """What the expression means, or why it means nothing yet."""
+        """What the expression means, or why it can't be evaluated."""
 
         text: str
         problem: bool = False
 
     @dataclass
     class Known(Message):
-        """The vector that the expression means; extends: whether it can get other layers."""
+        """The vector of the expression. extends: it can be extracted at other layers too."""
 
         vector: SteeringVector
         extends: bool
@@ -96,7 +96,7 @@ class SweepForm(Vertical):
         self._n_layers = 0
 
     def compose(self) -> ComposeResult:
-        """Three lines, more where there is less width."""
+        """Three rows; more on a narrow terminal."""
         names = list(METRICS)
         chosen = _FAVOURITE if _FAVOURITE in names else names[1]
         with Horizontal(classes="row"):
@@ -116,32 +116,32 @@ class SweepForm(Vertical):
                 yield Input(DOSES, id="strengths", compact=True)
         with Horizontal(classes="field", id="prompts-field"):
             yield Label("prompts")
-            yield TextArea(self.prompt, id="prompts", compact=True, placeholder="one a line")
+            yield TextArea(self.prompt, id="prompts", compact=True, placeholder="one per line")
 
     def on_mount(self) -> None:
-        """An empty line changes nothing, so that nothing else says what to do."""
+        """Say what to type: an empty field sends no change of its own."""
         if not self.expression:
             self.look("")
 
     @property
     def metric(self) -> Metric:
-        """What the cells are coloured by."""
+        """The selected metric."""
         return METRICS[str(self.query_one("#metric", Select).value)]
 
     def next_metric(self) -> None:
-        """Select the metric after this one."""
+        """Select the next metric."""
         names = list(METRICS)
         place = names.index(self.metric.name) + 1
         self.query_one("#metric", Select).value = names[place % len(names)]
 
     @work(thread=True, exclusive=True, group="look")
     def look(self, text: str) -> None:
-        """Evaluate the expression as it is typed."""
+        """Evaluate the expression in a thread."""
         if not text.strip():
             self.post_message(self.Meant("type an expression such as love - 0.5*anger"))
             return
         worker, message = get_current_worker(), self._meaning(text)
-        if not worker.is_cancelled:  # else something else stands there by now
+        if not worker.is_cancelled:  # otherwise the text has changed
             self.post_message(message)
 
     def _meaning(self, text: str) -> Known | Meant:
@@ -154,7 +154,7 @@ class SweepForm(Vertical):
 
     @on(Known)
     def propose(self, event: Known) -> None:
-        """Layers around the vector's own, and doses if it has any; what was typed stays."""
+        """Propose layers and strengths for the vector; typed values stay."""
         event.stop()
         vector, box = event.vector, self.query_one("#layers", Input)
         self._n_layers = vector.model.n_layers
@@ -166,7 +166,7 @@ class SweepForm(Vertical):
             self.by_dose = dose is not None
             self.query_one("#strengths-label", Label).update("doses" if self.by_dose else "c")
             self.query_one("#strengths", Input).value = DOSES if self.by_dose else COEFFICIENTS
-        known = f"dose {dose:.2f} per unit of c" if dose is not None else UNDOSED
+        known = f"dose {dose:.2f} per c" if dose is not None else UNDOSED
         own = f"layer{'s' * (len(vector.layers) > 1)} {span(vector.layers)}"
         self.post_message(self.Meant(f"{own} · norm {vector.norm:.3g} · {known}"))
         self.post_message(self.Changed())
@@ -176,18 +176,18 @@ class SweepForm(Vertical):
         return chosen(self.query_one("#layers", Input).value, self._n_layers)
 
     def plan(self) -> Plan:
-        """What is asked for; raises BadOption for what can't be."""
+        """The requested sweep; raises BadOption for a field that is empty or can't be read."""
         expression, layers, strengths = (
             self.query_one(f"#{name}", Input).value.strip()
             for name in ("expression", "layers", "strengths")
         )
         if not expression:
-            raise BadOption("there is nothing to steer with: type an expression such as love")
+            raise BadOption("no expression: type one, such as love")
         layers_of(layers)
         lines = self.query_one("#prompts", TextArea).text.splitlines()
         prompts = tuple(dict.fromkeys(line for line in lines if line.strip()))
         if not prompts:
-            raise BadOption("there is no prompt: type one or several, one a line")
+            raise BadOption("no prompt: type one or more, one per line")
         what = "doses" if self.by_dose else "coefficients"
         return Plan(expression, layers, numbers(strengths, what), self.by_dose, prompts)
 
@@ -216,7 +216,7 @@ class SweepForm(Vertical):
 
 
 def chosen(text: str, n_layers: int) -> list[int]:
-    """The layers that a text selects of a model that has so many; raises BadOption."""
+    """The layers that a text selects in a model of `n_layers`; raises BadOption."""
     layers = layers_of(text)
     if isinstance(layers, list):
         return sorted(set(layers))
@@ -224,7 +224,7 @@ def chosen(text: str, n_layers: int) -> list[int]:
 
 
 def around(vector: SteeringVector, *, extends: bool) -> list[int]:
-    """Layers worth comparing: a vector's own if it has several, else some on either side."""
+    """Layers to compare: a vector's own if it has several, else some on either side."""
     own: Sequence[int] = vector.layers
     if len(own) > 1 or not extends:
         if len(own) <= _MOST:
@@ -236,13 +236,13 @@ def around(vector: SteeringVector, *, extends: bool) -> list[int]:
 
 
 def numbers(text: str, what: str = "doses") -> tuple[float, ...]:
-    """Different finite numbers in ascending order, from -0.2,0,0.2; raises BadOption."""
+    """The distinct finite numbers of a list such as -0.2,0,0.2, sorted; raises BadOption."""
     try:
         found = sorted({float(part) for part in text.split(",")})
     except ValueError:
         found = [math.nan]
     if not all(map(math.isfinite, found)):
-        raise BadOption(f"{text!r} is not {what} such as -0.2,0,0.2")
+        raise BadOption(f"{text!r} is not a list of {what} such as -0.2,0,0.2")
     if not any(found):
         raise BadOption(f"a sweep needs {what} other than 0")
     return tuple(found)

@@ -19,23 +19,23 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 COOL, WARM = Color.parse("#3b7dd8"), Color.parse("#e08a1e")
-"""Below and above nothing: the pair that most colour-blind eyes tell apart."""
+"""Below and above zero; colour-blind readers can tell them apart."""
 
 _STEPS = 9  # colours in the legend
-_SPARE = 6  # cells wider than their texts, at most
+_SPARE = 6  # columns a cell may be wider than its text
 _DIM = Style(dim=True)
 
 
 @dataclass(frozen=True)
 class Scale:
-    """What the colours mean; from below 0 to above it they diverge from there."""
+    """What the colours mean. A scale with 0 inside diverges from 0."""
 
     low: float = 0.0
     high: float = 1.0
     about: str = ""
 
     def share(self, value: float) -> float:
-        """From -1 (all cool) over 0 (no colour) to 1 (all warm); cool only where it diverges."""
+        """The colour of a value: -1 is COOL, 0 none, 1 WARM; negative on a diverging scale only."""
         if self.low < 0 < self.high:
             return max(-1.0, min(1.0, value / (self.high if value > 0 else -self.low)))
         span = self.high - self.low
@@ -43,13 +43,13 @@ class Scale:
 
 
 class Heatmap(ScrollView, can_focus=True):
-    """Rows and columns of numbers, None where one is still to come.
+    """Rows and columns of numbers; None where one is missing.
 
-    The number stands in its cell and the cursor is drawn with arrows, so that nothing rests on
-    colour alone. Headings stay where they are while the cells scroll.
+    A cell shows its number and the cursor has arrows, so that colour is never needed to read
+    it. Labels stay in place while the cells scroll.
     """
 
-    HELP = "A value a cell. Arrows move, Enter takes the cell."
+    HELP = "The metric of each cell. The arrows move, Enter copies the cell to the lab."
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up", "step(-1, 0)", "cell above", show=False),
@@ -60,7 +60,7 @@ class Heatmap(ScrollView, can_focus=True):
         Binding("end", "step(0, 9999)", "last column", show=False),
         Binding("pageup", "step(-9999, 0)", "first row", show=False),
         Binding("pagedown", "step(9999, 0)", "last row", show=False),
-        Binding("enter", "choose", "take the cell", show=False),
+        Binding("enter", "choose", "copy the cell to the lab", show=False),
     ]
     DEFAULT_CSS = """
     Heatmap { height: auto; color: $text; scrollbar-size: 1 1; }
@@ -70,14 +70,14 @@ class Heatmap(ScrollView, can_focus=True):
 
     @dataclass
     class Moved(Message):
-        """The cursor stands on another cell."""
+        """The cursor moved to another cell."""
 
         row: int
         column: int
 
     @dataclass
     class Chosen(Message):
-        """Enter or a double click on a cell."""
+        """Enter was pressed or a cell was double-clicked."""
 
         row: int
         column: int
@@ -93,7 +93,7 @@ class Heatmap(ScrollView, can_focus=True):
         self._cell = self._edge = self._wide = 0
 
     def lay_out(self, rows: Sequence[str], columns: Sequence[str], corner: str = "") -> None:
-        """Empty cells under new labels; the cursor stays where it is, if that is a cell."""
+        """Show empty cells under new labels; the cursor keeps its place if it can."""
         self.rows, self.columns, self.corner = tuple(rows), tuple(columns), corner
         row, column = self.cursor
         self.fill([[None] * len(columns) for _ in rows], self.scale)
@@ -105,14 +105,14 @@ class Heatmap(ScrollView, can_focus=True):
         scale: Scale,
         text: Callable[[float | None], str] | None = None,
     ) -> None:
-        """Show numbers, coloured on a scale; text: how one is written."""
+        """Show numbers, coloured on a scale. text: formats one."""
         self.values, self.scale = [list(row) for row in values], scale
         self._text = text or self._text
         self._measure()
         self.refresh()
 
     def _measure(self) -> None:
-        """Give cells what their texts need, and some more where there is room."""
+        """Set the width of cells: what their texts need, and some more where there is room."""
         written = [self._text(value) for row in self.values for value in row]
         self._wide = max(map(len, [*self.columns, *written]), default=0)
         needed = self._wide + 2
@@ -126,31 +126,31 @@ class Heatmap(ScrollView, can_focus=True):
 
     @property
     def _view(self) -> Size:
-        """What is left beside the scrollbars."""
+        """The size without scrollbars."""
         return self.scrollable_content_region.size
 
     def on_resize(self) -> None:
-        """Widen or narrow the cells, and keep the cursor in sight."""
+        """Fit the cells to the new size, and keep the cursor in view."""
         self._measure()
         self._reveal()
 
     # moving
 
     def validate_cursor(self, cursor: tuple[int, int]) -> tuple[int, int]:
-        """A cell that exists."""
+        """Clamp to the cells there are."""
         row, column = cursor
         rows, columns = max(len(self.rows), 1), max(len(self.columns), 1)
         return (max(0, min(row, rows - 1)), max(0, min(column, columns - 1)))
 
     def watch_cursor(self, cursor: tuple[int, int]) -> None:
-        """Bring the cell into sight and tell."""
+        """Scroll to the cell and post Moved."""
         if self.rows:
             self._reveal()
             self.post_message(self.Moved(*cursor))
         self.refresh()
 
     def _reveal(self) -> None:
-        """Scroll to the cursor: clear of the headings and the legend, which don't scroll."""
+        """Scroll to the cursor, clear of the labels and the legend, which don't scroll."""
         row, column = self.cursor
         region = Region(column * self._cell, row, self._edge + self._cell, 3)
         self.scroll_to_region(region, animate=False, force=True)
@@ -161,12 +161,12 @@ class Heatmap(ScrollView, can_focus=True):
         self.cursor = (row + down, column + right)
 
     def action_choose(self) -> None:
-        """Tell that this cell is the one."""
+        """Choose the cell under the cursor."""
         if self.rows:
             self.post_message(self.Chosen(*self.cursor))
 
     def on_click(self, event: events.Click) -> None:
-        """Move there; a double click chooses."""
+        """Move to the cell; a double click chooses it."""
         place = event.get_content_offset(self)
         if place is None:
             return
@@ -185,7 +185,7 @@ class Heatmap(ScrollView, can_focus=True):
     # drawing
 
     def render_line(self, y: int) -> Strip:
-        """Headings above, the legend below, rows of cells in between."""
+        """Column labels, rows of cells, then the legend."""
         base = self.visual_style.rich_style
         last = min(self._view.height, len(self.rows) + 2) - 1
         if not self.rows or y > last:
@@ -200,7 +200,7 @@ class Heatmap(ScrollView, can_focus=True):
         return strip.adjust_cell_length(self.size.width).apply_style(base)
 
     def _line(self, label: str, cells: Sequence[tuple[str, Style]], row: int = -1) -> Strip:
-        """A label that stays, and the cells in sight."""
+        """A row's label and its visible cells."""
         here = self.cursor[1] if row == self.cursor[0] else -1
         segments = [self._segment(*cell, at=i == here) for i, cell in enumerate(cells)]
         start, room = self.scroll_offset.x, max(self._view.width - self._edge, 0)
@@ -220,16 +220,16 @@ class Heatmap(ScrollView, can_focus=True):
         return self._text(value), self._colour(self.scale.share(value))
 
     def _colour(self, share: float) -> Style:
-        """Blended into the background, so that it reads on dark and on light."""
+        """Blend into the background, for dark and light themes."""
         surface = self.background_colors[1]
-        if surface.ansi is not None:  # the terminal's own background, whose colour is not known
+        if surface.ansi is not None:  # the terminal's own background: its colour is unknown
             surface = Color.parse("black" if self.app.current_theme.dark else "white")
         back = surface.blend(WARM if share > 0 else COOL, abs(share))
         text = back.get_contrast_text(1.0)
         return Style(color=text.rich_color, bgcolor=back.rich_color)
 
     def _legend(self) -> Strip:
-        """The scale, from its low end to its high one."""
+        """The scale from low to high."""
         low = -1.0 if self.scale.low < 0 < self.scale.high else 0.0
         shares = [low + (1 - low) * i / (_STEPS - 1) for i in range(_STEPS)]
         return Strip(
@@ -242,7 +242,7 @@ class Heatmap(ScrollView, can_focus=True):
 
 
 def shown(value: float | None) -> str:
-    """A number in few characters; "·" for None, "–" for NaN."""
+    """Format a number in few characters; "·" for None, "–" for NaN."""
     if value is None:
         return "·"
     return "–" if math.isnan(value) else f"{value:.3g}"

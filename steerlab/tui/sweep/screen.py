@@ -17,6 +17,7 @@ from textual.timer import Timer
 from textual.widgets import Footer, ProgressBar, Static
 from textual.worker import Worker, get_current_worker
 
+from steerlab.core.display import count
 from steerlab.core.notation import layers_of
 from steerlab.core.sampling import Sampling
 from steerlab.core.sweep import StoredSweep, SweepPlan
@@ -24,7 +25,8 @@ from steerlab.errors import BadOption
 from steerlab.evaluation.metrics.texts import Metric
 from steerlab.plots.grid import Grid, Values
 from steerlab.tui.help import HELP_KEY
-from steerlab.tui.notices import Notice, reporting_errors
+from steerlab.tui.model_loading import load_model
+from steerlab.tui.notices import reporting_errors
 from steerlab.tui.sweep.cell_texts import CellTexts
 from steerlab.tui.sweep.form import Plan, SweepForm
 from steerlab.tui.sweep.heatmap import Heatmap, Scale
@@ -36,14 +38,14 @@ if TYPE_CHECKING:
     from steerlab.lab.lab import Lab
 
 FRAMES = 5
-"""Times a second that growing texts are valued and drawn."""
+"""How often a second growing texts are scored and drawn."""
 
-CAVEAT = "a colour is {}; controls come with the evaluation"
+CAVEAT = "a colour is {}: no proof of an effect"
 
 
 @dataclass(frozen=True)
 class Promoted:
-    """A cell that the lab is to take over. layers: as typed there. dose: None if unknown."""
+    """A cell to copy to the lab. layers: as typed there. dose: None if unknown."""
 
     expression: str
     layers: str
@@ -54,34 +56,31 @@ class Promoted:
 
 
 class SweepScreen(WorkScreen[Promoted | None]):
-    """Set up a sweep, watch its cells fill, read their texts, take one to the lab."""
+    """A sweep: a form, a heatmap that fills as texts are written, and the texts of one cell."""
 
     CSS_PATH = "sweep.tcss"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (70, "-wide")]  # noqa: RUF012  # so in Screen
     VERTICAL_BREAKPOINTS = [(0, "-short"), (20, "-tall")]  # noqa: RUF012
     HELP = """\
-Layers x doses of one expression, each cell a text. Enter in a line or ctrl+g runs; m takes the \
-next metric without writing anything anew; the arrows move through the cells and p takes one to \
-the lab. A colour is one text's value (with several prompts their mean) and shows no effect by \
-itself: random directions to compare with come with the evaluation."""
+A sweep generates a text for every layer and dose of one expression. Enter in a field or ctrl+g \
+runs it. m shows the next metric of the same texts. The arrows move between cells, and p copies a \
+cell's settings to the lab.
+
+The dose is the size of the added vector relative to the median residual stream. A colour is the \
+metric of one text, or the mean over the prompts. It is no proof of an effect: `steerlab evaluate` \
+compares with random directions."""
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+g,f5", "run", "run"),
         HELP_KEY,
-        Binding("p", "promote", "to the lab"),
+        Binding("p", "promote", "copy to lab"),
         Binding("m", "metric", "metric"),
         Binding("n", "prompt", "prompt"),
-        Binding("escape", "leave", "stop, back"),
+        Binding("escape", "leave", "stop / back"),
     ]
 
     @dataclass
-    class Said(Message):
-        """Something for the status line."""
-
-        text: str
-
-    @dataclass
     class Planned(Message):
-        """The cells that there will be. missing: how many are not written yet."""
+        """The cells of the sweep. missing: how many texts are still to be written."""
 
         grid: Grid
         plan: Plan
@@ -89,7 +88,7 @@ itself: random directions to compare with come with the evaluation."""
 
     @dataclass
     class Wrote(Message):
-        """Pieces of texts, by their place among all; tokens so far."""
+        """Pieces of texts, by their index in `SweepTexts`; tokens so far."""
 
         pieces: Mapping[int, str]
         done: int
@@ -97,7 +96,7 @@ itself: random directions to compare with come with the evaluation."""
 
     @dataclass
     class Ended(Message):
-        """The worker is through. finished: everything was written."""
+        """The worker ended. finished: every text was written."""
 
         finished: bool
 
@@ -133,8 +132,7 @@ itself: random directions to compare with come with the evaluation."""
         yield Footer()
 
     def on_mount(self) -> None:
-        """Ready to run; what the expression means comes from a thread."""
-        self.query_one("#progress").display = False
+        """Focus what is to be typed next."""
         self._timer = self.set_interval(1 / FRAMES, self._draw, pause=True)
         self._draw()
         self.query_one("#layers" if self.expression else "#expression").focus()
@@ -143,19 +141,19 @@ itself: random directions to compare with come with the evaluation."""
 
     @on(SweepForm.Changed)
     def preview(self) -> None:
-        """Before anything is written: the cells that would be."""
+        """Show the empty cells, until something is written."""
         if self.written is not None or self.running:
             return
         form = self.query_one(SweepForm)
         try:
             plan = form.plan()
             layers = form.chosen_layers()
-        except BadOption:  # still being typed; running says what is wrong
+        except BadOption:  # still being typed; `action_run` reports it
             return
         self._label(layers, plan.strengths)
         self._draw()
         texts = (len(layers) * sum(map(bool, plan.strengths)) + 1) * len(plan.prompts)
-        self.query_one(CellTexts).hint(f"ctrl+g writes {texts} texts")
+        self.query_one(CellTexts).hint(f"Press ctrl+g to generate {count(texts, 'text')}.")
 
     def _label(self, layers: Sequence[int], strengths: Sequence[float]) -> None:
         columns = [f"{strength:+g}" if strength else "0" for strength in strengths]
@@ -165,20 +163,19 @@ itself: random directions to compare with come with the evaluation."""
 
     @on(SweepForm.Submitted)
     def action_run(self) -> None:
-        """Write all cells, in as few batches as there can be."""
+        """Generate the texts of all cells."""
         if self.running:
             return
         with reporting_errors(self):
             plan = self.query_one(SweepForm).plan()
             self.running = True
-            self.query_one("#progress", ProgressBar).update(total=None, progress=0)
-            self.query_one("#progress").display = True
+            self._show_progress()
             self.query_one(Heatmap).focus()
             self._worker = self.sweep(plan)
 
     @work(thread=True, group="sweep", exit_on_error=False)
     def sweep(self, plan: Plan) -> None:
-        """Load the model if need be, then write; ends in Ended, whatever happens."""
+        """Load the model if need be, then generate; always ends with Ended."""
         worker = get_current_worker()
         finished = False
         try:
@@ -189,12 +186,11 @@ itself: random directions to compare with come with the evaluation."""
 
     def _sweep(self, worker: Worker[None], plan: Plan) -> bool:
         vector = self.lab.evaluate(plan.expression)
-        self.post_message(self.Said(f"loading {self.lab.source or vector.model.source} …"))
-        self.lab.load(vector, self._loading)
+        load_model(self.lab, vector, self._report)
         if worker.is_cancelled:
             return False
-        self.post_message(self.Said("preparing the layers …"))
-        strengths = sorted({0.0, *plan.strengths})  # texts are read, and valued, beside a baseline
+        self._report("preparing the layers …")
+        strengths = sorted({0.0, *plan.strengths})  # texts are compared with a baseline
         asked = SweepPlan(
             plan.expression,
             plan.prompts,
@@ -247,71 +243,61 @@ itself: random directions to compare with come with the evaluation."""
         on_progress(1, 1)
         return not worker.is_cancelled
 
-    def _loading(self, what: str, done: int, total: int) -> None:
-        percent = f" {100 * done // total}%" if total > 1 else ""
-        self.post_message(self.Said(f"{what} the embedded model{percent} …"))
+    def _report(self, text: str) -> None:
+        self.post_message(self.Status(text))
 
     @on(Planned)
     def lay_out(self, event: Planned) -> None:
-        """Empty cells, and the first prompt."""
+        """Show empty cells and the first prompt."""
         self.written, self.plan = SweepTexts(event.grid, event.plan.prompts), event.plan
         self.shown_prompt = 0
         self._label(event.grid.layers, event.grid.strengths)
-        self._say(f"writing {event.missing} texts …")
+        self._say(f"generating {count(event.missing, 'text')} …")
         self._draw()
 
     @on(Wrote)
     def take(self, event: Wrote) -> None:
-        """Let texts grow; they are drawn with the next frame."""
+        """Append to texts; the next frame draws them."""
         if self.written is not None:
             for index, piece in event.pieces.items():
                 self.written.write(index, piece)
-        self.query_one(ProgressBar).update(total=event.total, progress=event.done)
+        self._show_progress(event.done, event.total)
         if self._timer is not None:
             self._timer.resume()
 
     @on(Ended)
     def end(self, event: Ended) -> None:
-        """All that will come is there."""
+        """Show the complete texts, or those that came before Esc."""
         self.running = False
-        self.query_one("#progress").display = False
+        self._hide_progress()
         if event.finished and self.written is not None:
             self.written.finish()
-            self._say(f"{len(self.written.texts)} texts · arrows move, p takes a cell to the lab")
+            texts = count(len(self.written.texts), "text")
+            self._say(f"{texts} · the arrows move, p copies a cell to the lab")
         elif self._worker is not None and self._worker.is_cancelled:
-            self._say("stopped: what came is shown, and its values are of the texts so far")
+            self._say("stopped: values are of the texts so far")
         self._draw()
-
-    @on(Said)
-    def narrate(self, event: Said) -> None:
-        """One line of news."""
-        self._say(event.text)
 
     @on(SweepForm.Meant)
     def explain(self, event: SweepForm.Meant) -> None:
-        """What the expression line means, unless something runs."""
+        """Show what the expression means, unless a sweep is running."""
         if not self.running:
             self._say(event.text, problem=event.problem)
-
-    @on(Notice)
-    def keep_notice(self, event: Notice) -> None:
-        """Problems stay readable here, after the app's notification has gone."""
-        self._say(event.text, problem=event.severity != "information")
 
     # reading
 
     @on(SweepForm.MetricChanged)
     def recolour(self) -> None:
-        """Another metric of the same texts."""
+        """Show another metric of the same texts."""
         self._draw()
 
     @on(Heatmap.Moved)
     def read(self) -> None:
-        """The texts of another cell."""
+        """Show the texts of another cell."""
         self._draw_texts()
 
     def action_metric(self) -> None:
-        """Take the next metric."""
+        """Show the next metric."""
         self.query_one(SweepForm).next_metric()
 
     @on(CellTexts.NextPrompt)
@@ -322,13 +308,13 @@ itself: random directions to compare with come with the evaluation."""
             self._draw_texts()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Offer what can be done."""
+        """Offer only what can be done now."""
         if action == "prompt":
             return self.written is not None and len(self.written.prompts) > 1
         return self.written is not None if action == "promote" else True
 
     def _draw(self) -> None:
-        """The heatmap and the texts, as far as they have come."""
+        """Draw the heatmap and the texts so far."""
         if self._timer is not None:
             self._timer.pause()
         heatmap, metric = self.query_one(Heatmap), self.query_one(SweepForm).metric
@@ -356,7 +342,7 @@ itself: random directions to compare with come with the evaluation."""
 
     @on(Heatmap.Chosen)
     def action_promote(self) -> None:
-        """Hand the cell under the cursor to the lab."""
+        """Close, and hand the cell under the cursor to the lab."""
         if self.written is None or self.plan is None:
             return
         row, column = self.query_one(Heatmap).cursor

@@ -1,4 +1,4 @@
-"""SweepTexts: the texts of a sweep as they come, and what a metric makes of them."""
+"""The texts of a sweep as they are generated, and their metrics."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from steerlab.plots.grid import Grid, Values
 
 
 class SweepTexts:
-    """Texts by their place, for one seed: prompt by prompt, setting by setting of the grid."""
+    """Texts of one seed by index: all settings of the grid for the first prompt, and so on."""
 
     def __init__(self, grid: Grid, prompts: Sequence[str]) -> None:
         self.grid = grid
@@ -18,20 +18,20 @@ class SweepTexts:
         self._scores: dict[tuple[str, int], tuple[str, str | None, float]] = {}
 
     def write(self, index: int, piece: str) -> None:
-        """Let a text grow."""
+        """Append to a text."""
         self.texts[index] = self.texts.get(index, "") + piece
 
     def finish(self) -> None:
-        """All is written: texts of which nothing came are empty."""
+        """Mark all texts as complete: those without a token are empty."""
         for index in range(len(self.prompts) * len(self.grid.settings)):
             self.texts.setdefault(index, "")
 
     def text(self, prompt: int, place: int | None) -> str | None:
-        """What was written after a prompt under a setting; None before anything was."""
+        """The text of a prompt and setting; None before its first token."""
         return None if place is None else self.texts.get(self._index(prompt, place))
 
     def score(self, metric: Metric, prompt: int, place: int | None) -> float | None:
-        """The value of one text, of what there is of it; None before anything was written."""
+        """The metric of a text so far; None before its first token."""
         text, baseline = self.text(prompt, place), self.text(prompt, self.grid.baseline)
         if text is None or place is None:
             return None
@@ -43,7 +43,7 @@ class SweepTexts:
         return known[2]
 
     def values(self, metric: Metric) -> Values:
-        """Layers x strengths, each the mean over prompts."""
+        """The metric by layer and strength, averaged over prompts."""
         places = range(len(self.grid.settings))
         prompts = range(len(self.prompts))
         found = {place: [self.score(metric, p, place) for p in prompts] for place in places}

@@ -68,7 +68,7 @@ def _near(
     found = [
         Duplicate(n.ref, n.cosine)
         for row, arrays in read_arrays(connection, directory, ids, vector)
-        if row.digest not in operands
+        if row.digest not in operands and set(arrays) == set(vector.layers)
         for n in compared(vector, arrays, f"{row.name}.v{row.version}")
         if n.ref != vector.ref and abs(n.cosine) >= NEAR
     ]
@@ -76,7 +76,7 @@ def _near(
 
 
 def _candidates(connection: Connection, vector: SteeringVector, model: int) -> list[int]:
-    """The newest vectors with exactly these layers."""
+    """The newest vectors at the first of these layers and at no others."""
     v, d = VECTOR.c, DIRECTION.c
     layers = select(d.layer).where(d.vector_id == v.id)
     here = layers.where(d.layer == vector.layers[0]).exists()

@@ -47,7 +47,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Browse and describe": {
         "list": ("browse", "List the stored vectors."),
-        "search": ("search", "Find vectors by words in names, prompts, notes and tags."),
+        "search": ("browse", "Find vectors by words in names, prompts, notes and tags."),
         "show": ("browse", "Show everything about a vector."),
         "log": ("lineage", "Show a name's history."),
         "tree": ("lineage", "Show a vector's lineage."),

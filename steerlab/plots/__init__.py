@@ -1,1 +1,1 @@
-"""Measurements as pictures: plain values, drawn in the terminal or by matplotlib."""
+"""Plots: measurements as plain values, drawn in the terminal or by matplotlib."""

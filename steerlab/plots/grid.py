@@ -1,4 +1,4 @@
-"""Grid: a sweep's settings as a table, layers down and strengths across."""
+"""Grid: the settings of a sweep as a table, layers down and strengths across."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ if TYPE_CHECKING:
     from steerlab.core.setting import Setting
 
 Values = list[list[float | None]]
-"""A row a layer, a column a strength; None where nothing was written, NaN where undefined."""
+"""A row for each layer, a column for each strength; None without texts, NaN if undefined."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Where each setting of a sweep stands.
+    """The settings of a sweep by layer and strength.
 
-    strengths: doses or coefficients as they were given; every layer's cell of strength 0 is
-        the baseline.
-    settings: those of the sweep, a baseline before the others if there is one.
+    strengths: doses or coefficients as given; at strength 0 every layer has the baseline.
+    settings: of the sweep; a baseline comes first.
     """
 
     strengths: tuple[float, ...]
@@ -28,17 +27,17 @@ class Grid:
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """The layers, from top to bottom; empty where no strength steers."""
+        """The layers, from top to bottom; empty if no strength steers."""
         found = [s.layer for s in self.settings if s.layer is not None]
         return tuple(dict.fromkeys(found))
 
     @property
     def baseline(self) -> int | None:
-        """The baseline's place among the settings; None if the sweep has none."""
+        """Index of the baseline among the settings; None if the sweep has none."""
         return 0 if self.settings and self.settings[0].layer is None else None
 
     def place(self, row: int, column: int) -> int | None:
-        """The place among the settings of a cell; None for a baseline that the sweep lacks."""
+        """Index of a cell's setting; None for a baseline that the sweep lacks."""
         if not self.strengths[column]:
             return self.baseline
         steered = [i for i, strength in enumerate(self.strengths) if strength]
@@ -46,7 +45,7 @@ class Grid:
         return first + row * len(steered) + steered.index(column)
 
     def means(self, scores: Mapping[int, Sequence[float]]) -> Values:
-        """The mean of each cell's scores, those undefined left out; scores: by place."""
+        """The mean of each cell's scores without NaN; scores: by index of the setting."""
         rows = range(len(self.layers))
         columns = range(len(self.strengths))
         places = [[self.place(row, column) for column in columns] for row in rows]
@@ -54,7 +53,7 @@ class Grid:
 
 
 def mean(scores: Sequence[float]) -> float | None:
-    """The mean of what is defined; NaN if nothing is, None if there is nothing at all."""
+    """The mean without NaN; NaN if nothing is left, None for no scores."""
     if not scores:
         return None
     defined = [score for score in scores if not math.isnan(score)]

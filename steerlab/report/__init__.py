@@ -1,1 +1,1 @@
-"""All that is known of a vector on one page."""
+"""Report: everything known about a vector, on one self-contained page."""

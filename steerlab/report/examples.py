@@ -1,4 +1,4 @@
-"""Texts from the most negative dose to the most positive one: kept ones, or written now."""
+"""Example texts of a vector, stored or newly written, by signed dose."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ SAMPLING: dict[str, Any] = {
     "top_p": 0.9,
     "repetition_penalty": 1.05,
 }
-"""As the post "Paper Implementation: Steering Language Models With Activation Engineering"."""
+"""As in the post "Paper Implementation: Steering Language Models With Activation Engineering"."""
 
 _MOST = 3  # prompts shown of a sweep
-_RECENT = 30  # runs and sweeps looked through
+_RECENT = 30  # runs and sweeps searched
 
 
 @dataclass(frozen=True)
 class Text:
-    """A continuation. coefficient 0 is the baseline; dose None where none is known."""
+    """A continuation. coefficient: 0 for the baseline; dose: None if unknown."""
 
     coefficient: float
     dose: float | None
@@ -47,7 +47,7 @@ class Text:
 class Examples:
     """Continuations of one prompt, from the most negative coefficient to the most positive.
 
-    source: where they are from, in words.
+    source: where they come from, in words.
     """
 
     prompt: str
@@ -56,17 +56,17 @@ class Examples:
 
     @property
     def has_both_signs(self) -> bool:
-        """Whether the vector was added and subtracted."""
+        """Whether there are texts at both signs of the coefficient."""
         return any(t.coefficient < 0 for t in self.texts) and any(
             t.coefficient > 0 for t in self.texts
         )
 
 
 def kept_examples(store: Store, record: Record, layer: int | None = None) -> tuple[Examples, ...]:
-    """Texts that the store has of exactly this vector: of its newest sweep or run.
+    """Stored texts of exactly this vector, from its newest sweep or run.
 
-    Sweeps go before runs, and those with both signs before others. layer: which one of a
-    sweep, if it has it.
+    Texts at both signs come before others, then sweeps before runs. layer: preferred layer of
+    a sweep.
     """
     ref = record.qualified
     found: list[tuple[Examples, ...]] = []
@@ -107,7 +107,7 @@ def _of_run(run: Run) -> Examples:
 
 
 def _means(store: Store, run: Run, record: Record) -> bool:
-    """Whether a run's expression is this vector, and not only made with it."""
+    """Whether a run's expression evaluates to this vector."""
     try:
         return store.evaluate(run.expression, record.model).digest == record.digest
     except SteerlabError:
@@ -129,11 +129,12 @@ def written_examples(
     progress: Progress | None = None,
     should_stop: ShouldStop | None = None,
 ) -> tuple[Examples, ...]:
-    """Write now, all in one batch: at the calibrated layer and within its safe doses, if any.
+    """Write texts in one batch, at the calibrated layer and within its safe doses if any.
 
-    doses: signed; empty for the safe range and its halves, else 0.1 and 0.2 to both sides. The
-    baseline is always among them. A vector without residual norms has no doses: coefficients
-    of 1 and 2 stand in for them. Raises as loading and steering do; Cancelled.
+    doses: signed; empty for the ends of the safe range and their halves, or else ±0.1 and ±0.2.
+        The baseline is always included. A vector without residual norms, and so without doses,
+        gets coefficients of ±1 and ±2.
+    Raises Cancelled, and the errors of loading and steering.
     """
     works = calibration is not None and calibration.works
     at = vector

@@ -1,4 +1,4 @@
-"""A report: all that is known of a stored vector, as values and as one self-contained page."""
+"""A report: everything known about a stored vector, as values and as a self-contained page."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from steerlab.plots.values import legends, profiles
 if TYPE_CHECKING:
     from jinja2 import Template
     from markupsafe import Markup
+    from matplotlib.figure import Figure
 
     from steerlab.core.record import Record
     from steerlab.core.results import Calibration, Evaluation
@@ -30,14 +31,16 @@ if TYPE_CHECKING:
 
 _NEIGHBOURS = 8
 _PAIRS = 60
-"""Contrast pairs shown; the rest are counted."""
+"""Number of contrast pairs shown."""
+_FIGURES = {"profile": 0.68, "lineage": 0.95, "response": 0.68, "layers": 0.68, "effects": 0.68}
+"""Figures of the page, and the smallest scale of each; see `drawing.inline_svg`."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a page about a vector says. examples: empty where there are none yet.
+    """The content of a page about a vector.
 
-    calibration, evaluation: the newest; None where there is none.
+    calibration, evaluation: the newest, or None. examples: may be empty.
     """
 
     record: Record
@@ -52,9 +55,10 @@ class Report:
 def report(
     store: Store, ref: str, model: str | None = None, *, examples: Sequence[Examples] = ()
 ) -> Report:
-    """Gather what the store knows of a vector. Raises NotFound, or as reading the store does.
+    """Collect what the store knows about a vector.
 
-    examples: texts to show; empty takes those that the store has, if any.
+    examples: texts to show; empty takes stored ones, if any.
+    Raises NotFound, and the errors of reading the store.
     """
     from steerlab.report.examples import kept_examples
 
@@ -76,9 +80,9 @@ def report(
 
 
 def page(found: Report) -> str:
-    """The report as HTML: one file that asks the network for nothing and runs no script.
+    """The report as one HTML file that loads nothing and runs no script.
 
-    Whatever strangers wrote (names, notes, prompts, texts) is escaped.
+    All names, notes, prompts and texts are escaped.
     """
     return _template().render(_facts(found))
 
@@ -100,19 +104,19 @@ def _template() -> Template:
 
 
 def _shown(value: object) -> object:
-    """Text without control characters, which are no HTML either; markup of ours as it is."""
+    """Text without control characters; our own markup unchanged."""
     if isinstance(value, str) and not hasattr(value, "__html__"):
         return printable(value, newlines=True)
     return value
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number in few characters; a dash where there is none."""
+    """A number as text; a dash for None."""
     return "–" if value is None else f"{value:.{digits}g}" if value else "0"
 
 
 def signed(value: float | None) -> str:
-    """A signed number with two decimals, more where it is small; a dash where there is none."""
+    """A signed number with two decimals, or one digit if it is small; a dash for None."""
     if value is None:
         return "–"
     if not value:
@@ -122,13 +126,13 @@ def signed(value: float | None) -> str:
 
 
 def _facts(found: Report) -> Mapping[str, Any]:
-    """What the template is given."""
+    """The variables of the template."""
     record, calibration, evaluation = found.record, found.calibration, found.evaluation
     recipe = record.recipe
     pairs: list[tuple[str, str | None]] = []
     if isinstance(recipe, Contrast):
-        below = recipe.negative or (None,) * len(recipe.positive)
-        pairs = list(zip(recipe.positive, below, strict=True))
+        negative = recipe.negative or (None,) * len(recipe.positive)
+        pairs = list(zip(recipe.positive, negative, strict=True))
     return {
         "r": found,
         "record": record,
@@ -171,46 +175,44 @@ def _layer_rows(record: Record) -> list[Sequence[str]]:
 
 
 def _example(found: Examples) -> Mapping[str, Any]:
-    """A prompt's texts with the shade of each: -1 for the most negative, 1 for the other end."""
+    """A prompt's texts, each with its strength in percent of the largest."""
     most = max((abs(t.coefficient) for t in found.texts), default=0.0) or 1.0
     texts = [(t, round(100 * abs(t.coefficient) / most)) for t in found.texts]
     return {"prompt": found.prompt, "source": found.source, "texts": texts}
 
 
 def _figures(found: Report) -> Mapping[str, Markup | None]:
-    """Drawings as markup; None for what there is nothing to draw of."""
+    """Figures as markup; None where there is nothing to draw."""
     from markupsafe import Markup
 
     from steerlab.plots import drawing, figures
     from steerlab.plots.lineage import lineage_graph
 
     record, lineage, calibration = found.record, found.lineage, found.calibration
-    names = ("profile", "lineage", "response", "layers", "effects")
-    drawn: dict[str, Markup | None] = dict.fromkeys(names)
+    drawn: dict[str, Figure | None] = dict.fromkeys(_FIGURES)
     if len(record.layers) > 1:
-        figure = figures.layer_profile(record.ref, profiles(record))
-        drawn["profile"] = Markup(drawing.inline_svg(figure, "profile"))
+        drawn["profile"] = figures.layer_profile(record.ref, profiles(record))
     if lineage.parents or lineage.children:
-        figure = lineage_graph(lineage, str(record.recipe))
-        drawn["lineage"] = Markup(drawing.inline_svg(figure, "lineage", least=0.95))
+        drawn["lineage"] = lineage_graph(lineage, str(record.recipe))
     if calibration is not None:
-        figure = figures.dose_response(response_of(calibration, record.ref))
-        drawn["response"] = Markup(drawing.inline_svg(figure, "response"))
+        drawn["response"] = figures.dose_response(response_of(calibration, record.ref))
         if layers := layers_of(calibration):
-            figure = figures.layer_profile(record.ref, [layers])
-            drawn["layers"] = Markup(drawing.inline_svg(figure, "layers"))
+            drawn["layers"] = figures.layer_profile(record.ref, [layers])
     if found.evaluation is not None and (panels := effect_panels(found.evaluation, record.ref)):
-        drawn["effects"] = Markup(drawing.inline_svg(figures.generalization(panels), "effects"))
-    return drawn
+        drawn["effects"] = figures.generalization(panels)
+    return {
+        name: None if x is None else Markup(drawing.inline_svg(x, name, least=_FIGURES[name]))
+        for name, x in drawn.items()
+    }
 
 
 # how to load it
 
 
 def snippets(record: Record, calibration: Calibration | None = None) -> Mapping[str, str]:
-    """Lines to copy: for Python, the shell, and without steerlab.
+    """Code that uses the vector: in Python, in the shell, and without steerlab.
 
-    At the calibrated layer and dose, where there are any.
+    At the calibrated layer and dose, if there are any.
     """
     layers = [facts.layer for facts in record.layers]
     b, dose, calibrated = layers[len(layers) // 2], 0.15, False
@@ -248,8 +250,8 @@ def _shell(record: Record, strength: str) -> str:
     ref, name = record.ref, record.name
     lines = (
         (f'steerlab generate "I think you are a" -v {ref}', "# where it works"),
-        (f"steerlab export {ref} {name}.safetensors", "# one file, fit to be mailed"),
-        (f"steerlab import {name}.safetensors", "# and at the other end"),
+        (f"steerlab export {ref} {name}.safetensors", "# one file that can be mailed"),
+        (f"steerlab import {name}.safetensors", "# at the other end"),
     )
     if strength:
         lines = ((f"{lines[0][0]} {strength}", ""), *lines[1:])

@@ -61,7 +61,7 @@ def test_without_a_model_there_is_a_page_all_the_same(cli, tmp_path, monkeypatch
     file = tmp_path / "warm.html"
     file.write_text("before")
     assert cli("report", "warm", "--html", file, "--no-model").code == ExitCode.OK
-    assert "No texts are kept" in file.read_text("utf-8")
+    assert "No texts are stored" in file.read_text("utf-8")
 
 
 def test_what_cant_be_is_one_line_before_any_work(refused, tmp_path, monkeypatch):

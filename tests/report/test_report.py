@@ -99,9 +99,9 @@ def test_a_vector_with_nothing_but_itself_has_a_page(tmp_path):
     recipe = Contrast(positive=("a",), method="mean_centred")
     store.save("x", vector(1, 3, recipe=recipe, residual_norms={}, diagnostics={}, scope="front"))
     found = read(store, "x")
-    assert "front: a row for each of the first tokens" in found.words
-    assert "No other vector" in found.words
-    assert "No texts are kept" in found.words
+    assert "front: one row for each of the first tokens" in found.words
+    assert "No other stored vector" in found.words
+    assert "No texts are stored" in found.words
     assert not any(tag == "svg" for tag, _ in found.tags)
 
 

@@ -122,7 +122,7 @@ def read_items(path: Path) -> tuple[ContrastItem, ...]:
     """Contrast items from a .jsonl file of {"prompt", "positive", "negative"}."""
     items = []
     for where, row in _lines(path, "items"):
-        _only(row, _ITEM, where)
+        _table(row, where, _ITEM)
         items.append(ContrastItem(*(_text(row.get(key), f"{where}, {key}") for key in _ITEM)))
     if not items:
         raise BadPrompts(f"{path} has no items")
@@ -140,7 +140,7 @@ def _from_toml(path: Path) -> Suite:
     except ValueError as error:
         raise BadPrompts(f"{path}: not valid TOML: {error}") from None
     where = str(path)
-    _only(data, ("about", "styles", "off_target"), where)
+    _table(data, where, ("about", "styles", "off_target"))
     tables = _table(data.get("styles", {}), f"{where}, styles")
     styles = tuple(
         _style(name, table, f"{where}, styles.{_named(name)}") for name, table in tables.items()
@@ -149,8 +149,7 @@ def _from_toml(path: Path) -> Suite:
 
 
 def _style(name: str, data: Any, where: str) -> Style:
-    table = _table(data, where)
-    _only(table, ("about", "prompts", "chat", "items"), where)
+    table = _table(data, where, ("about", "prompts", "chat", "items"))
     items = [
         ContrastItem(*(_text(row.get(key), f"{place}, {key}") for key in _ITEM))
         for row, place in _rows(table, "items", where, _ITEM)
@@ -164,8 +163,7 @@ def _style(name: str, data: Any, where: str) -> Style:
 def _with_off_target(path: Path, styles: tuple[Style, ...], data: Any) -> Suite:
     """The suite; what the file lacks comes from the standard suite."""
     where = f"{path}, off_target"
-    table = _table(data, where)
-    _only(table, ("facts", *_TEXTS), where)
+    table = _table(data, where, ("facts", *_TEXTS))
     found: dict[str, Any] = {name: _texts(table, name, where) for name in _TEXTS if name in table}
     if "facts" in table:
         found["facts"] = tuple(
@@ -185,11 +183,11 @@ def _from_jsonl(path: Path) -> Suite:
         if "style" in row:
             _add_to_style(styles, row, where)
         elif "fact" in row:
-            _only(row, ("fact", "answer"), where)
+            _table(row, where, ("fact", "answer"))
             fact = {"prompt": row["fact"], "answer": _text(row.get("answer"), f"{where}, answer")}
             rest.setdefault("facts", []).append(fact)
         else:
-            _only(row, _TEXTS, where)
+            _table(row, where, _TEXTS)
             for name, text in row.items():
                 rest.setdefault(name, []).append(_text(text, f"{where}, {name}"))
     made = [_style(name, table, f"{path}, style {_named(name)}") for name, table in styles.items()]
@@ -197,7 +195,7 @@ def _from_jsonl(path: Path) -> Suite:
 
 
 def _add_to_style(styles: dict[str, dict[str, Any]], row: Mapping[str, Any], where: str) -> None:
-    _only(row, ("style", "chat", *_ITEM), where)
+    _table(row, where, ("style", "chat", *_ITEM))
     name = _text(row["style"], f"{where}, style")
     chat = row.get("chat", False)
     table = styles.setdefault(name, {"prompts": [], "items": [], "chat": chat})
@@ -226,8 +224,14 @@ def _lines(path: Path, what: str) -> Iterable[tuple[str, dict[str, Any]]]:
 _READERS: Mapping[str, Callable[[Path], Suite]] = {".toml": _from_toml, ".jsonl": _from_jsonl}
 
 
-def _table(data: Any, where: str) -> dict[str, Any]:
-    return data if isinstance(data, dict) else _wrong(where, "a table of keys", data)
+def _table(data: Any, where: str, known: Sequence[str] | None = None) -> dict[str, Any]:
+    """The data if it is a table with no keys but the known ones; raises BadPrompts."""
+    if not isinstance(data, dict):
+        _wrong(where, "a table of keys", data)
+    for key in data:
+        if known is not None and key not in known:
+            raise BadPrompts(f"{where}: unknown key {_named(key)!r}; known: {', '.join(known)}")
+    return data
 
 
 def _rows(
@@ -238,13 +242,7 @@ def _rows(
         _wrong(f"{where}.{key}", "a list", rows)
     for number, row in enumerate(rows, 1):
         place = f"{where}.{key}, entry {number}"
-        yield _checked(row, keys, place), place
-
-
-def _checked(row: Any, keys: Sequence[str], where: str) -> dict[str, Any]:
-    table = _table(row, where)
-    _only(table, keys, where)
-    return table
+        yield _table(row, place, keys), place
 
 
 def _texts(table: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
@@ -255,7 +253,7 @@ def _texts(table: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
 
 
 def _named(name: str) -> str:
-    """A style's name as quoted in errors."""
+    """A key or a style's name as quoted in errors."""
     return printable(name)[:60]
 
 
@@ -264,14 +262,6 @@ def _text(value: Any, where: str) -> str:
         _wrong(where, "a text", value)
     check_text(value, where)
     return value
-
-
-def _only(table: Mapping[str, Any], known: Sequence[str], where: str) -> None:
-    for key in table:
-        if key not in known:
-            raise BadPrompts(
-                f"{where}: unknown key {printable(str(key))[:60]!r}; known: {', '.join(known)}"
-            )
 
 
 def _wrong(where: str, expected: str, found: Any) -> NoReturn:

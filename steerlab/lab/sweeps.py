@@ -246,7 +246,7 @@ def _digest(
     identity = model.identity
     anew = any(layer not in vector.directions for layer in layers)
     decides = {
-        "format": "steerlab.core.sweep.1",
+        "format": "steerlab.sweep.1",
         "vector": vector.digest,
         "recipe": recipe_to_json(vector.recipe) if anew else None,
         "model": [*identity.key, identity.dtype, identity.tokenizer],

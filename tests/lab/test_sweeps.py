@@ -10,14 +10,18 @@ import sqlite3
 import threading
 from contextlib import closing
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from steerlab import Lab, LanguageModel, Store
 from steerlab.core.cell import MetricValue
+from steerlab.core.recipe import Imported, ModelIdentity
 from steerlab.core.sampling import Sampling
 from steerlab.core.sweep import SweepPlan
+from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption, Incompatible
+from steerlab.lab import sweeps
 from steerlab.lab.sweeps import run_sweep
 from steerlab.lab.workers import WorkerShard
 from steerlab.models.batch_size import fitting, row_bytes
@@ -126,6 +130,15 @@ def test_another_plan_is_another_sweep(bench, change):
     other = run_sweep(bench, replace(PLAN, **{"sampling": SHORT, **change}))
     assert other.id != first.id
     assert other.done == other.total
+
+
+def test_sweeps_of_earlier_releases_go_on():
+    model = ModelIdentity("m", "llama", 4, 2, "f", None, "float32", "t", "c")
+    vector = SteeringVector({1: [1.0, 0.5]}, model=model, recipe=Imported("x"))
+    sampling = Sampling(max_new_tokens=5, top_k=3)
+    plan = SweepPlan("v", ["b", "a"], [1], doses=[0.2, 0, -0.1], seeds=[2, 1], sampling=sampling)
+    digest = sweeps._digest(plan, vector, SimpleNamespace(identity=model), [1])
+    assert digest == "558b736fd1082a09f7582d37670b9cdbaeede5682a550a19d55da064ab87d1e9"
 
 
 def test_a_baseline_is_written_once_a_prompt_and_seed(bench, rows):

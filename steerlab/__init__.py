@@ -1,4 +1,4 @@
-"""steerlab: where steering vectors live.
+"""steerlab: a registry, an algebra and a lab for steering vectors.
 
     from steerlab import LanguageModel, steering
     from steerlab.vectors import love, anger
@@ -7,8 +7,8 @@
     with steering(lm, love - anger, coefficient=2.0):
         print(lm.generate("I think you are a"))
 
-Every public name is imported on first use, so `import steerlab` costs next to nothing and
-torch is loaded only by what runs a model.
+Public names are imported on first use: `import steerlab` is cheap, and torch is loaded only by
+what runs a model.
 """
 
 from __future__ import annotations

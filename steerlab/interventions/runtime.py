@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
 
 from steerlab.core.cell import Key
 from steerlab.core.run import Positions
 from steerlab.core.sampling import Sampling
 from steerlab.core.setting import Setting
-from steerlab.errors import SteeringError
+from steerlab.errors import ModelError, SteeringError
 from steerlab.interventions.hooks import Injection, steering
 from steerlab.models.batch_size import batch_rows
+from steerlab.models.blocks import input_device
+from steerlab.models.interventions import begin_prompt
+from steerlab.models.runtime import Row
 from steerlab.progress import ShouldStop
 
 if TYPE_CHECKING:
@@ -64,3 +70,62 @@ class TransformersRuntime:
                 should_stop=should_stop,
                 **sampling.options(),
             )
+
+    @torch.no_grad()
+    def logits(
+        self,
+        rows: Sequence[Row],
+        *,
+        positions: Positions = "all",
+        allow_other_weights: bool = False,
+    ) -> Sequence[Tensor]:
+        """The logits of each row at its columns, in one pass: (columns, vocab) float32.
+
+        Rows are padded on the right, where a causal model never looks.
+        """
+        lm = self.lm
+        found = [_acting(row, index, positions) for index, row in enumerate(rows)]
+        lm.check_length([row.ids[: row.stop] for row in rows])
+        ids = torch.zeros(len(rows), max(row.stop for row in rows), dtype=torch.long)
+        for index, row in enumerate(rows):
+            ids[index, : row.stop] = torch.tensor(row.ids[: row.stop])
+        with steering(
+            lm,
+            [one for one in found if one is not None],
+            prompt_length=[row.prompt_length for row in rows],
+            allow_other_weights=allow_other_weights,
+        ):
+            begin_prompt(lm.model)
+            values = self._narrowed(ids.to(input_device(lm.model)), rows)  # (columns, vocab)
+        return torch.split(values.float(), [row.stop - row.first for row in rows])
+
+    def _narrowed(self, ids: Tensor, wanted: Sequence[Row]) -> Tensor:
+        """Logits at the rows' columns, with everything that the model does after its head."""
+        rows = [index for index, row in enumerate(wanted) for _ in range(row.first, row.stop)]
+        columns = [column for row in wanted for column in range(row.first, row.stop)]
+        fired = False
+
+        def narrow(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+            nonlocal fired
+            fired = True
+            return (args[0][rows, columns].unsqueeze(0), *args[1:])  # (1, columns, d_model)
+
+        model = self.lm.model
+        handle = model.get_output_embeddings().register_forward_pre_hook(narrow)
+        try:
+            found: Tensor = model(input_ids=ids, use_cache=False).logits
+        finally:
+            handle.remove()
+        if not fired or found.shape[:2] != (1, len(rows)):
+            raise ModelError(
+                f"{self.lm.source} does not compute its logits from its output embeddings"
+            )
+        return found[0]
+
+
+def _acting(row: Row, index: int, positions: Positions) -> Injection | None:
+    """What steers a row; None also if it would act after the last column."""
+    found = injection(row.setting, index, positions)
+    if found is None or found.vector.scope == "front" or positions != "continuation":
+        return found
+    return found if row.stop > row.prompt_length else None

@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
+
+from torch import Tensor
 
 from steerlab.core.cell import Key
 from steerlab.core.run import Positions
 from steerlab.core.sampling import Sampling
+from steerlab.core.setting import Setting
 from steerlab.models.generation import Completion, OnText
 from steerlab.progress import ShouldStop
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sequence under one setting, and the columns to return logits of.
+
+    ids: token ids; column i predicts token i + 1. Columns first <= i < stop are returned.
+    prompt_length: tokens of the prompt, for positions that depend on it.
+    """
+
+    ids: tuple[int, ...]
+    prompt_length: int
+    first: int
+    stop: int
+    setting: Setting
 
 
 class Runtime(Protocol):
@@ -33,3 +52,12 @@ class Runtime(Protocol):
 
         bos: begin every prompt with BOS. allow_other_weights: as for `steering`.
         """
+
+    def logits(
+        self,
+        rows: Sequence[Row],
+        *,
+        positions: Positions = "all",
+        allow_other_weights: bool = False,
+    ) -> Sequence[Tensor]:
+        """The logits of each row at its columns, in one pass: (columns, vocab) float32."""

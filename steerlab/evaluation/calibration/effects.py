@@ -59,10 +59,10 @@ class Propensity:
     def values(self, requests: Sequence[Request], **watch: Unpack[Watch]) -> Array:
         """All requests in as few batches as memory allows."""
         from steerlab.evaluation.metrics.likelihood import row_log_probs
-        from steerlab.evaluation.metrics.passes import Row as PassRow
+        from steerlab.models.runtime import Row
 
         rows = [
-            PassRow(side.ids, side.start, side.start - 1, len(side.ids) - 1, setting)
+            Row(side.ids, side.start, side.start - 1, len(side.ids) - 1, setting)
             for item, setting in requests
             for side in self._sides[item]
         ]

@@ -26,7 +26,8 @@ from steerlab.evaluation.metrics.items import (
     continuation,
     contrast,
 )
-from steerlab.evaluation.metrics.passes import How, Row
+from steerlab.evaluation.metrics.passes import How
+from steerlab.models.runtime import Row
 
 if TYPE_CHECKING:
     from steerlab.models.language_model import LanguageModel

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Unpack
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from steerlab.core.run import Positions
 from steerlab.core.setting import Setting
-from steerlab.errors import BadOption, Cancelled, ModelError, SteeringError
-from steerlab.interventions.hooks import Injection, steering
+from steerlab.errors import BadOption, Cancelled, SteeringError
+from steerlab.interventions.runtime import TransformersRuntime
 from steerlab.models.blocks import input_device
-from steerlab.models.interventions import begin_prompt, is_steered
+from steerlab.models.interventions import is_steered
+from steerlab.models.runtime import Row
 from steerlab.progress import Watch
 
 if TYPE_CHECKING:
@@ -35,31 +34,6 @@ class How(Watch, total=False):
 
     positions: Positions
     allow_other_weights: bool
-
-
-@dataclass(frozen=True)
-class Row:
-    """One sequence under one setting, and the columns to return logits of.
-
-    ids: token ids; column i predicts token i + 1. Columns first <= i < stop are returned.
-    prompt_length: tokens of the prompt, for positions that depend on it.
-    """
-
-    ids: tuple[int, ...]
-    prompt_length: int
-    first: int
-    stop: int
-    setting: Setting
-
-    def injection(self, row: int, positions: Positions) -> Injection | None:
-        """What steers the row in a batch; None if it would act after the last token."""
-        vector = self.setting.vector
-        if vector is None:
-            return None
-        late = positions == "continuation" and vector.scope != "front"
-        if late and self.stop <= self.prompt_length:
-            return None
-        return Injection(vector, self.setting.coefficient, positions, rows=(row,))
 
 
 def is_front(settings: Sequence[Setting]) -> bool:
@@ -88,11 +62,15 @@ def logits(
     for index, row in enumerate(rows):
         places.setdefault(_settled(row), []).append(index)
     stop, progress = how.get("should_stop"), how.get("progress")
-    done = 0
+    runtime, done = TransformersRuntime(lm), 0
     for batch in _batches(lm, list(places)):
         if stop is not None and stop():
             raise Cancelled("cancelled: nothing was measured")
-        found = _forward(lm, batch, how)
+        found = runtime.logits(
+            [piece for _, piece in batch],
+            positions=how.get("positions", "all"),
+            allow_other_weights=how.get("allow_other_weights", False),
+        )
         for (whole, piece), values in zip(batch, found, strict=True):
             for index in places[whole]:
                 yield index, piece.first, values
@@ -143,47 +121,6 @@ def vocabulary(lm: LanguageModel) -> int:
     """The number of tokens that the model's head scores."""
     weight = getattr(lm.model.get_output_embeddings(), "weight", None)
     return int(weight.shape[0]) if weight is not None else len(lm.tokenizer)
-
-
-@torch.no_grad()
-def _forward(lm: LanguageModel, batch: _Batch, how: How) -> Sequence[Tensor]:
-    """The logits of each piece in one steered pass: (columns, vocab) float32."""
-    pieces = [piece for _, piece in batch]
-    found = [piece.injection(row, how.get("positions", "all")) for row, piece in enumerate(pieces)]
-    lm.check_length([piece.ids[: piece.stop] for piece in pieces])
-    ids = torch.zeros(len(pieces), max(piece.stop for piece in pieces), dtype=torch.long)
-    for row, piece in enumerate(pieces):
-        ids[row, : piece.stop] = torch.tensor(piece.ids[: piece.stop])
-    with steering(
-        lm,
-        [injection for injection in found if injection is not None],
-        prompt_length=[piece.prompt_length for piece in pieces],
-        allow_other_weights=how.get("allow_other_weights", False),
-    ):
-        begin_prompt(lm.model)
-        values = _narrowed(lm, ids.to(input_device(lm.model)), pieces)  # (columns, vocab)
-    return torch.split(values.float(), [piece.stop - piece.first for piece in pieces])
-
-
-def _narrowed(lm: LanguageModel, ids: Tensor, pieces: Sequence[Row]) -> Tensor:
-    """Logits at the pieces' columns, with everything that the model does after its head."""
-    rows = [row for row, piece in enumerate(pieces) for _ in range(piece.first, piece.stop)]
-    columns = [column for piece in pieces for column in range(piece.first, piece.stop)]
-    fired = False
-
-    def narrow(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        nonlocal fired
-        fired = True
-        return (args[0][rows, columns].unsqueeze(0), *args[1:])  # (1, columns, d_model)
-
-    handle = lm.model.get_output_embeddings().register_forward_pre_hook(narrow)
-    try:
-        found: Tensor = lm.model(input_ids=ids, use_cache=False).logits
-    finally:
-        handle.remove()
-    if not fired or found.shape[:2] != (1, len(rows)):
-        raise ModelError(f"{lm.source} does not compute its logits from its output embeddings")
-    return found[0]
 
 
 def check_next(how: How) -> None:

@@ -17,7 +17,8 @@ from steerlab.core.setting import Setting
 from steerlab.errors import BadOption, BadPrompts
 from steerlab.evaluation.metrics import passes
 from steerlab.evaluation.metrics.items import Continuation, Fact, continuation
-from steerlab.evaluation.metrics.passes import How, Row, check_next
+from steerlab.evaluation.metrics.passes import How, check_next
+from steerlab.models.runtime import Row
 
 if TYPE_CHECKING:
     from steerlab.models.language_model import LanguageModel

@@ -136,7 +136,7 @@ def test_a_sweeps_grid_is_saved_and_again_from_the_store(cli, tmp_path):
     cli("sweeps", 1, "--metric", "length", "--plot", tmp_path / "b.svg")
     first, second = ((tmp_path / f"{x}.svg").read_text() for x in "ab")
     assert first == second
-    assert "length: words" in first
+    assert "length: number of words" in first
     assert ">+0.20<" in first
 
 

@@ -268,7 +268,7 @@ class Database:
             return False
 
     def has_sound_index(self) -> bool:
-        """Whether the text index agrees with its texts; True where nothing may be written."""
+        """Whether the text index passes FTS5's check; True where nothing may be written."""
         if not (self.writable and self.file.is_file()):
             return True
         engine = engine_of(self.file, "rw", "BEGIN IMMEDIATE")

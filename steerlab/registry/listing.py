@@ -1,4 +1,4 @@
-"""The vectors of a store as a table shows them: row ids in order, rows where they are looked at."""
+"""The vectors of a store as a table shows them: all row ids in order, rows for those on screen."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from steerlab.registry.queries import Filters, Summary
 from steerlab.registry.tables import VECTOR
 
 ENOUGH = 500
-"""Vectors that hold the words as typed, from which on scattered letters are not looked for."""
+"""With so many vectors that contain the words, names are not searched letter by letter."""
 
 
 class Listing:
@@ -36,11 +36,12 @@ class Listing:
     def matching(
         self, text: str = "", *, sort: str = "name", reverse: bool = False
     ) -> Sequence[int]:
-        """Row ids of the vectors that hold every word of the text, the best first.
+        """Row ids of the newest versions that contain every word of the text, best first.
 
-        A word is found in a name, tag, note, recipe or prompt, or scattered over a name in
-        order. Names that begin with the first word go first, then those that hold it, those
-        that letters are scattered over, the rest; among equals, in the order of the list.
+        A word matches anywhere in a name, tag, note, recipe or prompt, or with its letters in
+        order in a name: "vct9" finds vector_19. Names that begin with the first word come first,
+        then names that contain it, names with its letters, and the rest; among equals the order
+        of the list stays.
         """
         stamp = self.stamp()  # before the snapshot: a commit in between must not pass for read
         with self._database.reading() as connection:
@@ -56,7 +57,7 @@ class Listing:
     def _names(
         self, connection: Connection, stamp: Hashable, order: tuple[str, bool]
     ) -> Mapping[int, str]:
-        """The names of all vectors by row id, in order; kept until the store changes."""
+        """Lower-case names by row id, in the order of the list; cached until the store changes."""
         known, orders = self._known
         if known != stamp:
             orders = {}
@@ -69,13 +70,13 @@ class Listing:
 
 
 def _columns(connection: Connection, query: Select[Any]) -> list[list[Any]]:
-    """Its columns, each as one JSON array: SQLAlchemy takes five times as long for the rows."""
+    """Fetch a query's columns as JSON arrays: SQLAlchemy takes five times as long for rows."""
     arrays = select(*map(func.json_group_array, query.subquery().c))
     return [json.loads(array) for array in connection.execute(arrays).one()]
 
 
 def _scattered(words: Iterable[str]) -> Select[int]:
-    """Vectors over whose name a word is scattered, if they hold the other words either way."""
+    """Vectors with the letters of a word in their name, and each other word there or as text."""
     over = {word: VECTOR.c.name.like(_spread(word), escape="/") for word in words}
     text = text_index.text_of(VECTOR.c.id)
     each = [or_(like, text_index.holds(text, word)) for word, like in over.items()]
@@ -83,14 +84,14 @@ def _scattered(words: Iterable[str]) -> Select[int]:
 
 
 def _spread(word: str) -> str:
-    """The pattern of the letters in order, with any between them; no name is longer than 80."""
+    """LIKE pattern of the letters in order with any between; no name is longer than 80."""
     return f"%{'%'.join(f'/{letter}' if letter in '%_/' else letter for letter in word[:81])}%"
 
 
 def _ranked(
     names: Mapping[int, str], word: str, found: Collection[int], scattered: Collection[int]
 ) -> Sequence[int]:
-    """By where the first word is; one pass, as there may be 100,000 hits."""
+    """Sort by where the first word is, in one pass: there may be 100,000 hits."""
     begins, holds, over, others = list[int](), list[int](), list[int](), list[int]()
     for i, name in names.items():
         if i in found:

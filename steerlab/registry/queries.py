@@ -73,9 +73,9 @@ class StoredModel(NamedTuple):
 
 @dataclass(frozen=True)
 class Filters:
-    """Which vectors `summaries` gives; None does not restrict.
+    """Which vectors to list; None does not restrict.
 
-    text: found as it is typed but for its case.
+    text: any part of a name, note, tag, recipe or prompt, in any case.
     """
 
     model: str | ModelIdentity | None = None
@@ -96,9 +96,9 @@ def summaries(
     limit: int | None,
     after: Summary | None,
 ) -> list[Summary]:
-    """The vectors that pass, in three queries if they are few hundreds.
+    """The vectors that pass the filters, in three queries for up to 400 of them.
 
-    Which they are is found first, in the index, then what they are.
+    Their ids are found first, in an index that covers the list, and then their rows.
     """
     page = listed(connection, filters, sort, reverse, after).limit(limit).correlate(None)
     order = _order(sort, reverse)
@@ -107,7 +107,7 @@ def summaries(
 
 
 def of_ids(connection: Connection, wanted: Sequence[int]) -> list[Summary]:
-    """The vectors of these rows, in their order; those that are gone are left out."""
+    """The vectors of these row ids, in that order, without those that are gone."""
     found: dict[int, Summary] = {}
     for chunk in chunks(wanted):
         query = select(VECTOR.c.id).join(MODEL).where(VECTOR.c.id.in_(chunk))
@@ -122,11 +122,11 @@ def listed(
     reverse: bool,
     after: Summary | None = None,
 ) -> Select[int]:
-    """The row ids of the vectors that pass, sorted; those behind `after`."""
+    """Selects the ids of the vectors that pass, sorted; only those behind `after`."""
     key = _sort_key(sort)
     query = select(VECTOR.c.id).where(*conditions(connection, filters))
     if not filters.every_version:
-        # SQLite takes it to leave few, and would walk all of them: 12 ms for a name instead of 3
+        # SQLite assumes that few rows are, and would scan these: 12 ms for a name, not 3
         query = query.where(func.likely(VECTOR.c.newest.is_(True)))
     if sort == "model":
         query = query.join(MODEL)
@@ -185,10 +185,10 @@ def _beyond(
 
 
 def conditions(connection: Connection, filters: Filters) -> list[ColumnElement[bool]]:
-    """What a vector that passes the filters fulfils, whatever its version.
+    """Conditions on `vector` for all filters but the version.
 
-    Layer and tag join their tables: at most one row of each fits, and to gather the 100,000
-    vectors of a tag beforehand takes 45 ms instead of 32.
+    Layer and tag join their tables, where at most one row fits: collecting the 100,000 vectors of
+    a tag first takes 45 ms, not 32.
     """
     found: list[ColumnElement[bool]] = []
     if filters.model is not None:
@@ -208,7 +208,7 @@ def conditions(connection: Connection, filters: Filters) -> list[ColumnElement[b
 
 
 def _of_model(connection: Connection, model: str | ModelIdentity) -> ColumnElement[bool]:
-    """A name that no model has is a mistake; a model that has no vectors yet is not."""
+    """An unknown name is an error; an identity that has no vectors yet is not."""
     if isinstance(model, ModelIdentity):
         return VECTOR.c.model_id == find_model(connection, model)
     return VECTOR.c.model_id == model_id(connection, model)
@@ -271,7 +271,7 @@ def model_id(connection: Connection, model: str | ModelIdentity) -> int:
 
 @dataclass(frozen=True)
 class Ref:
-    """A ref taken apart; None for what it leaves open."""
+    """The parts of a ref; None for those left out."""
 
     name: str
     model: str | None = None
@@ -301,7 +301,7 @@ _VERSIONS = (
 
 
 def versions(connection: Connection, ref: Ref) -> dict[str, dict[int, int]]:
-    """Model name -> version -> row id of every vector a ref could mean."""
+    """Model name -> version -> row id of every vector that a ref could mean."""
     query = _VERSIONS
     if ref.model is not None:
         query = query.where(VECTOR.c.model_id == model_id(connection, ref.model))
@@ -314,8 +314,8 @@ def versions(connection: Connection, ref: Ref) -> dict[str, dict[int, int]]:
 def resolve(connection: Connection, text: str, model: str | ModelIdentity | None = None) -> int:
     """The row id that a ref means: the newest version unless it names one.
 
-    model: decides between models that both have the name. Raises NotFound with the closest
-    names, Incompatible when several models have it and nothing decides.
+    model: chooses between models that both have the name. Raises NotFound with the closest
+    names, Incompatible when several models have it and none is chosen.
     """
     ref = parse_ref(text)
     found = versions(connection, ref)
@@ -342,7 +342,7 @@ def resolve(connection: Connection, text: str, model: str | ModelIdentity | None
 
 
 def removed(connection: Connection, text: str, model: Model = None) -> list[Row[Any]]:
-    """What was removed of the versions that a ref means, the newest last."""
+    """The removed versions that a ref means, newest last."""
     ref = parse_ref(text)
     chosen = ref.model if ref.model is not None else model
     row = None if chosen is None else model_id(connection, chosen)
@@ -350,7 +350,7 @@ def removed(connection: Connection, text: str, model: Model = None) -> list[Row[
 
 
 def _was_removed(connection: Connection, text: str, model: Model) -> str:
-    """When what a ref means was removed, in brackets; empty if it never was."""
+    """The date of the removal in brackets; empty if nothing was removed."""
     found = removed(connection, text, model)
     return f" (v{found[-1].version} was removed on {found[-1].created[:10]})" if found else ""
 

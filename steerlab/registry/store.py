@@ -177,7 +177,7 @@ class Store:
     ) -> list[Summary]:
         """The vectors that pass every filter, the newest version of each name.
 
-        text: found in names, notes, tags, recipes or prompts. sort: one of
+        text: any part of a name, note, tag, recipe or prompt, in any case. sort: one of
         `steerlab.registry.SORTS`. after: the last Summary of the previous page.
         Raises BadOption for a negative limit.
         """
@@ -200,10 +200,10 @@ class Store:
         kind: str | None = None,
         every_version: bool = False,
     ) -> Search:
-        """The vectors that hold every word, the best first, each with the place that says so.
+        """The vectors that contain every word, best first, each with the place that matches.
 
-        Looks through names, tags, notes, prompts and recipes, whatever the case. What stands
-        in a name counts most; words that stand together count more than apart.
+        Searches names, tags, notes, prompts and recipes in any case. A match in a name counts
+        most, and adjacent words count more than separate ones.
         """
         from steerlab.registry.search import search
 

@@ -46,7 +46,8 @@ FILTERS = {
         "text": "pirate",
     },
 }
-SEARCHES = ("angry customer", "customer 4242", "pirate", "zebra", "customer")
+SEARCHES = ("angry customer", "customer 4242", "pirate", "zebra", "customer", "do")
+KEYS = ("v", "vec", "vctr9", "do", "zebra", "angry", "customer", "customer 77")
 
 
 def run() -> Iterator[Ratio]:
@@ -74,9 +75,7 @@ def _store(directory: Path, layers: int) -> Path:
 
 
 def _finding(store: Store) -> Iterator[Ratio]:
-    """First pages under each filter, of the slowest order; and full-text search."""
-    once = limited("texts read, before the first search", store.read_texts, 1.0, runs=1)
-    yield once
+    """First pages under each filter, of the slowest order; full-text search; keys of a filter."""
     for what, filters in FILTERS.items():
         pages = [
             limited(
@@ -90,6 +89,8 @@ def _finding(store: Store) -> Iterator[Ratio]:
         yield max(pages, key=lambda page: page.seconds)
     for text in SEARCHES:
         yield limited(f"search {text!r}", lambda text=text: store.search(text), 0.05)
+    for text in KEYS:
+        yield limited(f"filter {text!r}", lambda text=text: store.listing.matching(text), 0.07)
 
 
 def _loading(store: Store) -> Iterator[Ratio]:
@@ -248,9 +249,12 @@ def _opening(many: Path, scratch: Path) -> Iterator[Ratio]:
         "steerlab similar vector_4": ["similar", "vector_4"],
     }
     for what, command in commands.items():
-        asked = "<= 1.2" if "search" not in what and "similar" not in what else "(told)"
+        asked = "<= 1.2" if "similar" not in what else "(told)"
         calls = [_process(command, store) for store in (many, few)]
         yield paired(f"{what}: of 100,000  vs  of 10", *calls, runs=7, asked=asked)
+    searched = _process(["search", "customer"], many)
+    listed = _process(["list", "--limit", "20"], many)
+    yield paired("steerlab search  vs  list", searched, listed, runs=7, asked="<= 1.3")
 
 
 def _process(command: list[str], store: Path) -> Callable[[], object]:

@@ -116,7 +116,7 @@ class Session(SteerlabApp):
 
     async def browse(self) -> None:
         """Texts in the filter, and pages of the table, each until its rows are drawn."""
-        await asyncio.sleep(4)  # the texts that filters look through are being read
+        await asyncio.sleep(4)  # names for completion are being read
         table, waits = self.table, []
         self.table.refresh = self.told(self.table.refresh, self.news)
         for text in FILTERS:

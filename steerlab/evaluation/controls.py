@@ -64,20 +64,17 @@ def shuffled_controls(
     methods.check_recipe(recipe)
     _check_shuffles(recipe)
     draws = swaps(len(recipe.positive), seeds)
-    wanted = {b: norm for b in lm.layers(layers) for norm in like[b].norms().values()}
+    norms = {b: like[b].norms()[b] for b in lm.layers(layers)}
     with lm.lock:
-        _, found = runner.read(lm, recipe, list(wanted), progress, should_stop)
+        _, found = runner.read(lm, recipe, list(norms), progress, should_stop)
     made = []
     for seed, swapped in zip(seeds, draws, strict=True):
         directions = {}
-        for b, norm in wanted.items():
+        for b, norm in norms.items():
             positive, negative, baseline = runner.split(recipe, found.values[b])
             turned = swapped[:, None]
-            positive, negative = (
-                np.where(turned, negative, positive),
-                np.where(turned, positive, negative),
-            )
-            shuffled = runner.direction(recipe, positive, negative, baseline, b)
+            one, two = np.where(turned, negative, positive), np.where(turned, positive, negative)
+            shuffled = runner.direction(recipe, one, two, baseline, b)
             directions[b] = _rescaled(shuffled, norm)
         made.append(
             SteeringVector(

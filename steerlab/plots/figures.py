@@ -1,4 +1,4 @@
-"""The figures: dose-response, layers x strengths, layer profiles, the map of a store."""
+"""The figures: dose-response, sweep heatmaps, layer profiles, generalization, store maps."""
 
 from __future__ import annotations
 

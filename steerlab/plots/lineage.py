@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from steerlab.plots.drawing import COOL, INK, LINE, MUTED, PAPER, WARM, in_style, new_figure, plain
 
@@ -47,28 +47,19 @@ def graph_of(lineage: Lineage, recipe: str = "") -> Graph:
     edges: dict[tuple[str, str], None] = {}
     nodes: dict[str, Node] = {}
     columns = {lineage.ref: 0}
-    sides: tuple[tuple[int, Sequence[Node]], ...] = (
-        (-1, lineage.parents),
-        (1, lineage.children),
-    )
-    for way, branches in sides:
-        for node, near in _walk(branches, lineage.ref):
-            nodes.setdefault(node.ref, node)
-            edges[(node.ref, near) if way < 0 else (near, node.ref)] = None
+    for node, near in _walk(lineage.parents, lineage.ref):
+        nodes.setdefault(node.ref, node)
+        edges[node.ref, near] = None
+    for node, near in _walk(lineage.children, lineage.ref):
+        nodes.setdefault(node.ref, node)
+        edges[near, node.ref] = None
     _place(columns, edges, lineage.ref)
     near_first = sorted(nodes, key=lambda ref: abs(columns[ref]))  # stable: else as met
     kept = {lineage.ref, *near_first[: MOST - 1]}
     rows = _rows([lineage.ref, *nodes], columns, tuple(edges), kept)
-    boxes = {
-        ref: Box(
-            ref,
-            recipe if ref == lineage.ref else nodes[ref].recipe,
-            ref == lineage.ref or nodes[ref].stored,
-            columns[ref],
-            rows[ref],
-        )
-        for ref in rows
-    }
+    known = {ref: (node.recipe, node.stored) for ref, node in nodes.items()}
+    known[lineage.ref] = (recipe, True)
+    boxes = {ref: Box(ref, *known[ref], columns[ref], rows[ref]) for ref in rows}
     drawn = tuple(edge for edge in edges if edge[0] in kept and edge[1] in kept)
     return Graph(boxes, drawn, len(nodes) + 1 - len(kept))
 
@@ -142,32 +133,15 @@ def lineage_graph(lineage: Lineage, recipe: str = "") -> Figure:
     for box in boxes:
         _draw(axes, box, places[box.ref], lineage.ref)
     more = f"  (and {graph.left_out} more)" if graph.left_out else ""
-    figure.text(
-        _EDGE / wide,
-        1 - 0.17 / high,
-        f"Lineage of {plain(lineage.ref)}{more}",
-        fontsize=11,
-        fontweight="bold",
-        va="top",
-    )
+    title = f"Lineage of {plain(lineage.ref)}{more}"
+    figure.text(_EDGE / wide, 1 - 0.17 / high, title, fontsize=11, fontweight="bold", va="top")
     return figure
 
 
 def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
-    axes.annotate(
-        "",
-        (end[0], end[1] + _HIGH / 2),
-        (start[0] + _WIDE, start[1] + _HIGH / 2),
-        arrowprops={
-            "arrowstyle": "-|>",
-            "color": MUTED,
-            "linewidth": 1.1,
-            "shrinkA": 0,
-            "shrinkB": 1,
-            "connectionstyle": "arc3,rad=0",
-        },
-        zorder=1,
-    )
+    look = {"arrowstyle": "-|>", "color": MUTED, "linewidth": 1.1, "shrinkA": 0, "shrinkB": 1}
+    tip, tail = (end[0], end[1] + _HIGH / 2), (start[0] + _WIDE, start[1] + _HIGH / 2)
+    axes.annotate("", tip, tail, arrowprops={**look, "connectionstyle": "arc3,rad=0"}, zorder=1)
 
 
 def _draw(axes: Axes, box: Box, place: tuple[float, float], middle: str) -> None:
@@ -175,20 +149,14 @@ def _draw(axes: Axes, box: Box, place: tuple[float, float], middle: str) -> None
 
     x, y = place
     here = box.ref == middle
-    edge = WARM if here else COOL if box.stored else MUTED
-    axes.add_patch(
-        FancyBboxPatch(
-            (x, y),
-            _WIDE,
-            _HIGH,
-            boxstyle="round,pad=0,rounding_size=0.08",
-            facecolor=PAPER if box.stored else LINE,
-            edgecolor=edge,
-            linewidth=2 if here else 1.2,
-            linestyle="solid" if box.stored else (0, (3, 2)),
-            zorder=2,
-        )
-    )
+    look: dict[str, Any] = {
+        "facecolor": PAPER if box.stored else LINE,
+        "edgecolor": WARM if here else COOL if box.stored else MUTED,
+        "linewidth": 2 if here else 1.2,
+        "linestyle": "solid" if box.stored else (0, (3, 2)),
+    }
+    shape = "round,pad=0,rounding_size=0.08"
+    axes.add_patch(FancyBboxPatch(place, _WIDE, _HIGH, boxstyle=shape, zorder=2, **look))
     name = box.ref.split(".", 1)[1] if box.ref.count(".") == 2 else box.ref  # all of one model
     recipe = box.recipe if box.stored else "not in this store"
     for text, size, up, weight, colour in (
@@ -196,13 +164,6 @@ def _draw(axes: Axes, box: Box, place: tuple[float, float], middle: str) -> None
         (plain(recipe), 7.5, 0.24, "normal", MUTED),
     ):
         most = int((_WIDE - 0.15) * 72 / (size * (0.66 if weight == "bold" else 0.54)))
-        axes.text(
-            x + 0.09,
-            y + _HIGH * up,
-            text if len(text) <= most else text[: most - 1] + "…",
-            fontsize=size,
-            fontweight=weight,
-            color=colour,
-            va="center",
-            zorder=3,
-        )
+        shown = text if len(text) <= most else text[: most - 1] + "…"
+        font: dict[str, Any] = {"fontsize": size, "fontweight": weight, "color": colour}
+        axes.text(x + 0.09, y + _HIGH * up, shown, va="center", zorder=3, **font)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from steerlab.core.notation import span
 from steerlab.errors import Cancelled, SteerlabError
-from steerlab.progress import Progress, ShouldStop
+from steerlab.progress import Progress, ShouldStop, Watch
 
 if TYPE_CHECKING:
     from steerlab.core.record import Record
@@ -136,37 +137,20 @@ def written_examples(
         gets coefficients of ±1 and ±2.
     Raises Cancelled, and the errors of loading and steering.
     """
-    works = calibration is not None and calibration.works
-    at = vector
-    if calibration is not None and works and calibration.layer is not None:
-        at = lab.at_layers(vector, calibration.layer)
-    settings = _settings(at, doses, calibration.safe if calibration is not None and works else None)
-    cells = lab.compare(
-        prompts,
-        settings,
-        seeds=(seed,),
-        progress=progress,
-        should_stop=should_stop,
-        **SAMPLING,
-    )
+    at, safe = vector, None
+    if calibration is not None and calibration.works and calibration.layer is not None:
+        at, safe = lab.at_layers(vector, calibration.layer), calibration.safe
+    settings = _settings(at, doses, safe)
+    watch: Watch = {"progress": progress, "should_stop": should_stop}
+    cells = lab.compare(prompts, settings, seeds=(seed,), **watch, **SAMPLING)
     if should_stop is not None and should_stop():
         raise Cancelled("cancelled: no page was written")
     how = f"temperature {SAMPLING['temperature']}, seed {seed}"
     source = f"written for this page, layer{'s' * (len(at.layers) > 1)} {span(at.layers)}, {how}"
-    return tuple(
-        Examples(
-            prompt,
-            source,
-            _in_order(
-                [
-                    Text(c.setting.coefficient, c.setting.dose, c.text)
-                    for c in cells
-                    if c.prompt == prompt
-                ]
-            ),
-        )
-        for prompt in dict.fromkeys(prompts)
-    )
+    texts: dict[str, list[Text]] = defaultdict(list)
+    for cell in cells:
+        texts[cell.prompt].append(Text(cell.setting.coefficient, cell.setting.dose, cell.text))
+    return tuple(Examples(prompt, source, _in_order(found)) for prompt, found in texts.items())
 
 
 def _settings(

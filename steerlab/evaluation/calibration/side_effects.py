@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from steerlab.core.cell import Cell
 from steerlab.core.results import defined
 from steerlab.core.setting import Setting
 from steerlab.evaluation.calibration.curve import Cost, Limits
@@ -56,15 +55,9 @@ def costs(
     from steerlab.evaluation.metrics.predictions import divergence
 
     parts = Parts(progress, 10)
-    moved = divergence(
-        lab.model,
-        NEUTRAL,
-        settings,
-        top=1,
-        allow_other_weights=allow_other_weights,
-        progress=parts.part(1),
-        should_stop=should_stop,
-    ).nats.mean(axis=1)  # (n_settings,)
+    how: dict[str, Any] = {"allow_other_weights": allow_other_weights, "should_stop": should_stop}
+    found = divergence(lab.model, NEUTRAL, settings, top=1, progress=parts.part(1), **how)
+    moved = found.nats.mean(axis=1)  # (n_settings,)
     sound = [i for i, kl in enumerate(moved) if kl <= limits.kl]
     rows = [
         (setting, prompt, seed + i)
@@ -72,37 +65,24 @@ def costs(
         for i, prompt in enumerate(NEUTRAL)
     ]
     front = any(s.vector is not None and s.vector.scope == "front" for s in settings)
-    texts = written(
-        lab,
-        rows,
-        bos=front,
-        allow_other_weights=allow_other_weights,
-        progress=parts.part(8),
-        should_stop=should_stop,
-    )
-    found = perplexities(
-        lab.model,
-        [prompt for _, prompt, _ in rows],
-        [text.token_ids for text in texts],
-        bos=front,
-        progress=parts.part(1),
-        should_stop=should_stop,
-    )
+    texts = written(lab, rows, bos=front, progress=parts.part(8), **how)
+    prompts, ids = [prompt for _, prompt, _ in rows], [text.token_ids for text in texts]
+    losses = perplexities(lab.model, prompts, ids, bos=front, progress=parts.part(1), **how)
     parts.finish()
-    known = dict(zip(sound, _against_baseline(texts, found), strict=True))
+    known = dict(zip(sound, _against_baseline(ids, losses), strict=True))
     return [Cost(kl=defined(float(kl)), **known.get(i, {})) for i, kl in enumerate(moved.tolist())]
 
 
 def _against_baseline(
-    texts: Sequence[Cell], found: NDArray[np.float64]
+    ids: Sequence[tuple[int, ...]], found: NDArray[np.float64]
 ) -> list[Mapping[str, float | None]]:
     """Fluency, distinctness and repetition of each group of texts, relative to the first group.
 
-    found: the perplexity of each text. A group is one text for each of the `NEUTRAL` prompts.
+    ids: the tokens of each text; found: its perplexity. A group has one text for each of the
+    `NEUTRAL` prompts.
     """
     size = len(NEUTRAL)
     logs = np.log(found).reshape(-1, size)
-    ids = [text.token_ids for text in texts]
     groups = [ids[i : i + size] for i in range(0, len(ids), size)]
     distinct = [np.mean([distinct_pairs(text) for text in group]) for group in groups]
     return [

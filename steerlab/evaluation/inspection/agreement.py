@@ -41,8 +41,8 @@ def agreement(
     check_pairs(recipe)
     read = read_pairs(lm, recipe, layers, progress, should_stop)
     return {
-        b: diagnose(above, below) | {"split_half": split_half(above - below, seed)}
-        for b, (above, below) in sorted(read.items())
+        b: diagnose(positive, negative) | {"split_half": split_half(positive - negative, seed)}
+        for b, (positive, negative) in sorted(read.items())
     }
 
 

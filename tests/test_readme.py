@@ -47,15 +47,20 @@ def test_the_extras_pin_torch() -> None:
 
 
 def test_the_table_of_verbs_is_complete() -> None:
-    table = README[README.index("| verb |") : README.index("`--store DIR`")]
+    table = README[README.index("| verb |") : README.index("`--plot FILE`")]
     named = set(re.findall(r"`([a-z]+)`", "\n".join(re.findall(r"^\|([^|]*)\|", table, re.M))))
     assert named == {verb for section in SECTIONS.values() for verb in section}
 
 
-def test_the_table_of_rooms_names_rooms_that_exist() -> None:
-    table = README[README.index("| room | what is in it |") :]
-    for name in re.findall(r"`([a-z/]+\.py|[a-z]+/)`", table):
-        assert (ROOT / "steerlab" / name).exists(), name
+def test_the_architecture_names_all_rooms_and_files_that_exist() -> None:
+    page = (ROOT / "steerlab" / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([a-z_/]+\.py|[a-z/]+/)`", page)
+    for name in named:
+        assert any(
+            (ROOT / base / name).exists() for base in ("", "steerlab", "steerlab/registry")
+        ), name
+    rooms = {f"{path.parent.name}/" for path in (ROOT / "steerlab").glob("*/__init__.py")}
+    assert rooms <= {*named}
 
 
 @pytest.mark.smollm2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -71,6 +71,11 @@ class Setting:
 
 
 BASELINE = Setting()
+
+
+def is_front(settings: Iterable[Setting]) -> bool:
+    """Whether a setting has a front vector, so that every prompt must begin with BOS."""
+    return any(s.vector is not None and s.vector.scope == "front" for s in settings)
 
 
 def settings_of(

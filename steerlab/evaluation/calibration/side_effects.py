@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steerlab.core.results import defined
-from steerlab.core.setting import Setting
+from steerlab.core.setting import Setting, is_front
 from steerlab.evaluation.calibration.curve import Cost, Limits
 from steerlab.evaluation.calibration.effects import written
 from steerlab.evaluation.metrics.texts import repeated_run
@@ -64,7 +64,7 @@ def costs(
         for setting in (Setting(), *(settings[s] for s in sound))
         for i, prompt in enumerate(NEUTRAL)
     ]
-    front = any(s.vector is not None and s.vector.scope == "front" for s in settings)
+    front = is_front(settings)
     texts = written(lab, rows, bos=front, progress=parts.part(8), **how)
     prompts, ids = [prompt for _, prompt, _ in rows], [text.token_ids for text in texts]
     losses = perplexities(lab.model, prompts, ids, bos=front, progress=parts.part(1), **how)

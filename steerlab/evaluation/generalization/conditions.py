@@ -42,11 +42,6 @@ class Conditions:
         """The baseline and the vector at both signs."""
         return self.settings[:3]
 
-    @property
-    def is_front(self) -> bool:
-        """Whether every text begins with BOS."""
-        return any(s.vector is not None and s.vector.scope == "front" for s in self.settings)
-
 
 def conditions(
     vector: SteeringVector,

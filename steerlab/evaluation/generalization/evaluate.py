@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from steerlab.core.recipe import Contrast, Recipe
 from steerlab.core.record import software
 from steerlab.core.results import Evaluation, Measured, defined
+from steerlab.core.setting import is_front
 from steerlab.core.vector import Scope, SteeringVector
 from steerlab.errors import BadOption, BadPrompts, Cancelled
 from steerlab.evaluation.generalization import plan as names
@@ -241,7 +242,7 @@ class _Run:
             [cell.prompt for cell in own],
             [cell.token_ids for cell in own],
             chat=style.chat,
-            bos=self.conditions.is_front,
+            bos=is_front(self.conditions.settings),
             limit=TEXT_LIMIT,
             **self.how(0.5 / len(self.suite.styles)),
         )

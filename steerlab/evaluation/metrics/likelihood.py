@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from steerlab.core.setting import Setting
+from steerlab.core.setting import Setting, is_front
 from steerlab.errors import BadOption
 from steerlab.evaluation.metrics import passes
 from steerlab.evaluation.metrics.items import (
@@ -93,7 +93,7 @@ def continuation_log_probs(
         Continuation of token ids. Positions are those of generation: "generated" begins at the
         last token of the prompt, "continuation" at the first token after it.
     """
-    bos = passes.is_front(settings)
+    bos = is_front(settings)
     split = [
         i if isinstance(i, Continuation) else continuation(lm, *i, chat=chat, bos=bos)
         for i in items
@@ -119,7 +119,7 @@ def propensity(
     Returns (n_settings, n_items). The slope over the coefficient is the steerability; see
     `statistics.steerability`.
     """
-    bos = passes.is_front(settings)
+    bos = is_front(settings)
     pairs = [contrast(lm, item, chat=chat, bos=bos) for item in items]
     both = [positive for positive, _ in pairs] + [negative for _, negative in pairs]
     values = continuation_log_probs(lm, both, settings, **how).values
@@ -141,10 +141,10 @@ def perplexity_ratio(
         positions="prompt") is judged by what follows: predictions made at its own positions are
         left out, for the steered and the unsteered model alike.
     """
-    bos = passes.is_front(settings)
+    bos = is_front(settings)
     split = [_as_continuation(lm, text, chat, bos) for text in texts]
     # a front vector may reach beyond the prompt, since the whole text is known
-    lengths = [[len(i.ids) if passes.is_front([s]) else i.start for i in split] for s in settings]
+    lengths = [[len(i.ids) if is_front([s]) else i.start for i in split] for s in settings]
     starts = [[i.start for i in split]]
     every = [Setting(), *settings]
     plain, *steered = token_log_probs(lm, split, every, lengths=starts + lengths, **how)

@@ -36,11 +36,6 @@ class How(Watch, total=False):
     allow_other_weights: bool
 
 
-def is_front(settings: Sequence[Setting]) -> bool:
-    """Whether a setting has a front vector, so that every sequence must begin with BOS."""
-    return any(s.vector is not None and s.vector.scope == "front" for s in settings)
-
-
 def logits(
     lm: LanguageModel, rows: Sequence[Row], **how: Unpack[How]
 ) -> Iterator[tuple[int, int, Tensor]]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from steerlab.core.display import printable
-from steerlab.core.setting import Setting
+from steerlab.core.setting import Setting, is_front
 from steerlab.errors import BadOption, BadPrompts
 from steerlab.evaluation.metrics import passes
 from steerlab.evaluation.metrics.items import Continuation, Fact, continuation
@@ -80,7 +80,7 @@ def divergence(
     Raises BadOption for positions="continuation", which begins after that token.
     """
     check_next(how)
-    bos = passes.is_front(settings)
+    bos = is_front(settings)
     ids = [tuple(lm.tokens(prompt, chat=chat, bos=bos)) for prompt in prompts]
     nats = np.zeros((len(settings), len(ids)))
     tops: list[list[tuple[Contribution, ...]]] = [[()] * len(ids) for _ in settings]
@@ -118,7 +118,7 @@ def precision_at_k(
     check_next(how)
     if not k or min(k) < 1:
         raise BadOption(f"P@K needs K of at least 1, not {list(k)}")
-    bos = passes.is_front(settings)
+    bos = is_front(settings)
     split = [_answered(lm, fact, chat, bos) for fact in facts]
     rows = [
         Row(item.ids, item.start, item.start - 1, item.start, setting)

@@ -89,7 +89,9 @@ def _check_unused(store: Store, going: set[str], records: Sequence[Record]) -> N
     from steerlab.errors import StoreError
 
     for record in records:
-        staying = [c.ref for c in store.children(record.ref, record.model) if c.ref not in going]
+        staying = [
+            c.ref for c in store.lineage(record.ref, record.model).children if c.ref not in going
+        ]
         if staying:
             raise StoreError(
                 f"can't remove {record.ref}: {staying[0]} was made from it and could not be "

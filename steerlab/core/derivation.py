@@ -1,7 +1,13 @@
-"""How a derived vector remembers what it was made from: its expression's text and operands."""
+"""How a derived vector remembers what it was made from: its expression's text and operands.
+
+In memory an expression calls its operands by name: `love.v1 - 0.5 * anger.v1`. Where it is kept
+it numbers them, `_1 - 0.5 * _2`, and a list says which digest each number means: so a vector can
+be renamed without a change to anything that was made from it.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -64,3 +70,29 @@ def _disambiguated(
         for ref, digest in named.items()
     }
     return replace_refs(text, renamed), {renamed[ref]: d for ref, d in named.items()}
+
+
+_REF = re.compile(r"(?<![\w.])[^\W\d]\w*(?:\.[^\W\d]\w*)*")
+
+
+def numbered(expression: Expression) -> tuple[str, tuple[Operand, ...]]:
+    """The canonical text with its operands as _1, _2, …, and the operands in that order.
+
+    Operands of one digest are one; the first name stays.
+    """
+    first: dict[str, Operand] = {}
+    for operand in expression.operands:
+        first.setdefault(operand.digest, operand)
+    place = {digest: f"_{number}" for number, digest in enumerate(first, 1)}
+    refs = {operand.ref: place[operand.digest] for operand in expression.operands}
+    return _replaced(expression.text, refs), tuple(first.values())
+
+
+def named(text: str, operands: Sequence[Operand]) -> Expression:
+    """Inverse of `numbered`, with the operands under the names that they have now."""
+    refs = {f"_{number}": operand.ref for number, operand in enumerate(operands, 1)}
+    return Expression(_replaced(text, refs), tuple(operands))
+
+
+def _replaced(text: str, refs: Mapping[str, str]) -> str:
+    return _REF.sub(lambda found: refs.get(found[0], found[0]), text)

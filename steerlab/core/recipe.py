@@ -19,7 +19,7 @@ T = TypeVar("T")
 FUNCTIONS = ("unit", "project", "reject", "mean")
 """The functions of the expression language; no vector can be called like one."""
 
-_RESERVED = r"v\d+|unsaved_[0-9a-f]{12}"
+_RESERVED = r"v\d+|unsaved_[0-9a-f]{12,64}"
 
 Read = str | int
 """Which token of a prompt is read: "last", "mean" (all but position 0) or an index."""
@@ -295,7 +295,7 @@ def _coerce(value: Any, hint: Any) -> Any:
     elif get_origin(hint) is Mapping and isinstance(value, dict):
         return {str(k): _coerce(v, get_args(hint)[1]) for k, v in value.items()}
     elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        if math.isfinite(number := float(value)):
+        if math.isfinite(number := float(value) + 0.0):  # SQLite keeps no negative zero
             return number
     elif is_dataclass(hint) and isinstance(hint, type):
         return build(hint, mapping(value, hint.__name__.lower()), hint.__name__.lower())

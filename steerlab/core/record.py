@@ -1,18 +1,28 @@
-"""Record: everything known of a stored vector but its arrays; one canonical JSON form."""
+"""Record: everything known of a stored vector but its arrays; one canonical JSON form.
+
+Most of a record never changes once it is stored: its story, which the payload holds. The rest are
+labels, which people change: name, version, tags and note.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
+from steerlab.core.derivation import named, numbered
 from steerlab.core.direction import Scope
+from steerlab.core.notation import placeholder_of
 from steerlab.core.recipe import (
+    Expression,
     LayerFacts,
     ModelIdentity,
+    Operand,
     Recipe,
     build,
     check_text,
@@ -37,11 +47,33 @@ def check_labels(tags: Iterable[str], note: str) -> None:
 
 
 @dataclass(frozen=True)
-class Record:
-    """What the registry and a payload's metadata say of one vector.
+class Labels:
+    """What people may change of a stored vector.
 
-    created: UTC, ISO 8601. software: versions that made it. tags and note may change later;
-    everything else is fixed once stored.
+    edits: how often they did; of two copies, the one with more is newer.
+    """
+
+    name: str
+    version: int
+    tags: tuple[str, ...] = ()
+    note: str = ""
+    edits: int = field(default=0, compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values; `labels_from_json` reads them back."""
+        plain = {**vars(self), "tags": list(self.tags)}
+        return plain if self.edits else {k: v for k, v in plain.items() if k != "edits"}
+
+
+_LABELS = ("name", "version", "tags", "note")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of one vector: its story and its labels.
+
+    created: UTC, ISO 8601. software: versions that made it. name "" and version 0: the labels are
+    not known, as in a payload file of a store.
     """
 
     name: str
@@ -60,7 +92,7 @@ class Record:
     @property
     def ref(self) -> str:
         """How an expression names exactly this version: "love.v1"."""
-        return f"{self.name}.v{self.version}"
+        return f"{self.name}.v{self.version}" if self.name else placeholder_of(self.digest)
 
     @property
     def qualified(self) -> str:
@@ -76,9 +108,37 @@ class Record:
         """Layer -> dose of coefficient 1, by the layer's Frobenius norm; None if unknown."""
         return {f.layer: f.norm / f.residual_norm if f.residual_norm else None for f in self.layers}
 
+    @property
+    def labels(self) -> Labels:
+        """What people may change."""
+        return Labels(self.name, self.version, self.tags, self.note)
+
+    def labelled(self, labels: Labels) -> Record:
+        """The same story under other labels."""
+        record = replace(self, **{name: getattr(labels, name) for name in _LABELS})
+        vars(record).update({key: vars(self)[key] for key in ("story",) if key in vars(self)})
+        return record
+
+    @cached_property
+    def story(self) -> str:
+        """The sha256 of all that never changes; names of operands are no part of it."""
+        return hashlib.sha256(canonical_json(self._story()).encode()).hexdigest()
+
+    def differs_from(self, other: Record) -> tuple[str, ...]:
+        """The parts in which the stories of two records differ."""
+        mine, theirs = self._story(), other._story()
+        return tuple(part for part in mine if mine[part] != theirs[part])
+
+    def _story(self) -> dict[str, Any]:
+        data = self.story_to_json()
+        if isinstance(self.recipe, Expression):
+            data["recipe"]["operands"] = [o["digest"] for o in data["recipe"]["operands"]]
+        return data
+
     def to_json(self) -> dict[str, Any]:
         """JSON values; `record_from_json` reads them back."""
-        return vars(self) | {
+        return {
+            **{f.name: getattr(self, f.name) for f in fields(self)},
             "model": dict(vars(self.model)),
             "layers": [
                 vars(facts) | {"diagnostics": dict(facts.diagnostics)} for facts in self.layers
@@ -87,6 +147,17 @@ class Record:
             "software": dict(self.software),
             "tags": list(self.tags),
         }
+
+    def story_to_json(self) -> dict[str, Any]:
+        """What never changes, as JSON values; `record_from_story` reads them back."""
+        data = self.to_json()
+        for name in _LABELS:
+            del data[name]
+        if isinstance(self.recipe, Expression):
+            text, operands = numbered(self.recipe)
+            listed = [{"digest": o.digest, "name": o.ref} for o in operands]
+            data["recipe"] = {"kind": "expression", "text": text, "operands": listed}
+        return data
 
 
 def record_of(
@@ -110,8 +181,8 @@ def record_of(
                 b,
                 len(direction),
                 norms[b],
-                vector.residual_norms.get(b),
-                dict(vector.diagnostics.get(b, {})),
+                _plain(vector.residual_norms.get(b)),
+                {name: float(x) + 0.0 for name, x in vector.diagnostics.get(b, {}).items()},
             )
             for b, direction in vector.directions.items()
         ),
@@ -122,6 +193,63 @@ def record_of(
         tags=tuple(sorted(set(tags))),
         note=note,
     )
+
+
+def _plain(value: float | None) -> float | None:
+    """A number as SQLite gives it back: no negative zero."""
+    return None if value is None else float(value) + 0.0
+
+
+def labels_from_json(data: Any) -> Labels:
+    """Inverse of `Labels.to_json`; what later versions add is passed over.
+
+    Raises CorruptPayload for anything else.
+    """
+    found = mapping(data, "label")
+    known = {f.name: found[f.name] for f in fields(Labels) if f.name in found}
+    try:
+        labels = build(Labels, known, "label")
+    except TypeError as error:
+        raise CorruptPayload(f"the label can't be read: {error}") from None
+    if not is_name(labels.name) or labels.version < 1:
+        raise CorruptPayload("the label has an impossible name or version")
+    return labels
+
+
+def record_from_story(data: Any) -> Record:
+    """Inverse of `Record.story_to_json`, with the labels in `data["labels"]` if there are any.
+
+    Raises CorruptPayload for anything else.
+    """
+    story = mapping(data, "record")
+    labels = story.pop("labels", None)
+    if not story.keys().isdisjoint(_LABELS):
+        raise CorruptPayload("the record has labels where they do not belong")
+    recipe = mapping(story.get("recipe"), "recipe")
+    if recipe.get("kind") == "expression":
+        recipe = _with_names(recipe)
+    known = record_from_json({**story, "recipe": recipe, "name": "story", "version": 1})
+    return known.labelled(Labels("", 0) if labels is None else labels_from_json(labels))
+
+
+def _with_names(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A numbered expression as JSON that calls its operands by the names they had."""
+    try:
+        operands = [Operand(str(o["name"]), str(o["digest"])) for o in recipe["operands"]]
+        text = str(recipe["text"])
+    except (KeyError, TypeError) as error:
+        raise CorruptPayload(f"the recipe can't be read: {error}") from None
+    return recipe_to_json(named(text, told_apart(operands)))
+
+
+def told_apart(operands: Iterable[Operand]) -> list[Operand]:
+    """The operands, with a placeholder for a name that another one has already."""
+    found: dict[str, Operand] = {}
+    for operand in operands:
+        refs = (operand.ref, placeholder_of(operand.digest), f"unsaved_{operand.digest}")
+        ref = next((ref for ref in refs if ref not in found), refs[-1])
+        found[ref] = Operand(ref, operand.digest)
+    return list(found.values())
 
 
 def record_from_json(data: Any) -> Record:

@@ -44,6 +44,23 @@ def stage(path: Path, data: bytes) -> Path:
     return temporary
 
 
+def link(source: Path, path: Path) -> bool:
+    """Give a durable file a second name, atomically and durably, in place of what is there.
+
+    False where the file system has no links.
+    """
+    temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+    try:
+        os.link(source, temporary)
+        os.replace(temporary, path)
+        sync_directory(path.parent)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        return False
+    return True
+
+
 def _unwritten(path: Path, temporary: Path, error: OSError) -> StoreError:
     with contextlib.suppress(OSError):
         temporary.unlink(missing_ok=True)

@@ -10,18 +10,19 @@ import io
 import json
 import os
 import re
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from steerlab.core.record import Record, canonical_json
-from steerlab.errors import CorruptPayload, StoreError
+from steerlab.errors import CorruptPayload, NotFound, StoreError
 from steerlab.files.limits import TooLarge, check_memory, from_json
 
 METADATA_KEY = "steerlab"  # the only one: with several, the file's bytes vary between processes
 
 LONGEST_SHARED = 12 * 2**20
-"""Bytes of the longest header that is written for several vectors: each change rewrites it."""
+"""Bytes of the longest header that is written for several vectors: a load reads all of it."""
 
 LONGEST_HEADER = 95_000_000
 """Bytes of the longest header that is read; safetensors itself takes no more than 100 MB."""
@@ -52,17 +53,16 @@ class FileTooLarge(CorruptPayload):
 # writing
 
 
-def check_size(records: Sequence[Record], data: bytes, text: str, shared: int) -> None:
+def check_size(records: Sequence[Record], data: bytes, text: str) -> None:
     """Refuse to write what could not be read again, or makes a file with others too large.
 
-    data: the file. text: that of its records. shared: as in `payload.encode`.
-    Raises StoreError.
+    data: the file. text: that of its records. Raises StoreError.
     """
     for record in records:
-        _check_labels(record)
+        check_labels(record)
     try:
-        if len(records) > 1 and len(text) > shared:
-            raise TooLarge(f"records of {len(text)} bytes, where {shared} are the most")
+        if len(records) > 1 and len(text) > LONGEST_SHARED:
+            raise TooLarge(f"records of {len(text)} bytes, where {LONGEST_SHARED} are the most")
         length_of(io.BytesIO(data), len(data))
         check_memory(text, MOST_MEMORY - _widening(text))
     except ValueError as error:
@@ -78,7 +78,8 @@ def check_size(records: Sequence[Record], data: bytes, text: str, shared: int) -
         ) from None
 
 
-def _check_labels(record: Record) -> None:
+def check_labels(record: Record) -> None:
+    """Refuse tags and a note that could not be read again; raises StoreError."""
     labels = canonical_json([*record.tags, record.note])
     try:
         check_memory(labels)
@@ -97,6 +98,20 @@ def _check_labels(record: Record) -> None:
 def without_waiting(path: str, flags: int) -> int:
     """An opener for files that may be anything: a named pipe would wait for its writer."""
     return os.open(path, flags | os.O_NONBLOCK)
+
+
+def read_plain(path: Path) -> bytes:
+    """The bytes of a plain file that is not too large; raises NotFound, or StoreError."""
+    try:
+        with open(path, "rb", opener=without_waiting) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode) or status.st_size > LONGEST_HEADER:
+                raise StoreError(f"can't read {path}: it is no plain file, or too large")
+            return file.read(LONGEST_HEADER)
+    except FileNotFoundError:
+        raise NotFound(f"no file {path}") from None
+    except OSError as error:
+        raise StoreError(f"can't read {path}: {error.strerror or error}") from None
 
 
 def length_of(file: BinaryIO, size: int) -> int:

@@ -1,16 +1,21 @@
-"""SteeringVector <-> safetensors: self-describing files, checked when they are read."""
+"""SteeringVector <-> safetensors: self-describing files, checked when they are read.
+
+A payload file holds one vector, or many that came together. The tensor "<key>/<layer>" is a
+layer's float32 direction; the single metadata key holds the stories of the vectors as canonical
+JSON, with their sha256. Format 2, which is written, has the story's own sha256 for a key, and
+labels in files that are exported alone. Format 1 had labels in every file, and names for keys.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import io
-import json
 import os
 import re
 import stat
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +24,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
 from steerlab.core.display import printable
-from steerlab.core.record import Record, canonical_json, record_from_json
+from steerlab.core.record import Labels, Record, canonical_json, record_from_json, record_from_story
 from steerlab.core.vector import Array, SteeringVector
 from steerlab.errors import CorruptPayload, NotFound, SteerlabError, StoreError
 from steerlab.files import header
 from steerlab.files.limits import TooLarge
 
-FORMAT = 1
+FORMAT = 2
 """Version of the metadata; a file with a higher one is refused, never guessed at."""
 
 _PIECE = 2**20
@@ -35,29 +40,26 @@ _Arrays = dict[str, dict[str, Array]]
 """Key -> layer, as it is spelt -> float32 array."""
 
 
-def encode(
-    entries: Sequence[tuple[Record, SteeringVector]], *, shared: int = header.LONGEST_SHARED
-) -> bytes:
-    """The bytes of a payload file holding one vector, or many that came together.
+def encode(entries: Sequence[tuple[Record, SteeringVector]], *, labels: bool = False) -> bytes:
+    """The bytes of a payload file; the same input gives the same bytes.
 
-    Tensor "<model>.<name>.v<n>/<layer>" is that layer's float32 direction; the single
-    metadata key holds the records as canonical JSON, with their sha256. The same input gives
-    the same bytes. shared: the most bytes of a header with several records. Raises StoreError if
-    two vectors would go under one key, or for records that are too large to be read again.
+    labels: put them in, for a file that travels alone. Raises StoreError for the same vector
+    twice, or for records that are too large to be read again.
     """
-    keys = [record.qualified for record, _ in entries]
+    keys = [record.story for record, _ in entries]
     if repeated := [key for key, count in Counter(keys).items() if count > 1]:
-        raise StoreError(f"one file can't hold two vectors called {repeated[0]}")
+        ref = next(record.ref for record, _ in entries if record.story == repeated[0])
+        raise StoreError(f"one file can't hold {ref} twice")
     tensors = {
         f"{key}/{b}": array
         for key, (_, vector) in zip(keys, entries, strict=True)
         for b, array in vector.float32().items()
     }
-    said = (_spelt(key, record) for key, (record, _) in zip(keys, entries, strict=True))
+    said = (_spelt(record, labels) for record, _ in entries)
     records = f"[{','.join(said)}]"
     text = f"{_beginning(FORMAT, hashlib.sha256(records.encode()).hexdigest())}{records}}}"
     data = to_bytes(tensors, metadata={header.METADATA_KEY: text})
-    header.check_size([record for record, _ in entries], data, text, shared)
+    header.check_size([record for record, _ in entries], data, text)
     return data
 
 
@@ -73,10 +75,12 @@ def read_records(path: Path) -> dict[str, Record]:
     return _records(header.long_text(path) if text is None else text, path)
 
 
-def read(path: Path, key: str | None = None) -> tuple[Record, SteeringVector]:
+def read(
+    path: Path, key: str | None = None, labels: Labels | None = None
+) -> tuple[Record, SteeringVector]:
     """One vector of a payload file, checked against its digest.
 
-    key: which one; None for a file that holds one.
+    key: which one; None for a file that holds one. labels: what it is called, where that is known.
     Raises NotFound, or CorruptPayload if anything about the file is not as it says.
     """
     records, arrays = _contents(path, key)
@@ -85,22 +89,28 @@ def read(path: Path, key: str | None = None) -> tuple[Record, SteeringVector]:
     if key not in records:
         held = printable(", ".join(list(records)[:5])) or "no vector"
         raise NotFound(f"{path} holds {held}, not {key}")
-    return _vector(path, arrays.get(key, {}), records[key])
+    record = records[key] if labels is None else records[key].labelled(labels)
+    return _vector(path, arrays.get(key, {}), record)
 
 
-def read_known(path: Path, key: str, record: Record) -> SteeringVector | None:
-    """The vector that a file says exactly this of, as `encode` spells it; None for all else.
+def read_known(path: Path, known: Iterable[tuple[str, Record]]) -> Iterator[SteeringVector | None]:
+    """The vectors of records that are known, by their keys in a file; None for what is not read.
 
-    Checked against its digest. A header may hold hundreds of records: it is looked through for
-    this one, and not parsed. `read` reads what is spelt otherwise, and says what is wrong.
+    Each is checked against its digest. A header may hold hundreds of records: it is looked
+    through for the arrays, and not parsed. `read` reads what is spelt otherwise, and says what is
+    wrong.
     """
-    with contextlib.suppress(OSError, ValueError, CorruptPayload):  # a row may say "infinite"
-        said = json.dumps(_spelt(key, record))[1:-1].encode()
-        with open(path, "rb", buffering=0, opener=header.without_waiting) as file:
+    with contextlib.ExitStack() as stack:
+        text = b""
+        with contextlib.suppress(OSError):
+            file = open(path, "rb", buffering=0, opener=header.without_waiting)  # noqa: SIM115
+            stack.enter_context(file)
             text = header.unparsed(file)
-            if said in text:
-                return _vector(path, _found(file, text, key, record), record)[1]
-    return None
+        for key, record in known:
+            found = None
+            with contextlib.suppress(OSError, ValueError, CorruptPayload):  # a row may say inf
+                found = _vector(path, _found(file, text, key, record), record)[1] if text else None
+            yield found
 
 
 def read_all(path: Path) -> list[tuple[Record, SteeringVector]]:
@@ -224,7 +234,8 @@ def _records(text: str, path: Path) -> dict[str, Record]:
             raise CorruptPayload(f"{path} was altered: its record no longer matches its checksum")
         del text
         entries = [dict(entry) for entry in data["vectors"]]
-        records = {str(entry.pop("key")): record_from_json(entry) for entry in entries}
+        read_one = record_from_json if data["format"] == 1 else record_from_story
+        records = {str(entry.pop("key")): read_one(entry) for entry in entries}
         if len(records) < len(entries):
             raise CorruptPayload(f"{path} holds two vectors under one key")
         return records
@@ -239,9 +250,10 @@ def _records(text: str, path: Path) -> dict[str, Record]:
         raise CorruptPayload(f"{path}: {_short(error)}") from None
 
 
-def _spelt(key: str, record: Record) -> str:
+def _spelt(record: Record, labels: bool) -> str:
     """A record as it lies in a file."""
-    return canonical_json({"key": key, **record.to_json()})
+    more = {"labels": record.labels.to_json()} if labels else {}
+    return canonical_json({"key": record.story, **record.story_to_json(), **more})
 
 
 def _beginning(number: object, sha256: object) -> str:
@@ -290,7 +302,7 @@ def _vector(
             recipe=record.recipe,
             residual_norms={f.layer: f.residual_norm for f in record.layers if f.residual_norm},
             diagnostics={f.layer: f.diagnostics for f in record.layers},
-            ref=record.ref,
+            ref=record.ref if record.name else None,
         )
     except ValueError as error:
         raise CorruptPayload(f"{path} can't be read: {_short(error)}") from None

@@ -13,10 +13,9 @@ import sqlite3
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection, Engine, Executable, text
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -25,7 +24,7 @@ from sqlalchemy.pool import StaticPool
 from steerlab.errors import SteerlabError, StoreError
 from steerlab.files.durable import make_directory, sync_directory
 from steerlab.files.location import finish_move
-from steerlab.registry import text_index
+from steerlab.registry import labels, text_index
 from steerlab.registry.connections import (
     BUSY_SECONDS,
     copy_database,
@@ -33,6 +32,8 @@ from steerlab.registry.connections import (
     engine_of,
     memory_engine,
 )
+from steerlab.registry.ports import Writing
+from steerlab.registry.rows import labels_of
 from steerlab.registry.schema_check import problems
 from steerlab.registry.sqlite_errors import (
     NO_LOCKS,
@@ -42,48 +43,28 @@ from steerlab.registry.sqlite_errors import (
     one_line_errors,
     reason,
 )
-from steerlab.registry.tables import KEPT, METADATA
+from steerlab.registry.tables import METADATA, REGISTRY_ONLY
 
-HEAD = "0007"
+EARLIER = frozenset({"0001", "0002", "0003", "0004", "0005", "0006"})
+"""The schemas of stores that are brought over rather than migrated."""
+
+HEAD = "0100"
 """The schema this program writes; revisions are numbers, so that newer and older compare."""
 
 Fill = Callable[[Connection], object]
+T = TypeVar("T")
 
 _VERSION = text("SELECT version_num FROM alembic_version")
-
-UNDO = ".undo"
-"""The directory of a store with files that are being replaced: empty but for a moment."""
-
-
-@dataclass
-class Writing:
-    """A write transaction in progress.
-
-    undo: run when it fails before COMMIT. on_commit: run once it is durable, still locked.
-    """
-
-    connection: Connection
-    undo: list[Callable[[], object]] = field(default_factory=list)
-    on_commit: list[Callable[[], object]] = field(default_factory=list)
 
 
 class Database:
     """registry.db of one store directory.
 
-    fill: restores rows when the file is missing. settle: finishes or undoes what a writer that
-    died left in `.undo`.
+    fill: restores rows when the file is missing.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        fill: Fill,
-        settle: Fill | None = None,
-        *,
-        timeout: float = BUSY_SECONDS,
-    ) -> None:
-        self.directory, self.fill, self.settle = directory, fill, settle
-        self.timeout = timeout
+    def __init__(self, directory: Path, fill: Fill, *, timeout: float = BUSY_SECONDS) -> None:
+        self.directory, self.fill, self.timeout = directory, fill, timeout
         self.file = directory / "registry.db"
         self._memory: dict[str, Engine] = {}
         self._turn = threading.Lock()
@@ -111,7 +92,6 @@ class Database:
         """One consistent snapshot; raises StoreError if the registry can't be read."""
         with one_line_errors(self.directory):
             self._check_directory()
-            self._notice()
             with contextlib.ExitStack() as stack:
                 connection = self._snapshot(stack)
                 with self._sense(connection):
@@ -176,35 +156,28 @@ class Database:
                 f"can't write to the store {self.directory}: {reason(error)}"
             ) from None
         try:
-            self._settle()
+            self._finish()
             yield
         finally:
             lock.release()
 
-    def _half_done(self) -> bool:
-        """Whether a file is being replaced, or was when its writer died."""
-        with contextlib.suppress(OSError), os.scandir(self.directory / UNDO) as found:
-            return any(found)
-        return False
-
-    def _notice(self) -> None:
-        """Before reading: have things put right, unless a writer lives who is about to."""
-        if self._half_done() and self.writable:
+    def settle(self) -> None:
+        """Have changes finished that a writer left staged when it died, unless one is at work."""
+        if self.writable and labels.staged(self.directory):
             with contextlib.suppress(StoreError), self.locked(0):
                 pass
 
-    def _settle(self) -> None:
-        """Put right what a writer that died left half done; needs the lock.
+    def _finish(self) -> None:
+        """Finish changes of labels that a writer left staged when it died; needs the lock.
 
-        What can't be put right yet, on a full disk or with a damaged registry, waits.
+        What can't be finished yet, on a full disk or with a damaged registry, waits.
         """
-        if self.settle is None or not self._half_done() or not self.file.exists():
-            return
-        with contextlib.suppress(SteerlabError, DBAPIError, sqlite3.Error, OSError):
-            self.prepare()
-            engine = engine_of(self.file, "rw", "BEGIN IMMEDIATE")
-            with engine.connect() as connection, connection.begin():
-                self.settle(connection)
+        for staged in labels.staged(self.directory) if self.file.exists() else ():
+            with contextlib.suppress(SteerlabError, DBAPIError, sqlite3.Error, OSError):
+                self.prepare()
+                with engine_of(self.file, "rw", "BEGIN").connect() as connection:
+                    rows = labels_of(connection, labels.stories(staged))
+                labels.finish(self.directory, rows, staged)
 
     def prepare(self) -> None:
         """Create or migrate the registry; the caller holds the lock."""
@@ -216,7 +189,7 @@ class Database:
             with engine_of(self.file, "rw", "BEGIN").connect() as connection:
                 version = _version_of(connection, self.directory)
             if version != HEAD:
-                self._migrate()
+                self._migrate(version)
 
     def create(self, fill: Fill | None = None) -> None:
         """Build a registry beside its place and move it there whole; needs the lock.
@@ -240,7 +213,7 @@ class Database:
 
         A sound file is emptied and filled in one transaction: replacing a database that
         others may be reading is how SQLite loses data. A damaged one has to be replaced.
-        What no payload holds (`tables.KEPT`) stays in a sound file.
+        What no payload holds (`tables.REGISTRY_ONLY`) stays in a sound file.
         """
         if not self.file.exists() or not self._sound():
             self.create(fill)
@@ -252,7 +225,7 @@ class Database:
         ):
             text_index.drop(connection)
             for table in reversed(METADATA.sorted_tables):
-                if table not in KEPT:
+                if table not in REGISTRY_ONLY:
                     connection.execute(table.delete())
             fill(connection)
             text_index.create(connection)
@@ -292,12 +265,12 @@ class Database:
 
         Raises StoreError for one that a newer program wrote.
         """
-        return self.salvaged(lambda connection: list(connection.execute(query)))
+        return self.salvaged(lambda connection: list(connection.execute(query).mappings())) or []
 
-    def salvaged(self, get: Callable[[Connection], list[Any]]) -> list[Any]:
-        """As `salvage`, whatever is made of the rows."""
+    def salvaged(self, get: Callable[[Connection], T]) -> T | None:
+        """As `salvage`, whatever is made of the rows; None if they can't be read."""
         if not self.file.is_file():
-            return []
+            return None
         engine = engine_of(self.file, "rw", "BEGIN")
         try:
             with engine.connect() as connection:
@@ -308,7 +281,7 @@ class Database:
         except Newer:
             raise
         except (StoreError, DBAPIError, sqlite3.Error, UnicodeDecodeError):
-            return []
+            return None
 
     def _check_directory(self) -> None:
         finish_move(self.directory)
@@ -390,19 +363,20 @@ class Database:
 
     def _build(self, engine: Engine, fill: Fill) -> None:
         with engine.connect() as connection, connection.begin():
-            METADATA.create_all(connection)
-            connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR NOT NULL)"))
-            connection.execute(text("INSERT INTO alembic_version VALUES (:head)"), {"head": HEAD})
+            create_schema(connection)
             fill(connection)
             text_index.create(connection)
 
-    def _migrate(self) -> None:
-        from steerlab.registry.migrations import upgrade
+    def _migrate(self, version: str) -> None:
+        from steerlab.registry import migrations
 
         self._keep_copy()
         engine = engine_of(self.file, "rw", "BEGIN IMMEDIATE", foreign_keys=False)
         with engine.connect() as connection, connection.begin():
-            upgrade(connection)
+            if version in EARLIER:
+                migrations.bring_over(connection, self.directory, create_schema)
+            else:
+                migrations.upgrade(connection)
             text_index.create(connection)
             if connection.execute(text("PRAGMA foreign_key_check")).first():
                 raise StoreError(
@@ -420,6 +394,13 @@ class Database:
             sync_directory(self.directory)
         finally:
             part.unlink(missing_ok=True)
+
+
+def create_schema(connection: Connection) -> None:
+    """Make the tables of an empty registry, at the newest revision."""
+    METADATA.create_all(connection)
+    connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR NOT NULL)"))
+    connection.execute(text("INSERT INTO alembic_version VALUES (:head)"), {"head": HEAD})
 
 
 def _version_of(connection: Connection, directory: Path) -> str:

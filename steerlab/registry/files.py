@@ -6,22 +6,18 @@ import contextlib
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
-from itertools import count
+from itertools import count, groupby, tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import ArrayLike, NDArray
-from sqlalchemy import Connection, select
 
-from steerlab.core.recipe import Contrast, Expression, Recipe
+from steerlab.core.recipe import Contrast, Expression
 from steerlab.core.record import Record
-from steerlab.core.vector import SteeringVector, placeholder_of, replace_refs
-from steerlab.errors import CorruptPayload, NotFound, SteerlabError
+from steerlab.core.vector import SteeringVector
+from steerlab.errors import CorruptPayload, SteerlabError
 from steerlab.files import durable, payload
-from steerlab.registry.rows import Stored, read
-from steerlab.registry.sqlite_errors import Damaged
-from steerlab.registry.tables import VECTOR
+from steerlab.registry.rows import Stored, check_trusted
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -31,7 +27,7 @@ LINKS = f"{durable.TEMPORARY_PREFIX}backup-"
 """How the directory begins in which a backup holds on to the files that it copies."""
 MOST_VECTORS = 500
 MOST_BYTES = 32_000_000
-"""Bounds of a file with many vectors: a tag or a new name rewrites the file it lies in."""
+"""Bounds of a file with many vectors: a load reads its header."""
 
 _PER_TEXT = 8  # records may take an eighth of that: a file's header is read as a whole
 
@@ -119,122 +115,39 @@ def _text_size(record: Record) -> int:
 
 
 def load(directory: Path, stored: Stored) -> SteeringVector:
-    """The vector of a row, checked against the row's digest; its record is the row's.
-
-    A crash between a payload's rewrite and its COMMIT leaves other names in the file than in
-    the rows; the digest finds the vector all the same. Only then are the file's own records
-    read, which take their time where there are hundreds.
-    """
-    known = payload.read_known(directory / stored.path, stored.key, stored.record)
-    if known is not None:
-        return known
-    record, vector = _written(directory / stored.path, stored)
-    check_agreement(stored, record)
-    return described(vector, stored.record)
+    """The vector of a row, checked against the row's digest; its record is the row's."""
+    return next(load_all(directory, [stored]))
 
 
-def _written(path: Path, stored: Stored) -> Entry:
-    """What the file of a row holds under its digest."""
-    try:
-        record, vector = payload.read(path, stored.key)
-    except NotFound:
-        return payload.read(path, _key_of(path, stored))
-    if record.digest != stored.record.digest:
-        return payload.read(path, _key_of(path, stored))
-    return record, vector
-
-
-def check_agreement(stored: Stored, written: Record) -> None:
-    """Refuse a row that contradicts its payload in what never changes.
-
-    Names, tags, notes and the names of operands may: a crash can leave the newer ones in the
-    file.
-    """
-    row = stored.record
-    fixed = ("version", "digest", "model", "scope", "layers", "norm", "software")
-    differing = [name for name in fixed if getattr(row, name) != getattr(written, name)]
-    if _moment(row.created) != _moment(written.created):
-        differing.append("created")
-    if _nameless(row.recipe) != _nameless(written.recipe):
-        differing.append("recipe")
-    if differing:
-        raise Damaged(
-            f"the registry and the payload of {stored.qualified} do not tell the same "
-            f"{' and '.join(differing)}: run `steerlab rebuild`"
-        )
-
-
-def _distance(written: Record, row: Record) -> tuple[bool, bool]:
-    """How unlike two records of the same numbers are: names may change, moments do not."""
-    return (written.ref != row.ref, written.created != row.created)
-
-
-def _moment(created: str) -> datetime | str:
-    try:
-        moment = datetime.fromisoformat(created)
-    except ValueError:
-        return created
-    return moment.replace(tzinfo=moment.tzinfo or UTC)
-
-
-def _nameless(recipe: Recipe) -> Recipe | str:
-    """A recipe whatever its operands are called."""
-    if isinstance(recipe, Expression):
-        names = {o.ref: placeholder_of(o.digest) for o in recipe.operands}
-        with contextlib.suppress(SyntaxError):  # what its row says may be anything
-            return replace_refs(recipe.text, names)
-    return recipe
-
-
-def _key_of(path: Path, stored: Stored) -> str:
-    found = [
-        (_distance(record, stored.record), key)
-        for key, record in payload.read_records(path).items()
-        if record.digest == stored.record.digest
-    ]
-    if found:
-        return min(found)[1]
-    raise CorruptPayload(
-        f"{path} no longer holds {stored.qualified}: restore the file from a copy, "
-        "or remove the vector"
-    )
-
-
-class Shelf:
-    """Payloads for checks that read many vectors: the last few files stay in memory."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self._files: dict[str, dict[str, list[Entry]]] = {}
-
-    def load(self, stored: Stored, *, agreeing: bool = True) -> SteeringVector:
-        """As `load`; a file with a damaged vector is read one vector at a time.
-
-        agreeing: False takes the numbers of a row that contradicts its payload in other things.
-        """
-        if stored.path not in self._files:
-            while len(self._files) >= 4:
-                self._files.pop(next(iter(self._files)))
-            self._files[stored.path] = self._contents(stored.path)
-        same = self._files[stored.path].get(stored.record.digest)
-        written, vector = (
-            min(same, key=lambda entry: _distance(entry[0], stored.record))
-            if same
-            else _written(self.directory / stored.path, stored)
-        )
-        if agreeing:
-            check_agreement(stored, written)
-        return described(vector, stored.record)
-
-    def _contents(self, path: str) -> dict[str, list[Entry]]:
-        try:
-            entries = payload.read_all(self.directory / path)
-        except SteerlabError:
-            return {}
-        found: dict[str, list[Entry]] = defaultdict(list)
-        for entry in entries:
-            found[entry[0].digest].append(entry)
+def numbers(directory: Path, stored: Stored) -> SteeringVector:
+    """The vector of a row of which nothing but the digest is taken on trust."""
+    path, digest = directory / stored.path, stored.record.digest
+    (found,) = payload.read_known(path, [(stored.key, stored.record)])
+    if found is not None:
         return found
+    records = payload.read_records(path).items()
+    return payload.read(path, next((k for k, r in records if r.digest == digest), stored.key))[1]
+
+
+def load_all(directory: Path, rows: Iterable[Stored]) -> Iterator[SteeringVector]:
+    """The vectors of rows, in turn; rows of one file that follow each other open it once."""
+    for path, together in groupby(rows, key=lambda stored: stored.path):
+        some, known = tee(together)
+        found = payload.read_known(directory / path, ((s.key, s.record) for s in known))
+        for stored, vector in zip(some, found, strict=True):
+            check_trusted(stored)
+            yield vector or _slowly(directory, stored)
+
+
+def _slowly(directory: Path, stored: Stored) -> SteeringVector:
+    """A vector of a file that has to be parsed; says what is wrong with it."""
+    written, vector = payload.read(directory / stored.path, stored.key, stored.labels)
+    if written.digest != stored.record.digest:
+        raise CorruptPayload(
+            f"{directory / stored.path} no longer holds {stored.qualified}: restore the file from "
+            "a copy, or remove the vector"
+        )
+    return described(vector, stored.record)
 
 
 def described(vector: SteeringVector, record: Record) -> SteeringVector:
@@ -270,9 +183,3 @@ def arrays_of(
         with contextlib.suppress(SteerlabError):
             found |= payload.read_arrays(directory / path, {r.key: layers(r) for r in together})
         yield from ((row, found.get(row.key)) for row in together)
-
-
-def at_path(connection: Connection, path: str) -> Mapping[int, Stored]:
-    """The rows whose vectors lie in a file."""
-    ids = connection.execute(select(VECTOR.c.id).where(VECTOR.c.path == path)).scalars().all()
-    return read(connection, ids)

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Select, select
 from steerlab.core.notation import span
 from steerlab.errors import NotFound
 from steerlab.registry import queries
-from steerlab.registry.rows import chunks
+from steerlab.registry.rows import chunks, expressions
 from steerlab.registry.tables import (
     CALIBRATION,
     EVALUATION,
@@ -93,14 +93,16 @@ def _layers(vector: queries.Summary) -> str:
 def _children(connection: Connection, refs: dict[int, str]) -> Iterator[Event]:
     query = (
         select(OPERAND.c.parent_id, OPERAND.c.child_id)
-        .add_columns(*(VECTOR.c[c] for c in ("name", "version", "created", "summary")))
+        .add_columns(*(VECTOR.c[c] for c in ("name", "version", "created")))
         .join_from(OPERAND, VECTOR, OPERAND.c.child_id == VECTOR.c.id)
     )
-    for child in _of(connection, query, OPERAND.c.parent_id, list(refs)):
+    children = list(_of(connection, query, OPERAND.c.parent_id, list(refs)))
+    recipes = expressions(connection, [child.child_id for child in children])
+    for child in children:
         if child.child_id in refs:  # a later version, which tells so itself
             continue
-        ref = f"{child.name}.v{child.version}"
-        yield Event(child.created, "used in", refs[child.parent_id], child.summary, other=ref)
+        ref, recipe = f"{child.name}.v{child.version}", str(recipes[child.child_id])
+        yield Event(child.created, "used in", refs[child.parent_id], recipe, other=ref)
 
 
 def _named(

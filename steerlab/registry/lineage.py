@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from sqlalchemy import Connection, select
 
-from steerlab.registry.rows import chunks
+from steerlab.registry.rows import chunks, expressions
 from steerlab.registry.tables import MODEL, OPERAND, VECTOR
 
 Way = Literal["parents", "children"]
@@ -86,7 +86,7 @@ def _edges(connection: Connection, ids: Sequence[int], way: Way) -> list[_Edge]:
     if not up:
         near, far = far, near
     query = (
-        select(near, far, OPERAND.c.ref, OPERAND.c.digest)
+        select(OPERAND.c.child_id, OPERAND.c.ordinal, near, far, OPERAND.c.digest)
         .add_columns(VECTOR.c.name, VECTOR.c.version, VECTOR.c.digest, VECTOR.c.summary)
         .add_columns(MODEL.c.name)
         .join_from(OPERAND, VECTOR, far == VECTOR.c.id, isouter=up)
@@ -95,10 +95,14 @@ def _edges(connection: Connection, ids: Sequence[int], way: Way) -> list[_Edge]:
     )
     found = []
     for chunk in chunks(ids):
-        for row in connection.execute(query.where(near.in_(chunk))):
-            here, there, ref, digest, name, version, own, recipe, model = row
+        edges = connection.execute(query.where(near.in_(chunk))).all()
+        known = {i for row in edges for i in row[2:4] if i is not None}
+        recipes = expressions(connection, list(known))
+        for child, number, here, there, digest, name, version, own, recipe, model in edges:
             if there is None:
+                ref = recipes[child].operands[number].ref
                 found.append(_Edge(here, None, ref, digest, ""))
             else:
-                found.append(_Edge(here, there, f"{model}.{name}.v{version}", own, recipe))
+                text = str(recipes.get(there, recipe))
+                found.append(_Edge(here, there, f"{model}.{name}.v{version}", own, text))
     return found

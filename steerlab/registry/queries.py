@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, 
 from steerlab.core.recipe import ModelIdentity, is_name
 from steerlab.errors import BadOption, Incompatible, NotFound
 from steerlab.registry import removals, text_index
-from steerlab.registry.rows import chunks, find_model, identity_text
+from steerlab.registry.rows import chunks, expressions, find_model, identity_text
 from steerlab.registry.tables import DIRECTION, MODEL, TAG, VECTOR
 
 Model = str | ModelIdentity | None
@@ -145,12 +145,13 @@ def _described(connection: Connection, query: Select[int]) -> list[Summary]:
         return []
     chosen = [row["id"] for row in rows]
     layers, tags = _doses(connection, chosen), _tags(connection, chosen)
+    recipes = expressions(connection, [r["id"] for r in rows if r["kind"] == "expression"])
     numbers = [n for row in rows for n in (row["version"], row["norm"], *layers[row["id"]])]
     if not all(isinstance(n, int | float) for n in numbers):
         raise TypeError("a row has text where numbers belong")  # `Database.reading` says it
     return [
         Summary(
-            **row,
+            **{**row, "recipe": str(recipes.get(row["id"], row["recipe"]))},
             layers=tuple(layers[row["id"]]),
             doses=layers[row["id"]],
             tags=tuple(tags.get(row["id"], ())),

@@ -6,16 +6,16 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, Table, insert, select, update
+from sqlalchemy import Connection, Table, insert, select, update
 from sqlalchemy.exc import StatementError
 
 from steerlab.core.sampling import Sampling
 from steerlab.errors import BadExpression, BadOption, Incompatible, NotFound
 from steerlab.registry.queries import resolve
 from steerlab.registry.sqlite_errors import Damaged
-from steerlab.registry.tables import KEPT, LINKED, VECTOR
+from steerlab.registry.tables import LINKED, REGISTRY_ONLY, VECTOR
 
-Salvaged = Mapping[str, Sequence[Row[Any]]]
+Salvaged = Mapping[str, Sequence[Mapping[str, Any]]]
 """Table name -> the rows that could still be read of it."""
 
 
@@ -62,15 +62,15 @@ def _vector(connection: Connection, ref: str, model: str) -> dict[str, Any]:
 
 def bring_back(connection: Connection, salvaged: Salvaged) -> None:
     """After a rebuild: put salvaged rows where none are, and link them to the new vectors."""
-    if not any(connection.execute(select(table).limit(1)).first() for table in KEPT):
-        for table in KEPT:
+    if not any(connection.execute(select(table).limit(1)).first() for table in REGISTRY_ONLY):
+        for table in REGISTRY_ONLY:
             unlinked = {"vector_id": None} if table in LINKED else {}
-            rows = [{**_as_text(row._asdict()), **unlinked} for row in salvaged[table.name]]
+            rows = [{**_as_text(row), **unlinked} for row in salvaged[table.name]]
             _insert(connection, table, [row for row in rows if _is_readable(table, row)])
     relink(connection)
 
 
-def _as_text(row: dict[str, Any]) -> dict[str, Any]:
+def _as_text(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row without bytes: no column holds any, so they are text that was damaged."""
     return {
         column: value.decode("utf-8", "replace") if isinstance(value, bytes) else value
@@ -82,7 +82,7 @@ def _is_readable(table: Table, row: Mapping[str, Any]) -> bool:
     """Whether what should be JSON is; otherwise nothing could be made of the row."""
     try:
         for column in table.c:
-            if column.info.get("json") and row[column.name] is not None:
+            if column.info.get("json") and row.get(column.name) is not None:
                 json.loads(row[column.name])
     except (ValueError, TypeError):
         return False

@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, delete, insert, literal, select
 
 from steerlab.core.recipe import ModelIdentity
 from steerlab.core.record import now
-from steerlab.registry.rows import Stored, chunks, identity_text
+from steerlab.registry import labels
+from steerlab.registry.ports import Writing
+from steerlab.registry.rows import Stored, chunks, identity_text, mark_newest
 from steerlab.registry.tables import MODEL, REMOVAL, VECTOR
+
+
+def remove(work: Writing, directory: Path, stored: Stored) -> None:
+    """Delete the rows of a version, and its payload once no row needs it any more.
+
+    In a payload file with others it stays, under a label that says so, until `gc` finds that
+    nothing in the file is needed.
+    """
+    connection, path = work.connection, stored.path
+    connection.execute(delete(VECTOR).where(VECTOR.c.id == stored.id))
+    remember(connection, stored)
+    mark_newest(connection, VECTOR.c.name == stored.record.name)
+    if connection.execute(select(VECTOR.c.id).where(VECTOR.c.path == path).limit(1)).first():
+        labels.change(directory, {stored.story: labels.Removed(path, stored.edits + 1)}, work)
+    else:
+        work.on_commit.append(partial((directory / path).unlink, missing_ok=True))
+        work.on_commit.append(partial(labels.forget, directory, stored.story))
 
 
 def remember(connection: Connection, stored: Stored) -> None:

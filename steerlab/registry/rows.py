@@ -1,12 +1,16 @@
-"""Record <-> rows: everything a record says, in and out, several vectors at a time."""
+"""Record <-> rows: everything a record says, in and out, several vectors at a time.
+
+Here alone an expression gets the names that its operands have now.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import zip_longest
 from typing import Any, TypeVar
@@ -23,10 +27,13 @@ from sqlalchemy import (
     func,
     insert,
     select,
+    union_all,
     update,
 )
 from sqlalchemy.exc import DBAPIError
 
+from steerlab.core.derivation import named, numbered
+from steerlab.core.notation import placeholder_of
 from steerlab.core.recipe import (
     Contrast,
     Expression,
@@ -36,7 +43,7 @@ from steerlab.core.recipe import (
     Operand,
     Recipe,
 )
-from steerlab.core.record import Record
+from steerlab.core.record import Labels, Record, canonical_json, told_apart
 from steerlab.errors import SteerlabError
 from steerlab.registry.sqlite_errors import Damaged, tells_damage
 from steerlab.registry.tables import (
@@ -46,6 +53,7 @@ from steerlab.registry.tables import (
     DIRECTION,
     MODEL,
     OPERAND,
+    REMOVAL,
     TAG,
     VECTOR,
 )
@@ -62,27 +70,63 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Stored:
-    """A record with its place: the model row's name, the payload file and the key in it."""
+    """A record with its place: the model row's name, the payload file and the key in it.
+
+    story, seal: checksums of what the row says; see `is_trusted`. summary: the recipe in words.
+    """
 
     id: int
     record: Record
     model: str
     path: str
     key: str
+    story: str
+    seal: str
+    summary: str
+    edits: int
+
+    @property
+    def labels(self) -> Labels:
+        """What people may change, and how often they did."""
+        return replace(self.record.labels, edits=self.edits)
 
     @property
     def qualified(self) -> str:
         """The ref that is unique in the store: "smollm2.love.v1"."""
         return f"{self.model}.{self.record.ref}"
 
+    @property
+    def is_trusted(self) -> bool:
+        """Whether the row is as a program wrote it."""
+        try:
+            said = (self.record.story, seal(self.record, self.summary, self.edits))
+        except (TypeError, ValueError):  # bytes, or a number without end
+            return False
+        return (self.story, self.seal) == said
+
 
 @dataclass(frozen=True)
 class Placed:
-    """A record about to get rows, and where its payload lies."""
+    """A record about to get rows, and where its payload lies; edits: as in `Labels`."""
 
     record: Record
     path: str
     key: str
+    edits: int = 0
+
+
+def seal(record: Record, summary: str, edits: int) -> str:
+    """A checksum of story, labels and summary, by which an altered row is known."""
+    said = canonical_json([record.story, record.labels.to_json(), summary, edits])
+    return hashlib.sha256(said.encode()).hexdigest()
+
+
+def check_trusted(stored: Stored) -> None:
+    """Refuse a row that no program wrote as it is; raises Damaged."""
+    if not stored.is_trusted:
+        raise Damaged(
+            f"the registry's row of {stored.qualified} was altered: run `steerlab rebuild`"
+        )
 
 
 def identity_text(model: ModelIdentity) -> str:
@@ -126,7 +170,7 @@ def add(connection: Connection, placed: Sequence[Placed]) -> list[int]:
     numbered = list(enumerate((p.record for p in placed), first))
     rows = [
         {"id": i, "model_id": models[p.record.model], "path": p.path, "key": p.key}
-        | _plain(p.record)
+        | _plain(p.record, p.edits)
         for i, p in enumerate(placed, first)
     ]
     _insert(connection, VECTOR, rows)
@@ -178,34 +222,23 @@ IS_NEWEST = _is_newest()
 """Whether no version of the same name and model is newer, as the other rows have it."""
 
 
-def replace_tags(connection: Connection, vector_id: int, tags: Iterable[str]) -> None:
-    """Make these the vector's tags."""
-    connection.execute(TAG.delete().where(TAG.c.vector_id == vector_id))
-    _insert(connection, TAG, [{"vector_id": vector_id, "tag": tag} for tag in tags])
-
-
-def replace_expression(connection: Connection, vector_id: int, recipe: Expression) -> None:
-    """Write the same expression with its operands under other refs."""
-    texts = {"expression": recipe.text, "summary": str(recipe)}
-    connection.execute(update(VECTOR).where(VECTOR.c.id == vector_id).values(texts))
-    operands = OPERAND.c
-    edges = connection.execute(
-        select(operands.ordinal, operands.parent_id).where(operands.child_id == vector_id)
-    )
-    parents = {edge.ordinal: edge.parent_id for edge in edges}
-    connection.execute(OPERAND.delete().where(operands.child_id == vector_id))
-    rows = [
-        {"child_id": vector_id, "ordinal": i, "ref": o.ref, "digest": o.digest}
-        | {"parent_id": parents.get(i)}
-        for i, o in enumerate(recipe.operands)
-    ]
-    connection.execute(insert(OPERAND), rows)
+def relabel(connection: Connection, stored: Stored, labels: Labels) -> None:
+    """Give a vector other labels; whether it is the newest version is for the caller to say."""
+    check_trusted(stored)
+    record = stored.record.labelled(labels)
+    names = ("name", "version", "note", "edits")
+    values = {name: getattr(labels, name) for name in names}
+    row = update(VECTOR).where(VECTOR.c.id == stored.id)
+    connection.execute(row.values(**values, seal=seal(record, stored.summary, labels.edits)))
+    if labels.tags != stored.record.tags:
+        connection.execute(TAG.delete().where(TAG.c.vector_id == stored.id))
+        _insert(connection, TAG, [{"vector_id": stored.id, **row} for row in _tags(record)])
 
 
 def link(connection: Connection, children: Sequence[int] | None = None) -> None:
     """Join operands that have no parent yet to the stored record they mean.
 
-    The digest decides; among records of one digest, the ref's own name, else the oldest that
+    The digest decides; among records of one digest, the name it had, else the oldest that
     is not younger than the child, else, as clocks may run backwards, the oldest. Never one that
     was itself made from the child.
     children: None for all of the store.
@@ -235,7 +268,7 @@ def _join_parent(connection: Connection, edge: RowMapping) -> None:
         for c in connection.execute(query).all()
         if c.kind != "expression" or not _made_from(connection, c.id, child)
     ]
-    own = ".".join(edge["ref"].split(".")[-2:])
+    own = ".".join(edge["hint"].split(".")[-2:])
     named = [c for c in candidates if f"{c.name}.v{c.version}" == own]
     likely = named or [c for c in candidates if c.created <= edge["created"]] or candidates
     best = sorted(likely, key=lambda c: c.model_id != edge["model_id"])
@@ -276,25 +309,97 @@ def _read_chunk(connection: Connection, ids: Sequence[int]) -> Iterator[tuple[in
     vectors = connection.execute(_SELECT_VECTORS, {"ids": ids}).mappings().all()
     children = {
         table.name: _grouped(connection, table, ids)
-        for table in (DIRECTION, DIAGNOSTIC, CONTRAST_PAIR, BASELINE_PROMPT, OPERAND, TAG)
+        for table in (DIRECTION, DIAGNOSTIC, CONTRAST_PAIR, BASELINE_PROMPT, TAG)
     }
+    operands = _operands_now(connection, [v["id"] for v in vectors if v["kind"] == "expression"])
     for row in vectors:
         mine = {name: rows.get(row["id"], []) for name, rows in children.items()}
         try:
-            record = _record(row, mine)
+            record = _record(row, mine, operands[row["id"]])
         except (ValueError, TypeError, LookupError, SteerlabError) as error:
             raise Damaged(
                 f"the registry's row of {row['model_name']}.{row['name']}.v{row['version']} can't "
                 "be read, its payload may be whole: run `steerlab rebuild`"
             ) from error
-        yield row["id"], Stored(row["id"], record, row["model_name"], row["path"], row["key"])
+        place = [row[column] for column in _PLACE]
+        yield row["id"], Stored(row["id"], record, *place)
 
 
+def expressions(
+    connection: Connection, ids: Sequence[int], *, placeholders: bool = True
+) -> dict[int, Expression]:
+    """The recipes of compositions, their operands under the names they have now, by row.
+
+    placeholders: False leaves operands that are not in the store the names they had.
+    """
+    found: dict[int, Expression] = {}
+    query = select(VECTOR.c.id, VECTOR.c.expression).where(VECTOR.c.expression.is_not(None))
+    for chunk in chunks(ids):
+        operands = _operands_now(connection, chunk, placeholders)
+        for row, text in connection.execute(query.where(VECTOR.c.id.in_(chunk))):
+            found[row] = named(text, operands[row])
+    return found
+
+
+def _operands_now(
+    connection: Connection, ids: Sequence[int], placeholders: bool = True
+) -> dict[int, list[Operand]]:
+    """The operands of compositions, under the names they have now, by row.
+
+    One that is not in the store goes by the name it had, unless another vector has that name here
+    or had it; then by a placeholder.
+    """
+    found: dict[int, list[Operand]] = defaultdict(list)
+    for edge in connection.execute(_OPERANDS, {"ids": ids}) if ids else ():
+        if edge.name is not None:
+            ref = f"{edge.name}.v{edge.version}"
+            ref = ref if edge.model_id == edge.own_model else f"{edge.model}.{ref}"
+        else:
+            own = (edge.hint, edge.digest, edge.own_model)
+            taken = placeholders and _is_taken(connection, *own)
+            ref = placeholder_of(edge.digest) if taken else edge.hint
+        found[edge.child_id].append(Operand(ref, edge.digest))
+    return defaultdict(list, {child: told_apart(operands) for child, operands in found.items()})
+
+
+def _is_taken(connection: Connection, hint: str, digest: str, model: int) -> bool:
+    """Whether a ref means another vector in this store, or meant one that was removed."""
+    name, _, version = hint.rpartition(".v")
+    name = name.rpartition(".")[2]
+    if not version.isdigit() or len(version) > 9:
+        return False
+    key = select(MODEL.c.identity).where(MODEL.c.id == model).scalar_subquery()
+    here = select(VECTOR.c.digest).where(VECTOR.c.model_id == model, VECTOR.c.name == name)
+    gone = select(REMOVAL.c.digest).where(REMOVAL.c.model == key, REMOVAL.c.name == name)
+    numbered_here = here.where(VECTOR.c.version == int(version))
+    numbered_gone = gone.where(REMOVAL.c.version == int(version))
+    found = connection.execute(union_all(numbered_here, numbered_gone)).scalars().all()
+    return any(other != digest for other in found)
+
+
+_PLACE = ("model_name", "path", "key", "story", "seal", "summary", "edits")
 _IDS: BindParameter[Any] = bindparam("ids", expanding=True)
 _SELECT_VECTORS = (
     select(VECTOR, *(MODEL.c[c].label(f"model_{c}") for c in (*_SHAPE, "name")))
     .join(MODEL)
     .where(VECTOR.c.id.in_(_IDS))
+)
+
+
+_CHILD = VECTOR.alias("child")
+_OPERANDS = (  # a parent that is not what the child was made from is none
+    select(OPERAND.c.child_id, OPERAND.c.hint, OPERAND.c.digest)
+    .add_columns(VECTOR.c.name, VECTOR.c.version, VECTOR.c.model_id, MODEL.c.name.label("model"))
+    .add_columns(_CHILD.c.model_id.label("own_model"))
+    .join_from(OPERAND, _CHILD, _CHILD.c.id == OPERAND.c.child_id)
+    .join(
+        VECTOR,
+        and_(VECTOR.c.id == OPERAND.c.parent_id, VECTOR.c.digest == OPERAND.c.digest),
+        isouter=True,
+    )
+    .join(MODEL, MODEL.c.id == VECTOR.c.model_id, isouter=True)
+    .where(OPERAND.c.child_id.in_(_IDS))
+    .order_by(OPERAND.c.child_id, OPERAND.c.ordinal)
 )
 
 
@@ -315,7 +420,9 @@ def _grouped(
     return groups
 
 
-def _record(row: RowMapping, children: dict[str, list[RowMapping]]) -> Record:
+def _record(
+    row: RowMapping, children: dict[str, list[RowMapping]], operands: Sequence[Operand]
+) -> Record:
     model = {c: row[c] for c in _COPY} | {c: row[f"model_{c}"] for c in _SHAPE}
     diagnostics: dict[int, dict[str, float]] = defaultdict(dict)
     for entry in children["diagnostic"]:
@@ -332,7 +439,7 @@ def _record(row: RowMapping, children: dict[str, list[RowMapping]]) -> Record:
             )
             for d in children["direction"]
         ),
-        recipe=_recipe(row, children),
+        recipe=_recipe(row, children, operands),
         norm=row["norm"],
         created=row["created"],
         software=dict(json.loads(row["software"])),
@@ -341,12 +448,13 @@ def _record(row: RowMapping, children: dict[str, list[RowMapping]]) -> Record:
     )
 
 
-def _recipe(row: RowMapping, children: dict[str, list[RowMapping]]) -> Recipe:
+def _recipe(
+    row: RowMapping, children: dict[str, list[RowMapping]], operands: Sequence[Operand]
+) -> Recipe:
     if row["kind"] == "expression":
-        operands = tuple(Operand(o["ref"], o["digest"]) for o in children["operand"])
         if not all(_DIGEST.fullmatch(operand.digest) for operand in operands):
             raise ValueError("an operand's digest is none")
-        return Expression(row["expression"], operands)
+        return named(row["expression"], operands)
     if row["kind"] == "imported":
         return Imported(row["imported_from"], row["format"], row["quantity"])
     pairs = children["contrast_pair"]
@@ -370,10 +478,12 @@ def _recipe(row: RowMapping, children: dict[str, list[RowMapping]]) -> Recipe:
     )
 
 
-def _plain(record: Record) -> Row:
+def _plain(record: Record, edits: int) -> Row:
     row: Row = {c: getattr(record.model, c) for c in _COPY}
     names = ("name", "version", "digest", "scope", "kind", "norm", "created", "note")
     row |= {c: getattr(record, c) for c in names}
+    row |= {"story": record.story, "edits": edits}
+    row |= {"seal": seal(record, str(record.recipe), edits)}
     row |= {"summary": str(record.recipe), "software": json.dumps(dict(record.software))}
     row |= {"newest": True, "first_layer": min(facts.layer for facts in record.layers)}
     absent = ("method", "read", "chat", "seed", "expression", "imported_from", "format", "quantity")
@@ -381,8 +491,8 @@ def _plain(record: Record) -> Row:
     match record.recipe:
         case Contrast(method=method, read=where, chat=chat, seed=seed):
             row |= {"method": method, "read": json.dumps(where), "chat": chat, "seed": seed}
-        case Expression(text=expression):
-            row |= {"expression": expression}
+        case Expression() as expression:
+            row |= {"expression": numbered(expression)[0]}
         case Imported(source=source, format=kind, quantity=quantity):
             row |= {"imported_from": source, "format": kind, "quantity": quantity}
     return row
@@ -427,9 +537,9 @@ def _baseline(record: Record) -> list[Row]:
 
 
 def _operands(record: Record) -> list[Row]:
-    operands = record.recipe.operands if isinstance(record.recipe, Expression) else ()
+    operands = numbered(record.recipe)[1] if isinstance(record.recipe, Expression) else ()
     return [
-        {"ordinal": i, "ref": o.ref, "digest": o.digest, "parent_id": None}
+        {"ordinal": i, "hint": o.ref, "digest": o.digest, "parent_id": None}
         for i, o in enumerate(operands)
     ]
 
@@ -445,6 +555,16 @@ def _ids(ids: tuple[int, ...] | None) -> str | None:
 def _insert(connection: Connection, table: Table, rows: list[Row]) -> None:
     if rows:
         connection.execute(insert(table), rows)
+
+
+def labels_of(connection: Connection, stories: Sequence[str]) -> dict[str, Labels]:
+    """What rows say of the vectors of some stories, as far as they can be trusted."""
+    found: dict[str, Labels] = {}
+    for chunk in chunks(stories):
+        ids = connection.execute(select(VECTOR.c.id).where(VECTOR.c.story.in_(chunk))).scalars()
+        stored = read(connection, ids.all()).values()
+        found |= {s.story: s.labels for s in stored if s.is_trusted}
+    return found
 
 
 def chunks(ids: Sequence[T]) -> Iterator[Sequence[T]]:

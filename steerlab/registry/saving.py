@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy import Connection, bindparam, func, select, union_all
 
 from steerlab.core.notation import is_ref
 from steerlab.core.recipe import Contrast, Expression, Operand, Recipe
-from steerlab.core.record import record_of
+from steerlab.core.record import Record, record_of
 from steerlab.core.vector import SteeringVector, replace_refs
 from steerlab.errors import BadExpression, BadOption, BadPrompts, BadVector, NotFound
 from steerlab.files import durable, payload
-from steerlab.registry.database import Writing
+from steerlab.registry import labels
 from steerlab.registry.files import Entry, batches, free_path
+from steerlab.registry.ports import Writing
 from steerlab.registry.rows import (
     Placed,
     add,
+    chunks,
     ensure_model,
-    read,
-    replace_expression,
     settle,
     stands_alone,
 )
 from steerlab.registry.sqlite_errors import Damaged
-from steerlab.registry.tables import MODEL, OPERAND, REMOVAL, VECTOR
+from steerlab.registry.tables import MODEL, REMOVAL, VECTOR
 
 
 def plan(
@@ -41,6 +45,7 @@ def plan(
     An operand may also be an earlier vector of the same call.
     """
     entries: list[Entry] = []
+    taken = _stories(work.connection, {vector.digest for _, vector in pairs})
     identities = dict.fromkeys(vector.model for _, vector in pairs)
     models = {identity: ensure_model(work.connection, identity) for identity in identities}
     versions = dict[tuple[int, str], int]()
@@ -50,37 +55,44 @@ def plan(
         version = 1 + (versions.get((model, name)) or latest(work.connection, model, name))
         versions[model, name] = version
         stored = _rounded(work, vector, f"{name}.v{version}", model, entries)
-        entries.append((record_of(stored, name, version, tags=tags, note=note), stored))
+        record = record_of(stored, name, version, tags=tags, note=note)
+        entries.append((_told_apart(record, taken[record.digest]), stored))
     return entries
 
 
+def _stories(connection: Connection, digests: Collection[str]) -> dict[str, set[str]]:
+    """Digest -> the stories of those numbers that are stored."""
+    found: dict[str, set[str]] = defaultdict(set)
+    query = select(VECTOR.c.digest, VECTOR.c.story)
+    for chunk in chunks(list(digests)):
+        for digest, story in connection.execute(query.where(VECTOR.c.digest.in_(chunk))):
+            found[digest].add(story)
+    return found
+
+
+def _told_apart(record: Record, taken: set[str]) -> Record:
+    """The record, a moment later where its story is taken: clocks may stand still."""
+    while record.story in taken:
+        later = datetime.fromisoformat(record.created) + timedelta(microseconds=1)
+        record = replace(record, created=later.isoformat(timespec="microseconds"))
+    taken.add(record.story)
+    return record
+
+
 def store(work: Writing, directory: Path, entries: Sequence[Entry]) -> list[int]:
-    """Payloads first, each durable, then all rows."""
+    """Labels and payloads first, each durable, then all rows: what a crash leaves is garbage."""
     placed = []
     for batch in batches(entries):
         path = free_path(directory, batch[0][0].digest)
-        file = directory / path
-        work.undo.append(lambda file=file: file.unlink(missing_ok=True))  # type: ignore[misc]
-        durable.write(file, payload.encode(batch))
-        placed += [Placed(record, path, record.qualified) for record, _ in batch]
+        file, data = directory / path, payload.encode(batch)
+        labels.write_new(directory, {r.story: r.labels for r, _ in batch}, work)
+        work.undo.append(partial(file.unlink, missing_ok=True))
+        durable.write(file, data)
+        placed += [Placed(record, path, record.story) for record, _ in batch]
     rows = add(work.connection, placed)
     if not all(stands_alone(p.record) for p in placed):
         settle(work.connection, rows, placed)
     return rows
-
-
-def rename_operands(
-    connection: Connection, children: Sequence[int], old: str, new: str, parents: Sequence[int]
-) -> None:
-    """Make the expressions of `children` say `new` where they name one of `parents` as `old`."""
-    for row, stored in read(connection, children).items():
-        recipe = stored.record.recipe
-        assert isinstance(recipe, Expression)
-        edges = select(OPERAND.c.ref).where(
-            OPERAND.c.child_id == row, OPERAND.c.parent_id.in_(parents)
-        )
-        renamed = {ref: _under(ref, old, new) for ref in connection.execute(edges).scalars()}
-        replace_expression(connection, row, with_refs(recipe, renamed))
 
 
 def with_refs(recipe: Expression, renamed: dict[str, str]) -> Expression:
@@ -94,13 +106,6 @@ def with_refs(recipe: Expression, renamed: dict[str, str]) -> Expression:
             "`steerlab rebuild`"
         ) from None
     return Expression(text, tuple(Operand(ref, digest) for ref, digest in operands.items()))
-
-
-def _under(ref: str, old: str, new: str) -> str:
-    """A ref with its name replaced: "smollm2.love.v1" -> "smollm2.amour.v1"."""
-    parts = ref.split(".")
-    place = max(i for i, part in enumerate(parts) if part == old)
-    return ".".join([*parts[:place], new, *parts[place + 1 :]])
 
 
 def latest(connection: Connection, model: int, name: str) -> int:
@@ -126,10 +131,11 @@ def _rounded(
 ) -> SteeringVector:
     recipe = vector.recipe
     if isinstance(recipe, Expression):
-        renamed = {
-            o.ref: stored_ref(work.connection, o, vector, model, earlier) for o in recipe.operands
-        }
-        recipe = with_refs(recipe, renamed)
+        refs: dict[str, str] = {}
+        for o in recipe.operands:
+            if o.digest not in refs:
+                refs[o.digest] = stored_ref(work.connection, o, vector, model, earlier)
+        recipe = with_refs(recipe, {o.ref: refs[o.digest] for o in recipe.operands})
     return rounded(vector, ref, recipe)
 
 
@@ -196,9 +202,11 @@ def check_recipe(recipe: Recipe) -> None:
     if isinstance(recipe, Expression):
         from steerlab.core.expression import parse
 
-        unknown = {*parse(recipe.text).refs} - {o.ref for o in recipe.operands}
-        if unknown:
+        parsed, refs = parse(recipe.text), {o.ref for o in recipe.operands}
+        if unknown := {*parsed.refs} - refs:
             raise BadExpression(f"nothing is known of its operand {min(unknown)}")
+        if len(refs) < len(recipe.operands) or str(parsed) != recipe.text:
+            raise BadExpression("it is spelt as no steerlab spells it")
         for operand in recipe.operands:
             if not is_ref(operand.ref):
                 raise BadExpression(f"{operand.ref[:40]!r} is no reference to a vector")

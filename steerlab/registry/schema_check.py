@@ -10,7 +10,7 @@ from sqlalchemy import Boolean, Connection, Float, Integer, create_engine, selec
 from sqlalchemy.exc import DBAPIError
 
 from steerlab.registry import text_index
-from steerlab.registry.tables import KEPT, METADATA
+from steerlab.registry.tables import METADATA, REGISTRY_ONLY
 
 Shape = dict[str, tuple[str, list[str]]]
 
@@ -74,7 +74,7 @@ def _no_text(connection: Connection) -> list[str]:
         odd = text(f"SELECT 1 FROM {table.name} WHERE {' OR '.join(wrongs) or '0'} LIMIT 1")
         try:
             wrong = connection.execute(odd).first() is not None
-            for _ in connection.execute(select(table)) if table in KEPT else ():
+            for _ in connection.execute(select(table)) if table in REGISTRY_ONLY else ():
                 pass
         except DBAPIError:
             wrong = True

@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection
 
 from steerlab.core.display import some
 from steerlab.core.recipe import check_name
-from steerlab.core.record import Record
+from steerlab.core.record import Labels, Record
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption, CorruptPayload, Incompatible, NameTaken, NotFound, StoreError
+from steerlab.files import header
 from steerlab.files.location import discover, expanded
 from steerlab.progress import Progress
-from steerlab.registry import files, lineage, queries, removals, rewriting, saving
+from steerlab.registry import files, labels, lineage, queries, removals, saving
 from steerlab.registry.connections import BUSY_SECONDS
 from steerlab.registry.database import Database
-from steerlab.registry.lineage import Lineage, Node, Way
+from steerlab.registry.lineage import Lineage
 from steerlab.registry.listing import Listing
+from steerlab.registry.ports import Writing
 from steerlab.registry.queries import Filters, Model, StoredModel, Summary
 from steerlab.registry.results import Results
-from steerlab.registry.rows import Stored, mark_newest, read, replace_tags
+from steerlab.registry.rows import Stored, read, relabel
 from steerlab.registry.runs import Runs
 from steerlab.registry.sqlite_errors import damaged, one_line_errors
 from steerlab.registry.sweeps import Sweeps
-from steerlab.registry.tables import OPERAND, VECTOR
 from steerlab.registry.transfer.transfer import Transfer
 from steerlab.registry.upkeep.upkeep import Upkeep
 
@@ -60,7 +62,7 @@ class Store:
 
     def __init__(self, path: str | Path | None = None, *, timeout: float = BUSY_SECONDS) -> None:
         self.path = discover() if path is None else expanded(path)
-        self._database = Database(self.path, self._fill, self._settle, timeout=timeout)
+        self._database = Database(self.path, self._fill, timeout=timeout)
         self.runs, self.sweeps = Runs(self._database), Sweeps(self._database)
         self.results = Results(self._database)
         self.transfer, self.upkeep = Transfer(self._database), Upkeep(self._database)
@@ -221,14 +223,6 @@ class Store:
         with self._database.reading() as connection:
             return queries.models(connection)
 
-    def parents(self, ref: str, model: Model = None) -> tuple[Node, ...]:
-        """What a vector was made from, directly."""
-        return self._relatives(ref, model, "parents")
-
-    def children(self, ref: str, model: Model = None) -> tuple[Node, ...]:
-        """What was made from a vector, directly."""
-        return self._relatives(ref, model, "children")
-
     def lineage(self, ref: str, model: Model = None) -> Lineage:
         """What a vector was made from and what was made from it, as two trees."""
         with self._database.reading() as connection:
@@ -291,25 +285,19 @@ class Store:
         """Add and remove tags of one version; returns the record as it is now."""
         added, removed = set(_tags(add)), set(_tags(remove))
 
-        def change(connection: Connection, stored: Stored) -> None:
-            tags = ({*stored.record.tags} | added) - removed
-            replace_tags(connection, stored.id, sorted(tags))
+        def change(labels: Labels) -> Labels:
+            return replace(labels, tags=tuple(sorted(({*labels.tags} | added) - removed)))
 
         return self._change(ref, model, change)
 
     def note(self, ref: str, text: str, model: Model = None) -> Record:
         """Write the note of one version, in place of the old one; returns the record."""
-
-        def change(connection: Connection, stored: Stored) -> None:
-            row = VECTOR.c.id == stored.id
-            connection.execute(update(VECTOR).where(row).values(note=text))
-
-        return self._change(ref, model, change)
+        return self._change(ref, model, lambda labels: replace(labels, note=text))
 
     def rename(self, old: str, new: str, model: Model = None) -> str:
         """Give all versions of a name another one; returns the qualified new name.
 
-        Expressions made from them are rewritten to say the new name; no digest changes, nor does a
+        Expressions that are made from them show the new name; no digest changes, nor does a
         number, though a version that was removed may have had it under that name.
         Raises NameTaken if the model already has vectors called `new`.
         """
@@ -320,8 +308,7 @@ class Store:
             row = queries.resolve(work.connection, old, model)
             stored = read(work.connection, [row])[row]
             if stored.record.name != new:
-                self._rename(work.connection, stored, new, paths := set[str]())
-                rewriting.rewrite(work, self.path, sorted(paths))
+                self._rename(work, stored, new)
         return f"{stored.model}.{new}"
 
     def remove(self, ref: str, force: bool = False, model: Model = None) -> Sequence[str]:
@@ -342,10 +329,7 @@ class Store:
                     f"{'it' if len(broken) == 1 else 'them'} first, or force it and lose the "
                     "means to re-evaluate"
                 )
-            work.connection.execute(delete(VECTOR).where(VECTOR.c.id == row))
-            removals.remember(work.connection, stored)
-            mark_newest(work.connection, VECTOR.c.name == stored.record.name)
-            rewriting.forget(work, self.path, stored.path)
+            removals.remove(work, self.path, stored)
         return broken
 
     def verify(
@@ -384,9 +368,6 @@ class Store:
     def _fill(self, connection: Connection) -> None:
         self.upkeep.fill(connection)
 
-    def _settle(self, connection: Connection) -> None:
-        rewriting.settle(connection, self.path)
-
     def _stored(self, ref: str, model: Model) -> Stored:
         with self._database.reading() as connection:
             row = queries.resolve(connection, ref, model)
@@ -405,35 +386,31 @@ class Store:
                 "restore the file from a copy, or remove the vector"
             ) from None
 
-    def _relatives(self, ref: str, model: Model, way: Way) -> tuple[Node, ...]:
-        with self._database.reading() as connection:
-            row = queries.resolve(connection, ref, model)
-            return lineage.relatives(connection, row, way, depth=1)
-
-    def _change(
-        self, ref: str, model: Model, change: Callable[[Connection, Stored], None]
-    ) -> Record:
-        """Change rows of one vector and its payload's metadata with them."""
+    def _change(self, ref: str, model: Model, change: Callable[[Labels], Labels]) -> Record:
+        """Give one vector other labels; no payload is touched."""
         with self._database.writing() as work:
             row = queries.resolve(work.connection, ref, model)
-            change(work.connection, read(work.connection, [row])[row])
-            changed = read(work.connection, [row])[row]
-            rewriting.rewrite(work, self.path, [changed.path])
-        return changed.record
+            stored = read(work.connection, [row])[row]
+            changed = change(stored.labels)
+            self._relabel(work, [(stored, changed)])
+        return stored.record.labelled(changed)
 
-    def _rename(self, connection: Connection, stored: Stored, new: str, touched: set[str]) -> None:
-        taken = queries.versions(connection, queries.Ref(new)).get(stored.model)
-        if taken:
+    def _relabel(self, work: Writing, changed: Sequence[tuple[Stored, Labels]]) -> None:
+        """Give vectors other labels, in their rows and in label files."""
+        changed = [(s, replace(new, edits=s.edits + 1)) for s, new in changed]
+        for stored, new in changed:
+            header.check_labels(stored.record.labelled(new))
+            relabel(work.connection, stored, new)
+        labels.change(self.path, {s.story: new for s, new in changed}, work)
+
+    def _rename(self, work: Writing, stored: Stored, new: str) -> None:
+        connection, old = work.connection, stored.record.name
+        if queries.versions(connection, queries.Ref(new)).get(stored.model):
             raise NameTaken(f"{stored.model} already has a vector called {new}")
-        mine = queries.versions(connection, queries.Ref(stored.record.name))[stored.model]
-        ids = list(mine.values())
-        connection.execute(update(VECTOR).where(VECTOR.c.id.in_(ids)).values(name=new))
-        edges = select(OPERAND.c.child_id).where(OPERAND.c.parent_id.in_(ids)).distinct()
-        children = list(connection.execute(edges).scalars())
-        removals.copy(connection, stored.record.model, stored.record.name, new)
-        saving.rename_operands(connection, children, stored.record.name, new, ids)
-        paths = select(VECTOR.c.path).where(VECTOR.c.id.in_([*ids, *children])).distinct()
-        touched.update(connection.execute(paths).scalars())
+        ids = queries.versions(connection, queries.Ref(old))[stored.model].values()
+        versions = read(connection, list(ids)).values()
+        self._relabel(work, [(s, replace(s.labels, name=new)) for s in versions])
+        removals.copy(connection, stored.record.model, old, new)
 
 
 def _common_model(connection: Connection, refs: Iterable[str]) -> str | None:

@@ -79,7 +79,11 @@ class VectorRow(Base, table=True):
 
     source, revision, dtype, tokenizer, chat_template: of the very model it was made on,
     which may be another copy of the same weights than the model row's.
-    read: JSON, "last", "mean" or a number. software: JSON. path: relative to the store.
+    story: of its record, seal: of story, labels and summary (`rows.seal`): an altered row is
+    known by them without a look at its payload. edits: how often labels were changed. path: of
+    the payload file, relative to the store, key: in that file. read: JSON, "last", "mean" or a
+    number. software: JSON.
+    expression: with numbered operands; summary: the recipe in words, with the names of that time.
     newest: whether no version of its name is newer; first_layer: the least of its layers. Both
     follow from other rows: with the index of all that a list is sorted by, a page of a list is
     found without a look at any row.
@@ -88,18 +92,23 @@ class VectorRow(Base, table=True):
     __tablename__ = "vector"
     __table_args__ = (
         UniqueConstraint("model_id", "name", "version"),
+        UniqueConstraint("story"),
         Index(None, "digest"),
         Index(None, "path"),
         Index(None, "created"),
         Index(None, "name"),
         Index("ix_vector_listing", *LISTING),
         whole("version"),
+        whole("edits"),
         whole("model_id"),
         real("norm"),
         check("version >= 1", "version_from_1"),
+        check("edits >= 0", "edits_not_negative"),
         check("norm >= 0", "norm_not_negative"),
         check("name <> ''", "name_given"),
         check("length(digest) = 64", "digest_sha256"),
+        check("length(story) = 64", "story_sha256"),
+        check("length(seal) = 64", "seal_sha256"),
         check("scope IN ('broadcast', 'front')", "scope_known"),
         check(CREATED, "created_utc"),
         check("path NOT LIKE '/%' AND path NOT LIKE '%..%'", "path_inside"),
@@ -118,6 +127,9 @@ class VectorRow(Base, table=True):
     model_id: int = Field(sa_column=Column(Integer, ForeignKey("model.id"), nullable=False))
     name: str
     version: int
+    story: str
+    seal: str
+    edits: int = Field(sa_column=Column(Integer, nullable=False, server_default="0"))
     digest: str
     scope: str
     kind: str
@@ -219,15 +231,15 @@ class BaselinePromptRow(Base, table=True):
 
 
 class OperandRow(Base, table=True):
-    """A lineage edge: the child's expression names the parent as `ref`.
+    """A lineage edge: an operand of the child's expression, and the record that it is here.
 
     parent_id is NULL when the parent is not in this store (removed by force, or never
-    imported); `digest` still says which vector it was.
+    imported); `digest` still says which vector it was, and `hint` what it was called.
     """
 
     __tablename__ = "operand"
     __table_args__ = (
-        UniqueConstraint("child_id", "ref"),
+        UniqueConstraint("child_id", "digest"),
         Index(None, "parent_id"),
         Index(None, "digest"),
         whole("ordinal"),
@@ -237,7 +249,7 @@ class OperandRow(Base, table=True):
 
     child_id: int = owner("vector")
     ordinal: int = place()
-    ref: str
+    hint: str
     digest: str
     parent_id: int | None = linked_vector()
 
@@ -371,7 +383,7 @@ CALIBRATION: Table = METADATA.tables["calibration"]
 EVALUATION: Table = METADATA.tables["evaluation"]
 EVALUATION_VALUE: Table = METADATA.tables["evaluation_value"]
 
-KEPT = (
+REGISTRY_ONLY = (
     REMOVAL,
     *(RUN, GENERATION, RUN_OPERAND),
     *(SWEEP, SWEEP_OPERAND, SWEEP_SETTING, SWEEP_PROMPT, SWEEP_SEED, CELL, CELL_METRIC),
@@ -379,5 +391,5 @@ KEPT = (
 )
 """What no payload can bring back, parents first: a rebuild leaves these as they are."""
 
-LINKED = tuple(table for table in KEPT if "vector_id" in table.c)
+LINKED = tuple(table for table in REGISTRY_ONLY if "vector_id" in table.c)
 """Those that speak of vectors: `vector_id` is the row of the one with that `digest`."""

@@ -9,12 +9,14 @@ indexes these before a transaction commits, so a vector with 500 prompts is inde
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product, zip_longest
+from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Integer, Select, String, column, select, table
 from sqlalchemy.exc import DBAPIError
 
+from steerlab.registry.rows import expressions
 from steerlab.registry.sqlite_errors import tells_damage
 
 _INDEX = table("vector_text", column("rowid", Integer), column("vector_text", String))
@@ -23,32 +25,39 @@ _TEXT = table("vector_text_content", column("id", Integer), column("c0", String)
 _TRIGRAM = 3  # letters; a shorter word has no trigram to look up
 _WILD = re.compile(r"[*?\[]")  # GLOB's special characters
 
-_WATCHED = {"vector": "id", "tag": "vector_id", "contrast_pair": "vector_id"}
+_WATCHED = {"vector": "id", "tag": "vector_id", "contrast_pair": "vector_id", "operand": "child_id"}
 _CHANGES = {"INSERT": ("new",), "DELETE": ("old",), "UPDATE": ("old", "new")}
 _TRIGGERS = {
     f"{table}_text_{change.lower()}": (table, change)
     for table, change in product(_WATCHED, _CHANGES)
     if (table, change) != ("contrast_pair", "INSERT")  # it is a new vector's: 5% of a bulk save
 }
+_RENAMED = "vector_text_renamed"
 
 
 def _trigger(name: str, table: str, change: str) -> str:
-    changed = ", ".join(f"({row}.{_WATCHED[table]})" for row in _CHANGES[change])
-    return (
-        f"CREATE TRIGGER {name} AFTER {change} ON {table}"
-        f" BEGIN INSERT OR IGNORE INTO text_pending VALUES {changed}; END"
-    )
+    changed = " UNION ".join(f"SELECT {row}.{_WATCHED[table]} AS id" for row in _CHANGES[change])
+    return f"CREATE TRIGGER {name} AFTER {change} ON {table} BEGIN {_noted(changed)}; END"
+
+
+def _noted(changed: str) -> str:
+    """INSERT OR IGNORE would be INSERT in a trigger that a foreign key's action fires."""
+    known = "id NOT IN (SELECT vector_id FROM text_pending)"
+    return f"INSERT INTO text_pending SELECT id FROM ({changed}) WHERE {known}"
 
 
 SCHEMA = (
     "CREATE VIRTUAL TABLE vector_text USING fts5(text, tokenize='trigram case_sensitive 1')",
     "CREATE TABLE text_pending (vector_id INTEGER PRIMARY KEY)",
     *(_trigger(name, *watched) for name, watched in _TRIGGERS.items()),
+    f"CREATE TRIGGER {_RENAMED} AFTER UPDATE OF name ON vector BEGIN "
+    + _noted("SELECT child_id AS id FROM operand WHERE parent_id = new.id")
+    + "; END",
 )
 """The statements of `create`, as SQLite keeps them in its schema."""
 
 _TEXTS = """
-    SELECT id, name, note, summary,
+    SELECT id, summary, name, note,
       (SELECT group_concat(tag, char(10)) FROM tag WHERE vector_id = vector.id),
       (SELECT group_concat(coalesce(positive, '') || char(10) || coalesce(negative, ''), char(10))
        FROM contrast_pair WHERE vector_id = vector.id)
@@ -69,7 +78,7 @@ def create(connection: Connection) -> None:
 
 def drop(connection: Connection) -> None:
     """Remove the index, before its tables are emptied: to update it would take longer."""
-    for trigger in _TRIGGERS:
+    for trigger in (*_TRIGGERS, _RENAMED):
         connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {trigger}")
     for name in ("vector_text", "text_pending"):
         connection.exec_driver_sql(f"DROP TABLE IF EXISTS {name}")
@@ -83,7 +92,7 @@ def update(connection: Connection) -> None:
     connection.exec_driver_sql(f"DELETE FROM vector_text WHERE rowid IN {pending}")
     changed = connection.exec_driver_sql(f"{_TEXTS} WHERE id IN {pending}")
     for part in changed.partitions(1000):
-        rows = [(row, _searchable(fields)) for row, *fields in part]
+        rows = list(_searched(connection, part))
         connection.exec_driver_sql("INSERT INTO vector_text (rowid, text) VALUES (?, ?)", rows)
     connection.exec_driver_sql("DELETE FROM text_pending")
 
@@ -101,7 +110,7 @@ def readable(connection: Connection) -> bool:
 def problems(connection: Connection) -> list[str]:
     """Texts in the index that differ from the vectors'; `sound` checks the index itself."""
     texts = connection.exec_driver_sql(f"{_TEXTS} ORDER BY id")
-    expected = ((row, _searchable(fields)) for row, *fields in texts)
+    expected = (one for part in texts.partitions(1000) for one in _searched(connection, part))
     indexed = map(tuple, connection.execute(select(_TEXT).order_by(_TEXT.c.id)))
     try:
         same = all(a == b for a, b in zip_longest(expected, indexed))
@@ -162,6 +171,14 @@ def folded(text: str) -> str:
 def words_of(text: str) -> list[str]:
     """The first 100 distinct words of a text, folded; SQLite limits the depth of conditions."""
     return list(dict.fromkeys(folded(text).split()))[:100]
+
+
+def _searched(connection: Connection, rows: Sequence[Sequence[Any]]) -> Iterator[tuple[int, str]]:
+    """Row id and text of vectors; an expression with the names that its operands have now."""
+    recipes = expressions(connection, [row for row, *_ in rows], placeholders=False)
+    for row, recipe, *fields in rows:
+        text = recipe if row not in recipes else str(recipes[row])
+        yield row, _searchable([*fields, text])
 
 
 def _searchable(fields: Sequence[str | None]) -> str:

@@ -13,7 +13,7 @@ from steerlab.cli import ExitCode, run
 from steerlab.registry import Store
 from tests.fuzz.campaign import patience
 from tests.registry.test_read_only import thaw
-from tests.stores.test_earlier_stores import HERE, SCHEMAS
+from tests.stores.test_earlier_store import EARLIER
 
 READING = (["list"], ["show", "love"], ["verify"], ["search", "love"], ["du"], ["doctor"])
 WRITING = (["note", "love", "x"], ["compose", "love - anger"], ["gc", "--delete"])
@@ -50,7 +50,7 @@ def _foreign(path: Path) -> Path:
 
 @pytest.fixture
 def store(tmp_path) -> Path:
-    return Path(shutil.copytree(HERE / SCHEMAS[-1], tmp_path / "store"))
+    return Path(shutil.copytree(EARLIER, tmp_path / "store"))
 
 
 @pytest.fixture

@@ -15,19 +15,20 @@ from hypothesis import given
 
 from steerlab.core.vector import SteeringVector
 from steerlab.files import header, payload
-from steerlab.files.payload import encode, read, read_known
-from tests.files.test_payload import entry, sample_entries
+from steerlab.files.payload import read, read_known
+from tests.files.test_payload import encode, entry, sample_entries
 from tests.fuzz.hostile import change_bytes
 from tests.strategies import MODEL, any_vector, contrasts, texts, vector
 
 ENTRIES = sample_entries()
 WHOLE = encode(ENTRIES)
+LOVE, LESS, FRONT = (record.story for record, _ in ENTRIES)
 LENGTH = struct.unpack("<Q", WHOLE[:8])[0]
 
 
 def known(path: Path) -> list[SteeringVector | None]:
     """What is read of each sample."""
-    return [read_known(path, record.qualified, record) for record, _ in ENTRIES]
+    return list(read_known(path, [(record.story, record) for record, _ in ENTRIES]))
 
 
 def respelt(change) -> bytes:
@@ -44,7 +45,7 @@ def test_whatever_is_written_is_read_without_a_parse(tmp_path_factory, found, re
     path.write_bytes(encode([mine, entry(vector([1, 2, 3, 4]), "other")]))
     with pytest.MonkeyPatch.context() as patch:
         patch.delattr(payload, "safe_open")
-        again = read_known(path, mine[0].qualified, mine[0])
+        (again,) = read_known(path, [(mine[0].story, mine[0])])
     assert (again, again.ref) == (mine[1], "love.v1")
     assert again.recipe == recipe
 
@@ -55,24 +56,22 @@ def test_each_of_many_layers_is_found(tmp_path):
     made = [SteeringVector(dict(enumerate(some)), model=model) for some in arrays]
     entries = [entry(found, name) for found, name in zip(made, ("n", "n1", "m"), strict=True)]
     (tmp_path / "p").write_bytes(encode(entries))
-    assert [read_known(tmp_path / "p", r.qualified, r) for r, _ in entries] == made
+    assert list(read_known(tmp_path / "p", [(r.story, r) for r, _ in entries])) == made
 
 
-def test_a_file_that_says_another_thing_is_not_taken(tmp_path):
+def test_a_record_of_other_numbers_gets_none(tmp_path):
     path = tmp_path / "p"
     path.write_bytes(WHOLE)
     assert known(path) == [found for _, found in ENTRIES]
     record, _ = ENTRIES[0]
     for other in (
-        replace(record, note="cold"),
-        replace(record, version=2),
         replace(record, digest="0" * 64),
         replace(record, layers=record.layers[:1]),
         replace(record, layers=(replace(record.layers[0], positions=2**40), record.layers[1])),
         replace(record, model=replace(record.model, d_model=2**40)),
     ):
-        assert read_known(path, record.qualified, other) is None
-    assert read_known(path, "tiny.less.v1", record) is None
+        assert list(read_known(path, [(record.story, other)])) == [None]
+    assert list(read_known(path, [(ENTRIES[1][0].story, record)])) == [None]
 
 
 def test_what_is_not_a_file_to_be_read_is_none(tmp_path):
@@ -103,7 +102,7 @@ def test_a_header_that_is_too_long_is_none(tmp_path, monkeypatch):
     [
         lambda text: text.replace("[64,80]", "[64, 80]"),
         lambda text: text.replace("F32", "\\u00463\\u0032"),
-        lambda text: text.replace("tiny.", "t\\u0069ny."),
+        lambda text: text.replace(f'"{LOVE}/', f'"\\u{ord(LOVE[0]):04x}{LOVE[1:]}/'),
         lambda text: json.dumps(json.loads(text), indent=1),
         lambda text: json.dumps(dict(reversed(json.loads(text).items()))),
     ],
@@ -112,7 +111,7 @@ def test_what_is_spelt_otherwise_is_left_to_the_parser(tmp_path, change):
     path = tmp_path / "p"
     path.write_bytes(respelt(change))
     assert None in known(path)
-    assert [read(path, record.qualified) for record, _ in ENTRIES] == ENTRIES
+    assert [read(path, record.story) for record, _ in ENTRIES] == ENTRIES
 
 
 @pytest.mark.parametrize(
@@ -137,8 +136,8 @@ def test_a_tensor_that_lies_is_none(tmp_path, old, new):
 
 
 def test_a_tensor_that_stands_there_twice_is_right_or_none(tmp_path):
-    lie = '"tiny.love.v1/1":{"dtype":"F32","shape":[1,4],"data_offsets":[0,16]}'
-    for place in ('"tiny.front', '"tiny.less.v1/2', '"__metadata__'):
+    lie = f'"{LOVE}/1":{{"dtype":"F32","shape":[1,4],"data_offsets":[0,16]}}'
+    for place in (f'"{FRONT}/1', f'"{LESS}/2', '"__metadata__'):
         (tmp_path / "p").write_bytes(
             respelt(lambda text, p=place: text.replace(p, f"{lie},{p}", 1))
         )

@@ -7,6 +7,7 @@ import json
 import os
 import struct
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +18,18 @@ from safetensors.numpy import save as to_bytes
 from safetensors.numpy import save_file
 
 from steerlab.core.recipe import Contrast
-from steerlab.core.record import Record, canonical_json, record_of
+from steerlab.core.record import Labels, Record, canonical_json, record_of
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import CorruptPayload, NotFound, StoreError
+from steerlab.files import payload
 from steerlab.files.durable import write
 from steerlab.files.header import METADATA_KEY, FileTooLarge
-from steerlab.files.payload import FORMAT, encode, read, read_all, read_known, read_records
+from steerlab.files.payload import FORMAT, read, read_all, read_known, read_records
 from tests.strategies import MODEL, any_vector, contrasts, families, texts, values, vector
 
+encode = partial(payload.encode, labels=True)
 CREATED = "2026-01-02T03:04:05.000000+00:00"
+LATER = "2026-01-02T03:04:05.000001+00:00"
 Entries = list[tuple[Record, SteeringVector]]
 
 
@@ -50,6 +54,10 @@ def sample_entries() -> Entries:
         entry(love / 3 - 0.5 * love, "less"),
         entry(front, "front", 12),
     ]
+
+
+LOVE = sample_entries()[0][0].story
+"""The key of the first sample."""
 
 
 def saved(path: Path, entries: Entries) -> Path:
@@ -100,16 +108,37 @@ class TestRoundTrip:
     def test_many_vectors_in_one_file(self, tmp_path):
         entries = sample_entries()
         path = saved(tmp_path / "p.safetensors", entries)
-        keys = ["tiny.love.v1", "tiny.less.v1", "tiny.front.v12"]
+        keys = [record.story for record, _ in entries]
         assert list(read_records(path)) == keys
         assert list(read_records(path).values()) == [record for record, _ in entries]
         assert read_all(path) == entries
         for key, pair in zip(keys, entries, strict=True):
             assert read(path, key) == pair
-        with pytest.raises(NotFound, match=r"tiny.love.v1, .*not None"):
+        with pytest.raises(NotFound, match=rf"{keys[0]}, .*not None"):
             read(path)
         with pytest.raises(NotFound, match=r"not love\.v1"):
             read(path, "love.v1")
+
+    def test_a_file_of_a_store_holds_no_labels(self, tmp_path):
+        entries = sample_entries()
+        write(tmp_path / "p", payload.encode(entries))
+        again = list(read_records(tmp_path / "p").values())
+        assert [record.labels for record in again] == [Labels("", 0)] * 3
+        assert [r.labelled(r0.labels) for r, (r0, _) in zip(again, entries, strict=True)] == [
+            record for record, _ in entries
+        ]
+        assert read_all(tmp_path / "p")[1][1].ref is None
+        data = (tmp_path / "p").read_bytes()
+        for name in (b"emotion", b"warm", b"less", b'"version"'):
+            assert name not in data
+        renamed = [(r.labelled(Labels("other", 2)), v) for r, v in entries]
+        assert payload.encode(renamed) == data
+
+    def test_two_stories_of_the_same_numbers_lie_side_by_side(self, tmp_path):
+        love = vector([1, 0, 0, 0])
+        two = [entry(love), (replace(entry(love)[0], created=LATER), love)]
+        path = saved(tmp_path / "p", two)
+        assert read_all(path) == two
 
     def test_hundreds_of_vectors_in_one_file(self, tmp_path):
         entries = [entry(vector([float(i), 1, 0, 0]), f"n{i}") for i in range(300)]
@@ -137,10 +166,9 @@ class TestRoundTrip:
         with pytest.raises(NotFound, match="holds no vector"):
             read(path)
 
-    def test_two_vectors_under_one_key_are_refused(self):
-        elsewhere = vector([1, 0, 0, 0], model=replace(MODEL, source="fork/tiny"))
-        with pytest.raises(StoreError, match=r"tiny\.love\.v1"):
-            encode([entry(vector([1, 0, 0, 0])), entry(elsewhere)])
+    def test_the_same_vector_twice_is_refused(self):
+        with pytest.raises(StoreError, match=r"can't hold love\.v1 twice"):
+            encode([entry(vector([1, 0, 0, 0])), entry(vector([1, 0, 0, 0]), "other")])
 
 
 def lengths(data: bytes) -> list[int]:
@@ -187,7 +215,7 @@ class TestDamage:
         path.write_bytes(data)
         with pytest.raises(CorruptPayload, match="no longer matches its digest"):
             read(path)
-        assert list(read_records(path)) == ["tiny.love.v1"]
+        assert list(read_records(path)) == [LOVE]
 
     @pytest.mark.parametrize("bad", [np.nan, np.inf])
     def test_an_entry_that_is_not_finite_is_refused(self, tmp_path, bad):
@@ -252,7 +280,7 @@ class TestDamage:
         data = self.one
         (tmp_path / "p").write_bytes(data)
         assert read(tmp_path / "p") == sample_entries()[0]
-        assert read_known(tmp_path / "p", "tiny.love.v1", sample_entries()[0][0]) is not None
+        assert next(read_known(tmp_path / "p", [(LOVE, sample_entries()[0][0])])) is not None
         header = json.loads(data[8 : 8 + struct.unpack("<Q", data[:8])[0]])
         for text in (
             json.dumps(dict(reversed(header.items()))).encode(),
@@ -265,7 +293,7 @@ class TestDamage:
         for shape in ([2**60], [2**30, 2**30], [2**62, 4], [0, 2**60]):
             entry = {"dtype": "F32", "shape": shape, "data_offsets": [0, 4 * 2**60]}
             for offsets in ([0, 4 * 2**60], [0, 0], [0, 16], [2**60, 2**61]):
-                header = json.dumps({"tiny.love.v1/1": entry | {"data_offsets": offsets}}).encode()
+                header = json.dumps({f"{LOVE}/1": entry | {"data_offsets": offsets}}).encode()
                 refuses(tmp_path / "p", struct.pack("<Q", len(header)) + header + bytes(16))
 
     def test_a_header_of_countless_tensors_is_refused_unparsed(self, tmp_path):
@@ -296,15 +324,18 @@ class TestDamage:
                 read(path)
 
 
-def forged(change, tensors=None) -> bytes:
+def forged(change, tensors=None, number=FORMAT) -> bytes:
     """A payload whose metadata was changed by someone who also mended its checksum."""
     record, love = sample_entries()[0]
-    vectors = [{"key": record.qualified, **json.loads(canonical_json(record.to_json()))}]
-    data = {"format": FORMAT, "vectors": vectors}
+    said = record.to_json()
+    if number > 1:
+        said = {**record.story_to_json(), "labels": record.labels.to_json()}
+    vectors = [{"key": LOVE, **json.loads(canonical_json(said))}]
+    data = {"format": number, "vectors": vectors}
     data = change(data) or data
     if isinstance(data, dict) and "sha256" not in data and "vectors" in data:
         data["sha256"] = hashlib.sha256(canonical_json(data["vectors"]).encode()).hexdigest()
-    arrays = {f"tiny.love.v1/{b}": x for b, x in love.float32().items()}
+    arrays = {f"{LOVE}/{b}": x for b, x in love.float32().items()}
     text = data if isinstance(data, str) else json.dumps(data)
     return to_bytes(arrays if tensors is None else tensors, metadata={METADATA_KEY: text})
 
@@ -314,7 +345,10 @@ def setting(*path, to):
 
     def change(data):
         target = data["vectors"][0]
-        for step in path[:-1]:
+        steps = path[:-1]
+        if "labels" in target and path[0] in target["labels"]:
+            steps = ("labels", *steps)
+        for step in steps:
             target = target[step]
         target[path[-1]] = to
 
@@ -322,8 +356,9 @@ def setting(*path, to):
 
 
 class TestForgeries:
-    def test_an_unchanged_one_is_read(self, tmp_path):
-        (tmp_path / "p").write_bytes(forged(lambda data: None))
+    @pytest.mark.parametrize("number", [1, FORMAT])
+    def test_an_unchanged_one_is_read(self, tmp_path, number):
+        (tmp_path / "p").write_bytes(forged(lambda data: None, number=number))
         assert read(tmp_path / "p") == sample_entries()[0]
 
     def test_a_newer_format_is_refused_in_so_many_words(self, tmp_path):
@@ -411,8 +446,9 @@ class TestForgeries:
             setting("recipe", "surprise", to=1),
         ],
     )
-    def test_hostile_metadata_is_refused(self, tmp_path, change):
-        refuses(tmp_path / "p", forged(change))
+    @pytest.mark.parametrize("number", [1, FORMAT])
+    def test_hostile_metadata_is_refused(self, tmp_path, change, number):
+        refuses(tmp_path / "p", forged(change, number=number))
 
     @pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity", "1e999"])
     def test_numbers_that_are_not_finite_are_refused(self, tmp_path, word):
@@ -452,15 +488,15 @@ class TestForgeries:
         "tensors",
         [
             {},
-            {"tiny.love.v1/1": np.ones((1, 4), np.float32)},
-            {f"tiny.love.v1/{b}": np.ones((1, 4), np.float64) for b in (1, 2)},
-            {f"tiny.love.v1/{b}": np.ones((1, 4), np.float16) for b in (1, 2)},
-            {f"tiny.love.v1/{b}": np.ones((1, 4), np.int32) for b in (1, 2)},
-            {f"tiny.love.v1/{b}": np.ones((1, 5), np.float32) for b in (1, 2)},
-            {f"tiny.love.v1/{b}": np.ones((2, 4), np.float32) for b in (1, 2)},
-            {f"tiny.love.v1/{b}": np.ones((0, 4), np.float32) for b in (1, 2)},
-            {f"tiny.love.v1/{b}": np.ones((1, 1, 4), np.float32) for b in (1, 2)},
-            {f"tiny.love.v1/{b}": np.ones((1, 4), np.float32) for b in (1, 2)},
+            {f"{LOVE}/1": np.ones((1, 4), np.float32)},
+            {f"{LOVE}/{b}": np.ones((1, 4), np.float64) for b in (1, 2)},
+            {f"{LOVE}/{b}": np.ones((1, 4), np.float16) for b in (1, 2)},
+            {f"{LOVE}/{b}": np.ones((1, 4), np.int32) for b in (1, 2)},
+            {f"{LOVE}/{b}": np.ones((1, 5), np.float32) for b in (1, 2)},
+            {f"{LOVE}/{b}": np.ones((2, 4), np.float32) for b in (1, 2)},
+            {f"{LOVE}/{b}": np.ones((0, 4), np.float32) for b in (1, 2)},
+            {f"{LOVE}/{b}": np.ones((1, 1, 4), np.float32) for b in (1, 2)},
+            {f"{LOVE}/{b}": np.ones((1, 4), np.float32) for b in (1, 2)},
         ],
     )
     def test_arrays_that_the_record_does_not_describe(self, tmp_path, tensors):

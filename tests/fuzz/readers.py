@@ -69,7 +69,7 @@ def read_known(path: Path) -> None:
     """What is read of vectors whose records are known is theirs, whatever became of the file."""
     read = 0
     for record, vector in payloads.entries():
-        found = payload.read_known(path, record.qualified, record)
+        (found,) = payload.read_known(path, [(record.story, record)])
         read += found is not None
         if found is not None and (found, found.ref) != (vector, record.ref):
             raise Broken(f"{record.ref} is read wrong")

@@ -33,6 +33,7 @@ from steerlab.errors import SteerlabError
 from steerlab.files import payload
 from steerlab.registry import Store
 from steerlab.registry.files import payload_files
+from steerlab.registry.labels import label_files
 from steerlab.registry.tables import METADATA
 from steerlab.registry.upkeep.verify import Damage
 from tests.registry import test_runs, test_sweeps
@@ -185,6 +186,13 @@ def cases(path: Path, log: Path, every: int) -> Iterator[tuple[str, Path, Hurt]]
         yield "payload, deleted", path, delete(file)
     for one, other in zip(files, [*files[1:], files[0]], strict=True):
         yield "payloads, swapped", path, swap(one, other)
+    for file in (f.relative_to(path).as_posix() for f in label_files(path)):
+        size = (path / file).stat().st_size
+        for at in spread(size, max(1, every // 4)):
+            yield "label, byte flipped", path, flip(file, at, 1 << dice.randrange(8))
+        for length in [0, size - 1, *spread(size, 4 * every)]:
+            yield "label, cut", path, cut(file, length)
+        yield "label, deleted", path, delete(file)
     registry = (path / "registry.db").read_bytes()
     pages = len(registry) // PAGE
     for page in spread(pages, max(1, every // 100)):
@@ -247,15 +255,15 @@ def loaded(path: Path, expected: Known, bare: bool) -> set[str]:
     return found & expected.records.keys()
 
 
-def whole(path: Path) -> set[tuple[str, int, str]]:
-    """(name, version, digest) of what can be read in any payload file."""
+def whole(path: Path) -> set[str]:
+    """The stories of what can be read in any payload file."""
     found = set()
     for file in payload_files(path):
         with contextlib.suppress(SteerlabError):
             for key in payload.read_records(file):
                 with contextlib.suppress(SteerlabError):
                     record, _ = payload.read(file, key)
-                    found.add((record.name, record.version, record.digest))
+                    found.add(record.story)
     return found
 
 
@@ -291,7 +299,7 @@ def examine(path: Path, expected: Known, log: bool, cured: bool) -> str:
     until a rebuild finds the payload of the other. cured: whether doctor's advice is followed.
     """
     there = whole(path)
-    alive = {ref for ref, r in expected.records.items() if (r.name, r.version, r.digest) in there}
+    alive = {ref for ref, r in expected.records.items() if r.story in there}
     noticed = "had no registry.db" in verb(path, "list", "--all-versions")[2]
     verb(path, "search", "love")
     fine = loaded(path, expected, bare=not log)

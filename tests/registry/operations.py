@@ -17,7 +17,6 @@ from steerlab.core.sweep import StoredSweep
 from steerlab.files import durable, payload
 from steerlab.lab.recipes import rederive
 from steerlab.registry import Store
-from tests.registry.older import older
 from tests.registry.samples import OTHER, TINY, swept_setting, vector
 
 STORE, BACKUP, EXPORT, EARLIER = "store", "copy.tar", "from-afar.safetensors", "earlier.tar"
@@ -68,14 +67,9 @@ def with_garbage(root: Path) -> None:
     durable.stage(place / "x.safetensors", b"half")
 
 
-def of_schema(revision: str) -> Callable[[Path], object]:
+def earlier(root: Path) -> None:
     """A store as an earlier version of the program left it."""
-
-    def seed(root: Path) -> None:
-        older(family(root / "new"), root / STORE, revision)
-        shutil.rmtree(root / "new")
-
-    return seed
+    shutil.copytree(Path(__file__).parents[1] / "stores" / "0006", root / STORE)
 
 
 def cloned(root: Path) -> None:
@@ -178,8 +172,8 @@ OPERATIONS = (
     Operation("bring back", with_removed, [lambda s: s.transfer.import_(s.path.parent / EXPORT)]),
     Operation("backup", family, [backup]),
     Operation("restore", with_backup, [restore]),
-    Operation("migrate", of_schema("0001"), [lambda s: s.list()]),
-    Operation("migrate and save", of_schema("0002"), [lambda s: s.save("new", vector(62))]),
+    Operation("bring over", earlier, [lambda s: s.list()]),
+    Operation("bring over and save", earlier, [lambda s: s.save("new", vector(62))]),
     Operation("create", empty, [lambda s: s.save("first", vector(63))]),
     Operation("open a clone", cloned, [lambda s: s.list()]),
     Operation("save a run", family, [lambda s: s.runs.save(replace(RUN, prompt="again"))]),

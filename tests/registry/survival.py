@@ -121,7 +121,8 @@ def _leftovers(store: Store) -> list[Harm]:
     """After a garbage collection there is nothing that no row needs."""
     left = [
         *store.path.glob("payloads/**/.tmp-*"),
-        *store.path.glob(".undo/*"),
+        *store.path.glob("labels/**/.tmp-*"),
+        *store.path.glob("labels/new/*"),
         *store.path.glob(".tmp-*"),
     ]
     left += [store.path / garbage.path for garbage in store.upkeep.gc(grace=timedelta(0))]

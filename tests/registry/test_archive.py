@@ -55,7 +55,7 @@ def pack(path, *members, sums=True):
 
 
 def alone(store, ref):
-    return payload.encode([(store.record(ref), store.load(ref))])
+    return payload.encode([(store.record(ref), store.load(ref))], labels=True)
 
 
 # what is written
@@ -156,7 +156,7 @@ def test_children_may_come_before_their_parents(family, colleague, tmp_path):
     members = [(f"payloads/{name}.safetensors", alone(family, name)) for name in names]
     colleague.transfer.import_(pack(tmp_path / "x.tar", *members))
     assert colleague.record("warm").recipe.text == "love.v2 - 0.5 * anger.v1"
-    assert {node.ref for node in colleague.parents("warm")} == {
+    assert {node.ref for node in colleague.lineage("warm").parents} == {
         "tiny_1.love.v2",
         "tiny_1.anger.v1",
     }
@@ -304,7 +304,7 @@ def test_a_bad_vector_refuses_all_the_others(family, colleague, tmp_path, monkey
     lying = replace(family.record("love"), name="zz", norm=1e9, created="2090-01-01")
     members = [
         ("payloads/good.safetensors", alone(family, "love")),
-        ("payloads/zz.safetensors", payload.encode([(lying, family.load("love"))])),
+        ("payloads/zz.safetensors", payload.encode([(lying, family.load("love"))], labels=True)),
     ]
     colleague.save("own", vector(50))
     nothing_changes(colleague, pack(tmp_path / "x.tar", *members), r"zz\.v1: the record says norm")

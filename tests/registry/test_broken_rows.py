@@ -57,7 +57,8 @@ CHANGES = {
     "a path elsewhere": "UPDATE vector SET path = '../../etc/passwd' WHERE name = 'anger'",
     "another digest": "UPDATE vector SET digest = replace(digest, 'a', 'b') WHERE name = 'anger'",
     "a digest that is none": "UPDATE vector SET digest = 'abc' WHERE name = 'anger'",
-    "an operand's digest that is none": "UPDATE operand SET digest = '1e+300 or so'",
+    "an operand's digest that is none": "UPDATE operand SET digest = '1e+300 or so'"
+    " WHERE ordinal = 0",
     "another operand": "UPDATE operand SET digest = replace(digest, '1', '2')",
     "another parent": "UPDATE operand SET parent_id = child_id + 1 WHERE ordinal = 0",
     "no parent": "UPDATE operand SET parent_id = NULL",
@@ -203,8 +204,13 @@ def test_a_disk_that_fails_while_rows_are_read_is_no_damage_to_them(family, monk
         family.verify()
 
 
-def test_a_rename_of_what_a_damaged_expression_names_is_refused(family):
-    tamper(family, "UPDATE vector SET expression = 'love.v1 -' WHERE name = 'warm'")
-    with pytest.raises(Damaged, match="no expression"):
-        family.rename("love", "amour")
-    assert "love" in family.names()
+def test_a_damaged_expression_does_not_keep_its_operands_from_being_renamed(family):
+    tamper(family, "UPDATE vector SET expression = '_1 -' WHERE name = 'warm'")
+    family.rename("love", "amour")
+    assert family.load("amour") == vector(1)
+    with pytest.raises(Damaged, match="warm"):
+        family.load("warm")
+    assert "tiny_1.warm.v1" in {finding.ref for finding in family.verify()}
+    family.upkeep.rebuild()
+    assert str(family.load("warm").recipe) == "= amour.v1 - 0.5 * anger.v1"
+    assert family.verify() == []

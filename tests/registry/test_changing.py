@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
+from steerlab.core.record import canonical_json
 from steerlab.errors import BadOption, NameTaken, NotFound, StoreError
-from steerlab.files.payload import encode, read, read_records
+from steerlab.files import durable
+from steerlab.files.payload import encode, read
 from steerlab.registry import Store, files
 from steerlab.registry.transfer import archive
 from tests.registry.samples import OTHER, TINY, vector
+
+NOTHING = timedelta(0)
 
 
 def records(store):
@@ -92,7 +98,7 @@ def test_removing_what_others_were_made_from_is_refused(family):
 
 def test_forced_removal_says_what_breaks_and_keeps_the_digest(family):
     assert family.remove("love", force=True) == ["tiny_1.warm.v1"]
-    love, anger = family.parents("warm")
+    love, anger = family.lineage("warm").parents
     assert (love.ref, love.stored, love.digest) == ("love.v1", False, vector(1).digest)
     assert anger.stored
     (finding,) = family.verify()
@@ -107,7 +113,7 @@ def test_a_vector_that_comes_back_is_a_parent_again(family, tmp_path):
     family.remove("love", force=True)
     family.transfer.import_(tmp_path / "love.safetensors")
     assert family.verify() == []
-    assert [p.ref for p in family.parents("warm")] == ["tiny_1.love.v1", "tiny_1.anger.v1"]
+    assert [p.ref for p in family.lineage("warm").parents] == ["tiny_1.love.v1", "tiny_1.anger.v1"]
 
 
 def test_a_number_never_means_another_vector(family):
@@ -252,7 +258,7 @@ def test_the_right_one_of_two_gets_its_number_back(family, tmp_path):
     older = replace(theirs[0], created="2001-01-01T00:00:00.000000+00:00")
     with archive.create(tmp_path / "both.tar") as writer:
         for pair in ((older, theirs[1]), mine):
-            writer.add(files.path_of(pair[0].digest), encode([pair]))
+            writer.add(files.path_of(pair[0].digest), encode([pair], labels=True))
     family.transfer.import_(tmp_path / "both.tar")
     assert family.load("love.v2") == vector(5)
     assert family.load("love.v3") == vector(51)
@@ -264,16 +270,77 @@ def bulk(store: Store) -> Store:
     return store
 
 
-def test_a_file_of_many_is_kept_up_to_date(bulk):
+def written(store, monkeypatch):
+    """The files that are written from now on, relative to the store, with their bytes."""
+    found = []
+    stage = durable.stage
+
+    def counting(path, data):
+        found.append((path.relative_to(store.path).as_posix(), len(data)))
+        return stage(path, data)
+
+    monkeypatch.setattr(durable, "stage", counting)
+    return found
+
+
+def test_changes_of_one_of_many_touch_no_payload_and_outlive_the_registry(bulk, monkeypatch):
+    payloads = {p: p.read_bytes() for p in bulk.path.glob("payloads/**/*.safetensors")}
+    files = written(bulk, monkeypatch)
     bulk.tag("n3", add=["x"])
+    bulk.note("n3", "the third")
     bulk.rename("n4", "other")
     bulk.remove("n5")
+    assert {path.split("/")[0] for path, _ in files} == {"labels"}
+    assert max(size for _, size in files) < 400
+    assert {p: p.read_bytes() for p in payloads} == payloads
     before = records(bulk)
     assert len(before) == 9
-    (file,) = bulk.path.glob("payloads/**/*.safetensors")
-    assert len(read_records(file)) == 9
+    assert before["tiny_1.n3.v1"].note == "the third"
+    assert bulk.verify() == []
     assert records(forgotten(bulk)) == before
     assert bulk.verify() == []
+    assert bulk.upkeep.gc(grace=NOTHING) == []
+
+
+def test_a_file_of_many_goes_once_no_row_needs_it(bulk):
+    for number in range(10):
+        bulk.remove(f"n{number}")
+    bulk.upkeep.gc(dry_run=False, grace=NOTHING)
+    assert not [p for p in bulk.path.rglob("*") if p.suffix in (".safetensors", ".json")]
+    assert records(forgotten(bulk)) == {}
+
+
+def test_one_that_was_removed_from_many_comes_back_under_its_labels(bulk, tmp_path):
+    bulk.tag("n5", add=["x"])
+    before = records(bulk)
+    file = bulk.transfer.export("n5", tmp_path / "n5.safetensors")
+    bulk.remove("n5")
+    assert [(i.ref, i.already) for i in bulk.transfer.import_(file)] == [("n5.v1", False)]
+    assert records(bulk) == before
+    assert records(forgotten(bulk)) == before
+    assert bulk.verify() == []
+
+
+def test_a_rename_touches_no_file_of_what_was_made_from_it(family, monkeypatch):
+    files = written(family, monkeypatch)
+    story = family.record("love").story
+    family.rename("love", "amour")
+    assert len(files) == 1
+    assert [p.name for p in family.path.glob(f"labels/{story[:2]}/*")] == [f"{story}.json"]
+    assert str(family.record("deep").recipe) == "= 2 * warm.v1"
+    assert str(family.load("warm").recipe) == "= amour.v1 - 0.5 * anger.v1"
+
+
+def test_what_a_later_version_wrote_of_a_vector_stays(family):
+    story = family.record("love").story
+    file = family.path / f"labels/{story[:2]}/{story}.json"
+    said = json.loads(file.read_text())
+    said["labels"][story]["aliases"] = ["prod"]
+    file.write_text(canonical_json(said))
+    family.tag("love", add=["x"])
+    label = json.loads(file.read_text())["labels"][story]
+    assert (label["aliases"], label["tags"]) == (["prod"], ["feeling", "x"])
+    assert family.verify() == []
 
 
 def test_changes_of_a_vector_that_is_not_there(family):

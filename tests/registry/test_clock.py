@@ -38,7 +38,10 @@ def backwards(store, monkeypatch) -> Store:
 def whole(store):
     assert store.verify() == []
     assert store.load("love") == vector(3)
-    assert [node.ref for node in store.parents("warm")] == ["tiny_1.love.v1", "tiny_1.anger.v1"]
+    assert [node.ref for node in store.lineage("warm").parents] == [
+        "tiny_1.love.v1",
+        "tiny_1.anger.v1",
+    ]
     assert store.evaluate("love.v1 - 0.5*anger") == store.load("warm")
 
 
@@ -74,7 +77,10 @@ def test_an_operand_that_comes_later_under_another_name_and_claims_to_be_younger
     for name in ("love.v1", "anger"):
         backwards.transfer.export(name, tmp_path / f"{name}.safetensors")
         other.transfer.import_(tmp_path / f"{name}.safetensors")
-    assert [node.ref for node in other.parents("warm")] == ["tiny_1.love.v2", "tiny_1.anger.v2"]
+    assert [node.ref for node in other.lineage("warm").parents] == [
+        "tiny_1.love.v2",
+        "tiny_1.anger.v2",
+    ]
     assert other.verify() == []
 
 
@@ -86,7 +92,7 @@ def test_equal_vectors_never_become_each_others_ancestors(store, monkeypatch):
     store.remove("first", force=True)
     store.upkeep.rebuild()
     refs, ref = set(), "third"
-    while (parents := store.parents(ref)) and parents[0].stored:
+    while (parents := store.lineage(ref).parents) and parents[0].stored:
         refs.add(ref)
         ref = parents[0].ref
         assert ref not in refs

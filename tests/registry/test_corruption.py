@@ -9,6 +9,7 @@ from tests.registry.corruption import campaign
 pytestmark = pytest.mark.campaign
 
 KINDS = {
+    *("label, byte flipped", "label, cut", "label, deleted"),
     "payload, byte flipped",
     "payload, cut",
     "payload, deleted",

@@ -20,8 +20,7 @@ from sqlalchemy import text
 from sqlalchemy.engine.default import DefaultDialect
 
 from steerlab.errors import NotFound, StoreError
-from steerlab.files import payload
-from steerlab.registry import Store, connections, files, rewriting
+from steerlab.registry import Store, connections, files, labels, removals
 from tests.registry.samples import vector
 
 ROOT = Path(__file__).parents[2]
@@ -109,7 +108,7 @@ def test_a_commit_that_fails_keeps_the_payload(family, monkeypatch):
             family.save("new", vector(60))
     assert asked == ["BEGIN", "COMMIT", "ROLLBACK"]
     assert "new" not in family.names()
-    whole(family, garbage=1)
+    whole(family, garbage=2)  # a label file too
 
 
 def test_an_interrupt_before_commit_undoes_the_file(family, monkeypatch):
@@ -123,54 +122,52 @@ def test_an_interrupt_before_commit_undoes_the_file(family, monkeypatch):
     whole(family)
 
 
-@pytest.fixture
-def half_renamed(family):
-    """The payload has the new name already, the row still the old one: its writer was killed."""
-    path = family_path(family, "love")
-    with contextlib.suppress(ZeroDivisionError), family._database.writing() as work:
-        work.connection.execute(text("UPDATE vector SET name = 'amour' WHERE name = 'love'"))
-        rewriting.rewrite(work, family.path, [path])
-        work.undo.clear()  # a kill runs no undo
-        raise ZeroDivisionError
-    assert "tiny_1.amour.v1" in payload.read_records(family.path / path)
-    return family
+def killed_after(monkeypatch, step, action):
+    """A change whose writer dies: before COMMIT, or before its labels are put in place."""
+    with monkeypatch.context() as patch:
+        if step == "commit":
+            patch.setattr(labels, "_put_in_place", lambda *_: None)
+            action()
+        else:
+            patch.setattr(Path, "unlink", lambda *_, **__: None)  # a kill runs no undo
+            patch.setattr(removals, "copy", Full(removals.copy, 0))
+            with pytest.raises(StoreError, match="No space left"):
+                action()
 
 
-def test_a_crash_between_rewrite_and_commit_is_undone_by_the_next_reader(half_renamed):
-    assert half_renamed.load("love") == vector(1)
-    assert half_renamed.load("love").ref == "love.v1"
-    file = half_renamed.path / family_path(half_renamed, "love")
-    assert "tiny_1.love.v1" in payload.read_records(file)
-    whole(half_renamed)
-
-
-def test_a_crash_between_rewrite_and_commit_is_undone_by_the_next_writer(half_renamed):
-    half_renamed.rename("love", "amour")
-    whole(half_renamed)
-    assert half_renamed.load("amour") == vector(1)
-
-
-def test_readers_load_what_a_living_writer_has_rewritten_and_leave_it_to_him(family):
-    path = family_path(family, "love")
-    with family._database.writing() as work:
-        work.connection.execute(text("UPDATE vector SET name = 'amour' WHERE name = 'love'"))
-        rewriting.rewrite(work, family.path, [path])
-        assert family.load("love").ref == "love.v1"
-    assert family.load("amour") == vector(1)
+@pytest.mark.parametrize("step", ["stage", "commit"])
+def test_what_a_writer_left_staged_is_finished_as_the_rows_have_it(family, monkeypatch, step):
+    family.save("love", vector(5))
+    killed_after(monkeypatch, step, lambda: family.rename("love", "amour"))
+    name = "amour" if step == "commit" else "love"
+    assert len(labels.staged(family.path)) == 1
+    assert family.load(name).ref == f"{name}.v2"  # to look needs no label
+    family.save("calm", vector(60))
+    assert labels.staged(family.path) == []
     whole(family)
+    before = family.names()
+    (family.path / "registry.db").unlink()
+    assert Store(family.path).names() == before
+    assert {"amour", "love"} & set(before) == {name}
 
 
-def test_a_vector_that_is_half_removed_from_its_file_is_forgotten_all_the_same(store):
+def test_what_was_staged_counts_where_the_registry_is_lost(family, monkeypatch):
+    family.save("love", vector(5))
+    killed_after(monkeypatch, "commit", lambda: family.rename("love", "amour"))
+    (family.path / "registry.db").unlink()
+    again = Store(family.path)
+    assert [again.load(f"amour.v{n}") for n in (1, 2)] == [vector(1), vector(5)]
+    whole(again)
+
+
+def test_a_vector_that_is_half_removed_from_its_file_is_forgotten_all_the_same(store, monkeypatch):
     store.save_many([(f"n{i}", vector(i)) for i in range(3)])
-    path = store.path / family_path(store, "n0")
-    with store._database.writing() as work:
-        work.connection.execute(text("DELETE FROM vector WHERE name = 'n1'"))
-        rewriting.forget(work, store.path, path.relative_to(store.path).as_posix())
-        work.on_commit.clear()  # a kill after COMMIT
-    assert len(payload.read_records(path)) == 3
+    killed_after(monkeypatch, "commit", lambda: store.remove("n1"))
     assert store.names() == ["n0", "n2"]
-    assert set(payload.read_records(path)) == {"tiny_1.n0.v1", "tiny_1.n2.v1"}
+    store.tag("n0", add=["x"])
     whole(store)
+    (store.path / "registry.db").unlink()
+    assert Store(store.path).names() == ["n0", "n2"]
 
 
 def family_path(store, ref):
@@ -309,6 +306,7 @@ def test_what_is_removed_while_it_is_loaded_was_never_there(family, monkeypatch)
         family.load("deep")
     other.save_many([("n1", vector(11)), ("n2", vector(12))])
     meanwhile(monkeypatch, files, "load", lambda: other.remove("n1"))
+    assert family.load("n1") == vector(11)  # its numbers are still in the file
     with pytest.raises(NotFound, match="no vector"):
         family.load("n1")
 
@@ -331,7 +329,7 @@ def test_verify_finds_nothing_wrong_with_what_others_change_meanwhile(family, mo
         other.tag("love", add=["x"])
         other.remove("deep")
 
-    meanwhile(monkeypatch, files.Shelf, "load", change)
+    meanwhile(monkeypatch, files, "load", change)
     assert family.verify() == []
 
 
@@ -339,7 +337,7 @@ def test_verify_still_finds_what_is_wrong_while_others_write(family, monkeypatch
     other = Store(family.path)
     file = family.path / family_path(family, "anger")
     file.write_bytes(file.read_bytes()[:-1])
-    meanwhile(monkeypatch, files.Shelf, "load", lambda: other.tag("love", add=["x"]))
+    meanwhile(monkeypatch, files, "load", lambda: other.tag("love", add=["x"]))
     assert {f.ref for f in family.verify()} == {"tiny_1.anger.v1", "tiny_1.warm.v1"}
 
 

@@ -14,8 +14,7 @@ from sqlalchemy.engine import Engine
 from steerlab.core import record
 from steerlab.core.recipe import Imported
 from steerlab.errors import BadOption, NotFound
-from steerlab.registry import SORTS, Store
-from steerlab.registry.upkeep import rebuild
+from steerlab.registry import SORTS, Store, rebuild
 from tests.registry.samples import OTHER, vector
 
 

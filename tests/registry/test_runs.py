@@ -14,8 +14,6 @@ from steerlab.core.run import Generation, Run
 from steerlab.core.sampling import Sampling
 from steerlab.errors import BadOption, NotFound, StoreError
 from steerlab.registry import Store
-from steerlab.registry.database import HEAD
-from tests.registry.older import older
 from tests.registry.samples import TINY, restored, vector
 
 TEXTS = (Generation(0.0, 0.0, " a plain text", "stop", 4), Generation(2.0, 0.4, " [b]warm[/b]\x1b"))
@@ -146,12 +144,3 @@ def test_a_lost_registry_loses_its_runs_but_no_vector(family):
 def test_a_backup_has_the_runs(family, tmp_path):
     kept = family.runs.save(run())
     assert list(restored(family, tmp_path).runs.list("love")) == [kept]
-
-
-def test_a_store_of_the_first_schema_is_copied_and_gets_runs(family, tmp_path):
-    store = older(family, tmp_path / "first", "0001")
-    assert len(store.list()) == 4
-    kept = store.runs.save(run())
-    assert list(store.runs.list("love")) == [kept]
-    assert (store.path / f"registry.db.before-{HEAD}").exists()
-    assert store.verify() == []

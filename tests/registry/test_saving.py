@@ -135,8 +135,8 @@ def test_what_the_record_cannot_hold_is_refused(store):
 def test_an_expression_names_stored_vectors(family):
     recipe = family.record("warm").recipe
     assert recipe.text == "love.v1 - 0.5 * anger.v1"
-    assert [p.ref for p in family.parents("warm")] == ["tiny_1.love.v1", "tiny_1.anger.v1"]
-    assert [c.ref for c in family.children("love")] == ["tiny_1.warm.v1"]
+    assert [p.ref for p in family.lineage("warm").parents] == ["tiny_1.love.v1", "tiny_1.anger.v1"]
+    assert [c.ref for c in family.lineage("love").children] == ["tiny_1.warm.v1"]
 
 
 def test_an_unsaved_operand_is_matched_by_its_bytes(store):
@@ -171,7 +171,7 @@ def test_of_two_records_with_one_digest_the_named_one_is_the_parent(store):
     for ref in ("amour.v1", "love.v1", "love.v2"):
         saved = store.save("twice", 2 * store.load(ref))
         assert saved.recipe.text == f"2 * {ref}"
-        assert [p.ref for p in store.parents(saved.ref)] == [f"tiny_1.{ref}"]
+        assert [p.ref for p in store.lineage(saved.ref).parents] == [f"tiny_1.{ref}"]
 
 
 def test_two_placeholders_of_one_stored_vector_become_one_operand(store, tmp_path):

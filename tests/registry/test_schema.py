@@ -17,7 +17,6 @@ from sqlalchemy.schema import CreateTable
 from steerlab.errors import StoreError
 from steerlab.registry import Store, database, migrations
 from steerlab.registry.tables import METADATA
-from tests.registry.older import older
 from tests.registry.samples import vector
 
 
@@ -168,7 +167,7 @@ def test_an_older_store_is_copied_then_migrated(family, newer_program):
     before = family.record("love")
     assert len(family.list()) == 4
     assert family.record("love") == before  # its directions, pairs and tags are still there
-    assert [c.ref for c in family.children("love")] == ["tiny_1.warm.v1"]
+    assert [c.ref for c in family.lineage("love").children] == ["tiny_1.warm.v1"]
     copy = family.path / f"registry.db.before-{LATER}"
     with closing(sqlite3.connect(copy)) as raw:
         assert raw.execute("SELECT version_num FROM alembic_version").fetchone() == (HEAD,)
@@ -192,10 +191,3 @@ def test_a_version_that_never_was_is_one_line(family):
     set_version(family, "0000")
     with pytest.raises(StoreError, match="can't be brought up to date"):
         Store(family.path).list()
-
-
-def test_an_older_store_lists_as_before(family, tmp_path):
-    family.save("love", vector(9))
-    old = older(family, tmp_path / "old", "0004")
-    assert old.list(sort="layer") == family.list(sort="layer")
-    assert old.verify() == []

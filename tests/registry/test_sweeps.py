@@ -17,10 +17,7 @@ from steerlab.core.setting import BASELINE
 from steerlab.core.sweep import StoredSweep, SweepPlan
 from steerlab.errors import BadOption, NotFound, StoreError
 from steerlab.registry import Store
-from steerlab.registry.database import HEAD
-from tests.registry.older import older
 from tests.registry.samples import TINY, restored, swept_setting, vector
-from tests.registry.test_runs import run
 
 SETTINGS = (BASELINE, *(swept_setting(b, d, 10 * d, None) for b in (2, 3) for d in (-0.2, 0.2)))
 PLAN = StoredSweep(
@@ -231,16 +228,6 @@ def damage(store: Store, table: str) -> None:
 def test_a_backup_has_them(family, tmp_path):
     fill(family)
     assert kept(restored(family, tmp_path)) == kept(family)
-
-
-def test_a_store_of_the_second_schema_is_copied_and_gets_them(family, tmp_path):
-    written = family.runs.save(run())
-    store = older(family, tmp_path / "second", "0002")
-    assert list(store.runs.list("love")) == [written]
-    assert (store.path / f"registry.db.before-{HEAD}").exists()
-    fill(store)
-    assert all(kept(store))
-    assert store.verify() == []
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import time
 from dataclasses import replace
 from datetime import timedelta
@@ -19,6 +21,11 @@ from steerlab.registry import Store, files
 from steerlab.registry.tables import VECTOR
 from steerlab.registry.upkeep.verify import Damage
 from tests.registry.samples import TINY, vector
+
+
+def exported(record, vector):
+    """A payload file that says what its vector is called."""
+    return payload.encode([(record, vector)], labels=True)
 
 
 def file_of(store, ref):
@@ -124,7 +131,7 @@ def test_a_tampered_expression_is_found(family):
     assert isinstance(stored.recipe, Expression)
     recipe = replace(stored.recipe, text="love.v1 - 0.6 * anger.v1")
     forged = replace(stored, recipe=recipe)
-    durable.write(file_of(family, "warm"), payload.encode([(forged, family.load("warm"))]))
+    durable.write(file_of(family, "warm"), exported(forged, family.load("warm")))
     assert problems(family) == {"tiny_1.warm.v1": "registry and payload differ in its recipe"}
     family.upkeep.rebuild()
     assert problems(family) == {
@@ -137,7 +144,9 @@ def test_a_row_that_was_changed_by_hand_is_found(family):
         row = VECTOR.c.name == "love"
         work.connection.execute(update(VECTOR).where(row).values(norm=99.0))
     assert problems(family) == {"tiny_1.love.v1": "registry and payload differ in its norm"}
-    with pytest.raises(StoreError, match=r"do not tell the same norm: run `steerlab rebuild`"):
+    with pytest.raises(
+        StoreError, match=r"row of tiny_1.love.v1 was altered: run `steerlab rebuild`"
+    ):
         family.load("love")
 
 
@@ -148,6 +157,60 @@ def test_a_damaged_vector_of_a_file_with_many_is_the_only_one_named(store):
     file.write_bytes(file.read_bytes().replace(bytes_of, bytes(len(bytes_of))))
     assert set(problems(store)) == {"tiny_1.n3.v1"}
     assert store.load("n2") == vector(2)
+
+
+# labels
+
+
+def label_of(store, ref):
+    story = store.record(ref).story
+    return store.path / f"labels/{story[:2]}/{story}.json"
+
+
+LABEL_DAMAGE = {
+    "another name": lambda text: text.replace("anger", "fury"),
+    "another version": lambda text: text.replace('"version":1', '"version":7'),
+    "other tags": lambda text: text.replace('"tags":[]', '"tags":["x"]'),
+    "no JSON": lambda text: text[:-5],
+    "removed": lambda text: re.sub(r'(":){"name.*?}', r'\1{"removed_from":"payloads/x"}', text),
+    "a format to come": lambda text: text.replace('"format":1', '"format":9'),
+}
+
+
+@pytest.mark.parametrize("change", LABEL_DAMAGE.values(), ids=LABEL_DAMAGE)
+def test_a_label_file_that_contradicts_its_row_is_named_and_mended(family, change):
+    before = records(family)
+    file = label_of(family, "anger")
+    file.write_text(change(file.read_text()))
+    (finding,) = family.verify()
+    assert (finding.ref, finding.damage) == ("tiny_1.anger.v1", Damage.LABEL)
+    assert "label file" in finding.problem
+    assert records(family) == before
+    assert family.upkeep.rebuild() == 4
+    assert records(family) == before
+    assert family.verify() == []
+
+
+def test_missing_label_files_are_named_and_written_anew(family):
+    before = records(family)
+    shutil.rmtree(family.path / "labels")
+    assert {f.damage for f in family.verify()} == {Damage.LABEL}
+    assert set(problems(family).values()) == {"its label file is missing: run `steerlab rebuild`"}
+    family.upkeep.rebuild()
+    assert family.verify() == []
+    (family.path / "registry.db").unlink()
+    assert records(Store(family.path)) == before
+
+
+def test_without_registry_and_labels_the_vectors_are_still_there(family):
+    digests = {record.digest for record in records(family).values()}
+    shutil.rmtree(family.path / "labels")
+    (family.path / "registry.db").unlink()
+    again = Store(family.path)
+    assert {record.digest for record in records(again).values()} == digests
+    assert all(name.startswith("unnamed_") for name in again.names())
+    assert again.verify() == []
+    again.rename(again.names()[0], "found")
 
 
 # rebuild
@@ -166,7 +229,7 @@ def test_a_rebuild_gives_the_former_rows(family):
 def test_a_rebuild_from_tags_and_times_that_others_wrote_is_sound(family):
     """Rows have tags sorted and times in UTC; a payload may have come with others."""
     theirs = replace(family.record("deep"), tags=("b", "a", "b"), created="2024-01-01T00:00")
-    durable.write(file_of(family, "deep"), payload.encode([(theirs, family.load("deep"))]))
+    durable.write(file_of(family, "deep"), exported(theirs, family.load("deep")))
     assert family.upkeep.rebuild() == 4
     assert family.record("deep").tags == ("a", "b")
     assert family.verify() == []
@@ -194,7 +257,7 @@ def test_the_same_numbers_of_another_model_are_not_where_a_vector_was_moved(stor
 
 def test_what_a_rebuild_can_not_take_is_not_where_a_vector_was_moved(family):
     timeless = replace(family.record("deep"), created="yesterday")
-    data = payload.encode([(timeless, family.load("deep"))])
+    data = exported(timeless, family.load("deep"))
     (family.path / "payloads" / "other.safetensors").write_bytes(data)
     file_of(family, "deep").write_bytes(b"junk")
     assert {f.ref: f.damage for f in family.verify()} == {"tiny_1.deep.v1": Damage.ALTERED}
@@ -218,7 +281,7 @@ def test_a_rebuild_leaves_out_what_it_can_not_read(family, caplog):
 
 def test_a_rebuild_survives_a_record_that_the_schema_refuses(family, caplog):
     impossible = replace(family.record("deep"), name="odd", norm=-1.0)
-    data = payload.encode([(impossible, family.load("deep"))])
+    data = exported(impossible, family.load("deep"))
     durable.write(family.path / "payloads" / "odd.safetensors", data)
     assert family.upkeep.rebuild() == 4
     assert "odd.v1" in caplog.text
@@ -231,7 +294,8 @@ def test_of_two_claims_to_a_version_the_acknowledged_one_stays(family, caplog):
         other = vector(50 + number)
         theirs = replace(ours, digest=other.digest, created=f"{created}T00:00:00.000000+00:00")
         durable.write(
-            family.path / f"payloads/x{number}.safetensors", payload.encode([(theirs, other)])
+            family.path / f"payloads/x{number}.safetensors",
+            exported(theirs, other),
         )
     assert family.upkeep.rebuild() == 4
     assert family.load("love") == vector(1)
@@ -244,7 +308,7 @@ def test_a_stray_file_takes_no_name_of_a_model(family, caplog):
     elsewhere = replace(family.record("love").model, fingerprint="other")
     other = SteeringVector({2: [1.0] * 8}, model=elsewhere, ref="love.v1")
     forged = replace(record_of(other, "love", 1), created="2001-01-01T00:00:00.000000+00:00")
-    durable.write(family.path / "payloads/x.safetensors", payload.encode([(forged, other)]))
+    durable.write(family.path / "payloads/x.safetensors", exported(forged, other))
     assert family.upkeep.rebuild() == 5
     assert {ref: record for ref, record in records(family).items() if ref in before} == before
     assert family.load("tiny_1.love") == vector(1)
@@ -293,7 +357,7 @@ def test_garbage_is_named_first_and_deleted_when_told(family):
 def test_a_collection_tells_how_far_it_is_and_can_be_cancelled(family):
     old, seen = stray(family), []
     family.upkeep.gc(progress=lambda *a: seen.append(a))
-    assert seen == [(n, 5) for n in range(1, 6)]
+    assert seen == [(n, 9) for n in range(1, 10)]
 
     def stop(done, of):
         raise Cancelled("enough")

@@ -1,4 +1,7 @@
-"""Alembic migrations, driven from Python; imported only when a store is older than HEAD."""
+"""Bringing a store up to date; imported only when one is older than HEAD.
+
+`upgrade` runs Alembic's migrations, `bring_over` is for stores from before the first of them.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,9 @@ from alembic.util import CommandError
 from sqlalchemy import Connection
 
 from steerlab.errors import StoreError
+from steerlab.registry.migrations.earlier import bring_over
+
+__all__ = ["bring_over", "configuration", "upgrade"]
 
 
 def configuration(connection: Connection) -> Config:

@@ -1,8 +1,8 @@
 """Archives: many vectors, or a whole store, in one file.
 
 An archive is an uncompressed tar (ustar) of plain files: `payloads/…/<digest>.safetensors`,
-`registry.db` for a whole store, and last `SHA256SUMS`. `tar` unpacks it to a directory that is a
-store, and `sha256sum -c SHA256SUMS` checks that.
+`registry.db` and `labels/…/<story>.json` for a whole store, and last `SHA256SUMS`. `tar` unpacks
+it to a directory that is a store, and `sha256sum -c SHA256SUMS` checks that.
 
 Headers are parsed by `tarfile.TarInfo.frombuf`, one at a time. `tarfile.open` does not serve for
 files of strangers: it reads extended headers of any size into memory, and takes a damaged header
@@ -32,7 +32,7 @@ SUFFIX = ".tar"
 REGISTRY = "registry.db"
 SUMS = "SHA256SUMS"
 
-_PAYLOAD = re.compile(r"payloads(/[^/.\\][^/\\]*)+\.safetensors")
+_FILE = re.compile(r"(payloads(/[^/.\\][^/\\]*)+\.safetensors|labels(/[^/.\\][^/\\]*)+\.json)")
 _BLOCK = tarfile.BLOCKSIZE
 _CHUNK = 1 << 20
 _LARGEST_USTAR = 8**11  # bytes; the size of a larger file needs GNU's format
@@ -208,7 +208,7 @@ def _compare(file: BinaryIO, size: int, sums: dict[str, str], path: Path) -> Non
 
 
 def _belongs(name: str) -> bool:
-    return name in (REGISTRY, SUMS) or (name.isprintable() and bool(_PAYLOAD.fullmatch(name)))
+    return name in (REGISTRY, SUMS) or (name.isprintable() and bool(_FILE.fullmatch(name)))
 
 
 def _header(name: str, size: int) -> bytes | None:

@@ -11,15 +11,15 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 
 from steerlab.core.display import printable
 from steerlab.errors import SteerlabError, StoreError
-from steerlab.files import durable, payload
+from steerlab.files import durable, header, payload
 from steerlab.files.location import finish_move
 from steerlab.progress import Progress
-from steerlab.registry import files
+from steerlab.registry import files, labels
 from steerlab.registry.connections import copy_database
 from steerlab.registry.database import Database
 from steerlab.registry.schema_check import check_plain
@@ -64,13 +64,13 @@ class _Moment:
     """
 
     registry: Path | None
-    payloads: Sequence[tuple[str, Path]]
+    files: Sequence[tuple[str, Path]]
     linked: bool
     damaged: Sequence[str]
 
 
 def backup(database: Database, target: Path, force: bool, progress: Progress | None) -> Backup:
-    """Write registry and payloads, as they are at one moment, to an archive."""
+    """Write registry, labels and payloads, as they are at one moment, to an archive."""
     finish_move(database.directory)
     if not database.directory.is_dir():
         raise StoreError(f"there is no store at {database.directory}")
@@ -81,25 +81,26 @@ def backup(database: Database, target: Path, force: bool, progress: Progress | N
     ):
         damaged = dict.fromkeys(moment.damaged)
         if moment.registry is not None:
-            names = {name for name, _ in moment.payloads}
+            names = {name for name, _ in moment.files}
             damaged |= dict.fromkeys(_registry_problems(moment.registry, names))
             writer.add_file(archive.REGISTRY, moment.registry)
-        for done, (name, file) in enumerate(moment.payloads, 1):
+        for done, (name, file) in enumerate(moment.files, 1):
             damaged |= dict.fromkeys(_payload_problems(name, file))
             with called(file, name):
                 writer.add_file(name, file)
             if moment.linked:
                 file.unlink()
             if progress is not None:
-                progress(done, len(moment.payloads))
-    return Backup(target, len(moment.payloads), tuple(damaged))
+                progress(done, len(moment.files))
+    payloads = sum(name.startswith("payloads/") for name, _ in moment.files)
+    return Backup(target, payloads, tuple(damaged))
 
 
 @contextlib.contextmanager
 def _moment(database: Database, place: Path) -> Iterator[_Moment]:
     """A store's files, kept for as long as they are read.
 
-    Payload files are replaced, never changed, so a second link keeps what is there now: the
+    Files are replaced, never changed, so a second link keeps what is there now: the
     store is locked while they are linked, not while they are read. Where the file system has
     no links it stays locked. A store that is read-only has no writers to wait for.
     """
@@ -112,7 +113,7 @@ def _moment(database: Database, place: Path) -> Iterator[_Moment]:
             lock.enter_context(database.locked())
         damaged: list[str] = []
         registry = copy_registry(database, copy / archive.REGISTRY, damaged)
-        found = payloads_of(database.directory, damaged)
+        found = files_of(database.directory, damaged)
         linked = False
         if database.writable:
             links = database.directory / f"{files.LINKS}{secrets.token_hex(8)}"
@@ -133,10 +134,11 @@ def _linked(found: Sequence[tuple[str, Path]], links: Path) -> list[tuple[str, P
     return linked
 
 
-def payloads_of(directory: Path, damaged: list[str]) -> list[tuple[str, Path]]:
-    """The payload files that can be copied: names in the store, and where they really are."""
+def files_of(directory: Path, damaged: list[str]) -> list[tuple[str, Path]]:
+    """Label and payload files that can be copied: names in the store, and where they really are."""
     found = []
-    for file in files.payload_files(directory):
+    everything = (labels.label_files(directory), files.payload_files(directory))
+    for file in chain(*everything, labels.staged(directory)):
         name = file.relative_to(directory).as_posix()
         if not archive.can_hold(name):
             damaged.append(f"{printable(name)} is left out: its name can't be in a backup")
@@ -193,6 +195,9 @@ def _registry_problems(copy: Path, names: set[str]) -> Iterator[str]:
 def _payload_problems(name: str, file: Path) -> Iterator[str]:
     try:
         with called(file, name):
-            payload.read_all(file)
+            if name.startswith(f"{labels.FOLDER}/"):
+                labels.parsed(header.read_plain(file), file)
+            else:
+                payload.read_all(file)
     except SteerlabError as error:
         yield str(error)

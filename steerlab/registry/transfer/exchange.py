@@ -11,19 +11,21 @@ from pathlib import Path
 from sqlalchemy import Connection, select
 
 from steerlab.core.recipe import ModelIdentity
+from steerlab.core.record import Labels, Record
 from steerlab.errors import BadOption, CorruptPayload, NotFound, SteerlabError, StoreError
-from steerlab.files import durable, payload
+from steerlab.files import durable, header, payload
 from steerlab.progress import Progress
-from steerlab.registry import files, queries, saving
+from steerlab.registry import files, labels, queries, saving
 from steerlab.registry.database import Database
-from steerlab.registry.files import Entry, Shelf, batches
+from steerlab.registry.files import Entry, batches
+from steerlab.registry.labels import Removed
 from steerlab.registry.queries import Model, Summary
+from steerlab.registry.rebuild import unnamed, usable
 from steerlab.registry.rows import chunks, link, mark_newest, read
 from steerlab.registry.sqlite_errors import one_line_errors
 from steerlab.registry.tables import OPERAND, VECTOR
 from steerlab.registry.transfer import archive
 from steerlab.registry.transfer.import_plan import Arrival, Plan
-from steerlab.registry.upkeep.rebuild import usable
 from steerlab.registry.upkeep.verify import untrue_facts
 
 
@@ -33,12 +35,16 @@ class Import:
 
     ref: what it is called here. was: what the file calls it. already: it was here before,
     so nothing was stored. model: whose it is.
+    same_numbers: the ref of a vector with the same numbers that was here before, whose story is
+    another; differs: the parts of the story that differ.
     """
 
     ref: str
     was: str
     already: bool
     model: ModelIdentity
+    same_numbers: str | None = None
+    differs: tuple[str, ...] = ()
 
 
 def rows_of(connection: Connection, refs: Iterable[str | Summary], model: Model) -> list[int]:
@@ -87,7 +93,7 @@ def to_payload(
         )
     if target.exists() and not force:
         raise StoreError(f"{target} exists: export to another name, or delete it first")
-    durable.write(target, payload.encode(list(_entries(connection, directory, rows))))
+    durable.write(target, payload.encode(list(_entries(connection, directory, rows)), labels=True))
     return target
 
 
@@ -104,7 +110,7 @@ def to_archive(
     with archive.create(target, force=force) as writer:
         for batch in batches(_entries(connection, directory, rows)):
             name = _free_name(writer, batch[0][0].digest)
-            writer.add(name, payload.encode(batch))
+            writer.add(name, payload.encode(batch, labels=True))
             done += len(batch)
             if progress is not None:
                 progress(done, total)
@@ -126,13 +132,17 @@ def take_in(database: Database, path: Path, progress: Progress | None = None) ->
         arrivals = list(reader.survey())
         with database.writing() as work:
             plan = Plan(work.connection, arrivals)
-            for batch in batches(_new(work.connection, reader, plan)):
+            compared: dict[str, tuple[str, tuple[str, ...]]] = {}
+            for batch in batches(_new(work.connection, reader, plan, compared)):
                 saving.store(work, database.directory, batch)
             link(work.connection)
             for names in chunks(sorted(plan.back)):
                 mark_newest(work.connection, VECTOR.c.name.in_(names))
     oldest_first = sorted(arrivals, key=lambda a: a.created)
-    return [Import(plan.ref(a), a.ref, plan.is_here(a), a.model) for a in oldest_first]
+    return [
+        Import(plan.ref(a), a.ref, plan.is_here(a), a.model, *compared.get(a.story, ()))
+        for a in oldest_first
+    ]
 
 
 class _Reader:
@@ -141,6 +151,7 @@ class _Reader:
     def __init__(self, path: Path, scratch: Path, progress: Progress | None) -> None:
         self.path, self.scratch, self.progress = path, scratch, progress
         self.packed = archive.is_archive(path)
+        self.labels: dict[str, Labels | Removed] = {}
         self.size = path.stat().st_size
 
     def survey(self) -> Iterator[Arrival]:
@@ -150,18 +161,25 @@ class _Reader:
             with called(file, what):
                 for record in payload.read_records(file).values():
                     model = models.setdefault(record.model, record.model)
-                    yield Arrival.of(usable(record, what), model)
+                    yield Arrival.of(self._labelled(usable(record, what)), model)
 
     def entries(self) -> Iterator[Entry]:
         """Every vector, checked, in the order of the survey."""
         for file, what in self._payloads(self.size):
             with called(file, what):
                 for record, vector in payload.read_all(file):
-                    entry = usable(record, what), vector
+                    entry = self._labelled(usable(record, what)), vector
                     if wrong := untrue_facts(record, vector):
                         raise CorruptPayload(f"{what}: {record.ref}: {wrong[0]}")
                     saving.check(vector)
                     yield entry
+
+    def _labelled(self, record: Record) -> Record:
+        """The record under its labels: of a label file in the archive, or its own."""
+        own = self.labels.get(record.story)
+        if isinstance(own, Labels):
+            return record.labelled(own)
+        return record if record.name else record.labelled(unnamed(record.story))
 
     def _payloads(self, before: int) -> Iterator[tuple[Path, str]]:
         """Files to read one after another, and what to call them."""
@@ -176,7 +194,9 @@ class _Reader:
             return
         one = self.scratch / "one"
         for name, file in archive.unpack(self.path, lambda name: one, tell):
-            if name != archive.REGISTRY:
+            if name.startswith(f"{labels.FOLDER}/"):
+                self.labels |= labels.parsed(header.read_plain(file), f"{self.path}: {name}")
+            elif name != archive.REGISTRY:
                 yield file, f"{self.path}: {name}"
             file.unlink()
 
@@ -192,28 +212,39 @@ def called(file: Path, name: str) -> Iterator[None]:
         raise type(error)(str(error).replace(str(file), name)) from None
 
 
-def _new(connection: Connection, reader: _Reader, plan: Plan) -> Iterator[Entry]:
-    """The vectors that are not here yet, as this store will call them."""
+def _new(
+    connection: Connection,
+    reader: _Reader,
+    plan: Plan,
+    compared: dict[str, tuple[str, tuple[str, ...]]],
+) -> Iterator[Entry]:
+    """The vectors that are not here yet, as this store will call them.
+
+    compared: gets the stories whose numbers are here with another story, and what differs.
+    """
     expected = iter(plan.arrivals)
     for record, vector in reader.entries():
         arrival = next(expected, None)
-        if arrival is None or (arrival.ref, arrival.digest) != (record.ref, record.digest):
+        if arrival is None or (arrival.ref, arrival.story) != (record.ref, record.story):
             raise CorruptPayload(f"{reader.path} changed while it was read: try again")
-        if not plan.is_here(arrival):
-            at_home = plan.at_home(connection, arrival, record, vector)
-            yield at_home, files.described(vector, at_home)
+        if plan.is_here(arrival):
+            continue
+        if (row := plan.same_numbers(arrival)) is not None:
+            stored = read(connection, [row])[row]
+            compared[record.story] = (stored.record.ref, stored.record.differs_from(record))
+        localized = plan.localized(arrival, record)
+        yield localized, files.described(vector, localized)
 
 
 def _entries(connection: Connection, directory: Path, rows: Sequence[int]) -> Iterator[Entry]:
     """Vectors to be written, a model's together, the oldest first."""
-    shelf = Shelf(directory)
     places: list[tuple[int, str, int]] = []
     for part in chunks(list(set(rows))):
         query = select(VECTOR.c.model_id, VECTOR.c.created, VECTOR.c.id)
         places += map(tuple, connection.execute(query.where(VECTOR.c.id.in_(part))))
     for part in chunks([row for _, _, row in sorted(places)]):
-        for stored in read(connection, part).values():
-            yield stored.record, shelf.load(stored)
+        stored = list(read(connection, part).values())
+        yield from zip((s.record for s in stored), files.load_all(directory, stored), strict=True)
 
 
 def _free_name(writer: archive.Writer, digest: str) -> str:

@@ -8,17 +8,16 @@ import secrets
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import unquote
 
 from steerlab.core.display import printable
 from steerlab.errors import CorruptPayload, StoreError
 from steerlab.files import durable
 from steerlab.files.location import finish_move, waiting
 from steerlab.progress import Progress
-from steerlab.registry.database import UNDO, Database
+from steerlab.registry.database import Database
 from steerlab.registry.schema_check import COMPUTED
 from steerlab.registry.transfer import archive
-from steerlab.registry.transfer.backup import copy_registry, payloads_of
+from steerlab.registry.transfer.backup import copy_registry, files_of
 
 _TRIES = 10
 
@@ -59,7 +58,7 @@ def _replace(database: Database, new: Path) -> Path | None:
     finishes the move. What a writer saves in that moment is moved aside too.
     """
     target = Path(os.path.realpath(database.directory))  # it may be ".", which moves too
-    place = Database(target, database.fill, database.settle, timeout=database.timeout)
+    place = Database(target, database.fill, timeout=database.timeout)
     with place.locked():
         shutil.rmtree(ready := waiting(target), ignore_errors=True)
         os.rename(new, ready)
@@ -103,10 +102,11 @@ def _check_source(source: Path, target: Path) -> None:
 
 def _check_registry(source: Path, restored: Database) -> None:
     """Refuse one that a newer or another program wrote; a damaged one can be rebuilt."""
-    for (name,) in restored.salvage(COMPUTED):
+    for row in restored.salvage(COMPUTED):
+        name = printable(str(row["name"])[:80])
         raise CorruptPayload(
-            f"{source} holds a registry whose table {printable(str(name)[:80])} makes up what it "
-            "says: nothing was taken from it; unpack it with tar and import the payloads"
+            f"{source} holds a registry whose table {name} makes up what it says: nothing was "
+            "taken from it; unpack it with tar and import the payloads"
         )
 
 
@@ -123,18 +123,10 @@ def _unpack(source: Path, new: Path, progress: Progress | None) -> None:
 
 
 def _copy_store(old: Database, new: Path) -> None:
-    """Copy a store as it is, with what a writer that died left half done: `new` settles it.
-
-    One that was never written to, as an unpacked backup, is only read.
-    """
+    """Copy a store as it is; one that was never written to, as an unpacked backup, is only read."""
     in_use = old.writable and (old.directory / ".lock").exists()
     with old.locked() if in_use else contextlib.nullcontext():
-        kept = [
-            (f"{UNDO}/{file.name}", file)
-            for file in (old.directory / UNDO).glob("*")
-            if archive.can_hold(unquote(file.name)) and file.is_file()
-        ]
-        for name, file in [*payloads_of(old.directory, []), *kept]:
+        for name, file in files_of(old.directory, []):
             durable.write(new / name, file.read_bytes())
         if registry := copy_registry(old, new / archive.REGISTRY, []):
             _sync(registry)

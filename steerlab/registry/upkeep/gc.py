@@ -12,9 +12,11 @@ from pathlib import Path
 
 from sqlalchemy import Connection, select
 
+from steerlab.core.record import Labels
 from steerlab.errors import SteerlabError
 from steerlab.files import durable, payload
 from steerlab.files.header import FileTooLarge
+from steerlab.registry import labels
 from steerlab.registry.files import LINKS, SUFFIX, is_held, payload_files
 from steerlab.registry.tables import VECTOR
 
@@ -46,11 +48,14 @@ def collect(
     only: the paths that come into question; None for all.
     """
     used = set(connection.execute(select(VECTOR.c.path).distinct()).scalars())
+    used |= _needed_labels(connection, directory, used)
 
     def is_due(path: Path, name: str) -> bool:
         return (only is None or name in only) and _age(path) >= grace.total_seconds()
 
     found = []
+    said = labels.read_all(directory)
+    spared = False
     files = list(_loose(directory))
     for number, path in enumerate(files, 1):
         if progress is not None:
@@ -59,8 +64,11 @@ def collect(
         with contextlib.suppress(FileNotFoundError):  # a writer was done with it
             if name in used or not is_due(path, name):
                 continue
-            garbage = _garbage(path, name, path.stat().st_size)
+            if spared and path.suffix == labels.SUFFIX:  # its vectors may be what was spared
+                continue
+            garbage = _garbage(path, name, path.stat().st_size, said)
             if garbage is None:
+                spared = True
                 continue
             found.append(garbage)
             if not dry_run:
@@ -68,17 +76,28 @@ def collect(
     return found + _links(directory, dry_run, is_due)
 
 
+def _needed_labels(connection: Connection, directory: Path, paths: Collection[str]) -> set[str]:
+    """The label files that say something of a stored vector, or can't be read."""
+    stories = connection.execute(select(VECTOR.c.story)).scalars()
+    unneeded = set(labels.unneeded(directory, stories, paths))
+    needed = (path for path in labels.label_files(directory) if path not in unneeded)
+    return {path.relative_to(directory).as_posix() for path in needed}
+
+
 def _age(path: Path) -> float:
     """Seconds since it was written; one of the future is not fresh, as clocks err."""
     return abs(time.time() - path.stat().st_mtime)
 
 
-def _garbage(path: Path, name: str, size: int) -> Garbage | None:
+def _garbage(path: Path, name: str, size: int, said: labels.Said) -> Garbage | None:
     """What a file is that nothing refers to; None for one that is to be kept all the same."""
     if path.name.startswith(durable.TEMPORARY_PREFIX) or path.suffix != SUFFIX:
         return Garbage(name, size)
     try:
-        return Garbage(name, size, tuple(r.qualified for r, _ in payload.read_all(path)))
+        records = [record for record, _ in payload.read_all(path)]
+        own = ((r, said.get(r.story)) for r in records)
+        known = (r.labelled(s) if isinstance(s, Labels) else r for r, s in own)
+        return Garbage(name, size, tuple(record.qualified for record in known))
     except FileTooLarge:
         return None  # another steerlab may read what is in it
     except SteerlabError as error:
@@ -100,5 +119,7 @@ def _links(directory: Path, dry_run: bool, is_due: Callable[[Path, str], bool]) 
 
 def _loose(directory: Path) -> Iterator[Path]:
     yield from payload_files(directory)
-    yield from sorted((directory / "payloads").glob(f"**/{durable.TEMPORARY_PREFIX}*"))
+    yield from labels.label_files(directory)
+    for folder in ("payloads", labels.FOLDER):
+        yield from sorted((directory / folder).glob(f"**/{durable.TEMPORARY_PREFIX}*"))
     yield from sorted(directory.glob("registry.db.new-*"))

@@ -12,13 +12,11 @@ from sqlalchemy import Connection, select
 from steerlab.errors import StoreError
 from steerlab.files.location import finish_move
 from steerlab.progress import Progress
-from steerlab.registry import files, registry_only
+from steerlab.registry import labels, registry_only
 from steerlab.registry.database import Database
-from steerlab.registry.rows import Placed
+from steerlab.registry.rebuild import Rebuilt, Trusted, rebuild, trusted_rows
 from steerlab.registry.sqlite_errors import one_line_errors
-from steerlab.registry.tables import KEPT, VECTOR
-from steerlab.registry.upkeep import rebuild
-from steerlab.registry.upkeep.rebuild import Rebuilt
+from steerlab.registry.tables import REGISTRY_ONLY
 
 if TYPE_CHECKING:
     from steerlab.registry.upkeep.doctor import Problem
@@ -48,10 +46,12 @@ class Upkeep:
         """
         from steerlab.registry.upkeep.verify import Damage, Finding, still_wrong, verify
 
+        self._database.settle()
         before = self._database.stamp()
         with self._database.reading() as connection:
             found = verify(connection, self.path, progress, on_finding)
-        if found and self._database.stamp() != before:
+        changing = self._database.stamp() != before or any(f.damage is Damage.LABEL for f in found)
+        if found and changing and self._database.writable:
             with self._database.writing() as work:
                 found = still_wrong(work.connection, self.path, found)
         readable = all(finding.damage is not Damage.REGISTRY for finding in found)
@@ -65,18 +65,20 @@ class Upkeep:
     def rebuild(self) -> int:
         """Make the registry anew from the payloads; returns how many vectors it knows.
 
-        The old registry, damaged or not, is kept as registry.db.before-rebuild-….
+        Labels are those of the old registry's rows, where these are sound; label files that say
+        something else, or are missing, are written anew. The old registry, damaged or not, is
+        kept as registry.db.before-rebuild-….
         """
         finish_move(self.path)
         if not self.path.is_dir():
             raise StoreError(f"there is no store at {self.path}")
         with one_line_errors(self.path), self._database.locked():
-            places = self._database.salvage(select(VECTOR.c.path, VECTOR.c.key))
-            salvaged = {t.name: self._database.salvage(select(t)) for t in KEPT}
+            trusted = self._database.salvaged(trusted_rows) or {}
+            salvaged = {t.name: self._database.salvage(select(t)) for t in REGISTRY_ONLY}
             done: list[Rebuilt] = []
 
             def fill(new: Connection) -> None:
-                done.append(self._refill(new, places, self._known))
+                done.append(self._refill(new, trusted))
                 registry_only.bring_back(new, salvaged)
 
             self._database.refill(fill)
@@ -136,7 +138,7 @@ class Upkeep:
 
     def fill(self, connection: Connection) -> None:
         """Restore the rows of a registry that is missing from the payloads."""
-        done = self._refill(connection, ())
+        done = self._refill(connection, {})
         if done.count and self._database.writable:
             _log.warning(
                 "%s had no registry.db: restored %d vectors from their payloads",
@@ -144,18 +146,10 @@ class Upkeep:
                 done.count,
             )
 
-    def _known(self, path: str) -> Sequence[Placed]:
-        """What the registry, as long as it is there, says of a file."""
-        rows = self._database.salvaged(lambda old: list(files.at_path(old, path).values()))
-        return [Placed(stored.record, stored.path, stored.key) for stored in rows]
-
-    def _refill(
-        self,
-        connection: Connection,
-        places: Sequence[tuple[str, str]],
-        known: Callable[[str], Sequence[Placed]] = lambda path: (),
-    ) -> Rebuilt:
-        done = rebuild.rebuild(connection, self.path, places, known)
+    def _refill(self, connection: Connection, trusted: Trusted) -> Rebuilt:
+        done = rebuild(connection, self.path, trusted)
         for skipped in done.skipped:
             _log.warning("left out: %s", skipped)
+        if self._database.writable:
+            labels.mend(self.path, done.wanted, done.initial)
         return done

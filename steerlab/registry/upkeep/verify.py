@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
@@ -19,14 +19,14 @@ from steerlab.core.vector import SteeringVector
 from steerlab.errors import NotFound, SteerlabError
 from steerlab.files import payload
 from steerlab.files.header import FileTooLarge
-from steerlab.registry import text_index
-from steerlab.registry.files import Shelf, payload_files
+from steerlab.registry import files, labels, text_index
+from steerlab.registry.files import payload_files
 from steerlab.registry.queries import resolve
+from steerlab.registry.rebuild import usable
 from steerlab.registry.rows import IS_NEWEST, Stored, chunks, identity_text, read
 from steerlab.registry.schema_check import problems
 from steerlab.registry.sqlite_errors import Damaged, tells_damage
 from steerlab.registry.tables import DIRECTION, MODEL, OPERAND, VECTOR
-from steerlab.registry.upkeep.rebuild import usable
 
 _GIVE_UP = (
     "bring the file back from a backup (`steerlab restore` restores a whole store), or remove the "
@@ -60,6 +60,12 @@ class Damage(Enum):
         "recipe",
         "the recipe gives another vector than is stored: one of the two was altered",
         "make it anew from its operands: steerlab compose … --as NAME",
+    )
+
+    LABEL = (
+        "label",
+        "the label file is missing, or says something else than the registry",
+        "steerlab rebuild",
     )
 
     def __init__(self, key: str, what: str, fix: str) -> None:
@@ -120,35 +126,15 @@ def _of_rows(
 ) -> list[Finding]:
     """What is wrong with vectors, or with what they were made from."""
     found = []
-    summaries = _summaries(connection, ids)
     audit = _Audit(connection, directory)
     for done, row in enumerate(_each(connection, ids), 1):
-        if isinstance(row, Finding):
-            own = [row]
-        else:
-            own = audit.findings(row)
-            reads = str(row.record.recipe)
-            if not own and summaries.get(row.id, reads) != reads:
-                what = "registry and payload differ in how its recipe reads"
-                own = [Finding(row.qualified, what, Damage.ROW)]
+        own = [row] if isinstance(row, Finding) else audit.findings(row)
         found += own
         if on_finding is not None:
             for finding in own:
                 on_finding(finding)
         if progress is not None:
             progress(done, len(ids))
-    return found
-
-
-def _summaries(connection: Connection, ids: Sequence[int]) -> dict[int, str]:
-    found: dict[int, str] = {}
-    for chunk in chunks(ids):
-        query = select(VECTOR.c.id, VECTOR.c.summary).where(VECTOR.c.id.in_(chunk))
-        try:
-            found |= {row.id: row.summary for row in connection.execute(query)}
-        except DBAPIError as error:  # a row that can't be read, which `_each` tells
-            if not tells_damage(error):
-                raise
     return found
 
 
@@ -216,11 +202,11 @@ def untrue_facts(record: Record, vector: SteeringVector) -> list[str]:
 
 
 class _Audit:
-    """One pass over a store; payload files are read once, not once a vector."""
+    """One pass over a store; the records of a payload file are read once, not once a vector."""
 
     def __init__(self, connection: Connection, directory: Path) -> None:
         self.connection, self.directory = connection, directory
-        self.shelf, self.parents = Shelf(directory), Shelf(directory)
+        self.labels = labels.read_all(directory)
         self.path, self.records = "", dict[str, Record]()
 
     def findings(self, stored: Stored) -> list[Finding]:
@@ -240,14 +226,40 @@ class _Audit:
         if written is None:
             what = f"its payload {stored.path} holds other vectors"
             return [self.lost(stored, Damage.MISSING, what)]
+        with contextlib.suppress(SteerlabError):
+            written = usable(written, self.path)
+        if wrong := self.row(stored, written):
+            return [Finding(stored.qualified, wrong, Damage.ROW)]
+        return [*self.label(stored, written), *self.numbers(stored)]
+
+    def row(self, stored: Stored, written: Record) -> str:
+        """What is wrong with a row whose payload is there; empty if nothing is."""
+        if differing := stored.record.differs_from(written):
+            return f"registry and payload differ in its {', '.join(differing)}"
         if stored.key not in self.records:
-            what = f"its payload does not call it {stored.key}: run `steerlab rebuild`"
-            return [Finding(stored.qualified, what, Damage.ROW)]
-        if differing := _differing(stored, written, self.path):
-            what = f"registry and payload differ in its {', '.join(differing)}"
-            return [Finding(stored.qualified, what, Damage.ROW)]
+            return f"its payload does not call it {stored.key}: run `steerlab rebuild`"
+        if not stored.is_trusted:
+            return "its row was altered: run `steerlab rebuild`"
+        return ""
+
+    def label(self, stored: Stored, written: Record) -> list[Finding]:
+        """Whether its label file says what its row says."""
+        said = self.labels.get(stored.story, written.labels if written.name else None)
+        if said == stored.record.labels:
+            return []
+        what = "its label file is missing: run `steerlab rebuild`"
+        if isinstance(said, labels.Removed):
+            what = "its label file says that it was removed: run `steerlab rebuild`"
+        elif said is not None:
+            mine = vars(stored.record.labels)
+            differing = ", ".join(k for k, v in vars(said).items() if v != mine[k])
+            what = f"registry and label file differ in its {differing}: run `steerlab rebuild`"
+        return [Finding(stored.qualified, what, Damage.LABEL)]
+
+    def numbers(self, stored: Stored) -> list[Finding]:
+        """Whether its arrays are those of its digest, its facts and its recipe."""
         try:
-            vector = self.shelf.load(stored)
+            vector = files.load(self.directory, stored)
         except FileTooLarge as error:
             return [self.lost(stored, Damage.LARGE, str(error))]
         except SteerlabError as error:
@@ -260,7 +272,7 @@ class _Audit:
 
     def lost(self, stored: Stored, damage: Damage, what: str) -> Finding:
         """A vector that is not where its row says: it may be whole in another file."""
-        place = self.whole.get(_told_apart(stored.record))
+        place = self.whole.get(stored.record.story)
         if place is not None:
             return Finding(
                 stored.qualified, f"it lies in {place}, not in {stored.path}", Damage.MOVED
@@ -268,40 +280,47 @@ class _Audit:
         return Finding(stored.qualified, what, damage)
 
     @cached_property
-    def whole(self) -> dict[tuple[str, str, str], str]:
-        """(digest, model, ref) -> the file, of every vector that a rebuild would find in one."""
+    def whole(self) -> dict[str, str]:
+        """Story -> the file, of every vector that a rebuild would find in one."""
         found = {}
         for file in payload_files(self.directory):
             path = file.relative_to(self.directory).as_posix()
             with contextlib.suppress(SteerlabError):
                 for record, _ in payload.read_all(file):
                     with contextlib.suppress(SteerlabError):
-                        found[_told_apart(usable(record, path))] = path
+                        found[usable(record, path).story] = path
+        return found
+
+    @cached_property
+    def digests(self) -> set[str]:
+        """The digests of what is whole in a payload file."""
+        files = set(self.whole.values())
+        found = set()
+        for path in files:
+            with contextlib.suppress(SteerlabError):
+                found |= {r.digest for r in payload.read_records(self.directory / path).values()}
         return found
 
     def recomputed(self, stored: Stored, recipe: Expression) -> list[Finding]:
         """Whether the expression gives the stored bytes from its operands."""
         from steerlab.core.expression import evaluate
 
-        edges = select(OPERAND.c.ref, OPERAND.c.parent_id).where(OPERAND.c.child_id == stored.id)
-        rows: dict[str, int | None] = {
-            edge.ref: edge.parent_id for edge in self.connection.execute(edges)
-        }
-        digests = {o.ref: o.digest for o in recipe.operands}
+        edges = select(OPERAND.c.parent_id).where(OPERAND.c.child_id == stored.id)
+        rows = self.connection.execute(edges.order_by(OPERAND.c.ordinal)).scalars()
+        parents = {o.ref: (row, o.digest) for o, row in zip(recipe.operands, rows, strict=True)}
         failing = []
 
         def lookup(ref: str) -> SteeringVector:
             try:
-                return self.operand(ref, rows.get(ref), digests[ref])
+                return self.operand(ref, *parents[ref])
             except SteerlabError:
-                failing.append(digests[ref])
+                failing.append(parents[ref][1])
                 raise
 
         try:
             result = evaluate(recipe.text, lookup)
         except SteerlabError as error:
-            there = {digest for digest, _, _ in self.whole} if failing else set()
-            damage = Damage.ROW if failing and there.issuperset(failing) else Damage.OPERAND
+            damage = Damage.ROW if failing and self.digests.issuperset(failing) else Damage.OPERAND
             return [Finding(stored.qualified, f"it can't be re-evaluated: {error}", damage)]
         if result.digest == stored.record.digest:
             return []
@@ -309,24 +328,10 @@ class _Audit:
         return [Finding(stored.qualified, what, Damage.RECIPE)]
 
     def operand(self, ref: str, row: int | None, digest: str) -> SteeringVector:
-        """The parent that a ref is linked to."""
+        """The parent that an operand is linked to, whatever else its row says."""
         if row is None:
             raise NotFound(f"its operand {ref} is not in this store")
         parent = read(self.connection, [row])[row]
         if parent.record.digest != digest:
             raise NotFound(f"its operand {ref} is another vector than it was made from")
-        return self.parents.load(parent, agreeing=False)
-
-
-def _told_apart(record: Record) -> tuple[str, str, str]:
-    return record.digest, identity_text(record.model), record.ref
-
-
-def _differing(stored: Stored, written: Record, path: str) -> list[str]:
-    """What a row does not say as the payload's record does, once that is as rows have it."""
-    if stored.record == written:
-        return []
-    with contextlib.suppress(SteerlabError):
-        written = usable(written, path)
-    names = [f.name for f in fields(Record)]
-    return [n for n in names if getattr(stored.record, n) != getattr(written, n)]
+        return files.numbers(self.directory, parent)

@@ -1,0 +1,232 @@
+"""Label files: names, versions, tags and notes, beside the payloads that they never touch.
+
+While registry.db is sound its rows are the truth; a label file is the second copy, from which
+and from the payloads a lost registry is rebuilt. `labels/ab/<story>.json` holds the labels of one
+vector; vectors that are saved together share a file, `labels/ab/<story of the first>.many.json`,
+over which a file of their own wins. A vector that was removed from a payload file with others
+has the label None, so that nothing brings it back.
+
+A change is staged in `labels/new` before COMMIT, durably, so that a full disk can refuse it, and
+put in its place after COMMIT. What a writer that died left staged, the next one finishes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from steerlab.core.record import Labels, canonical_json, labels_from_json
+from steerlab.errors import CorruptPayload, SteerlabError
+from steerlab.files import durable, header
+from steerlab.files.limits import from_json
+from steerlab.registry.ports import Writing
+
+FOLDER = "labels"
+SUFFIX = ".json"
+FORMAT = 1
+
+_STAGED = f"{FOLDER}/new"
+_STORY = re.compile("[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What stands in place of labels of a vector that was removed from a file with others."""
+
+    payload: str
+    edits: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return {"removed_from": self.payload, "edits": self.edits}
+
+
+Said = Mapping[str, Labels | Removed]
+"""Story -> what label files say of it."""
+
+
+def write_new(directory: Path, found: Mapping[str, Labels], work: Writing) -> None:
+    """Write the labels of vectors that are about to be stored; undone if the transaction fails.
+
+    One that comes back has a label file of its own, which changes like any other.
+    """
+    returning = {s: new for s, new in found.items() if _own(directory, s).exists()}
+    fresh = {s: new for s, new in found.items() if s not in returning}
+    if returning:
+        change(directory, returning, work)
+    if fresh:
+        first, *others = fresh
+        path = _many(directory, first) if others else _own(directory, first)
+        work.undo.append(partial(path.unlink, missing_ok=True))
+        durable.write(path, _encoded(fresh))
+
+
+def change(directory: Path, found: Said, work: Writing) -> None:
+    """Have label files say something else once the transaction is durable."""
+    staged = directory / _STAGED / f"{secrets.token_hex(8)}{SUFFIX}"
+    durable.write(staged, _encoded(found, directory))
+    work.undo.append(partial(staged.unlink, missing_ok=True))
+    work.on_commit.append(partial(_put_in_place, directory, staged, found))
+
+
+def finish(directory: Path, rows: Mapping[str, Labels], staged: Path) -> None:
+    """Finish, as the rows have it, what a writer that died left staged; needs the lock."""
+    known = {
+        story: rows.get(story, labels)
+        for story, labels in _read(staged).items()
+        if story in rows or isinstance(labels, Removed)
+    }
+    _put_in_place(directory, None, known)
+    staged.unlink(missing_ok=True)
+
+
+def staged(directory: Path) -> list[Path]:
+    """Changes that are staged: none but for a moment, or after a writer died."""
+    with contextlib.suppress(OSError):
+        names = sorted(os.listdir(directory / _STAGED))
+        return [directory / _STAGED / name for name in names if name.endswith(SUFFIX)]
+    return []
+
+
+def stories(staged: Path) -> list[str]:
+    """The stories that a staged change is about; none if it can't be read."""
+    with contextlib.suppress(SteerlabError):
+        return list(_read(staged))
+    return []
+
+
+def label_files(directory: Path) -> Iterator[Path]:
+    """Every label file, in a fixed order; staged changes are none."""
+    for path in sorted((directory / FOLDER).glob(f"*/*{SUFFIX}")):
+        if path.parent.name != "new" and not path.name.startswith("."):
+            yield path
+
+
+def read_all(directory: Path, problems: list[str] | None = None) -> dict[str, Labels | Removed]:
+    """What the label files of a store say.
+
+    problems: gets a line for each file that can't be read. None: staged changes do not count.
+    """
+    own: dict[str, Labels | Removed] = {}
+    shared: dict[str, Labels | Removed] = {}
+    for path in [*label_files(directory), *(staged(directory) if problems is not None else ())]:
+        try:
+            said = _read(path)
+        except SteerlabError as error:
+            if problems is not None:
+                problems.append(str(error))
+            continue
+        alone = path.name.removesuffix(SUFFIX) in said or path.parent.name == "new"
+        (own if alone else shared).update(said)
+    return shared | own
+
+
+def mend(directory: Path, wanted: Mapping[str, Labels], initial: Mapping[str, Labels]) -> None:
+    """Write what label files do not say as wanted.
+
+    initial: the labels that payload files themselves have; where these are right, no label file
+    is needed.
+    """
+    said = read_all(directory)
+    wrong = {s: w for s, w in wanted.items() if said.get(s, initial.get(s)) != w}
+    lacking = {s: w for s, w in wrong.items() if s not in said}
+    if len(lacking) > 1:
+        durable.write(_many(directory, next(iter(lacking))), _encoded(lacking))
+        wrong = {s: w for s, w in wrong.items() if s in said}
+    _put_in_place(directory, None, wrong)
+
+
+def unneeded(directory: Path, stories: Iterable[str], paths: Iterable[str]) -> Iterator[Path]:
+    """Label files that say nothing of any of these stories, or of these payload files."""
+    known, used = set(stories), set(paths)
+    for path in label_files(directory):
+        with contextlib.suppress(SteerlabError):
+            if not any(
+                s in known or (isinstance(labels, Removed) and labels.payload in used)
+                for s, labels in _read(path).items()
+            ):
+                yield path
+
+
+def forget(directory: Path, story: str) -> None:
+    """Delete the label file that a vector has of its own."""
+    _own(directory, story).unlink(missing_ok=True)
+
+
+def parsed(data: bytes, what: object) -> dict[str, Labels | Removed]:
+    """What the bytes of a label file say; raises CorruptPayload for anything else."""
+    try:
+        found = from_json(data.decode())
+        if type(found["format"]) is not int or not 1 <= found["format"] <= FORMAT:
+            raise CorruptPayload("it is of a format that this steerlab does not read")
+        return {_story(s): _labels(labels) for s, labels in found["labels"].items()}
+    except (ValueError, TypeError, KeyError, AttributeError, CorruptPayload) as error:
+        raise CorruptPayload(f"{what} is no label file: {str(error)[:200]}") from None
+
+
+def _labels(data: Any) -> Labels | Removed:
+    if isinstance(data, dict) and isinstance(data.get("removed_from"), str):
+        return Removed(data["removed_from"], int(data.get("edits", 0)))
+    return labels_from_json(data)
+
+
+def _story(text: str) -> str:
+    if not _STORY.fullmatch(text):
+        raise ValueError(f"{text[:40]!r} is no story")
+    return text
+
+
+def _read(path: Path) -> dict[str, Labels | Removed]:
+    return parsed(header.read_plain(path), path)
+
+
+def _encoded(found: Said, directory: Path | None = None) -> bytes:
+    """A label file. directory: where files are whose unknown keys are to stay."""
+    kept = {s: _unknown(directory, s) if directory is not None else {} for s in found}
+    labels = {story: {**kept[story], **labels.to_json()} for story, labels in found.items()}
+    return canonical_json({"format": FORMAT, "labels": labels}).encode()
+
+
+def _unknown(directory: Path, story: str) -> dict[str, Any]:
+    """What a later version of the program wrote of a vector beside what this one knows."""
+    try:
+        found = from_json(header.read_plain(_own(directory, story)).decode())
+        data = dict(found["labels"][story])
+    except (ValueError, TypeError, KeyError, SteerlabError):
+        return {}
+    known = {*Labels.__dataclass_fields__, "removed_from"}
+    return {key: value for key, value in data.items() if key not in known}
+
+
+def _put_in_place(directory: Path, staged: Path | None, found: Said) -> None:
+    """Make each label file say what was staged, and forget the stage.
+
+    One that is about one vector is linked: so it is in both places until the new one is durable.
+    """
+    for story, labels in found.items():
+        path = _own(directory, story)
+        durable.make_directory(path.parent)
+        if staged is not None and len(found) == 1 and durable.link(staged, path):
+            continue
+        durable.write(path, _encoded({story: labels}, directory))
+    if staged is not None:
+        staged.unlink(missing_ok=True)
+
+
+def _own(directory: Path, story: str) -> Path:
+    return directory / FOLDER / story[:2] / f"{story}{SUFFIX}"
+
+
+def _many(directory: Path, story: str) -> Path:
+    """The first free name of a file for many."""
+    folder = directory / FOLDER / story[:2]
+    paths = (folder / f"{story}.many{f'.{n}' if n > 1 else ''}{SUFFIX}" for n in count(1))
+    return next(path for path in paths if not path.exists())

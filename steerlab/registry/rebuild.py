@@ -1,0 +1,230 @@
+"""Rebuilding rows from payload files and label files, which hold all that they say."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sqlalchemy import Connection, select
+from sqlalchemy.exc import DBAPIError
+
+from steerlab.core.display import printable
+from steerlab.core.notation import canonical
+from steerlab.core.recipe import Expression
+from steerlab.core.record import Labels, Record
+from steerlab.errors import CorruptPayload, SteerlabError
+from steerlab.files import payload
+from steerlab.files.header import FileTooLarge
+from steerlab.registry import labels
+from steerlab.registry.files import payload_files
+from steerlab.registry.rows import (
+    Placed,
+    Stored,
+    add,
+    chunks,
+    identity_text,
+    link,
+    mark_newest,
+    read,
+    settle,
+)
+from steerlab.registry.saving import check_recipe
+from steerlab.registry.tables import VECTOR
+
+_UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00", re.ASCII)
+_BATCH = 500
+
+Name = tuple[str, str, int]
+Trusted = Mapping[str, Stored]
+"""Story -> the row of a former registry that is as a program wrote it."""
+
+
+@dataclass
+class Rebuilt:
+    """What a rebuild found: how many vectors have rows again, and what was left out, and why.
+
+    wanted: story -> the labels that it has now; initial: those that its payload file holds.
+    """
+
+    count: int = 0
+    skipped: list[str] = field(default_factory=list)
+    wanted: dict[str, Labels] = field(default_factory=dict)
+    initial: dict[str, Labels] = field(default_factory=dict)
+
+
+def trusted_rows(connection: Connection) -> dict[str, Stored]:
+    """The rows of a registry, which may be damaged, that are as a program wrote them."""
+    found: dict[str, Stored] = {}
+    for part in chunks(list(connection.execute(select(VECTOR.c.id)).scalars())):
+        try:
+            rows = [*read(connection, part).values()]
+        except (SteerlabError, DBAPIError, sqlite3.Error, UnicodeDecodeError):
+            rows = [row for one in part for row in _alone(connection, one)]
+        found |= {stored.story: stored for stored in rows if stored.is_trusted}
+    return found
+
+
+def _alone(connection: Connection, row: int) -> list[Stored]:
+    with contextlib.suppress(SteerlabError, DBAPIError, sqlite3.Error, UnicodeDecodeError):
+        return [*read(connection, [row]).values()]
+    return []
+
+
+def rebuild(connection: Connection, directory: Path, trusted: Trusted) -> Rebuilt:
+    """Insert rows for every payload into an empty registry.
+
+    Labels are those of a trusted row, then of a label file, then of the payload file itself, and
+    of a label file before the row where it has been edited more often.
+    Where two vectors claim one name and version, the one with a trusted row wins, then the
+    younger: the older is what a crash left behind before it was acknowledged. Of the same
+    vector twice, one that is whole wins.
+    """
+    done = Rebuilt()
+    said = labels.read_all(directory, done.skipped)
+    found: dict[str, Placed] = {}
+    for placed in _placed(directory, trusted, done):
+        story = placed.record.story
+        rival = found.get(story)
+        found[story] = placed if rival is None else _better(directory, rival, placed, trusted)
+        if placed.record.name:
+            done.initial[story] = placed.record.labels
+    chosen: dict[Name, Placed] = {}
+    for story, placed in found.items():
+        own = _labels(story, placed.record, trusted, said)
+        if own is not None:
+            record = placed.record.labelled(own)
+            _claim(chosen, replace(placed, record=record, edits=own.edits), trusted, done)
+    insert(connection, chosen.values(), done, trusted)
+    return done
+
+
+def _labels(story: str, record: Record, trusted: Trusted, said: labels.Said) -> Labels | None:
+    """The labels of a vector; None for one that was removed."""
+    own = said.get(story) or (record.labels if record.name else None)
+    if story in trusted and (own is None or own.edits <= trusted[story].edits):
+        return trusted[story].labels  # else the registry lost a change: its log, for instance
+    if isinstance(own, labels.Removed):
+        return None
+    return own or unnamed(story)
+
+
+def unnamed(story: str) -> Labels:
+    """The labels of a vector whose own are lost: its name can be changed."""
+    return Labels(f"unnamed_{story[:12]}", 1)
+
+
+def _better(directory: Path, one: Placed, other: Placed, trusted: Trusted) -> Placed:
+    """Of two places of the same vector, the one to use."""
+    story = one.record.story
+    own = (trusted[story].path, trusted[story].key) if story in trusted else None
+    first, second = (other, one) if (other.path, other.key) == own else (one, other)
+    return first if _whole(directory, first) else second
+
+
+def _claim(chosen: dict[Name, Placed], placed: Placed, trusted: Trusted, done: Rebuilt) -> None:
+    """Give a vector its name and version, or the one that has it already."""
+    rival = chosen.get(_name(placed.record))
+    rivals = [placed] if rival is None else [placed, rival]
+    kept, *others = sorted(rivals, key=lambda p: _rank(p, trusted), reverse=True)
+    chosen[_name(placed.record)] = kept
+    done.skipped += [
+        f"{lost.path}: {lost.record.ref} is already another vector; "
+        "`steerlab import` gives it a version of its own"
+        for lost in others
+    ]
+
+
+def insert(
+    connection: Connection, found: Iterable[Placed], done: Rebuilt, trusted: Trusted
+) -> None:
+    """Insert the rows of vectors, and say what they are to each other."""
+    ordered = sorted(  # a stray file may claim any time: it takes no model's name from those here
+        found, key=lambda p: (p.record.story not in trusted, p.record.created, p.record.ref)
+    )
+    for start in range(0, len(ordered), _BATCH):
+        _add(connection, ordered[start : start + _BATCH], done)
+    mark_newest(connection, VECTOR.c.version == 1)
+    link(connection)
+
+
+def _add(connection: Connection, placed: Sequence[Placed], done: Rebuilt) -> None:
+    """Insert a batch; if the schema refuses one of it, all but that one."""
+    try:
+        with connection.begin_nested():
+            rows = add(connection, placed)
+            settle(connection, rows, placed)
+        done.count += len(rows)
+        done.wanted |= {p.record.story: replace(p.record.labels, edits=p.edits) for p in placed}
+    except (DBAPIError, sqlite3.Error, OverflowError, UnicodeEncodeError) as error:
+        if len(placed) == 1:
+            why = str(getattr(error, "orig", error))
+            done.skipped.append(f"{placed[0].path}: {placed[0].record.ref}: {why}")
+            return
+        for one in placed:
+            _add(connection, [one], done)
+
+
+def usable(record: Record, what: object) -> Record:
+    """The record as the registry can hold it: its time in UTC; raises CorruptPayload."""
+    try:
+        check_recipe(record.recipe)
+    except SteerlabError as error:
+        why = printable(str(error))[:200]
+        raise CorruptPayload(f"{what}: {record.ref}: its recipe can't be used: {why}") from None
+    layers = {facts.layer for facts in record.layers}
+    sizes = (record.version, record.model.n_layers, record.model.d_model, *layers)
+    if max(sizes) >= 2**63 or len(layers) < len(record.layers):
+        raise CorruptPayload(f"{what}: {record.ref} has an impossible version, model or layers")
+    if not re.fullmatch(r"[0-9a-f]{64}", record.digest):
+        raise CorruptPayload(f"{what}: {record.digest[:40]!r} is not a digest")
+    recipe = record.recipe
+    if isinstance(recipe, Expression):
+        recipe = Expression(canonical(recipe.text), recipe.operands)
+    created, tags = _utc(record.created, what), tuple(sorted(set(record.tags) - {""}))
+    return replace(record, created=created, tags=tags, recipe=recipe)
+
+
+def _utc(created: str, what: object) -> str:
+    """A time as rows hold it; raises CorruptPayload for what is none."""
+    try:
+        moment = datetime.fromisoformat(created)
+        moment = moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+    except (ValueError, OverflowError):  # year 1 has no earlier hour
+        raise CorruptPayload(f"{what}: {created[:40]!r} is not a time") from None
+    return created if _UTC.fullmatch(created) else moment.isoformat(timespec="microseconds")
+
+
+def _placed(directory: Path, trusted: Trusted, done: Rebuilt) -> Iterator[Placed]:
+    """What lies in the payload files, and what a former registry knew of too large ones."""
+    for file in payload_files(directory):
+        path = file.relative_to(directory).as_posix()
+        try:
+            for key, record in payload.read_records(file).items():
+                yield Placed(usable(record, path), path, key)
+        except FileTooLarge as error:
+            known = [s for s in trusted.values() if s.path == path]
+            yield from (Placed(stored.record, path, stored.key) for stored in known)
+            if not known:
+                done.skipped.append(f"{error}; keep the file, and upgrade steerlab")
+        except SteerlabError as error:
+            done.skipped.append(str(error))
+
+
+def _name(record: Record) -> Name:
+    return (identity_text(record.model), record.name, record.version)
+
+
+def _whole(directory: Path, placed: Placed) -> bool:
+    with contextlib.suppress(SteerlabError):
+        payload.read(directory / placed.path, placed.key)
+        return True
+    return False
+
+
+def _rank(placed: Placed, trusted: Trusted) -> tuple[bool, str, str]:
+    return (placed.record.story in trusted, placed.record.created, placed.path)

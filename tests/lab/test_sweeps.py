@@ -249,7 +249,7 @@ def test_processes_that_share_a_sweep_write_each_cell_once(bench, rows, tmp_path
 
     class Meeting(WorkerShard):
         def wait(self):
-            barrier.wait(timeout=60)
+            barrier.wait(timeout=300)
 
     labs = [Lab(bench.store.path, tiny_lm()) for _ in range(3)]
     results = {}

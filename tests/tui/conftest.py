@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from steerlab import Lab, Store
+from steerlab.tui.detail import detail
+from steerlab.tui.workbench import browser, expression_line
 from tests.tiny import tiny_lm
 from tests.tui.driver import NASTY, PAIRS
 
@@ -16,3 +18,11 @@ def lab(tmp_path: Path) -> Lab:
     lab.extract("love", PAIRS, layers=2, note=NASTY, tags=["[red]t[/red]"])
     lab.extract("anger", [(b, a) for a, b in PAIRS], layers=2)
     return lab
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody types here: the app need not wait for a rest as long as for a user."""
+    monkeypatch.setattr(detail, "REST", 0.01)
+    monkeypatch.setattr(expression_line, "PATIENCE", 0.02)
+    monkeypatch.setattr(browser, "FOLLOW", 0.3)

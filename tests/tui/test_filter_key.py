@@ -2,6 +2,7 @@
 
 from steerlab.tui.detail import detail
 from steerlab.tui.detail.overview import Overview
+from steerlab.tui.workbench import browser
 from tests.benchmarks.filter_key import count_keys
 from tests.tui.driver import PAIRS, Session
 from tests.tui.visit import starter_store
@@ -30,7 +31,9 @@ async def test_a_burst_of_keys_reads_the_details_once(lab, monkeypatch):
         assert reads == ["labs"]
 
 
-async def test_a_key_makes_few_calls_between_files(tmp_path):
+async def test_a_key_makes_few_calls_between_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(detail, "REST", 0.2)
+    monkeypatch.setattr(browser, "FOLLOW", 1.0)
     counted = await count_keys(starter_store(tmp_path / "store"))
     assert counted["a"].ours <= 113 // 2  # 22 today; 113 when every row was written anew
     assert counted["l"].all <= 36_000  # 25,600 today; 51,000 when the screen was laid out anew

@@ -27,6 +27,8 @@ from tests.tui import chromium
 from tests.tui.emulator import Emulator
 from tests.tui.visit import check_what_is_left, starter_store, until, visit
 
+pytestmark = pytest.mark.terminal
+
 NAMES = ("mellow_bay", "black_jug")
 SECONDS = 60  # a busy machine needs some to import textual
 

@@ -1,4 +1,4 @@
-"""The app: the workbench, what is remembered between two sessions, and how news is shown."""
+"""The app: the workbench, the memory between sessions, and notifications."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NO_CONTROL_CHARS = NoControlChars()
 
 
 class SteerlabApp(App[None]):
-    """Browse, compose, steer. The model is loaded when a text is first asked for."""
+    """Browse, compose, steer. The model loads with the first text."""
 
     TITLE = "steerlab"
     CSS_PATH = Path(__file__).with_name("app.tcss")
@@ -47,7 +47,7 @@ class SteerlabApp(App[None]):
         self.workbench: Workbench | None = None
 
     def on_mount(self) -> None:
-        """Take up where the last session left."""
+        """Restore the last session."""
         self.theme = self.memory.theme if self.memory.theme in self.available_themes else _theme()
         remembered = self.memory.of_store(self.lab.store_path)
         if self.lab.source is None and not self.lab.is_loaded:
@@ -57,17 +57,17 @@ class SteerlabApp(App[None]):
 
     @on(Notice)
     def show_notice(self, event: Notice) -> None:
-        """One line; errors stay long enough to be read."""
+        """Show a line; errors stay longer."""
         timeout = 4 if event.severity == "information" else 10
         text = printable(event.text)
         self.notify(text, severity=event.severity, timeout=timeout, markup=False)
 
     def get_line_filters(self) -> Sequence[LineFilter]:
-        """Textual's own, and the one that lets nothing through which a terminal would obey."""
+        """Textual's filters, and one that removes control characters."""
         return [*super().get_line_filters(), _NO_CONTROL_CHARS]
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        """Every action that has a key is in the palette as well."""
+        """Textual's commands, and every action that has a key."""
         yield from super().get_system_commands(screen)
         offered: set[str] = set()
         for node in (screen.focused or screen).ancestors_with_self:
@@ -82,13 +82,13 @@ class SteerlabApp(App[None]):
                 yield SystemCommand(binding.description.capitalize(), f"key {key}", run)
 
     async def action_quit(self) -> None:
-        """Remember what is set up, and leave."""
+        """Save the session, and quit."""
         self.remember()
         self.exit()
 
     @on(LabPanel.Finished)
     def remember(self) -> None:
-        """Keep theme and setup for the next session."""
+        """Save theme and setup for the next session."""
         self.memory.theme = self.theme
         if self.workbench is not None and self.workbench.is_mounted:
             source = self.lab.source if self.lab.is_named else None
@@ -98,9 +98,9 @@ class SteerlabApp(App[None]):
 
 
 def _bindings(node: DOMNode) -> Iterable[Binding]:
-    """What was bound here; the many keys of Textual's own widgets are not in the palette.
+    """The bindings of steerlab's own classes.
 
-    Unlike a screen's active bindings, these have the letters that the focus takes as text.
+    Unlike a screen's active bindings, they include letters that a focused field takes as text.
     """
     for kind in type(node).__mro__:
         if kind.__module__.startswith("steerlab."):
@@ -108,6 +108,6 @@ def _bindings(node: DOMNode) -> Iterable[Binding]:
 
 
 def _theme() -> str:
-    """Dark, unless the terminal says that its background is light."""
+    """The dark theme, unless COLORFGBG reports a light background."""
     background = os.environ.get("COLORFGBG", "").rpartition(";")[2]
     return "textual-light" if background in ("7", "15") else "textual-dark"

@@ -1,4 +1,4 @@
-"""The last door: whatever a widget draws, no terminal obeys it."""
+"""Remove control characters from whatever widgets draw."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from textual.color import Color
 from textual.filter import LineFilter
 
 CONTROL_CHARS = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-"""Controls of C0 and C1, line ends, and marks that turn the direction of text around."""
+"""C0 and C1 controls, line ends, and marks that change the direction of text."""
 
 
 class NoControlChars(LineFilter):
-    """Leaves out of what is drawn all that is no text; widths stay as they were.
+    """Replaces control characters with spaces of the same width.
 
-    Most text is escaped before it is drawn, so that it can be read (`printable`). What stands in
-    a field that can be edited can't be: it would be stored with its escapes.
+    Most text is escaped by `printable` before it is drawn. Text in an editable field can't be,
+    because it would be saved with its escapes.
     """
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
-        """The same segments; those with something to obey without it."""
+        """The segments without control characters."""
         return [
             Segment(CONTROL_CHARS.sub(_space, segment.text), segment.style, segment.control)
             if CONTROL_CHARS.search(segment.text) and not segment.control

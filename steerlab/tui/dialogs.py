@@ -1,4 +1,4 @@
-"""The questions that are asked over the workbench, each answered with a value or None."""
+"""Dialogs over a screen; each closes with a value, or None if it is cancelled."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Answer = TypeVar("Answer")
 
 
 class Dialog(ModalScreen["Answer | None"], Generic[Answer]):
-    """A box with fields; Enter takes it, Esc leaves it."""
+    """A box with fields; Enter accepts, Esc cancels."""
 
     DEFAULT_CSS = """
     Dialog { align: center middle; }
@@ -45,8 +45,8 @@ class Dialog(ModalScreen["Answer | None"], Generic[Answer]):
     """
     VERTICAL_BREAKPOINTS = [(0, "-short"), (20, "-tall")]  # noqa: RUF012 - as Textual declares it
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "dismiss(None)", "leave it"),
-        Binding("enter", "accept", "take it", show=False),
+        Binding("escape", "dismiss(None)", "cancel"),
+        Binding("enter", "accept", "accept", show=False),
     ]
     HEADING = ""
     VERB = "OK"
@@ -62,11 +62,11 @@ class Dialog(ModalScreen["Answer | None"], Generic[Answer]):
                 yield Button("Cancel", compact=True, id="cancel")
 
     def fields(self) -> ComposeResult:
-        """What stands between heading and buttons."""
+        """The widgets between heading and buttons."""
         yield from ()
 
     def answer(self) -> Answer:
-        """What the fields say; raises SteerlabError or ValueError where they can't."""
+        """The value of the fields; raises SteerlabError or ValueError for invalid ones."""
         raise NotImplementedError
 
     def value(self, name: str) -> str:
@@ -76,7 +76,7 @@ class Dialog(ModalScreen["Answer | None"], Generic[Answer]):
     @on(Input.Submitted)
     @on(Button.Pressed, "#accept")
     def action_accept(self) -> None:
-        """Close with the answer, or say what is wrong with it."""
+        """Close with the answer, or show why it is invalid."""
         try:
             answer = self.answer()
         except (SteerlabError, ValueError) as error:
@@ -91,13 +91,13 @@ class Dialog(ModalScreen["Answer | None"], Generic[Answer]):
 
 
 def field(label: str, widget: Widget) -> Horizontal:
-    """A label with its widget in one line."""
+    """A label and its widget on one line."""
     return Horizontal(Label(label), widget, classes="field")
 
 
 @dataclass(frozen=True)
 class Naming:
-    """Name, tags and note of a vector that is about to be stored."""
+    """Name, tags and note of a vector to save."""
 
     name: str
     tags: tuple[str, ...] = ()
@@ -105,9 +105,9 @@ class Naming:
 
 
 class SaveDialog(Dialog[Naming]):
-    """Under which name a composition is stored; what is odd about it is said here, before."""
+    """Name, tags and note of a composition; warnings are shown before it is saved."""
 
-    HEADING = "save the composition"
+    HEADING = "save the vector"
     VERB = "Save"
 
     def __init__(
@@ -117,7 +117,7 @@ class SaveDialog(Dialog[Naming]):
         self.suggested, self.about, self.warnings, self.taken = name, about, warnings, taken
 
     def fields(self) -> ComposeResult:
-        """What it is, what is odd about it, and its name, tags and note."""
+        """Summary, warnings, name, tags and note."""
         yield Static(printable(self.about, newlines=True), classes="about", markup=False)
         for warning in self.warnings:
             yield Static(f"! {printable(warning)}", classes="warning", markup=False)
@@ -128,14 +128,14 @@ class SaveDialog(Dialog[Naming]):
 
     @on(Input.Changed, "#name")
     def say_if_taken(self, event: Input.Changed) -> None:
-        """A taken name is fine, but should not surprise."""
+        """Say that a taken name makes a new version."""
         taken = event.value.strip() in self.taken
         self.query_one("#taken", Static).update(
-            "the name is taken: this makes its next version" if taken else ""
+            "the name is taken: this saves its next version" if taken else ""
         )
 
     def answer(self) -> Naming:
-        """The name, checked; tags and note."""
+        """The checked name, the tags and the note."""
         return Naming(
             check_name(self.value("name")), tuple(self.value("tags").split()), self.value("note")
         )
@@ -152,41 +152,41 @@ class RenameDialog(Dialog[str]):
         self.old = name
 
     def fields(self) -> ComposeResult:
-        """The name; compositions that use it follow."""
-        yield Static("All versions; compositions that use it follow.", classes="about")
+        """What is renamed, and the name."""
+        yield Static("Renames all versions; compositions follow.", classes="about")
         yield field("name", Input(self.old, id="name", compact=True))
 
     def answer(self) -> str:
-        """The new name, checked."""
+        """The checked name."""
         return check_name(self.value("name"))
 
 
 class ModelDialog(Dialog[str]):
-    """Which model writes; empty for the one that each vector was made on."""
+    """The model that generates; empty for the model of each vector."""
 
     HEADING = "model"
-    VERB = "Use it"
+    VERB = "Use"
 
     def __init__(self, source: str | None, stored: Sequence[str]) -> None:
         super().__init__()
         self.source, self.stored = source or "", stored
 
     def fields(self) -> ComposeResult:
-        """The source, and those that the store's vectors were made on."""
-        yield Static("smollm2, a hub id or a directory; loaded when it is needed.", classes="about")
+        """The source, and the models of the stored vectors."""
+        yield Static("smollm2, a hub id or a directory; loads on first use.", classes="about")
         if self.stored:
             made_on = printable(", ".join(self.stored))
-            yield Static(f"The vectors here were made on {made_on}.", classes="about", markup=False)
-        empty = "each vector's own"
+            yield Static(f"The vectors were made on {made_on}.", classes="about", markup=False)
+        empty = "the model of each vector"
         yield field("model", Input(self.source, placeholder=empty, id="source", compact=True))
 
     def answer(self) -> str:
-        """The source; empty for each vector's own."""
+        """The source; empty for the model of each vector."""
         return self.value("source")
 
 
 class Confirm(Dialog[bool]):
-    """Whether to do something that can't be undone."""
+    """Asks before something that can't be undone."""
 
     def __init__(self, question: str, verb: str) -> None:
         self.VERB = verb
@@ -203,7 +203,7 @@ class Confirm(Dialog[bool]):
 
 
 class BackupDialog(Dialog[Path]):
-    """Where a backup of the whole store goes."""
+    """The file of a backup."""
 
     HEADING = "back up the store"
     VERB = "Back up"
@@ -213,32 +213,32 @@ class BackupDialog(Dialog[Path]):
         self.proposed = proposed
 
     def fields(self) -> ComposeResult:
-        """What it is, and the file."""
-        about = "Vectors, runs, sweeps and measurements in one file, while the store is in use."
+        """What is saved, and the file."""
+        about = "Saves vectors, runs, sweeps and measurements to one file. The store stays usable."
         yield Static(about, classes="about")
         yield field("file", Input(str(self.proposed), id="path", compact=True))
 
     def answer(self) -> Path:
-        """The file, which is not there yet."""
+        """The file; raises if it exists or can't be written."""
         from steerlab.registry.transfer.archive import check_target
 
         if not self.value("path"):
-            raise BadOption("name a file to write the backup to")
+            raise BadOption("name a file for the backup")
         path = expanded(self.value("path"))
         check_target(path)
         return path
 
 
 class OptionsDialog(Dialog[Setup]):
-    """Where to steer, and how tokens are chosen."""
+    """Layers, positions, sampling, seed and chat template."""
 
-    DEFAULT_CSS = "OptionsDialog .field Label { width: 23; }"
+    DEFAULT_CSS = "OptionsDialog .field Label { width: 25; }"
     HEADING = "options"
     NUMBERS: ClassVar[dict[str, tuple[str, type]]] = {
         "max_new_tokens": ("new tokens", int),
-        "temperature": ("temperature (0 greedy)", float),
-        "top_p": ("top-p (1 off)", float),
-        "top_k": ("top-k (0 off)", int),
+        "temperature": ("temperature (0: greedy)", float),
+        "top_p": ("top-p (1: off)", float),
+        "top_k": ("top-k (0: off)", int),
         "repetition_penalty": ("repetition penalty", float),
         "seed": ("seed", int),
     }
@@ -248,7 +248,7 @@ class OptionsDialog(Dialog[Setup]):
         self.setup = setup
 
     def fields(self) -> ComposeResult:
-        """One line an option."""
+        """One option per line."""
         layers = Input(self.setup.layers, placeholder="the vector's own", id="layers", compact=True)
         yield field("layers", layers)
         choice = Select(
@@ -267,7 +267,7 @@ class OptionsDialog(Dialog[Setup]):
             yield field(label, Input(f"{value:g}", id=name, compact=True))
 
     def answer(self) -> Setup:
-        """The setup with these options."""
+        """The setup with these options; raises for invalid ones."""
         values: dict[str, Any] = {name: self._number(name) for name in self.NUMBERS}
         values["layers"] = self.value("layers")
         values["positions"] = self.query_one("#positions", Select).value
@@ -283,4 +283,4 @@ class OptionsDialog(Dialog[Setup]):
             return kind(self.value(name))  # type: ignore[no-any-return]
         except ValueError:
             what = "a whole number" if kind is int else "a number"
-            raise ValueError(f"{label} has to be {what}, not {self.value(name)!r}") from None
+            raise ValueError(f"{label} must be {what}, not {self.value(name)!r}") from None

@@ -13,7 +13,7 @@ _DIFFED = 600  # words up to which texts are compared word by word
 
 
 def heading(coefficient: float, dose: float | None) -> str:
-    """What stands over a text: "baseline", or coefficient and dose."""
+    """The heading of a text: "baseline", or coefficient and dose."""
     if not coefficient:
         return "baseline"
     shown = f"dose {dose:+.2f}" if dose is not None else "dose ?"
@@ -21,7 +21,7 @@ def heading(coefficient: float, dose: float | None) -> str:
 
 
 def differing(words: Sequence[str], baseline: Sequence[str]) -> list[bool]:
-    """For each word, whether it is not part of what both texts share, in order."""
+    """For each word, whether it differs from the baseline (longest common blocks)."""
     from difflib import SequenceMatcher
 
     marks = [True] * len(words)
@@ -31,7 +31,7 @@ def differing(words: Sequence[str], baseline: Sequence[str]) -> list[bool]:
 
 
 def marked(text: str, baseline: str | None) -> Content:
-    """The text; with a baseline, words that it lacks stand out, the first of them most."""
+    """The text; words that differ from the baseline are bold, the first underlined too."""
     pieces = re.findall(r"\S+|\s+", printable(text, newlines=True))
     if baseline is None or len(pieces) > 2 * _DIFFED:
         return Content("".join(pieces))

@@ -1,4 +1,4 @@
-"""Help: what the focused region is, and the keys that work in it."""
+"""Help: a description of the focused region, and its keys."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ HELP_KEY = Binding("f1,question_mark", "help", "help", key_display="?")
 
 
 class Helpful(Screen[ScreenResultType]):
-    """A screen that binds HELP_KEY: `HELP` of its regions, then its own, is shown."""
+    """A screen that binds HELP_KEY and shows `HELP` of the focused region, then its own."""
 
     def action_help(self) -> None:
-        """Say what the focused region is, and which keys work in it."""
+        """Show the help of the focused region."""
         chain = (self.focused or self).ancestors_with_self
         own = [str(w.HELP) for w in chain if isinstance(w, Widget) and w.HELP]
         keys = {
@@ -31,7 +31,7 @@ class Helpful(Screen[ScreenResultType]):
 
 
 class HelpDialog(ModalScreen[None]):
-    """What the focused region is, and the keys that work in it."""
+    """A description and a list of keys."""
 
     DEFAULT_CSS = """
     HelpDialog { align: center middle; }
@@ -47,7 +47,7 @@ class HelpDialog(ModalScreen[None]):
         self.about, self.keys = about, keys
 
     def compose(self) -> ComposeResult:
-        """The region's own words, then every key."""
+        """The description, then the keys."""
         width = max((len(key) for key, _ in self.keys), default=0)
         lines = [f"{key:>{width}}  {what}" for key, what in self.keys]
         with VerticalScroll() as box:
@@ -57,5 +57,5 @@ class HelpDialog(ModalScreen[None]):
                 yield Static("\n".join(lines), markup=False)
 
     def on_click(self) -> None:
-        """There is nothing else to click on."""
+        """Close: there is nothing to click on."""
         self.dismiss()

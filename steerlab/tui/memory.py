@@ -1,4 +1,4 @@
-"""What the terminal UI remembers between two sessions: a small JSON file in the user's config."""
+"""The terminal UI's memory between sessions: a small JSON file in the user's config."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from typing import Any
 from steerlab.files.location import expanded
 
 STORES = 32
-"""Stores whose setup is remembered; the one that was not used for longest goes first."""
+"""Stores that are remembered; the least recently used is dropped first."""
 
-_LONGEST = 10_000  # characters of one value: an essay as a prompt is kept, a pasted book is not
+_LONGEST = 10_000  # characters of one value: an essay is kept, a book is not
 _MOST = 64  # values of one store
 _LARGEST = 4 * 2**20  # bytes of the file
 
@@ -26,13 +26,13 @@ Values = dict[str, Any]
 
 @dataclass
 class Memory:
-    """The theme, and what was set up for each store.
+    """The theme, and the setup of each store.
 
-    A file that is missing, damaged or foreign gives the defaults, and one that can't be written
-    is let go: memory is a comfort, and nothing may fail for want of it.
+    A missing, damaged or foreign file gives the defaults, and a file that can't be written is
+    ignored: nothing may fail because of it.
 
-    theme: empty where none was chosen.
-    stores: a store's directory -> names and plain values, the least recently used first.
+    theme: empty if none was chosen.
+    stores: directory -> names and plain values, the least recently used first.
     """
 
     theme: str = ""
@@ -41,7 +41,7 @@ class Memory:
 
     @classmethod
     def load(cls) -> Memory:
-        """What was remembered; defaults for all that can't be read."""
+        """Read the file; defaults for what can't be read."""
         try:
             if (path := memory_path()).stat().st_size > _LARGEST:
                 return cls()
@@ -66,18 +66,18 @@ class Memory:
         )
 
     def of_store(self, path: Path) -> Values:
-        """What was set up for a store; empty for one that was never used."""
+        """The values of a store; empty for an unknown one."""
         return dict(self.stores.get(_key(path), {}))
 
     def keep(self, path: Path, values: Mapping[str, Any]) -> None:
-        """Take over what is set up for a store; values that are not plain are left out."""
+        """Set the values of a store; only plain ones are kept."""
         key = _key(path)
         self._kept[key] = self.stores[key] = _fitting(values)
 
     def save(self) -> None:
-        """Write the file as a whole, or leave the one that is there.
+        """Replace the file, or leave it as it is on an error.
 
-        What another session has kept for other stores in the meantime stays.
+        Values that other sessions saved for other stores are kept.
         """
         with suppress(OSError):
             others = Memory.load().stores
@@ -89,7 +89,7 @@ class Memory:
 
 
 def memory_path() -> Path:
-    """Where the file is: in STEERLAB_CONFIG if that is set, else in the user's config directory."""
+    """The file in STEERLAB_CONFIG, else in the user's config directory."""
     if chosen := os.environ.get("STEERLAB_CONFIG"):
         return expanded(chosen) / "tui.json"
     from platformdirs import user_config_path
@@ -107,7 +107,7 @@ def _fitting(values: Mapping[str, Any]) -> Values:
 
 
 def _fits(value: object) -> bool:
-    """Whether a value is plain, and short enough to be kept."""
+    """Whether a value is plain and short enough."""
     if isinstance(value, str):
         return len(value) <= _LONGEST
     if isinstance(value, float):
@@ -122,7 +122,7 @@ def _newest(stores: dict[str, Values]) -> dict[str, Values]:
 
 
 def _write(path: Path, text: str) -> None:
-    """Atomically: another session reads the old file or the new one, never half of one."""
+    """Write atomically, for sessions that read at the same time."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -1,4 +1,4 @@
-"""What widgets and workers have to tell the user: messages that the app shows."""
+"""Messages from widgets and workers that the app shows to the user."""
 
 from __future__ import annotations
 
@@ -18,36 +18,32 @@ Severity = Literal["information", "warning", "error"]
 
 @dataclass
 class Notice(Message):
-    """One line for the user: the app shows it, as text and never as markup."""
+    """A line for the user; the app shows it as text, never as markup."""
 
     text: str
     severity: Severity = "information"
 
 
-def notify(
-    node: MessagePump,
-    text: str,
-    severity: Literal["information", "warning", "error"] = "information",
-) -> None:
-    """Give the app a line to show; from any thread.
+def notify(node: MessagePump, text: str, severity: Severity = "information") -> None:
+    """Post a line for the app to show; from any thread.
 
-    Textual ends a message's way at its sender's parent, and takes for the sender of what a
-    worker posts whoever happened to start the worker: so it is named here.
+    The sender is set because Textual stops a message at its sender's parent, and takes for the
+    sender of a worker's message whoever started the worker.
     """
     node.post_message(Notice(text, severity).set_sender(node))
 
 
 @contextmanager
 def reporting_errors(node: MessagePump) -> Iterator[None]:
-    """Errors inside become Notice: a worker ends in a message, never in a dead screen."""
+    """Post errors inside as notices, so that a worker never fails silently."""
     try:
         yield
     except SteerlabError as error:
         notify(node, str(error), "error")
     except MemoryError:
-        notify(node, "out of memory: a smaller model or shorter texts fit", "error")
+        notify(node, "out of memory: try a smaller model or shorter texts", "error")
     except Exception as error:
         if os.environ.get("STEERLAB_DEBUG"):
             raise
-        text = f"internal error, {type(error).__name__}: {error} (STEERLAB_DEBUG=1 shows where)"
-        notify(node, text, "error")
+        text = f"internal error, {type(error).__name__}: {error}"
+        notify(node, f"{text} (STEERLAB_DEBUG=1 shows the traceback)", "error")

@@ -14,13 +14,13 @@ from textual.widgets import Input, Static
 
 
 class PartialRefresh(Widget):
-    """A widget that may be changed without all of it being drawn anew."""
+    """A widget that can redraw a part of itself."""
 
     _changing: tuple[Region, ...] = ()
 
     @contextmanager
     def only(self, region: Region) -> Iterator[None]:
-        """What changes inside changes this region alone; it counts from the widget's corner."""
+        """Redraw only this region, relative to the widget's corner, for changes inside."""
         self._changing = (region.translate(-self.content_offset),)
         try:
             yield
@@ -34,7 +34,7 @@ class PartialRefresh(Widget):
         layout: bool = False,
         recompose: bool = False,
     ) -> Self:
-        """Draw regions anew; without any, all of the widget, or what alone changes."""
+        """Redraw regions; without any, the region of `only`, else the whole widget."""
         changed = regions or self._changing
         return super().refresh(*changed, repaint=repaint, layout=layout, recompose=recompose)
 
@@ -43,7 +43,7 @@ class FixedInput(Input):
     """An input whose size its container sets."""
 
     virtual_size: reactive[Size] = reactive(Size(0, 0))
-    """Unlike any widget's, it asks for no layout: the screen's took 10 ms of every key."""
+    """Asks for no layout, which took 10 ms of every key."""
 
 
 class Paragraph(Static):

@@ -1,4 +1,4 @@
-"""Setup: everything set up in the lab strip, as one value that can be kept and compared."""
+"""Setup: all settings of the lab panel, as one value."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from steerlab.core.sampling import Sampling
 PROMPT = "I think you are a"
 DOSE = 0.2
 COLUMNS = (2, 3, 5)
-"""Texts side by side: baseline and c; or from −c to +c with the baseline in the middle."""
+"""Texts side by side: baseline and c, or from −c to +c around the baseline."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What the next generation will be made of.
+    """The settings of the next generation.
 
     dose: None where there is none; then `coefficient` counts, and otherwise it follows from the
         dose and the vector. layers: as typed; empty for the vector's own. columns: of COLUMNS.
@@ -47,20 +47,20 @@ class Setup:
         return Sampling(**{f.name: getattr(self, f.name) for f in fields(Sampling)})
 
     def check(self) -> None:
-        """Raise BadOption for an option that is out of its range."""
+        """Raise BadOption for an option out of range."""
         _ = self.sampling
         if self.layers:
             layers_of(self.layers)
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """The columns from left to right, as multiples of the strength; 0 is the baseline."""
+        """The columns as multiples of the strength; 0 is the baseline."""
         if not self.expression.strip():
             return (0.0,)
         return {2: (0.0, 1.0), 3: (-1.0, 0.0, 1.0), 5: (-1.0, -0.5, 0.0, 0.5, 1.0)}[self.columns]
 
     def summary(self) -> str:
-        """The options in a few words: "40 tokens · greedy", with the layer if one is chosen."""
+        """The options in short: "layer 12 · 40 tokens · greedy"."""
         parts = [f"layer {self.layers}"] if self.layers else []
         parts.append(f"{self.max_new_tokens} tokens")
         parts.append(f"T {self.temperature:g}" if self.temperature else "greedy")
@@ -75,7 +75,7 @@ class Setup:
         return " · ".join(parts)
 
     def command(self, source: str | None = None, store: str | None = None) -> str:
-        """The `steerlab generate` command that writes the same texts, quoted for a shell."""
+        """The `steerlab generate` command for the same texts, quoted for a shell."""
         words = ["steerlab", "generate", *self._strength()]
         plain = Setup()
         for name, option in _OPTIONS.items():
@@ -111,7 +111,7 @@ _OPTIONS = {
 
 
 def setup_of(run: Run) -> Setup:
-    """The setup that a kept run was made with."""
+    """The setup of a stored run."""
     generations = run.generations
     strongest = max(generations, key=lambda g: (abs(g.coefficient), g.coefficient), default=None)
     shared = {f.name for f in fields(Setup)} & {f.name for f in fields(Run)}
@@ -126,7 +126,7 @@ def setup_of(run: Run) -> Setup:
 
 
 def from_memory(values: dict[str, Any]) -> Setup:
-    """A setup from remembered values; what does not fit any more takes its default."""
+    """A setup from remembered values; invalid ones take their defaults."""
     plain = Setup()
     fitting: dict[str, Any] = {}
     for field in fields(Setup):

@@ -1,6 +1,6 @@
-"""The terminal UI in a browser: textual-serve with a door that only its own page can open.
+"""The terminal UI in a browser: textual-serve, closed to other sites.
 
-Each tab is an app of its own, in a process of its own, which ends with the tab.
+Each tab runs its own app in its own process, which ends with the tab.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from textual_serve.server import Server
 from steerlab.errors import BadOption
 
 GRACE = 5.0
-"""Seconds that an app has to end by itself once its tab is closed."""
+"""Seconds an app has to quit after its tab is closed."""
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _POLICY = (
@@ -36,7 +36,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server that listens at `host`."""
+    """Whether a server at `host` is reachable from this machine only."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -46,31 +46,31 @@ def is_loopback(host: str) -> bool:
 def serve(options: Sequence[str], host: str, port: int, ready: Callable[[str], None]) -> None:
     """Serve the app until Ctrl+C or SIGTERM.
 
-    options: of `steerlab tui`, for the processes that the tabs start. port: 0 takes a free one.
-    ready: called with the address once it answers.
-    Raises BadOption where host and port can't be listened at.
+    options: of `steerlab tui`, for the processes of the tabs. port: 0 picks a free one.
+    ready: called with the address once the server answers.
+    Raises BadOption if it can't listen at host and port.
     """
     with suppress(KeyboardInterrupt):
         asyncio.run(_Web(shell_command(options), host, port).until_stopped(ready))
 
 
 def shell_command(options: Sequence[str]) -> str:
-    """A shell's line for `steerlab tui` with these options, in this interpreter."""
+    """A shell command for `steerlab tui` with these options, in this interpreter."""
     here = Path(__file__).parents[2] == Path.cwd()  # a checkout that need not be installed
-    # else a random.py that happens to lie in the working directory would shadow Python's
+    # -P: a random.py in the working directory must not shadow Python's
     safe = [] if here else ["-P"]
     words = [sys.executable, *safe, "-m", "steerlab", "tui", *options]
     if os.name == "nt":
         return subprocess.list2cmdline(words)
-    return f"exec {shlex.join(words)}"  # exec: the process that is ended is the app, not a shell
+    return f"exec {shlex.join(words)}"  # exec: end the app, not a shell
 
 
 class _Session(AppService):
     """The app of one tab."""
 
     async def end(self) -> None:
-        """Ask the app to quit, and kill it if it does not; returns when its process is gone."""
-        # whatever textual-serve makes of an app that never started, its process is ended below
+        """Ask the app to quit, kill it if it does not, and wait for its process."""
+        # errors of textual-serve do not matter: the process is ended below
         await asyncio.gather(asyncio.wait_for(self.stop(), GRACE), return_exceptions=True)
         process = self._process
         if process is not None:
@@ -82,14 +82,14 @@ class _Session(AppService):
 
 
 class _Web(Server):
-    """textual-serve's server, closed to other sites and with an end."""
+    """textual-serve's server, closed to other sites, that ends its apps."""
 
     def __init__(self, command: str, host: str, port: int) -> None:
         super().__init__(command, host, port, title="steerlab")
         self._sockets: set[web.WebSocketResponse] = set()
 
     async def until_stopped(self, ready: Callable[[str], None]) -> None:
-        """Listen until a signal comes; then end every tab's app."""
+        """Listen until a signal, then end every app."""
         stopped = asyncio.Event()
         loop = asyncio.get_running_loop()
         with suppress(NotImplementedError):  # Windows: Ctrl+C raises KeyboardInterrupt there
@@ -125,10 +125,10 @@ class _Web(Server):
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Refuse what a page of another site sends: without a password, that is all there is.
+        """Refuse requests from pages of other sites.
 
-        A browser lets any page open a WebSocket to this machine, but says whose page it is. A
-        foreign name that was made to point here (DNS rebinding) is told by the Host header.
+        Browsers let any page open a WebSocket to this machine, but send its Origin. A foreign
+        name that points here (DNS rebinding) shows in the Host header.
         """
         name = urlsplit(f"//{request.host}").hostname or ""
         if is_loopback(self.host) and name not in (*_LOOPBACK, self.host):
@@ -143,7 +143,7 @@ class _Web(Server):
         return response
 
     async def handle_index(self, request: web.Request) -> web.StreamResponse:
-        """The page; its links lead to where it was asked for, through a tunnel as well."""
+        """The page, with links to the address it was requested at, also through a tunnel."""
         self.public_url = f"{request.scheme}://{request.host}"
         return await super().handle_index(request)
 
@@ -168,7 +168,7 @@ class _Web(Server):
         return socket
 
     async def on_startup(self, app: web.Application) -> None:
-        """Say nothing: the front end does."""
+        """Print nothing: the command does."""
 
     async def on_shutdown(self, app: web.Application) -> None:
         """Close the tabs' sockets, which ends their apps."""

@@ -162,7 +162,7 @@ async def test_a_row_that_is_gone_says_so_and_loses_its_mark():
         app.lost = {0}
         app.widget.refresh_rows()
         await pilot.pause()
-        assert "gone from the store" in app.lines()[1]
+        assert "removed from the store" in app.lines()[1]
         assert app.widget.marked == ()
 
 

@@ -155,7 +155,7 @@ async def test_a_second_generation_waits_to_be_asked_for_again(lab):
         user.lab_panel.use(Setup("love", max_new_tokens=100))
         user.key("ctrl+g")
         user.key("ctrl+g")
-        await user.until(lambda: any("still writing" in said for said in user.said))
+        await user.until(lambda: any("still generating" in said for said in user.said))
         user.key("escape")
         await user.written()
 
@@ -278,8 +278,7 @@ async def test_a_bad_name_keeps_the_dialog_open_and_says_why(lab):
         await user.pilot.press("enter")
         assert "identifiers" in text_of(user.app.screen, ".problem")
         user.app.screen.query_one("#name", Input).value = "love"
-        await user.pilot.pause()
-        assert "next version" in text_of(user.app.screen, "#taken")
+        await user.until(lambda: "next version" in text_of(user.app.screen, "#taken"))
 
 
 async def test_nothing_is_saved_of_what_is_no_expression(lab):
@@ -297,7 +296,7 @@ async def test_a_save_that_has_to_wait_says_so(lab):
         await user.until(lambda: isinstance(user.app.screen, SaveDialog))
         with Store(lab.store.path)._database.locked():
             await user.pilot.press("enter")
-            await user.until(lambda: any("storing love_minus" in said for said in user.said))
+            await user.until(lambda: any("saving love_minus" in said for said in user.said))
         await user.listed(3)
 
 
@@ -510,11 +509,11 @@ async def test_help_explains_the_focused_region(lab):
     async with Session(lab) as user:
         await user.pilot.press("question_mark")
         assert isinstance(user.app.screen, HelpDialog)
-        assert "One line a vector" in user.app.screen.about
+        assert "One vector per line" in user.app.screen.about
         await user.pilot.press("escape")
         user.lab_panel.query_one(Slider).focus()
         await user.pilot.press("f1")
-        assert "How strongly" in user.app.screen.about
+        assert "The strength of" in user.app.screen.about
 
 
 async def test_a_question_mark_can_be_typed(lab):

@@ -70,10 +70,10 @@ async def visit(door: Door) -> None:
     await door.press("ctrl+g")
     await until(door, f"done · {TOKENS} tokens", LOADING)
     await door.press("ctrl+s")
-    await until(door, "save the composition")
+    await until(door, "save the vector")
     await fill_in(door, "name ", NAME)
     await door.press("enter")
-    await until(door, f"stored as {NAME}.v1")
+    await until(door, f"saved as {NAME}.v1")
     await door.press("ctrl+q")
 
 

@@ -1,4 +1,4 @@
-"""Curves: the dose-response, its control and the layers compared; norms and what else is known."""
+"""Curves: the dose-response and its control, the effect and the norm by layer."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from steerlab.registry import Summary
 
 LATER = """\
-Not calibrated: `steerlab calibrate {name}` finds the layer and the dose at which it works, and \
-draws its dose-response here, beside random directions of the same length."""
+Not calibrated. `steerlab calibrate {name}` finds the layer and dose at which it works. The \
+dose-response then appears here, beside random directions of the same length."""
 
 Found = tuple["Record", "Calibration | None"]
 
 
 class Curves(Pane):
-    """A small plot a quantity; a vector with one layer says its numbers instead."""
+    """One plot per quantity; numbers instead for a vector of one layer."""
 
     DEFAULT_CSS = """
     Curves #plots { height: auto; }
@@ -38,7 +38,7 @@ class Curves(Pane):
     """
 
     def compose(self) -> ComposeResult:
-        """The verdict, numbers, and plots."""
+        """Verdict, numbers and plots."""
         yield Static(id="verdict", markup=False)
         yield Static(id="numbers", markup=False)
         yield Vertical(id="plots")
@@ -50,7 +50,7 @@ class Curves(Pane):
         return record, store.results.calibration_of(record.digest)
 
     def draw(self, found: Found) -> None:
-        """Plots where there is more than one point."""
+        """Plot quantities with more than one point."""
         record, calibration = found
         several = len(record.layers) > 1
         plots = self.query_one("#plots", Vertical)
@@ -64,7 +64,7 @@ class Curves(Pane):
 
 
 def about(record: Record, calibration: Calibration | None) -> str:
-    """What its calibration came to, or how to get one."""
+    """The verdict of the calibration, or how to calibrate."""
     if calibration is None:
         return LATER.format(name=printable(record.name))
     from steerlab.evaluation.calibration.curve import verdict
@@ -73,7 +73,7 @@ def about(record: Record, calibration: Calibration | None) -> str:
 
 
 def measured(calibration: Calibration) -> Iterator[Any]:
-    """The dose-response with its control, and the layers at one dose."""
+    """Plots of the dose-response with its control, and of the effect by layer."""
     from steerlab.evaluation.calibration.curve import Curve
 
     curve = Curve.of(calibration)
@@ -85,7 +85,7 @@ def measured(calibration: Calibration) -> Iterator[Any]:
 
 
 def response(curve: Curve) -> Any:
-    """The effect over the dose with its 95% interval, and random directions with their scatter."""
+    """Effect by dose with 95% interval, and random directions with ±2 standard deviations."""
     from textual_plotext import PlotextPlot
 
     widget = PlotextPlot(classes="response")
@@ -107,14 +107,14 @@ def response(curve: Curve) -> Any:
 
 
 def _window(curve: Curve) -> tuple[float, float]:
-    """What is shown of the effect: the means with room; intervals of few items go far beyond."""
+    """The y axis: the means with a margin; intervals of few items are far wider."""
     means = [0.0, *(p.effect.mean for p in curve.points)]
     room = 0.5 * (max(means) - min(means)) or 1.0
     return min(means) - room, max(means) + room
 
 
 def profiles(record: Record) -> dict[str, tuple[list[int], list[float]]]:
-    """Quantity -> (layers, values), of those that are known at two layers or more."""
+    """Quantity -> (layers, values), for quantities known at two layers or more."""
     doses = record.doses()
     names = sorted({name for facts in record.layers for name in facts.diagnostics})
     rows: dict[str, list[tuple[int, float | None]]] = {
@@ -134,7 +134,7 @@ def profiles(record: Record) -> dict[str, tuple[list[int], list[float]]]:
 
 
 def plot(name: str, layers: list[int], values: list[float]) -> Any:
-    """A line over layers."""
+    """A line plot over layers."""
     from textual_plotext import PlotextPlot
 
     widget = PlotextPlot()

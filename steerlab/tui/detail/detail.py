@@ -1,8 +1,7 @@
-"""The detail pane: tabs about one vector."""
+"""The details of one vector, in tabs."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import on
@@ -10,7 +9,6 @@ from textual.app import ComposeResult
 from textual.containers import Container, Vertical
 from textual.content import Content
 from textual.geometry import Region
-from textual.message import Message
 from textual.timer import Timer
 from textual.widgets import Static, Tab, Tabs
 
@@ -20,16 +18,15 @@ from steerlab.tui.detail.pane import Pane
 from steerlab.tui.partial_refresh import PartialRefresh
 
 if TYPE_CHECKING:
-    from steerlab.core.run import Run
     from steerlab.lab.lab import Lab
     from steerlab.registry import Summary
 
 REST = 0.2
-"""Seconds that the cursor has to rest on a vector before it is read: longer than between keys."""
+"""Seconds that the cursor rests on a vector before it is read; keys come faster than that."""
 
 
 class Detail(Vertical, PartialRefresh):
-    """Tabs about the vector under the cursor; each is built and read when it is first opened."""
+    """Tabs about the vector under the cursor; each is built when it is first opened."""
 
     TABS: ClassVar[tuple[str, ...]] = (
         "overview",
@@ -40,8 +37,8 @@ class Detail(Vertical, PartialRefresh):
         "runs",
     )
     HELP = """\
-What is known of the vector under the cursor. 1 to 6 (from the table) or ← → (on the tabs) \
-choose what is shown; in the overview, tags and note can be edited."""
+The details of the vector under the cursor. 1 to 6 (in the table) or ← → (on the tabs) choose a \
+tab. The overview edits tags and note."""
 
     DEFAULT_CSS = """
     Detail { border: round $panel; border-title-color: $text-accent; padding: 0 1; }
@@ -53,31 +50,6 @@ choose what is shown; in the overview, tags and note can be edited."""
     Detail #empty { height: 1fr; color: $text-muted; padding: 1 1; }
     """
 
-    @dataclass
-    class Jump(Message):
-        """Another vector was chosen here."""
-
-        ref: str
-
-    @dataclass
-    class Replay(Message):
-        """A kept run is wanted back in the lab."""
-
-        run: Run
-
-    @dataclass
-    class Damaged(Message):
-        """The vector's payload can't be read; an empty reason: it can."""
-
-        id: int
-        reason: str
-
-    @dataclass
-    class Changed(Message):
-        """Tags, note or runs of a vector were changed here."""
-
-        ref: str
-
     def __init__(self, lab: Lab, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.lab = lab
@@ -87,18 +59,18 @@ choose what is shown; in the overview, tags and note can be edited."""
         self._timer: Timer | None = None
 
     def compose(self) -> ComposeResult:
-        """Tabs, and the pane of the one that is open."""
+        """The tabs and the open pane."""
         yield Tabs(*(Tab(name.capitalize(), id=name) for name in self.TABS))
         yield Container(id="panes")
         yield Static(id="empty", markup=False)
 
     def on_mount(self) -> None:
-        """Nothing is known yet."""
+        """Hide the text for an empty table."""
         self.query_one("#empty").display = False
 
     @property
     def open_tab(self) -> str:
-        """The name of the tab that is open."""
+        """The name of the open tab."""
         return self.query_one(Tabs).active or self.TABS[0]
 
     def show(self, summary: Summary | None) -> None:
@@ -110,12 +82,12 @@ choose what is shown; in the overview, tags and note can be edited."""
         self._timer = self.set_timer(REST, self._fill)
 
     def show_empty(self, text: str) -> None:
-        """Say something instead of showing a vector."""
+        """Show a text instead of a vector."""
         self.show(None)
         self.query_one("#empty", Static).update(text)
 
     def reread(self) -> None:
-        """The store has changed: read again what is open."""
+        """Read the open tab again after a change of the store."""
         self._age += 1
         self._fill()
 
@@ -124,7 +96,7 @@ choose what is shown; in the overview, tags and note can be edited."""
         self.query_one(Tabs).active = name
 
     def focus_inside(self) -> None:
-        """Go to what is open, if it takes the focus, else to the tabs."""
+        """Focus the open pane if it takes the focus, else the tabs."""
         pane = self._pane(self.open_tab)
         (pane if pane is not None and pane.focusable else self.query_one(Tabs)).focus()
 
@@ -138,8 +110,8 @@ choose what is shown; in the overview, tags and note can be edited."""
         return found.first(Pane) if found else None
 
     def _fill(self) -> None:
-        """Read the open tab, unless it shows what it should already."""
-        if not self.is_attached:  # the app has been told to end
+        """Read the open tab unless it is up to date."""
+        if not self.is_attached:  # the app is closing
             return
         summary, name = self.summary, self.open_tab
         self.query_one("#empty").display = summary is None
@@ -164,7 +136,7 @@ choose what is shown; in the overview, tags and note can be edited."""
 
 
 def _pane_class(name: str) -> type[Pane]:
-    """A tab's class, imported when the tab is first opened."""
+    """The class of a tab, imported when it is first opened."""
     from importlib import import_module
 
     module = import_module(f"steerlab.tui.detail.{name}")

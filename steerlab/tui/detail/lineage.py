@@ -1,4 +1,4 @@
-"""Lineage: what a vector was made from and what was made from it, as a tree to walk."""
+"""Lineage: the parents and children of a vector, as a tree."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from steerlab.registry.lineage import Node
 
 MOST = 200
-"""Branches of one vector that are drawn."""
+"""Branches drawn per vector."""
 
 
 class Lineage(Pane):
     """Enter goes to the vector under the cursor."""
 
-    HELP = "What the vector was made from, and what was made from it. Enter goes there."
+    HELP = "The vectors this one was made from, and those made from it. Enter goes to one."
 
     DEFAULT_CSS = """
     Lineage Tree { height: auto; background: transparent; }
@@ -36,7 +36,7 @@ class Lineage(Pane):
     can_focus = False
 
     def compose(self) -> ComposeResult:
-        """The tree; a line where there is nothing to draw."""
+        """The tree, or a line if it is empty."""
         tree: Tree[str] = Tree("", id="family")
         tree.show_root = False
         tree.guide_depth = 3
@@ -48,7 +48,7 @@ class Lineage(Pane):
         return self.lab.store.lineage(summary.qualified)
 
     def draw(self, found: Family) -> None:
-        """Two branches: up and down."""
+        """Draw parents and children."""
         tree = self.query_one(Tree)
         tree.clear()
         for title, nodes in (("made from", found.parents), ("used in", found.children)):
@@ -58,16 +58,14 @@ class Lineage(Pane):
         alone = not found.parents and not found.children
         tree.display = not alone
         self.query_one(Static).update(
-            "Made from no other vector, and no other vector was made from it." if alone else ""
+            "No parents and no children: no other vector was used or made." if alone else ""
         )
 
     @on(Tree.NodeSelected)
     def _chosen(self, event: Tree.NodeSelected[str]) -> None:
-        from steerlab.tui.detail import Detail
-
         event.stop()
         if event.node.data:
-            self.post_message(Detail.Jump(event.node.data))
+            self.post_message(self.Jump(event.node.data))
 
 
 def _grow(branch: TreeNode[str], nodes: Sequence[Node]) -> None:

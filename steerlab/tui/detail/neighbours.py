@@ -1,4 +1,4 @@
-"""Neighbours: the stored vectors that point the same way, or the opposite one."""
+"""Neighbours: stored vectors in the same or the opposite direction."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from steerlab.registry import Summary
     from steerlab.registry.neighbours import Neighbour
 
-BAR = 10  # cells that a cosine of 1 takes
+BAR = 10  # width of cosine 1 in cells, both signs together
 
 
 class Neighbours(Pane):
-    """A line a neighbour, the nearest first; Enter goes there."""
+    """The nearest vectors; Enter goes to one."""
 
     HELP = """\
 The vectors of the same model with the largest cosines, opposites too. Enter goes there."""
@@ -35,7 +35,7 @@ The vectors of the same model with the largest cosines, opposites too. Enter goe
     can_focus = False
 
     def compose(self) -> ComposeResult:
-        """The table; a line while it is computed, or if nobody is near."""
+        """The table, and a line for progress or an empty result."""
         yield DataTable(cursor_type="row", id="near")
         yield Static(classes="quiet", markup=False)
 
@@ -49,7 +49,7 @@ The vectors of the same model with the largest cosines, opposites too. Enter goe
         super().show(summary)
 
     def read(self, summary: Summary, worker: Worker[None]) -> Sequence[Neighbour]:
-        """Every vector of the model; stopped when the cursor moves on."""
+        """Compare with every vector of the model until the cursor moves on."""
 
         def progress(done: int, total: int) -> None:
             if done < total and not worker.is_cancelled:
@@ -60,7 +60,7 @@ The vectors of the same model with the largest cosines, opposites too. Enter goe
         )
 
     def draw(self, found: Sequence[Neighbour]) -> None:
-        """The nearest first."""
+        """Show the nearest first."""
         table = self.query_one(DataTable)
         table.clear()
         for neighbour in found:
@@ -68,22 +68,20 @@ The vectors of the same model with the largest cosines, opposites too. Enter goe
             cells = (ref, f"{neighbour.cosine:+.3f}", bar(neighbour.cosine), span(neighbour.layers))
             table.add_row(*(Text(printable(cell)) for cell in cells), key=ref)
         table.display = bool(found)
-        self._say("" if found else "No other vector of this model shares a layer with it.")
+        self._say("" if found else "No other vector of this model shares a layer with this one.")
 
     def _say(self, text: str) -> None:
         self.query_one(Static).update(text)
 
     @on(DataTable.RowSelected)
     def _chosen(self, event: DataTable.RowSelected) -> None:
-        from steerlab.tui.detail import Detail
-
         event.stop()
         if event.row_key.value is not None:
-            self.post_message(Detail.Jump(event.row_key.value))
+            self.post_message(self.Jump(event.row_key.value))
 
 
 def bar(cosine: float) -> str:
-    """A cosine as a bar from the middle: ▕ left of it for opposites."""
+    """A cosine as a bar: to the right if positive, to the left if negative."""
     size = round(abs(cosine) * BAR / 2)
     left = "█" * size if cosine < 0 else ""
     right = "█" * size if cosine > 0 else ""

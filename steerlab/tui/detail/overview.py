@@ -1,4 +1,4 @@
-"""Overview: the recipe with its prompts, the layers, and tags and note, which can be edited."""
+"""Overview: recipe, prompts and layers; tags and note can be edited."""
 
 from __future__ import annotations
 
@@ -26,32 +26,38 @@ if TYPE_CHECKING:
     from steerlab.registry import Summary
 
 
+LEGEND = {
+    "agreement": "agreement: share of pairs that point the same way",
+    "separability": "separability: AUC of + against −",
+}
+
+
 @dataclass(frozen=True)
 class Known:
-    """A record, and what is wrong with its payload, if anything is."""
+    """A record. damage: why its payload can't be read; empty if it can."""
 
     record: Record
     damage: str = ""
 
 
 class Field(FixedInput):
-    """A tag or note line: Enter stores it, Esc puts back what was there."""
+    """Tags or note: Enter saves, Esc restores."""
 
-    HELP = "Enter stores what is typed here with the vector, Esc leaves it as it was."
+    HELP = "Enter saves the text with the vector, Esc restores the saved one."
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "restore", "leave as it was")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "restore", "restore")]
 
     stored = ""
 
     def take(self, text: str) -> None:
-        """Show what is stored, unless somebody is typing."""
+        """Show the saved text, unless the field is being edited."""
         changed, self.stored = text != self.stored, text
         if changed or not self.has_focus:
             self.value = text
             self.cursor_position = 0
 
     def on_focus(self) -> None:
-        """Go on typing at the end; while nobody does, the beginning is what is seen."""
+        """Move the cursor to the end; without focus the beginning is shown."""
         self.cursor_position = len(self.value)
 
     def on_blur(self) -> None:
@@ -59,13 +65,13 @@ class Field(FixedInput):
         self.cursor_position = 0
 
     def action_restore(self) -> None:
-        """Back to what is stored, and out of the field."""
+        """Restore the saved text and leave the field."""
         self.value = self.stored
         self.screen.focus_next()
 
 
 class Overview(Pane):
-    """What a vector is made of."""
+    """Recipe, layers, tags and note of a vector."""
 
     DEFAULT_CSS = """
     Overview .edit { height: 1; }
@@ -76,7 +82,7 @@ class Overview(Pane):
     """
 
     def compose(self) -> ComposeResult:
-        """Head, the lines that can be edited, and the recipe."""
+        """Head, editable fields, and recipe."""
         yield Paragraph(id="damage")
         yield Paragraph(id="head")
         for name, hint in (("tags", "separated by spaces"), ("note", "a note")):
@@ -86,7 +92,7 @@ class Overview(Pane):
         yield Paragraph(id="recipe")
 
     def read(self, summary: Summary, worker: Worker[None]) -> Known:
-        """The record; the payload too, as only that shows whether it is sound."""
+        """The record, and whether its payload is intact."""
         store = self.lab.store
         record = store.record(summary.qualified)
         try:
@@ -96,9 +102,7 @@ class Overview(Pane):
         return Known(record)
 
     def draw(self, found: Known) -> None:
-        """Show it all."""
-        from steerlab.tui.detail import Detail
-
+        """Show all of it."""
         record, summary = found.record, self.summary
         damage = self.query_one("#damage", Paragraph)
         damage.display = bool(found.damage)
@@ -109,7 +113,7 @@ class Overview(Pane):
         self.query_one("#note", Field).take(printable(record.note))
         self.query_one("#recipe", Paragraph).show(recipe(record))
         if summary is not None:
-            self.post_message(Detail.Damaged(summary.id, found.damage))
+            self.post_message(self.Damaged(summary.id, found.damage))
 
     @on(Input.Submitted)
     def _edited(self, event: Input.Submitted) -> None:
@@ -121,21 +125,19 @@ class Overview(Pane):
 
     @work(thread=True, group="edit")
     def store(self, what: str, ref: str, text: str) -> None:
-        """Store tags or note."""
-        from steerlab.tui.detail import Detail
-
+        """Save tags or note."""
         with reporting_errors(self):
             if what == "note":
                 self.lab.store.note(ref, text)
             else:
                 before, after = self.lab.store.record(ref).tags, text.split()
                 self.lab.store.tag(ref, add=after, remove=set(before) - set(after))
-            notify(self, f"{what} of {ref} stored")
-            self.post_message(Detail.Changed(ref))
+            notify(self, f"saved {what} of {ref}")
+            self.post_message(self.Changed(ref))
 
 
 def head(record: Record) -> Content:
-    """Recipe in words, the model, and a table of layers."""
+    """The recipe in words, the model and the layers."""
     model = record.model
     precision = f" · {model.dtype}" if model.dtype else ""
     shape = f"{model.n_layers} layers of {model.d_model}"
@@ -149,8 +151,15 @@ def head(record: Record) -> Content:
     return Content("\n").join(lines)
 
 
+def legend(record: Record) -> str:
+    """What the figures of the layers mean, in one line."""
+    measured = {name for facts in record.layers for name in facts.diagnostics}
+    parts = ["dose/c: norm relative to the residual stream"]
+    return " · ".join(parts + [text for name, text in LEGEND.items() if name in measured])
+
+
 def layers(record: Record) -> list[Content]:
-    """Norms, dose and what was measured at extraction: in one line, or in one a layer."""
+    """Norms, doses and figures of the extraction, one line per layer."""
     names = sorted({name for facts in record.layers for name in facts.diagnostics})
     doses = record.doses()
     columns = [
@@ -170,7 +179,7 @@ def layers(record: Record) -> list[Content]:
         ]
         for facts in record.layers
     ]
-    if len(rows) == 1:  # a table of one line is wider than most terminals leave it
+    if len(rows) == 1:  # narrower than a table
         return [Content(" · ".join(map(" ".join, zip(columns, rows[0], strict=True))))]
     widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
     lines = [_line(columns, widths), *(_line(row, widths) for row in rows)]
@@ -186,7 +195,7 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def recipe(record: Record) -> Content:
-    """Prompts or operands, then when and with what it was made."""
+    """Prompts or operands; then date, software, digest and a legend."""
     made, lines = record.recipe, list[Content]()
     if isinstance(made, Contrast):
         for index, positive in enumerate(made.positive):
@@ -202,6 +211,7 @@ def recipe(record: Record) -> Content:
     when = record.created[:16].replace("T", " ")
     lines.append(Content.styled(printable(f"made {when} UTC with {software}"), "dim"))
     lines.append(Content.styled(f"digest {record.digest}", "dim"))
+    lines.append(Content.styled(legend(record), "dim"))
     return Content("\n").join(lines)
 
 

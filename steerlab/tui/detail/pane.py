@@ -1,4 +1,4 @@
-"""Pane: what one tab shows of a vector; read in a thread, and only while the tab is open."""
+"""Pane: the content of one tab, read in a thread while the tab is open."""
 
 from __future__ import annotations
 
@@ -13,17 +13,43 @@ from textual.worker import Worker, get_current_worker
 from steerlab.tui.notices import reporting_errors
 
 if TYPE_CHECKING:
+    from steerlab.core.run import Run
     from steerlab.lab.lab import Lab
     from steerlab.registry import Summary
 
 
 class Pane(VerticalScroll):
-    """A tab's content. A subclass reads in `read` (a thread) and draws in `draw` (the app)."""
+    """The content of a tab. Subclasses implement `read` (in a thread) and `draw` (in the app)."""
 
     DEFAULT_CSS = """
     Pane { scrollbar-size-vertical: 1; }
     Pane .quiet { color: $text-muted; }
     """
+
+    @dataclass
+    class Jump(Message):
+        """Go to another vector."""
+
+        ref: str
+
+    @dataclass
+    class Replay(Message):
+        """Restore a stored run in the lab."""
+
+        run: Run
+
+    @dataclass
+    class Damaged(Message):
+        """The vector's payload can't be read. reason: empty if it can."""
+
+        id: int
+        reason: str
+
+    @dataclass
+    class Changed(Message):
+        """Tags, note or runs of a vector were changed."""
+
+        ref: str
 
     @dataclass
     class _Known(Message):
@@ -36,7 +62,7 @@ class Pane(VerticalScroll):
         self.summary: Summary | None = None
 
     def show(self, summary: Summary) -> None:
-        """Read and draw this vector; what is still being read of another is dropped."""
+        """Read and draw this vector; a read of another is dropped."""
         self.summary = summary
         self._read(summary)
 
@@ -55,9 +81,9 @@ class Pane(VerticalScroll):
             self.draw(event.found)
 
     def read(self, summary: Summary, worker: Worker[None]) -> Any:
-        """What there is to know, from the store; may ask the worker whether to stop."""
+        """Read from the store; may check whether the worker is cancelled."""
         raise NotImplementedError
 
     def draw(self, found: Any) -> None:
-        """Show what was read."""
+        """Draw what `read` returned."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Runs: what was written with a vector; one can be read, rated, and taken back to the lab."""
+"""Runs: texts generated with a vector, to read, rate and restore in the lab."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ if TYPE_CHECKING:
     from steerlab.registry import Summary
 
 MOST = 100
-"""Runs that are listed, the newest first."""
+"""Runs listed, the newest first."""
 
-EMPTY = "Nothing was written with this version yet. ctrl+g writes, and keeps what it wrote here."
+EMPTY = "No runs of this version yet. ctrl+g generates texts and stores them here."
 
 
 class Runs(Pane):
-    """A line a run; below, the texts of the one under the cursor."""
+    """A list of runs, and the texts of the one under the cursor."""
 
     HELP = """\
-The texts that were written with this vector. Enter takes a run back to the lab, with \
-everything it was made with; * says which text was best; delete forgets the run."""
+Texts generated with this vector. Enter restores a run and its settings in the lab, * rates the \
+next text as the best, delete deletes the run."""
 
     DEFAULT_CSS = """
     Runs DataTable { height: auto; max-height: 50%; background: transparent; }
     Runs Static { height: auto; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("asterisk", "rate", "best text: the next one"),
-        Binding("delete", "forget", "forget the run"),
+        Binding("asterisk", "rate", "rate the next text best"),
+        Binding("delete", "forget", "delete the run"),
     ]
 
     can_focus = False
@@ -58,11 +58,11 @@ everything it was made with; * says which text was best; delete forgets the run.
         self.runs: dict[str, Run] = {}
 
     def read(self, summary: Summary, worker: Worker[None]) -> Sequence[Run]:
-        """The newest first."""
+        """Read the newest first."""
         return self.lab.store.runs.list(summary.qualified, limit=MOST)
 
     def draw(self, found: Sequence[Run]) -> None:
-        """The list; the cursor stays where it is."""
+        """Fill the list; the cursor keeps its place."""
         table = self.query_one(DataTable)
         place = table.cursor_row
         self.runs = {str(run.id): run for run in found}
@@ -91,15 +91,13 @@ everything it was made with; * says which text was best; delete forgets the run.
 
     @on(DataTable.RowSelected)
     def _chosen(self, event: DataTable.RowSelected) -> None:
-        from steerlab.tui.detail import Detail
-
         event.stop()
         run = self.runs.get(event.row_key.value or "")
         if run is not None:
-            self.post_message(Detail.Replay(run))
+            self.post_message(self.Replay(run))
 
     def action_rate(self) -> None:
-        """The next text of the run is the best one; after the last, none is."""
+        """Rate the next text as the best; after the last, clear the rating."""
         run = self.current
         if run is not None:
             following = 0 if run.best is None else run.best + 1
@@ -107,11 +105,11 @@ everything it was made with; * says which text was best; delete forgets the run.
 
     @work(thread=True, group="edit")
     def rate(self, run: Run, best: int | None) -> None:
-        """Store which text is best."""
+        """Save the rating."""
         self._change(lambda: self.lab.store.runs.rate(run.id or 0, best))
 
     def action_forget(self) -> None:
-        """Forget the run, once that is confirmed."""
+        """Ask, then delete the run."""
         run = self.current
         if run is None:
             return
@@ -120,20 +118,18 @@ everything it was made with; * says which text was best; delete forgets the run.
             if sure:
                 self.forget(run)
 
-        self.app.push_screen(Confirm(f"Forget run {run.id} and its texts?", "Forget"), forget)
+        self.app.push_screen(Confirm(f"Delete run {run.id} and its texts?", "Delete"), forget)
 
     @work(thread=True, group="edit")
     def forget(self, run: Run) -> None:
-        """Take the run out of the store."""
+        """Delete the run from the store."""
         self._change(lambda: self.lab.store.runs.remove(run.id or 0))
 
     def _change(self, change: Callable[[], object]) -> None:
-        from steerlab.tui.detail import Detail
-
         with reporting_errors(self):
             change()
             if self.summary is not None:
-                self.post_message(Detail.Changed(self.summary.qualified))
+                self.post_message(self.Changed(self.summary.qualified))
 
 
 def _cells(run: Run) -> list[str]:
@@ -154,7 +150,7 @@ def _strength(generation: Generation) -> str:
 
 
 def texts(run: Run) -> Content:
-    """The texts of a run, one after the other under their headings."""
+    """The texts of a run under their headings."""
     parts = [Content.styled(printable(f"{run.expression}   run {run.id} on {run.model}"), "bold")]
     for index, generation in enumerate(run.generations):
         star = "  ★ best" if index == run.best else ""

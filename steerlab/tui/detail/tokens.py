@@ -1,4 +1,4 @@
-"""Tokens: which tokens a direction promotes and suppresses, once its model is loaded."""
+"""Tokens: those that a direction promotes and suppresses, once its model is loaded."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from textual.worker import Worker
 
 from steerlab.core.display import printable
 from steerlab.tui.detail.pane import Pane
+from steerlab.tui.model_loading import load_model
 from steerlab.tui.notices import reporting_errors
 
 if TYPE_CHECKING:
@@ -24,17 +25,17 @@ if TYPE_CHECKING:
     from steerlab.registry import Summary
 
 MOST = 10
-"""Tokens of each side of a direction; where there are many directions, a few in a line."""
+"""Tokens per side of a direction."""
 
 APART = 3
-"""Directions whose tokens stand one below the other."""
+"""Most directions with one token per line; more get one line each."""
 
-WIDTH = 15  # cells of a token
+WIDTH = 15  # width of a token in cells
 
 
 @dataclass(frozen=True)
 class Read:
-    """Lenses, and a word on them; None where the model is not loaded."""
+    """Lenses and a note on them. lenses: None if the model is not loaded."""
 
     source: str
     lenses: Sequence[Lens] | None = None
@@ -45,8 +46,8 @@ class Tokens(Pane):
     """Promoted and suppressed tokens, side by side."""
 
     HELP = """\
-The tokens that the direction promotes and suppresses by itself, read through the model's final \
-norm and unembedding. That takes the model: Enter loads it."""
+The tokens that the direction alone promotes and suppresses, through the model's final norm and \
+unembedding. This needs the model: Enter loads it."""
 
     DEFAULT_CSS = """
     Tokens Static { height: auto; }
@@ -56,28 +57,28 @@ norm and unembedding. That takes the model: Enter loads it."""
 
     @dataclass
     class Loaded(Message):
-        """The model is there, or could not be loaded."""
+        """The model was loaded, or failed to load."""
 
     @dataclass
     class Loading(Message):
-        """How far the model is."""
+        """Progress of loading."""
 
         text: str
 
-    waits = False  # for somebody to ask for the model
+    waits = False  # for the user to load the model
     progress = ""
 
     def compose(self) -> ComposeResult:
-        """The tokens; or what it takes to see them."""
+        """The tokens, or a button that loads the model."""
         yield Static(id="tokens", markup=False)
         yield Button("load the model", id="load", compact=True)
 
     def on_mount(self) -> None:
-        """Nothing is asked for yet."""
+        """Hide the button."""
         self.query_one("#load").display = False
 
     def read(self, summary: Summary, worker: Worker[None]) -> Read:
-        """The lens, if the vector's model is loaded already: looking at a vector loads none."""
+        """The lens, if the vector's model is loaded already."""
         vector = self.lab.store.load(summary.qualified)
         model = self.lab.loaded_for(vector)
         if model is None:
@@ -89,7 +90,7 @@ norm and unembedding. That takes the model: Enter loads it."""
         return Read(model.source, lenses, " ".join(illegible(self.lab, vector, lenses)))
 
     def draw(self, found: Read) -> None:
-        """Tokens, or how to get them."""
+        """Show tokens, or how to get them."""
         self.waits = found.lenses is None
         self.query_one("#load").display = self.waits and not self.progress
         content = self._invitation(found.source) if found.lenses is None else drawn(found)
@@ -98,14 +99,14 @@ norm and unembedding. That takes the model: Enter loads it."""
 
     def _invitation(self, source: str) -> Content:
         text = (
-            "Which tokens this direction promotes and suppresses is read through the "
-            f"unembedding of {source}, which is not loaded."
+            "The tokens that this direction promotes and suppresses need the unembedding of "
+            f"{source}, which is not loaded."
         )
-        how = self.progress or "f3, then Enter, loads it; so does the first text that is written."
+        how = self.progress or "f3 and then Enter loads it; so does generating a text."
         return Content.styled(printable(f"{text}\n\n{how}", newlines=True), "$text-muted")
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Enter means something only while the model is missing."""
+        """Offer Enter only while the model is missing."""
         return action != "load" or (self.waits and not self.progress)
 
     @on(Button.Pressed, "#load")
@@ -114,7 +115,7 @@ norm and unembedding. That takes the model: Enter loads it."""
         self.action_load()
 
     def action_load(self) -> None:
-        """Load the model of the vector that is shown."""
+        """Load the model of the vector shown."""
         if self.summary is not None and self.waits and not self.progress:
             self._say(f"loading {self.summary.model} …")
             self._load(self.summary)
@@ -124,16 +125,10 @@ norm and unembedding. That takes the model: Enter loads it."""
         from steerlab.interventions.hooks import check_fits
 
         with reporting_errors(self):
-            from steerlab.models.loading import hush
-
-            hush()
             vector = self.lab.store.load(summary.qualified)
-            check_fits(vector, self.lab.load(vector, self._progress).identity, False)
+            model = load_model(self.lab, vector, lambda text: self.post_message(self.Loading(text)))
+            check_fits(vector, model.identity, False)
         self.post_message(self.Loaded())
-
-    def _progress(self, what: str, done: int, total: int) -> None:
-        percent = f" {100 * done // total}%" if total > 1 else ""
-        self.post_message(self.Loading(f"{what} the embedded model{percent} …"))
 
     @on(Loading)
     def _loading_on(self, event: Loading) -> None:
@@ -154,15 +149,15 @@ norm and unembedding. That takes the model: Enter loads it."""
 
 
 def drawn(found: Read) -> Content:
-    """Directions one below the other; a line each where there are many."""
+    """The tokens of each direction, side by side or on one line."""
     lenses = found.lenses or ()
     lines = [Content.styled(printable(found.note), "$text-warning")] if found.note else []
     for lens in lenses:
         lines += _side_by_side(lens) if len(lenses) <= APART else _in_a_line(lens)
     if lenses:
         text = (
-            f"Logits per dose in the last residual stream; at random, a direction's first token "
-            f"comes to ±{lenses[0].chance:.1f}."
+            f"Logits per dose in the last residual stream. The first token of a random direction "
+            f"reaches ±{lenses[0].chance:.1f}."
         )
         lines += [Content(""), Content.styled(text, "$text-muted")]
     return Content("\n").join(lines)

@@ -1,4 +1,4 @@
-"""The browser: a filter over the table of vectors, kept in step with the store."""
+"""The browser: a filter over the table of vectors, updated when the store changes."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from steerlab.registry import Summary
 
 FOLLOW = 1.0
-"""Seconds between two looks at whether another process changed the store."""
+"""Seconds between checks for changes by another process."""
 
 
 class Browser(Vertical, PartialRefresh):
-    """The vectors of a store, filtered and sorted; reads in threads, so it never blocks."""
+    """The vectors of a store, filtered and sorted; reads in threads, so that it never blocks."""
 
     HELP = """\
-The vectors of the store. Letters after / filter them by name, tags, prompts and note. \
-Enter puts a vector on the steer line, behind an operator that stands open there; \
-space marks several. The details beside follow the cursor."""
+The vectors of the store. / filters them by name, tags, prompts and note. Enter puts a vector on \
+the steer line, after a trailing operator if there is one. Space marks several. The details \
+follow the cursor."""
 
     @dataclass
     class Listed(Message):
@@ -43,14 +43,14 @@ space marks several. The details beside follow the cursor."""
 
     @dataclass
     class Surveyed(Message):
-        """The store was read: all names, sorted, and how many models it has vectors of."""
+        """All names, sorted, and the number of models that have vectors."""
 
         names: Sequence[str]
         models: int
 
     @dataclass
     class StoreChanged(Message):
-        """Somebody, here or elsewhere, changed the store."""
+        """This process or another changed the store."""
 
     @dataclass
     class _Found(Message):
@@ -64,7 +64,7 @@ space marks several. The details beside follow the cursor."""
 
     @dataclass
     class Located(Message):
-        """A vector that was looked for, and is not among those listed."""
+        """The vector found is not among those listed."""
 
         summary: Summary
 
@@ -82,13 +82,13 @@ space marks several. The details beside follow the cursor."""
         yield VectorTable(id="table")
 
     def on_mount(self) -> None:
-        """Paint first; the store is read in a thread afterwards."""
+        """Paint first, then read the store in a thread."""
         self.border_title = "vectors"
         self.table.sort = self.order
         self.call_after_refresh(self._search)
 
     def _begin_to_follow(self) -> None:
-        """From the first answer on; before it, asking for a stamp would import the registry."""
+        """Start after the first result: a stamp before it would import the registry."""
         self._stamp = self.lab.store.listing.stamp()
         self.survey()
         self.set_interval(FOLLOW, self.follow)
@@ -104,7 +104,7 @@ space marks several. The details beside follow the cursor."""
         return self.query_one("#filter", Input)
 
     def follow(self) -> None:
-        """Read the store again if it is not what it was."""
+        """Read the store again if it has changed."""
         stamp = self.lab.store.listing.stamp()
         if stamp == self._stamp:
             return
@@ -131,7 +131,7 @@ space marks several. The details beside follow the cursor."""
         with reporting_errors(self):
             self.post_message(self.Surveyed(self.lab.store.names(), len(self.lab.store.models())))
         if not gc.get_freeze_count():
-            gc.freeze()  # all that stays: to look through it for garbage took 100 ms of some keys
+            gc.freeze()  # searching it for garbage took 100 ms of some keys
 
     @on(_Found)
     def _show_found(self, event: _Found) -> None:
@@ -139,11 +139,11 @@ space marks several. The details beside follow the cursor."""
         if self._stamp is None:
             self._begin_to_follow()
         if event.asked != (self.filter.value, *self.order):
-            return  # an answer to what is not asked any more
+            return  # the filter has changed since
         self.table.show(event.ids)
         text = event.asked[0]
         if text and text != self._filtered:
-            self.table.cursor_row = 0  # the best match is what Enter should take
+            self.table.cursor_row = 0  # Enter takes the best match
         self._filtered = text
         width, height = self.outer_size
         with self.only(Region(0, height - 1, width, 1)):
@@ -167,7 +167,7 @@ space marks several. The details beside follow the cursor."""
 
     @work(thread=True, group="rows")
     def read(self, ids: Sequence[int]) -> None:
-        """Read the rows that the table wants to draw."""
+        """Read the rows that the table needs."""
         with reporting_errors(self):
             self.post_message(self._Read(ids, self.lab.store.listing.summaries(ids)))
 
@@ -178,7 +178,7 @@ space marks several. The details beside follow the cursor."""
 
     @work(thread=True, exclusive=True, group="locate")
     def locate(self, ref: str) -> None:
-        """Go to the vector that a ref means."""
+        """Move the cursor to the vector of a ref."""
         with reporting_errors(self):
             record = self.lab.store.record(ref)
             found = self.lab.store.list(name=record.name, model=record.model, every_version=True)
@@ -190,6 +190,6 @@ space marks several. The details beside follow the cursor."""
             self.post_message(self.Located(summary))
 
     def chosen(self) -> list[Summary]:
-        """The marked vectors; if none is marked, the one under the cursor."""
+        """The marked vectors; without marks, the one under the cursor."""
         current = [self.table.current] if self.table.current is not None else []
         return list(self.table.marked) or current

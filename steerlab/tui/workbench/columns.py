@@ -23,7 +23,7 @@ class Column:
     """How a column is laid out.
 
     width: cells; a flexible column takes at least that, and its share of what is left.
-    at_least: the width of the table from which on it is shown. sort: what `Listing.matching`
+    at_least: the smallest table that shows it. sort: what `Listing.matching`
     sorts it by, None if it can't.
     """
 
@@ -49,7 +49,7 @@ SORTS = ("name", "layer", "norm", "kind", "created")
 
 
 Columns = tuple[tuple[Column, int], ...]
-"""The columns that are shown, each with its cells."""
+"""The columns shown, each with its width in cells."""
 
 
 def cells_of(summary: Summary) -> Mapping[str, str]:
@@ -69,7 +69,7 @@ def cells_of(summary: Summary) -> Mapping[str, str]:
 
 
 def fitted(text: str, width: int, *, right: bool = False) -> str:
-    """The text in exactly so many terminal cells, cut with … where it is longer."""
+    """The text padded to `width` terminal cells, or cut with …."""
     shown = printable(text[: 2 * width + 2])
     if cell_len(shown) > width:
         shown = f"{set_cell_size(shown, width - 1)}…" if width > 1 else "…"[:width]
@@ -79,7 +79,7 @@ def fitted(text: str, width: int, *, right: bool = False) -> str:
 
 @lru_cache(maxsize=4)
 def layout(width: int, *, show_model: bool) -> Columns:
-    """The columns that fit, each with its cells; together, with gaps, at most `width`."""
+    """The columns that fit into `width`, gaps included."""
     shown = [c for c in COLUMNS if width >= c.at_least and (c.name != "model" or show_model)]
     left = max(1, width - GUTTER - (len(shown) - 1) - sum(c.width for c in shown if not c.share))
     shares = sum(c.share for c in shown)
@@ -90,6 +90,6 @@ def layout(width: int, *, show_model: bool) -> Columns:
 
 
 def row_text(summary: Summary, columns: Columns) -> str:
-    """A vector in one line."""
+    """A vector as one line."""
     cells = cells_of(summary)
     return " ".join(fitted(cells[c.name], width, right=c.right) for c, width in columns)

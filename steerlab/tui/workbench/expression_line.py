@@ -1,4 +1,4 @@
-"""The expression line: what to steer with, completed and checked while it is typed."""
+"""The expression line: the vector to steer with, completed and checked as it is typed."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from steerlab.lab.lab import Lab
 
 PATIENCE = 0.4
-"""Seconds without a key press after which a mistake is one."""
+"""Seconds without a key press before a mistake is reported."""
 
-LABEL = 9  # columns that the label of a line takes
+LABEL = 9  # width of a line's label
 
 _UNFINISHED = ("stops too early", "was never closed", "is a number, not a vector")
 _OPEN = ("+", "-", "*", "/", "(", ",")
@@ -37,11 +37,11 @@ _OPEN = ("+", "-", "*", "/", "(", ",")
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a text on the line means.
+    """The value of a text on the line.
 
-    vector: None while it means none; `problem` then says why, and `column` (from 1) where.
-    unfinished: the problem is only that more is to be typed.
-    calibration: the newest one of the vector; None without one that found it to work.
+    vector: None for a text without one; `problem` says why, `column` (from 1) where.
+    unfinished: the text is the beginning of an expression.
+    calibration: the newest of the vector; None if there is none, or it found no effect.
     cosines: operand -> mean cosine over layers between it and the result.
     """
 
@@ -56,7 +56,7 @@ class Meaning:
 
 
 def meaning_of(lab: Lab, text: str, names: Sequence[str]) -> Meaning:
-    """Evaluate a text against the store; `names` (sorted) tell a mistake from a beginning."""
+    """Evaluate a text against the store. names: sorted, to recognise unfinished names."""
     if not text.strip():
         return Meaning(text)
     from steerlab.core.expression import composition_warnings, parse
@@ -90,7 +90,7 @@ def _cosine(a: SteeringVector, b: SteeringVector) -> float:
 
 
 def _is_beginning(text: str, error: SteerlabError, names: Sequence[str]) -> bool:
-    """Whether typing on may mend it: an open end, or a name that is only half there."""
+    """Whether the text may be completed: it ends in an operator or in part of a name."""
     if isinstance(error, BadExpression):
         open_end = any(why in error.reason for why in _UNFINISHED)
         return open_end or text.rstrip().endswith(_OPEN)
@@ -103,13 +103,13 @@ def _is_beginning(text: str, error: SteerlabError, names: Sequence[str]) -> bool
 
 
 def last_word(text: str) -> str:
-    """The name that the end of a text is part of; empty after an operator."""
+    """The name at the end of a text; empty after an operator."""
     found = re.search(r"[^\W\d][\w.]*$", text)
     return found.group() if found else ""
 
 
 def completion(word: str, names: Sequence[str]) -> str | None:
-    """The first of the sorted names, or of the functions, that begins with the word."""
+    """The first of the sorted names, else of the functions, that starts with the word."""
     place = bisect_left(names, word)
     if place < len(names) and names[place].startswith(word):
         return names[place]
@@ -117,7 +117,7 @@ def completion(word: str, names: Sequence[str]) -> str | None:
 
 
 class _Names(Suggester):
-    """Completes the last word of the line from the store's names."""
+    """Completes the last word from the store's names."""
 
     def __init__(self) -> None:
         super().__init__(use_cache=False, case_sensitive=True)
@@ -130,12 +130,13 @@ class _Names(Suggester):
 
 
 class ExpressionLine(Vertical):
-    """An input with what its text means in the line below."""
+    """An input, and the value of its text in the line below."""
 
     HELP = """\
 A vector expression: names of stored vectors with + - * /, numbers, parentheses, \
 unit(a), mean(a, b), project(a, b), reject(a, b), love[10:20] for layers, love.v1 for a version.
-→ takes the completion. Below stands what it means, or where it goes wrong."""
+→ accepts the completion. The line below shows norm, layers and dose, or the mistake. The dose is \
+the length that coefficient c adds, relative to the median residual stream."""
 
     DEFAULT_CSS = """
     ExpressionLine { height: auto; }
@@ -163,7 +164,7 @@ unit(a), mean(a, b), project(a, b), reject(a, b), love[10:20] for layers, love.v
         self._first = text
 
     def compose(self) -> ComposeResult:
-        """The line, and its meaning below."""
+        """The input, and its meaning below."""
         with Horizontal(classes="line"):
             yield Label("steer", classes="label")
             yield Input(
@@ -178,7 +179,7 @@ unit(a), mean(a, b), project(a, b), reject(a, b), love[10:20] for layers, love.v
 
     @property
     def text(self) -> str:
-        """What is typed."""
+        """The text of the input."""
         return self.query_one(Input).value
 
     @text.setter
@@ -188,16 +189,16 @@ unit(a), mean(a, b), project(a, b), reject(a, b), love[10:20] for layers, love.v
         line.cursor_position = len(value)
 
     def put(self, name: str) -> None:
-        """Put a name behind an open operator, or in place of the text.
+        """Append a name after a trailing operator, else replace the text.
 
-        `chosen` says so until the text is checked.
+        `chosen` holds the text until it is checked.
         """
         before = self.text.rstrip()
         self.text = self.chosen = f"{before} {name}" if before.endswith(_OPEN) else name
-        self.check(self.text)  # also where it stood there already
+        self.check(self.text)  # an equal text sends no Changed
 
     def show_names(self, names: Sequence[str]) -> None:
-        """Take the store's names, sorted; what is typed may mean something else now."""
+        """Complete from these sorted names, and check the text again."""
         self.suggester.names = names
         self.check(self.text)
 
@@ -233,18 +234,18 @@ unit(a), mean(a, b), project(a, b), reject(a, b), love[10:20] for layers, love.v
             self._draw(described(event.meaning))
 
     def _complain(self) -> None:
-        """Show a mistake that nobody has typed away meanwhile."""
+        """Show the mistake if the text is still the same."""
         if self.meaning.text == self.text and self.meaning.problem:
             self._draw(pointed(self.meaning, self.query_one("#meaning").size.width), problem=True)
 
     def _draw(self, text: Content, *, problem: bool = False) -> None:
         line = self.query_one("#meaning", Static)
         line.set_class(problem, "problem")
-        line.update(text)
+        line.update(text, layout=False)
 
 
 def described(meaning: Meaning) -> Content:
-    """Norm, layers, dose and cosines; the first warning if there are any."""
+    """Norm, layers, dose, cosines, and the first warning."""
     indent = " " * LABEL
     if meaning.unfinished:
         return Content(f"{indent}…")
@@ -262,7 +263,7 @@ def described(meaning: Meaning) -> Content:
 
 
 def pointed(meaning: Meaning, width: int) -> Content:
-    """The problem, with a ^ under the place where it is."""
+    """The problem, with a ^ under its column."""
     reason = printable(meaning.problem)
     if meaning.column is None:
         return Content(" " * LABEL + reason)

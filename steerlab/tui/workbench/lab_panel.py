@@ -1,4 +1,4 @@
-"""The lab strip: what to steer with, on which prompt, how strongly; and the texts."""
+"""The lab: expression, prompt, strength, and the generated texts."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from steerlab.core.display import printable
 from steerlab.core.notation import layers_of, span
 from steerlab.errors import BadOption, SteerlabError, StoreError
 from steerlab.tui.generation_text import heading
+from steerlab.tui.model_loading import load_model
 from steerlab.tui.notices import notify, reporting_errors
 from steerlab.tui.partial_refresh import PartialRefresh
 from steerlab.tui.setup import Setup, setup_of
@@ -38,8 +39,11 @@ if TYPE_CHECKING:
     from steerlab.lab.lab import Lab
 
 
+LEGEND = "dose: length of c × vector relative to the residual stream"
+
+
 class Prompt(TextArea):
-    """The prompt: Enter generates, a pasted text keeps its lines."""
+    """The prompt: Enter generates; pasted text keeps its lines."""
 
     HELP = "The text to continue. Enter generates; ctrl+j or alt+enter makes a new line."
 
@@ -67,15 +71,15 @@ class Prompt(TextArea):
 
 
 class LabPanel(Vertical, PartialRefresh):
-    """Expression, prompt, strength and texts; one generation at a time runs in a worker."""
+    """Expression, prompt, strength and texts; generates in one worker at a time."""
 
     HELP = """\
-Here a vector is tried: an expression, a prompt, a strength, and the texts that the model \
-writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, sampling and seed."""
+Try a vector: an expression, a prompt, a strength, and the model's texts without and with the \
+vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
 
     @dataclass
     class Began(Message):
-        """The model is about to write; one heading a column."""
+        """Generation starts. headings: one per column."""
 
         headings: Sequence[str]
         prompt: str
@@ -83,19 +87,19 @@ writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, samplin
 
     @dataclass
     class Wrote(Message):
-        """Texts have grown, by what is there to be taken."""
+        """Texts have grown; `frames` has the pieces."""
 
         frames: Frames
 
     @dataclass
     class Status(Message):
-        """What the worker is doing."""
+        """A status line from the worker."""
 
         text: str
 
     @dataclass
     class Finished(Message):
-        """The worker is done; run is what was kept, if anything was."""
+        """The worker ended. run: as stored, None if nothing was."""
 
         run: Run | None
 
@@ -106,11 +110,11 @@ writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, samplin
         self.run: Run | None = None
         self._writer: Worker[None] | None = None
         self._meaning = Meaning("")
-        self._calibrated_layers = ""  # that a calibration chose, and not the user
+        self._calibrated_layers = ""  # set by a calibration, not by the user
         self._soon = False
 
     def compose(self) -> ComposeResult:
-        """Three lines to set up, then the texts."""
+        """Three lines of settings, then the texts."""
         yield ExpressionLine(self.lab, self.options.expression)
         with Horizontal(classes="line", id="prompt-line"):
             yield Label("prompt", classes="label")
@@ -119,14 +123,15 @@ writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, samplin
         yield Texts()
 
     def on_mount(self) -> None:
-        """Show the options."""
+        """Show the options and a legend."""
         self.use(self.options)
+        self._say(LEGEND)
 
-    # what is set up
+    # settings
 
     @property
     def setup(self) -> Setup:
-        """Everything set up here, as one value."""
+        """All settings as one value."""
         dose, coefficient = self.query_one(Strength).chosen
         return replace(
             self.options,
@@ -137,7 +142,7 @@ writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, samplin
         )
 
     def use(self, setup: Setup) -> None:
-        """Set everything up as it says."""
+        """Apply all settings."""
         self.options = setup
         line, prompt = self.query_one(ExpressionLine), self.query_one(Prompt)
         if line.text.strip() != setup.expression:
@@ -149,7 +154,7 @@ writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, samplin
         self._agree()
 
     def replay(self, run: Run) -> None:
-        """Set up what a kept run was made with, and show its texts."""
+        """Restore the settings and texts of a stored run."""
         self.use(setup_of(run))
         self.run = run
         texts = self.query_one(Texts)
@@ -164,13 +169,13 @@ writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, samplin
 
     @on(ExpressionLine.Checked)
     def _follow_vector(self, event: ExpressionLine.Checked) -> None:
-        """The dose stays and the coefficient follows, or the other way round.
+        """Fit the strength to the vector: keep the dose if it has one, else the coefficient.
 
-        A vector that was chosen, rather than typed or replayed, begins as it was calibrated.
+        A vector chosen in the table, not typed or replayed, starts as it was calibrated.
         """
         line = self.query_one(ExpressionLine)
         if event.meaning.text != line.text:
-            return  # on its way from the line when the text was changed: another answer follows
+            return  # the text has changed since
         self._meaning = event.meaning
         if event.meaning.vector is not None and line.chosen == event.meaning.text:
             self._begin_at(event.meaning.calibration)
@@ -181,7 +186,7 @@ writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, samplin
             self.generate()
 
     def _begin_at(self, calibration: Calibration | None) -> None:
-        """Take layer and dose of a calibration; without one, no layers of another vector's."""
+        """Take layer and dose from a calibration; without one, drop those of another's."""
         chosen_before, self._calibrated_layers = self._calibrated_layers, ""
         if calibration is not None:
             self._calibrated_layers = layers = str(calibration.layer)
@@ -191,7 +196,7 @@ writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, samplin
             self.use(replace(self.setup, layers=""))
 
     def _agree(self) -> None:
-        """What a coefficient is worth, and which doses are safe, at the layer that is steered."""
+        """Show the dose of a coefficient and the safe doses at the steered layer."""
         vector, found = self._meaning.vector, self._meaning.calibration
         if vector is None:
             return
@@ -205,24 +210,24 @@ writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, samplin
             strength.follow(vector.dose(1.0))
 
     def focus_texts(self) -> None:
-        """Go to the last of the texts, which is a steered one."""
+        """Focus the last text, which is a steered one."""
         self.query_one(Texts).columns[-1].focus()
 
-    # writing
+    # generating
 
     @property
     def busy(self) -> bool:
-        """Whether the model is loading or writing, or about to."""
+        """Whether the model is loading or generating, or about to."""
         return self._writer is not None or self._soon
 
     @on(Prompt.Submitted)
     @on(ExpressionLine.Submitted)
     def generate(self) -> None:
-        """Write the texts; says so if that is already going on."""
+        """Generate the texts, unless that is already going on."""
         if self.busy:
-            notify(self, "still writing: Esc stops it", "warning")
+            notify(self, "still generating: Esc stops it", "warning")
             return
-        if self.query_one(ExpressionLine).chosen:  # it may be calibrated, which is not known yet
+        if self.query_one(ExpressionLine).chosen:  # `_follow_vector` generates once it is checked
             self._soon = True
             return
         setup = self.setup
@@ -237,7 +242,7 @@ writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, samplin
         self._writer = self.write(setup, known)
 
     def cancel(self) -> bool:
-        """Stop writing and keep what came; False if nothing was going on."""
+        """Stop and keep the text so far; False if nothing was going on."""
         if self._soon:
             self._soon = False
             return True
@@ -249,21 +254,21 @@ writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, samplin
 
     @work(thread=True, group="write")
     def write(self, setup: Setup, known: SteeringVector | None) -> None:
-        """Load the model if need be, then write all columns as one batch.
+        """Load the model if need be, then generate all columns as one batch.
 
-        known: what the expression means, where that is known already.
+        known: the vector of the expression, if it is evaluated already.
         """
         run = None
         with reporting_errors(self):
             run = self._write(get_current_worker(), setup, known)
-        self.post_message(self.Finished(run).set_sender(self))  # the app waits for it too
+        self.post_message(self.Finished(run).set_sender(self))  # the app handles it too
 
     def _write(
         self, worker: Worker[None], setup: Setup, known: SteeringVector | None
     ) -> Run | None:
         settings = self._settings(setup, known)
         if worker.is_cancelled:
-            self.post_message(self.Status("stopped before anything was written"))
+            self.post_message(self.Status("stopped before the first token"))
             return None
         plain = next((i for i, s in enumerate(settings) if s.vector is None), None)
         headings = [heading(s.coefficient, s.dose) for s in settings]
@@ -296,13 +301,13 @@ writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, samplin
         return self._keep(setup, cells)
 
     def _settings(self, setup: Setup, known: SteeringVector | None) -> list[Setting]:
-        """One a column; loads the model."""
+        """One per column; loads the model."""
         from steerlab.core.setting import Setting
 
         shares = setup.shares
         vector = (known or self.lab.evaluate(setup.expression)) if any(shares) else None
         if vector is not None and setup.dose is not None:
-            vector.coefficient(setup.dose)  # a vector without doses is refused before a model loads
+            vector.coefficient(setup.dose)  # refuse a vector without doses before loading
         self._load(vector)
         if vector is None:
             return [Setting()]
@@ -314,20 +319,11 @@ writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, samplin
     def _load(self, vector: SteeringVector | None) -> None:
         if self.lab.is_loaded:
             return
-        source = self.lab.source or (vector.model.source if vector else "smollm2")
-        self.post_message(self.Status(f"loading {printable(source)} …"))
-        from steerlab.models.loading import hush
-
-        hush()
-        self.lab.load(vector, self._loading)
+        load_model(self.lab, vector, lambda text: self.post_message(self.Status(printable(text))))
         gc.freeze()  # what came with the model stays as well
 
-    def _loading(self, what: str, done: int, total: int) -> None:
-        percent = f" {100 * done // total}%" if total > 1 else ""
-        self.post_message(self.Status(f"{what} the embedded model{percent} …"))
-
     def _keep(self, setup: Setup, cells: Sequence[Cell]) -> Run | None:
-        """Keep the run; a store that can't be written costs the record, not the texts."""
+        """Store the run; if the store can't be written, keep at least the texts."""
         from steerlab.core.run import Run
 
         try:
@@ -341,11 +337,11 @@ writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, samplin
             )
             return self.lab.store.runs.save(made)
         except StoreError as error:
-            notify(self, f"the run was not kept: {error}", "warning")
+            notify(self, f"the run was not stored: {error}", "warning")
             return None
 
     def _say(self, text: str) -> None:
-        """Say in the lower border what is going on."""
+        """Show a status in the lower border."""
         width, height = self.outer_size
         with self.only(Region(0, height - 1, width, 1)):
             self.border_subtitle = Content(text)
@@ -375,7 +371,7 @@ writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, samplin
 
     @on(Texts.Picked)
     def _pick(self, event: Texts.Picked) -> None:
-        """Keep with the run which text was best; once more takes it back."""
+        """Rate a text of the run as the best, or clear the rating."""
         event.stop()
         run = self.run
         if run is None or run.id is None or event.index >= len(run.generations):
@@ -386,12 +382,12 @@ writes without and with it. ctrl+g writes, Esc stops, ctrl+o has layers, samplin
             self.query_one(Texts).show_best(best)
 
     def on_click(self, event: events.Click) -> None:
-        """A click on the lab's frame is no click on what is behind it."""
+        """Keep a click on the frame from reaching the workbench."""
         event.stop()
 
 
 def check(setup: Setup) -> None:
-    """Raise, in words, for a setup that can't be generated from; needs no model."""
+    """Raise BadOption for settings that can't be generated from; needs no model."""
     if not setup.prompt.strip():
-        raise BadOption("there is no prompt: type the text to be continued")
+        raise BadOption("no prompt: type the text to continue")
     setup.check()

@@ -1,4 +1,4 @@
-"""The workbench: vectors, what is known of one, and the lab, on one screen."""
+"""The workbench: vectors, details of one, and the lab, on one screen."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from textual.message import Message
 from textual.widgets import Footer, Input, TextArea
 from textual.worker import Worker
 
-from steerlab.core.display import printable, some
+from steerlab.core.display import count, printable, some
 from steerlab.core.notation import derived_name
-from steerlab.tui.detail import Detail
+from steerlab.tui.detail import Detail, Pane
 from steerlab.tui.dialogs import (
     Confirm,
     ModelDialog,
@@ -43,11 +43,11 @@ EMPTY = """\
 No vectors here yet.
 
 x        extract one from contrast prompts
-ctrl+n   make the starter vectors (fetches 93 MB once, then takes half a minute)
-ctrl+q   leave, for `steerlab import FILE`"""
+ctrl+n   make the starter vectors (downloads 93 MB once, then takes half a minute)
+ctrl+q   quit, then `steerlab import FILE`"""
 
 LONG = 1.0
-"""Seconds after which work that is usually done at once says that it goes on."""
+"""Seconds after which a save that is usually instant reports that it is waiting."""
 
 
 class Workbench(Helpful[None]):
@@ -56,19 +56,21 @@ class Workbench(Helpful[None]):
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (64, "-medium"), (110, "-wide")]  # noqa: RUF012 - as Textual declares it
     VERTICAL_BREAKPOINTS = [(0, "-tiny"), (18, "-low"), (32, "-tall")]  # noqa: RUF012 - as above
     HELP = """\
-Enter on a vector puts it on the steer line. ctrl+g writes the prompt's continuation without \
-and with it, side by side. ctrl+s stores what is on the steer line. Tab goes from region to \
-region, Esc back to the vectors, ctrl+p finds every command by name."""
+Enter on a vector puts it on the steer line. ctrl+g continues the prompt without and with it, side \
+by side. ctrl+s saves the expression on the steer line. Tab moves between regions, Esc goes back \
+to the vectors, and ctrl+p finds every command by name."""
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+g,f5", "generate", "generate", key_display="^g", priority=True),
         HELP_KEY,
-        Binding("slash", "focus_filter", "filter", priority=True),  # or the next letters pass it
+        Binding(
+            "slash", "focus_filter", "filter", priority=True
+        ),  # at once, for the letters that follow
         Binding("ctrl+s", "save", "save", priority=True),
         Binding("x", "extract", "extract"),
         Binding("w", "sweep", "sweep"),
         Binding("ctrl+o", "options", "options", priority=True),
         Binding("ctrl+t", "columns", "texts", priority=True),
-        Binding("escape", "back", "stop, or back to the vectors", show=False),
+        Binding("escape", "back", "stop, or go back to the vectors", show=False),
         Binding("f2", "go('table')", "go to the vectors", show=False),
         Binding("f3", "go('detail')", "go to the details", show=False),
         Binding("f4", "go('lab')", "go to the lab", show=False),
@@ -86,20 +88,20 @@ region, Esc back to the vectors, ctrl+p finds every command by name."""
 
     @dataclass
     class Stored(Message):
-        """A vector was stored, or was there already."""
+        """A vector was saved, or was stored already."""
 
         name: str
         text: str
 
     def __init__(self, lab: Lab, setup: Setup) -> None:
-        super().__init__()
+        super().__init__(classes="at-table")
         self.lab = lab
         self._first = setup
         self._models = 1
         self._draft: Draft | None = None
 
     def compose(self) -> ComposeResult:
-        """Vectors left, what is known of one right, the lab below."""
+        """Vectors on the left, details on the right, the lab below."""
         with Horizontal(id="upper"):
             yield Browser(self.lab, id="browse")
             yield Detail(self.lab, id="detail")
@@ -107,7 +109,7 @@ region, Esc back to the vectors, ctrl+p finds every command by name."""
         yield Footer()
 
     def on_mount(self) -> None:
-        """Begin among the vectors."""
+        """Focus the vectors."""
         self.table.focus()
 
     @property
@@ -117,12 +119,12 @@ region, Esc back to the vectors, ctrl+p finds every command by name."""
 
     @property
     def table(self) -> VectorTable:
-        """The vectors."""
+        """The table of vectors."""
         return self.browser.table
 
     @property
     def detail(self) -> Detail:
-        """What is known of the one under the cursor."""
+        """Details of the vector under the cursor."""
         return self.query_one(Detail)
 
     @property
@@ -140,7 +142,7 @@ region, Esc back to the vectors, ctrl+p finds every command by name."""
     @on(Browser.Listed)
     def _show_listed(self, event: Browser.Listed) -> None:
         if event.filtered and not event.found:
-            self.detail.show_empty("No vector fits the filter. Esc clears it.")
+            self.detail.show_empty("No vectors match the filter. Esc clears it.")
         elif not event.found:
             self.detail.show_empty(EMPTY)
 
@@ -150,7 +152,7 @@ region, Esc back to the vectors, ctrl+p finds every command by name."""
 
     @on(Browser.Located)
     def _show_located(self, event: Browser.Located) -> None:
-        """An older version, or one that is filtered out, is shown all the same."""
+        """Show a vector that is not listed: an older version, or filtered out."""
         self.detail.show(event.summary)
 
     @on(VectorTable.Highlighted)
@@ -159,7 +161,7 @@ region, Esc back to the vectors, ctrl+p finds every command by name."""
 
     @on(VectorTable.Chosen)
     def _choose(self, event: VectorTable.Chosen) -> None:
-        """Enter on a vector: it goes on the line; marked ones go there together."""
+        """Put the vector on the steer line, or the sum of the marked ones."""
         names = [self._called(summary) for summary in self.table.marked or [event.summary]]
         line = self.query_one(ExpressionLine)
         if len(names) > 1:
@@ -172,24 +174,24 @@ region, Esc back to the vectors, ctrl+p finds every command by name."""
 
     # details
 
-    @on(Detail.Jump)
-    def _jump(self, event: Detail.Jump) -> None:
+    @on(Pane.Jump)
+    def _jump(self, event: Pane.Jump) -> None:
         self.browser.locate(event.ref)
 
-    @on(Detail.Replay)
-    def _replay(self, event: Detail.Replay) -> None:
+    @on(Pane.Replay)
+    def _replay(self, event: Pane.Replay) -> None:
         if self.lab_panel.busy:
-            notify(self, "still writing: Esc stops it", "warning")
+            notify(self, "still generating: Esc stops it", "warning")
             return
         self.lab_panel.replay(event.run)
         self._focus("lab")
 
-    @on(Detail.Damaged)
-    def _damaged(self, event: Detail.Damaged) -> None:
+    @on(Pane.Damaged)
+    def _damaged(self, event: Pane.Damaged) -> None:
         self.table.flag(event.id, event.reason)
 
     @on(LabPanel.Finished)
-    @on(Detail.Changed)
+    @on(Pane.Changed)
     def _changed(self) -> None:
         self.browser.follow()
 
@@ -200,10 +202,10 @@ region, Esc back to the vectors, ctrl+p finds every command by name."""
     # the lab
 
     def action_generate(self) -> None:
-        """Write the prompt's continuation, without and with the vector."""
+        """Continue the prompt without and with the vector."""
         line = self.query_one(ExpressionLine)
         if not line.text.strip() and self.table.current is not None:
-            line.put(self._called(self.table.current))  # the vector at hand is what is meant
+            line.put(self._called(self.table.current))  # the current vector
         if self.has_class("-tiny") and not self.has_class("at-lab"):
             self._show_region("lab")
             self.lab_panel.focus_texts()
@@ -218,9 +220,9 @@ region, Esc back to the vectors, ctrl+p finds every command by name."""
             self.lab_panel.use(setup)
 
     def action_model(self) -> None:
-        """Let another model write."""
+        """Choose the model that generates."""
         if self.lab_panel.busy:
-            notify(self, "still writing: Esc stops it", "warning")
+            notify(self, "still generating: Esc stops it", "warning")
             return
         stored = [model.identity.source for model in self.lab.store.models()]
         self.app.push_screen(ModelDialog(self.lab.source, stored), self._take_model)
@@ -228,17 +230,17 @@ region, Esc back to the vectors, ctrl+p finds every command by name."""
     def _take_model(self, source: str | None) -> None:
         if source is not None and (source or None) != self.lab.source:
             self.lab.use(source or None)
-            notify(self, f"{source or 'each vector'} writes from now on")
+            notify(self, f"generating with {source or 'the model of each vector'} from now on")
 
     def action_columns(self) -> None:
-        """Baseline and c, or three or five columns from -c to +c."""
+        """Switch between two texts (baseline and c), three and five (from -c to +c)."""
         setup = self.lab_panel.setup
         following = COLUMNS[(COLUMNS.index(setup.columns) + 1) % len(COLUMNS)]
         self.lab_panel.use(replace(setup, columns=following))
-        self.notify(f"{following} texts side by side from the next generation on", timeout=3)
+        self.notify(f"{following} texts side by side, starting with the next generation", timeout=3)
 
     def action_copy_command(self) -> None:
-        """Copy the `steerlab generate` command that writes the same texts."""
+        """Copy the `steerlab generate` command for the same texts."""
         command = self.lab_panel.setup.command(self.lab.source)
         self.app.copy_to_clipboard(command)
         self.notify(printable(command), title="copied", timeout=10, markup=False)
@@ -246,7 +248,7 @@ region, Esc back to the vectors, ctrl+p finds every command by name."""
     # composing
 
     def action_save(self) -> None:
-        """Store what is on the steer line, under a name."""
+        """Ask for a name, then save the expression on the steer line."""
         meaning = self.query_one(ExpressionLine).meaning
         if meaning.vector is None or meaning.text != self.query_one(ExpressionLine).text:
             why = meaning.problem or "the steer line is empty: type an expression"
@@ -269,16 +271,16 @@ region, Esc back to the vectors, ctrl+p finds every command by name."""
 
     def _say_storing(self, worker: Worker[None], name: str) -> None:
         if not worker.is_finished:
-            notify(self, f"storing {name} … another process may be writing to the store")
+            notify(self, f"saving {name} … another process may be writing to the store")
 
     @work(thread=True, group="save")
     def store(self, text: str, naming: Naming) -> None:
-        """Evaluate and store."""
+        """Evaluate and save."""
         with reporting_errors(self):
             vector = self.lab.evaluate(text)
             store, name = self.lab.store, naming.name
             stored, new = store.keep(name, vector, tags=naming.tags, note=naming.note)
-            verb = "stored as" if new else "was already stored as"
+            verb = "saved as" if new else "already saved as"
             self.post_message(self.Stored(naming.name, f"{verb} {stored}"))
 
     @on(Stored)
@@ -288,7 +290,7 @@ region, Esc back to the vectors, ctrl+p finds every command by name."""
         self.browser.locate(event.name)
 
     def action_rename(self) -> None:
-        """Give all versions of the vector another name."""
+        """Ask for a new name for all versions of the vector."""
         summary = self.table.current
         if summary is not None:
 
@@ -299,7 +301,7 @@ region, Esc back to the vectors, ctrl+p finds every command by name."""
             self.app.push_screen(RenameDialog(summary.name), rename)
 
     def action_remove(self) -> None:
-        """Remove the marked vectors, or the one under the cursor, once that is confirmed."""
+        """Ask, then remove the marked vectors or the one under the cursor."""
         chosen = self.browser.chosen()
         if not chosen:
             return
@@ -319,7 +321,7 @@ region, Esc back to the vectors, ctrl+p finds every command by name."""
         with reporting_errors(self):
             if what == "renamed":
                 new = self.lab.store.rename(*refs)
-                notify(self, f"{refs[0]} is {new} now")
+                notify(self, f"renamed {refs[0]} to {new}")
             else:
                 for ref in refs:
                     self.lab.store.remove(ref)
@@ -329,7 +331,7 @@ region, Esc back to the vectors, ctrl+p finds every command by name."""
     # other screens
 
     def action_extract(self) -> None:
-        """Make a vector from contrast prompts."""
+        """Extract a vector from contrast prompts."""
         from steerlab.tui.extract.screen import ExtractScreen
 
         screen = ExtractScreen(self.lab, self._draft)
@@ -337,12 +339,12 @@ region, Esc back to the vectors, ctrl+p finds every command by name."""
         def done(ref: str | None) -> None:
             self._draft = screen.draft if ref is None else None
             if ref is not None:
-                self._show_stored(self.Stored(ref, f"stored as {ref}"))
+                self._show_stored(self.Stored(ref, f"saved as {ref}"))
 
         self.app.push_screen(screen, done)
 
     def action_sweep(self) -> None:
-        """Try layers and doses at once: a heatmap of texts."""
+        """Sweep layers and doses: a heatmap of texts."""
         from steerlab.tui.sweep.screen import SweepScreen
 
         setup = self.lab_panel.setup
@@ -385,25 +387,25 @@ region, Esc back to the vectors, ctrl+p finds every command by name."""
             made = starter.ensure(
                 self.lab, made=lambda name: self.app.call_from_thread(self.browser.follow)
             )
-            notify(self, f"{len(made)} starter vectors are here")
+            notify(self, f"made {count(len(made), 'starter vector')}")
 
     def action_starter(self) -> None:
-        """Make love, anger, joy and the others."""
+        """Make the starter vectors: love, anger, joy and others."""
         self.make_starters()
 
-    # getting about
+    # moving between regions
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Where text is typed, a slash is a slash."""
+        """Leave a slash to text fields."""
         return action != "focus_filter" or not isinstance(self.focused, Input | TextArea)
 
     def action_focus_filter(self) -> None:
         """Go to the filter."""
         self._show_region("table")
-        self.set_focus(self.browser.filter)  # at once: the next key is for it already
+        self.set_focus(self.browser.filter)  # at once: it gets the next key
 
     def action_back(self) -> None:
-        """Stop writing; else clear the filter; else go back to the vectors."""
+        """Stop generating, else clear the filter, else go back to the vectors."""
         if self.lab_panel.cancel():
             return
         box = self.browser.filter
@@ -416,7 +418,7 @@ region, Esc back to the vectors, ctrl+p finds every command by name."""
         self._focus(region)
 
     def _focus(self, region: str) -> None:
-        """On a small terminal a region is shown only while it has the focus."""
+        """Focus a region; a small terminal shows only the focused one."""
         self._show_region(region)
         if region == "table":
             self.set_focus(self.table)
@@ -437,7 +439,7 @@ region, Esc back to the vectors, ctrl+p finds every command by name."""
 
 
 def _promoted(setup: Setup, cell: Promoted) -> Setup:
-    """The setup with what a cell of a sweep was made with."""
+    """The setup with the settings of a sweep's cell."""
     return replace(
         setup,
         expression=cell.expression,

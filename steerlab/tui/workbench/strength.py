@@ -1,4 +1,4 @@
-"""How strongly to steer: a slider, and the dose and the coefficient that it stands for."""
+"""The strength of steering: a slider, its dose and its coefficient."""
 
 from __future__ import annotations
 
@@ -16,26 +16,28 @@ from textual.reactive import reactive
 from textual.widget import Widget
 from textual.widgets import Input, Label
 
+from steerlab.tui.partial_refresh import FixedInput
 from steerlab.tui.setup import DOSE
 
 LIMIT, LIMIT_C = 0.5, 4.0
-"""The slider's ends, as a dose and as a coefficient: beyond them texts break, but can be typed."""
+"""The slider's ends as dose and coefficient: texts break beyond. Larger values can be typed."""
 
 
 class Slider(Widget, can_focus=True):
-    """A line from -1 to 1 (times a limit) with a knob; keys, mouse and drag move it."""
+    """A line from -1 to 1 with a knob that keys and the mouse move."""
 
     HELP = """\
-How strongly to steer. ← → a little, page up/down a lot, 0 nothing, - the other way.
-═ marks where texts stay sound, once the vector is calibrated."""
+The strength of steering. ← → move a little, page up/down a lot, 0 is off, - reverses the sign.
+═ marks the calibrated range in which texts stay fluent. dose: the length of c × vector, relative \
+to the median residual stream; c: the coefficient."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left", "move(-1)", "weaker"),
         Binding("right", "move(1)", "stronger"),
         Binding("pagedown", "move(-5)", "much weaker", show=False),
         Binding("pageup", "move(5)", "much stronger", show=False),
-        Binding("minus", "flip", "other way"),
-        Binding("0", "zero", "nothing", show=False),
+        Binding("minus", "flip", "reverse"),
+        Binding("0", "zero", "no steering", show=False),
     ]
 
     DEFAULT_CSS = """
@@ -45,16 +47,16 @@ How strongly to steer. ← → a little, page up/down a lot, 0 nothing, - the ot
 
     value: reactive[float] = reactive(0.0)
     safe: reactive[tuple[float, float] | None] = reactive(None)
-    """Between which values texts stay sound, as far as that is known."""
+    """The calibrated range in which texts stay fluent."""
 
     @dataclass
     class Moved(Message):
-        """The knob was moved; value is between -1 and 1."""
+        """The knob was moved. value: between -1 and 1."""
 
         value: float
 
     def render(self) -> Text:
-        """◂──══┼━━●═──▸: filled between nothing and the knob, doubled where texts stay sound."""
+        """◂──══┼━━●═──▸: filled from 0 to the knob, doubled in the safe range."""
         cells = max(3, self.size.width - 2)
         middle, knob = cells // 2, self._cell(cells, self.value)
         low, high = sorted((middle, knob))
@@ -83,7 +85,7 @@ How strongly to steer. ← → a little, page up/down a lot, 0 nothing, - the ot
         self._set(round(self.value * 50) / 50 + steps / 50)
 
     def action_flip(self) -> None:
-        """The same strength, the other way."""
+        """Reverse the sign."""
         self._set(-self.value)
 
     def action_zero(self) -> None:
@@ -95,7 +97,7 @@ How strongly to steer. ← → a little, page up/down a lot, 0 nothing, - the ot
         return 2 * (x - 1) / (cells - 1) - 1
 
     def on_mouse_down(self, event: events.MouseDown) -> None:
-        """Take the knob there."""
+        """Move the knob to the mouse."""
         self.capture_mouse()
         self._set(self._at(event.x))
 
@@ -105,16 +107,16 @@ How strongly to steer. ← → a little, page up/down a lot, 0 nothing, - the ot
             self._set(self._at(event.x))
 
     def on_mouse_up(self) -> None:
-        """Let it go."""
+        """Release the knob."""
         self.release_mouse()
 
 
 class Strength(Horizontal):
-    """Slider, dose and coefficient, each following the others.
+    """Slider, dose and coefficient; changing one changes the others.
 
-    The dose stays when the vector changes, and the coefficient follows: equal coefficients of
-    two vectors mean nothing. A vector without a dose has its coefficient alone.
-    safe: the signed doses between which a calibration found texts sound, drawn as ═.
+    The dose stays when the vector changes, because equal coefficients of two vectors are not
+    comparable. A vector without a dose has only its coefficient.
+    safe: the signed doses between which a calibration found fluent texts, drawn as ═.
     """
 
     DEFAULT_CSS = """
@@ -125,7 +127,7 @@ class Strength(Horizontal):
 
     @dataclass
     class Changed(Message):
-        """Another strength was chosen."""
+        """The strength changed."""
 
     def __init__(self, dose: float | None, coefficient: float) -> None:
         super().__init__(classes="line")
@@ -136,30 +138,30 @@ class Strength(Horizontal):
         self.safe: tuple[float, float] | None = None
 
     def compose(self) -> ComposeResult:
-        """Slider first, numbers after it."""
+        """The slider, then the numbers."""
         yield Label("strength", classes="label")
         yield Slider()
         for name, unit in (("dose", "dose"), ("coefficient", "c")):
             yield Label(unit, classes="unit")
-            yield Input(id=name, compact=True, restrict=r"[-+.0-9e]*", placeholder="-")
+            yield FixedInput(id=name, compact=True, restrict=r"[-+.0-9e]*", placeholder="-")
 
     def on_mount(self) -> None:
-        """Draw what is set."""
+        """Draw the strength."""
         self._draw()
 
     @property
     def chosen(self) -> tuple[float | None, float]:
-        """(dose, coefficient); dose None if only the coefficient counts."""
+        """(dose, coefficient); the dose is None if only the coefficient counts."""
         return (self.dose if self.dosed else None, self.coefficient)
 
     def follow(self, per_unit: float | None) -> None:
-        """Take the dose that coefficient 1 has with the vector at hand; None if unknown."""
+        """Take the dose of coefficient 1 for the current vector; None if unknown."""
         self.per_unit = per_unit or None
         self.dosed = self.per_unit is not None
         self._agree()
 
     def set(self, dose: float | None, coefficient: float) -> None:
-        """Choose a strength; where there is a dose it decides."""
+        """Set the strength; a dose takes precedence."""
         self.dosed = dose is not None
         self.dose = self.dose if dose is None else dose
         self.coefficient = coefficient
@@ -196,11 +198,11 @@ class Strength(Horizontal):
         self.post_message(self.Changed())
 
     def on_descendant_blur(self) -> None:
-        """Show what counts where something else was left standing."""
+        """Replace invalid input with the current value."""
         self._draw()
 
     def _draw(self) -> None:
-        """Show the strength wherever nobody is typing."""
+        """Show the strength in every field without focus."""
         if not self.is_mounted:
             return
         slider = self.query_one(Slider)

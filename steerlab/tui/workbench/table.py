@@ -1,4 +1,4 @@
-"""The table of vectors: as many rows as there are, of which only those on screen are read."""
+"""The table of vectors: any number of rows, of which only those on screen are read."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ if TYPE_CHECKING:
     from steerlab.registry import Summary
 
 KEPT = 4000
-"""Rows that are remembered once they were read."""
+"""Rows that are cached."""
 
 
 class VectorTable(ScrollView, can_focus=True):
-    """Rows by id; the app answers `Wanted` with `fill`, so drawing never waits for the store."""
+    """Rows by id; the app answers `Wanted` with `fill`, so that drawing never waits."""
 
     HELP = """\
-One line a vector: its layer, norm, dose per unit of the coefficient, and how it was made. \
-Enter puts it on the steer line, space marks it; s sorts by the next column, S the other way."""
+One vector per line: its layer, norm, dose and recipe. The dose is the length that coefficient 1 \
+adds, relative to the median residual stream. Enter puts the vector on the steer line, space marks \
+it, s sorts by the next column, S reverses the order."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "choose", "use"),
@@ -44,7 +45,7 @@ Enter puts it on the steer line, space marks it; s sorts by the next column, S t
         Binding("space", "mark", "mark", show=False),
         Binding("u", "unmark", "clear the marks", show=False),
         Binding("s", "sort", "sort by the next column", show=False),
-        Binding("S", "reverse", "sort the other way", show=False),
+        Binding("S", "reverse", "reverse the order", show=False),
     ]
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
@@ -73,25 +74,25 @@ Enter puts it on the steer line, space marks it; s sorts by the next column, S t
 
     @dataclass
     class Wanted(Message):
-        """Rows that are to be drawn and not known yet; answer with `fill`."""
+        """Rows to draw that are not read yet; answer with `fill`."""
 
         ids: Sequence[int]
 
     @dataclass
     class Highlighted(Message):
-        """The cursor is on this vector, or what is known of it has changed."""
+        """The vector under the cursor, or its data, changed."""
 
         summary: Summary
 
     @dataclass
     class Chosen(Message):
-        """Enter, or a second click."""
+        """Enter was pressed or the vector was double-clicked."""
 
         summary: Summary
 
     @dataclass
     class SortBy(Message):
-        """The rows are wanted in another order: `column` is a sort of `Listing.matching`."""
+        """Sort the rows: `column` is a sort of `Listing.matching`."""
 
         column: str
         reverse: bool
@@ -109,11 +110,11 @@ Enter puts it on the steer line, space marks it; s sorts by the next column, S t
         self._flags: dict[int, str] = {}
         self._announced: Summary | None = None
 
-    # what it shows
+    # rows
 
     @property
     def row_count(self) -> int:
-        """How many vectors are listed."""
+        """Number of listed vectors."""
         return len(self._ids)
 
     @property
@@ -123,16 +124,16 @@ Enter puts it on the steer line, space marks it; s sorts by the next column, S t
 
     @property
     def current(self) -> Summary | None:
-        """The vector under the cursor, once it is read."""
+        """The vector under the cursor; None until it is read."""
         return self._rows.get(self.current_id) if self.current_id is not None else None
 
     @property
     def marked(self) -> tuple[Summary, ...]:
-        """The marked vectors, in the order in which they were marked."""
+        """The marked vectors, in the order of marking."""
         return tuple(self._marks.values())
 
     def show(self, ids: Sequence[int]) -> None:
-        """List these rows; the cursor stays on its vector where that is still there."""
+        """List these rows; the cursor stays on its vector if it is listed."""
         before, drawn = self.current_id, self._on_screen()
         self._ids = ids
         self.virtual_size = Size(0, len(ids) + 1)
@@ -155,7 +156,7 @@ Enter puts it on the steer line, space marks it; s sorts by the next column, S t
         return True
 
     def fill(self, summaries: Sequence[Summary], asked: Sequence[int] = ()) -> None:
-        """Take what was asked for; rows asked for and not given are gone from the store."""
+        """Take the rows read; rows in `asked` that are missing were removed from the store."""
         for summary in summaries:
             self._rows.pop(summary.id, None)
             self._texts.pop(summary.id, None)
@@ -178,14 +179,14 @@ Enter puts it on the steer line, space marks it; s sorts by the next column, S t
         self.refresh()
 
     def refresh_rows(self) -> None:
-        """The store has changed: read again what is on screen, showing the old until then."""
+        """Read the rows on screen again, and show the old ones until then."""
         self._fresh.clear()
         self._asked.clear()
         self._gone.clear()
         self._want()
 
     def flag(self, row: int, reason: str) -> None:
-        """Mark a row as damaged; an empty reason takes it back."""
+        """Mark a row as damaged; an empty reason clears the mark."""
         if reason == self._flags.get(row, ""):
             return
         if reason:
@@ -194,7 +195,7 @@ Enter puts it on the steer line, space marks it; s sorts by the next column, S t
             del self._flags[row]
         self.refresh()
 
-    # keeping up
+    # reading rows as they come into view
 
     def _visible(self) -> int:
         return max(1, self.size.height - 1)
@@ -204,7 +205,7 @@ Enter puts it on the steer line, space marks it; s sorts by the next column, S t
         return [*self._ids[top : top + self._visible()]]
 
     def _want(self) -> None:
-        """Ask for what is on screen; once that is here, for a page before and after it."""
+        """Request the rows on screen, then a page before and after them."""
         page, top = self._visible(), round(self.scroll_y)
         missing = self._missing(top, top + page) or self._missing(top - page, top + 2 * page)
         if missing:
@@ -219,7 +220,7 @@ Enter puts it on the steer line, space marks it; s sorts by the next column, S t
         summary = self.current
         if summary is not None and summary != self._announced:
             self._announced = summary
-            # often the browser's handler brought us here; as its message it would stop there
+            # in a handler of the browser the message would be the browser's, and stop there
             self.post_message(self.Highlighted(summary).set_sender(self))
 
     def _keep_in_view(self) -> None:
@@ -230,37 +231,37 @@ Enter puts it on the steer line, space marks it; s sorts by the next column, S t
             self.scroll_to(y=self.cursor_row - page + 1, animate=False)
 
     def watch_virtual_size(self, size: Size) -> None:
-        """Show the scrollbar that the number of rows needs, and stay inside it."""
+        """Fit the scrollbar and the scroll position to the number of rows."""
         self._scroll_update(size)
 
     def watch_cursor_row(self) -> None:
-        """Follow the cursor."""
+        """Scroll to the cursor and post Highlighted."""
         self._keep_in_view()
         self._announce()
         self.refresh()
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
-        """Rows come into view."""
+        """Request the rows that come into view."""
         super().watch_scroll_y(old_value, new_value)
         self._want()
 
     def on_resize(self) -> None:
-        """More or fewer rows have room."""
+        """Keep the cursor in view, and request rows."""
         self._keep_in_view()
         self._want()
 
     def on_focus(self) -> None:
-        """The cursor's colour says where the focus is."""
+        """Redraw the cursor, whose colour shows the focus."""
         self.refresh()
 
     def on_blur(self) -> None:
-        """The cursor's colour says where the focus is."""
+        """Redraw the cursor, whose colour shows the focus."""
         self.refresh()
 
     # drawing
 
     def render_line(self, y: int) -> Strip:
-        """The header, or the row that has been scrolled there."""
+        """The header, or the row scrolled to line `y`."""
         width = self.scrollable_content_region.width
         columns = layout(width, show_model=self.show_model)
         if columns is not self._columns:
@@ -288,7 +289,7 @@ Enter puts it on the steer line, space marks it; s sorts by the next column, S t
         gutter = "▸" if at_cursor else " "
         gutter += "✗" if key in self._flags else "●" if key in self._marks else " "
         if key in self._gone:
-            text = "gone from the store"
+            text = "removed from the store"
         elif summary is None:
             text = "…"
         else:
@@ -317,16 +318,16 @@ Enter puts it on the steer line, space marks it; s sorts by the next column, S t
         self.cursor_row = max(0, min(self.cursor_row + rows, len(self._ids) - 1))
 
     def action_page(self, pages: int) -> None:
-        """Move by what fits on the screen."""
+        """Move by pages."""
         self.action_move(pages * self._visible())
 
     def action_choose(self) -> None:
-        """Take the vector under the cursor."""
+        """Choose the vector under the cursor."""
         if self.current is not None:
             self.post_message(self.Chosen(self.current))
 
     def action_mark(self) -> None:
-        """Mark the vector, or take its mark away, and go on to the next."""
+        """Toggle the mark, and move to the next row."""
         if self.current is not None:
             if self._marks.pop(self.current.id, None) is None:
                 self._marks[self.current.id] = self.current
@@ -334,7 +335,7 @@ Enter puts it on the steer line, space marks it; s sorts by the next column, S t
             self.refresh()
 
     def action_unmark(self) -> None:
-        """Take all marks away."""
+        """Clear all marks."""
         self._marks.clear()
         self.refresh()
 
@@ -345,12 +346,12 @@ Enter puts it on the steer line, space marks it; s sorts by the next column, S t
         self.post_message(self.SortBy(SORTS[place], False))
 
     def action_reverse(self) -> None:
-        """Sort the other way round."""
+        """Reverse the order."""
         by, reverse = self.sort
         self.post_message(self.SortBy(by, not reverse))
 
     def on_click(self, event: events.Click) -> None:
-        """A click goes there, a second one takes it; one on the header sorts."""
+        """Move to the row, choose it on a double click, or sort by the header."""
         if event.y == 0:
             self._sort_at(event.x)
             return

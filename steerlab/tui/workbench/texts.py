@@ -1,4 +1,4 @@
-"""The texts of a run side by side: they grow as they are written, and show where they part."""
+"""The texts of a run side by side: they grow as they are generated, differences marked."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from steerlab.tui.generation_text import marked
 from steerlab.tui.partial_refresh import PartialRefresh
 from steerlab.tui.setup import COLUMNS
 
-NARROW = 22  # cells; columns that would get fewer stand below one another
+NARROW = 22  # cells; narrower columns are stacked
 HINTS = (
-    "ctrl+g (or F5) writes here how the model goes on by itself,",
-    "and here how it goes on when steered.",
+    "Press ctrl+g to generate. Baseline: the model without the vector.",
+    "Steered: with the vector added.",
 )
-_SHOWN = 400  # characters of a long prompt that are shown before its continuation
+_SHOWN = 400  # characters of a long prompt shown before the text
 
 
 class Passage(Static, PartialRefresh):
-    """A text that may grow: then its last line and what comes after it are drawn."""
+    """A text; when it grows, only its last line and the new ones are drawn."""
 
     def __init__(self) -> None:
         super().__init__(markup=False)
         self._drawn = (0, 0)  # cells across, lines
 
     def show(self, text: Content, *, grown: bool) -> int:
-        """Draw a text; gives the lines it has. grown: it is the last one with more at its end."""
+        """Draw a text and return its number of lines. grown: the last text plus more."""
         width, height = self.size
         lines = text.get_height({}, width) if width else 0  # not laid out yet
         first = max(0, self._drawn[1] - 1) if grown and self._drawn[0] == width else 0
@@ -48,11 +48,11 @@ class Passage(Static, PartialRefresh):
 
 
 class Column(VerticalScroll, can_focus=True):
-    """One text under its heading."""
+    """A text under its heading."""
 
     HELP = """\
-A text that was written. Words that the baseline does not have are marked. \
-* keeps this text as the best of the run; y copies the run as a command."""
+A generated text. Words that differ from the baseline are marked. * rates this text as the best of \
+the run; y copies the run as a command."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("asterisk", "pick", "best")]
 
@@ -67,28 +67,25 @@ A text that was written. Words that the baseline does not have are marked. \
         yield Passage()
 
     def action_pick(self) -> None:
-        """Say that this text is the best."""
+        """Rate this text as the best."""
         self.post_message(Texts.Picked(self.index))
 
     def draw(self, baseline: str | None = None, *, grown: bool = False) -> None:
-        """Show what is written; baseline: mark the words that it does not have.
-
-        grown: it has only grown since it was drawn last.
-        """
+        """Show the text. baseline: mark the words that differ from it. grown: since drawn last."""
         passage = self.query_one(Passage)
         text = Content.assemble((self.prompt, "dim"), marked(self.written, baseline))
         lines = passage.show(text, grown=grown)
         height = self.styles.height
         least = 1 if height is not None and height.is_auto else self.size.height
         if max(lines, least) == passage.size.height:
-            return  # a layout of the whole screen takes from the model: only for what grows out
+            return  # a layout slows the model: only if the height changes
         passage.refresh(layout=True)
         if baseline is None:
             self.scroll_end(animate=False)
 
 
 class Texts(Container):
-    """Up to five columns, one a generation of the run."""
+    """Up to five columns, one per generation of the run."""
 
     DEFAULT_CSS = """
     Texts { height: 1fr; layout: horizontal; min-height: 3; }
@@ -105,22 +102,22 @@ class Texts(Container):
 
     @dataclass
     class Picked(Message):
-        """The reader likes the text of this column best."""
+        """The text of this column was rated as the best."""
 
         index: int
 
     def __init__(self) -> None:
         super().__init__()
         self.baseline: int | None = 0
-        self._all = [Column(index) for index in range(COLUMNS[-1])]  # asked for at every token
+        self._all = [Column(index) for index in range(COLUMNS[-1])]  # used at every token
         self._count = 2
 
     def compose(self) -> ComposeResult:
-        """All columns there can be; those of the run are shown."""
+        """All columns; `begin` shows those of the run."""
         yield from self._all
 
     def on_mount(self) -> None:
-        """Show what will stand here."""
+        """Show hints."""
         self.begin(("baseline", "steered"), "", baseline=0)
         for column, what in zip(self.columns, HINTS, strict=True):
             column.query_one(Static).update(Content.styled(what, "dim"))
@@ -131,7 +128,7 @@ class Texts(Container):
         return self._all[: self._count]
 
     def begin(self, headings: Sequence[str], prompt: str, *, baseline: int | None) -> None:
-        """Clear the columns and give them headings; texts will continue the prompt."""
+        """Clear the columns, and set their headings and the prompt."""
         self._count, self.baseline = len(headings), baseline
         tail = prompt if len(prompt) <= _SHOWN else f"…{prompt[-_SHOWN:]}"
         for column in self._all:
@@ -146,13 +143,13 @@ class Texts(Container):
         self._arrange()
 
     def write(self, index: int, piece: str) -> None:
-        """Let a text grow."""
+        """Append to a text."""
         column = self.columns[index]
         column.written += piece
         column.draw(grown=True)
 
     def finish(self) -> None:
-        """All is written: mark what differs from the baseline."""
+        """Mark the words that differ from the baseline."""
         plain = self.baseline
         baseline = self.columns[plain].written if plain is not None else None
         for column in self.columns:
@@ -160,13 +157,13 @@ class Texts(Container):
             column.scroll_home(animate=False)
 
     def show_best(self, index: int | None) -> None:
-        """Put a star on the text that was liked best."""
+        """Put a star on the best text."""
         for column in self.columns:
             column.set_class(column.index == index, "best")
             column.border_subtitle = "★ best" if column.index == index else ""
 
     def on_resize(self, event: events.Resize) -> None:
-        """Columns that would be too narrow to read stand below one another."""
+        """Stack columns that would be too narrow."""
         self._arrange()
 
     def _arrange(self) -> None:

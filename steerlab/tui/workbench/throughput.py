@@ -1,4 +1,4 @@
-"""How fast a model writes, and how often what it writes is shown."""
+"""How fast a model generates, and how often its text is shown."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from steerlab.core.cell import Cell
 
 FRAMES = 10
-"""Times a second that growing texts are drawn: more is not seen, and takes from the model."""
+"""How often a second growing texts are drawn; more would slow the model."""
 
 SAID = 0.25
-"""Seconds between two words on how fast the model writes."""
+"""Seconds between reports of the speed."""
 
 
 class Throughput:
-    """How fast a model writes, said every SAID seconds."""
+    """Tokens per second, reported every SAID seconds."""
 
     def __init__(self) -> None:
         self.start = self.said = time.perf_counter()
@@ -26,7 +26,7 @@ class Throughput:
         self.done = 0
 
     def tick(self, done: int, total: int) -> str | None:
-        """What to say after so many tokens of a row, if it is time to say something."""
+        """Count tokens of a row; a status line if one is due."""
         now = time.perf_counter()
         self.done = done
         self.first = self.first or now
@@ -36,11 +36,11 @@ class Throughput:
         return f"{done}/{total} tokens · {self.speed(now):.0f} tok/s"
 
     def speed(self, now: float) -> float:
-        """Tokens a second of each row, once the prompt is read."""
+        """Tokens per second of each row, after the first."""
         return (self.done - 1) / (now - self.first) if self.first and now > self.first else 0.0
 
     def result(self, cells: Sequence[Cell]) -> str:
-        """How it ended."""
+        """The final status line."""
         now = time.perf_counter()
         stopped = any(cell.finish == "cancelled" for cell in cells)
         ending = "stopped" if stopped else "done"
@@ -48,10 +48,9 @@ class Throughput:
 
 
 class Frames:
-    """Pieces of the columns' texts on their way from the model to the screen.
+    """Queue of text pieces from the model's thread to the screen.
 
-    The model's thread adds them; the screen is told of them at most FRAMES times a second, and
-    then takes all that have come, other columns' and later ones too.
+    The screen is notified at most FRAMES times a second, and then takes all pieces so far.
     """
 
     def __init__(self) -> None:
@@ -59,7 +58,7 @@ class Frames:
         self._told = 0.0
 
     def add(self, column: int, piece: str) -> bool:
-        """Take a piece of one column; whether it is time to tell the screen."""
+        """Queue a piece; True if the screen is due to be notified."""
         self._pieces.append((column, piece))
         now = time.perf_counter()
         if now - self._told < 1 / FRAMES:
@@ -68,7 +67,7 @@ class Frames:
         return True
 
     def take(self) -> dict[int, str]:
-        """What every column has grown by since the last time."""
+        """Column -> its text since the last call."""
         grown: dict[int, str] = {}
         while self._pieces:
             column, piece = self._pieces.popleft()

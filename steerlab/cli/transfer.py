@@ -92,6 +92,9 @@ def import_command(paths: tuple[Path, ...], store: Store, as_json: bool, quiet: 
         done += [{"ref": e.ref, "was": e.was, "already": e.already} for e in entries]
         for entry in () if as_json else entries:
             how = "already here" if entry.already else f"imported from {entry.was}"
+            if entry.same_numbers is not None:
+                parts = ", ".join(entry.differs)
+                how += f"; same numbers as {entry.same_numbers}, but another {parts}"
             click.echo(f"{printable(entry.ref)}  {printable(how)}")
         new = [entry for entry in entries if not entry.already]
         for entry in new if len(new) <= _COMPARED and not as_json else ():

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 
-from sqlalchemy import Connection, bindparam, func, select, union_all
+from sqlalchemy import Connection, func, select
 
 from steerlab.core.notation import is_ref
 from steerlab.core.recipe import Contrast, Expression, Operand, Recipe
@@ -48,12 +48,11 @@ def plan(
     taken = _stories(work.connection, {vector.digest for _, vector in pairs})
     identities = dict.fromkeys(vector.model for _, vector in pairs)
     models = {identity: ensure_model(work.connection, identity) for identity in identities}
-    versions = dict[tuple[int, str], int]()
+    versions = newest_versions(work.connection, {name for name, _ in pairs})
     for name, vector in pairs:
         check(vector)
         model = models[vector.model]
-        version = 1 + (versions.get((model, name)) or latest(work.connection, model, name))
-        versions[model, name] = version
+        versions[model, name] = version = versions[model, name] + 1
         stored = _rounded(work, vector, f"{name}.v{version}", model, entries)
         record = record_of(stored, name, version, tags=tags, note=note)
         entries.append((_told_apart(record, taken[record.digest]), stored))
@@ -108,22 +107,18 @@ def with_refs(recipe: Expression, renamed: dict[str, str]) -> Expression:
     return Expression(text, tuple(Operand(ref, digest) for ref, digest in operands.items()))
 
 
-def latest(connection: Connection, model: int, name: str) -> int:
-    """The newest version that a name has or had; 0 if it is free."""
-    found = connection.execute(_LATEST, {"of": model, "called": name}).scalars()
-    return max(version or 0 for version in found)
-
-
-_LATEST = union_all(
-    select(func.max(VECTOR.c.version)).where(
-        VECTOR.c.model_id == bindparam("of"), VECTOR.c.name == bindparam("called")
-    ),
-    select(func.max(REMOVAL.c.version)).where(
-        REMOVAL.c.model
-        == select(MODEL.c.identity).where(MODEL.c.id == bindparam("of")).scalar_subquery(),
-        REMOVAL.c.name == bindparam("called"),
-    ),
-)
+def newest_versions(connection: Connection, names: Collection[str]) -> dict[tuple[int, str], int]:
+    """(model row, name) -> the newest version that it has or had."""
+    found: dict[tuple[int, str], int] = defaultdict(int)
+    v, r = VECTOR.c, REMOVAL.c
+    here = select(v.model_id, v.name, func.max(v.version)).group_by(v.model_id, v.name)
+    gone = select(MODEL.c.id, r.name, func.max(r.version)).group_by(MODEL.c.id, r.name)
+    gone = gone.join(MODEL, MODEL.c.identity == r.model)
+    for part in chunks(sorted(names)):
+        for query in (here.where(v.name.in_(part)), gone.where(r.name.in_(part))):
+            for model, name, version in connection.execute(query):
+                found[model, name] = max(found[model, name], version)
+    return found
 
 
 def _rounded(

@@ -165,3 +165,42 @@ def test_an_export_overwrites_nothing(family, tmp_path):
     assert family.transfer.export("love", tmp_path) == tmp_path / "love.safetensors"
     with pytest.raises(StoreError, match="exists"):
         family.transfer.export("love", tmp_path)
+
+
+def test_the_same_numbers_with_another_story_are_kept_and_told_apart(family, colleague, tmp_path):
+    """Found again by a colleague: other prompts gave the very same arrays."""
+    retold = replace(PAIRS, seed=8)
+    colleague.save("love", vector(1, recipe=retold))
+    file = colleague.transfer.export("love", tmp_path / "love.safetensors")
+    (result,) = family.transfer.import_(file)
+    assert (result.ref, result.already, result.same_numbers) == ("love.v2", False, "love.v1")
+    assert set(result.differs) == {"created", "recipe"}
+    assert family.record("love.v1").recipe == PAIRS
+    assert family.record("love.v2").recipe == retold
+    assert family.record("love.v1").digest == family.record("love.v2").digest
+    assert family.verify() == []
+    (again,) = family.transfer.import_(file)
+    assert (again.ref, again.already, again.same_numbers) == ("love.v2", True, None)
+
+
+def test_an_export_says_what_a_vector_is_called_and_a_payload_of_a_store_does_not(
+    family, colleague, tmp_path
+):
+    file = family.transfer.export("love", tmp_path / "love.safetensors")
+    (own,) = family.path.glob(f"payloads/*/{family.record('love').digest}.safetensors")
+    assert b"feeling" in file.read_bytes()
+    assert b"feeling" not in own.read_bytes()
+    (result,) = colleague.transfer.import_(own)
+    assert result.ref == f"unnamed_{family.record('love').story[:12]}.v1"
+    (again,) = colleague.transfer.import_(file)
+    assert again.already
+
+
+def test_an_archive_of_a_store_brings_the_labels_along(family, colleague, tmp_path):
+    family.tag("love", add=["later"])
+    family.rename("anger", "fury")
+    colleague.transfer.import_(family.transfer.backup(tmp_path / "all.tar").path)
+    assert colleague.names() == ["deep", "fury", "love", "warm"]
+    assert colleague.record("love") == family.record("love")
+    assert str(colleague.record("warm").recipe) == "= love.v1 - 0.5 * fury.v1"
+    assert colleague.verify() == []

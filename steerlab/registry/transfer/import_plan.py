@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, select
 
 from steerlab.core.recipe import ModelIdentity
 from steerlab.core.record import Record
-from steerlab.registry import removals
+from steerlab.registry import removals, saving
 from steerlab.registry.rows import chunks, ensure_model
 from steerlab.registry.tables import VECTOR
 
@@ -70,12 +70,10 @@ class Plan:
         }
         self._stored = _stored(connection, {a.digest for a in arrivals})
         names = sorted({a.name for a in arrivals})
-        self._latest = _latest(connection, names)
+        self._latest = saving.newest_versions(connection, names)
         self._removed: dict[tuple[int, str, int], str] = {}
         for row in removals.gone(connection, names):
-            place = row.model_id, row.name
-            self._removed[*place, row.version] = row.digest
-            self._latest[place] = max(row.version, self._latest.get(place, 0))
+            self._removed[row.model_id, row.name, row.version] = row.digest
         self._places: dict[Arrival, _Place] = {}
         self._coming: dict[str, _Place] = {}
         for arrival in sorted(arrivals, key=lambda a: a.created):
@@ -106,7 +104,7 @@ class Plan:
                 return _Place(row.model_id, row.name, row.version, here=True)
         if arrival.story in self._coming:
             return replace(self._coming[arrival.story], here=True)
-        latest = self._latest.get((model, arrival.name), 0)
+        latest = self._latest[model, arrival.name]
         before = (model, arrival.name, arrival.version)
         back = self._removed.get(before) == arrival.digest
         if back:
@@ -124,15 +122,4 @@ def _stored(connection: Connection, digests: Iterable[str]) -> dict[str, list[An
     for part in chunks(sorted(digests)):
         for row in connection.execute(query.where(v.digest.in_(part))):
             found[row.digest].append(row)
-    return found
-
-
-def _latest(connection: Connection, names: Iterable[str]) -> dict[tuple[int, str], int]:
-    """(model row, name) -> its newest version."""
-    v = VECTOR.c
-    found: dict[tuple[int, str], int] = {}
-    for part in chunks(sorted(names)):
-        query = select(v.model_id, v.name, func.max(v.version)).where(v.name.in_(part))
-        for model, name, version in connection.execute(query.group_by(v.model_id, v.name)):
-            found[model, name] = version
     return found

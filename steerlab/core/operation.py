@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from steerlab.errors import BadOption
 
@@ -19,6 +20,10 @@ class Operation:
 
     name: str = "add"
     parameters: tuple[tuple[str, float], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Name and parameters as JSON values."""
+        return {"operation": self.name, "parameters": dict(self.parameters)}
 
     def __post_init__(self) -> None:
         if self.name not in OPERATIONS:

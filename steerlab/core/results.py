@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from steerlab.core.operation import ADD, Operation
 from steerlab.errors import BadOption
 
 
@@ -28,6 +29,7 @@ class Calibration:
     coefficient: float | None = None
     safe: tuple[float, float] | None = None
     data: Any = None
+    operation: Operation = ADD
     id: int | None = field(default=None, compare=False)
     created: str = field(default="", compare=False)
 
@@ -40,7 +42,7 @@ class Calibration:
 
     def to_json(self) -> dict[str, Any]:
         """The calibration as JSON values."""
-        return asdict(self)
+        return asdict(self) | self.operation.to_json()
 
 
 @dataclass(frozen=True)
@@ -83,12 +85,13 @@ class Evaluation:
     versions: dict[str, str]
     values: tuple[Measured, ...]
     data: Any = None
+    operation: Operation = ADD
     id: int | None = field(default=None, compare=False)
     created: str = field(default="", compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """The evaluation as JSON values."""
-        return asdict(self)
+        return asdict(self) | self.operation.to_json()
 
 
 def defined(value: float | None) -> float | None:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from steerlab.core.cell import Cell
+from steerlab.core.operation import ADD, Operation
 from steerlab.core.sampling import GREEDY, Sampling
 
 Positions = Literal["all", "prompt", "generated", "continuation"]
@@ -50,6 +51,7 @@ class Run:
     seed: int = 0
     sampling: Sampling = GREEDY
     best: int | None = None
+    operation: Operation = ADD
     id: int | None = field(default=None, compare=False)
     created: str = field(default="", compare=False)
 
@@ -64,6 +66,6 @@ class Run:
 
     def to_json(self) -> dict[str, Any]:
         """The run as JSON values."""
-        data = asdict(self) | self.sampling.options()
+        data = asdict(self) | self.sampling.options() | self.operation.to_json()
         del data["sampling"]
         return data

@@ -9,6 +9,8 @@ from typing import Any
 from sqlalchemy import Connection, Table, insert, select, update
 from sqlalchemy.exc import StatementError
 
+from steerlab.core.operation import Operation
+from steerlab.core.record import canonical_json
 from steerlab.core.sampling import Sampling
 from steerlab.errors import BadExpression, BadOption, Incompatible, NotFound
 from steerlab.registry.queries import resolve
@@ -44,6 +46,28 @@ def sampling_of(row: dict[str, Any]) -> Sampling:
     try:
         return Sampling.pop_from(row)
     except (BadOption, TypeError) as error:
+        raise Damaged(
+            f"a row of the registry can't be read ({error}): run `steerlab rebuild`"
+        ) from error
+
+
+def operation_row(operation: Operation) -> dict[str, Any]:
+    """An operation as columns have it."""
+    return {"operation": operation.name, "parameters": canonical_json(dict(operation.parameters))}
+
+
+def operation_of(row: dict[str, Any]) -> Operation:
+    """Take the operation out of a row, and what else no value carries yet.
+
+    Raises Damaged where it can't be right.
+    """
+    for column in ("layers", "positions", "condition"):
+        if column in row and row[column] is None:
+            del row[column]
+    try:
+        parameters = json.loads(row.pop("parameters"))
+        return Operation(row.pop("operation"), tuple(sorted(parameters.items())))
+    except (BadOption, ValueError, AttributeError) as error:
         raise Damaged(
             f"a row of the registry can't be read ({error}): run `steerlab rebuild`"
         ) from error

@@ -18,13 +18,17 @@ from sqlmodel import Field
 
 from steerlab.registry.schema import (
     CREATED,
+    OPERATION,
     POSITIONS,
     Base,
     check,
+    condition,
     flag,
     json_text,
     linked_vector,
+    operation,
     owner,
+    parameters,
     place,
     real,
     whole,
@@ -91,7 +95,10 @@ class SweepOperandRow(Base, table=True):
 
 
 class SweepSettingRow(Base, table=True):
-    """A layer at a strength; the baseline has no layer, and can only come first."""
+    """A layer at a strength; the baseline has no layer, and can only come first.
+
+    layers: JSON, where there are several. positions: NULL where they are the sweep's.
+    """
 
     __tablename__ = "sweep_setting"
     __table_args__ = (
@@ -104,6 +111,8 @@ class SweepSettingRow(Base, table=True):
         check("layer >= 0", "layer_from_0"),
         check("(layer IS NULL) = (strength = 0)", "baseline_without_layer"),
         check("layer IS NOT NULL OR ordinal = 0", "one_baseline"),
+        check(POSITIONS, "positions_known"),
+        check(OPERATION, "operation_given"),
     )
 
     sweep_id: int = owner("sweep")
@@ -112,6 +121,11 @@ class SweepSettingRow(Base, table=True):
     strength: float = Field(sa_type=Float)
     coefficient: float = Field(sa_type=Float)
     dose: float | None = Field(default=None, sa_type=Float)
+    operation: str = operation()
+    parameters: str = parameters()
+    layers: str | None = None
+    positions: str | None = None
+    condition: str | None = condition()
 
 
 class SweepPromptRow(Base, table=True):
@@ -212,6 +226,8 @@ class CalibrationRow(Base, table=True):
             " AND safe_low IS NOT NULL)",
             "works_somewhere",
         ),
+        check(POSITIONS, "positions_known"),
+        check(OPERATION, "operation_given"),
     )
 
     id: int | None = Field(default=None, primary_key=True)
@@ -225,6 +241,11 @@ class CalibrationRow(Base, table=True):
     safe_low: float | None = Field(default=None, sa_type=Float)
     safe_high: float | None = Field(default=None, sa_type=Float)
     data: str = json_text()
+    operation: str = operation()
+    parameters: str = parameters()
+    layers: str | None = None
+    positions: str | None = None
+    condition: str | None = condition()
 
 
 class EvaluationRow(Base, table=True):
@@ -242,6 +263,8 @@ class EvaluationRow(Base, table=True):
         check(CREATED, "created_utc"),
         check("suite <> ''", "suite_given"),
         check("model_key <> ''", "model_key_given"),
+        check(POSITIONS, "positions_known"),
+        check(OPERATION, "operation_given"),
     )
 
     id: int | None = Field(default=None, primary_key=True)
@@ -254,6 +277,11 @@ class EvaluationRow(Base, table=True):
     model_key: str
     versions: str = json_text()
     data: str | None = json_text(null=True)
+    operation: str = operation()
+    parameters: str = parameters()
+    layers: str | None = None
+    positions: str | None = None
+    condition: str | None = condition()
 
 
 class EvaluationValueRow(Base, table=True):

@@ -13,7 +13,7 @@ from steerlab.core.record import canonical_json, now
 from steerlab.core.results import Calibration, Evaluation, Measured
 from steerlab.registry.database import Database
 from steerlab.registry.queries import Model, resolve
-from steerlab.registry.registry_only import vector_of
+from steerlab.registry.registry_only import operation_of, operation_row, vector_of
 from steerlab.registry.rows import read
 from steerlab.registry.tables import CALIBRATION, EVALUATION, EVALUATION_VALUE
 
@@ -73,6 +73,7 @@ def _save_calibration(connection: Connection, made: Calibration) -> Calibration:
         "safe_low": low,
         "safe_high": high,
         "data": canonical_json(made.data),
+        **operation_row(made.operation),
     }
     query = insert(CALIBRATION).values(values).returning(CALIBRATION.c.id)
     return replace(made, id=connection.execute(query).scalar_one(), created=created)
@@ -90,7 +91,8 @@ def _calibration(row: dict[str, Any]) -> Calibration:
     safe = (row.pop("safe_low"), row.pop("safe_high"))
     del row["vector_id"]
     row["data"] = json.loads(row["data"])
-    return Calibration(**row, safe=None if safe[0] is None else safe)
+    operation = operation_of(row)
+    return Calibration(**row, operation=operation, safe=None if safe[0] is None else safe)
 
 
 def _save_evaluation(connection: Connection, made: Evaluation) -> Evaluation:
@@ -106,6 +108,7 @@ def _save_evaluation(connection: Connection, made: Evaluation) -> Evaluation:
         "model_key": made.model_key,
         "versions": canonical_json(made.versions),
         "data": None if made.data is None else canonical_json(made.data),
+        **operation_row(made.operation),
     }
     query = insert(EVALUATION).values(values).returning(EVALUATION.c.id)
     number = connection.execute(query).scalar_one()
@@ -128,7 +131,9 @@ def _evaluation(connection: Connection, row: dict[str, Any]) -> Evaluation:
     del row["vector_id"]
     row["versions"] = json.loads(row["versions"])
     row["data"] = None if row["data"] is None else json.loads(row["data"])
-    return Evaluation(**row, values=tuple(Measured(*found) for found in connection.execute(query)))
+    values = tuple(Measured(*found) for found in connection.execute(query))
+    operation = operation_of(row)
+    return Evaluation(**row, operation=operation, values=values)
 
 
 def _newest(columns: Any, digest: str | None, limit: int | None) -> Select[Any]:

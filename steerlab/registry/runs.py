@@ -15,7 +15,7 @@ from steerlab.core.run import Generation, Run
 from steerlab.errors import BadOption, NotFound
 from steerlab.registry.database import Database
 from steerlab.registry.queries import Model, resolve
-from steerlab.registry.registry_only import operands, sampling_of
+from steerlab.registry.registry_only import operands, operation_of, operation_row, sampling_of
 from steerlab.registry.rows import chunks
 from steerlab.registry.tables import GENERATION, RUN, RUN_OPERAND
 
@@ -71,12 +71,16 @@ def _save(connection: Connection, run: Run) -> Run:
     created = now()
     plain = run.to_json()
     texts = plain.pop("generations")
-    plain |= {"id": None, "created": created}
+    plain |= {"id": None, "created": created, **operation_row(run.operation)}
     number = int(connection.execute(insert(RUN).values(plain).returning(RUN.c.id)).scalar_one())
     for ordinal, text in enumerate(texts):
         dose = text["dose"]
         text["dose"] = dose if dose is None or math.isfinite(dose) else None
-        connection.execute(insert(GENERATION).values(run_id=number, ordinal=ordinal, **text))
+        connection.execute(
+            insert(GENERATION).values(
+                run_id=number, ordinal=ordinal, **text, **operation_row(run.operation)
+            )
+        )
     for operand in operands(connection, run.expression, run.model):
         connection.execute(insert(RUN_OPERAND).values(run_id=number, **operand))
     return replace(run, id=number, created=created)
@@ -129,5 +133,11 @@ def _read(connection: Connection, query: Select[Any]) -> list[Run]:
         for number, *values in connection.execute(found):
             texts[number].append(Generation(*values))
     return [
-        Run(sampling=sampling_of(row), generations=tuple(texts[row["id"]]), **row) for row in rows
+        Run(
+            sampling=sampling_of(row),
+            operation=operation_of(row),
+            generations=tuple(texts[row["id"]]),
+            **row,
+        )
+        for row in rows
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Column, ForeignKey, Integer, MetaData, Text
+from sqlalchemy import CheckConstraint, Column, ForeignKey, Integer, MetaData, String, Text
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
@@ -22,6 +22,7 @@ class Base(SQLModel, registry=registry(metadata=MetaData(naming_convention=NAMIN
 
 
 CREATED = "created LIKE '____-__-__T__:__:__.______+00:00'"
+OPERATION = "operation <> ''"
 POSITIONS = "positions IN ('all', 'prompt', 'generated', 'continuation')"
 
 
@@ -46,6 +47,22 @@ def linked_vector() -> Any:
     """A vector that a row of its own life speaks of; NULL where it is not in this store."""
     key = ForeignKey("vector.id", ondelete="SET NULL")
     return Field(default=None, sa_column=Column(Integer, key))
+
+
+def operation() -> Any:
+    """What was done to the stream: a name of `core.operation`."""
+    return Field(sa_column=Column(String, nullable=False, server_default="add"))
+
+
+def parameters() -> Any:
+    """The operation's parameters, as JSON."""
+    column = Column(Text, nullable=False, server_default="{}", info={"json": True})
+    return Field(sa_column=column)
+
+
+def condition() -> Any:
+    """When it was done, as JSON; NULL for always."""
+    return json_text(null=True)
 
 
 def check(condition: str, name: str) -> CheckConstraint:

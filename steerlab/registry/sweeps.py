@@ -16,7 +16,7 @@ from steerlab.core.sweep import StoredSweep
 from steerlab.errors import NotFound
 from steerlab.registry.database import Database
 from steerlab.registry.queries import Model, resolve
-from steerlab.registry.registry_only import operands, sampling_of
+from steerlab.registry.registry_only import operands, operation_of, operation_row, sampling_of
 from steerlab.registry.rows import chunks
 from steerlab.registry.tables import (
     CELL,
@@ -101,7 +101,13 @@ def _begin(connection: Connection, sweep: StoredSweep) -> int:
     named = operands(connection, sweep.expression, sweep.model)
     for table, rows in (
         (SWEEP_OPERAND, [{"digest": None, "vector_id": None, **row} for row in named]),
-        (SWEEP_SETTING, [{"ordinal": i, **s.to_json()} for i, s in enumerate(sweep.settings)]),
+        (
+            SWEEP_SETTING,
+            [
+                {"ordinal": i, **s.to_json(), **operation_row(s.operation)}
+                for i, s in enumerate(sweep.settings)
+            ],
+        ),
         (SWEEP_PROMPT, [{"ordinal": i, "prompt": p} for i, p in enumerate(sweep.prompts)]),
         (SWEEP_SEED, [{"ordinal": i, "seed": s} for i, s in enumerate(sweep.seeds)]),
     ):
@@ -205,9 +211,9 @@ def _read(connection: Connection, query: Select[Any]) -> list[StoredSweep]:
     rows = [dict(row) for row in connection.execute(query).mappings()]
     ids = [row["id"] for row in rows]
     s, p, d = SWEEP_SETTING.c, SWEEP_PROMPT.c, SWEEP_SEED.c
-    settings = _by_sweep(
-        connection, ids, select(s.sweep_id, s.layer, s.strength, s.coefficient, s.dose), s
-    )
+    query = select(s.sweep_id, s.layer, s.strength, s.coefficient, s.dose)
+    query = query.add_columns(s.operation, s.parameters)
+    settings = _by_sweep(connection, ids, query, s)
     prompts = _by_sweep(connection, ids, select(p.sweep_id, p.prompt), p)
     seeds = _by_sweep(connection, ids, select(d.sweep_id, d.seed), d)
     count = select(CELL.c.sweep_id, func.count()).group_by(CELL.c.sweep_id)
@@ -226,11 +232,17 @@ def _read(connection: Connection, query: Select[Any]) -> list[StoredSweep]:
 
 
 def _setting(
-    expression: str, layer: int | None, strength: float, coefficient: float, dose: float | None
+    expression: str,
+    layer: int | None,
+    strength: float,
+    coefficient: float,
+    dose: float | None,
+    *operation: str,
 ) -> Setting:
     layers = () if layer is None else (layer,)
     label = "" if layer is None else expression
-    return Setting(None, coefficient, label, layers, strength, dose)
+    done = operation_of(dict(zip(("operation", "parameters"), operation, strict=True)))
+    return Setting(None, coefficient, label, layers, strength, dose, done)
 
 
 def _by_sweep(

@@ -33,11 +33,15 @@ from sqlmodel import Field
 from steerlab.registry import result_tables
 from steerlab.registry.schema import (
     CREATED,
+    OPERATION,
     POSITIONS,
     Base,
     check,
+    condition,
     linked_vector,
+    operation,
     owner,
+    parameters,
     place,
     real,
     whole,
@@ -298,6 +302,7 @@ class RunRow(Base, table=True):
         check("max_new_tokens >= 1", "max_new_tokens_from_1"),
         check(CREATED, "created_utc"),
         check(POSITIONS, "positions_known"),
+        check(OPERATION, "operation_given"),
     )
 
     id: int | None = Field(default=None, primary_key=True)
@@ -315,10 +320,16 @@ class RunRow(Base, table=True):
     top_k: int
     repetition_penalty: float = Field(sa_type=Float)
     best: int | None = None
+    operation: str = operation()
+    parameters: str = parameters()
+    condition: str | None = condition()
 
 
 class GenerationRow(Base, table=True):
-    """One text of a run; coefficient 0 is the baseline, dose NULL where none is known."""
+    """One text of a run; coefficient 0 is the baseline, dose NULL where none is known.
+
+    layers, positions, condition: NULL where they are the run's.
+    """
 
     __tablename__ = "generation"
     __table_args__ = (
@@ -328,6 +339,8 @@ class GenerationRow(Base, table=True):
         real("dose", null=True),
         check("tokens >= 0", "tokens_not_negative"),
         check("finish IN ('stop', 'length', 'cancelled')", "finish_known"),
+        check(POSITIONS, "positions_known"),
+        check(OPERATION, "operation_given"),
     )
 
     run_id: int = owner("run")
@@ -337,6 +350,11 @@ class GenerationRow(Base, table=True):
     text: str = Field(sa_type=Text)
     finish: str
     tokens: int
+    operation: str = operation()
+    parameters: str = parameters()
+    layers: str | None = None
+    positions: str | None = None
+    condition: str | None = condition()
 
 
 class RunOperandRow(Base, table=True):

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from steerlab.core.cell import Cell, MetricValue
+from steerlab.core.operation import ADD
 from steerlab.core.results import Calibration, Evaluation, Measured
 from steerlab.core.sampling import Sampling
 from steerlab.core.setting import BASELINE
@@ -18,6 +19,7 @@ from steerlab.core.sweep import StoredSweep, SweepPlan
 from steerlab.errors import BadOption, NotFound, StoreError
 from steerlab.registry import Store
 from tests.registry.samples import TINY, restored, swept_setting, vector
+from tests.registry.test_runs import run
 
 SETTINGS = (BASELINE, *(swept_setting(b, d, 10 * d, None) for b in (2, 3) for d in (-0.2, 0.2)))
 PLAN = StoredSweep(
@@ -245,7 +247,12 @@ def test_a_backup_has_them(family, tmp_path):
         "UPDATE sweep_setting SET layer = NULL WHERE ordinal = 1",
         "UPDATE sweep_setting SET layer = 1, strength = 0 WHERE ordinal = 1",
         "UPDATE sweep_setting SET layer = 2, strength = -0.2 WHERE ordinal = 2",
-        "INSERT INTO sweep_setting VALUES (1, 9, NULL, 0.0, 0.0, 0.0)",
+        "INSERT INTO sweep_setting (sweep_id, ordinal, strength, coefficient, dose)"
+        " VALUES (1, 9, 0.0, 0.0, 0.0)",
+        "UPDATE sweep_setting SET operation = ''",
+        "UPDATE sweep_setting SET positions = 'somewhere'",
+        "UPDATE calibration SET operation = NULL",
+        "UPDATE evaluation SET parameters = NULL",
         "UPDATE sweep_setting SET dose = 'much'",
         "UPDATE cell SET finish = 'cancelled'",
         "UPDATE cell SET tokens = -1",
@@ -294,3 +301,17 @@ def test_what_a_plan_says_twice_counts_once():
     plan = SweepPlan("love", "Hi", doses=[0.1, 0, -0.0, 0.1], seeds=[2, 1, 2])
     assert (plan.prompts, plan.doses, plan.seeds) == (("Hi",), (0.1, 0.0), (2, 1))
     assert math.copysign(1, plan.doses[1]) == 1
+
+
+def test_what_is_stored_says_which_operation_was_used(family):
+    fill(family)
+    family.runs.save(run())
+    with family._database.reading() as connection:
+        for table in ("run", "generation", "sweep_setting", "calibration", "evaluation"):
+            query = text(f"SELECT DISTINCT operation, parameters, condition FROM {table}")
+            assert connection.execute(query).all() == [("add", "{}", None)]
+    (sweep,) = family.sweeps.list()
+    assert {setting.operation for setting in sweep.settings} == {ADD}
+    assert family.runs.list()[0].operation == ADD
+    assert family.results.calibrations()[0].operation == ADD
+    assert family.results.evaluations()[0].operation == ADD

@@ -84,13 +84,17 @@ CREATE TABLE run (
 	top_k INTEGER NOT NULL,
 	repetition_penalty FLOAT NOT NULL,
 	best INTEGER,
+	operation VARCHAR DEFAULT 'add' NOT NULL,
+	parameters TEXT DEFAULT '{}' NOT NULL,
+	condition TEXT,
 	CONSTRAINT pk_run PRIMARY KEY (id),
 	CONSTRAINT ck_run_seed_integer CHECK (typeof(seed) = 'integer'),
 	CONSTRAINT ck_run_max_new_tokens_integer CHECK (typeof(max_new_tokens) = 'integer'),
 	CONSTRAINT ck_run_top_k_integer CHECK (typeof(top_k) = 'integer'),
 	CONSTRAINT ck_run_max_new_tokens_from_1 CHECK (max_new_tokens >= 1),
 	CONSTRAINT ck_run_created_utc CHECK (created LIKE '____-__-__T__:__:__.______+00:00'),
-	CONSTRAINT ck_run_positions_known CHECK (positions IN ('all', 'prompt', 'generated', 'continuation'))
+	CONSTRAINT ck_run_positions_known CHECK (positions IN ('all', 'prompt', 'generated', 'continuation')),
+	CONSTRAINT ck_run_operation_given CHECK (operation <> '')
 );
 
 CREATE TABLE sweep_setting (
@@ -100,6 +104,11 @@ CREATE TABLE sweep_setting (
 	strength FLOAT NOT NULL,
 	coefficient FLOAT NOT NULL,
 	dose FLOAT,
+	operation VARCHAR DEFAULT 'add' NOT NULL,
+	parameters TEXT DEFAULT '{}' NOT NULL,
+	layers VARCHAR,
+	positions VARCHAR,
+	condition TEXT,
 	CONSTRAINT pk_sweep_setting PRIMARY KEY (sweep_id, ordinal),
 	CONSTRAINT uq_sweep_setting_sweep_id_layer_strength UNIQUE (sweep_id, layer, strength),
 	CONSTRAINT ck_sweep_setting_ordinal_integer CHECK (typeof(ordinal) = 'integer'),
@@ -110,6 +119,8 @@ CREATE TABLE sweep_setting (
 	CONSTRAINT ck_sweep_setting_layer_from_0 CHECK (layer >= 0),
 	CONSTRAINT ck_sweep_setting_baseline_without_layer CHECK ((layer IS NULL) = (strength = 0)),
 	CONSTRAINT ck_sweep_setting_one_baseline CHECK (layer IS NOT NULL OR ordinal = 0),
+	CONSTRAINT ck_sweep_setting_positions_known CHECK (positions IN ('all', 'prompt', 'generated', 'continuation')),
+	CONSTRAINT ck_sweep_setting_operation_given CHECK (operation <> ''),
 	CONSTRAINT fk_sweep_setting_sweep_id_sweep FOREIGN KEY(sweep_id) REFERENCES sweep (id) ON DELETE CASCADE
 );
 
@@ -195,6 +206,11 @@ CREATE TABLE generation (
 	text TEXT NOT NULL,
 	finish VARCHAR NOT NULL,
 	tokens INTEGER NOT NULL,
+	operation VARCHAR DEFAULT 'add' NOT NULL,
+	parameters TEXT DEFAULT '{}' NOT NULL,
+	layers VARCHAR,
+	positions VARCHAR,
+	condition TEXT,
 	CONSTRAINT pk_generation PRIMARY KEY (run_id, ordinal),
 	CONSTRAINT ck_generation_ordinal_integer CHECK (typeof(ordinal) = 'integer'),
 	CONSTRAINT ck_generation_tokens_integer CHECK (typeof(tokens) = 'integer'),
@@ -202,6 +218,8 @@ CREATE TABLE generation (
 	CONSTRAINT ck_generation_dose_real CHECK (typeof(dose) IN ('real', 'null')),
 	CONSTRAINT ck_generation_tokens_not_negative CHECK (tokens >= 0),
 	CONSTRAINT ck_generation_finish_known CHECK (finish IN ('stop', 'length', 'cancelled')),
+	CONSTRAINT ck_generation_positions_known CHECK (positions IN ('all', 'prompt', 'generated', 'continuation')),
+	CONSTRAINT ck_generation_operation_given CHECK (operation <> ''),
 	CONSTRAINT fk_generation_run_id_run FOREIGN KEY(run_id) REFERENCES run (id) ON DELETE CASCADE
 );
 
@@ -247,6 +265,11 @@ CREATE TABLE calibration (
 	safe_low FLOAT,
 	safe_high FLOAT,
 	data TEXT NOT NULL,
+	operation VARCHAR DEFAULT 'add' NOT NULL,
+	parameters TEXT DEFAULT '{}' NOT NULL,
+	layers VARCHAR,
+	positions VARCHAR,
+	condition TEXT,
 	CONSTRAINT pk_calibration PRIMARY KEY (id),
 	CONSTRAINT ck_calibration_layer_integer CHECK (typeof(layer) IN ('integer', 'null')),
 	CONSTRAINT ck_calibration_dose_real CHECK (typeof(dose) IN ('real', 'null')),
@@ -260,6 +283,8 @@ CREATE TABLE calibration (
 	CONSTRAINT ck_calibration_safe_in_order CHECK (safe_low <= safe_high),
 	CONSTRAINT ck_calibration_safe_both CHECK ((safe_low IS NULL) = (safe_high IS NULL)),
 	CONSTRAINT ck_calibration_works_somewhere CHECK (NOT works OR (layer IS NOT NULL AND dose IS NOT NULL AND coefficient IS NOT NULL AND safe_low IS NOT NULL)),
+	CONSTRAINT ck_calibration_positions_known CHECK (positions IN ('all', 'prompt', 'generated', 'continuation')),
+	CONSTRAINT ck_calibration_operation_given CHECK (operation <> ''),
 	CONSTRAINT fk_calibration_vector_id_vector FOREIGN KEY(vector_id) REFERENCES vector (id) ON DELETE SET NULL
 );
 
@@ -274,12 +299,19 @@ CREATE TABLE evaluation (
 	model_key VARCHAR NOT NULL,
 	versions TEXT NOT NULL,
 	data TEXT,
+	operation VARCHAR DEFAULT 'add' NOT NULL,
+	parameters TEXT DEFAULT '{}' NOT NULL,
+	layers VARCHAR,
+	positions VARCHAR,
+	condition TEXT,
 	CONSTRAINT pk_evaluation PRIMARY KEY (id),
 	CONSTRAINT ck_evaluation_digest_sha256 CHECK (length(digest) = 64),
 	CONSTRAINT ck_evaluation_suite_digest_sha256 CHECK (length(suite_digest) = 64),
 	CONSTRAINT ck_evaluation_created_utc CHECK (created LIKE '____-__-__T__:__:__.______+00:00'),
 	CONSTRAINT ck_evaluation_suite_given CHECK (suite <> ''),
 	CONSTRAINT ck_evaluation_model_key_given CHECK (model_key <> ''),
+	CONSTRAINT ck_evaluation_positions_known CHECK (positions IN ('all', 'prompt', 'generated', 'continuation')),
+	CONSTRAINT ck_evaluation_operation_given CHECK (operation <> ''),
 	CONSTRAINT fk_evaluation_vector_id_vector FOREIGN KEY(vector_id) REFERENCES vector (id) ON DELETE SET NULL
 );
 

@@ -11,7 +11,8 @@ from sqlalchemy import Connection, Select, select
 from steerlab.core.notation import span
 from steerlab.errors import NotFound
 from steerlab.registry import queries
-from steerlab.registry.rows import chunks, expressions
+from steerlab.registry.operands import expressions
+from steerlab.registry.schema import chunks
 from steerlab.registry.tables import (
     CALIBRATION,
     EVALUATION,

@@ -8,7 +8,8 @@ from typing import Literal, NamedTuple
 
 from sqlalchemy import Connection, select
 
-from steerlab.registry.rows import chunks, expressions
+from steerlab.registry.operands import expressions
+from steerlab.registry.schema import chunks
 from steerlab.registry.tables import MODEL, OPERAND, VECTOR
 
 Way = Literal["parents", "children"]

@@ -23,7 +23,8 @@ from steerlab.core.vector import SteeringVector, digest_of
 from steerlab.progress import Progress, ShouldStop
 from steerlab.registry import files
 from steerlab.registry.direction_cache import Arrays, DirectionCache
-from steerlab.registry.rows import chunks, find_model
+from steerlab.registry.rows import find_model
+from steerlab.registry.schema import chunks
 from steerlab.registry.tables import DIRECTION, MODEL, VECTOR
 
 INDEXED = 1000

@@ -14,7 +14,9 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, 
 from steerlab.core.recipe import ModelIdentity, is_name
 from steerlab.errors import BadOption, Incompatible, NotFound
 from steerlab.registry import removals, text_index
-from steerlab.registry.rows import chunks, expressions, find_model, identity_text
+from steerlab.registry.operands import expressions
+from steerlab.registry.rows import find_model, identity_text
+from steerlab.registry.schema import chunks
 from steerlab.registry.tables import DIRECTION, MODEL, TAG, VECTOR
 
 Model = str | ModelIdentity | None

@@ -22,18 +22,10 @@ from steerlab.files import payload
 from steerlab.files.header import FileTooLarge
 from steerlab.registry import labels
 from steerlab.registry.files import payload_files
-from steerlab.registry.rows import (
-    Placed,
-    Stored,
-    add,
-    chunks,
-    identity_text,
-    link,
-    mark_newest,
-    read,
-    settle,
-)
+from steerlab.registry.operands import link
+from steerlab.registry.rows import Placed, Stored, add, identity_text, mark_newest, read, settle
 from steerlab.registry.saving import check_recipe
+from steerlab.registry.schema import chunks
 from steerlab.registry.tables import VECTOR
 
 _UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00", re.ASCII)

@@ -13,7 +13,8 @@ from steerlab.core.recipe import ModelIdentity
 from steerlab.core.record import now
 from steerlab.registry import labels
 from steerlab.registry.ports import Writing
-from steerlab.registry.rows import Stored, chunks, identity_text, mark_newest
+from steerlab.registry.rows import Stored, identity_text, mark_newest
+from steerlab.registry.schema import chunks
 from steerlab.registry.tables import MODEL, REMOVAL, VECTOR
 
 

@@ -16,7 +16,7 @@ from steerlab.errors import BadOption, NotFound
 from steerlab.registry.database import Database
 from steerlab.registry.queries import Model, resolve
 from steerlab.registry.registry_only import operands, operation_of, operation_row, sampling_of
-from steerlab.registry.rows import chunks
+from steerlab.registry.schema import chunks
 from steerlab.registry.tables import GENERATION, RUN, RUN_OPERAND
 
 

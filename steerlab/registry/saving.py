@@ -22,14 +22,8 @@ from steerlab.files import durable, payload
 from steerlab.registry import labels
 from steerlab.registry.files import Entry, batches, free_path
 from steerlab.registry.ports import Writing
-from steerlab.registry.rows import (
-    Placed,
-    add,
-    chunks,
-    ensure_model,
-    settle,
-    stands_alone,
-)
+from steerlab.registry.rows import Placed, add, ensure_model, settle, stands_alone
+from steerlab.registry.schema import chunks
 from steerlab.registry.sqlite_errors import Damaged
 from steerlab.registry.tables import MODEL, REMOVAL, VECTOR
 
@@ -45,7 +39,6 @@ def plan(
     An operand may also be an earlier vector of the same call.
     """
     entries: list[Entry] = []
-    taken = _stories(work.connection, {vector.digest for _, vector in pairs})
     identities = dict.fromkeys(vector.model for _, vector in pairs)
     models = {identity: ensure_model(work.connection, identity) for identity in identities}
     versions = newest_versions(work.connection, {name for name, _ in pairs})
@@ -54,9 +47,9 @@ def plan(
         model = models[vector.model]
         versions[model, name] = version = versions[model, name] + 1
         stored = _rounded(work, vector, f"{name}.v{version}", model, entries)
-        record = record_of(stored, name, version, tags=tags, note=note)
-        entries.append((_told_apart(record, taken[record.digest]), stored))
-    return entries
+        entries.append((record_of(stored, name, version, tags=tags, note=note), stored))
+    taken = _stories(work.connection, {record.digest for record, _ in entries})
+    return [(_told_apart(record, taken[record.digest]), vector) for record, vector in entries]
 
 
 def _stories(connection: Connection, digests: Collection[str]) -> dict[str, set[str]]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
 
 from sqlalchemy import CheckConstraint, Column, ForeignKey, Integer, MetaData, String, Text
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
+
+_CHUNK = 400  # ids in one IN (…)
+
+T = TypeVar("T")
 
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -88,3 +93,9 @@ def flag(column: str) -> Any:
     """Yes or no, where SQLite would take any number."""
     check = CheckConstraint(f"{column} IN (0, 1)", name=f"{column}_flag")
     return check.ddl_if(dialect="sqlite")
+
+
+def chunks(ids: Sequence[T]) -> Iterator[Sequence[T]]:
+    """The ids in parts that one statement takes."""
+    for start in range(0, len(ids), _CHUNK):
+        yield ids[start : start + _CHUNK]

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Select, func, select
 from steerlab.errors import BadOption
 from steerlab.registry import queries, text_index
 from steerlab.registry.queries import Filters, Summary
-from steerlab.registry.rows import chunks
+from steerlab.registry.schema import chunks
 from steerlab.registry.tables import CONTRAST_PAIR, VECTOR
 
 WEIGHTS = {"name": 8.0, "tag": 6.0, "note": 4.0, "prompt": 2.0, "recipe": 1.0}

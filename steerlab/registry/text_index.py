@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Integer, Select, String, column, select, table
 from sqlalchemy.exc import DBAPIError
 
-from steerlab.registry.rows import expressions
+from steerlab.registry.operands import expressions
 from steerlab.registry.sqlite_errors import tells_damage
 
 _INDEX = table("vector_text", column("rowid", Integer), column("vector_text", String))

@@ -19,9 +19,11 @@ from steerlab.registry import files, labels, queries, saving
 from steerlab.registry.database import Database
 from steerlab.registry.files import Entry, batches
 from steerlab.registry.labels import Removed
+from steerlab.registry.operands import link
 from steerlab.registry.queries import Model, Summary
 from steerlab.registry.rebuild import unnamed, usable
-from steerlab.registry.rows import chunks, link, mark_newest, read
+from steerlab.registry.rows import mark_newest, read
+from steerlab.registry.schema import chunks
 from steerlab.registry.sqlite_errors import one_line_errors
 from steerlab.registry.tables import OPERAND, VECTOR
 from steerlab.registry.transfer import archive

@@ -12,7 +12,8 @@ from sqlalchemy import Connection, select
 from steerlab.core.recipe import ModelIdentity
 from steerlab.core.record import Record
 from steerlab.registry import removals, saving
-from steerlab.registry.rows import chunks, ensure_model
+from steerlab.registry.rows import ensure_model
+from steerlab.registry.schema import chunks
 from steerlab.registry.tables import VECTOR
 
 

@@ -23,7 +23,8 @@ from steerlab.registry import files, labels, text_index
 from steerlab.registry.files import payload_files
 from steerlab.registry.queries import resolve
 from steerlab.registry.rebuild import usable
-from steerlab.registry.rows import IS_NEWEST, Stored, chunks, identity_text, read
+from steerlab.registry.rows import IS_NEWEST, Stored, identity_text, read
+from steerlab.registry.schema import chunks
 from steerlab.registry.schema_check import problems
 from steerlab.registry.sqlite_errors import Damaged, tells_damage
 from steerlab.registry.tables import DIRECTION, MODEL, OPERAND, VECTOR

@@ -1,0 +1,146 @@
+"""Operands of compositions: which records they are here, and what these are called now."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import (
+    BindParameter,
+    Connection,
+    RowMapping,
+    and_,
+    bindparam,
+    select,
+    union_all,
+    update,
+)
+
+from steerlab.core.derivation import named
+from steerlab.core.notation import placeholder_of
+from steerlab.core.recipe import Expression, Operand
+from steerlab.core.record import told_apart
+from steerlab.registry.schema import chunks
+from steerlab.registry.tables import MODEL, OPERAND, REMOVAL, VECTOR
+
+
+def link(connection: Connection, children: Sequence[int] | None = None) -> None:
+    """Join operands that have no parent yet to the stored record they mean.
+
+    The digest decides; among records of one digest, the name it had, else the oldest that
+    is not younger than the child, else, as clocks may run backwards, the oldest. Never one that
+    was itself made from the child.
+    children: None for all of the store.
+    """
+    if children is not None and not children:
+        return
+    query = (
+        select(OPERAND, VECTOR.c.model_id, VECTOR.c.created)
+        .join(VECTOR, VECTOR.c.id == OPERAND.c.child_id)
+        .where(OPERAND.c.parent_id.is_(None))
+    )
+    for chunk in [None] if children is None else chunks(children):
+        part = query if chunk is None else query.where(OPERAND.c.child_id.in_(chunk))
+        for edge in connection.execute(part).mappings().all():
+            _join_parent(connection, edge)
+
+
+def _join_parent(connection: Connection, edge: RowMapping) -> None:
+    v, child = VECTOR.c, edge["child_id"]
+    query = (
+        select(v.id, v.name, v.version, v.model_id, v.created, v.kind)
+        .where(v.digest == edge["digest"], v.id != child)
+        .order_by(v.created, v.id)
+    )
+    candidates = [
+        c
+        for c in connection.execute(query).all()
+        if c.kind != "expression" or not _made_from(connection, c.id, child)
+    ]
+    own = ".".join(edge["hint"].split(".")[-2:])
+    named = [c for c in candidates if f"{c.name}.v{c.version}" == own]
+    likely = named or [c for c in candidates if c.created <= edge["created"]] or candidates
+    best = sorted(likely, key=lambda c: c.model_id != edge["model_id"])
+    if best:
+        place = and_(OPERAND.c.child_id == edge["child_id"], OPERAND.c.ordinal == edge["ordinal"])
+        connection.execute(update(OPERAND).where(place).values(parent_id=best[0].id))
+
+
+def _made_from(connection: Connection, vector: int, ancestor: int) -> bool:
+    level, seen = {vector}, set[int]()
+    while level - seen:
+        seen |= level
+        parents = OPERAND.c.child_id.in_(level), OPERAND.c.parent_id.is_not(None)
+        level = set(connection.execute(select(OPERAND.c.parent_id).where(*parents)).scalars())
+    return ancestor in seen
+
+
+def expressions(
+    connection: Connection, ids: Sequence[int], *, placeholders: bool = True
+) -> dict[int, Expression]:
+    """The recipes of compositions, their operands under the names they have now, by row.
+
+    placeholders: False leaves operands that are not in the store the names they had.
+    """
+    found: dict[int, Expression] = {}
+    query = select(VECTOR.c.id, VECTOR.c.expression).where(VECTOR.c.expression.is_not(None))
+    for chunk in chunks(ids):
+        operands = operands_now(connection, chunk, placeholders)
+        for row, text in connection.execute(query.where(VECTOR.c.id.in_(chunk))):
+            found[row] = named(text, operands[row])
+    return found
+
+
+def operands_now(
+    connection: Connection, ids: Sequence[int], placeholders: bool = True
+) -> dict[int, list[Operand]]:
+    """The operands of compositions, under the names they have now, by row.
+
+    One that is not in the store goes by the name it had, unless another vector has that name here
+    or had it; then by a placeholder.
+    """
+    found: dict[int, list[Operand]] = defaultdict(list)
+    for edge in connection.execute(_OPERANDS, {"ids": ids}) if ids else ():
+        if edge.name is not None:
+            ref = f"{edge.name}.v{edge.version}"
+            ref = ref if edge.model_id == edge.own_model else f"{edge.model}.{ref}"
+        else:
+            own = (edge.hint, edge.digest, edge.own_model)
+            taken = placeholders and _is_taken(connection, *own)
+            ref = placeholder_of(edge.digest) if taken else edge.hint
+        found[edge.child_id].append(Operand(ref, edge.digest))
+    return defaultdict(list, {child: told_apart(operands) for child, operands in found.items()})
+
+
+def _is_taken(connection: Connection, hint: str, digest: str, model: int) -> bool:
+    """Whether a ref means another vector in this store, or meant one that was removed."""
+    name, _, version = hint.rpartition(".v")
+    name = name.rpartition(".")[2]
+    if not version.isdigit() or len(version) > 9:
+        return False
+    key = select(MODEL.c.identity).where(MODEL.c.id == model).scalar_subquery()
+    here = select(VECTOR.c.digest).where(VECTOR.c.model_id == model, VECTOR.c.name == name)
+    gone = select(REMOVAL.c.digest).where(REMOVAL.c.model == key, REMOVAL.c.name == name)
+    numbered_here = here.where(VECTOR.c.version == int(version))
+    numbered_gone = gone.where(REMOVAL.c.version == int(version))
+    found = connection.execute(union_all(numbered_here, numbered_gone)).scalars().all()
+    return any(other != digest for other in found)
+
+
+_IDS: BindParameter[Any] = bindparam("ids", expanding=True)
+_CHILD = VECTOR.alias("child")
+_OPERANDS = (  # a parent that is not what the child was made from is none
+    select(OPERAND.c.child_id, OPERAND.c.hint, OPERAND.c.digest)
+    .add_columns(VECTOR.c.name, VECTOR.c.version, VECTOR.c.model_id, MODEL.c.name.label("model"))
+    .add_columns(_CHILD.c.model_id.label("own_model"))
+    .join_from(OPERAND, _CHILD, _CHILD.c.id == OPERAND.c.child_id)
+    .join(
+        VECTOR,
+        and_(VECTOR.c.id == OPERAND.c.parent_id, VECTOR.c.digest == OPERAND.c.digest),
+        isouter=True,
+    )
+    .join(MODEL, MODEL.c.id == VECTOR.c.model_id, isouter=True)
+    .where(OPERAND.c.child_id.in_(_IDS))
+    .order_by(OPERAND.c.child_id, OPERAND.c.ordinal)
+)

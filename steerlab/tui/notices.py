@@ -10,6 +10,7 @@ from typing import Literal
 
 from textual.message import Message
 from textual.message_pump import MessagePump
+from textual.types import NoActiveAppError
 
 from steerlab.errors import SteerlabError
 
@@ -40,6 +41,8 @@ def reporting_errors(node: MessagePump) -> Iterator[None]:
         yield
     except SteerlabError as error:
         notify(node, str(error), "error")
+    except NoActiveAppError:
+        pass  # a worker was late: the app has closed
     except MemoryError:
         notify(node, "out of memory: try a smaller model or shorter texts", "error")
     except Exception as error:

@@ -17,6 +17,7 @@ from steerlab.tui.extract.screen import ExtractScreen
 from steerlab.tui.health.report import Entry, Report
 from steerlab.tui.health.screen import HealthScreen
 from steerlab.tui.help import HelpDialog
+from steerlab.tui.notices import reporting_errors
 from steerlab.tui.setup import Setup
 from steerlab.tui.sweep.screen import SweepScreen
 from steerlab.tui.workbench.lab_panel import Prompt
@@ -188,6 +189,11 @@ async def test_what_comes_after_the_app_was_told_to_end_is_left(lab):
         report.show([Entry("of", "nothing")])
         assert list(detail.query(Pane)) == [pane]
         assert not report.children
+
+
+def test_a_worker_that_ends_after_the_app_is_silent():
+    with reporting_errors(Static()):
+        assert Static().app  # a widget outside of any app has none
 
 
 async def test_a_model_that_breaks_ends_in_one_line(lab, monkeypatch):

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from textual import _wait
 
 from steerlab import Lab, Store
 from steerlab.tui.detail import detail
@@ -22,7 +23,9 @@ def lab(tmp_path: Path) -> Lab:
 
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody types here: the app need not wait for a rest as long as for a user."""
+    """Wait for as long as a test needs, not a user."""
     monkeypatch.setattr(detail, "REST", 0.01)
     monkeypatch.setattr(expression_line, "PATIENCE", 0.02)
     monkeypatch.setattr(browser, "FOLLOW", 0.3)
+    monkeypatch.setattr(_wait, "SLEEP_GRANULARITY", 1 / 200)  # Textual's, twice after every key
+    monkeypatch.setattr(_wait, "SLEEP_IDLE", 1 / 4000)

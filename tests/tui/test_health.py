@@ -174,7 +174,7 @@ async def test_what_is_known_at_once_stands_there_and_nothing_is_verified(store)
     cut(store)
     async with Visit(store) as nurse:
         assert nurse.facts["store"] == str(store.path)
-        assert nurse.facts["holds"] == "3 vectors in 4 versions of 1 model · schema 0006"
+        assert nurse.facts["holds"] == "3 vectors in 4 versions of 1 model · schema 0100"
         assert re.match(r"[\d.]+ kB on disk: payloads \d.* kB, registry", nurse.facts["size"])
         assert nurse.found[0] == ("well", "no problems at a quick check; v verifies every payload")
         assert nurse.status == "no problems at a quick check · v verifies"
@@ -272,7 +272,7 @@ async def test_garbage_is_listed_then_asked_about_then_deleted(store):
         _, unreadable, lost, unfinished = (text for _, text in nurse.found)
         assert unfinished == "payloads/aa/.tmp-0123"
         assert unreadable.startswith("payloads/aa/broken.safetensors is not a whole")
-        assert lost == "payloads/aa/lost.safetensors, with tiny_1.warm.v1"
+        assert lost.startswith("payloads/aa/lost.safetensors, with tiny_1.unsaved_")
         await nurse.pilot.press("d")
         assert isinstance(nurse.app.screen, Confirm)
         assert "steerlab rebuild` adds" in nurse.app.screen.question
@@ -334,11 +334,11 @@ async def test_a_cancelled_backup_leaves_nothing(store, tmp_path, monkeypatch):
     async with Visit(store) as nurse:
         with held(monkeypatch, backup, "_payload_problems") as release:
             await nurse.pilot.press("b", "enter")
-            await nurse.until(lambda: nurse.status == "backing up: 1 of 4")
+            await nurse.until(lambda: nurse.status == "backing up: 1 of 8")
             await nurse.pilot.press("escape")
             release()
             await nurse.done()
-        assert nurse.status == "stopped at 2 of 4: no backup was written"
+        assert nurse.status == "stopped at 2 of 8: no backup was written"
         assert [p.name for p in tmp_path.iterdir()] == ["store"]
         assert not list(store.path.glob(".tmp*"))
         assert (await nurse.press("b", "enter")).startswith("backed up to ")
@@ -348,7 +348,7 @@ async def test_quitting_in_its_middle_leaves_nothing_either(store, tmp_path, mon
     async with Visit(store) as nurse:
         with held(monkeypatch, backup, "_payload_problems") as release:
             await nurse.pilot.press("b", "enter")
-            await nurse.until(lambda: nurse.status == "backing up: 1 of 4")
+            await nurse.until(lambda: nurse.status == "backing up: 1 of 8")
             assert len(list(tmp_path.iterdir())) > 1
             nurse.key("ctrl+q")
             await nurse.until(lambda: nurse.app._exit)

@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from steerlab.registry import Summary
 from steerlab.tui.workbench.columns import COLUMNS, GUTTER, fitted, layout
 from steerlab.tui.workbench.table import KEPT, VectorTable
-from tests.tui.hosts import Host
+from tests.tui.hosts import Host, until
 
 
 def summary(number: int, name: str = "", **more) -> Summary:
@@ -108,8 +108,9 @@ async def test_a_hundred_thousand_rows_are_listed_and_few_are_read():
 async def test_remembered_rows_are_bounded():
     app = Table(range(20_000))
     async with app.run_test(size=(80, 60)) as pilot:
-        for _ in range(120):
-            await pilot.press("pagedown")
+        for page in range(1, 121):
+            app.widget.action_page(1)
+            await until(pilot, lambda page=page: 59 * page in app.widget._rows)
         assert len(app.widget._rows) <= KEPT
         await pilot.press("home")
         await pilot.pause()

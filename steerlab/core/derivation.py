@@ -1,8 +1,8 @@
-"""How a derived vector remembers what it was made from: its expression's text and operands.
+"""The recipes of computed vectors: an expression's text and operands.
 
-In memory an expression calls its operands by name: `love.v1 - 0.5 * anger.v1`. Where it is kept
-it numbers them, `_1 - 0.5 * _2`, and a list says which digest each number means: so a vector can
-be renamed without a change to anything that was made from it.
+In memory an expression names its operands: `love.v1 - 0.5 * anger.v1`. In rows and payloads it
+numbers them, `_1 - 0.5 * _2`, beside a list of their digests, so that renaming a vector does not
+change what was made from it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from steerlab.core.recipe import Expression, Operand, Recipe
 
 
 class Named(Protocol):
-    """What lineage has to know of a vector."""
+    """The attributes of a vector that lineage needs."""
 
     @property
     def ref(self) -> str | None:
@@ -32,10 +32,10 @@ class Named(Protocol):
 
 
 def operand_of(vector: Named) -> tuple[str, dict[str, str]]:
-    """How an expression names this vector: its text, and ref -> digest of all it names.
+    """The text for this vector in an expression, and ref -> digest of all refs in it.
 
-    A stored vector is its ref; an unstored expression is its own text; anything else gets a
-    placeholder made from its digest, which the store replaces once that vector is saved.
+    A stored vector gives its ref, an unstored expression its text. Any other vector gives a
+    placeholder made from its digest, which the store replaces when that vector is saved.
     """
     if vector.ref is not None:
         return vector.ref, {vector.ref: vector.digest}
@@ -76,9 +76,9 @@ _REF = re.compile(r"(?<![\w.])[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 
 
 def numbered(expression: Expression) -> tuple[str, tuple[Operand, ...]]:
-    """The canonical text with its operands as _1, _2, …, and the operands in that order.
+    """The canonical text with operands as _1, _2, …, and the operands in that order.
 
-    Operands of one digest are one; the first name stays.
+    Operands with equal digests are merged under the first name.
     """
     first: dict[str, Operand] = {}
     for operand in expression.operands:
@@ -89,7 +89,7 @@ def numbered(expression: Expression) -> tuple[str, tuple[Operand, ...]]:
 
 
 def named(text: str, operands: Sequence[Operand]) -> Expression:
-    """Inverse of `numbered`, with the operands under the names that they have now."""
+    """Inverse of `numbered`, with the current names of the operands."""
     refs = {f"_{number}": operand.ref for number, operand in enumerate(operands, 1)}
     return Expression(_replaced(text, refs), tuple(operands))
 

@@ -1,4 +1,4 @@
-"""How a vector came to be (its recipe), and on which model: plain values and their JSON."""
+"""Recipes and model identities: plain values and their JSON."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Read = str | int
 
 
 class Verdict(Enum):
-    """What it means for a vector made on one model to meet another."""
+    """How well a vector of one model fits another."""
 
     SAME = "same"
     OTHER_PRECISION = "same weights, other precision"
@@ -54,9 +54,9 @@ class ModelIdentity:
 
     @property
     def key(self) -> tuple[str, int, int, str]:
-        """What says which model it is; part of every digest.
+        """The identity of the weights; part of every digest.
 
-        Weights without a fingerprint are told apart by where they come from.
+        Weights without a fingerprint are identified by source and revision.
         """
         weights = self.fingerprint or f"{self.source}@{self.revision or ''}"
         return (self.architecture, int(self.n_layers), int(self.d_model), weights)
@@ -114,7 +114,7 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Operand:
-    """A vector that an expression names: `ref` stands in its text, `digest` says which it was."""
+    """An operand of an expression: its name in the text, and its digest."""
 
     ref: str
     digest: str
@@ -122,7 +122,7 @@ class Operand:
 
 @dataclass(frozen=True)
 class Expression:
-    """Made from other vectors; `text` is canonical (`ast.unparse` wrote it)."""
+    """Computed from other vectors; `text` is canonical, as `ast.unparse` writes it."""
 
     text: str
     operands: tuple[Operand, ...]
@@ -133,7 +133,7 @@ class Expression:
 
 @dataclass(frozen=True)
 class Imported:
-    """Came from outside.
+    """Imported from elsewhere.
 
     quantity: "difference" of activations, raw "mean" activation, or "unknown".
     """
@@ -155,7 +155,7 @@ _KINDS: dict[str, type[Recipe]] = {
 
 
 def kind_of(recipe: Recipe) -> str:
-    """The word for a recipe in tables and filters: contrast, expression or imported."""
+    """The kind of a recipe: contrast, expression or imported."""
     return type(recipe).__name__.lower()
 
 
@@ -228,7 +228,7 @@ def check_text(prompt: object, what: str) -> None:
 
 @dataclass(frozen=True)
 class LayerFacts:
-    """What is known of one direction: its norm, the residual norm there, and diagnostics.
+    """The norm of one direction, the residual norm of its layer, and diagnostics.
 
     residual_norm: median over positions >= 1; None if it was never measured.
     diagnostics: agreement, pairwise_cosine, separability; see `steerlab.extraction.methods`.
@@ -250,7 +250,7 @@ def recipe_to_json(recipe: Recipe) -> dict[str, Any]:
 
 
 def recipe_from_json(data: Any) -> Recipe:
-    """Inverse of `recipe_to_json`; raises CorruptPayload for anything else."""
+    """Inverse of `recipe_to_json`; raises CorruptPayload for invalid data."""
     fields = mapping(data, "recipe")
     cls = _KINDS.get(str(fields.pop("kind", None)))
     if cls is None:

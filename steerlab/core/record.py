@@ -1,7 +1,7 @@
-"""Record: everything known of a stored vector but its arrays; one canonical JSON form.
+"""Record: everything about a stored vector but its arrays, and its canonical JSON.
 
-Most of a record never changes once it is stored: its story, which the payload holds. The rest are
-labels, which people change: name, version, tags and note.
+A record consists of a story, which never changes and is written to the payload, and of labels,
+which people change: name, version, tags and note.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from steerlab.errors import BadOption, CorruptPayload
 
 
 def check_labels(tags: Iterable[str], note: str) -> None:
-    """Raise BadOption or BadPrompts for tags or a note that no vector can have."""
+    """Raise BadOption or BadPrompts for invalid tags or notes."""
     for tag in tags:
         check_text(tag, "a tag")
         if not tag.strip():
@@ -48,9 +48,9 @@ def check_labels(tags: Iterable[str], note: str) -> None:
 
 @dataclass(frozen=True)
 class Labels:
-    """What people may change of a stored vector.
+    """What people may change about a stored vector.
 
-    edits: how often they did; of two copies, the one with more is newer.
+    edits: the number of changes; of two copies, the one with more edits is newer.
     """
 
     name: str
@@ -70,10 +70,10 @@ _LABELS = ("name", "version", "tags", "note")
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of one vector: its story and its labels.
+    """The story and the labels of a vector.
 
-    created: UTC, ISO 8601. software: versions that made it. name "" and version 0: the labels are
-    not known, as in a payload file of a store.
+    created: UTC, ISO 8601. software: versions that made it. An empty name and version 0
+    mean that the labels are unknown, as in a payload file of a store.
     """
 
     name: str
@@ -91,7 +91,7 @@ class Record:
 
     @property
     def ref(self) -> str:
-        """How an expression names exactly this version: "love.v1"."""
+        """The ref of this version in an expression: "love.v1"."""
         return f"{self.name}.v{self.version}" if self.name else placeholder_of(self.digest)
 
     @property
@@ -121,7 +121,7 @@ class Record:
 
     @cached_property
     def story(self) -> str:
-        """The sha256 of all that never changes; names of operands are no part of it."""
+        """The sha256 of everything that never changes, without the names of operands."""
         return hashlib.sha256(canonical_json(self._story()).encode()).hexdigest()
 
     def differs_from(self, other: Record) -> tuple[str, ...]:
@@ -149,7 +149,7 @@ class Record:
         }
 
     def story_to_json(self) -> dict[str, Any]:
-        """What never changes, as JSON values; `record_from_story` reads them back."""
+        """The story as JSON values; `record_from_story` reads them back."""
         data = self.to_json()
         for name in _LABELS:
             del data[name]
@@ -168,7 +168,7 @@ def record_of(
     tags: tuple[str, ...] = (),
     note: str = "",
 ) -> Record:
-    """Describe a vector that is about to be stored, as of now and with this software."""
+    """The record of a new vector, with the current time and software versions."""
     norms = vector.norms()
     return Record(
         name=name,
@@ -196,14 +196,14 @@ def record_of(
 
 
 def _plain(value: float | None) -> float | None:
-    """A number as SQLite gives it back: no negative zero."""
+    """A float without a negative zero, which SQLite does not keep."""
     return None if value is None else float(value) + 0.0
 
 
 def labels_from_json(data: Any) -> Labels:
-    """Inverse of `Labels.to_json`; what later versions add is passed over.
+    """Inverse of `Labels.to_json`; unknown keys are ignored.
 
-    Raises CorruptPayload for anything else.
+    Raises CorruptPayload for invalid data.
     """
     found = mapping(data, "label")
     known = {f.name: found[f.name] for f in fields(Labels) if f.name in found}
@@ -219,7 +219,7 @@ def labels_from_json(data: Any) -> Labels:
 def record_from_story(data: Any) -> Record:
     """Inverse of `Record.story_to_json`, with the labels in `data["labels"]` if there are any.
 
-    Raises CorruptPayload for anything else.
+    Raises CorruptPayload for invalid data.
     """
     story = mapping(data, "record")
     labels = story.pop("labels", None)
@@ -233,7 +233,7 @@ def record_from_story(data: Any) -> Record:
 
 
 def _with_names(recipe: dict[str, Any]) -> dict[str, Any]:
-    """A numbered expression as JSON that calls its operands by the names they had."""
+    """A numbered expression as JSON with the names that its operands had."""
     try:
         operands = [Operand(str(o["name"]), str(o["digest"])) for o in recipe["operands"]]
         text = str(recipe["text"])
@@ -243,7 +243,7 @@ def _with_names(recipe: dict[str, Any]) -> dict[str, Any]:
 
 
 def told_apart(operands: Iterable[Operand]) -> list[Operand]:
-    """The operands, with a placeholder for a name that another one has already."""
+    """The operands, with placeholders for names that occur twice."""
     found: dict[str, Operand] = {}
     for operand in operands:
         refs = (operand.ref, placeholder_of(operand.digest), f"unsaved_{operand.digest}")
@@ -285,17 +285,17 @@ class _Plain:
 
 
 def canonical_json(data: Any) -> str:
-    """Sorted keys, no spaces, ASCII only, no NaN: one spelling for one value."""
+    """JSON with sorted keys, no spaces, ASCII only, no NaN: equal values give equal text."""
     return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def now() -> str:
-    """The time as records and tables have it: UTC, ISO 8601, to the microsecond."""
+    """The current time as it is stored: UTC, ISO 8601, in microseconds."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def software() -> dict[str, str]:
-    """Versions of what is loaded; asking must not import torch."""
+    """Versions of the loaded libraries; does not import torch."""
     loaded = {name: sys.modules.get(name) for name in ("numpy", "torch", "transformers")}
     return {"steerlab": __version__} | {
         name: str(module.__version__) for name, module in loaded.items() if module is not None

@@ -28,7 +28,7 @@ def write(path: Path, data: bytes) -> None:
 
 
 def stage(path: Path, data: bytes) -> Path:
-    """Write a temporary file beside `path`, and have it on the disk; returns where it is.
+    """Write a temporary file beside `path` durably; returns its path.
 
     Raises StoreError as `write` does.
     """
@@ -45,9 +45,9 @@ def stage(path: Path, data: bytes) -> Path:
 
 
 def link(source: Path, path: Path) -> bool:
-    """Give a durable file a second name, atomically and durably, in place of what is there.
+    """Link a durable file to a second path, atomically and durably, replacing what is there.
 
-    False where the file system has no links.
+    Returns False if the file system has no links.
     """
     temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
     try:

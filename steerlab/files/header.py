@@ -1,7 +1,7 @@
-"""The header of a payload file: how large one may be, to be written and to be read.
+"""The header of a payload file, and the limits of its size.
 
-A parser makes far more of a header than it weighs. What would take too much memory is refused
-before it is parsed, and what could not be read again is not written.
+A parsed header takes far more memory than its bytes. Headers that would take too much are refused
+before they are parsed, and never written.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ _BEGIN = f'{{"__metadata__":{{"{METADATA_KEY}":"'
 
 
 class FileTooLarge(CorruptPayload):
-    """A file that may well be whole, but would take more memory than this steerlab gives it."""
+    """A file that may be intact, but takes more memory to read than is allowed."""
 
     @classmethod
     def of(cls, path: Path, error: TooLarge) -> FileTooLarge:
-        """What is said of a file that something in it is too much."""
+        """The error for a file of which a part is too large."""
         why = str(error).partition(":")[0]
         return cls(f"{path} is larger than this steerlab reads, and may be whole: {why}")
 
@@ -54,7 +54,7 @@ class FileTooLarge(CorruptPayload):
 
 
 def check_size(records: Sequence[Record], data: bytes, text: str) -> None:
-    """Refuse to write what could not be read again, or makes a file with others too large.
+    """Refuse to write a file that is too large to be read again.
 
     data: the file. text: that of its records. Raises StoreError.
     """
@@ -79,7 +79,7 @@ def check_size(records: Sequence[Record], data: bytes, text: str) -> None:
 
 
 def check_labels(record: Record) -> None:
-    """Refuse tags and a note that could not be read again; raises StoreError."""
+    """Raise StoreError for tags and a note that are too large to be read again."""
     labels = canonical_json([*record.tags, record.note])
     try:
         check_memory(labels)
@@ -96,12 +96,12 @@ def check_labels(record: Record) -> None:
 
 
 def without_waiting(path: str, flags: int) -> int:
-    """An opener for files that may be anything: a named pipe would wait for its writer."""
+    """An opener that does not wait for the writer of a named pipe."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
 def read_plain(path: Path) -> bytes:
-    """The bytes of a plain file that is not too large; raises NotFound, or StoreError."""
+    """The bytes of a regular file of bounded size; raises NotFound or StoreError."""
     try:
         with open(path, "rb", opener=without_waiting) as file:
             status = os.fstat(file.fileno())
@@ -115,7 +115,7 @@ def read_plain(path: Path) -> bytes:
 
 
 def length_of(file: BinaryIO, size: int) -> int:
-    """The length of a file's header, which is not parsed.
+    """The length of a file's header, without parsing it.
 
     Raises ValueError if it is no header, TooLarge if it is too large to be parsed.
     """
@@ -133,7 +133,7 @@ def length_of(file: BinaryIO, size: int) -> int:
 
 
 def unparsed(file: io.FileIO) -> bytes:
-    """A file's header as it lies there; empty where it is no header, or longer than is read."""
+    """The bytes of a file's header; empty if it is invalid or too long."""
     size = os.fstat(file.fileno()).st_size  # 0 of a pipe or a device
     if size < 8:
         return b""
@@ -142,17 +142,17 @@ def unparsed(file: io.FileIO) -> bytes:
 
 
 def is_long(length: int) -> bool:
-    """Whether a header is so long that its text is read here, as safetensors keeps it four times.
+    """Whether a header is too long for safetensors, which holds it four times in memory.
 
-    For `long_text`, which takes only one that is as steerlab writes it.
+    `long_text` reads it, if it is spelled as steerlab writes it.
     """
     return length > LONGEST_SHARED
 
 
 def long_text(path: Path) -> str:
-    """The records' text in the header of a file that safetensors found to be whole.
+    """The records' text in the long header of a file that safetensors accepts.
 
-    Raises StoreError if it can't be read, CorruptPayload if it is spelt otherwise than here.
+    Raises StoreError if it can't be read, CorruptPayload if steerlab did not write it.
     """
     try:
         with open(path, "rb", opener=without_waiting) as file:
@@ -171,12 +171,12 @@ def long_text(path: Path) -> str:
 
 
 def values(text: str) -> Any:
-    """The JSON value of the records' text; raises TooLarge, or ValueError for what is no JSON."""
+    """The JSON value of the records' text; raises TooLarge, or ValueError for invalid JSON."""
     return from_json(text, MOST_MEMORY - _widening(text))
 
 
 def _widening(text: str) -> int:
-    """Bytes that the strings of a long JSON text take beyond it: one emoji makes all wide."""
+    """Extra bytes that strings of a long JSON text take: one emoji widens all characters."""
     wider = 0
     for found in _STRING.finditer(text) if is_long(len(text)) else ():
         string = found.group()

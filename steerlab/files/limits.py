@@ -1,7 +1,7 @@
-"""JSON and TOML that anybody may have written: what would cost too much is refused unread.
+"""Parsing untrusted JSON and TOML; texts that would take too much memory are refused.
 
-A parser makes far more of some texts than they weigh: `{"a":1},` is 8 bytes of a file and 190
-of memory, a TOML key of n parts makes a table of each of its n beginnings.
+Some texts take far more memory parsed than their bytes: `{"a":1},` is 8 bytes of a file and 190
+of memory, and a TOML key of n parts makes n tables.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _TABLE = re.compile(r"^[ \t]*\[", re.MULTILINE)
 
 
 class TooLarge(ValueError):
-    """A text that may well be right, but would take more memory than it is given."""
+    """A text that may be valid, but takes more memory to parse than is allowed."""
 
 
 def check_memory(text: str, most: int = MOST_MEMORY) -> None:
-    """Raise TooLarge for a text of so many small values that it would take much memory.
+    """Raise TooLarge for a text of too many small values.
 
-    most: about how many bytes they may take, beside the text.
+    most: the approximate bytes that they may take, beside the text.
     """
     values = 56 * (text.count(",") + text.count("\n")) + 64 * text.count("[")
     memory = values + 200 * text.count("{")
@@ -42,7 +42,7 @@ def check_memory(text: str, most: int = MOST_MEMORY) -> None:
 
 
 def from_json(text: str, most: int = MOST_MEMORY) -> Any:
-    """A JSON value; raises ValueError, JSONDecodeError for what is no JSON among them.
+    """Parse JSON; raises ValueError (JSONDecodeError for invalid JSON).
 
     most: as in `check_memory`.
     """
@@ -60,7 +60,7 @@ def from_json(text: str, most: int = MOST_MEMORY) -> Any:
 
 
 def from_toml(text: str) -> dict[str, Any]:
-    """A TOML document; raises ValueError, TOMLDecodeError for what is no TOML among them."""
+    """Parse TOML; raises ValueError (TOMLDecodeError for invalid TOML)."""
     if len(text) > LONGEST_TOML:
         raise ValueError(f"more than {LONGEST_TOML / 1e6:.0f} MB: write so much as JSON lines")
     check_memory(text)

@@ -1,4 +1,4 @@
-"""Where things are when nobody says: the store, and what can be made again."""
+"""The default locations of the store and the cache."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def discover(environment: Mapping[str, str] | None = None) -> Path:
 
 
 def expanded(path: str | Path) -> Path:
-    """A path with its ~ spelled out; a user that nobody knows stays as typed."""
+    """A path with ~ expanded, unless the user is unknown."""
     return Path(os.path.expanduser(path))
 
 
 def finish_move(directory: Path) -> None:
-    """Where there is no store, move one there that was about to be, if there is one.
+    """Finish the last step of a restore: move a waiting store into place if there is none.
 
-    To be called before asking whether a store exists: a restore may be in the middle of its
-    last step, or have died in it.
+    Call it before checking whether a store exists: a restore may be in its last step, or may
+    have been killed there.
     """
     if not directory.exists():
         target = Path(os.path.realpath(directory))
@@ -40,12 +40,12 @@ def finish_move(directory: Path) -> None:
 
 
 def waiting(target: Path) -> Path:
-    """Where a store waits that is about to be put in another one's place."""
+    """Where a restored store waits to be moved into place."""
     return target.with_name(f".tmp-{target.name}.restored")
 
 
 def cache_directory() -> Path:
-    """Where what can be made again is kept: STEERLAB_CACHE, or the user's cache directory."""
+    """The cache directory: STEERLAB_CACHE, or the user's cache directory."""
     chosen = os.environ.get("STEERLAB_CACHE")
     if chosen:
         return expanded(chosen)

@@ -1,9 +1,9 @@
-"""SteeringVector <-> safetensors: self-describing files, checked when they are read.
+"""Payload files: steering vectors as safetensors with their records, checked on reading.
 
-A payload file holds one vector, or many that came together. The tensor "<key>/<layer>" is a
-layer's float32 direction; the single metadata key holds the stories of the vectors as canonical
-JSON, with their sha256. Format 2, which is written, has the story's own sha256 for a key, and
-labels in files that are exported alone. Format 1 had labels in every file, and names for keys.
+A payload file holds one vector, or several that were saved together. The tensor "<key>/<layer>"
+is the float32 direction of a layer; the single metadata key holds the records as canonical JSON,
+with their sha256. Format 2, which is written now, holds stories under their own sha256, and labels
+in exported files only. Format 1 held labels in every file and used names as keys.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _Arrays = dict[str, dict[str, Array]]
 def encode(entries: Sequence[tuple[Record, SteeringVector]], *, labels: bool = False) -> bytes:
     """The bytes of a payload file; the same input gives the same bytes.
 
-    labels: put them in, for a file that travels alone. Raises StoreError for the same vector
+    labels: include them, for an exported file. Raises StoreError for a vector that is there
     twice, or for records that are too large to be read again.
     """
     keys = [record.story for record, _ in entries]
@@ -80,8 +80,8 @@ def read(
 ) -> tuple[Record, SteeringVector]:
     """One vector of a payload file, checked against its digest.
 
-    key: which one; None for a file that holds one. labels: what it is called, where that is known.
-    Raises NotFound, or CorruptPayload if anything about the file is not as it says.
+    key: the vector's; None for a file of one vector. labels: its labels, if they are known.
+    Raises NotFound, or CorruptPayload if the file is damaged.
     """
     records, arrays = _contents(path, key)
     if key is None and len(records) == 1:
@@ -94,11 +94,11 @@ def read(
 
 
 def read_known(path: Path, known: Iterable[tuple[str, Record]]) -> Iterator[SteeringVector | None]:
-    """The vectors of records that are known, by their keys in a file; None for what is not read.
+    """The vectors of known records, by their keys in a file; None for those that can't be read.
 
-    Each is checked against its digest. A header may hold hundreds of records: it is looked
-    through for the arrays, and not parsed. `read` reads what is spelt otherwise, and says what is
-    wrong.
+    Each is checked against its digest. The header, which may hold hundreds of records, is
+    searched for the arrays instead of parsed. `read` reads headers that are spelled differently,
+    and reports errors.
     """
     with contextlib.ExitStack() as stack:
         text = b""
@@ -120,9 +120,9 @@ def read_all(path: Path) -> list[tuple[Record, SteeringVector]]:
 
 
 def read_arrays(path: Path, wanted: Mapping[str, Sequence[int]]) -> dict[str, dict[int, Array]]:
-    """Key -> layer -> array as it lies in the file; keys that are not whole there are left out.
+    """Key -> layer -> array; keys with a missing layer are left out.
 
-    Nothing is checked, and no record is read: for hints over many vectors, not for use.
+    Nothing is checked and no record is read: for approximate searches over many vectors.
     Raises as `read_records` does.
     """
     file, _ = _opened(path)
@@ -131,7 +131,7 @@ def read_arrays(path: Path, wanted: Mapping[str, Sequence[int]]) -> dict[str, di
 
 
 def _opened(path: Path) -> tuple[Any, int]:
-    """A file as safetensors reads it, and the length of its header."""
+    """A file opened by safetensors, and the length of its header."""
     try:
         with open(path, "rb", opener=header.without_waiting) as file:
             status = os.fstat(file.fileno())
@@ -150,10 +150,7 @@ def _opened(path: Path) -> tuple[Any, int]:
 
 
 def _found(file: io.FileIO, text: bytes, key: str, record: Record) -> dict[int, Array]:
-    """Layer -> array of a vector whose tensors are spelt as safetensors does, and side by side.
-
-    Those that are not are left out.
-    """
+    """Layer -> array, for tensors that are spelled as safetensors writes them."""
     begin, size = 8 + len(text), os.fstat(file.fileno()).st_size
     last = text.rfind(f'"{key}/'.encode())
     found = {}
@@ -174,7 +171,7 @@ def _found(file: io.FileIO, text: bytes, key: str, record: Record) -> dict[int, 
 def _contents(path: Path, key: str | None = None) -> tuple[dict[str, Record], _Arrays]:
     """The records of a file, and the float32 arrays of one vector or of all.
 
-    The arrays come first: while safetensors has a file open, it takes thrice its header.
+    Arrays are read first: an open safetensors file holds its header three times in memory.
     """
     file, length = _opened(path)
     with file:
@@ -186,7 +183,7 @@ def _contents(path: Path, key: str | None = None) -> tuple[dict[str, Record], _A
 
 
 def _short_text(file: Any, length: int) -> str | None:
-    """The records' text; empty where there is none, None where it is too long to be had twice."""
+    """The records' text; empty if there is none, None if it is long (`header.is_long`)."""
     if header.is_long(length):
         return None
     return str((file.metadata() or {}).get(header.METADATA_KEY, ""))
@@ -211,7 +208,7 @@ def _taken(file: Any, wanted: Mapping[str, Sequence[int]]) -> dict[str, dict[int
 
 
 def _short(error: object) -> str:
-    """What a library says of an error, which may quote the file, in one line of bounded length."""
+    """An error of a library, which may quote the file, as one short line."""
     text = printable(str(error))
     return text if len(text) <= 200 else f"{text[:200]}…"
 
@@ -251,21 +248,21 @@ def _records(text: str, path: Path) -> dict[str, Record]:
 
 
 def _spelt(record: Record, labels: bool) -> str:
-    """A record as it lies in a file."""
+    """A record as it is written to a file."""
     more = {"labels": record.labels.to_json()} if labels else {}
     return canonical_json({"key": record.story, **record.story_to_json(), **more})
 
 
 def _beginning(number: object, sha256: object) -> str:
-    """What comes before the records in their text; all of it is canonical JSON."""
+    """The part of the text before the records, as canonical JSON."""
     return f'{{"format":{number},"sha256":"{sha256}","vectors":'
 
 
 def _is_sealed(text: str, data: Any) -> bool:
-    """Whether the checksum in a text is that of its records.
+    """Whether the checksum in a text matches its records.
 
-    A text that is spelt as `encode` does is not made again from its values, which takes as much
-    memory as it has; a long one that is spelt otherwise was not written here.
+    A text as `encode` writes it is hashed directly, which saves its size in memory; a long text
+    that is spelled differently was not written by steerlab.
     """
     begin = _beginning(data["format"], data["sha256"])
     if text.startswith(begin) and text.endswith("}"):
@@ -278,7 +275,7 @@ def _is_sealed(text: str, data: Any) -> bool:
 
 
 def _checksum(records: Any) -> str:
-    """sha256 of the records' canonical JSON, made record by record: it is as long as the file."""
+    """sha256 of the records' canonical JSON, made record by record to save memory."""
     if not isinstance(records, list):
         return hashlib.sha256(canonical_json(records).encode()).hexdigest()
     sha = hashlib.sha256(b"[")
@@ -292,7 +289,7 @@ def _checksum(records: Any) -> str:
 def _vector(
     path: Path, arrays: Mapping[Any, Array], record: Record
 ) -> tuple[Record, SteeringVector]:
-    """The vector of a record; arrays: layer, or how it is spelt, -> what the file has there."""
+    """The vector of a record, checked; arrays: by layer, as a number or as text."""
     try:
         spelt = {str(layer): array for layer, array in arrays.items()}
         vector = SteeringVector(

@@ -20,7 +20,7 @@ BUSY_SECONDS = 30.0
 def opened(
     file: Path, mode: str, *, journal: str | None = "WAL", foreign_keys: bool = True
 ) -> sqlite3.Connection:
-    """SQLite's own connection to a file, in no transaction yet."""
+    """A sqlite3 connection to a file, outside a transaction."""
     uri = f"{file.absolute().as_uri()}?mode={mode}"
     connection = sqlite3.connect(
         uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
@@ -49,7 +49,7 @@ def engine_of(
 ) -> Engine:
     """An engine that keeps no connection open, so nothing outlives a call or crosses a fork.
 
-    Made once, as it remembers how its statements are spelled.
+    Cached, because an engine caches its compiled statements.
     """
     connect = partial(opened, file, mode, journal=journal, foreign_keys=foreign_keys)
     engine = create_engine("sqlite://", creator=connect, poolclass=NullPool)
@@ -62,7 +62,7 @@ def engine_of(
 
 
 def _as_written(cursor: sqlite3.Cursor, row: tuple[object, ...]) -> tuple[object, ...]:
-    """A row as it is; no program writes bytes into one, so they are text that was damaged."""
+    """Reject BLOBs: we never store any, so one means a corrupted TEXT value."""
     if bytes in map(type, row):
         raise sqlite3.DatabaseError("malformed: there are bytes where text should be")
     return row
@@ -78,7 +78,7 @@ def copy_database(source: Path, target: Path) -> None:
 
 
 def copy_with_log(file: Path, log: Path) -> Engine:
-    """A copy, in memory, of a database and of what is still in its log."""
+    """An in-memory copy of a database with its log."""
     memory = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
     with tempfile.TemporaryDirectory() as copies:
         for source in (file, log):

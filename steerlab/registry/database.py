@@ -78,7 +78,7 @@ class Database:
         )
 
     def stamp(self) -> tuple[object, ...]:
-        """Differs once anybody has committed: what the operating system says of file and log."""
+        """A token that changes with every commit: times and sizes of the file and its log."""
         found: list[object] = []
         for suffix in ("", "-wal"):
             with contextlib.suppress(OSError):
@@ -99,7 +99,7 @@ class Database:
 
     @contextlib.contextmanager
     def _sense(self, connection: Connection) -> Iterator[None]:
-        """Tell rows that no program wrote from a mistake in this one."""
+        """Report damaged rows as such, rather than as a bug of this program."""
         try:
             yield
         except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
@@ -130,7 +130,7 @@ class Database:
     def locked(self, timeout: float | None = None) -> Iterator[None]:
         """The store's lock between processes, and between threads of one.
 
-        timeout: seconds to wait for it; None is what the store was opened with.
+        timeout: seconds to wait; None is the timeout that the store was opened with.
         """
         from filelock import FileLock, Timeout
 
@@ -162,15 +162,15 @@ class Database:
             lock.release()
 
     def settle(self) -> None:
-        """Have changes finished that a writer left staged when it died, unless one is at work."""
+        """Finish changes that a dead writer left staged, unless a writer is active."""
         if self.writable and labels.staged(self.directory):
             with contextlib.suppress(StoreError), self.locked(0):
                 pass
 
     def _finish(self) -> None:
-        """Finish changes of labels that a writer left staged when it died; needs the lock.
+        """Finish changes of labels that a dead writer left staged; needs the lock.
 
-        What can't be finished yet, on a full disk or with a damaged registry, waits.
+        On a full disk or with a damaged registry they stay staged.
         """
         for staged in labels.staged(self.directory) if self.file.exists() else ():
             with contextlib.suppress(SteerlabError, DBAPIError, sqlite3.Error, OSError):
@@ -192,9 +192,9 @@ class Database:
                 self._migrate(version)
 
     def create(self, fill: Fill | None = None) -> None:
-        """Build a registry beside its place and move it there whole; needs the lock.
+        """Build a registry in a temporary file and move it into place; needs the lock.
 
-        What was there before, damaged or not, is moved aside.
+        An existing registry, damaged or not, is moved aside.
         """
         temporary = self.directory / f"registry.db.new-{os.getpid()}"
         try:
@@ -209,11 +209,11 @@ class Database:
             temporary.unlink(missing_ok=True)
 
     def refill(self, fill: Fill) -> None:
-        """Fill the registry anew and keep a copy of the old one; needs the lock.
+        """Empty and refill the registry, keeping a copy of the old one; needs the lock.
 
-        A sound file is emptied and filled in one transaction: replacing a database that
-        others may be reading is how SQLite loses data. A damaged one has to be replaced.
-        What no payload holds (`tables.REGISTRY_ONLY`) stays in a sound file.
+        A sound file is refilled in one transaction, because replacing a database that others may
+        be reading loses data. A damaged file is replaced. Tables that no payload can restore
+        (`tables.REGISTRY_ONLY`) stay in a sound file.
         """
         if not self.file.exists() or not self._sound():
             self.create(fill)
@@ -253,7 +253,7 @@ class Database:
         return self.file.with_name(f"registry.db.before-rebuild-{moment}")
 
     def _set_aside(self) -> None:
-        """Move file and log together: a log that stayed would be replayed onto the new file."""
+        """Move file and log together: SQLite would replay an old log onto the new file."""
         aside = self._aside()
         for suffix in ("", "-wal", "-shm"):
             old = self.file.with_name(f"{self.file.name}{suffix}")
@@ -261,14 +261,14 @@ class Database:
                 os.replace(old, aside.with_name(f"{aside.name}{suffix}"))
 
     def salvage(self, query: Executable) -> list[Any]:
-        """Rows of a registry that may be damaged or old; empty if they can't be read.
+        """Rows of a registry that may be damaged or old; empty if unreadable.
 
-        Raises StoreError for one that a newer program wrote.
+        Raises StoreError if a newer program wrote it.
         """
         return self.salvaged(lambda connection: list(connection.execute(query).mappings())) or []
 
     def salvaged(self, get: Callable[[Connection], T]) -> T | None:
-        """As `salvage`, whatever is made of the rows; None if they can't be read."""
+        """As `salvage`, for any query; None if the registry is unreadable."""
         if not self.file.is_file():
             return None
         engine = engine_of(self.file, "rw", "BEGIN")
@@ -276,7 +276,7 @@ class Database:
             with engine.connect() as connection:
                 _version_of(connection, self.directory)
                 raw = cast(sqlite3.Connection, connection.connection.driver_connection)
-                raw.row_factory = None  # what can be read of damaged text, too
+                raw.row_factory = None  # damaged text is read as bytes
                 return get(connection)
         except Newer:
             raise
@@ -292,7 +292,7 @@ class Database:
             raise StoreError(f"{payloads} is a file, where payloads have their directory: move it")
 
     def _snapshot(self, stack: contextlib.ExitStack) -> Connection:
-        """A transaction for reading, of a registry that is up to date."""
+        """A read transaction on an up-to-date registry."""
         if not self.file.exists():
             return self._begun(self._restored(), stack)
         if not self.file.is_file():
@@ -309,7 +309,7 @@ class Database:
         return self._begun(engine, stack)
 
     def _transaction(self, stack: contextlib.ExitStack) -> Writing:
-        """A transaction for writing, of a registry that is up to date; needs the lock."""
+        """A write transaction on an up-to-date registry; needs the lock."""
         if self.file.is_file():
             connection = self._begun(engine_of(self.file, "rw", "BEGIN IMMEDIATE"), stack)
             if _version_of(connection, self.directory) == HEAD:
@@ -326,7 +326,7 @@ class Database:
         return connection
 
     def _restored(self) -> Engine:
-        """What to read where registry.db is missing: the payloads, if there are any."""
+        """What to read if registry.db is missing: rows restored from payloads."""
         if not self.writable:
             return self._from_payloads()
         if not (self.directory / "payloads").is_dir():
@@ -339,14 +339,14 @@ class Database:
         return self._in_memory("payloads", lambda: self._built(self.fill))
 
     def _frozen(self) -> Engine:
-        """A registry in a directory where SQLite can't make its own files."""
+        """A registry in a directory that SQLite can't write to."""
         log = self.file.with_name("registry.db-wal")
         if not log.exists() or not log.stat().st_size:
             return engine_of(self.file, "ro&immutable=1", "BEGIN", journal=None)
         return self._in_memory("log", lambda: copy_with_log(self.file, log))
 
     def _alone(self, engine: Engine) -> contextlib.AbstractContextManager[object]:
-        """What is in memory has one connection, which threads take turns to use."""
+        """Serialize threads on an in-memory registry, which has one connection."""
         return self._turn if isinstance(engine.pool, StaticPool) else contextlib.nullcontext()
 
     def _in_memory(self, what: str, make: Callable[[], Engine]) -> Engine:
@@ -385,7 +385,7 @@ class Database:
                 )
 
     def _keep_copy(self) -> None:
-        """A copy of the registry before it is migrated, whole or not there; needs the lock."""
+        """Copy the registry before a migration, atomically; needs the lock."""
         part = self.directory / f"registry.db.new-{os.getpid()}"
         try:
             part.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Payload files of a store: where they lie, and the vectors in them."""
+"""Payload files of a store: their paths, and loading vectors from them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Entry = tuple[Record, SteeringVector]
 
 
 def free_path(directory: Path, digest: str) -> str:
-    """The first of a digest's paths that no file has."""
+    """The first unused path for a digest."""
     paths = (path_of(digest, number) for number in count(1))
     return next(path for path in paths if not os.path.exists(os.path.join(directory, path)))
 
@@ -47,7 +47,7 @@ def path_of(digest: str, number: int = 1) -> str:
 
 
 def holder(links: Path) -> BaseFileLock:
-    """A lock on the links of a backup, which is held for as long as its process lives."""
+    """A lock on the links of a backup, held while its process lives."""
     from filelock import FileLock
 
     return FileLock(links / ".lock", timeout=0, fallback_to_soft=False)
@@ -72,7 +72,7 @@ def is_held(links: Path) -> bool:
 def payload_files(directory: Path) -> Iterator[Path]:
     """Every payload file of the store, in a fixed order.
 
-    Hidden ones are not payloads: they are temporary, or what a system keeps beside its files.
+    Hidden files are skipped: they are temporary, or belong to the operating system.
     """
     payloads = directory / "payloads"
     if payloads.is_dir():
@@ -85,7 +85,7 @@ def payload_files(directory: Path) -> Iterator[Path]:
 
 
 def batches(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
-    """Entries that go into one file together: of one model, and not too many."""
+    """Split entries into files: one model each, of bounded size."""
     batch: list[Entry] = []
     size = 0
     for entry in entries:
@@ -102,7 +102,7 @@ def batches(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
 
 
 def _text_size(record: Record) -> int:
-    """About how many bytes of a file's header a record takes."""
+    """The approximate size of a record in a file's header, in bytes."""
     recipe, size = record.recipe, 1000 + 300 * len(record.layers)
     texts = [record.note, *record.tags]
     if isinstance(recipe, Contrast):
@@ -115,12 +115,12 @@ def _text_size(record: Record) -> int:
 
 
 def load(directory: Path, stored: Stored) -> SteeringVector:
-    """The vector of a row, checked against the row's digest; its record is the row's."""
+    """The vector of a row, checked against the row's digest."""
     return next(load_all(directory, [stored]))
 
 
 def numbers(directory: Path, stored: Stored) -> SteeringVector:
-    """The vector of a row of which nothing but the digest is taken on trust."""
+    """The vector of a row that may be altered, found by its digest."""
     path, digest = directory / stored.path, stored.record.digest
     (found,) = payload.read_known(path, [(stored.key, stored.record)])
     if found is not None:
@@ -130,7 +130,7 @@ def numbers(directory: Path, stored: Stored) -> SteeringVector:
 
 
 def load_all(directory: Path, rows: Iterable[Stored]) -> Iterator[SteeringVector]:
-    """The vectors of rows, in turn; rows of one file that follow each other open it once."""
+    """The vectors of rows, in order; consecutive rows of one file open it once."""
     for path, together in groupby(rows, key=lambda stored: stored.path):
         some, known = tee(together)
         found = payload.read_known(directory / path, ((s.key, s.record) for s in known))
@@ -140,7 +140,7 @@ def load_all(directory: Path, rows: Iterable[Stored]) -> Iterator[SteeringVector
 
 
 def _slowly(directory: Path, stored: Stored) -> SteeringVector:
-    """A vector of a file that has to be parsed; says what is wrong with it."""
+    """Load a vector by parsing the file; raises CorruptPayload with the reason."""
     written, vector = payload.read(directory / stored.path, stored.key, stored.labels)
     if written.digest != stored.record.digest:
         raise CorruptPayload(
@@ -156,7 +156,7 @@ def described(vector: SteeringVector, record: Record) -> SteeringVector:
 
 
 def from_arrays(arrays: Mapping[int, ArrayLike], record: Record) -> SteeringVector:
-    """The vector of a record, of its arrays."""
+    """The vector of a record with these arrays."""
     return SteeringVector(
         arrays,
         model=record.model,
@@ -171,9 +171,9 @@ def from_arrays(arrays: Mapping[int, ArrayLike], record: Record) -> SteeringVect
 def arrays_of(
     directory: Path, rows: Iterable[Any], layers: Callable[[Any], Sequence[int]]
 ) -> Iterator[tuple[Any, Mapping[int, NDArray[Any]] | None]]:
-    """Rows of vectors, file by file, with the arrays that lie in it under their key, unchecked.
+    """Rows with their arrays, file by file, unchecked; None for arrays that can't be read.
 
-    rows: with `path` and `key`. layers: those of a row. None for what can't be read, or not there.
+    rows: with `path` and `key`. layers: gives the layers of a row.
     """
     by_path = defaultdict(list)
     for row in rows:

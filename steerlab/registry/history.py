@@ -1,4 +1,4 @@
-"""The story of a name: its versions, what was made from them, and what was tried with them."""
+"""The history of a name: versions, removals, compositions, runs, sweeps and measurements."""
 
 from __future__ import annotations
 
@@ -30,12 +30,11 @@ _ORDER = get_args(What)
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to a vector.
+    """An event in the history of a vector.
 
-    ref: the version that it happened to. other: the vector that was made from it ("used in").
+    ref: the version it is about. other: the vector that was made from it ("used in").
     number: of the run or the sweep, as `steerlab runs` and `sweeps` take it.
-    text: how the version, removed or not, or the other vector was made; what was written,
-    measured or found.
+    text: the recipe of the version or of the other vector, or what was generated or measured.
     created: UTC, ISO 8601. tags, note: of a version.
     """
 
@@ -50,9 +49,9 @@ class Event:
 
 
 def history(connection: Connection, text: str, model: queries.Model) -> list[Event]:
-    """Everything known of the versions of a name, or of the one version a ref says.
+    """The events of all versions of a name, or of the version that a ref names.
 
-    The newest first; at one moment, the version itself comes last.
+    Newest first; of events at one moment, the version itself comes last.
     """
     removed = queries.removed(connection, text, model)
     try:

@@ -1,13 +1,12 @@
-"""Label files: names, versions, tags and notes, beside the payloads that they never touch.
+"""Label files: a second copy of names, versions, tags and notes, beside the payloads.
 
-While registry.db is sound its rows are the truth; a label file is the second copy, from which
-and from the payloads a lost registry is rebuilt. `labels/ab/<story>.json` holds the labels of one
-vector; vectors that are saved together share a file, `labels/ab/<story of the first>.many.json`,
-over which a file of their own wins. A vector that was removed from a payload file with others
-has the label None, so that nothing brings it back.
+While registry.db is sound, its rows are authoritative; a lost registry is rebuilt from label
+files and payloads. `labels/ab/<story>.json` holds the labels of one vector. Vectors that are
+saved together share `labels/ab/<story of the first>.many.json`; a vector's own file overrides it.
+A vector that was removed from a shared payload file has a `Removed` in place of labels.
 
-A change is staged in `labels/new` before COMMIT, durably, so that a full disk can refuse it, and
-put in its place after COMMIT. What a writer that died left staged, the next one finishes.
+A change is staged durably in `labels/new` before COMMIT, so that a full disk refuses it, and
+moved into place after COMMIT. The next writer finishes what a dead one left staged.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ _STORY = re.compile("[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Removed:
-    """What stands in place of labels of a vector that was removed from a file with others."""
+    """Stands for the labels of a vector that was removed from a shared payload file."""
 
     payload: str
     edits: int = 0
@@ -54,9 +53,9 @@ Said = Mapping[str, Labels | Removed]
 
 
 def write_new(directory: Path, found: Mapping[str, Labels], work: Writing) -> None:
-    """Write the labels of vectors that are about to be stored; undone if the transaction fails.
+    """Write the labels of new vectors; undone if the transaction fails.
 
-    One that comes back has a label file of its own, which changes like any other.
+    A vector that comes back has a label file already, which is changed as by `change`.
     """
     returning = {s: new for s, new in found.items() if _own(directory, s).exists()}
     fresh = {s: new for s, new in found.items() if s not in returning}
@@ -70,7 +69,7 @@ def write_new(directory: Path, found: Mapping[str, Labels], work: Writing) -> No
 
 
 def change(directory: Path, found: Said, work: Writing) -> None:
-    """Have label files say something else once the transaction is durable."""
+    """Stage new labels, to be moved into place once the transaction is durable."""
     staged = directory / _STAGED / f"{secrets.token_hex(8)}{SUFFIX}"
     durable.write(staged, _encoded(found, directory))
     work.undo.append(partial(staged.unlink, missing_ok=True))
@@ -78,7 +77,7 @@ def change(directory: Path, found: Said, work: Writing) -> None:
 
 
 def finish(directory: Path, rows: Mapping[str, Labels], staged: Path) -> None:
-    """Finish, as the rows have it, what a writer that died left staged; needs the lock."""
+    """Finish a change that a dead writer left staged, with the labels in rows; needs the lock."""
     known = {
         story: rows.get(story, labels)
         for story, labels in _read(staged).items()
@@ -89,7 +88,7 @@ def finish(directory: Path, rows: Mapping[str, Labels], staged: Path) -> None:
 
 
 def staged(directory: Path) -> list[Path]:
-    """Changes that are staged: none but for a moment, or after a writer died."""
+    """The staged changes, usually none."""
     with contextlib.suppress(OSError):
         names = sorted(os.listdir(directory / _STAGED))
         return [directory / _STAGED / name for name in names if name.endswith(SUFFIX)]
@@ -97,23 +96,23 @@ def staged(directory: Path) -> list[Path]:
 
 
 def stories(staged: Path) -> list[str]:
-    """The stories that a staged change is about; none if it can't be read."""
+    """The stories of a staged change; none if it can't be read."""
     with contextlib.suppress(SteerlabError):
         return list(_read(staged))
     return []
 
 
 def label_files(directory: Path) -> Iterator[Path]:
-    """Every label file, in a fixed order; staged changes are none."""
+    """Every label file, in a fixed order, without staged changes."""
     for path in sorted((directory / FOLDER).glob(f"*/*{SUFFIX}")):
         if path.parent.name != "new" and not path.name.startswith("."):
             yield path
 
 
 def read_all(directory: Path, problems: list[str] | None = None) -> dict[str, Labels | Removed]:
-    """What the label files of a store say.
+    """Story -> labels, from all label files of a store.
 
-    problems: gets a line for each file that can't be read. None: staged changes do not count.
+    problems: gets a line for each unreadable file; None leaves out staged changes.
     """
     own: dict[str, Labels | Removed] = {}
     shared: dict[str, Labels | Removed] = {}
@@ -130,10 +129,9 @@ def read_all(directory: Path, problems: list[str] | None = None) -> dict[str, La
 
 
 def mend(directory: Path, wanted: Mapping[str, Labels], initial: Mapping[str, Labels]) -> None:
-    """Write what label files do not say as wanted.
+    """Write the labels that are missing or wrong in label files.
 
-    initial: the labels that payload files themselves have; where these are right, no label file
-    is needed.
+    initial: the labels in payload files, which need no label file if they are right.
     """
     said = read_all(directory)
     wrong = {s: w for s, w in wanted.items() if said.get(s, initial.get(s)) != w}
@@ -145,7 +143,7 @@ def mend(directory: Path, wanted: Mapping[str, Labels], initial: Mapping[str, La
 
 
 def unneeded(directory: Path, stories: Iterable[str], paths: Iterable[str]) -> Iterator[Path]:
-    """Label files that say nothing of any of these stories, or of these payload files."""
+    """Label files without any of these stories or payload files."""
     known, used = set(stories), set(paths)
     for path in label_files(directory):
         with contextlib.suppress(SteerlabError):
@@ -157,12 +155,12 @@ def unneeded(directory: Path, stories: Iterable[str], paths: Iterable[str]) -> I
 
 
 def forget(directory: Path, story: str) -> None:
-    """Delete the label file that a vector has of its own."""
+    """Delete the label file of one vector."""
     _own(directory, story).unlink(missing_ok=True)
 
 
 def parsed(data: bytes, what: object) -> dict[str, Labels | Removed]:
-    """What the bytes of a label file say; raises CorruptPayload for anything else."""
+    """Parse a label file; raises CorruptPayload if it is invalid."""
     try:
         found = from_json(data.decode())
         if type(found["format"]) is not int or not 1 <= found["format"] <= FORMAT:
@@ -189,14 +187,14 @@ def _read(path: Path) -> dict[str, Labels | Removed]:
 
 
 def _encoded(found: Said, directory: Path | None = None) -> bytes:
-    """A label file. directory: where files are whose unknown keys are to stay."""
+    """The bytes of a label file. directory: the store whose unknown keys are kept."""
     kept = {s: _unknown(directory, s) if directory is not None else {} for s in found}
     labels = {story: {**kept[story], **labels.to_json()} for story, labels in found.items()}
     return canonical_json({"format": FORMAT, "labels": labels}).encode()
 
 
 def _unknown(directory: Path, story: str) -> dict[str, Any]:
-    """What a later version of the program wrote of a vector beside what this one knows."""
+    """The keys in a label that only a later version of the program knows."""
     try:
         found = from_json(header.read_plain(_own(directory, story)).decode())
         data = dict(found["labels"][story])
@@ -207,9 +205,9 @@ def _unknown(directory: Path, story: str) -> dict[str, Any]:
 
 
 def _put_in_place(directory: Path, staged: Path | None, found: Said) -> None:
-    """Make each label file say what was staged, and forget the stage.
+    """Write each label file, then delete the staged change.
 
-    One that is about one vector is linked: so it is in both places until the new one is durable.
+    A change of one vector is linked: it is in both places until the new one is durable.
     """
     for story, labels in found.items():
         path = _own(directory, story)
@@ -226,7 +224,7 @@ def _own(directory: Path, story: str) -> Path:
 
 
 def _many(directory: Path, story: str) -> Path:
-    """The first free name of a file for many."""
+    """The first unused path of a shared label file."""
     folder = directory / FOLDER / story[:2]
     paths = (folder / f"{story}.many{f'.{n}' if n > 1 else ''}{SUFFIX}" for n in count(1))
     return next(path for path in paths if not path.exists())

@@ -1,4 +1,4 @@
-"""What a vector was made from, and what was made from it."""
+"""Lineage: the ancestors and descendants of a vector."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ DEPTH = 12
 class Node:
     """One vector of a lineage tree.
 
-    stored: False for an operand that is not in this store; `ref` is then what the child's
-    expression calls it. A vector met twice, or too deep, has `cut` set and no branches.
+    stored: False for an operand that is not in this store; `ref` is then its name in the child's
+    expression. cut: True if a vector is repeated or too deep; it has no branches then.
     """
 
     ref: str
@@ -34,7 +34,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Lineage:
-    """A vector between its parents (what it was made from) and its children."""
+    """A vector with its ancestors and descendants."""
 
     ref: str
     parents: tuple[Node, ...]
@@ -42,7 +42,7 @@ class Lineage:
 
 
 class _Edge(NamedTuple):
-    """From one vector to another that its expression names, or that names it."""
+    """An edge between a composition and an operand, in either direction."""
 
     near: int
     far: int | None

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, func, or_, select
 
 from steerlab.registry import queries, text_index
-from steerlab.registry.database import Database
+from steerlab.registry.ports import Catalog
 from steerlab.registry.queries import Filters, Summary
 from steerlab.registry.tables import VECTOR
 
@@ -20,7 +20,7 @@ ENOUGH = 500
 class Listing:
     """A filter over the newest versions, fast enough to be asked at every key press."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Catalog) -> None:
         self._database = database
         self._known: tuple[Hashable, dict[tuple[str, bool], Mapping[int, str]]] = (None, {})
 

@@ -1,4 +1,4 @@
-"""Operands of compositions: which records they are here, and what these are called now."""
+"""Operands of compositions: linked to stored records, and shown under their current names."""
 
 from __future__ import annotations
 
@@ -26,12 +26,11 @@ from steerlab.registry.tables import MODEL, OPERAND, REMOVAL, VECTOR
 
 
 def link(connection: Connection, children: Sequence[int] | None = None) -> None:
-    """Join operands that have no parent yet to the stored record they mean.
+    """Link operands without a parent to stored records of the same digest.
 
-    The digest decides; among records of one digest, the name it had, else the oldest that
-    is not younger than the child, else, as clocks may run backwards, the oldest. Never one that
-    was itself made from the child.
-    children: None for all of the store.
+    Of several, prefers the one with the name in the hint, then the oldest that is not newer than
+    the child, then (clocks may run backwards) the oldest; never a descendant of the child.
+    children: None for all compositions.
     """
     if children is not None and not children:
         return
@@ -79,9 +78,9 @@ def _made_from(connection: Connection, vector: int, ancestor: int) -> bool:
 def expressions(
     connection: Connection, ids: Sequence[int], *, placeholders: bool = True
 ) -> dict[int, Expression]:
-    """The recipes of compositions, their operands under the names they have now, by row.
+    """Row id -> recipe of the compositions among `ids`, with the current names of operands.
 
-    placeholders: False leaves operands that are not in the store the names they had.
+    placeholders: False shows operands that are not stored under their old names.
     """
     found: dict[int, Expression] = {}
     query = select(VECTOR.c.id, VECTOR.c.expression).where(VECTOR.c.expression.is_not(None))
@@ -95,10 +94,10 @@ def expressions(
 def operands_now(
     connection: Connection, ids: Sequence[int], placeholders: bool = True
 ) -> dict[int, list[Operand]]:
-    """The operands of compositions, under the names they have now, by row.
+    """Row id -> operands, under their current names.
 
-    One that is not in the store goes by the name it had, unless another vector has that name here
-    or had it; then by a placeholder.
+    An operand that is not stored keeps its old name, unless another vector has or had that name
+    here; then it gets a placeholder.
     """
     found: dict[int, list[Operand]] = defaultdict(list)
     for edge in connection.execute(_OPERANDS, {"ids": ids}) if ids else ():
@@ -114,7 +113,7 @@ def operands_now(
 
 
 def _is_taken(connection: Connection, hint: str, digest: str, model: int) -> bool:
-    """Whether a ref means another vector in this store, or meant one that was removed."""
+    """Whether a ref names another vector of this store, present or removed."""
     name, _, version = hint.rpartition(".v")
     name = name.rpartition(".")[2]
     if not version.isdigit() or len(version) > 9:

@@ -1,11 +1,10 @@
-"""What the registry asks of the places where things are kept, whatever these are."""
+"""The seam for another database: what runs, sweeps, results and listings ask of the rows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 from sqlalchemy import Connection
@@ -24,9 +23,7 @@ class Writing:
 
 
 class Catalog(Protocol):
-    """Where rows are: SQLite's file, `database.Database`."""
-
-    directory: Path
+    """The rows of a store; `database.Database` keeps them in an SQLite file."""
 
     def reading(self) -> AbstractContextManager[Connection]:
         """One consistent snapshot."""

@@ -1,4 +1,4 @@
-"""Rebuilding rows from payload files and label files, which hold all that they say."""
+"""Rebuilding rows from payload files and label files."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ Trusted = Mapping[str, Stored]
 
 @dataclass
 class Rebuilt:
-    """What a rebuild found: how many vectors have rows again, and what was left out, and why.
+    """The result of a rebuild: the number of vectors, and a line for each that was left out.
 
-    wanted: story -> the labels that it has now; initial: those that its payload file holds.
+    wanted: story -> the labels in its row; initial: those in its payload file.
     """
 
     count: int = 0
@@ -50,7 +50,7 @@ class Rebuilt:
 
 
 def trusted_rows(connection: Connection) -> dict[str, Stored]:
-    """The rows of a registry, which may be damaged, that are as a program wrote them."""
+    """The unaltered rows of a registry, which may be damaged, by story."""
     found: dict[str, Stored] = {}
     for part in chunks(list(connection.execute(select(VECTOR.c.id)).scalars())):
         try:
@@ -70,11 +70,10 @@ def _alone(connection: Connection, row: int) -> list[Stored]:
 def rebuild(connection: Connection, directory: Path, trusted: Trusted) -> Rebuilt:
     """Insert rows for every payload into an empty registry.
 
-    Labels are those of a trusted row, then of a label file, then of the payload file itself, and
-    of a label file before the row where it has been edited more often.
-    Where two vectors claim one name and version, the one with a trusted row wins, then the
-    younger: the older is what a crash left behind before it was acknowledged. Of the same
-    vector twice, one that is whole wins.
+    Labels come from the trusted row, else from the label file, else from the payload file; from
+    the label file too if it has more edits than the row. If two vectors claim a version, the one
+    with a trusted row wins, then the newer: the other was never acknowledged. Of two copies of a
+    vector, an intact one wins.
     """
     done = Rebuilt()
     said = labels.read_all(directory, done.skipped)
@@ -96,7 +95,7 @@ def rebuild(connection: Connection, directory: Path, trusted: Trusted) -> Rebuil
 
 
 def _labels(story: str, record: Record, trusted: Trusted, said: labels.Said) -> Labels | None:
-    """The labels of a vector; None for one that was removed."""
+    """The labels of a vector; None if it was removed."""
     own = said.get(story) or (record.labels if record.name else None)
     if story in trusted and (own is None or own.edits <= trusted[story].edits):
         return trusted[story].labels  # else the registry lost a change: its log, for instance
@@ -106,12 +105,12 @@ def _labels(story: str, record: Record, trusted: Trusted, said: labels.Said) -> 
 
 
 def unnamed(story: str) -> Labels:
-    """The labels of a vector whose own are lost: its name can be changed."""
+    """Labels for a vector whose own are lost."""
     return Labels(f"unnamed_{story[:12]}", 1)
 
 
 def _better(directory: Path, one: Placed, other: Placed, trusted: Trusted) -> Placed:
-    """Of two places of the same vector, the one to use."""
+    """The better of two copies of a vector."""
     story = one.record.story
     own = (trusted[story].path, trusted[story].key) if story in trusted else None
     first, second = (other, one) if (other.path, other.key) == own else (one, other)
@@ -119,7 +118,7 @@ def _better(directory: Path, one: Placed, other: Placed, trusted: Trusted) -> Pl
 
 
 def _claim(chosen: dict[Name, Placed], placed: Placed, trusted: Trusted, done: Rebuilt) -> None:
-    """Give a vector its name and version, or the one that has it already."""
+    """Assign a name and version to the better of the vectors that claim it."""
     rival = chosen.get(_name(placed.record))
     rivals = [placed] if rival is None else [placed, rival]
     kept, *others = sorted(rivals, key=lambda p: _rank(p, trusted), reverse=True)
@@ -134,7 +133,7 @@ def _claim(chosen: dict[Name, Placed], placed: Placed, trusted: Trusted, done: R
 def insert(
     connection: Connection, found: Iterable[Placed], done: Rebuilt, trusted: Trusted
 ) -> None:
-    """Insert the rows of vectors, and say what they are to each other."""
+    """Insert the rows of vectors and link compositions to their operands."""
     ordered = sorted(  # a stray file may claim any time: it takes no model's name from those here
         found, key=lambda p: (p.record.story not in trusted, p.record.created, p.record.ref)
     )
@@ -145,7 +144,7 @@ def insert(
 
 
 def _add(connection: Connection, placed: Sequence[Placed], done: Rebuilt) -> None:
-    """Insert a batch; if the schema refuses one of it, all but that one."""
+    """Insert a batch, leaving out vectors that the schema refuses."""
     try:
         with connection.begin_nested():
             rows = add(connection, placed)
@@ -162,7 +161,7 @@ def _add(connection: Connection, placed: Sequence[Placed], done: Rebuilt) -> Non
 
 
 def usable(record: Record, what: object) -> Record:
-    """The record as the registry can hold it: its time in UTC; raises CorruptPayload."""
+    """The record normalized for the registry; raises CorruptPayload if it is invalid."""
     try:
         check_recipe(record.recipe)
     except SteerlabError as error:
@@ -182,7 +181,7 @@ def usable(record: Record, what: object) -> Record:
 
 
 def _utc(created: str, what: object) -> str:
-    """A time as rows hold it; raises CorruptPayload for what is none."""
+    """A time in UTC; raises CorruptPayload if it is no time."""
     try:
         moment = datetime.fromisoformat(created)
         moment = moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
@@ -192,7 +191,7 @@ def _utc(created: str, what: object) -> str:
 
 
 def _placed(directory: Path, trusted: Trusted, done: Rebuilt) -> Iterator[Placed]:
-    """What lies in the payload files, and what a former registry knew of too large ones."""
+    """The vectors in payload files; of files that are too large, those with trusted rows."""
     for file in payload_files(directory):
         path = file.relative_to(directory).as_posix()
         try:

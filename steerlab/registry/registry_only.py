@@ -1,4 +1,4 @@
-"""What no payload can bring back: rows that outlive a rebuild, and find their vectors again."""
+"""Rows that no payload can restore: they outlive a rebuild and are linked to vectors again."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def vector_of(connection: Connection, digest: str) -> int | None:
 
 
 def operands(connection: Connection, expression: str, model: str) -> list[dict[str, Any]]:
-    """What an expression names: `ref`, and `vector_id` and `digest` where it is stored.
+    """The refs of an expression, with `vector_id` and `digest` of those that are stored.
 
-    model: decides where several have a vector of that name.
+    model: chooses between models that have a vector of that name.
     """
     from steerlab.core.expression import parse
 
@@ -42,7 +42,7 @@ def operands(connection: Connection, expression: str, model: str) -> list[dict[s
 
 
 def sampling_of(row: dict[str, Any]) -> Sampling:
-    """Take the options of a Sampling out of a row; raises Damaged where they can't be right."""
+    """Pop a Sampling from a row; raises Damaged for invalid options."""
     try:
         return Sampling.pop_from(row)
     except (BadOption, TypeError) as error:
@@ -52,14 +52,14 @@ def sampling_of(row: dict[str, Any]) -> Sampling:
 
 
 def operation_row(operation: Operation) -> dict[str, Any]:
-    """An operation as columns have it."""
+    """An operation as column values."""
     return {"operation": operation.name, "parameters": canonical_json(dict(operation.parameters))}
 
 
 def operation_of(row: dict[str, Any]) -> Operation:
-    """Take the operation out of a row, and what else no value carries yet.
+    """Pop an Operation from a row, with the columns that no value carries yet.
 
-    Raises Damaged where it can't be right.
+    Raises Damaged for an invalid one.
     """
     for column in ("layers", "positions", "condition"):
         if column in row and row[column] is None:
@@ -85,7 +85,7 @@ def _vector(connection: Connection, ref: str, model: str) -> dict[str, Any]:
 
 
 def bring_back(connection: Connection, salvaged: Salvaged) -> None:
-    """After a rebuild: put salvaged rows where none are, and link them to the new vectors."""
+    """After a rebuild: insert salvaged rows, if the tables are empty, and link them to vectors."""
     if not any(connection.execute(select(table).limit(1)).first() for table in REGISTRY_ONLY):
         for table in REGISTRY_ONLY:
             unlinked = {"vector_id": None} if table in LINKED else {}
@@ -95,7 +95,7 @@ def bring_back(connection: Connection, salvaged: Salvaged) -> None:
 
 
 def _as_text(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row without bytes: no column holds any, so they are text that was damaged."""
+    """Decode bytes: no column holds any, so they are corrupted text."""
     return {
         column: value.decode("utf-8", "replace") if isinstance(value, bytes) else value
         for column, value in row.items()
@@ -103,7 +103,7 @@ def _as_text(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_readable(table: Table, row: Mapping[str, Any]) -> bool:
-    """Whether what should be JSON is; otherwise nothing could be made of the row."""
+    """Whether the JSON columns of a row can be parsed."""
     try:
         for column in table.c:
             if column.info.get("json") and row.get(column.name) is not None:
@@ -114,7 +114,7 @@ def _is_readable(table: Table, row: Mapping[str, Any]) -> bool:
 
 
 def _insert(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> None:
-    """Insert rows; if the schema refuses one, whose owner was lost for instance, the others."""
+    """Insert rows, leaving out those that the schema refuses."""
     if not rows:
         return
     try:
@@ -126,7 +126,7 @@ def _insert(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]
 
 
 def relink(connection: Connection) -> None:
-    """After a rebuild: vectors have other rows, but the same digests."""
+    """Link rows to vectors by digest, after a rebuild gave vectors other row ids."""
     for table in LINKED:
         same = select(VECTOR.c.id).where(VECTOR.c.digest == table.c.digest)
         newest = same.order_by(VECTOR.c.id.desc()).limit(1).scalar_subquery()

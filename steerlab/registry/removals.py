@@ -1,4 +1,4 @@
-"""Versions that were removed: what they were, so that their numbers are not given again."""
+"""Removed versions, remembered so that their numbers are never used again."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from steerlab.registry.tables import MODEL, REMOVAL, VECTOR
 
 
 def remove(work: Writing, directory: Path, stored: Stored) -> None:
-    """Delete the rows of a version, and its payload once no row needs it any more.
+    """Delete the rows of a version, and its payload file if no other row needs it.
 
-    In a payload file with others it stays, under a label that says so, until `gc` finds that
-    nothing in the file is needed.
+    In a shared payload file its numbers stay, and its label file says that it was removed, until
+    `gc` deletes a file that no row needs.
     """
     connection, path = work.connection, stored.path
     connection.execute(delete(VECTOR).where(VECTOR.c.id == stored.id))
@@ -36,7 +36,7 @@ def remove(work: Writing, directory: Path, stored: Stored) -> None:
 
 
 def remember(connection: Connection, stored: Stored) -> None:
-    """Say of a version that it is removed now; it may have come back from an earlier removal."""
+    """Record the removal of a version, in place of an earlier removal."""
     record = stored.record
     place = {"model": identity_text(record.model), "name": record.name, "version": record.version}
     what = {"digest": record.digest, "summary": str(record.recipe), "created": now()}
@@ -46,9 +46,9 @@ def remember(connection: Connection, stored: Stored) -> None:
 
 
 def copy(connection: Connection, model: ModelIdentity, old: str, new: str) -> None:
-    """Let what was removed of a name be known of its new one too, where that had no such number.
+    """Copy the removals of a name to its new name, except for numbers that the new name had.
 
-    The old name keeps what it had, as its numbers stay given.
+    The old name keeps them, so that its numbers stay used.
     """
     columns = [column for column in REMOVAL.c if column.name != "name"]
     mine = REMOVAL.c.model == identity_text(model)
@@ -78,7 +78,7 @@ def gone(
     model: int | None = None,
     version: int | None = None,
 ) -> list[Row[Any]]:
-    """What was removed of some names and did not come back, by name and version.
+    """Removed versions of some names that did not come back, by name and version.
 
     model: row id; None for all. version: None for all.
     """

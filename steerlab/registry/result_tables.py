@@ -1,4 +1,4 @@
-"""The tables of what was measured: columns and constraints only, as in `tables`.
+"""The tables of sweeps and measurements: columns and constraints only, as in `tables`.
 
 sweep ──< sweep_operand >── vector        what the sweep's expression names
       ├──< sweep_setting, sweep_prompt, sweep_seed    its axes
@@ -7,8 +7,8 @@ calibration >── vector                    where and how strongly a vector wo
 evaluation  >── vector                    whether it carries over
       └──< evaluation_value
 
-All of it is in the registry alone, and kept by a rebuild: `digest` says which vector is meant,
-`vector_id` is its row while it has one.
+All of it is in the registry alone, and kept by a rebuild. digest identifies the vector,
+vector_id is its row if it is stored.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from steerlab.registry.schema import (
 
 
 class SweepRow(Base, table=True):
-    """A sweep: what decides the texts of its cells. plan_digest: of all that, as one text.
+    """A sweep, with everything that decides its texts. plan_digest: a digest of all that.
 
-    digest: of the vector that the expression meant. strength: what the numbers of
-    `sweep_setting` are.
+    digest: of the vector that the expression gave. strength: the unit of the strengths in
+    `sweep_setting`.
     """
 
     __tablename__ = "sweep"
@@ -79,7 +79,7 @@ class SweepRow(Base, table=True):
 
 
 class SweepOperandRow(Base, table=True):
-    """A vector that a sweep's expression names as `ref`; digest NULL where it was not stored."""
+    """A vector that a sweep's expression names as `ref`; digest is NULL if it was not stored."""
 
     __tablename__ = "sweep_operand"
     __table_args__ = (
@@ -97,7 +97,7 @@ class SweepOperandRow(Base, table=True):
 class SweepSettingRow(Base, table=True):
     """A layer at a strength; the baseline has no layer, and can only come first.
 
-    layers: JSON, where there are several. positions: NULL where they are the sweep's.
+    layers: JSON, for several layers. positions: NULL for the sweep's.
     """
 
     __tablename__ = "sweep_setting"
@@ -140,7 +140,7 @@ class SweepPromptRow(Base, table=True):
 
 
 class SweepSeedRow(Base, table=True):
-    """A seed of a sweep, and where it stands among them."""
+    """A seed of a sweep, with its place among them."""
 
     __tablename__ = "sweep_seed"
     __table_args__ = (
@@ -161,7 +161,7 @@ def _axis(column: str, of: str, key: str = "ordinal") -> ForeignKeyConstraint:
 
 
 class CellRow(Base, table=True):
-    """The whole text that a setting, a prompt and a seed gave; what was cut off is not kept."""
+    """The complete text of a setting, a prompt and a seed; cancelled texts are not stored."""
 
     __tablename__ = "cell"
     __table_args__ = (
@@ -185,7 +185,7 @@ class CellRow(Base, table=True):
 
 
 class CellMetricRow(Base, table=True):
-    """A measured value of a cell; NULL where it is undefined, with the reason if one is known."""
+    """A metric of a cell; value is NULL if undefined, with the reason if one is known."""
 
     __tablename__ = "cell_metric"
     __table_args__ = (
@@ -201,9 +201,9 @@ class CellMetricRow(Base, table=True):
 
 
 class CalibrationRow(Base, table=True):
-    """Where a vector works best, and between which signed doses text stays sound.
+    """The operating point of a vector, and the signed doses between which text stays sound.
 
-    works is false where no dose beat its control; the rest is then NULL. data: the curves, JSON.
+    works: False if no dose beat its control; the rest is then NULL. data: the curves, JSON.
     """
 
     __tablename__ = "calibration"
@@ -251,7 +251,7 @@ class CalibrationRow(Base, table=True):
 class EvaluationRow(Base, table=True):
     """A vector measured on a suite of prompts. versions: of the software, JSON.
 
-    data: how it was measured, JSON; NULL where that was not kept.
+    data: how it was measured, JSON; NULL if unknown.
     """
 
     __tablename__ = "evaluation"
@@ -285,7 +285,7 @@ class EvaluationRow(Base, table=True):
 
 
 class EvaluationValueRow(Base, table=True):
-    """An estimate with its interval, over `n` items; NULL where it is undefined."""
+    """An estimate with its interval, over `n` items; NULL if undefined."""
 
     __tablename__ = "evaluation_value"
     __table_args__ = (

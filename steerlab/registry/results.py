@@ -1,4 +1,4 @@
-"""Calibrations and evaluations: found by the digest of the vector that was measured."""
+"""Calibrations and evaluations, by the digest of the vector."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Select, insert, select
 
 from steerlab.core.record import canonical_json, now
 from steerlab.core.results import Calibration, Evaluation, Measured
-from steerlab.registry.database import Database
+from steerlab.registry.ports import Catalog
 from steerlab.registry.queries import Model, resolve
 from steerlab.registry.registry_only import operation_of, operation_row, vector_of
 from steerlab.registry.rows import read
@@ -19,47 +19,47 @@ from steerlab.registry.tables import CALIBRATION, EVALUATION, EVALUATION_VALUE
 
 
 class Results:
-    """Calibrations and evaluations; no payload holds them, and they survive a rebuild."""
+    """Stored calibrations and evaluations; no payload holds them, and they survive a rebuild."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Catalog) -> None:
         self._database = database
 
     def save_calibration(self, made: Calibration) -> Calibration:
-        """Keep a calibration; returns it with its number and time."""
+        """Store a calibration; returns it with its number and time."""
         with self._database.writing() as work:
             return _save_calibration(work.connection, made)
 
     def calibration(self, ref: str, model: Model = None) -> Calibration | None:
-        """The newest calibration of a vector; None if it never was calibrated."""
+        """The newest calibration of a vector; None if there is none."""
         return next(iter(self.calibrations(ref, model=model, limit=1)), None)
 
     def calibration_of(self, digest: str) -> Calibration | None:
-        """The newest calibration of the vector with a digest, stored or not; None without one."""
+        """The newest calibration of a digest, whose vector need not be stored; None without one."""
         with self._database.reading() as connection:
             return next(iter(_calibrations(connection, digest, 1)), None)
 
     def calibrations(
         self, ref: str | None = None, *, model: Model = None, limit: int | None = None
     ) -> Sequence[Calibration]:
-        """The calibrations, the newest first; with a ref, those of that vector."""
+        """The calibrations, newest first; with a ref, those of that vector."""
         with self._database.reading() as connection:
             return _calibrations(connection, _digest(connection, ref, model), limit)
 
     def save_evaluation(self, made: Evaluation) -> Evaluation:
-        """Keep an evaluation; returns it with its number and time."""
+        """Store an evaluation; returns it with its number and time."""
         with self._database.writing() as work:
             return _save_evaluation(work.connection, made)
 
     def evaluations(
         self, ref: str | None = None, *, model: Model = None, limit: int | None = None
     ) -> Sequence[Evaluation]:
-        """The evaluations, the newest first; with a ref, those of that vector."""
+        """The evaluations, newest first; with a ref, those of that vector."""
         with self._database.reading() as connection:
             return _evaluations(connection, _digest(connection, ref, model), limit)
 
 
 def _save_calibration(connection: Connection, made: Calibration) -> Calibration:
-    """Store a calibration as of now."""
+    """Insert a calibration."""
     created = now()
     low, high = made.safe or (None, None)
     values = {
@@ -82,7 +82,7 @@ def _save_calibration(connection: Connection, made: Calibration) -> Calibration:
 def _calibrations(
     connection: Connection, digest: str | None, limit: int | None
 ) -> list[Calibration]:
-    """The newest first: all, or those of the vector with a digest."""
+    """Newest first: all, or those of the vector with a digest."""
     query = _newest(CALIBRATION.c, digest, limit)
     return [_calibration(dict(row)) for row in connection.execute(query).mappings()]
 
@@ -96,7 +96,7 @@ def _calibration(row: dict[str, Any]) -> Calibration:
 
 
 def _save_evaluation(connection: Connection, made: Evaluation) -> Evaluation:
-    """Store an evaluation as of now."""
+    """Insert an evaluation."""
     created = now()
     values = {
         "digest": made.digest,
@@ -119,7 +119,7 @@ def _save_evaluation(connection: Connection, made: Evaluation) -> Evaluation:
 
 
 def _evaluations(connection: Connection, digest: str | None, limit: int | None) -> list[Evaluation]:
-    """The newest first: all, or those of the vector with a digest."""
+    """Newest first: all, or those of the vector with a digest."""
     rows = connection.execute(_newest(EVALUATION.c, digest, limit)).mappings().all()
     return [_evaluation(connection, dict(row)) for row in rows]
 

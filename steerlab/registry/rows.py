@@ -1,7 +1,4 @@
-"""Record <-> rows: everything a record says, in and out, several vectors at a time.
-
-Here alone an expression gets the names that its operands have now.
-"""
+"""Records to rows and back, several vectors at a time."""
 
 from __future__ import annotations
 
@@ -66,7 +63,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Stored:
-    """A record with its place: the model row's name, the payload file and the key in it.
+    """A record read from rows, with the model row's name and its place in a payload file.
 
     story, seal: checksums of what the row says; see `is_trusted`. summary: the recipe in words.
     """
@@ -83,7 +80,7 @@ class Stored:
 
     @property
     def labels(self) -> Labels:
-        """What people may change, and how often they did."""
+        """The labels, with the number of edits."""
         return replace(self.record.labels, edits=self.edits)
 
     @property
@@ -93,7 +90,7 @@ class Stored:
 
     @property
     def is_trusted(self) -> bool:
-        """Whether the row is as a program wrote it."""
+        """Whether the row matches its checksums."""
         try:
             said = (self.record.story, seal(self.record, self.summary, self.edits))
         except (TypeError, ValueError):  # bytes, or a number without end
@@ -103,7 +100,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Placed:
-    """A record about to get rows, and where its payload lies; edits: as in `Labels`."""
+    """A record to insert, with its place in a payload file; edits: as in `Labels`."""
 
     record: Record
     path: str
@@ -112,13 +109,13 @@ class Placed:
 
 
 def seal(record: Record, summary: str, edits: int) -> str:
-    """A checksum of story, labels and summary, by which an altered row is known."""
+    """A checksum of story, labels and summary; an altered row does not match it."""
     said = canonical_json([record.story, record.labels.to_json(), summary, edits])
     return hashlib.sha256(said.encode()).hexdigest()
 
 
 def check_trusted(stored: Stored) -> None:
-    """Refuse a row that no program wrote as it is; raises Damaged."""
+    """Raise Damaged for an altered row."""
     if not stored.is_trusted:
         raise Damaged(
             f"the registry's row of {stored.qualified} was altered: run `steerlab rebuild`"
@@ -126,7 +123,7 @@ def check_trusted(stored: Stored) -> None:
 
 
 def identity_text(model: ModelIdentity) -> str:
-    """What makes two identities one model: the key, or the source where no weights are known."""
+    """The key of a model identity as one text."""
     weights = model.fingerprint or f"{model.source}@{model.revision or ''}"
     return f"{model.architecture}/{model.n_layers}/{model.d_model}/{weights}"
 
@@ -141,7 +138,7 @@ def find_model(connection: Connection, model: ModelIdentity) -> int | None:
 
 
 def ensure_model(connection: Connection, model: ModelIdentity) -> int:
-    """The model's row id, made if it is new, under a name that is free."""
+    """The model's row id; a new model gets a row and a free name."""
     found = find_model(connection, model)
     if found is not None:
         return found
@@ -159,7 +156,7 @@ _NEXT_ID = select(func.coalesce(func.max(VECTOR.c.id), 0) + 1)
 
 
 def add(connection: Connection, placed: Sequence[Placed]) -> list[int]:
-    """Insert all rows of records; the ids, in order. `settle` says what they are to others."""
+    """Insert all rows of records; returns the ids in order. Call `settle` afterwards."""
     identities = dict.fromkeys(p.record.model for p in placed)
     models = {model: ensure_model(connection, model) for model in identities}
     first = connection.execute(_NEXT_ID).scalar_one()
@@ -189,9 +186,9 @@ def stands_alone(record: Record) -> bool:
 
 
 def settle(connection: Connection, rows: Sequence[int], placed: Sequence[Placed]) -> None:
-    """Join the operands of what was added to their parents, and mark the newest versions.
+    """Link added compositions to their operands and mark the newest versions.
 
-    A first version is taken to have no later one yet; `mark_newest` is for when it has.
+    A first version counts as the newest; call `mark_newest` if a later one may exist.
     """
     added = list(zip(rows, (p.record for p in placed), strict=True))
     link(connection, [row for row, record in added if record.kind == "expression"])
@@ -200,7 +197,7 @@ def settle(connection: Connection, rows: Sequence[int], placed: Sequence[Placed]
 
 
 def mark_newest(connection: Connection, which: ColumnElement[bool]) -> None:
-    """Say anew which versions are the newest, of the names that these vectors have."""
+    """Update which versions are the newest, for the names of these vectors."""
     chosen = select(VECTOR.c.model_id, VECTOR.c.name).where(which).distinct().subquery()
     same = and_(VECTOR.c.model_id == chosen.c.model_id, VECTOR.c.name == chosen.c.name)
     of_names = select(VECTOR.c.id).join(chosen, same)
@@ -219,7 +216,7 @@ IS_NEWEST = _is_newest()
 
 
 def relabel(connection: Connection, stored: Stored, labels: Labels) -> None:
-    """Give a vector other labels; whether it is the newest version is for the caller to say."""
+    """Change the labels of a vector."""
     check_trusted(stored)
     record = stored.record.labelled(labels)
     names = ("name", "version", "note", "edits")
@@ -234,7 +231,7 @@ def relabel(connection: Connection, stored: Stored, labels: Labels) -> None:
 def read(connection: Connection, ids: Sequence[int]) -> dict[int, Stored]:
     """Records by id, in the order of `ids`; a fixed number of queries for any number.
 
-    Raises Damaged for rows that no program wrote.
+    Raises Damaged for corrupted rows.
     """
     found: dict[int, Stored] = {}
     for chunk in chunks(ids):
@@ -281,7 +278,7 @@ _SELECT_VECTORS = (
 
 @cache
 def _selection(table: Table) -> tuple[ColumnElement[int], Select[Any]]:
-    """A table's column for the vector, and the query for the rows of some."""
+    """A child table's owner column, and the query for the rows of some owners."""
     owner, *_ = columns = [*table.primary_key.columns]
     return owner, select(table).where(owner.in_(_IDS)).order_by(*columns)
 
@@ -434,7 +431,7 @@ def _insert(connection: Connection, table: Table, rows: list[Row]) -> None:
 
 
 def labels_of(connection: Connection, stories: Sequence[str]) -> dict[str, Labels]:
-    """What rows say of the vectors of some stories, as far as they can be trusted."""
+    """Story -> labels, from the trusted rows of these stories."""
     found: dict[str, Labels] = {}
     for chunk in chunks(stories):
         ids = connection.execute(select(VECTOR.c.id).where(VECTOR.c.story.in_(chunk))).scalars()

@@ -1,4 +1,4 @@
-"""Runs: the texts that were written, kept with what decided them and the vectors they name."""
+"""Runs: generated texts, with everything that decided them and the vectors they name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Select, and_, delete, insert, or_, select, up
 from steerlab.core.record import now
 from steerlab.core.run import Generation, Run
 from steerlab.errors import BadOption, NotFound
-from steerlab.registry.database import Database
+from steerlab.registry.ports import Catalog
 from steerlab.registry.queries import Model, resolve
 from steerlab.registry.registry_only import operands, operation_of, operation_row, sampling_of
 from steerlab.registry.schema import chunks
@@ -21,15 +21,15 @@ from steerlab.registry.tables import GENERATION, RUN, RUN_OPERAND
 
 
 class Runs:
-    """The texts that were written and kept; no payload holds them, and they survive a rebuild."""
+    """Stored runs; no payload holds them, and they survive a rebuild."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Catalog) -> None:
         self._database = database
 
     def save(self, run: Run) -> Run:
-        """Keep what was written; returns the run with its number and time.
+        """Store a run; returns it with its number and time.
 
-        It is found by the vectors that its expression names; what names none stays a name.
+        It is listed under the stored vectors that its expression names.
         """
         with self._database.writing() as work:
             return _save(work.connection, run)
@@ -42,7 +42,7 @@ class Runs:
         limit: int | None = None,
         before: Run | None = None,
     ) -> Sequence[Run]:
-        """The runs that were kept, the newest first; with a ref, those that name that vector.
+        """The stored runs, newest first; with a ref, those that name that vector.
 
         before: the last run of the previous page.
         """
@@ -51,23 +51,23 @@ class Runs:
             return _recent(connection, row, limit=limit, before=before)
 
     def get(self, number: int) -> Run:
-        """A kept run by its number; raises NotFound."""
+        """A stored run by its number; raises NotFound."""
         with self._database.reading() as connection:
             return _one(connection, number)
 
     def rate(self, number: int, best: int | None) -> Run:
-        """Say which text of a run is best, counted from 0; None takes it back."""
+        """Set the best text of a run, counted from 0; None clears it."""
         with self._database.writing() as work:
             return _rate(work.connection, number, best)
 
     def remove(self, number: int) -> None:
-        """Forget a run; raises NotFound."""
+        """Delete a run; raises NotFound."""
         with self._database.writing() as work:
             _remove(work.connection, number)
 
 
 def _save(connection: Connection, run: Run) -> Run:
-    """Store a run as of now; names that mean no stored vector are kept as names."""
+    """Store a run; refs that are not stored are kept as text."""
     created = now()
     plain = run.to_json()
     texts = plain.pop("generations")
@@ -89,7 +89,7 @@ def _save(connection: Connection, run: Run) -> Run:
 def _recent(
     connection: Connection, vector: int | None, *, limit: int | None, before: Run | None
 ) -> list[Run]:
-    """The newest runs first: all, or those that name a vector."""
+    """Runs, newest first: all, or those that name a vector."""
     query = select(RUN).order_by(RUN.c.created.desc(), RUN.c.id.desc()).limit(limit)
     if vector is not None:
         named = select(RUN_OPERAND.c.run_id).where(RUN_OPERAND.c.vector_id == vector)
@@ -109,7 +109,7 @@ def _one(connection: Connection, number: int) -> Run:
 
 
 def _rate(connection: Connection, number: int, best: int | None) -> Run:
-    """Say which of a run's texts is best; raises BadOption for one that is not there."""
+    """Set the best text of a run; raises BadOption for an index out of range."""
     run = _one(connection, number)
     if best is not None and not 0 <= best < len(run.generations):
         raise BadOption(f"run {number} has texts 0 to {len(run.generations) - 1}, not {best}")
@@ -118,7 +118,7 @@ def _rate(connection: Connection, number: int, best: int | None) -> Run:
 
 
 def _remove(connection: Connection, number: int) -> None:
-    """Forget a run; raises NotFound."""
+    """Delete a run; raises NotFound."""
     if not connection.execute(delete(RUN).where(RUN.c.id == number)).rowcount:
         _one(connection, number)
 

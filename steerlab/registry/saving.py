@@ -1,4 +1,4 @@
-"""Turning vectors into entries: versions, rounding, and operands that mean stored vectors."""
+"""Saving: versions, rounding to float32, and operands matched to stored vectors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def plan(
     tags: tuple[str, ...] = (),
     note: str = "",
 ) -> list[Entry]:
-    """Entries for vectors to be stored: next versions, float32, operands under stored refs.
+    """Entries for vectors about to be stored: next versions, float32, operands under stored refs.
 
     An operand may also be an earlier vector of the same call.
     """
@@ -53,7 +53,7 @@ def plan(
 
 
 def _stories(connection: Connection, digests: Collection[str]) -> dict[str, set[str]]:
-    """Digest -> the stories of those numbers that are stored."""
+    """Digest -> the stories that are stored with it."""
     found: dict[str, set[str]] = defaultdict(set)
     query = select(VECTOR.c.digest, VECTOR.c.story)
     for chunk in chunks(list(digests)):
@@ -63,7 +63,7 @@ def _stories(connection: Connection, digests: Collection[str]) -> dict[str, set[
 
 
 def _told_apart(record: Record, taken: set[str]) -> Record:
-    """The record, a moment later where its story is taken: clocks may stand still."""
+    """The record, one microsecond later while its story is taken: clocks may stand still."""
     while record.story in taken:
         later = datetime.fromisoformat(record.created) + timedelta(microseconds=1)
         record = replace(record, created=later.isoformat(timespec="microseconds"))
@@ -72,7 +72,7 @@ def _told_apart(record: Record, taken: set[str]) -> Record:
 
 
 def store(work: Writing, directory: Path, entries: Sequence[Entry]) -> list[int]:
-    """Labels and payloads first, each durable, then all rows: what a crash leaves is garbage."""
+    """Write labels and payloads durably, then the rows; a crash leaves only garbage files."""
     placed = []
     for batch in batches(entries):
         path = free_path(directory, batch[0][0].digest)
@@ -88,7 +88,7 @@ def store(work: Writing, directory: Path, entries: Sequence[Entry]) -> list[int]
 
 
 def with_refs(recipe: Expression, renamed: dict[str, str]) -> Expression:
-    """The expression with operands under other refs; two that become one are named once."""
+    """Replace the refs of operands; operands that become equal are merged."""
     operands = {renamed.get(o.ref, o.ref): o.digest for o in recipe.operands}
     try:
         text = replace_refs(recipe.text, renamed)
@@ -101,7 +101,7 @@ def with_refs(recipe: Expression, renamed: dict[str, str]) -> Expression:
 
 
 def newest_versions(connection: Connection, names: Collection[str]) -> dict[tuple[int, str], int]:
-    """(model row, name) -> the newest version that it has or had."""
+    """(model row, name) -> the highest version number that was ever used."""
     found: dict[tuple[int, str], int] = defaultdict(int)
     v, r = VECTOR.c, REMOVAL.c
     here = select(v.model_id, v.name, func.max(v.version)).group_by(v.model_id, v.name)
@@ -128,7 +128,7 @@ def _rounded(
 
 
 def rounded(vector: SteeringVector, ref: str, recipe: Recipe | None = None) -> SteeringVector:
-    """The vector as it is stored: float32, under its ref; recipe: None keeps its own."""
+    """The vector in float32 under a ref; recipe: None keeps its own."""
     return SteeringVector(
         vector.directions,
         model=vector.model,
@@ -147,7 +147,7 @@ def stored_ref(
     model: int,
     earlier: Sequence[Entry],
 ) -> str:
-    """How the store calls the operand: by digest; among several, the ref's own name."""
+    """The ref of an operand in this store, found by digest; of several, the one with its name."""
     query = (
         select(VECTOR.c.name, VECTOR.c.version, VECTOR.c.model_id, MODEL.c.name)
         .join(MODEL)
@@ -174,7 +174,7 @@ def _unsaved(operand: Operand, child: SteeringVector) -> str:
 
 
 def check(vector: SteeringVector) -> None:
-    """Refuse what rows and payload can't both hold."""
+    """Refuse values that rows or payloads can't hold."""
     for b, norm in vector.residual_norms.items():
         if not math.isfinite(norm) or norm < 0:
             raise BadVector(f"the residual norm of layer {b} is {norm}")
@@ -186,7 +186,7 @@ def check(vector: SteeringVector) -> None:
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Refuse a recipe that rows can't hold, or that could not be shown or computed again."""
+    """Refuse a recipe that could not be stored, shown or computed again."""
     if isinstance(recipe, Expression):
         from steerlab.core.expression import parse
 

@@ -1,4 +1,4 @@
-"""Whether a registry is what SQLite and the schema want it to be: rows, indexes and tables."""
+"""Checking a registry against SQLite's rules and the schema."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def check_plain(connection: sqlite3.Connection) -> None:
 
 
 def problems(connection: Connection) -> list[str]:
-    """What is wrong, a few lines at most; empty for a sound registry.
+    """A few lines about what is wrong; empty for a sound registry.
 
-    That a row says something else than it did, in words that the schema allows, can't be seen
-    here: `audit` compares rows with payloads. Raises DBAPIError where nothing can be read.
+    A changed value that the schema allows is not seen here: `verify` compares rows with payloads.
+    Raises DBAPIError if nothing can be read.
     """
     try:
         checks = connection.execute(text("PRAGMA integrity_check(5)")).scalars().all()
@@ -64,7 +64,7 @@ def problems(connection: Connection) -> list[str]:
 
 
 def _no_text(connection: Connection) -> list[str]:
-    """Tables with bytes or no JSON where text should be; what is only here is read through."""
+    """Tables with bytes or invalid JSON; tables that no payload restores are read in full."""
     found = []
     for table in METADATA.sorted_tables:
         texts = [c.name for c in table.c if not isinstance(c.type, Integer | Float | Boolean)]
@@ -89,7 +89,7 @@ def _differences(found: Shape, intended: Shape) -> set[str]:
 
 
 def _shape(connection: Connection) -> Shape:
-    """Name -> what was said when it was made; the order of constraints means nothing."""
+    """Name -> its CREATE statement, with constraints in any order."""
     query = "SELECT name, sql FROM sqlite_master WHERE sql NOT NULL AND name NOT LIKE 'alembic%'"
     shapes = {}
     for name, sql in connection.execute(text(query)):

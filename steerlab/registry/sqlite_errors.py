@@ -1,4 +1,4 @@
-"""What keeps a store from being used, in one line: what happened, why, and what to do next."""
+"""Errors of SQLite and the operating system as StoreErrors of one line."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _READ_ONLY = ("SQLITE_READONLY", "SQLITE_PERM")
 
 
 class Newer(StoreError):
-    """A store whose schema this program does not know."""
+    """A store that a newer program wrote."""
 
 
 class Damaged(StoreError):
-    """A registry that can't be read as it is; the payloads can make it anew."""
+    """A registry that can't be read; a rebuild restores it."""
 
 
 @contextlib.contextmanager
@@ -46,12 +46,12 @@ def one_line_errors(directory: Path) -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """An operating system's error in words, without its number."""
+    """The text of an operating system's error, without its number."""
     return str(getattr(error, "strerror", None) or error)
 
 
 def tells_damage(error: Exception) -> bool:
-    """Whether SQLite met something that no program wrote so, rather than an obstacle.
+    """Whether an error means damaged data, rather than a lock, a full disk and so on.
 
     error: SQLite's, or SQLAlchemy's about it.
     """
@@ -80,7 +80,7 @@ def _explained(error: Exception, directory: Path) -> StoreError:
 
 
 def damaged(directory: Path) -> Damaged:
-    """A registry to be rebuilt."""
+    """The error for a damaged registry."""
     return Damaged(
         f"the registry of {directory} is damaged; nothing is lost, the vectors are in its "
         "payloads: run `steerlab rebuild`"
@@ -95,7 +95,7 @@ def lockless(directory: Path) -> StoreError:
 
 
 def _has_locks(directory: Path) -> bool:
-    """Whether SQLite's kind of lock works here, tried on the store's own lock file."""
+    """Whether the file system supports SQLite's locks, tested on the store's lock file."""
     try:
         import fcntl
 

@@ -48,16 +48,16 @@ class Store:
     """A directory of steering vectors and the registry that knows what each one is.
 
     path: None looks for one: STEERLAB_STORE, then ./store if it is one, then the user's data
-        directory. Nothing is read or created until it is needed.
+        directory. Nothing is read or created before the first call that needs it.
     timeout: seconds to wait for another process that is writing.
 
-    A ref is a name ("love", its newest version), "love.v2", or either with the model in
-    front ("smollm2.love.v2"). `model`, a name, source or identity, decides between models
-    that have a vector of the same name. Every method raises StoreError where the store can't
-    be used, and NotFound, with the closest names, for a ref it does not have.
+    A ref is a name ("love", its newest version), "love.v2", or either after the model's name
+    ("smollm2.love.v2"). model: a name, source or identity; chooses between models that have a
+    vector of the same name. Every method raises StoreError if the store can't be used, and
+    NotFound, with the closest names, for an unknown ref.
 
-    listing: a table of vectors under a filter. runs, sweeps, results: what was written and
-    measured. transfer: export, import, backup, restore. upkeep: verify, rebuild, gc, usage.
+    listing: a table of vectors under a filter. runs, sweeps, results: generated texts and
+    measurements. transfer: export, import, backup, restore. upkeep: verify, rebuild, gc, usage.
     """
 
     def __init__(self, path: str | Path | None = None, *, timeout: float = BUSY_SECONDS) -> None:
@@ -74,7 +74,7 @@ class Store:
 
     @property
     def writable(self) -> bool:
-        """Whether anything can be kept here."""
+        """Whether the store can be written to."""
         return self._database.writable
 
     # saving and loading
@@ -82,11 +82,10 @@ class Store:
     def save(
         self, name: str, vector: SteeringVector, *, tags: Iterable[str] = (), note: str = ""
     ) -> SteeringVector:
-        """Store a vector durably; returns it as stored: rounded to float32, with its ref.
+        """Store a vector durably; returns it as stored: in float32, with its ref.
 
-        A name that is or was taken gets its next version. The operands of an expression must be
-        stored.
-        Raises NameTaken for a name that can't be one, NotFound for an operand to save first.
+        A name that is or was in use gets its next version. The operands of an expression must be
+        stored. Raises NameTaken for an invalid name, NotFound for an operand that is not stored.
         """
         return self.save_many([(name, vector)], tags=tags, note=note)[0]
 
@@ -97,7 +96,7 @@ class Store:
         tags: Iterable[str] = (),
         note: str = "",
     ) -> list[SteeringVector]:
-        """Store vectors that came together, all or none: few files, one transaction."""
+        """Store vectors in few files and one transaction, all or none."""
         pairs = [(check_name(name), vector) for name, vector in items]
         labels = _tags(tags)
         with self._database.writing() as work:
@@ -106,7 +105,7 @@ class Store:
         return [vector for _, vector in entries]
 
     def load(self, ref: str, model: Model = None) -> SteeringVector:
-        """The vector of a ref, checked against its digest; raises CorruptPayload if altered."""
+        """Load a vector and check its digest; raises CorruptPayload if it was altered."""
         stored = self._stored(ref, model)
         try:
             return self._payload_of(stored)
@@ -117,13 +116,13 @@ class Store:
         return self._payload_of(again)
 
     def record(self, ref: str, model: Model = None) -> Record:
-        """Everything known of a vector but its arrays."""
+        """The record of a vector: everything but its arrays."""
         return self._stored(ref, model).record
 
     def evaluate(self, expression: str, model: Model = None) -> SteeringVector:
         """Compute an expression over stored vectors: "love - 0.5*anger".
 
-        A bare name that several models have means the one whose model another operand fixes.
+        A name that several models have means the vector of the model that other operands fix.
         """
         from steerlab.core.expression import evaluate, parse
 
@@ -144,9 +143,9 @@ class Store:
     def keep(
         self, name: str, vector: SteeringVector, *, tags: Iterable[str] = (), note: str = ""
     ) -> tuple[SteeringVector, bool]:
-        """Store a vector unless it is already the newest of that name; says whether it was new.
+        """Store a vector unless it is the newest of that name; returns it, and whether it was new.
 
-        Tags and a note are added to the one that is there.
+        Tags and a note are added to the version that is there.
         """
         try:
             newest = self.load(name, vector.model)
@@ -219,12 +218,12 @@ class Store:
             return queries.names(connection, model)
 
     def models(self) -> Sequence[StoredModel]:
-        """The models that have vectors: name in this store, identity, how many vectors."""
+        """The models that have vectors: name in this store, identity, number of vectors."""
         with self._database.reading() as connection:
             return queries.models(connection)
 
     def lineage(self, ref: str, model: Model = None) -> Lineage:
-        """What a vector was made from and what was made from it, as two trees."""
+        """The ancestors and descendants of a vector, as two trees."""
         with self._database.reading() as connection:
             row = queries.resolve(connection, ref, model)
             return Lineage(
@@ -291,14 +290,14 @@ class Store:
         return self._change(ref, model, change)
 
     def note(self, ref: str, text: str, model: Model = None) -> Record:
-        """Write the note of one version, in place of the old one; returns the record."""
+        """Replace the note of one version; returns the record."""
         return self._change(ref, model, lambda labels: replace(labels, note=text))
 
     def rename(self, old: str, new: str, model: Model = None) -> str:
-        """Give all versions of a name another one; returns the qualified new name.
+        """Rename all versions of a name; returns the qualified new name.
 
-        Expressions that are made from them show the new name; no digest changes, nor does a
-        number, though a version that was removed may have had it under that name.
+        Expressions over them show the new name. Digests and version numbers stay, even where the
+        new name once had a version of that number, since removed.
         Raises NameTaken if the model already has vectors called `new`.
         """
         check_name(new)
@@ -314,8 +313,8 @@ class Store:
     def remove(self, ref: str, force: bool = False, model: Model = None) -> Sequence[str]:
         """Remove one version of a vector; a bare name means the newest.
 
-        Refused when others were made from it, unless forced: they stay, but can no longer be
-        re-evaluated. Returns their refs. Its number is not given to another vector.
+        Raises StoreError if others were made from it, unless forced: they stay, but can no longer
+        be re-evaluated. Returns their refs. Its version number is never used again.
         """
         with self._database.writing() as work:
             row = queries.resolve(work.connection, ref, model)
@@ -341,9 +340,9 @@ class Store:
         return self.upkeep.verify(progress, on_finding)
 
     def log(self, ref: str, model: Model = None) -> Sequence[Event]:
-        """What happened to a name, the newest first: versions, children, runs, measurements.
+        """The history of a name, newest first: versions, children, runs, measurements.
 
-        Also to its versions that were removed. A ref with a version tells of that one alone.
+        Includes removed versions. A ref with a version limits it to that version.
         """
         from steerlab.registry.history import history
 
@@ -387,7 +386,7 @@ class Store:
             ) from None
 
     def _change(self, ref: str, model: Model, change: Callable[[Labels], Labels]) -> Record:
-        """Give one vector other labels; no payload is touched."""
+        """Change the labels of one vector; no payload is touched."""
         with self._database.writing() as work:
             row = queries.resolve(work.connection, ref, model)
             stored = read(work.connection, [row])[row]
@@ -396,7 +395,7 @@ class Store:
         return stored.record.labelled(changed)
 
     def _relabel(self, work: Writing, changed: Sequence[tuple[Stored, Labels]]) -> None:
-        """Give vectors other labels, in their rows and in label files."""
+        """Change the labels of vectors, in rows and label files."""
         changed = [(s, replace(new, edits=s.edits + 1)) for s, new in changed]
         for stored, new in changed:
             header.check_labels(stored.record.labelled(new))
@@ -414,7 +413,7 @@ class Store:
 
 
 def _common_model(connection: Connection, refs: Iterable[str]) -> str | None:
-    """The one model that the unambiguous refs of an expression belong to, if they agree."""
+    """The model of the unambiguous refs of an expression; None if they differ."""
     fixed: set[str] = set()
     for text in refs:
         try:

@@ -1,4 +1,4 @@
-"""Sweeps: plans that are there once, and the cells that were written of them, each once."""
+"""Sweeps: each plan is stored once, and each cell of it once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from steerlab.core.record import now
 from steerlab.core.setting import Setting
 from steerlab.core.sweep import StoredSweep
 from steerlab.errors import NotFound
-from steerlab.registry.database import Database
+from steerlab.registry.ports import Catalog
 from steerlab.registry.queries import Model, resolve
 from steerlab.registry.registry_only import operands, operation_of, operation_row, sampling_of
 from steerlab.registry.schema import chunks
@@ -34,13 +34,13 @@ _PLAIN = [column.name for column in SWEEP.c]
 
 
 class Sweeps:
-    """The sweeps with their cells; no payload holds them, and they survive a rebuild."""
+    """Stored sweeps with their cells; no payload holds them, and they survive a rebuild."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Catalog) -> None:
         self._database = database
 
     def begin(self, sweep: StoredSweep) -> StoredSweep:
-        """The stored sweep of a plan, with the cells that are there; begun if it is new."""
+        """The stored sweep of a plan with its cells; a new plan is stored without cells."""
         with self._database.reading() as connection:  # nearly always enough, and waits for nobody
             found = _find(connection, sweep.plan_digest)
         if found is not None:
@@ -49,15 +49,15 @@ class Sweeps:
             return _one(work.connection, _begin(work.connection, sweep))
 
     def add(self, sweep: StoredSweep, cells: Sequence[Cell]) -> int:
-        """Store whole texts of a begun sweep, all or none; returns how many were new.
+        """Store cells of a stored sweep, all or none; returns how many were new.
 
-        What another process stored meanwhile stays as it is.
+        Cells that another process has stored meanwhile stay as they are.
         """
         with self._database.writing() as work:
             return _add(work.connection, sweep, cells)
 
     def measure(self, sweep: StoredSweep, name: str, values: Mapping[Key, MetricValue]) -> None:
-        """Store what a metric says of stored cells, in place of what it said before."""
+        """Store the values of a metric for stored cells, replacing earlier values."""
         with self._database.writing() as work:
             _measure(work.connection, sweep, name, values)
 
@@ -69,7 +69,7 @@ class Sweeps:
         limit: int | None = None,
         before: StoredSweep | None = None,
     ) -> Sequence[StoredSweep]:
-        """The sweeps, the newest first and without cells; with a ref, those naming that vector.
+        """The sweeps without cells, newest first; with a ref, those that name that vector.
 
         before: the last sweep of the previous page.
         """
@@ -83,13 +83,13 @@ class Sweeps:
             return _one(connection, number)
 
     def remove(self, number: int) -> None:
-        """Forget a sweep with its cells; raises NotFound."""
+        """Delete a sweep with its cells; raises NotFound."""
         with self._database.writing() as work:
             _remove(work.connection, number)
 
 
 def _begin(connection: Connection, sweep: StoredSweep) -> int:
-    """The number of the sweep with this plan; its rows are made if it is new."""
+    """The number of the sweep with this plan, inserted if it is new."""
     there = select(SWEEP.c.id).where(SWEEP.c.plan_digest == sweep.plan_digest)
     found = connection.execute(there).scalar()
     if found is not None:
@@ -117,7 +117,7 @@ def _begin(connection: Connection, sweep: StoredSweep) -> int:
 
 
 def _add(connection: Connection, sweep: StoredSweep, cells: Sequence[Cell]) -> int:
-    """Store whole cells; those that another process stored meanwhile stay as they are.
+    """Store cells, except those that another process has stored meanwhile.
 
     Returns how many were new.
     """
@@ -142,7 +142,7 @@ def _add(connection: Connection, sweep: StoredSweep, cells: Sequence[Cell]) -> i
 def _measure(
     connection: Connection, sweep: StoredSweep, name: str, values: Mapping[Key, MetricValue]
 ) -> None:
-    """Store what a metric says of stored cells, in place of what it said before."""
+    """Store the values of a metric for stored cells, replacing earlier values."""
     places = _places(sweep, values)
     numbers = _numbers(connection, sweep, places.values())
     found = {numbers[places[key]]: value for key, value in values.items()}
@@ -154,7 +154,7 @@ def _measure(
 
 
 def _places(sweep: StoredSweep, keys: Iterable[Key]) -> dict[Key, _Place]:
-    """Where cells stand on the axes, as the columns have it."""
+    """The positions of cells on the axes."""
     settings = {setting: i for i, setting in enumerate(sweep.settings)}
     prompts = {prompt: i for i, prompt in enumerate(sweep.prompts)}
     return {key: (settings[key[0]], prompts[key[1]], key[2]) for key in keys}
@@ -163,7 +163,7 @@ def _places(sweep: StoredSweep, keys: Iterable[Key]) -> dict[Key, _Place]:
 def _numbers(
     connection: Connection, sweep: StoredSweep, places: Collection[_Place]
 ) -> dict[_Place, int]:
-    """The row ids of those cells that are stored, and of some others of their prompts."""
+    """Row ids of the stored cells, and of some other cells of their prompts."""
     c = CELL.c
     query = select(c.setting, c.prompt, c.seed, c.id).where(c.sweep_id == sweep.id)
     prompts = {prompt for _, prompt, _ in places}
@@ -181,7 +181,7 @@ def _one(connection: Connection, number: int) -> StoredSweep:
 
 
 def _find(connection: Connection, plan_digest: str) -> StoredSweep | None:
-    """The sweep of a plan with its cells; None if it was never begun."""
+    """The sweep of a plan with its cells; None if it is not stored."""
     query = select(SWEEP.c.id).where(SWEEP.c.plan_digest == plan_digest)
     number = connection.execute(query).scalar()
     return None if number is None else _one(connection, number)
@@ -190,7 +190,7 @@ def _find(connection: Connection, plan_digest: str) -> StoredSweep | None:
 def _recent(
     connection: Connection, vector: int | None, *, limit: int | None, before: StoredSweep | None
 ) -> list[StoredSweep]:
-    """The newest sweeps first, without their cells: all, or those that name a vector."""
+    """Sweeps without cells, newest first: all, or those that name a vector."""
     query = select(SWEEP).order_by(SWEEP.c.created.desc(), SWEEP.c.id.desc()).limit(limit)
     if vector is not None:
         o = SWEEP_OPERAND.c
@@ -202,7 +202,7 @@ def _recent(
 
 
 def _remove(connection: Connection, number: int) -> None:
-    """Forget a sweep with its cells; raises NotFound."""
+    """Delete a sweep with its cells; raises NotFound."""
     if not connection.execute(delete(SWEEP).where(SWEEP.c.id == number)).rowcount:
         _one(connection, number)
 
@@ -248,7 +248,7 @@ def _setting(
 def _by_sweep(
     connection: Connection, ids: Sequence[int], query: Select[Any], columns: Any
 ) -> dict[int, list[tuple[Any, ...]]]:
-    """Rows of a child table by the sweep they belong to, in their order."""
+    """Sweep id -> rows of a child table, in order."""
     ordered = query.order_by(columns.ordinal) if "ordinal" in columns else query
     found: dict[int, list[tuple[Any, ...]]] = defaultdict(list)
     for chunk in chunks(ids):

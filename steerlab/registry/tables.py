@@ -5,7 +5,7 @@ model ──< vector ──< direction ──< diagnostic
                 ├──< operand >── vector                 lineage: child -> parent record
                 └──< tag
 removal                         versions that were removed
-run ──< generation              texts that were written: in the registry alone, kept by rebuild
+run ──< generation              generated texts: in the registry alone, kept by rebuild
     └──< run_operand >── vector  what the run's expression names
 
 Sweeps, calibrations and evaluations are in `result_tables`.
@@ -79,18 +79,17 @@ LISTING = ("newest", "model_id", "name", "version", "kind", "first_layer", "norm
 
 
 class VectorRow(Base, table=True):
-    """One version of one vector, its recipe's plain fields, and where its payload lies.
+    """A version of a vector, the plain fields of its recipe, and the place of its payload.
 
-    source, revision, dtype, tokenizer, chat_template: of the very model it was made on,
-    which may be another copy of the same weights than the model row's.
-    story: of its record, seal: of story, labels and summary (`rows.seal`): an altered row is
-    known by them without a look at its payload. edits: how often labels were changed. path: of
-    the payload file, relative to the store, key: in that file. read: JSON, "last", "mean" or a
-    number. software: JSON.
-    expression: with numbered operands; summary: the recipe in words, with the names of that time.
-    newest: whether no version of its name is newer; first_layer: the least of its layers. Both
-    follow from other rows: with the index of all that a list is sorted by, a page of a list is
-    found without a look at any row.
+    source, revision, dtype, tokenizer, chat_template: of the model that it was made on, which may
+    be another copy of the model row's weights.
+    story: the record's. seal: a checksum of story, labels and summary (`rows.seal`), which an
+    altered row does not match. edits: the number of changes of labels. path: the payload file,
+    relative to the store; key: in that file. read: JSON, "last", "mean" or a number. software:
+    JSON. expression: with numbered operands. summary: the recipe in words, with the names of
+    operands when it was saved.
+    newest: True if no version of its name is newer. first_layer: the lowest layer. Both are
+    derived from other rows, so that one index finds a page of a list.
     """
 
     __tablename__ = "vector"
@@ -164,7 +163,7 @@ class VectorRow(Base, table=True):
 
 
 class DirectionRow(Base, table=True):
-    """What is known of one layer of a vector; residual_norm NULL means never measured."""
+    """One layer of a vector; residual_norm is NULL if it was never measured."""
 
     __tablename__ = "direction"
     __table_args__ = (
@@ -206,7 +205,7 @@ class DiagnosticRow(Base, table=True):
 class ContrastPairRow(Base, table=True):
     """The prompts of a pair; one side is NULL for methods that need no negative.
 
-    *_ids: the token ids that were read, a JSON list; NULL where they were not kept.
+    *_ids: the token ids that were read, a JSON list; NULL if unknown.
     """
 
     __tablename__ = "contrast_pair"
@@ -235,10 +234,10 @@ class BaselinePromptRow(Base, table=True):
 
 
 class OperandRow(Base, table=True):
-    """A lineage edge: an operand of the child's expression, and the record that it is here.
+    """A lineage edge: an operand of the child's expression, and its record in this store.
 
-    parent_id is NULL when the parent is not in this store (removed by force, or never
-    imported); `digest` still says which vector it was, and `hint` what it was called.
+    parent_id is NULL if the parent is not in this store (removed by force, or never imported);
+    digest identifies it, and hint is its name when the child was saved.
     """
 
     __tablename__ = "operand"
@@ -269,7 +268,7 @@ class TagRow(Base, table=True):
 
 
 class RemovalRow(Base, table=True):
-    """A version that was removed, when, and what it was: its number is not given again.
+    """A removed version, whose number is never used again.
 
     model: the model row's `identity`; that row may be gone.
     """
@@ -291,7 +290,7 @@ class RemovalRow(Base, table=True):
 
 
 class RunRow(Base, table=True):
-    """A comparison that was made: what decided its texts. `best` is a generation's ordinal."""
+    """A comparison, with everything that decided its texts. best: a generation's ordinal."""
 
     __tablename__ = "run"
     __table_args__ = (
@@ -326,9 +325,9 @@ class RunRow(Base, table=True):
 
 
 class GenerationRow(Base, table=True):
-    """One text of a run; coefficient 0 is the baseline, dose NULL where none is known.
+    """One text of a run; coefficient 0 is the baseline, dose is NULL if unknown.
 
-    layers, positions, condition: NULL where they are the run's.
+    layers, positions, condition: NULL for the run's.
     """
 
     __tablename__ = "generation"
@@ -360,8 +359,7 @@ class GenerationRow(Base, table=True):
 class RunOperandRow(Base, table=True):
     """A vector that a run's expression names as `ref`.
 
-    vector_id is NULL where it is not in this store (any more); `digest` says which it was, and
-    is NULL where it never was.
+    vector_id is NULL if it is not in this store now, digest if it never was.
     """
 
     __tablename__ = "run_operand"

@@ -225,6 +225,15 @@ def _saving(scratch: Path) -> Iterator[Ratio]:
     batches = [[(next(names), next(made)) for _ in range(500)] for _ in range(6)]
     store.save_many(batches.pop())
     file = max(store.path.glob("payloads/*/*.safetensors"), key=lambda path: path.stat().st_size)
+    numbers = itertools.count()
+    many = store.save_many([(f"many_{i}", next(made)) for i in range(500)])
+    yield paired(
+        "tag one of a file of 500  vs  tag one alone",
+        lambda: store.tag(str(many[next(numbers)].ref), add=["x"]),
+        lambda: store.tag(f"vector_{next(numbers)}", add=["x"]),
+        runs=31,
+        asked="<= 1.5",
+    )
     yield paired(
         "save_many, 500 in a file  vs  bare protocol",
         lambda: store.save_many(batches.pop()),

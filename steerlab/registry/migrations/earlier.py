@@ -27,10 +27,10 @@ Row = dict[str, Any]
 def bring_over(
     connection: Connection, directory: Path, create: Callable[[Connection], object]
 ) -> None:
-    """Make a registry of today's schema of an earlier one, inside the caller's transaction.
+    """Convert a registry to the current schema, inside the caller's transaction.
 
-    The vectors that it has rows for are read from their payloads and keep the labels of their
-    rows; what only rows hold is copied. create: makes the tables.
+    Records are read from payloads, labels are taken from the old rows, and tables that no payload
+    can restore are copied. create: makes the tables.
     """
     vectors = _rows(connection, "vector")
     for vector in vectors:
@@ -53,7 +53,7 @@ def bring_over(
 
 
 def _rows(connection: Connection, table: str) -> list[Row]:
-    """The rows of a table, none if the earlier schema had no such table."""
+    """The rows of a table; empty if the earlier schema has no such table."""
     known = connection.execute(
         text("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = :name"), {"name": table}
     )

@@ -1,4 +1,4 @@
-"""Vectors on their way out of a store and into another: export and import."""
+"""Export and import of vectors."""
 
 from __future__ import annotations
 
@@ -33,12 +33,11 @@ from steerlab.registry.upkeep.verify import untrue_facts
 
 @dataclass(frozen=True)
 class Import:
-    """What became of a vector that was imported.
+    """The result of importing one vector.
 
-    ref: what it is called here. was: what the file calls it. already: it was here before,
-    so nothing was stored. model: whose it is.
-    same_numbers: the ref of a vector with the same numbers that was here before, whose story is
-    another; differs: the parts of the story that differ.
+    ref: its ref in this store. was: its ref in the file. already: True if it was here before, so
+    that nothing was stored. model: its model. same_numbers: the ref of a stored vector with the
+    same digest and another story; differs: the parts of the story that differ.
     """
 
     ref: str
@@ -50,7 +49,7 @@ class Import:
 
 
 def rows_of(connection: Connection, refs: Iterable[str | Summary], model: Model) -> list[int]:
-    """The row ids of refs and of summaries, which may be a moment old."""
+    """The row ids of refs and summaries; raises NotFound for outdated summaries."""
     wanted = list(refs)
     if not wanted:
         raise BadOption("there is nothing to export: no vector was named")
@@ -70,7 +69,7 @@ def rows_of(connection: Connection, refs: Iterable[str | Summary], model: Model)
 
 
 def with_ancestors(connection: Connection, rows: Sequence[int]) -> list[int]:
-    """The rows and everything they were made from."""
+    """The rows and their ancestors."""
     found, new = set(rows), list(rows)
     while new:
         parents: set[int] = set()
@@ -107,7 +106,7 @@ def to_archive(
     force: bool,
     progress: Progress | None,
 ) -> Path:
-    """Write any number of vectors to an archive, a payload file's worth in memory at a time."""
+    """Write any number of vectors to an archive, one payload file in memory at a time."""
     done, total = 0, len(set(rows))
     with archive.create(target, force=force) as writer:
         for batch in batches(_entries(connection, directory, rows)):
@@ -120,11 +119,10 @@ def to_archive(
 
 
 def take_in(database: Database, path: Path, progress: Progress | None = None) -> Sequence[Import]:
-    """Store what a payload file or an archive holds, all or nothing.
+    """Import a payload file or an archive, all or nothing.
 
-    The file is read twice: once to learn what comes, and that all of an archive is there, and
-    once to check and store each vector, a few at a time. In between it is settled what each
-    will be called, so that an expression may come before its operands.
+    The file is read twice: first without arrays, to check that an archive is complete and to plan
+    names; then to check and store the vectors, a few at a time.
     """
     with (
         one_line_errors(database.directory),
@@ -148,7 +146,7 @@ def take_in(database: Database, path: Path, progress: Progress | None = None) ->
 
 
 class _Reader:
-    """A payload file, or the payload files of an archive, to be read twice."""
+    """Reads a payload file, or the payload files of an archive, twice."""
 
     def __init__(self, path: Path, scratch: Path, progress: Progress | None) -> None:
         self.path, self.scratch, self.progress = path, scratch, progress
@@ -157,7 +155,7 @@ class _Reader:
         self.size = path.stat().st_size
 
     def survey(self) -> Iterator[Arrival]:
-        """What comes, without its arrays."""
+        """The records, without arrays."""
         models: dict[ModelIdentity, ModelIdentity] = {}
         for file, what in self._payloads(0):
             with called(file, what):
@@ -166,7 +164,7 @@ class _Reader:
                     yield Arrival.of(self._labelled(usable(record, what)), model)
 
     def entries(self) -> Iterator[Entry]:
-        """Every vector, checked, in the order of the survey."""
+        """The vectors, checked, in the order of `survey`."""
         for file, what in self._payloads(self.size):
             with called(file, what):
                 for record, vector in payload.read_all(file):
@@ -177,14 +175,14 @@ class _Reader:
                     yield entry
 
     def _labelled(self, record: Record) -> Record:
-        """The record under its labels: of a label file in the archive, or its own."""
+        """The record with its labels: from a label file in the archive, or its own."""
         own = self.labels.get(record.story)
         if isinstance(own, Labels):
             return record.labelled(own)
         return record if record.name else record.labelled(unnamed(record.story))
 
     def _payloads(self, before: int) -> Iterator[tuple[Path, str]]:
-        """Files to read one after another, and what to call them."""
+        """Payload files, one after another, with the names to show."""
 
         def tell(done: int, size: int) -> None:
             if self.progress is not None:
@@ -205,7 +203,7 @@ class _Reader:
 
 @contextmanager
 def called(file: Path, name: str) -> Iterator[None]:
-    """Errors that speak of a file by the name it has for the user."""
+    """Replace a temporary path in errors by the name that the user knows."""
     try:
         yield
     except SteerlabError as error:
@@ -220,9 +218,9 @@ def _new(
     plan: Plan,
     compared: dict[str, tuple[str, tuple[str, ...]]],
 ) -> Iterator[Entry]:
-    """The vectors that are not here yet, as this store will call them.
+    """The vectors that are new to this store, under their names here.
 
-    compared: gets the stories whose numbers are here with another story, and what differs.
+    compared: gets, by story, the vectors whose digest is stored with another story.
     """
     expected = iter(plan.arrivals)
     for record, vector in reader.entries():
@@ -239,7 +237,7 @@ def _new(
 
 
 def _entries(connection: Connection, directory: Path, rows: Sequence[int]) -> Iterator[Entry]:
-    """Vectors to be written, a model's together, the oldest first."""
+    """The vectors to write, by model, oldest first."""
     places: list[tuple[int, str, int]] = []
     for part in chunks(list(set(rows))):
         query = select(VECTOR.c.model_id, VECTOR.c.created, VECTOR.c.id)

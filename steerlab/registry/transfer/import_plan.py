@@ -1,4 +1,4 @@
-"""What vectors of another store will be called in this one."""
+"""Planning an import: names and versions for vectors of another store."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from steerlab.registry.tables import VECTOR
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Arrival:
-    """A vector that comes in: as much of its record as decides what it will be called."""
+    """A vector to import: the parts of its record that decide its name."""
 
     model: ModelIdentity
     name: str
@@ -30,13 +30,13 @@ class Arrival:
 
     @staticmethod
     def of(record: Record, model: ModelIdentity) -> Arrival:
-        """What matters of a record; model: the record's, shared between many."""
+        """The arrival of a record; model: the record's, shared to save memory."""
         names = ("name", "version", "digest", "story", "created")
         return Arrival(model, *(getattr(record, name) for name in names))
 
     @property
     def ref(self) -> str:
-        """What the file calls it."""
+        """Its ref in the file."""
         return f"{self.name}.v{self.version}"
 
 
@@ -55,12 +55,12 @@ class _Place:
 
 
 class Plan:
-    """The places of all that arrive, settled before the first is stored.
+    """The names and versions of all arrivals, planned before the first is stored.
 
-    A vector whose story is here already keeps its place, one that was removed from here gets it
-    back; a name that is taken gets its next versions, the oldest first.
+    A stored story keeps its version, and a removed vector gets its version back. A name in use
+    gets its next versions, oldest first.
 
-    back: the names of which a version comes back, perhaps from before their newest.
+    back: the names of removed versions that come back.
     """
 
     def __init__(self, connection: Connection, arrivals: Sequence[Arrival]) -> None:
@@ -81,15 +81,15 @@ class Plan:
             self._places[arrival] = self._coming[arrival.story] = self._place(arrival)
 
     def ref(self, arrival: Arrival) -> str:
-        """What it will be called here."""
+        """Its ref in this store."""
         return self._places[arrival].ref
 
     def is_here(self, arrival: Arrival) -> bool:
-        """Whether it needs not be stored."""
+        """Whether it is stored already."""
         return self._places[arrival].here
 
     def same_numbers(self, arrival: Arrival) -> int | None:
-        """The row of a vector that was here with the same numbers, the one of that name first."""
+        """The row of a stored vector with the same digest, preferably of the same name."""
         rows = self._stored.get(arrival.digest, ())
         return min(rows, key=lambda row: row.name != arrival.name).id if rows else None
 

@@ -37,13 +37,12 @@ class Transfer:
     ) -> Path:
         """Write vectors to one file that `import_` reads anywhere; returns its path.
 
-        A path that ends in .tar becomes an archive of any number of vectors, any other a payload
-        file; in a directory, a payload file called after the first. It is there whole or not at
-        all: a vector that is damaged is an error.
+        A path ending in .tar makes an archive of any number of vectors, any other path a payload
+        file; in a directory, the payload file is named after the first vector. The file is
+        written completely or not at all: a damaged vector is an error.
 
-        refs: one or several refs, or what `list` gave. parents: put everything they were made
-        from into the file too, so that they can be re-evaluated there. force: replace a file.
-        progress: called with (vectors, all), for an archive.
+        refs: refs or summaries. parents: include all ancestors, so that compositions can be
+        re-evaluated. force: replace a file. progress: called with (vectors, all), for an archive.
         """
         from steerlab.registry.transfer import archive, exchange
 
@@ -64,16 +63,14 @@ class Transfer:
     def import_(self, path: str | Path, *, progress: Progress | None = None) -> Sequence[Import]:
         """Store the vectors of a payload file or an archive, each checked against its digest.
 
-        A taken name gets its next version, and what was removed from here its own number back; a
-        vector that is already here is left alone, so a second import changes nothing. All or
-        nothing: vectors of one file are made from each other, and half of them could not be re-
-        evaluated. So a file that is damaged, cut short or holds what has no place in a store is
-        refused (CorruptPayload), and the store stays as it was; nothing is ever written outside it.
-        What is whole in a damaged archive can be imported payload by payload, once `tar` has
-        unpacked it.
+        A name in use gets its next version; a removed version gets its own number back. A stored
+        vector is left alone, so a second import changes nothing. Imports everything or nothing:
+        a file that is damaged, cut short or holds foreign files raises CorruptPayload and leaves
+        the store unchanged. Intact payloads of a damaged archive can be imported one by one
+        after unpacking it with `tar`.
 
-        Memory: a payload file at a time. Other writers wait. progress: called with (bytes,
-        all); what it raises cancels, as Ctrl-C does, and leaves nothing behind.
+        Holds one payload file in memory; other writers wait. progress: called with (bytes, all);
+        an exception from it cancels and leaves nothing behind.
         """
         from steerlab.registry.transfer.exchange import take_in
 
@@ -82,13 +79,13 @@ class Transfer:
     def backup(
         self, path: str | Path, *, force: bool = False, progress: Progress | None = None
     ) -> Backup:
-        """Write the whole store to one archive, as it is at one moment, while it is in use.
+        """Write a snapshot of the whole store to one archive, while it is in use.
 
-        With runs, sweeps and measurements. Each payload is checked as it is copied; what is
-        damaged is copied as it is and named in the result. Writers wait only while files are
-        linked and the registry is copied. The archive is there whole or not at all.
+        Includes runs, sweeps and measurements. Each payload is checked; damaged files are copied
+        unchanged and listed in the result. Writers wait only while files are linked and the
+        registry is copied. The archive is written completely or not at all.
 
-        force: replace a file. progress: called with (files, all); what it raises cancels.
+        force: replace a file. progress: called with (files, all); an exception cancels.
         """
         from steerlab.registry.transfer.backup import backup
 
@@ -97,12 +94,12 @@ class Transfer:
     def restore(
         self, path: str | Path, *, force: bool = False, progress: Progress | None = None
     ) -> Path | None:
-        """Put a backup into this store's place, which has to be empty.
+        """Restore a backup to this store's path, which has to be empty.
 
-        path: an archive, or a directory that is a store, such as an unpacked archive. It stays
-        as it is. One that is not whole is refused (CorruptPayload) before anything changes.
-        force: a store that is here is moved aside; returns where to. progress: called with
-        (bytes, all) of an archive; what it raises cancels.
+        path: an archive, or a directory that is a store, such as an unpacked archive; it is not
+        changed. An incomplete one raises CorruptPayload before anything changes. force: move an
+        existing store aside; returns its new path. progress: called with (bytes, all) of an
+        archive; an exception cancels.
         """
         from steerlab.registry.transfer.restore import restore
 

@@ -1,4 +1,4 @@
-"""Files of a store that nothing refers to."""
+"""Garbage collection: files that no row needs."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from steerlab.registry.tables import VECTOR
 
 @dataclass(frozen=True)
 class Garbage:
-    """A file of the store that nothing refers to; path is relative to the store.
+    """A file that no row needs; path is relative to the store.
 
-    holds: refs of the vectors in it, all whole, that the registry does not know. unreadable: why
-    a payload can't be read; empty for one that can, or a temporary file.
+    holds: refs of the vectors in an intact payload. unreadable: why a payload can't be read, or
+    empty.
     """
 
     path: str
@@ -43,9 +43,9 @@ def collect(
     progress: Callable[[int, int], object] | None = None,
     only: Collection[str] | None = None,
 ) -> list[Garbage]:
-    """Unreferenced payloads and temporary files older than `grace`; the caller holds the lock.
+    """Find and delete garbage older than `grace`; to delete, the caller holds the lock.
 
-    only: the paths that come into question; None for all.
+    only: the paths to consider; None for all.
     """
     used = set(connection.execute(select(VECTOR.c.path).distinct()).scalars())
     used |= _needed_labels(connection, directory, used)
@@ -77,7 +77,7 @@ def collect(
 
 
 def _needed_labels(connection: Connection, directory: Path, paths: Collection[str]) -> set[str]:
-    """The label files that say something of a stored vector, or can't be read."""
+    """The label files of stored vectors, and those that can't be read."""
     stories = connection.execute(select(VECTOR.c.story)).scalars()
     unneeded = set(labels.unneeded(directory, stories, paths))
     needed = (path for path in labels.label_files(directory) if path not in unneeded)
@@ -85,12 +85,12 @@ def _needed_labels(connection: Connection, directory: Path, paths: Collection[st
 
 
 def _age(path: Path) -> float:
-    """Seconds since it was written; one of the future is not fresh, as clocks err."""
+    """Seconds between now and its modification time, which may be in the future."""
     return abs(time.time() - path.stat().st_mtime)
 
 
 def _garbage(path: Path, name: str, size: int, said: labels.Said) -> Garbage | None:
-    """What a file is that nothing refers to; None for one that is to be kept all the same."""
+    """The Garbage of an unreferenced file; None if it is to be kept."""
     if path.name.startswith(durable.TEMPORARY_PREFIX) or path.suffix != SUFFIX:
         return Garbage(name, size)
     try:
@@ -105,7 +105,7 @@ def _garbage(path: Path, name: str, size: int, said: labels.Said) -> Garbage | N
 
 
 def _links(directory: Path, dry_run: bool, is_due: Callable[[Path, str], bool]) -> list[Garbage]:
-    """What a backup that was killed held on to: second links, which take no room of their own."""
+    """Hard links that a killed backup left; they take no space."""
     found = []
     for path in sorted(directory.glob(f"{LINKS}*")):
         with contextlib.suppress(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""What keeps a store sound: checks, rebuilds, garbage, disk usage."""
+"""Upkeep: checks, rebuilds, garbage collection, disk usage."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class Upkeep:
     ) -> Sequence[Finding]:
         """Check everything: payloads, rows against them, and every expression bit for bit.
 
-        progress: called with (vectors checked, all); what it raises cancels. on_finding: called
-        with each problem as it is met; while others write, some that are none in the end.
+        progress: called with (vectors checked, all); an exception cancels. on_finding: called with
+        each problem when it is found; while others write, some may be gone in the end.
         """
         from steerlab.registry.upkeep.verify import Damage, Finding, still_wrong, verify
 
@@ -63,11 +63,10 @@ class Upkeep:
         return found
 
     def rebuild(self) -> int:
-        """Make the registry anew from the payloads; returns how many vectors it knows.
+        """Rebuild the registry from payloads and labels; returns the number of vectors.
 
-        Labels are those of the old registry's rows, where these are sound; label files that say
-        something else, or are missing, are written anew. The old registry, damaged or not, is
-        kept as registry.db.before-rebuild-….
+        Labels come from sound rows of the old registry, else from label files; missing or wrong
+        label files are rewritten. The old registry is kept as registry.db.before-rebuild-….
         """
         finish_move(self.path)
         if not self.path.is_dir():
@@ -91,11 +90,10 @@ class Upkeep:
         progress: Progress | None = None,
         only: Collection[str] | None = None,
     ) -> Sequence[Garbage]:
-        """Payloads that no row points at and stale temporary files; deleted unless `dry_run`.
+        """Find files that no row needs, and temporary files; deleted unless `dry_run`.
 
-        grace: files younger than this are left alone. progress: called with (files looked at,
-        all); what it raises cancels, and leaves what is not deleted yet. only: paths, as a dry
-        run named them, beside which nothing is deleted.
+        grace: younger files are left alone. progress: called with (files checked, all); an
+        exception cancels. only: the paths to consider, as a dry run gave them.
         """
         from steerlab.registry.upkeep.gc import collect
 
@@ -106,7 +104,7 @@ class Upkeep:
             return collect(work.connection, self.path, False, grace, progress, only)
 
     def usage(self) -> Usage:
-        """What the store takes on disk, vector by vector and for all else."""
+        """The disk usage of each vector and of everything else."""
         from steerlab.registry.upkeep.usage import usage
 
         with self._database.reading() as connection:
@@ -114,7 +112,7 @@ class Upkeep:
 
     @property
     def writable(self) -> bool:
-        """Whether anything can be repaired here."""
+        """Whether the store can be written to."""
         return self._database.writable
 
     def diagnose(
@@ -137,7 +135,7 @@ class Upkeep:
         return diagnose(self.path, self.writable, verify, self.gc)
 
     def fill(self, connection: Connection) -> None:
-        """Restore the rows of a registry that is missing from the payloads."""
+        """Restore the rows of a missing registry from payloads and labels."""
         done = self._refill(connection, {})
         if done.count and self._database.writable:
             _log.warning(

@@ -1,4 +1,4 @@
-"""Checking a store: nothing is believed that can be computed again."""
+"""Verifying a store by computing everything again."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def verify(
     progress: Callable[[int, int], object] | None = None,
     on_finding: Callable[[Finding], object] | None = None,
 ) -> list[Finding]:
-    """Every problem of the store; progress is called with (checked, all)."""
+    """All problems of the store; progress is called with (checked, all)."""
     found = [Finding("registry.db", what, Damage.REGISTRY) for what in problems(connection)]
     try:
         odd = (*_odd_models(connection), *_unlisted(connection), *text_index.problems(connection))
@@ -106,9 +106,9 @@ def verify(
 
 
 def still_wrong(connection: Connection, directory: Path, found: Sequence[Finding]) -> list[Finding]:
-    """Of findings, those that hold now too; the caller holds the lock.
+    """The findings that still hold; the caller holds the lock.
 
-    While a store is verified others write to it, and its rows and files are of two moments.
+    While others write, a verification sees rows and files of different moments.
     """
     rows = []
     for ref in dict.fromkeys(f.ref for f in found if f.ref != "registry.db"):
@@ -125,7 +125,7 @@ def _of_rows(
     progress: Callable[[int, int], object] | None = None,
     on_finding: Callable[[Finding], object] | None = None,
 ) -> list[Finding]:
-    """What is wrong with vectors, or with what they were made from."""
+    """The problems of vectors and their operands."""
     found = []
     audit = _Audit(connection, directory)
     for done, row in enumerate(_each(connection, ids), 1):
@@ -140,7 +140,7 @@ def _of_rows(
 
 
 def _each(connection: Connection, ids: Sequence[int]) -> Iterator[Stored | Finding]:
-    """Every row, or why it can't be read."""
+    """Each row, or a Finding if it can't be read."""
     for part in chunks(ids):
         try:
             yield from read(connection, part).values()
@@ -203,7 +203,7 @@ def untrue_facts(record: Record, vector: SteeringVector) -> list[str]:
 
 
 class _Audit:
-    """One pass over a store; the records of a payload file are read once, not once a vector."""
+    """One pass over a store, which parses each payload file once."""
 
     def __init__(self, connection: Connection, directory: Path) -> None:
         self.connection, self.directory = connection, directory
@@ -211,7 +211,7 @@ class _Audit:
         self.path, self.records = "", dict[str, Record]()
 
     def findings(self, stored: Stored) -> list[Finding]:
-        """What is wrong with one vector."""
+        """The problems of one vector."""
         try:
             if self.path != stored.path:
                 self.records = payload.read_records(self.directory / stored.path)
@@ -234,7 +234,7 @@ class _Audit:
         return [*self.label(stored, written), *self.numbers(stored)]
 
     def row(self, stored: Stored, written: Record) -> str:
-        """What is wrong with a row whose payload is there; empty if nothing is."""
+        """The problem of a row whose payload was found; empty if there is none."""
         if differing := stored.record.differs_from(written):
             return f"registry and payload differ in its {', '.join(differing)}"
         if stored.key not in self.records:
@@ -244,7 +244,7 @@ class _Audit:
         return ""
 
     def label(self, stored: Stored, written: Record) -> list[Finding]:
-        """Whether its label file says what its row says."""
+        """A Finding if the label file contradicts the row."""
         said = self.labels.get(stored.story, written.labels if written.name else None)
         if said == stored.record.labels:
             return []
@@ -258,7 +258,7 @@ class _Audit:
         return [Finding(stored.qualified, what, Damage.LABEL)]
 
     def numbers(self, stored: Stored) -> list[Finding]:
-        """Whether its arrays are those of its digest, its facts and its recipe."""
+        """Findings about the arrays: digest, norms, recipe."""
         try:
             vector = files.load(self.directory, stored)
         except FileTooLarge as error:
@@ -272,7 +272,7 @@ class _Audit:
         return found
 
     def lost(self, stored: Stored, damage: Damage, what: str) -> Finding:
-        """A vector that is not where its row says: it may be whole in another file."""
+        """A Finding for a vector that is not at its path; it may be in another file."""
         place = self.whole.get(stored.record.story)
         if place is not None:
             return Finding(
@@ -282,7 +282,7 @@ class _Audit:
 
     @cached_property
     def whole(self) -> dict[str, str]:
-        """Story -> the file, of every vector that a rebuild would find in one."""
+        """Story -> file of every intact vector in payload files."""
         found = {}
         for file in payload_files(self.directory):
             path = file.relative_to(self.directory).as_posix()
@@ -294,7 +294,7 @@ class _Audit:
 
     @cached_property
     def digests(self) -> set[str]:
-        """The digests of what is whole in a payload file."""
+        """The digests of all intact vectors in payload files."""
         files = set(self.whole.values())
         found = set()
         for path in files:
@@ -303,7 +303,7 @@ class _Audit:
         return found
 
     def recomputed(self, stored: Stored, recipe: Expression) -> list[Finding]:
-        """Whether the expression gives the stored bytes from its operands."""
+        """A Finding if the expression does not give the stored bytes."""
         from steerlab.core.expression import evaluate
 
         edges = select(OPERAND.c.parent_id).where(OPERAND.c.child_id == stored.id)
@@ -329,7 +329,7 @@ class _Audit:
         return [Finding(stored.qualified, what, Damage.RECIPE)]
 
     def operand(self, ref: str, row: int | None, digest: str) -> SteeringVector:
-        """The parent that an operand is linked to, whatever else its row says."""
+        """The parent that an operand is linked to."""
         if row is None:
             raise NotFound(f"its operand {ref} is not in this store")
         parent = read(self.connection, [row])[row]

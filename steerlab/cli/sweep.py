@@ -118,7 +118,7 @@ def sweep_command(
         **where,
     )
     vector = lab.evaluate(expression)
-    if not no_store and not lab.store.writable:
+    if not no_store and not lab.store.upkeep.writable:
         raise StoreError(f"the store {lab.store_path} is read-only: use --no-store to keep nothing")
     shard = WorkerShard.current(lab.options["device"])
     lab.options |= {"device": shard.device}

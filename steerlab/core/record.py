@@ -211,7 +211,8 @@ def labels_from_json(data: Any) -> Labels:
         labels = build(Labels, known, "label")
     except TypeError as error:
         raise CorruptPayload(f"the label can't be read: {error}") from None
-    if not is_name(labels.name) or labels.version < 1:
+    sizes = (labels.version - 1, labels.edits)
+    if not is_name(labels.name) or min(sizes) < 0 or max(sizes) >= 2**62:
         raise CorruptPayload("the label has an impossible name or version")
     return labels
 

@@ -16,13 +16,13 @@ import os
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from steerlab.core.record import Labels, canonical_json, labels_from_json
+from steerlab.core.record import Labels, canonical_json, check_labels, labels_from_json
 from steerlab.errors import CorruptPayload, SteerlabError
 from steerlab.files import durable, header
 from steerlab.files.limits import from_json
@@ -166,14 +166,16 @@ def parsed(data: bytes, what: object) -> dict[str, Labels | Removed]:
         if type(found["format"]) is not int or not 1 <= found["format"] <= FORMAT:
             raise CorruptPayload("it is of a format that this steerlab does not read")
         return {_story(s): _labels(labels) for s, labels in found["labels"].items()}
-    except (ValueError, TypeError, KeyError, AttributeError, CorruptPayload) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, SteerlabError) as error:
         raise CorruptPayload(f"{what} is no label file: {str(error)[:200]}") from None
 
 
 def _labels(data: Any) -> Labels | Removed:
     if isinstance(data, dict) and isinstance(data.get("removed_from"), str):
         return Removed(data["removed_from"], int(data.get("edits", 0)))
-    return labels_from_json(data)
+    labels = labels_from_json(data)
+    check_labels(labels.tags, labels.note)
+    return replace(labels, tags=tuple(sorted(set(labels.tags))))
 
 
 def _story(text: str) -> str:

@@ -72,11 +72,6 @@ class Store:
     def __repr__(self) -> str:
         return f"Store({str(self.path)!r})"
 
-    @property
-    def writable(self) -> bool:
-        """Whether the store can be written to."""
-        return self._database.writable
-
     # saving and loading
 
     def save(

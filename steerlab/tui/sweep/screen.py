@@ -234,7 +234,7 @@ compares with random directions."""
         run_sweep(
             self.lab,
             asked,
-            keep=self.lab.store.writable,
+            keep=self.lab.store.upkeep.writable,
             on_start=start,
             on_text=on_text,
             should_stop=lambda: worker.is_cancelled,

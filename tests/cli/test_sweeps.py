@@ -15,7 +15,7 @@ import pytest
 from steerlab import LanguageModel
 from steerlab.cli import ExitCode, progress
 from steerlab.core.cell import MetricValue
-from steerlab.registry import Store
+from steerlab.registry.upkeep.upkeep import Upkeep
 
 ROOT = Path(__file__).parents[2]
 GRID = ["--layers", "1,3", "--doses=-0.2,0,0.2", "-n", "4", "--prompt", "one", "--prompt", "two"]
@@ -49,7 +49,7 @@ def test_without_a_store_nothing_is_kept(cli, store):
 def test_a_store_that_can_not_be_written_is_said_before_anything_is_loaded(
     refused, cli, store, monkeypatch
 ):
-    monkeypatch.setattr(Store, "writable", False)
+    monkeypatch.setattr(Upkeep, "writable", False)
     with monkeypatch.context() as patch:
         patch.setattr(LanguageModel, "load", None)
         assert "use --no-store" in refused(ExitCode.STORE, "sweep", "love", *GRID)

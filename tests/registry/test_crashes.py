@@ -83,6 +83,7 @@ def test_a_full_disk_under_sqlite_is_one_line_too(family, monkeypatch):
         connections.engine_of.cache_clear()
         with pytest.raises(StoreError, match="is full: nothing was changed"):
             family.save_many([(f"n{i}", vector(i)) for i in range(300)])
+    connections.engine_of.cache_clear()
     whole(family)
     assert "n0" not in family.names()
 
@@ -106,6 +107,7 @@ def test_a_commit_that_fails_keeps_the_payload(family, monkeypatch):
         connections.engine_of.cache_clear()
         with pytest.raises(StoreError, match="not authorized"):
             family.save("new", vector(60))
+    connections.engine_of.cache_clear()
     assert asked == ["BEGIN", "COMMIT", "ROLLBACK"]
     assert "new" not in family.names()
     whole(family, garbage=2)  # a label file too

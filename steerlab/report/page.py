@@ -269,6 +269,6 @@ def _plain(record: Record, layer: int) -> str:
     return (
         "from safetensors.numpy import load_file\n\n"
         f'tensors = load_file("{record.name}.safetensors")  # made by steerlab export\n'
-        f'direction = tensors["{record.qualified}/{layer}"]  # float32, {shape}\n'
+        f'direction = tensors["{record.story}/{layer}"]  # float32, {shape}\n'
         f"# {where}"
     )

@@ -250,7 +250,7 @@ def test_the_snippets_steer_where_the_calibration_says(store):
     assert "dose=0.2)" in lines["python"]
     assert re.match(r'steerlab generate "I think you are a" -v warm.v1 +# where', lines["shell"])
     assert "--dose 0.15" in snippets(store.record("warm"))["shell"]
-    assert 'tensors["tiny_1.warm.v1/2"]' in lines["plain"]
+    assert f'tensors["{store.record("warm").story}/2"]' in lines["plain"]
 
 
 @pytest.mark.skipif(chromium.find() is None, reason="there is no Chromium here")

@@ -3,6 +3,7 @@
 While registry.db is sound, its rows are authoritative; a lost registry is rebuilt from label
 files and payloads. `labels/ab/<story>.json` holds the labels of one vector. Vectors that are
 saved together share `labels/ab/<story of the first>.many.json`; a vector's own file overrides it.
+For its label file a save takes 9 fsyncs, SQLite's 5 among them, rather than 7.
 A vector that was removed from a shared payload file has a `Removed` in place of labels.
 
 A change is staged durably in `labels/new` before COMMIT, so that a full disk refuses it, and

@@ -10,8 +10,17 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import (
+    BindParameter,
+    CompoundSelect,
+    Connection,
+    bindparam,
+    func,
+    select,
+    union_all,
+)
 
 from steerlab.core.notation import is_ref
 from steerlab.core.recipe import Contrast, Expression, Operand, Recipe
@@ -55,9 +64,8 @@ def plan(
 def _stories(connection: Connection, digests: Collection[str]) -> dict[str, set[str]]:
     """Digest -> the stories that are stored with it."""
     found: dict[str, set[str]] = defaultdict(set)
-    query = select(VECTOR.c.digest, VECTOR.c.story)
     for chunk in chunks(list(digests)):
-        for digest, story in connection.execute(query.where(VECTOR.c.digest.in_(chunk))):
+        for digest, story in connection.execute(_STORIES, {"digests": chunk}):
             found[digest].add(story)
     return found
 
@@ -103,15 +111,25 @@ def with_refs(recipe: Expression, renamed: dict[str, str]) -> Expression:
 def newest_versions(connection: Connection, names: Collection[str]) -> dict[tuple[int, str], int]:
     """(model row, name) -> the highest version number that was ever used."""
     found: dict[tuple[int, str], int] = defaultdict(int)
-    v, r = VECTOR.c, REMOVAL.c
-    here = select(v.model_id, v.name, func.max(v.version)).group_by(v.model_id, v.name)
-    gone = select(MODEL.c.id, r.name, func.max(r.version)).group_by(MODEL.c.id, r.name)
-    gone = gone.join(MODEL, MODEL.c.identity == r.model)
     for part in chunks(sorted(names)):
-        for query in (here.where(v.name.in_(part)), gone.where(r.name.in_(part))):
-            for model, name, version in connection.execute(query):
-                found[model, name] = max(found[model, name], version)
+        for model, name, version in connection.execute(_NEWEST, {"names": part}):
+            found[model, name] = max(found[model, name], version)
     return found
+
+
+def _newest() -> CompoundSelect[Any]:
+    v, r = VECTOR.c, REMOVAL.c
+    names: BindParameter[Any] = bindparam("names", expanding=True)
+    here = select(v.model_id, v.name, func.max(v.version)).where(v.name.in_(names))
+    gone = select(MODEL.c.id, r.name, func.max(r.version)).where(r.name.in_(names))
+    gone = gone.join(MODEL, MODEL.c.identity == r.model).group_by(MODEL.c.id, r.name)
+    return union_all(here.group_by(v.model_id, v.name), gone)
+
+
+_NEWEST = _newest()
+_STORIES = select(VECTOR.c.digest, VECTOR.c.story).where(
+    VECTOR.c.digest.in_(bindparam("digests", expanding=True))
+)
 
 
 def _rounded(

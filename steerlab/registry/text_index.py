@@ -175,7 +175,8 @@ def words_of(text: str) -> list[str]:
 
 def _searched(connection: Connection, rows: Sequence[Sequence[Any]]) -> Iterator[tuple[int, str]]:
     """Row id and text of vectors; an expression with the names that its operands have now."""
-    recipes = expressions(connection, [row for row, *_ in rows], placeholders=False)
+    compositions = [row for row, recipe, *_ in rows if str(recipe).startswith("= ")]
+    recipes = expressions(connection, compositions, placeholders=False)
     for row, recipe, *fields in rows:
         text = recipe if row not in recipes else str(recipes[row])
         yield row, _searchable([*fields, text])

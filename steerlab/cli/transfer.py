@@ -94,7 +94,7 @@ def import_command(paths: tuple[Path, ...], store: Store, as_json: bool, quiet: 
             how = "already here" if entry.already else f"imported from {entry.was}"
             if entry.same_numbers is not None:
                 parts = ", ".join(entry.differs)
-                how += f"; same numbers as {entry.same_numbers}, but another {parts}"
+                how += f"; same numbers as {entry.same_numbers}, which differs in: {parts}"
             click.echo(f"{printable(entry.ref)}  {printable(how)}")
         new = [entry for entry in entries if not entry.already]
         for entry in new if len(new) <= _COMPARED and not as_json else ():

@@ -29,5 +29,8 @@ def test_import_says_what_it_equals(cli, store, tmp_path):
     love = store.load("love")
     elsewhere.save("liebe", SteeringVector(love.directions, model=love.model, recipe=love.recipe))
     made = cli("import", tmp_path / "love.st", "--store", elsewhere.path)
-    assert made.out == "love.v1  imported from love.v1\n"
+    assert made.out == (
+        "love.v1  imported from love.v1; same numbers as liebe.v1, which differs in: "
+        "layers, created\n"
+    )
     assert made.err == "note: love.v1: equals liebe.v1\n"

@@ -1,14 +1,13 @@
-"""Directions of stored vectors as memory-mapped matrices, one for each layer.
+"""Directions of stored vectors as memory-mapped matrices.
 
 A cache of one store, model and scope, in the user's cache directory; it may be deleted or damaged
 at any time. It knows vectors by digest, so labels and removals do not concern it.
 
-    index.json       for each file below, how many records count, and their CRC-32
-    <name>.digests   32 bytes per entry: the vectors, numbered from 0
-    <name>.15.1      a record per vector with a direction of 1 row at layer 15, in order of entry
+    store           the path of the store
+    <CRC-32>.npy    a part: vectors with the same layers and positions, a record each
 
-Files only grow and index.json is replaced last: a killed process leaves records that do not
-count, and readers are not disturbed.
+Parts are moved into place whole and never changed, so that processes need no lock: at worst they
+do the same work twice.
 """
 
 from __future__ import annotations
@@ -21,8 +20,7 @@ import secrets
 import shutil
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,160 +32,139 @@ from steerlab.core.recipe import ModelIdentity
 from steerlab.core.vector import SteeringVector
 from steerlab.files.location import cache_directory
 
-FORMAT = 3
-_ALIGNED = 64  # bytes before a row: a product over rows that are not aligned takes 1.08x
+FORMAT = 4
+_FULL = 2**24  # bytes of a part that is not merged with others
 _SMALLEST, _LARGEST = 1e-30, 1e30  # squared norms that float32 products neither lose nor overflow
 
 Arrays = Mapping[int, NDArray[np.float32]]
-
-
-@dataclass(frozen=True)
-class LayerMatrix:
-    """Directions of one shape at one layer: row i, with its squared norm, is of `entries[i]`."""
-
-    rows: NDArray[np.float32]  # (vectors, positions * d_model)
-    entries: NDArray[np.intp]  # (vectors,), increasing
-    squares: NDArray[np.float64]  # (vectors,)
+Part = NDArray[Any]
+"""Records with the fields digest, squares (the squared norm of each layer), and one a layer."""
 
 
 class DirectionCache:
     """The cached directions of a store's vectors of one model and scope.
 
-    entries: digest -> entry. Only `open` notices what other processes wrote.
+    entries: digest -> entry, counted over all parts. Only `open` notices what was added.
     """
 
     def __init__(self, store: Path, model: ModelIdentity, scope: Scope) -> None:
         self._store, self._width = os.path.realpath(store), model.d_model
         owner = json.dumps([FORMAT, self._store, model.key, scope])
         self.directory = home() / hashlib.sha256(owner.encode()).hexdigest()[:32]
-        self._clear()
-
-    def _clear(self) -> None:
         self.entries: dict[str, int] = {}
-        self._matrices: dict[tuple[int, int], LayerMatrix] = {}  # by layer and positions
-        self._name = secrets.token_hex(4)
-        self._files: dict[str, list[int]] = {}  # "digests", "15.1", … -> records, CRC-32
-
-    # files
+        self._parts: dict[str, Part] = {}  # by file name
 
     def open(self) -> None:
-        """Read the files; a damaged cache counts as an empty one."""
-        try:
-            self._read()
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            self._clear()
-
-    def _read(self) -> None:
-        index = json.loads((self.directory / "index.json").read_text("utf-8"))
-        if index["name"] != self._name:
-            self._clear()
-            self._name = index["name"]
-        records = {end: self._records(end, *about) for end, about in index["files"].items()}
-        digests = records.pop("digests").tobytes().hex()
-        self.entries = {digests[i : i + 64]: i // 64 for i in range(0, len(digests), 64)}
-        self._matrices = {
-            (int(layer), int(positions)): LayerMatrix(
-                found["row"], found["entry"].astype(np.intp), found["square"].copy()
-            )
-            for end, found in records.items()
-            for layer, positions in [end.split(".")]
+        """Map the parts that are there; damaged ones are deleted."""
+        found = {
+            path.name: self._parts[path.name] if path.name in self._parts else _mapped(path)
+            for path in sorted(self.directory.glob("*.npy"))
         }
-        self._files = index["files"]
-
-    def _records(self, end: str, count: int, checksum: int) -> NDArray[Any]:
-        """The records of a file; those that are new are compared with its checksum."""
-        path = self.directory / f"{self._name}.{end}"
-        records = np.memmap(path, self._dtype(end), "r", shape=(count,)).view(np.ndarray)
-        before, known = self._files.get(end, (0, 0))
-        if zlib.crc32(records[before:].data, known) != checksum:
-            raise ValueError(f"{path} is damaged")
-        return records
-
-    def _dtype(self, end: str) -> np.dtype[Any]:
-        if end == "digests":
-            return np.dtype("V32")
-        row = ("<f4", (int(end.partition(".")[2]) * self._width,))
-        names, formats, offsets = ["entry", "square", "row"], ["<u4", "<f8", row], [0, 8, _ALIGNED]
-        return np.dtype({"names": names, "formats": formats, "offsets": offsets})
-
-    @contextlib.contextmanager
-    def locked(self, seconds: float) -> Iterator[None]:
-        """Keep other processes from writing; raises OSError where nothing can be written."""
-        from filelock import FileLock
-
-        _forget_stores_that_are_gone()
-        self.directory.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.directory / ".lock", timeout=seconds):  # Timeout is an OSError
-            yield
+        self._parts = {name: part for name, part in found.items() if part is not None}
+        digests = b"".join(part["digest"].tobytes() for part in self._parts.values()).decode()
+        self.entries = {digests[i : i + 64]: i // 64 for i in range(0, len(digests), 64)}
 
     def add(self, vectors: Mapping[str, Arrays]) -> None:
-        """Append vectors by digest; the caller holds the lock, and opens the cache again."""
-        if not vectors:
-            return
-        rows: dict[str, list[tuple[int, float, NDArray[np.float32]]]] = defaultdict(list)
-        for entry, arrays in enumerate(vectors.values(), self._files.get("digests", [0])[0]):
-            for layer, array in arrays.items():
-                square = float(np.square(array, dtype=np.float64).sum())
-                rows[f"{layer}.{len(array)}"].append((entry, square, array.ravel()))
-        self._append("digests", [bytes.fromhex(digest) for digest in vectors])
-        for end, owned in rows.items():
-            self._append(end, owned)
-        index = {"store": self._store, "name": self._name, "files": self._files}
-        temporary = self.directory / f"index.json.{secrets.token_hex(4)}"
-        temporary.write_text(json.dumps(index), "utf-8")
-        os.replace(temporary, self.directory / "index.json")
+        """Add vectors by digest; raises OSError where nothing can be written."""
+        _forget_stores_that_are_gone()
+        self.directory.mkdir(parents=True, exist_ok=True)
+        (self.directory / "store").write_text(self._store, "utf-8")
+        shapes = defaultdict(list)
+        for digest, arrays in vectors.items():
+            shapes[tuple((b, len(array)) for b, array in arrays.items())].append(digest)
+        for shape, digests in shapes.items():
+            records = np.zeros(len(digests), self._record(shape))
+            records["digest"] = digests
+            for at, (layer, _) in enumerate(shape):
+                rows = records[str(layer)]
+                rows[:] = [vectors[digest][layer] for digest in digests]
+                records["squares"][:, at] = np.square(rows, dtype=np.float64).sum(axis=(1, 2))
+            self._write(records)
 
-    def _append(self, end: str, rows: list[Any]) -> None:
-        """Write after the records that count: a killed process may have left others there."""
-        dtype, (count, checksum) = self._dtype(end), self._files.get(end, (0, 0))
-        records = np.zeros(len(rows), dtype)
-        records[:] = rows
-        data = records.tobytes()
-        with open(self.directory / f"{self._name}.{end}", "ab") as file:
-            file.truncate(count * dtype.itemsize)
-            file.write(data)
-        self._files[end] = [count + len(rows), zlib.crc32(data, checksum)]
+    def _record(self, shape: tuple[tuple[int, int], ...]) -> np.dtype[Any]:
+        """The record of vectors with these (layer, positions)."""
+        squares = -(-len(shape) // 8) * 8  # rows begin at 64 bytes: else a product takes 1.08x
+        layers = [(str(layer), "<f4", (rows, self._width)) for layer, rows in shape]
+        return np.dtype([("digest", "S64"), ("squares", "<f8", (squares,)), *layers])
+
+    def _write(self, records: Part) -> None:
+        """Write a part, in place of those that it can be merged with."""
+        small = {
+            name: part
+            for name, part in self._parts.items()
+            if part.dtype == records.dtype and part.nbytes < _FULL
+        }
+        temporary = self.directory / f"{secrets.token_hex(4)}.tmp"
+        with open(temporary, "xb") as file:
+            np.save(file, np.concatenate([*small.values(), records]))
+        path = self.directory / f"{_checksum(temporary):08x}.npy"
+        os.replace(temporary, path)
+        for name in small.keys() - {path.name}:
+            del self._parts[name]
+            (self.directory / name).unlink(missing_ok=True)
+        if (part := _mapped(path)) is not None:
+            self._parts[path.name] = part
 
     def discard(self) -> None:
-        """Empty the cache; the caller holds the lock."""
-        self._clear()
-        for path in self.directory.iterdir():
-            if path.name != ".lock":
-                path.unlink(missing_ok=True)
-
-    # vectors
+        """Empty the cache."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+        self.entries, self._parts = {}, {}
 
     def cosines(self, vector: SteeringVector) -> NDArray[np.float64]:
         """Absolute cosine of each entry over the layers that it shares with a vector, (entries,).
 
         In float32's precision; -1 where no layer is shared, infinity where float32 can't tell.
         """
-        mine, theirs, dots = np.full((3, len(self.entries)), [[-1.0], [0.0], [0.0]])
-        scale = vector.norm or 1.0
-        with np.errstate(all="ignore"):
-            for (layer, positions), matrix in self._matrices.items():
-                if layer not in vector.directions:
-                    continue
-                own = vector.directions[layer] / scale  # (positions, d_model)
-                at = matrix.entries if len(matrix.entries) < len(mine) else slice(None)
-                mine[at] = np.maximum(mine[at], 0.0) + np.square(own).sum()
-                theirs[at] += matrix.squares
-                part = own[:positions].astype(np.float32).ravel()
-                dots[at] += matrix.rows[:, : len(part)] @ part
-            sizes: NDArray[np.float64] = np.abs(dots) / np.sqrt(mine * theirs)
-        sizes[(mine < _SMALLEST) | (theirs < _SMALLEST) | (theirs > _LARGEST)] = np.inf
-        sizes[mine < 0] = -1.0
-        return sizes
+        each = (_cosines(part, vector) for part in self._parts.values())
+        return np.concatenate([np.empty(0), *each])
 
     def directions(self, entry: int) -> dict[int, NDArray[np.float32]]:
         """The arrays of an entry by layer, unchecked."""
-        found = {}
-        for layer, positions in sorted(self._matrices):
-            matrix = self._matrices[layer, positions]
-            at = int(np.searchsorted(matrix.entries, entry))
-            if at < len(matrix.entries) and matrix.entries[at] == entry:
-                found[layer] = matrix.rows[at].reshape(positions, -1)
-        return found
+        for part in self._parts.values():
+            if entry < len(part):
+                return {layer: part[str(layer)][entry] for layer in _layers(part)}
+            entry -= len(part)
+        raise IndexError(entry)
+
+
+def _layers(part: Part) -> list[int]:
+    return [int(name) for name in (part.dtype.names or ())[2:]]
+
+
+def _cosines(part: Part, vector: SteeringVector) -> NDArray[np.float64]:
+    theirs, dots = np.zeros((2, len(part)))
+    mine, scale, shared = 0.0, vector.norm or 1.0, False
+    with np.errstate(all="ignore"):
+        for at, layer in enumerate(_layers(part)):
+            if layer not in vector.directions:
+                continue
+            shared = True
+            own = vector.directions[layer] / scale  # (positions, d_model)
+            rows = part[str(layer)]  # (vectors, positions, d_model)
+            own32 = own[: rows.shape[1]].astype(np.float32).ravel()
+            dots += rows.reshape(len(part), -1)[:, : len(own32)] @ own32
+            theirs += part["squares"][:, at]
+            mine += float(np.square(own).sum())
+        sizes: NDArray[np.float64] = np.abs(dots) / np.sqrt(mine * theirs)
+    sizes[(theirs < _SMALLEST) | (theirs > _LARGEST) | (mine < _SMALLEST)] = np.inf
+    return sizes if shared else np.full(len(part), -1.0)
+
+
+def _mapped(path: Path) -> Part | None:
+    """The part in a file; a damaged file is deleted, and gives None."""
+    try:
+        if _checksum(path) == int(path.stem, 16):
+            part: Part = np.load(path, mmap_mode="r").view(np.ndarray)
+            return part
+    except (OSError, ValueError):
+        pass
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
+    return None
+
+
+def _checksum(path: Path) -> int:
+    return zlib.crc32(np.memmap(path, np.uint8, "r").data)
 
 
 def home() -> Path:
@@ -196,7 +173,7 @@ def home() -> Path:
 
 
 def _forget_stores_that_are_gone() -> None:
-    for file in home().glob("*/index.json"):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            if not Path(json.loads(file.read_text("utf-8"))["store"]).is_dir():
+    for file in home().glob("*/store"):
+        with contextlib.suppress(OSError, ValueError):
+            if not Path(file.read_text("utf-8")).is_dir():
                 shutil.rmtree(file.parent, ignore_errors=True)

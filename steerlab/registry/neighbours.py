@@ -32,7 +32,6 @@ INDEXED = 1000
 
 _BATCH = 2000  # vectors cached at a time
 _MARGIN = 1e-4  # more than the error of a float32 cosine
-_SECONDS = 20.0  # to wait for another process that fills the cache
 
 
 @dataclass(frozen=True)
@@ -84,43 +83,32 @@ class NeighbourIndex:
 
     def nearest(self, query: Query) -> list[Neighbour]:
         """The largest absolute cosines first; damaged payloads are left out."""
-        if len(self._ids) >= INDEXED and self._cached(query):
-            found = self._by_cache(query)
-            if found is not None:
-                return found
+        if len(self._ids) >= INDEXED:
+            with contextlib.suppress(OSError):  # it can't be written, or was damaged meanwhile
+                with self._lock:
+                    self._complete = self._complete or self._fill(query)
+                return self._by_cache(query)
         return self._by_reading(query)
 
-    def _cached(self, query: Query) -> bool:
-        """Bring the cache up to date, unless told to stop; False if there can be none."""
-        with self._lock:
-            if not self._complete:
-                try:
-                    self._complete = self._fill(query)
-                except OSError:  # it can't be written, or another process is busy with it
-                    return False
-        return True
-
     def _fill(self, query: Query) -> bool:
-        """Cache what is missing; returns whether that came to an end."""
+        """Cache what is missing, unless told to stop; returns whether that came to an end."""
         self._cache.open()
-        if not self._missing():
-            return True
-        with self._cache.locked(_SECONDS):
-            self._cache.open()  # another process may have been faster
-            if not 0 < len(self._cache.entries) <= 2 * len(self._ids):
-                self._cache.discard()
+        missing = self._missing()
+        if missing and len(self._cache.entries) > 2 * len(self._ids):
+            self._cache.discard()
             missing = self._missing()
-            done = len(self._ids) - len(missing)
-            for start in range(0, len(missing), _BATCH):
-                if query.should_stop():
-                    break
-                batch = missing[start : start + _BATCH]
-                read = read_arrays(query.connection, self._directory, batch, query.vector)
-                self._cache.add({row.digest: arrays for row, arrays in read})
-                done += len(batch)
-                query.progress(done, len(self._ids))
+        done = len(self._ids) - len(missing)
+        for start in range(0, len(missing), _BATCH):
+            if query.should_stop():
+                break
+            batch = missing[start : start + _BATCH]
+            read = read_arrays(query.connection, self._directory, batch, query.vector)
+            self._cache.add({row.digest: arrays for row, arrays in read})
+            done += len(batch)
+            query.progress(done, len(self._ids))
+        if missing:
             self._cache.open()
-        self._missing()
+            self._missing()
         return done == len(self._ids)
 
     def _missing(self) -> list[int]:
@@ -130,26 +118,21 @@ class NeighbourIndex:
         rows = zip(self._ids.tolist(), self._digests, strict=True)
         return list({digest: row for row, digest in rows if digest not in known}.values())
 
-    def _by_cache(self, query: Query) -> list[Neighbour] | None:
-        """None if the cache turns out to be damaged; it is discarded then."""
+    def _by_cache(self, query: Query) -> list[Neighbour]:
+        """Raises OSError if the cache turns out to be damaged; it is discarded then."""
         sizes = np.append(self._cache.cosines(query.vector), -1.0)[self._entries]
         if query.exclude is not None:
             sizes[self._ids == query.exclude] = -1.0
-        some = sizes[sizes >= _bound(sizes[::16], query.limit)]  # so that few are partitioned
-        chosen = np.flatnonzero(sizes >= _bound(some, query.limit))
+        chosen = np.flatnonzero(sizes >= _bound(sizes, query.limit))
         refs, found = _refs(query.connection, self._ids[chosen].tolist()), []
         for at in chosen.tolist():
             arrays = self._cache.directions(int(self._entries[at]))
             if not _intact(arrays, self._digests[at], query.vector):
-                self._distrust()
-                return None
+                self._cache.discard()
+                self._complete = False
+                raise OSError("the cache of directions is damaged")
             found += compared(query.vector, arrays, refs[int(self._ids[at])])
         return _largest(found, query.limit)
-
-    def _distrust(self) -> None:
-        self._complete = False
-        with contextlib.suppress(OSError), self._cache.locked(_SECONDS):
-            self._cache.discard()
 
     def _by_reading(self, query: Query) -> list[Neighbour]:
         ids = [row for row in self._ids.tolist() if row != query.exclude]

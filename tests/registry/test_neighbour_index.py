@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import os
+import shutil
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -109,22 +111,23 @@ def test_payloads_are_read_once_in_all_processes(crowd):
     assert reads(Store(crowd.path)) == 0
 
 
-@pytest.mark.parametrize("what", ["[0-9].1", "digests", "index.json"])
-@pytest.mark.parametrize("how", ["cut", "turned", "gone"])
+@pytest.mark.parametrize("what", ["*.npy", "[0-7]*.npy", "store"])
+@pytest.mark.parametrize("how", ["cut", "turned", "gone", "empty"])
 def test_a_damaged_index_is_made_anew(crowd, kept, what, how):
-    for path in kept.glob(f"*/*{what}"):
+    for path in kept.glob(f"*/{what}"):
         data = bytearray(path.read_bytes())
         if how == "turned":
             data[3::8] = [byte ^ 0x55 for byte in data[3::8]]
-        path.unlink() if how == "gone" else path.write_bytes(data[:-3] if how == "cut" else data)
+        damaged = {"cut": data[:-3], "turned": data, "empty": b""}
+        path.unlink() if how == "gone" else path.write_bytes(damaged[how])
     agrees(Store(crowd.path), "n0")
     agrees(Store(crowd.path), "n0")
 
 
 def test_damage_under_an_open_index_is_noticed(crowd, kept):
-    for path in kept.glob("*/*.[0-9].1"):
+    for path in kept.glob("*/*.npy"):
         with open(path, "r+b") as file:
-            file.seek(3)
+            file.seek(-200, os.SEEK_END)
             file.write(b"\x40" * 200)
     assert reads(crowd) == 39  # no answer comes from rows that lack their digest
     assert reads(crowd) == 40
@@ -136,19 +139,27 @@ def test_another_stores_index_is_not_taken(crowd, kept, tmp_path):
     other = Store(tmp_path / "other")
     other.save_many([(f"n{i}", vector(i + 100, 1)) for i in range(3)])
     other.similar("n0")
-    ours, theirs = sorted(
-        kept.glob("*/index.json"), key=lambda p: json.loads(p.read_text())["store"]
-    )
-    theirs.write_text(ours.read_text())
+    ours, theirs = sorted(kept.glob("*/store"), key=lambda path: path.read_text())
+    for part in ours.parent.glob("*.npy"):
+        shutil.copy(part, theirs.parent)
     for store in (crowd, other):
         agrees(Store(store.path), "n0")
 
 
-def test_rows_that_a_killed_process_left_do_not_count(crowd, kept):
-    for path in [*kept.glob("*/*.[0-9].1"), *kept.glob("*/*.digests")]:
-        path.write_bytes(path.read_bytes() + b"left over")
+def test_a_part_that_a_killed_process_left_does_not_count(crowd, kept):
+    (folder,) = kept.glob("*")
+    part = next(folder.glob("*.npy"))
+    (folder / "0123abcd.tmp").write_bytes(part.read_bytes()[:-3])
     crowd.save("one", vector(99, 1))
     agrees(Store(crowd.path), "one")
+    assert reads(Store(crowd.path)) == 0
+
+
+def test_parts_of_one_shape_are_merged(crowd, kept):
+    for i in range(5):
+        crowd.save(f"one{i}", vector(99 + i, 1))
+        agrees(crowd, "n0")
+    assert len(list(kept.glob("*/*.npy"))) == 4  # of n0, n1, n2 and the new ones
 
 
 def test_it_does_not_outgrow_its_store(crowd, kept, tmp_path):
@@ -157,8 +168,8 @@ def test_it_does_not_outgrow_its_store(crowd, kept, tmp_path):
     agrees(crowd, "n0")
     crowd.save("one", vector(99, 1))
     agrees(crowd, "n0")
-    (file,) = kept.glob("*/index.json")
-    assert json.loads(file.read_text())["files"]["digests"][0] == 11
+    (file,) = kept.glob("*/store")
+    assert sum(len(np.load(part)) for part in kept.glob("*/*.npy")) == 11
     crowd.path.rename(tmp_path / "moved")
     agrees(Store(tmp_path / "moved"), "n0")
     assert not file.exists()
@@ -197,8 +208,12 @@ def test_names_of_one_digest_share_an_entry_whatever_batch_they_are_in(store, mo
     assert {n.ref for n in agrees(store, "n1")} >= {"tiny_1.n0.v1", "tiny_1.n5.v1"}
 
 
-def test_an_index_that_holds_a_digest_twice_is_made_anew(crowd, kept):
-    (file,) = kept.glob("*/*.digests")
-    digests = file.read_bytes()
-    file.write_bytes(digests[:32] + digests[:32] + digests[64:])
+def test_an_index_that_holds_a_digest_twice_is_of_use(crowd, kept):
+    parts = [np.load(path) for path in kept.glob("*/*.npy")]
+    (folder,) = kept.glob("*")
+    for part in parts:
+        np.save(folder / "made", part[::-1])
+        path = folder / "made.npy"
+        path.rename(folder / f"{zlib.crc32(path.read_bytes()):08x}.npy")
+    assert reads(Store(crowd.path)) == 0
     agrees(Store(crowd.path), "n3")

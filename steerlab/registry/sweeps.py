@@ -7,13 +7,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, delete, func, insert, or_, select
+from sqlalchemy import Connection, Select, and_, delete, func, insert, select
 
 from steerlab.core.cell import Cell, Key, MetricValue
 from steerlab.core.record import now
 from steerlab.core.setting import Setting
 from steerlab.core.sweep import StoredSweep
 from steerlab.errors import NotFound
+from steerlab.registry.pages import page
 from steerlab.registry.ports import Catalog
 from steerlab.registry.queries import Model, resolve
 from steerlab.registry.registry_only import operands, operation_of, operation_row, sampling_of
@@ -42,24 +43,47 @@ class Sweeps:
     def begin(self, sweep: StoredSweep) -> StoredSweep:
         """The stored sweep of a plan with its cells; a new plan is stored without cells."""
         with self._database.reading() as connection:  # nearly always enough, and waits for nobody
-            found = _find(connection, sweep.plan_digest)
-        if found is not None:
-            return found
+            number = _number(connection, sweep)
+            if number is not None:
+                return _one(connection, number)
         with self._database.writing() as work:
-            return _one(work.connection, _begin(work.connection, sweep))
+            number = _number(work.connection, sweep)
+            return _one(work.connection, number or _insert(work.connection, sweep))
 
     def add(self, sweep: StoredSweep, cells: Sequence[Cell]) -> int:
         """Store cells of a stored sweep, all or none; returns how many were new.
 
         Cells that another process has stored meanwhile stay as they are.
         """
+        places = _places(sweep, [cell.key for cell in cells])
         with self._database.writing() as work:
-            return _add(work.connection, sweep, cells)
+            there = _numbers(work.connection, sweep, places.values())
+            rows = [
+                {
+                    **dict(zip(("setting", "prompt", "seed"), places[cell.key], strict=True)),
+                    "sweep_id": sweep.id,
+                    "text": cell.text,
+                    "finish": cell.finish,
+                    "tokens": cell.tokens,
+                }
+                for cell in cells
+                if places[cell.key] not in there
+            ]
+            if rows:
+                work.connection.execute(insert(CELL), rows)
+        return len(rows)
 
     def measure(self, sweep: StoredSweep, name: str, values: Mapping[Key, MetricValue]) -> None:
         """Store the values of a metric for stored cells, replacing earlier values."""
+        places, m = _places(sweep, values), CELL_METRIC.c
         with self._database.writing() as work:
-            _measure(work.connection, sweep, name, values)
+            numbers = _numbers(work.connection, sweep, places.values())
+            found = {numbers[places[key]]: value for key, value in values.items()}
+            for ids in chunks(list(found)):
+                own = m.name == name, m.cell_id.in_(ids)
+                work.connection.execute(delete(CELL_METRIC).where(*own))
+                rows = [{"cell_id": i, "name": name, **vars(found[i])} for i in ids]
+                work.connection.execute(insert(CELL_METRIC), rows)
 
     def list(
         self,
@@ -73,9 +97,12 @@ class Sweeps:
 
         before: the last sweep of the previous page.
         """
+        query = page(SWEEP, limit, before)
         with self._database.reading() as connection:
-            row = None if ref is None else resolve(connection, ref, model)
-            return _recent(connection, row, limit=limit, before=before)
+            if ref is not None:
+                own = SWEEP_OPERAND.c.vector_id == resolve(connection, ref, model)
+                query = query.where(SWEEP.c.id.in_(select(SWEEP_OPERAND.c.sweep_id).where(own)))
+            return _read(connection, query)
 
     def get(self, number: int) -> StoredSweep:
         """A sweep with its cells by its number; raises NotFound."""
@@ -85,72 +112,32 @@ class Sweeps:
     def remove(self, number: int) -> None:
         """Delete a sweep with its cells; raises NotFound."""
         with self._database.writing() as work:
-            _remove(work.connection, number)
+            if not work.connection.execute(delete(SWEEP).where(SWEEP.c.id == number)).rowcount:
+                raise _unknown(number)
 
 
-def _begin(connection: Connection, sweep: StoredSweep) -> int:
-    """The number of the sweep with this plan, inserted if it is new."""
-    there = select(SWEEP.c.id).where(SWEEP.c.plan_digest == sweep.plan_digest)
-    found = connection.execute(there).scalar()
-    if found is not None:
-        return int(found)
+def _number(connection: Connection, sweep: StoredSweep) -> int | None:
+    """The number of the stored sweep with the same plan."""
+    query = select(SWEEP.c.id).where(SWEEP.c.plan_digest == sweep.plan_digest)
+    return connection.execute(query).scalar()
+
+
+def _insert(connection: Connection, sweep: StoredSweep) -> int:
+    """Store a sweep without cells; returns its number."""
     values = {**vars(sweep), **sweep.sampling.options(), "created": now()}
     plain = {name: values[name] for name in _PLAIN if name != "id"}
     number = connection.execute(insert(SWEEP).values(plain).returning(SWEEP.c.id)).scalar_one()
-    own = {"sweep_id": number}
-    named = operands(connection, sweep.expression, sweep.model)
+    unknown = {"digest": None, "vector_id": None}
+    settings = [{**s.to_json(), **operation_row(s.operation)} for s in sweep.settings]
     for table, rows in (
-        (SWEEP_OPERAND, [{"digest": None, "vector_id": None, **row} for row in named]),
-        (
-            SWEEP_SETTING,
-            [
-                {"ordinal": i, **s.to_json(), **operation_row(s.operation)}
-                for i, s in enumerate(sweep.settings)
-            ],
-        ),
+        (SWEEP_OPERAND, [unknown | o for o in operands(connection, sweep.expression, sweep.model)]),
+        (SWEEP_SETTING, [{"ordinal": i, **setting} for i, setting in enumerate(settings)]),
         (SWEEP_PROMPT, [{"ordinal": i, "prompt": p} for i, p in enumerate(sweep.prompts)]),
         (SWEEP_SEED, [{"ordinal": i, "seed": s} for i, s in enumerate(sweep.seeds)]),
     ):
         if rows:
-            connection.execute(insert(table), [{**own, **row} for row in rows])
+            connection.execute(insert(table), [{"sweep_id": number, **row} for row in rows])
     return int(number)
-
-
-def _add(connection: Connection, sweep: StoredSweep, cells: Sequence[Cell]) -> int:
-    """Store cells, except those that another process has stored meanwhile.
-
-    Returns how many were new.
-    """
-    places = _places(sweep, [cell.key for cell in cells])
-    there = _numbers(connection, sweep, places.values())
-    rows = [
-        {
-            **dict(zip(("setting", "prompt", "seed"), places[cell.key], strict=True)),
-            "sweep_id": sweep.id,
-            "text": cell.text,
-            "finish": cell.finish,
-            "tokens": cell.tokens,
-        }
-        for cell in cells
-        if places[cell.key] not in there
-    ]
-    if rows:
-        connection.execute(insert(CELL), rows)
-    return len(rows)
-
-
-def _measure(
-    connection: Connection, sweep: StoredSweep, name: str, values: Mapping[Key, MetricValue]
-) -> None:
-    """Store the values of a metric for stored cells, replacing earlier values."""
-    places = _places(sweep, values)
-    numbers = _numbers(connection, sweep, places.values())
-    found = {numbers[places[key]]: value for key, value in values.items()}
-    m = CELL_METRIC.c
-    for ids in chunks(list(found)):
-        connection.execute(delete(CELL_METRIC).where(m.name == name, m.cell_id.in_(ids)))
-        rows = [{"cell_id": i, "name": name, **vars(found[i])} for i in ids]
-        connection.execute(insert(CELL_METRIC), rows)
 
 
 def _places(sweep: StoredSweep, keys: Iterable[Key]) -> dict[Key, _Place]:
@@ -176,35 +163,12 @@ def _one(connection: Connection, number: int) -> StoredSweep:
     """The sweep of a number with its cells; raises NotFound."""
     found = _read(connection, select(SWEEP).where(SWEEP.c.id == number))
     if not found:
-        raise NotFound(f"there is no sweep {number}: `steerlab sweeps` lists those that are kept")
+        raise _unknown(number)
     return replace(found[0], cells=tuple(_cells(connection, found[0])))
 
 
-def _find(connection: Connection, plan_digest: str) -> StoredSweep | None:
-    """The sweep of a plan with its cells; None if it is not stored."""
-    query = select(SWEEP.c.id).where(SWEEP.c.plan_digest == plan_digest)
-    number = connection.execute(query).scalar()
-    return None if number is None else _one(connection, number)
-
-
-def _recent(
-    connection: Connection, vector: int | None, *, limit: int | None, before: StoredSweep | None
-) -> list[StoredSweep]:
-    """Sweeps without cells, newest first: all, or those that name a vector."""
-    query = select(SWEEP).order_by(SWEEP.c.created.desc(), SWEEP.c.id.desc()).limit(limit)
-    if vector is not None:
-        o = SWEEP_OPERAND.c
-        query = query.where(SWEEP.c.id.in_(select(o.sweep_id).where(o.vector_id == vector)))
-    if before is not None:
-        same = and_(SWEEP.c.created == before.created, SWEEP.c.id < before.id)
-        query = query.where(or_(SWEEP.c.created < before.created, same))
-    return _read(connection, query)
-
-
-def _remove(connection: Connection, number: int) -> None:
-    """Delete a sweep with its cells; raises NotFound."""
-    if not connection.execute(delete(SWEEP).where(SWEEP.c.id == number)).rowcount:
-        _one(connection, number)
+def _unknown(number: int) -> NotFound:
+    return NotFound(f"there is no sweep {number}: `steerlab sweeps` lists those that are kept")
 
 
 def _read(connection: Connection, query: Select[Any]) -> list[StoredSweep]:

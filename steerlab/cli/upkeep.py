@@ -40,7 +40,7 @@ def verify_command(recipes: bool, store: Store, as_json: bool, quiet: bool) -> i
     again = _rerun(store, quiet or as_json) if recipes else []
     wrong = [run for run in again if run.problem]
     if as_json:
-        problems = [{"ref": f.ref, "problem": f.problem, "harm": f.damage.key} for f in findings]
+        problems = [finding.to_json() for finding in findings]
         runs = [run.to_json() for run in again]
         print_json({"problems": problems, "recipes": runs} if recipes else problems)
     elif recipes:

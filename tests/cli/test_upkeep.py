@@ -38,7 +38,11 @@ def test_verify_finds_an_altered_payload(cli, store):
     assert result.code == ExitCode.FAILED
     assert result.out.splitlines()[0].split() == ["vector", "problem"]
     assert "tiny.love.v1" in result.out
-    assert cli("verify", "--json").code == ExitCode.FAILED
+    told = cli("verify", "--json")
+    assert told.code == ExitCode.FAILED
+    fixes = {problem["ref"]: problem["fix"] for problem in json.loads(told.out)}
+    assert fixes["tiny.love.v1"] == Damage.ALTERED.fix
+    assert {*json.loads(told.out)[0]} == {"ref", "problem", "fix"}  # as `doctor --json` says it
 
 
 def alter(store, ref):

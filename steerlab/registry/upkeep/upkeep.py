@@ -44,22 +44,28 @@ class Upkeep:
         progress: called with (vectors checked, all); an exception cancels. on_finding: called with
         each problem when it is found; while others write, some may be gone in the end.
         """
-        from steerlab.registry.upkeep.verify import Damage, Finding, still_wrong, verify
+        from steerlab.registry.upkeep.verify import REGISTRY, Damage, Finding, still_wrong, verify
+
+        found: list[Finding] = []
+
+        def tell(finding: Finding) -> None:
+            found.append(finding)
+            if on_finding is not None:
+                on_finding(finding)
 
         self._database.settle()
         before = self._database.stamp()
         with self._database.reading() as connection:
-            found = verify(connection, self.path, progress, on_finding)
+            for finding in verify(connection, self.path, progress or (lambda done, total: None)):
+                tell(finding)
         changing = self._database.stamp() != before or any(f.damage is Damage.LABEL for f in found)
         if found and changing and self._database.writable:
             with self._database.writing() as work:
-                found = still_wrong(work.connection, self.path, found)
+                found[:] = still_wrong(work.connection, self.path, found)
         readable = all(finding.damage is not Damage.REGISTRY for finding in found)
         if readable and not self._database.has_sound_index():
             what = "the text index is damaged: run `steerlab rebuild`"
-            found.append(Finding("registry.db", what, Damage.REGISTRY))
-            if on_finding is not None:
-                on_finding(found[-1])
+            tell(Finding(REGISTRY, what, Damage.REGISTRY))
         return found
 
     def rebuild(self) -> int:

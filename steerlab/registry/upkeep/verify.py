@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -19,6 +19,7 @@ from steerlab.core.vector import SteeringVector
 from steerlab.errors import NotFound, SteerlabError
 from steerlab.files import payload
 from steerlab.files.header import FileTooLarge
+from steerlab.progress import Progress
 from steerlab.registry import files, labels, text_index
 from steerlab.registry.files import payload_files
 from steerlab.registry.queries import resolve
@@ -29,6 +30,9 @@ from steerlab.registry.schema_check import problems
 from steerlab.registry.sqlite_errors import Damaged, tells_damage
 from steerlab.registry.tables import DIRECTION, MODEL, OPERAND, VECTOR
 
+REGISTRY = "registry.db"
+"""The ref of a finding about the registry as a whole."""
+
 _GIVE_UP = (
     "bring the file back from a backup (`steerlab restore` restores a whole store), or remove the "
     "vector: steerlab remove REF (--force if others were made from it)"
@@ -38,39 +42,30 @@ _GIVE_UP = (
 class Damage(Enum):
     """What happened to a vector, or to the registry as a whole; the most urgent to fix first."""
 
-    REGISTRY = ("registry", "the registry file is damaged", "steerlab rebuild")
-    ROW = ("row", "the registry and the payload file disagree", "steerlab rebuild")
-    MOVED = ("moved", "the vector is in another file than the registry says", "steerlab rebuild")
-    MISSING = (
-        "missing",
-        "the payload file is missing; the registry still describes the vector",
-        _GIVE_UP,
-    )
-    ALTERED = ("altered", "the payload file was altered or cut short", _GIVE_UP)
+    REGISTRY = ("the registry file is damaged", "steerlab rebuild")
+    ROW = ("the registry and the payload file disagree", "steerlab rebuild")
+    MOVED = ("the vector is in another file than the registry says", "steerlab rebuild")
+    MISSING = ("the payload file is missing; the registry still describes the vector", _GIVE_UP)
+    ALTERED = ("the payload file was altered or cut short", _GIVE_UP)
     LARGE = (
-        "large",
         "the payload file is larger than this steerlab reads; it may be intact",
         "keep the file: upgrade steerlab, or read it with the version that wrote it",
     )
     OPERAND = (
-        "operand",
         "an operand is missing or was replaced; the vector itself is intact",
         "import the operand again, or make a new vector: steerlab compose … --as NAME",
     )
     RECIPE = (
-        "recipe",
         "the recipe gives another vector than is stored: one of the two was altered",
         "make it anew from its operands: steerlab compose … --as NAME",
     )
-
     LABEL = (
-        "label",
         "the label file is missing, or says something else than the registry",
         "steerlab rebuild",
     )
 
-    def __init__(self, key: str, what: str, fix: str) -> None:
-        self.key, self.what, self.fix = key, what, fix
+    def __init__(self, what: str, fix: str) -> None:
+        self.what, self.fix = what, fix
 
 
 @dataclass(frozen=True)
@@ -81,28 +76,27 @@ class Finding:
     problem: str
     damage: Damage
 
+    def to_json(self) -> dict[str, str]:
+        """The problem as JSON values."""
+        return {"ref": self.ref, "problem": self.problem, "fix": self.damage.fix}
 
-def verify(
-    connection: Connection,
-    directory: Path,
-    progress: Callable[[int, int], object] | None = None,
-    on_finding: Callable[[Finding], object] | None = None,
-) -> list[Finding]:
-    """All problems of the store; progress is called with (checked, all)."""
-    found = [Finding("registry.db", what, Damage.REGISTRY) for what in problems(connection)]
+
+def verify(connection: Connection, directory: Path, progress: Progress) -> Iterator[Finding]:
+    """All problems of the store, as they are found; progress is called with (checked, all)."""
+    broken = False
+    for what in problems(connection):
+        broken = True
+        yield Finding(REGISTRY, what, Damage.REGISTRY)
     try:
         odd = (*_odd_models(connection), *_unlisted(connection), *text_index.problems(connection))
-        found += [Finding("registry.db", what, Damage.ROW) for what in odd]
         query = select(VECTOR.c.id).order_by(VECTOR.c.path, VECTOR.c.id)
         ids = list(connection.execute(query).scalars())
     except DBAPIError as error:
-        if not (found and tells_damage(error)):
+        if not (broken and tells_damage(error)):
             raise
-        ids = []  # what is found is why they can't be read
-    if on_finding is not None:
-        for finding in found:
-            on_finding(finding)
-    return found + _of_rows(connection, directory, ids, progress, on_finding)
+        odd, ids = (), []  # what is found is why they can't be read
+    yield from (Finding(REGISTRY, what, Damage.ROW) for what in odd)
+    yield from _of_rows(connection, directory, ids, progress)
 
 
 def still_wrong(connection: Connection, directory: Path, found: Sequence[Finding]) -> list[Finding]:
@@ -111,32 +105,21 @@ def still_wrong(connection: Connection, directory: Path, found: Sequence[Finding
     While others write, a verification sees rows and files of different moments.
     """
     rows = []
-    for ref in dict.fromkeys(f.ref for f in found if f.ref != "registry.db"):
+    for ref in dict.fromkeys(f.ref for f in found if f.ref != REGISTRY):
         with contextlib.suppress(NotFound):  # removed meanwhile
             rows.append(resolve(connection, ref, None))
-    own = [f for f in found if f.ref == "registry.db"]
-    return own + _of_rows(connection, directory, rows)
+    own = [f for f in found if f.ref == REGISTRY]
+    return [*own, *_of_rows(connection, directory, rows, lambda done, total: None)]
 
 
 def _of_rows(
-    connection: Connection,
-    directory: Path,
-    ids: Sequence[int],
-    progress: Callable[[int, int], object] | None = None,
-    on_finding: Callable[[Finding], object] | None = None,
-) -> list[Finding]:
+    connection: Connection, directory: Path, ids: Sequence[int], progress: Progress
+) -> Iterator[Finding]:
     """The problems of vectors and their operands."""
-    found = []
     audit = _Audit(connection, directory)
     for done, row in enumerate(_each(connection, ids), 1):
-        own = [row] if isinstance(row, Finding) else audit.findings(row)
-        found += own
-        if on_finding is not None:
-            for finding in own:
-                on_finding(finding)
-        if progress is not None:
-            progress(done, len(ids))
-    return found
+        yield from [row] if isinstance(row, Finding) else audit.findings(row)
+        progress(done, len(ids))
 
 
 def _each(connection: Connection, ids: Sequence[int]) -> Iterator[Stored | Finding]:
@@ -163,7 +146,7 @@ def _called(connection: Connection, row: int) -> str:
     except DBAPIError as error:
         if not tells_damage(error):
             raise
-        return "registry.db"
+        return REGISTRY
     return f"{model}.{vector}.v{version}"
 
 
@@ -273,33 +256,21 @@ class _Audit:
 
     def lost(self, stored: Stored, damage: Damage, what: str) -> Finding:
         """A Finding for a vector that is not at its path; it may be in another file."""
-        place = self.whole.get(stored.record.story)
+        place, _ = self.whole.get(stored.record.story, (None, None))
         if place is not None:
-            return Finding(
-                stored.qualified, f"it lies in {place}, not in {stored.path}", Damage.MOVED
-            )
+            what, damage = f"it lies in {place}, not in {stored.path}", Damage.MOVED
         return Finding(stored.qualified, what, damage)
 
     @cached_property
-    def whole(self) -> dict[str, str]:
-        """Story -> file of every intact vector in payload files."""
+    def whole(self) -> dict[str, tuple[str, str]]:
+        """Story -> file and digest of every intact vector in payload files."""
         found = {}
         for file in payload_files(self.directory):
             path = file.relative_to(self.directory).as_posix()
             with contextlib.suppress(SteerlabError):
                 for record, _ in payload.read_all(file):
                     with contextlib.suppress(SteerlabError):
-                        found[usable(record, path).story] = path
-        return found
-
-    @cached_property
-    def digests(self) -> set[str]:
-        """The digests of all intact vectors in payload files."""
-        files = set(self.whole.values())
-        found = set()
-        for path in files:
-            with contextlib.suppress(SteerlabError):
-                found |= {r.digest for r in payload.read_records(self.directory / path).values()}
+                        found[usable(record, path).story] = path, record.digest
         return found
 
     def recomputed(self, stored: Stored, recipe: Expression) -> list[Finding]:
@@ -321,7 +292,8 @@ class _Audit:
         try:
             result = evaluate(recipe.text, lookup)
         except SteerlabError as error:
-            damage = Damage.ROW if failing and self.digests.issuperset(failing) else Damage.OPERAND
+            here = {digest for _, digest in self.whole.values()} if failing else set()
+            damage = Damage.ROW if failing and here.issuperset(failing) else Damage.OPERAND
             return [Finding(stored.qualified, f"it can't be re-evaluated: {error}", damage)]
         if result.digest == stored.record.digest:
             return []

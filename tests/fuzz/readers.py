@@ -20,7 +20,7 @@ from steerlab.errors import CorruptPayload, SteerlabError
 from steerlab.files import payload
 from steerlab.registry import Store
 from steerlab.registry.sqlite_errors import Damaged
-from steerlab.registry.transfer.exchange import Import
+from steerlab.registry.transfer.import_plan import Import
 from steerlab.registry.upkeep.verify import Damage
 from tests.fuzz import archives, hostile, payloads, textfiles
 

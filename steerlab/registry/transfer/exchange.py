@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from sqlalchemy import Connection, select
@@ -27,25 +27,8 @@ from steerlab.registry.schema import chunks
 from steerlab.registry.sqlite_errors import one_line_errors
 from steerlab.registry.tables import OPERAND, VECTOR
 from steerlab.registry.transfer import archive
-from steerlab.registry.transfer.import_plan import Arrival, Plan
+from steerlab.registry.transfer.import_plan import Import, plan
 from steerlab.registry.upkeep.verify import untrue_facts
-
-
-@dataclass(frozen=True)
-class Import:
-    """The result of importing one vector.
-
-    ref: its ref in this store. was: its ref in the file. already: True if it was here before, so
-    that nothing was stored. model: its model. same_numbers: the ref of a stored vector with the
-    same digest and another story; differs: the parts of the story that differ.
-    """
-
-    ref: str
-    was: str
-    already: bool
-    model: ModelIdentity
-    same_numbers: str | None = None
-    differs: tuple[str, ...] = ()
 
 
 def rows_of(connection: Connection, refs: Iterable[str | Summary], model: Model) -> list[int]:
@@ -129,20 +112,15 @@ def take_in(database: Database, path: Path, progress: Progress | None = None) ->
         tempfile.TemporaryDirectory(prefix="steerlab-") as scratch,
     ):
         reader = _Reader(path, Path(scratch), progress)
-        arrivals = list(reader.survey())
+        imports = list(reader.survey())
         with database.writing() as work:
-            plan = Plan(work.connection, arrivals)
-            compared: dict[str, tuple[str, tuple[str, ...]]] = {}
-            for batch in batches(_new(work.connection, reader, plan, compared)):
+            back = plan(work.connection, imports)
+            for batch in batches(_new(work.connection, reader, imports)):
                 saving.store(work, database.directory, batch)
             link(work.connection)
-            for names in chunks(sorted(plan.back)):
+            for names in chunks(sorted(back)):
                 mark_newest(work.connection, VECTOR.c.name.in_(names))
-    oldest_first = sorted(arrivals, key=lambda a: a.created)
-    return [
-        Import(plan.ref(a), a.ref, plan.is_here(a), a.model, *compared.get(a.story, ()))
-        for a in oldest_first
-    ]
+    return sorted(imports, key=lambda one: one.created)
 
 
 class _Reader:
@@ -154,14 +132,14 @@ class _Reader:
         self.labels: dict[str, Labels | Removed] = {}
         self.size = path.stat().st_size
 
-    def survey(self) -> Iterator[Arrival]:
+    def survey(self) -> Iterator[Import]:
         """The records, without arrays."""
         models: dict[ModelIdentity, ModelIdentity] = {}
         for file, what in self._payloads(0):
             with called(file, what):
                 for record in payload.read_records(file).values():
                     model = models.setdefault(record.model, record.model)
-                    yield Arrival.of(self._labelled(usable(record, what)), model)
+                    yield Import.of(self._labelled(usable(record, what)), model)
 
     def entries(self) -> Iterator[Entry]:
         """The vectors, checked, in the order of `survey`."""
@@ -212,28 +190,21 @@ def called(file: Path, name: str) -> Iterator[None]:
         raise type(error)(str(error).replace(str(file), name)) from None
 
 
-def _new(
-    connection: Connection,
-    reader: _Reader,
-    plan: Plan,
-    compared: dict[str, tuple[str, tuple[str, ...]]],
-) -> Iterator[Entry]:
-    """The vectors that are new to this store, under their names here.
-
-    compared: gets, by story, the vectors whose digest is stored with another story.
-    """
-    expected = iter(plan.arrivals)
+def _new(connection: Connection, reader: _Reader, imports: Sequence[Import]) -> Iterator[Entry]:
+    """The vectors that are new to this store, under their names here."""
+    expected = iter(imports)
     for record, vector in reader.entries():
-        arrival = next(expected, None)
-        if arrival is None or (arrival.ref, arrival.story) != (record.ref, record.story):
+        one = next(expected, None)
+        if one is None or (one.was, one.story) != (record.ref, record.story):
             raise CorruptPayload(f"{reader.path} changed while it was read: try again")
-        if plan.is_here(arrival):
+        if one.already:
             continue
-        if (row := plan.same_numbers(arrival)) is not None:
-            stored = read(connection, [row])[row]
-            compared[record.story] = (stored.record.ref, stored.record.differs_from(record))
-        localized = plan.localized(arrival, record)
-        yield localized, files.described(vector, localized)
+        if one.twin is not None:
+            stored = read(connection, [one.twin])[one.twin].record
+            one.same_numbers, one.differs = stored.ref, stored.differs_from(record)
+        name, version = one.place
+        placed = replace(record, name=name, version=version)
+        yield placed, files.described(vector, placed)
 
 
 def _entries(connection: Connection, directory: Path, rows: Sequence[int]) -> Iterator[Entry]:

@@ -16,7 +16,7 @@ from steerlab.registry.sqlite_errors import one_line_errors
 
 if TYPE_CHECKING:
     from steerlab.registry.transfer.backup import Backup
-    from steerlab.registry.transfer.exchange import Import
+    from steerlab.registry.transfer.import_plan import Import
 
 
 class Transfer:

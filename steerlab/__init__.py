@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 from steerlab.core.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from steerlab.core.algebra import mean, project, random_like, reject, unit
     from steerlab.core.expression import compose
     from steerlab.core.sweep import SweepPlan
-    from steerlab.core.vector import SteeringVector, mean, project, random_like, reject, unit
+    from steerlab.core.vector import SteeringVector
     from steerlab.errors import SteerlabError
     from steerlab.evaluation.calibration.calibrate import calibrate
     from steerlab.evaluation.generalization.evaluate import evaluate
@@ -45,12 +46,12 @@ _HOMES = {
     "difference": "evaluation.inspection.difference",
     "evaluate": "evaluation.generalization.evaluate",
     "inspect": "evaluation.inspection.inspect",
-    "mean": "core.vector",
-    "project": "core.vector",
-    "random_like": "core.vector",
-    "reject": "core.vector",
+    "mean": "core.algebra",
+    "project": "core.algebra",
+    "random_like": "core.algebra",
+    "reject": "core.algebra",
     "steering": "interventions.hooks",
-    "unit": "core.vector",
+    "unit": "core.algebra",
 }
 
 __all__ = [

@@ -6,8 +6,9 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from steerlab.core.direction import Scope
 from steerlab.core.recipe import Contrast, Imported, ModelIdentity, Read
-from steerlab.core.vector import Scope, SteeringVector
+from steerlab.core.vector import SteeringVector
 
 D_MODEL = 4
 N_LAYERS = 6

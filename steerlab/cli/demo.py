@@ -49,7 +49,7 @@ def demo_command(max_new_tokens: int, seed: int, store: Store, as_json: bool, qu
     Fetches the embedded model (93 MB, once), composes `love - anger` from stored vectors, and
     generates with it at several layers and strengths, beside the baseline and a random control.
     """
-    from steerlab.core.vector import random_like, unit
+    from steerlab.core.algebra import random_like, unit
     from steerlab.lab.lab import Lab
     from steerlab.lab.starter import ensure
 
@@ -84,8 +84,8 @@ def demo_command(max_new_tokens: int, seed: int, store: Store, as_json: bool, qu
 
 
 def _settings(at: SteeringVector) -> list[Setting]:
+    from steerlab.core.algebra import random_like
     from steerlab.core.setting import Setting
-    from steerlab.core.vector import random_like
 
     control = random_like(at[15], seed=0)
     grid = [Setting(at[b], c, f"unit({EXPRESSION})") for b in LAYERS for c in COEFFICIENTS]

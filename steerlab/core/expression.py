@@ -13,9 +13,10 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from steerlab.core.algebra import is_raw_mean, mean, project, reject, unit
 from steerlab.core.notation import span, syntax_tree
 from steerlab.core.recipe import FUNCTIONS
-from steerlab.core.vector import SteeringVector, is_raw_mean, mean, project, reject, unit
+from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadExpression, NotFound
 
 _FUNCTIONS: Mapping[str, Callable[..., SteeringVector]] = {

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -28,37 +28,15 @@ from steerlab.core.direction import (
 )
 from steerlab.core.notation import (
     Layers,
-    canonical,
     is_ref,
     number,
-    placeholder_of,
-    replace_refs,
     span,
     subscript,
     weight_of,
     whole,
 )
 from steerlab.core.recipe import Expression, Imported, ModelIdentity, Recipe, Verdict
-from steerlab.errors import BadExpression, BadOption, BadVector, Incompatible, NotFound
-
-__all__ = [
-    "Array",
-    "Layers",
-    "Scope",
-    "SteeringVector",
-    "canonical",
-    "digest_of",
-    "is_raw_mean",
-    "mean",
-    "operand_of",
-    "placeholder_of",
-    "project",
-    "random_like",
-    "reject",
-    "replace_refs",
-    "span",
-    "unit",
-]
+from steerlab.errors import BadExpression, BadVector, Incompatible, NotFound
 
 
 class SteeringVector:
@@ -135,13 +113,13 @@ class SteeringVector:
     def __delattr__(self, name: str) -> NoReturn:
         raise AttributeError(f"a SteeringVector is frozen: can't delete {name!r}")
 
-    def __reduce__(self) -> tuple[Callable[..., SteeringVector], tuple[dict[str, Any]]]:
+    def __reduce__(self) -> tuple[Callable[[], SteeringVector], tuple[()]]:
         state = {name: getattr(self, name) for name in ("model", "recipe", "scope", "ref")} | {
             "directions": dict(self.directions),
             "residual_norms": dict(self.residual_norms),
             "diagnostics": {b: dict(d) for b, d in self.diagnostics.items()},
         }
-        return _rebuilt, (state,)
+        return partial(SteeringVector, **state), ()
 
     # what it is
 
@@ -203,7 +181,7 @@ class SteeringVector:
 
     def cosines(self, other: SteeringVector) -> dict[int, float]:
         """Layer -> cosine to `other`, for the layers they share; 0 where either is zero."""
-        self._check_compatible(other)
+        self.check_compatible(other)
         cosines = {}
         for b in self.directions:
             if b in other.directions:
@@ -252,7 +230,7 @@ class SteeringVector:
         """Select layers: love[15], love[10:20]; raises NotFound for a missing layer."""
         layers = whole(layers)
         picked = {b: self.directions[b] for b in self._pick(layers)}
-        return _derived(f"({{}})[{subscript(layers)}]", [self], picked)
+        return derived(f"({{}})[{subscript(layers)}]", [self], picked)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, SteeringVector):
@@ -294,9 +272,10 @@ class SteeringVector:
     def _map(self, template: str, function: Callable[[Array], Array]) -> SteeringVector:
         with np.errstate(over="ignore"):
             arrays = {b: function(x) for b, x in self.directions.items()}
-        return _derived(template, [self], arrays)
+        return derived(template, [self], arrays)
 
-    def _check_compatible(self, other: SteeringVector) -> None:
+    def check_compatible(self, other: SteeringVector) -> None:
+        """Raise Incompatible for a vector of another model or scope."""
         mine, theirs = self.model, other.model
         if mine.verdict(theirs) not in (Verdict.SAME, Verdict.OTHER_PRECISION):
             why = "their weights differ" if mine.source == theirs.source else "another model"
@@ -337,76 +316,23 @@ def _digest_header(
     return json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
 
 
-def unit(vector: SteeringVector) -> SteeringVector:
-    """Rescale each layer to norm 1 (front tensors: Frobenius norm)."""
-    for b, norm in vector.norms().items():
-        if norm < SMALLEST:
-            raise BadExpression(f"unit({vector}) is undefined: layer {b} is zero")
-    return vector._map("unit({})", lambda x: x / norm_of(x))
-
-
-def project(a: SteeringVector, b: SteeringVector) -> SteeringVector:
-    """The part of `a` along `b`, layer by layer; zero where `b` is zero or missing."""
-    return _projected("project", a, b, lambda _, along: along)
-
-
-def reject(a: SteeringVector, b: SteeringVector) -> SteeringVector:
-    """`a` without its part along `b`, layer by layer."""
-    return _projected("reject", a, b, lambda x, along: x - along)
-
-
-def mean(*vectors: SteeringVector) -> SteeringVector:
-    """The layerwise mean; a layer missing in one of them counts as zero there."""
-    if not vectors:
-        raise BadExpression("mean() needs at least one vector")
-    total = vectors[0].directions
-    for vector in vectors[1:]:
-        _best_known(vectors)._check_compatible(vector)
-        total = _layerwise(lambda x, y: x + y, total, vector.directions)
-    template = f"mean({', '.join(['{}'] * len(vectors))})"
-    return _derived(template, vectors, {b: x / len(vectors) for b, x in total.items()})
-
-
-def random_like(vector: SteeringVector, seed: int) -> SteeringVector:
-    """A random direction with the norm of `vector` at every layer: a control.
-
-    Each layer is N(0, I) rescaled to the vector's norm there; rows of a front tensor that
-    are zero stay zero. Seeded by (seed, layer), so one layer never depends on the others.
-    Raises BadOption for a negative seed.
-    """
-    if seed < 0:
-        raise BadOption(f"a seed is a whole number from 0, not {seed}")
-    arrays = {}
-    for b, rows in vector.directions.items():
-        noise = np.random.default_rng([seed, b]).standard_normal(rows.shape)
-        noise[~rows.any(axis=1)] = 0.0
-        size = norm_of(noise)
-        arrays[b] = noise * (norm_of(rows) / size) if size else noise
-    return SteeringVector(
-        arrays,
-        model=vector.model,
-        scope=vector.scope,
-        recipe=Imported(f"random_like({vector}, seed={seed})", "random"),
-        residual_norms=vector.residual_norms,
-    )
-
-
-def _derived(
+def derived(
     template: str, parents: Sequence[SteeringVector], directions: Mapping[int, Array]
 ) -> SteeringVector:
+    """A vector made from others; template: its expression, with braces for the parents."""
     norms: dict[int, float] = {}
     for parent in parents:
         norms = {**parent.residual_norms, **norms}
     return SteeringVector(
         directions,
-        model=_best_known(parents).model,
+        model=best_known(parents).model,
         scope=parents[0].scope,
         recipe=expression_of(template, parents),
         residual_norms=norms,
     )
 
 
-def _best_known(parents: Sequence[SteeringVector]) -> SteeringVector:
+def best_known(parents: Sequence[SteeringVector]) -> SteeringVector:
     """The first parent whose model has a fingerprint, else the first."""
     known = (parent for parent in parents if parent.model.fingerprint is not None)
     return next(known, parents[0])
@@ -418,11 +344,11 @@ def _combine(
     b: SteeringVector,
     function: Callable[[Array, Array], Array],
 ) -> SteeringVector:
-    a._check_compatible(b)
-    return _derived(template, [a, b], _layerwise(function, a.directions, b.directions))
+    a.check_compatible(b)
+    return derived(template, [a, b], layerwise(function, a.directions, b.directions))
 
 
-def _layerwise(
+def layerwise(
     function: Callable[[Array, Array], Array], a: Mapping[int, Array], b: Mapping[int, Array]
 ) -> dict[int, Array]:
     """`function` at every layer that either has; a missing layer counts as zero."""
@@ -431,29 +357,3 @@ def _layerwise(
         layer: function(*padded(a.get(layer, zero), b.get(layer, zero)))
         for layer in sorted({*a, *b})
     }
-
-
-def _projected(
-    name: str, a: SteeringVector, b: SteeringVector, keep: Callable[[Array, Array], Array]
-) -> SteeringVector:
-    a._check_compatible(b)
-    if not set(a.directions) & set(b.directions):
-        raise Incompatible(
-            f"{name}({a}, {b}): they share no layer ({span(a.layers)} and {span(b.layers)})"
-        )
-    directions = {}
-    for layer, x in a.directions.items():
-        x, y = padded(x, b.directions.get(layer, np.zeros((1, a.model.d_model))))
-        size = dot(y, y)
-        along = y * (dot(x, y) / size) if size >= SMALLEST**2 else np.zeros_like(x)
-        directions[layer] = keep(x, along)
-    return _derived(f"{name}({{}}, {{}})", [a, b], directions)
-
-
-def is_raw_mean(vector: SteeringVector) -> bool:
-    """Whether a vector is known to be a raw mean activation rather than a difference."""
-    return isinstance(vector.recipe, Imported) and vector.recipe.quantity == "mean"
-
-
-def _rebuilt(state: dict[str, Any]) -> SteeringVector:
-    return SteeringVector(**state)

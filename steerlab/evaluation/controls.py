@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from steerlab.core.algebra import random_like
 from steerlab.core.recipe import Contrast, Imported
-from steerlab.core.vector import SteeringVector, random_like
+from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption
 from steerlab.evaluation.statistics import CONTROLS
 from steerlab.progress import Progress, ShouldStop

@@ -23,9 +23,10 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
+from steerlab.core.direction import Array
 from steerlab.core.display import printable
 from steerlab.core.record import Labels, Record, canonical_json, record_from_json, record_from_story
-from steerlab.core.vector import Array, SteeringVector
+from steerlab.core.vector import SteeringVector
 from steerlab.errors import CorruptPayload, NotFound, SteerlabError, StoreError
 from steerlab.files import header
 from steerlab.files.limits import TooLarge

@@ -22,10 +22,10 @@ from sqlalchemy import (
     union_all,
 )
 
-from steerlab.core.notation import is_ref
+from steerlab.core.notation import is_ref, replace_refs
 from steerlab.core.recipe import Contrast, Expression, Operand, Recipe
 from steerlab.core.record import Record, record_of
-from steerlab.core.vector import SteeringVector, replace_refs
+from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadExpression, BadOption, BadPrompts, BadVector, NotFound
 from steerlab.files import durable, payload
 from steerlab.registry import labels

@@ -13,6 +13,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from steerlab import __version__
+from steerlab.core.notation import placeholder_of
 from steerlab.core.recipe import (
     FUNCTIONS,
     Contrast,
@@ -31,7 +32,7 @@ from steerlab.core.recipe import (
     recipe_to_json,
 )
 from steerlab.core.record import Record, canonical_json, record_from_json, record_of
-from steerlab.core.vector import SteeringVector, placeholder_of
+from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadPrompts, CorruptPayload, NameTaken
 from tests.strategies import MODEL, any_vector, contrasts, imports, names, texts, vector
 

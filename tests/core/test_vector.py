@@ -19,22 +19,13 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from steerlab.core.algebra import is_raw_mean, mean, project, random_like, reject, unit
+from steerlab.core.derivation import operand_of
 from steerlab.core.expression import evaluate, parse
+from steerlab.core.notation import placeholder_of, replace_refs, span
 from steerlab.core.recipe import Contrast, Expression, Imported, ModelIdentity, Operand
 from steerlab.core.record import record_of
-from steerlab.core.vector import (
-    SteeringVector,
-    is_raw_mean,
-    mean,
-    operand_of,
-    placeholder_of,
-    project,
-    random_like,
-    reject,
-    replace_refs,
-    span,
-    unit,
-)
+from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadExpression, BadOption, BadVector, Incompatible, NotFound
 from tests.strategies import MODEL, any_vector, families, layer_sets, values, vector, weights
 

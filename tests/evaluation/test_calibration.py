@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from steerlab.core.vector import random_like
+from steerlab.core.algebra import random_like
 from steerlab.errors import BadOption, BadPrompts, Cancelled, Incompatible
 from steerlab.evaluation.calibration import search
 from steerlab.evaluation.calibration.calibrate import calibrate

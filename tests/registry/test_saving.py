@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from steerlab.core.algebra import mean
 from steerlab.core.recipe import Contrast, Expression, Imported
-from steerlab.core.vector import SteeringVector, mean
+from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption, BadPrompts, BadVector, NameTaken, NotFound
 from steerlab.registry import Store
 from tests.registry.samples import OTHER, PAIRS, TINY, vector

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from steerlab.core.algebra import random_like
 from steerlab.core.setting import Setting
-from steerlab.core.vector import SteeringVector, random_like
+from steerlab.core.vector import SteeringVector
 from steerlab.evaluation.calibration.effects import Measure
 from steerlab.evaluation.calibration.held_out import Pair, Source
 from steerlab.progress import Parts, ShouldStop

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from steerlab.core.direction import Scope
 from steerlab.core.recipe import Contrast, Recipe
 from steerlab.core.record import software
 from steerlab.core.results import Evaluation, Measured, defined
 from steerlab.core.setting import is_front
-from steerlab.core.vector import Scope, SteeringVector
+from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption, BadPrompts, Cancelled
 from steerlab.evaluation.generalization import plan as names
 from steerlab.evaluation.generalization.conditions import (

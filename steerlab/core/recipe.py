@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, is_dataclass
 from enum import Enum
 from functools import cache, lru_cache
 from types import UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from steerlab.errors import BadPrompts, CorruptPayload, NameTaken
 
@@ -290,6 +290,8 @@ def _coerce(value: Any, hint: Any) -> Any:
                 return _coerce(value, option)
             except TypeError:
                 continue
+    elif get_origin(hint) is Literal and value in get_args(hint):
+        return value
     elif get_origin(hint) is tuple and isinstance(value, list | tuple):
         return tuple(_coerce(item, get_args(hint)[0]) for item in value)
     elif get_origin(hint) is Mapping and isinstance(value, dict):
@@ -297,8 +299,8 @@ def _coerce(value: Any, hint: Any) -> Any:
     elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         if math.isfinite(number := float(value) + 0.0):  # SQLite keeps no negative zero
             return number
-    elif is_dataclass(hint) and isinstance(hint, type):
-        return build(hint, mapping(value, hint.__name__.lower()), hint.__name__.lower())
-    elif isinstance(hint, type) and isinstance(value, hint) and type(value) is hint:
+    elif isinstance(hint, type) and type(value) is hint:
         return value
+    elif is_dataclass(hint) and isinstance(hint, type) and isinstance(value, dict):
+        return build(hint, value, hint.__name__.lower())
     raise TypeError(f"{value!r:.60} is not {hint}")

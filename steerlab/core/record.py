@@ -261,28 +261,12 @@ def record_from_json(data: Any) -> Record:
         fields["recipe"] = recipe_from_json(fields["recipe"])
         layers = (build(LayerFacts, mapping(entry, "layer"), "layer") for entry in fields["layers"])
         fields["layers"] = tuple(sorted(layers, key=lambda facts: facts.layer))
-        scope = fields.pop("scope")
-        typed = {k: fields.pop(k) for k in ("model", "recipe", "layers")}
-        record = build(_Plain, fields, "record")
     except (KeyError, TypeError) as error:
         raise CorruptPayload(f"the record can't be read: {error}") from None
-    if scope not in ("broadcast", "front") or not is_name(record.name) or record.version < 1:
-        raise CorruptPayload("the record has an impossible scope, name or version")
-    return Record(scope=scope, **typed, **vars(record))
-
-
-@dataclass(frozen=True)
-class _Plain:
-    """The fields of Record that are plain JSON values."""
-
-    name: str
-    version: int
-    digest: str
-    norm: float
-    created: str
-    software: Mapping[str, str] = field(default_factory=dict)
-    tags: tuple[str, ...] = ()
-    note: str = ""
+    record = build(Record, fields, "record")
+    if not is_name(record.name) or record.version < 1:
+        raise CorruptPayload("the record has an impossible name or version")
+    return record
 
 
 def canonical_json(data: Any) -> str:

@@ -55,7 +55,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "map": ("compare", "Map the vectors of a model in two dimensions."),
         "models": ("browse", "List the models that have vectors."),
         "runs": ("runs", "List stored texts, or show one run."),
-        "sweeps": ("sweep", "List stored sweeps, or show one."),
+        "sweeps": ("runs", "List stored sweeps, or show one."),
         "tag": ("edit", "Add or remove tags."),
         "note": ("edit", "Write a vector's note."),
         "rename": ("edit", "Give a vector another name."),

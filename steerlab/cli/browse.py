@@ -4,24 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from steerlab.cli import options
+from steerlab.cli import options, output
 from steerlab.cli.lineage import print_lineage
-from steerlab.cli.output import (
-    DOSE_LEGEND,
-    print_fields,
-    print_hanging,
-    print_json,
-    print_response,
-    print_table,
-    print_title,
-    save_plot,
-    say,
-)
 from steerlab.core.display import count, number, printable
 from steerlab.core.notation import span
 
@@ -29,8 +19,8 @@ if TYPE_CHECKING:
     from steerlab.core.record import Record
     from steerlab.core.results import Calibration
     from steerlab.registry import Store
-    from steerlab.registry.queries import Summary
-    from steerlab.registry.search import Hit
+    from steerlab.registry.queries import StoredModel, Summary
+    from steerlab.registry.search import Hit, Search
 
 SORTS = ("created", "name", "model", "layer", "norm", "kind", "version")
 
@@ -45,22 +35,19 @@ SORTS = ("created", "name", "model", "layer", "norm", "kind", "version")
 @options.limit(None)
 @options.store
 @options.json
-def list_command(
-    text: str | None, filters: dict[str, Any], store: Store, as_json: bool, **order: Any
-) -> None:
+def list_command(text: str | None, filters: dict[str, Any], store: Store, **order: Any) -> None:
     """List the stored vectors.
 
     TEXT selects those that contain it in their name, note, tags, recipe or prompts.
     """
     found = store.list(text=text, **filters, **order)
-    if as_json:
-        print_json([_summary_json(vector) for vector in found])
-    elif found:
-        _print_summaries(found, filters["every_version"])
-    elif text or any(v is not None for k, v in filters.items() if k != "every_version"):
-        say("no vectors match")
+    every_version = filters.pop("every_version")
+    if found or output.asked("json"):
+        output.show(found, partial(_print_summaries, all_versions=every_version), _summaries_json)
+    elif text or any(value is not None for value in filters.values()):
+        output.say("no vectors match")
     else:
-        say(
+        output.say(
             f"no vectors in {store.path} yet; make one:\n"
             '  steerlab extract calm --positive "I feel calm" --negative "I feel tense"\n'
             "or see it work: steerlab demo"
@@ -86,13 +73,14 @@ def _print_summaries(found: Sequence[Summary], all_versions: bool) -> None:
         columns.remove("model")
         rows = [row[:1] + row[2:] for row in rows]
     numbers, wrap, cut = ["norm", "dose/c"], ["name", "layers"], ["made", "tags"]
-    print_table(columns, rows, right=numbers, wrap=wrap, cut=cut)
+    output.table(columns, rows, right=numbers, wrap=wrap, cut=cut)
 
 
-def _summary_json(vector: Summary) -> dict[str, Any]:
-    data = asdict(vector)
-    del data["id"]
-    return {"ref": vector.ref, **data}
+def _summaries_json(found: Sequence[Summary]) -> list[dict[str, Any]]:
+    data = [{"ref": vector.ref, **asdict(vector)} for vector in found]
+    for vector in data:
+        del vector["id"]
+    return data
 
 
 @click.command("search")
@@ -102,7 +90,7 @@ def _summary_json(vector: Summary) -> dict[str, Any]:
 @options.store
 @options.json
 def search_command(
-    words: tuple[str, ...], filters: dict[str, Any], limit: int, store: Store, as_json: bool
+    words: tuple[str, ...], filters: dict[str, Any], limit: int, store: Store
 ) -> None:
     """Find vectors by words in names, prompts, notes and tags.
 
@@ -114,17 +102,19 @@ def search_command(
     first: a name counts more than a tag, a tag more than a note, a note more than a prompt.
     """
     text = " ".join(words)
-    found = store.search(text, limit=limit, **filters)
-    if as_json:
-        print_json({"total": found.total, "hits": [_hit_json(hit) for hit in found.hits]})
-        return
+    output.show(
+        store.search(text, limit=limit, **filters), partial(_print_hits, text=text), _hits_json
+    )
+
+
+def _print_hits(found: Search, text: str) -> None:
     edge = max((len(hit.vector.ref) for hit in found.hits), default=0)
     for hit in found.hits:
         click.echo(f"{hit.vector.ref.ljust(edge)}  {hit.place.ljust(6)}  {_marked(hit)}")
     if found.total > len(found.hits):
-        say(f"the best {len(found.hits)} of {found.total} (--limit shows more)")
+        output.say(f"the best {len(found.hits)} of {found.total} (--limit shows more)")
     elif not found.total:
-        say(f"no vector contains {text!r}")
+        output.say(f"no vector contains {text!r}")
 
 
 def _marked(hit: Hit) -> str:
@@ -137,15 +127,11 @@ def _marked(hit: Hit) -> str:
     return text + printable(hit.snippet[at:])
 
 
-def _hit_json(hit: Hit) -> dict[str, Any]:
-    return {
-        "ref": hit.vector.ref,
-        "model": hit.vector.model,
-        "place": hit.place,
-        "snippet": hit.snippet,
-        "spans": [list(span) for span in hit.spans],
-        "score": hit.score,
-    }
+def _hits_json(found: Search) -> dict[str, Any]:
+    hits = [{"ref": h.vector.ref, "model": h.vector.model, **asdict(h)} for h in found.hits]
+    for hit in hits:
+        del hit["vector"]
+    return {"total": found.total, "hits": hits}
 
 
 @click.command("show")
@@ -154,9 +140,7 @@ def _hit_json(hit: Hit) -> dict[str, Any]:
 @options.model
 @options.store
 @options.json
-def show_command(
-    ref: str, plot_file: Path | None, model: str | None, store: Store, as_json: bool
-) -> None:
+def show_command(ref: str, plot_file: Path | None, model: str | None, store: Store) -> None:
     """Show everything about a vector.
 
     Its model, layers with norms and doses, recipe with prompts or operands, and lineage.
@@ -168,15 +152,15 @@ def show_command(
         from steerlab.plots import figures
         from steerlab.plots.values import profiles
 
-        save_plot(figures.layer_profile(record.ref, profiles(record)), plot_file)
-    if as_json:
+        output.save_plot(figures.layer_profile(record.ref, profiles(record)), plot_file)
+    if output.asked("json"):
         known = calibration.to_json() if calibration is not None else None
-        print_json({**record.to_json(), "lineage": asdict(lineage), "calibration": known})
+        output.print_json({**record.to_json(), "lineage": asdict(lineage), "calibration": known})
         return
     _print_head(record, calibration)
     _print_layers(record)
     if calibration is not None:
-        print_response(calibration, record.ref)
+        output.response(calibration, record.ref)
     _print_recipe(record)
     print_lineage(lineage)
 
@@ -185,8 +169,8 @@ def _print_head(record: Record, calibration: Calibration | None) -> None:
     model = record.model
     precision = f", {model.dtype}" if model.dtype else ""
     software = ", ".join(f"{k} {v}" for k, v in record.software.items())
-    print_title(record.ref)
-    print_fields(
+    output.title(record.ref)
+    output.fields(
         [
             (
                 "model",
@@ -230,8 +214,8 @@ def _print_layers(record: Record) -> None:
     columns = ["layer", *(["rows"] if record.scope == "front" else []), "norm", "residual"]
     columns += ["dose/c", *(name.replace("_", " ") for name in names)]
     click.echo()
-    print_table(columns, rows, right=columns)
-    click.echo(DOSE_LEGEND)
+    output.table(columns, rows, right=columns)
+    click.echo(output.DOSE_LEGEND)
 
 
 def _print_recipe(record: Record) -> None:
@@ -241,40 +225,42 @@ def _print_recipe(record: Record) -> None:
     if isinstance(recipe, Contrast):
         click.echo()
         for index, positive in enumerate(recipe.positive):
-            print_hanging("+ ", positive, fg="green")
+            output.hanging("+ ", positive, fg="green")
             if recipe.negative:
-                print_hanging("- ", recipe.negative[index], fg="red")
+                output.hanging("- ", recipe.negative[index], fg="red")
         if recipe.baseline:
             click.echo(f"minus the mean of {count(len(recipe.baseline), 'baseline prompt')}")
     elif isinstance(recipe, Expression):
         rows = [[operand.ref, operand.digest[:16]] for operand in recipe.operands]
         click.echo()
-        print_table(["operand", "digest"], rows)
+        output.table(["operand", "digest"], rows)
 
 
 @click.command("models")
 @options.store
 @options.json
-def models_command(store: Store, as_json: bool) -> None:
+def models_command(store: Store) -> None:
     """List the models that have vectors."""
-    models = store.models()
-    if as_json:
-        print_json([{"name": m.name, "vectors": m.vectors, **asdict(m.identity)} for m in models])
-        return
+    output.show(store.models(), _print_models, _models_json)
+
+
+def _models_json(models: Sequence[StoredModel]) -> list[dict[str, Any]]:
+    return [{"name": m.name, "vectors": m.vectors, **asdict(m.identity)} for m in models]
+
+
+def _print_models(models: Sequence[StoredModel]) -> None:
     if not models:
-        say("no vectors are stored, so no models are known")
+        output.say("no vectors are stored, so no models are known")
         return
     rows = [
         [
             m.name,
             m.identity.source,
             m.identity.architecture,
-            str(m.identity.n_layers),
-            str(m.identity.d_model),
-            str(m.vectors),
+            *map(str, (m.identity.n_layers, m.identity.d_model, m.vectors)),
             (m.identity.fingerprint or "-")[:12],
         ]
         for m in models
     ]
     columns = ["name", "source", "architecture", "layers", "d_model", "vectors", "weights"]
-    print_table(columns, rows, right=["layers", "d_model", "vectors"], wrap=["name", "source"])
+    output.table(columns, rows, right=["layers", "d_model", "vectors"], wrap=["name", "source"])

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from steerlab.cli import options
-from steerlab.cli.output import (
-    print_fields,
-    print_json,
-    print_response,
-    print_section,
-    print_table,
-    print_title,
-    save_plot,
-    say,
-)
+from steerlab.cli import options, output
 from steerlab.cli.progress import interruptible, load, progress_bar
 from steerlab.core.display import count, number, printable, signed, signed_dose
 
 if TYPE_CHECKING:
+    from steerlab.core.results import Calibration
     from steerlab.evaluation.calibration.curve import Curve, Point
     from steerlab.evaluation.metrics.texts import Metric
     from steerlab.evaluation.statistics import Estimate
@@ -64,7 +56,7 @@ _limits = options.grouped(
     "--prompts", "prompts_file", type=options.FILE, help="For --metric: a file, one prompt a line."
 )
 @options.layers("Candidates (default: the vector's; all if it has one).")
-@click.option("--doses", type=options.NUMBERS, help="Candidates; both signs are measured.")
+@options.numbers("--doses", text="Candidates; both signs are measured.")
 @options.controls(20)
 @_limits
 @options.plot("the dose-response")
@@ -81,7 +73,7 @@ def calibrate_command(
     metric: Metric | None,
     prompts_file: Path | None,
     layers: Any,
-    doses: tuple[float, ...] | None,
+    doses: tuple[float, ...],
     controls: int,
     limits: dict[str, float],
     plot_file: Path | None,
@@ -89,8 +81,6 @@ def calibrate_command(
     other_weights: bool,
     seed: int,
     lab: Lab,
-    as_json: bool,
-    quiet: bool,
 ) -> None:
     """Find the layer and dose at which a vector works.
 
@@ -106,7 +96,7 @@ def calibrate_command(
     The result is stored with the vector: `generate` without a strength then uses it.
     """
     from steerlab.evaluation.calibration.calibrate import calibrate
-    from steerlab.evaluation.calibration.curve import Curve, Limits, verdict
+    from steerlab.evaluation.calibration.curve import Limits
     from steerlab.evaluation.calibration.search import DOSES, Options
     from steerlab.evaluation.metrics.items import ContrastItem
     from steerlab.files.prompts import read_items, read_lines
@@ -124,9 +114,9 @@ def calibrate_command(
     if prompts_file is not None:
         how["prompts"] = read_lines(prompts_file)
     vector = lab.evaluate(expression)
-    load(lab, vector, quiet=quiet)
-    say(f"calibrating {vector}: this takes minutes; Ctrl-C stops it", quiet=quiet)
-    with interruptible() as stop, progress_bar("calibrating", quiet=quiet) as progress:
+    load(lab, vector)
+    output.say(f"calibrating {vector}: this takes minutes; Ctrl-C stops it")
+    with interruptible() as stop, progress_bar("calibrating") as progress:
         found = calibrate(lab, vector, should_stop=stop, progress=progress, **how)
     if not no_save:
         lab.store.results.save_calibration(found)  # before a closed pipe can lose minutes of work
@@ -134,32 +124,35 @@ def calibrate_command(
         from steerlab.plots import figures
         from steerlab.plots.calibration import response_of
 
-        save_plot(figures.dose_response(response_of(found, str(vector))), plot_file, quiet=quiet)
-    if as_json:
-        print_json(found.to_json())
-    else:
-        _print_curve(Curve.of(found))
-        print_response(found, str(vector))
-        sentence = printable(verdict(found))
-        click.echo(click.style(f"\n{vector} {sentence}", fg="green" if found.works else "yellow"))
+        output.save_plot(figures.dose_response(response_of(found, str(vector))), plot_file)
+    output.show(found, partial(_print, name=str(vector)))
     if not no_save:
         uses = f": steerlab generate \"…\" -v '{vector}' uses it" if found.works else ""
-        say(f"kept{uses}", quiet=quiet)
+        output.say(f"kept{uses}")
+
+
+def _print(found: Calibration, name: str) -> None:
+    from steerlab.evaluation.calibration.curve import Curve, verdict
+
+    _print_curve(Curve.of(found))
+    output.response(found, name)
+    sentence = printable(verdict(found))
+    click.echo(click.style(f"\n{name} {sentence}", fg="green" if found.works else "yellow"))
 
 
 def _print_curve(curve: Curve) -> None:
     """The layers at one dose, then the dose-response at the chosen one."""
     unit = "nats" if curve.measure == "propensity" else "mean"
     held = "each with a vector made without it" if curve.crossed else "none used to make it"
-    print_title(f"S(+d) - S(-d) of {curve.measure} at dose {curve.profile_dose:g}, by layer")
+    output.title(f"S(+d) - S(-d) of {curve.measure} at dose {curve.profile_dose:g}, by layer")
     layers = [[str(row.layer), *_estimated(row.effect)] for row in curve.layers]
-    print_table(["layer", unit, "95% interval"], layers, right=["layer", unit])
-    print_section(f"{curve.measure} at layer {curve.layer}, {count(curve.items, 'item')}, {held}")
+    output.table(["layer", unit, "95% interval"], layers, right=["layer", unit])
+    output.section(f"{curve.measure} at layer {curve.layer}, {count(curve.items, 'item')}, {held}")
     columns = ["dose", "c", unit, "95% interval", "control", "z", "KL", "fluency", "distinct-2"]
-    print_table([*columns, "sound"], [_row(p) for p in curve.points], right=columns)
+    output.table([*columns, "sound"], [_row(p) for p in curve.points], right=columns)
     chosen = dict.fromkeys((fold.layer, fold.dose) for fold in curve.held.folds)
     where = ", ".join(f"layer {layer} at dose {signed_dose(dose)}" for layer, dose in chosen)
-    print_fields(_LEGEND)
+    output.fields(_LEGEND)
     click.echo(f"chosen without the items that judge it: {where}")
 
 

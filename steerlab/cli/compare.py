@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from steerlab.cli import options
-from steerlab.cli.output import (
-    print_hanging,
-    print_json,
-    print_table,
-    print_title,
-    save_plot,
-    say,
-    width,
-)
+from steerlab.cli import options, output
 from steerlab.cli.progress import interruptible, progress_bar
 from steerlab.core.display import count, number, printable
 from steerlab.core.notation import span
@@ -26,6 +17,7 @@ if TYPE_CHECKING:
     from steerlab.evaluation.inspection.difference import Difference, LayerDifference
     from steerlab.plots.store_map import StoreMap
     from steerlab.registry import Store
+    from steerlab.registry.neighbours import Neighbour
 
 _COLOURS = {" ": None, "-": "red", "+": "green"}
 
@@ -36,7 +28,7 @@ _COLOURS = {" ": None, "-": "red", "+": "green"}
 @options.model
 @options.store
 @options.json
-def diff_command(a: str, b: str, model: str | None, store: Store, as_json: bool) -> None:
+def diff_command(a: str, b: str, model: str | None, store: Store) -> None:
     """Compare two vectors side by side.
 
     \b
@@ -50,8 +42,7 @@ def diff_command(a: str, b: str, model: str | None, store: Store, as_json: bool)
     """
     from steerlab.evaluation.inspection.difference import difference
 
-    found = difference(*(store.evaluate(options.term(x), model) for x in (a, b)))
-    print_json(found.to_json()) if as_json else _print_diff(found)
+    output.show(difference(*(store.evaluate(options.term(x), model) for x in (a, b))), _print_diff)
 
 
 def _print_diff(found: Difference) -> None:
@@ -59,15 +50,15 @@ def _print_diff(found: Difference) -> None:
     click.echo(click.style(f"+ {printable(found.b)}", fg="green"))
     click.echo()
     columns = ["layer", "norm A", "norm B", "cosine", "B in A", "A in B", "A+B keeps", "A-B keeps"]
-    print_table(columns, [_row(layer) for layer in found.layers], right=columns)
+    output.table(columns, [_row(layer) for layer in found.layers], right=columns)
     shared = [x for x in found.layers if None not in (x.norm_a, x.norm_b)]
     if not shared:
-        say("they share no layer: A + B keeps both, and nothing cancels")
+        output.say("they share no layer: A + B keeps both, and nothing cancels")
     click.echo()
     edge = max(len(line.label) for line in found.recipe) + 2
     for line in found.recipe:
         label = f"{line.sign} {line.label.ljust(edge)}"
-        print_hanging(label, line.text, fg=_COLOURS[line.sign])
+        output.hanging(label, line.text, fg=_COLOURS[line.sign])
 
 
 def _row(layer: LayerDifference) -> list[str]:
@@ -90,24 +81,24 @@ def _row(layer: LayerDifference) -> list[str]:
 @options.store
 @options.json
 @options.quiet
-def similar_command(
-    ref: str, limit: int, model: str | None, store: Store, as_json: bool, quiet: bool
-) -> None:
+def similar_command(ref: str, limit: int, model: str | None, store: Store) -> None:
     """List a vector's nearest neighbours.
 
     By cosine over the layers that both have; opposite vectors count as near. Ctrl-C stops and
     shows the nearest so far.
     """
-    with interruptible() as stop, progress_bar("comparing", quiet=quiet) as progress:
+    with interruptible() as stop, progress_bar("comparing") as progress:
         found = store.similar(ref, model=model, limit=limit, should_stop=stop, progress=progress)
-    if as_json:
-        print_json([asdict(neighbour) for neighbour in found])
-    elif found:
-        rows = [[n.ref, f"{n.cosine:+.3f}", span(n.layers)] for n in found]
-        print_table(["vector", "cosine", "layers"], rows, right=["cosine"])
+    if found or output.asked("json"):
+        output.show(found, _print_similar)
     else:
-        say(f"no other vector of its model shares a layer with {ref}")
+        output.say(f"no other vector of its model shares a layer with {ref}", always=True)
     stop.check()
+
+
+def _print_similar(found: Sequence[Neighbour]) -> None:
+    rows = [[n.ref, f"{n.cosine:+.3f}", span(n.layers)] for n in found]
+    output.table(["vector", "cosine", "layers"], rows, right=["cosine"])
 
 
 @click.command("map")
@@ -122,14 +113,7 @@ def similar_command(
 @options.json
 @options.quiet
 def map_command(
-    model: str | None,
-    layer: int | None,
-    tag: str | None,
-    every_version: bool,
-    plot_file: Path | None,
-    store: Store,
-    as_json: bool,
-    quiet: bool,
+    model: str | None, layer: int | None, plot_file: Path | None, store: Store, **which: Any
 ) -> None:
     """Map the vectors of a model in two dimensions.
 
@@ -143,29 +127,21 @@ def map_command(
     """
     from steerlab.plots.store_map import store_map
 
-    with interruptible() as stop, progress_bar("reading vectors", quiet=quiet) as progress:
-        found = store_map(
-            store,
-            model,
-            layer,
-            tag=tag,
-            every_version=every_version,
-            progress=progress,
-            should_stop=stop,
-        )
+    with interruptible() as stop, progress_bar("reading vectors") as progress:
+        found = store_map(store, model, layer, progress=progress, should_stop=stop, **which)
     if plot_file is not None:
         from steerlab.plots import figures
 
-        save_plot(figures.map_of(found), plot_file)
-    print_json(found.to_json()) if as_json else _print_map(found)
+        output.save_plot(figures.map_of(found), plot_file)
+    output.show(found, _print_map)
 
 
 def _print_map(found: StoreMap) -> None:
     from steerlab.plots.terminal import map_lines
 
     vectors = count(len(found.points), "vector")
-    print_title(f"{vectors} of {found.model} at layer {found.layer}")
-    for line in map_lines(found, min(width() or 80, 120)):
+    output.title(f"{vectors} of {found.model} at layer {found.layer}")
+    for line in map_lines(found, min(output.width() or 80, 120)):
         click.echo(line)
     across, up = found.variance
     click.echo(
@@ -173,4 +149,4 @@ def _print_map(found: StoreMap) -> None:
         f"{max(0.0, 1 - across - up):.0%}"
     )
     for why, left_out in found.left_out.items():
-        say(f"not on the map: {left_out} {why}")
+        output.say(f"not on the map: {left_out} {why}")

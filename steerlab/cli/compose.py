@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from steerlab.cli import options
-from steerlab.cli.output import print_json, print_made, print_table, say_duplicates, warn
+from steerlab.cli import options, output
 from steerlab.core.display import number
 
 if TYPE_CHECKING:
@@ -90,7 +89,6 @@ def _compose(
     name: str | None,
     dry_run: bool,
     model: str | None,
-    as_json: bool,
     **labels: Any,
 ) -> None:
     from steerlab.core.expression import composition_warnings, parse
@@ -104,19 +102,19 @@ def _compose(
         _check_derived(store, chosen, result)
     operands = {ref: store.load(ref, result.model) for ref in parsed.refs}
     for warning in composition_warnings(result, operands):
-        warn(warning)
+        output.warn(warning)
     how = "dry run, nothing stored"
     if not dry_run:
         result, new = store.keep(chosen, result, **labels)
         how = "stored" if new else "already stored"
-    say_duplicates(store, result)
+    output.say_duplicates(store, result)
     cosines = {ref: _mean(result.cosines(operand)) for ref, operand in operands.items()}
-    if as_json:
-        print_json(_report(result, how, cosines))
+    if output.asked("json"):
+        output.print_json(_report(result, how, cosines))
         return
-    print_made(result, result.ref or chosen, f"  ({how})")
+    output.made(result, result.ref or chosen, f"  ({how})")
     rows = [[ref, number(v.norm, 4), f"{cosines[ref]:+.3f}"] for ref, v in operands.items()]
-    print_table(["operand", "norm", "cosine"], rows, right=["norm", "cosine"], wrap=["operand"])
+    output.table(["operand", "norm", "cosine"], rows, right=["norm", "cosine"], wrap=["operand"])
 
 
 def _check_derived(store: Store, name: str, result: SteeringVector) -> None:

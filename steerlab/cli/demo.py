@@ -7,15 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from steerlab.cli import options
-from steerlab.cli.output import (
-    print_fields,
-    print_hanging,
-    print_json,
-    print_table,
-    print_title,
-    say,
-)
+from steerlab.cli import options, output
 from steerlab.cli.progress import load, progress_bar
 from steerlab.core.display import signed_dose
 from steerlab.core.recipe import Imported
@@ -43,7 +35,7 @@ UNKIND = (" bad", " terrible", " stupid", " fool", " horrible", " liar", " monst
 @options.store
 @options.json
 @options.quiet
-def demo_command(max_new_tokens: int, seed: int, store: Store, as_json: bool, quiet: bool) -> None:
+def demo_command(max_new_tokens: int, seed: int, store: Store) -> None:
     """See it work: love - anger on a real model.
 
     Fetches the embedded model (93 MB, once), composes `love - anger` from stored vectors, and
@@ -54,14 +46,13 @@ def demo_command(max_new_tokens: int, seed: int, store: Store, as_json: bool, qu
     from steerlab.lab.starter import ensure
 
     lab = Lab(store, source="smollm2")
-    load(lab, quiet=quiet)
-    operands = ensure(
-        lab, ("love", "anger"), lambda name: say(f"extracted {name} from its prompts", quiet=quiet)
-    )
+    load(lab)
+    names = ("love", "anger")
+    operands = ensure(lab, names, lambda name: output.say(f"extracted {name} from its prompts"))
     composed = lab.at_layers(lab.store.evaluate(EXPRESSION, "smollm2"), LAYERS)
     at = unit(composed)
     settings = _settings(at)
-    with progress_bar("writing", quiet=quiet) as progress:
+    with progress_bar("writing") as progress:
         cells = lab.compare(
             [PROMPT],
             settings,
@@ -73,8 +64,10 @@ def demo_command(max_new_tokens: int, seed: int, store: Store, as_json: bool, qu
             progress=progress,
         )
     warmth = _warmth(lab, settings)
-    if as_json:
-        print_json([{**c.to_json(), "warmth": w} for c, w in zip(cells, warmth, strict=True)])
+    if output.asked("json"):
+        output.print_json(
+            [{**c.to_json(), "warmth": w} for c, w in zip(cells, warmth, strict=True)]
+        )
         return
     _print_story(composed[15], {n: lab.at_layers(v, 15) for n, v in operands.items()})
     _print_cells(cells, warmth)
@@ -125,14 +118,14 @@ def _token(lab: Lab, word: str) -> int:
 def _print_story(composed: SteeringVector, operands: Mapping[str, SteeringVector]) -> None:
     click.echo(f"{click.style(EXPRESSION, bold=True)} on SmolLM2-135M-Instruct")
     cosines = (f"{composed.cosines(v)[15]:+.2f} to {name}" for name, v in operands.items())
-    print_fields(
+    output.fields(
         [
             *((name, str(vector.recipe)) for name, vector in operands.items()),
             (EXPRESSION, f"norm {composed.norm:.1f} at layer 15, cosine {', '.join(cosines)}"),
         ]
     )
     click.echo()
-    print_hanging(
+    output.hanging(
         "", "The vector, scaled to length 1 and multiplied by c, is added at every position."
     )
     click.echo()
@@ -154,7 +147,7 @@ def _print_cells(cells: Sequence[Cell], warmth: Sequence[float]) -> None:
             ]
         )
     columns = ["layer", "c", "dose", "warmth", f"{PROMPT} …"]
-    print_table(columns, rows, right=columns[:-1], wrap=columns[-1:])
+    output.table(columns, rows, right=columns[:-1], wrap=columns[-1:])
 
 
 def _label(cell: Cell) -> str:
@@ -170,7 +163,7 @@ def _print_reading(steered: float, controls: Sequence[float]) -> None:
 
     average, spread = mean(controls), stdev(controls)
     click.echo()
-    print_fields(
+    output.fields(
         [
             (
                 "warmth",
@@ -191,7 +184,7 @@ def _print_reading(steered: float, controls: Sequence[float]) -> None:
 
 
 def _print_next() -> None:
-    print_title("Try next")
+    output.title("Try next")
     for command, what in (
         ('generate "Yesterday my neighbour" -v "love - anger" --dose -0.2,0.2', "your own prompt"),
         ("list", "what else is stored"),

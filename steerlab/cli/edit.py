@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from steerlab.cli import options
-from steerlab.cli.output import say, warn
+from steerlab.cli import options, output
 from steerlab.core.display import printable
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ def tag_command(
     """Add or remove tags."""
     absent = sorted(set(tags) - {*store.record(ref, model).tags}) if remove else []
     if absent:
-        say(f"{ref} has no tag {' or '.join(absent)}")
+        output.say(f"{ref} has no tag {' or '.join(absent)}")
     record = store.tag(ref, add=() if remove else tags, remove=tags if remove else (), model=model)
     click.echo(f"{record.ref}: {printable(' '.join(record.tags)) or 'no tags'}")
 
@@ -47,7 +46,7 @@ def note_command(ref: str, text: tuple[str, ...], model: str | None, store: Stor
     if record.note:
         click.echo(printable(record.note, newlines=True))
     else:
-        say(f"{record.ref} has no note")
+        output.say(f"{record.ref} has no note")
 
 
 @click.command("rename")
@@ -82,7 +81,7 @@ def remove_command(refs: tuple[str, ...], force: bool, model: str | None, store:
         broken = store.remove(record.ref, force=force, model=record.model)
         click.echo(f"removed {record.ref}")
         if broken:
-            warn(f"can no longer be recomputed: {', '.join(broken)}")
+            output.warn(f"can no longer be recomputed: {', '.join(broken)}")
 
 
 def _check_unused(store: Store, going: set[str], records: Sequence[Record]) -> None:

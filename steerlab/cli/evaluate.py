@@ -8,17 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from steerlab.cli import options
-from steerlab.cli.output import (
-    layers_text,
-    print_hanging,
-    print_json,
-    print_section,
-    print_table,
-    print_title,
-    save_plot,
-    say,
-)
+from steerlab.cli import options, output
 from steerlab.cli.progress import interruptible, load, progress_bar
 from steerlab.core.display import count, number, printable, signed_dose
 
@@ -80,8 +70,6 @@ def evaluate_command(
     other_weights: bool,
     no_save: bool,
     lab: Lab,
-    as_json: bool,
-    quiet: bool,
     **size: Any,
 ) -> None:
     """Measure whether a vector works on other texts, and what it costs.
@@ -127,32 +115,33 @@ def evaluate_command(
     plan = EvaluationPlan(**{key: value for key, value in given.items() if value is not None})
     vector = lab.evaluate(expression)
     named(plan)  # refuses a bad plan before a model is loaded
-    load(lab, vector, quiet=quiet)
+    load(lab, vector)
     if layers is not None:
         plan = EvaluationPlan(**{**vars(plan), "layers": tuple(lab.model.layers(layers))})
-    with interruptible() as stop, progress_bar("evaluating", quiet=quiet) as progress:
+    with interruptible() as stop, progress_bar("evaluating") as progress:
         found = evaluate(lab, vector, plan, keep=not no_save, progress=progress, should_stop=stop)
     if plot_file is not None:
-        _plot(found, expression, plot_file, quiet=quiet)
-    if as_json:
-        print_json({**found.to_json(), "verdict": verdict(found)})
+        _plot(found, expression, plot_file)
+    sentences = verdict(found)
+    if output.asked("json"):
+        output.print_json({**found.to_json(), "verdict": sentences})
         return
-    _print(found, expression, verdict(found))
+    _print(found, expression, sentences)
     for note in found.data["notes"]:
-        say(f"note: {note}", quiet=quiet)
+        output.say(f"note: {note}")
     if not no_save:
-        say(f"kept as evaluation {found.id}; steerlab check runs it again", quiet=quiet)
+        output.say(f"kept as evaluation {found.id}; steerlab check runs it again")
 
 
-def _plot(found: Evaluation, name: str, file: Path, *, quiet: bool) -> None:
+def _plot(found: Evaluation, name: str, file: Path) -> None:
     from steerlab.plots import figures
     from steerlab.plots.generalization import effect_panels
 
     panels = effect_panels(found, name)
     if panels:
-        save_plot(figures.generalization(panels), file, quiet=quiet)
+        output.save_plot(figures.generalization(panels), file)
     else:
-        say(f"no effect has an interval, so {file} was not written", quiet=quiet)
+        output.say(f"no effect has an interval, so {file} was not written")
 
 
 @click.command("check")
@@ -160,7 +149,7 @@ def _plot(found: Evaluation, name: str, file: Path, *, quiet: bool) -> None:
 @options.lab
 @options.json
 @options.quiet
-def check_command(names: tuple[str, ...], lab: Lab, as_json: bool, quiet: bool) -> int:
+def check_command(names: tuple[str, ...], lab: Lab) -> int:
     """Run stored evaluations again and report what changed.
 
     \b
@@ -177,16 +166,16 @@ def check_command(names: tuple[str, ...], lab: Lab, as_json: bool, quiet: bool) 
 
     kept = stored(lab, names)
     if not kept:
-        say("no evaluation is stored: steerlab evaluate NAME makes one", quiet=quiet)
+        output.say("no evaluation is stored: steerlab evaluate NAME makes one")
     results = []
     for place, then in enumerate(kept, 1):
         label = f"checking {place} of {len(kept)}"
-        with interruptible() as stop, progress_bar(label, quiet=quiet) as progress:
+        with interruptible() as stop, progress_bar(label) as progress:
             results.append(check(lab, then, progress=progress, should_stop=stop))
-        if not as_json:
+        if not output.asked("json"):
             _print_checked(results[-1])
-    if as_json:
-        print_json([result.to_json() for result in results])
+    if output.asked("json"):
+        output.print_json([result.to_json() for result in results])
     return int(any(result.moved or result.problem for result in results))
 
 
@@ -197,26 +186,26 @@ def _print(found: Evaluation, text: str, sentences: Sequence[str]) -> None:
     data, values = found.data, by_name(found.values)
     size = signed_dose(data["dose"]).lstrip("+") if data["dose"] else "-"
     strength = f"dose ±{size}, coefficient ±{number(data['coefficient'])}"
-    print_title(f"{text} at {layers_text(data['layers'])}, {strength}")
+    output.title(f"{text} at {output.layers_text(data['layers'])}, {strength}")
     for metric in effect_metrics(found.values):
-        print_section(metric)
+        output.section(metric)
         _print_effects(values, metric)
-    print_hanging("", _LEGEND)
-    print_section("cost")
+    output.hanging("", _LEGEND)
+    output.section("cost")
     rows = [
         _cost(values, *key)
         for key in dict.fromkeys((v.style, v.metric) for v in found.values)
         if key[1] in names.COSTS
     ]
     columns = ["style", "metric", "baseline", "+ [95%]", "- [95%]", "random"]
-    print_table(columns, rows, right=columns[2:])
+    output.table(columns, rows, right=columns[2:])
     for sign, label in ((names.TOWARD, "+"), (names.AWAY, "-")):
         if tokens := data["tokens"].get(sign):
             listed = ", ".join(f"{t['token']!r} {t['nats']:+.3f}" for t in tokens[:6])
             click.echo(printable(f"KL at {label}: {listed}"))
     click.echo()
     for sentence in sentences:
-        print_hanging("", sentence)
+        output.hanging("", sentence)
 
 
 def _print_effects(values: Values, metric: str) -> None:
@@ -244,7 +233,7 @@ def _print_effects(values: Values, metric: str) -> None:
     numbers = ["base", *intervals, "random", "z", "shuffled"]
     wrap = ["style", *intervals, "finding"]
     columns = ["style", *numbers, "finding"]
-    print_table(columns, rows, right=numbers, wrap=wrap, fg={"finding": _COLOURS})
+    output.table(columns, rows, right=numbers, wrap=wrap, fg={"finding": _COLOURS})
 
 
 def _cost(values: Values, style: str, metric: str) -> list[str]:
@@ -271,7 +260,7 @@ def _plain(value: Measured | None, sign: str = "") -> str:
 
 
 def _print_checked(result: Checked) -> None:
-    print_title(f"{result.vector} on {result.then.suite} (evaluation {result.then.id})")
+    output.title(f"{result.vector} on {result.then.suite} (evaluation {result.then.id})")
     for name, (then, now) in (result.changed or {}).items():
         click.echo(printable(f"{name}: {then}, now {now}"))
     if result.problem:
@@ -280,7 +269,7 @@ def _print_checked(result: Checked) -> None:
     rows = [_change(change) for change in result.changes if change.moved]
     if rows:
         columns = ["style", "metric", "what", "then [95%]", "now [95%]", "moved?"]
-        print_table(columns, rows, right=columns[3:5], fg={"moved?": _COLOURS})
+        output.table(columns, rows, right=columns[3:5], fg={"moved?": _COLOURS})
     moved = f"{len(rows)} moved" if rows else "none moved"
     click.echo(f"{count(len(result.changes), 'value')}, {moved} beyond the interval")
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from steerlab.cli import options
-from steerlab.cli.output import print_json, print_made, say_duplicates, warn
+from steerlab.cli import options, output
 from steerlab.cli.progress import load, progress_bar
 
 if TYPE_CHECKING:
@@ -49,8 +48,6 @@ def extract_command(
     tags: tuple[str, ...],
     note: str,
     lab: Lab,
-    as_json: bool,
-    quiet: bool,
     **how: Any,
 ) -> None:
     """Make a vector from contrast prompts.
@@ -86,20 +83,19 @@ def extract_command(
     check_recipe(Contrast(prompts.positive, prompts.negative, **how))
     check_labels(tags, note)
     _check_store(lab.store)
-    load(lab, quiet=quiet)
+    load(lab)
     at = layer if layer is not None else layers
-    with progress_bar("extracting", quiet=quiet) as progress:
+    with progress_bar("extracting") as progress:
         vector = lab.extract(
             name, _paired(prompts), layers=at, progress=progress, tags=tags, note=note, **how
         )
-    if as_json:
-        print_json(lab.store.record(str(vector.ref), vector.model).to_json())
+    if output.asked("json"):
+        output.print_json(lab.store.record(str(vector.ref), vector.model).to_json())
     else:
-        print_made(vector, str(vector))
-    if not quiet:
-        say_duplicates(lab.store, vector)
+        output.made(vector, str(vector))
+    output.say_duplicates(lab.store, vector)
     for problem in problems(vector):
-        warn(problem)
+        output.warn(problem)
 
 
 def _prompts(positive: tuple[str, ...], negative: tuple[str, ...], path: Path | None) -> Prompts:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from steerlab.cli import options
-from steerlab.cli.output import layers_text, print_json, say, width
+from steerlab.cli import options, output
 from steerlab.cli.progress import console, interruptible, load
 from steerlab.core.display import printable, signed, signed_dose
 from steerlab.core.notation import spelled
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from steerlab.core.cell import Cell
-    from steerlab.core.run import Positions
+    from steerlab.core.sampling import Sampling
     from steerlab.core.setting import Setting
     from steerlab.core.vector import SteeringVector
     from steerlab.lab.lab import Lab
@@ -37,13 +36,12 @@ _COLUMN = 24  # the fewest terminal columns in which text is readable
     help="A stored vector or an expression.",
     shell_complete=options.complete_ref,
 )
-@click.option("-c", "--coefficient", "coefficients", type=options.NUMBERS, help="One or more: -2,2")
-@click.option(
+@options.numbers("-c", "--coefficient", "coefficients", text="One or more: -2,2")
+@options.numbers(
     "-d",
     "--dose",
     "doses",
-    type=options.NUMBERS,
-    help="Instead: strength relative to the residual stream, such as 0.15 or -0.15,0.15",
+    text="Instead: strength relative to the residual stream, such as 0.15 or -0.15,0.15",
 )
 @options.layers("Where to steer (default: the vector's).")
 @click.option("--keep", is_flag=True, help="Keep the texts: `steerlab runs` lists them.")
@@ -56,18 +54,13 @@ _COLUMN = 24  # the fewest terminal columns in which text is readable
 @options.quiet
 def generate_command(
     prompts: tuple[str, ...],
-    expression: str | None,
-    coefficients: tuple[float, ...] | None,
-    doses: tuple[float, ...] | None,
-    layers: Any,
     keep: bool,
     no_baseline: bool,
     where: dict[str, Any],
-    sampling: dict[str, Any],
+    sampling: Sampling,
     seed: int,
     lab: Lab,
-    as_json: bool,
-    quiet: bool,
+    **steer: Any,
 ) -> None:
     """Generate text with a vector, beside the baseline.
 
@@ -78,75 +71,60 @@ def generate_command(
     Without a strength, layer and coefficient are those that `steerlab calibrate` found, else
     the vector's own layers and 1. Ctrl-C keeps the text so far.
     """
-    if coefficients and doses:
-        raise click.UsageError("give --coefficient or --dose, not both")
-    if expression is None and (coefficients or doses or layers is not None):
-        raise click.UsageError("which vector? give --vector EXPR")
-    settings = _settings(lab, expression, layers, coefficients, doses, quiet=quiet)
-    if no_baseline and expression is not None:
+    settings = _settings(lab, **steer)
+    if no_baseline and steer["expression"] is not None:
         settings = settings[1:]
-    live = not as_json and not quiet and sys.stdout.isatty()
+    live = not output.asked("json") and not output.asked("quiet") and sys.stdout.isatty()
     with interruptible() as stop, _streamed(prompts, settings) if live else nullcontext() as feed:
-        cells = lab.compare(
-            prompts, settings, seeds=(seed,), on_text=feed, should_stop=stop, **where, **sampling
-        )
-    if as_json:
-        print_json([cell.to_json() for cell in cells])
-    elif not live:
-        _print_texts(cells)
+        how = {"on_text": feed, "should_stop": stop, **where, **sampling.options()}
+        cells = lab.compare(prompts, settings, seeds=(seed,), **how)
+    if not live:
+        output.show(cells, _print_texts)
     if keep:
-        _keep(lab, expression or "", cells, layers, where["positions"], sampling, quiet=quiet)
+        run = {"layers": spelled(steer["layers"]), "positions": where["positions"]}
+        _keep(lab, steer["expression"] or "", cells, sampling=sampling, **run)
     stop.check()
 
 
-def _keep(
-    lab: Lab,
-    expression: str,
-    cells: Sequence[Cell],
-    layers: Any,
-    positions: Positions,
-    sampling: dict[str, Any],
-    *,
-    quiet: bool,
-) -> None:
+def _keep(lab: Lab, expression: str, cells: Sequence[Cell], **how: Any) -> None:
     """Keep the texts of every prompt as a run."""
     from steerlab.core.run import Run
-    from steerlab.core.sampling import Sampling
 
-    how = {"layers": spelled(layers), "positions": positions, "sampling": Sampling(**sampling)}
     for prompt in dict.fromkeys(cell.prompt for cell in cells):
         mine = [cell for cell in cells if cell.prompt == prompt]
         run = lab.store.runs.save(Run.of(mine, expression, lab.model.source, **how))
-        say(f"kept as run {run.id}", quiet=quiet)
+        output.say(f"kept as run {run.id}")
 
 
 def _settings(
     lab: Lab,
     expression: str | None,
     layers: Any,
-    coefficients: tuple[float, ...] | None,
-    doses: tuple[float, ...] | None,
-    *,
-    quiet: bool,
+    coefficients: tuple[float, ...],
+    doses: tuple[float, ...],
 ) -> list[Setting]:
     """The baseline, then each strength; loads the model."""
     from steerlab.core.setting import Setting
 
+    if coefficients and doses:
+        raise click.UsageError("give --coefficient or --dose, not both")
+    if expression is None and (coefficients or doses or layers is not None):
+        raise click.UsageError("which vector? give --vector EXPR")
     if expression is None:
-        load(lab, quiet=quiet)
+        load(lab)
         return [Setting()]
     vector = lab.evaluate(expression)
     if doses:
         vector.coefficient(doses[0])  # refuses a vector without doses before a model is loaded
-    load(lab, vector, quiet=quiet)
-    if coefficients is None and doses is None and layers is None:
-        return [Setting(), _calibrated(lab, vector, quiet=quiet) or Setting(vector, 1.0)]
+    load(lab, vector)
+    if not coefficients and not doses and layers is None:
+        return [Setting(), _calibrated(lab, vector) or Setting(vector, 1.0)]
     at = vector if layers is None else lab.at_layers(vector, layers)
-    strengths = coefficients or tuple(at.coefficient(d) for d in doses or ()) or (1.0,)
+    strengths = coefficients or tuple(at.coefficient(d) for d in doses) or (1.0,)
     return [Setting(), *(Setting(at, c, str(vector)) for c in strengths)]
 
 
-def _calibrated(lab: Lab, vector: SteeringVector, *, quiet: bool) -> Setting | None:
+def _calibrated(lab: Lab, vector: SteeringVector) -> Setting | None:
     """The setting that calibration chose; None if none was found to work."""
     from steerlab.core.setting import Setting
 
@@ -154,8 +132,8 @@ def _calibrated(lab: Lab, vector: SteeringVector, *, quiet: bool) -> Setting | N
     if point is None:
         return None
     setting = Setting(*point, str(vector))
-    where = f"{layers_text(point[0].layers)}, dose {signed_dose(setting.dose)}"
-    say(f"{vector} as calibrated: {where} (c {signed(setting.coefficient)})", quiet=quiet)
+    where = f"{output.layers_text(point[0].layers)}, dose {signed_dose(setting.dose)}"
+    output.say(f"{vector} as calibrated: {where} (c {signed(setting.coefficient)})")
     return setting
 
 
@@ -182,7 +160,7 @@ def _streamed(
     from rich.live import Live
 
     texts = [""] * (len(prompts) * len(settings))
-    room = width() or 80
+    room = output.width() or 80
     draw = _side_by_side if room >= len(settings) * (_COLUMN + 2) else _stacked
 
     def on_text(index: int, piece: str) -> None:
@@ -202,7 +180,7 @@ def _side_by_side(
     from rich.text import Text
 
     table = Table(box=None, padding=(0, 2, 1, 0), pad_edge=False, header_style="bold")
-    table.width = (width() or 80) - 3  # room for the ^C that a terminal echoes
+    table.width = (output.width() or 80) - 3  # room for the ^C that a terminal echoes
     for setting in settings:
         table.add_column(Text(heading(setting)), ratio=1, overflow="fold")
     for row, prompt in enumerate(prompts):

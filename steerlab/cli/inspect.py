@@ -7,16 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from steerlab.cli import options
-from steerlab.cli.output import (
-    DOSE_LEGEND,
-    print_fields,
-    print_json,
-    print_section,
-    print_table,
-    print_title,
-    say,
-)
+from steerlab.cli import options, output
 from steerlab.cli.progress import interruptible, load, progress_bar
 from steerlab.core.display import number
 from steerlab.core.notation import span
@@ -48,14 +39,7 @@ _TOKENS = 8  # shown in a line of a table of several directions
 @options.json
 @options.quiet
 def inspect_command(
-    expression: str,
-    tokens: int,
-    no_model: bool,
-    other_weights: bool,
-    lab: Lab,
-    as_json: bool,
-    quiet: bool,
-    **how: Any,
+    expression: str, tokens: int, no_model: bool, other_weights: bool, lab: Lab, **how: Any
 ) -> None:
     """Explain a direction.
 
@@ -85,16 +69,11 @@ def inspect_command(
         check_projectable(vector)  # before a model is loaded for nothing
     tokens = 0 if no_model else tokens
     if tokens or needs:
-        load(lab, vector, quiet=quiet)
+        load(lab, vector)
     how |= {"tokens": tokens, "allow_other_weights": other_weights}
-    with interruptible() as stop, progress_bar("reading pairs", quiet=quiet) as progress:
+    with interruptible() as stop, progress_bar("reading pairs") as progress:
         found = inspect(lab, vector, progress=progress, should_stop=stop, **how)
-    if as_json:
-        print_json(found.to_json())
-    else:
-        _print(found)
-        for note in found.notes:
-            say(f"note: {note}", quiet=quiet)
+    output.show(found, _print)
     stop.check()
 
 
@@ -106,13 +85,15 @@ def _print(found: Inspection) -> None:
         _print_tokens(found.lens)
     if found.projections is not None:
         _print_projections(found.projections)
+    for note in found.notes:
+        output.say(f"note: {note}")
 
 
 def _print_head(found: Inspection) -> None:
     vector = found.vector
-    print_title(found.name)
+    output.title(found.name)
     recipe = str(found.recipe)
-    print_fields(
+    output.fields(
         [
             ("recipe", "" if recipe == f"= {found.name}" else recipe),
             ("model", vector.model.source),
@@ -125,8 +106,8 @@ def _print_head(found: Inspection) -> None:
         for b in vector.layers
     ]
     click.echo()
-    print_table(columns := ["layer", "norm", "residual", "dose/c"], rows, right=columns)
-    click.echo(DOSE_LEGEND)
+    output.table(columns := ["layer", "norm", "residual", "dose/c"], rows, right=columns)
+    click.echo(output.DOSE_LEGEND)
 
 
 def _print_agreement(found: Inspection) -> None:
@@ -134,27 +115,27 @@ def _print_agreement(found: Inspection) -> None:
     names = sorted({name for figures in layers for name in figures})
     if not names:
         return
-    print_section("agreement of its pairs")
+    output.section("agreement of its pairs")
     rows = [
         [ref, str(b), *(number(figures.get(name), 2) for name in names)]
         for ref, by_layer in found.agreement.items()
         for b, figures in by_layer.items()
     ]
     columns = ["layer", *(name.replace("_", " ") for name in names)]
-    print_table(["pairs of", *columns], rows, right=columns, wrap=["pairs of"])
+    output.table(["pairs of", *columns], rows, right=columns, wrap=["pairs of"])
 
 
 def _print_relatives(found: Inspection) -> None:
     several = len(found.vector.layers) > 1
     if found.operands:
-        print_section("made from")
+        output.section("made from")
         rows = [
             [ref, _by_layer(list(cosines.values()), several), span(list(cosines))]
             for ref, cosines in found.operands.items()
         ]
-        print_table(["operand", "cosine", "layers"], rows, wrap=["operand", "cosine"])
+        output.table(["operand", "cosine", "layers"], rows, wrap=["operand", "cosine"])
     if found.neighbours:
-        print_section("nearest stored vectors")
+        output.section("nearest stored vectors")
         rows = [
             [
                 n.ref,
@@ -165,7 +146,7 @@ def _print_relatives(found: Inspection) -> None:
             for n in found.neighbours
         ]
         columns = ["vector", "cosine", *(["by layer"] if several else []), "layers"]
-        print_table(columns, rows, right=["cosine"], wrap=["vector", "by layer"])
+        output.table(columns, rows, right=["cosine"], wrap=["vector", "by layer"])
 
 
 def _by_layer(cosines: Sequence[float], several: bool) -> str:
@@ -174,10 +155,10 @@ def _by_layer(cosines: Sequence[float], several: bool) -> str:
 
 
 def _print_tokens(lenses: Sequence[Lens]) -> None:
-    print_section("tokens it promotes and suppresses")
+    output.section("tokens it promotes and suppresses")
     if len(lenses) > _TABLES:
         rows = [[_place(x), _line(x.promoted), _line(x.suppressed)] for x in lenses]
-        print_table(["layer", "promoted", "suppressed"], rows, wrap=["promoted", "suppressed"])
+        output.table(["layer", "promoted", "suppressed"], rows, wrap=["promoted", "suppressed"])
     else:
         for lens in lenses:
             _print_lens(lens, alone=len(lenses) == 1)
@@ -186,7 +167,7 @@ def _print_tokens(lenses: Sequence[Lens]) -> None:
 
 def _print_lens(lens: Lens, *, alone: bool) -> None:
     if not alone:
-        print_title(f"layer {_place(lens)}")
+        output.title(f"layer {_place(lens)}")
     if not lens.promoted:
         click.echo("the direction is zero and moves no token")
         return
@@ -194,7 +175,7 @@ def _print_lens(lens: Lens, *, alone: bool) -> None:
         [up.text, f"{up.logit:+.1f}", down.text, f"{down.logit:+.1f}"]
         for up, down in zip(lens.promoted, lens.suppressed, strict=True)
     ]
-    print_table(["promoted", "logit", "suppressed", "logit"], rows, right=["logit"])
+    output.table(["promoted", "logit", "suppressed", "logit"], rows, right=["logit"])
 
 
 def _place(lens: Lens) -> str:
@@ -206,7 +187,7 @@ def _line(tokens: Sequence[TokenLogit]) -> str:
 
 
 def _print_projections(found: Projections) -> None:
-    print_section(
+    output.section(
         "its tokens along the direction, in doses (position 0, an attention sink, is left out)"
     )
     if has_colour():
@@ -223,7 +204,7 @@ def _print_projections(found: Projections) -> None:
             for i, text in enumerate(found.tokens)
         ]
         columns = ["position", "token", *(f"layer {b}" for b in found.values)]
-        print_table(columns, rows, right=[c for c in columns if c != "token"])
+        output.table(columns, rows, right=[c for c in columns if c != "token"])
 
 
 def _shaded(text: str, shade: float) -> str:

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from steerlab.cli import options
-from steerlab.cli.output import (
-    minute,
-    print_hanging,
-    print_json,
-    print_section,
-    print_table,
-    save_plot,
-    say,
-)
+from steerlab.cli import options, output
 
 if TYPE_CHECKING:
+    from steerlab.core.record import Record
     from steerlab.registry import Store
     from steerlab.registry.history import Event
     from steerlab.registry.lineage import Lineage, Node
@@ -34,9 +26,7 @@ _BRANCHES = 20
 @options.model
 @options.store
 @options.json
-def tree_command(
-    ref: str, plot_file: Path | None, model: str | None, store: Store, as_json: bool
-) -> None:
+def tree_command(ref: str, plot_file: Path | None, model: str | None, store: Store) -> None:
     """Show a vector's lineage.
 
     \b
@@ -50,21 +40,22 @@ def tree_command(
     if plot_file is not None:
         from steerlab.plots.lineage import lineage_graph
 
-        save_plot(lineage_graph(lineage, str(record.recipe)), plot_file)
-    if as_json:
-        print_json(asdict(lineage))
-        return
-    print_hanging(f"{click.style(record.ref, bold=True)}  ", str(record.recipe))
+        output.save_plot(lineage_graph(lineage, str(record.recipe)), plot_file)
+    output.show(lineage, partial(_print_tree, record))
+
+
+def _print_tree(record: Record, lineage: Lineage) -> None:
+    output.hanging(f"{click.style(record.ref, bold=True)}  ", str(record.recipe))
     print_lineage(lineage)
     if not lineage.parents and not lineage.children:
-        say("made from no other vector, and no other vector was made from it")
+        output.say("made from no other vector, and no other vector was made from it")
 
 
 def print_lineage(lineage: Lineage) -> None:
     """Both sides of a lineage as trees, each under its title; nothing for an empty side."""
     for title, nodes in (("made from", lineage.parents), ("used in", lineage.children)):
         if nodes:
-            print_section(title)
+            output.section(title)
             _print_branches(nodes, "")
 
 
@@ -74,7 +65,7 @@ def _print_branches(nodes: Sequence[Node], before: str) -> None:
         last = node is nodes[-1]
         what = node.recipe if node.stored else f"not in this store ({node.digest[:12]})"
         again = " …" if node.cut else ""
-        print_hanging(f"{before}{'└── ' if last else '├── '}", f"{node.ref}  {what}{again}")
+        output.hanging(f"{before}{'└── ' if last else '├── '}", f"{node.ref}  {what}{again}")
         _print_branches(node.branches, before + ("    " if last else "│   "))
     if len(nodes) > len(shown):
         click.echo(f"{before}└── and {len(nodes) - len(shown)} more (--json lists them)")
@@ -86,7 +77,7 @@ def _print_branches(nodes: Sequence[Node], before: str) -> None:
 @options.model
 @options.store
 @options.json
-def log_command(ref: str, limit: int, model: str | None, store: Store, as_json: bool) -> None:
+def log_command(ref: str, limit: int, model: str | None, store: Store) -> None:
     """Show a name's history.
 
     \b
@@ -97,13 +88,13 @@ def log_command(ref: str, limit: int, model: str | None, store: Store, as_json: 
     and the runs, sweeps, calibrations and evaluations that used them. Times are UTC.
     """
     events = store.log(ref, model)
-    shown = events[:limit]
-    if as_json:
-        print_json([asdict(event) for event in shown])
-        return
-    print_table(["when", "vector", "what", ""], [_row(event) for event in shown], wrap=[""])
-    if len(events) > len(shown):
-        say(f"and {len(events) - len(shown)} older (--limit shows more)")
+    output.show(events[:limit], _print_log)
+    if len(events) > limit and not output.asked("json"):
+        output.say(f"and {len(events) - limit} older (--limit shows more)")
+
+
+def _print_log(events: Sequence[Event]) -> None:
+    output.table(["when", "vector", "what", ""], [_row(event) for event in events], wrap=[""])
 
 
 def _row(event: Event) -> list[str]:
@@ -112,4 +103,9 @@ def _row(event: Event) -> list[str]:
     note = f"  “{' '.join(event.note.split())}”" if event.note else ""
     tags = "".join(f"  #{tag}" for tag in event.tags)
     made = "made" if event.what == "version" else event.what
-    return [minute(event.created), event.ref, name or made, f"{used}{event.text}{tags}{note}"]
+    return [
+        output.minute(event.created),
+        event.ref,
+        name or made,
+        f"{used}{event.text}{tags}{note}",
+    ]

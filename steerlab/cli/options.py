@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from steerlab.cli.output import narrate, note_option
 from steerlab.core.run import POSITIONS
+from steerlab.core.sampling import Sampling
 from steerlab.errors import BadOption, SteerlabError
 
 if TYPE_CHECKING:
@@ -94,7 +96,6 @@ def _file_of(suffixes: Sequence[str]) -> Callable[[str], Path]:
 
 
 NUMBER = Parsed("number", _number)
-NUMBERS = Parsed("numbers", _numbers)
 LAYERS = Parsed("layers", _layers)
 PLOT = Parsed("file", _file_of(()))
 PAGE = Parsed("file", _file_of((".html", ".htm")))
@@ -170,14 +171,16 @@ which = click.argument(
 # options
 
 
-def grouped(name: str, **options: Callable[[Any], Any]) -> Callable[[F], F]:
-    """Several options that reach the verb as one dict called `name`."""
+def grouped(
+    name: str, made: Callable[..., Any] = dict, **options: Callable[[Any], Any]
+) -> Callable[[F], F]:
+    """Several options that reach the verb as one value called `name`, by default a dict."""
 
     def decorate(function: F) -> F:
         @wraps(function)
         def command(**values: Any) -> Any:
             group = {key: values.pop(key) for key in options}
-            return function(**values, **{name: group})
+            return function(**values, **{name: made(**group)})
 
         for option in reversed(options.values()):
             command = option(command)
@@ -186,14 +189,19 @@ def grouped(name: str, **options: Callable[[Any], Any]) -> Callable[[F], F]:
     return decorate
 
 
+def _noted(*names: str, help: str) -> Callable[[F], F]:
+    """A flag that `output` reads; verbs do not take it."""
+    return click.option(*names, is_flag=True, help=help, callback=note_option, expose_value=False)
+
+
 store_path = click.option(
     "--store",
     "store_path",
     type=click.Path(file_okay=False, path_type=Path),
     help="The store's directory (default: STEERLAB_STORE, ./store, your data directory).",
 )
-json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
-quiet = click.option("-q", "--quiet", is_flag=True, help="Print no messages and no progress.")
+json = _noted("--json", help="Print JSON for programs.")
+quiet = _noted("-q", "--quiet", help="Print no messages and no progress.")
 seed = click.option("--seed", type=int, default=0, show_default=True)
 no_model = click.option("--no-model", is_flag=True, help="Load no model: only what is stored.")
 no_save = click.option("--no-save", is_flag=True, help="Report only; store nothing.")
@@ -212,6 +220,9 @@ model = click.option(
 )
 
 
+PLOT_NEEDS = "--plot draws a metric's grid: say which with --metric"
+
+
 def plot(what: str) -> Callable[[F], F]:
     """--plot FILE; a file that can't be written is refused before any work is done."""
     return click.option("--plot", "plot_file", type=PLOT, help=f"Save {what}: PNG, SVG or PDF.")
@@ -220,6 +231,11 @@ def plot(what: str) -> Callable[[F], F]:
 def layers(text: str = "Such as 15, 10,15,20, 10:20 or all.") -> Callable[[F], F]:
     """--layers RANGE."""
     return click.option("--layers", type=LAYERS, help=text)
+
+
+def numbers(*names: str, text: str) -> Callable[[F], F]:
+    """An option for a list of numbers; empty if it is not given."""
+    return click.option(*names, type=Parsed("numbers", _numbers), default=(), help=text)
 
 
 def integer(*names: str, least: int, default: int | None, text: str) -> Callable[[F], F]:
@@ -285,6 +301,7 @@ loading = grouped(
 
 sampling = grouped(
     "sampling",
+    Sampling,
     max_new_tokens=click.option(
         "-n", "--max-new-tokens", type=click.IntRange(1), default=40, show_default=True
     ),
@@ -298,7 +315,7 @@ sampling = grouped(
     ),
     chat=click.option("--chat", is_flag=True, help="Prompts are messages to a chat model."),
 )
-"""How the next token is chosen; `Lab.compare` takes it."""
+"""How the next token is chosen: a `Sampling`."""
 
 steering = grouped(
     "where",
@@ -325,7 +342,6 @@ def store(function: Callable[..., Any]) -> Callable[..., Any]:
     @store_path
     @wraps(function)
     def command(store_path: Path | None, **values: Any) -> Any:
-        from steerlab.cli.output import narrate
         from steerlab.registry import Store
 
         narrate()
@@ -341,7 +357,6 @@ def lab(function: Callable[..., Any]) -> Callable[..., Any]:
     @store_path
     @wraps(function)
     def command(store_path: Path | None, loading: dict[str, Any], **values: Any) -> Any:
-        from steerlab.cli.output import narrate
         from steerlab.lab.lab import Lab
 
         narrate()

@@ -9,9 +9,10 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -26,9 +27,45 @@ if TYPE_CHECKING:
     from steerlab.core.vector import SteeringVector
     from steerlab.registry import Store
 
+T = TypeVar("T")
+
 DOSE_LEGEND = "(dose/c: length relative to the residual stream, per unit of coefficient)"
 _GAP = 2
-_LEAST = {"wrap": 10, "cut": 4}  # the columns of a terminal that a folded or cut column keeps
+
+
+def note_option(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    """The callback of --json and --quiet: verbs need not hand them on, see `asked`."""
+    ctx.meta[f"steerlab.{param.name}"] = value
+
+
+def asked(option: str) -> bool:
+    """Whether the running verb was given --json or --quiet."""
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.meta.get(f"steerlab.{option}"))
+
+
+def silence() -> None:
+    """Go on as with --quiet."""
+    click.get_current_context().meta["steerlab.quiet"] = True
+
+
+def show(
+    found: T, printed: Callable[[T], object], data: Callable[[T], Any] = lambda found: found
+) -> None:
+    """Print what a verb found: by `printed`, or with --json its `data`."""
+    if asked("json"):
+        print_json(_plain(data(found)))
+    else:
+        printed(found)
+
+
+def _plain(value: Any) -> Any:
+    """A value, or a list of them, as JSON values."""
+    if hasattr(value, "to_json"):
+        return value.to_json()
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, dict) else asdict(value)
 
 
 def width() -> int | None:
@@ -36,7 +73,7 @@ def width() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-def print_table(
+def table(
     columns: Sequence[str],
     rows: Sequence[Sequence[str]],
     *,
@@ -53,7 +90,7 @@ def print_table(
     # rich.table took 44 ms to import, and 5.8 s for 10,000 rows that take 0.3 s here
     cells = [[printable(cell) for cell in row] for row in (columns, *rows)]
     natural = [max(map(_cells, column)) for column in zip(*cells, strict=True)]
-    flexible = {**dict.fromkeys(wrap, _LEAST["wrap"]), **dict.fromkeys(cut, _LEAST["cut"])}
+    flexible = dict.fromkeys(wrap, 10) | dict.fromkeys(cut, 4)  # what they keep in any case
     least = [min(n, flexible.get(c, n)) for c, n in zip(columns, natural, strict=True)]
     layout = list(zip(columns, _fitted(natural, least, width()), strict=True))
     for place, row in enumerate(cells):
@@ -124,26 +161,26 @@ def _chopped(text: str, size: int) -> list[str]:
     return chop_cells(text, size)
 
 
-def print_title(text: str) -> None:
+def title(text: str) -> None:
     """A line in bold."""
     click.echo(click.style(printable(text), bold=True))
 
 
-def print_section(title: str) -> None:
+def section(text: str) -> None:
     """An empty line, then a title."""
     click.echo()
-    print_title(title)
+    title(text)
 
 
-def print_fields(fields: Sequence[tuple[str, str]]) -> None:
+def fields(labelled: Sequence[tuple[str, str]]) -> None:
     """Labels with their texts, folded beside the labels; empty texts are left out."""
-    edge = max(len(label) for label, _ in fields) + _GAP
-    for label, text in fields:
+    edge = max(len(label) for label, _ in labelled) + _GAP
+    for label, text in labelled:
         if text:
-            print_hanging(label.ljust(edge), text)
+            hanging(label.ljust(edge), text)
 
 
-def print_hanging(label: str, text: str, *, fg: str | None = None) -> None:
+def hanging(label: str, text: str, *, fg: str | None = None) -> None:
     """A label and a text, folded beside it where the terminal is too narrow."""
     room = width()
     text = printable(text)
@@ -164,7 +201,7 @@ def print_json(data: Any) -> None:
     click.echo(text)
 
 
-def print_response(calibration: Calibration, name: str) -> None:
+def response(calibration: Calibration, name: str) -> None:
     """The dose-response that a calibration measured, beside its control."""
     from steerlab.plots.calibration import response_of
     from steerlab.plots.terminal import dose_response
@@ -174,17 +211,17 @@ def print_response(calibration: Calibration, name: str) -> None:
         click.echo(line)
 
 
-def save_plot(figure: Figure, file: Path, *, quiet: bool = False) -> None:
+def save_plot(figure: Figure, file: Path) -> None:
     """Write a figure where --plot says."""
     from steerlab.plots import drawing
 
     drawing.save(figure, file)
-    say(f"wrote {file}", quiet=quiet)
+    say(f"wrote {file}")
 
 
-def say(text: str, *, quiet: bool = False) -> None:
-    """A message on stderr, so that stdout stays data."""
-    if not quiet:
+def say(text: str, *, always: bool = False) -> None:
+    """A message on stderr, so that stdout stays data. always: with --quiet, too."""
+    if always or not asked("quiet"):
         click.echo(printable(text, newlines=True), err=True)
 
 
@@ -195,7 +232,7 @@ def warn(text: str) -> None:
 
 def say_duplicates(store: Store, vector: SteeringVector) -> None:
     """Report stored vectors that equal, or nearly equal, one that was just made."""
-    for duplicate in store.duplicates(vector):
+    for duplicate in () if asked("quiet") else store.duplicates(vector):
         say(f"note: {vector.ref or 'this'}: {duplicate}")
 
 
@@ -205,7 +242,7 @@ def narrate() -> None:
 
     class Narrator(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            say(f"note: {record.getMessage()}")
+            say(f"note: {record.getMessage()}", always=True)
 
     log = logging.getLogger("steerlab")
     if not log.handlers:
@@ -224,7 +261,7 @@ def minute(time: str) -> str:
     return time[:16].replace("T", " ")
 
 
-def print_made(vector: SteeringVector, name: str, how: str = "") -> None:
+def made(vector: SteeringVector, name: str, how: str = "") -> None:
     """A vector that was just made: its name and recipe, then layers, norm and dose."""
     click.echo(f"{click.style(name, bold=True)}  {printable(str(vector.recipe))}{how}")
     dose = vector.dose(1.0)

@@ -6,21 +6,20 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from steerlab.cli.output import say
+from steerlab.cli.output import asked, say
 from steerlab.core.display import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress
 
     from steerlab.core.vector import SteeringVector
     from steerlab.lab.lab import Lab
-    from steerlab.progress import Loading
 
 _QUIET_FOR = 0.1  # seconds after the last printed line before a hidden bar comes back
 
@@ -73,6 +72,7 @@ class Bar:
 
     def __init__(self, label: str, shown: Progress | None) -> None:
         self.shown, self.hidden = shown, 0.0
+        self.announced: set[str] = set()
         if shown is not None:
             self.task = shown.add_task(label, total=None)
 
@@ -82,6 +82,16 @@ class Bar:
             if time.monotonic() - self.hidden > _QUIET_FOR:
                 self.shown.start()
 
+    def stage(self, what: str, done: int, total: int) -> None:
+        """A stage of fetching the embedded model; announced once where no bar can be drawn."""
+        if self.shown is not None:
+            self.shown.update(self.task, description=f"{what} smollm2")
+        elif what not in self.announced:
+            self.announced.add(what)
+            size = f" ({total / 1e6:.0f} MB)" if total > 1000 else ""
+            say(f"{what} the embedded model{size} …")
+        self(done, total)
+
     def hide(self) -> None:
         """Make way for a line to print; later progress brings the bar back."""
         if self.shown is not None:
@@ -90,67 +100,25 @@ class Bar:
 
 
 @contextmanager
-def progress_bar(label: str, *, quiet: bool = False) -> Iterator[Bar]:
+def progress_bar(label: str) -> Iterator[Bar]:
     """A bar on stderr with the time left; none in a pipe or with -q."""
-    target = None if quiet or not sys.stderr.isatty() else console(stderr=True)
+    target = None if asked("quiet") or not sys.stderr.isatty() else console(stderr=True)
     if target is None or not target.is_interactive:
         yield Bar(label, None)
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=target, transient=True) as bar:
-        yield Bar(label, bar)
+    text = TextColumn("{task.description}", markup=False)
+    bars = Progress(text, BarColumn(), TimeRemainingColumn(), console=target, transient=True)
+    with bars:
+        yield Bar(printable(label), bars)
 
 
-def load(lab: Lab, vector: SteeringVector | None = None, *, quiet: bool = False) -> None:
+def load(lab: Lab, vector: SteeringVector | None = None) -> None:
     """Load the model named by --model, else the vector's own, with a sign of life."""
     source = lab.source or (vector.model.source if vector is not None else "smollm2")
-    with _loading_bar(source, quiet=quiet) as progress:
+    with progress_bar(f"loading {source} …") as bar:
         from steerlab.models.loading import hush
 
         hush()
-        lab.load(vector, progress)
-
-
-@contextmanager
-def _loading_bar(source: str, *, quiet: bool) -> Iterator[Loading | None]:
-    """A spinner; yields a callable (what, done, total) for fetching the embedded model."""
-    if quiet:
-        yield None
-        return
-    if not sys.stderr.isatty():
-        yield _announcer()
-        return
-    from rich.markup import escape
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-    target = console(stderr=True)
-    text = TextColumn("{task.description}")
-    columns = (text, BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    tasks: dict[str, TaskID] = {}
-    with target.status(escape(printable(f"loading {source} …"))) as status, ExitStack() as shown:
-        bar = Progress(*columns, console=target, transient=True)
-
-        def on_fetch(what: str, done: int, total: int) -> None:
-            if not tasks:  # the bars take the spinner's place
-                status.stop()
-                shown.enter_context(bar)
-            if what not in tasks:
-                tasks[what] = bar.add_task(f"{what} smollm2", total=total)
-            bar.update(tasks[what], completed=done, total=total)
-
-        yield on_fetch
-
-
-def _announcer() -> Loading:
-    """Names each stage once, where no bar can be drawn."""
-    said: set[str] = set()
-
-    def on_fetch(what: str, done: int, total: int) -> None:
-        if what not in said:
-            said.add(what)
-            size = f" ({total / 1e6:.0f} MB)" if total > 1000 else ""
-            say(f"{what} the embedded model{size} …")
-
-    return on_fetch
+        lab.load(vector, bar.stage)

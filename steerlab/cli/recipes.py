@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from steerlab.cli import options
-from steerlab.cli.output import print_hanging, print_json, print_table, say
+from steerlab.cli import options, output
 from steerlab.cli.progress import load, progress_bar
 from steerlab.core.display import number, printable
 from steerlab.core.notation import span
@@ -28,9 +29,7 @@ _FEW = 4  # layers, up to which each is shown with the one that it became
 @options.model
 @options.store
 @options.json
-def rederive_command(
-    ref: str, deep: bool, dry_run: bool, model: str | None, store: Store, as_json: bool
-) -> None:
+def rederive_command(ref: str, deep: bool, dry_run: bool, model: str | None, store: Store) -> None:
     """Recompute a composition with the newest operands.
 
     \b
@@ -43,21 +42,23 @@ def rederive_command(
     from steerlab.lab.recipes import rederive
 
     made = rederive(store, ref, deep=deep, dry_run=dry_run, model=model)
-    if as_json:
-        print_json([step.to_json() for step in made])
-    elif made:
-        for step in made:
-            _print_step(step, "would be stored" if dry_run else "stored")
+    if made or output.asked("json"):
+        output.show(made, partial(_print_steps, how="would be stored" if dry_run else "stored"))
     else:
         hint = "" if deep else " (--deep checks their operands too)"
-        say(f"{ref} is up to date: none of its operands has a newer version{hint}")
+        output.say(f"{ref} is up to date: none of its operands has a newer version{hint}")
+
+
+def _print_steps(made: Sequence[Rederived], how: str) -> None:
+    for step in made:
+        _print_step(step, how)
 
 
 def _print_step(step: Rederived, how: str) -> None:
     title = click.style(str(step.after.ref), bold=True)
     click.echo(f"{title}  {printable(str(step.after.recipe))}  ({how})")
     changes = ", ".join(f"{old} -> {new}" for old, new in step.operands.items())
-    print_hanging("newer: ", changes)
+    output.hanging("newer: ", changes)
     before, now = step.before.norms(), step.after.norms()
     rows = [
         [
@@ -68,7 +69,7 @@ def _print_step(step: Rederived, how: str) -> None:
         ]
         for b in sorted({*before, *now})
     ]
-    print_table(columns := ["layer", "cosine", "norm before", "norm now"], rows, right=columns)
+    output.table(columns := ["layer", "cosine", "norm before", "norm now"], rows, right=columns)
 
 
 @click.command("port")
@@ -77,7 +78,7 @@ def _print_step(step: Rederived, how: str) -> None:
 @options.lab
 @options.json
 @options.quiet
-def port_command(ref: str, layers: Any, lab: Lab, as_json: bool, quiet: bool) -> None:
+def port_command(ref: str, layers: Any, lab: Lab) -> None:
     """Make a vector on another model, from its recipe.
 
     \b
@@ -93,16 +94,17 @@ def port_command(ref: str, layers: Any, lab: Lab, as_json: bool, quiet: bool) ->
     if lab.source is None:
         raise click.UsageError("which model? give --model ID")
     portable(lab, ref, layers=layers)
-    load(lab, quiet=quiet)
-    with progress_bar("porting", quiet=quiet or as_json) as progress:
+    load(lab)
+    with progress_bar("porting") as progress:
         made = port(lab, ref, layers=layers, progress=progress)
-    if as_json:
-        print_json([one.to_json() for one in made])
-        return
+    output.show(made, _print_ported)
+
+
+def _print_ported(made: Sequence[Ported]) -> None:
     columns = ["vector", "on", "layers", "norm", "made"]
-    print_table(columns, [_row(one) for one in made], right=["norm"], wrap=["layers", "made"])
+    output.table(columns, [_row(one) for one in made], right=["norm"], wrap=["layers", "made"])
     new = sum(one.new for one in made)
-    say(f"{new} stored, {len(made) - new} already there", quiet=quiet)
+    output.say(f"{new} stored, {len(made) - new} already there")
 
 
 def _row(one: Ported) -> list[str]:

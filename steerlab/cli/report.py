@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from steerlab.cli import options
-from steerlab.cli.output import say
+from steerlab.cli import options, output
 from steerlab.cli.progress import interruptible, load, progress_bar
 
 if TYPE_CHECKING:
@@ -22,16 +21,12 @@ if TYPE_CHECKING:
     "--html", "file", type=options.PAGE, required=True, help="The file; overwritten if it exists."
 )
 @click.option("--prompt", "prompts", multiple=True, help="Generate examples; may be repeated.")
-@click.option(
-    "--doses", type=options.NUMBERS, help="Doses of the examples, such as -0.2,-0.1,0.1,0.2"
-)
+@options.numbers("--doses", text="Doses of the examples, such as -0.2,-0.1,0.1,0.2")
 @options.no_model
 @options.seed
 @options.lab
 @options.quiet
-def report_command(
-    ref: str, file: Path, no_model: bool, lab: Lab, quiet: bool, **writing: Any
-) -> None:
+def report_command(ref: str, file: Path, no_model: bool, lab: Lab, **writing: Any) -> None:
     """Write a page about a vector.
 
     \b
@@ -54,24 +49,24 @@ def report_command(
 
     found = report(lab.store, ref, lab.stored_model())
     if not no_model and (asked or not found.examples):
-        texts = _written(lab, found.record.qualified, quiet=quiet, **writing)
+        texts = _written(lab, found.record.qualified, **writing)
         found = report(lab.store, found.record.qualified, examples=texts)
     durable.write(file, page(found).encode("utf-8"))
-    say(f"wrote {file}: open it in a browser or mail it", quiet=quiet)
+    output.say(f"wrote {file}: open it in a browser or mail it")
 
 
-def _written(lab: Lab, ref: str, *, quiet: bool, **writing: Any) -> tuple[Examples, ...]:
+def _written(lab: Lab, ref: str, **writing: Any) -> tuple[Examples, ...]:
     from steerlab.report.examples import PROMPTS, written_examples
 
     vector = lab.store.load(ref)
-    load(lab, vector, quiet=quiet)
-    with interruptible() as stop, progress_bar("writing examples", quiet=quiet) as progress:
+    load(lab, vector)
+    with interruptible() as stop, progress_bar("writing examples") as progress:
         return written_examples(
             lab,
             vector,
             lab.store.results.calibration(ref),
             prompts=writing["prompts"] or PROMPTS,
-            doses=writing["doses"] or (),
+            doses=writing["doses"],
             seed=writing["seed"],
             progress=progress,
             should_stop=stop,

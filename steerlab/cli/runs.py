@@ -1,84 +1,75 @@
-"""steerlab runs: list and show stored texts."""
+"""steerlab runs and steerlab sweeps: list and show the texts that a store keeps."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from functools import partial, wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from steerlab.cli import options
-from steerlab.cli.output import (
-    minute,
-    print_fields,
-    print_json,
-    print_section,
-    print_table,
-    print_title,
-    say,
-)
-from steerlab.core.display import printable, signed, signed_dose
+from steerlab.cli import options, output
+from steerlab.core.display import count, printable, signed, signed_dose
+from steerlab.core.notation import span
 
 if TYPE_CHECKING:
     from steerlab.core.run import Generation, Run
+    from steerlab.core.sweep import StoredSweep
+    from steerlab.evaluation.metrics.texts import Metric
     from steerlab.registry import Store
 
 
-@click.command("runs")
-@options.which
-@click.option("--best", type=int, help="Mark this text of run NUMBER as the best (from 0).")
-@click.option("--remove", is_flag=True, help="Delete run NUMBER.")
-@options.limit()
-@options.model
-@options.store
-@options.json
-def runs_command(
-    which: str | int | None,
-    best: int | None,
-    remove: bool,
-    limit: int,
-    model: str | None,
-    store: Store,
-    as_json: bool,
-) -> None:
-    """List stored texts, or show one run.
+def _kept(noun: str, printed: Callable[[Any], None]) -> Callable[[Any], Any]:
+    """A verb that lists runs or sweeps, removes one, or hands the number of one to `function`."""
 
-    A REF lists those whose expression names that vector. The TUI keeps every run; generate
-    keeps one with --keep.
-    """
-    if not isinstance(which, int):
-        if remove or best is not None:
-            raise click.UsageError("which run? give its number, as `steerlab runs` lists it")
-        _print_runs(store.runs.list(which, model=model, limit=limit), as_json)
-    elif remove:
-        store.runs.remove(which)
-        click.echo(f"removed run {which}")
-    else:
-        run = store.runs.get(which) if best is None else store.runs.rate(which, best)
-        print_json(run.to_json()) if as_json else _print_run(run)
+    def decorate(function: Callable[..., None]) -> Any:
+        @options.which
+        @click.option("--remove", is_flag=True, help=f"Delete {noun} NUMBER.")
+        @options.limit()
+        @options.model
+        @options.store
+        @options.json
+        @wraps(function)
+        def command(
+            which: str | int | None, remove: bool, limit: int, model: Any, store: Store, **own: Any
+        ) -> None:
+            kept = getattr(store, f"{noun}s")
+            if isinstance(which, int) and not remove:
+                function(store, which, **own)
+            elif isinstance(which, int):
+                kept.remove(which)
+                click.echo(f"removed {noun} {which}")
+            elif remove or any(value is not None for value in own.values()):
+                listed = f"`steerlab {noun}s` lists it"
+                raise click.UsageError(f"which {noun}? give its number, as {listed}")
+            else:
+                output.show(kept.list(which, model=model, limit=limit), printed)
+
+        return command
+
+    return decorate
 
 
-def _print_runs(runs: Sequence[Run], as_json: bool) -> None:
-    if as_json:
-        print_json([run.to_json() for run in runs])
-    elif not runs:
-        say("no runs are kept; `steerlab generate … --keep` and the TUI keep them")
-    else:
-        columns = ["run", "when", "expression", "dose", "prompt", "text"]
-        print_table(columns, [_row(run) for run in runs], right=["run"], cut=["prompt", "text"])
+def _print_runs(runs: Sequence[Run]) -> None:
+    if not runs:
+        output.say("no runs are kept; `steerlab generate … --keep` and the TUI keep them")
+        return
+    columns = ["run", "when", "expression", "dose", "prompt", "text"]
+    output.table(columns, [_run(run) for run in runs], right=["run"], cut=["prompt", "text"])
 
 
-def _row(run: Run) -> list[str]:
+def _run(run: Run) -> list[str]:
     strongest = max(run.generations, key=lambda g: abs(g.coefficient), default=None)
     doses = (_strength(g) for g in run.generations if g.coefficient)
     text = "" if strongest is None else strongest.text
     return [
         f"{'*' if run.best is not None else ''}{run.id}",
-        minute(run.created),
+        output.minute(run.created),
         run.expression or "-",
         " ".join(doses) or "-",
-        _line(run.prompt),
-        _line(text),
+        _line(run.prompt, 80),
+        _line(text, 80),
     ]
 
 
@@ -88,25 +79,131 @@ def _strength(generation: Generation) -> str:
     return signed_dose(generation.dose)
 
 
-def _line(text: str) -> str:
-    return " ".join(text.split())[:80]
+def _line(text: str, most: int) -> str:
+    return " ".join(text.split())[:most]
+
+
+def _print_sweeps(sweeps: Sequence[StoredSweep]) -> None:
+    if not sweeps:
+        output.say("no sweeps are kept; `steerlab sweep …` keeps them")
+        return
+    columns = ["sweep", "when", "expression", "layers", "strengths", "cells", "prompts"]
+    rows = [_sweep(sweep) for sweep in sweeps]
+    output.table(columns, rows, right=["sweep", "cells"], cut=["prompts"])
+
+
+def _sweep(sweep: StoredSweep) -> list[str]:
+    more = f" (+{len(sweep.prompts) - 1})" if len(sweep.prompts) > 1 else ""
+    return [
+        str(sweep.id),
+        output.minute(sweep.created),
+        sweep.expression,
+        span(sweep.layers) or "-",
+        _strengths(sweep),
+        f"{sweep.done}/{sweep.total}",
+        _line(sweep.prompts[0], 60) + more,
+    ]
+
+
+def _strengths(sweep: StoredSweep) -> str:
+    by_dose = sweep.strength == "dose"
+    shown = " ".join(map(signed_dose if by_dose else signed, sweep.strengths))
+    return shown if by_dose else f"c {shown}"
+
+
+@click.command("runs")
+@click.option("--best", type=int, help="Mark this text of run NUMBER as the best (from 0).")
+@_kept("run", _print_runs)
+def runs_command(store: Store, number: int, best: int | None) -> None:
+    """List stored texts, or show one run.
+
+    A REF lists those whose expression names that vector. The TUI keeps every run; generate
+    keeps one with --keep.
+    """
+    runs = store.runs
+    output.show(runs.get(number) if best is None else runs.rate(number, best), _print_run)
 
 
 def _print_run(run: Run) -> None:
-    print_title(f"run {run.id}")
-    settings = [f"{k.replace('_', ' ')} {v}" for k, v in run.sampling.options().items() if v]
-    print_fields(
-        [
-            ("made", f"{run.created[:19].replace('T', ' ')} UTC on {run.model}"),
-            ("steer", run.expression),
-            ("layers", run.layers),
-            ("positions", run.positions),
-            ("sampling", ", ".join([*settings, f"seed {run.seed}"])),
-        ]
-    )
+    _print_head("run", run, run.layers, f"seed {run.seed}")
     for index, generation in enumerate(run.generations):
         strength = f"c {signed(generation.coefficient)}  dose {signed_dose(generation.dose)}"
         heading = strength if generation.coefficient else "baseline"
         star = "  * best" if run.best == index else ""
-        print_section(f"── {index}  {heading}{star}")
+        output.section(f"── {index}  {heading}{star}")
         click.echo(printable(run.prompt + generation.text, newlines=True))
+
+
+def _print_head(
+    noun: str,
+    kept: Run | StoredSweep,
+    layers: str,
+    seeds: str,
+    strengths: str = "",
+    cells: str = "",
+) -> None:
+    """How kept texts were made."""
+    sampling = [f"{k.replace('_', ' ')} {v}" for k, v in kept.sampling.options().items() if v]
+    output.title(f"{noun} {kept.id}")
+    output.fields(
+        [
+            ("made", f"{kept.created[:19].replace('T', ' ')} UTC on {kept.model}"),
+            ("steer", kept.expression),
+            ("layers", layers),
+            ("strengths", strengths),
+            ("positions", kept.positions),
+            ("sampling", ", ".join([*sampling, seeds])),
+            ("cells", cells),
+        ]
+    )
+
+
+@click.command("sweeps")
+@click.option("--metric", help="Score the texts of sweep NUMBER and show a grid.")
+@click.option(
+    "--csv", "csv_file", type=options.FILE, help="Write the cells of sweep NUMBER to a file."
+)
+@options.plot("the metric's grid")
+@_kept("sweep", _print_sweeps)
+def sweeps_command(
+    store: Store, number: int, metric: str | None, csv_file: Path | None, plot_file: Path | None
+) -> None:
+    """List stored sweeps, or show one.
+
+    A REF lists those whose expression names that vector. To continue an incomplete sweep, run
+    its command again.
+    """
+    if plot_file is not None and metric is None:
+        raise click.UsageError(options.PLOT_NEEDS)
+    from steerlab.cli import sweep_tables
+    from steerlab.plots.sweep_grid import metric_of
+
+    sweep = store.sweeps.get(number)
+    chosen = metric_of(sweep, metric) if metric else None
+    if csv_file is not None:
+        sweep_tables.write_csv(sweep, csv_file)
+        output.say(f"wrote {count(len(sweep.cells), 'cell')} to {csv_file}")
+    if plot_file is not None and chosen is not None:
+        sweep_tables.plot_grid(sweep, chosen, plot_file)
+    if csv_file is None or output.asked("json"):
+        output.show(
+            sweep, partial(_print_sweep, metric=chosen), partial(_sweep_json, metric=chosen)
+        )
+
+
+def _print_sweep(sweep: StoredSweep, metric: Metric | None) -> None:
+    from steerlab.cli.sweep_tables import print_sweep
+
+    cells = f"{sweep.done} of {sweep.total}"
+    seeds = f"seeds {span(sweep.seeds)}"
+    _print_head("sweep", sweep, span(sweep.layers), seeds, _strengths(sweep), cells)
+    click.echo()
+    print_sweep(sweep, metric)
+
+
+def _sweep_json(sweep: StoredSweep, metric: Metric | None) -> dict[str, Any]:
+    from steerlab.cli.sweep_tables import rows_of
+
+    data, values = sweep.to_json(), rows_of(sweep, sweep.expression, metric)
+    cells = [{**v, **c} for c, v in zip(data["cells"], values, strict=True)]
+    return {**data, "cells": cells}

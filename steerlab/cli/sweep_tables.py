@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from steerlab.cli.output import print_table, print_title, save_plot, say
+from steerlab.cli import output
 from steerlab.core.cell import Cell
 from steerlab.core.display import count, signed, signed_dose
 from steerlab.core.sweep import StoredSweep
@@ -41,7 +41,7 @@ def rows_of(sweep: StoredSweep, label: str, metric: Metric | None) -> list[dict[
 
 
 def print_sweep(sweep: StoredSweep, metric: Metric | None) -> None:
-    """Print the metric's grid, then a table for each prompt."""
+    """Print the metric's grid, a table for each prompt, and what the numbers do not show."""
     if metric is not None:
         values = values_of(sweep, metric)
         for line in heatmap(heat_grid(sweep, metric, [value for value, _ in values])):
@@ -53,17 +53,13 @@ def print_sweep(sweep: StoredSweep, metric: Metric | None) -> None:
     for number, prompt in enumerate(dict.fromkeys(cell.prompt for cell in sweep.cells)):
         if number:
             click.echo()
-        print_title(prompt)
+        output.title(prompt)
         rows = [_row(sweep, cell, several_seeds) for cell in sweep.cells if cell.prompt == prompt]
-        print_table(columns, rows, right=columns[:-1], wrap=["text"])
-
-
-def say_limits(sweep: StoredSweep, metric: Metric | None, *, quiet: bool = False) -> None:
-    """Say what the numbers do not show; that layers differ in dose is said with -q, too."""
+        output.table(columns, rows, right=columns[:-1], wrap=["text"])
     if metric is not None:
-        say(_CAVEAT, quiet=quiet)
+        output.say(_CAVEAT)
     if sweep.strength == "coefficient" and len(sweep.layers) > 1:
-        say(_UNEQUAL)
+        output.say(_UNEQUAL, always=True)
 
 
 def _row(sweep: StoredSweep, cell: Cell, with_seed: bool) -> list[str]:
@@ -85,15 +81,15 @@ def _say_undefined(reasons: Sequence[str]) -> None:
     for why, times in Counter(reasons).most_common(1):
         texts = f"{count(len(reasons), 'text')} {'has' if len(reasons) == 1 else 'have'}"
         more = f" ({times} of them)" if times < len(reasons) else ""
-        say(f"{texts} no value: {why[:200]}{more}")
+        output.say(f"{texts} no value: {why[:200]}{more}", always=True)
 
 
-def plot_grid(sweep: StoredSweep, metric: Metric, file: Path, *, quiet: bool = False) -> None:
+def plot_grid(sweep: StoredSweep, metric: Metric, file: Path) -> None:
     """Save the metric's grid as a picture."""
     from steerlab.plots import figures
 
     values = [value for value, _ in values_of(sweep, metric)]
-    save_plot(figures.heatmap(heat_grid(sweep, metric, values)), file, quiet=quiet)
+    output.save_plot(figures.heatmap(heat_grid(sweep, metric, values)), file)
 
 
 def write_csv(sweep: StoredSweep, file: Path) -> None:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from steerlab.cli import options
-from steerlab.cli.output import print_json, say, say_duplicates, warn
+from steerlab.cli import options, output
 from steerlab.cli.progress import progress_bar
 from steerlab.core.display import count, printable
 
 if TYPE_CHECKING:
     from steerlab.registry import Store
     from steerlab.registry.queries import Summary
+    from steerlab.registry.transfer.import_plan import Import
 
 _COMPARED = 50  # vectors of one import, up to which each is compared with the store
 
@@ -39,7 +39,6 @@ def export_command(
     filters: dict[str, Any],
     force: bool,
     store: Store,
-    quiet: bool,
 ) -> None:
     """Write vectors to a payload file or an archive.
 
@@ -66,7 +65,7 @@ def export_command(
         wanted = store.list(model=model, text=text, every_version=versions, sort="name", **filters)
         if not wanted:
             raise click.ClickException("no vectors match; nothing was written")
-    with progress_bar("exporting", quiet=quiet) as progress:
+    with progress_bar("exporting") as progress:
         store.transfer.export(
             wanted, path, model=model, parents=parents, force=force, progress=progress
         )
@@ -78,7 +77,7 @@ def export_command(
 @options.store
 @options.json
 @options.quiet
-def import_command(paths: tuple[Path, ...], store: Store, as_json: bool, quiet: bool) -> None:
+def import_command(paths: tuple[Path, ...], store: Store) -> None:
     """Import vectors from payload files or archives.
 
     Every vector is checked against its digest; a file is imported whole or not at all. A taken
@@ -87,20 +86,25 @@ def import_command(paths: tuple[Path, ...], store: Store, as_json: bool, quiet: 
     """
     done = []
     for path in paths:
-        with progress_bar("importing", quiet=quiet) as progress:
+        with progress_bar("importing") as progress:
             entries = store.transfer.import_(path, progress=progress)
         done += [{"ref": e.ref, "was": e.was, "already": e.already} for e in entries]
-        for entry in () if as_json else entries:
-            how = "already here" if entry.already else f"imported from {entry.was}"
-            if entry.same_numbers is not None:
-                parts = ", ".join(entry.differs)
-                how += f"; same numbers as {entry.same_numbers}, which differs in: {parts}"
-            click.echo(f"{printable(entry.ref)}  {printable(how)}")
-        new = [entry for entry in entries if not entry.already]
-        for entry in new if len(new) <= _COMPARED and not as_json else ():
-            say_duplicates(store, store.load(entry.ref, entry.model))
-    if as_json:
-        print_json(done)
+        if not output.asked("json"):
+            _print_imported(store, entries)
+    if output.asked("json"):
+        output.print_json(done)
+
+
+def _print_imported(store: Store, entries: Sequence[Import]) -> None:
+    for entry in entries:
+        how = "already here" if entry.already else f"imported from {entry.was}"
+        if entry.same_numbers is not None:
+            parts = ", ".join(entry.differs)
+            how += f"; same numbers as {entry.same_numbers}, which differs in: {parts}"
+        click.echo(f"{printable(entry.ref)}  {printable(how)}")
+    new = [entry for entry in entries if not entry.already]
+    for entry in new if len(new) <= _COMPARED else ():
+        output.say_duplicates(store, store.load(entry.ref, entry.model))
 
 
 @click.command("backup")
@@ -108,7 +112,7 @@ def import_command(paths: tuple[Path, ...], store: Store, as_json: bool, quiet: 
 @options.force
 @options.store
 @options.quiet
-def backup_command(path: Path, force: bool, store: Store, quiet: bool) -> int:
+def backup_command(path: Path, force: bool, store: Store) -> int:
     """Write the whole store to one file, while it is in use.
 
     \b
@@ -118,13 +122,13 @@ def backup_command(path: Path, force: bool, store: Store, quiet: bool) -> int:
     Every vector is checked: damaged ones are copied as they are and named, and the exit code
     is 1. `steerlab restore` brings a backup back; unpacked with tar it is a store.
     """
-    with progress_bar("copying", quiet=quiet) as progress:
+    with progress_bar("copying") as progress:
         made = store.transfer.backup(path, force=force, progress=progress)
     click.echo(printable(str(made.path)))
     for problem in made.damaged:
-        warn(f"damaged: {problem}")
+        output.warn(f"damaged: {problem}")
     if made.damaged:
-        warn("everything else is in the backup; `steerlab doctor` explains")
+        output.warn("everything else is in the backup; `steerlab doctor` explains")
     return 1 if made.damaged else 0
 
 
@@ -133,7 +137,7 @@ def backup_command(path: Path, force: bool, store: Store, quiet: bool) -> int:
 @click.option("--force", is_flag=True, help="Replace an existing store, which is moved aside.")
 @options.store
 @options.quiet
-def restore_command(backup: Path, force: bool, store: Store, quiet: bool) -> int:
+def restore_command(backup: Path, force: bool, store: Store) -> int:
     """Restore a backup.
 
     \b
@@ -143,14 +147,16 @@ def restore_command(backup: Path, force: bool, store: Store, quiet: bool) -> int
     moved there when it is complete, and verified. The exit code is 1 if verifying finds
     problems.
     """
-    with progress_bar("restoring", quiet=quiet) as progress:
+    with progress_bar("restoring") as progress:
         aside = store.transfer.restore(backup, force=force, progress=progress)
-    with progress_bar("verifying", quiet=quiet) as progress:
+    with progress_bar("verifying") as progress:
         findings = store.verify(progress)
     stored = sum(model.vectors for model in store.models())
     click.echo(f"{count(stored, 'vector')} restored to {printable(str(store.path))}")
     if aside is not None:
-        say(f"the previous store was moved to {aside}", quiet=quiet)
+        output.say(f"the previous store was moved to {aside}")
     if findings:
-        say(f"{count(len(findings), 'problem')} found: `steerlab doctor` explains")
+        output.say(
+            f"{count(len(findings), 'problem')} found: `steerlab doctor` explains", always=True
+        )
     return 1 if findings else 0

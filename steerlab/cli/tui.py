@@ -12,8 +12,7 @@ from typing import Any
 
 import click
 
-from steerlab.cli import options
-from steerlab.cli.output import narrate, say, warn
+from steerlab.cli import options, output
 
 HOST, PORT = "127.0.0.1", 8000
 
@@ -51,7 +50,7 @@ def tui_command(
     from steerlab.lab.lab import Lab
     from steerlab.tui.app import SteerlabApp
 
-    narrate()
+    output.narrate()
     SteerlabApp(Lab(store_path, **loading)).run()
 
 
@@ -67,12 +66,14 @@ def _serve(host: str, port: int, store_path: Path | None, loading: dict[str, Any
     from steerlab.tui.web import is_loopback, serve
 
     if not is_loopback(host):
-        warn(
+        output.warn(
             f"{host} can be reached from other machines, and there is no password: anyone who "
             "reaches it can read and remove your vectors"
         )
     words = _arguments(store_path, loading)
-    serve(words, host, port, lambda address: say(f"steerlab is at {address} (Ctrl+C ends it)"))
+    serve(
+        words, host, port, lambda address: output.say(f"steerlab is at {address} (Ctrl+C ends it)")
+    )
 
 
 def _arguments(store_path: Path | None, loading: dict[str, Any]) -> list[str]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
-from steerlab.cli import options
-from steerlab.cli.output import print_hanging, print_json, print_table, print_title, say
+from steerlab.cli import options, output
 from steerlab.cli.progress import progress_bar
 from steerlab.core.display import count, printable, some
 
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from steerlab.lab.recipes import Rerun
     from steerlab.registry import Store
     from steerlab.registry.upkeep.doctor import Problem
+    from steerlab.registry.upkeep.usage import Usage
     from steerlab.registry.upkeep.verify import Finding
 
 _GROUPS = {"model": ("model",), "kind": ("kind",), "vector": ("model", "name")}
@@ -29,30 +29,30 @@ _SHOWN = 3  # vectors named for each problem
 @options.store
 @options.json
 @options.quiet
-def verify_command(recipes: bool, store: Store, as_json: bool, quiet: bool) -> int:
+def verify_command(recipes: bool, store: Store) -> int:
     """Check every payload and recompute every composition.
 
     Compositions are compared bit for bit. --recipes also loads each model and runs the contrast
     recipes again: a vector is confirmed by a cosine of at least 0.999 at every layer. Problems
     are printed as they are found. The exit code is 1 if there are any.
     """
-    findings = store.verify() if as_json else _verified(store, quiet)
-    again = _rerun(store, quiet or as_json) if recipes else []
+    findings = store.verify() if output.asked("json") else _verified(store)
+    again = _rerun(store) if recipes else []
     wrong = [run for run in again if run.problem]
-    if as_json:
+    if output.asked("json"):
         problems = [finding.to_json() for finding in findings]
         runs = [run.to_json() for run in again]
-        print_json({"problems": problems, "recipes": runs} if recipes else problems)
+        output.print_json({"problems": problems, "recipes": runs} if recipes else problems)
     elif recipes:
-        _print_rerun(again, wrong, quiet)
+        _print_rerun(again, wrong)
     return 1 if findings or wrong else 0
 
 
-def _verified(store: Store, quiet: bool) -> Sequence[Finding]:
+def _verified(store: Store) -> Sequence[Finding]:
     """Verify, printing each problem when it is found, then what changed by the end."""
     printer = _Printer()
     try:
-        with progress_bar("verifying", quiet=quiet) as bar:
+        with progress_bar("verifying") as bar:
 
             def on_finding(finding: Finding) -> None:
                 bar.hide()
@@ -64,10 +64,10 @@ def _verified(store: Store, quiet: bool) -> Sequence[Finding]:
         raise stopped.error from None
     if findings:
         found = count(len(findings), "problem")
-        say(f"{found} found: `steerlab doctor` explains", quiet=quiet)
+        output.say(f"{found} found: `steerlab doctor` explains")
     else:
         stored = count(len(store.list(every_version=True)), "vector")
-        say(f"{stored} verified, no problems found", quiet=quiet)
+        output.say(f"{stored} verified, no problems found")
     return findings
 
 
@@ -80,9 +80,9 @@ class _Printer:
     def __call__(self, finding: Finding) -> None:
         try:
             if not self.printed:
-                print_title("vector  problem")
+                output.title("vector  problem")
             self.printed[finding] = None
-            print_hanging(f"{printable(finding.ref)}  ", finding.problem)
+            output.hanging(f"{printable(finding.ref)}  ", finding.problem)
         except (OSError, ValueError) as error:  # `verify` would take it for an error of the store
             raise _Unprintable(error) from error
 
@@ -103,26 +103,26 @@ class _Unprintable(Exception):
         self.error = error
 
 
-def _rerun(store: Store, quiet: bool) -> Sequence[Rerun]:
+def _rerun(store: Store) -> Sequence[Rerun]:
     from steerlab.lab.lab import Lab
     from steerlab.lab.recipes import rerun
     from steerlab.models.loading import hush
 
-    with progress_bar("extracting again", quiet=quiet) as progress:
+    with progress_bar("extracting again") as progress:
         hush()
         return rerun(Lab(store), progress)
 
 
-def _print_rerun(runs: Sequence[Rerun], wrong: Sequence[Rerun], quiet: bool) -> None:
+def _print_rerun(runs: Sequence[Rerun], wrong: Sequence[Rerun]) -> None:
     rows = [
         [run.ref, "-" if run.cosine is None else f"{run.cosine:.6f}", run.problem or "as stored"]
         for run in runs
     ]
     if rows:
         columns = ["vector", "cosine", "result"]
-        print_table(columns, rows, right=["cosine"], wrap=["result"])
+        output.table(columns, rows, right=["cosine"], wrap=["result"])
     problems = count(len(wrong), "problem") if wrong else "no problems"
-    say(f"{count(len(runs), 'recipe')} run again, {problems} found", quiet=quiet)
+    output.say(f"{count(len(runs), 'recipe')} run again, {problems} found")
 
 
 @click.command("rebuild")
@@ -155,12 +155,12 @@ def gc_command(delete: bool, grace: float, store: Store) -> None:
     with progress_bar("deleting" if delete else "looking") as progress:
         garbage = store.upkeep.gc(not delete, timedelta(hours=grace), progress)
     if not garbage:
-        say("nothing to delete")
+        output.say("nothing to delete")
         return
     rows = [[str(g.size), g.path, g.unreadable or " ".join(g.holds)] for g in garbage]
-    print_table(["bytes", "file", "vectors in it"], rows, right=["bytes"], wrap=["vectors in it"])
+    output.table(["bytes", "file", "vectors in it"], rows, right=["bytes"], wrap=["vectors in it"])
     what = "deleted" if delete else "would be deleted (--delete does it)"
-    say(f"{count(len(garbage), 'file')} {what}")
+    output.say(f"{count(len(garbage), 'file')} {what}")
 
 
 @click.command("doctor")
@@ -168,35 +168,32 @@ def gc_command(delete: bool, grace: float, store: Store) -> None:
 @options.store
 @options.json
 @options.quiet
-def doctor_command(quick: bool, store: Store, as_json: bool, quiet: bool) -> int:
+def doctor_command(quick: bool, store: Store) -> int:
     """Report problems with the store, and how to fix them.
 
     Checks what verify checks, and looks for files that nothing needs, old copies and a full
     disk. Changes nothing, except that a missing or old registry.db is restored or migrated, as
     by every command. The exit code is 1 if something is wrong.
     """
-    with progress_bar("examining", quiet=quiet or as_json) as progress:
+    with progress_bar("examining") as progress:
         found = store.upkeep.diagnose(progress, quick=quick)
     if (store_path := click.get_current_context().params["store_path"]) is not None:
         found = [problem.with_store(store_path) for problem in found]
-    wrong = [problem for problem in found if problem.wrong]
-    if as_json:
-        print_json([asdict(problem) for problem in found])
-        return 1 if wrong else 0
-    for problem in found:
-        _print_problem(problem)
-    if not wrong:
+    output.show(found, _print_problems)
+    wrong = any(problem.wrong for problem in found)
+    if not wrong and not output.asked("json"):
         unverified = " (payloads were not read)" if quick else ""
-        say(f"no problems found in {store.path}{unverified}", quiet=quiet)
-    return 1 if wrong else 0
+        output.say(f"no problems found in {store.path}{unverified}")
+    return int(wrong)
 
 
-def _print_problem(problem: Problem) -> None:
-    label = "wrong:" if problem.wrong else "note: "
-    print_hanging(f"{label} ", problem.what, fg="red" if problem.wrong else None)
-    if problem.refs:
-        print_hanging("   of: ", some(problem.refs, _SHOWN))
-    print_hanging("   do: ", problem.fix)
+def _print_problems(found: Sequence[Problem]) -> None:
+    for problem in found:
+        label = "wrong:" if problem.wrong else "note: "
+        output.hanging(f"{label} ", problem.what, fg="red" if problem.wrong else None)
+        if problem.refs:
+            output.hanging("   of: ", some(problem.refs, _SHOWN))
+        output.hanging("   do: ", problem.fix)
 
 
 @click.command("du")
@@ -206,30 +203,23 @@ def _print_problem(problem: Problem) -> None:
 @options.limit(None, "Show only this many of the largest.")
 @options.store
 @options.json
-def du_command(by: str, limit: int | None, store: Store, as_json: bool) -> None:
+def du_command(by: str, limit: int | None, store: Store) -> None:
     """Show how much disk space vectors take.
 
     In bytes, largest first; a payload file of several vectors counts in shares.
     """
-    found = store.upkeep.usage()
-    if as_json:
-        print_json(found.to_json())
-        return
+    output.show(store.upkeep.usage(), partial(_print_usage, by=by, limit=limit))
+
+
+def _print_usage(found: Usage, by: str, limit: int | None) -> None:
     groups = found.by(*_GROUPS[by])
-    rows = [[".".join(key), str(n), f"{size:,}"] for key, n, size in groups[:limit]]
-    if limit is not None and len(groups) > limit:
-        rest = groups[limit:]
-        rows.append(
-            [f"{len(rest)} more", str(sum(n for _, n, _ in rest)), f"{sum(s for *_, s in rest):,}"]
-        )
-    rows += [
-        [what, "", f"{size:,}"]
-        for what, size in (
-            ("registry", found.registry),
-            ("older registries", found.copies),
-            ("other files", found.loose),
-        )
-        if size
-    ]
-    rows.append(["total", str(len(found.vectors)), f"{found.total:,}"])
-    print_table([by, "versions", "bytes"], rows, right=["versions", "bytes"], wrap=[by])
+    shown, rest = groups[:limit], groups[len(groups) if limit is None else limit :]
+    sizes: list[tuple[str, int | str, int]] = [(".".join(key), n, size) for key, n, size in shown]
+    if rest:
+        more = sum(n for _, n, _ in rest)
+        sizes.append((f"{len(rest)} more", more, sum(size for *_, size in rest)))
+    kinds = ("registry", found.registry), ("older registries", found.copies)
+    sizes += [(what, "", n) for what, n in (*kinds, ("other files", found.loose)) if n]
+    sizes.append(("total", len(found.vectors), found.total))
+    rows = [[what, str(n), f"{size:,}"] for what, n, size in sizes]
+    output.table([by, "versions", "bytes"], rows, right=["versions", "bytes"], wrap=[by])

@@ -19,7 +19,7 @@ from steerlab.core.display import printable, size_text
 def table(capsys, monkeypatch, room, rows, **options):
     monkeypatch.setattr(output, "width", lambda: room)
     columns = ["name", "n", "text"]
-    output.print_table(columns, rows, right=["n"], **options)
+    output.table(columns, rows, right=["n"], **options)
     return capsys.readouterr().out.splitlines()
 
 
@@ -182,7 +182,7 @@ def test_a_note_of_megabytes_is_printed_in_one_go(monkeypatch, capsys, room):
     """It took minutes, as each letter was measured with all before it."""
     monkeypatch.setattr(output, "width", lambda: room)
     note = "0" * 2_000_000
-    output.print_fields([("tags", "a"), ("note", note)])
+    output.fields([("tags", "a"), ("note", note)])
     first, *lines = capsys.readouterr().out.splitlines()
     assert first == "tags  a"
     assert "".join(line[6:] for line in lines) == note

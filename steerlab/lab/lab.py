@@ -14,7 +14,7 @@ from steerlab.core.notation import runs, selects_layers, span
 from steerlab.core.recipe import Contrast, Expression, Imported, Verdict
 from steerlab.core.run import Positions
 from steerlab.core.sampling import Sampling
-from steerlab.core.setting import Setting, settings_of
+from steerlab.core.setting import Setting, is_front, settings_of
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption, Incompatible, ModelMismatch, NotFound
 from steerlab.files.location import discover, expanded
@@ -292,7 +292,7 @@ class Lab:
             rows,
             chosen,
             positions=positions,
-            bos=any(v.scope == "front" for v in vectors),
+            bos=is_front(settings),
             allow_other_weights=allow_other_weights,
             on_text=on_text,
             should_stop=should_stop,

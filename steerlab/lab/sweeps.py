@@ -7,14 +7,14 @@ processes share, gives the same texts as one written in one go.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from steerlab.core.cell import Cell, Key, MetricValue
 from steerlab.core.recipe import recipe_to_json
 from steerlab.core.record import canonical_json
-from steerlab.core.setting import Setting, settings_of
+from steerlab.core.setting import Setting, is_front, settings_of
 from steerlab.core.sweep import StoredSweep, SweepPlan
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption
@@ -26,10 +26,8 @@ from steerlab.progress import Progress, ShouldStop
 if TYPE_CHECKING:
     from steerlab.models.generation import OnText
     from steerlab.models.language_model import LanguageModel
-    from steerlab.registry import Store
 
 OnSweep = Callable[[StoredSweep], object]
-OnCells = Callable[[Sequence[Cell]], object]
 
 
 class CellMetric(Protocol):
@@ -43,82 +41,52 @@ class CellMetric(Protocol):
         """One value a cell; sweep: all cells so far, for `sweep.baseline(cell)`."""
 
 
-class _Keeping:
-    """A sink that stores cells."""
-
-    def __init__(self, store: Store, sweep: StoredSweep) -> None:
-        self.store, self.sweep = store, store.sweeps.begin(sweep)
-
-    def add(self, cells: Sequence[Cell]) -> None:
-        self.store.sweeps.add(self.sweep, cells)
-
-    def measure(self, name: str, values: Mapping[Key, MetricValue]) -> None:
-        self.store.sweeps.measure(self.sweep, name, values)
-
-    def now(self) -> StoredSweep:
-        assert self.sweep.id is not None
-        return self.store.sweeps.get(self.sweep.id)
-
-
-class _Passing:
-    """An in-memory sink, for keep=False."""
-
-    def __init__(self, sweep: StoredSweep) -> None:
-        self.sweep = sweep
-        self.cells: dict[Key, Cell] = {}
-
-    def add(self, cells: Sequence[Cell]) -> None:
-        self.cells |= {cell.key: cell for cell in cells}
-
-    def measure(self, name: str, values: Mapping[Key, MetricValue]) -> None:
-        for key, value in values.items():
-            cell = self.cells[key]
-            self.cells[key] = replace(cell, metrics={**cell.metrics, name: value})
-
-    def now(self) -> StoredSweep:
-        return self.sweep.with_cells(self.cells.values())
-
-
 @dataclass
 class _Run:
-    """This process's part of a sweep."""
+    """This process's part of a sweep.
+
+    directions: the vector at each layer of the sweep. keep: whether cells are stored.
+    unstored: cells that are not, because of that or because they were cut off.
+    """
 
     lab: Lab
     plan: SweepPlan
-    sink: _Keeping | _Passing
+    sweep: StoredSweep
     directions: Mapping[int, SteeringVector]
     shard: WorkerShard
     rows: int
+    keep: bool
     stop: ShouldStop
     progress: Progress | None
-    on_cells: OnCells | None
-    on_text: OnText | None
-    stopped: bool = False
-    cut_off: list[Cell] = field(default_factory=list)
+    unstored: dict[Key, Cell] = field(default_factory=dict)
 
-    def write(self, missing: Sequence[Key]) -> None:
-        """Write this process's share of the missing cells; each batch goes to the sink."""
+    def now(self) -> StoredSweep:
+        """The sweep with all its cells, those of other processes too."""
+        sweep = self.lab.store.sweeps.begin(self.sweep) if self.keep else self.sweep
+        return sweep.with_cells([*sweep.cells, *self.unstored.values()])
+
+    def write(self, missing: Sequence[Key], on_text: OnText | None) -> None:
+        """Write this process's share of the missing cells, and keep each batch."""
         plan, own = self.plan, self.shard.of(missing)
-        places = {key: place for place, key in enumerate(self.sink.sweep.planned())}
+        places = {key: place for place, key in enumerate(self.sweep.planned())}
 
         def hear(row: int, piece: str) -> None:
-            self.on_text(places[own[row]], piece)  # type: ignore[misc]  # if there is one
+            on_text(places[own[row]], piece)  # type: ignore[misc]  # if there is one
 
         for batch in write(
             self.lab.runtime,
             [(self._with_vector(setting), prompt, seed) for setting, prompt, seed in own],
             plan.sampling,
             positions=plan.positions,
-            bos=any(vector.scope == "front" for vector in self.directions.values()),
+            bos=is_front(map(Setting, self.directions.values())),
             allow_other_weights=plan.allow_other_weights,
             size=self.rows,
-            on_text=hear if self.on_text is not None else None,
+            on_text=hear if on_text is not None else None,
             should_stop=self.stop,
             progress=self.progress,
         ):
             self._keep([replace(cell, setting=own[i][0]) for i, cell in batch.items()])
-            self.stopped = self.stopped or self.stop()
-            if self.stopped:
+            if self.stop():
                 return
 
     def _with_vector(self, setting: Setting) -> Setting:
@@ -127,28 +95,35 @@ class _Run:
         return replace(setting, vector=self.directions[setting.layer])
 
     def _keep(self, cells: Sequence[Cell]) -> None:
-        """Send whole texts to the sink; remember cut-off ones, which are never stored."""
+        """Store whole texts; those that were cut off never are."""
         whole = [cell for cell in cells if cell.finish != "cancelled"]
-        self.cut_off += [cell for cell in cells if cell.finish == "cancelled"]
-        if whole:
-            self.sink.add(whole)
-        if whole and self.on_cells is not None:
-            self.on_cells(whole)
+        cut_off = [cell for cell in cells if cell.finish == "cancelled"]
+        self.unstored |= {cell.key: cell for cell in (cut_off if self.keep else cells)}
+        if self.keep and whole:
+            self.lab.store.sweeps.add(self.sweep, whole)
 
     def measure(self, metric: CellMetric) -> None:
         """Measure this process's share of the cells that lack the metric."""
-        sweep = self.sink.now()
-        lacking = [cell for cell in sweep.cells if metric.name not in cell.metrics]
-        own = self.shard.of(lacking)
-        for done, batch in enumerate(_batches(own, self.rows)):
-            self.stopped = self.stopped or self.stop()
-            if self.stopped:
+        sweep = self.now()
+        whole = [cell for cell in sweep.cells if cell.finish != "cancelled"]
+        own = self.shard.of([cell for cell in whole if metric.name not in cell.metrics])
+        self.shard.wait()  # everyone has read the same values before anyone stores some
+        for start in range(0, len(own), self.rows):
+            if self.stop():
                 return
+            batch = own[start : start + self.rows]
             values = _values(metric, self.lab.model, sweep, batch)
-            found = {cell.key: value for cell, value in zip(batch, values, strict=True)}
-            self.sink.measure(metric.name, found)
+            self._keep_values(metric.name, zip(batch, values, strict=True))
             if self.progress is not None:
-                self.progress(min((done + 1) * self.rows, len(own)), len(own))
+                self.progress(start + len(batch), len(own))
+
+    def _keep_values(self, name: str, measured: Iterable[tuple[Cell, MetricValue]]) -> None:
+        if self.keep:
+            values = {cell.key: value for cell, value in measured}
+            self.lab.store.sweeps.measure(self.sweep, name, values)
+            return
+        for cell, value in measured:
+            self.unstored[cell.key] = replace(cell, metrics={**cell.metrics, name: value})
 
 
 def run_sweep(
@@ -158,7 +133,6 @@ def run_sweep(
     keep: bool = True,
     metrics: Sequence[CellMetric] = (),
     on_start: OnSweep | None = None,
-    on_cells: OnCells | None = None,
     on_text: OnText | None = None,
     should_stop: ShouldStop | None = None,
     progress: Progress | None = None,
@@ -173,8 +147,8 @@ def run_sweep(
 
     keep: False writes everything anew and stores nothing.
     metrics: measured for every cell that lacks them.
-    on_start(sweep): called once, with the cells already stored. on_cells(cells): called after
-        each batch. on_text(place, piece): place: in `sweep.planned()`.
+    on_start(sweep): called once, with the cells already stored. on_text(place, piece): place: in
+        `sweep.planned()`.
     should_stop: asked after every token; the texts that it cuts off are returned with finish
         "cancelled", and not stored.
     progress: called with (done, to do). rows: of a batch; None takes what is fastest, as far as
@@ -183,35 +157,26 @@ def run_sweep(
     shard = shard or WorkerShard.current()
     if shard.count > 1 and not keep:
         raise BadOption("several processes share a sweep through the store: it has to be kept")
-    run = _begun(lab, plan, keep, shard, rows, should_stop, progress, on_cells, on_text)
-    if on_start is not None:
-        on_start(run.sink.sweep)
-    missing = run.sink.sweep.missing()
-    shard.wait()  # everyone has read the same cells before anyone writes
-    run.write(missing)
-    shard.wait()
-    for metric in metrics:
-        run.measure(metric)
-        shard.wait()
-    written = run.sink.now()
-    return written.with_cells([*written.cells, *run.cut_off])
-
-
-def _begun(
-    lab: Lab, plan: SweepPlan, keep: bool, shard: WorkerShard, rows: int | None, *hooks: Any
-) -> _Run:
-    should_stop, progress, on_cells, on_text = hooks
     vector = lab.evaluate(plan.vector) if isinstance(plan.vector, str) else plan.vector
     if shard.device is not None and not lab.is_loaded:
         lab.options = {**lab.options, "device": shard.device}
     model = lab.load(vector)
     at = lab.at_layers(vector, list(vector.layers) if plan.layers is None else plan.layers)
     sweep = _described(plan, vector, at, model)
-    sink = _Keeping(lab.store, sweep) if keep else _Passing(sweep)
+    sweep = lab.store.sweeps.begin(sweep) if keep else sweep
     size = rows or lab.runtime.batch_rows(plan.prompts, plan.sampling.max_new_tokens)
-    directions = {layer: at[layer] for layer in at.layers}
     stop = should_stop or (lambda: False)
-    return _Run(lab, plan, sink, directions, shard, size, stop, progress, on_cells, on_text)
+    directions = {layer: at[layer] for layer in at.layers}
+    run = _Run(lab, plan, sweep, directions, shard, size, keep, stop, progress)
+    if on_start is not None:
+        on_start(sweep)
+    shard.wait()  # everyone has read the same cells before anyone writes
+    run.write(sweep.missing(), on_text)
+    shard.wait()
+    for metric in metrics:
+        run.measure(metric)
+        shard.wait()
+    return run.now()
 
 
 def _described(
@@ -259,10 +224,6 @@ def _digest(
         "sampling": plan.sampling.options(),
     }
     return hashlib.sha256(canonical_json(decides).encode()).hexdigest()
-
-
-def _batches(units: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    return (units[start : start + size] for start in range(0, len(units), size))
 
 
 def _values(

@@ -7,7 +7,6 @@ change what was made from it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -72,9 +71,6 @@ def _disambiguated(
     return replace_refs(text, renamed), {renamed[ref]: d for ref, d in named.items()}
 
 
-_REF = re.compile(r"(?<![\w.])[^\W\d]\w*(?:\.[^\W\d]\w*)*")
-
-
 def numbered(expression: Expression) -> tuple[str, tuple[Operand, ...]]:
     """The canonical text with operands as _1, _2, …, and the operands in that order.
 
@@ -85,14 +81,10 @@ def numbered(expression: Expression) -> tuple[str, tuple[Operand, ...]]:
         first.setdefault(operand.digest, operand)
     place = {digest: f"_{number}" for number, digest in enumerate(first, 1)}
     refs = {operand.ref: place[operand.digest] for operand in expression.operands}
-    return _replaced(expression.text, refs), tuple(first.values())
+    return replace_refs(expression.text, refs), tuple(first.values())
 
 
 def named(text: str, operands: Sequence[Operand]) -> Expression:
     """Inverse of `numbered`, with the current names of the operands."""
     refs = {f"_{number}": operand.ref for number, operand in enumerate(operands, 1)}
-    return Expression(_replaced(text, refs), tuple(operands))
-
-
-def _replaced(text: str, refs: Mapping[str, str]) -> str:
-    return _REF.sub(lambda found: refs.get(found[0], found[0]), text)
+    return Expression(replace_refs(text, refs), tuple(operands))

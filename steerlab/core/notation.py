@@ -18,6 +18,8 @@ LONGEST = 100_000
 DEEPEST = 100
 """Levels that an expression may nest, so that what was made can be parsed on any call stack."""
 
+_REF = re.compile(r"(?<![\w.])[^\W\d]\w*+(?:\.[^\W\d]\w*+)*+(?!\()")  # of no function
+
 _TOO_DEEP = (
     "the expression is nested too deeply: save a part of it under a name first, "
     "or add many vectors with mean(...)"
@@ -63,24 +65,8 @@ def selects_layers(text: str) -> bool:
 
 
 def replace_refs(text: str, renamed: Mapping[str, str]) -> str:
-    """The expression with each operand's ref replaced, as a canonical text."""
-
-    class Rename(ast.NodeTransformer):
-        def _renamed(self, node: ast.expr) -> ast.expr:
-            ref = ast.unparse(node)
-            return ast.parse(renamed.get(ref, ref), mode="eval").body
-
-        def visit_Name(self, node: ast.Name) -> ast.expr:
-            return self._renamed(node)
-
-        def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
-            return self._renamed(node)
-
-        def visit_Call(self, node: ast.Call) -> ast.expr:
-            node.args = [self.visit(argument) for argument in node.args]
-            return node
-
-    return canonical(ast.unparse(Rename().visit(syntax_tree(text))))
+    """A canonical text with each operand's ref replaced; only the refs change."""
+    return _REF.sub(lambda found: renamed.get(found[0], found[0]), text)
 
 
 def is_ref(text: str) -> bool:

@@ -4,7 +4,7 @@ sweep ──< sweep_operand >── vector        what the sweep's expression na
       ├──< sweep_setting, sweep_prompt, sweep_seed    its axes
       └──< cell ──< cell_metric           a text for one of each, at most once
 calibration >── vector                    where and how strongly a vector works
-evaluation  >── vector                    whether it carries over
+evaluation  >── vector                    whether it generalizes
       └──< evaluation_value
 
 All of it is in the registry alone, and kept by a rebuild. digest identifies the vector,

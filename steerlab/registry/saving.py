@@ -33,7 +33,6 @@ from steerlab.registry.files import Entry, batches, free_path
 from steerlab.registry.ports import Writing
 from steerlab.registry.rows import Placed, add, ensure_model, settle, stands_alone
 from steerlab.registry.schema import chunks
-from steerlab.registry.sqlite_errors import Damaged
 from steerlab.registry.tables import MODEL, REMOVAL, VECTOR
 
 
@@ -98,13 +97,7 @@ def store(work: Writing, directory: Path, entries: Sequence[Entry]) -> list[int]
 def with_refs(recipe: Expression, renamed: dict[str, str]) -> Expression:
     """Replace the refs of operands; operands that become equal are merged."""
     operands = {renamed.get(o.ref, o.ref): o.digest for o in recipe.operands}
-    try:
-        text = replace_refs(recipe.text, renamed)
-    except SyntaxError:
-        raise Damaged(
-            f"the registry says {recipe.text[:60]!r} of a vector, which is no expression: run "
-            "`steerlab rebuild`"
-        ) from None
+    text = replace_refs(recipe.text, renamed)
     return Expression(text, tuple(Operand(ref, digest) for ref, digest in operands.items()))
 
 

@@ -6,7 +6,6 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
 from sqlalchemy import Connection, Select, func, select
@@ -117,12 +116,7 @@ def _hit(vector: Summary, prompts: Sequence[str], words: Sequence[str], phrase: 
 
 def _whole(word: str, text: str) -> float:
     """1 for a whole word, which _ ends too, otherwise a half."""
-    return 1.0 if _whole_word(word).search(text) else 0.5
-
-
-@lru_cache(maxsize=64)
-def _whole_word(word: str) -> re.Pattern[str]:
-    return re.compile(rf"(?<![^\W_]){re.escape(word)}(?![^\W_])")
+    return 1.0 if re.search(rf"(?<![^\W_]){re.escape(word)}(?![^\W_])", text) else 0.5
 
 
 def snippet_of(text: str, words: Sequence[str]) -> tuple[str, tuple[tuple[int, int], ...]]:

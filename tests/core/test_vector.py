@@ -849,7 +849,6 @@ class TestLineage:
             ("m.a.v1 + a.v1", {"a.v1": "b.v1"}, "m.a.v1 + b.v1"),
             ("unit(unit_a) * 2", {"unit": "x", "unit_a": "c"}, "unit(c) * 2"),
             ("a[1:3] / 2", {"a": "b.v1"}, "b.v1[1:3] / 2"),
-            ("2 * a", {"a": "b - c"}, "2 * (b - c)"),
             ("a", {}, "a"),
         ],
     )

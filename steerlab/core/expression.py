@@ -63,6 +63,17 @@ class Parsed:
         _walk(self.tree, lambda node: found.setdefault(ast.unparse(node)))
         return tuple(found)
 
+    def column(self, node: ast.AST) -> int:
+        """1-based column of a node in characters; the parser counts UTF-8 bytes."""
+        line = self.text.translate(_SPACES)
+        code = line.lstrip()
+        before = code.encode()[: getattr(node, "col_offset", 0)].decode(errors="ignore")
+        return len(line) - len(code) + len(before) + 1
+
+    def refusal(self, node: ast.AST, why: str) -> BadExpression:
+        """The error of a node, with its column."""
+        return BadExpression(why, text=self.text, column=self.column(node))
+
 
 def parse(text: str) -> Parsed:
     """Parse an expression; raises BadExpression with the column of the error."""
@@ -88,8 +99,9 @@ def parse(text: str) -> Parsed:
         ) from None
     except ValueError as error:
         raise BadExpression(f"not an expression: {error}", text=text) from None
-    _Checker(stripped, shift, text).check(tree)
-    return Parsed(text, tree)
+    parsed = Parsed(text, tree)
+    _Checker(parsed).check(tree)
+    return parsed
 
 
 def evaluate(expression: str | Parsed, lookup: Lookup) -> SteeringVector:
@@ -180,11 +192,8 @@ def _walk(node: ast.AST, visit: Callable[[ast.expr], object]) -> None:
 class _Checker:
     """Checks nodes against the whitelist; every refusal names its column."""
 
-    def __init__(self, source: str, shift: int, text: str) -> None:
-        self.source, self.shift, self.text = source, shift, text
-
-    def refuse(self, node: ast.AST, why: str) -> BadExpression:
-        return BadExpression(why, text=self.text, column=_column(node, self.source) + self.shift)
+    def __init__(self, parsed: Parsed) -> None:
+        self.refuse = parsed.refusal
 
     def check(self, node: ast.AST) -> None:
         match node:
@@ -263,13 +272,7 @@ class _Evaluation:
     """One walk over a checked tree with the operators of SteeringVector."""
 
     def __init__(self, parsed: Parsed, lookup: Lookup) -> None:
-        self.parsed, self.lookup = parsed, lookup
-        self.source = parsed.text.translate(_SPACES).strip()
-        self.shift = len(parsed.text) - len(parsed.text.translate(_SPACES).lstrip())
-
-    def refuse(self, node: ast.AST, why: str) -> BadExpression:
-        column = _column(node, self.source) + self.shift
-        return BadExpression(why, text=self.parsed.text, column=column)
+        self.column, self.refuse, self.lookup = parsed.column, parsed.refusal, lookup
 
     def of(self, node: ast.expr) -> Value:
         match node:
@@ -296,7 +299,7 @@ class _Evaluation:
         try:
             return compute()
         except NotFound as error:
-            column = _column(node, self.source) + self.shift
+            column = self.column(node)
             found = NotFound(f"{error} (column {column})")
             found.column, found.reason = column, str(error)
             raise found from None
@@ -330,9 +333,3 @@ def _layers(node: ast.expr) -> int | slice:
     if isinstance(node, ast.Slice):
         return slice(whole(node.lower), whole(node.upper), whole(node.step))
     return int(whole(node) or 0)
-
-
-def _column(node: ast.AST, source: str) -> int:
-    """1-based column in characters; the parser counts UTF-8 bytes."""
-    offset = getattr(node, "col_offset", 0)
-    return len(source.encode()[:offset].decode(errors="ignore")) + 1

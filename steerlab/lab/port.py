@@ -164,7 +164,7 @@ class _Porting:
         text = recipe.text
         if selects_layers(text):
             text = self.with_mapped_layers(record, text)
-        vector = reevaluated(text, {ref: (str(v.ref), v) for ref, v in made.items()})
+        vector = reevaluated(text, made)
         return self.there(record, lambda version: version.digest == vector.digest) or vector
 
     def there(self, record: Record, fits: Callable[[Summary], bool]) -> SteeringVector | None:

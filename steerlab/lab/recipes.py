@@ -72,14 +72,11 @@ def ancestry(store: Store, record: Record) -> list[Record]:
     return list(found.values())
 
 
-def reevaluated(text: str, operands: Mapping[str, tuple[str, SteeringVector]]) -> SteeringVector:
-    """An expression with other vectors in place of its operands.
-
-    operands: ref in the text -> the ref and the vector that replace it.
-    """
-    renamed = {ref: new for ref, (new, _) in operands.items()}
-    vectors = dict(operands.values())
-    return evaluate(replace_refs(text, renamed), lambda ref: vectors[ref])
+def reevaluated(text: str, operands: Mapping[str, SteeringVector]) -> SteeringVector:
+    """An expression with other vectors in place of its operands; operands: by ref in the text."""
+    renamed = {ref: str(vector.ref) for ref, vector in operands.items()}
+    known = {vector.ref: vector for vector in operands.values()}
+    return evaluate(replace_refs(text, renamed), known.__getitem__)
 
 
 # newer operands
@@ -158,35 +155,24 @@ class _Renewal:
         self.pending.add(_name(record))
         parents = operands_of(self.store, record)
         names = Counter(map(_name, parents.values()))
-        operands = {
-            ref: self.newest(record, parent) if names[_name(parent)] == 1 else None
-            for ref, parent in parents.items()  # a recipe that compares versions keeps them
+        newest = {
+            ref: self.newest(record, parent)
+            for ref, parent in parents.items()
+            if names[_name(parent)] == 1  # a recipe that compares versions keeps them
         }
         self.pending.discard(_name(record))
-        changed = {
-            ref: (str(vector.ref), vector)
-            for ref, vector in operands.items()
+        operands = {
+            ref: vector
+            for ref, vector in newest.items()
             if vector is not None and vector.digest != parents[ref].digest
         }
-        if changed:
-            self.renew(record, record.recipe, parents, changed)
-
-    def renew(
-        self,
-        record: Record,
-        recipe: Expression,
-        parents: Mapping[str, Record],
-        changed: Mapping[str, tuple[str, SteeringVector]],
-    ) -> None:
-        same = {
-            ref: (ref, rounded(self.store.load(parent.ref, parent.model), ref))
-            for ref, parent in parents.items()
-            if ref not in changed
-        }
-        made = reevaluated(recipe.text, {**same, **changed})
-        after = rounded(made, self.next_ref(record))
+        if not operands:
+            return
+        refs = {ref: str(vector.ref) for ref, vector in operands.items()}
+        for ref in parents.keys() - refs.keys():
+            operands[ref] = rounded(self.store.load(parents[ref].ref, parents[ref].model), ref)
+        after = rounded(reevaluated(record.recipe.text, operands), self.next_ref(record))
         before = self.store.load(record.ref, record.model)
-        refs = {ref: new for ref, (new, _) in changed.items()}
         self.steps.append((record, Rederived(before, after, refs)))
         self.made[_name(record)] = after
 

@@ -27,6 +27,17 @@ def own_config(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     return directory
 
 
+@pytest.fixture(autouse=True)
+def own_cache(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The user's cache is only read and written where the real model is in it."""
+    if not any(map(request.node.get_closest_marker, ("smollm2", "terminal"))):
+        monkeypatch.setenv("STEERLAB_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
 @pytest.fixture(scope="session")
 def smollm2():
     """The embedded model, fetched when it is not in the cache yet."""

@@ -7,7 +7,7 @@ at any time. It knows vectors by digest, so labels and removals do not concern i
     <CRC-32>.npy    a part: vectors with the same layers and positions, a record each
 
 Parts are moved into place whole and never changed, so that processes need no lock: at worst they
-do the same work twice.
+do the same work twice. Where nothing can be written, parts stay in memory.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from steerlab.files.location import cache_directory
 
 FORMAT = 4
 _FULL = 2**24  # bytes of a part that is not merged with others
+_MEMORY = "memory "  # begins the name of a part that is not in a file
 _SMALLEST, _LARGEST = 1e-30, 1e30  # squared norms that float32 products neither lose nor overflow
 
 Arrays = Mapping[int, NDArray[np.float32]]
@@ -56,19 +57,17 @@ class DirectionCache:
 
     def open(self) -> None:
         """Map the parts that are there; damaged ones are deleted."""
-        found = {
-            path.name: self._parts[path.name] if path.name in self._parts else _mapped(path)
-            for path in sorted(self.directory.glob("*.npy"))
-        }
-        self._parts = {name: part for name, part in found.items() if part is not None}
+        known = {name: part for name, part in self._parts.items() if name.startswith(_MEMORY)}
+        for path in sorted(self.directory.glob("*.npy")):
+            part = self._parts[path.name] if path.name in self._parts else _mapped(path)
+            if part is not None:
+                known[path.name] = part
+        self._parts = known
         digests = b"".join(part["digest"].tobytes() for part in self._parts.values()).decode()
         self.entries = {digests[i : i + 64]: i // 64 for i in range(0, len(digests), 64)}
 
     def add(self, vectors: Mapping[str, Arrays]) -> None:
-        """Add vectors by digest; raises OSError where nothing can be written."""
-        _forget_stores_that_are_gone()
-        self.directory.mkdir(parents=True, exist_ok=True)
-        (self.directory / "store").write_text(self._store, "utf-8")
+        """Add vectors by digest."""
         shapes = defaultdict(list)
         for digest, arrays in vectors.items():
             shapes[tuple((b, len(array)) for b, array in arrays.items())].append(digest)
@@ -79,7 +78,10 @@ class DirectionCache:
                 rows = records[str(layer)]
                 rows[:] = [vectors[digest][layer] for digest in digests]
                 records["squares"][:, at] = np.square(rows, dtype=np.float64).sum(axis=(1, 2))
-            self._write(records)
+            try:
+                self._write(records)
+            except OSError:
+                self._parts[f"{_MEMORY}{secrets.token_hex(4)}"] = records
 
     def _record(self, shape: tuple[tuple[int, int], ...]) -> np.dtype[Any]:
         """The record of vectors with these (layer, positions)."""
@@ -89,16 +91,23 @@ class DirectionCache:
 
     def _write(self, records: Part) -> None:
         """Write a part, in place of those that it can be merged with."""
+        if not self.directory.is_dir():
+            _forget_stores_that_are_gone()
+            self.directory.mkdir(parents=True, exist_ok=True)
+            (self.directory / "store").write_text(self._store, "utf-8")
         small = {
             name: part
             for name, part in self._parts.items()
-            if part.dtype == records.dtype and part.nbytes < _FULL
+            if part.dtype == records.dtype and part.nbytes < _FULL and name.endswith(".npy")
         }
         temporary = self.directory / f"{secrets.token_hex(4)}.tmp"
-        with open(temporary, "xb") as file:
-            np.save(file, np.concatenate([*small.values(), records]))
-        path = self.directory / f"{_checksum(temporary):08x}.npy"
-        os.replace(temporary, path)
+        try:
+            with open(temporary, "xb") as file:
+                np.save(file, np.concatenate([*small.values(), records]))
+            path = self.directory / f"{_checksum(temporary):08x}.npy"
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
         for name in small.keys() - {path.name}:
             del self._parts[name]
             (self.directory / name).unlink(missing_ok=True)

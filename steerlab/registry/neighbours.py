@@ -1,13 +1,11 @@
 """Neighbours: the stored vectors with the largest cosines to one, opposites included.
 
-Among many vectors a cache ranks them in float32's precision, and only the nearest are computed in
-float64, from arrays that have their digest. Among few, or where no cache can be kept, each payload
-is read.
+A cache ranks them in float32's precision, and only the nearest are computed in float64, from arrays
+that have their digest.
 """
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from sqlalchemy import Connection, Row, String, func, select
 
 from steerlab.core.direction import padded
 from steerlab.core.vector import SteeringVector, digest_of
+from steerlab.errors import StoreError
 from steerlab.progress import Progress, ShouldStop
 from steerlab.registry import files
 from steerlab.registry.direction_cache import Arrays, DirectionCache
@@ -27,10 +26,8 @@ from steerlab.registry.rows import find_model
 from steerlab.registry.schema import chunks
 from steerlab.registry.tables import DIRECTION, MODEL, VECTOR
 
-INDEXED = 1000
-"""Vectors of a model and scope from which on they are cached: fewer are read in a second."""
-
 _BATCH = 2000  # vectors cached at a time
+_TRIES = 3  # to fill a cache that turns out to be damaged
 _MARGIN = 1e-4  # more than the error of a float32 cosine
 
 
@@ -82,13 +79,16 @@ class NeighbourIndex:
         return self._key == (vector.model.key, vector.scope)
 
     def nearest(self, query: Query) -> list[Neighbour]:
-        """The largest absolute cosines first; damaged payloads are left out."""
-        if len(self._ids) >= INDEXED:
-            with contextlib.suppress(OSError):  # it can't be written, or was damaged meanwhile
-                with self._lock:
-                    self._complete = self._complete or self._fill(query)
-                return self._by_cache(query)
-        return self._by_reading(query)
+        """The largest absolute cosines first; vectors whose payloads are damaged are left out."""
+        for _ in range(_TRIES):
+            with self._lock:
+                self._complete = self._complete or self._fill(query)
+            found = self._ranked(query)
+            if found is not None:
+                return found
+            self._complete = False
+            self._cache.discard()
+        raise StoreError(f"{self._cache.directory} is damaged again and again: delete it")
 
     def _fill(self, query: Query) -> bool:
         """Cache what is missing, unless told to stop; returns whether that came to an end."""
@@ -114,12 +114,12 @@ class NeighbourIndex:
     def _missing(self) -> list[int]:
         """Look the vectors up in the cache; returns an id for each digest that it lacks."""
         known = self._cache.entries
-        self._entries = np.array([known.get(digest, -1) for digest in self._digests])
+        self._entries = np.array([known.get(digest, -1) for digest in self._digests], np.intp)
         rows = zip(self._ids.tolist(), self._digests, strict=True)
         return list({digest: row for row, digest in rows if digest not in known}.values())
 
-    def _by_cache(self, query: Query) -> list[Neighbour]:
-        """Raises OSError if the cache turns out to be damaged; it is discarded then."""
+    def _ranked(self, query: Query) -> list[Neighbour] | None:
+        """The nearest of those that are cached; None if one of them is damaged."""
         sizes = np.append(self._cache.cosines(query.vector), -1.0)[self._entries]
         if query.exclude is not None:
             sizes[self._ids == query.exclude] = -1.0
@@ -128,26 +128,9 @@ class NeighbourIndex:
         for at in chosen.tolist():
             arrays = self._cache.directions(int(self._entries[at]))
             if not _intact(arrays, self._digests[at], query.vector):
-                self._cache.discard()
-                self._complete = False
-                raise OSError("the cache of directions is damaged")
+                return None
             found += compared(query.vector, arrays, refs[int(self._ids[at])])
-        return _largest(found, query.limit)
-
-    def _by_reading(self, query: Query) -> list[Neighbour]:
-        ids = [row for row in self._ids.tolist() if row != query.exclude]
-        found: list[Neighbour] = []
-        done = 0
-        for chunk in chunks(ids):
-            refs = _refs(query.connection, chunk)
-            read = read_arrays(query.connection, self._directory, chunk, query.vector)
-            for row, arrays in read:
-                if query.should_stop():
-                    return _largest(found, query.limit)
-                found += compared(query.vector, arrays, refs[row.id])
-            found, done = _largest(found, query.limit), done + len(chunk)
-            query.progress(done, len(ids))
-        return found
+        return sorted(found, key=lambda n: (-abs(n.cosine), n.ref))[: query.limit]
 
 
 def _bound(sizes: NDArray[np.float64], limit: int) -> float:
@@ -215,7 +198,3 @@ def compared(
 def _cosine(products: NDArray[np.float64]) -> float:
     size = np.sqrt(products[1] * products[2])
     return float(products[0] / size) if size else 0.0
-
-
-def _largest(found: Sequence[Neighbour], limit: int) -> list[Neighbour]:
-    return sorted(found, key=lambda n: (-abs(n.cosine), n.ref))[:limit]

@@ -67,7 +67,7 @@ def shuffled_controls(
     draws = swaps(len(recipe.positive), seeds)
     norms = {b: like[b].norms()[b] for b in lm.layers(layers)}
     with lm.lock:
-        _, found = runner.read(lm, recipe, list(norms), progress, should_stop)
+        _, found = runner.read(lm, recipe, list(norms), progress=progress, should_stop=should_stop)
     made = []
     for seed, swapped in zip(seeds, draws, strict=True):
         directions = {}

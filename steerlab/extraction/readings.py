@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from steerlab.core.recipe import ModelIdentity, Read
-from steerlab.progress import Progress, ShouldStop
+from steerlab.progress import ShouldStop, Watch
 
 Array = NDArray[np.float64]
 Ids = Sequence[int]
@@ -51,12 +51,7 @@ class Reader(Protocol):
         """Raise BadPrompts for prompts that are too long for the model."""
 
     def read_tokens(
-        self,
-        prompts: Sequence[Ids],
-        layers: Sequence[int],
-        read: Read,
-        progress: Progress | None = None,
-        should_stop: ShouldStop | None = None,
+        self, prompts: Sequence[Ids], layers: Sequence[int], read: Read, **watch: Unpack[Watch]
     ) -> Readings:
         """One activation a prompt, at the token or the mean given by `read`."""
 

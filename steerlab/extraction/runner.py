@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Unpack
 
 import numpy as np
 
@@ -12,47 +13,35 @@ from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadPrompts, ModelError, SteeringError
 from steerlab.extraction import methods
 from steerlab.extraction.readings import Array, Reader, Readings
-from steerlab.progress import Progress, ShouldStop
+from steerlab.progress import ShouldStop, Watch
 
 
 def extract(
-    lm: Reader,
-    recipe: Contrast,
-    layers: Sequence[int],
-    progress: Progress | None = None,
-    should_stop: ShouldStop | None = None,
+    lm: Reader, recipe: Contrast, layers: Sequence[int], **watch: Unpack[Watch]
 ) -> SteeringVector:
     """Make the vector of a checked recipe (`methods.check_recipe`); see `LanguageModel.extract`."""
     if recipe.method == "actadd":
-        return _front(lm, recipe, layers, should_stop)
-    return _broadcast(lm, recipe, layers, progress, should_stop)
+        return _front(lm, recipe, layers, watch.get("should_stop"))
+    return _broadcast(lm, recipe, layers, **watch)
 
 
 def read_pairs(
-    lm: Reader,
-    recipe: Contrast,
-    layers: Sequence[int],
-    progress: Progress | None = None,
-    should_stop: ShouldStop | None = None,
+    lm: Reader, recipe: Contrast, layers: Sequence[int], **watch: Unpack[Watch]
 ) -> dict[int, tuple[Array, Array]]:
     """Activations of a recipe's pairs: layer -> positive and negative, (n_pairs, d_model) each.
 
     For recipes that read one activation a prompt, so not for actadd.
     """
     with lm.lock:
-        _, found = read(lm, recipe, layers, progress, should_stop)
+        _, found = read(lm, recipe, layers, **watch)
     sides = {b: split(recipe, values) for b, values in found.values.items()}
     return {b: (positive, negative) for b, (positive, negative, _) in sides.items()}
 
 
 def _broadcast(
-    lm: Reader,
-    recipe: Contrast,
-    layers: Sequence[int],
-    progress: Progress | None,
-    should_stop: ShouldStop | None,
+    lm: Reader, recipe: Contrast, layers: Sequence[int], **watch: Unpack[Watch]
 ) -> SteeringVector:
-    ids, found = read(lm, recipe, layers, progress, should_stop)
+    ids, found = read(lm, recipe, layers, **watch)
     directions, diagnostics = {}, {}
     for b, values in found.values.items():
         positive, negative, baseline = split(recipe, values)
@@ -71,11 +60,7 @@ def _broadcast(
 
 
 def read(
-    lm: Reader,
-    recipe: Contrast,
-    layers: Sequence[int],
-    progress: Progress | None = None,
-    should_stop: ShouldStop | None = None,
+    lm: Reader, recipe: Contrast, layers: Sequence[int], **watch: Unpack[Watch]
 ) -> tuple[list[list[int]], Readings]:
     """The recipe's prompts as token ids, and their activations; see `split`.
 
@@ -85,7 +70,7 @@ def read(
     ids = [lm.tokens(p, chat=recipe.chat) for p in prompts]
     lm.check_length(ids)
     _check_readable(ids, recipe.read, prompts)
-    found = lm.read_tokens(ids, layers, recipe.read, progress, should_stop)
+    found = lm.read_tokens(ids, layers, recipe.read, **watch)
     _check_finite(found.values)
     return ids, found
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from steerlab.core.sampling import Sampling
 from steerlab.errors import SteeringError
@@ -130,13 +131,10 @@ def _pad_id(model: Any) -> int:
 
 
 def _left_padded(prompts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
-    width = max(len(p) for p in prompts)
-    ids = torch.full((len(prompts), width), pad, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt) :] = torch.tensor(list(prompt))
-        mask[row, width - len(prompt) :] = 1
-    return ids, mask
+    rows = [torch.tensor(list(prompt)) for prompt in prompts]
+    how: dict[str, Any] = {"batch_first": True, "padding_side": "left"}
+    mask = pad_sequence([torch.ones_like(row) for row in rows], **how)
+    return pad_sequence(rows, padding_value=pad, **how), mask
 
 
 class Sampler:

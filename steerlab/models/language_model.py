@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from numbers import Integral
-from typing import Any, overload
+from typing import Any, Unpack, overload
 
 import torch
 
@@ -24,7 +25,7 @@ from steerlab.models.generation import Completion, OnText
 from steerlab.models.interventions import begin_prompt, is_steered, rows_with_front
 from steerlab.models.loading import load_model, load_tokenizer
 from steerlab.models.unembedding import FinalNorm, final_norm
-from steerlab.progress import Progress, ShouldStop
+from steerlab.progress import Loading, ShouldStop, Watch
 
 
 class LanguageModel:
@@ -63,7 +64,7 @@ class LanguageModel:
         revision: str | None = None,
         trust_remote_code: bool = False,
         blocks: str | None = None,
-        progress: Callable[[str, int, int], None] | None = None,
+        progress: Loading | None = None,
     ) -> LanguageModel:
         """Load "smollm2" (the embedded default), a hub id or a local path.
 
@@ -198,24 +199,11 @@ class LanguageModel:
             return recording.record(self.model, self.blocks, ids, self.layers(layers))
 
     def read_tokens(
-        self,
-        prompts: Sequence[Ids],
-        layers: Sequence[int],
-        read: Read,
-        progress: Progress | None = None,
-        should_stop: ShouldStop | None = None,
+        self, prompts: Sequence[Ids], layers: Sequence[int], read: Read, **watch: Unpack[Watch]
     ) -> Readings:
         """One activation per prompt (token ids) and layer; see `recording.read`."""
         begin_prompt(self.model)
-        return recording.read(
-            self.model,
-            self.blocks,
-            prompts,
-            layers,
-            read,
-            progress=progress,
-            should_stop=should_stop,
-        )
+        return recording.read(self.model, self.blocks, prompts, layers, read, **watch)
 
     def record_tokens(
         self, prompt: Ids, layers: Sequence[int], should_stop: ShouldStop | None = None
@@ -234,8 +222,7 @@ class LanguageModel:
         chat: bool = False,
         seed: int | None = None,
         baseline: Sequence[str] = (),
-        progress: Progress | None = None,
-        should_stop: ShouldStop | None = None,
+        **watch: Unpack[Watch],
     ) -> SteeringVector:
         """Make a steering vector of contrast prompts; it points toward the positive ones.
 
@@ -252,20 +239,16 @@ class LanguageModel:
         if isinstance(baseline, str):
             raise BadPrompts("baseline prompts are given as a list of texts, not as one text")
         recipe = Contrast(positive, negative, method, read, chat, seed, tuple(baseline))
-        return self.reextract(recipe, layers, progress, should_stop)
+        return self.reextract(recipe, layers, **watch)
 
     def reextract(
-        self,
-        recipe: Contrast,
-        layers: LayerChoice,
-        progress: Progress | None = None,
-        should_stop: ShouldStop | None = None,
+        self, recipe: Contrast, layers: LayerChoice, **watch: Unpack[Watch]
     ) -> SteeringVector:
         """Make the vector of a recipe at these layers."""
         methods.check_recipe(recipe)
         wanted = self.layers(layers)
         with self.lock:
-            return runner.extract(self, recipe, wanted, progress, should_stop)
+            return runner.extract(self, recipe, wanted, **watch)
 
     def _check_causal(self) -> None:
         """Raise ModelError for bidirectional models."""
@@ -332,10 +315,7 @@ class LanguageModel:
                 should_stop=should_stop,
                 use_cache=use_cache,
             )
-        results = [
-            Completion(prompt, c.text, c.token_ids, c.finish)
-            for prompt, c in zip(several, completions, strict=True)
-        ]
+        results = [replace(c, prompt=p) for p, c in zip(several, completions, strict=True)]
         return results[0] if isinstance(prompts, str) else results
 
     def next_log_probs(self, prompts: Sequence[str], *, chat: bool = False) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 
 from steerlab.errors import BadOption, ModelError
 from steerlab.models import embedded
+from steerlab.progress import Loading
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -25,7 +26,7 @@ def load_model(
     device_map: str | Mapping[str, Any] | None,
     revision: str | None,
     trust_remote_code: bool,
-    progress: Callable[[str, int, int], None] | None,
+    progress: Loading | None,
 ) -> tuple[Any, str]:
     """The model in evaluation mode, and the location of its tokenizer."""
     from transformers import AutoModelForCausalLM

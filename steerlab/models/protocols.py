@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from torch import nn
 
 from steerlab.core.recipe import ModelIdentity
+from steerlab.extraction.readings import Reader
 
 
 class Steerable(Protocol):
@@ -27,10 +27,8 @@ class Steerable(Protocol):
         """Held while the model runs; reentrant."""
 
 
-class Readable(Steerable, Protocol):
+class Readable(Reader, Steerable, Protocol):
     """A loaded model with its tokenizer."""
-
-    source: str
 
     @property
     def tokenizer(self) -> Any:
@@ -43,6 +41,3 @@ class Readable(Steerable, Protocol):
     @property
     def d_model(self) -> int:
         """Width of the residual stream."""
-
-    def tokens(self, prompt: str, *, chat: bool = False, bos: bool = False) -> Sequence[int]:
-        """Token ids of one prompt."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from steerlab.core.recipe import Read
 from steerlab.errors import Cancelled
@@ -196,18 +197,10 @@ def _shared(
         offsets=np.array([groups[row].prefix for row in row_of]),
         lengths=np.array([len(p) for p in pieces]),
     )
-    _select_rows(cache, torch.tensor(row_of, device=device))
+    cache.batch_select_indices(torch.tensor(row_of))  # each prefix for every prompt with it
     mask = torch.cat([seen[row_of], tail.real(device)], dim=1)
     places = {"attention_mask": mask.long(), "position_ids": _counted(mask)[:, seen.shape[1] :]}
     yield tail, forward(tail, {**arguments, **places})
-
-
-def _select_rows(cache: Any, rows: Tensor) -> None:
-    """Copy each prefix's keys and values to every prompt that continues it."""
-    for layer in cache.layers:
-        if getattr(layer, "keys", None) is not None and layer.keys.numel():
-            layer.keys = layer.keys[rows.to(layer.keys.device)]
-            layer.values = layer.values[rows.to(layer.values.device)]
 
 
 def _counted(real: Tensor) -> Tensor:
@@ -215,12 +208,8 @@ def _counted(real: Tensor) -> Tensor:
 
 
 def _padded(pieces: Sequence[Ids], *, left: bool) -> Tensor:
-    width = max(len(piece) for piece in pieces)
-    ids = torch.zeros(len(pieces), width, dtype=torch.long)
-    for row, piece in enumerate(pieces):
-        start = width - len(piece) if left else 0
-        ids[row, start : start + len(piece)] = torch.tensor(list(piece))
-    return ids
+    rows = [torch.tensor(list(piece)) for piece in pieces]
+    return pad_sequence(rows, batch_first=True, padding_side="left" if left else "right")
 
 
 @torch.no_grad()
@@ -257,11 +246,9 @@ def _forward(
         for layer in hooked:
             handle = blocks[layer].register_forward_pre_hook(hook(layer), with_kwargs=True)
             stack.callback(handle.remove)
-        try:
-            ids = chunk.ids.to(input_device(model))
+        ids = chunk.ids.to(input_device(model))
+        with suppress(_Stop):
             model(input_ids=ids, **{"use_cache": False, **arguments})
-        except _Stop:
-            pass
     return recorded
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,11 +106,9 @@ def _after_the_blocks(lm: Readable, probes: Array) -> Array:
         begin_prompt(lm.model)
         stack.callback(lm.blocks[-1].register_forward_hook(replace).remove)
         stack.callback(head.register_forward_pre_hook(keep, with_kwargs=True).remove)
-        try:
-            ids = torch.ones(1, len(probes), dtype=torch.long, device=input_device(lm.model))
+        ids = torch.ones(1, len(probes), dtype=torch.long, device=input_device(lm.model))
+        with suppress(_Stop):
             lm.model(input_ids=ids, use_cache=False)
-        except _Stop:
-            pass
     if not seen:
         raise _unreadable(lm)
     return np.asarray(seen[0].reshape(len(probes), -1).double().cpu().numpy())

@@ -39,7 +39,7 @@ def agreement(
     from steerlab.extraction.runner import read_pairs
 
     check_pairs(recipe)
-    read = read_pairs(lm, recipe, layers, progress, should_stop)
+    read = read_pairs(lm, recipe, layers, progress=progress, should_stop=should_stop)
     return {
         b: diagnose(positive, negative) | {"split_half": split_half(positive - negative, seed)}
         for b, (positive, negative) in sorted(read.items())

@@ -26,6 +26,7 @@ from steerlab.tui.work_screen import WorkScreen
 if TYPE_CHECKING:
     from steerlab.core.vector import SteeringVector
     from steerlab.lab.lab import Lab
+    from steerlab.progress import Watch
 
 
 class ExtractScreen(WorkScreen[str | None]):
@@ -197,9 +198,8 @@ extracts, ctrl+l loads a file of pairs, Esc stops or goes back. The form is kept
 
         model = load_model(self.lab, None, say)
         say("reading the prompts …")
-        vector = model.reextract(
-            order.recipe, order.layers, on_progress, lambda: worker.is_cancelled
-        )
+        watch: Watch = {"progress": on_progress, "should_stop": lambda: worker.is_cancelled}
+        vector = model.reextract(order.recipe, order.layers, **watch)
         if worker.is_cancelled:
             raise Cancelled("cancelled after the last prompt")
         return vector

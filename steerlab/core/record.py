@@ -122,7 +122,11 @@ class Record:
     @cached_property
     def story(self) -> str:
         """The sha256 of everything that never changes, without the names of operands."""
-        return hashlib.sha256(canonical_json(self._story()).encode()).hexdigest()
+        return hashlib.sha256(self.story_text().encode()).hexdigest()
+
+    def story_text(self) -> str:
+        """The text whose sha256 is the story."""
+        return canonical_json(self._story())
 
     def differs_from(self, other: Record) -> tuple[str, ...]:
         """The parts in which the stories of two records differ."""

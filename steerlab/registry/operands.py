@@ -83,11 +83,11 @@ def expressions(
     placeholders: False shows operands that are not stored under their old names.
     """
     found: dict[int, Expression] = {}
-    query = select(VECTOR.c.id, VECTOR.c.expression).where(VECTOR.c.expression.is_not(None))
+    query = select(VECTOR.c.id, VECTOR.c.summary).where(VECTOR.c.kind == "expression")
     for chunk in chunks(ids):
         operands = operands_now(connection, chunk, placeholders)
         for row, text in connection.execute(query.where(VECTOR.c.id.in_(chunk))):
-            found[row] = named(text, operands[row])
+            found[row] = named(text.removeprefix("= "), operands[row])
     return found
 
 

@@ -15,7 +15,7 @@ from steerlab.core.recipe import ModelIdentity, is_name
 from steerlab.errors import BadOption, Incompatible, NotFound
 from steerlab.registry import removals, text_index
 from steerlab.registry.operands import expressions
-from steerlab.registry.rows import find_model, identity_text
+from steerlab.registry.rows import find_model, identity_text, tags_of
 from steerlab.registry.schema import chunks
 from steerlab.registry.tables import DIRECTION, MODEL, TAG, VECTOR
 
@@ -146,7 +146,8 @@ def _described(connection: Connection, query: Select[int]) -> list[Summary]:
     if not rows:
         return []
     chosen = [row["id"] for row in rows]
-    layers, tags = _doses(connection, chosen), _tags(connection, chosen)
+    layers = _doses(connection, chosen)
+    tags = {i: t for chunk in chunks(chosen) for i, t in tags_of(connection, chunk).items()}
     recipes = expressions(connection, [r["id"] for r in rows if r["kind"] == "expression"])
     numbers = [n for row in rows for n in (row["version"], row["norm"], *layers[row["id"]])]
     if not all(isinstance(n, int | float) for n in numbers):
@@ -225,15 +226,6 @@ def _doses(connection: Connection, chosen: Sequence[int]) -> dict[int, dict[int,
         own = query.where(d.vector_id.in_(chunk))
         for vector, layer, norm, residual in connection.execute(own):
             found[vector][layer] = norm / residual if residual else None
-    return found
-
-
-def _tags(connection: Connection, chosen: Sequence[int]) -> dict[int, list[str]]:
-    query = select(TAG.c.vector_id, TAG.c.tag).order_by(TAG.c.vector_id, TAG.c.tag)
-    found: dict[int, list[str]] = defaultdict(list)
-    for chunk in chunks(chosen):
-        for vector, tag in connection.execute(query.where(TAG.c.vector_id.in_(chunk))):
-            found[vector].append(tag)
     return found
 
 

@@ -57,7 +57,7 @@ def trusted_rows(connection: Connection) -> dict[str, Stored]:
             rows = [*read(connection, part).values()]
         except (SteerlabError, DBAPIError, sqlite3.Error, UnicodeDecodeError):
             rows = [row for one in part for row in _alone(connection, one)]
-        found |= {stored.story: stored for stored in rows if stored.is_trusted}
+        found |= {stored.story: stored for stored in rows if not stored.altered}
     return found
 
 

@@ -27,6 +27,9 @@ _FOREIGN = (
 )
 
 
+_OURS = {*text_index.SCHEMA, *text_index.EARLIER_SCHEMA}
+
+
 def check_plain(connection: sqlite3.Connection) -> None:
     """Refuse a registry with more than tables, indexes and our text index, before it is queried.
 
@@ -34,7 +37,7 @@ def check_plain(connection: sqlite3.Connection) -> None:
     be a view, so only the statement that made it counts. Raises sqlite3.DatabaseError.
     """
     try:
-        found = {sql for (sql,) in connection.execute(_FOREIGN)} - {*text_index.SCHEMA}
+        found = {sql for (sql,) in connection.execute(_FOREIGN)} - _OURS
     except UnicodeDecodeError:  # the sqlite3 module can't say SQLite's own message
         raise sqlite3.DatabaseError("malformed: the schema is not UTF-8") from None
     if found:

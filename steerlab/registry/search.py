@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,8 +12,7 @@ from sqlalchemy import Connection, Select, func, select
 from steerlab.errors import BadOption
 from steerlab.registry import queries, text_index
 from steerlab.registry.queries import Filters, Summary
-from steerlab.registry.schema import chunks
-from steerlab.registry.tables import CONTRAST_PAIR, VECTOR
+from steerlab.registry.tables import VECTOR
 
 WEIGHTS = {"name": 8.0, "tag": 6.0, "note": 4.0, "prompt": 2.0, "recipe": 1.0}
 """Score of a word by where it is found; half inside a longer word."""
@@ -65,7 +63,7 @@ def search(connection: Connection, filters: Filters, text: str, limit: int) -> S
     ]
     rows = dict.fromkeys(row for query in best for row in connection.execute(query).scalars())
     vectors = queries.of_ids(connection, list(rows))
-    prompts = _prompts(connection, list(rows))
+    prompts = text_index.prompts(connection, list(rows))
     hits = [_hit(vector, prompts[vector.id], words, phrase) for vector in vectors]
     hits.sort(key=lambda hit: (-hit.score, hit.vector.name, hit.vector.version))
     return Search(hits[:limit], total)
@@ -132,15 +130,3 @@ def snippet_of(text: str, words: Sequence[str]) -> tuple[str, tuple[tuple[int, i
         left, right = "…" * (start > 0), "…" * (start + LONGEST - 1 < len(line))
         line = left + line[start : start + LONGEST - len(left + right)] + right
     return line, tuple(found.span() for found in pattern.finditer(line))
-
-
-def _prompts(connection: Connection, ids: Sequence[int]) -> dict[int, list[str]]:
-    """The prompts of vectors, in order."""
-    pair = CONTRAST_PAIR.c
-    query = select(pair.vector_id, pair.positive, pair.negative)
-    found: dict[int, list[str]] = defaultdict(list)
-    for chunk in chunks(ids):
-        chosen = query.where(pair.vector_id.in_(chunk))
-        for row, *sides in connection.execute(chosen.order_by(pair.vector_id, pair.ordinal)):
-            found[row] += [side for side in sides if side]
-    return found

@@ -1,8 +1,7 @@
 """The tables: columns and constraints only. Queries go through `TABLE` names with core SQL.
 
-model ──< vector ──< direction ──< diagnostic
-                ├──< contrast_pair, baseline_prompt     the prompts of a Contrast
-                ├──< operand >── vector                 lineage: child -> parent record
+model ──< vector ──< direction
+                ├──< operand >── vector     lineage: child -> parent record
                 └──< tag
 removal                         versions that were removed
 run ──< generation              generated texts: in the registry alone, kept by rebuild
@@ -19,7 +18,6 @@ from sqlalchemy import (
     Column,
     Float,
     ForeignKey,
-    ForeignKeyConstraint,
     Index,
     Integer,
     MetaData,
@@ -79,17 +77,14 @@ LISTING = ("newest", "model_id", "name", "version", "kind", "first_layer", "norm
 
 
 class VectorRow(Base, table=True):
-    """A version of a vector, the plain fields of its recipe, and the place of its payload.
+    """A version of a vector: its story as one text, labels, and the place of its payload.
 
-    source, revision, dtype, tokenizer, chat_template: of the model that it was made on, which may
-    be another copy of the model row's weights.
-    story: the record's. seal: a checksum of story, labels and summary (`rows.seal`), which an
-    altered row does not match. edits: the number of changes of labels. path: the payload file,
-    relative to the store; key: in that file. read: JSON, "last", "mean" or a number. software:
-    JSON. expression: with numbered operands. summary: the recipe in words, with the names of
-    operands when it was saved.
-    newest: True if no version of its name is newer. first_layer: the lowest layer. Both are
-    derived from other rows, so that one index finds a page of a list.
+    story_text: the record's story as canonical JSON; story: its sha256. digest, scope, kind, norm,
+    created, summary and first_layer repeat parts of it, for lists. summary: the recipe in words,
+    with the operands of an expression numbered.
+    seal: a checksum of labels and story (`rows.seal`), which an altered row does not match. edits:
+    the number of changes of labels. path: the payload file, relative to the store; key: in that
+    file. newest: True if no version of its name is newer.
     """
 
     __tablename__ = "vector"
@@ -113,17 +108,9 @@ class VectorRow(Base, table=True):
         check("length(story) = 64", "story_sha256"),
         check("length(seal) = 64", "seal_sha256"),
         check("scope IN ('broadcast', 'front')", "scope_known"),
+        check("kind IN ('contrast', 'expression', 'imported')", "kind_known"),
         check(CREATED, "created_utc"),
         check("path NOT LIKE '/%' AND path NOT LIKE '%..%'", "path_inside"),
-        check(
-            "(kind = 'contrast' AND method IS NOT NULL AND read IS NOT NULL AND chat IS NOT NULL"
-            " AND expression IS NULL AND imported_from IS NULL)"
-            " OR (kind = 'expression' AND expression IS NOT NULL"
-            " AND method IS NULL AND imported_from IS NULL)"
-            " OR (kind = 'imported' AND imported_from IS NOT NULL AND format IS NOT NULL"
-            " AND quantity IS NOT NULL AND method IS NULL AND expression IS NULL)",
-            "recipe_whole",
-        ),
     )
 
     id: int | None = Field(default=None, primary_key=True)
@@ -142,24 +129,11 @@ class VectorRow(Base, table=True):
     summary: str = Field(sa_type=Text)
     path: str
     key: str
-    source: str
-    revision: str | None = None
-    dtype: str | None = None
-    tokenizer: str | None = None
-    chat_template: str | None = None
-    software: str
-    method: str | None = None
-    read: str | None = None
-    chat: bool | None = None
-    seed: int | None = None
-    expression: str | None = Field(default=None, sa_type=Text)
-    imported_from: str | None = None
-    format: str | None = None
-    quantity: str | None = None
     newest: bool = Field(
         sa_column=Column(Boolean, nullable=False, default=True, server_default="1")
     )
     first_layer: int = Field(sa_column=Column(Integer, nullable=False, server_default="0"))
+    story_text: str = Field(sa_type=Text)
 
 
 class DirectionRow(Base, table=True):
@@ -183,54 +157,6 @@ class DirectionRow(Base, table=True):
     positions: int
     norm: float = Field(sa_type=Float)
     residual_norm: float | None = Field(default=None, sa_type=Float)
-
-
-class DiagnosticRow(Base, table=True):
-    """A named measurement made at extraction, of one layer."""
-
-    __tablename__ = "diagnostic"
-    __table_args__ = (
-        ForeignKeyConstraint(
-            ["vector_id", "layer"], ["direction.vector_id", "direction.layer"], ondelete="CASCADE"
-        ),
-        real("value"),
-    )
-
-    vector_id: int = place()
-    layer: int = place()
-    name: str = Field(primary_key=True)
-    value: float = Field(sa_type=Float)
-
-
-class ContrastPairRow(Base, table=True):
-    """The prompts of a pair; one side is NULL for methods that need no negative.
-
-    *_ids: the token ids that were read, a JSON list; NULL if unknown.
-    """
-
-    __tablename__ = "contrast_pair"
-    __table_args__ = (
-        whole("ordinal"),
-        check("positive IS NOT NULL OR negative IS NOT NULL", "prompt_given"),
-    )
-
-    vector_id: int = owner("vector")
-    ordinal: int = place()
-    positive: str | None = Field(default=None, sa_type=Text)
-    negative: str | None = Field(default=None, sa_type=Text)
-    positive_ids: str | None = Field(default=None, sa_type=Text)
-    negative_ids: str | None = Field(default=None, sa_type=Text)
-
-
-class BaselinePromptRow(Base, table=True):
-    """A prompt whose activations `mean_centred` subtracts."""
-
-    __tablename__ = "baseline_prompt"
-    __table_args__ = (whole("ordinal"),)
-
-    vector_id: int = owner("vector")
-    ordinal: int = place()
-    prompt: str = Field(sa_type=Text)
 
 
 class OperandRow(Base, table=True):
@@ -379,9 +305,6 @@ METADATA: MetaData = Base.metadata
 MODEL: Table = METADATA.tables["model"]
 VECTOR: Table = METADATA.tables["vector"]
 DIRECTION: Table = METADATA.tables["direction"]
-DIAGNOSTIC: Table = METADATA.tables["diagnostic"]
-CONTRAST_PAIR: Table = METADATA.tables["contrast_pair"]
-BASELINE_PROMPT: Table = METADATA.tables["baseline_prompt"]
 OPERAND: Table = METADATA.tables["operand"]
 TAG: Table = METADATA.tables["tag"]
 REMOVAL: Table = METADATA.tables["removal"]

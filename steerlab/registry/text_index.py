@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from itertools import product, zip_longest
+from itertools import chain, zip_longest
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Integer, Select, String, column, select, table
 from sqlalchemy.exc import DBAPIError
 
+from steerlab.files import header
 from steerlab.registry.operands import expressions
+from steerlab.registry.schema import chunks
 from steerlab.registry.sqlite_errors import tells_damage
+from steerlab.registry.tables import VECTOR
 
 _INDEX = table("vector_text", column("rowid", Integer), column("vector_text", String))
 _TEXT = table("vector_text_content", column("id", Integer), column("c0", String))
@@ -25,18 +28,13 @@ _TEXT = table("vector_text_content", column("id", Integer), column("c0", String)
 _TRIGRAM = 3  # letters; a shorter word has no trigram to look up
 _WILD = re.compile(r"[*?\[]")  # GLOB's special characters
 
-_WATCHED = {"vector": "id", "tag": "vector_id", "contrast_pair": "vector_id", "operand": "child_id"}
+_WATCHED = {"vector": "id", "tag": "vector_id", "operand": "child_id"}
 _CHANGES = {"INSERT": ("new",), "DELETE": ("old",), "UPDATE": ("old", "new")}
-_TRIGGERS = {
-    f"{table}_text_{change.lower()}": (table, change)
-    for table, change in product(_WATCHED, _CHANGES)
-    if (table, change) != ("contrast_pair", "INSERT")  # it is a new vector's: 5% of a bulk save
-}
-_RENAMED = "vector_text_renamed"
 
 
-def _trigger(name: str, table: str, change: str) -> str:
-    changed = " UNION ".join(f"SELECT {row}.{_WATCHED[table]} AS id" for row in _CHANGES[change])
+def _trigger(table: str, change: str, owner: str) -> str:
+    name = f"{table}_text_{change.lower()}"
+    changed = " UNION ".join(f"SELECT {row}.{owner} AS id" for row in _CHANGES[change])
     return f"CREATE TRIGGER {name} AFTER {change} ON {table} BEGIN {_noted(changed)}; END"
 
 
@@ -49,18 +47,21 @@ def _noted(changed: str) -> str:
 SCHEMA = (
     "CREATE VIRTUAL TABLE vector_text USING fts5(text, tokenize='trigram case_sensitive 1')",
     "CREATE TABLE text_pending (vector_id INTEGER PRIMARY KEY)",
-    *(_trigger(name, *watched) for name, watched in _TRIGGERS.items()),
-    f"CREATE TRIGGER {_RENAMED} AFTER UPDATE OF name ON vector BEGIN "
+    *(_trigger(table, change, owner) for table, owner in _WATCHED.items() for change in _CHANGES),
+    "CREATE TRIGGER vector_text_renamed AFTER UPDATE OF name ON vector BEGIN "
     + _noted("SELECT child_id AS id FROM operand WHERE parent_id = new.id")
     + "; END",
 )
 """The statements of `create`, as SQLite keeps them in its schema."""
 
+EARLIER_SCHEMA = tuple(
+    _trigger("contrast_pair", change, "vector_id") for change in ("DELETE", "UPDATE")
+)
+"""What a registry of revision 0100 has besides."""
+
 _TEXTS = """
-    SELECT id, summary, name, note,
-      (SELECT group_concat(tag, char(10)) FROM tag WHERE vector_id = vector.id),
-      (SELECT group_concat(coalesce(positive, '') || char(10) || coalesce(negative, ''), char(10))
-       FROM contrast_pair WHERE vector_id = vector.id)
+    SELECT id, kind, story_text, summary, name, note,
+      (SELECT group_concat(tag, char(10)) FROM tag WHERE vector_id = vector.id)
     FROM vector
 """
 
@@ -78,8 +79,9 @@ def create(connection: Connection) -> None:
 
 def drop(connection: Connection) -> None:
     """Remove the index, before its tables are emptied: to update it would take longer."""
-    for trigger in (*_TRIGGERS, _RENAMED):
-        connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {trigger}")
+    triggers = "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+    for trigger in connection.exec_driver_sql(triggers).scalars().all():
+        connection.exec_driver_sql(f"DROP TRIGGER {trigger}")
     for name in ("vector_text", "text_pending"):
         connection.exec_driver_sql(f"DROP TABLE IF EXISTS {name}")
 
@@ -173,14 +175,31 @@ def words_of(text: str) -> list[str]:
     return list(dict.fromkeys(folded(text).split()))[:100]
 
 
+def prompts(connection: Connection, ids: Sequence[int]) -> dict[int, list[str]]:
+    """Row id -> the prompts of a vector, in order; empty for one without."""
+    query = select(VECTOR.c.id, VECTOR.c.story_text)
+    return {
+        row: _prompts(story)
+        for chunk in chunks(ids)
+        for row, story in connection.execute(query.where(VECTOR.c.id.in_(chunk)))
+    }
+
+
+def _prompts(story_text: str) -> list[str]:
+    """The prompts in the text of a story, pair by pair; none if it can't be read."""
+    try:
+        recipe = header.values(story_text)["recipe"]
+        pairs = zip_longest(recipe.get("positive", ()), recipe.get("negative", ()))
+        return [str(prompt) for prompt in chain.from_iterable(pairs) if prompt is not None]
+    except (ValueError, TypeError, LookupError, AttributeError):
+        return []
+
+
 def _searched(connection: Connection, rows: Sequence[Sequence[Any]]) -> Iterator[tuple[int, str]]:
     """Row id and text of vectors; an expression with the names that its operands have now."""
-    compositions = [row for row, recipe, *_ in rows if str(recipe).startswith("= ")]
+    compositions = [row for row, kind, *_ in rows if kind == "expression"]
     recipes = expressions(connection, compositions, placeholders=False)
-    for row, recipe, *fields in rows:
-        text = recipe if row not in recipes else str(recipes[row])
-        yield row, _searchable([*fields, text])
-
-
-def _searchable(fields: Sequence[str | None]) -> str:
-    return folded("\n".join(field for field in fields if field is not None))
+    for row, kind, story, summary, *fields in rows:
+        prompts = _prompts(story) if kind == "contrast" else []
+        texts = [*fields, *prompts, str(recipes.get(row, summary))]
+        yield row, folded("\n".join(text for text in texts if text is not None))

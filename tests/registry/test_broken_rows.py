@@ -42,17 +42,36 @@ CHANGES = {
     "a kind that never was": "UPDATE vector SET kind = 'guess' WHERE name = 'anger'",
     "another kind": "UPDATE vector SET kind = 'imported' WHERE name = 'anger'",
     "a scope that never was": "UPDATE vector SET scope = 'all' WHERE name = 'anger'",
-    "software that is no JSON": "UPDATE vector SET software = '{' WHERE name = 'anger'",
-    "software that is a number": "UPDATE vector SET software = '-1' WHERE name = 'anger'",
+    "a story that is no JSON": "UPDATE vector SET story_text = '{' WHERE name = 'anger'",
+    "a story that is a number": "UPDATE vector SET story_text = '-1' WHERE name = 'anger'",
+    "a story that is empty": "UPDATE vector SET story_text = '{}' WHERE name = 'anger'",
+    "a story of bytes": "UPDATE vector SET story_text = x'00ff' WHERE name = 'anger'",
+    "a story that is not UTF-8": f"UPDATE vector SET story_text = {NO_TEXT} WHERE name = 'anger'",
+    "a story too deep": "UPDATE vector SET story_text = replace(hex(zeroblob(9999)), '0', '[')"
+    " WHERE name = 'anger'",
+    "a story of another vector": "UPDATE vector SET story_text ="
+    " (SELECT story_text FROM vector WHERE name = 'love') WHERE name = 'anger'",
+    "another checksum of a story": "UPDATE vector SET story = replace(story, 'a', 'b')"
+    " WHERE name = 'anger'",
+    "another checksum of labels": "UPDATE vector SET seal = replace(seal, 'a', 'b')"
+    " WHERE name = 'anger'",
+    "a truth value of text": "UPDATE vector SET story_text ="
+    """ replace(story_text, '"chat":true', '"chat":"no"') WHERE name = 'anger'""",
+    "a layer's norm of text": "UPDATE vector SET story_text ="
+    """ replace(story_text, '"norm":', '"norm":"x","was":') WHERE name = 'anger'""",
+    "a number without end": "UPDATE vector SET story_text ="
+    """ replace(story_text, '"norm":', '"norm":9e999,"was":') WHERE name = 'anger'""",
     "a note of bytes": "UPDATE vector SET note = x'00ff' WHERE name = 'anger'",
     "a tag of bytes": "UPDATE tag SET tag = x'00ff'",
-    "ids that are no JSON": "UPDATE contrast_pair SET positive_ids = '[1;2]'",
-    "another prompt": "UPDATE contrast_pair SET positive = 'I loathe you' WHERE ordinal = 0",
-    "an expression that is none": "UPDATE vector SET expression = 'love -' WHERE name = 'warm'",
-    "an expression of two lines": "UPDATE vector SET expression = 'a'||char(10)||'b'"
+    "another prompt": "UPDATE vector SET story_text ="
+    " replace(story_text, 'hate', 'loathe') WHERE name = 'love'",
+    "an expression that is none": "UPDATE vector SET story_text ="
+    " replace(story_text, '_1 - 0.5', 'love -') WHERE name = 'warm'",
+    "an expression of two lines": "UPDATE vector SET summary = 'a'||char(10)||'b'"
     " WHERE name = 'warm'",
     "a norm without end": "UPDATE direction SET residual_norm = 9e999 WHERE layer = 3",
-    "another expression": "UPDATE vector SET expression = 'love.v1 + anger.v1' WHERE name = 'warm'",
+    "another expression": "UPDATE vector SET story_text ="
+    " replace(story_text, '_1 - 0.5', '_1 + 0.5') WHERE name = 'warm'",
     "another text of a recipe": "UPDATE vector SET summary = '= love' WHERE name = 'warm'",
     "a path elsewhere": "UPDATE vector SET path = '../../etc/passwd' WHERE name = 'anger'",
     "another digest": "UPDATE vector SET digest = replace(digest, 'a', 'b') WHERE name = 'anger'",
@@ -205,7 +224,8 @@ def test_a_disk_that_fails_while_rows_are_read_is_no_damage_to_them(family, monk
 
 
 def test_a_damaged_expression_does_not_keep_its_operands_from_being_renamed(family):
-    tamper(family, "UPDATE vector SET expression = '_1 -' WHERE name = 'warm'")
+    changed = "summary = '= _1 -', story_text = replace(story_text, '_1 - 0.5 * _2', '_1 -')"
+    tamper(family, f"UPDATE vector SET {changed} WHERE name = 'warm'")
     family.rename("love", "amour")
     assert family.load("amour") == vector(1)
     with pytest.raises(Damaged, match="warm"):

@@ -1,4 +1,4 @@
-"""A store that an earlier version wrote: brought over, as it was, and hurt by no failure."""
+"""Stores that earlier versions wrote: brought over, as they were, and hurt by no failure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,32 @@ from steerlab.registry.database import HEAD
 from tests.registry.test_read_only import freeze, thaw
 
 EARLIER = Path(__file__).parent / "0006"
-SAID = json.loads((EARLIER.parent / "0006.json").read_text("utf-8"))
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """A store in this folder, and what the version that wrote it said of it."""
+
+    schema: str
+
+    @property
+    def path(self) -> Path:
+        return EARLIER.parent / self.schema
+
+    @cached_property
+    def said(self) -> dict[str, Any]:
+        return json.loads(self.path.with_name(f"{self.schema}.json").read_text("utf-8"))
+
+
+@pytest.fixture(params=["0006", "0100"], scope="module")
+def earlier(request) -> Earlier:
+    return Earlier(request.param)
+
+
+@pytest.fixture
+def store(earlier, tmp_path) -> Store:
+    """A copy of the earlier store, as it was."""
+    return Store(shutil.copytree(earlier.path, tmp_path / "store"))
 
 
 def told(store: Store) -> dict[str, Any]:
@@ -44,10 +70,6 @@ def told(store: Store) -> dict[str, Any]:
     return json.loads(json.dumps(found))
 
 
-def opened(place: Path) -> Store:
-    return Store(shutil.copytree(EARLIER, place / "store"))
-
-
 def schema_of(file: Path) -> str:
     with closing(sqlite3.connect(file)) as raw:
         return raw.execute("SELECT version_num FROM alembic_version").fetchone()[0]
@@ -62,42 +84,38 @@ def known(now: object, then: object) -> object:
     return now
 
 
-def test_it_is_of_the_last_schema_with_names_in_payloads_and_small():
-    assert schema_of(EARLIER / "registry.db") == "0006"
-    files = [p for p in EARLIER.rglob("*") if p.is_file()]
-    assert sum(p.stat().st_size for p in files) < 100_000
+def test_it_is_of_its_schema_and_small(earlier):
+    assert schema_of(earlier.path / "registry.db") == earlier.schema
+    files = [p for p in earlier.path.rglob("*") if p.is_file()]
+    assert sum(p.stat().st_size for p in files) < 120_000
 
 
-def test_it_says_the_same_as_ever_and_verifies(tmp_path):
-    store = opened(tmp_path)
-    assert known(told(store), SAID) == SAID
-    assert {*told(store)["records"]} == {*SAID["records"]}
+def test_it_says_the_same_as_ever_and_verifies(earlier, store):
+    assert known(told(store), earlier.said) == earlier.said
+    assert {*told(store)["records"]} == {*earlier.said["records"]}
     assert store.verify() == []
-    for ref, record in SAID["records"].items():
+    for ref, record in earlier.said["records"].items():
         assert store.load(ref).digest == record["digest"]
     assert store.evaluate("love.v1 - 0.5*anger") == store.load("warm")
     assert store.search("feeling").hits
     assert store.save("later", store.load("love")).ref == "later.v1"
 
 
-def test_what_was_removed_is_still_known(tmp_path):
-    store = opened(tmp_path)
+def test_what_was_removed_is_still_known(store):
     assert store.save("tensor", store.load("love")).ref == "tensor.v3"
     assert store.save("one", store.load("love")).ref == "one.v2"
 
 
-def test_no_payload_changes_and_none_that_no_row_needed_is_taken_in(tmp_path):
-    store = opened(tmp_path)
+def test_no_payload_changes_and_none_that_no_row_needed_is_taken_in(earlier, store):
     stray = store.path / "payloads" / "stray.safetensors"
     shutil.copy(next(store.path.rglob("payloads/35/*")), stray)
     before = contents(store.path / "payloads")
-    assert {*told(store)["records"]} == {*SAID["records"]}
+    assert {*told(store)["records"]} == {*earlier.said["records"]}
     assert contents(store.path / "payloads") == before
 
 
-def test_a_name_that_only_its_row_knew_gets_a_label_file(tmp_path):
+def test_a_name_that_only_its_row_knew_gets_a_label_file(store):
     """The writer died between the payload and its row, or the other way round."""
-    store = opened(tmp_path)
     with closing(sqlite3.connect(store.path / "registry.db")) as raw, raw:
         raw.execute("UPDATE vector SET name = 'fury' WHERE name = 'anger'")
     assert "fury" in store.names()
@@ -106,32 +124,28 @@ def test_a_name_that_only_its_row_knew_gets_a_label_file(tmp_path):
     assert "fury" in Store(store.path).names()
 
 
-def test_the_old_registry_stays_beside_the_new_one(tmp_path):
-    store = opened(tmp_path)
+def test_the_old_registry_stays_beside_the_new_one(earlier, store):
     store.list()
     assert schema_of(store.path / "registry.db") == HEAD
-    assert schema_of(store.path / f"registry.db.before-{HEAD}") == "0006"
+    assert schema_of(store.path / f"registry.db.before-{HEAD}") == earlier.schema
 
 
-def test_a_rebuild_gives_the_same(tmp_path):
-    store = opened(tmp_path)
-    assert store.upkeep.rebuild() == len(SAID["records"])
-    assert known(told(store), SAID) == SAID
+def test_a_rebuild_gives_the_same(earlier, store):
+    assert store.upkeep.rebuild() == len(earlier.said["records"])
+    assert known(told(store), earlier.said) == earlier.said
     assert store.verify() == []
 
 
-def test_its_payloads_alone_are_enough(tmp_path, caplog):
-    store = opened(tmp_path)
+def test_its_files_alone_are_enough(earlier, store, caplog):
     (store.path / "registry.db").unlink()
-    assert told(store)["records"] == SAID["records"]
+    assert told(store)["records"] == earlier.said["records"]
     assert store.verify() == []
-    assert caplog.text.count("restored 9 vectors") == 1
+    assert caplog.text.count(f"restored {len(earlier.said['records'])} vectors") == 1
 
 
 @pytest.fixture
-def frozen(tmp_path) -> Iterator[Store]:
+def frozen(store, tmp_path) -> Iterator[Store]:
     """Nobody can write to it; root, whom permissions do not bind, becomes nobody for it."""
-    store = opened(tmp_path)
     for path in (tmp_path, *list(tmp_path.parents)[:3]):
         if path.owner() == "root" and str(path).startswith("/tmp/"):
             path.chmod(0o755)
@@ -140,9 +154,9 @@ def frozen(tmp_path) -> Iterator[Store]:
     thaw(store.path)
 
 
-def test_it_is_read_where_nobody_may_write(frozen):
+def test_it_is_read_where_nobody_may_write(earlier, frozen):
     before = sorted(p.name for p in frozen.path.iterdir())
-    assert told(frozen)["records"] == SAID["records"]
+    assert told(frozen)["records"] == earlier.said["records"]
     assert frozen.load("warm") == frozen.evaluate("love.v1 - 0.5*anger")
     assert frozen.verify() == []
     with pytest.raises(StoreError, match=r"read-only|can't write"):
@@ -161,26 +175,27 @@ def contents(directory: Path) -> dict[str, bytes]:
     }
 
 
-def left_as_it_was(store: Store) -> None:
+def left_as_it_was(earlier: Earlier, store: Store) -> None:
     """The old registry is what it was, and there is nothing that an old program does not know."""
     with closing(sqlite3.connect(store.path / "registry.db")) as raw:
         assert raw.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        assert raw.execute("SELECT version_num FROM alembic_version").fetchall() == [("0006",)]
+        assert raw.execute("SELECT version_num FROM alembic_version").fetchall() == [
+            (earlier.schema,)
+        ]
         rows = [line for line in raw.iterdump() if "alembic" not in line]
-    with closing(sqlite3.connect(EARLIER / "registry.db")) as raw:
+    with closing(sqlite3.connect(earlier.path / "registry.db")) as raw:
         assert [line for line in raw.iterdump() if "alembic" not in line] == rows
     names = {name for name in contents(store.path) if name.startswith("registry.db")}
     assert names <= {"registry.db", f"registry.db.before-{HEAD}"}
 
 
-def comes_over_after_all(store: Store) -> None:
-    assert known(told(store), SAID) == SAID
+def comes_over_after_all(earlier: Earlier, store: Store) -> None:
+    assert known(told(store), earlier.said) == earlier.said
     assert store.verify() == []
-    assert schema_of(store.path / f"registry.db.before-{HEAD}") == "0006"
+    assert schema_of(store.path / f"registry.db.before-{HEAD}") == earlier.schema
 
 
-def test_an_error_in_the_middle_changes_nothing(tmp_path, monkeypatch):
-    store = opened(tmp_path)
+def test_an_error_in_the_middle_changes_nothing(earlier, store, monkeypatch):
     bring_over = migrations.bring_over
 
     def broken(connection: Connection, *rest: Any) -> None:
@@ -194,14 +209,13 @@ def test_an_error_in_the_middle_changes_nothing(tmp_path, monkeypatch):
             with pytest.raises(StoreError) as caught:
                 store.list()
             assert "\n" not in str(caught.value)
-            left_as_it_was(store)
-    comes_over_after_all(store)
+            left_as_it_was(earlier, store)
+    comes_over_after_all(earlier, store)
 
 
 @pytest.mark.parametrize("pages", [0, 30])
-def test_a_full_disk_changes_nothing(tmp_path, monkeypatch, pages):
+def test_a_full_disk_changes_nothing(earlier, store, monkeypatch, pages):
     """The registry may grow by so many pages and no more."""
-    store = opened(tmp_path)
     bring_over = migrations.bring_over
 
     def cramped(connection: Connection, *rest: Any) -> None:
@@ -214,13 +228,12 @@ def test_a_full_disk_changes_nothing(tmp_path, monkeypatch, pages):
         patched.setattr(migrations, "bring_over", cramped)
         with pytest.raises(StoreError, match=r"the disk of .* is full: nothing was changed"):
             store.list()
-        left_as_it_was(store)
-    comes_over_after_all(store)
+        left_as_it_was(earlier, store)
+    comes_over_after_all(earlier, store)
 
 
-def test_a_full_disk_before_it_begins_changes_nothing(tmp_path, monkeypatch):
+def test_a_full_disk_before_it_begins_changes_nothing(earlier, store, monkeypatch):
     """Not even the copy of the old registry fits."""
-    store = opened(tmp_path)
 
     def full(source: Path, target: Path) -> None:
         target.write_bytes(b"SQLite format 3\x00 and a half")
@@ -230,8 +243,8 @@ def test_a_full_disk_before_it_begins_changes_nothing(tmp_path, monkeypatch):
         patched.setattr(database, "copy_database", full)
         with pytest.raises(StoreError, match="No space left on device"):
             store.list()
-        left_as_it_was(store)
-    comes_over_after_all(store)
+        left_as_it_was(earlier, store)
+    comes_over_after_all(earlier, store)
 
 
 KILLED = """
@@ -261,8 +274,7 @@ Store(sys.argv[1]).list()
 
 
 @pytest.mark.parametrize("when", ["copying", "bringing over"])
-def test_a_kill_changes_nothing(tmp_path, when):
-    store = opened(tmp_path)
+def test_a_kill_changes_nothing(earlier, store, when):
     done = subprocess.run(
         [sys.executable, "-c", KILLED, str(store.path), when],
         env=os.environ,
@@ -270,7 +282,7 @@ def test_a_kill_changes_nothing(tmp_path, when):
         check=False,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
-    comes_over_after_all(store)
+    comes_over_after_all(earlier, store)
 
 
 # formats of payload files

@@ -1,4 +1,7 @@
-"""Stores of revisions 0001 to 0006, whose payloads held names, tags and notes."""
+"""Stores of earlier revisions, whose rows spread a story over tables.
+
+Payloads of 0001 to 0006 held the labels, those of 0100 held none.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from sqlalchemy import Connection, MetaData, text
 from steerlab.core.record import Labels
 from steerlab.errors import SteerlabError
 from steerlab.files import payload
-from steerlab.registry import labels, registry_only
+from steerlab.registry import labels, registry_only, text_index
 from steerlab.registry.rebuild import Rebuilt, insert, usable
 from steerlab.registry.rows import Placed
 from steerlab.registry.tables import REGISTRY_ONLY
@@ -39,6 +42,7 @@ def bring_over(
     for tag in _rows(connection, "tag"):
         by_id[tag["vector_id"]]["tags"].append(tag["tag"])
     kept = {table.name: _rows(connection, table.name) for table in REGISTRY_ONLY}
+    text_index.drop(connection)
     old = MetaData()
     old.reflect(connection)
     old.drop_all(connection)
@@ -86,5 +90,6 @@ def _placed(directory: Path, vectors: Sequence[Row], done: Rebuilt) -> Iterator[
                 continue
             tags = tuple(sorted(vector["tags"]))
             own = Labels(vector["name"], vector["version"], tags, vector["note"])
-            done.initial[record.story] = record.labels
-            yield Placed(record.labelled(own), path, key)
+            if record.name:
+                done.initial[record.story] = record.labels
+            yield Placed(record.labelled(own), path, key, vector.get("edits", 0))

@@ -24,7 +24,7 @@ from steerlab.registry import files, labels, text_index
 from steerlab.registry.files import payload_files
 from steerlab.registry.queries import resolve
 from steerlab.registry.rebuild import usable
-from steerlab.registry.rows import IS_NEWEST, Stored, identity_text, read
+from steerlab.registry.rows import IS_NEWEST, Stored, checked, identity_text, read
 from steerlab.registry.schema import chunks
 from steerlab.registry.schema_check import problems
 from steerlab.registry.sqlite_errors import Damaged, tells_damage
@@ -126,14 +126,14 @@ def _each(connection: Connection, ids: Sequence[int]) -> Iterator[Stored | Findi
     """Each row, or a Finding if it can't be read."""
     for part in chunks(ids):
         try:
-            yield from read(connection, part).values()
+            yield from checked(connection, part).values()
         except Damaged:
             yield from (_one(connection, row) for row in part)
 
 
 def _one(connection: Connection, row: int) -> Stored | Finding:
     try:
-        return read(connection, [row])[row]
+        return checked(connection, [row])[row]
     except Damaged as error:
         return Finding(_called(connection, row), str(error), Damage.ROW)
 
@@ -218,11 +218,12 @@ class _Audit:
 
     def row(self, stored: Stored, written: Record) -> str:
         """The problem of a row whose payload was found; empty if there is none."""
-        if differing := stored.record.differs_from(written):
-            return f"registry and payload differ in its {', '.join(differing)}"
+        parts = (*stored.record.differs_from(written), *stored.altered)
+        if differing := ", ".join(p for p in dict.fromkeys(parts) if p not in ("labels", "story")):
+            return f"registry and payload differ in its {differing}"
         if stored.key not in self.records:
             return f"its payload does not call it {stored.key}: run `steerlab rebuild`"
-        if not stored.is_trusted:
+        if stored.altered:
             return "its row was altered: run `steerlab rebuild`"
         return ""
 

@@ -31,6 +31,10 @@ CREATE TABLE sweep (
 	CONSTRAINT uq_sweep_plan_digest UNIQUE (plan_digest)
 );
 
+CREATE INDEX ix_sweep_digest ON sweep (digest);
+
+CREATE INDEX ix_sweep_created ON sweep (created);
+
 CREATE TABLE model (
 	id INTEGER NOT NULL,
 	name VARCHAR NOT NULL,
@@ -97,6 +101,8 @@ CREATE TABLE run (
 	CONSTRAINT ck_run_operation_given CHECK (operation <> '')
 );
 
+CREATE INDEX ix_run_created ON run (created);
+
 CREATE TABLE sweep_setting (
 	sweep_id INTEGER NOT NULL,
 	ordinal INTEGER NOT NULL,
@@ -161,22 +167,9 @@ CREATE TABLE vector (
 	summary TEXT NOT NULL,
 	path VARCHAR NOT NULL,
 	"key" VARCHAR NOT NULL,
-	source VARCHAR NOT NULL,
-	revision VARCHAR,
-	dtype VARCHAR,
-	tokenizer VARCHAR,
-	chat_template VARCHAR,
-	software VARCHAR NOT NULL,
-	method VARCHAR,
-	read VARCHAR,
-	chat BOOLEAN,
-	seed INTEGER,
-	expression TEXT,
-	imported_from VARCHAR,
-	format VARCHAR,
-	quantity VARCHAR,
 	newest BOOLEAN DEFAULT '1' NOT NULL,
 	first_layer INTEGER DEFAULT '0' NOT NULL,
+	story_text TEXT NOT NULL,
 	CONSTRAINT pk_vector PRIMARY KEY (id),
 	CONSTRAINT uq_vector_model_id_name_version UNIQUE (model_id, name, version),
 	CONSTRAINT uq_vector_story UNIQUE (story),
@@ -192,11 +185,21 @@ CREATE TABLE vector (
 	CONSTRAINT ck_vector_story_sha256 CHECK (length(story) = 64),
 	CONSTRAINT ck_vector_seal_sha256 CHECK (length(seal) = 64),
 	CONSTRAINT ck_vector_scope_known CHECK (scope IN ('broadcast', 'front')),
+	CONSTRAINT ck_vector_kind_known CHECK (kind IN ('contrast', 'expression', 'imported')),
 	CONSTRAINT ck_vector_created_utc CHECK (created LIKE '____-__-__T__:__:__.______+00:00'),
 	CONSTRAINT ck_vector_path_inside CHECK (path NOT LIKE '/%' AND path NOT LIKE '%..%'),
-	CONSTRAINT ck_vector_recipe_whole CHECK ((kind = 'contrast' AND method IS NOT NULL AND read IS NOT NULL AND chat IS NOT NULL AND expression IS NULL AND imported_from IS NULL) OR (kind = 'expression' AND expression IS NOT NULL AND method IS NULL AND imported_from IS NULL) OR (kind = 'imported' AND imported_from IS NOT NULL AND format IS NOT NULL AND quantity IS NOT NULL AND method IS NULL AND expression IS NULL)),
 	CONSTRAINT fk_vector_model_id_model FOREIGN KEY(model_id) REFERENCES model (id)
 );
+
+CREATE INDEX ix_vector_created ON vector (created);
+
+CREATE INDEX ix_vector_listing ON vector (newest, model_id, name, version, kind, first_layer, norm, created);
+
+CREATE INDEX ix_vector_digest ON vector (digest);
+
+CREATE INDEX ix_vector_path ON vector (path);
+
+CREATE INDEX ix_vector_name ON vector (name);
 
 CREATE TABLE generation (
 	run_id INTEGER NOT NULL,
@@ -233,6 +236,10 @@ CREATE TABLE sweep_operand (
 	CONSTRAINT fk_sweep_operand_sweep_id_sweep FOREIGN KEY(sweep_id) REFERENCES sweep (id) ON DELETE CASCADE,
 	CONSTRAINT fk_sweep_operand_vector_id_vector FOREIGN KEY(vector_id) REFERENCES vector (id) ON DELETE SET NULL
 );
+
+CREATE INDEX ix_sweep_operand_vector_id_sweep_id ON sweep_operand (vector_id, sweep_id);
+
+CREATE INDEX ix_sweep_operand_digest ON sweep_operand (digest);
 
 CREATE TABLE cell (
 	id INTEGER NOT NULL,
@@ -288,6 +295,10 @@ CREATE TABLE calibration (
 	CONSTRAINT fk_calibration_vector_id_vector FOREIGN KEY(vector_id) REFERENCES vector (id) ON DELETE SET NULL
 );
 
+CREATE INDEX ix_calibration_digest_created ON calibration (digest, created);
+
+CREATE INDEX ix_calibration_vector_id ON calibration (vector_id);
+
 CREATE TABLE evaluation (
 	id INTEGER NOT NULL,
 	digest VARCHAR NOT NULL,
@@ -315,6 +326,10 @@ CREATE TABLE evaluation (
 	CONSTRAINT fk_evaluation_vector_id_vector FOREIGN KEY(vector_id) REFERENCES vector (id) ON DELETE SET NULL
 );
 
+CREATE INDEX ix_evaluation_vector_id ON evaluation (vector_id);
+
+CREATE INDEX ix_evaluation_digest_created ON evaluation (digest, created);
+
 CREATE TABLE direction (
 	vector_id INTEGER NOT NULL,
 	layer INTEGER NOT NULL,
@@ -333,27 +348,7 @@ CREATE TABLE direction (
 	CONSTRAINT fk_direction_vector_id_vector FOREIGN KEY(vector_id) REFERENCES vector (id) ON DELETE CASCADE
 );
 
-CREATE TABLE contrast_pair (
-	vector_id INTEGER NOT NULL,
-	ordinal INTEGER NOT NULL,
-	positive TEXT,
-	negative TEXT,
-	positive_ids TEXT,
-	negative_ids TEXT,
-	CONSTRAINT pk_contrast_pair PRIMARY KEY (vector_id, ordinal),
-	CONSTRAINT ck_contrast_pair_ordinal_integer CHECK (typeof(ordinal) = 'integer'),
-	CONSTRAINT ck_contrast_pair_prompt_given CHECK (positive IS NOT NULL OR negative IS NOT NULL),
-	CONSTRAINT fk_contrast_pair_vector_id_vector FOREIGN KEY(vector_id) REFERENCES vector (id) ON DELETE CASCADE
-);
-
-CREATE TABLE baseline_prompt (
-	vector_id INTEGER NOT NULL,
-	ordinal INTEGER NOT NULL,
-	prompt TEXT NOT NULL,
-	CONSTRAINT pk_baseline_prompt PRIMARY KEY (vector_id, ordinal),
-	CONSTRAINT ck_baseline_prompt_ordinal_integer CHECK (typeof(ordinal) = 'integer'),
-	CONSTRAINT fk_baseline_prompt_vector_id_vector FOREIGN KEY(vector_id) REFERENCES vector (id) ON DELETE CASCADE
-);
+CREATE INDEX ix_direction_layer_vector_id ON direction (layer, vector_id);
 
 CREATE TABLE operand (
 	child_id INTEGER NOT NULL,
@@ -370,6 +365,10 @@ CREATE TABLE operand (
 	CONSTRAINT fk_operand_parent_id_vector FOREIGN KEY(parent_id) REFERENCES vector (id) ON DELETE SET NULL
 );
 
+CREATE INDEX ix_operand_parent_id ON operand (parent_id);
+
+CREATE INDEX ix_operand_digest ON operand (digest);
+
 CREATE TABLE tag (
 	vector_id INTEGER NOT NULL,
 	tag VARCHAR NOT NULL,
@@ -377,6 +376,8 @@ CREATE TABLE tag (
 	CONSTRAINT ck_tag_tag_given CHECK (tag <> ''),
 	CONSTRAINT fk_tag_vector_id_vector FOREIGN KEY(vector_id) REFERENCES vector (id) ON DELETE CASCADE
 );
+
+CREATE INDEX ix_tag_tag_vector_id ON tag (tag, vector_id);
 
 CREATE TABLE run_operand (
 	run_id INTEGER NOT NULL,
@@ -388,6 +389,10 @@ CREATE TABLE run_operand (
 	CONSTRAINT fk_run_operand_run_id_run FOREIGN KEY(run_id) REFERENCES run (id) ON DELETE CASCADE,
 	CONSTRAINT fk_run_operand_vector_id_vector FOREIGN KEY(vector_id) REFERENCES vector (id) ON DELETE SET NULL
 );
+
+CREATE INDEX ix_run_operand_vector_id_run_id ON run_operand (vector_id, run_id);
+
+CREATE INDEX ix_run_operand_digest ON run_operand (digest);
 
 CREATE TABLE cell_metric (
 	cell_id INTEGER NOT NULL,
@@ -423,53 +428,3 @@ CREATE TABLE evaluation_value (
 	CONSTRAINT ck_evaluation_value_interval_in_order CHECK (low <= high),
 	CONSTRAINT fk_evaluation_value_evaluation_id_evaluation FOREIGN KEY(evaluation_id) REFERENCES evaluation (id) ON DELETE CASCADE
 );
-
-CREATE TABLE diagnostic (
-	vector_id INTEGER NOT NULL,
-	layer INTEGER NOT NULL,
-	name VARCHAR NOT NULL,
-	value FLOAT NOT NULL,
-	CONSTRAINT pk_diagnostic PRIMARY KEY (vector_id, layer, name),
-	CONSTRAINT fk_diagnostic_vector_id_layer_direction FOREIGN KEY(vector_id, layer) REFERENCES direction (vector_id, layer) ON DELETE CASCADE,
-	CONSTRAINT ck_diagnostic_value_real CHECK (typeof(value) IN ('real'))
-);
-
-CREATE INDEX ix_calibration_digest_created ON calibration (digest, created);
-
-CREATE INDEX ix_calibration_vector_id ON calibration (vector_id);
-
-CREATE INDEX ix_direction_layer_vector_id ON direction (layer, vector_id);
-
-CREATE INDEX ix_evaluation_digest_created ON evaluation (digest, created);
-
-CREATE INDEX ix_evaluation_vector_id ON evaluation (vector_id);
-
-CREATE INDEX ix_operand_digest ON operand (digest);
-
-CREATE INDEX ix_operand_parent_id ON operand (parent_id);
-
-CREATE INDEX ix_run_created ON run (created);
-
-CREATE INDEX ix_run_operand_digest ON run_operand (digest);
-
-CREATE INDEX ix_run_operand_vector_id_run_id ON run_operand (vector_id, run_id);
-
-CREATE INDEX ix_sweep_created ON sweep (created);
-
-CREATE INDEX ix_sweep_digest ON sweep (digest);
-
-CREATE INDEX ix_sweep_operand_digest ON sweep_operand (digest);
-
-CREATE INDEX ix_sweep_operand_vector_id_sweep_id ON sweep_operand (vector_id, sweep_id);
-
-CREATE INDEX ix_tag_tag_vector_id ON tag (tag, vector_id);
-
-CREATE INDEX ix_vector_created ON vector (created);
-
-CREATE INDEX ix_vector_digest ON vector (digest);
-
-CREATE INDEX ix_vector_listing ON vector (newest, model_id, name, version, kind, first_layer, norm, created);
-
-CREATE INDEX ix_vector_name ON vector (name);
-
-CREATE INDEX ix_vector_path ON vector (path);

@@ -73,7 +73,7 @@ class Record:
     """The story and the labels of a vector.
 
     created: UTC, ISO 8601. software: versions that made it. An empty name and version 0
-    mean that the labels are unknown, as in a payload file of a store.
+    mean that the labels are unknown.
     """
 
     name: str

@@ -2,8 +2,8 @@
 
 A payload file holds one vector, or several that were saved together. The tensor "<key>/<layer>"
 is the float32 direction of a layer; the single metadata key holds the records as canonical JSON,
-with their sha256. Format 2, which is written now, holds stories under their own sha256, and labels
-in exported files only. Format 1 held labels in every file and used names as keys.
+with their sha256. Format 2, which is written now, holds stories under their own sha256, each with
+the labels that it had then, if any. Format 1 used names as keys.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ _Arrays = dict[str, dict[str, Array]]
 """Key -> layer, as it is spelt -> float32 array."""
 
 
-def encode(entries: Sequence[tuple[Record, SteeringVector]], *, labels: bool = False) -> bytes:
+def encode(entries: Sequence[tuple[Record, SteeringVector]]) -> bytes:
     """The bytes of a payload file; the same input gives the same bytes.
 
-    labels: include them, for an exported file. Raises StoreError for a vector that is there
-    twice, or for records that are too large to be read again.
+    Raises StoreError for a vector that is there twice, or for records that are too large to be
+    read again.
     """
     keys = [record.story for record, _ in entries]
     if repeated := [key for key, count in Counter(keys).items() if count > 1]:
@@ -56,7 +56,7 @@ def encode(entries: Sequence[tuple[Record, SteeringVector]], *, labels: bool = F
         for key, (_, vector) in zip(keys, entries, strict=True)
         for b, array in vector.float32().items()
     }
-    said = (_spelt(record, labels) for record, _ in entries)
+    said = (_spelt(record) for record, _ in entries)
     records = f"[{','.join(said)}]"
     text = f"{_beginning(FORMAT, hashlib.sha256(records.encode()).hexdigest())}{records}}}"
     data = to_bytes(tensors, metadata={header.METADATA_KEY: text})
@@ -248,9 +248,9 @@ def _records(text: str, path: Path) -> dict[str, Record]:
         raise CorruptPayload(f"{path}: {_short(error)}") from None
 
 
-def _spelt(record: Record, labels: bool) -> str:
+def _spelt(record: Record) -> str:
     """A record as it is written to a file."""
-    more = {"labels": record.labels.to_json()} if labels else {}
+    more = {"labels": record.labels.to_json()} if record.name else {}
     return canonical_json({"key": record.story, **record.story_to_json(), **more})
 
 

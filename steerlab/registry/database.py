@@ -15,10 +15,10 @@ import weakref
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, Executable, text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
 from steerlab.errors import SteerlabError, StoreError
@@ -34,6 +34,7 @@ from steerlab.registry.connections import (
 )
 from steerlab.registry.ports import Writing
 from steerlab.registry.rows import labels_of
+from steerlab.registry.schema import driver
 from steerlab.registry.schema_check import problems
 from steerlab.registry.sqlite_errors import (
     NO_LOCKS,
@@ -54,7 +55,7 @@ HEAD = "0101"
 Fill = Callable[[Connection], object]
 T = TypeVar("T")
 
-_VERSION = text("SELECT version_num FROM alembic_version")
+_VERSION = "SELECT version_num FROM alembic_version"
 
 
 class Database:
@@ -275,8 +276,7 @@ class Database:
         try:
             with engine.connect() as connection:
                 _version_of(connection, self.directory)
-                raw = cast(sqlite3.Connection, connection.connection.driver_connection)
-                raw.row_factory = None  # damaged text is read as bytes
+                driver(connection).row_factory = None  # damaged text is read as bytes
                 return get(connection)
         except Newer:
             raise
@@ -406,8 +406,8 @@ def create_schema(connection: Connection) -> None:
 def _version_of(connection: Connection, directory: Path) -> str:
     """The schema's revision; raises StoreError for a newer one, or none."""
     try:
-        found = connection.execute(_VERSION).first()
-    except OperationalError as error:
+        found = driver(connection).execute(_VERSION).fetchone()
+    except sqlite3.OperationalError as error:
         if "no such table" not in str(error):
             raise
         found = None

@@ -1,9 +1,10 @@
-"""Label files: a second copy of names, versions, tags and notes, beside the payloads.
+"""Label files: the names, versions, tags and notes that changed since a vector was saved.
 
-While registry.db is sound, its rows are authoritative; a lost registry is rebuilt from label
-files and payloads. `labels/ab/<story>.json` holds the labels of one vector. Vectors that are
-saved together share `labels/ab/<story of the first>.many.json`; a vector's own file overrides it.
-For its label file a save takes 9 fsyncs, SQLite's 5 among them, rather than 7.
+While registry.db is sound, its rows are authoritative; a lost registry is rebuilt from payloads and
+label files. A payload file holds the labels that its vectors were saved with and is never
+rewritten, so a new vector needs no label file: a save takes 7 fsyncs, SQLite's 5 among them.
+`labels/ab/<story>.json` holds the labels of one vector, and overrides its payload. Revision 0100
+shared `<story>.many.json` between vectors whose payloads held no labels.
 A vector that was removed from a shared payload file has a `Removed` in place of labels.
 
 A change is staged durably in `labels/new` before COMMIT, so that a full disk refuses it, and
@@ -17,9 +18,8 @@ import os
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -53,20 +53,26 @@ Said = Mapping[str, Labels | Removed]
 """Story -> what label files say of it."""
 
 
-def write_new(directory: Path, found: Mapping[str, Labels], work: Writing) -> None:
-    """Write the labels of new vectors; undone if the transaction fails.
+@dataclass
+class Known:
+    """What the label files of a store say; shared: those of several vectors, by revision 0100."""
 
-    A vector that comes back has a label file already, which is changed as by `change`.
-    """
+    own: dict[str, Labels | Removed] = field(default_factory=dict)
+    shared: dict[str, Labels | Removed] = field(default_factory=dict)
+
+    def __contains__(self, story: str) -> bool:
+        return story in self.own or story in self.shared
+
+    def of(self, story: str, initial: Labels | None) -> Labels | Removed | None:
+        """What holds for a vector; initial: the labels in its payload, if it has any."""
+        return self.own.get(story) or initial or self.shared.get(story)
+
+
+def renew(directory: Path, found: Mapping[str, Labels], work: Writing) -> None:
+    """Replace what label files say of vectors that come back; new ones have none yet."""
     returning = {s: new for s, new in found.items() if _own(directory, s).exists()}
-    fresh = {s: new for s, new in found.items() if s not in returning}
     if returning:
         change(directory, returning, work)
-    if fresh:
-        first, *others = fresh
-        path = _many(directory, first) if others else _own(directory, first)
-        work.undo.append(partial(path.unlink, missing_ok=True))
-        durable.write(path, _encoded(fresh))
 
 
 def change(directory: Path, found: Said, work: Writing) -> None:
@@ -110,13 +116,12 @@ def label_files(directory: Path) -> Iterator[Path]:
             yield path
 
 
-def read_all(directory: Path, problems: list[str] | None = None) -> dict[str, Labels | Removed]:
-    """Story -> labels, from all label files of a store.
+def read_all(directory: Path, problems: list[str] | None = None) -> Known:
+    """The labels in all label files of a store.
 
     problems: gets a line for each unreadable file; None leaves out staged changes.
     """
-    own: dict[str, Labels | Removed] = {}
-    shared: dict[str, Labels | Removed] = {}
+    known = Known()
     for path in [*label_files(directory), *(staged(directory) if problems is not None else ())]:
         try:
             said = _read(path)
@@ -125,21 +130,17 @@ def read_all(directory: Path, problems: list[str] | None = None) -> dict[str, La
                 problems.append(str(error))
             continue
         alone = path.name.removesuffix(SUFFIX) in said or path.parent.name == "new"
-        (own if alone else shared).update(said)
-    return shared | own
+        (known.own if alone else known.shared).update(said)
+    return known
 
 
 def mend(directory: Path, wanted: Mapping[str, Labels], initial: Mapping[str, Labels]) -> None:
-    """Write the labels that are missing or wrong in label files.
+    """Write the labels that neither a label file nor the payload file has.
 
-    initial: the labels in payload files, which need no label file if they are right.
+    initial: the labels in payload files.
     """
-    said = read_all(directory)
-    wrong = {s: w for s, w in wanted.items() if said.get(s, initial.get(s)) != w}
-    lacking = {s: w for s, w in wrong.items() if s not in said}
-    if len(lacking) > 1:
-        durable.write(_many(directory, next(iter(lacking))), _encoded(lacking))
-        wrong = {s: w for s, w in wrong.items() if s in said}
+    known = read_all(directory)
+    wrong = {s: w for s, w in wanted.items() if known.of(s, initial.get(s)) != w}
     _put_in_place(directory, None, wrong)
 
 
@@ -224,10 +225,3 @@ def _put_in_place(directory: Path, staged: Path | None, found: Said) -> None:
 
 def _own(directory: Path, story: str) -> Path:
     return directory / FOLDER / story[:2] / f"{story}{SUFFIX}"
-
-
-def _many(directory: Path, story: str) -> Path:
-    """The first unused path of a shared label file."""
-    folder = directory / FOLDER / story[:2]
-    paths = (folder / f"{story}.many{f'.{n}' if n > 1 else ''}{SUFFIX}" for n in count(1))
-    return next(path for path in paths if not path.exists())

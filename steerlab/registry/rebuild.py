@@ -76,7 +76,7 @@ def rebuild(connection: Connection, directory: Path, trusted: Trusted) -> Rebuil
     vector, an intact one wins.
     """
     done = Rebuilt()
-    said = labels.read_all(directory, done.skipped)
+    known = labels.read_all(directory, done.skipped)
     found: dict[str, Placed] = {}
     for placed in _placed(directory, trusted, done):
         story = placed.record.story
@@ -86,7 +86,7 @@ def rebuild(connection: Connection, directory: Path, trusted: Trusted) -> Rebuil
             done.initial[story] = placed.record.labels
     chosen: dict[Name, Placed] = {}
     for story, placed in found.items():
-        own = _labels(story, placed.record, trusted, said)
+        own = _labels(story, placed.record, trusted, known)
         if own is not None:
             record = placed.record.labelled(own)
             _claim(chosen, replace(placed, record=record, edits=own.edits), trusted, done)
@@ -94,9 +94,9 @@ def rebuild(connection: Connection, directory: Path, trusted: Trusted) -> Rebuil
     return done
 
 
-def _labels(story: str, record: Record, trusted: Trusted, said: labels.Said) -> Labels | None:
+def _labels(story: str, record: Record, trusted: Trusted, known: labels.Known) -> Labels | None:
     """The labels of a vector; None if it was removed."""
-    own = said.get(story) or (record.labels if record.name else None)
+    own = known.of(story, record.labels if record.name else None)
     if story in trusted and (own is None or own.edits <= trusted[story].edits):
         return trusted[story].labels  # else the registry lost a change: its log, for instance
     if isinstance(own, labels.Removed):

@@ -30,7 +30,7 @@ from steerlab.core.record import Labels, Record, canonical_json, record_from_sto
 from steerlab.errors import SteerlabError
 from steerlab.files import header
 from steerlab.registry.operands import link, operands_now
-from steerlab.registry.schema import chunks
+from steerlab.registry.schema import chunks, compiled, driver, fetched
 from steerlab.registry.sqlite_errors import Damaged, tells_damage
 from steerlab.registry.tables import DIRECTION, MODEL, OPERAND, TAG, VECTOR
 
@@ -100,8 +100,8 @@ _FIND_MODEL = select(MODEL.c.id).where(MODEL.c.identity == bindparam("identity")
 
 def find_model(connection: Connection, model: ModelIdentity) -> int | None:
     """The model's row id, or None."""
-    found = connection.execute(_FIND_MODEL, {"identity": identity_text(model)}).scalar()
-    return None if found is None else int(found)
+    found = fetched(connection, _FIND_MODEL, identity=identity_text(model))
+    return found[0][0] if found else None
 
 
 def ensure_model(connection: Connection, model: ModelIdentity) -> int:
@@ -118,14 +118,15 @@ def ensure_model(connection: Connection, model: ModelIdentity) -> int:
     return int(made.scalar_one())
 
 
-_NEXT_ID = select(func.coalesce(func.max(VECTOR.c.id), 0) + 1)
+_LAST_ID = select(func.max(VECTOR.c.id))
 
 
 def add(connection: Connection, placed: Sequence[Placed]) -> list[int]:
     """Insert all rows of records; returns the ids in order. Call `settle` afterwards."""
     identities = dict.fromkeys(p.record.model for p in placed)
     models = {model: ensure_model(connection, model) for model in identities}
-    first = connection.execute(_NEXT_ID).scalar_one()
+    ((last,),) = fetched(connection, _LAST_ID)
+    first = (last or 0) + 1
     numbered = list(enumerate((p.record for p in placed), first))
     rows = [
         {"id": i, "model_id": models[p.record.model], "path": p.path, "key": p.key}
@@ -336,7 +337,10 @@ def _tags(record: Record) -> list[Row]:
 
 def _insert(connection: Connection, table: Table, rows: list[Row]) -> None:
     if rows:
-        connection.execute(insert(table), rows)
+        driver(connection).executemany(compiled(_INSERTS[table]), rows)
+
+
+_INSERTS = {table: insert(table) for table in (VECTOR, DIRECTION, OPERAND, TAG)}
 
 
 def labels_of(connection: Connection, stories: Sequence[str]) -> dict[str, Labels]:

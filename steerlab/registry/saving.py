@@ -10,17 +10,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from sqlalchemy import (
-    BindParameter,
-    CompoundSelect,
-    Connection,
-    bindparam,
-    func,
-    select,
-    union_all,
-)
+from sqlalchemy import Connection, bindparam, func, select, union_all
 
 from steerlab.core.notation import is_ref, replace_refs
 from steerlab.core.recipe import Contrast, Expression, Operand, Recipe
@@ -31,8 +22,15 @@ from steerlab.files import durable, payload
 from steerlab.registry import labels
 from steerlab.registry.files import Entry, batches, free_path
 from steerlab.registry.ports import Writing
-from steerlab.registry.rows import Placed, add, ensure_model, settle, stands_alone
-from steerlab.registry.schema import chunks
+from steerlab.registry.rows import (
+    Placed,
+    add,
+    find_model,
+    identity_text,
+    settle,
+    stands_alone,
+)
+from steerlab.registry.schema import fetched
 from steerlab.registry.tables import MODEL, REMOVAL, VECTOR
 
 
@@ -47,26 +45,20 @@ def plan(
     An operand may also be an earlier vector of the same call.
     """
     entries: list[Entry] = []
-    identities = dict.fromkeys(vector.model for _, vector in pairs)
-    models = {identity: ensure_model(work.connection, identity) for identity in identities}
     versions = newest_versions(work.connection, {name for name, _ in pairs})
     for name, vector in pairs:
         check(vector)
-        model = models[vector.model]
-        versions[model, name] = version = versions[model, name] + 1
-        stored = _rounded(work, vector, f"{name}.v{version}", model, entries)
+        key = identity_text(vector.model), name
+        versions[key] = version = versions[key] + 1
+        stored = _rounded(work, vector, f"{name}.v{version}", entries)
         entries.append((record_of(stored, name, version, tags=tags, note=note), stored))
-    taken = _stories(work.connection, {record.digest for record, _ in entries})
+    taken = {r.digest: _stories(work.connection, r.digest) for r, _ in entries}
     return [(_told_apart(record, taken[record.digest]), vector) for record, vector in entries]
 
 
-def _stories(connection: Connection, digests: Collection[str]) -> dict[str, set[str]]:
-    """Digest -> the stories that are stored with it."""
-    found: dict[str, set[str]] = defaultdict(set)
-    for chunk in chunks(list(digests)):
-        for digest, story in connection.execute(_STORIES, {"digests": chunk}):
-            found[digest].add(story)
-    return found
+def _stories(connection: Connection, digest: str) -> set[str]:
+    """The stories that are stored with a digest."""
+    return {story for (story,) in fetched(connection, _STORIES, digest=digest)}
 
 
 def _told_apart(record: Record, taken: set[str]) -> Record:
@@ -79,12 +71,12 @@ def _told_apart(record: Record, taken: set[str]) -> Record:
 
 
 def store(work: Writing, directory: Path, entries: Sequence[Entry]) -> list[int]:
-    """Write labels and payloads durably, then the rows; a crash leaves only garbage files."""
+    """Write payloads durably, then the rows; a crash leaves only garbage files."""
     placed = []
     for batch in batches(entries):
         path = free_path(directory, batch[0][0].digest)
         file, data = directory / path, payload.encode(batch)
-        labels.write_new(directory, {r.story: r.labels for r, _ in batch}, work)
+        labels.renew(directory, {r.story: r.labels for r, _ in batch}, work)
         work.undo.append(partial(file.unlink, missing_ok=True))
         durable.write(file, data)
         placed += [Placed(record, path, record.story) for record, _ in batch]
@@ -101,39 +93,36 @@ def with_refs(recipe: Expression, renamed: dict[str, str]) -> Expression:
     return Expression(text, tuple(Operand(ref, digest) for ref, digest in operands.items()))
 
 
-def newest_versions(connection: Connection, names: Collection[str]) -> dict[tuple[int, str], int]:
-    """(model row, name) -> the highest version number that was ever used."""
-    found: dict[tuple[int, str], int] = defaultdict(int)
-    for part in chunks(sorted(names)):
-        for model, name, version in connection.execute(_NEWEST, {"names": part}):
+def newest_versions(connection: Connection, names: Collection[str]) -> dict[tuple[str, str], int]:
+    """(identity of a model, name) -> the highest version number that was ever used."""
+    found: dict[tuple[str, str], int] = defaultdict(int)
+    for name in names:
+        for model, version in fetched(connection, _NEWEST, name=name):
             found[model, name] = max(found[model, name], version)
     return found
 
 
-def _newest() -> CompoundSelect[Any]:
-    v, r = VECTOR.c, REMOVAL.c
-    names: BindParameter[Any] = bindparam("names", expanding=True)
-    here = select(v.model_id, v.name, func.max(v.version)).where(v.name.in_(names))
-    gone = select(MODEL.c.id, r.name, func.max(r.version)).where(r.name.in_(names))
-    gone = gone.join(MODEL, MODEL.c.identity == r.model).group_by(MODEL.c.id, r.name)
-    return union_all(here.group_by(v.model_id, v.name), gone)
-
-
-_NEWEST = _newest()
-_STORIES = select(VECTOR.c.digest, VECTOR.c.story).where(
-    VECTOR.c.digest.in_(bindparam("digests", expanding=True))
+_NEWEST = union_all(
+    select(MODEL.c.identity, func.max(VECTOR.c.version))
+    .join(VECTOR)
+    .where(VECTOR.c.name == bindparam("name"))
+    .group_by(MODEL.c.id),
+    select(REMOVAL.c.model, func.max(REMOVAL.c.version))
+    .where(REMOVAL.c.name == bindparam("name"))
+    .group_by(REMOVAL.c.model),
 )
+_STORIES = select(VECTOR.c.story).where(VECTOR.c.digest == bindparam("digest"))
 
 
 def _rounded(
-    work: Writing, vector: SteeringVector, ref: str, model: int, earlier: Sequence[Entry]
+    work: Writing, vector: SteeringVector, ref: str, earlier: Sequence[Entry]
 ) -> SteeringVector:
     recipe = vector.recipe
     if isinstance(recipe, Expression):
         refs: dict[str, str] = {}
         for o in recipe.operands:
             if o.digest not in refs:
-                refs[o.digest] = stored_ref(work.connection, o, vector, model, earlier)
+                refs[o.digest] = stored_ref(work.connection, o, vector, earlier)
         recipe = with_refs(recipe, {o.ref: refs[o.digest] for o in recipe.operands})
     return rounded(vector, ref, recipe)
 
@@ -152,13 +141,10 @@ def rounded(vector: SteeringVector, ref: str, recipe: Recipe | None = None) -> S
 
 
 def stored_ref(
-    connection: Connection,
-    operand: Operand,
-    child: SteeringVector,
-    model: int,
-    earlier: Sequence[Entry],
+    connection: Connection, operand: Operand, child: SteeringVector, earlier: Sequence[Entry]
 ) -> str:
     """The ref of an operand in this store, found by digest; of several, the one with its name."""
+    model = find_model(connection, child.model)
     query = (
         select(VECTOR.c.name, VECTOR.c.version, VECTOR.c.model_id, MODEL.c.name)
         .join(MODEL)

@@ -1,11 +1,24 @@
-"""Shared by the tables: metadata, constraint names, and checks that SQLite lacks."""
+"""Shared by the tables: metadata, constraint names, checks that SQLite lacks, statements."""
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any, TypeVar
 
-from sqlalchemy import CheckConstraint, Column, ForeignKey, Integer, MetaData, String, Text
+from sqlalchemy import (
+    CheckConstraint,
+    ClauseElement,
+    Column,
+    Connection,
+    ForeignKey,
+    Integer,
+    MetaData,
+    String,
+    Text,
+)
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
@@ -99,3 +112,23 @@ def chunks(ids: Sequence[T]) -> Iterator[Sequence[T]]:
     """Split ids into parts small enough for one statement."""
     for start in range(0, len(ids), _CHUNK):
         yield ids[start : start + _CHUNK]
+
+
+def driver(connection: Connection) -> sqlite3.Connection:
+    """The sqlite3 connection below, for what every save does.
+
+    SQLAlchemy takes 0.1 ms a statement: a save through it takes 1.7 times the CPU.
+    """
+    found: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]
+    return found
+
+
+def fetched(connection: Connection, query: ClauseElement, **parameters: Any) -> list[Any]:
+    """The rows of a query by the driver, as plain tuples."""
+    return driver(connection).execute(compiled(query), parameters).fetchall()
+
+
+@cache
+def compiled(statement: ClauseElement) -> str:
+    """The SQL text of a constant statement with named parameters."""
+    return str(statement.compile(dialect=sqlite.dialect(paramstyle="named")))

@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 
 from steerlab.files import header
 from steerlab.registry.operands import expressions
-from steerlab.registry.schema import chunks
+from steerlab.registry.schema import chunks, driver
 from steerlab.registry.sqlite_errors import tells_damage
 from steerlab.registry.tables import VECTOR
 
@@ -88,15 +88,15 @@ def drop(connection: Connection) -> None:
 
 def update(connection: Connection) -> None:
     """Index the vectors whose texts have changed; every write transaction ends with this."""
-    if connection.exec_driver_sql("SELECT 1 FROM text_pending LIMIT 1").first() is None:
+    raw, pending = driver(connection), "(SELECT vector_id FROM text_pending)"
+    if raw.execute("SELECT 1 FROM text_pending LIMIT 1").fetchone() is None:
         return
-    pending = "(SELECT vector_id FROM text_pending)"
-    connection.exec_driver_sql(f"DELETE FROM vector_text WHERE rowid IN {pending}")
-    changed = connection.exec_driver_sql(f"{_TEXTS} WHERE id IN {pending}")
-    for part in changed.partitions(1000):
-        rows = list(_searched(connection, part))
-        connection.exec_driver_sql("INSERT INTO vector_text (rowid, text) VALUES (?, ?)", rows)
-    connection.exec_driver_sql("DELETE FROM text_pending")
+    raw.execute(f"DELETE FROM vector_text WHERE rowid IN {pending}")
+    changed = raw.execute(f"{_TEXTS} WHERE id IN {pending}")
+    while rows := changed.fetchmany(1000):
+        searched = _searched(connection, rows)
+        raw.executemany("INSERT INTO vector_text (rowid, text) VALUES (?, ?)", searched)
+    raw.execute("DELETE FROM text_pending")
 
 
 def readable(connection: Connection) -> bool:

@@ -73,7 +73,7 @@ def write(path: Path) -> Path:
         vector = rounded(vector, f"{name}.v1")
         record = record_of(vector, name, 1, tags=(TEXT, *MARKUP, SHORT), note=TEXT)
         entries.append((replace(record, software={SHORT: SHORT, "steerlab": TEXT}), vector))
-    path.write_bytes(payload.encode(entries, labels=True))
+    path.write_bytes(payload.encode(entries))
     return path
 
 

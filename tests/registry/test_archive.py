@@ -55,7 +55,7 @@ def pack(path, *members, sums=True):
 
 
 def alone(store, ref):
-    return payload.encode([(store.record(ref), store.load(ref))], labels=True)
+    return payload.encode([(store.record(ref), store.load(ref))])
 
 
 # what is written
@@ -304,7 +304,7 @@ def test_a_bad_vector_refuses_all_the_others(family, colleague, tmp_path, monkey
     lying = replace(family.record("love"), name="zz", norm=1e9, created="2090-01-01")
     members = [
         ("payloads/good.safetensors", alone(family, "love")),
-        ("payloads/zz.safetensors", payload.encode([(lying, family.load("love"))], labels=True)),
+        ("payloads/zz.safetensors", payload.encode([(lying, family.load("love"))])),
     ]
     colleague.save("own", vector(50))
     nothing_changes(colleague, pack(tmp_path / "x.tar", *members), r"zz\.v1: the record says norm")

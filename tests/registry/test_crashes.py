@@ -110,7 +110,7 @@ def test_a_commit_that_fails_keeps_the_payload(family, monkeypatch):
     connections.engine_of.cache_clear()
     assert asked == ["BEGIN", "COMMIT", "ROLLBACK"]
     assert "new" not in family.names()
-    whole(family, garbage=2)  # a label file too
+    whole(family, garbage=1)
 
 
 def test_an_interrupt_before_commit_undoes_the_file(family, monkeypatch):

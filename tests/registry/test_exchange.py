@@ -85,13 +85,13 @@ def test_an_import_is_checked(family, colleague, tmp_path):
     with pytest.raises(CorruptPayload):
         colleague.transfer.import_(file)
     lying = replace(family.record("love"), norm=1e9)
-    durable.write(file, payload.encode([(lying, family.load("love"))], labels=True))
+    durable.write(file, payload.encode([(lying, family.load("love"))]))
     with pytest.raises(CorruptPayload, match="the record says norm"):
         colleague.transfer.import_(file)
     with pytest.raises(NotFound):
         colleague.transfer.import_(tmp_path / "nowhere.safetensors")
     timeless = replace(family.record("love"), created="yesterday")
-    durable.write(file, payload.encode([(timeless, family.load("love"))], labels=True))
+    durable.write(file, payload.encode([(timeless, family.load("love"))]))
     with pytest.raises(CorruptPayload, match="'yesterday' is not a time"):
         colleague.transfer.import_(file)
     assert colleague.list() == []
@@ -102,7 +102,7 @@ def test_layers_in_any_order_are_those_of_the_row(family, colleague, tmp_path):
     turned = replace(record, layers=record.layers[::-1])
     assert len(record.layers) > 1
     file = tmp_path / "love.safetensors"
-    durable.write(file, payload.encode([(turned, family.load("love"))], labels=True))
+    durable.write(file, payload.encode([(turned, family.load("love"))]))
     colleague.transfer.import_(file)
     (own,) = colleague.path.glob("payloads/*/*.safetensors")
     own.write_bytes(file.read_bytes())
@@ -142,7 +142,7 @@ def test_a_record_that_could_not_be_shown_or_computed_is_refused(
         love = SteeringVector(love.directions, model=forged.model)
         forged = replace(forged, digest=love.digest)
     colleague.save("anger", vector(2))
-    durable.write(tmp_path / "p.safetensors", payload.encode([(forged, love)], labels=True))
+    durable.write(tmp_path / "p.safetensors", payload.encode([(forged, love)]))
     with pytest.raises(CorruptPayload) as caught:
         colleague.transfer.import_(tmp_path / "p.safetensors")
     assert "\n" not in str(caught.value)
@@ -155,7 +155,7 @@ def test_a_record_that_could_not_be_shown_or_computed_is_refused(
 
 def test_a_time_of_another_zone_becomes_utc(family, colleague, tmp_path):
     local = replace(family.record("love"), created="2024-05-01T12:00:00+02:00")
-    durable.write(tmp_path / "x", payload.encode([(local, family.load("love"))], labels=True))
+    durable.write(tmp_path / "x", payload.encode([(local, family.load("love"))]))
     colleague.transfer.import_(tmp_path / "x")
     assert colleague.record("love").created == "2024-05-01T10:00:00.000000+00:00"
     assert colleague.verify() == []
@@ -183,15 +183,17 @@ def test_the_same_numbers_with_another_story_are_kept_and_told_apart(family, col
     assert (again.ref, again.already, again.same_numbers) == ("love.v2", True, None)
 
 
-def test_an_export_says_what_a_vector_is_called_and_a_payload_of_a_store_does_not(
+def test_an_export_says_what_a_vector_is_called_now_and_a_payload_what_it_was_saved_as(
     family, colleague, tmp_path
 ):
-    file = family.transfer.export("love", tmp_path / "love.safetensors")
-    (own,) = family.path.glob(f"payloads/*/{family.record('love').digest}.safetensors")
-    assert b"feeling" in file.read_bytes()
-    assert b"feeling" not in own.read_bytes()
+    family.rename("love", "amour")
+    family.tag("amour", add=["later"])
+    file = family.transfer.export("amour", tmp_path / "love.safetensors")
+    (own,) = family.path.glob(f"payloads/*/{family.record('amour').digest}.safetensors")
+    assert b"later" in file.read_bytes()
+    assert b"later" not in own.read_bytes()
     (result,) = colleague.transfer.import_(own)
-    assert result.ref == f"unnamed_{family.record('love').story[:12]}.v1"
+    assert result.ref == "love.v1"
     (again,) = colleague.transfer.import_(file)
     assert again.already
 

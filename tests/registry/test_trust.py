@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import text, update
 
 from steerlab.core.recipe import Expression
-from steerlab.core.record import record_of
+from steerlab.core.record import Labels, record_of
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import Cancelled, CorruptPayload, NotFound, StoreError
 from steerlab.files import durable, payload
@@ -24,8 +24,8 @@ from tests.registry.samples import TINY, vector
 
 
 def exported(record, vector):
-    """A payload file that says what its vector is called."""
-    return payload.encode([(record, vector)], labels=True)
+    """A payload file, which says what its vector is called."""
+    return payload.encode([(record, vector)])
 
 
 def file_of(store, ref):
@@ -172,13 +172,14 @@ LABEL_DAMAGE = {
     "another version": lambda text: text.replace('"version":1', '"version":7'),
     "other tags": lambda text: text.replace('"tags":[]', '"tags":["x"]'),
     "no JSON": lambda text: text[:-5],
-    "removed": lambda text: re.sub(r'(":){"name.*?}', r'\1{"removed_from":"payloads/x"}', text),
+    "removed": lambda text: re.sub(r'(":){"edits.*?}', r'\1{"removed_from":"payloads/x"}', text),
     "a format to come": lambda text: text.replace('"format":1', '"format":9'),
 }
 
 
 @pytest.mark.parametrize("change", LABEL_DAMAGE.values(), ids=LABEL_DAMAGE)
 def test_a_label_file_that_contradicts_its_row_is_named_and_mended(family, change):
+    family.note("anger", "calm")
     before = records(family)
     file = label_of(family, "anger")
     file.write_text(change(file.read_text()))
@@ -192,6 +193,8 @@ def test_a_label_file_that_contradicts_its_row_is_named_and_mended(family, chang
 
 
 def test_missing_label_files_are_named_and_written_anew(family):
+    for ref in ("love", "anger", "warm", "deep"):
+        family.note(ref, "changed")
     before = records(family)
     shutil.rmtree(family.path / "labels")
     assert {f.damage for f in family.verify()} == {Damage.LABEL}
@@ -202,9 +205,21 @@ def test_missing_label_files_are_named_and_written_anew(family):
     assert records(Store(family.path)) == before
 
 
-def test_without_registry_and_labels_the_vectors_are_still_there(family):
-    digests = {record.digest for record in records(family).values()}
+def test_without_registry_and_labels_the_vectors_are_as_they_were_saved(family):
+    before = records(family)
+    family.rename("anger", "fury")
     shutil.rmtree(family.path / "labels")
+    (family.path / "registry.db").unlink()
+    assert records(Store(family.path)) == before
+    assert Store(family.path).verify() == []
+
+
+def test_vectors_whose_names_nobody_knows_are_still_there(family):
+    """Revision 0100 wrote no labels to payloads."""
+    digests = {record.digest for record in records(family).values()}
+    for ref, record in records(family).items():
+        unknown = record.labelled(Labels("", 0))
+        durable.write(file_of(family, ref), exported(unknown, family.load(ref)))
     (family.path / "registry.db").unlink()
     again = Store(family.path)
     assert {record.digest for record in records(again).values()} == digests
@@ -357,7 +372,7 @@ def test_garbage_is_named_first_and_deleted_when_told(family):
 def test_a_collection_tells_how_far_it_is_and_can_be_cancelled(family):
     old, seen = stray(family), []
     family.upkeep.gc(progress=lambda *a: seen.append(a))
-    assert seen == [(n, 9) for n in range(1, 10)]
+    assert seen == [(n, 5) for n in range(1, 6)]
 
     def stop(done, of):
         raise Cancelled("enough")

@@ -77,7 +77,7 @@ def to_payload(
         )
     if target.exists() and not force:
         raise StoreError(f"{target} exists: export to another name, or delete it first")
-    durable.write(target, payload.encode(list(_entries(connection, directory, rows)), labels=True))
+    durable.write(target, payload.encode(list(_entries(connection, directory, rows))))
     return target
 
 
@@ -94,7 +94,7 @@ def to_archive(
     with archive.create(target, force=force) as writer:
         for batch in batches(_entries(connection, directory, rows)):
             name = _free_name(writer, batch[0][0].digest)
-            writer.add(name, payload.encode(batch, labels=True))
+            writer.add(name, payload.encode(batch))
             done += len(batch)
             if progress is not None:
                 progress(done, total)

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, select
 from steerlab.core.recipe import ModelIdentity
 from steerlab.core.record import Record
 from steerlab.registry import removals, saving
-from steerlab.registry.rows import ensure_model
+from steerlab.registry.rows import ensure_model, identity_text
 from steerlab.registry.schema import chunks
 from steerlab.registry.tables import VECTOR
 
@@ -81,12 +81,13 @@ def plan(connection: Connection, imports: Sequence[Import]) -> set[str]:
             )
             continue
         own = models[one.model], one.name
-        version = max(one.version, latest[own] + 1)
+        called = identity_text(one.model), one.name
+        version = max(one.version, latest[called] + 1)
         if gone.get((*own, one.version)) == one.digest:
             del gone[*own, one.version]
             version = one.version
             back.add(one.name)
-        latest[own] = max(version, latest[own])
+        latest[called] = max(version, latest[called])
         one.place = one.name, version
         if equal:
             one.twin = min(equal, key=lambda row: row.name != one.name).id

@@ -54,7 +54,7 @@ def collect(
         return (only is None or name in only) and _age(path) >= grace.total_seconds()
 
     found = []
-    said = labels.read_all(directory)
+    known = labels.read_all(directory)
     spared = False
     files = list(_loose(directory))
     for number, path in enumerate(files, 1):
@@ -66,7 +66,7 @@ def collect(
                 continue
             if spared and path.suffix == labels.SUFFIX:  # its vectors may be what was spared
                 continue
-            garbage = _garbage(path, name, path.stat().st_size, said)
+            garbage = _garbage(path, name, path.stat().st_size, known)
             if garbage is None:
                 spared = True
                 continue
@@ -89,15 +89,15 @@ def _age(path: Path) -> float:
     return abs(time.time() - path.stat().st_mtime)
 
 
-def _garbage(path: Path, name: str, size: int, said: labels.Said) -> Garbage | None:
+def _garbage(path: Path, name: str, size: int, known: labels.Known) -> Garbage | None:
     """The Garbage of an unreferenced file; None if it is to be kept."""
     if path.name.startswith(durable.TEMPORARY_PREFIX) or path.suffix != SUFFIX:
         return Garbage(name, size)
     try:
         records = [record for record, _ in payload.read_all(path)]
-        own = ((r, said.get(r.story)) for r in records)
-        known = (r.labelled(s) if isinstance(s, Labels) else r for r, s in own)
-        return Garbage(name, size, tuple(record.qualified for record in known))
+        own = ((r, known.of(r.story, r.labels if r.name else None)) for r in records)
+        held = (r.labelled(s) if isinstance(s, Labels) else r for r, s in own)
+        return Garbage(name, size, tuple(record.qualified for record in held))
     except FileTooLarge:
         return None  # another steerlab may read what is in it
     except SteerlabError as error:

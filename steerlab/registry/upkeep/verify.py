@@ -229,13 +229,13 @@ class _Audit:
 
     def label(self, stored: Stored, written: Record) -> list[Finding]:
         """A Finding if the label file contradicts the row."""
-        said = self.labels.get(stored.story, written.labels if written.name else None)
+        said = self.labels.of(stored.story, written.labels if written.name else None)
         if said == stored.record.labels:
             return []
         what = "its label file is missing: run `steerlab rebuild`"
         if isinstance(said, labels.Removed):
             what = "its label file says that it was removed: run `steerlab rebuild`"
-        elif said is not None:
+        elif said is not None and stored.story in self.labels:
             mine = vars(stored.record.labels)
             differing = ", ".join(k for k, v in vars(said).items() if v != mine[k])
             what = f"registry and label file differ in its {differing}: run `steerlab rebuild`"

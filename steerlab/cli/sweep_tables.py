@@ -100,17 +100,11 @@ def write_csv(sweep: StoredSweep, file: Path) -> None:
     columns = ["prompt", "seed", "layer", "coefficient", "dose", "text", "finish", "tokens"]
     try:
         with file.open("w", encoding="utf-8", newline="") as out:
-            table = csv.writer(out)
-            table.writerow([*columns, *sweep.metrics])
+            table = csv.DictWriter(out, [*columns, *sweep.metrics], extrasaction="ignore")
+            table.writeheader()
             for cell in sweep.cells:
-                table.writerow(_csv_row(cell, sweep.metrics))
+                metrics = {name: found.value for name, found in cell.metrics.items()}
+                more = {"layer": cell.setting.layer, "tokens": cell.tokens, **metrics}
+                table.writerow({**cell.to_json(), **more})
     except OSError as error:
         raise BadOption(f"can't write {file}: {error.strerror or error}") from None
-
-
-def _csv_row(cell: Cell, metrics: Sequence[str]) -> list[object]:
-    setting = cell.setting
-    strength = (setting.layer, setting.coefficient, setting.dose)
-    found = [cell.metrics.get(name) for name in metrics]
-    values = [None if value is None else value.value for value in found]
-    return [cell.prompt, cell.seed, *strength, cell.text, cell.finish, cell.tokens, *values]

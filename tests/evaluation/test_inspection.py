@@ -46,6 +46,14 @@ def test_without_a_model_it_says_what_the_store_knows(no_model):
     assert found.notes == ()
 
 
+@pytest.mark.parametrize("pairs", [False, True])
+def test_some_of_its_layers_have_their_own_figures(lab, pairs):
+    love = lab.store.load("love")
+    (found,) = inspect(lab, "love", layers=[2], pairs=pairs).agreement.values()
+    assert list(found) == [2]
+    assert love.diagnostics[2].items() <= found[2].items()
+
+
 def test_an_expression_is_traced_to_the_pairs_it_was_made_of(no_model):
     found = inspect(no_model, "2*warm - love[1]", tokens=0)
     assert set(found.agreement) == {"love.v1", "anger.v1"}

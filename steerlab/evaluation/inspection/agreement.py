@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from steerlab.core.recipe import Contrast
 from steerlab.errors import BadPrompts
 from steerlab.extraction.methods import diagnose
-from steerlab.progress import Progress, ShouldStop
+from steerlab.progress import Watch
 
 if TYPE_CHECKING:
     from steerlab.models.language_model import LanguageModel
@@ -26,10 +26,7 @@ def agreement(
     lm: LanguageModel,
     recipe: Contrast,
     layers: Sequence[int],
-    *,
-    seed: int = 0,
-    progress: Progress | None = None,
-    should_stop: ShouldStop | None = None,
+    **watch: Unpack[Watch],
 ) -> dict[int, dict[str, float]]:
     """Read a recipe's pairs again and measure how well they agree: layer -> figures.
 
@@ -39,9 +36,9 @@ def agreement(
     from steerlab.extraction.runner import read_pairs
 
     check_pairs(recipe)
-    read = read_pairs(lm, recipe, layers, progress=progress, should_stop=should_stop)
+    read = read_pairs(lm, recipe, layers, **watch)
     return {
-        b: diagnose(positive, negative) | {"split_half": split_half(positive - negative, seed)}
+        b: diagnose(positive, negative) | {"split_half": split_half(positive - negative)}
         for b, (positive, negative) in sorted(read.items())
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from steerlab.core.recipe import Contrast, Expression, Recipe, kind_of
 from steerlab.core.vector import SteeringVector
@@ -12,7 +12,7 @@ from steerlab.errors import BadOption, BadPrompts, SteerlabError
 from steerlab.evaluation.inspection.agreement import agreement, check_pairs
 from steerlab.evaluation.inspection.logit_lens import Lens, logit_lens
 from steerlab.evaluation.inspection.projection import Projections, check_projectable, projections
-from steerlab.progress import Progress, ShouldStop
+from steerlab.progress import ShouldStop, Watch
 
 if TYPE_CHECKING:
     from steerlab.core.notation import LayerChoice
@@ -61,7 +61,7 @@ class Inspection:
             "operands": {ref: _keyed(cosines) for ref, cosines in self.operands.items()},
             "neighbours": [asdict(neighbour) for neighbour in self.neighbours],
             "agreement": {ref: _keyed(figures) for ref, figures in self.agreement.items()},
-            "tokens": [lens.to_json() for lens in self.lens],
+            "tokens": [asdict(lens) for lens in self.lens],
             "projections": self.projections.to_json() if self.projections is not None else None,
             "notes": list(self.notes),
         }
@@ -78,8 +78,7 @@ def inspect(
     chat: bool = False,
     pairs: bool = False,
     allow_other_weights: bool = False,
-    progress: Progress | None = None,
-    should_stop: ShouldStop | None = None,
+    **watch: Unpack[Watch],
 ) -> Inspection:
     """Inspect a stored vector or an expression.
 
@@ -88,7 +87,8 @@ def inspect(
         projected. pairs: read the contrast pairs again; else the figures of the extraction are
         given. The model is loaded only for these four.
     neighbours: the largest number of them.
-    progress: called with (pairs read, all pairs). should_stop: ends early; earlier parts stay.
+    watch: progress, called with (pairs read, all pairs); should_stop ends early, and earlier
+        parts stay.
     Raises BadOption for negative numbers, and the errors of evaluating, loading and reading.
     """
     if tokens < 0 or neighbours < 0:
@@ -101,8 +101,9 @@ def inspect(
     if tokens or pairs or prompt is not None:
         lm = _fitting(lab, vector, allow_other_weights)
     notes: list[str] = []
+    should_stop = watch.get("should_stop")
     sources = dict(_sources(lab, made, vector, notes))
-    measured = _agreement(lm if pairs else None, vector, sources, notes, progress, should_stop)
+    measured = _agreement(lm if pairs else None, vector.layers, sources, notes, **watch)
     lens = projected = None
     if lm is not None and tokens:
         lens = logit_lens(lm, vector, top=tokens, should_stop=should_stop)
@@ -176,11 +177,14 @@ def _operands(
 
 def _sources(
     lab: Lab, made: SteeringVector, vector: SteeringVector, notes: list[str]
-) -> Iterator[tuple[str, SteeringVector]]:
-    """The extracted vectors that a vector was made from; `vector` itself if it is one."""
+) -> Iterator[tuple[str, tuple[Contrast, Figures]]]:
+    """The recipes of pairs that a vector was made from, with the figures of their extraction.
+
+    vector: what was made, at the layers inspected.
+    """
     recipe, name = made.recipe, str(made)
     if isinstance(recipe, Contrast):
-        yield name, vector
+        yield name, (recipe, {**made.diagnostics, **vector.diagnostics})
     elif isinstance(recipe, Expression):
         for operand in recipe.operands:
             try:
@@ -195,26 +199,21 @@ def _sources(
 
 def _agreement(
     lm: LanguageModel | None,
-    vector: SteeringVector,
-    sources: Mapping[str, SteeringVector],
+    layers: Sequence[int],
+    sources: Mapping[str, tuple[Contrast, Figures]],
     notes: list[str],
-    progress: Progress | None,
-    should_stop: ShouldStop | None,
+    **watch: Unpack[Watch],
 ) -> dict[str, Figures]:
     found: dict[str, Figures] = {}
-    for name, source in sources.items():
-        recipe = source.recipe
-        assert isinstance(recipe, Contrast)
+    for name, (recipe, known) in sources.items():
         try:
             check_pairs(recipe)
         except BadPrompts as error:
             notes.append(f"{name}: {error}")
             continue
         if lm is not None:
-            found[name] = agreement(
-                lm, recipe, vector.layers, progress=progress, should_stop=should_stop
-            )
-        elif stored := {b: source.diagnostics[b] for b in vector.layers if b in source.diagnostics}:
+            found[name] = agreement(lm, recipe, layers, **watch)
+        elif stored := {b: known[b] for b in layers if b in known}:
             found[name] = stored
     return found
 

@@ -47,12 +47,6 @@ class Lens:
     suppressed: tuple[TokenLogit, ...]
     chance: float
 
-    def to_json(self) -> dict[str, Any]:
-        """The lens as JSON values."""
-        sides = {"promoted": self.promoted, "suppressed": self.suppressed}
-        listed = {name: [vars(token) for token in tokens] for name, tokens in sides.items()}
-        return {"layer": self.layer, "row": self.row, **listed, "chance": self.chance}
-
 
 def logit_lens(
     lm: LanguageModel,

@@ -31,9 +31,11 @@ OnSweep = Callable[[StoredSweep], object]
 
 
 class CellMetric(Protocol):
-    """A metric that needs the model: measured once for each cell, and stored with it."""
+    """A metric that is measured once for each cell, and stored with it."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What the cells' values are called."""
 
     def __call__(
         self, model: LanguageModel, sweep: StoredSweep, cells: Sequence[Cell]

@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 
+from steerlab.core.cell import MetricValue
 from steerlab.core.sweep import StoredSweep
 from steerlab.evaluation.metrics.scorers import scorer
 from steerlab.evaluation.metrics.texts import Metric
@@ -25,18 +26,14 @@ def metric_of(sweep: StoredSweep, spec: str) -> Metric:
 
 def values_of(sweep: StoredSweep, metric: Metric) -> list[Value]:
     """Each cell's value; metrics that compare use the baseline of the same prompt and seed."""
+    unknown = MetricValue(None, "it was not measured")
     if metric.name in sweep.metrics:
-        found = [cell.metrics.get(metric.name) for cell in sweep.cells]
-        return [
-            (math.nan, (v.reason if v else None) or "it was not measured")
-            if v is None or v.value is None
-            else (v.value, "")
-            for v in found
-        ]
-    plain = [sweep.baseline(cell) for cell in sweep.cells]
+        found = [cell.metrics.get(metric.name, unknown) for cell in sweep.cells]
+    else:
+        found = metric(None, sweep, sweep.cells)
     return [
-        metric.explained(cell.text, None if base is None else base.text)
-        for cell, base in zip(sweep.cells, plain, strict=True)
+        (math.nan, v.reason or str(unknown.reason)) if v.value is None else (v.value, "")
+        for v in found
     ]
 
 

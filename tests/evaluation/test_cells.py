@@ -11,7 +11,7 @@ from steerlab import Lab, Store
 from steerlab.core.sampling import Sampling
 from steerlab.core.setting import Setting
 from steerlab.core.sweep import SweepPlan
-from steerlab.evaluation.metrics.cells import FluencyRatio, NextTokenKL, TextMetric, default_metrics
+from steerlab.evaluation.metrics.cells import FluencyRatio, NextTokenKL, default_metrics
 from steerlab.evaluation.metrics.predictions import divergence
 from steerlab.evaluation.metrics.texts import METRICS, Metric, alone
 from steerlab.lab.sweeps import run_sweep
@@ -90,7 +90,7 @@ def test_fluency_is_a_ratio_of_perplexities_of_the_first_tokens(lab):
 
 def test_without_a_baseline_there_is_a_reason_and_no_ratio(lab):
     plan = replace(PLAN, doses=[0.3], seeds=[0])
-    metrics = [FluencyRatio(), TextMetric(METRICS["shared"])]
+    metrics = [FluencyRatio(), METRICS["shared"]]
     for cell in run_sweep(lab, plan, metrics=metrics).cells:
         for name in ("fluency-ratio", "shared"):
             assert cell.metrics[name].value is None

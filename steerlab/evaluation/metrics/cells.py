@@ -25,22 +25,6 @@ SCORED = 12
 """Tokens of each text that are scored; scoring all 40 takes 0.6 of the time of writing them."""
 
 
-class TextMetric:
-    """A metric of the text, or of the text and the baseline's; needs no model."""
-
-    def __init__(self, metric: Metric) -> None:
-        self.name, self.metric = metric.name, metric
-
-    def __call__(
-        self, model: LanguageModel, sweep: StoredSweep, cells: Sequence[Cell]
-    ) -> list[MetricValue]:
-        """One value for each cell."""
-        plain = [sweep.baseline(cell) for cell in cells]
-        pairs = zip(cells, plain, strict=True)
-        found = [self.metric.explained(c.text, None if p is None else p.text) for c, p in pairs]
-        return [MetricValue(value, reason or None) for value, reason in found]
-
-
 class FluencyRatio:
     """Perplexity of a text over that of the baseline's, both by the unsteered model.
 
@@ -131,7 +115,7 @@ def default_metrics(
     computed from the stored texts at any time.
     """
     own = [METRICS["distinct-2"], METRICS["longest-run"]]
-    texts = {metric.name: TextMetric(metric) for metric in [*scorers, *own]}
+    texts = {metric.name: metric for metric in [*scorers, *own]}
     front = any(vector.scope == "front" for vector in vectors.values())
     kl = NextTokenKL(vectors, allow_other_weights=allow_other_weights)
     return [*texts.values(), FluencyRatio(bos=front), kl]

@@ -11,7 +11,11 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from steerlab.core.cell import Cell, MetricValue
+    from steerlab.core.sweep import StoredSweep
 
 Score = Callable[[str, str], float]
 """(text, baseline) -> value; both without the prompt."""
@@ -51,6 +55,17 @@ class Metric:
         if not math.isfinite(value):
             return math.nan, f"its value is {value}"
         return value, ""
+
+    def __call__(
+        self, model: object, sweep: StoredSweep, cells: Sequence[Cell]
+    ) -> list[MetricValue]:
+        """One value for each cell of a sweep, beside its baseline; uses no model."""
+        from steerlab.core.cell import MetricValue
+
+        plain = [sweep.baseline(cell) for cell in cells]
+        pairs = zip(cells, plain, strict=True)
+        found = [self.explained(c.text, None if p is None else p.text) for c, p in pairs]
+        return [MetricValue(value, reason or None) for value, reason in found]
 
     def shown(self, value: float | None) -> str:
         """A value as text; "·" for None (not written yet), "–" for NaN."""

@@ -14,7 +14,7 @@ from steerlab.core.recipe import Contrast, Imported
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption
 from steerlab.evaluation.statistics import CONTROLS
-from steerlab.progress import Progress, ShouldStop
+from steerlab.progress import ShouldStop
 
 if TYPE_CHECKING:
     from steerlab.core.notation import LayerChoice
@@ -45,7 +45,6 @@ def shuffled_controls(
     seeds: Sequence[int] = range(CONTROLS),
     *,
     like: SteeringVector,
-    progress: Progress | None = None,
     should_stop: ShouldStop | None = None,
 ) -> list[SteeringVector]:
     """For each seed a vector of the same prompts with half of the pairs swapped.
@@ -55,7 +54,7 @@ def shuffled_controls(
     further draws swap more or fewer. Draws differ from one another, but one may be the negative
     of another. Each layer is rescaled to the norm of `like` there. The prompts are read once.
 
-    layers: some of `like`. progress, should_stop: as for `LanguageModel.extract`.
+    layers: some of `like`. should_stop: as for `LanguageModel.extract`.
     Raises BadOption if labels can't be shuffled: for too few pairs, prompts without negatives,
     and methods that use one pair (actadd), no pair (random) or differences up to their sign (pca).
     """
@@ -67,7 +66,7 @@ def shuffled_controls(
     draws = swaps(len(recipe.positive), seeds)
     norms = {b: like[b].norms()[b] for b in lm.layers(layers)}
     with lm.lock:
-        _, found = runner.read(lm, recipe, list(norms), progress=progress, should_stop=should_stop)
+        _, found = runner.read(lm, recipe, list(norms), should_stop=should_stop)
     made = []
     for seed, swapped in zip(seeds, draws, strict=True):
         directions = {}

@@ -39,11 +39,6 @@ class Estimate:
         """Whether the whole interval lies on one side of zero."""
         return self.low > 0 or self.high < 0
 
-    def to_json(self) -> dict[str, float | int | None]:
-        """The estimate as JSON values; None for NaN."""
-        bounds = {"mean": self.mean, "low": self.low, "high": self.high}
-        return {k: v if math.isfinite(v) else None for k, v in bounds.items()} | {"n": self.n}
-
 
 @dataclass(frozen=True)
 class Steerability:
@@ -86,14 +81,6 @@ def estimate(values: ArrayLike, *, seed: int = 0) -> Estimate:
     return Estimate(mean, mean - high * error, mean - low * error, n)
 
 
-def paired(a: ArrayLike, b: ArrayLike, *, seed: int = 0) -> Estimate:
-    """The mean of a - b over items; items that lack one of them are left out."""
-    first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    if first.shape != second.shape:
-        raise BadOption(f"can't pair {first.size} values with {second.size}")
-    return estimate(first - second, seed=seed)
-
-
 def z_score(effect: float, controls: ArrayLike) -> float:
     """(effect - mean of the controls) / their standard deviation (n - 1).
 
@@ -128,36 +115,24 @@ def critical_z(controls: int, tries: int = 1) -> float:
     return _student_t(controls - 1, 1 - 2 * one_sided) * math.sqrt(1 + 1 / controls)
 
 
-def slope(coefficients: Sequence[float], values: ArrayLike) -> float:
-    """Least-squares slope of values over coefficients; NaN if a value is NaN.
-
-    Raises BadOption for unequal lengths, or fewer than two different coefficients.
-    """
-    return float(_slopes(coefficients, np.asarray(values, dtype=np.float64).reshape(-1, 1))[0])
-
-
 def steerability(
     coefficients: Sequence[float], propensities: ArrayLike, *, seed: int = 0
 ) -> Steerability:
     """The slope of each item's propensity over the coefficient, and their mean.
 
     coefficients: (n_strengths,), or doses. propensities: (n_strengths, n_items).
+    Raises BadOption for unequal lengths, or fewer than two different coefficients.
     """
-    slopes = _slopes(coefficients, np.asarray(propensities, dtype=np.float64))
-    known = slopes[~np.isnan(slopes)]
-    anti = float((known < 0).mean()) if len(known) else math.nan
-    return Steerability(tuple(slopes.tolist()), estimate(slopes, seed=seed), anti)
-
-
-def _slopes(coefficients: Sequence[float], values: Array) -> Array:
-    """values: (n_strengths, n_items). Returns (n_items,)."""
-    c = np.asarray(coefficients, dtype=np.float64)
+    c, values = (np.asarray(x, dtype=np.float64) for x in (coefficients, propensities))
     if values.ndim != 2 or len(c) != len(values):
         raise BadOption(f"{len(c)} coefficients for values of {len(values)} strengths")
     if len(set(c.tolist())) < 2:
         raise BadOption("a slope needs at least two different coefficients")
     centred = c - c.mean()
-    return np.asarray(centred @ values / (centred @ centred))
+    slopes = centred @ values / (centred @ centred)
+    known = slopes[~np.isnan(slopes)]
+    anti = float((known < 0).mean()) if len(known) else math.nan
+    return Steerability(tuple(slopes.tolist()), estimate(slopes, seed=seed), anti)
 
 
 def _quantiles(values: Array, seed: int) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from steerlab.core.setting import Setting
 from steerlab.evaluation.controls import random_controls
 from steerlab.evaluation.metrics.items import ContrastItem, Fact
 from steerlab.evaluation.metrics.likelihood import propensity
-from steerlab.evaluation.metrics.predictions import divergence, precision_at_k
+from steerlab.evaluation.metrics.predictions import answer_ranks, divergence
 from steerlab.evaluation.statistics import estimate, steerability, z_score
 from tests.test_smollm2 import PAIRS
 
@@ -54,7 +54,7 @@ def test_love_makes_the_kind_likelier_and_random_directions_scatter_around_zero(
 def test_facts_are_still_known_and_the_next_token_has_moved(smollm2, love):
     settings = [Setting(), Setting(love, love.coefficient(0.1))]
     facts = [Fact("The capital of France is", " Paris"), Fact("The opposite of hot is", " cold")]
-    assert precision_at_k(smollm2, facts, settings, k=(5,)).at.tolist() == [[1], [1]]
+    assert (answer_ranks(smollm2, facts, settings) < 5).all()
     moved = divergence(smollm2, ["I think you are a"], settings)
     assert 0.02 < moved.nats[1, 0] < 1
     assert all(part.nats > 0 for part in moved.top[1][0])

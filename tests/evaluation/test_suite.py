@@ -7,7 +7,7 @@ import json
 import pytest
 
 from steerlab.errors import BadPrompts, NotFound
-from steerlab.evaluation.generalization.suite import combined, read_items, suite
+from steerlab.evaluation.generalization.suite import combined, suite
 from steerlab.evaluation.metrics.items import ContrastItem, Fact
 from steerlab.evaluation.metrics.texts import vader
 
@@ -138,15 +138,3 @@ def test_a_suite_that_is_not_there(tmp_path):
         suite(tmp_path / "none.toml")
     with pytest.raises(NotFound, match="no suite 'statments': give one of standard, statements"):
         suite("statments")
-
-
-def test_items_from_a_file(tmp_path):
-    file = tmp_path / "items.jsonl"
-    file.write_text('{"prompt": "x", "positive": " a", "negative": " b"}\n')
-    assert read_items(file) == (ContrastItem("x", " a", " b"),)
-    file.write_text('{"prompt": "x", "positive": " a"}\n')
-    with pytest.raises(BadPrompts, match="line 1, negative is missing"):
-        read_items(file)
-    file.write_text("\n")
-    with pytest.raises(BadPrompts, match="has no items"):
-        read_items(file)

@@ -19,7 +19,7 @@ from steerlab.evaluation.generalization.conditions import (
     weighted,
 )
 from steerlab.evaluation.generalization.verdict import Finding, by_name, judge, judged, verdict
-from steerlab.evaluation.statistics import critical_z, estimate, paired, z_score
+from steerlab.evaluation.statistics import critical_z, estimate, z_score
 from tests.registry.samples import vector
 
 N = 8
@@ -47,7 +47,7 @@ def test_effects_are_paired_and_stand_beside_their_controls():
     table = RNG.normal(size=(15, N))
     v = by_name(effects("x", "m", table, of))
     ranges = [np.mean(table[3 + 2 * i] - table[4 + 2 * i]) for i in range(5)]
-    expected = paired(table[1], table[2])
+    expected = estimate(table[1] - table[2])
     assert v["x", "m", names.RANGE].estimate == expected.mean
     assert v["x", "m", names.RANGE].low == expected.low
     assert v["x", "m", names.TOWARD].estimate == pytest.approx(np.mean(table[1] - table[0]))

@@ -304,13 +304,6 @@ def read_suite(path: Path) -> None:
     _texts([found.digest, *(p for style in found.styles for p in (style.name, *style.prompts))])
 
 
-def read_suite_items(path: Path) -> None:
-    """What `evaluate --items` reads."""
-    from steerlab.evaluation.generalization.suite import read_items
-
-    _texts([vars(item) for item in read_items(path)])
-
-
 def read_memory(path: Path) -> None:
     """The terminal UI's file is read without a word, and written again within its bounds."""
     from steerlab.tui.memory import Memory
@@ -370,7 +363,6 @@ TEXTS = (
         for s in (".jsonl", ".json", ".csv", ".toml")
     ),
     *(_texts_reader(f"suite {s}", "suite", s, read_suite) for s in (".jsonl", ".toml")),
-    _texts_reader("suite items", "items", ".jsonl", read_suite_items),
     _texts_reader("prompts", "lines", ".txt", read_lines),
     Reader(
         "tui memory", ".json", partial(textfiles.file, what="memory", suffix=".json"), read_memory

@@ -37,7 +37,7 @@ class Measure(Protocol):
 
 
 class Propensity:
-    """m = log p_s(positive | prompt) - log p_s(negative | prompt), in nats."""
+    """The log-odds of an item's two continuations, in nats; see `likelihood.log_odds`."""
 
     name = "propensity"
 
@@ -58,17 +58,10 @@ class Propensity:
 
     def values(self, requests: Sequence[Request], **watch: Unpack[Watch]) -> Array:
         """All requests in as few batches as memory allows."""
-        from steerlab.evaluation.metrics.likelihood import row_log_probs
-        from steerlab.models.runtime import Row
+        from steerlab.evaluation.metrics.likelihood import log_odds
 
-        rows = [
-            Row(side.ids, side.start, side.start - 1, len(side.ids) - 1, setting)
-            for item, setting in requests
-            for side in self._sides[item]
-        ]
-        found = row_log_probs(self.lm, rows, allow_other_weights=self.allow_other_weights, **watch)
-        sums = np.array([float(values.sum()) for values in found]).reshape(-1, 2)
-        return np.asarray(sums[:, 0] - sums[:, 1])
+        both = [(self._sides[item], setting) for item, setting in requests]
+        return log_odds(self.lm, both, allow_other_weights=self.allow_other_weights, **watch)
 
 
 class Attribute:

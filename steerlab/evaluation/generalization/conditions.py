@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,7 +13,7 @@ from steerlab.core.setting import Setting
 from steerlab.core.vector import SteeringVector
 from steerlab.evaluation.controls import random_controls
 from steerlab.evaluation.generalization import plan as names
-from steerlab.evaluation.statistics import Estimate, estimate, paired, z_score
+from steerlab.evaluation.statistics import Estimate, estimate, z_score
 
 Array = NDArray[np.float64]
 
@@ -65,9 +64,9 @@ def effects(style: str, metric: str, values: ArrayLike, of: Conditions) -> list[
     plain, toward, away = table[:3]
     found = [
         (names.BASELINE, estimate(plain)),
-        (names.TOWARD, paired(toward, plain)),
-        (names.AWAY, paired(away, plain)),
-        (names.RANGE, paired(toward, away)),
+        (names.TOWARD, estimate(toward - plain)),
+        (names.AWAY, estimate(away - plain)),
+        (names.RANGE, estimate(toward - away)),
         *_controls(table, of),
     ]
     return [measured(style, metric, setting, value) for setting, value in found]
@@ -75,10 +74,10 @@ def effects(style: str, metric: str, values: ArrayLike, of: Conditions) -> list[
 
 def _controls(table: Array, of: Conditions) -> list[tuple[str, Estimate]]:
     end = 3 + 2 * of.random
-    ranges = _means(table[3:end:2] - table[4:end:2])  # (n_random,)
+    ranges = means(table[3:end:2] - table[4:end:2])  # (n_random,)
     effect = table[1] - table[2]
     known = np.count_nonzero(~np.isnan(ranges)) >= of.random
-    size = paired(table[1], table[2]).mean
+    size = estimate(table[1] - table[2]).mean
     z = z_score(size, ranges) if known else math.nan
     found = [
         (names.RANDOM, estimate(ranges)),
@@ -86,10 +85,10 @@ def _controls(table: Array, of: Conditions) -> list[tuple[str, Estimate]]:
     ]
     if of.shuffled:
         control = table[end] - table[end + 1]
-        turned = -1 if _means(control[None])[0] < 0 else 1  # its sign means nothing
+        turned = -1 if means(control[None])[0] < 0 else 1  # its sign means nothing
         found += [
             (names.SHUFFLED, estimate(control)),
-            (names.BEYOND, paired(math.copysign(1, size) * effect, turned * control)),
+            (names.BEYOND, estimate(math.copysign(1, size) * effect - turned * control)),
         ]
     return found
 
@@ -102,11 +101,11 @@ def changes(style: str, metric: str, values: ArrayLike, of: Conditions) -> list[
     table = np.asarray(values, dtype=np.float64)
     found = [
         (names.BASELINE, estimate(table[0])),
-        (names.TOWARD, paired(table[1], table[0])),
-        (names.AWAY, paired(table[2], table[0])),
+        (names.TOWARD, estimate(table[1] - table[0])),
+        (names.AWAY, estimate(table[2] - table[0])),
     ]
     if len(table) > 3:
-        found.append((names.RANDOM, estimate(_randoms(table, of) - _means(table[:1]))))
+        found.append((names.RANDOM, estimate(_randoms(table, of) - means(table[:1]))))
     return [measured(style, metric, setting, value) for setting, value in found]
 
 
@@ -117,10 +116,9 @@ def ratios(style: str, metric: str, logs: ArrayLike, of: Conditions) -> list[Mea
         Two rows have no controls.
     """
     table = np.asarray(logs, dtype=np.float64)
-    found = [(names.TOWARD, estimate(table[0])), (names.AWAY, estimate(table[1]))]
-    if len(table) > 2:
-        found.append((names.RANDOM, estimate(_randoms(np.vstack([table[:1], table]), of))))
-    return [measured(style, metric, setting, _exp(value)) for setting, value in found]
+    whole = np.vstack([np.zeros_like(table[:1]), table])  # the log of the baseline's own ratio
+    found = changes(style, metric, whole, of)
+    return [_exp(value) for value in found if value.setting != names.BASELINE]
 
 
 def weighted(losses: ArrayLike, weights: ArrayLike) -> Array:
@@ -140,18 +138,19 @@ def measured(style: str, metric: str, setting: str, value: Estimate) -> Measured
 
 def _randoms(table: Array, of: Conditions) -> Array:
     """The mean of each random direction over both signs: (n_random,)."""
-    rows = _means(table[3 : 3 + 2 * of.random])
+    rows = means(table[3 : 3 + 2 * of.random])
     return np.asarray(rows.reshape(-1, 2).mean(axis=1))
 
 
-def _means(table: Array | Sequence[Array]) -> Array:
-    """The mean of each row without NaN; NaN if nothing is left."""
+def means(table: ArrayLike) -> Array:
+    """The mean over the last axis without NaN; NaN if nothing is left."""
     rows = np.asarray(table, dtype=np.float64)
-    counts = np.count_nonzero(~np.isnan(rows), axis=1)
-    return np.asarray(np.nansum(rows, axis=1) / np.where(counts, counts, np.nan))
+    counts = np.count_nonzero(~np.isnan(rows), axis=-1)
+    return np.asarray(np.nansum(rows, axis=-1) / np.where(counts, counts, np.nan))
 
 
-def _exp(value: Estimate) -> Estimate:
+def _exp(value: Measured) -> Measured:
+    ends = (value.estimate, value.low, value.high)
     with np.errstate(over="ignore"):
-        mean, low, high = (float(np.exp(x)) for x in (value.mean, value.low, value.high))
-    return Estimate(mean, low, high, value.n)
+        mean, low, high = (None if x is None else float(np.exp(x)) for x in ends)
+    return replace(value, estimate=mean, low=low, high=high)

@@ -24,21 +24,23 @@ from steerlab.evaluation.generalization.conditions import (
     changes,
     conditions,
     effects,
+    means,
     measured,
     ratios,
     weighted,
 )
 from steerlab.evaluation.generalization.fitting import beginning, fitted, longer
 from steerlab.evaluation.generalization.plan import TEXT_LIMIT, EvaluationPlan
-from steerlab.evaluation.generalization.suite import Style, Suite, combined, read_items, suite
+from steerlab.evaluation.generalization.suite import Style, Suite, combined, suite
+from steerlab.evaluation.metrics.items import ContrastItem, items_of_pairs
 from steerlab.evaluation.metrics.scorers import scorer
 from steerlab.evaluation.metrics.texts import METRICS, Metric
 from steerlab.evaluation.statistics import Estimate, steerability
+from steerlab.files.prompts import read_items
 from steerlab.progress import Parts, Progress, ShouldStop
 
 if TYPE_CHECKING:
     from steerlab.core.cell import Cell
-    from steerlab.evaluation.metrics.items import ContrastItem
     from steerlab.evaluation.metrics.passes import How
     from steerlab.evaluation.metrics.predictions import Contribution
     from steerlab.lab.lab import Lab
@@ -110,7 +112,8 @@ def evaluate(
 def named(plan: EvaluationPlan) -> tuple[Suite, tuple[ContrastItem, ...], list[Metric]]:
     """Read the suite, items and metrics that a plan names; needs no model."""
     chosen = combined([suite(which) for which in plan.suites])
-    items = read_items(Path(plan.items)) if plan.items else ()
+    read = read_items(Path(plan.items)) if plan.items else []
+    items = tuple(ContrastItem(**item) for item in read)
     return chosen, items, [scorer(spec) for spec in plan.metrics]
 
 
@@ -282,20 +285,18 @@ class _Run:
 
     def facts(self) -> None:
         """Whether the answers to known facts are still likely."""
-        from steerlab.evaluation.metrics.predictions import precision_at_k
+        from steerlab.evaluation.metrics.predictions import answer_ranks
 
         if not self.suite.facts:
             return
         ways = self.conditions.settings
-        ranks = precision_at_k(self.lab.model, self.suite.facts, ways, **self.how(0.1)).ranks
+        ranks = answer_ranks(self.lab.model, self.suite.facts, ways, **self.how(0.1))
         for name, k in ((names.P1, 1), (names.P10, 10)):
             hits = (ranks < k).astype(np.float64)  # NaN is a miss
             self.values += changes(names.FACTS, name, hits, self.conditions)
 
     def items(self, recipe: Recipe, scope: Scope, given: Sequence[ContrastItem]) -> None:
         """Contrast items of a file, or of the vector's own pairs if no style has any."""
-        from steerlab.evaluation.metrics.items import items_of_pairs
-
         if given:
             vector = self.conditions.vector
             fit = longer(self.lab.model, given, vector, names.ITEMS, self.notes, beginning)
@@ -337,9 +338,7 @@ class _Run:
 
 def _over_seeds(table: Array, seeds: int) -> Array:
     """Means over seeds of (n_settings, n_prompts * seeds); NaN without any value."""
-    by_seed = table.reshape(len(table), -1, seeds)
-    counts = np.count_nonzero(~np.isnan(by_seed), axis=2)
-    return np.asarray(np.nansum(by_seed, axis=2) / np.where(counts, counts, np.nan))
+    return means(table.reshape(len(table), -1, seeds))
 
 
 def _together(tops: Sequence[Sequence[Contribution]]) -> list[dict[str, Any]]:

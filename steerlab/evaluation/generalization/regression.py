@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from steerlab.core.record import canonical_json
 from steerlab.core.results import Evaluation, Measured
@@ -12,7 +12,7 @@ from steerlab.errors import Cancelled, SteerlabError
 from steerlab.evaluation.generalization.evaluate import evaluate
 from steerlab.evaluation.generalization.plan import EvaluationPlan
 from steerlab.evaluation.generalization.verdict import by_name
-from steerlab.progress import Progress, ShouldStop
+from steerlab.progress import Watch
 
 if TYPE_CHECKING:
     from steerlab.lab.lab import Lab
@@ -83,13 +83,7 @@ def stored(lab: Lab, refs: Sequence[str] = ()) -> list[Evaluation]:
     return list(newest.values())
 
 
-def check(
-    lab: Lab,
-    then: Evaluation,
-    *,
-    progress: Progress | None = None,
-    should_stop: ShouldStop | None = None,
-) -> Checked:
+def check(lab: Lab, then: Evaluation, **watch: Unpack[Watch]) -> Checked:
     """Run an evaluation again with the present model and library versions; nothing is stored.
 
     Raises Cancelled only: `Checked.problem` says why an evaluation could not be run.
@@ -109,7 +103,7 @@ def check(
             coefficient=data["coefficient"],
             allow_other_weights=True,
         )
-        now = evaluate(lab, made, again, keep=False, progress=progress, should_stop=should_stop)
+        now = evaluate(lab, made, again, keep=False, **watch)
     except Cancelled:
         raise
     except (SteerlabError, KeyError, TypeError, ValueError) as error:

@@ -118,17 +118,6 @@ def combined(suites: Sequence[Suite]) -> Suite:
     return Suite(name, tuple(styles.values()), **together)
 
 
-def read_items(path: Path) -> tuple[ContrastItem, ...]:
-    """Contrast items from a .jsonl file of {"prompt", "positive", "negative"}."""
-    items = []
-    for where, row in _lines(path, "items"):
-        _table(row, where, _ITEM)
-        items.append(ContrastItem(*(_text(row.get(key), f"{where}, {key}") for key in _ITEM)))
-    if not items:
-        raise BadPrompts(f"{path} has no items")
-    return tuple(items)
-
-
 @cache
 def _standard() -> Suite:
     return _from_toml(_SUITES / f"{STANDARD}.toml")
@@ -179,7 +168,13 @@ def _with_off_target(path: Path, styles: tuple[Style, ...], data: Any) -> Suite:
 def _from_jsonl(path: Path) -> Suite:
     styles: dict[str, dict[str, Any]] = {}
     rest: dict[str, list[Any]] = {}
-    for where, row in _lines(path, "suite"):
+    for number, line in numbered_lines(read_text(path, "suite")):
+        where = f"{path}, line {number}"
+        try:
+            data = from_json(line)
+        except ValueError as error:
+            raise BadPrompts(f"{where}: not valid JSON: {error}") from None
+        row = _table(data, where)
         if "style" in row:
             _add_to_style(styles, row, where)
         elif "fact" in row:
@@ -209,16 +204,6 @@ def _add_to_style(styles: dict[str, dict[str, Any]], row: Mapping[str, Any], whe
     else:
         missing = next(key for key in _ITEM if key not in given)
         raise BadPrompts(f"{where}: {missing} is missing")
-
-
-def _lines(path: Path, what: str) -> Iterable[tuple[str, dict[str, Any]]]:
-    for number, line in numbered_lines(read_text(path, what)):
-        where = f"{path}, line {number}"
-        try:
-            row = from_json(line)
-        except ValueError as error:
-            raise BadPrompts(f"{where}: not valid JSON: {error}") from None
-        yield where, _table(row, where)
 
 
 _READERS: Mapping[str, Callable[[Path], Suite]] = {".toml": _from_toml, ".jsonl": _from_jsonl}

@@ -58,9 +58,6 @@ class Fact:
     answer: str
 
 
-Item = tuple[str, str] | Continuation
-
-
 def continuation(
     lm: LanguageModel, prompt: Text, text: Text, *, chat: bool = False, bos: bool = False
 ) -> Continuation:

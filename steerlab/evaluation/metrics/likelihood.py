@@ -22,7 +22,6 @@ from steerlab.evaluation.metrics import passes
 from steerlab.evaluation.metrics.items import (
     Continuation,
     ContrastItem,
-    Item,
     continuation,
     contrast,
 )
@@ -36,22 +35,13 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class LogProbs:
-    """log p(continuation | prompt): (n_settings, n_items). counts: its tokens, (n_items,)."""
-
-    values: Array
-    counts: NDArray[np.int64]
-
-
-@dataclass(frozen=True, eq=False)
 class PerplexityRatio:
     """Perplexity of texts, steered over unsteered: above 1 they are less likely.
 
-    overall: (n_settings,), weighted by tokens. each: (n_settings, n_texts).
-    counts: (n_settings, n_texts), tokens scored; the ratio is NaN for 0.
+    each: (n_settings, n_texts). counts: (n_settings, n_texts), tokens scored; the ratio is NaN
+    for 0.
     """
 
-    overall: Array
     each: Array
     counts: NDArray[np.int64]
 
@@ -71,39 +61,12 @@ def token_log_probs(
     """
     lengths = lengths or [[item.start for item in items]] * len(settings)
     rows = [
-        Row(item.ids, length, item.start - 1, len(item.ids) - 1, setting)
+        _row(item, length, setting)
         for setting, prompts in zip(settings, lengths, strict=True)
         for item, length in zip(items, prompts, strict=True)
     ]
-    found = row_log_probs(lm, rows, **how)
+    found = _row_log_probs(lm, rows, **how)
     return [found[s * len(items) : (s + 1) * len(items)] for s in range(len(settings))]
-
-
-def continuation_log_probs(
-    lm: LanguageModel,
-    items: Sequence[Item],
-    settings: Sequence[Setting],
-    *,
-    chat: bool = False,
-    **how: Unpack[How],
-) -> LogProbs:
-    """The log p_s(continuation | prompt), summed over the tokens of the continuation.
-
-    items: (prompt, continuation) texts, tokenized together (see `items.continuation`), or a
-        Continuation of token ids. Positions are those of generation: "generated" begins at the
-        last token of the prompt, "continuation" at the first token after it.
-    """
-    bos = is_front(settings)
-    split = [
-        i if isinstance(i, Continuation) else continuation(lm, *i, chat=chat, bos=bos)
-        for i in items
-    ]
-    found = token_log_probs(lm, split, settings, **how)
-    sums = [[float(values.sum()) for values in row] for row in found]
-    return LogProbs(
-        np.array(sums).reshape(len(settings), len(split)),
-        np.array([item.count for item in split], dtype=np.int64),
-    )
 
 
 def propensity(
@@ -114,24 +77,32 @@ def propensity(
     chat: bool = False,
     **how: Unpack[How],
 ) -> Array:
-    """The log-odds m = log p_s(positive | prompt) - log p_s(negative | prompt), in nats.
+    """The log-odds of each item's two continuations under each setting, in nats.
 
     Returns (n_settings, n_items). The slope over the coefficient is the steerability; see
     `statistics.steerability`.
     """
     bos = is_front(settings)
     pairs = [contrast(lm, item, chat=chat, bos=bos) for item in items]
-    both = [positive for positive, _ in pairs] + [negative for _, negative in pairs]
-    values = continuation_log_probs(lm, both, settings, **how).values
-    return values[:, : len(pairs)] - values[:, len(pairs) :]
+    requests = [(pair, setting) for setting in settings for pair in pairs]
+    return log_odds(lm, requests, **how).reshape(len(settings), len(pairs))
+
+
+def log_odds(
+    lm: LanguageModel,
+    requests: Sequence[tuple[tuple[Continuation, Continuation], Setting]],
+    **how: Unpack[How],
+) -> Array:
+    """M = log p_s(positive | prompt) - log p_s(negative | prompt) of each request, in nats."""
+    rows = [_row(side, side.start, setting) for pair, setting in requests for side in pair]
+    sums = np.array([float(values.sum()) for values in _row_log_probs(lm, rows, **how)])
+    return np.asarray(sums[::2] - sums[1::2])
 
 
 def perplexity_ratio(
     lm: LanguageModel,
-    texts: Sequence[str | Item],
+    texts: Sequence[str | tuple[str, str]],
     settings: Sequence[Setting],
-    *,
-    chat: bool = False,
     **how: Unpack[How],
 ) -> PerplexityRatio:
     """exp(-sum(log p_s - log p) / n) of each text under each setting (arXiv 2308.10248).
@@ -142,7 +113,7 @@ def perplexity_ratio(
         left out, for the steered and the unsteered model alike.
     """
     bos = is_front(settings)
-    split = [_as_continuation(lm, text, chat, bos) for text in texts]
+    split = [_as_continuation(lm, text, bos) for text in texts]
     # a front vector may reach beyond the prompt, since the whole text is known
     lengths = [[len(i.ids) if is_front([s]) else i.start for i in split] for s in settings]
     starts = [[i.start for i in split]]
@@ -157,9 +128,7 @@ def perplexity_ratio(
             losses[s, i], counts[s, i] = difference.sum(), len(difference)
     with np.errstate(invalid="ignore", over="ignore"):
         each = np.exp(losses / np.where(counts, counts, np.nan))
-        totals = counts.sum(axis=1)
-        overall = np.exp(losses.sum(axis=1) / np.where(totals, totals, np.nan))
-    return PerplexityRatio(overall, each, counts)
+    return PerplexityRatio(each, counts)
 
 
 def perplexities(
@@ -195,29 +164,12 @@ def perplexities(
     return values
 
 
-def fluency_ratio(
-    lm: LanguageModel,
-    prompts: Sequence[str],
-    token_ids: Sequence[Sequence[int]],
-    baseline_ids: Sequence[Sequence[int]],
-    *,
-    chat: bool = False,
-    bos: bool = False,
-    limit: int | None = None,
-    **how: Unpack[How],
-) -> Array:
-    """Perplexity of steered texts over that of the baseline's, both by the unsteered model.
-
-    One text for each prompt; chat, bos, limit: as for `perplexities`. Text that loops is likely,
-    and so looks fluent here: see `texts.distinct` and `texts.longest_run` too.
-    """
-    both = perplexities(
-        lm, [*prompts] * 2, [*token_ids, *baseline_ids], chat=chat, bos=bos, limit=limit, **how
-    )
-    return both[: len(prompts)] / both[len(prompts) :]
+def _row(item: Continuation, prompt_length: int, setting: Setting) -> Row:
+    """The row whose columns predict the tokens to score."""
+    return Row(item.ids, prompt_length, item.start - 1, len(item.ids) - 1, setting)
 
 
-def row_log_probs(lm: LanguageModel, rows: Sequence[Row], **how: Unpack[How]) -> list[Array]:
+def _row_log_probs(lm: LanguageModel, rows: Sequence[Row], **how: Unpack[How]) -> list[Array]:
     """The log p_s of the tokens that the columns of each row predict: [row] -> (columns,)."""
     found = [np.zeros(row.stop - row.first) for row in rows]
     for index, first, logits in passes.logits(lm, rows, **how):
@@ -229,14 +181,12 @@ def row_log_probs(lm: LanguageModel, rows: Sequence[Row], **how: Unpack[How]) ->
     return found
 
 
-def _as_continuation(lm: LanguageModel, text: str | Item, chat: bool, bos: bool) -> Continuation:
-    if isinstance(text, Continuation):
-        return text
+def _as_continuation(lm: LanguageModel, text: str | tuple[str, str], bos: bool) -> Continuation:
     prompt, rest = ("", text) if isinstance(text, str) else text
     if not prompt and not bos:  # its first token is the context
         ids = tuple(lm.tokens(rest))
         return Continuation(ids, 1) if len(ids) > 1 else continuation(lm, (), ids)
-    return continuation(lm, prompt, rest, chat=chat, bos=bos)
+    return continuation(lm, prompt, rest, bos=bos)
 
 
 def _covered(setting: Setting, item: Continuation, how: How) -> int:

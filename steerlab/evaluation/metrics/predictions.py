@@ -14,7 +14,7 @@ from torch import Tensor
 
 from steerlab.core.display import printable
 from steerlab.core.setting import Setting, is_front
-from steerlab.errors import BadOption, BadPrompts
+from steerlab.errors import BadPrompts
 from steerlab.evaluation.metrics import passes
 from steerlab.evaluation.metrics.items import Continuation, Fact, continuation
 from steerlab.evaluation.metrics.passes import How, check_next
@@ -29,16 +29,10 @@ _HELD = 2**24  # entries of baseline distributions in memory: 64 MiB
 
 @dataclass(frozen=True)
 class Contribution:
-    """One token's part of a divergence: nats = p_s * (log p_s - log p).
-
-    steered, baseline: its probabilities.
-    """
+    """One token's part of a divergence: nats = p_s * (log p_s - log p)."""
 
     token: str
-    token_id: int
     nats: float
-    steered: float
-    baseline: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,19 +44,6 @@ class Divergence:
 
     nats: Array
     top: tuple[tuple[tuple[Contribution, ...], ...], ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Precision:
-    """Ranks of the right answers, and the share of them among the first k.
-
-    at: (n_settings, len(k)). ranks: (n_settings, n_facts), 0 for the likeliest token; equally
-    likely tokens rank before the answer. NaN if logits overflow, which counts as a miss.
-    """
-
-    k: tuple[int, ...]
-    at: Array
-    ranks: Array
 
 
 def divergence(
@@ -97,29 +78,23 @@ def divergence(
             terms = _terms(logs, plain[i])
             nats[steered[way], start + i] = total_nats = float(terms.sum())
             if not math.isnan(total_nats):
-                tops[steered[way]][start + i] = _largest(lm, terms, logs, plain[i], top)
+                tops[steered[way]][start + i] = _largest(lm, terms, top)
     return Divergence(nats, tuple(map(tuple, tops)))
 
 
-def precision_at_k(
-    lm: LanguageModel,
-    facts: Sequence[Fact],
-    settings: Sequence[Setting],
-    k: Sequence[int] = (1, 5, 10),
-    *,
-    chat: bool = False,
-    **how: Unpack[How],
-) -> Precision:
-    """The share of facts whose answer is among the k likeliest next tokens.
+def answer_ranks(
+    lm: LanguageModel, facts: Sequence[Fact], settings: Sequence[Setting], **how: Unpack[How]
+) -> Array:
+    """The rank of each fact's answer among all next tokens, 0 for the likeliest one.
 
+    Returns (n_settings, n_facts). Equally likely tokens rank before the answer. NaN if logits
+    overflow.
     Raises BadPrompts for an answer of several tokens (`single_token` removes those), BadOption
-    for k below 1 or positions="continuation".
+    for positions="continuation".
     """
     check_next(how)
-    if not k or min(k) < 1:
-        raise BadOption(f"P@K needs K of at least 1, not {list(k)}")
     bos = is_front(settings)
-    split = [_answered(lm, fact, chat, bos) for fact in facts]
+    split = [_answered(lm, fact, bos) for fact in facts]
     rows = [
         Row(item.ids, item.start, item.start - 1, item.start, setting)
         for setting in settings
@@ -130,16 +105,15 @@ def precision_at_k(
         right = logits[0, rows[index].ids[-1]]
         if bool(torch.isfinite(logits[0].amax())):
             ranks[index] = float((logits[0] >= right).sum() - 1)
-    table = ranks.reshape(len(settings), len(split))
-    return Precision(tuple(k), np.stack([_share(table < n) for n in k], axis=1), table)
+    return ranks.reshape(len(settings), len(split))
 
 
-def single_token(lm: LanguageModel, facts: Sequence[Fact], *, chat: bool = False) -> list[Fact]:
+def single_token(lm: LanguageModel, facts: Sequence[Fact]) -> list[Fact]:
     """The facts whose answer is one token of this model's tokenizer."""
 
     def fits(fact: Fact) -> bool:
         try:
-            _answered(lm, fact, chat, False)
+            _answered(lm, fact, False)
         except BadPrompts:
             return False
         return True
@@ -147,9 +121,9 @@ def single_token(lm: LanguageModel, facts: Sequence[Fact], *, chat: bool = False
     return [fact for fact in facts if fits(fact)]
 
 
-def _answered(lm: LanguageModel, fact: Fact, chat: bool, bos: bool) -> Continuation:
-    item = continuation(lm, fact.prompt, fact.answer, chat=chat, bos=bos)
-    if item.count != 1 or len(lm.tokens(fact.prompt, chat=chat, bos=bos)) != item.start:
+def _answered(lm: LanguageModel, fact: Fact, bos: bool) -> Continuation:
+    item = continuation(lm, fact.prompt, fact.answer, bos=bos)
+    if item.count != 1 or len(lm.tokens(fact.prompt, bos=bos)) != item.start:
         raise BadPrompts(
             f"the answer {printable(fact.answer)!r} to {printable(fact.prompt)!r} is not a single "
             f"token of {lm.source}, as P@K needs"
@@ -172,20 +146,10 @@ def _terms(steered: Tensor, plain: Tensor) -> Tensor:
     return torch.where(steered == -torch.inf, 0.0, terms)
 
 
-def _largest(
-    lm: LanguageModel, terms: Tensor, steered: Tensor, plain: Tensor, count: int
-) -> tuple[Contribution, ...]:
+def _largest(lm: LanguageModel, terms: Tensor, count: int) -> tuple[Contribution, ...]:
     values, ids = terms.topk(min(count, len(terms)))
-    return tuple(
-        Contribution(
-            lm.tokenizer.decode([token]),
-            token,
-            value,
-            float(steered[token].exp()),
-            float(plain[token].exp()),
-        )
-        for value, token in zip(values.tolist(), ids.tolist(), strict=True)
-    )
+    found = zip(ids.tolist(), values.tolist(), strict=True)
+    return tuple(Contribution(lm.tokenizer.decode([token]), nats) for token, nats in found)
 
 
 def _part(how: How, before: int, total: int) -> How:
@@ -194,8 +158,3 @@ def _part(how: How, before: int, total: int) -> How:
     if progress is None:
         return how
     return {**how, "progress": lambda done, _: progress(before + done, total)}
-
-
-def _share(hits: NDArray[np.bool_]) -> Array:
-    """hits: (n_settings, n_facts). Returns (n_settings,), NaN without facts."""
-    return hits.mean(axis=1) if hits.shape[1] else np.full(len(hits), np.nan)

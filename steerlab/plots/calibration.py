@@ -1,14 +1,13 @@
-"""A calibration as plots and tables: its dose-response, and the layers it compared."""
+"""A calibration as plots: its dose-response, and the layers it compared."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from steerlab.evaluation.calibration.curve import Curve, Point, shown_z, verdict
+from steerlab.evaluation.calibration.curve import Controls, Cost, Curve, Point
 from steerlab.evaluation.statistics import Estimate
-from steerlab.plots.values import DosePoint, DoseResponse, Profile
+from steerlab.plots.values import DoseResponse, Profile
 
 if TYPE_CHECKING:
     from steerlab.core.results import Calibration
@@ -27,9 +26,10 @@ def response_of(calibration: Calibration, name: str) -> DoseResponse:
     Raises CorruptPayload for a calibration that can't be read.
     """
     curve = Curve.of(calibration)
-    points = [_dose_point(point) for point in curve.points]
+    points = list(curve.points)
     if not any(math.isclose(p.dose, 0.0) for p in points):
-        points.append(DosePoint(0.0, Estimate(0.0, 0.0, 0.0, curve.items), (0.0, 0.0)))
+        nothing = Estimate(0.0, 0.0, 0.0, curve.items)
+        points.append(Point(0.0, 0.0, nothing, Controls(0.0, 0.0, 0), None, Cost(), True))
     return DoseResponse(
         name,
         unit_of(curve),
@@ -39,12 +39,6 @@ def response_of(calibration: Calibration, name: str) -> DoseResponse:
         calibration.dose,
         max((point.controls.n for point in curve.points), default=0),
     )
-
-
-def _dose_point(point: Point) -> DosePoint:
-    control = (point.controls.mean, point.controls.sd)
-    known = all(map(math.isfinite, control))
-    return DosePoint(point.dose, point.effect, control if known else None, point.sound)
 
 
 def layers_of(calibration: Calibration) -> Profile | None:
@@ -59,62 +53,3 @@ def layers_of(calibration: Calibration) -> Profile | None:
         tuple((row.effect.low, row.effect.high) for row in curve.layers),
         level=0.0,
     )
-
-
-@dataclass(frozen=True)
-class DoseRow:
-    """A row of the table. chosen: whether it is the operating dose."""
-
-    cells: tuple[str, ...]
-    chosen: bool
-    sound: bool
-
-
-COLUMNS = ("dose", "c", "effect", "95% interval", "random, ±sd", "z", "KL", "fluency", "distinct-2")
-
-
-@dataclass(frozen=True)
-class CalibrationSummary:
-    """A calibration as text: its verdict, how it was measured, and a row for each dose."""
-
-    works: bool
-    verdict: str
-    about: str
-    rows: tuple[DoseRow, ...]
-    columns: tuple[str, ...] = COLUMNS
-
-
-def calibration_summary(calibration: Calibration) -> CalibrationSummary:
-    """The text and the table of a calibration, as on a report's page."""
-    curve = Curve.of(calibration)
-    held = (
-        "its own pairs, each under a vector made without it" if curve.crossed else "held-out items"
-    )
-    about = (
-        f"An effect is a change of {unit_of(curve)} on {curve.items} items: {held}. The verdict "
-        "is about items that were not used to choose layer and dose. A dose is sound, and shown "
-        f"in full colour, if on neutral prompts the KL is at most {curve.limits.kl:g} nats, the "
-        f"perplexity at most {curve.limits.fluency:g} times the baseline's, and the share of "
-        f"distinct pairs of tokens at least {curve.limits.distinct:g} of the baseline's."
-    )
-    rows = tuple(_row(point, calibration.dose) for point in curve.points)
-    return CalibrationSummary(calibration.works, f"It {verdict(calibration)}.", about, rows)
-
-
-def _row(point: Point, chosen: float | None) -> DoseRow:
-    effect, control, cost = point.effect, point.controls, point.cost
-    cells = (
-        f"{point.dose:+.2f}",
-        f"{point.coefficient:+.3g}",
-        _number(effect.mean),
-        f"{_number(effect.low)} to {_number(effect.high)}",
-        f"{_number(control.mean)} ± {control.sd:.2f}",
-        shown_z(point.z),
-        *("–" if x is None else f"{x:.2f}" for x in (cost.kl, cost.fluency, cost.distinct)),
-    )
-    cells = tuple(cell.replace("-", "−") for cell in cells)
-    return DoseRow(cells, chosen is not None and math.isclose(point.dose, chosen), point.sound)
-
-
-def _number(value: float) -> str:
-    return f"{value:+.2f}" if math.isfinite(value) else "–"

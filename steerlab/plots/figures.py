@@ -98,11 +98,11 @@ def _legend(figure: Figure, first: str = "") -> None:
 
 
 def _chance(axes: Axes, found: DoseResponse) -> None:
-    points = [(p.dose, *p.control) for p in found.points if p.control is not None]
+    points = [(p.dose, p.controls.mean, *p.controls.reach) for p in found.points]
+    points = [point for point in points if all(map(math.isfinite, point))]
     if not points:
         return
-    doses, means, _ = zip(*points, strict=True)
-    lows, highs = ([m + sign * sd for _, m, sd in points] for sign in (-2, 2))
+    doses, means, lows, highs = zip(*points, strict=True)
     label = f"{found.controls or ''} random directions, ±2 sd".strip()
     _band(axes, doses, lows, highs, CHANCE, 0.28, label)
     axes.plot(doses, means, color=CHANCE, linewidth=1.2, linestyle=DASHED)
@@ -141,10 +141,7 @@ def heatmap(grid: HeatGrid) -> Figure:
     figure = new_figure(max(4.6, wide), max(2.4, high))
     axes = figure.subplots()
     diverging = grid.centre is not None
-    shares = [
-        [math.nan if x is None or not math.isfinite(x) else grid.share(x) for x in row]
-        for row in grid.values
-    ]
+    shares = [[grid.share(x) for x in row] for row in grid.values]
     scheme = colours(diverging).with_extremes(bad=LINE)
     mesh = axes.pcolormesh(
         shares, cmap=scheme, vmin=-1 if diverging else 0, vmax=1, edgecolors=PAPER, linewidth=1.5
@@ -241,11 +238,11 @@ def _effect_panel(axes: Axes, found: EffectPanel) -> None:
     axes.hlines(rows, [e.low for e in effects], [e.high for e in effects], color=COOL, linewidth=2)
     means = [(e.mean, i) for i, e in enumerate(effects)]
     _dots(axes, means, markersize=7, color=COOL, label="S(+c) − S(−c), 95% interval")
-    chance = [(i, *r.control) for i, r in enumerate(found.rows) if r.control is not None]
+    chance = [(i, r.control) for i, r in enumerate(found.rows) if r.control is not None]
     axes.barh(
-        [i for i, _, _ in chance],
-        [4 * sd for _, _, sd in chance],
-        left=[mean - 2 * sd for _, mean, sd in chance],
+        [i for i, _ in chance],
+        [4 * control.sd for _, control in chance],
+        left=[control.reach[0] for _, control in chance],
         height=0.62,
         color=CHANCE,
         alpha=0.28,

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from steerlab.evaluation.calibration.curve import Controls
 from steerlab.evaluation.generalization import plan as names
-from steerlab.evaluation.generalization.verdict import by_name, effect_metrics, judged, verdict
+from steerlab.evaluation.generalization.verdict import by_name, effect_metrics, judged
 from steerlab.evaluation.statistics import Estimate
 from steerlab.plots.values import EffectPanel, StyleEffect
 
@@ -50,14 +51,13 @@ def effect_panels(found: Evaluation, name: str) -> tuple[EffectPanel, ...]:
     return tuple(EffectPanel(name, metric, tuple(rows[metric])) for metric in rows if rows[metric])
 
 
-def _control(
-    values: Values, style: str, metric: str, effect: Estimate
-) -> tuple[float, float] | None:
+def _control(values: Values, style: str, metric: str, effect: Estimate) -> Controls | None:
     """Mean and standard deviation of random directions; sd from z = (effect - mean) / sd."""
     random, z = (values.get((style, metric, setting)) for setting in (names.RANDOM, names.Z))
     if random is None or z is None or random.estimate is None or not z.estimate:
         return None
-    return random.estimate, abs((effect.mean - random.estimate) / z.estimate)
+    sd = abs((effect.mean - random.estimate) / z.estimate)
+    return Controls(random.estimate, sd, z.n)
 
 
 def _estimate(value: Measured | None) -> Estimate | None:
@@ -78,25 +78,14 @@ class Table:
     rows: Mapping[tuple[str, str], tuple[tuple[str, str], ...]]
 
 
-@dataclass(frozen=True)
-class EvaluationSummary:
-    """An evaluation as text: its verdict in sentences, and tables of all values."""
-
-    suite: str
-    made: str
-    about: str
-    verdict: tuple[str, ...]
-    tables: tuple[Table, ...]
-
-
-def evaluation_summary(found: Evaluation) -> EvaluationSummary:
-    """The text and the tables of an evaluation, as on a report's page."""
+def tables(found: Evaluation) -> tuple[Table, ...]:
+    """The values of an evaluation: effects, and side effects."""
     cells: dict[tuple[str, str], dict[str, Measured]] = {}
     for value in found.values:
         cells.setdefault((value.style, value.metric), {})[value.setting] = value
     effects = {key: row for key, row in cells.items() if names.RANGE in row}
     prices = {key: row for key, row in cells.items() if names.RANGE not in row}
-    tables = (
+    both = (
         _table(
             "Effects: the signed range, S(+c) − S(−c), and the same of random directions and "
             "shuffled labels",
@@ -107,13 +96,7 @@ def evaluation_summary(found: Evaluation) -> EvaluationSummary:
             "Side effects toward (+c) and away (−c), and those of random directions", _PRICE, prices
         ),
     )
-    return EvaluationSummary(
-        found.suite,
-        found.created[:10],
-        _about(found),
-        tuple(verdict(found)),
-        tuple(table for table in tables if table.rows),
-    )
+    return tuple(table for table in both if table.rows)
 
 
 def _table(
@@ -135,11 +118,3 @@ def _cell(value: Measured | None) -> tuple[str, str]:
     bounded = value.setting not in _BARE and value.low is not None and value.high is not None
     interval = f"{value.low:{sign}.2f} to {value.high:{sign}.2f}" if bounded else ""
     return f"{value.estimate:{sign}.2f}".replace("-", "−"), interval.replace("-", "−")
-
-
-def _about(found: Evaluation) -> str:
-    data = found.data if isinstance(found.data, dict) else {}
-    dose, layers = data.get("dose"), data.get("layers")
-    at = [f"layer{'s' * (len(layers) > 1)} {', '.join(map(str, layers))}"] if layers else []
-    at += [f"dose ±{abs(dose):.2f}"] if dose else []
-    return f"Steered at {', '.join(at)}." if at else ""

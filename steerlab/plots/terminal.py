@@ -12,12 +12,12 @@ import click
 from steerlab.core.display import printable, signed_dose
 
 if TYPE_CHECKING:
+    from steerlab.evaluation.calibration.curve import Point
     from steerlab.plots.store_map import StoreMap
-    from steerlab.plots.values import DosePoint, DoseResponse, HeatGrid
+    from steerlab.plots.values import DoseResponse, HeatGrid
 
 BELOW = (195, 153, 111, 69, 27)  # blue, of the 256 terminal colours
 ABOVE = (230, 223, 216, 209, 202)  # orange, distinct from blue to colour-blind eyes
-_BARS = "▁▂▃▄▅▆▇█"
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 _MANY, _POINT = "·", "●"
 
@@ -30,8 +30,8 @@ def has_colour() -> bool:
 
 
 def shaded(text: str, shade: float) -> str:
-    """Text on a blue (-1) to orange (1) background, paler towards 0."""
-    step = round(abs(shade) * len(ABOVE)) - 1
+    """Text on a blue (-1) to orange (1) background, paler towards 0; as it is for NaN."""
+    step = -1 if math.isnan(shade) else round(abs(shade) * len(ABOVE)) - 1
     if step < 0:
         return text
     ramp = ABOVE if shade > 0 else BELOW
@@ -51,7 +51,7 @@ def dose_response(found: DoseResponse, width: int) -> Iterator[str]:
     for point in found.points:
         yield _dose_line(point, found, _Axis(low, high, room))
     legend = ["● effect, ├─┤ 95% interval"]
-    if any(p.control for p in found.points):
+    if any(math.isfinite(p.controls.sd) for p in found.points):
         legend.append(f"░ {found.controls or ''} random directions, ±2 sd".replace("  ", " "))
     if found.chosen is not None:
         legend.append("* chosen")
@@ -71,15 +71,10 @@ class _Axis:
         return max(0, min(self.columns - 1, round(share * (self.columns - 1))))
 
 
-def _reach(control: tuple[float, float]) -> tuple[float, float]:
-    mean, sd = control
-    return mean - 2 * sd, mean + 2 * sd
-
-
-def _dose_line(point: DosePoint, found: DoseResponse, axis: _Axis) -> str:
+def _dose_line(point: Point, found: DoseResponse, axis: _Axis) -> str:
     line = [" "] * axis.columns
-    if point.control is not None and all(map(math.isfinite, point.control)):
-        low, high = map(axis, _reach(point.control))
+    if all(map(math.isfinite, point.controls.reach)):
+        low, high = map(axis, point.controls.reach)
         line[low : high + 1] = "░" * (high - low + 1)
     line[axis(0.0)] = "│"
     effect = point.effect
@@ -113,7 +108,7 @@ def heatmap(grid: HeatGrid) -> Iterator[str]:
     yield click.style(f"{'layer':>{edge}} {heads}", dim=True).rstrip()
     for layer, row, shown in zip(grid.layers, grid.values, texts, strict=True):
         cells = [
-            shaded(f"{text:>{wide - 1}} ", _share(grid, value))
+            shaded(f"{text:>{wide - 1}} ", grid.share(value))
             for text, value in zip(shown, row, strict=True)
         ]
         yield f"{layer:>{edge}} {''.join(cells)}"
@@ -121,10 +116,6 @@ def heatmap(grid: HeatGrid) -> Iterator[str]:
         base = grid.shown(grid.centre)
         scale = f"{shaded(' below ', -0.8)} {shaded(' above ', 0.8)} the baseline, {base}"
         yield f"{'':>{edge}} {scale}"
-
-
-def _share(grid: HeatGrid, value: float | None) -> float:
-    return 0.0 if value is None or not math.isfinite(value) else grid.share(value)
 
 
 # the map

@@ -11,39 +11,25 @@ from steerlab.evaluation.statistics import Estimate
 
 if TYPE_CHECKING:
     from steerlab.core.record import Record
-
+    from steerlab.evaluation.calibration.curve import Controls, Point
 
 _BEYOND = 0.4  # how far intervals may extend the plot, in heights of the means and controls
-
-
-@dataclass(frozen=True)
-class DosePoint:
-    """The effect of a signed dose, and that of random directions with the same norm.
-
-    effect: with its 95% interval, NaN where unknown. control: mean and standard deviation over
-        random directions; None if none were measured.
-    sound: whether the side effects on neutral text are within their limits.
-    """
-
-    dose: float
-    effect: Estimate
-    control: tuple[float, float] | None = None
-    sound: bool = True
 
 
 @dataclass(frozen=True)
 class DoseResponse:
     """Effect over signed dose at one layer.
 
-    points: from the most negative dose to the most positive. unit: of the effect, as an axis
-        label ("log-odds (nats)"). safe: the doses between which text stays sound.
+    points: from the most negative dose to the most positive, the baseline among them.
+    unit: of the effect, as an axis label ("log-odds (nats)"). safe: the doses between which
+        text stays sound.
     chosen: the operating dose. None for both if no dose works. controls: number of random
         directions.
     """
 
     name: str
     unit: str
-    points: tuple[DosePoint, ...]
+    points: tuple[Point, ...]
     layer: int | None = None
     safe: tuple[float, float] | None = None
     chosen: float | None = None
@@ -57,15 +43,14 @@ class DoseResponse:
         """
         ends = [end for p in self.points for end in (p.effect.low, p.effect.high)]
         inner = [0.0, *(p.effect.mean for p in self.points)]
-        for mean, sd in (p.control for p in self.points if p.control):
-            inner += [mean - 2 * sd, mean + 2 * sd]
+        inner += [end for p in self.points for end in p.controls.reach]
         low, high = limits(inner, 0.0)
         room = _BEYOND * (high - low)
         known = [min(max(end, low - room), high + room) for end in ends if math.isfinite(end)]
         return limits([low, high, *known], 0.04)
 
     @property
-    def at_chosen(self) -> DosePoint | None:
+    def at_chosen(self) -> Point | None:
         """The point of the operating dose; None if it was not measured."""
         if self.chosen is None:
             return None
@@ -105,8 +90,13 @@ class HeatGrid:
         """The finite values."""
         return [x for row in self.values for x in row if x is not None and math.isfinite(x)]
 
-    def share(self, value: float) -> float:
-        """A value's colour: -1 (cool) to 1 (warm); 0 at the baseline, or at the smallest value."""
+    def share(self, value: float | None) -> float:
+        """A value's colour: -1 (cool) to 1 (warm); 0 at the baseline, or at the smallest value.
+
+        NaN for a value that is unknown.
+        """
+        if value is None or not math.isfinite(value):
+            return math.nan
         if self.centre is not None:
             return max(-1.0, min(1.0, (value - self.centre) / self.reach))
         return (value - min(self.known)) / self.reach if self.reach else 0.0
@@ -134,13 +124,13 @@ class Profile:
 class StyleEffect:
     """The signed range of a metric on one style of text, and its controls.
 
-    control: mean and standard deviation over random directions. shuffled: the signed range of
-        shuffled labels. None without one. finding: a `Finding` in words.
+    control: of random directions. shuffled: the signed range of shuffled labels. None without
+        one. finding: a `Finding` in words.
     """
 
     style: str
     effect: Estimate
-    control: tuple[float, float] | None = None
+    control: Controls | None = None
     shuffled: float | None = None
     finding: str = ""
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from steerlab.core.notation import span
+from steerlab.core.run import Generation
 from steerlab.errors import Cancelled, SteerlabError
-from steerlab.progress import Progress, ShouldStop, Watch
+from steerlab.progress import Watch
 
 if TYPE_CHECKING:
     from steerlab.core.record import Record
@@ -36,24 +37,19 @@ _RECENT = 30  # runs and sweeps searched
 
 
 @dataclass(frozen=True)
-class Text:
-    """A continuation. coefficient: 0 for the baseline; dose: None if unknown."""
-
-    coefficient: float
-    dose: float | None
-    text: str
-
-
-@dataclass(frozen=True)
 class Examples:
-    """Continuations of one prompt, from the most negative coefficient to the most positive.
+    """Continuations of one prompt, put in order from the most negative coefficient.
 
     source: where they come from, in words.
     """
 
     prompt: str
     source: str
-    texts: tuple[Text, ...]
+    texts: Sequence[Generation]
+
+    def __post_init__(self) -> None:
+        ordered = tuple(sorted(self.texts, key=lambda text: text.coefficient))
+        object.__setattr__(self, "texts", ordered)
 
     @property
     def has_both_signs(self) -> bool:
@@ -91,20 +87,18 @@ def _of_sweep(sweep: StoredSweep, layer: int | None) -> tuple[Examples, ...]:
     seed = sweep.seeds[0]
     made = []
     for prompt in sweep.prompts[:_MOST]:
-        cells = [
-            cell
+        texts = [
+            Generation.of(cell)
             for cell in sweep.cells
             if (cell.prompt, cell.seed) == (prompt, seed) and cell.setting.layer in (chosen, None)
         ]
-        texts = [Text(c.setting.coefficient, c.setting.dose, c.text) for c in cells]
-        made.append(Examples(prompt, f"sweep {sweep.id}, layer {chosen}", _in_order(texts)))
+        made.append(Examples(prompt, f"sweep {sweep.id}, layer {chosen}", texts))
     return tuple(made)
 
 
 def _of_run(run: Run) -> Examples:
     at = f", layers {run.layers}" if run.layers else ""
-    texts = [Text(g.coefficient, g.dose, g.text) for g in run.generations]
-    return Examples(run.prompt, f"run {run.id}{at}", _in_order(texts))
+    return Examples(run.prompt, f"run {run.id}{at}", run.generations)
 
 
 def _means(store: Store, run: Run, record: Record) -> bool:
@@ -115,10 +109,6 @@ def _means(store: Store, run: Run, record: Record) -> bool:
         return False
 
 
-def _in_order(texts: Sequence[Text]) -> tuple[Text, ...]:
-    return tuple(sorted(texts, key=lambda text: text.coefficient))
-
-
 def written_examples(
     lab: Lab,
     vector: SteeringVector,
@@ -127,8 +117,7 @@ def written_examples(
     prompts: Sequence[str] = PROMPTS,
     doses: Sequence[float] = (),
     seed: int = 0,
-    progress: Progress | None = None,
-    should_stop: ShouldStop | None = None,
+    **watch: Unpack[Watch],
 ) -> tuple[Examples, ...]:
     """Write texts in one batch, at the calibrated layer and within its safe doses if any.
 
@@ -141,16 +130,16 @@ def written_examples(
     if calibration is not None and calibration.works and calibration.layer is not None:
         at, safe = lab.at_layers(vector, calibration.layer), calibration.safe
     settings = _settings(at, doses, safe)
-    watch: Watch = {"progress": progress, "should_stop": should_stop}
     cells = lab.compare(prompts, settings, seeds=(seed,), **watch, **SAMPLING)
+    should_stop = watch.get("should_stop")
     if should_stop is not None and should_stop():
         raise Cancelled("cancelled: no page was written")
     how = f"temperature {SAMPLING['temperature']}, seed {seed}"
     source = f"written for this page, layer{'s' * (len(at.layers) > 1)} {span(at.layers)}, {how}"
-    texts: dict[str, list[Text]] = defaultdict(list)
+    texts: dict[str, list[Generation]] = defaultdict(list)
     for cell in cells:
-        texts[cell.prompt].append(Text(cell.setting.coefficient, cell.setting.dose, cell.text))
-    return tuple(Examples(prompt, source, _in_order(found)) for prompt, found in texts.items())
+        texts[cell.prompt].append(Generation.of(cell))
+    return tuple(Examples(prompt, source, found) for prompt, found in texts.items())
 
 
 def _settings(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,8 +14,11 @@ from steerlab.core.display import printable
 from steerlab.core.notation import span
 from steerlab.core.recipe import Contrast, Expression
 from steerlab.core.version import __version__
-from steerlab.plots.calibration import calibration_summary, layers_of, response_of
-from steerlab.plots.generalization import effect_panels, evaluation_summary
+from steerlab.evaluation.calibration.curve import Curve
+from steerlab.evaluation.calibration.curve import verdict as calibration_verdict
+from steerlab.evaluation.generalization.verdict import verdict as evaluation_verdict
+from steerlab.plots.calibration import layers_of, response_of, unit_of
+from steerlab.plots.generalization import effect_panels, tables
 from steerlab.plots.values import legends, profiles
 
 if TYPE_CHECKING:
@@ -98,7 +102,7 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "signed": signed, "span": span}
+    environment.filters |= {"number": number, "signed": signed, "fixed": fixed, "span": span}
     source = files("steerlab.report").joinpath("page.html").read_text("utf-8")
     return environment.from_string(source)
 
@@ -125,10 +129,16 @@ def signed(value: float | None) -> str:
     return text.replace("-", "−")
 
 
+def fixed(value: float | None, form: str = "+.2f") -> str:
+    """A number in a fixed form; a dash for None and NaN."""
+    known = value is not None and math.isfinite(value)
+    return f"{value:{form}}".replace("-", "−") if known else "–"
+
+
 def _facts(found: Report) -> Mapping[str, Any]:
     """The variables of the template."""
     record, calibration, evaluation = found.record, found.calibration, found.evaluation
-    recipe = record.recipe
+    recipe, doses = record.recipe, record.doses()
     pairs: list[tuple[str, str | None]] = []
     if isinstance(recipe, Contrast):
         negative = recipe.negative or (None,) * len(recipe.positive)
@@ -137,8 +147,8 @@ def _facts(found: Report) -> Mapping[str, Any]:
         "r": found,
         "record": record,
         "layers": span([facts.layer for facts in record.layers]),
-        "dose_of_one": number(max((d for d in record.doses().values() if d), default=None)),
-        "layer_rows": _layer_rows(record),
+        "doses": doses,
+        "dose_of_one": number(max((d for d in doses.values() if d), default=None)),
         "diagnostics": _diagnostics(record),
         "legends": legends(_diagnostics(record)),
         "pairs": pairs[:_PAIRS],
@@ -147,8 +157,8 @@ def _facts(found: Report) -> Mapping[str, Any]:
         "expression": recipe if isinstance(recipe, Expression) else None,
         "figures": _figures(found),
         "point": calibration if calibration is not None and calibration.works else None,
-        "calibrated": None if calibration is None else calibration_summary(calibration),
-        "evaluated": None if evaluation is None else evaluation_summary(evaluation),
+        "calibrated": None if calibration is None else _calibrated(calibration),
+        "evaluated": None if evaluation is None else _evaluated(evaluation),
         "examples": [_example(e) for e in found.examples],
         "snippet": snippets(record, calibration),
         "version": __version__,
@@ -156,22 +166,36 @@ def _facts(found: Report) -> Mapping[str, Any]:
     }
 
 
+def _calibrated(calibration: Calibration) -> Mapping[str, Any]:
+    """A calibration's verdict and its curve; each point with whether its dose was chosen."""
+    curve, dose = Curve.of(calibration), calibration.dose
+    chosen = [dose is not None and math.isclose(p.dose, dose) for p in curve.points]
+    return {
+        "works": calibration.works,
+        "verdict": calibration_verdict(calibration),
+        "unit": unit_of(curve),
+        "curve": curve,
+        "points": list(zip(curve.points, chosen, strict=True)),
+    }
+
+
+def _evaluated(evaluation: Evaluation) -> Mapping[str, Any]:
+    """An evaluation's verdict in sentences, where the vector steered, and all values."""
+    data = evaluation.data if isinstance(evaluation.data, dict) else {}
+    layers, dose = data.get("layers"), data.get("dose")
+    at = [f"layer{'s' * (len(layers) > 1)} {', '.join(map(str, layers))}"] if layers else []
+    at += [f"dose ±{abs(dose):.2f}"] if dose else []
+    return {
+        "verdict": evaluation_verdict(evaluation),
+        "suite": evaluation.suite,
+        "made": evaluation.created[:10],
+        "at": at,
+        "tables": tables(evaluation),
+    }
+
+
 def _diagnostics(record: Record) -> list[str]:
     return sorted({name for facts in record.layers for name in facts.diagnostics})
-
-
-def _layer_rows(record: Record) -> list[Sequence[str]]:
-    doses, names = record.doses(), _diagnostics(record)
-    return [
-        (
-            str(facts.layer),
-            number(facts.norm, 4),
-            number(facts.residual_norm, 4),
-            number(doses[facts.layer]),
-            *(number(facts.diagnostics.get(name)) for name in names),
-        )
-        for facts in record.layers
-    ]
 
 
 def _example(found: Examples) -> Mapping[str, Any]:

@@ -14,8 +14,8 @@ from steerlab.cli import ExitCode
 from steerlab.evaluation.statistics import Estimate
 from steerlab.plots import terminal as charts
 from steerlab.plots.store_map import MapPoint, StoreMap
-from steerlab.plots.values import DosePoint, DoseResponse, HeatGrid
-from tests.evaluation.measurements import calibration, evaluation
+from steerlab.plots.values import DoseResponse, HeatGrid
+from tests.evaluation.measurements import calibration, evaluation, point
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -72,7 +72,7 @@ def test_a_file_that_cant_be_is_said_first(refused, tmp_path, arguments):
 
 
 POINTS = tuple(
-    DosePoint(d, Estimate(10 * d, 10 * d - 0.5, 10 * d + 0.5, 8), (0.0, 0.4), abs(d) < 0.3)
+    point(d, Estimate(10 * d, 10 * d - 0.5, 10 * d + 0.5, 8), (0.0, 0.4), abs(d) < 0.3)
     for d in (-0.4, -0.2, 0.0, 0.2, 0.4)
 )
 
@@ -94,7 +94,7 @@ def test_a_dose_response_stands_where_its_numbers_say():
 
 
 def test_effects_that_are_unknown_are_dashes():
-    points = (DosePoint(0.1, Estimate(math.nan, math.nan, math.nan, 0)),)
+    points = (point(0.1, Estimate(math.nan, math.nan, math.nan, 0)),)
     rows = plain(charts.dose_response(DoseResponse("x", "vader", points), 60))
     assert rows[2].rstrip().endswith("-  -")
     assert "random" not in rows[-1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from steerlab.core.results import Calibration, Evaluation, Measured
 from steerlab.evaluation.calibration.curve import (
     Controls,
@@ -18,6 +20,16 @@ from steerlab.evaluation.statistics import Estimate
 
 DOSES = (-0.4, -0.2, 0.2, 0.4)
 SUITE = "5" * 64  # a digest
+
+
+def point(
+    dose: float,
+    effect: Estimate,
+    control: tuple[float, float] = (math.nan, math.nan),
+    sound: bool = True,
+) -> Point:
+    """A point of a curve as far as plots show it; control: mean and sd of random directions."""
+    return Point(dose, 4 * dose, effect, Controls(*control, 16), None, Cost(), sound)
 
 
 def curve(measure: str = "propensity", reason: str = "", layers: tuple[int, ...] = (2, 3)) -> Curve:

@@ -15,12 +15,13 @@ from steerlab.evaluation.statistics import Estimate
 from steerlab.plots import drawing, figures
 from steerlab.plots.lineage import MOST, graph_of, lineage_graph
 from steerlab.plots.store_map import MapPoint, StoreMap
-from steerlab.plots.values import DosePoint, DoseResponse, HeatGrid, Profile, profiles
+from steerlab.plots.values import DoseResponse, HeatGrid, Profile, profiles
 from steerlab.registry.lineage import Lineage, Node
+from tests.evaluation.measurements import point
 from tests.registry.samples import vector
 
 POINTS = tuple(
-    DosePoint(d, Estimate(10 * d, 10 * d - 1, 10 * d + 1, 8), (0.1 * d, 0.5), abs(d) < 0.3)
+    point(d, Estimate(10 * d, 10 * d - 1, 10 * d + 1, 8), (0.1 * d, 0.5), abs(d) < 0.3)
     for d in (-0.4, -0.2, 0.0, 0.2, 0.4)
 )
 CURVE = DoseResponse("love.v1", "log-odds (nats)", POINTS, 15, (-0.2, 0.2), 0.2, 10)
@@ -58,7 +59,7 @@ def test_the_curve_its_interval_chance_and_the_safe_range_are_drawn():
 
 
 def test_a_curve_without_controls_safe_range_or_choice_is_one_too():
-    points = tuple(DosePoint(p.dose, Estimate(1.0, math.nan, math.nan, 1)) for p in POINTS)
+    points = tuple(point(p.dose, Estimate(1.0, math.nan, math.nan, 1)) for p in POINTS)
     figure = figures.dose_response(DoseResponse("x", "vader", points))
     labels = [t.get_text() for t in figure.legends[0].get_texts()]
     assert labels == ["x", "95% interval"]

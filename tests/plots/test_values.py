@@ -9,10 +9,10 @@ from steerlab.core.results import Calibration, Measured
 from steerlab.errors import CorruptPayload
 from steerlab.evaluation.statistics import Estimate
 from steerlab.plots import figures
-from steerlab.plots.calibration import calibration_summary, layers_of, response_of
-from steerlab.plots.generalization import effect_panels, evaluation_summary
-from steerlab.plots.values import DosePoint, DoseResponse
-from tests.evaluation.measurements import DOSES, calibration, evaluation
+from steerlab.plots.calibration import layers_of, response_of
+from steerlab.plots.generalization import effect_panels, tables
+from steerlab.plots.values import DoseResponse
+from tests.evaluation.measurements import calibration, evaluation, point
 
 DIGEST = "d" * 64
 
@@ -20,10 +20,10 @@ DIGEST = "d" * 64
 def test_a_calibrations_curve_is_drawn_with_the_baseline_in_its_middle():
     found = response_of(calibration(DIGEST), "love.v1")
     assert [p.dose for p in found.points] == [-0.4, -0.2, 0.0, 0.2, 0.4]
-    for point in found.points:
-        assert point.effect.mean == pytest.approx(10 * point.dose)
-        assert point.control == ((0.1, 0.5) if point.dose else (0.0, 0.0))
-        assert point.sound == (abs(point.dose) < 0.3)
+    for p in found.points:
+        assert p.effect.mean == pytest.approx(10 * p.dose)
+        assert (p.controls.mean, p.controls.sd) == ((0.1, 0.5) if p.dose else (0.0, 0.0))
+        assert p.sound == (abs(p.dose) < 0.3)
     assert (found.layer, found.safe, found.chosen, found.controls) == (2, (-0.2, 0.2), 0.2, 16)
     assert found.unit == "log-odds (nats)"
     assert response_of(calibration(DIGEST, measure="vader"), "x").unit == "vader"
@@ -34,26 +34,6 @@ def test_one_that_does_not_work_has_a_curve_and_no_choice():
     found = calibration(DIGEST, reason="no dose beats its control")
     response = response_of(found, "x")
     assert (response.safe, response.chosen, response.at_chosen) == (None, None, None)
-    words = calibration_summary(found)
-    assert not words.works
-    assert words.verdict == "It does not work: no dose beats its control."
-    assert not any(row.chosen for row in words.rows)
-
-
-def test_a_calibration_in_words_has_a_row_a_dose():
-    words = calibration_summary(calibration(DIGEST))
-    assert words.works
-    assert words.verdict.startswith("It works: layer 2, dose +0.20")
-    assert [row.cells[0] for row in words.rows] == [f"{d:+.2f}".replace("-", "−") for d in DOSES]
-    assert [row.chosen for row in words.rows] == [False, False, True, False]
-    assert [row.sound for row in words.rows] == [False, True, True, False]
-    chosen = dict(zip(words.columns, words.rows[2].cells, strict=True))
-    assert chosen["effect"] == "+2.00"
-    assert chosen["95% interval"] == "+1.00 to +3.00"
-    assert chosen["random, ±sd"] == "+0.10 ± 0.50"
-    assert chosen["z"] == "+3.8"
-    assert dict(zip(words.columns, words.rows[0].cells, strict=True))["fluency"] == "–"
-    assert "6 items: its own pairs" in words.about
 
 
 def test_the_layers_that_were_compared_are_a_profile():
@@ -72,14 +52,14 @@ def test_a_calibration_that_is_none_is_refused():
 
 def test_an_interval_far_beyond_all_means_runs_out_of_the_picture():
     wild = (Estimate(1.0, 0.5, 500.0, 4), Estimate(2.0, -400.0, 2.5, 4))
-    points = tuple(DosePoint(d, e, (0.0, 0.2)) for d, e in zip((0.1, 0.2), wild, strict=True))
+    points = tuple(point(d, e, (0.0, 0.2)) for d, e in zip((0.1, 0.2), wild, strict=True))
     found = DoseResponse("x", "nats", points)
     low, high = found.window
     assert low < -0.4
     assert high > 2.0
     assert high - low < 9
     assert figures.dose_response(found).axes[0].get_ylim() == pytest.approx((low, high))
-    calm = DoseResponse("x", "nats", (DosePoint(0.1, Estimate(1.0, 0.8, 1.2, 4)),)).window
+    calm = DoseResponse("x", "nats", (point(0.1, Estimate(1.0, 0.8, 1.2, 4)),)).window
     assert calm[0] < 0
     assert calm[1] > 1.2
 
@@ -92,8 +72,7 @@ def test_an_evaluations_styles_stand_beside_their_controls():
     )
     first, second = found.rows
     assert (first.effect.mean, first.effect.low) == pytest.approx((0.9, 0.7))
-    mean, sd = first.control
-    assert (first.effect.mean - mean) / sd == pytest.approx(4.5)  # its z
+    assert (first.effect.mean - first.control.mean) / first.control.sd == pytest.approx(4.5)
     assert first.shuffled == 0.05
     assert (first.finding, second.finding) == ("generalizes", "no effect")
 
@@ -113,8 +92,7 @@ def test_the_effects_are_drawn_where_they_are():
 
 
 def test_an_evaluation_in_words_has_effects_and_prices_apart():
-    found = evaluation_summary(evaluation(DIGEST))
-    effects, prices = found.tables
+    effects, prices = tables(evaluation(DIGEST))
     assert effects.settings == ("baseline", "signed range", "random", "z", "shuffled")
     assert list(effects.rows) == [("statements", "vader"), ("dialogue", "vader")]
     assert effects.rows["statements", "vader"] == (
@@ -126,15 +104,11 @@ def test_an_evaluation_in_words_has_effects_and_prices_apart():
     )
     assert prices.settings == ("toward",)
     assert prices.rows["dialogue", "fluency ratio"] == (("1.20", "1.00 to 1.40"),)
-    assert any("generalizes to statements" in line for line in found.verdict)
-    assert found.about == "Steered at layer 2, dose ±0.20."
 
 
 def test_an_evaluation_of_other_origin_is_shown_as_far_as_it_goes():
     from dataclasses import replace
 
     bare = replace(evaluation(DIGEST), data=None, values=(Measured("a", "b", "c", 1.0),))
-    found = evaluation_summary(bare)
-    assert found.about == ""
-    assert [table.settings for table in found.tables] == [("c",)]
+    assert [table.settings for table in tables(bare)] == [("c",)]
     assert effect_panels(bare, "x") == ()

@@ -17,9 +17,9 @@ from steerlab.core.run import Generation, Run
 from steerlab.core.setting import BASELINE
 from steerlab.core.sweep import StoredSweep
 from steerlab.registry import Store
-from steerlab.report.examples import Examples, Text, kept_examples
+from steerlab.report.examples import Examples, kept_examples
 from steerlab.report.page import page, report, snippets
-from tests.evaluation.measurements import SUITE, calibration, evaluation
+from tests.evaluation.measurements import DOSES, SUITE, calibration, evaluation
 from tests.registry.samples import TINY, swept_setting, vector
 from tests.tui import chromium
 
@@ -107,7 +107,7 @@ def test_a_vector_with_nothing_but_itself_has_a_page(tmp_path):
 
 def examples():
     strengths = ((-2.0, -0.2), (0.0, 0.0), (2.0, 0.2))
-    texts = tuple(Text(c, dose, f" text at {c}") for c, dose in strengths)
+    texts = tuple(Generation(c, dose, f" text at {c}") for c, dose in strengths)
     return Examples("Today", "run 3", texts)
 
 
@@ -129,11 +129,35 @@ def test_what_was_measured_stands_beside_its_control(store):
     assert "Dose-response of love.v1, layer 2" in found.words
     assert re.search(r"chosen \+0\.20\s*\+0\.8\s*\+2\.00\s*\+1\.00 to \+3\.00", found.words)
     assert "generalizes to statements" in found.words
+    assert "Steered at layer 2, dose ±0.20." in found.words
     assert "Does love.v1 generalize? (vader)" in found.words
     table = found.words[found.words.index("Effects: the signed range") :]
+    assert "+0.10 ± 0.50" in found.words
     assert re.search(r"statements\s*vader\s*0\.30.*\+0\.90\+0\.70 to \+1\.10", table, re.S)
     assert "steerlab calibrate" not in found.words
     assert "steerlab evaluate" not in found.words
+
+
+def dose_rows(store: Store) -> list[tuple[str, list[str]]]:
+    """The rows of a calibration's table: their class, and the text of their cells."""
+    written = page(report(store, "love"))
+    table = written[written.index("Effect of each dose") :].split("</table>")[0]
+    rows = re.findall(r'<tr(?: class="(\w+)")?>(.*?)</tr>', table)[1:]
+    mark = "<small>chosen</small> "
+    cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row.replace(mark, "")) for _, row in rows]
+    return [(kind, texts) for (kind, _), texts in zip(rows, cells, strict=True)]
+
+
+def test_a_calibration_has_a_row_a_dose(store):
+    store.results.save_calibration(calibration(store.load("love").digest))
+    rows = dose_rows(store)
+    assert [texts[0] for _, texts in rows] == [f"{d:+.2f}".replace("-", "−") for d in DOSES]
+    assert [kind for kind, _ in rows] == ["unsound", "", "chosen", "unsound"]
+    measured = ["+0.20", "+0.8", "+2.00", "+1.00 to +3.00", "+0.10 ± 0.50", "+3.8"]
+    assert rows[2][1] == [*measured, "0.20", "1.10", "0.95"]
+    assert rows[0][1][-2:] == ["–", "–"]
+    words = read(store, "love").words
+    assert "6 items: its own pairs, each under a vector made without it" in words
 
 
 def test_a_vector_that_does_not_work_is_said_not_to(store):
@@ -142,6 +166,7 @@ def test_a_vector_that_does_not_work_is_said_not_to(store):
     found = read(store, "love")
     assert "It does not work: no dose beats its control." in found.words
     assert "works at" not in found.words
+    assert not any(kind == "chosen" for kind, _ in dose_rows(store))
 
 
 def test_a_kept_sweep_gives_the_examples(store):
@@ -188,7 +213,7 @@ def evil_report(store):
     values = (Measured(EVIL, EVIL, "signed range", 1.0, 0.0, 2.0),)
     measured = evaluation(digest, suite=EVIL, model=EVIL, versions={EVIL: EVIL})
     store.results.save_evaluation(replace(measured, values=(*measured.values, *values)))
-    text = Text(1.0, 0.1, EVIL + "</li></ol></main>")
+    text = Generation(1.0, 0.1, EVIL + "</li></ol></main>")
     return report(store, "evil", examples=[Examples(EVIL, EVIL, (text,))])
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any, get_args, get_origin, get_type_hints
 
-from steerlab.core.results import Calibration, defined
+from steerlab.core.results import Calibration
 from steerlab.errors import CorruptPayload
 from steerlab.evaluation.statistics import Estimate
 
@@ -59,6 +60,11 @@ class Controls:
     mean: float
     sd: float
     n: int
+
+    @property
+    def reach(self) -> tuple[float, float]:
+        """The mean less and plus two standard deviations; NaN where undefined."""
+        return self.mean - 2 * self.sd, self.mean + 2 * self.sd
 
 
 @dataclass(frozen=True)
@@ -147,7 +153,7 @@ class Curve:
 
     def to_json(self) -> dict[str, Any]:
         """The curve as JSON values; None for NaN."""
-        data: dict[str, Any] = _encoded(self)
+        data: dict[str, Any] = json.loads(json.dumps(asdict(self)), parse_constant=lambda _: None)
         return data
 
     @classmethod
@@ -180,17 +186,8 @@ def shown_z(z: float | None) -> str:
     return "-" if z is None else f"{z:+.1f}"
 
 
-def _encoded(value: Any) -> Any:
-    """A dataclass of dataclasses, tuples and numbers as JSON values; None for NaN."""
-    if is_dataclass(value):
-        return {f.name: _encoded(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, tuple):
-        return [_encoded(item) for item in value]
-    return defined(value) if isinstance(value, float) else value
-
-
 def _decoded(kind: Any, data: Any) -> Any:
-    """The inverse of `_encoded` for a value of type `kind`."""
+    """The value of type `kind`, such as a dataclass, whose JSON values these are."""
     if is_dataclass(kind):
         types = get_type_hints(kind)
         values = {name: _decoded(types[name], value) for name, value in data.items()}

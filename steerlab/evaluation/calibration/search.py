@@ -60,7 +60,6 @@ class Options:
     """How to calibrate.
 
     doses: positive; both signs are measured. controls: random directions behind the verdict.
-    profile_dose: for comparing layers; None takes the one of `doses` nearest to 0.15.
     seed: of the texts and of the random directions.
     """
 
@@ -68,7 +67,6 @@ class Options:
     controls: int = CONTROL_SEEDS
     limits: Limits = field(default_factory=Limits)
     seed: int = 0
-    profile_dose: float | None = None
     allow_other_weights: bool = False
 
     def __post_init__(self) -> None:
@@ -82,23 +80,19 @@ class Options:
 
     @property
     def compared_at(self) -> float:
-        """The dose at which layers are compared."""
-        return self.profile_dose or min(self.doses, key=lambda d: abs(d - PROFILE_DOSE))
+        """The dose at which layers are compared: the nearest one to `PROFILE_DOSE`."""
+        return min(self.doses, key=lambda d: abs(d - PROFILE_DOSE))
 
 
+@dataclass
 class Search:
     """The search for one vector over candidate layers and the doses of `options`."""
 
-    def __init__(
-        self,
-        lab: Lab,
-        vector: SteeringVector,
-        trials: Trials,
-        candidates: Sequence[int],
-        options: Options,
-    ) -> None:
-        self.lab, self.vector, self.trials = lab, vector, trials
-        self.candidates, self.options = candidates, options
+    lab: Lab
+    vector: SteeringVector
+    trials: Trials
+    candidates: Sequence[int]
+    options: Options
 
     def run(self) -> Calibration:
         """Choose, report, and measure the curve."""

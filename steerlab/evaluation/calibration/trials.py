@@ -35,6 +35,7 @@ class Trial:
     seed: int | None = None
 
 
+@dataclass
 class Trials:
     """Items in folds, and the values measured so far.
 
@@ -43,19 +44,16 @@ class Trials:
     parts: total weight 125; `fetch` takes the weight of each of its calls.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        measure: Measure,
-        crossed: Sequence[Pair],
-        seed: int,
-        parts: Parts,
-        should_stop: ShouldStop | None = None,
-    ) -> None:
-        self.source, self.measure, self.crossed = source, measure, crossed
-        self.seed, self.parts, self.should_stop = seed, parts, should_stop
-        self.items = range(measure.count)
-        self.fold_of = assign_folds(measure.count)
+    source: Source
+    measure: Measure
+    crossed: Sequence[Pair]
+    seed: int
+    parts: Parts
+    should_stop: ShouldStop | None = None
+
+    def __post_init__(self) -> None:
+        self.items = range(self.measure.count)
+        self.fold_of = assign_folds(self.measure.count)
         self.folds = sorted(set(self.fold_of))
         self._values: dict[Trial, float] = {}
 

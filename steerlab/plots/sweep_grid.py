@@ -20,7 +20,7 @@ Value = tuple[float, str]
 def metric_of(sweep: StoredSweep, spec: str) -> Metric:
     """A metric stored with the sweep, or any that `scorer` finds."""
     if spec in sweep.metrics:
-        return Metric(spec, "measured with the model", lambda text, baseline: math.nan, high=None)
+        return Metric(spec, "measured with the model", lambda text: math.nan, high=None)
     return scorer(spec)
 
 

@@ -202,7 +202,7 @@ def test_too_few_pairs_or_items_are_no_held_out_items(lab, lm, planted, count):
 
 
 def test_a_metric_of_texts_can_be_the_effect(lab, planted, free):
-    def kind(text, _):
+    def kind(text):
         return sum(letter in "abcdefgh" for letter in text) / max(len(text), 1)
 
     found = calibrate(
@@ -219,7 +219,7 @@ def test_a_metric_of_texts_can_be_the_effect(lab, planted, free):
 
 
 def test_a_scorer_without_any_value_is_one_line(lab, planted):
-    def fails(text, _):
+    def fails(text):
         raise ValueError("no such lexicon")
 
     with pytest.raises(BadOption, match=r"fails has no value.*no such lexicon"):

@@ -13,7 +13,7 @@ from steerlab.core.setting import Setting
 from steerlab.core.sweep import SweepPlan
 from steerlab.evaluation.metrics.cells import FluencyRatio, NextTokenKL, default_metrics
 from steerlab.evaluation.metrics.predictions import divergence
-from steerlab.evaluation.metrics.texts import METRICS, Metric, alone
+from steerlab.evaluation.metrics.texts import METRICS, Metric
 from steerlab.lab.sweeps import run_sweep
 from tests.evaluation.slow import scored
 from tests.saved import LOVE
@@ -43,7 +43,7 @@ def at(lab):
 
 
 def test_every_cell_has_the_default_metrics(lab):
-    broken = Metric("broken", "", alone(lambda text: 1 / 0))
+    broken = Metric("broken", "", lambda text: 1 / 0)
     swept = run_sweep(lab, PLAN, metrics=default_metrics(at(lab), [broken]))
     names = {"distinct-2", "longest-run", "fluency-ratio", "KL"}
     assert len(swept.cells) == 5 * 3 * 2

@@ -86,7 +86,7 @@ def test_a_text_without_a_value_has_a_reason():
     assert scorer("mine:undefined").explained("a")[1] == "its value is nan"
     assert "could not convert" in scorer("mine:word").explained("a")[1]
     assert "no baseline" in METRICS["shared"].explained("a")[1]
-    quiet = Metric("quiet", "", lambda text, _: (_ for _ in ()).throw(KeyError()))
+    quiet = Metric("quiet", "", lambda text: (_ for _ in ()).throw(KeyError()))
     assert quiet.explained("a")[1] == "KeyError"
 
 

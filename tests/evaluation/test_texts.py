@@ -119,12 +119,12 @@ def test_without_its_package_there_is_no_vader(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_scorer_that_fails_gives_no_value() -> None:
-    def broken(text: str, baseline: str) -> float:
+    def broken(text: str) -> float:
         raise RuntimeError("no such word")
 
     assert math.isnan(Metric("broken", "", broken).score("text"))
-    assert math.isnan(Metric("wild", "", lambda text, _: math.inf).score("text"))
-    assert math.isnan(Metric("odd", "", lambda text, _: None).score("text"))  # type: ignore
+    assert math.isnan(Metric("wild", "", lambda text: math.inf).score("text"))
+    assert math.isnan(Metric("odd", "", lambda text: None).score("text"))  # type: ignore
 
 
 def test_without_a_baseline_nothing_can_be_compared_with_it() -> None:

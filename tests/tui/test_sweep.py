@@ -467,7 +467,7 @@ async def test_resizing_loses_nothing(lab) -> None:
 
 
 def test_a_text_that_a_metric_cant_take_leaves_its_cell_undefined(lab) -> None:
-    def broken(text: str, _: str) -> float:
+    def broken(text: str) -> float:
         if "x" in text:
             raise ValueError(text)
         return 1.0

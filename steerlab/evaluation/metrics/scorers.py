@@ -15,7 +15,7 @@ from typing import Any
 
 from steerlab.core.display import printable
 from steerlab.errors import BadOption
-from steerlab.evaluation.metrics.texts import METRICS, Metric, alone
+from steerlab.evaluation.metrics.texts import METRICS, Metric
 from steerlab.files.location import expanded
 from steerlab.files.prompts import read_lines
 
@@ -71,7 +71,7 @@ def _keywords(spec: str, file: str) -> Metric:
     if not words:
         raise BadOption(f"{printable(file)} contains no words")
     about = f"words listed in {printable(path.name)} / all"
-    return Metric(spec, about, alone(partial(keyword_rate, keywords=words)), digits=3)
+    return Metric(spec, about, partial(keyword_rate, keywords=words), digits=3)
 
 
 def _regex(spec: str, pattern: str) -> Metric:
@@ -80,7 +80,7 @@ def _regex(spec: str, pattern: str) -> Metric:
     except (re.error, RecursionError, OverflowError) as error:
         raise BadOption(f"{printable(pattern)!r} is not a regular expression: {error}") from None
     about = f"matches of {printable(pattern)}"
-    return Metric(spec, about, alone(partial(matches, pattern=compiled)), high=None, digits=1)
+    return Metric(spec, about, partial(matches, pattern=compiled), high=None, digits=1)
 
 
 _MADE: dict[str, Callable[[str, str], Metric]] = {"keywords": _keywords, "regex": _regex}
@@ -104,7 +104,7 @@ def _function(spec: str, module: str, name: str) -> Metric:
     if not callable(found):
         raise BadOption(f"{module}:{name} is not a function: {found!r:.60}")
     first, *_ = (getattr(found, "__doc__", None) or f"by {module}:{name}").strip().splitlines()
-    return Metric(spec, printable(first)[:80], alone(found), low=-1.0)
+    return Metric(spec, printable(first)[:80], found, low=-1.0)
 
 
 @contextmanager

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from steerlab.core.cell import Cell, MetricValue
     from steerlab.core.sweep import StoredSweep
 
-Score = Callable[[str, str], float]
-"""(text, baseline) -> value; both without the prompt."""
+Score = Callable[..., float]
+"""(text) -> value, or (text, baseline) -> value; both without the prompt."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Metric:
 
     low, high: the ends of the scale; high None: the largest value shown. A scale with both signs
         diverges at zero.
-    compares: whether the value depends on the baseline.
+    compares: whether the value depends on the baseline, which the function then takes too.
     digits: decimals shown.
     """
 
@@ -48,7 +48,7 @@ class Metric:
         if self.compares and baseline is None:
             return math.nan, "there is no baseline to compare with"
         try:
-            found = self.function(text, baseline or "")
+            found = self.function(text, baseline) if self.compares else self.function(text)
             value = float(found)
         except Exception as error:  # one text must not end a sweep
             return math.nan, f"{type(error).__name__}: {error}".rstrip(": ")
@@ -144,26 +144,20 @@ def _grams(found: Sequence[Hashable], n: int) -> list[tuple[Hashable, ...]]:
     return [tuple(found[i : i + n]) for i in range(len(found) - n + 1)]
 
 
-def alone(function: Callable[[str], float]) -> Score:
-    """A score that ignores the baseline."""
-    return lambda text, _: function(text)
-
-
 def _known() -> list[Metric]:
     metrics = [
-        Metric(f"distinct-{n}", f"unique {what} / all", score)
+        Metric(f"distinct-{n}", f"unique {what} / all", partial(distinct, n=n))
         for n, what in ((1, "words"), (2, "pairs of words"), (3, "triples of words"))
-        for score in [alone(partial(distinct, n=n))]
     ]
     run = "longest repeated run, in words"
     metrics += [
-        Metric("longest-run", run, alone(longest_run), high=20.0, digits=1),
-        Metric("length", "number of words", alone(length), high=None, digits=1),
+        Metric("longest-run", run, longest_run, high=20.0, digits=1),
+        Metric("length", "number of words", length, high=None, digits=1),
         Metric("shared", "leading words in common with the baseline / all", shared, compares=True),
     ]
     if find_spec("vaderSentiment") is not None:
         about = "English sentiment, by its lexicon"
-        metrics.append(Metric("vader", about, alone(vader), low=-1.0))
+        metrics.append(Metric("vader", about, vader, low=-1.0))
     return metrics
 
 

@@ -30,9 +30,9 @@ class Estimate:
     """
 
     mean: float
-    low: float
-    high: float
-    n: int
+    low: float = math.nan
+    high: float = math.nan
+    n: int = 0
 
     @property
     def excludes_zero(self) -> bool:
@@ -51,6 +51,13 @@ class Steerability:
     slopes: tuple[float, ...]
     mean: Estimate
     anti_steerable: float
+
+
+def means(table: ArrayLike) -> Array:
+    """The mean over the last axis without NaN; NaN if nothing is left."""
+    rows = np.asarray(table, dtype=np.float64)
+    counts = np.count_nonzero(~np.isnan(rows), axis=-1)
+    return np.asarray(np.nansum(rows, axis=-1) / np.where(counts, counts, np.nan))
 
 
 def estimate(values: ArrayLike, *, seed: int = 0) -> Estimate:
@@ -75,7 +82,7 @@ def estimate(values: ArrayLike, *, seed: int = 0) -> Estimate:
     n = len(found)
     mean = float(found.mean()) if n else math.nan
     if n < 2 or not np.isfinite(found).all():
-        return Estimate(mean, math.nan, math.nan, n)
+        return Estimate(mean, n=n)
     error = float(found.std(ddof=1)) / math.sqrt(n)
     low, high = _quantiles(found, seed)
     return Estimate(mean, mean - high * error, mean - low * error, n)

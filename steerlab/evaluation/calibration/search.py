@@ -33,8 +33,8 @@ from steerlab.evaluation.calibration.curve import (
 )
 from steerlab.evaluation.calibration.effects import check_defined
 from steerlab.evaluation.calibration.side_effects import costs
-from steerlab.evaluation.calibration.trials import Array, Trial, Trials, mean
-from steerlab.evaluation.statistics import CONTROLS, Estimate, critical_z, estimate, z_score
+from steerlab.evaluation.calibration.trials import Array, Trial, Trials
+from steerlab.evaluation.statistics import CONTROLS, Estimate, critical_z, estimate, means, z_score
 
 if TYPE_CHECKING:
     from steerlab.lab.lab import Lab
@@ -143,7 +143,7 @@ class Search:
         weight = _PROFILE_WEIGHT / (len(self.trials.folds) + 1)
         self.trials.fetch((t for both in wanted.values() for side in both for t in side), weight)
         of = self.trials.of
-        return {b: mean(of(up) - of(down)) for b, (up, down) in wanted.items()}
+        return {b: float(means(of(up) - of(down))) for b, (up, down) in wanted.items()}
 
     def costs(self, layer: int) -> dict[float, Cost]:
         """Signed dose -> its side effects on neutral prompts; no item is involved."""
@@ -177,7 +177,7 @@ class Search:
         def gain(fold: int | None, d: float) -> float:
             trials = wanted[fold, d]
             plain = self.trials.unsteered(t.item for t in trials)
-            return side * mean(self.trials.of(trials) - plain)
+            return side * float(means(self.trials.of(trials) - plain))
 
         return {fold: _largest({d: gain(fold, d) for d in sound}) for fold in layers}
 
@@ -203,7 +203,7 @@ class Search:
         trials.fetch((t for some in wanted.values() for t in some), 16)
         found = {key: trials.of(some) for key, some in wanted.items()}
         plain = trials.unsteered(t.item for t in wanted[1, None])
-        ranges = [mean(found[1, seed] - found[-1, seed]) for seed in seeds]
+        ranges = [float(means(found[1, seed] - found[-1, seed])) for seed in seeds]
         effect = self.estimate(found[1, None] - found[-1, None])
         return HeldOutEffect(
             effect,
@@ -245,7 +245,7 @@ class Search:
         for d, row in rows.items():
             # the negative of a random direction is another random direction
             around = [trials.of(random[way, seed]) - plain for seed in seeds for way in (d, -d)]
-            chance = [mean(moved) for moved in around]
+            chance = [float(means(moved)) for moved in around]
             effect = self.estimate(trials.of(row) - plain)
             z = defined(z_score(effect.mean, chance))
             sound, c = safe[0] <= d <= safe[1], self.at(layer).coefficient(d)

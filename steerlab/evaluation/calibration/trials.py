@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -129,9 +128,3 @@ def assign_folds(count: int) -> list[int]:
     three or more, and every fold has some of each kind of items in a file sorted by kind.
     """
     return [item % min(count, _FOLDS) for item in range(count)]
-
-
-def mean(values: Array) -> float:
-    """The mean without NaN; NaN if nothing is left."""
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else math.nan

@@ -13,7 +13,7 @@ from steerlab.core.setting import Setting
 from steerlab.core.vector import SteeringVector
 from steerlab.evaluation.controls import random_controls
 from steerlab.evaluation.generalization import plan as names
-from steerlab.evaluation.statistics import Estimate, estimate, z_score
+from steerlab.evaluation.statistics import Estimate, estimate, means, z_score
 
 Array = NDArray[np.float64]
 
@@ -81,7 +81,7 @@ def _controls(table: Array, of: Conditions) -> list[tuple[str, Estimate]]:
     z = z_score(size, ranges) if known else math.nan
     found = [
         (names.RANDOM, estimate(ranges)),
-        (names.Z, Estimate(z, math.nan, math.nan, of.random)),
+        (names.Z, Estimate(z, n=of.random)),
     ]
     if of.shuffled:
         control = table[end] - table[end + 1]
@@ -140,13 +140,6 @@ def _randoms(table: Array, of: Conditions) -> Array:
     """The mean of each random direction over both signs: (n_random,)."""
     rows = means(table[3 : 3 + 2 * of.random])
     return np.asarray(rows.reshape(-1, 2).mean(axis=1))
-
-
-def means(table: ArrayLike) -> Array:
-    """The mean over the last axis without NaN; NaN if nothing is left."""
-    rows = np.asarray(table, dtype=np.float64)
-    counts = np.count_nonzero(~np.isnan(rows), axis=-1)
-    return np.asarray(np.nansum(rows, axis=-1) / np.where(counts, counts, np.nan))
 
 
 def _exp(value: Measured) -> Measured:

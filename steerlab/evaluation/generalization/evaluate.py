@@ -24,7 +24,6 @@ from steerlab.evaluation.generalization.conditions import (
     changes,
     conditions,
     effects,
-    means,
     measured,
     ratios,
     weighted,
@@ -35,7 +34,7 @@ from steerlab.evaluation.generalization.suite import Style, Suite, combined, sui
 from steerlab.evaluation.metrics.items import ContrastItem, items_of_pairs
 from steerlab.evaluation.metrics.scorers import scorer
 from steerlab.evaluation.metrics.texts import METRICS, Metric
-from steerlab.evaluation.statistics import Estimate, steerability
+from steerlab.evaluation.statistics import Estimate, means, steerability
 from steerlab.files.prompts import read_items
 from steerlab.progress import Parts, Progress, ShouldStop
 
@@ -325,14 +324,10 @@ class _Run:
         strengths = [setting.dose for setting in self.conditions.own]
         doses = [s.coefficient for s in self.conditions.own] if None in strengths else strengths
         found = steerability([float(d or 0) for d in doses], m[:3])
+        anti = found.anti_steerable
         self.values += [
             measured(style, names.STEERABILITY, names.RANGE, found.mean),
-            measured(
-                style,
-                names.ANTI,
-                names.RANGE,
-                Estimate(found.anti_steerable, np.nan, np.nan, found.mean.n),
-            ),
+            measured(style, names.ANTI, names.RANGE, Estimate(anti, n=found.mean.n)),
         ]
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from enum import Enum
 
 from steerlab.core.results import Evaluation, Measured
+from steerlab.evaluation.calibration.curve import Limits
 from steerlab.evaluation.generalization import plan as names
 from steerlab.evaluation.statistics import CONTROLS, critical_z
 
-FLUENCY_LIMIT = 1.5
-DISTINCT_LIMIT = 0.9  # of the baseline's
+_LIMITS = Limits()
 FACTS_LIMIT = 0.05  # a loss of P@1 that is reported even if it may be chance
 
 _NOT_EFFECTS = (*names.COSTS, names.STEERABILITY, names.ANTI)
@@ -150,7 +150,7 @@ def _fluency(values: Values, of: Evaluation) -> str:
     if not known:
         return ""
     over = [
-        f"{ratio:.2f} times in {place}" for place, ratio in known.items() if ratio > FLUENCY_LIMIT
+        f"{ratio:.2f} times in {place}" for place, ratio in known.items() if ratio > _LIMITS.fluency
     ]
     if over:
         return f"fluency suffers: the perplexity of the text grows {_and(over)}"
@@ -164,7 +164,7 @@ def _distinct(values: Values, of: Evaluation) -> str:
     for place, change in known.items():
         style, _, _ = place.rpartition(" at ")
         plain = _estimate(values, style, names.DISTINCT, names.BASELINE)
-        if plain is not None and plain + change < DISTINCT_LIMIT * plain:
+        if plain is not None and plain + change < _LIMITS.distinct * plain:
             low.append(f"{plain + change:.2f} in {place}")
     if low:
         return f"text repeats itself: distinct-2 falls to {_and(low)}"

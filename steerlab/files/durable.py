@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from steerlab.errors import StoreError
 
@@ -14,34 +16,34 @@ TEMPORARY_PREFIX = ".tmp-"
 
 
 def write(path: Path, data: bytes) -> None:
-    """Write a file atomically and durably: a reader sees all of it or nothing of it.
+    """Write a file atomically and durably, as `writing` does."""
+    with writing(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """A file that is there once the block ends: a reader sees all of it or nothing of it.
 
     Temporary file in the same directory, flush, fsync, rename, fsync of the directory.
-    Raises StoreError when the disk is full or the directory read-only; no part is left then.
-    """
-    temporary = stage(path, data)
-    try:
-        os.replace(temporary, path)
-        sync_directory(path.parent)
-    except OSError as error:
-        raise _unwritten(path, temporary, error) from None
-
-
-def stage(path: Path, data: bytes) -> Path:
-    """Write a temporary file beside `path` durably; returns its path.
-
-    Raises StoreError as `write` does.
+    Raises StoreError when the disk is full or the directory read-only; no part is left then, nor
+    after an error in the block.
     """
     temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
     try:
         make_directory(path.parent)
         with open(temporary, "xb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
-    except OSError as error:
-        raise _unwritten(path, temporary, error) from None
-    return temporary
+        os.replace(temporary, path)
+        sync_directory(path.parent)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise StoreError(f"can't write {path}: {error.strerror or error}") from None
+        raise
 
 
 def link(source: Path, path: Path) -> bool:
@@ -59,12 +61,6 @@ def link(source: Path, path: Path) -> bool:
             temporary.unlink(missing_ok=True)
         return False
     return True
-
-
-def _unwritten(path: Path, temporary: Path, error: OSError) -> StoreError:
-    with contextlib.suppress(OSError):
-        temporary.unlink(missing_ok=True)
-    return StoreError(f"can't write {path}: {error.strerror or error}")
 
 
 def make_directory(path: Path) -> None:

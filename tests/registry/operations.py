@@ -64,7 +64,7 @@ def with_garbage(root: Path) -> None:
     store = family(root)
     place = store.path / "payloads" / "zz"
     durable.write(place / f"{'z' * 64}.safetensors", payload.encode([_entry(store, "n1")]))
-    durable.stage(place / "x.safetensors", b"half")
+    (place / f"{durable.TEMPORARY_PREFIX}x").write_bytes(b"half")
 
 
 def earlier(root: Path) -> None:

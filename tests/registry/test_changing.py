@@ -273,13 +273,13 @@ def bulk(store: Store) -> Store:
 def written(store, monkeypatch):
     """The files that are written from now on, relative to the store, with their bytes."""
     found = []
-    stage = durable.stage
+    write = durable.write
 
     def counting(path, data):
         found.append((path.relative_to(store.path).as_posix(), len(data)))
-        return stage(path, data)
+        return write(path, data)
 
-    monkeypatch.setattr(durable, "stage", counting)
+    monkeypatch.setattr(durable, "write", counting)
     return found
 
 

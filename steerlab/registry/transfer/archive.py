@@ -16,7 +16,6 @@ import hashlib
 import io
 import os
 import re
-import secrets
 import stat
 import tarfile
 from collections.abc import Callable, Iterator
@@ -25,7 +24,7 @@ from typing import BinaryIO
 
 from steerlab.core.display import printable
 from steerlab.errors import CorruptPayload, NotFound, StoreError
-from steerlab.files.durable import TEMPORARY_PREFIX, make_directory, sync_directory
+from steerlab.files import durable
 from steerlab.progress import Progress
 
 SUFFIX = ".tar"
@@ -98,22 +97,10 @@ def create(target: Path, *, force: bool = False) -> Iterator[Writer]:
     written.
     """
     check_target(target, force=force)
-    temporary = target.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}")
-    try:
-        make_directory(target.parent)
-        with open(temporary, "xb") as file:
-            writer = Writer(file)
-            yield writer
-            writer.finish()
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-        sync_directory(target.parent)
-    except OSError as error:
-        raise StoreError(f"can't write {target}: {error.strerror or error}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    with durable.writing(target) as file:
+        writer = Writer(file)
+        yield writer
+        writer.finish()
 
 
 def is_archive(path: Path) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from sqlalchemy import Connection, select
 
@@ -41,14 +41,8 @@ class Lineage:
     children: tuple[Node, ...]
 
 
-class _Edge(NamedTuple):
-    """An edge between a composition and an operand, in either direction."""
-
-    near: int
-    far: int | None
-    ref: str
-    digest: str
-    recipe: str
+_Edge = tuple[int, int | None, Node]
+"""Between a composition and an operand, in either direction: row ids, and the far one's node."""
 
 
 def relatives(
@@ -63,20 +57,20 @@ def relatives(
             break
         edges.update({i: [] for i in new})
         for edge in _edges(connection, new, way):
-            edges[edge.near].append(edge)
-        level = [e.far for i in new for e in edges[i] if e.far is not None]
+            edges[edge[0]].append(edge)
+        level = [far for i in new for _, far, _ in edges[i] if far is not None]
     seen: set[int] = {vector}
 
-    def branches(of: int) -> tuple[Node, ...]:
-        return tuple(node(edge) for edge in edges[of])
+    def expanded(far: int | None, node: Node) -> Node:
+        if far is None:
+            return node
+        cut = far in seen or far not in edges
+        seen.add(far)
+        below = () if cut else branches(far)
+        return replace(node, branches=below, cut=cut and far != vector)
 
-    def node(edge: _Edge) -> Node:
-        if edge.far is None:
-            return Node(edge.ref, edge.digest, stored=False)
-        cut = edge.far in seen or edge.far not in edges
-        seen.add(edge.far)
-        below = () if cut else branches(edge.far)
-        return Node(edge.ref, edge.digest, edge.recipe, True, below, cut and edge.far != vector)
+    def branches(of: int) -> tuple[Node, ...]:
+        return tuple(expanded(far, node) for _, far, node in edges[of])
 
     return branches(vector)
 
@@ -94,16 +88,15 @@ def _edges(connection: Connection, ids: Sequence[int], way: Way) -> list[_Edge]:
         .join(MODEL, MODEL.c.id == VECTOR.c.model_id, isouter=up)
         .order_by(near, OPERAND.c.ordinal, far)
     )
-    found = []
+    found: list[_Edge] = []
     for chunk in chunks(ids):
         edges = connection.execute(query.where(near.in_(chunk))).all()
         known = {i for row in edges for i in row[2:4] if i is not None}
         recipes = expressions(connection, list(known))
         for child, number, here, there, digest, name, version, own, recipe, model in edges:
             if there is None:
-                ref = recipes[child].operands[number].ref
-                found.append(_Edge(here, None, ref, digest, ""))
+                node = Node(recipes[child].operands[number].ref, digest, stored=False)
             else:
-                text = str(recipes.get(there, recipe))
-                found.append(_Edge(here, there, f"{model}.{name}.v{version}", own, text))
+                node = Node(f"{model}.{name}.v{version}", own, str(recipes.get(there, recipe)))
+            found.append((here, there, node))
     return found

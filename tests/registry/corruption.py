@@ -80,6 +80,9 @@ def sample(path: Path) -> Path:
     store.save("deep", 2 * warm)
     store.save("love", vector(3))
     store.save_many([(f"n{i}", vector(10 + i, model=OTHER)) for i in range(4)], tags=["many"])
+    store.tag("love.v1", add=["later"])
+    store.note("n2", "of a shared file")
+    store.rename("deep", "deeper")
     store.runs.save(test_runs.run())
     test_sweeps.fill(store)
     return path

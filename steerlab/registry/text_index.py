@@ -146,6 +146,20 @@ def holding(words: Sequence[str]) -> Select[int]:
     return query.where(among(_INDEX.c.rowid, scanned)) if short else query
 
 
+def is_frequent(connection: Connection, word: str, count: int) -> bool:
+    """Whether more than so many vectors contain a folded word, or it is too short to count."""
+    if len(word) < _TRIGRAM:
+        return True
+    return connection.execute(holding([word]).limit(1).offset(count)).first() is not None
+
+
+def those_holding(connection: Connection, ids: Sequence[int], word: str) -> list[int]:
+    """The row ids, in their order, of the vectors whose text contains a folded word."""
+    query = select(_TEXT.c.id).where(_TEXT.c.id.in_(ids), holds(_TEXT.c.c0, word))
+    held = set(connection.execute(query).scalars())
+    return [row for row in ids if row in held]
+
+
 def among(row: ColumnElement[int], rows: Select[int]) -> ColumnElement[bool]:
     """Whether a hit is one of other rows, however many.
 

@@ -6,15 +6,16 @@ import contextlib
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from itertools import product
 
 import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from steerlab.core import record
-from steerlab.core.recipe import Imported
+from steerlab.core.recipe import Contrast, Imported
 from steerlab.errors import BadOption, NotFound
-from steerlab.registry import SORTS, Store, rebuild
+from steerlab.registry import SORTS, Store, queries, rebuild, text_index
 from tests.registry.samples import OTHER, vector
 
 
@@ -254,3 +255,25 @@ def test_a_negative_number_of_vectors_is_refused(family):
     with pytest.raises(BadOption, match="-1"):
         family.list(limit=-1)
     assert family.list(limit=0) == []
+
+
+@pytest.mark.parametrize("ahead", [0, 3, 5, 500])
+def test_a_page_is_the_same_however_it_is_found(store, monkeypatch, ahead):
+    """By reading ahead in the list, where a text is frequent, or in the text index."""
+    store.save_many(
+        (f"n{i}", vector(i, recipe=Contrast((f"so calm {i}",)) if i % 3 else Imported("y.npz")))
+        for i in range(12)
+    )
+    for i in range(0, 12, 2):
+        store.tag(f"n{i}", add=["even"])
+    monkeypatch.setattr(text_index, "is_frequent", lambda *_: True)
+    monkeypatch.setattr(queries, "_READ_AHEAD", ahead)
+    for text, sort, reverse, tag in product(
+        ("n", "calm", "calm 1", "1", "zebra"), ("created", "kind"), (False, True), (None, "even")
+    ):
+        order = {"sort": sort, "reverse": reverse, "text": text, "tag": tag}
+        pages, last = [], None
+        while page := store.list(**order, limit=2, after=last):
+            pages += page
+            last = page[-1]
+        assert pages == store.list(**order)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +12,13 @@ from textual.widgets import Static
 from textual.worker import Worker
 
 from steerlab.core.display import printable
+from steerlab.plots.values import DoseResponse, Profile, profiles
 from steerlab.tui.detail.overview import head
 from steerlab.tui.detail.pane import Pane
 
 if TYPE_CHECKING:
     from steerlab.core.record import Record
     from steerlab.core.results import Calibration
-    from steerlab.evaluation.calibration.curve import Curve
     from steerlab.registry import Summary
 
 LATER = """\
@@ -60,7 +61,8 @@ class Curves(Pane):
         if calibration is not None:
             plots.mount_all(measured(calibration))
         if several:
-            plots.mount_all([plot(name, *values) for name, values in profiles(record).items()])
+            known = [profile for profile in profiles(record) if len(profile.layers) > 1]
+            plots.mount_all([plot(f"{profile.name} by layer", profile) for profile in known])
 
 
 def about(record: Record, calibration: Calibration | None) -> str:
@@ -75,69 +77,41 @@ def about(record: Record, calibration: Calibration | None) -> str:
 def measured(calibration: Calibration) -> Iterator[Any]:
     """Plots of the dose-response with its control, and of the effect by layer."""
     from steerlab.evaluation.calibration.curve import Curve
+    from steerlab.plots.calibration import layers_of, response_of
 
-    curve = Curve.of(calibration)
-    yield response(curve)
-    if len(curve.layers) > 1:
-        layers = [row.layer for row in curve.layers]
-        effects = [row.effect.mean for row in curve.layers]
-        yield plot(f"{printable(curve.measure)} at dose ±{curve.profile_dose:g}", layers, effects)
+    yield response(response_of(calibration, Curve.of(calibration).measure))
+    if (layers := layers_of(calibration)) is not None:
+        yield plot(layers.name, layers)
 
 
-def response(curve: Curve) -> Any:
+def response(found: DoseResponse) -> Any:
     """Effect by dose with 95% interval, and random directions with ±2 standard deviations."""
     from textual_plotext import PlotextPlot
 
     widget = PlotextPlot(classes="response")
-    plt, points = widget.plt, curve.points
-    doses = [p.dose for p in points]
-    low, high = _window(curve)
+    plt, points = widget.plt, found.points
+    low, high = found.window
     for p in points:
-        ends = [min(max(end, low), high) for end in (p.effect.low, p.effect.high)]
-        if all(end == end for end in ends):
+        if math.isfinite(p.effect.low) and math.isfinite(p.effect.high):
+            ends = [max(p.effect.low, low), min(p.effect.high, high)]
             plt.plot([p.dose, p.dose], ends, marker="braille", color="cyan")
-        around = [p.controls.mean - 2 * p.controls.sd, p.controls.mean + 2 * p.controls.sd]
-        plt.plot([p.dose, p.dose], around, marker="dot", color="gray")
-    plt.plot(doses, [p.controls.mean for p in points], marker="dot", color="gray", label="random")
-    means = [p.effect.mean for p in points]
+    known = [p for p in points if all(map(math.isfinite, p.controls.reach))]
+    for p in known:
+        plt.plot([p.dose, p.dose], [*p.controls.reach], marker="dot", color="gray")
+    doses, means = [p.dose for p in known], [p.controls.mean for p in known]
+    plt.plot(doses, means, marker="dot", color="gray", label="random")
+    doses, means = [p.dose for p in points], [p.effect.mean for p in points]
     plt.plot(doses, means, marker="braille", color="cyan", label="vector")
     plt.ylim(low, high)
-    plt.title(f"{printable(curve.measure)} by dose at layer {curve.layer}, 95% interval")
+    plt.title(f"{printable(found.name)} by dose at layer {found.layer}, 95% interval")
     return widget
 
 
-def _window(curve: Curve) -> tuple[float, float]:
-    """The y axis: the means with a margin; intervals of few items are far wider."""
-    means = [0.0, *(p.effect.mean for p in curve.points)]
-    room = 0.5 * (max(means) - min(means)) or 1.0
-    return min(means) - room, max(means) + room
-
-
-def profiles(record: Record) -> dict[str, tuple[list[int], list[float]]]:
-    """Quantity -> (layers, values), for quantities known at two layers or more."""
-    doses = record.doses()
-    names = sorted({name for facts in record.layers for name in facts.diagnostics})
-    rows: dict[str, list[tuple[int, float | None]]] = {
-        "norm": [(facts.layer, facts.norm) for facts in record.layers],
-        "dose of coefficient 1": [(facts.layer, doses[facts.layer]) for facts in record.layers],
-    }
-    for name in names:
-        rows[name.replace("_", " ")] = [
-            (facts.layer, facts.diagnostics.get(name)) for facts in record.layers
-        ]
-    known = {name: [(b, v) for b, v in row if v is not None] for name, row in rows.items()}
-    return {
-        name: ([b for b, _ in row], [v for _, v in row])
-        for name, row in known.items()
-        if len(row) > 1
-    }
-
-
-def plot(name: str, layers: list[int], values: list[float]) -> Any:
+def plot(title: str, found: Profile) -> Any:
     """A line plot over layers."""
     from textual_plotext import PlotextPlot
 
     widget = PlotextPlot()
-    widget.plt.plot(layers, values, marker="braille")
-    widget.plt.title(f"{name} by layer")
+    widget.plt.plot(found.layers, found.values, marker="braille")
+    widget.plt.title(printable(title))
     return widget

@@ -7,10 +7,13 @@ import pytest
 from textual import events
 from textual.widget import Widget
 from textual.widgets import Footer, Input, Label, Static, Tab, Tabs
+from textual.worker import Worker
 
 from steerlab import Lab, Store
 from steerlab.cli import run
 from steerlab.errors import StoreError
+from steerlab.tui.detail import Detail
+from steerlab.tui.detail.detail import pane_class
 from steerlab.tui.detail.pane import Pane
 from steerlab.tui.dialogs import Confirm, ModelDialog, OptionsDialog, SaveDialog
 from steerlab.tui.extract.screen import ExtractScreen
@@ -189,6 +192,21 @@ async def test_what_comes_after_the_app_was_told_to_end_is_left(lab):
         report.show([Entry("of", "nothing")])
         assert list(detail.query(Pane)) == [pane]
         assert not report.children
+
+
+@pytest.mark.parametrize("tab", Detail.TABS)
+async def test_what_is_read_while_the_app_closes_is_not_drawn(lab, tab):
+    """Textual mounts nothing in a widget that it is about to remove, a tab's parts included."""
+    async with Session(lab) as user:
+        (summary,) = lab.store.list(name="love")
+        pane = pane_class(tab)(lab)
+        mounted = user.bench.detail.query_one("#panes").mount(pane)
+        pane._pruning = True
+        await mounted
+        assert not pane.children
+        pane.summary = summary
+        pane._draw(pane._Known(summary, pane.read(summary, Worker(pane, str))))
+        await pane.remove()
 
 
 def test_a_worker_that_ends_after_the_app_is_silent():

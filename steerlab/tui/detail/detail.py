@@ -130,12 +130,12 @@ tab. The overview edits tags and note."""
             pane.show(summary)
 
     def _build(self, name: str) -> Pane:
-        pane = _pane_class(name)(self.lab, id=f"pane-{name}")
+        pane = pane_class(name)(self.lab, id=f"pane-{name}")
         self.query_one("#panes").mount(pane)
         return pane
 
 
-def _pane_class(name: str) -> type[Pane]:
+def pane_class(name: str) -> type[Pane]:
     """The class of a tab, imported when it is first opened."""
     from importlib import import_module
 

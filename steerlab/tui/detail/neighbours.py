@@ -36,42 +36,37 @@ The vectors of the same model with the largest cosines, opposites too. Enter goe
 
     def compose(self) -> ComposeResult:
         """The table, and a line for progress or an empty result."""
-        yield DataTable(cursor_type="row", id="near")
+        table: DataTable[Text] = DataTable(cursor_type="row", id="near")
+        table.add_columns("vector", "cosine", "", "layers")
+        yield table
         yield Static(classes="quiet", markup=False)
-
-    def on_mount(self) -> None:
-        """Name the columns."""
-        self.query_one(DataTable).add_columns("vector", "cosine", "", "layers")
-
-    def show(self, summary: Summary) -> None:
-        """Compare with all others."""
-        self.call_later(self._say, "comparing …")
-        super().show(summary)
 
     def read(self, summary: Summary, worker: Worker[None]) -> Sequence[Neighbour]:
         """Compare with every vector of the model until the cursor moves on."""
+        self.draw_later(summary, "comparing …")
 
         def progress(done: int, total: int) -> None:
             if done < total and not worker.is_cancelled:
-                self.app.call_from_thread(self._say, f"comparing … {done:,} of {total:,}")
+                self.draw_later(summary, f"comparing … {done:,} of {total:,}")
 
         return self.lab.store.similar(
             summary.qualified, should_stop=lambda: worker.is_cancelled, progress=progress
         )
 
-    def draw(self, found: Sequence[Neighbour]) -> None:
-        """Show the nearest first."""
-        table = self.query_one(DataTable)
+    def draw(self, found: Sequence[Neighbour] | str) -> None:
+        """Show the nearest first; a string is how far the comparison is."""
+        quiet, table = self.query_one(Static), self.query_one(DataTable)
+        if isinstance(found, str):
+            quiet.update(found)
+            return
         table.clear()
         for neighbour in found:
             ref = neighbour.ref
             cells = (ref, f"{neighbour.cosine:+.3f}", bar(neighbour.cosine), span(neighbour.layers))
             table.add_row(*(Text(printable(cell)) for cell in cells), key=ref)
         table.display = bool(found)
-        self._say("" if found else "No other vector of this model shares a layer with this one.")
-
-    def _say(self, text: str) -> None:
-        self.query_one(Static).update(text)
+        alone = "No other vector of this model shares a layer with this one."
+        quiet.update("" if found else alone)
 
     @on(DataTable.RowSelected)
     def _chosen(self, event: DataTable.RowSelected) -> None:

@@ -104,8 +104,6 @@ class Overview(Pane):
     def draw(self, found: Known) -> None:
         """Show all of it."""
         record, summary = found.record, self.summary
-        if not self.children:  # the app is closing
-            return
         damage = self.query_one("#damage", Paragraph)
         damage.display = bool(found.damage)
         if found.damage:

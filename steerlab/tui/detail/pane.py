@@ -72,12 +72,17 @@ class Pane(VerticalScroll):
         with reporting_errors(self):
             found = self.read(summary, worker)
             if not worker.is_cancelled:
-                self.post_message(self._Known(summary, found))
+                self.draw_later(summary, found)
+
+    def draw_later(self, summary: Summary, found: Any) -> None:
+        """Draw this unless another vector is shown by then; from any thread."""
+        self.post_message(self._Known(summary, found))
 
     @on(_Known)
     def _draw(self, event: _Known) -> None:
         event.stop()
-        if event.summary is self.summary and self.is_attached:
+        # without children the app was closing as the pane was mounted
+        if event.summary is self.summary and self.is_attached and self.children:
             self.draw(event.found)
 
     def read(self, summary: Summary, worker: Worker[None]) -> Any:
@@ -85,5 +90,5 @@ class Pane(VerticalScroll):
         raise NotImplementedError
 
     def draw(self, found: Any) -> None:
-        """Draw what `read` returned."""
+        """Draw what `read` returned, or the progress that it gave to `draw_later`."""
         raise NotImplementedError

@@ -49,13 +49,11 @@ next text as the best, delete deletes the run."""
 
     def compose(self) -> ComposeResult:
         """The list and the texts."""
-        yield DataTable(cursor_type="row", id="kept")
-        yield Static(id="texts", markup=False)
-
-    def on_mount(self) -> None:
-        """Name the columns."""
-        self.query_one(DataTable).add_columns("when", "strength", "prompt", "steered text")
         self.runs: dict[str, Run] = {}
+        table: DataTable[Text] = DataTable(cursor_type="row", id="kept")
+        table.add_columns("when", "strength", "prompt", "steered text")
+        yield table
+        yield Static(id="texts", markup=False)
 
     def read(self, summary: Summary, worker: Worker[None]) -> Sequence[Run]:
         """Read the newest first."""
@@ -101,12 +99,8 @@ next text as the best, delete deletes the run."""
         run = self.current
         if run is not None:
             following = 0 if run.best is None else run.best + 1
-            self.rate(run, following if following < len(run.generations) else None)
-
-    @work(thread=True, group="edit")
-    def rate(self, run: Run, best: int | None) -> None:
-        """Save the rating."""
-        self._change(lambda: self.lab.store.runs.rate(run.id or 0, best))
+            best = following if following < len(run.generations) else None
+            self._change(lambda: self.lab.store.runs.rate(run.id or 0, best))
 
     def action_forget(self) -> None:
         """Ask, then delete the run."""
@@ -116,15 +110,11 @@ next text as the best, delete deletes the run."""
 
         def forget(sure: bool | None) -> None:
             if sure:
-                self.forget(run)
+                self._change(lambda: self.lab.store.runs.remove(run.id or 0))
 
         self.app.push_screen(Confirm(f"Delete run {run.id} and its texts?", "Delete"), forget)
 
     @work(thread=True, group="edit")
-    def forget(self, run: Run) -> None:
-        """Delete the run from the store."""
-        self._change(lambda: self.lab.store.runs.remove(run.id or 0))
-
     def _change(self, change: Callable[[], object]) -> None:
         with reporting_errors(self):
             change()

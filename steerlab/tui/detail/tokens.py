@@ -71,11 +71,9 @@ unembedding. This needs the model: Enter loads it."""
     def compose(self) -> ComposeResult:
         """The tokens, or a button that loads the model."""
         yield Static(id="tokens", markup=False)
-        yield Button("load the model", id="load", compact=True)
-
-    def on_mount(self) -> None:
-        """Hide the button."""
-        self.query_one("#load").display = False
+        button = Button("load the model", id="load", compact=True)
+        button.display = False
+        yield button
 
     def read(self, summary: Summary, worker: Worker[None]) -> Read:
         """The lens, if the vector's model is loaded already."""
@@ -145,7 +143,7 @@ unembedding. This needs the model: Enter loads it."""
     def _say(self, text: str) -> None:
         self.progress = text
         if self.summary is not None:
-            self.draw(Read(self.summary.model))
+            self.draw_later(self.summary, Read(self.summary.model))
 
 
 def drawn(found: Read) -> Content:

@@ -5,7 +5,7 @@ import random
 import pytest
 from textual.widgets import Static
 
-from steerlab.tui.workbench.texts import Column, Passage, Texts, marked
+from steerlab.tui.workbench.texts import Column, Paragraph, Texts, marked
 from steerlab.tui.workbench.throughput import FRAMES, Frames
 from tests.tui.hosts import Host, until
 
@@ -56,7 +56,7 @@ async def test_what_grows_looks_as_if_it_were_drawn_as_a_whole(host):
             await pilot.pause()
             shown = drawn(host)
             texts.refresh(layout=True)
-            for passage in texts.query(Passage):
+            for passage in texts.query(Paragraph):
                 passage.refresh()
             await pilot.pause()
             assert shown == drawn(host)
@@ -71,7 +71,9 @@ async def test_only_the_end_of_what_grows_is_drawn(host, monkeypatch):
         await pilot.pause()
         lines = []
         monkeypatch.setattr(
-            Passage, "render_line", lambda self, y: lines.append(y) or Static.render_line(self, y)
+            Paragraph,
+            "render_line",
+            lambda self, y: lines.append(y) or Static.render_line(self, y),
         )
         texts.write(1, " and\nfour")
         await pilot.pause()
@@ -128,7 +130,7 @@ async def test_a_stacked_column_shrinks_to_a_shorter_text(host):
                 texts.write(index, text)
             texts.finish()
             await pilot.pause()
-        await until(pilot, lambda: [p.size.height for p in texts.query(Passage)][:2] == [1, 1])
+        await until(pilot, lambda: [p.size.height for p in texts.query(Paragraph)][:2] == [1, 1])
 
 
 @pytest.mark.parametrize(("width", "stacked"), [(40, True), (109, True), (111, False)])

@@ -6,16 +6,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import on
 from textual.app import ComposeResult
-from textual.containers import Container, Vertical
+from textual.containers import Container
 from textual.content import Content
-from textual.geometry import Region
 from textual.timer import Timer
 from textual.widgets import Static, Tab, Tabs
 
 from steerlab.core.display import printable
 from steerlab.core.notation import span
 from steerlab.tui.detail.pane import Pane
-from steerlab.tui.partial_refresh import PartialRefresh
+from steerlab.tui.partial_refresh import Frame
 
 if TYPE_CHECKING:
     from steerlab.lab.lab import Lab
@@ -25,7 +24,7 @@ REST = 0.2
 """Seconds that the cursor rests on a vector before it is read; keys come faster than that."""
 
 
-class Detail(Vertical, PartialRefresh):
+class Detail(Frame):
     """Tabs about the vector under the cursor; each is built when it is first opened."""
 
     TABS: ClassVar[tuple[str, ...]] = (
@@ -120,7 +119,7 @@ tab. The overview edits tags and note."""
             self.border_title = ""
             return
         where = f"layer {span(summary.layers)}"
-        with self.only(Region(0, 0, self.outer_size.width, 1)):
+        with self.border_only(0):
             self.border_title = Content(printable(f"{summary.ref} · {summary.model} · {where}"))
         pane = self._pane(name) or self._build(name)
         for other in self.query(Pane):

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from textual import on, work
 from textual.app import ComposeResult
-from textual.containers import Vertical
-from textual.geometry import Region
 from textual.message import Message
 from textual.widgets import Input
 
-from steerlab.tui.notices import reporting_errors
-from steerlab.tui.partial_refresh import FixedInput, PartialRefresh
+from steerlab.core.display import count, some
+from steerlab.tui.dialogs import Confirm, RenameDialog
+from steerlab.tui.notices import notify, reporting_errors
+from steerlab.tui.partial_refresh import FixedInput, Frame
 from steerlab.tui.workbench.table import VectorTable
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ FOLLOW = 1.0
 """Seconds between checks for changes by another process."""
 
 
-class Browser(Vertical, PartialRefresh):
+class Browser(Frame):
     """The vectors of a store, filtered and sorted; reads in threads, so that it never blocks."""
 
     HELP = """\
@@ -43,10 +44,10 @@ follow the cursor."""
 
     @dataclass
     class Surveyed(Message):
-        """All names, sorted, and the number of models that have vectors."""
+        """All names, sorted, and whether vectors of several models have them."""
 
         names: Sequence[str]
-        models: int
+        several_models: bool
 
     @dataclass
     class StoreChanged(Message):
@@ -72,6 +73,7 @@ follow the cursor."""
         super().__init__(**kwargs)
         self.lab = lab
         self.order = ("name", False)
+        self._several_models = False
         self._stamp: Hashable = None
         self._filtered = ""
 
@@ -129,9 +131,14 @@ follow the cursor."""
     def survey(self) -> None:
         """Read the names for completion."""
         with reporting_errors(self):
-            self.post_message(self.Surveyed(self.lab.store.names(), len(self.lab.store.models())))
+            store = self.lab.store
+            self.post_message(self.Surveyed(store.names(), len(store.models()) > 1))
         if not gc.get_freeze_count():
             gc.freeze()  # searching it for garbage took 100 ms of some keys
+
+    @on(Surveyed)
+    def _show_surveyed(self, event: Surveyed) -> None:
+        self._several_models = event.several_models
 
     @on(_Found)
     def _show_found(self, event: _Found) -> None:
@@ -145,8 +152,7 @@ follow the cursor."""
         if text and text != self._filtered:
             self.table.cursor_row = 0  # Enter takes the best match
         self._filtered = text
-        width, height = self.outer_size
-        with self.only(Region(0, height - 1, width, 1)):
+        with self.border_only(-1):
             self.border_subtitle = f"{len(event.ids):,} found" if text else f"{len(event.ids):,}"
         self.post_message(self.Listed(len(event.ids), bool(text)))
 
@@ -189,7 +195,70 @@ follow the cursor."""
         if not self.table.go_to(summary.id):
             self.post_message(self.Located(summary))
 
-    def chosen(self) -> list[Summary]:
-        """The marked vectors; without marks, the one under the cursor."""
+    def name_of(self, summary: Summary) -> str:
+        """The vector's name, qualified with its model if the store has several."""
+        return f"{summary.model}.{summary.name}" if self._several_models else summary.name
+
+    # changing the store
+
+    def action_rename(self) -> None:
+        """Ask for a new name for all versions of the vector."""
+        summary = self.table.current
+        if summary is not None:
+
+            def rename(new: str | None) -> None:
+                if new and new != summary.name:
+                    self._rename(f"{summary.model}.{summary.name}", new)
+
+            self.app.push_screen(RenameDialog(summary.name), rename)
+
+    def action_remove(self) -> None:
+        """Ask, then remove the marked vectors or the one under the cursor."""
         current = [self.table.current] if self.table.current is not None else []
-        return list(self.table.marked) or current
+        chosen = list(self.table.marked) or current
+        if not chosen:
+            return
+        names = some([summary.ref for summary in chosen])
+        question = f"Remove {names}? Their files are deleted; this can't be undone."
+
+        def remove(sure: bool | None) -> None:
+            if sure:
+                youngest_first = sorted(chosen, key=lambda s: s.created, reverse=True)
+                self._remove([summary.qualified for summary in youngest_first])
+
+        self.app.push_screen(Confirm(question, "Remove"), remove)
+
+    @work(thread=True, group="change")
+    def _rename(self, old: str, new: str) -> None:
+        with self._changing():
+            notify(self, f"renamed {old} to {self.lab.store.rename(old, new)}")
+
+    @work(thread=True, group="change")
+    def _remove(self, refs: Sequence[str]) -> None:
+        with self._changing():
+            for ref in refs:
+                self.lab.store.remove(ref)
+            notify(self, f"removed {', '.join(refs)}")
+
+    @work(thread=True, exclusive=True, group="starter")
+    def action_starter(self) -> None:
+        """Make the starter vectors on the embedded model: love, anger, joy and others."""
+        from steerlab.lab import starter
+
+        with self._changing():
+            notify(self, "making the starter vectors: loading smollm2 …")
+            if self.lab.source is None:
+                self.lab.source = "smollm2"
+            made = starter.ensure(
+                self.lab, made=lambda name: self.app.call_from_thread(self.follow)
+            )
+            notify(self, f"made {count(len(made), 'starter vector')}")
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Report errors of a worker, then show what it changed in the store."""
+        with reporting_errors(self):
+            try:
+                yield
+            finally:
+                self.app.call_from_thread(self.follow)

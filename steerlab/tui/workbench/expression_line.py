@@ -6,6 +6,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from textual import on, work
@@ -15,11 +16,14 @@ from textual.content import Content
 from textual.message import Message
 from textual.suggester import Suggester
 from textual.widgets import Input, Label, Static
+from textual.worker import Worker
 
 from steerlab.core.display import printable
-from steerlab.core.notation import span
+from steerlab.core.notation import derived_name, span
 from steerlab.core.recipe import FUNCTIONS
 from steerlab.errors import BadExpression, NotFound, SteerlabError
+from steerlab.tui.dialogs import Naming, SaveDialog
+from steerlab.tui.notices import notify, reporting_errors
 
 if TYPE_CHECKING:
     from steerlab.core.results import Calibration
@@ -28,6 +32,9 @@ if TYPE_CHECKING:
 
 PATIENCE = 0.4
 """Seconds without a key press before a mistake is reported."""
+
+LONG = 1.0
+"""Seconds after which a save that is usually instant reports that it is waiting."""
 
 LABEL = 9  # width of a line's label
 
@@ -155,8 +162,15 @@ the length that coefficient c adds, relative to the median residual stream."""
     class Submitted(Message):
         """Enter was pressed on the line."""
 
+    @dataclass
+    class Saved(Message):
+        """A vector was saved, or was stored already."""
+
+        ref: str
+        text: str
+
     def __init__(self, lab: Lab, text: str = "") -> None:
-        super().__init__()
+        super().__init__(id="steer")
         self.lab = lab
         self.suggester = _Names()
         self.meaning = Meaning("")
@@ -232,6 +246,36 @@ the length that coefficient c adds, relative to the median residual stream."""
             self.set_timer(PATIENCE, self._complain)
         else:
             self._draw(described(event.meaning))
+
+    def action_save(self) -> None:
+        """Ask for a name, then save the expression."""
+        meaning = self.meaning
+        if meaning.vector is None or meaning.text != self.text:
+            why = meaning.problem or "the steer line is empty: type an expression"
+            notify(self, why, "warning")
+            return
+        about = f"{meaning.text}\n{described(meaning).plain.split('!')[0].strip()}"
+        name, taken = derived_name(meaning.text), self.suggester.names
+        self.app.push_screen(SaveDialog(name, about, meaning.warnings, taken), self._save)
+
+    def _save(self, naming: Naming | None) -> None:
+        if naming is not None:
+            worker = self._store(self.text, naming)
+            self.set_timer(LONG, partial(self._say_storing, worker, naming.name))
+
+    def _say_storing(self, worker: Worker[None], name: str) -> None:
+        if not worker.is_finished:
+            notify(self, f"saving {name} … another process may be writing to the store")
+
+    @work(thread=True, group="save")
+    def _store(self, text: str, naming: Naming) -> None:
+        """Evaluate and save."""
+        with reporting_errors(self):
+            vector, name = self.lab.evaluate(text), naming.name
+            store = self.lab.store
+            stored, new = store.keep(name, vector, tags=naming.tags, note=naming.note)
+            verb = "saved as" if new else "already saved as"
+            self.post_message(self.Saved(name, f"{verb} {stored}").set_sender(self))
 
     def _complain(self) -> None:
         """Show the mistake if the text is still the same."""

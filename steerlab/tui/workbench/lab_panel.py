@@ -5,36 +5,35 @@ from __future__ import annotations
 import gc
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from textual import events, on, work
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical
+from textual.containers import Horizontal
 from textual.content import Content
-from textual.geometry import Region
 from textual.message import Message
-from textual.widgets import Label, TextArea
+from textual.widgets import Label
 from textual.worker import Worker, get_current_worker
 
 from steerlab.core.display import printable
-from steerlab.core.notation import layers_of, span
-from steerlab.errors import BadOption, SteerlabError, StoreError
+from steerlab.core.notation import span
+from steerlab.errors import SteerlabError
+from steerlab.tui.dialogs import ModelDialog, OptionsDialog
 from steerlab.tui.generation_text import heading
 from steerlab.tui.model_loading import load_model
 from steerlab.tui.notices import notify, reporting_errors
-from steerlab.tui.partial_refresh import PartialRefresh
-from steerlab.tui.setup import Setup, setup_of
+from steerlab.tui.partial_refresh import Frame
+from steerlab.tui.setup import COLUMNS, Setup, setup_of
 from steerlab.tui.workbench.expression_line import ExpressionLine, Meaning
+from steerlab.tui.workbench.generation import check, keep_run, settings_of
+from steerlab.tui.workbench.prompt import Prompt
 from steerlab.tui.workbench.strength import Strength
 from steerlab.tui.workbench.texts import Texts
 from steerlab.tui.workbench.throughput import Frames, Throughput
 
 if TYPE_CHECKING:
-    from steerlab.core.cell import Cell
     from steerlab.core.results import Calibration
     from steerlab.core.run import Run
-    from steerlab.core.setting import Setting
     from steerlab.core.vector import SteeringVector
     from steerlab.lab.lab import Lab
 
@@ -42,35 +41,7 @@ if TYPE_CHECKING:
 LEGEND = "dose: length of c × vector relative to the residual stream"
 
 
-class Prompt(TextArea):
-    """The prompt: Enter generates; pasted text keeps its lines."""
-
-    HELP = "The text to continue. Enter generates; ctrl+j or alt+enter makes a new line."
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "submit", "generate", priority=True, show=False),
-        Binding("alt+enter,ctrl+j", "newline", "new line", show=False),
-    ]
-
-    @dataclass
-    class Submitted(Message):
-        """Enter was pressed in the prompt."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(
-            text, compact=True, highlight_cursor_line=False, id="prompt", placeholder="a prompt"
-        )
-
-    def action_submit(self) -> None:
-        """Ask for a generation."""
-        self.post_message(self.Submitted())
-
-    def action_newline(self) -> None:
-        """Start a new line."""
-        self.insert("\n")
-
-
-class LabPanel(Vertical, PartialRefresh):
+class LabPanel(Frame):
     """Expression, prompt, strength and texts; generates in one worker at a time."""
 
     HELP = """\
@@ -209,6 +180,39 @@ vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
         else:
             strength.follow(vector.dose(1.0))
 
+    def action_options(self) -> None:
+        """Layers, positions, sampling, seed, chat template."""
+
+        def take(setup: Setup | None) -> None:
+            if setup is not None:
+                self.use(setup)
+
+        self.app.push_screen(OptionsDialog(self.setup), take)
+
+    def action_columns(self) -> None:
+        """Switch between two texts (baseline and c), three and five (from -c to +c)."""
+        setup = self.setup
+        following = COLUMNS[(COLUMNS.index(setup.columns) + 1) % len(COLUMNS)]
+        self.use(replace(setup, columns=following))
+        self.notify(f"{following} texts side by side, starting with the next generation", timeout=3)
+
+    def action_copy_command(self) -> None:
+        """Copy the `steerlab generate` command for the same texts."""
+        command = self.setup.command(self.lab.source)
+        self.app.copy_to_clipboard(command)
+        self.notify(printable(command), title="copied", timeout=10, markup=False)
+
+    def action_model(self) -> None:
+        """Choose the model that generates."""
+        if not self.say_if_busy():
+            stored = [model.identity.source for model in self.lab.store.models()]
+            self.app.push_screen(ModelDialog(self.lab.source, stored), self._take_model)
+
+    def _take_model(self, source: str | None) -> None:
+        if source is not None and (source or None) != self.lab.source:
+            self.lab.use(source or None)
+            notify(self, f"generating with {source or 'the model of each vector'} from now on")
+
     def focus_texts(self) -> None:
         """Focus the last text, which is a steered one."""
         self.query_one(Texts).columns[-1].focus()
@@ -220,12 +224,17 @@ vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
         """Whether the model is loading or generating, or about to."""
         return self._writer is not None or self._soon
 
+    def say_if_busy(self) -> bool:
+        """Whether it is busy; then say so."""
+        if self.busy:
+            notify(self, "still generating: Esc stops it", "warning")
+        return self.busy
+
     @on(Prompt.Submitted)
     @on(ExpressionLine.Submitted)
     def generate(self) -> None:
         """Generate the texts, unless that is already going on."""
-        if self.busy:
-            notify(self, "still generating: Esc stops it", "warning")
+        if self.say_if_busy():
             return
         if self.query_one(ExpressionLine).chosen:  # `_follow_vector` generates once it is checked
             self._soon = True
@@ -266,7 +275,7 @@ vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
     def _write(
         self, worker: Worker[None], setup: Setup, known: SteeringVector | None
     ) -> Run | None:
-        settings = self._settings(setup, known)
+        settings = settings_of(self.lab, setup, known, self._load)
         if worker.is_cancelled:
             self.post_message(self.Status("stopped before the first token"))
             return None
@@ -298,52 +307,19 @@ vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
         finally:
             self.post_message(self.Wrote(frames))  # the last pieces
         self.post_message(self.Status(pace.result(cells)))
-        return self._keep(setup, cells)
-
-    def _settings(self, setup: Setup, known: SteeringVector | None) -> list[Setting]:
-        """One per column; loads the model."""
-        from steerlab.core.setting import Setting
-
-        shares = setup.shares
-        vector = (known or self.lab.evaluate(setup.expression)) if any(shares) else None
-        if vector is not None and setup.dose is not None:
-            vector.coefficient(setup.dose)  # refuse a vector without doses before loading
-        self._load(vector)
-        if vector is None:
-            return [Setting()]
-        at = self.lab.at_layers(vector, layers_of(setup.layers)) if setup.layers else vector
-        full = setup.coefficient if setup.dose is None else at.coefficient(setup.dose)
-        label = setup.expression
-        return [Setting(at, s * full, label) if s and full else Setting() for s in shares]
+        return keep_run(self.lab.store, setup, cells, self.lab.model.source, self)
 
     def _load(self, vector: SteeringVector | None) -> None:
-        if self.lab.is_loaded:
-            return
-        load_model(self.lab, vector, lambda text: self.post_message(self.Status(printable(text))))
-        gc.freeze()  # what came with the model stays as well
+        if not self.lab.is_loaded:
+            load_model(self.lab, vector, self._report)
+            gc.freeze()  # what came with the model stays as well
 
-    def _keep(self, setup: Setup, cells: Sequence[Cell]) -> Run | None:
-        """Store the run; if the store can't be written, keep at least the texts."""
-        from steerlab.core.run import Run
-
-        try:
-            made = Run.of(
-                cells,
-                setup.expression,
-                self.lab.model.source,
-                layers=setup.layers,
-                positions=setup.positions,
-                sampling=setup.sampling,
-            )
-            return self.lab.store.runs.save(made)
-        except StoreError as error:
-            notify(self, f"the run was not stored: {error}", "warning")
-            return None
+    def _report(self, text: str) -> None:
+        self.post_message(self.Status(printable(text)))
 
     def _say(self, text: str) -> None:
         """Show a status in the lower border."""
-        width, height = self.outer_size
-        with self.only(Region(0, height - 1, width, 1)):
+        with self.border_only(-1):
             self.border_subtitle = Content(text)
 
     @on(Began)
@@ -384,10 +360,3 @@ vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
     def on_click(self, event: events.Click) -> None:
         """Keep a click on the frame from reaching the workbench."""
         event.stop()
-
-
-def check(setup: Setup) -> None:
-    """Raise BadOption for settings that can't be generated from; needs no model."""
-    if not setup.prompt.strip():
-        raise BadOption("no prompt: type the text to continue")
-    setup.check()

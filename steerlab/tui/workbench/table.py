@@ -45,7 +45,7 @@ it, s sorts by the next column, S reverses the order."""
         Binding("space", "mark", "mark", show=False),
         Binding("u", "unmark", "clear the marks", show=False),
         Binding("s", "sort", "sort by the next column", show=False),
-        Binding("S", "reverse", "reverse the order", show=False),
+        Binding("S", "sort(True)", "reverse the order", show=False),
     ]
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
@@ -103,7 +103,6 @@ it, s sorts by the next column, S reverses the order."""
         self._rows: dict[int, Summary] = {}
         self._texts: dict[int, str] = {}
         self._columns: Columns = ()
-        self._fresh: set[int] = set()
         self._asked: set[int] = set()
         self._gone: set[int] = set()
         self._marks: dict[int, Summary] = {}
@@ -137,6 +136,7 @@ it, s sorts by the next column, S reverses the order."""
         before, drawn = self.current_id, self._on_screen()
         self._ids = ids
         self.virtual_size = Size(0, len(ids) + 1)
+        self._scroll_update(self.virtual_size)
         if before is None or not self.go_to(before):
             self.cursor_row = max(0, min(self.cursor_row, len(ids) - 1))
             self._keep_in_view()
@@ -164,23 +164,21 @@ it, s sorts by the next column, S reverses the order."""
             if summary.id in self._marks:
                 self._marks[summary.id] = summary
         given = {summary.id for summary in summaries}
-        self._fresh |= given
+        self._asked |= given
         gone = set(asked) - given
-        self._gone |= gone
+        self._gone = (self._gone - given) | gone
         for row in gone:
             self._marks.pop(row, None)
-        self._asked -= {*asked, *given}
         for old in list(self._rows)[: max(0, len(self._rows) - KEPT)]:
             del self._rows[old]
             self._texts.pop(old, None)
-            self._fresh.discard(old)
+            self._asked.discard(old)
         self._want()
         self._announce()
         self.refresh()
 
     def refresh_rows(self) -> None:
         """Read the rows on screen again, and show the old ones until then."""
-        self._fresh.clear()
         self._asked.clear()
         self._gone.clear()
         self._want()
@@ -213,8 +211,7 @@ it, s sorts by the next column, S reverses the order."""
             self.post_message(self.Wanted(missing).set_sender(self))
 
     def _missing(self, first: int, end: int) -> list[int]:
-        known = (self._fresh, self._asked, self._gone)
-        return [i for i in self._ids[max(0, first) : end] if not any(i in rows for rows in known)]
+        return [i for i in self._ids[max(0, first) : end] if i not in self._asked]
 
     def _announce(self) -> None:
         summary = self.current
@@ -229,10 +226,6 @@ it, s sorts by the next column, S reverses the order."""
             self.scroll_to(y=self.cursor_row, animate=False)
         elif self.cursor_row >= top + page:
             self.scroll_to(y=self.cursor_row - page + 1, animate=False)
-
-    def watch_virtual_size(self, size: Size) -> None:
-        """Fit the scrollbar and the scroll position to the number of rows."""
-        self._scroll_update(size)
 
     def watch_cursor_row(self) -> None:
         """Scroll to the cursor and post Highlighted."""
@@ -249,14 +242,6 @@ it, s sorts by the next column, S reverses the order."""
         """Keep the cursor in view, and request rows."""
         self._keep_in_view()
         self._want()
-
-    def on_focus(self) -> None:
-        """Redraw the cursor, whose colour shows the focus."""
-        self.refresh()
-
-    def on_blur(self) -> None:
-        """Redraw the cursor, whose colour shows the focus."""
-        self.refresh()
 
     # drawing
 
@@ -339,16 +324,14 @@ it, s sorts by the next column, S reverses the order."""
         self._marks.clear()
         self.refresh()
 
-    def action_sort(self) -> None:
-        """Sort by the next column."""
-        by = self.sort[0]
-        place = (SORTS.index(by) + 1) % len(SORTS) if by in SORTS else 0
-        self.post_message(self.SortBy(SORTS[place], False))
-
-    def action_reverse(self) -> None:
-        """Reverse the order."""
+    def action_sort(self, again: bool = False) -> None:
+        """Sort by the next column. again: by the same one, in the reverse order."""
         by, reverse = self.sort
-        self.post_message(self.SortBy(by, not reverse))
+        if again:
+            self.post_message(self.SortBy(by, not reverse))
+        else:
+            place = (SORTS.index(by) + 1) % len(SORTS) if by in SORTS else 0
+            self.post_message(self.SortBy(SORTS[place], False))
 
     def on_click(self, event: events.Click) -> None:
         """Move to the row, choose it on a double click, or sort by the header."""

@@ -11,13 +11,12 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container, VerticalScroll
 from textual.content import Content
-from textual.geometry import Region
 from textual.message import Message
 from textual.widgets import Static
 
 from steerlab.core.display import printable
 from steerlab.tui.generation_text import marked
-from steerlab.tui.partial_refresh import PartialRefresh
+from steerlab.tui.partial_refresh import Paragraph
 from steerlab.tui.setup import COLUMNS
 
 NARROW = 22  # cells; narrower columns are stacked
@@ -26,25 +25,6 @@ HINTS = (
     "Steered: with the vector added.",
 )
 _SHOWN = 400  # characters of a long prompt shown before the text
-
-
-class Passage(Static, PartialRefresh):
-    """A text; when it grows, only its last line and the new ones are drawn."""
-
-    def __init__(self) -> None:
-        super().__init__(markup=False)
-        self._drawn = (0, 0)  # cells across, lines
-
-    def show(self, text: Content, *, grown: bool) -> int:
-        """Draw a text and return its number of lines. grown: the last text plus more."""
-        width, height = self.size
-        lines = text.get_height({}, width) if width else 0  # not laid out yet
-        first = max(0, self._drawn[1] - 1) if grown and self._drawn[0] == width else 0
-        last = lines if grown else max(lines, height)
-        self._drawn = (width, lines)
-        with self.only(Region(0, first, width, last - first)):
-            self.update(text, layout=False)
-        return lines
 
 
 class Column(VerticalScroll, can_focus=True):
@@ -64,7 +44,7 @@ the run; y copies the run as a command."""
 
     def compose(self) -> ComposeResult:
         """The text."""
-        yield Passage()
+        yield Paragraph()
 
     def action_pick(self) -> None:
         """Rate this text as the best."""
@@ -72,15 +52,11 @@ the run; y copies the run as a command."""
 
     def draw(self, baseline: str | None = None, *, grown: bool = False) -> None:
         """Show the text. baseline: mark the words that differ from it. grown: since drawn last."""
-        passage = self.query_one(Passage)
         text = Content.assemble((self.prompt, "dim"), marked(self.written, baseline))
-        lines = passage.show(text, grown=grown)
         height = self.styles.height
         least = 1 if height is not None and height.is_auto else self.size.height
-        if max(lines, least) == passage.size.height:
-            return  # a layout slows the model: only if the height changes
-        passage.refresh(layout=True)
-        if baseline is None:
+        changes = self.query_one(Paragraph).show(text, grown=grown, least=least)
+        if changes and baseline is None:
             self.scroll_end(animate=False)
 
 

@@ -12,14 +12,14 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.screen import ModalScreen
-from textual.widget import Widget
-from textual.widgets import Button, Input, Label, Select, Static, Switch
+from textual.widgets import Button, Input, Select, Static, Switch
 
 from steerlab.core.display import printable
 from steerlab.core.recipe import check_name
 from steerlab.core.run import POSITIONS
 from steerlab.errors import BadOption, SteerlabError
 from steerlab.files.location import expanded
+from steerlab.tui.fields import field, number_of
 from steerlab.tui.setup import Setup
 
 Answer = TypeVar("Answer")
@@ -88,11 +88,6 @@ class Dialog(ModalScreen["Answer | None"], Generic[Answer]):
     def cancel(self) -> None:
         """Close without an answer."""
         self.dismiss(None)
-
-
-def field(label: str, widget: Widget) -> Horizontal:
-    """A label and its widget on one line."""
-    return Horizontal(Label(label), widget, classes="field")
 
 
 @dataclass(frozen=True)
@@ -268,7 +263,10 @@ class OptionsDialog(Dialog[Setup]):
 
     def answer(self) -> Setup:
         """The setup with these options; raises for invalid ones."""
-        values: dict[str, Any] = {name: self._number(name) for name in self.NUMBERS}
+        values: dict[str, Any] = {
+            name: number_of(self.value(name), label, kind)
+            for name, (label, kind) in self.NUMBERS.items()
+        }
         values["layers"] = self.value("layers")
         values["positions"] = self.query_one("#positions", Select).value
         for name in ("chat", "allow_other_weights"):
@@ -276,11 +274,3 @@ class OptionsDialog(Dialog[Setup]):
         setup = replace(self.setup, **values)
         setup.check()
         return setup
-
-    def _number(self, name: str) -> float | int:
-        label, kind = self.NUMBERS[name]
-        try:
-            return kind(self.value(name))  # type: ignore[no-any-return]
-        except ValueError:
-            what = "a whole number" if kind is int else "a number"
-            raise ValueError(f"{label} must be {what}, not {self.value(name)!r}") from None

@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from textual import on
+from textual import on, work
+from textual.app import ComposeResult
+from textual.containers import Horizontal
 from textual.message import Message
 from textual.screen import ScreenResultType
+from textual.widget import Widget
 from textual.widgets import ProgressBar, Static
-from textual.worker import Worker
+from textual.worker import Worker, get_current_worker
 
 from steerlab.core.display import printable
 from steerlab.tui.help import Helpful
-from steerlab.tui.notices import Notice
+from steerlab.tui.notices import Notice, reporting_errors
 
 
 class WorkScreen(Helpful[ScreenResultType]):
-    """One piece of work at a time, in a worker; `#status` and `#progress` show its state."""
+    """One piece of work at a time, in a thread.
+
+    Subclasses compose `state()`, start work with `begin`, and show its result in `ended`.
+    """
+
+    DEFAULT_CSS = """
+    WorkScreen #state { height: 1; padding: 0 1; }
+    WorkScreen #status { width: 1fr; height: 1; color: $text-muted; }
+    WorkScreen #status { text-overflow: ellipsis; text-wrap: nowrap; }
+    WorkScreen #status.problem { color: $text-warning; }
+    WorkScreen #progress { width: auto; height: 1; padding-left: 2; }
+    WorkScreen #progress Bar { width: 20; }
+    WorkScreen.-narrow #progress Bar { width: 8; }
+    """
 
     @dataclass
     class Status(Message):
@@ -24,14 +42,65 @@ class WorkScreen(Helpful[ScreenResultType]):
 
         text: str
 
+    @dataclass
+    class Progress(Message):
+        """How far the work is. text: for the status. found: so far."""
+
+        done: int
+        total: int
+        text: str
+        found: Any = None
+
+    @dataclass
+    class Ended(Message):
+        """The work ended. result: None if it failed, which was already reported."""
+
+        result: Any
+
     _worker: Worker[None] | None = None
+
+    def state(self, *first: Widget, show_eta: bool = True) -> ComposeResult:
+        """The status line and the bar, after other widgets."""
+        with Horizontal(id="state"):
+            yield from first
+            yield Static(id="status", markup=False)
+            yield ProgressBar(show_eta=show_eta, show_percentage=False, id="progress")
 
     def on_mount(self) -> None:
         """Show no bar before something runs."""
-        self._hide_progress()
+        self.query_one("#progress").display = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether work is going on."""
+        return self._worker is not None
+
+    def begin(self, run: Callable[[Worker[None]], object]) -> None:
+        """Start work, whose result comes to `ended`."""
+        self._show_progress(0, None)
+        self._worker = self._run(run)
+
+    @work(thread=True, group="work", exit_on_error=False)
+    def _run(self, run: Callable[[Worker[None]], object]) -> None:
+        result = None
+        try:
+            with reporting_errors(self):
+                result = run(get_current_worker())
+        finally:
+            self.post_message(self.Ended(result))
+
+    def ended(self, result: Any, *, stopped: bool) -> None:
+        """Show the result of the work. stopped: it was told to stop."""
+
+    @on(Ended)
+    def _end(self, event: Ended) -> None:
+        stopped = self.busy and not self._can_stop()
+        self._worker = None
+        self.query_one("#progress").display = False
+        self.ended(event.result, stopped=stopped)
 
     @on(Status)
-    def _show_status(self, event: WorkScreen.Status) -> None:
+    def _show_status(self, event: Status) -> None:
         self._say(event.text)
 
     @on(Notice)
@@ -40,18 +109,26 @@ class WorkScreen(Helpful[ScreenResultType]):
         self._say(event.text, problem=event.severity != "information")
 
     def _say(self, text: str, *, problem: bool = False) -> None:
+        """Show a line as the status."""
         status = self.query_one("#status", Static)
         status.set_class(problem, "problem")
         status.update(printable(text))
 
-    def _show_progress(self, done: int = 0, total: int | None = None) -> None:
+    def post_status(self, text: str) -> None:
+        """Show a line as the status; from a worker."""
+        self.post_message(self.Status(text))
+
+    @on(Progress)
+    def _advance(self, event: Progress) -> None:
+        if self._can_stop():
+            self._show_progress(event.done, event.total)
+            self._say(event.text)
+
+    def _show_progress(self, done: int, total: int | None) -> None:
         """Move the bar; without a total it only says that something runs."""
         bar = self.query_one("#progress", ProgressBar)
         bar.update(total=total, progress=done)
         bar.display = True
-
-    def _hide_progress(self) -> None:
-        self.query_one("#progress").display = False
 
     def _can_stop(self) -> bool:
         """Whether something runs that was not told to stop yet."""
@@ -59,8 +136,7 @@ class WorkScreen(Helpful[ScreenResultType]):
 
     def action_leave(self) -> None:
         """Stop what runs; when nothing runs, or at the second time, go back."""
-        if self._can_stop():
-            assert self._worker is not None
+        if self._worker is not None and self._can_stop():
             self._worker.cancel()
             self._say("stopping …")
         else:

@@ -5,22 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
-from textual import on
+from textual import on, work
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.message import Message
-from textual.widgets import Button, Checkbox, Input, Label, Select, Static, TextArea
+from textual.widgets import Button, Checkbox, Input, Select, Static, TextArea
 
 from steerlab.core.display import count, printable
 from steerlab.core.notation import layers_of
 from steerlab.core.recipe import Contrast, check_name, check_prompts, check_text, read_of
 from steerlab.core.record import check_labels
-from steerlab.errors import BadOption, BadPrompts, SteerlabError
+from steerlab.errors import BadPrompts, SteerlabError
 from steerlab.extraction.methods import METHODS, check_method
-from steerlab.files.prompts import Prompts
+from steerlab.files.location import expanded
+from steerlab.files.prompts import Prompts, read_pairs
+from steerlab.tui.fields import field, number_of
+from steerlab.tui.model_loading import MODEL
+from steerlab.tui.notices import reporting_errors
+
+if TYPE_CHECKING:
+    from steerlab.lab.lab import Lab
 
 BREAK = "⏎"
 """Shown for a line break inside a prompt, because each line of a list is one prompt."""
@@ -117,61 +125,57 @@ class ExtractForm(Vertical):
         """Enter was pressed in a field: extract."""
 
     @dataclass
-    class LoadPairs(Message):
-        """Load this pairs file."""
-
-        path: str
-
-    @dataclass
-    class NameTyped(Message):
-        """The name was edited and is valid."""
-
-        name: str
-
-    @dataclass
     class Counted(Message):
         """How many prompts there are. fits: the method can use them."""
 
         text: str
         fits: bool
 
-    def __init__(self, draft: Draft) -> None:
+    @dataclass
+    class _Named(Message):
+        """What saving under a name will do."""
+
+        name: str
+        text: str
+
+    @dataclass
+    class _Loaded(Message):
+        """The prompts of a file."""
+
+        prompts: Prompts
+
+    def __init__(self, lab: Lab, draft: Draft) -> None:
         super().__init__()
-        self.first = draft
+        self.lab, self.first = lab, draft
 
     def compose(self) -> ComposeResult:
         """Name, the two lists, then everything else in four rows."""
         draft = self.first
+        options = [(f"{name}: {about}", name) for name, about in ABOUT.items()]
+        method = Select(options, value=draft.method, allow_blank=False, compact=True, id="method")
         with Horizontal(classes="row"):
-            yield from self._field("name")
+            yield self._field("name")
             yield Static(id="naming", classes="field", markup=False)
         with Horizontal(id="lists"):
             yield PromptList(draft.positive, "I feel calm\none prompt per line", id="positive")
             yield PromptList(draft.negative, "I feel tense\nits opposite here", id="negative")
         with Horizontal(classes="row"):
-            yield from self._field("file", Button("Load", id="load", compact=True))
+            yield self._field("file", Button("Load", id="load", compact=True))
         with Horizontal(classes="row"):
-            options = [(f"{name}: {about}", name) for name, about in ABOUT.items()]
-            with Horizontal(classes="field wide"):
-                yield Label("method")
-                yield Select(
-                    options, value=draft.method, allow_blank=False, compact=True, id="method"
-                )
-            yield from self._field("seed")
+            yield field("method", method, classes="field wide")
+            yield self._field("seed")
         with Horizontal(classes="row"):
-            yield from self._field("layers")
-            yield from self._field("read")
+            yield self._field("layers")
+            yield self._field("read")
             yield Checkbox("chat template", draft.chat, compact=True, id="chat")
         with Horizontal(classes="row"):
-            yield from self._field("tags")
-            yield from self._field("note")
+            yield self._field("tags")
+            yield self._field("note")
 
-    def _field(self, name: str, *more: Button) -> ComposeResult:
-        with Horizontal(classes="field", id=f"{name}-field"):
-            yield Label(name)
-            value = getattr(self.first, name)
-            yield Input(value, placeholder=_HINTS[name], id=name, compact=True)
-            yield from more
+    def _field(self, name: str, *more: Button) -> Horizontal:
+        value, hint = getattr(self.first, name), _HINTS[name]
+        box = Input(value, placeholder=hint, id=name, compact=True)
+        return field(name, box, *more, id=f"{name}-field")
 
     def on_mount(self) -> None:
         """Set headings and counts for the draft."""
@@ -206,7 +210,8 @@ class ExtractForm(Vertical):
         with self._mended_at("positive"):
             check_prompts(above, None if centred or not below else below)
         with self._mended_at("seed"):
-            seed = seed_of(draft.seed) if draft.method == "random" else None
+            typed = draft.method == "random" and draft.seed.strip()
+            seed = int(number_of(typed, "the seed", int)) if typed else None
         recipe = Contrast(
             above,
             () if centred else below,
@@ -240,29 +245,36 @@ class ExtractForm(Vertical):
 
     # live
 
-    def show_naming(self, text: str, problem: bool = False) -> None:
+    def _show_naming(self, text: str, *, problem: bool = False) -> None:
         """Show beside the name what saving will do, or why the name is invalid."""
         line = self.query_one("#naming", Static)
         line.update(printable(text))
         line.set_class(problem, "problem")
 
-    def fill(self, prompts: Prompts) -> None:
-        """Fill the lists from a file; raises BadPrompts for a prompt that no line can hold."""
-        above, below = lines_of(prompts.positive), lines_of(prompts.negative)
-        self.query_one("#positive", PromptList).load_text(above)
-        self.query_one("#negative", PromptList).load_text(below)
-        self.query_one("#positive").focus()
-
     @on(Input.Changed, "#name")
     def _check_name(self, event: Input.Changed) -> None:
         name = event.value.strip()
-        self.show_naming("")
+        self._show_naming("")
         try:
             if name:
-                check_name(name)
-                self.post_message(self.NameTyped(name))
+                self._look_up(check_name(name))
         except SteerlabError as error:
-            self.show_naming(str(error), problem=True)
+            self._show_naming(str(error), problem=True)
+
+    @work(thread=True, exclusive=True, group="name")
+    def _look_up(self, name: str) -> None:
+        """Look up whether the name is taken for the model that will be used."""
+        with reporting_errors(self):
+            source, store = self.lab.source or MODEL, self.lab.store
+            models = {m for m, identity, _ in store.models() if source in (m, identity.source)}
+            found = [s for s in store.list(name=name) if s.model in models]
+            text = f"taken: saves as {name}.v{found[0].version + 1}" if found else "a new name"
+            self.post_message(self._Named(name, text))
+
+    @on(_Named)
+    def _show_named(self, event: _Named) -> None:
+        if event.name == self.query_one("#name", Input).value.strip():
+            self._show_naming(event.text)
 
     @on(TextArea.Changed)
     def recount(self) -> None:
@@ -298,10 +310,25 @@ class ExtractForm(Vertical):
     def load_pairs(self) -> None:
         """Load the named pairs file; without a name, focus the field."""
         box = self.query_one("#file", Input)
-        if box.value.strip():
-            self.post_message(self.LoadPairs(box.value.strip()))
+        if path := box.value.strip():
+            self._load_file(expanded(path))
         else:
             box.focus()
+
+    @work(thread=True, exclusive=True, group="file")
+    def _load_file(self, path: Path) -> None:
+        with reporting_errors(self):
+            self.post_message(self._Loaded(read_pairs(path)))
+
+    @on(_Loaded)
+    def _fill(self, event: _Loaded) -> None:
+        """Fill the lists, unless a prompt is one that no line can hold."""
+        with reporting_errors(self):
+            prompts, first = event.prompts, self.query_one("#positive", PromptList)
+            above, below = lines_of(prompts.positive), lines_of(prompts.negative)
+            first.load_text(above)
+            self.query_one("#negative", PromptList).load_text(below)
+            first.focus()
 
 
 def prompts_of(text: str) -> tuple[str, ...]:
@@ -335,11 +362,3 @@ def counted(above: int, below: int, method: str) -> tuple[str, bool]:
     if method == "actadd" and above > 1:
         return f"{above} pairs: actadd takes one", False
     return count(above, "pair"), True
-
-
-def seed_of(text: str) -> int | None:
-    """The seed as a number; None for an empty field. Raises BadOption."""
-    try:
-        return int(text) if text.strip() else None
-    except ValueError:
-        raise BadOption(f"the seed must be a whole number, not {text!r}") from None

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
-from textual import on, work
+from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, VerticalScroll
-from textual.message import Message
-from textual.widgets import Button, Footer, Input, ProgressBar, Static
-from textual.worker import Worker, get_current_worker
+from textual.containers import VerticalScroll
+from textual.widgets import Button, Footer, Input
+from textual.worker import Worker
 
 from steerlab.errors import Cancelled
-from steerlab.files.location import expanded
-from steerlab.files.prompts import Prompts, read_pairs
 from steerlab.tui.extract.form import Draft, ExtractForm, Order
 from steerlab.tui.help import HELP_KEY
 from steerlab.tui.model_loading import MODEL, load_model
@@ -48,32 +44,6 @@ extracts, ctrl+l loads a file of pairs, Esc stops or goes back. The form is kept
         Binding("escape", "leave", "stop / back"),
     ]
 
-    @dataclass
-    class Named(Message):
-        """What saving under a name will do."""
-
-        name: str
-        text: str
-
-    @dataclass
-    class Loaded(Message):
-        """The prompts of a file."""
-
-        prompts: Prompts
-
-    @dataclass
-    class Read(Message):
-        """Progress in prompts."""
-
-        done: int
-        total: int
-
-    @dataclass
-    class Ended(Message):
-        """The worker ended. ref: of the stored vector, if there is one."""
-
-        ref: str | None
-
     def __init__(self, lab: Lab, draft: Draft | None = None) -> None:
         super().__init__()
         self.lab = lab
@@ -82,11 +52,9 @@ extracts, ctrl+l loads a file of pairs, Esc stops or goes back. The form is kept
     def compose(self) -> ComposeResult:
         """The form, then the button and the status, which never scroll away."""
         with VerticalScroll(id="body", can_focus=False):
-            yield ExtractForm(self.draft)
-        with Horizontal(id="state"):
-            yield Button("Extract", variant="primary", compact=True, id="go")
-            yield Static(id="status", markup=False)
-            yield ProgressBar(show_eta=False, show_percentage=False, id="progress")
+            yield ExtractForm(self.lab, self.draft)
+        button = Button("Extract", variant="primary", compact=True, id="go")
+        yield from self.state(button, show_eta=False)
         yield Footer()
 
     def on_mount(self) -> None:
@@ -98,48 +66,11 @@ extracts, ctrl+l loads a file of pairs, Esc stops or goes back. The form is kept
         """The form."""
         return self.query_one(ExtractForm)
 
-    # while typing
-
-    @on(ExtractForm.NameTyped)
-    def _look_up(self, event: ExtractForm.NameTyped) -> None:
-        self.look_up(event.name)
-
-    @work(thread=True, exclusive=True, group="name")
-    def look_up(self, name: str) -> None:
-        """Look up whether the name is taken for the model that will be used."""
-        with reporting_errors(self):
-            source = self.lab.source or MODEL
-            store = self.lab.store
-            models = {m for m, identity, _ in store.models() if source in (m, identity.source)}
-            found = [s for s in store.list(name=name) if s.model in models]
-            text = f"taken: saves as {name}.v{found[0].version + 1}" if found else "a new name"
-            self.post_message(self.Named(name, text))
-
-    @on(Named)
-    def _show_naming(self, event: Named) -> None:
-        if event.name == self.query_one("#name", Input).value.strip():
-            self.form.show_naming(event.text)
-
     @on(ExtractForm.Counted)
     def _show_count(self, event: ExtractForm.Counted) -> None:
-        if self._worker is None:
+        if not self.busy:
             source = self.lab.source or MODEL
             self._say(f"{event.text} · on {source}", problem=not event.fits)
-
-    @on(ExtractForm.LoadPairs)
-    def _load(self, event: ExtractForm.LoadPairs) -> None:
-        self.load_file(expanded(event.path))
-
-    @work(thread=True, exclusive=True, group="file")
-    def load_file(self, path: Path) -> None:
-        """Read a pairs file."""
-        with reporting_errors(self):
-            self.post_message(self.Loaded(read_pairs(path)))
-
-    @on(Loaded)
-    def _show_loaded(self, event: Loaded) -> None:
-        with reporting_errors(self):
-            self.form.fill(event.prompts)
 
     def action_load(self) -> None:
         """Load the pairs file named in the form."""
@@ -151,24 +82,11 @@ extracts, ctrl+l loads a file of pairs, Esc stops or goes back. The form is kept
     @on(Button.Pressed, "#go")
     def action_extract(self) -> None:
         """Check the form, then load the model, read the prompts and store the vector."""
-        if self._worker is not None:
-            return
-        with reporting_errors(self):
-            order = self.form.order()
-            self._show_progress()
-            self._worker = self.extract(order)
-
-    @work(thread=True, group="extract", exit_on_error=False)
-    def extract(self, order: Order) -> None:
-        """Extract in a thread; always ends with Ended."""
-        worker, ref = get_current_worker(), None
-        try:
+        if not self.busy:
             with reporting_errors(self):
-                ref = self._extract(worker, order)
-        finally:
-            self.post_message(self.Ended(ref))
+                self.begin(partial(self._extract, self.form.order()))
 
-    def _extract(self, worker: Worker[None], order: Order) -> str | None:
+    def _extract(self, order: Order, worker: Worker[None]) -> str | None:
         from steerlab.extraction.methods import problems
 
         try:
@@ -191,30 +109,21 @@ extracts, ctrl+l loads a file of pairs, Esc stops or goes back. The form is kept
 
     def _read(self, worker: Worker[None], order: Order) -> SteeringVector:
         def on_progress(done: int, total: int) -> None:
-            self.post_message(self.Read(done, total))
+            text = f"{done} of {total} prompts read"
+            self.post_message(self.Progress(done, total, text))
 
-        def say(text: str) -> None:
-            self.post_message(self.Status(text))
-
-        model = load_model(self.lab, None, say)
-        say("reading the prompts …")
+        model = load_model(self.lab, None, self.post_status)
+        self.post_status("reading the prompts …")
         watch: Watch = {"progress": on_progress, "should_stop": lambda: worker.is_cancelled}
         vector = model.reextract(order.recipe, order.layers, **watch)
         if worker.is_cancelled:
             raise Cancelled("cancelled after the last prompt")
         return vector
 
-    @on(Read)
-    def _show_read(self, event: Read) -> None:
-        self._show_progress(event.done, event.total)
-        self._say(f"{event.done} of {event.total} prompts read")
-
-    @on(Ended)
-    def _end(self, event: Ended) -> None:
-        self._worker = None
-        self._hide_progress()
-        if event.ref is not None:
-            self.leave(event.ref)
+    def ended(self, result: str | None, *, stopped: bool) -> None:
+        """Close with the ref of the vector, if there is one."""
+        if result is not None:
+            self.leave(result)
         else:
             self.form.recount()
 

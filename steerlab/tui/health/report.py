@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Static
 
@@ -30,57 +28,29 @@ class Report(Vertical):
 
     DEFAULT_CSS = """
     Report { height: auto; }
-    Report Row { height: auto; }
+    Report .row { height: auto; }
     Report .label { width: 10; padding-right: 1; text-align: right; color: $text-muted; }
     Report .said { width: 1fr; }
     Report .wrong { color: $text-error; text-style: bold; }
     Report .well { color: $text-success; text-style: bold; }
     """
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._rows: list[Row] = []
-
-    @property
-    def entries(self) -> Sequence[Entry]:
-        """The entries shown."""
-        return [row.entry for row in self._rows]
+    entries: Sequence[Entry] = ()
 
     def show(self, entries: Sequence[Entry]) -> None:
-        """Show these entries; unchanged rows are not drawn again."""
-        if not self.is_attached:  # the app is closing
+        """Show these entries, unless they are shown already or the app is closing."""
+        if not self.is_attached or entries == self.entries:
             return
-        for row, entry in zip(self._rows, entries, strict=False):
-            row.show(entry)
-        for row in self._rows[len(entries) :]:
-            row.remove()
-        new = [Row(entry) for entry in entries[len(self._rows) :]]
-        self._rows = [*self._rows[: len(entries)], *new]
-        self.mount_all(new)
-
-
-class Row(Horizontal):
-    """One entry."""
-
-    def __init__(self, entry: Entry) -> None:
-        super().__init__()
-        self.entry = entry
-        self._label = Static(entry.label, markup=False, classes=f"label {entry.kind}")
-        self._said = Static(printable(entry.text), markup=False, classes="said")
-
-    def compose(self) -> ComposeResult:
-        """The label and the text beside it."""
-        yield self._label
-        yield self._said
-
-    def show(self, entry: Entry) -> None:
-        """Show another entry."""
-        if entry == self.entry:
-            return
-        self.entry = entry
-        self._label.set_classes(f"label {entry.kind}")
-        self._label.update(entry.label)
-        self._said.update(printable(entry.text))
+        self.entries = entries
+        self.remove_children()
+        self.mount_all(
+            Horizontal(
+                Static(entry.label, markup=False, classes=f"label {entry.kind}"),
+                Static(printable(entry.text), markup=False, classes="said"),
+                classes="row",
+            )
+            for entry in entries
+        )
 
 
 def of_problems(problems: Iterable[Problem]) -> list[Entry]:

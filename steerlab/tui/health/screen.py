@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, ClassVar
 from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, VerticalScroll
+from textual.containers import VerticalScroll
 from textual.message import Message
-from textual.widgets import Footer, ProgressBar, Static
-from textual.worker import get_current_worker
+from textual.widgets import Footer
+from textual.worker import Worker
 
 from steerlab.core.display import count
 from steerlab.registry.transfer.backup import proposal
@@ -57,25 +57,10 @@ them. b backs up the whole store to one file. Esc stops a job, or goes back."""
         facts: Sequence[Entry]
         outcome: Outcome
 
-    @dataclass
-    class Moved(Message):
-        """Progress of a job. entries: the problems found so far."""
-
-        done: int
-        total: int
-        entries: Sequence[Entry]
-
-    @dataclass
-    class Ended(Message):
-        """The job ended. outcome: None if it failed, which was already reported."""
-
-        outcome: Outcome | None
-
     def __init__(self, lab: Lab) -> None:
         super().__init__()
         self.lab = lab
         self.garbage: Sequence[Garbage] = ()
-        self._doing = ""
         self._answered = False
 
     def compose(self) -> ComposeResult:
@@ -84,9 +69,7 @@ them. b backs up the whole store to one file. Esc stops a job, or goes back."""
             body.border_title = "health"
             yield Report(id="facts")
             yield Report(id="report")
-        with Horizontal(id="state"):
-            yield Static(id="status", markup=False)
-            yield ProgressBar(show_percentage=False, id="progress")
+        yield from self.state()
         yield Footer()
 
     def on_mount(self) -> None:
@@ -94,11 +77,6 @@ them. b backs up the whole store to one file. Esc stops a job, or goes back."""
         self.query_one("#body").focus()
         self._say("checking the store …")
         self.look()
-
-    @property
-    def busy(self) -> bool:
-        """Whether a job is running."""
-        return self._worker is not None
 
     @property
     def report(self) -> Report:
@@ -122,42 +100,29 @@ them. b backs up the whole store to one file. Esc stops a job, or goes back."""
 
     # work
 
-    def _begin(self, doing: str, run: Callable[[JobProgress], Outcome]) -> None:
-        self._answered, self._doing, self.garbage = True, doing, ()
+    def _start(self, doing: str, job: Callable[[JobProgress], Outcome]) -> None:
+        self._answered, self.garbage = True, ()
         self._say(f"{doing} …")
-        self._show_progress()
-        self._worker = self.run_job(run)
+
+        def run(worker: Worker[None]) -> Outcome:
+            def report(done: int, total: int, found: Sequence[Entry]) -> None:
+                text = f"{doing}: {done:,} of {total:,}"
+                self.post_message(self.Progress(done, total, text, found))
+
+            return job(JobProgress(self.lab.store, lambda: worker.is_cancelled, report))
+
+        self.begin(run)
         self.refresh_bindings()
 
-    @work(thread=True, group="job", exit_on_error=False)
-    def run_job(self, run: Callable[[JobProgress], Outcome]) -> None:
-        """Run a job in a thread; always ends with Ended."""
-        outcome = None
-        try:
-            with reporting_errors(self):
-                worker = get_current_worker()
-                outcome = run(JobProgress(self.lab.store, lambda: worker.is_cancelled, self._tell))
-        finally:
-            self.post_message(self.Ended(outcome))
+    @on(WorkScreen.Progress)
+    def _show_found(self, event: WorkScreen.Progress) -> None:
+        if event.found and self._can_stop():
+            self.report.show(event.found)
 
-    def _tell(self, done: int, total: int, found: Sequence[Entry]) -> None:
-        self.post_message(self.Moved(done, total, found))
-
-    @on(Moved)
-    def _show_moved(self, event: Moved) -> None:
-        if self._worker is None or self._worker.is_cancelled:
-            return
-        self._show_progress(event.done, event.total)
-        self._say(f"{self._doing}: {event.done:,} of {event.total:,}")
-        if event.entries:
-            self.report.show(event.entries)
-
-    @on(Ended)
-    def _end(self, event: Ended) -> None:
-        self._worker = None
-        self._hide_progress()
-        if event.outcome is not None:
-            self._show(event.outcome)
+    def ended(self, result: Outcome | None, *, stopped: bool) -> None:
+        """Show the outcome, and look at the store again."""
+        if result is not None:
+            self._show(result)
         self.refresh_bindings()
         self.look()
 
@@ -180,11 +145,11 @@ them. b backs up the whole store to one file. Esc stops a job, or goes back."""
     def action_verify(self) -> None:
         """Check every payload and recompute every composition."""
         self.report.show(())
-        self._begin("verifying", jobs.verify)
+        self._start("verifying", jobs.verify)
 
     def action_collect(self) -> None:
         """List the files that no vector needs."""
-        self._begin("looking for garbage", jobs.collect)
+        self._start("looking for garbage", jobs.collect)
 
     def action_delete(self) -> None:
         """Ask, then delete the listed files."""
@@ -199,7 +164,7 @@ them. b backs up the whole store to one file. Esc stops a job, or goes back."""
 
         def delete(sure: bool | None) -> None:
             if sure:
-                self._begin("deleting", partial(jobs.delete, listed))
+                self._start("deleting", partial(jobs.delete, listed))
 
         self.app.push_screen(Confirm(question, "Delete"), delete)
 
@@ -208,7 +173,7 @@ them. b backs up the whole store to one file. Esc stops a job, or goes back."""
 
         def back_up(path: Path | None) -> None:
             if path is not None:
-                self._begin("backing up", partial(jobs.back_up, path))
+                self._start("backing up", partial(jobs.back_up, path))
 
         self.app.push_screen(BackupDialog(proposal(self.lab.store.path)), back_up)
 

@@ -17,6 +17,7 @@ from textual.worker import get_current_worker
 from steerlab.core.notation import layers_of, span
 from steerlab.errors import BadExpression, BadOption, SteerlabError
 from steerlab.evaluation.metrics.texts import METRICS, Metric
+from steerlab.tui.fields import field
 
 if TYPE_CHECKING:
     from steerlab.core.vector import SteeringVector
@@ -99,24 +100,17 @@ class SweepForm(Vertical):
         """Three rows; more on a narrow terminal."""
         names = list(METRICS)
         chosen = _FAVOURITE if _FAVOURITE in names else names[1]
+        metrics = [(name, name) for name in names]
+        metric = Select(metrics, value=chosen, allow_blank=False, compact=True, id="metric")
+        layers = Input(id="layers", compact=True, placeholder="10,15,20 or 10:20 or all")
+        prompts = TextArea(self.prompt, id="prompts", compact=True, placeholder="one per line")
         with Horizontal(classes="row"):
-            with Horizontal(classes="field"):
-                yield Label("steer")
-                yield Input(self.expression, id="expression", compact=True)
-            with Horizontal(classes="field second"):
-                yield Label("metric")
-                options = [(name, name) for name in names]
-                yield Select(options, value=chosen, allow_blank=False, compact=True, id="metric")
+            yield field("steer", Input(self.expression, id="expression", compact=True))
+            yield field("metric", metric, classes="field second")
         with Horizontal(classes="row"):
-            with Horizontal(classes="field"):
-                yield Label("layers")
-                yield Input(id="layers", compact=True, placeholder="10,15,20 or 10:20 or all")
-            with Horizontal(classes="field second"):
-                yield Label("doses", id="strengths-label")
-                yield Input(DOSES, id="strengths", compact=True)
-        with Horizontal(classes="field", id="prompts-field"):
-            yield Label("prompts")
-            yield TextArea(self.prompt, id="prompts", compact=True, placeholder="one per line")
+            yield field("layers", layers)
+            yield field("doses", Input(DOSES, id="strengths", compact=True), classes="field second")
+        yield field("prompts", prompts, id="prompts-field")
 
     def on_mount(self) -> None:
         """Say what to type: an empty field sends no change of its own."""

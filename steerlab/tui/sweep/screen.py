@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
-from textual import on, work
+from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, VerticalScroll
+from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.message import Message
 from textual.timer import Timer
-from textual.widgets import Footer, ProgressBar, Static
-from textual.worker import Worker, get_current_worker
+from textual.widgets import Footer
+from textual.worker import Worker
 
 from steerlab.core.display import count
 from steerlab.core.notation import layers_of
@@ -94,12 +95,6 @@ compares with random directions."""
         done: int
         total: int
 
-    @dataclass
-    class Ended(Message):
-        """The worker ended. finished: every text was written."""
-
-        finished: bool
-
     def __init__(
         self,
         lab: Lab,
@@ -116,7 +111,6 @@ compares with random directions."""
         self.positions, self.seed, self.sampling = positions, seed, sampling or Sampling()
         self.written: SweepTexts | None = None
         self.plan: Plan | None = None
-        self.running = False
         self.shown_prompt = 0
         self._timer: Timer | None = None
 
@@ -124,9 +118,7 @@ compares with random directions."""
         """Form, progress, heatmap, texts."""
         with VerticalScroll(id="body", can_focus=False):
             yield SweepForm(self.lab, self.expression, self.prompt)
-            with Horizontal(id="state"):
-                yield Static(id="status", markup=False)
-                yield ProgressBar(show_percentage=False, id="progress")
+            yield from self.state()
             yield Heatmap(id="heatmap")
             yield CellTexts()
         yield Footer()
@@ -142,7 +134,7 @@ compares with random directions."""
     @on(SweepForm.Changed)
     def preview(self) -> None:
         """Show the empty cells, until something is written."""
-        if self.written is not None or self.running:
+        if self.written is not None or self.busy:
             return
         form = self.query_one(SweepForm)
         try:
@@ -164,32 +156,17 @@ compares with random directions."""
     @on(SweepForm.Submitted)
     def action_run(self) -> None:
         """Generate the texts of all cells."""
-        if self.running:
-            return
-        with reporting_errors(self):
-            plan = self.query_one(SweepForm).plan()
-            self.running = True
-            self._show_progress()
-            self.query_one(Heatmap).focus()
-            self._worker = self.sweep(plan)
-
-    @work(thread=True, group="sweep", exit_on_error=False)
-    def sweep(self, plan: Plan) -> None:
-        """Load the model if need be, then generate; always ends with Ended."""
-        worker = get_current_worker()
-        finished = False
-        try:
+        if not self.busy:
             with reporting_errors(self):
-                finished = self._sweep(worker, plan)
-        finally:
-            self.post_message(self.Ended(finished))
+                self.begin(partial(self._sweep, self.query_one(SweepForm).plan()))
+                self.query_one(Heatmap).focus()
 
-    def _sweep(self, worker: Worker[None], plan: Plan) -> bool:
+    def _sweep(self, plan: Plan, worker: Worker[None]) -> bool:
         vector = self.lab.evaluate(plan.expression)
-        load_model(self.lab, vector, self._report)
+        load_model(self.lab, vector, self.post_status)
         if worker.is_cancelled:
             return False
-        self._report("preparing the layers …")
+        self.post_status("preparing the layers …")
         strengths = sorted({0.0, *plan.strengths})  # texts are compared with a baseline
         asked = SweepPlan(
             plan.expression,
@@ -243,9 +220,6 @@ compares with random directions."""
         on_progress(1, 1)
         return not worker.is_cancelled
 
-    def _report(self, text: str) -> None:
-        self.post_message(self.Status(text))
-
     @on(Planned)
     def lay_out(self, event: Planned) -> None:
         """Show empty cells and the first prompt."""
@@ -265,23 +239,20 @@ compares with random directions."""
         if self._timer is not None:
             self._timer.resume()
 
-    @on(Ended)
-    def end(self, event: Ended) -> None:
+    def ended(self, result: bool | None, *, stopped: bool) -> None:
         """Show the complete texts, or those that came before Esc."""
-        self.running = False
-        self._hide_progress()
-        if event.finished and self.written is not None:
+        if result and self.written is not None:
             self.written.finish()
             texts = count(len(self.written.texts), "text")
             self._say(f"{texts} · the arrows move, p copies a cell to the lab")
-        elif self._worker is not None and self._worker.is_cancelled:
+        elif stopped:
             self._say("stopped: values are of the texts so far")
         self._draw()
 
     @on(SweepForm.Meant)
     def explain(self, event: SweepForm.Meant) -> None:
         """Show what the expression means, unless a sweep is running."""
-        if not self.running:
+        if not self.busy:
             self._say(event.text, problem=event.problem)
 
     # reading
@@ -336,7 +307,7 @@ compares with random directions."""
         if self.written is not None:
             metric, cell = self.query_one(SweepForm).metric, self.query_one(Heatmap).cursor
             texts = self.query_one(CellTexts)
-            texts.show(self.written, metric, self.shown_prompt, cell, growing=self.running)
+            texts.show(self.written, metric, self.shown_prompt, cell, growing=self.busy)
 
     # leaving
 
@@ -359,6 +330,3 @@ compares with random directions."""
                 self.seed,
             )
         )
-
-    def _can_stop(self) -> bool:
-        return self.running and super()._can_stop()

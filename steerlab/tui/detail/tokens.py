@@ -56,12 +56,8 @@ unembedding. This needs the model: Enter loads it."""
     BINDINGS: ClassVar[list[BindingType]] = [Binding("enter", "load", "load the model")]
 
     @dataclass
-    class Loaded(Message):
-        """The model was loaded, or failed to load."""
-
-    @dataclass
     class Loading(Message):
-        """Progress of loading."""
+        """Progress of loading; empty once the model is loaded, or failed to load."""
 
         text: str
 
@@ -126,18 +122,13 @@ unembedding. This needs the model: Enter loads it."""
             vector = self.lab.store.load(summary.qualified)
             model = load_model(self.lab, vector, lambda text: self.post_message(self.Loading(text)))
             check_fits(vector, model.identity, False)
-        self.post_message(self.Loaded())
+        self.post_message(self.Loading(""))
 
     @on(Loading)
     def _loading_on(self, event: Loading) -> None:
         event.stop()
         self._say(event.text)
-
-    @on(Loaded)
-    def _loaded(self, event: Loaded) -> None:
-        event.stop()
-        self.progress = ""
-        if self.summary is not None:
+        if not event.text and self.summary is not None:
             self.show(self.summary)
 
     def _say(self, text: str) -> None:

@@ -1,5 +1,6 @@
 """What the tests of the terminal UI share."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,19 @@ from tests.tiny import tiny_lm
 from tests.tui.driver import NASTY, PAIRS
 
 
-@pytest.fixture
-def lab(tmp_path: Path) -> Lab:
-    """Two vectors of a tiny model."""
-    lab = Lab(Store(tmp_path / "store"), tiny_lm())
+@pytest.fixture(scope="session")
+def extracted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with two vectors of a tiny model; tests copy it, which is faster than extracting."""
+    lab = Lab(Store(tmp_path_factory.mktemp("tui") / "store"), tiny_lm())
     lab.extract("love", PAIRS, layers=2, note=NASTY, tags=["[red]t[/red]"])
     lab.extract("anger", [(b, a) for a, b in PAIRS], layers=2)
-    return lab
+    return lab.store.path
+
+
+@pytest.fixture
+def lab(tmp_path: Path, extracted: Path) -> Lab:
+    """Two vectors of a tiny model."""
+    return Lab(Store(shutil.copytree(extracted, tmp_path / "store")), tiny_lm())
 
 
 @pytest.fixture(autouse=True)

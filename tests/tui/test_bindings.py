@@ -6,7 +6,6 @@ import asyncio
 import inspect
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from textual.actions import parse
@@ -17,17 +16,15 @@ from textual.geometry import Region
 from textual.screen import Screen
 from textual.widgets._footer import FooterKey
 
-from steerlab import Lab, Store
+from steerlab import Lab
 from steerlab.core.run import Run
 from steerlab.core.sampling import Sampling
 from steerlab.tui.detail import Detail
 from steerlab.tui.dialogs import Dialog, OptionsDialog
 from steerlab.tui.health.screen import HealthScreen
 from steerlab.tui.help import HelpDialog
-from tests.tiny import tiny_lm
 from tests.tui.driver import Driver, Session
 
-PAIRS = [("I love you", "I hate you"), ("what joy", "what pain")]
 SCREENS = {  # the keys that lead there from the table
     "workbench": [],
     "sweep": ["w"],
@@ -67,10 +64,8 @@ SHADOWS = {  # a key that means something else where the focus is, as it should
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> Lab:
-    lab = Lab(Store(tmp_path / "store"), tiny_lm())
-    lab.extract("love", PAIRS, layers=2)
-    lab.extract("anger", [(b, a) for a, b in PAIRS], layers=2)
+def lab(lab: Lab) -> Lab:
+    """With a run, and a file that a crash left."""
     love = lab.store.load("love")
     cells = lab.sweep(love, [2], ["hi"], doses=[0.1], max_new_tokens=1)
     lab.store.runs.save(Run.of(cells, "anger", "tiny", sampling=Sampling(max_new_tokens=1)))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,6 @@ from typing import Any
 import pytest
 from textual import on
 from textual.app import App
-from textual.pilot import Pilot
 from textual.widgets import Input, Select, Static
 
 from steerlab import Lab, Store
@@ -24,6 +21,7 @@ from steerlab.tui.extract.form import ABOUT, Draft, counted, lines_of, prompts_o
 from steerlab.tui.extract.screen import ExtractScreen
 from steerlab.tui.notices import Notice
 from tests.tiny import tiny_lm
+from tests.tui.hosts import until
 from tests.watching import hooks_on, shared
 
 POSITIVE = ("I feel calm", "so quiet")
@@ -55,15 +53,6 @@ class Door(App[None]):
 @pytest.fixture
 def lab(tmp_path: Path) -> Lab:
     return Lab(Store(tmp_path / "store"), shared(), source="tiny")
-
-
-async def until(pilot: Pilot[None], true: Callable[[], bool]) -> None:
-    for _ in range(500):
-        await pilot.pause()
-        if true():
-            return
-        await asyncio.sleep(0.02)
-    raise AssertionError("it never came true")
 
 
 @pytest.mark.parametrize("size", [(80, 24), (40, 12), (140, 40)])

@@ -1,8 +1,10 @@
 """The sweep screen, driven by keys on a tiny model."""
 
 import math
+import shutil
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,13 +41,19 @@ def lm():
     return tiny_lm()
 
 
-@pytest.fixture
-def lab(lm, tmp_path) -> Lab:
-    lab = Lab(Store(tmp_path / "store"), lm)
+@pytest.fixture(scope="module")
+def extracted(lm, tmp_path_factory) -> Path:
+    """A store that every test copies."""
+    lab = Lab(Store(tmp_path_factory.mktemp("sweep") / "store"), lm)
     love = lab.extract("love", LOVE, layers=2)
     lab.extract("anger", ANGER, layers=2)
     lab.store.save("foreign", bare(love))
-    return lab
+    return lab.store.path
+
+
+@pytest.fixture
+def lab(lm, tmp_path, extracted) -> Lab:
+    return Lab(Store(shutil.copytree(extracted, tmp_path / "store")), lm)
 
 
 def bare(vector: SteeringVector) -> SteeringVector:
@@ -78,7 +86,7 @@ async def ready(bench: Bench, pilot: Pilot[None]) -> None:
 async def run(bench: Bench, pilot: Pilot[None]) -> SweepTexts:
     await ready(bench, pilot)
     await pilot.press("ctrl+g")
-    await until(pilot, lambda: bench.sweep.written is not None and not bench.sweep.running)
+    await until(pilot, lambda: bench.sweep.written is not None and not bench.sweep.busy)
     assert bench.sweep.written is not None
     return bench.sweep.written
 
@@ -250,7 +258,7 @@ async def test_escape_stops_and_keeps_what_came(lab, monkeypatch) -> None:
         await pilot.press("ctrl+g", "escape")
         assert "stopping" in status(bench)
         released.set()
-        await until(pilot, lambda: not bench.sweep.running)
+        await until(pilot, lambda: not bench.sweep.busy)
         assert "stopped" in status(bench)
         assert bench.sweep.written is not None
         assert all(len(text) < 20 for text in bench.sweep.written.texts.values())
@@ -300,7 +308,7 @@ async def test_what_cant_be_swept_is_one_line(lab, name: str, text: str, says: s
         box.value = text
         box.focus()
         await pilot.press("enter")
-        await until(pilot, lambda: bench.news and not bench.sweep.running)
+        await until(pilot, lambda: bench.news and not bench.sweep.busy)
         assert says in bench.news[0]
         assert "\n" not in bench.news[0]
         assert name == "expression" or says in status(bench)  # the line itself is explained there
@@ -376,7 +384,7 @@ async def test_a_worker_that_fails_ends_in_a_message(lab, monkeypatch) -> None:
     async with bench.run_test() as pilot:
         await ready(bench, pilot)
         await pilot.press("ctrl+g")
-        await until(pilot, lambda: bench.news and not bench.sweep.running)
+        await until(pilot, lambda: bench.news and not bench.sweep.busy)
         assert "[red]the machine[/red] is on fire" in status(bench)
 
 

@@ -118,7 +118,7 @@ class Session(SteerlabApp):
         """Texts in the filter, and pages of the table, each until its rows are drawn."""
         await asyncio.sleep(4)  # names for completion are being read
         table, waits = self.table, []
-        self.table.refresh = self.told(self.table.refresh, self.news)
+        self.table.refresh = self.signalling(self.table.refresh, self.news)
         for text in FILTERS:
             self.browser.border_subtitle = ""
             start = time.perf_counter()
@@ -174,8 +174,8 @@ class Session(SteerlabApp):
         model = await asyncio.to_thread(self.lab.load, vector)
         model.model.register_forward_pre_hook(self.count)
         texts = self.lab_panel.query_one(Texts)
-        texts.write = self.told(texts.write, self.began)
-        texts.finish = self.told(texts.finish, self.finished)
+        texts.write = self.signalling(texts.write, self.began)
+        texts.finish = self.signalling(texts.finish, self.finished)
         await self.plain(vector)
         await self.shown()
         pairs = []
@@ -225,7 +225,7 @@ class Session(SteerlabApp):
         await self.drawn()
         return first, total
 
-    def reporting_errors(self, call: Callable[..., T], event: asyncio.Event) -> Callable[..., T]:
+    def signalling(self, call: Callable[..., T], event: asyncio.Event) -> Callable[..., T]:
         """A method of a widget that says when it was called.
 
         To ask again and again would take from what is measured.

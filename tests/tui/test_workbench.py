@@ -1,6 +1,7 @@
 """The whole terminal UI, driven by keys on a tiny model."""
 
 import json
+import threading
 import time
 
 import pytest
@@ -23,7 +24,8 @@ from steerlab.tui.help import HelpDialog
 from steerlab.tui.notices import reporting_errors
 from steerlab.tui.setup import Setup
 from steerlab.tui.sweep.screen import SweepScreen
-from steerlab.tui.workbench.lab_panel import Prompt
+from steerlab.tui.workbench.expression_line import ExpressionLine
+from steerlab.tui.workbench.prompt import Prompt
 from steerlab.tui.workbench.screen import Workbench
 from steerlab.tui.workbench.strength import Slider
 from steerlab.tui.workbench.texts import Column
@@ -32,16 +34,9 @@ from tests.tui.driver import PAIRS, SIZES, Session, delete
 from tests.tui.hosts import text_of, until
 
 
-def slow(lab: Lab, seconds: float = 0.01) -> list[int]:
-    """Make every forward pass take a moment; gives a list that grows with them."""
-    steps: list[int] = []
-
-    def step(*_: object) -> None:
-        steps.append(1)
-        time.sleep(seconds)
-
-    lab.model.model.register_forward_pre_hook(step)
-    return steps
+def slow(lab: Lab, seconds: float = 0.01) -> None:
+    """Make every forward pass take a moment."""
+    lab.model.model.register_forward_pre_hook(lambda *_: time.sleep(seconds))
 
 
 # from the table to a text
@@ -127,17 +122,35 @@ async def test_a_very_long_prompt_ends_in_a_text_or_in_one_line(lab):
 # stopping
 
 
+class Gate:
+    """Holds the model at each forward pass until the test lets it go on; counts the passes."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.passes, self._open = 0, threading.Semaphore(0)
+        lab.model.model.register_forward_pre_hook(self._enter)
+
+    def _enter(self, *_: object) -> None:
+        self.passes += 1
+        assert self._open.acquire(timeout=60)
+
+    def let(self, passes: int) -> None:
+        """Let so many more passes through."""
+        self._open.release(passes)
+
+
 async def test_escape_stops_within_two_tokens_and_the_next_text_is_right(lab):
-    steps = slow(lab, 0.06)  # two tokens are time enough for a key on a busy machine
+    gate = Gate(lab)
     async with Session(lab) as user:
         await user.steer("love")
         user.lab_panel.use(Setup("love", max_new_tokens=30))
         user.key("ctrl+g")
-        await user.until(lambda: any(c.written for c in user.bench.query(Column)))
-        before = len(steps)
-        user.key("escape")
+        await user.until(lambda: gate.let(1) or any(c.written for c in user.bench.query(Column)))
+        before = gate.passes
+        user.key("escape")  # a busy machine takes longer to see it than the model for a token
+        await user.until(lambda: "stopping" in str(user.lab_panel.border_subtitle))
+        gate.let(1000)
         await user.written()
-        assert len(steps) - before <= 2
+        assert gate.passes - before <= 2
         assert "stopped" in str(user.lab_panel.border_subtitle)
         assert all(not block._forward_pre_hooks for block in lab.model.blocks)
         await user.pilot.press("ctrl+g")
@@ -296,6 +309,7 @@ async def test_warnings_come_before_saving(lab):
 async def test_a_bad_name_keeps_the_dialog_open_and_says_why(lab):
     async with Session(lab) as user:
         await user.steer("2*love")
+        await user.until(lambda: user.line.suggester.names)  # read in a thread
         await user.pilot.press("ctrl+s")
         await user.until(lambda: isinstance(user.app.screen, SaveDialog))
         user.app.screen.query_one("#name", Input).value = "not a name"
@@ -591,7 +605,7 @@ async def test_other_screens_open_and_close(lab):
 async def test_a_name_that_was_extracted_is_gone_to(lab):
     async with Session(lab) as user:
         lab.extract("zeal", PAIRS, layers=2)
-        user.bench.post_message(Workbench.Stored("zeal", "stored"))
+        user.line.post_message(ExpressionLine.Saved("zeal", "stored"))
         await user.until(lambda: user.at == "zeal")
 
 

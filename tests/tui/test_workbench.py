@@ -412,6 +412,14 @@ async def test_the_table_follows_what_another_process_stores(lab):
         await user.until(lambda: "joy" in user.line.suggester.names)
 
 
+async def test_the_table_names_the_models_if_vectors_have_several(lab):
+    async with Session(lab, size=(200, 60)) as user:
+        table = user.bench.table
+        assert "model" not in table.render_line(0).text.split()
+        Lab(lab.store, tiny_lm(seed=1)).extract("joy", PAIRS, layers=2)
+        await user.until(lambda: "model" in table.render_line(0).text.split())
+
+
 async def test_the_details_of_the_first_vector_are_there_from_the_start(lab):
     async with Session(lab) as user:
         await user.until(lambda: "anger" in str(user.bench.detail.border_title))

@@ -73,7 +73,6 @@ follow the cursor."""
         super().__init__(**kwargs)
         self.lab = lab
         self.order = ("name", False)
-        self._several_models = False
         self._stamp: Hashable = None
         self._filtered = ""
 
@@ -138,7 +137,7 @@ follow the cursor."""
 
     @on(Surveyed)
     def _show_surveyed(self, event: Surveyed) -> None:
-        self._several_models = event.several_models
+        self.table.show_model = event.several_models
 
     @on(_Found)
     def _show_found(self, event: _Found) -> None:
@@ -197,7 +196,7 @@ follow the cursor."""
 
     def name_of(self, summary: Summary) -> str:
         """The vector's name, qualified with its model if the store has several."""
-        return f"{summary.model}.{summary.name}" if self._several_models else summary.name
+        return f"{summary.model}.{summary.name}" if self.table.show_model else summary.name
 
     # changing the store
 

@@ -21,7 +21,7 @@ class Throughput:
     """Tokens per second, reported every SAID seconds."""
 
     def __init__(self) -> None:
-        self.start = self.said = time.perf_counter()
+        self.said = time.perf_counter()
         self.first: float | None = None
         self.done = 0
 

@@ -122,7 +122,7 @@ def _newest(stores: dict[str, Values]) -> dict[str, Values]:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write atomically, for sessions that read at the same time."""
+    """Write atomically, for sessions that read at the same time; only the user can read it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -46,7 +46,7 @@ CAVEAT = "a colour is {}: no proof of an effect"
 
 @dataclass(frozen=True)
 class Promoted:
-    """A cell to copy to the lab. layers: as typed there. dose: None if unknown."""
+    """A cell to copy to the lab, whose Setup has these fields. dose: None if unknown."""
 
     expression: str
     layers: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import events, on
@@ -160,7 +160,7 @@ to the vectors, and ctrl+p finds every command by name."""
     def _replay(self, event: Pane.Replay) -> None:
         if not self.lab_panel.say_if_busy():
             self.lab_panel.replay(event.run)
-            self._focus("lab")
+            self.action_go("lab")
 
     @on(Pane.Damaged)
     def _damaged(self, event: Pane.Damaged) -> None:
@@ -213,8 +213,8 @@ to the vectors, and ctrl+p finds every command by name."""
 
         def promote(cell: Promoted | None) -> None:
             if cell is not None:
-                self.lab_panel.use(_promoted(setup, cell))
-                self._focus("lab")
+                self.lab_panel.use(replace(setup, **asdict(cell)))
+                self.action_go("lab")
 
         self.app.push_screen(
             SweepScreen(
@@ -256,14 +256,10 @@ to the vectors, and ctrl+p finds every command by name."""
         box = self.browser.filter
         if box.value and (box.has_focus or self.table.has_focus):
             box.value = ""
-        self._focus("table")
+        self.action_go("table")
 
     def action_go(self, region: str) -> None:
-        """Go to a region."""
-        self._focus(region)
-
-    def _focus(self, region: str) -> None:
-        """Focus a region; a small terminal shows only the focused one."""
+        """Go to a region; a small terminal shows only the focused one."""
         self._show_region(region)
         if region == "table":
             self.set_focus(self.table)
@@ -281,16 +277,3 @@ to the vectors, and ctrl+p finds every command by name."""
         for name, region in (("detail", "#detail"), ("lab", "#lab"), ("table", "#browse")):
             if self.query_one(region) in event.widget.ancestors_with_self:
                 self._show_region(name)
-
-
-def _promoted(setup: Setup, cell: Promoted) -> Setup:
-    """The setup with the settings of a sweep's cell."""
-    return replace(
-        setup,
-        expression=cell.expression,
-        prompt=cell.prompt,
-        layers=cell.layers,
-        dose=cell.dose,
-        coefficient=cell.coefficient,
-        seed=cell.seed,
-    )

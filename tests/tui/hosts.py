@@ -35,10 +35,10 @@ class Host(App[None]):
 
 async def until(pilot: Pilot, true: Callable[[], object], seconds: float = 20) -> None:
     """Wait for what workers bring; not for an idle app, which a generation never leaves."""
-    for _ in range(round(seconds / 0.02)):
+    for looks in range(round(seconds / 0.02)):
         if true():
             return
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(min(0.02, 0.001 * (looks + 1)))  # most comes at once
     raise AssertionError("it never came true")
 
 

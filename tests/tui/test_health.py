@@ -272,7 +272,7 @@ async def test_garbage_is_listed_then_asked_about_then_deleted(store):
         _, unreadable, lost, unfinished = (text for _, text in nurse.found)
         assert unfinished == "payloads/aa/.tmp-0123"
         assert unreadable.startswith("payloads/aa/broken.safetensors is not a whole")
-        assert lost.startswith("payloads/aa/lost.safetensors, with tiny_1.unsaved_")
+        assert lost.startswith("payloads/aa/lost.safetensors, with tiny_1.warm.v1")
         await nurse.pilot.press("d")
         assert isinstance(nurse.app.screen, Confirm)
         assert "steerlab rebuild` adds" in nurse.app.screen.question

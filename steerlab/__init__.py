@@ -28,13 +28,14 @@ if TYPE_CHECKING:
     from steerlab.evaluation.generalization.evaluate import evaluate
     from steerlab.evaluation.inspection.difference import difference
     from steerlab.evaluation.inspection.inspect import inspect
-    from steerlab.interventions.hooks import Injection, steering
+    from steerlab.interventions.hooks import steering
+    from steerlab.interventions.injection import Injection
     from steerlab.lab.lab import Lab
     from steerlab.models.language_model import LanguageModel
     from steerlab.registry import Store
 
 _HOMES = {
-    "Injection": "interventions.hooks",
+    "Injection": "interventions.injection",
     "Lab": "lab.lab",
     "LanguageModel": "models.language_model",
     "SteeringVector": "core.vector",

@@ -80,6 +80,7 @@ WITH_A_STATE = {  # each keeps at least a part of the past elsewhere than in key
         | {"bos_token_id": 1, "eos_token_id": 2},
     ),
     "lfm2": ("Lfm2Config", COMMON | {"full_attn_idxs": [1, 3]}),
+    "openai-gpt": ("OpenAIGPTConfig", GPT),  # it has no cache at all
     "minimax": (
         "MiniMaxConfig",
         COMMON

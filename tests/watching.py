@@ -22,7 +22,11 @@ BLOCKS = {
     "gptj": "transformer.h",
     "mamba": "backbone.layers",
     "rwkv": "rwkv.blocks",
-}  # every other architecture: model.layers
+    "openai-gpt": "transformer.h",
+    "smolvlm": "model.text_model.layers",
+} | dict.fromkeys(
+    ("llava", "gemma3_vl", "qwen2_5_vl", "qwen3_vl", "mistral3"), "model.language_model.layers"
+)  # every other architecture: model.layers
 N_LAYERS = 4
 
 
@@ -65,7 +69,7 @@ def watching(model: nn.Module, architecture: str = "llama") -> Iterator[Watch]:
 
     def left(b):
         def hook(module, args, output):
-            hidden = output[0] if isinstance(output, tuple) else output
+            hidden = output[0] if isinstance(output, tuple | list) else output
             watch.outputs.setdefault(b, []).append(hidden.detach().clone())
 
         return hook

@@ -88,7 +88,8 @@ def _settings(at: SteeringVector) -> list[Setting]:
 
 def _warmth(lab: Lab, settings: Sequence[Setting]) -> list[float]:
     """The gain of a kind next word over an unkind one against the baseline, in nats."""
-    from steerlab.interventions.hooks import Injection, steering
+    from steerlab.interventions.hooks import steering
+    from steerlab.interventions.injection import Injection
 
     injections = [
         Injection(s.vector, s.coefficient, rows=(row,))

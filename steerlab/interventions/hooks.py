@@ -2,69 +2,29 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ContextDecorator
+from dataclasses import replace
+from types import TracebackType
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from steerlab.core.recipe import ModelIdentity, Verdict
-from steerlab.core.run import POSITIONS, Positions
+from steerlab.core.run import Positions
 from steerlab.core.vector import SteeringVector
-from steerlab.errors import BadOption, ModelMismatch, SteeringError
-from steerlab.interventions.positions import EVERYWHERE, PositionTracker
+from steerlab.errors import BadOption, ModelMismatch
+from steerlab.interventions.active import ActiveSteering
+from steerlab.interventions.injection import Injection
+from steerlab.interventions.interrupts import Uninterrupted
+from steerlab.interventions.positions import PositionTracker
 from steerlab.models.blocks import find_blocks, identify
-from steerlab.models.interventions import active
 from steerlab.models.protocols import Steerable
 
 _identities: WeakKeyDictionary[nn.Module, ModelIdentity] = WeakKeyDictionary()
 
 
-@dataclass(frozen=True)
-class Injection:
-    """One vector to add: h' = h + coefficient * v at the input of each of its layers.
-
-    positions: "all"; "prompt"; "generated" (from the last prompt position on, the one that
-        produces the first new token); "continuation" (strictly after the prompt). A front
-        vector always goes on the first tokens of the prompt, whatever `positions` says.
-    rows: which rows of the batch; None is every row.
-    """
-
-    vector: SteeringVector
-    coefficient: float = 1.0
-    positions: Positions = "all"
-    rows: tuple[int, ...] | None = None
-
-    def __post_init__(self) -> None:
-        if not math.isfinite(self.coefficient):
-            raise BadOption(f"a coefficient has to be a finite number, not {self.coefficient}")
-        if self.positions not in POSITIONS:
-            raise BadOption(f"positions are {', '.join(POSITIONS)}, not {self.positions!r}")
-        if self.rows is not None and not (self.rows and all(map(_is_row, self.rows))):
-            raise BadOption(f"rows are row numbers of the batch, from 0, not {self.rows!r}")
-
-    @property
-    def is_zero(self) -> bool:
-        """Whether it adds nothing: c = 0, or a zero vector.
-
-        Raises SteeringError for a vector that is zero only once it is rounded to float32.
-        """
-        if self.coefficient == 0 or self.vector.norm == 0:
-            return True
-        if not any(array.any() for array in self.vector.float32().values()):
-            raise SteeringError(
-                f"{self.vector} is so small (norm {self.vector.norm:.2g}) that it is zero "
-                "in float32: scale the vector up, not the coefficient"
-            )
-        return False
-
-
-@contextmanager
 def steering(
     model: Steerable | nn.Module,
     vectors: SteeringVector | Injection | Sequence[SteeringVector | Injection],
@@ -75,77 +35,107 @@ def steering(
     prompt_length: int | Sequence[int] | None = None,
     allow_other_weights: bool = False,
     blocks: str | None = None,
-) -> Iterator[None]:
+) -> AbstractContextManager[None]:
     """Steer every forward pass of a model inside the `with` block.
 
     model: a LanguageModel, or a plain transformers model (then also inside its `.generate`).
     vectors: one, or several that act together. An `Injection` brings its own coefficient,
-        positions and rows, so each row of a batch can be steered differently.
+        positions and rows, so each prompt of a batch can be steered differently.
     coefficient: for all, or one for each vector. dose: used instead; every vector gets the
         coefficient at which it has this dose.
-    prompt_length: tokens of the prompt (per row), needed where the passes don't show it: when
-        prompt and answer are scored in one pass, and in speculative decoding.
+    prompt_length: tokens of the prompt (for all, or for each), needed where the passes don't show
+        it: when prompt and answer are scored in one pass, and in speculative decoding.
     allow_other_weights: accept a vector made on a fine-tune or base of this model.
     blocks: dotted name of the block list, for models where it is not found.
 
-    Hooks are removed at exit, whatever happens; contexts nest. A LanguageModel is locked inside
-    the block: other threads wait, and are not steered.
+    The steering belongs to the context that enters it: asyncio tasks made in the block and
+    `asyncio.to_thread` take it along, while other threads and tasks run the model unsteered.
+    Contexts nest. Hooks are removed at exit, whatever happens, and do nothing in a copy of the
+    model. Where a prompt ends is known for each cache and, without a cache, for the tokens that
+    passes repeat: a pass without a cache that repeats an earlier one and adds a token goes on
+    with it.
+
+    Inside the block, what torch.compile has compiled runs uncompiled, since a graph made without
+    the hooks would not be steered.
     Raises ModelMismatch for vectors of another model; SteeringError if the steering never fired,
-    changed nothing, or could not be placed.
+    missed a pass, changed nothing, or could not be placed, and at the end of a block that is left
+    in another thread or task than it was entered in.
     """
-    injections = _injections(vectors, coefficient, positions)
-    if dose is not None:
-        injections = [replace(i, coefficient=i.vector.coefficient(dose)) for i in injections]
-    lock: AbstractContextManager[Any] = nullcontext()
+
+    def prepared() -> ActiveSteering | None:
+        injections = _injections(vectors, coefficient, positions)
+        if dose is not None:
+            injections = [replace(i, coefficient=i.vector.coefficient(dose)) for i in injections]
+        module, parent, block_list, here = _parts(model, blocks)
+        _check_model(here, injections, allow_other_weights)
+        effective = tuple(i for i in injections if not i.is_zero)
+        placing = any(i.place != "all" or i.rows is not None for i in effective)
+        tracker = PositionTracker(prompt_length, placing=placing or prompt_length is not None)
+        if not effective:
+            return None
+        return ActiveSteering(module, parent, block_list, effective, tracker)
+
+    return _Steering(prepared)
+
+
+class _Steering(ContextDecorator, AbstractContextManager[None]):
+    """What `steering` returns; it can be entered several times."""
+
+    def __init__(self, prepare: Callable[[], ActiveSteering | None]) -> None:
+        self._prepare = prepare
+        self._entered: list[ActiveSteering | None] = []
+
+    def __enter__(self) -> None:
+        active = self._prepare()
+        self._entered.append(active)
+        try:
+            if active is not None:
+                with Uninterrupted():
+                    active.open()
+        except BaseException:
+            self._leave()
+            raise
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        active = self._leave()
+        if kind is None and active is not None:
+            active.check_applied()
+
+    def _leave(self) -> ActiveSteering | None:
+        active = self._entered[-1]
+        try:
+            if active is not None:
+                with Uninterrupted():
+                    active.close()
+        finally:
+            self._entered.pop()
+            if active is not None:
+                active.close()  # if the interrupt came before it was held off
+                active.leave_context()
+        return active
+
+    def _recreate_cm(self) -> _Steering:
+        return _Steering(self._prepare)  # one for each call of a decorated function
+
+    def __del__(self) -> None:
+        for active in self._entered:  # an interrupt came at the very entrance of `__exit__`
+            if active is not None:
+                active.close()
+
+
+def _parts(
+    model: Steerable | nn.Module, blocks: str | None
+) -> tuple[nn.Module, nn.Module, list[nn.Module], ModelIdentity]:
+    """The model, the module that runs its blocks, the blocks, and which model it is."""
     if isinstance(model, nn.Module):
-        module = model
-        parent, block_list = find_blocks(module, blocks)
-        here = _identity(module, block_list)
-    else:
-        module, parent, block_list, here = model.model, model.parent, model.blocks, model.identity
-        lock = model.lock
-    _check_model(here, injections, allow_other_weights)
-    effective = tuple(i for i in injections if not i.is_zero)
-    tracker = PositionTracker(module, prompt_length)
-    adders = _adders(effective, tracker)
-    with lock, ExitStack() as stack:
-        if adders:
-            stack.callback(
-                parent.register_forward_pre_hook(tracker, with_kwargs=True, prepend=True).remove
-            )
-        for layer, adder in adders.items():
-            handle = block_list[layer].register_forward_pre_hook(
-                adder, with_kwargs=True, prepend=True
-            )
-            stack.callback(handle.remove)
-        stack.enter_context(active(module, _Context(effective, tracker)))
-        yield
-    for adder in adders.values():
-        adder.check_applied()
-
-
-def _is_row(row: object) -> bool:
-    return isinstance(row, int) and not isinstance(row, bool) and row >= 0
-
-
-@dataclass(frozen=True, eq=False)
-class _Context:
-    """One active `steering(...)`."""
-
-    injections: tuple[Injection, ...]
-    tracker: PositionTracker
-
-    @property
-    def acts(self) -> bool:
-        return bool(self.injections)
-
-    def begin_prompt(self) -> None:
-        self.tracker.forget()
-
-    def front_rows(self, batch: int) -> Iterator[int]:
-        for injection in self.injections:
-            if injection.vector.scope == "front":
-                yield from range(batch) if injection.rows is None else injection.rows
+        parent, found = find_blocks(model, blocks)
+        return model, parent, found, _identity(model, found)
+    return model.model, model.parent, model.blocks, model.identity
 
 
 def _injections(
@@ -192,147 +182,4 @@ def check_fits(vector: SteeringVector, here: ModelIdentity, allow_other_weights:
         raise ModelMismatch(
             f"{vector} was made on {vector.model.source}; {here.source} has the same shape "
             "but other weights: pass allow_other_weights=True (--other-weights) if you mean it"
-        )
-
-
-def _adders(injections: tuple[Injection, ...], tracker: PositionTracker) -> dict[int, _Adder]:
-    layers = sorted({b for i in injections for b in i.vector.directions})
-    return {
-        b: _Adder(b, [i for i in injections if b in i.vector.directions], tracker) for b in layers
-    }
-
-
-@dataclass
-class _Term:
-    """The sum of the injections of one layer that share positions.
-
-    delta: (batch or 1, positions, d_model) float64 on CPU.
-    """
-
-    positions: Positions | Literal["front"]
-    parts: list[Injection]
-    cache: dict[tuple[int, torch.device, torch.dtype], Tensor] = field(default_factory=dict)
-
-    def delta(self, layer: int, like: Tensor) -> Tensor:
-        """The summed c * v in the activation's dtype, on its device; rounded once."""
-        per_row = any(part.rows is not None for part in self.parts)
-        batch = like.shape[0] if per_row else 1
-        key = (batch, like.device, like.dtype)
-        if key not in self.cache:
-            exact = torch.from_numpy(self._sum(layer, batch))
-            delta = exact.to(device=like.device, dtype=like.dtype)
-            _check_lost(layer, exact, exact.any(2).any(1) & ~delta.any(2).any(1).cpu(), like.dtype)
-            self.cache[key] = delta
-        return self.cache[key]
-
-    def spans(self, layer: int, batch: int) -> Tensor:
-        """Rows of the longest front vector on each row of the batch, 0 for none: (batch,)."""
-        longest = torch.zeros(batch, dtype=torch.long)
-        for part in self.parts:
-            rows = slice(None) if part.rows is None else list(part.rows)
-            longest[rows] = longest[rows].clamp(min=len(part.vector.directions[layer]))
-        return longest
-
-    def is_nothing(self, layer: int, batch: int) -> bool:
-        """Whether the parts are zero at this layer, or cancel exactly."""
-        return not self._sum(layer, batch).any()
-
-    def _sum(self, layer: int, batch: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-        first = next(iter(self.parts)).vector
-        rows = max(len(part.vector.directions[layer]) for part in self.parts)
-        total = np.zeros((batch, rows, first.model.d_model))
-        for part in self.parts:
-            direction = part.vector.directions[layer].astype(np.float32).astype(np.float64)
-            if part.rows and max(part.rows) >= batch:
-                raise SteeringError(
-                    f"row {max(part.rows)} is to be steered, but the batch has {batch} rows"
-                )
-            index = slice(None) if part.rows is None else list(part.rows)
-            total[index, : len(direction)] += part.coefficient * direction
-        return total
-
-
-class _Adder:
-    """The forward pre-hook of one block."""
-
-    def __init__(self, layer: int, injections: list[Injection], tracker: PositionTracker) -> None:
-        self.layer, self.tracker = layer, tracker
-        groups: dict[Positions | Literal["front"], _Term] = {}
-        for injection in injections:
-            place = "front" if injection.vector.scope == "front" else injection.positions
-            groups.setdefault(place, _Term(place, [])).parts.append(injection)
-        self.terms = list(groups.values())
-        self.fired = False
-        self.applied: set[str] = set()
-
-    def __call__(
-        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        self.fired = True
-        hidden = args[0] if args else kwargs["hidden_states"]
-        steered = hidden
-        for term in self.terms:
-            steered = self._apply(term, steered)
-        if args:
-            return (steered, *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": steered}
-
-    def _apply(self, term: _Term, hidden: Tensor) -> Tensor:
-        where = self.tracker.where(term.positions)
-        if where is None:
-            return hidden
-        delta = term.delta(self.layer, hidden)
-        if where is not EVERYWHERE:
-            delta = self._placed(term, delta, where, hidden)
-        steered = hidden + delta  # (batch, seq, d_model)
-        if term.positions not in self.applied:
-            self._check_changed(term, hidden, steered, delta)
-        return steered
-
-    def _placed(self, term: _Term, delta: Tensor, where: Tensor, hidden: Tensor) -> Tensor:
-        """Spread a delta over (batch, seq): zero outside of `where`."""
-        where = where.to(hidden.device)
-        if term.positions != "front":
-            return delta * where.unsqueeze(-1).to(delta.dtype)  # where: bool (batch, seq)
-        # where: absolute position, -1 on padding (batch, seq)
-        spans = term.spans(self.layer, len(delta)).to(delta.device)
-        self.tracker.check_front(spans, delta[:, 0].any(dim=-1))
-        rows = delta.shape[1]
-        inside = (where >= 0) & (where < rows)
-        batch = torch.arange(delta.shape[0], device=delta.device).unsqueeze(1)
-        spread = delta[batch, where.clamp(0, rows - 1)]
-        return spread * inside.unsqueeze(-1).to(delta.dtype)
-
-    def _check_changed(self, term: _Term, before: Tensor, after: Tensor, delta: Tensor) -> None:
-        due = delta.any(dim=2).any(dim=1)  # (batch or 1,)
-        if bool(due.any()):
-            changed = (before != after).any(dim=2).any(dim=1)
-            _check_lost(self.layer, delta, due & ~changed, before.dtype)
-        elif not term.is_nothing(self.layer, len(before)):
-            return  # nothing was due in this pass
-        self.applied.add(term.positions)
-
-    def check_applied(self) -> None:
-        """Raise SteeringError if this layer should have been steered and was not."""
-        if not self.fired:
-            raise SteeringError(
-                f"the steering at layer {self.layer} never fired: the model was not run inside "
-                "`with steering(...)`, or another copy of it was"
-            )
-        for term in self.terms:
-            if term.positions not in self.applied:
-                raise SteeringError(
-                    f"the steering at layer {self.layer} never applied: no position was "
-                    f"{term.positions!r} in what was run"
-                )
-
-
-def _check_lost(layer: int, delta: Tensor, lost: Tensor, dtype: torch.dtype) -> None:
-    """Raise SteeringError if some row's delta, (batch or 1, positions, d_model), is lost."""
-    if bool(lost.any()):
-        rows = delta.double().expand(len(lost), -1, -1)[lost]
-        size = float(torch.linalg.vector_norm(rows, dim=-1).max())
-        raise SteeringError(
-            f"steering at layer {layer} changed nothing: ‖c·v‖ = {size:.2g} is lost in "
-            f"the rounding of {str(dtype)[6:]}; use a larger coefficient"
         )

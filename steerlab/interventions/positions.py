@@ -1,209 +1,276 @@
-"""PositionTracker: the absolute positions of the current forward pass, row by row."""
+"""PositionTracker: places every forward pass of a model in the sequences that it continues."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from steerlab.errors import SteeringError
-from steerlab.models.cache import Past, named_arguments, past_of
+from steerlab.errors import BadOption, SteeringError
+from steerlab.interventions.forward_pass import EVERYWHERE, ForwardPass
+from steerlab.interventions.generate_call import GenerateCall, running_generate
+from steerlab.interventions.layout import Layout, flat_mask, lay_out
+from steerlab.interventions.sequence import Extension, KnownSequences, Rows, Sequences
+from steerlab.models.cache import Past, caches_in, past_of
 
-EVERYWHERE = torch.ones(())
-"""Returned by `PositionTracker.where` if every position is meant: no mask is needed."""
+_SEVERAL = "several tokens came in one decoding step (speculative decoding?)"
+_FORKED = (
+    "two passes without a cache go on from the same tokens, so which of them continues the "
+    "prompt is unknown: enter steering(...) anew for each prompt, or"
+)
 
 
 class PositionTracker:
-    """A forward pre-hook on the module that runs the blocks; it reads, and changes nothing.
+    """Knows the current pass of every thread, and the sequences that passes continue.
 
     Positions count real tokens: padding has none, the first real token is at position 0. They
     follow from the cache length and the mask, never from the length of the pass, so they are
     right when decoding with or without a cache, and in chunked prefills.
+
+    prompt_length: tokens of the prompts, for all or for each; None reads them off the passes.
+    placing: False if nobody will ask where positions are, which saves working it out.
     """
 
-    def __init__(self, model: nn.Module, prompt_length: int | Sequence[int] | None = None) -> None:
-        self.config = getattr(model, "config", None)
-        self.given = prompt_length
-        self.positions: Tensor | None = None  # (batch or 1, seq), -1 on padding
-        self.prompt_lengths: Tensor | None = None  # (batch or 1, 1), real tokens
-        self.cached = 0
-        self.decoding = False
-        self.prefill = False
-        self.ambiguous = ""  # why it is unknown where the prompt ends
-        self.in_chunks = False
-        self._batch = 0
-        self._unplaced = ""  # why this pass can't be placed at all
-        self._ids: Tensor | None = None
-        self._starts: Tensor | None = None
+    def __init__(self, prompt_length: int | Sequence[int] | None, *, placing: bool) -> None:
+        self.given = None if prompt_length is None else _checked(prompt_length)
+        self.placing = placing
+        self.known = KnownSequences()
+        self._local = threading.local()
+        self._unreached: set[Sequences] = set()  # whose prompt, as given, is not over yet
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        given = named_arguments(module.forward, args, kwargs)
-        ids, embeddings = given.get("input_ids"), given.get("inputs_embeds")
-        if ids is None and embeddings is None and args:
-            ids = args[0]
-        tokens = ids if ids is not None else embeddings
-        if tokens is None:
-            raise SteeringError("the model was called with neither input_ids nor inputs_embeds")
-        past = past_of(given)
-        self.cached = past.length
-        self._batch, seq = tokens.shape[:2]
-        self._unplaced = _why_unplaced(past, given, seq)
-        self.positions = self._positions(given, seq, tokens.device)
-        uncached = not past.cached and given.get("use_cache") is False
-        continues = uncached and self._extends(ids)
-        self._note_prompt(seq, continues)
-        self._ids = ids if uncached else None
-        if self.prefill and not continues:
-            self._starts = ids
+    @property
+    def now(self) -> ForwardPass | None:
+        """The pass that this thread is in; None outside of the model's own forward."""
+        return getattr(self._local, "now", None)
+
+    def begin(self, given: Mapping[str, Any], outer: Mapping[str, Any]) -> None:
+        """A pass begins. given, outer: the arguments of the module that runs the blocks, and
+        those of the model around it, which has token ids where the module gets embeddings.
+        """
+        self._local.now = self._placed(given, outer) if self.placing else ForwardPass()
+
+    def end(self, output: Any) -> ForwardPass | None:
+        """The pass is over; output: of the module that runs the blocks, None if it failed."""
+        now = self.now
+        self._local.now = None
+        if now is not None and now.sequences is not None and output is not None:
+            caches = caches_in(output)
+            self.known.remember_caches(caches, now.sequences)
+            if not caches and now.rows is not None:
+                self.known.remember_tokens(now.rows, now.sequences)
+        return now
+
+    def where(self, positions: str) -> Tensor | None:
+        """Where `positions` are in this pass: EVERYWHERE, or as `ForwardPass.where`."""
+        return EVERYWHERE if positions == "all" else self._current().where(positions)
+
+    def copies(self) -> int:
+        """Rows of this pass for each prompt; raises SteeringError if that is unknown."""
+        return self._current().copies()
+
+    def check_front(self, spans: Tensor, starts: Tensor, start_ids: set[int]) -> None:
+        """Raise SteeringError if a front vector does not fit; see `ForwardPass.check_front`."""
+        self._current().check_front(spans, starts, start_ids)
+
+    def check_prompt_length(self) -> None:
+        """Raise SteeringError if some sequence ended before the prompt did, as it was given."""
+        if self._unreached:
+            raise SteeringError(
+                f"prompt_length={self.given} contradicts what was run: a sequence ended before "
+                "it had so many tokens"
+            )
 
     def forget(self) -> None:
         """Treat the next pass as a new prompt, even if it begins like the last one."""
-        self._ids = self._starts = self.prompt_lengths = None
-        self.decoding = False
+        self.known.forget_tokens()
 
-    def where(self, positions: str) -> Tensor | None:
-        """Where `positions` are in this pass: EVERYWHERE, None (nowhere) or a tensor.
-
-        The tensor is (batch or 1, seq) bool; for "front", absolute positions, -1 on padding.
-        """
-        if positions == "all":
-            return EVERYWHERE
-        now, length = self._now()
-        if self._unplaced:
-            raise SteeringError(f"{self._unplaced}: steer at positions='all'")
-        if positions == "front":
-            return None if self.decoding and self.cached else now
-        ambiguous = self.ambiguous
-        if positions == "generated" and self.in_chunks:
-            ambiguous = "the prompt came in several chunks"
-        if ambiguous and self.given is None:
-            raise SteeringError(
-                f"{ambiguous}, so where the prompt ended is unknown: "
-                "pass prompt_length to steering(...)"
-            )
-        if positions == "prompt":
-            done = self.decoding and self.cached and self.given is None
-            return None if done else (now >= 0) & (now < length)
-        if positions == "generated":
-            return now >= length - 1
-        return now >= length  # continuation
-
-    def check_front(self, spans: Tensor, starts: Tensor) -> None:
-        """Raise SteeringError if a front vector does not fit the prompt.
-
-        spans: (batch or 1,) rows of the front vector of each prompt, 0 for none.
-        starts: (batch or 1,) bool, whether it adds something to the very first token.
-        """
-        _, length = self._now()
-        lengths = length.flatten().to(spans.device)
-        short = lengths < spans
-        if bool(short.any()):
-            n, rows = (int(x.expand_as(short)[short][0]) for x in (lengths, spans))
-            raise SteeringError(
-                f"the prompt has {n} tokens and the front vector covers {rows}: use a longer prompt"
-            )
-        if self.cached == 0 and bool((self._bare(spans.device) & (spans > 0) & ~starts).any()):
-            raise SteeringError(
-                "a front vector starts at the BOS token, but a prompt does not begin with "
-                "it: put the model's BOS in front (LanguageModel.generate does)"
-            )
-
-    def _now(self) -> tuple[Tensor, Tensor]:
-        if self.positions is None or self.prompt_lengths is None:
+    def _current(self) -> ForwardPass:
+        if self.now is None:
             raise SteeringError(
                 "the blocks ran outside of the model's own forward pass, so positions are unknown: "
                 "steer at positions='all'"
             )
-        return self.positions, self.prompt_lengths.to(self.positions.device)
+        return self.now
 
-    def _positions(self, given: dict[str, Any], seq: int, device: torch.device) -> Tensor:
-        mask = given.get("attention_mask")
-        if isinstance(mask, Tensor) and mask.ndim == 2:
-            real = mask.to(torch.long)
-            counted = (real.cumsum(-1) - 1).masked_fill(real == 0, -1)
-            end = self.cached + seq  # a static cache's mask reaches further
-            return counted[:, :end][:, -seq:].to(device)
-        columns = torch.arange(self.cached, self.cached + seq, device=device).unsqueeze(0)
-        if (places := _position_ids(given, seq)) is not None:
-            # a mask already expanded hides the padding; the last column's position shows it
-            padding = columns[:, -1:] - places[:, -1:].to(device)
-            return (columns - padding).clamp(min=-1)
-        return columns
-
-    def _note_prompt(self, seq: int, continues: bool) -> None:
-        """Decide whether this pass is prefill or decoding, and how long the prompt is."""
-        assert self.positions is not None
-        ends = self.positions.max(dim=-1, keepdim=True).values + 1  # (batch or 1, 1)
-        first = self.cached == 0 and not continues
-        if first:
-            self.decoding, self.ambiguous = False, ""
-        self.prefill = first or (not self.decoding and not continues and seq > 1)
-        self.in_chunks = self.prefill and not first and self.prompt_lengths is not None
-        if self.given is not None:
-            self.prompt_lengths = self._given_lengths(self.given)
-        elif self.prefill:
-            self.prompt_lengths = ends
-        elif seq > 1 and self.cached and self.decoding:
-            self.ambiguous = "several tokens came in one decoding step (speculative decoding?)"
-        elif self.prompt_lengths is None:  # entered in mid-generation: what is cached is prompt
-            self.prompt_lengths = ends - seq
-        self.decoding = not self.prefill
-
-    def _given_lengths(self, given: int | Sequence[int]) -> Tensor:
-        lengths = torch.as_tensor(given).reshape(-1, 1)
-        if len(lengths) not in (1, self._batch):
-            raise SteeringError(
-                f"prompt_length has {len(lengths)} entries, but the batch has {self._batch} rows: "
-                "give one, or one for each row"
+    def _placed(self, given: Mapping[str, Any], outer: Mapping[str, Any]) -> ForwardPass:
+        ids, tokens = _tokens(given, outer)
+        if tokens is None:
+            return ForwardPass(
+                unplaced="the model was called with neither input_ids nor inputs_embeds"
             )
-        return lengths
+        past, (batch, seq) = past_of(given), tokens.shape[:2]
+        now = ForwardPass(batch, past.length, ids=ids, call=running_generate())
+        known = self._continued(now, given, past, tokens if ids is None else ids)
+        padding = None if known is None else _for_batch(known.padding, batch)
+        layout = lay_out(given, past, seq, tokens.device, padding)
+        now.positions, now.unplaced = layout.positions, now.unplaced or layout.problem
+        if not now.unplaced:
+            self._note(now, known, layout, past.length + seq)
+        if now.sequences is not None:
+            self.known.remember_caches(past.caches, now.sequences)
+            self._set_lengths(now, now.sequences, layout)
+        return now
 
-    def _extends(self, ids: Tensor | None) -> bool:
-        """Whether an uncached pass repeats the previous one with more tokens at its end."""
-        before = self._ids
-        if ids is None or before is None or ids.shape[0] != before.shape[0]:
-            return False
-        grown = ids.shape[1] - before.shape[1]
-        # beam search reorders what follows the prompt
-        kept = self._starts if grown == 1 and self._starts is not None else before
-        return grown > 0 and bool(torch.equal(ids[:, : kept.shape[1]], kept))
+    def _continued(
+        self, now: ForwardPass, given: Mapping[str, Any], past: Past, tokens: Tensor
+    ) -> Sequences | None:
+        """The sequences that a pass goes on with; None if it begins new ones."""
+        if past.cached:
+            return self.known.of_cache(past.caches) if past.length else None
+        if given.get("use_cache") is True:
+            return None
+        mask = flat_mask(given)
+        fits = mask is not None and mask.shape == tokens.shape[:2]
+        now.rows = Rows.of(tokens, mask if fits else None, given.get("use_cache"))
+        extension = self.known.extended_by(now.rows)
+        return None if extension is None else self._extended(now, extension, tokens.shape[1])
 
-    def _bare(self, device: torch.device) -> Tensor:
-        """For each prompt, whether it is known not to begin with BOS: (batch or 1,) bool."""
-        allowed = self._start_ids()
-        if self._starts is None or self.positions is None or not self.prefill or not allowed:
-            return torch.zeros(1, dtype=torch.bool, device=device)
-        first = self.positions.expand(len(self._starts), -1) == 0
-        known = torch.isin(self._starts, torch.tensor(sorted(allowed), device=first.device))
-        return (first & ~known).any(dim=-1).to(device)
+    def _extended(self, now: ForwardPass, extension: Extension, seq: int) -> Sequences:
+        sequences = extension.sequences
+        if extension.forked and self.given is None:
+            now.unplaced = _FORKED
+        if seq - extension.width > 1:
+            sequences.ambiguous = _SEVERAL
+        if len(sequences.lengths) > 1 and extension.rows != list(range(now.batch)):
+            # rows were dropped, or are beams, which share a prompt
+            sequences.lengths = sequences.lengths[extension.rows]
+            sequences.padding = sequences.padding[extension.rows]
+        sequences.decoding = True
+        return sequences
 
-    def _start_ids(self) -> set[int]:
-        found: set[int] = set()
-        for name in ("bos_token_id", "eos_token_id"):
-            value = getattr(self.config, name, None)
-            found.update(value if isinstance(value, list) else [] if value is None else [value])
-        return found
+    def _note(
+        self, now: ForwardPass, known: Sequences | None, layout: Layout, columns: int
+    ) -> None:
+        """Decide whether a pass is prefill or decoding, and how long its prompts are."""
+        if known is not None and known.packed:
+            now.unplaced = "the rows of this cache hold several requests"
+        elif known is None:
+            now.sequences = self._begun(now, layout, columns)
+        else:
+            now.sequences = known
+            if now.cached:
+                _go_on(known, now, layout.ends(), columns)
+        now.prefill = now.sequences is not None and not now.sequences.decoding
 
+    def _begun(self, now: ForwardPass, layout: Layout, columns: int) -> Sequences:
+        """Sequences of which nothing was seen before."""
+        ends, seq = layout.ends(), columns - now.cached
+        sequences = Sequences(now.batch, ends, columns - ends, columns, packed=layout.packed)
+        call = now.call or GenerateCall()
+        if now.cached and seq == 1 and not columns <= call.width:
+            # entered in mid-generation: what is cached is prompt
+            sequences.begin(ends - 1, now.cached)
+            sequences.decoding = True
+        elif call.guesses and 0 < call.width < columns:
+            sequences.columns, sequences.ambiguous = call.width, _SEVERAL
+        return sequences
 
-def _position_ids(given: dict[str, Any], seq: int) -> Tensor | None:
-    places = given.get("position_ids")
-    fits = isinstance(places, Tensor) and places.ndim == 2 and places.shape[-1] == seq
-    return places if fits else None
+    def _set_lengths(self, now: ForwardPass, sequences: Sequences, layout: Layout) -> None:
+        """Where the prompts of the pass end: as it was told, or as the passes show."""
+        lengths = _for_batch(sequences.lengths, now.batch)
+        if lengths is None:
+            now.unplaced = (
+                f"the batch went from {sequences.batch} rows to {now.batch}, so which row goes on "
+                "with which is unknown"
+            )
+            return
+        now.told = self.given is not None
+        if self.given is not None:
+            now.lengths = self._given_lengths(now, layout, self.given)
+            self._check_given(now, sequences, layout)
+        else:
+            now.lengths = layout.request_lengths() if layout.packed else lengths
 
-
-def _why_unplaced(past: Past, given: dict[str, Any], seq: int) -> str:
-    """Why the tokens before this pass are unknown; "" if they are known."""
-    if past.unknown:
-        return (
-            f"this model keeps its state in {past.unknown}, which does not tell how far it has come"
+    def _given_lengths(self, now: ForwardPass, layout: Layout, given: list[int]) -> Tensor:
+        lengths = torch.tensor(given).reshape(-1, 1)
+        if len(lengths) == 1:
+            return lengths
+        if layout.packed:
+            requests = layout.requests()
+            if len(requests) == 1 and int(requests.max()) + 1 == len(lengths):
+                return lengths.flatten()[requests.cpu()]
+        elif len(lengths) == now.prompts():
+            return lengths.repeat_interleave(now.copies(), dim=0)
+        raise SteeringError(
+            f"prompt_length has {len(lengths)} entries, but the batch has {now.batch} rows: "
+            "give one, or one for each prompt"
         )
-    if past.length == 0:
-        mask, places = given.get("attention_mask"), _position_ids(given, seq)
-        # a static cache, still empty, has a mask as wide as it will become
-        masked = isinstance(mask, Tensor) and mask.ndim == 2 and mask.shape[1] > seq
-        later = places is not None and bool((places[:, -1] >= seq).any())
-        if later or (masked and not past.cached):
-            return "the model was given no cache that steerlab knows, but has read tokens before"
-    return ""
+
+    def _check_given(self, now: ForwardPass, sequences: Sequences, layout: Layout) -> None:
+        """Note whether a prompt, as given, is over; raise if `generate` was given another."""
+        assert now.lengths is not None
+        ends = layout.request_lengths() if layout.packed else layout.ends()
+        lengths = now.lengths.to(ends.device)
+        if (
+            now.prefill
+            and now.call is not None
+            and now.call.whole
+            and bool((ends != lengths).any())
+        ):
+            raise SteeringError(
+                f"prompt_length={self.given} contradicts the prompt that generate was given, of "
+                f"{ends.flatten().tolist()} tokens"
+            )
+        self._unreached.discard(sequences)
+        if bool((ends < lengths).any()):
+            self._unreached.add(sequences)
+
+
+def _go_on(sequences: Sequences, now: ForwardPass, ends: Tensor, columns: int) -> None:
+    """A pass on a cache whose sequences are known."""
+    seq = columns - now.cached
+    call = now.call or GenerateCall()
+    rest = seq > 1 or (call.chunked and columns <= call.width)
+    if now.cached < sequences.columns:
+        _cut_back(sequences, ends, columns, several=seq > 1)
+    elif not sequences.decoding and rest:
+        sequences.begin(ends, columns)
+        sequences.in_chunks = True
+    else:
+        if seq > 1:
+            sequences.ambiguous = _SEVERAL
+        sequences.decoding = True
+
+
+def _cut_back(sequences: Sequences, ends: Tensor, columns: int, *, several: bool) -> None:
+    """A pass on a cache that was cropped into its prompt: another prompt begins like it."""
+    if several:
+        sequences.begin(ends, columns)
+        sequences.in_chunks, sequences.ambiguous = False, ""
+    else:
+        sequences.ambiguous = "the cache was cropped into the prompt, and one token came"
+
+
+def _tokens(
+    given: Mapping[str, Any], outer: Mapping[str, Any]
+) -> tuple[Tensor | None, Tensor | None]:
+    """The token ids of a pass as far as known, and what has their shape in front."""
+    ids, embeddings = given.get("input_ids"), given.get("inputs_embeds")
+    if ids is None and embeddings is not None:
+        above = outer.get("input_ids")
+        fits = isinstance(above, Tensor) and above.shape == embeddings.shape[:2]
+        return (above if fits else None), embeddings
+    if ids is not None and ids.is_floating_point():
+        return None, ids
+    return ids, ids
+
+
+def _for_batch(values: Tensor, batch: int) -> Tensor | None:
+    """One value a row for a batch of as many rows, or of several times as many; (n, 1)."""
+    if len(values) in (1, batch):
+        return values
+    copies, rest = divmod(batch, len(values))
+    return None if rest else values.repeat_interleave(copies, dim=0)
+
+
+def _checked(prompt_length: int | Sequence[int]) -> list[int]:
+    values = np.atleast_1d(np.asarray(prompt_length))
+    if values.ndim != 1 or not values.size or values.dtype.kind not in "iu" or values.min() < 0:
+        raise BadOption(
+            f"prompt_length is a number of tokens, or one for each prompt, not {prompt_length!r}"
+        )
+    return [int(n) for n in values]

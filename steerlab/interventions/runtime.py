@@ -13,7 +13,8 @@ from steerlab.core.run import Positions
 from steerlab.core.sampling import Sampling
 from steerlab.core.setting import Setting
 from steerlab.errors import ModelError, SteeringError
-from steerlab.interventions.hooks import Injection, steering
+from steerlab.interventions.hooks import steering
+from steerlab.interventions.injection import Injection
 from steerlab.models.batch_size import batch_rows
 from steerlab.models.blocks import input_device
 from steerlab.models.interventions import begin_prompt
@@ -85,10 +86,12 @@ class TransformersRuntime:
         """
         lm = self.lm
         found = [_acting(row, index, positions) for index, row in enumerate(rows)]
-        lm.check_length([row.ids[: row.stop] for row in rows])
-        ids = torch.zeros(len(rows), max(row.stop for row in rows), dtype=torch.long)
-        for index, row in enumerate(rows):
-            ids[index, : row.stop] = torch.tensor(row.ids[: row.stop])
+        # the prompt goes in whole, since steering has to see where it ends
+        pieces = [row.ids[: max(row.stop, row.prompt_length)] for row in rows]
+        lm.check_length(pieces)
+        ids = torch.zeros(len(rows), max(map(len, pieces)), dtype=torch.long)
+        for index, piece in enumerate(pieces):
+            ids[index, : len(piece)] = torch.tensor(piece)
         with steering(
             lm,
             [one for one in found if one is not None],

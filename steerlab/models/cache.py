@@ -28,18 +28,23 @@ class Past:
     length: how many are cached, padding included; 0 without a cache, and where it is unknown.
     unknown: the argument that does not tell the length; "" where it is known.
     cached: whether there is a cache at all, empty or not.
+    caches: those that tell their length.
     """
 
     length: int = 0
     unknown: str = ""
     cached: bool = False
+    caches: tuple[Any, ...] = ()
 
 
 def past_of(arguments: Mapping[str, Any]) -> Past:
     """Read the tokens before a pass off the arguments of its forward."""
     lengths: dict[str, int | None] = {}
+    caches: list[Any] = []
     for name, value in arguments.items():
-        found = {_length(cache) for cache in _caches(value)}
+        here = caches_in(value)
+        caches += here
+        found = {_length(cache) for cache in here}
         if found:
             lengths[name] = found.pop() if len(found) == 1 else None
         elif name in _STATES and _holds_something(value):
@@ -51,7 +56,12 @@ def past_of(arguments: Mapping[str, Any]) -> Past:
             return Past(unknown=name, cached=True)
     if len(set(lengths.values())) > 1:
         return Past(unknown=" and ".join(lengths), cached=True)
-    return Past(next(iter(lengths.values())) or 0, cached=True)
+    return Past(next(iter(lengths.values())) or 0, cached=True, caches=tuple(caches))
+
+
+def caches_in(value: Any) -> list[Any]:
+    """The caches that a value, such as an argument or an output of a forward, is or holds."""
+    return list(_caches(value))
 
 
 def cache_argument(model: nn.Module) -> str | None:
@@ -97,7 +107,6 @@ def _parameters(forward: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
 
 
 def _caches(value: Any, depth: int = _DEPTH) -> Iterator[Any]:
-    """The caches that a value is or holds."""
     if value is None or isinstance(value, _SCALARS):
         return
     if _tells_length(value):

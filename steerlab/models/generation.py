@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -95,26 +94,23 @@ def _generate(model: Any, ids: Tensor, mask: Tensor, settings: dict[str, Any], *
         **settings,
     )
     device = input_device(model)
-    with _own_settings_aside(model):
-        return model.generate(
-            input_ids=ids.to(device),
-            attention_mask=mask.to(device),
-            generation_config=config,
-            **hooks,
-        )
+    return _with_settings(model, GenerationConfig()).generate(
+        input_ids=ids.to(device),
+        attention_mask=mask.to(device),
+        generation_config=config,
+        **hooks,
+    )
 
 
-@contextmanager
-def _own_settings_aside(model: Any) -> Iterator[None]:
-    """Keep `generate` from filling unset options from the checkpoint's generation config."""
-    from transformers import GenerationConfig
+def _with_settings(model: Any, settings: Any) -> Any:
+    """The same model, with another generation config to fill unset options from.
 
-    own = model.generation_config
-    model.generation_config = GenerationConfig()
-    try:
-        yield
-    finally:
-        model.generation_config = own
+    It shares everything with the model, whose own config is left alone: another thread may read
+    it meanwhile.
+    """
+    view = object.__new__(type(model))
+    view.__dict__.update(model.__dict__, generation_config=settings)
+    return view
 
 
 def end_ids(model: Any) -> list[int]:

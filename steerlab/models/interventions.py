@@ -1,10 +1,16 @@
-"""The interventions that are active on a model: steering registers here, running a model asks."""
+"""The interventions that act on a model here: steering registers, running a model asks.
+
+An intervention belongs to the context (`contextvars`) that entered it. An asyncio task and
+`asyncio.to_thread` take the context along; any other thread or task runs the model without it.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Protocol
+from contextlib import AbstractContextManager
+from contextvars import ContextVar
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from torch import nn
@@ -15,7 +21,10 @@ class Intervention(Protocol):
 
     @property
     def acts(self) -> bool:
-        """Whether it changes anything at all."""
+        """Whether it changes anything at all; False once it was left."""
+
+    def is_on(self, module: nn.Module) -> bool:
+        """Whether it acts on the blocks of this module."""
 
     def begin_prompt(self) -> None:
         """Treat the next pass as a new prompt, even if it begins like the last one."""
@@ -24,32 +33,48 @@ class Intervention(Protocol):
         """Rows of a batch that a front vector steers; these have to begin with BOS."""
 
 
-_active: WeakKeyDictionary[nn.Module, list[Intervention]] = WeakKeyDictionary()
+_active: ContextVar[tuple[Intervention, ...]] = ContextVar("steerlab_interventions", default=())
+_locks: WeakKeyDictionary[nn.Module, AbstractContextManager[Any]] = WeakKeyDictionary()
 
 
-@contextmanager
-def active(module: nn.Module, intervention: Intervention) -> Iterator[None]:
-    """Register an intervention on a model for the duration of the `with` block."""
-    stack = _active.setdefault(module, [])
-    stack.append(intervention)
-    try:
-        yield
-    finally:
-        stack.remove(intervention)
+def activate(intervention: Intervention) -> None:
+    """Let an intervention act in this context."""
+    _active.set((*_active.get(), intervention))
+
+
+def deactivate(intervention: Intervention) -> bool:
+    """Take an intervention out of this context; False if it was not active in it."""
+    before = _active.get()
+    _active.set(tuple(one for one in before if one is not intervention))
+    return intervention in before
+
+
+def acts_here(intervention: Intervention) -> bool:
+    """Whether this context, or the one it was copied from, entered the intervention."""
+    return intervention in _active.get()
+
+
+def lock_of(module: nn.Module) -> AbstractContextManager[Any]:
+    """The lock of a module, whichever wrapper it is reached through; reentrant."""
+    return _locks.setdefault(module, threading.RLock())
 
 
 def is_steered(module: nn.Module) -> bool:
-    """Whether any intervention acts on this model right now."""
-    return any(intervention.acts for intervention in _active.get(module, []))
+    """Whether any intervention of this context acts on this model."""
+    return any(intervention.acts for intervention in _on(module))
 
 
 def begin_prompt(module: nn.Module) -> None:
     """Tell every intervention on this model that the next pass is a new prompt."""
-    for intervention in _active.get(module, []):
+    for intervention in _on(module):
         intervention.begin_prompt()
 
 
 def rows_with_front(module: nn.Module, batch: int) -> list[bool]:
     """For each row of a batch, whether a front vector steers it: it then has to begin with BOS."""
-    rows = {row for found in _active.get(module, []) for row in found.front_rows(batch)}
+    rows = {row for found in _on(module) for row in found.front_rows(batch)}
     return [row in rows for row in range(batch)]
+
+
+def _on(module: nn.Module) -> list[Intervention]:
+    return [intervention for intervention in _active.get() if intervention.is_on(module)]

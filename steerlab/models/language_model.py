@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
 from numbers import Integral
@@ -22,7 +22,7 @@ from steerlab.extraction.readings import Array, Ids, Readings
 from steerlab.models import generation, recording
 from steerlab.models.blocks import find_blocks, identify, text_config
 from steerlab.models.generation import Completion, OnText
-from steerlab.models.interventions import begin_prompt, is_steered, rows_with_front
+from steerlab.models.interventions import begin_prompt, is_steered, lock_of, rows_with_front
 from steerlab.models.loading import load_model, load_tokenizer
 from steerlab.models.unembedding import FinalNorm, final_norm
 from steerlab.progress import Loading, ShouldStop, Watch
@@ -51,7 +51,6 @@ class LanguageModel:
         self.source = source or getattr(model, "name_or_path", "") or type(model).__name__
         self.parent, self.blocks = find_blocks(model, blocks)
         self._tokenizer = tokenizer
-        self.lock = threading.RLock()
 
     @classmethod
     def load(
@@ -100,6 +99,11 @@ class LanguageModel:
         with self.lock:
             self._check_causal()
         return identify(self.model, self.blocks, self.source, self.tokenizer)
+
+    @property
+    def lock(self) -> AbstractContextManager[Any]:
+        """Held while the model runs; of the module, so wrappers of one model share it."""
+        return lock_of(self.parent)
 
     @property
     def n_layers(self) -> int:

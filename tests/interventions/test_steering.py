@@ -12,8 +12,8 @@ from transformers import DynamicCache
 
 from steerlab import Injection, LanguageModel, SteeringVector, steering
 from steerlab.core.recipe import Verdict
+from steerlab.core.run import POSITIONS
 from steerlab.errors import BadOption, ModelError, ModelMismatch, SteeringError
-from steerlab.interventions.hooks import POSITIONS
 from steerlab.models.blocks import find_blocks, fingerprint
 from steerlab.models.cache import cache_argument
 from tests.tiny import ARCHITECTURES, tiny_lm, tiny_model, tiny_tokenizer

@@ -9,8 +9,8 @@ import torch
 from transformers import Cache, DynamicCache, EncoderDecoderCache
 
 from steerlab import steering
+from steerlab.core.run import POSITIONS
 from steerlab.errors import SteeringError
-from steerlab.interventions.hooks import POSITIONS
 from steerlab.models.cache import cache_argument, past_of
 from steerlab.models.recording import read
 from tests.tiny import ARCHITECTURES, tiny_lm

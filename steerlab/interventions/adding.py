@@ -1,0 +1,189 @@
+"""What is added at the input of one block, and the hook that adds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from steerlab.core.run import Positions
+from steerlab.errors import SteeringError
+from steerlab.interventions.forward_pass import EVERYWHERE
+from steerlab.interventions.injection import Injection
+from steerlab.interventions.positions import PositionTracker
+
+
+def adders_of(
+    injections: tuple[Injection, ...], tracker: PositionTracker, start_ids: set[int]
+) -> dict[int, Adder]:
+    """One adder for each layer that is steered.
+
+    start_ids: the tokens that a prompt of this model may begin with; empty if unknown.
+    """
+    layers = sorted({b for i in injections for b in i.vector.directions})
+    return {
+        b: Adder(b, [i for i in injections if b in i.vector.directions], tracker, start_ids)
+        for b in layers
+    }
+
+
+@dataclass
+class Term:
+    """The sum of the injections of one layer that share positions.
+
+    A delta is (batch or 1, positions, d_model), float64 on the CPU before it is rounded once.
+    """
+
+    positions: Positions | Literal["front"]
+    parts: list[Injection]
+    cache: dict[tuple[int, int, torch.device, torch.dtype], Tensor] = field(default_factory=dict)
+
+    @property
+    def by_row(self) -> bool:
+        """Whether rows of a batch are steered differently."""
+        return any(part.rows is not None for part in self.parts)
+
+    def delta(self, layer: int, like: Tensor, copies: int) -> Tensor:
+        """The summed c * v in the activation's dtype, on its device; rounded once.
+
+        copies: rows of the batch for each prompt.
+        """
+        batch = like.shape[0] if self.by_row else 1
+        key = (batch, copies, like.device, like.dtype)
+        if key not in self.cache:
+            exact = torch.from_numpy(self._sum(layer, batch, copies))
+            delta = exact.to(device=like.device, dtype=like.dtype)
+            check_lost(layer, exact, exact.any(2).any(1) & ~delta.any(2).any(1).cpu(), like.dtype)
+            self.cache[key] = delta
+        return self.cache[key]
+
+    def spans(self, layer: int, batch: int, copies: int) -> Tensor:
+        """Rows of the longest front vector on each row of the batch, 0 for none: (batch,)."""
+        longest = torch.zeros(batch, dtype=torch.long)
+        for part in self.parts:
+            rows = _batch_rows(part, copies)
+            longest[rows] = longest[rows].clamp(min=len(part.vector.directions[layer]))
+        return longest
+
+    def is_nothing(self, layer: int, batch: int, copies: int) -> bool:
+        """Whether the parts are zero at this layer, or cancel exactly."""
+        return not self._sum(layer, batch, copies).any()
+
+    def _sum(self, layer: int, batch: int, copies: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+        first = next(iter(self.parts)).vector
+        rows = max(len(part.vector.directions[layer]) for part in self.parts)
+        total = np.zeros((batch, rows, first.model.d_model))
+        for part in self.parts:
+            direction = part.vector.directions[layer].astype(np.float32).astype(np.float64)
+            if part.rows and max(part.rows) * copies >= batch:
+                raise SteeringError(
+                    f"row {max(part.rows)} is to be steered, but the batch has "
+                    f"{batch // copies} rows, one for each prompt"
+                )
+            total[_batch_rows(part, copies), : len(direction)] += part.coefficient * direction
+        return total
+
+
+def _batch_rows(part: Injection, copies: int) -> slice | list[int]:
+    """The rows of a batch that an injection steers, each prompt having several copies."""
+    if part.rows is None:
+        return slice(None)
+    return [row * copies + copy for row in part.rows for copy in range(copies)]
+
+
+class Adder:
+    """Adds the terms of one layer to the input of its block: a forward pre-hook."""
+
+    def __init__(
+        self, layer: int, injections: list[Injection], tracker: PositionTracker, start_ids: set[int]
+    ) -> None:
+        self.layer, self.tracker, self.start_ids = layer, tracker, start_ids
+        groups: dict[Positions | Literal["front"], Term] = {}
+        for injection in injections:
+            groups.setdefault(injection.place, Term(injection.place, [])).parts.append(injection)
+        self.terms = list(groups.values())
+        self.fired = False
+        self.applied: set[str] = set()
+
+    def __call__(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Add to the hidden states in the arguments of the block."""
+        self.fired = True
+        if (now := self.tracker.now) is not None:
+            now.entered.add(self.layer)
+        hidden = args[0] if args else kwargs["hidden_states"]
+        steered = hidden
+        for term in self.terms:
+            steered = self._apply(term, steered)
+        if args:
+            return (steered, *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": steered}
+
+    def _apply(self, term: Term, hidden: Tensor) -> Tensor:
+        where = self.tracker.where(term.positions)
+        if where is None:
+            return hidden
+        copies = self.tracker.copies() if term.by_row else 1
+        delta = term.delta(self.layer, hidden, copies)
+        if where is not EVERYWHERE:
+            delta = self._placed(term, delta, where, hidden, copies)
+        steered = hidden + delta  # (batch, seq, d_model)
+        if term.positions not in self.applied:
+            self._check_changed(term, hidden, steered, delta, copies)
+        return steered
+
+    def _placed(
+        self, term: Term, delta: Tensor, where: Tensor, hidden: Tensor, copies: int
+    ) -> Tensor:
+        """Spread a delta over (batch, seq): zero outside of `where`."""
+        where = where.to(hidden.device)
+        if term.positions != "front":
+            return delta * where.unsqueeze(-1).to(delta.dtype)  # where: bool (batch, seq)
+        # where: absolute position, -1 on padding (batch, seq)
+        spans = term.spans(self.layer, len(delta), copies).to(delta.device)
+        self.tracker.check_front(spans, delta[:, 0].any(dim=-1), self.start_ids)
+        rows = delta.shape[1]
+        inside = (where >= 0) & (where < rows)
+        batch = torch.arange(delta.shape[0], device=delta.device).unsqueeze(1)
+        spread = delta[batch, where.clamp(0, rows - 1)]
+        return spread * inside.unsqueeze(-1).to(delta.dtype)
+
+    def _check_changed(
+        self, term: Term, before: Tensor, after: Tensor, delta: Tensor, copies: int
+    ) -> None:
+        due = delta.any(dim=2).any(dim=1)  # (batch or 1,)
+        if bool(due.any()):
+            changed = (before != after).any(dim=2).any(dim=1)
+            check_lost(self.layer, delta, due & ~changed, before.dtype)
+        elif not term.is_nothing(self.layer, len(before), copies):
+            return  # nothing was due in this pass
+        self.applied.add(term.positions)
+
+    def check_applied(self) -> None:
+        """Raise SteeringError if this layer should have been steered and was not."""
+        if not self.fired:
+            raise SteeringError(
+                f"the steering at layer {self.layer} never fired: the model was not run inside "
+                "`with steering(...)`, or another copy of it was, or another thread ran it"
+            )
+        for term in self.terms:
+            if term.positions not in self.applied:
+                raise SteeringError(
+                    f"the steering at layer {self.layer} never applied: no position was "
+                    f"{term.positions!r} in what was run"
+                )
+
+
+def check_lost(layer: int, delta: Tensor, lost: Tensor, dtype: torch.dtype) -> None:
+    """Raise SteeringError if some row's delta, (batch or 1, positions, d_model), is lost."""
+    if bool(lost.any()):
+        rows = delta.double().expand(len(lost), -1, -1)[lost]
+        size = float(torch.linalg.vector_norm(rows, dim=-1).max())
+        raise SteeringError(
+            f"steering at layer {layer} changed nothing: ‖c·v‖ = {size:.2g} is lost in "
+            f"the rounding of {str(dtype)[6:]}; use a larger coefficient"
+        )

@@ -1,0 +1,138 @@
+"""The absolute positions of the tokens in a forward pass, row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from steerlab.models.cache import Past
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Positions count real tokens: the first one is at 0, padding has -1.
+
+    positions: (batch or 1, seq). packed: whether rows hold several requests, each from 0 on.
+    problem: why the positions can't be trusted; "" if they can.
+    """
+
+    positions: Tensor
+    packed: bool = False
+    problem: str = ""
+
+    def ends(self) -> Tensor:
+        """Real tokens of each row up to the end of the pass: (batch or 1, 1)."""
+        return self.positions.max(dim=-1, keepdim=True).values + 1
+
+    def request_lengths(self) -> Tensor:
+        """For each token, how many tokens its request has in this pass: (batch, seq)."""
+        requests = self.requests()
+        counts = torch.zeros_like(requests).scatter_add(1, requests, torch.ones_like(requests))
+        return counts.gather(1, requests)
+
+    def requests(self) -> Tensor:
+        """For each token, the number of its request in the row: (batch, seq)."""
+        return (self.positions == 0).long().cumsum(-1) - 1
+
+
+def lay_out(
+    given: Mapping[str, Any], past: Past, seq: int, device: torch.device, padding: Tensor | None
+) -> Layout:
+    """Positions from the cache's length and the mask or, without a mask, the position ids.
+
+    given: the arguments of the pass. padding: columns without a token in each row, as far as
+    earlier passes told: (batch or 1, 1).
+    """
+    columns = torch.arange(past.length, past.length + seq, device=device).unsqueeze(0)
+    places = _position_ids(given, seq, device)
+    if problem := _unseen(given, past, seq, places):
+        return Layout(columns, problem=problem)
+    mask = flat_mask(given)
+    if mask is None:
+        if places is not None:
+            return _by_places(places, columns, padding)
+        return Layout(columns if padding is None else (columns - padding).clamp(min=-1))
+    if mask.shape[1] < past.length + seq:
+        covered = f"the attention_mask covers {mask.shape[1]} of {past.length + seq} tokens"
+        return Layout(columns, problem=covered)
+    counted = _counted(mask.to(device), past.length + seq, seq)
+    return Layout(counted) if places is None else _agreed(counted, places, past.length)
+
+
+def flat_mask(given: Mapping[str, Any]) -> Tensor | None:
+    """The mask with one entry a token: (batch, columns); None if there is none of this kind."""
+    mask = given.get("attention_mask")
+    return mask if isinstance(mask, Tensor) and mask.ndim == 2 else None
+
+
+def _position_ids(given: Mapping[str, Any], seq: int, device: torch.device) -> Tensor | None:
+    places = given.get("position_ids")
+    if isinstance(places, Tensor) and places.ndim == 2 and places.shape[-1] == seq:
+        return places.to(device)
+    return None
+
+
+def _counted(mask: Tensor, end: int, seq: int) -> Tensor:
+    real = mask.to(torch.long)
+    counted = (real.cumsum(-1) - 1).masked_fill(real == 0, -1)
+    return counted[:, :end][:, -seq:]  # a static cache's mask reaches further
+
+
+def _agreed(counted: Tensor, places: Tensor, cached: int) -> Layout:
+    """Positions that the mask and the position ids agree on."""
+    if not bool(((counted != places) & (counted >= 0)).any()):
+        return Layout(counted)
+    packed = None if bool((counted < 0).any()) else _packed(places, cached)
+    return packed or Layout(counted, problem=_CONTRADICTION)
+
+
+def _by_places(places: Tensor, columns: Tensor, padding: Tensor | None) -> Layout:
+    """Positions from position ids alone: a mask already expanded hides the padding."""
+    shift = columns[:, -1:] - places[:, -1:]  # the last column's position shows it
+    positions = (columns - shift).clamp(min=-1)
+    real = positions >= 0
+    filled = ~real & (places != places[:, :1])  # padding has one number all along
+    wrong = (real & (positions != places)) | filled | (shift < 0)
+    if bool(wrong.any()):
+        packed = _packed(places, int(columns[0, 0]))
+        return packed or Layout(positions, problem=_CONTRADICTION)
+    if len(places) == 1 and not bool(real.all()):
+        return Layout(positions, problem=_PADDING_OR_PACKED)
+    if padding is not None and bool((shift != padding.to(shift.device)).any()):
+        return Layout(positions, problem=_CONTRADICTION)
+    return Layout(positions)
+
+
+def _packed(places: Tensor, cached: int) -> Layout | None:
+    """Rows of several requests whose position ids all begin at 0; None if they are none."""
+    restarts = places == 0
+    goes_on = places[:, 1:] == places[:, :-1] + 1
+    whole = bool(restarts[:, 0].all()) and bool((goes_on | restarts[:, 1:]).all())
+    several = bool(restarts[:, 1:].any())
+    return Layout(places, packed=True) if whole and several and cached == 0 else None
+
+
+_CONTRADICTION = "the position_ids contradict the positions that cache and attention_mask show"
+_PADDING_OR_PACKED = (
+    "the position_ids begin with several equal numbers, for padding or for requests of one "
+    "token: the attention_mask would tell"
+)
+
+
+def _unseen(given: Mapping[str, Any], past: Past, seq: int, places: Tensor | None) -> str:
+    """Why the tokens before this pass are unknown; "" if they are known."""
+    if past.unknown:
+        return (
+            f"this model keeps its state in {past.unknown}, which does not tell how far it has come"
+        )
+    if past.length == 0:
+        mask = flat_mask(given)
+        # a static cache, still empty, has a mask as wide as it will become
+        wider = mask is not None and mask.shape[1] > seq and not past.cached
+        if wider or (places is not None and bool((places[:, -1] >= seq).any())):
+            return "the model was given no cache that steerlab knows, but has read tokens before"
+    return ""

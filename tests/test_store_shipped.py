@@ -55,7 +55,7 @@ def test_a_vector_is_made_of_its_prompts(store, name):
     assert isinstance(record.recipe, Contrast)
     assert record.recipe.positive == entry.positive
     assert record.recipe.negative == entry.negative
-    assert all(record.recipe.positive_ids)
+    assert all(record.recipe.ids_read)
     assert record.recipe.method == "mean_difference"
     assert (record.note, set(record.tags)) == (entry.note, set(entry.tags))
     assert [facts.layer for facts in record.layers] == [LAYER]

@@ -6,7 +6,7 @@ import keyword
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field, is_dataclass, replace
 from enum import Enum
 from functools import cache, lru_cache
 from types import UnionType
@@ -30,6 +30,7 @@ class Verdict(Enum):
 
     SAME = "same"
     OTHER_PRECISION = "same weights, other precision"
+    OTHER_QUANTIZATION = "same model, quantized otherwise"
     OTHER_WEIGHTS = "same shape, other weights"
     INCOMPATIBLE = "incompatible"
 
@@ -39,6 +40,9 @@ class ModelIdentity:
     """Which model a vector belongs to.
 
     fingerprint: of the weights, the same in every floating-point precision; None if unknown.
+        Digests of the blocks' matrices, of embeddings and head, and of norms and biases, with
+        dots between; vectors of earlier versions have the first alone.
+    dtype: of the weights: "float32"; "int8", "nf4" and others where they are quantized.
     tokenizer, chat_template: digests of what turned text into tokens.
     """
 
@@ -54,11 +58,11 @@ class ModelIdentity:
 
     @property
     def key(self) -> tuple[str, int, int, str]:
-        """The identity of the weights; part of every digest.
+        """The identity of the blocks' weights; part of every digest.
 
         Weights without a fingerprint are identified by source and revision.
         """
-        weights = self.fingerprint or f"{self.source}@{self.revision or ''}"
+        weights = self._digests[0] or f"{self.source}@{self.revision or ''}"
         return (self.architecture, int(self.n_layers), int(self.d_model), weights)
 
     @property
@@ -70,14 +74,43 @@ class ModelIdentity:
         """How a vector of this model may be used on `other`."""
         if self.key[:3] != other.key[:3]:
             return Verdict.INCOMPATIBLE
+        same_origin = (self.source, self.revision) == (other.source, other.revision)
+        same_dtype = None in (self.dtype, other.dtype) or self.dtype == other.dtype
+        if not same_dtype and (self.is_quantized or other.is_quantized):
+            return Verdict.OTHER_QUANTIZATION if same_origin else Verdict.OTHER_WEIGHTS
         if self.fingerprint is None or other.fingerprint is None:
-            same = (self.source, self.revision) == (other.source, other.revision)
+            same = same_origin
         else:
-            same = self.fingerprint == other.fingerprint
+            same = self._has_fingerprint_of(other)
         if not same:
             return Verdict.OTHER_WEIGHTS
-        precise = None in (self.dtype, other.dtype) or self.dtype == other.dtype
-        return Verdict.SAME if precise else Verdict.OTHER_PRECISION
+        return Verdict.SAME if same_dtype else Verdict.OTHER_PRECISION
+
+    def has_weights_of(self, other: ModelIdentity) -> bool:
+        """Whether both have the same weights, in whatever floating-point precision."""
+        return self.verdict(other) in (Verdict.SAME, Verdict.OTHER_PRECISION)
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether its weights are in fewer than 16 bits, as far as is known."""
+        return self.dtype not in (None, "float64", "float32", "bfloat16", "float16")
+
+    @property
+    def _digests(self) -> list[str]:
+        """The parts of the fingerprint: one empty text if it is unknown."""
+        return (self.fingerprint or "").split(".")
+
+    def _has_fingerprint_of(self, other: ModelIdentity) -> bool:
+        """Whether all parts that both fingerprints have are equal.
+
+        Norms of float32 that were rounded to float16 tell nothing: they round to bfloat16
+        another way.
+        """
+        mine, theirs = self._digests, other._digests
+        shared = min(len(mine), len(theirs))
+        if shared == 3 and self.dtype != other.dtype and "float16" in (self.dtype, other.dtype):
+            shared = 2
+        return mine[:shared] == theirs[:shared]
 
 
 @lru_cache(maxsize=64)
@@ -92,7 +125,9 @@ class Contrast:
     """Made from contrast prompts by an extraction method.
 
     negative is empty for methods that need none; baseline holds the prompts whose mean
-    `mean_centred` subtracts. *_ids: the token ids that were read, prompt by prompt.
+    `mean_centred` subtracts. prompt_ids: the token ids of all prompts, positive, negative, then
+    baseline, as the model read them; empty before extraction, and for vectors of earlier
+    versions, which keep only the ids that were read, in positive_ids and negative_ids.
     """
 
     positive: tuple[str, ...]
@@ -104,12 +139,33 @@ class Contrast:
     baseline: tuple[str, ...] = ()
     positive_ids: tuple[tuple[int, ...], ...] = ()
     negative_ids: tuple[tuple[int, ...], ...] = ()
+    prompt_ids: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def ids_read(self) -> tuple[tuple[int, ...], ...]:
+        """The token ids that were read of each prompt; empty if they are unknown."""
+        return tuple(_read_of(ids, self) for ids in self.prompt_ids) or (
+            *self.positive_ids,
+            *self.negative_ids,
+        )
+
+    def without_ids(self) -> Contrast:
+        """The recipe in words alone, for another tokenizer."""
+        return replace(self, positive_ids=(), negative_ids=(), prompt_ids=())
 
     def __str__(self) -> str:
         count, what = len(self.positive), "contrast pair" if self.negative else "prompt"
         read = "" if self.method == "actadd" else f", {describe_read(self.read)}"
         chat = ", chat template" if self.chat else ""
         return f"{count} {what}{'s' * (count != 1)}, {self.method}{read}{chat}"
+
+
+def _read_of(ids: tuple[int, ...], recipe: Contrast) -> tuple[int, ...]:
+    if recipe.method == "actadd":
+        return ids
+    if recipe.read == "mean":
+        return ids[1:]
+    return ids[-1 if recipe.read == "last" else int(recipe.read) :][:1]
 
 
 @dataclass(frozen=True)
@@ -246,6 +302,8 @@ def recipe_to_json(recipe: Recipe) -> dict[str, Any]:
     plain = {"kind": kind_of(recipe), **vars(recipe)}
     if isinstance(recipe, Expression):
         plain["operands"] = [dict(vars(operand)) for operand in recipe.operands]
+    if not plain.get("prompt_ids", True):
+        del plain["prompt_ids"]  # stories of earlier versions are digests of JSON without it
     return plain
 
 

@@ -277,8 +277,8 @@ class SteeringVector:
     def check_compatible(self, other: SteeringVector) -> None:
         """Raise Incompatible for a vector of another model or scope."""
         mine, theirs = self.model, other.model
-        if mine.verdict(theirs) not in (Verdict.SAME, Verdict.OTHER_PRECISION):
-            why = "their weights differ" if mine.source == theirs.source else "another model"
+        if not mine.has_weights_of(theirs):
+            why = _difference(mine, theirs)
             raise Incompatible(
                 f"{self} belongs to {mine.source} and {other} to {theirs.source} ({why}): "
                 "vectors of different models can't be combined"
@@ -288,6 +288,12 @@ class SteeringVector:
                 f"{self} is {self.scope} and {other} is {other.scope}: "
                 "a vector added everywhere and one added to the first tokens can't be combined"
             )
+
+
+def _difference(mine: ModelIdentity, theirs: ModelIdentity) -> str:
+    if mine.verdict(theirs) is Verdict.OTHER_QUANTIZATION:
+        return f"one in {mine.dtype}, one in {theirs.dtype}"
+    return "their weights differ" if mine.source == theirs.source else "another model"
 
 
 def digest_of(

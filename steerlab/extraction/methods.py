@@ -22,8 +22,14 @@ Array = NDArray[np.float64]
 Pairs = Sequence[tuple[str, str]] | Sequence[str]
 """(positive, negative) prompts, or positive ones alone."""
 
+_ROUNDING = 1e-5  # of the residual norm: what is smaller is noise of float32
+
 METHODS = ("mean_difference", "actadd", "pca", "probe", "mean_centred", "random")
 """The methods by name; actadd reads all positions of a pair, the others one token a prompt."""
+
+
+class Undecided(BadPrompts):
+    """The pairs do not decide a direction at some layer."""
 
 
 def mean_difference(positive: Array, negative: Array) -> Array:
@@ -36,13 +42,13 @@ def pca(positive: Array, negative: Array) -> Array:
 
     Not centred: centring would remove the mean difference. The decomposition leaves the sign
     open; it is chosen to make the mean margin positive.
-    Raises BadPrompts if that margin is about 0.
+    Raises Undecided if that margin is about 0.
     """
     differences = positive - negative
     direction = np.linalg.svd(differences, full_matrices=False)[2][0]
     margins = differences @ direction
     if abs(margins.sum()) < 0.05 * np.abs(margins).sum() or not margins.any():
-        raise BadPrompts(
+        raise Undecided(
             "the pairs disagree about the sign of their principal direction (mean margin about 0): "
             "use mean_difference, or pairs that differ in one quality only"
         )
@@ -58,7 +64,7 @@ def probe(positive: Array, negative: Array) -> Array:
     differences = positive - negative
     scale = np.sqrt((differences**2).sum(axis=1).mean())
     if not scale:
-        raise BadPrompts("the positive and negative prompts give the same activations")
+        raise Undecided("the positive and negative prompts give the same activations")
     x = differences / scale
     gram = x @ x.T
     alpha = np.zeros(len(x))
@@ -124,16 +130,22 @@ def diagnose(positive: Array, negative: Array) -> dict[str, float]:
 
 def problems(vector: SteeringVector) -> Iterator[str]:
     """Reasons why an extracted vector is of no use, in words."""
-    if vector.norm == 0:
-        yield (
-            "the direction is zero: the prompts give the same activations, so they have to "
-            "differ at or before the token that is read"
-        )
-    elif vector.dose(1.0) is None:
+    if vector.dose(1.0) is None:
         yield (
             "the prompts are one token long, which is read at position 0, an attention sink: the "
             "norm says little, and no dose is known; use longer prompts"
         )
+
+
+def check_not_zero(directions: Mapping[int, Array], residual_norms: Mapping[int, float]) -> None:
+    """Raise BadPrompts if all directions are zero, up to the rounding of float32."""
+    for layer, direction in directions.items():
+        if np.linalg.norm(direction) > _ROUNDING * residual_norms.get(layer, 0.0):
+            return
+    raise BadPrompts(
+        "the direction is zero: the prompts give the same activations, so they have to differ at "
+        "or before the token that is read"
+    )
 
 
 def auc(above: Array, below: Array) -> float:
@@ -159,6 +171,11 @@ def columns(pairs: Pairs) -> tuple[tuple[str, ...], tuple[str, ...]]:
 def check_recipe(recipe: Contrast) -> None:
     """Raise BadPrompts or BadOption for a recipe that can't be run; needs no model."""
     check_prompts(recipe.positive, recipe.negative or None)
+    if recipe.positive == recipe.negative:
+        raise BadPrompts(
+            "the positive and negative prompts are the same, so the direction is zero: they have "
+            "to differ at or before the token that is read"
+        )
     if recipe.baseline:
         check_prompts(recipe.baseline)
     check_method(recipe)

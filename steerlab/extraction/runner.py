@@ -17,12 +17,17 @@ from steerlab.progress import ShouldStop, Watch
 
 
 def extract(
-    lm: Reader, recipe: Contrast, layers: Sequence[int], **watch: Unpack[Watch]
+    lm: Reader,
+    recipe: Contrast,
+    layers: Sequence[int],
+    *,
+    skip_undecided: bool = False,
+    **watch: Unpack[Watch],
 ) -> SteeringVector:
     """Make the vector of a checked recipe (`methods.check_recipe`); see `LanguageModel.extract`."""
     if recipe.method == "actadd":
         return _front(lm, recipe, layers, watch.get("should_stop"))
-    return _broadcast(lm, recipe, layers, **watch)
+    return _broadcast(lm, recipe, layers, skip_undecided, **watch)
 
 
 def read_pairs(
@@ -39,24 +44,42 @@ def read_pairs(
 
 
 def _broadcast(
-    lm: Reader, recipe: Contrast, layers: Sequence[int], **watch: Unpack[Watch]
+    lm: Reader,
+    recipe: Contrast,
+    layers: Sequence[int],
+    skip_undecided: bool,
+    **watch: Unpack[Watch],
 ) -> SteeringVector:
     ids, found = read(lm, recipe, layers, **watch)
-    directions, diagnostics = {}, {}
-    for b, values in found.values.items():
-        positive, negative, baseline = split(recipe, values)
-        directions[b] = direction(recipe, positive, negative, baseline, b)
-        if len(negative):
-            diagnostics[b] = methods.diagnose(positive, negative)
-    read_ids = [_ids_read(i, recipe.read) for i in ids]
-    pairs = len(recipe.positive)
+    sides = {b: split(recipe, values) for b, values in found.values.items()}
+    directions = _directions(recipe, sides, skip_undecided)
+    norms = {b: found.residual_norms[b] for b in directions if b in found.residual_norms}
+    methods.check_not_zero(directions, norms)
     return SteeringVector(
         directions,
         model=lm.identity,
-        recipe=_with_ids(recipe, read_ids[:pairs], read_ids[pairs : pairs + len(recipe.negative)]),
-        residual_norms=found.residual_norms,
-        diagnostics=diagnostics,
+        recipe=_with_ids(recipe, ids),
+        residual_norms=norms,
+        diagnostics={b: methods.diagnose(*sides[b][:2]) for b in directions if recipe.negative},
     )
+
+
+def _directions(
+    recipe: Contrast, sides: Mapping[int, tuple[Array, Array, Array]], skip_undecided: bool
+) -> dict[int, Array]:
+    """The direction of each layer, (d_model,); Undecided names the layer."""
+    found: dict[int, Array] = {}
+    undecided: methods.Undecided | None = None
+    for b, (positive, negative, baseline) in sides.items():
+        try:
+            found[b] = direction(recipe, positive, negative, baseline, b)
+        except methods.Undecided as error:
+            undecided = methods.Undecided(f"at layer {b}, {error}")
+            if not skip_undecided:
+                raise undecided from None
+    if undecided is not None and not found:
+        raise undecided
+    return found
 
 
 def read(
@@ -64,10 +87,15 @@ def read(
 ) -> tuple[list[list[int]], Readings]:
     """The recipe's prompts as token ids, and their activations; see `split`.
 
+    The ids that the recipe brings are used: a template may hold the date, a tokenizer may change.
     Raises BadPrompts for a prompt without the token to read.
     """
     prompts = [*recipe.positive, *recipe.negative, *recipe.baseline]
-    ids = [lm.tokens(p, chat=recipe.chat) for p in prompts]
+    ids = [list(found) for found in recipe.prompt_ids]
+    if not ids:
+        ids = [lm.tokens(p, chat=recipe.chat) for p in prompts]
+    if len(ids) != len(prompts):
+        raise BadPrompts(f"the recipe has {len(prompts)} prompts, but token ids of {len(ids)}")
     lm.check_length(ids)
     _check_readable(ids, recipe.read, prompts)
     found = lm.read_tokens(ids, layers, recipe.read, **watch)
@@ -106,10 +134,12 @@ def _front(
         b: float(np.median(np.linalg.norm(np.concatenate([high[b][1:], low[b][1:]]), axis=1)))
         for b in layers
     }
+    directions = {b: methods.actadd(high[b], low[b]) for b in layers}
+    methods.check_not_zero(directions, norms)
     return SteeringVector(
-        {b: methods.actadd(high[b], low[b]) for b in layers},
+        directions,
         model=lm.identity,
-        recipe=_with_ids(recipe, [tuple(positive)], [tuple(negative)]),
+        recipe=_with_ids(recipe, [positive, negative]),
         scope="front",
         residual_norms=norms,
     )
@@ -117,6 +147,9 @@ def _front(
 
 def _padded(lm: Reader, recipe: Contrast) -> tuple[list[int], list[int]]:
     """The token ids of the pair, each from BOS on; the shorter one is padded with spaces."""
+    if recipe.prompt_ids:
+        positive, negative = map(list, recipe.prompt_ids)
+        return positive, negative
     positive = lm.tokens(recipe.positive[0], chat=recipe.chat, bos=True)
     negative = lm.tokens(recipe.negative[0], chat=recipe.chat, bos=True)
     lm.check_length([positive, negative])
@@ -130,16 +163,8 @@ def _padded(lm: Reader, recipe: Contrast) -> tuple[list[int], list[int]]:
     return positive, negative
 
 
-def _with_ids(
-    recipe: Contrast, positive: Sequence[tuple[int, ...]], negative: Sequence[tuple[int, ...]]
-) -> Contrast:
-    return replace(recipe, positive_ids=tuple(positive), negative_ids=tuple(negative))
-
-
-def _ids_read(ids: Sequence[int], read: Read) -> tuple[int, ...]:
-    if read == "mean":
-        return tuple(ids[1:])
-    return (ids[-1 if read == "last" else int(read)],)
+def _with_ids(recipe: Contrast, ids: Sequence[Sequence[int]]) -> Contrast:
+    return replace(recipe.without_ids(), prompt_ids=tuple(map(tuple, ids)))
 
 
 def _check_readable(ids: Sequence[Sequence[int]], read: Read, prompts: Sequence[str]) -> None:

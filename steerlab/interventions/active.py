@@ -56,7 +56,7 @@ class ActiveSteering:
         self.injections, self.tracker = injections, tracker
         self.adders = adders_of(injections, tracker, _start_ids(module))
         self.is_open = False
-        self._list = _block_list(parent, blocks)
+        self._list = block_list(parent, blocks)
         self._thread = threading.get_ident()
         self._outer = threading.local()
         self._handles: list[Any] = []
@@ -187,7 +187,8 @@ class _Stance:
             run_compiled()
 
 
-def _block_list(parent: nn.Module, blocks: list[nn.Module]) -> nn.ModuleList:
+def block_list(parent: nn.Module, blocks: list[nn.Module]) -> nn.ModuleList:
+    """The list that holds exactly these blocks; SteeringError if they were exchanged."""
     for child in parent.children():
         if isinstance(child, nn.ModuleList) and list(child) == blocks:
             return child

@@ -14,6 +14,7 @@ from steerlab.errors import SteeringError
 from steerlab.interventions.forward_pass import EVERYWHERE
 from steerlab.interventions.injection import Injection
 from steerlab.interventions.positions import PositionTracker
+from steerlab.models.blocks import stream_of
 
 
 def adders_of(
@@ -105,6 +106,7 @@ class Adder:
         for injection in injections:
             groups.setdefault(injection.place, Term(injection.place, [])).parts.append(injection)
         self.terms = list(groups.values())
+        self.d_model = injections[0].vector.model.d_model
         self.fired = False
         self.applied: set[str] = set()
 
@@ -115,7 +117,7 @@ class Adder:
         self.fired = True
         if (now := self.tracker.now) is not None:
             now.entered.add(self.layer)
-        hidden = args[0] if args else kwargs["hidden_states"]
+        hidden = stream_of(args, kwargs, self.d_model)
         steered = hidden
         for term in self.terms:
             steered = self._apply(term, steered)

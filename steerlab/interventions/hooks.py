@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ContextDecorator
 from dataclasses import replace
 from types import TracebackType
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from torch import nn
@@ -15,14 +15,13 @@ from steerlab.core.recipe import ModelIdentity, Verdict
 from steerlab.core.run import Positions
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption, ModelMismatch
-from steerlab.interventions.active import ActiveSteering
+from steerlab.interventions.active import ActiveSteering, block_list
 from steerlab.interventions.injection import Injection
 from steerlab.interventions.interrupts import Uninterrupted
 from steerlab.interventions.positions import PositionTracker
-from steerlab.models.blocks import find_blocks, identify
+from steerlab.models.blocks import find_blocks
+from steerlab.models.identity import identify
 from steerlab.models.protocols import Steerable
-
-_identities: WeakKeyDictionary[nn.Module, ModelIdentity] = WeakKeyDictionary()
 
 
 def steering(
@@ -134,7 +133,8 @@ def _parts(
     """The model, the module that runs its blocks, the blocks, and which model it is."""
     if isinstance(model, nn.Module):
         parent, found = find_blocks(model, blocks)
-        return model, parent, found, _identity(model, found)
+        return model, parent, found, identify(model, parent, found)
+    block_list(model.parent, model.blocks)  # other blocks would be taken for other weights
     return model.model, model.parent, model.blocks, model.identity
 
 
@@ -156,12 +156,6 @@ def _injections(
     ]
 
 
-def _identity(module: nn.Module, blocks: list[nn.Module]) -> ModelIdentity:
-    if module not in _identities:
-        _identities[module] = identify(module, blocks)
-    return _identities[module]
-
-
 def _check_model(
     here: ModelIdentity, injections: list[Injection], allow_other_weights: bool
 ) -> None:
@@ -180,6 +174,18 @@ def check_fits(vector: SteeringVector, here: ModelIdentity, allow_other_weights:
         )
     if verdict is Verdict.OTHER_WEIGHTS and not allow_other_weights:
         raise ModelMismatch(
-            f"{vector} was made on {vector.model.source}; {here.source} has the same shape "
-            "but other weights: pass allow_other_weights=True (--other-weights) if you mean it"
+            f"{vector} was made on {vector.model.source}; {_other_weights(vector.model, here)}: "
+            "pass allow_other_weights=True (--other-weights) if you mean it"
         )
+    if verdict is Verdict.OTHER_QUANTIZATION:
+        warnings.warn(
+            f"{vector} was made in {vector.model.dtype} and is used in {here.dtype}: quantization "
+            "changes activations, so calibrate it again here",
+            stacklevel=2,
+        )
+
+
+def _other_weights(then: ModelIdentity, here: ModelIdentity) -> str:
+    if then.source == here.source:
+        return "it has other weights now (trained, merged or replaced) or other adapters"
+    return f"{here.source} has the same shape but other weights"

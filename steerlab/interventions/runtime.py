@@ -17,6 +17,7 @@ from steerlab.interventions.hooks import steering
 from steerlab.interventions.injection import Injection
 from steerlab.models.batch_size import batch_rows
 from steerlab.models.blocks import input_device
+from steerlab.models.inference import eval_mode
 from steerlab.models.interventions import begin_prompt
 from steerlab.models.runtime import Row
 from steerlab.progress import ShouldStop
@@ -99,7 +100,9 @@ class TransformersRuntime:
             allow_other_weights=allow_other_weights,
         ):
             begin_prompt(lm.model)
-            values = self._narrowed(ids.to(input_device(lm.model)), rows)  # (columns, vocab)
+            with eval_mode(lm.model):
+                # (columns, vocab)
+                values = self._narrowed(ids.to(input_device(lm.model)), rows)
         return torch.split(values.float(), [row.stop - row.first for row in rows])
 
     def _narrowed(self, ids: Tensor, wanted: Sequence[Row]) -> Tensor:

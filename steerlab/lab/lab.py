@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from steerlab.core.cell import Cell
 from steerlab.core.expression import evaluate
 from steerlab.core.notation import runs, selects_layers, span
-from steerlab.core.recipe import Contrast, Expression, Imported, Verdict
+from steerlab.core.recipe import Contrast, Expression, Imported
 from steerlab.core.run import Positions
 from steerlab.core.sampling import Sampling
 from steerlab.core.setting import Setting, is_front, settings_of
@@ -118,8 +118,7 @@ class Lab:
         model = self._model
         if model is None:
             return None
-        same = (Verdict.SAME, Verdict.OTHER_PRECISION)
-        return model if vector.model.verdict(model.identity) in same else None
+        return model if vector.model.has_weights_of(model.identity) else None
 
     def use(self, source: str | None) -> None:
         """Use another model from now on, loaded when needed; None uses each vector's own."""
@@ -179,7 +178,7 @@ class Lab:
                 f"{vector} was imported at layers {span(vector.layers)} and has no recipe that "
                 f"could make layer {missing[0]}"
             )
-        if self.model.identity.key != vector.model.key:
+        if not vector.model.has_weights_of(self.model.identity):
             raise ModelMismatch(
                 f"{vector} was made on {vector.model.source}, and layer {missing[0]} can't be made "
                 f"on {self.model.source}: name its own model"
@@ -204,7 +203,7 @@ class Lab:
     def _extended(
         self, vector: SteeringVector, recipe: Contrast, missing: list[int], wanted: list[int]
     ) -> SteeringVector:
-        made = self._reextracted(self.model.identity.key, recipe, tuple(missing))
+        made = self._reextracted(self.model.identity, recipe, tuple(missing))
         directions = {**vector.directions, **made.directions}
         return SteeringVector(
             {b: directions[b] for b in wanted},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from steerlab.core.expression import Lookup, evaluate
@@ -78,7 +78,7 @@ def port(
     """
     records = portable(lab, ref, layers=layers, model=model)
     lm = lab.model
-    if records[-1].model.key == lm.identity.key:
+    if records[-1].model.has_weights_of(lm.identity):
         raise BadOption(f"{records[-1].ref} is of {lm.source} already: name another model")
     porting = _Porting(lab, layers)
     done: list[Ported] = []
@@ -201,5 +201,5 @@ class _SelectedLayers(ast.NodeTransformer):
 def _bare(recipe: Recipe) -> Any:
     """A contrast recipe without the token ids, which are one tokenizer's."""
     if isinstance(recipe, Contrast):
-        return replace(recipe, positive_ids=(), negative_ids=())
+        return recipe.without_ids()
     return recipe

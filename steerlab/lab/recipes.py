@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from steerlab.core.expression import evaluate
 from steerlab.core.notation import replace_refs
-from steerlab.core.recipe import Contrast, Expression, Verdict
+from steerlab.core.recipe import Contrast, Expression
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import Incompatible, ModelError, ModelMismatch, NotFound, SteerlabError
 from steerlab.progress import Progress
@@ -274,7 +274,7 @@ def _load(lab: Lab, vector: SteeringVector, broken: dict[tuple[str, str | None],
 
 def _cosine_today(lab: Lab, vector: SteeringVector) -> float:
     lm = lab.load(vector)
-    if vector.model.verdict(lm.identity) not in (Verdict.SAME, Verdict.OTHER_PRECISION):
+    if not vector.model.has_weights_of(lm.identity):
         raise ModelMismatch(f"{lm.source} has other weights today than it was made on")
     assert isinstance(vector.recipe, Contrast)
     made = lm.reextract(vector.recipe, vector.layers)

@@ -1,19 +1,15 @@
-"""Where a transformers model's blocks are, and which model it is."""
+"""Where a transformers model's blocks are."""
 
 from __future__ import annotations
 
-import hashlib
-import json
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from steerlab.core.recipe import ModelIdentity
 from steerlab.errors import ModelError
-
-_SIGNS_PER_PARAMETER = 256
 
 
 def find_blocks(model: nn.Module, path: str | None = None) -> tuple[nn.Module, list[nn.Module]]:
@@ -42,7 +38,50 @@ def find_blocks(model: nn.Module, path: str | None = None) -> tuple[nn.Module, l
             f"({_listed(lists)}): name one with blocks='…'"
         )
     parent = model.get_submodule(found[0].rpartition(".")[0])
-    return parent, list(lists[found[0]])
+    blocks = list(lists[found[0]])
+    _check_blocks(model, blocks)
+    return parent, blocks
+
+
+def _check_blocks(model: nn.Module, blocks: list[nn.Module]) -> None:
+    """Raise ModelError for blocks that can't be steered one by one."""
+    name = type(model).__name__
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise ModelError(f"{name} reads with an encoder: steerlab steers decoders that stand alone")
+    places: dict[int, int] = {}
+    for layer, block in enumerate(blocks):
+        first = places.setdefault(id(block), layer)
+        if first != layer:
+            raise ModelError(
+                f"layers {first} and {layer} of {name} are the same module, which runs twice: "
+                "they can't be steered apart"
+            )
+    modules = [module for block in blocks for module in block.modules()]
+    for module in modules:
+        offloaded = hasattr(module, "_hf_hook")
+        if not offloaded and any(p.is_meta for p in module.parameters(recurse=False)):
+            raise ModelError(f"the weights of {name} are not loaded: they are on the meta device")
+
+
+def stream_of(args: tuple[Any, ...], kwargs: Mapping[str, Any], d_model: int) -> Tensor:
+    """The residual stream among the arguments of a block: (batch, seq, d_model).
+
+    Raises ModelError for blocks that are called in another way.
+    """
+    hidden = args[0] if args else kwargs.get("hidden_states")
+    if not isinstance(hidden, Tensor):
+        raise ModelError(
+            "the blocks of this model take no hidden_states, but "
+            f"{', '.join(sorted(kwargs)) or 'nothing'}: steerlab can't tell where the residual "
+            "stream is"
+        )
+    if hidden.ndim != 3 or hidden.shape[-1] != d_model:
+        raise ModelError(
+            f"the blocks of this model take hidden states of shape {tuple(hidden.shape)}, not "
+            f"(batch, positions, {d_model}): models with several residual streams, or with rows "
+            "merged, can't be steered"
+        )
+    return hidden
 
 
 def _words(name: str) -> list[str]:
@@ -75,54 +114,6 @@ def input_device(model: nn.Module) -> torch.device:
     return torch.device(embedding.weight.device)
 
 
-def identify(
-    model: nn.Module, blocks: list[nn.Module], source: str | None = None, tokenizer: Any = None
-) -> ModelIdentity:
-    """The identity of a model, as its vectors carry it.
-
-    source: where it was loaded from; None reads the model's own `name_or_path`.
-    """
-    config = text_config(model)
-    return ModelIdentity(
-        source=source or getattr(model, "name_or_path", "") or type(model).__name__,
-        architecture=str(config.model_type),
-        n_layers=len(blocks),
-        d_model=int(config.hidden_size),
-        fingerprint=fingerprint(blocks),
-        revision=getattr(model.config, "_commit_hash", None),
-        dtype=str(getattr(model, "dtype", "")).removeprefix("torch.") or None,
-        tokenizer=_tokenizer_digest(tokenizer),
-        chat_template=_digest(getattr(tokenizer, "chat_template", None)),
-    )
-
-
-def fingerprint(blocks: list[nn.Module]) -> str | None:
-    """Digest of the signs of a strided sample of every weight matrix in the blocks.
-
-    A sign survives rounding to any floating-point type, so a float32, bfloat16 and float16
-    load of one checkpoint agree, while training flips some of the 256 signs taken from each
-    matrix. None where no floating-point matrix is left to read (a quantised load).
-    """
-    samples = []
-    for block in blocks:
-        for name, module in block.named_modules():
-            with weights_present(module):
-                for short, weight in module.named_parameters(recurse=False):
-                    if weight.ndim >= 2 and weight.is_floating_point() and not weight.is_meta:
-                        samples.append((f"{name}.{short}", _signs(weight)))
-    if not samples:
-        return None
-    sha = hashlib.sha256(json.dumps([name for name, _ in samples]).encode())
-    device = samples[0][1].device
-    sha.update(torch.cat([signs.to(device) for _, signs in samples]).cpu().numpy().tobytes())
-    return sha.hexdigest()
-
-
-def _signs(weight: Tensor) -> Tensor:
-    stride = max(weight.numel() // _SIGNS_PER_PARAMETER, 1) | 1  # odd: walks over all columns
-    return torch.signbit(weight.detach().reshape(-1)[::stride][:_SIGNS_PER_PARAMETER])
-
-
 def weights_present(module: nn.Module) -> AbstractContextManager[Any]:
     """Bring offloaded weights of a module into memory for the `with` block."""
     if any(p.is_meta for p in module.parameters(recurse=False)):
@@ -130,20 +121,3 @@ def weights_present(module: nn.Module) -> AbstractContextManager[Any]:
 
         return align_module_device(module, "cpu")  # type: ignore[no-any-return]
     return nullcontext()
-
-
-def _tokenizer_digest(tokenizer: Any) -> str | None:
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        vocabulary: dict[str, int] = getattr(tokenizer, "get_vocab", dict)()
-        return _digest(json.dumps(vocabulary, sort_keys=True)) if vocabulary else None
-    state = json.loads(backend.to_str())
-    for mutable in ("padding", "truncation"):  # set by the last call
-        state.pop(mutable, None)
-    return _digest(json.dumps(state, sort_keys=True))
-
-
-def _digest(text: str | dict[str, str] | None) -> str | None:
-    if not text:
-        return None
-    return hashlib.sha256(json.dumps(text, sort_keys=True).encode()).hexdigest()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
@@ -12,7 +12,7 @@ from typing import Any, Unpack, overload
 import torch
 
 from steerlab.core.notation import LayerChoice
-from steerlab.core.recipe import Contrast, ModelIdentity, Read, check_text
+from steerlab.core.recipe import Contrast, ModelIdentity, Read
 from steerlab.core.sampling import Sampling, seeds_of
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption, BadPrompts, ModelError, NotFound
@@ -20,10 +20,13 @@ from steerlab.extraction import methods, runner
 from steerlab.extraction.methods import Pairs
 from steerlab.extraction.readings import Array, Ids, Readings
 from steerlab.models import generation, recording
-from steerlab.models.blocks import find_blocks, identify, text_config
+from steerlab.models.blocks import find_blocks, text_config
 from steerlab.models.generation import Completion, OnText
+from steerlab.models.identity import identify, state_of
+from steerlab.models.inference import eval_mode
 from steerlab.models.interventions import begin_prompt, is_steered, lock_of, rows_with_front
 from steerlab.models.loading import load_model, load_tokenizer
+from steerlab.models.prompts import space_token, token_ids
 from steerlab.models.unembedding import FinalNorm, final_norm
 from steerlab.progress import Loading, ShouldStop, Watch
 
@@ -51,6 +54,8 @@ class LanguageModel:
         self.source = source or getattr(model, "name_or_path", "") or type(model).__name__
         self.parent, self.blocks = find_blocks(model, blocks)
         self._tokenizer = tokenizer
+        self._is_causal = False
+        self._final_norm: tuple[Hashable, FinalNorm] | None = None
 
     @classmethod
     def load(
@@ -93,12 +98,15 @@ class LanguageModel:
         made_here = callable(self._tokenizer) and not hasattr(self._tokenizer, "decode")
         return self._tokenizer() if made_here else self._tokenizer
 
-    @cached_property
+    @property
     def identity(self) -> ModelIdentity:
-        """Which model it is, as its vectors carry it; raises ModelError if it is not causal."""
-        with self.lock:
+        """Which model it is now, as its vectors carry it; raises ModelError if it is not causal.
+
+        Trained, merged or cast weights and other active adapters make it another one.
+        """
+        with self.lock, eval_mode(self.model):
             self._check_causal()
-        return identify(self.model, self.blocks, self.source, self.tokenizer)
+        return identify(self.model, self.parent, self.blocks, self.source, self.tokenizer)
 
     @property
     def lock(self) -> AbstractContextManager[Any]:
@@ -115,10 +123,13 @@ class LanguageModel:
         """Width of the residual stream."""
         return int(text_config(self.model).hidden_size)
 
-    @cached_property
+    @property
     def final_norm(self) -> FinalNorm:
-        """The norm between the last block and the unembedding, read once."""
-        return final_norm(self)
+        """The norm between the last block and the unembedding; read again when weights change."""
+        state = state_of(self.model)
+        if self._final_norm is None or self._final_norm[0] != state:
+            self._final_norm = (state, final_norm(self))
+        return self._final_norm[1]
 
     def __repr__(self) -> str:
         shape = f"{self.n_layers} layers of {self.d_model}"
@@ -132,39 +143,11 @@ class LanguageModel:
         chat: as a user's message in the model's chat template, up to where the answer starts.
         bos: begin with exactly one BOS (the end-of-text token, if the model has no BOS).
         """
-        check_text(prompt, "the prompt")
-        if chat:
-            ids = self._chat_tokens(prompt)
-        else:
-            ids = [int(i) for i in self.tokenizer(prompt)["input_ids"]]
-        start = self._start_id() if bos else None
-        if start is not None and ids[:1] != [start]:
-            ids = [start, *ids]
-        if not ids:
-            raise BadPrompts("the prompt is empty: the model needs at least one token")
-        return ids
-
-    def _chat_tokens(self, prompt: str) -> list[int]:
-        if not getattr(self.tokenizer, "chat_template", None):
-            raise ModelError(f"{self.source} has no chat template: leave out chat")
-        messages = [{"role": "user", "content": prompt}]
-        encoded = self.tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=True, return_dict=True
-        )
-        return [int(i) for i in encoded["input_ids"]]
+        return token_ids(self.tokenizer, prompt, source=self.source, chat=chat, bos=bos)
 
     def space_token(self) -> int | None:
         """The token of a single space; None if the tokenizer has none."""
-        ids = self.tokenizer(" ", add_special_tokens=False)["input_ids"]
-        return int(ids[-1]) if ids else None
-
-    def _start_id(self) -> int:
-        for name in ("bos_token_id", "eos_token_id"):
-            if (value := getattr(self.tokenizer, name, None)) is not None:
-                return int(value)
-        raise ModelError(
-            f"{self.source} has neither a BOS nor an end-of-text token: actadd needs one"
-        )
+        return space_token(self.tokenizer)
 
     # layers
 
@@ -196,7 +179,7 @@ class LanguageModel:
         self, prompt: str, layers: LayerChoice = None, *, chat: bool = False, bos: bool = False
     ) -> dict[int, torch.Tensor]:
         """The residual stream at the input of each layer: (seq, d_model) float32 on the CPU."""
-        with self.lock:
+        with self.lock, eval_mode(self.model):
             ids = self.tokens(prompt, chat=chat, bos=bos)
             self.check_length([ids])
             begin_prompt(self.model)
@@ -226,6 +209,7 @@ class LanguageModel:
         chat: bool = False,
         seed: int | None = None,
         baseline: Sequence[str] = (),
+        skip_undecided: bool = False,
         **watch: Unpack[Watch],
     ) -> SteeringVector:
         """Make a steering vector of contrast prompts; it points toward the positive ones.
@@ -235,28 +219,35 @@ class LanguageModel:
         layers: see `layers()`; all of them come from the same passes.
         method: one of `steerlab.extraction.methods.METHODS`. read: "last", "mean" (all tokens
             but the first) or a token index. seed: for the `random` method.
+        skip_undecided: leave out layers where the pairs do not decide a direction (for pca, its
+            sign), which are an error otherwise.
         progress: called with (prompts read, prompts). should_stop: asked before every block.
-        Raises BadPrompts, BadOption, NotFound; SteeringError if activations are not finite;
-        Cancelled once should_stop() says so.
+        Raises BadPrompts, also for a direction that is zero at all layers; BadOption, NotFound;
+        SteeringError if activations are not finite; Cancelled once should_stop() says so.
         """
         positive, negative = methods.columns(pairs)
         if isinstance(baseline, str):
             raise BadPrompts("baseline prompts are given as a list of texts, not as one text")
         recipe = Contrast(positive, negative, method, read, chat, seed, tuple(baseline))
-        return self.reextract(recipe, layers, **watch)
+        return self.reextract(recipe, layers, skip_undecided=skip_undecided, **watch)
 
     def reextract(
-        self, recipe: Contrast, layers: LayerChoice, **watch: Unpack[Watch]
+        self,
+        recipe: Contrast,
+        layers: LayerChoice,
+        *,
+        skip_undecided: bool = False,
+        **watch: Unpack[Watch],
     ) -> SteeringVector:
         """Make the vector of a recipe at these layers."""
         methods.check_recipe(recipe)
         wanted = self.layers(layers)
-        with self.lock:
-            return runner.extract(self, recipe, wanted, **watch)
+        with self.lock, eval_mode(self.model):
+            return runner.extract(self, recipe, wanted, skip_undecided=skip_undecided, **watch)
 
     def _check_causal(self) -> None:
-        """Raise ModelError for bidirectional models."""
-        if is_steered(self.model):
+        """Raise ModelError for bidirectional models; checked once."""
+        if self._is_causal or is_steered(self.model):
             return
         layer = min(1, self.n_layers - 1)
         first, second = (
@@ -268,6 +259,7 @@ class LanguageModel:
                 f"{self.source} attends in both directions: it is not a causal language model, "
                 "so it can't be steered"
             )
+        self._is_causal = True
 
     # writing
 
@@ -305,7 +297,7 @@ class LanguageModel:
         if not several:
             return []
         seeds = seeds_of(seed, len(several))
-        with self.lock:
+        with self.lock, eval_mode(self.model):
             ids = self._batch_tokens(several, chat, bos)
             self.check_length(ids, sampling.max_new_tokens)
             begin_prompt(self.model)
@@ -326,7 +318,7 @@ class LanguageModel:
         """Log-probabilities of the next token: (n_prompts, vocab) float32 on the CPU."""
         if isinstance(prompts, str) or not prompts:
             raise BadPrompts("next_log_probs takes a list of prompts, at least one")
-        with self.lock:
+        with self.lock, eval_mode(self.model):
             ids = self._batch_tokens(prompts, chat, None)
             self.check_length(ids, 1)
             begin_prompt(self.model)

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from steerlab.core.recipe import Read
-from steerlab.errors import Cancelled
+from steerlab.errors import Cancelled, ModelError
 from steerlab.extraction.readings import Ids, Readings
-from steerlab.models.blocks import input_device
+from steerlab.models.blocks import input_device, stream_of, text_config
 from steerlab.models.cache import cache_argument
 from steerlab.models.interventions import is_steered
 from steerlab.models.prefix_groups import Group, group_by_prefix
@@ -226,14 +226,14 @@ def _forward(
     Right-padded rows of a causal model need no mask: no token attends to later ones.
     """
     recorded: dict[int, Tensor] = {}
-    last = max(layers)
+    last, d_model = max(layers), int(text_config(model).hidden_size)
 
     def hook(layer: int) -> Callable[..., None]:
         def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if should_stop is not None and should_stop():
                 raise Cancelled("cancelled: nothing was read")
             if layer in layers:
-                recorded[layer] = args[0] if args else kwargs["hidden_states"]
+                recorded[layer] = stream_of(args, kwargs, d_model)
             if layer == last:
                 raise _Stop
 
@@ -249,6 +249,11 @@ def _forward(
         ids = chunk.ids.to(input_device(model))
         with suppress(_Stop):
             model(input_ids=ids, **{"use_cache": False, **arguments})
+    if any(hidden.shape[:2] != chunk.ids.shape for hidden in recorded.values()):
+        raise ModelError(
+            "the blocks of this model do not take (batch, positions, d_model): models that put "
+            "positions first can't be steered"
+        )
     return recorded
 
 

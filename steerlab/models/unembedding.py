@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from steerlab.errors import ModelError
 from steerlab.models.blocks import input_device, weights_present
+from steerlab.models.inference import eval_mode
 from steerlab.models.interventions import begin_prompt
 from steerlab.models.protocols import Readable
 
@@ -102,7 +103,7 @@ def _after_the_blocks(lm: Readable, probes: Array) -> Array:
         seen.append(args[0] if args else next(iter(kwargs.values())))
         raise _Stop
 
-    with lm.lock, ExitStack() as stack:
+    with lm.lock, eval_mode(lm.model), ExitStack() as stack:
         begin_prompt(lm.model)
         stack.callback(lm.blocks[-1].register_forward_hook(replace).remove)
         stack.callback(head.register_forward_pre_hook(keep, with_kwargs=True).remove)
@@ -126,16 +127,53 @@ def _head(lm: Readable) -> nn.Module:
 
 @torch.no_grad()
 def logits(lm: Readable, inside: Array) -> NDArray[np.float32]:
-    """The unembedding times these rows, its bias left out: (n, d_model) -> (n, vocabulary).
+    """The logits of these rows at the input of the unembedding, without a bias.
 
-    float32. Softcapping and scaling of logits are left out too: they change no ranking.
+    inside: (n, d_model). Returns (n, vocabulary) float32. A scale that the model puts on its
+    logits is in them; softcapping is left out: it changes no ranking.
     vocabulary: rows that the tokenizer has tokens for, without padding.
     """
     head = _head(lm)
     with weights_present(head):
         rows = min(len(head.weight), len(lm.tokenizer))  # type: ignore[arg-type]
         parts = [part.cpu().numpy() for part in _products(head.weight, inside, rows)]  # type: ignore[arg-type]
-    return np.concatenate(parts, axis=1)
+        scale = _scale(lm, head)
+    return np.float32(scale) * np.concatenate(parts, axis=1)
+
+
+def _scale(lm: Readable, head: nn.Module) -> float:
+    """What the model multiplies its logits by after the unembedding (Granite, Cohere, Falcon-H1).
+
+    Rows of zeros and of small random numbers take the place of the unembedding's input. Raises
+    ModelError if what comes out is not proportional to the unembedding's own output.
+    """
+    seen: list[Tensor] = []
+    noise = 0.01 * np.random.default_rng(1).standard_normal((1, 2, lm.d_model))
+    noise[0, 0] = 0
+
+    def put(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        name, hidden = ("", args[0]) if args else next(iter(kwargs.items()))
+        rows = torch.as_tensor(noise, dtype=hidden.dtype, device=hidden.device)
+        return ((rows, *args[1:]), kwargs) if args else (args, {**kwargs, name: rows})
+
+    def keep(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        seen.append(output)
+
+    with lm.lock, eval_mode(lm.model), ExitStack() as stack:
+        begin_prompt(lm.model)
+        stack.callback(head.register_forward_pre_hook(put, with_kwargs=True).remove)
+        stack.callback(head.register_forward_hook(keep).remove)
+        ids = torch.ones(1, 2, dtype=torch.long, device=input_device(lm.model))
+        out = lm.model(input_ids=ids, use_cache=False).logits
+    before, after = (x[0].double().cpu().numpy() for x in (seen[0], out))
+    before, after = before[1] - before[0], after[1] - after[0]
+    scale = float(before @ after / (before @ before))
+    if np.linalg.norm(after - scale * before) > _tolerance(lm) * np.linalg.norm(after):
+        raise ModelError(
+            f"{lm.source} changes its logits after the unembedding in a way that can't be read, so "
+            "no tokens can be named"
+        )
+    return scale
 
 
 def _products(weight: Tensor, inside: Array, rows: int) -> Iterator[Tensor]:

@@ -107,7 +107,7 @@ def _text_size(record: Record) -> int:
     texts = [record.note, *record.tags]
     if isinstance(recipe, Contrast):
         texts += (*recipe.positive, *recipe.negative, *recipe.baseline)
-        size += 8 * sum(map(len, (*recipe.positive_ids, *recipe.negative_ids)))
+        size += 8 * sum(map(len, (*recipe.positive_ids, *recipe.negative_ids, *recipe.prompt_ids)))
     elif isinstance(recipe, Expression):
         texts.append(recipe.text)
         size += sum(200 + len(operand.ref) for operand in recipe.operands)

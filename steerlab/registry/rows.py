@@ -91,8 +91,7 @@ def check_trusted(stored: Stored) -> None:
 
 def identity_text(model: ModelIdentity) -> str:
     """The key of a model identity as one text."""
-    weights = model.fingerprint or f"{model.source}@{model.revision or ''}"
-    return f"{model.architecture}/{model.n_layers}/{model.d_model}/{weights}"
+    return "/".join(map(str, model.key))
 
 
 _FIND_MODEL = select(MODEL.c.id).where(MODEL.c.identity == bindparam("identity"))

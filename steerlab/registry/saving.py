@@ -207,6 +207,7 @@ def check_recipe(recipe: Recipe) -> None:
         for ids, prompts in (
             (recipe.positive_ids, recipe.positive),
             (recipe.negative_ids, recipe.negative),
+            (recipe.prompt_ids, (*recipe.positive, *recipe.negative, *recipe.baseline)),
         ):
             if len(ids) not in (0, len(prompts)):
                 raise BadPrompts(f"{len(ids)} lists of token ids for {len(prompts)} prompts")

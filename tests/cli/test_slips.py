@@ -58,14 +58,22 @@ def test_the_tui_needs_a_terminal(cli):
     assert "needs a terminal" in result.err
 
 
-@pytest.mark.parametrize(
-    ("prompts", "words"),
-    [(("so good", "so good"), "direction is zero"), (("a", "b"), "one token long")],
-)
-def test_a_vector_that_can_not_work_is_stored_with_a_warning(cli, model_dir, prompts, words):
-    positive, negative = prompts
+@pytest.mark.parametrize("negative", ["so good", "so bad good"])
+def test_a_vector_of_zeros_is_refused(cli, model_dir, names, negative):
+    before = names()
     result = cli(
-        *("extract", "mood", "--positive", positive, "--negative", negative),
+        *("extract", "mood", "--positive", "so good", "--negative", negative, "--read", "0"),
+        *("--model", model_dir, "--layer", 1),
+    )
+    assert result.code == ExitCode.BAD_INPUT
+    assert "direction is zero" in result.err
+    assert names() == before
+
+
+def test_a_vector_that_can_not_work_is_stored_with_a_warning(cli, model_dir):
+    words = "one token long"
+    result = cli(
+        *("extract", "mood", "--positive", "a", "--negative", "b"),
         *("--model", model_dir, "--layer", 1),
     )
     assert result.code == ExitCode.OK

@@ -5,11 +5,13 @@ import copy
 import numpy as np
 import pytest
 import torch
+import transformers
+from transformers import AutoModelForCausalLM
 
-from steerlab import SteeringVector
+from steerlab import LanguageModel, SteeringVector
 from steerlab.errors import BadOption, ModelError
 from steerlab.evaluation.inspection.logit_lens import logit_lens, token_logits, token_text
-from tests.tiny import ARCHITECTURES, VOCAB, tiny_lm
+from tests.tiny import ARCHITECTURES, COMMON, VOCAB, tiny_lm, tiny_tokenizer
 
 NORMS = {"gpt2": "ln_f", "gpt_neox": "final_layer_norm", "gptj": "ln_f", "bloom": "ln_f"}
 NORMS |= {"falcon": "ln_f", "opt": "final_layer_norm"}
@@ -73,6 +75,58 @@ def test_logits_are_the_derivative_of_the_models_own_end(architecture):
     assert len(found) == len(lm.tokenizer) < VOCAB
     assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
     assert lm.final_norm.centred is (architecture in CENTRED)
+
+
+SCALED = {
+    "granite": ("GraniteConfig", {"logits_scaling": 8.0}, 1 / 8),
+    "cohere": ("CohereConfig", {"logit_scale": 0.0625}, 0.0625),
+    "hyperclovax": ("HyperCLOVAXConfig", {"logits_scaling": 4.0}, None),
+}
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_a_scale_after_the_unembedding_counts(name):
+    config, settings, scale = SCALED[name]
+    if not hasattr(transformers, config):
+        pytest.skip(f"this transformers has no {config}")
+    torch.manual_seed(0)
+    made = getattr(transformers, config)(**COMMON, **settings)
+    model = AutoModelForCausalLM.from_config(made).eval()
+    lm = LanguageModel(model, tiny_tokenizer(), source="tiny")
+    v = np.random.default_rng(1).standard_normal(32) + 0.3
+    before, after = [], []
+    head = model.get_output_embeddings()
+    head.register_forward_hook(lambda _, args, output: before.append(output[0].double()))
+    after.append(model(input_ids=torch.arange(3, 9)[None]).logits[0].double())
+    own = float((before[0] * after[0]).detach().sum() / (before[0].detach() ** 2).sum())
+    assert own == pytest.approx(scale or own)
+    assert own != pytest.approx(1, abs=0.1)
+    inside = lm.final_norm.linear(v[None] / np.linalg.norm(v)) * np.sqrt(32)
+    rows = head.weight.detach().double().numpy()[: len(lm.tokenizer)]
+    expected = own * (inside @ rows.T)[0]
+    found = token_logits(lm, v[None])[0]
+    assert found == pytest.approx(expected - expected.mean(), rel=1e-4, abs=1e-5)
+
+
+def test_logits_that_are_changed_in_another_way_are_refused():
+    lm = uneven_lm("llama")
+    kept = lm.model.forward
+
+    def warped(*args, **kwargs):
+        out = kept(*args, **kwargs)
+        out.logits = out.logits.abs().sqrt()
+        return out
+
+    lm.model.forward = warped
+    with pytest.raises(ModelError, match="after the unembedding"):
+        token_logits(lm, np.ones((1, 32)))
+
+
+def test_the_norm_is_read_again_when_weights_change():
+    lm = uneven_lm("llama")
+    before = lm.final_norm.gain
+    norm_of(lm, "llama").weight.data *= 2
+    assert lm.final_norm.gain == pytest.approx(2 * before)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma3", "gpt2", "gptj"])

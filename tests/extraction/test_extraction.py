@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+from contextlib import nullcontext
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steerlab import LanguageModel
-from steerlab.core.recipe import Contrast
+from steerlab.core.recipe import Contrast, ModelIdentity
 from steerlab.errors import BadOption, BadPrompts, Cancelled, ModelError, NotFound, SteeringError
 from steerlab.extraction import methods
 from steerlab.extraction.methods import (
@@ -21,7 +25,9 @@ from steerlab.extraction.methods import (
     pca,
     probe,
 )
-from tests.tiny import tiny_model, tiny_tokenizer
+from steerlab.extraction.readings import Readings
+from steerlab.extraction.runner import extract
+from tests.tiny import tiny_lm, tiny_model, tiny_tokenizer
 from tests.watching import hooks_on, shared
 
 PAIRS = [
@@ -271,15 +277,13 @@ class TestExtract:
         assert (recipe.method, recipe.read, recipe.seed, recipe.chat) == (method, read, 4, False)
         assert recipe.positive == tuple(p for p, _ in LIKE)
         assert recipe.negative == tuple(n for _, n in LIKE)
-        for prompts, ids in (
-            (recipe.positive, recipe.positive_ids),
-            (recipe.negative, recipe.negative_ids),
-        ):
-            for prompt, found in zip(prompts, ids, strict=True):
-                tokens = lm.tokens(prompt)
-                assert list(found) == {"last": tokens[-1:], "mean": tokens[1:]}.get(
-                    read, [tokens[read]] if isinstance(read, int) else None
-                )
+        prompts = (*recipe.positive, *recipe.negative)
+        for prompt, ids, found in zip(prompts, recipe.prompt_ids, recipe.ids_read, strict=True):
+            tokens = lm.tokens(prompt)
+            assert list(ids) == tokens
+            assert list(found) == {"last": tokens[-1:], "mean": tokens[1:]}.get(
+                read, [tokens[read]] if isinstance(read, int) else None
+            )
         assert lm.reextract(recipe, [1, 2, 3]).digest == v.digest
         assert lm.reextract(recipe, [2]).directions[2].tolist() == v.directions[2].tolist()
 
@@ -287,9 +291,31 @@ class TestExtract:
         lm = shared()
         v = lm.extract(PAIRS, layers=1, chat=True)
         assert v.recipe.chat
-        assert v.recipe.positive_ids == ((lm.tokens("|")[0],),) * 3
+        assert v.recipe.ids_read == ((lm.tokens("|")[0],),) * 6
         assert v != lm.extract(PAIRS, layers=1)
         assert lm.reextract(v.recipe, 1) == v
+
+    @pytest.mark.parametrize("method", ["mean_difference", "mean_centred", "actadd"])
+    def test_a_template_with_a_date_gives_it_again_the_next_day(self, method):
+        lm = LanguageModel(tiny_model(), copy.deepcopy(tiny_tokenizer()), source="tiny")
+        template = "<s>On DAY one said: {{ messages[0]['content'] }}|"
+        lm.tokenizer.chat_template = template.replace("DAY", "Monday")
+        v = lm.extract(SINGLE, layers=2, chat=True, method=method)
+        lm.tokenizer.chat_template = template.replace("DAY", "Tuesday")
+        assert lm.extract(SINGLE, layers=2, chat=True, method=method) != v
+        assert lm.reextract(v.recipe, 2) == v
+
+    def test_ids_of_fewer_prompts_are_refused(self):
+        lm = shared()
+        recipe = lm.extract(PAIRS, layers=2).recipe
+        with pytest.raises(BadPrompts, match="token ids of 5"):
+            lm.reextract(replace(recipe, prompt_ids=recipe.prompt_ids[:-1]), 2)
+
+    def test_a_recipe_without_them_is_read_by_the_tokenizer(self):
+        lm = shared()
+        v = lm.extract(PAIRS, layers=2)
+        assert v.recipe.without_ids().prompt_ids == ()
+        assert lm.reextract(v.recipe.without_ids(), 2) == v
 
     def test_one_layer_does_not_depend_on_the_others(self):
         lm = shared()
@@ -366,8 +392,7 @@ class TestActadd:
         space = lm.tokenizer(" ")["input_ids"][-1]
         high = [1, *lm.tokens("Love"), space, space, space]
         low = [1, *lm.tokens("Hatred!")]
-        assert v.recipe.positive_ids == (tuple(high),)
-        assert v.recipe.negative_ids == (tuple(low),)
+        assert v.recipe.prompt_ids == v.recipe.ids_read == (tuple(high), tuple(low))
         for b in v.layers:
             expected = read_rows(lm, high, b) - read_rows(lm, low, b)
             expected[0] = 0
@@ -386,17 +411,12 @@ class TestActadd:
         for chat in (False, True):
             v = lm.extract(SINGLE, layers="all", method="actadd", chat=chat)
             assert lm.reextract(v.recipe, "all") == v
-            assert v.recipe.positive_ids[0].count(1) == 1
+            assert v.recipe.prompt_ids[0].count(1) == 1
 
     def test_residual_norms_leave_out_the_first_position(self):
         lm = shared()
         v = lm.extract([("same size", "also nine")], layers=2, method="actadd")
-        both = np.concatenate(
-            [
-                read_rows(lm, ids, 2)[1:]
-                for ids in (v.recipe.positive_ids[0], v.recipe.negative_ids[0])
-            ]
-        )
+        both = np.concatenate([read_rows(lm, ids, 2)[1:] for ids in v.recipe.prompt_ids])
         norms = np.linalg.norm(both, axis=1)
         assert v.residual_norms[2] == pytest.approx(np.median(norms), rel=1e-6)
 
@@ -478,11 +498,9 @@ class TestRefusals:
 
     def test_pairs_that_are_the_same(self):
         same = [("one", "one"), ("two", "two")]
-        for method in ("pca", "probe"):
-            with pytest.raises(BadPrompts):
-                shared().extract(same, layers=1, method=method)
-        for method in ("mean_difference", "random"):
-            assert shared().extract(same, layers=1, method=method, seed=0).norm == 0
+        for method in ("pca", "probe", "mean_difference", "random"):
+            with pytest.raises(BadPrompts, match="zero"):
+                shared().extract(same, layers=1, method=method, seed=0)
 
 
 class TestLayers:
@@ -529,3 +547,66 @@ class TestTokens:
 def test_a_model_without_a_head_is_refused():
     with pytest.raises(ModelError, match="no causal head"):
         LanguageModel(shared().model.model, tiny_tokenizer())
+
+
+class Planted:
+    """A Reader of planted activations: layer -> (prompts, d_model)."""
+
+    source, lock = "planted", nullcontext()
+
+    def __init__(self, values):
+        self.values = values
+        self.identity = ModelIdentity("planted", "llama", 4, 4)
+
+    def tokens(self, prompt, *, chat=False, bos=False):
+        return [1, 2, 3]
+
+    def check_length(self, ids, new=0):
+        pass
+
+    def read_tokens(self, prompts, layers, read, progress=None, should_stop=None):
+        found = {b: self.values[b] for b in layers}
+        return Readings(found, dict.fromkeys(layers, 1.0))
+
+
+class TestUndecidedLayers:
+    SAME, TURNED = np.ones((2, 4)), np.stack([np.eye(4)[0], -np.eye(4)[0]])
+    PAIRS = Contrast(("a", "b"), ("c", "d"), "pca")
+
+    def reader(self, **positive):
+        """Negative activations are zero; the positive ones are given by layer."""
+        return Planted(
+            {int(b[2:]): np.concatenate([x, np.zeros((2, 4))]) for b, x in positive.items()}
+        )
+
+    @pytest.mark.parametrize("undecided", [TURNED, np.zeros((2, 4))])
+    def test_the_layer_is_named(self, undecided):
+        reader = self.reader(at0=self.SAME, at2=undecided, at3=self.SAME)
+        with pytest.raises(BadPrompts, match="at layer 2, "):
+            extract(reader, self.PAIRS, [0, 2, 3])
+
+    def test_it_can_be_left_out(self):
+        reader = self.reader(at0=self.SAME, at2=self.TURNED, at3=self.SAME)
+        made = extract(reader, self.PAIRS, [0, 2, 3], skip_undecided=True)
+        assert made.layers == (0, 3)
+        assert set(made.diagnostics) == set(made.residual_norms) == {0, 3}
+
+    def test_not_if_none_is_left(self):
+        with pytest.raises(BadPrompts, match="at layer 2, "):
+            extract(self.reader(at2=self.TURNED), self.PAIRS, [2], skip_undecided=True)
+
+
+class TestZero:
+    @pytest.mark.parametrize("noise", [0.0, 1e-7])
+    def test_equal_activations_are_refused(self, noise):
+        values = np.ones((4, 4)) + noise * np.eye(4)
+        with pytest.raises(BadPrompts, match="zero"):
+            extract(Planted({1: values}), Contrast(("a", "b"), ("c", "d")), [1])
+
+    def test_a_front_of_zeros_is_refused(self):
+        with pytest.raises(BadPrompts, match="zero"):
+            tiny_lm().extract([("a b", "a b ")], layers=0, method="actadd")
+
+    def test_one_layer_of_zeros_is_no_error(self):
+        made = tiny_lm().extract([("good one", "bad one")], layers=[0, 2])
+        assert made.norms()[0] == 0 < made.norms()[2]

@@ -109,7 +109,7 @@ def long_headers() -> Iterator[tuple[str, bytes]]:
     yield "Chinese", honest(Contrast(tuple(f"{i}{'愛' * 400}" for i in range(30_000))))
     yield "prose of emojis", honest(Contrast(tuple(f"{p}{WIDE}" for p in prose[:150_000])))
     ids = (tuple(range(20_000, 20_100)),) * 40_000
-    yield "token ids", honest(Contrast(prose[: len(ids)], positive_ids=ids))
+    yield "token ids", honest(Contrast(prose[: len(ids)], prompt_ids=ids))
 
 
 def honest(recipe: Contrast) -> bytes:

@@ -14,8 +14,9 @@ from steerlab import Injection, LanguageModel, SteeringVector, steering
 from steerlab.core.recipe import Verdict
 from steerlab.core.run import POSITIONS
 from steerlab.errors import BadOption, ModelError, ModelMismatch, SteeringError
-from steerlab.models.blocks import find_blocks, fingerprint
+from steerlab.models.blocks import find_blocks
 from steerlab.models.cache import cache_argument
+from steerlab.models.identity import fingerprint
 from tests.tiny import ARCHITECTURES, tiny_lm, tiny_model, tiny_tokenizer
 from tests.watching import N_LAYERS, amount, blocks_of, hooks_on, planted, shared, watching
 

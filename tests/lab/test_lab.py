@@ -184,7 +184,7 @@ def test_every_method_can_be_made_again(bench, lm):
         {"method": "probe"},
         {"method": "random", "seed": 3},
         {"read": "mean"},
-        {"read": 1},
+        {"read": -2},
         {"chat": True},
         {"method": "mean_centred", "baseline": ["a chair", "the sky"]},
     ):

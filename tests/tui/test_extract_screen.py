@@ -305,12 +305,21 @@ async def test_the_lists_scroll_together(lab: Lab) -> None:
         await until(pilot, lambda: left.scroll_y > 0 and right.scroll_y == left.scroll_y)
 
 
-async def test_a_useless_vector_is_stored_with_a_warning(lab: Lab) -> None:
+async def test_a_vector_of_zeros_is_refused(lab: Lab) -> None:
     app = Door(lab, Draft("calm", "same text", "same text"))
     async with app.run_test() as pilot:
         await pilot.press("ctrl+g")
-        await until(pilot, lambda: bool(app.answers))
+        await until(pilot, lambda: bool(app.news))
     assert "the direction is zero" in app.news[0]
+    assert not app.answers
+
+
+async def test_a_useless_vector_is_stored_with_a_warning(lab: Lab) -> None:
+    app = Door(lab, Draft("calm", "a", "b"))
+    async with app.run_test() as pilot:
+        await pilot.press("ctrl+g")
+        await until(pilot, lambda: bool(app.answers))
+    assert "one token long" in app.news[0]
 
 
 async def test_with_several_models_the_ref_says_whose(tmp_path: Path) -> None:

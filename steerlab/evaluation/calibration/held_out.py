@@ -190,7 +190,7 @@ def source_of(
     than `lm`, or of one without a recipe that can be run.
     """
     recipe = vector.recipe
-    if isinstance(recipe, Imported) or vector.model.key != lm.identity.key:
+    if isinstance(recipe, Imported) or not vector.model.has_weights_of(lm.identity):
         return Fixed(vector)
     if isinstance(recipe, Contrast):
         crossed = vector.scope == "broadcast" and bool(recipe.negative)

@@ -1,0 +1,104 @@
+"""From prompts to tokens: the user's words are there, whatever template and tokenizer do."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+from tokenizers.processors import TemplateProcessing
+
+from steerlab import LanguageModel
+from steerlab.errors import ModelError
+from tests.tiny import tiny_model, tiny_tokenizer
+
+PARTS = (
+    "{% for m in messages %}<s>{{ m['role'] }}:"
+    "{% for part in m['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endfor %}|"
+)
+
+
+def lm_with(template=None, adds=None):
+    """A tiny model whose tokenizer has another template, or adds special tokens."""
+    tokenizer = copy.deepcopy(tiny_tokenizer())
+    if template is not None:
+        tokenizer.chat_template = template
+    if adds is not None:
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+            single=adds, special_tokens=[("<s>", 1), ("</s>", 2)]
+        )
+    return LanguageModel(tiny_model(), tokenizer, source="tiny")
+
+
+def text_of(lm, prompt):
+    return lm.tokenizer.decode(lm.tokens(prompt, chat=True))
+
+
+class TestChatTemplates:
+    def test_content_in_parts(self):
+        lm = lm_with(PARTS)
+        assert text_of(lm, "how are you") == "<s>user:how are you|"
+        assert lm.tokens("one", chat=True) != lm.tokens("two", chat=True)
+
+    def test_one_that_takes_either_gets_plain_text(self):
+        either = (
+            "{% for m in messages %}{% if m['content'] is string %}={{ m['content'] }}"
+            "{% else %}[{{ m['content'][0]['text'] }}]{% endif %}{% endfor %}|"
+        )
+        assert text_of(lm_with(either), "words") == "=words|"
+
+    @pytest.mark.parametrize(
+        "template",
+        ["<s>user:|", "{{ messages[0]['content'] | upper }}|", "{{ messages[0]['content'][:3] }}"],
+    )
+    @pytest.mark.parametrize("prompt", ["some words", "s", "user"])
+    def test_one_that_loses_the_words_is_refused(self, template, prompt):
+        with pytest.raises(ModelError, match="leaves out or changes"):
+            lm_with(template).tokens(prompt, chat=True)
+
+    def test_white_space_at_the_ends_may_go(self):
+        lm = lm_with("<s>{{ messages[0]['content'] | trim }}|")
+        assert text_of(lm, "  in the middle \n") == "<s>in the middle|"
+
+    @pytest.mark.parametrize(
+        ("template", "why"),
+        [
+            ("{{ raise_exception('only after a system message') }}", "only after a system message"),
+            ("{{ persona.name }}", "persona"),
+            ("{% for m in messages %}", "endfor"),
+            ({"rag": "{{ messages }}", "tool_use": "{{ messages }}"}, "default"),
+        ],
+    )
+    def test_one_that_fails_is_said_in_a_line(self, template, why):
+        with pytest.raises(ModelError, match="chat template of tiny fails") as caught:
+            lm_with(template).tokens("words", chat=True)
+        assert why in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+class TestTokensAtTheEnd:
+    @pytest.mark.parametrize("adds", ["$A </s>", "<s> $A </s>", "<s> $A </s> </s>", "<s> $A"])
+    def test_they_are_not_content(self, adds):
+        lm, plain = lm_with(adds=adds), lm_with()
+        start = [1] if adds.startswith("<s>") else []
+        for prompt in ("a prompt", "x", "ends in </s>"):
+            assert lm.tokens(prompt) == [*start, *plain.tokens(prompt)]
+
+    def test_what_the_user_writes_stays(self):
+        assert lm_with(adds="$A </s>").tokens("bye</s>")[-1] == 2
+
+    def test_bos_alone(self):
+        assert lm_with(adds="<s> $A </s>").tokens("") == [1]
+
+    def test_texts_go_on_behind_the_prompt(self):
+        with_eos, plain = lm_with(adds="$A </s>"), lm_with()
+        assert with_eos.generate("once", max_new_tokens=6) == plain.generate(
+            "once", max_new_tokens=6
+        )
+
+    def test_last_reads_the_last_word(self):
+        with_eos, plain = lm_with(adds="$A </s>"), lm_with()
+        pairs = [("so good", "so bad")]
+        assert with_eos.extract(pairs, layers=2).directions[2].tolist() == (
+            plain.extract(pairs, layers=2).directions[2].tolist()
+        )

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from steerlab.evaluation.inspection.difference import difference
     from steerlab.evaluation.inspection.inspect import inspect
     from steerlab.interventions.hooks import steering
+    from steerlab.interventions.in_graph import compilable
     from steerlab.interventions.injection import Injection
     from steerlab.lab.lab import Lab
     from steerlab.models.language_model import LanguageModel
@@ -43,6 +44,7 @@ _HOMES = {
     "Store": "registry",
     "SweepPlan": "core.sweep",
     "calibrate": "evaluation.calibration.calibrate",
+    "compilable": "interventions.in_graph",
     "compose": "core.expression",
     "difference": "evaluation.inspection.difference",
     "evaluate": "evaluation.generalization.evaluate",
@@ -64,6 +66,7 @@ __all__ = [
     "Store",
     "SweepPlan",
     "calibrate",
+    "compilable",
     "compose",
     "difference",
     "evaluate",

@@ -1,41 +1,32 @@
-"""ActiveSteering: one entered `steering(...)`, its hooks, and the context that they act in."""
+"""ActiveSteering: one entered `steering(...)`, and the context that it acts in."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import Protocol
 
 from torch import nn
 
 from steerlab.errors import SteeringError
-from steerlab.interventions.adding import adders_of
-from steerlab.interventions.compiled import compiled_parts, run_compiled, run_uncompiled
 from steerlab.interventions.injection import Injection
-from steerlab.interventions.positions import PositionTracker
-from steerlab.models.cache import named_arguments
 from steerlab.models.interventions import activate, acts_here, deactivate
 
 
-class Hook:
-    """A hook that acts for one steering, in its context; in a copy of the model it does nothing."""
+class Mechanism(Protocol):
+    """How a steering reaches the blocks of its model."""
 
-    def __init__(self, owner: ActiveSteering, call: Callable[..., Any]) -> None:
-        self.owner, self.call = owner, call
+    def open(self, owner: ActiveSteering) -> None:
+        """Steer the passes in which the owner acts."""
 
-    def __call__(self, *args: Any) -> Any:
-        """Call the hook if its steering acts here."""
-        return self.call(*args) if self.owner.is_open and acts_here(self.owner) else None
+    def close(self) -> None:
+        """Leave the model as it was; does nothing the second time."""
 
-    def __reduce__(self) -> tuple[type[Inert], tuple[()]]:
-        return Inert, ()
+    def begin_prompt(self) -> None:
+        """Treat the next pass as a new prompt, even if it begins like the last one."""
 
-
-class Inert:
-    """A hook that does nothing: what copying or pickling makes of one of ours."""
-
-    def __call__(self, *_: Any) -> None:
-        """Leave everything as it is."""
+    def check_applied(self) -> None:
+        """Raise SteeringError unless everything that was asked for has come to pass."""
 
 
 class ActiveSteering:
@@ -48,25 +39,22 @@ class ActiveSteering:
         self,
         module: nn.Module,
         parent: nn.Module,
-        blocks: list[nn.Module],
         injections: tuple[Injection, ...],
-        tracker: PositionTracker,
+        mechanism: Mechanism,
     ) -> None:
-        self.module, self.parent, self.blocks = module, parent, blocks
-        self.injections, self.tracker = injections, tracker
-        self.adders = adders_of(injections, tracker, _start_ids(module))
-        self.is_open = False
-        self._list = block_list(parent, blocks)
+        self.module, self.parent = module, parent
+        self.injections, self.mechanism = injections, mechanism
+        self._is_open = False
         self._thread = threading.get_ident()
-        self._outer = threading.local()
-        self._handles: list[Any] = []
-
-    # what running a model asks: `models.interventions.Intervention`
 
     @property
     def acts(self) -> bool:
         """Whether it changes anything at all; False once it was left."""
-        return self.is_open
+        return self._is_open
+
+    def acts_here(self) -> bool:
+        """Whether it acts in the context that asks."""
+        return self._is_open and acts_here(self)
 
     def is_on(self, module: nn.Module) -> bool:
         """Whether it acts on the blocks of this module."""
@@ -74,45 +62,24 @@ class ActiveSteering:
 
     def begin_prompt(self) -> None:
         """Treat the next pass as a new prompt, even if it begins like the last one."""
-        self.tracker.forget()
+        self.mechanism.begin_prompt()
 
     def front_rows(self, batch: int) -> Iterator[int]:
         """Rows of a batch that a front vector steers; these have to begin with BOS."""
-        for injection in self.injections if self.is_open else ():
+        for injection in self.injections if self._is_open else ():
             if injection.vector.scope == "front":
                 yield from range(batch) if injection.rows is None else injection.rows
 
-    # opening and closing
-
     def open(self) -> None:
-        """Put the hooks on, and act in this context from now on."""
-        self.is_open = True
-        self._handles.append(_Stance())
-        if self.module is not self.parent:
-            self._hang(self.module, self._enter_model, self._leave_model)
-        self._hang(self.parent, self._enter_blocks, self._leave_blocks)
-        for layer, adder in self.adders.items():
-            self._hang(self.blocks[layer], adder)
+        """Act in this context from now on."""
+        self._is_open = True
+        self.mechanism.open(self)
         activate(self)
 
-    def _hang(
-        self,
-        module: nn.Module,
-        before: Callable[..., Any],
-        after: Callable[..., Any] | None = None,
-    ) -> None:
-        hook = Hook(self, before)
-        self._handles.append(module.register_forward_pre_hook(hook, with_kwargs=True, prepend=True))
-        if after is not None:
-            hook = Hook(self, after)
-            self._handles.append(module.register_forward_hook(hook, always_call=True))
-
     def close(self) -> None:
-        """Take the hooks off; does nothing the second time."""
-        self.is_open = False
-        while self._handles:
-            self._handles[-1].remove()
-            self._handles.pop()
+        """Act nowhere any more; does nothing the second time."""
+        self._is_open = False
+        self.mechanism.close()
 
     def leave_context(self) -> None:
         """Stop acting in this context; raises SteeringError if it is not the one that opened it."""
@@ -121,87 +88,3 @@ class ActiveSteering:
                 "this steering(...) was entered in another thread or task than it is left in: "
                 "leave it where it was entered. The model is no longer steered"
             )
-
-    def check_applied(self) -> None:
-        """Raise SteeringError unless everything that was asked for has come to pass."""
-        for adder in self.adders.values():
-            adder.check_applied()
-        self.tracker.check_prompt_length()
-
-    # the passes
-
-    def _enter_model(
-        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
-        placing = self.tracker.placing
-        self._outer.arguments = named_arguments(module.forward, args, kwargs) if placing else {}
-        self._outer.passes = 0
-
-    def _leave_model(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        self._outer.arguments = {}
-        if output is not None and not self._outer.passes:
-            raise self._not_seen("the module that runs the blocks")
-
-    def _enter_blocks(
-        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
-        if list(self._list) != self.blocks:
-            raise SteeringError(
-                "the model's blocks were changed inside of `with steering(...)`, so layer numbers "
-                "no longer hold: change them outside of it"
-            )
-        self._outer.passes = getattr(self._outer, "passes", 0) + 1
-        given = named_arguments(module.forward, args, kwargs)
-        if args and given.get("input_ids") is None and given.get("inputs_embeds") is None:
-            given["input_ids"] = args[0]
-        self.tracker.begin(given, getattr(self._outer, "arguments", {}))
-
-    def _leave_blocks(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        now = self.tracker.end(output)
-        if now is None or output is None:
-            return
-        for layer in self.adders:
-            if layer not in now.entered:
-                raise self._not_seen(f"block {layer}")
-
-    def _not_seen(self, part: str) -> SteeringError:
-        """The error about a pass that did not come through a part of the model."""
-        named = {"the model": self.module, "the module that runs its blocks": self.parent}
-        blocks = {f"block {layer}": self.blocks[layer] for layer in self.adders}
-        why = "the model skips it"
-        if compiled := compiled_parts({**named, **blocks}):
-            why = f"torch.compile has compiled {', '.join(compiled)} without the steering"
-        return SteeringError(f"a pass did not come through {part}, so it was not steered: {why}")
-
-
-class _Stance:
-    """Handle of `run_uncompiled`, removed like those of hooks."""
-
-    def __init__(self) -> None:
-        run_uncompiled()
-        self._removed = False
-
-    def remove(self) -> None:
-        if not self._removed:
-            self._removed = True
-            run_compiled()
-
-
-def block_list(parent: nn.Module, blocks: list[nn.Module]) -> nn.ModuleList:
-    """The list that holds exactly these blocks; SteeringError if they were exchanged."""
-    for child in parent.children():
-        if isinstance(child, nn.ModuleList) and list(child) == blocks:
-            return child
-    raise SteeringError(
-        "the model's blocks are not those that were found when it was loaded: load it anew, or "
-        "make a new LanguageModel of it"
-    )
-
-
-def _start_ids(module: nn.Module) -> set[int]:
-    """The tokens that a prompt of this model may begin with; empty if that is unknown."""
-    found: set[int] = set()
-    for name in ("bos_token_id", "eos_token_id"):
-        value = getattr(getattr(module, "config", None), name, None)
-        found.update(value if isinstance(value, list) else [] if value is None else [value])
-    return found

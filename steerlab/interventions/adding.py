@@ -168,16 +168,21 @@ class Adder:
     def check_applied(self) -> None:
         """Raise SteeringError if this layer should have been steered and was not."""
         if not self.fired:
-            raise SteeringError(
-                f"the steering at layer {self.layer} never fired: the model was not run inside "
-                "`with steering(...)`, or another copy of it was, or another thread ran it"
-            )
+            raise never_fired(self.layer)
         for term in self.terms:
             if term.positions not in self.applied:
                 raise SteeringError(
                     f"the steering at layer {self.layer} never applied: no position was "
                     f"{term.positions!r} in what was run"
                 )
+
+
+def never_fired(layer: int) -> SteeringError:
+    """The error of a steering whose model was not run."""
+    return SteeringError(
+        f"the steering at layer {layer} never fired: the model was not run inside "
+        "`with steering(...)`, or another copy of it was, or another thread ran it"
+    )
 
 
 def check_lost(layer: int, delta: Tensor, lost: Tensor, dtype: torch.dtype) -> None:

@@ -15,7 +15,9 @@ from steerlab.core.recipe import ModelIdentity, Verdict
 from steerlab.core.run import Positions
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption, ModelMismatch
-from steerlab.interventions.active import ActiveSteering, block_list
+from steerlab.interventions.active import ActiveSteering, Mechanism
+from steerlab.interventions.hooked import Hooked, block_list
+from steerlab.interventions.in_graph import InGraph, graph_blocks
 from steerlab.interventions.injection import Injection
 from steerlab.interventions.interrupts import Uninterrupted
 from steerlab.interventions.positions import PositionTracker
@@ -55,7 +57,8 @@ def steering(
     with it.
 
     Inside the block, what torch.compile has compiled runs uncompiled, since a graph made without
-    the hooks would not be steered.
+    the hooks would not be steered; `compilable(model)`, called before compiling, has it run
+    compiled and steered at positions="all".
     Raises ModelMismatch for vectors of another model; SteeringError if the steering never fired,
     missed a pass, changed nothing, or could not be placed, and at the end of a block that is left
     in another thread or task than it was entered in.
@@ -72,7 +75,12 @@ def steering(
         tracker = PositionTracker(prompt_length, placing=placing or prompt_length is not None)
         if not effective:
             return None
-        return ActiveSteering(module, parent, block_list, effective, tracker)
+        mechanism: Mechanism
+        if not tracker.placing and (prepared_blocks := graph_blocks(parent)) is not None:
+            mechanism = InGraph(prepared_blocks, effective)
+        else:
+            mechanism = Hooked(module, parent, block_list, effective, tracker)
+        return ActiveSteering(module, parent, effective, mechanism)
 
     return _Steering(prepared)
 
@@ -103,7 +111,7 @@ class _Steering(ContextDecorator, AbstractContextManager[None]):
     ) -> None:
         active = self._leave()
         if kind is None and active is not None:
-            active.check_applied()
+            active.mechanism.check_applied()
 
     def _leave(self) -> ActiveSteering | None:
         active = self._entered[-1]

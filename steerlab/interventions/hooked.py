@@ -1,0 +1,161 @@
+"""Hooked: steering by hooks on the blocks, and the check that every pass went through them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from steerlab.errors import SteeringError
+from steerlab.interventions.active import ActiveSteering
+from steerlab.interventions.adding import adders_of
+from steerlab.interventions.injection import Injection
+from steerlab.interventions.positions import PositionTracker
+from steerlab.interventions.uncompiled import Uncompiled, compiled_parts
+from steerlab.models.cache import named_arguments
+
+
+class Hook:
+    """A hook that acts for one steering, in its context; in a copy of the model it does nothing."""
+
+    def __init__(self, owner: ActiveSteering, call: Callable[..., Any]) -> None:
+        self.owner, self.call = owner, call
+
+    def __call__(self, *args: Any) -> Any:
+        """Call the hook if its steering acts here."""
+        return self.call(*args) if self.owner.acts_here() else None
+
+    def __reduce__(self) -> tuple[type[Inert], tuple[()]]:
+        return Inert, ()
+
+
+class Inert:
+    """A hook that does nothing: what copying or pickling makes of one of ours."""
+
+    def __call__(self, *_: Any) -> None:
+        """Leave everything as it is."""
+
+
+class Hooked:
+    """Adds at any positions and rows; what torch.compile has compiled runs uncompiled meanwhile.
+
+    module: the model. parent: the module in it that runs the blocks.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        parent: nn.Module,
+        blocks: list[nn.Module],
+        injections: tuple[Injection, ...],
+        tracker: PositionTracker,
+    ) -> None:
+        self.module, self.parent, self.blocks = module, parent, blocks
+        self.tracker = tracker
+        self.adders = adders_of(injections, tracker, _start_ids(module))
+        self._list = block_list(parent, blocks)
+        self._outer = threading.local()  # the pass of the whole model that a thread is in
+        self._handles: list[Any] = []
+
+    def open(self, owner: ActiveSteering) -> None:
+        """Put the hooks on."""
+        self._handles.append(Uncompiled())
+        if self.module is not self.parent:
+            self._hang(owner, self.module, self._enter_model, self._leave_model)
+        self._hang(owner, self.parent, self._enter_blocks, self._leave_blocks)
+        for layer, adder in self.adders.items():
+            self._hang(owner, self.blocks[layer], adder)
+
+    def _hang(
+        self,
+        owner: ActiveSteering,
+        module: nn.Module,
+        before: Callable[..., Any],
+        after: Callable[..., Any] | None = None,
+    ) -> None:
+        hook = Hook(owner, before)
+        self._handles.append(module.register_forward_pre_hook(hook, with_kwargs=True, prepend=True))
+        if after is not None:
+            hook = Hook(owner, after)
+            self._handles.append(module.register_forward_hook(hook, always_call=True))
+
+    def close(self) -> None:
+        """Take the hooks off; does nothing the second time."""
+        while self._handles:
+            self._handles[-1].remove()
+            self._handles.pop()
+
+    def begin_prompt(self) -> None:
+        """Treat the next pass as a new prompt, even if it begins like the last one."""
+        self.tracker.forget()
+
+    def check_applied(self) -> None:
+        """Raise SteeringError unless everything that was asked for has come to pass."""
+        for adder in self.adders.values():
+            adder.check_applied()
+        self.tracker.check_prompt_length()
+
+    def _enter_model(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        placing = self.tracker.placing
+        self._outer.arguments = named_arguments(module.forward, args, kwargs) if placing else {}
+        self._outer.passes = 0
+
+    def _leave_model(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        self._outer.arguments = {}
+        if output is not None and not self._outer.passes:
+            raise self._not_seen("the module that runs the blocks")
+
+    def _enter_blocks(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        if list(self._list) != self.blocks:
+            raise SteeringError(
+                "the model's blocks were changed inside of `with steering(...)`, so layer numbers "
+                "no longer hold: change them outside of it"
+            )
+        self._outer.passes = getattr(self._outer, "passes", 0) + 1
+        given = named_arguments(module.forward, args, kwargs)
+        if args and given.get("input_ids") is None and given.get("inputs_embeds") is None:
+            given["input_ids"] = args[0]
+        self.tracker.begin(given, getattr(self._outer, "arguments", {}))
+
+    def _leave_blocks(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        now = self.tracker.end(output)
+        if now is None or output is None:
+            return
+        for layer in self.adders:
+            if layer not in now.entered:
+                raise self._not_seen(f"block {layer}")
+
+    def _not_seen(self, part: str) -> SteeringError:
+        """The error about a pass that did not come through a part of the model."""
+        named = {"the model": self.module, "the module that runs its blocks": self.parent}
+        blocks = {f"block {layer}": self.blocks[layer] for layer in self.adders}
+        why = "the model skips it"
+        if compiled := compiled_parts({**named, **blocks}):
+            why = f"torch.compile has compiled {', '.join(compiled)} without the steering"
+        return SteeringError(f"a pass did not come through {part}, so it was not steered: {why}")
+
+
+def block_list(parent: nn.Module, blocks: list[nn.Module]) -> nn.ModuleList:
+    """The list that holds exactly these blocks; SteeringError if they were exchanged."""
+    for child in parent.children():
+        if isinstance(child, nn.ModuleList) and list(child) == blocks:
+            return child
+    raise SteeringError(
+        "the model's blocks are not those that were found when it was loaded: load it anew, or "
+        "make a new LanguageModel of it"
+    )
+
+
+def _start_ids(module: nn.Module) -> set[int]:
+    """The tokens that a prompt of this model may begin with; empty if that is unknown."""
+    found: set[int] = set()
+    for name in ("bos_token_id", "eos_token_id"):
+        value = getattr(getattr(module, "config", None), name, None)
+        found.update(value if isinstance(value, list) else [] if value is None else [value])
+    return found

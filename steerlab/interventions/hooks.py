@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ContextDecorator
 from dataclasses import replace
@@ -90,11 +91,11 @@ class _Steering(ContextDecorator, AbstractContextManager[None]):
 
     def __init__(self, prepare: Callable[[], ActiveSteering | None]) -> None:
         self._prepare = prepare
-        self._entered: list[ActiveSteering | None] = []
+        self._entered: list[tuple[ActiveSteering | None, Callable[[], object]]] = []
 
     def __enter__(self) -> None:
         active = self._prepare()
-        self._entered.append(active)
+        self._entered.append((active, self._closing_at_last(active)))
         try:
             if active is not None:
                 with Uninterrupted():
@@ -114,13 +115,14 @@ class _Steering(ContextDecorator, AbstractContextManager[None]):
             active.mechanism.check_applied()
 
     def _leave(self) -> ActiveSteering | None:
-        active = self._entered[-1]
+        active, forget = self._entered[-1]
         try:
             if active is not None:
                 with Uninterrupted():
                     active.close()
         finally:
             self._entered.pop()
+            forget()
             if active is not None:
                 active.close()  # if the interrupt came before it was held off
                 active.leave_context()
@@ -129,10 +131,17 @@ class _Steering(ContextDecorator, AbstractContextManager[None]):
     def _recreate_cm(self) -> _Steering:
         return _Steering(self._prepare)  # one for each call of a decorated function
 
-    def __del__(self) -> None:
-        for active in self._entered:  # an interrupt came at the very entrance of `__exit__`
-            if active is not None:
-                active.close()
+    def _closing_at_last(self, active: ActiveSteering | None) -> Callable[[], object]:
+        """Close a steering when nobody can leave it any more; returns what calls that off.
+
+        An interrupt may come at the very entrance of `__exit__`. A `__del__` would run each time,
+        and swallow the interrupts that come then.
+        """
+        if active is None:
+            return lambda: None
+        closing = weakref.finalize(self, active.close)
+        closing.atexit = False
+        return closing.detach
 
 
 def _parts(

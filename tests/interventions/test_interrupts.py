@@ -40,7 +40,7 @@ class Interrupter:
             time.sleep(self.random.uniform(0, self.longest))
             while True:
                 os.kill(os.getpid(), signal.SIGINT)
-                if self.caught.wait(1):  # one in a finalizer is swallowed by Python
+                if self.caught.wait(10):  # one in a finalizer is swallowed by Python
                     break
 
     def during(self, work):

@@ -19,6 +19,10 @@ SteerlabError
 from __future__ import annotations
 
 
+class SteerlabWarning(UserWarning):
+    """Something that is done as asked, but may be worth less than it seems."""
+
+
 class SteerlabError(Exception):
     """Base of every error meant for a user: one line, no traceback needed."""
 

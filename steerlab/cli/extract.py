@@ -9,8 +9,10 @@ import click
 
 from steerlab.cli import options, output
 from steerlab.cli.progress import load, progress_bar
+from steerlab.core.display import some
 
 if TYPE_CHECKING:
+    from steerlab.core.vector import SteeringVector
     from steerlab.extraction.methods import Pairs
     from steerlab.files.prompts import Prompts
     from steerlab.lab.lab import Lab
@@ -31,6 +33,11 @@ METHODS = ("mean_difference", "actadd", "pca", "probe", "mean_centred", "random"
 @click.option("--read", default="last", show_default=True, help="last, mean or a token index.")
 @click.option("--seed", type=int, help="For --method random.")
 @click.option("--chat", is_flag=True, help="Prompts are messages to a chat model.")
+@click.option(
+    "--skip-undecided",
+    is_flag=True,
+    help="Leave out layers where the pairs decide no direction.",
+)
 @options.tags
 @options.note
 @options.lab
@@ -45,6 +52,7 @@ def extract_command(
     layer: int | None,
     layers: Any,
     read: str,
+    skip_undecided: bool,
     tags: tuple[str, ...],
     note: str,
     lab: Lab,
@@ -86,16 +94,30 @@ def extract_command(
     load(lab)
     at = layer if layer is not None else layers
     with progress_bar("extracting") as progress:
-        vector = lab.extract(
-            name, _paired(prompts), layers=at, progress=progress, tags=tags, note=note, **how
-        )
+        how |= {"layers": at, "skip_undecided": skip_undecided, "progress": progress}
+        vector = lab.extract(name, _paired(prompts), tags=tags, note=note, **how)
     if output.asked("json"):
         output.print_json(lab.store.record(str(vector.ref), vector.model).to_json())
     else:
         output.made(vector, str(vector))
+    _say_what_was_read(lab, vector)
+    if left := sorted({*lab.model.layers(at)} - {*vector.layers}):
+        output.warn(f"{output.layers_text(left)} left out: the pairs decide no direction there")
     output.say_duplicates(lab.store, vector)
     for problem in problems(vector):
         output.warn(problem)
+
+
+def _say_what_was_read(lab: Lab, vector: SteeringVector) -> None:
+    """Show the tokens that were read: of a template's end, or the prompts' own last words."""
+    from steerlab.core.recipe import Contrast, describe_read
+
+    recipe = vector.recipe
+    if not isinstance(recipe, Contrast) or recipe.method == "actadd" or recipe.read == "mean":
+        return
+    decode = lab.model.tokenizer.decode
+    tokens = list(dict.fromkeys(repr(str(decode(ids))) for ids in recipe.ids_read))
+    output.say(f"read the prompts' {describe_read(recipe.read)}: {some(tokens)}")
 
 
 def _prompts(positive: tuple[str, ...], negative: tuple[str, ...], path: Path | None) -> Prompts:

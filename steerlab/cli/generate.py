@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from steerlab.core.setting import Setting
     from steerlab.core.vector import SteeringVector
     from steerlab.lab.lab import Lab
+    from steerlab.lab.operating_point import OperatingPoint
 
 _COLUMN = 24  # the fewest terminal columns in which text is readable
 
@@ -68,18 +70,20 @@ def generate_command(
     steerlab generate "I think you are a" -v love --dose 0.15
     steerlab generate "I think you are a" -v "love - anger" -c -2,2
 
-    Without a strength, layer and coefficient are those that `steerlab calibrate` found, else
-    the vector's own layers and 1. Ctrl-C keeps the text so far.
+    Without --layers, a vector acts where `steerlab calibrate` found that it works; without a
+    strength too, as strongly. A vector that was not calibrated acts at its own layers, with
+    coefficient 1. Ctrl-C keeps the text so far.
     """
     settings = _settings(lab, **steer)
     if no_baseline and steer["expression"] is not None:
         settings = settings[1:]
     live = not output.asked("json") and not output.asked("quiet") and sys.stdout.isatty()
-    with interruptible() as stop, _streamed(prompts, settings) if live else nullcontext() as feed:
+    shown = [sampling.shown(prompt) for prompt in prompts]
+    with interruptible() as stop, _streamed(shown, settings) if live else nullcontext() as feed:
         how = {"on_text": feed, "should_stop": stop, **where, **sampling.options()}
         cells = lab.compare(prompts, settings, seeds=(seed,), **how)
     if not live:
-        output.show(cells, _print_texts)
+        output.show(cells, partial(_print_texts, sampling=sampling))
     if keep:
         run = {"layers": spelled(steer["layers"]), "positions": where["positions"]}
         _keep(lab, steer["expression"] or "", cells, sampling=sampling, **run)
@@ -117,39 +121,46 @@ def _settings(
     if doses:
         vector.coefficient(doses[0])  # refuses a vector without doses before a model is loaded
     load(lab, vector)
-    if not coefficients and not doses and layers is None:
-        return [Setting(), _calibrated(lab, vector) or Setting(vector, 1.0)]
-    at = vector if layers is None else lab.at_layers(vector, layers)
-    strengths = coefficients or tuple(at.coefficient(d) for d in doses) or (1.0,)
-    return [Setting(), *(Setting(at, c, str(vector)) for c in strengths)]
+    points = [lab.operating_point(vector, layers=layers, dose=dose) for dose in doses]
+    points += [lab.operating_point(vector, layers=layers, coefficient=c) for c in coefficients]
+    points = points or [lab.operating_point(vector, layers=layers)]
+    _report_calibration(lab, vector, points)
+    return [Setting(), *(Setting(p.vector, p.coefficient, str(vector)) for p in points)]
 
 
-def _calibrated(lab: Lab, vector: SteeringVector) -> Setting | None:
-    """The setting that calibration chose; None if none was found to work."""
-    from steerlab.core.setting import Setting
+def _report_calibration(lab: Lab, vector: SteeringVector, points: Sequence[OperatingPoint]) -> None:
+    """Say what a calibration chose, and which doses it found unsafe."""
+    from steerlab.core.notation import span
+    from steerlab.lab.operating_point import beyond_safe
 
-    point = lab.operating_point(vector)
-    if point is None:
-        return None
-    setting = Setting(*point, str(vector))
-    where = f"{output.layers_text(point[0].layers)}, dose {signed_dose(setting.dose)}"
-    output.say(f"{vector} as calibrated: {where} (c {signed(setting.coefficient)})")
-    return setting
+    first = points[0]
+    where = output.layers_text(first.vector.layers)
+    if first.is_as_calibrated:
+        strength = f"dose {signed_dose(first.dose)} (c {signed(first.coefficient)})"
+        output.say(f"{vector} as calibrated: {where}, {strength}")
+    elif first.calibration is not None:
+        output.say(f"{vector} at its calibrated layer: {where}")
+    calibration = lab.calibration_of(vector)
+    for point in points:
+        if text := beyond_safe(calibration, span(point.vector.layers), point.dose):
+            output.warn(text)
 
 
 def heading(of: Setting) -> str:
     """The title of a text: the baseline, or vector, coefficient and dose."""
     if of.vector is None:
         return "baseline"
+    if of.is_baseline:
+        return printable(f"baseline: {of.label} adds nothing at c {signed(of.coefficient)}")
     return printable(f"{of.label}  c {signed(of.coefficient)}  dose {signed_dose(of.dose)}")
 
 
-def _print_texts(cells: Sequence[Cell]) -> None:
+def _print_texts(cells: Sequence[Cell], sampling: Sampling) -> None:
     for number, cell in enumerate(cells):
         if number:
             click.echo()
         click.echo(click.style(f"── {heading(cell.setting)}", bold=True))
-        click.echo(printable(cell.prompt + cell.text, newlines=True))
+        click.echo(printable(sampling.shown(cell.prompt) + cell.text, newlines=True))
 
 
 @contextmanager

@@ -12,11 +12,12 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import click
 
 from steerlab.core.display import number, printable
+from steerlab.errors import SteerlabWarning
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -237,8 +238,26 @@ def say_duplicates(store: Store, vector: SteeringVector) -> None:
 
 
 def narrate() -> None:
-    """Print what the library logs, such as a rebuilt registry, as notes."""
+    """Print what the library logs, such as a rebuilt registry, and its warnings as notes."""
     import logging
+    import warnings
+
+    others = warnings.showwarning
+
+    def show_warning(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, SteerlabWarning):
+            say(f"note: {message}", always=True)
+        else:
+            others(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = show_warning
 
     class Narrator(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:

@@ -131,7 +131,7 @@ def _print_run(run: Run) -> None:
         heading = strength if generation.coefficient else "baseline"
         star = "  * best" if run.best == index else ""
         output.section(f"── {index}  {heading}{star}")
-        click.echo(printable(run.prompt + generation.text, newlines=True))
+        click.echo(printable(run.sampling.shown(run.prompt) + generation.text, newlines=True))
 
 
 def _print_head(

@@ -42,6 +42,10 @@ class Sampling:
         """Take the options of a Sampling out of other named values."""
         return cls(**{f.name: values.pop(f.name) for f in fields(cls) if f.name in values})
 
+    def shown(self, prompt: str) -> str:
+        """A prompt as it is shown before its continuation: an answer begins after a blank line."""
+        return f"{prompt}\n\n" if self.chat else prompt
+
     def options(self) -> dict[str, Any]:
         """The options by name, as `LanguageModel.generate` takes them."""
         return asdict(self)

@@ -15,7 +15,7 @@ from torch import nn
 from steerlab.core.recipe import ModelIdentity, Verdict
 from steerlab.core.run import Positions
 from steerlab.core.vector import SteeringVector
-from steerlab.errors import BadOption, ModelMismatch
+from steerlab.errors import BadOption, ModelMismatch, SteerlabWarning
 from steerlab.interventions.active import ActiveSteering, Mechanism
 from steerlab.interventions.hooked import Hooked, block_list
 from steerlab.interventions.in_graph import InGraph, graph_blocks
@@ -198,6 +198,7 @@ def check_fits(vector: SteeringVector, here: ModelIdentity, allow_other_weights:
         warnings.warn(
             f"{vector} was made in {vector.model.dtype} and is used in {here.dtype}: quantization "
             "changes activations, so calibrate it again here",
+            SteerlabWarning,
             stacklevel=2,
         )
 

@@ -19,10 +19,12 @@ from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption, Incompatible, ModelMismatch, NotFound
 from steerlab.files.location import discover, expanded
 from steerlab.lab.batches import write
+from steerlab.lab.operating_point import OperatingPoint
 from steerlab.progress import Loading, Progress, ShouldStop
 
 if TYPE_CHECKING:
     from steerlab.core.notation import LayerChoice
+    from steerlab.core.results import Calibration
     from steerlab.extraction.methods import Pairs
     from steerlab.models.generation import OnText
     from steerlab.models.language_model import LanguageModel
@@ -235,15 +237,35 @@ class Lab:
 
         return evaluate(recipe.text, operand)
 
-    def operating_point(self, vector: SteeringVector) -> tuple[SteeringVector, float] | None:
-        """The vector at the layer of its newest calibration, and the coefficient chosen there.
+    def operating_point(
+        self,
+        vector: SteeringVector,
+        *,
+        layers: LayerChoice = None,
+        dose: float | None = None,
+        coefficient: float | None = None,
+    ) -> OperatingPoint:
+        """Where and how strongly a vector is used; what is not given, its calibration decides.
 
-        None if it was never calibrated, or works nowhere.
+        layers: by default that of the vector's newest calibration; the vector's own if it was
+            never calibrated or works nowhere. dose or coefficient: by default the calibrated
+            coefficient, at the calibrated layer alone; else 1.
         """
+        found = None if layers is not None else self.calibration_of(vector)
+        if found is not None:
+            layers = found.layer
+        at = vector if layers is None else self.at_layers(vector, layers)
+        if dose is not None:
+            coefficient = at.coefficient(dose)
+        if coefficient is None:
+            coefficient = 1.0 if found is None else found.coefficient
+        assert coefficient is not None  # a calibration that works has one
+        return OperatingPoint(at, coefficient, found)
+
+    def calibration_of(self, vector: SteeringVector) -> Calibration | None:
+        """The newest calibration of a vector; None if there is none, or it works nowhere."""
         found = self.store.results.calibration_of(vector.digest)
-        if found is None or found.layer is None or found.coefficient is None:
-            return None
-        return self.at_layers(vector, found.layer), found.coefficient
+        return found if found is not None and found.works else None
 
     def operand(self, vector: SteeringVector, ref: str) -> SteeringVector:
         """The operand of a composition by its ref; Incompatible if the ref means another vector."""

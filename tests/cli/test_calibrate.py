@@ -58,8 +58,28 @@ def test_what_works_is_kept_and_used_by_generate_and_show(cli, store, kind):
     shown = cli("show", "kind")
     assert f"calibrated  works: layer {found.layer}" in shown.out
     assert cli("show", "kind", "--json").data["calibration"]["layer"] == found.layer
-    plain = cli("generate", "Hi", "-v", "kind", "-n", 2, "-c", 1, "--json").data
-    assert plain[1]["layers"] == [1]
+    own = cli("generate", "Hi", "-v", "kind", "-n", 2, "-c", 1, "--layers", 1, "--json")
+    assert own.data[1]["layers"] == [1]
+    assert "calibrated" not in own.err
+
+
+@pytest.mark.parametrize("strength", [("-c", 0.5), ("-d", 0.15), ("-d", "0.15,-0.15")])
+def test_a_strength_of_ones_own_acts_at_the_calibrated_layer(cli, store, kind, strength):
+    cli("calibrate", "kind", *QUICK)
+    found = store.results.calibration("kind")
+    written = cli("generate", "Hi", "-v", "kind", "-n", 2, *strength, "--json")
+    assert {tuple(cell["layers"]) for cell in written.data[1:]} == {(found.layer,)}
+    assert f"kind.v1 at its calibrated layer: layer {found.layer}" in written.err
+
+
+def test_a_strength_outside_the_safe_range_is_said(cli, store, kind):
+    cli("calibrate", "kind", *QUICK)
+    low, high = store.results.calibration("kind").safe
+    inside = cli("generate", "Hi", "-v", "kind", "-n", 2, "-d", f"{low},{high}")
+    assert "outside the safe range" not in inside.err
+    outside = cli("generate", "Hi", "-v", "kind", "-n", 2, "-d", f"{high},{high + 0.3}")
+    assert outside.code == ExitCode.OK
+    assert outside.err.count("outside the safe range") == 1
 
 
 def test_json_holds_the_whole_curve(cli, store, kind):

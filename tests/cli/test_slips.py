@@ -78,3 +78,33 @@ def test_a_vector_that_can_not_work_is_stored_with_a_warning(cli, model_dir):
     )
     assert result.code == ExitCode.OK
     assert words in result.err
+
+
+def test_extract_says_which_token_it_read(cli, model_dir):
+    where = ("--model", model_dir, "--layer", 1)
+    made = cli("extract", "mood", "--positive", "so good", "--negative", "so bad", *where)
+    assert made.code == ExitCode.OK
+    assert "read the prompts' last token: 'd'" in made.err
+    quiet = cli("extract", "mood", "--positive", "so good", "--negative", "so bad", *where, "-q")
+    assert "read the" not in quiet.err
+
+
+def test_undecided_layers_are_named_and_can_be_left_out(cli, model_dir):
+    made = ("extract", "mood", "--method", "pca", "--model", model_dir, "--layers", "all")
+    pairs = ("--positive", "one good", "--negative", "two good")  # layer 0 reads the same token
+    refused = cli(*made, *pairs)
+    assert refused.code == ExitCode.BAD_INPUT
+    assert "at layer 0, " in refused.err
+    kept = cli(*made, *pairs, "--skip-undecided")
+    assert kept.code == ExitCode.OK
+    assert "layer 0 left out" in kept.err
+
+
+def test_a_chat_answer_begins_after_a_blank_line(cli, model_dir):
+    made = cli("generate", "hello", "--chat", "--model", model_dir, "-n", 3)
+    assert "hello\n\n" in made.out
+
+
+def test_a_setting_that_adds_nothing_is_called_baseline(cli):
+    made = cli("generate", "hello", "-v", "love", "-c", 0, "-n", 3)
+    assert "baseline: love.v1 adds nothing at c 0" in made.out

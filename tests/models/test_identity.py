@@ -11,7 +11,7 @@ from torch import nn
 
 from steerlab import LanguageModel, SteeringVector, steering
 from steerlab.core.recipe import ModelIdentity, Verdict
-from steerlab.errors import Incompatible, ModelError, ModelMismatch
+from steerlab.errors import Incompatible, ModelError, ModelMismatch, SteerlabWarning
 from steerlab.models.identity import fingerprint, state_of
 from tests.tiny import tiny_lm, tiny_model, tiny_tokenizer
 from tests.watching import shared
@@ -269,7 +269,7 @@ class TestQuantised:
             recipe=vector.recipe,
             residual_norms=vector.residual_norms,
         )
-        with pytest.warns(UserWarning, match=r"nf4.*float32"), steering(lm, packed):
+        with pytest.warns(SteerlabWarning, match=r"nf4.*float32"), steering(lm, packed):
             lm.generate("now", max_new_tokens=2)
 
 

@@ -1,5 +1,7 @@
 """What a calibration changes in the terminal UI: where the lab begins, the band, the curves."""
 
+from dataclasses import replace
+
 import pytest
 from textual.widgets import Static
 from textual_plotext import PlotextPlot
@@ -56,12 +58,32 @@ async def test_a_late_answer_about_another_text_leaves_what_was_chosen_meanwhile
         assert user.lab_panel.setup.layers == str(found.layer)
 
 
-async def test_a_typed_vector_keeps_what_is_set_up_and_has_no_band_at_another_layer(calibrated):
+async def test_a_typed_vector_keeps_the_strength_and_acts_where_it_was_calibrated(calibrated):
+    found = calibrated.store.results.calibration("kind")
     async with Session(calibrated) as user:
         strength = user.lab_panel.query_one(Strength)
+        before = user.lab_panel.setup.dose
         await user.steer("kind")
         await user.until(lambda: strength.per_unit)  # the lab has heard of it
-        assert user.lab_panel.setup.layers == ""
+        assert (user.lab_panel.setup.layers, user.lab_panel.setup.dose) == (
+            str(found.layer),
+            before,
+        )
+        assert strength.safe == found.safe
+        assert f"layer {found.layer}" in str(user.lab_panel.border_title)
+        await user.steer("plain")
+        await user.until(lambda: user.lab_panel.setup.layers == "")
+        assert strength.safe is None
+
+
+async def test_a_layer_that_the_user_chose_stays_and_has_no_band(calibrated):
+    found = calibrated.store.results.calibration("kind")
+    async with Session(calibrated) as user:
+        strength = user.lab_panel.query_one(Strength)
+        user.lab_panel.use(replace(user.lab_panel.setup, layers="1"))
+        await user.steer("kind")
+        await user.until(lambda: strength.per_unit)
+        assert user.lab_panel.setup.layers == "1" != str(found.layer)
         assert strength.safe is None
 
 

@@ -121,9 +121,9 @@ def operating_point(
 ) -> tuple[SteeringVector, float, bool]:
     """The vector at its layers, its absolute coefficient, and whether a calibration chose them."""
     if plan.layers is None and plan.dose is None and plan.coefficient is None:
-        calibrated = lab.operating_point(vector)
-        if calibrated is not None:
-            return calibrated[0], abs(calibrated[1]), True
+        point = lab.operating_point(vector)
+        if point.calibration is not None:
+            return point.vector, abs(point.coefficient), True
     at = vector if plan.layers is None else lab.at_layers(vector, list(plan.layers))
     if plan.coefficient is not None:
         return at, plan.coefficient, False

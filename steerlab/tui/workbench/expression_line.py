@@ -81,13 +81,12 @@ def meaning_of(lab: Lab, text: str, names: Sequence[str]) -> Meaning:
         )
     cosines = [(ref, _cosine(vector, operand)) for ref, operand in operands.items()]
     alone = len(operands) == 1 and parse(text).refs[0] == text.strip()
-    known = lab.store.results.calibration_of(vector.digest)
     return Meaning(
         text,
         vector,
         () if alone else cosines,
         composition_warnings(vector, operands),
-        calibration=known if known is not None and known.works else None,
+        calibration=lab.calibration_of(vector),
     )
 
 

@@ -48,8 +48,10 @@ def settings_of(
     load(vector)
     if vector is None:
         return [Setting()]
-    at = lab.at_layers(vector, layers_of(setup.layers)) if setup.layers else vector
-    full = setup.coefficient if setup.dose is None else at.coefficient(setup.dose)
+    layers = layers_of(setup.layers) if setup.layers else None
+    strength = {"coefficient": setup.coefficient} if setup.dose is None else {"dose": setup.dose}
+    point = lab.operating_point(vector, layers=layers, **strength)
+    at, full = point.vector, point.coefficient
     label = setup.expression
     return [Setting(at, s * full, label) if s and full else Setting() for s in shares]
 

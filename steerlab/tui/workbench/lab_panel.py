@@ -18,6 +18,7 @@ from textual.worker import Worker, get_current_worker
 from steerlab.core.display import printable
 from steerlab.core.notation import span
 from steerlab.errors import SteerlabError
+from steerlab.lab.operating_point import beyond_safe
 from steerlab.tui.dialogs import ModelDialog, OptionsDialog
 from steerlab.tui.generation_text import heading
 from steerlab.tui.model_loading import load_model
@@ -34,6 +35,7 @@ from steerlab.tui.workbench.throughput import Frames, Throughput
 if TYPE_CHECKING:
     from steerlab.core.results import Calibration
     from steerlab.core.run import Run
+    from steerlab.core.setting import Setting
     from steerlab.core.vector import SteeringVector
     from steerlab.lab.lab import Lab
 
@@ -131,7 +133,7 @@ vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
         texts = self.query_one(Texts)
         plain = [i for i, g in enumerate(run.generations) if not g.coefficient]
         headings = [heading(g.coefficient, g.dose) for g in run.generations]
-        texts.begin(headings, run.prompt, baseline=plain[0] if plain else None)
+        texts.begin(headings, run.sampling.shown(run.prompt), baseline=plain[0] if plain else None)
         for index, generation in enumerate(run.generations):
             texts.write(index, generation.text)
         texts.finish()
@@ -142,29 +144,41 @@ vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
     def _follow_vector(self, event: ExpressionLine.Checked) -> None:
         """Fit the strength to the vector: keep the dose if it has one, else the coefficient.
 
-        A vector chosen in the table, not typed or replayed, starts as it was calibrated.
+        A calibrated vector acts at its calibrated layer, unless another was chosen; one chosen
+        in the table, not typed or replayed, starts with the calibrated strength too.
         """
         line = self.query_one(ExpressionLine)
         if event.meaning.text != line.text:
             return  # the text has changed since
         self._meaning = event.meaning
-        if event.meaning.vector is not None and line.chosen == event.meaning.text:
-            self._begin_at(event.meaning.calibration)
+        if event.meaning.vector is not None:
+            chosen = line.chosen == event.meaning.text
+            self._begin_at(event.meaning.calibration, chosen)
         line.chosen = ""
         self._agree()
         if self._soon:
             self._soon = False
             self.generate()
 
-    def _begin_at(self, calibration: Calibration | None) -> None:
-        """Take layer and dose from a calibration; without one, drop those of another's."""
-        chosen_before, self._calibrated_layers = self._calibrated_layers, ""
+    def _begin_at(self, calibration: Calibration | None, chosen: bool) -> None:
+        """Take the layer of a calibration, or drop that of another vector's.
+
+        chosen: in the table, so that the strength is taken as well.
+        """
+        if not chosen and self.options.layers not in ("", self._calibrated_layers):
+            return  # the user's own choice
+        before, self._calibrated_layers = self._calibrated_layers, ""
+        setup = self.setup
         if calibration is not None:
-            self._calibrated_layers = layers = str(calibration.layer)
-            dose, coefficient = calibration.dose, calibration.coefficient or 0.0
-            self.use(replace(self.setup, dose=dose, coefficient=coefficient, layers=layers))
-        elif chosen_before and self.options.layers == chosen_before:
-            self.use(replace(self.setup, layers=""))
+            self._calibrated_layers = str(calibration.layer)
+            setup = replace(setup, layers=self._calibrated_layers)
+            if chosen:
+                coefficient = calibration.coefficient or 0.0
+                setup = replace(setup, dose=calibration.dose, coefficient=coefficient)
+        elif before and setup.layers == before:
+            setup = replace(setup, layers="")
+        if setup != self.setup:
+            self.use(setup)
 
     def _agree(self) -> None:
         """Show the dose of a coefficient and the safe doses at the steered layer."""
@@ -281,7 +295,8 @@ vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
             return None
         plain = next((i for i, s in enumerate(settings) if s.vector is None), None)
         headings = [heading(s.coefficient, s.dose) for s in settings]
-        self.post_message(self.Began(headings, setup.prompt, plain))
+        self._warn_beyond_safe(settings)
+        self.post_message(self.Began(headings, setup.sampling.shown(setup.prompt), plain))
         pace, frames = Throughput(), Frames()
 
         def on_text(column: int, text: str) -> None:
@@ -308,6 +323,13 @@ vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
             self.post_message(self.Wrote(frames))  # the last pieces
         self.post_message(self.Status(pace.result(cells)))
         return keep_run(self.lab.store, setup, cells, self.lab.model.source, self)
+
+    def _warn_beyond_safe(self, settings: Sequence[Setting]) -> None:
+        """Say once that a column is stronger than its calibration found safe."""
+        found = self._meaning.calibration
+        said = (beyond_safe(found, span(s.layers), s.dose) for s in settings if s.vector)
+        if text := next(filter(None, said), ""):
+            notify(self, text, "warning")
 
     def _load(self, vector: SteeringVector | None) -> None:
         if not self.lab.is_loaded:

@@ -60,6 +60,11 @@ class ActiveSteering:
         """Whether it acts on the blocks of this module."""
         return module is self.module or any(part is self.parent for part in module.modules())
 
+    @property
+    def by_row(self) -> bool:
+        """Whether rows of a batch are steered differently."""
+        return any(injection.rows is not None for injection in self.injections)
+
     def begin_prompt(self) -> None:
         """Treat the next pass as a new prompt, even if it begins like the last one."""
         self.mechanism.begin_prompt()

@@ -17,6 +17,7 @@ from steerlab.interventions.hooks import steering
 from steerlab.interventions.injection import Injection
 from steerlab.models.batch_size import batch_rows
 from steerlab.models.blocks import input_device
+from steerlab.models.generation import numbered
 from steerlab.models.inference import eval_mode
 from steerlab.models.interventions import begin_prompt
 from steerlab.models.runtime import Row
@@ -61,6 +62,32 @@ class TransformersRuntime:
         should_stop: ShouldStop | None = None,
     ) -> list[Completion]:
         """Continue each row's prompt under its setting, with its seed; see `Runtime`."""
+        prompts = [prompt for _, prompt, _ in rows]
+        how: dict[str, Any] = {
+            "positions": positions,
+            "bos": bos,
+            "allow_other_weights": allow_other_weights,
+        }
+        found: dict[int, Completion] = {}
+        for batch in self.lm.batches(prompts, chat=sampling.chat, bos=bos or None):
+            part = [rows[row] for row in batch]
+            heard = numbered(on_text, batch)
+            made = self._generate(part, sampling, heard, should_stop, **how)
+            found |= dict(zip(batch, made, strict=True))
+        return [found[row] for row in range(len(rows))]
+
+    def _generate(
+        self,
+        rows: Sequence[Key],
+        sampling: Sampling,
+        on_text: OnText | None,
+        should_stop: ShouldStop | None,
+        *,
+        positions: Positions,
+        bos: bool,
+        allow_other_weights: bool,
+    ) -> list[Completion]:
+        """Continue rows that run in one batch."""
         found = [injection(setting, row, positions) for row, (setting, _, _) in enumerate(rows)]
         steered = [one for one in found if one is not None]
         with steering(self.lm, steered, allow_other_weights=allow_other_weights):

@@ -35,6 +35,13 @@ class Completion:
         return self.prompt + self.text
 
 
+def numbered(on_text: OnText | None, rows: Sequence[int]) -> OnText | None:
+    """on_text for a part of a batch, whose rows have other numbers in the whole."""
+    if on_text is None:
+        return None
+    return lambda row, piece: on_text(rows[row], piece)
+
+
 def run(
     model: Any,
     tokenizer: Any,

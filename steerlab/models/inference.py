@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import Context
+from enum import Enum
+from typing import Any
+from weakref import WeakKeyDictionary
 
+import torch
 from torch import nn
+
+from steerlab.models import generation
+
+_batching: WeakKeyDictionary[nn.Module, Batching] = WeakKeyDictionary()
+"""Model -> which of its rows may share a batch, as tried."""
+
+
+class Batching(Enum):
+    """Which rows give in a batch what they give alone."""
+
+    ANY = "any"
+    SAME_LENGTH = "same length"
+    NONE = "none"
 
 
 @contextmanager
@@ -19,3 +37,42 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+def batches_of_rows(model: Any, ids: Sequence[Sequence[int]]) -> list[list[int]]:
+    """The rows of a batch that may run together: all, unless the model can't batch rightly.
+
+    Some recurrent models ignore the mask, so padding changes a row (RecurrentGemma); some mix the
+    states of rows (RWKV).
+    """
+    batching = Batching.ANY if len(ids) < 2 else _batching_of(model)
+    rows: dict[object, list[int]] = {}
+    for row, tokens in enumerate(ids):
+        key = {Batching.ANY: None, Batching.SAME_LENGTH: len(tokens), Batching.NONE: row}[batching]
+        rows.setdefault(key, []).append(row)
+    return list(rows.values())
+
+
+def _batching_of(model: Any) -> Batching:
+    """Tried once for each model, unsteered."""
+
+    def trial(row: list[int], other: list[int]) -> bool:
+        return Context().run(_agrees_with_itself, model, row, other)
+
+    if model not in _batching:
+        if trial([3, 4, 5], [3] * 11):
+            _batching[model] = Batching.ANY
+        # one token is what a step of decoding has
+        elif trial([3, 4, 5], [6, 7, 8]) and trial([7], [9]):
+            _batching[model] = Batching.SAME_LENGTH
+        else:
+            _batching[model] = Batching.NONE
+    return _batching[model]
+
+
+def _agrees_with_itself(model: Any, row: list[int], other: list[int]) -> bool:
+    """Whether a row gives beside another what it gives alone."""
+    alone = generation.next_log_probs(model, [row])[0]
+    beside = generation.next_log_probs(model, [row, other])[0]
+    precise = model.dtype in (torch.float32, torch.float64)
+    return bool((alone - beside).abs().max() < (1e-3 if precise else 0.25))

@@ -23,6 +23,10 @@ class Intervention(Protocol):
     def acts(self) -> bool:
         """Whether it changes anything at all; False once it was left."""
 
+    @property
+    def by_row(self) -> bool:
+        """Whether rows of a batch are steered differently."""
+
     def is_on(self, module: nn.Module) -> bool:
         """Whether it acts on the blocks of this module."""
 
@@ -62,6 +66,11 @@ def lock_of(module: nn.Module) -> AbstractContextManager[Any]:
 def is_steered(module: nn.Module) -> bool:
     """Whether any intervention of this context acts on this model."""
     return any(intervention.acts for intervention in _on(module))
+
+
+def is_steered_by_row(module: nn.Module) -> bool:
+    """Whether interventions of this context steer rows of a batch differently."""
+    return any(intervention.by_row for intervention in _on(module))
 
 
 def begin_prompt(module: nn.Module) -> None:

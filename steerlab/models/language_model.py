@@ -15,16 +15,22 @@ from steerlab.core.notation import LayerChoice
 from steerlab.core.recipe import Contrast, ModelIdentity, Read
 from steerlab.core.sampling import Sampling, seeds_of
 from steerlab.core.vector import SteeringVector
-from steerlab.errors import BadOption, BadPrompts, ModelError, NotFound
+from steerlab.errors import BadOption, BadPrompts, ModelError, NotFound, SteeringError
 from steerlab.extraction import methods, runner
 from steerlab.extraction.methods import Pairs
 from steerlab.extraction.readings import Array, Ids, Readings
 from steerlab.models import generation, recording
 from steerlab.models.blocks import find_blocks, text_config
-from steerlab.models.generation import Completion, OnText
+from steerlab.models.generation import Completion, OnText, numbered
 from steerlab.models.identity import identify, state_of
-from steerlab.models.inference import eval_mode
-from steerlab.models.interventions import begin_prompt, is_steered, lock_of, rows_with_front
+from steerlab.models.inference import batches_of_rows, eval_mode
+from steerlab.models.interventions import (
+    begin_prompt,
+    is_steered,
+    is_steered_by_row,
+    lock_of,
+    rows_with_front,
+)
 from steerlab.models.loading import load_model, load_tokenizer
 from steerlab.models.prompts import space_token, token_ids
 from steerlab.models.unembedding import FinalNorm, final_norm
@@ -300,18 +306,21 @@ class LanguageModel:
         with self.lock, eval_mode(self.model):
             ids = self._batch_tokens(several, chat, bos)
             self.check_length(ids, sampling.max_new_tokens)
-            begin_prompt(self.model)
-            completions = generation.run(
-                self.model,
-                self.tokenizer,
-                ids,
-                sampling,
-                seeds,
-                on_text=on_text,
-                should_stop=should_stop,
-                use_cache=use_cache,
-            )
-        results = [replace(c, prompt=p) for p, c in zip(several, completions, strict=True)]
+            found: dict[int, Completion] = {}
+            for rows in self._batches(ids):
+                begin_prompt(self.model)
+                made = generation.run(
+                    self.model,
+                    self.tokenizer,
+                    [ids[row] for row in rows],
+                    sampling,
+                    [seeds[row] for row in rows],
+                    on_text=numbered(on_text, rows),
+                    should_stop=should_stop,
+                    use_cache=use_cache,
+                )
+                found |= dict(zip(rows, made, strict=True))
+        results = [replace(found[row], prompt=prompt) for row, prompt in enumerate(several)]
         return results[0] if isinstance(prompts, str) else results
 
     def next_log_probs(self, prompts: Sequence[str], *, chat: bool = False) -> torch.Tensor:
@@ -321,8 +330,27 @@ class LanguageModel:
         with self.lock, eval_mode(self.model):
             ids = self._batch_tokens(prompts, chat, None)
             self.check_length(ids, 1)
-            begin_prompt(self.model)
-            return generation.next_log_probs(self.model, ids)
+            found: dict[int, torch.Tensor] = {}
+            for rows in self._batches(ids):
+                begin_prompt(self.model)
+                made = generation.next_log_probs(self.model, [ids[row] for row in rows])
+                found |= dict(zip(rows, made, strict=True))
+        return torch.stack([found[row] for row in range(len(ids))])
+
+    def batches(self, prompts: Sequence[str], *, chat: bool, bos: bool | None) -> list[list[int]]:
+        """The prompts that may run in one batch, by index; see `batches_of_rows`."""
+        with self.lock, eval_mode(self.model):
+            return batches_of_rows(self.model, self._batch_tokens(prompts, chat, bos))
+
+    def _batches(self, ids: Sequence[Sequence[int]]) -> list[list[int]]:
+        found = batches_of_rows(self.model, ids)
+        if len(found) > 1 and is_steered_by_row(self.model):
+            raise SteeringError(
+                f"{self.source} does not keep the rows of a batch apart, so they run in several "
+                "batches, in which they have other numbers: give one prompt at a time, or compare "
+                "settings by a Lab"
+            )
+        return found
 
     def _batch_tokens(
         self, prompts: Sequence[str], chat: bool, bos: bool | None

@@ -137,10 +137,13 @@ def problems(vector: SteeringVector) -> Iterator[str]:
         )
 
 
-def check_not_zero(directions: Mapping[int, Array], residual_norms: Mapping[int, float]) -> None:
-    """Raise BadPrompts if all directions are zero, up to the rounding of float32."""
-    for layer, direction in directions.items():
-        if np.linalg.norm(direction) > _ROUNDING * residual_norms.get(layer, 0.0):
+def check_not_zero(sizes: Mapping[int, float], residual_norms: Mapping[int, float]) -> None:
+    """Raise BadPrompts if nothing differs at any layer, up to the rounding of float32.
+
+    sizes: layer -> norm of what the prompts differ by, in residual-stream units.
+    """
+    for layer, size in sizes.items():
+        if size > _ROUNDING * residual_norms.get(layer, 0.0):
             return
     raise BadPrompts(
         "the direction is zero: the prompts give the same activations, so they have to differ at "

@@ -54,7 +54,7 @@ def _broadcast(
     sides = {b: split(recipe, values) for b, values in found.values.items()}
     directions = _directions(recipe, sides, skip_undecided)
     norms = {b: found.residual_norms[b] for b in directions if b in found.residual_norms}
-    methods.check_not_zero(directions, norms)
+    methods.check_not_zero({b: _size(recipe, sides[b], directions[b]) for b in directions}, norms)
     return SteeringVector(
         directions,
         model=lm.identity,
@@ -62,6 +62,13 @@ def _broadcast(
         residual_norms=norms,
         diagnostics={b: methods.diagnose(*sides[b][:2]) for b in directions if recipe.negative},
     )
+
+
+def _size(recipe: Contrast, sides: tuple[Array, Array, Array], made: Array) -> float:
+    """How much the prompts differ: pca and probe give unit vectors, whose norm does not tell."""
+    if recipe.method in ("pca", "probe"):
+        return float(np.linalg.norm(sides[0] - sides[1], axis=1).max())
+    return float(np.linalg.norm(made))
 
 
 def _directions(
@@ -96,6 +103,8 @@ def read(
         ids = [lm.tokens(p, chat=recipe.chat) for p in prompts]
     if len(ids) != len(prompts):
         raise BadPrompts(f"the recipe has {len(prompts)} prompts, but token ids of {len(ids)}")
+    if not all(ids):
+        raise BadPrompts("the recipe has token ids of an empty prompt")
     lm.check_length(ids)
     _check_readable(ids, recipe.read, prompts)
     found = lm.read_tokens(ids, layers, recipe.read, **watch)
@@ -135,7 +144,7 @@ def _front(
         for b in layers
     }
     directions = {b: methods.actadd(high[b], low[b]) for b in layers}
-    methods.check_not_zero(directions, norms)
+    methods.check_not_zero({b: float(np.linalg.norm(d)) for b, d in directions.items()}, norms)
     return SteeringVector(
         directions,
         model=lm.identity,
@@ -148,7 +157,11 @@ def _front(
 def _padded(lm: Reader, recipe: Contrast) -> tuple[list[int], list[int]]:
     """The token ids of the pair, each from BOS on; the shorter one is padded with spaces."""
     if recipe.prompt_ids:
+        sizes = {len(ids) for ids in recipe.prompt_ids}
+        if len(recipe.prompt_ids) != 2 or len(sizes) != 1 or 0 in sizes:
+            raise BadPrompts("the recipe has no token ids of two prompts of one length")
         positive, negative = map(list, recipe.prompt_ids)
+        lm.check_length([positive, negative])
         return positive, negative
     positive = lm.tokens(recipe.positive[0], chat=recipe.chat, bos=True)
     negative = lm.tokens(recipe.negative[0], chat=recipe.chat, bos=True)

@@ -15,6 +15,7 @@ from steerlab.interventions.injection import Injection
 from steerlab.interventions.positions import PositionTracker
 from steerlab.interventions.uncompiled import Uncompiled, compiled_parts
 from steerlab.models.cache import named_arguments
+from steerlab.models.identity import adapter_layers, adapters_on
 
 
 class Hook:
@@ -56,6 +57,8 @@ class Hooked:
         self.tracker = tracker
         self.adders = adders_of(injections, tracker, _start_ids(module))
         self._list = block_list(parent, blocks)
+        self._adapted = adapter_layers(module)
+        self._adapters = adapters_on(self._adapted)
         self._outer = threading.local()  # the pass of the whole model that a thread is in
         self._handles: list[Any] = []
 
@@ -116,6 +119,11 @@ class Hooked:
             raise SteeringError(
                 "the model's blocks were changed inside of `with steering(...)`, so layer numbers "
                 "no longer hold: change them outside of it"
+            )
+        if adapters_on(self._adapted) != self._adapters:
+            raise SteeringError(
+                "adapters were switched inside of `with steering(...)`, so the model is another "
+                "one than the vectors were checked against: switch them outside of it"
             )
         self._outer.passes = getattr(self._outer, "passes", 0) + 1
         given = named_arguments(module.forward, args, kwargs)

@@ -141,9 +141,10 @@ class Lab:
 
     def stored_model(self) -> str | None:
         """The store's name for the lab's model; None if it has no vectors of it."""
+        key = None if self._model is None else self._model.identity.key
         for name, identity, _ in self.store.models():
-            if self._model is not None:
-                if identity.key == self._model.identity.key:
+            if key is not None:
+                if identity.key == key:
                     return name
             elif self.source in (name, identity.source):
                 return name
@@ -252,6 +253,8 @@ class Lab:
             coefficient, at the calibrated layer alone; else 1.
         """
         found = None if layers is not None else self.calibration_of(vector)
+        if self.is_loaded and not vector.model.has_weights_of(self.model.identity):
+            found = None  # it was measured on other weights
         if found is not None:
             layers = found.layer
         at = vector if layers is None else self.at_layers(vector, layers)

@@ -46,6 +46,7 @@ def find_blocks(model: nn.Module, path: str | None = None) -> tuple[nn.Module, l
 def _check_blocks(model: nn.Module, blocks: list[nn.Module]) -> None:
     """Raise ModelError for blocks that can't be steered one by one."""
     name = type(model).__name__
+    check_no_virtual_tokens(model)
     if getattr(model.config, "is_encoder_decoder", False):
         raise ModelError(f"{name} reads with an encoder: steerlab steers decoders that stand alone")
     places: dict[int, int] = {}
@@ -61,6 +62,16 @@ def _check_blocks(model: nn.Module, blocks: list[nn.Module]) -> None:
         offloaded = hasattr(module, "_hf_hook")
         if not offloaded and any(p.is_meta for p in module.parameters(recurse=False)):
             raise ModelError(f"the weights of {name} are not loaded: they are on the meta device")
+
+
+def check_no_virtual_tokens(model: nn.Module) -> None:
+    """Raise ModelError for adapters that put tokens of their own before every prompt."""
+    for name, config in dict(getattr(model, "peft_config", {})).items():
+        if getattr(config, "is_prompt_learning", False):
+            raise ModelError(
+                f"the adapter {name!r} puts virtual tokens before every prompt (prompt or prefix "
+                "tuning), so positions are unknown: steer the model without it"
+            )
 
 
 def stream_of(args: tuple[Any, ...], kwargs: Mapping[str, Any], d_model: int) -> Tensor:

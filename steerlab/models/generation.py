@@ -83,11 +83,20 @@ def next_log_probs(model: Any, prompt_ids: Sequence[Sequence[int]]) -> Tensor:
 
     Raises SteeringError when logits become NaN or infinite.
     """
+    return greedy_log_probs(model, prompt_ids, 1)[0]
+
+
+def greedy_log_probs(model: Any, prompt_ids: Sequence[Sequence[int]], steps: int) -> Tensor:
+    """Log-probabilities of the next tokens of greedy texts: (steps, batch, vocab) float32.
+
+    On the CPU. Fewer steps where all texts end earlier. Raises as `next_log_probs`.
+    """
     ids, mask = _left_padded(prompt_ids, _pad_id(model))
-    wanted = {"max_new_tokens": 1, "output_logits": True, "return_dict_in_generate": True}
-    logits = _generate(model, ids, mask, wanted).logits[0].float()
-    check_logits(logits, 1)
-    return torch.log_softmax(logits, dim=-1).cpu()
+    wanted = {"max_new_tokens": steps, "output_logits": True, "return_dict_in_generate": True}
+    found = [logits.float() for logits in _generate(model, ids, mask, wanted).logits]
+    for step, logits in enumerate(found, 1):
+        check_logits(logits, step)
+    return torch.log_softmax(torch.stack(found), dim=-1).cpu()
 
 
 def _generate(model: Any, ids: Tensor, mask: Tensor, settings: dict[str, Any], **hooks: Any) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -18,11 +18,13 @@ from torch import Tensor, nn
 
 from steerlab.core.recipe import ModelIdentity
 from steerlab.errors import ModelError
-from steerlab.models.blocks import text_config, weights_present
+from steerlab.models.blocks import check_no_virtual_tokens, text_config, weights_present
 
 _PER_WEIGHT = 256  # entries of a weight that are read
 _PER_EMBEDDING = 2**20  # a fine-tune may change few rows of it
+_PER_MATRIX_VALUE = 64  # entries of a matrix whose size counts, not only the sign
 _PER_PROBE = 8  # values of a parameter that `state_of` reads
+_WRAPPED = ("base_layer", "original_module", "token_adapter")  # what a layer of PEFT stands for
 _PLAIN = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -53,6 +55,7 @@ def identify(
     parent: the module that runs the blocks. source: where it was loaded from; None reads the
     model's own `name_or_path`. Raises ModelError for a model without weights.
     """
+    check_no_virtual_tokens(model)
     config = text_config(model)
     weights = _weights_of(model, parent, blocks)
     return ModelIdentity(
@@ -75,28 +78,41 @@ def state_of(model: nn.Module) -> Hashable:
     adapters. A change of a few values through `.data` can go unnoticed.
     """
     parameters = list(model.parameters())
-    places = tuple((id(p), p._version, p.dtype, _place(p)) for p in parameters)
+    places = tuple((id(p), _version(p), p.dtype, _place(p)) for p in parameters)
     probes = [probe for p in parameters if (probe := _probe(p)) is not None]
     values = [v for found in _by_device(probes) for v in torch.stack(found).tolist()]
-    return places, tuple(values), active_adapters(model)
+    return places, tuple(values), adapters_on(adapter_layers(model))
 
 
-def active_adapters(model: nn.Module) -> tuple[str, ...]:
-    """The names of the adapters (as of PEFT) that act on a model, sorted."""
-    return tuple(sorted({name for module in model.modules() for name in _acting_on(module)}))
+def adapters_on(layers: Sequence[nn.Module]) -> Hashable:
+    """Which adapters act on each of these layers, merged or not, and how strongly."""
+    found = []
+    for layer in layers:
+        acting, scales = _acting_on(layer), getattr(layer, "scaling", {})
+        merged = tuple(getattr(layer, "merged_adapters", ()))
+        found.append((tuple(acting), tuple(str(scales.get(name)) for name in acting), merged))
+    return tuple(found)
+
+
+def adapter_layers(model: nn.Module) -> list[nn.Module]:
+    """The layers of a model that adapters (as of PEFT) may act on."""
+    return [module for module in model.modules() if hasattr(module, "adapter_layer_names")]
 
 
 def _acting_on(module: nn.Module) -> list[str]:
-    """The adapters that act on one layer of PEFT, and none elsewhere."""
-    if not hasattr(module, "adapter_layer_names"):
+    """The adapters that act on one of `adapter_layers`, beside the merged ones."""
+    if getattr(module, "merged_adapters", ()):
+        if module.disable_adapters:
+            raise ModelError(
+                "adapters are merged into the model's weights and disabled, which PEFT carries out "
+                "at the next pass only: unmerge them first"
+            )
         return []
-    if merged := list(getattr(module, "merged_adapters", ())):
-        return merged
     return [] if module.disable_adapters else list(module.active_adapters)  # type: ignore[arg-type]
 
 
 def _weights_of(model: nn.Module, parent: nn.Module, blocks: Sequence[nn.Module]) -> _Weights:
-    state = state_of(model)
+    state = (state_of(model), tuple(map(id, blocks)))
     last = _last.get(model)
     if last is None or last.state != state:
         digests = fingerprint(blocks, parent, model.get_output_embeddings())  # type: ignore[operator]
@@ -109,7 +125,8 @@ def fingerprint(blocks: Sequence[nn.Module], *around: nn.Module | None) -> str |
 
     Three parts, with dots between: the signs of every matrix in the blocks (all there was in
     fingerprints of earlier versions); the signs of the matrices in `around`, which holds the
-    embeddings, the final norm and the head; all vectors (norms, biases), rounded to bfloat16.
+    embeddings, the final norm and the head; all vectors (norms, biases) and some entries of each
+    matrix, rounded to bfloat16.
     A sign survives rounding to any floating-point type, so a float32, bfloat16 and float16 load
     of one checkpoint agree, while training flips some signs. The last part of a float16 load
     differs where the checkpoint is in float32; `ModelIdentity.verdict` knows.
@@ -128,18 +145,22 @@ def fingerprint(blocks: Sequence[nn.Module], *around: nn.Module | None) -> str |
         for found in _samples(module, _PER_EMBEDDING, seen)
     ]
     embeddings = {sample.data: sample for sample in outside if sample.is_matrix}  # may be tied
-    vectors = [sample for sample in (*inside, *outside) if not sample.is_matrix]
-    rest = (_digest_of([*embeddings.values()]), _digest_of(vectors))
+    values = [replace(s, entries=s.values) for s in (*inside, *outside)]
+    rest = (_digest_of([*embeddings.values()]), _digest_of(values))
     return ".".join([matrices, *((digest or "")[:16] for digest in rest)])
 
 
 @dataclass(frozen=True)
 class _Sample:
-    """Some entries of a weight, as bytes: (n,) uint8."""
+    """Some entries of a weight, as bytes: (n,) uint8.
+
+    entries: signs of a matrix, bytes of what is quantised. values: rounded to bfloat16.
+    """
 
     name: str
     is_matrix: bool
     entries: Tensor
+    values: Tensor
 
     @property
     def data(self) -> bytes:
@@ -174,7 +195,9 @@ def _samples(
         if short in adapters:
             yield from _adapter_samples(module, f"{name}{short}", child)
         else:
-            inner = name if adapters and short == "base_layer" else f"{name}{short}."
+            if short == "original_module" and adapters and _acting_on(module):
+                continue  # a copy of it acts
+            inner = name if adapters and short in _WRAPPED else f"{name}{short}."
             yield from _samples(child, most, seen, inner)
 
 
@@ -187,7 +210,8 @@ def _adapter_samples(layer: nn.Module, name: str, of: Any) -> Iterator[_Sample]:
             held = of[adapter]
             parts = [("", held)] if isinstance(held, Tensor) else held.named_parameters()
             for short, weight in parts:
-                yield _sample(scaled + short, weight, _PER_EMBEDDING)
+                entries = _values(weight.detach(), _PER_EMBEDDING)
+                yield _Sample(scaled + short, True, entries, entries)
 
 
 def _own_weights(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -210,33 +234,61 @@ def _sample(name: str, weight: Tensor, most: int) -> _Sample:
             f"the model's weights are not loaded: {name} is on the meta device; load the "
             "checkpoint first"
         )
-    return _Sample(name, weight.ndim >= 2, _entries(weight.detach(), most))
+    if weight.layout is not torch.strided:
+        weight = weight.to_dense()
+    is_matrix = weight.ndim >= 2
+    values = _values(weight, _PER_MATRIX_VALUE if is_matrix else _PER_WEIGHT)
+    if not is_matrix or _is_quantised(weight):
+        signs = _values(weight, most)
+    else:
+        signs = torch.signbit(_some(weight.detach(), most)).to(torch.uint8)
+    return _Sample(name, is_matrix, signs, values)
 
 
-def _entries(weight: Tensor, most: int) -> Tensor:
-    """Entries at regular places as bytes, (n,) uint8: signs of a matrix, values of a vector."""
+def _some(weight: Tensor, most: int) -> Tensor:
+    """Entries at regular places: (n,)."""
+    stride = max(weight.numel() // most, 1) | 1  # odd: walks over all columns
+    return weight.reshape(-1)[::stride][:most]
+
+
+def _values(weight: Tensor, most: int) -> Tensor:
+    """Entries at regular places, rounded to bfloat16 or as they are quantised: (n,) uint8."""
     if hasattr(weight, "__tensor_flatten__"):
         parts = [getattr(weight, name) for name in weight.__tensor_flatten__()[0]]
-        return torch.cat([_entries(part, most) for part in parts])
-    count = most if weight.ndim >= 2 else _PER_WEIGHT
-    stride = max(weight.numel() // count, 1) | 1  # odd: walks over all columns
-    some = weight.reshape(-1)[::stride][:count]
-    if weight.dtype not in _PLAIN:
-        return some.contiguous().view(torch.uint8)
-    if weight.ndim >= 2:
-        return torch.signbit(some).to(torch.uint8)
-    return some.to(torch.bfloat16).contiguous().view(torch.uint8)
+        return torch.cat([_values(part, most) for part in parts])
+    some = _some(weight.detach(), most)
+    some = some.to(torch.bfloat16) if weight.dtype in _PLAIN else some
+    parts = [some, *_scales_beside(weight)]
+    return torch.cat([part.contiguous().view(torch.uint8).to(some.device) for part in parts])
 
 
-def _precision(model: nn.Module, blocks: Sequence[nn.Module]) -> str | None:
-    """The data type of the weights: "float32", or how they are quantised: "nf4", "int8"."""
-    kinds = {
+def _scales_beside(weight: Tensor) -> list[Tensor]:
+    """What bitsandbytes multiplies the numbers of a weight by, kept beside it: (n,) each."""
+    found = (
+        getattr(getattr(weight, "quant_state", None), "absmax", None),
+        getattr(weight, "SCB", None),
+    )
+    return [_some(scale, _PER_WEIGHT) for scale in found if isinstance(scale, Tensor)]
+
+
+def is_quantized(blocks: Sequence[nn.Module]) -> bool:
+    """Whether any matrix of the blocks is in fewer than 16 bits."""
+    return bool(_quantised_kinds(blocks))
+
+
+def _quantised_kinds(blocks: Sequence[nn.Module]) -> set[str]:
+    return {
         _kind(weight)
         for block in blocks
         for module in block.modules()
         for _, weight in _own_weights(module)
         if weight.ndim >= 2 and _is_quantised(weight)
     }
+
+
+def _precision(model: nn.Module, blocks: Sequence[nn.Module]) -> str | None:
+    """The data type of the weights: "float32", or how they are quantised: "nf4", "int8"."""
+    kinds = _quantised_kinds(blocks)
     plain = str(getattr(model, "dtype", "")).removeprefix("torch.")
     return "+".join(sorted(kinds)) or plain or None
 
@@ -245,6 +297,10 @@ def _kind(weight: Tensor) -> str:
     if hasattr(weight, "__tensor_flatten__"):
         return type(weight).__name__
     return str(getattr(weight, "quant_type", "") or weight.dtype).removeprefix("torch.")
+
+
+def _version(parameter: Tensor) -> int:
+    return 0 if parameter.is_inference() else parameter._version
 
 
 def _place(parameter: Tensor) -> int:
@@ -259,7 +315,7 @@ def _probe(parameter: Tensor) -> Tensor | None:
     if parameter.is_meta or _is_quantised(parameter) or not parameter.is_contiguous():
         return None
     stride = max(parameter.numel() // _PER_PROBE, 1)
-    return parameter.detach().view(-1)[::stride][:_PER_PROBE].double().sum()
+    return parameter.detach().view(-1)[::stride][:_PER_PROBE].double().nan_to_num().sum()
 
 
 def _by_device(values: Iterable[Tensor]) -> list[list[Tensor]]:

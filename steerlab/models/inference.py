@@ -14,6 +14,8 @@ from torch import nn
 
 from steerlab.models import generation
 
+_STEPS = 3  # of decoding that are tried
+
 _batching: WeakKeyDictionary[nn.Module, Batching] = WeakKeyDictionary()
 """Model -> which of its rows may share a batch, as tried."""
 
@@ -43,7 +45,7 @@ def batches_of_rows(model: Any, ids: Sequence[Sequence[int]]) -> list[list[int]]
     """The rows of a batch that may run together: all, unless the model can't batch rightly.
 
     Some recurrent models ignore the mask, so padding changes a row (RecurrentGemma); some mix the
-    states of rows (RWKV).
+    states of rows (RWKV) or place padding wrongly when they decode (MiniMax).
     """
     batching = Batching.ANY if len(ids) < 2 else _batching_of(model)
     rows: dict[object, list[int]] = {}
@@ -71,8 +73,8 @@ def _batching_of(model: Any) -> Batching:
 
 
 def _agrees_with_itself(model: Any, row: list[int], other: list[int]) -> bool:
-    """Whether a row gives beside another what it gives alone."""
-    alone = generation.next_log_probs(model, [row])[0]
-    beside = generation.next_log_probs(model, [row, other])[0]
+    """Whether a row gives beside another what it gives alone, in the prompt and in decoding."""
+    alone = generation.greedy_log_probs(model, [row], _STEPS)[:, 0]
+    beside = generation.greedy_log_probs(model, [row, other], _STEPS)[: len(alone), 0]
     precise = model.dtype in (torch.float32, torch.float64)
     return bool((alone - beside).abs().max() < (1e-3 if precise else 0.25))

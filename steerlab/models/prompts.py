@@ -43,6 +43,8 @@ def _plain(tokenizer: Any, prompt: str) -> list[int]:
     own = [int(i) for i in tokenizer(prompt, add_special_tokens=False)["input_ids"]]
     if not own:
         return ids[: ids[0] == tokenizer.bos_token_id]
+    if ids[-len(own) :] == own:
+        return ids
     ends = [end for end in range(len(own), len(ids) + 1) if ids[end - len(own) : end] == own]
     return ids[: ends[0]] if ends else ids
 
@@ -50,12 +52,20 @@ def _plain(tokenizer: Any, prompt: str) -> list[int]:
 def _in_chat(tokenizer: Any, prompt: str, source: str) -> list[int]:
     if not getattr(tokenizer, "chat_template", None):
         raise ModelError(f"{source} has no chat template: leave out chat")
+    problems = []
     for shape in (str, _parts):  # templates of multimodal models want parts
-        probe = _rendered(tokenizer, shape(_PROBE), source)
+        try:
+            probe = _rendered(tokenizer, shape(_PROBE), source)
+        except ModelError as error:
+            problems.append(error)
+            continue
         if _PROBE in probe and str(_parts(_PROBE)[0]) not in probe:
             text = _rendered(tokenizer, shape(prompt), source)
             if _without_spaces(prompt) in _without_spaces(text):
                 return [int(i) for i in tokenizer(text, add_special_tokens=False)["input_ids"]]
+            break
+    if len(problems) == 2:
+        raise problems[0]
     raise ModelError(
         f"the chat template of {source} leaves out or changes the user's words: leave out chat, "
         "or give the tokenizer another template"

@@ -603,6 +603,21 @@ class TestZero:
         with pytest.raises(BadPrompts, match="zero"):
             extract(Planted({1: values}), Contrast(("a", "b"), ("c", "d")), [1])
 
+    @pytest.mark.parametrize("method", ["mean_difference", "pca", "probe"])
+    def test_large_residual_streams_are_no_reason(self, method):
+        values = 1e6 * np.random.default_rng(0).standard_normal((4, 4))
+        reader = Planted({1: values})
+        reader.read_tokens = lambda *_, **__: Readings({1: values}, {1: 1e6})
+        made = extract(reader, Contrast(("a", "b"), ("c", "d"), method), [1])
+        assert made.norm > 0
+
+    @pytest.mark.parametrize("ids", [((),) * 2, ((1, 2), ()), ((5,), (10**9,)), ((1,), (-1,))])
+    @pytest.mark.parametrize("method", ["mean_difference", "actadd"])
+    def test_token_ids_that_can_not_be_are_refused(self, method, ids):
+        recipe = Contrast(("a",), ("b",), method, prompt_ids=ids)
+        with pytest.raises(BadPrompts):
+            tiny_lm().reextract(recipe, 1)
+
     def test_a_front_of_zeros_is_refused(self):
         with pytest.raises(BadPrompts, match="zero"):
             tiny_lm().extract([("a b", "a b ")], layers=0, method="actadd")

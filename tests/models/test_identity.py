@@ -11,7 +11,13 @@ from torch import nn
 
 from steerlab import LanguageModel, SteeringVector, steering
 from steerlab.core.recipe import ModelIdentity, Verdict
-from steerlab.errors import Incompatible, ModelError, ModelMismatch, SteerlabWarning
+from steerlab.errors import (
+    Incompatible,
+    ModelError,
+    ModelMismatch,
+    SteeringError,
+    SteerlabWarning,
+)
 from steerlab.models.identity import fingerprint, state_of
 from tests.tiny import tiny_lm, tiny_model, tiny_tokenizer
 from tests.watching import shared
@@ -131,6 +137,17 @@ class TestEveryPartOfTheModel:
         one, tuned = fresh(tie_word_embeddings=False), scaled(part)
         assert one.identity.verdict(tuned.identity) is Verdict.OTHER_WEIGHTS
 
+    @pytest.mark.parametrize("part", ["model.layers.1.mlp.down_proj.weight", "lm_head.weight"])
+    def test_a_matrix_of_another_size_is_seen(self, part):
+        one, tuned = fresh(tie_word_embeddings=False), fresh(tie_word_embeddings=False)
+        tuned.model.get_parameter(part).data.mul_(3)
+        assert one.identity.verdict(tuned.identity) is Verdict.OTHER_WEIGHTS
+
+    def test_weights_made_in_inference_mode(self):
+        with torch.inference_mode():
+            lm = tiny_lm()
+        assert lm.identity.fingerprint == shared().identity.fingerprint
+
     def test_a_fine_tune_of_one_token_is_seen(self):
         one, tuned = fresh(), fresh()
         with torch.no_grad():
@@ -203,6 +220,73 @@ class TestAdapters:
         lm.model.set_adapter("two")
         with pytest.raises(ModelMismatch, match="other adapters"), steering(lm, vector):
             pass
+
+    def test_switching_inside_the_block_is_refused(self):
+        lm = self.adapted("one", "two")
+        vector = lm.extract(PAIRS, layers=2)
+
+        def switching():
+            with steering(lm, vector):
+                lm.generate("first", max_new_tokens=2)
+                with lm.model.disable_adapter():
+                    lm.generate("then", max_new_tokens=2)
+
+        with pytest.raises(SteeringError, match="adapters were switched"):
+            switching()
+
+    def test_another_scale_is_another_model(self):
+        lm = self.adapted("one")
+        on = lm.identity
+        for layer in lm.model.modules():
+            if hasattr(layer, "scale_layer"):
+                layer.scale_layer(3.0)
+        assert lm.identity.verdict(on) is Verdict.OTHER_WEIGHTS
+
+    def test_one_layer_without_its_adapter_is_another_model(self):
+        lm = self.adapted("one")
+        on = lm.identity
+        next(m for m in lm.model.modules() if hasattr(m, "scale_layer")).enable_adapters(False)
+        assert lm.identity.verdict(on) is Verdict.OTHER_WEIGHTS
+
+    def test_adapters_of_positive_numbers_are_told_apart(self):
+        peft = pytest.importorskip("peft")
+        found = []
+        for seed in (0, 1):
+            config = peft.IA3Config(
+                target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"]
+            )
+            model = peft.get_peft_model(tiny_model(), config)
+            generator = torch.Generator().manual_seed(seed)
+            for name, parameter in model.named_parameters():
+                if "ia3" in name:
+                    parameter.data.uniform_(0.5, 2, generator=generator)
+            found.append(LanguageModel(model.eval(), tiny_tokenizer(), source="tiny"))
+        one, two = found
+        assert one.identity.verdict(two.identity) is Verdict.OTHER_WEIGHTS
+        merged = LanguageModel(one.model.merge_and_unload(), tiny_tokenizer(), source="tiny")
+        assert merged.identity.verdict(shared().identity) is Verdict.OTHER_WEIGHTS
+
+    @pytest.mark.parametrize("saved", ["lm_head", "embed_tokens", "input_layernorm"])
+    def test_copies_that_training_keeps_are_off_with_the_adapter(self, saved):
+        peft = pytest.importorskip("peft")
+        torch.manual_seed(3)
+        config = peft.LoraConfig(
+            r=2, target_modules=["q_proj"], modules_to_save=[saved], init_lora_weights=False
+        )
+        model = peft.get_peft_model(tiny_model(tie_word_embeddings=False), config).eval()
+        lm = LanguageModel(model, tiny_tokenizer(), source="tiny")
+        plain = tiny_lm(tie_word_embeddings=False).identity
+        assert lm.identity.verdict(plain) is Verdict.OTHER_WEIGHTS
+        with lm.model.disable_adapter():
+            assert lm.identity.fingerprint == plain.fingerprint
+
+    @pytest.mark.parametrize("kind", ["PrefixTuningConfig", "PromptTuningConfig"])
+    def test_virtual_tokens_are_refused(self, kind):
+        peft = pytest.importorskip("peft")
+        config = getattr(peft, kind)(task_type="CAUSAL_LM", num_virtual_tokens=3)
+        model = peft.get_peft_model(tiny_model(), config)
+        with pytest.raises(ModelError, match="virtual tokens"):
+            LanguageModel(model, tiny_tokenizer(), source="tiny")
 
 
 class WithBytes(nn.Module):

@@ -15,7 +15,7 @@ from tests.watching import planted
 PROMPTS = ["a", "some words", "bb", "quite a few more words", "c"]
 
 
-@pytest.fixture(params=["rwkv", "mamba", "llama"])
+@pytest.fixture(params=["rwkv", "mamba", "minimax", "llama"])
 def lm(request):
     return tiny_lm(request.param)
 
@@ -60,6 +60,14 @@ def test_rows_that_are_steered_apart_are_refused_where_they_would_be_renumbered(
     injection = Injection(planted(lm), rows=(1,))
     with pytest.raises(SteeringError, match="several batches"), steering(lm, injection):
         lm.generate(PROMPTS, max_new_tokens=2)
+
+
+def test_cancelling_leaves_later_batches_empty():
+    lm, asked = tiny_lm("rwkv"), iter([False, False, True, True, True, True, True])
+    made = lm.generate(PROMPTS, max_new_tokens=6, should_stop=lambda: next(asked, True))
+    assert [len(one.token_ids) for one in made] == [3, 0, 0, 0, 0]
+    assert {one.finish for one in made} == {"cancelled"}
+    assert [one.prompt for one in made] == PROMPTS
 
 
 def test_the_trial_is_not_steered():

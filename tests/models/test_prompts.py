@@ -40,6 +40,14 @@ class TestChatTemplates:
         assert text_of(lm, "how are you") == "<s>user:how are you|"
         assert lm.tokens("one", chat=True) != lm.tokens("two", chat=True)
 
+    @pytest.mark.parametrize(
+        "check", ["raise_exception('parts, please')", "m['content'].missing.x"]
+    )
+    def test_one_that_fails_on_plain_text_gets_parts(self, check):
+        refusing = "{% if m['content'] is string %}{{ " + check + " }}{% endif %}<s>"
+        lm = lm_with(PARTS.replace("<s>", refusing))
+        assert text_of(lm, "how are you") == "<s>user:how are you|"
+
     def test_one_that_takes_either_gets_plain_text(self):
         either = (
             "{% for m in messages %}{% if m['content'] is string %}={{ m['content'] }}"
@@ -83,6 +91,10 @@ class TestTokensAtTheEnd:
         start = [1] if adds.startswith("<s>") else []
         for prompt in ("a prompt", "x", "ends in </s>"):
             assert lm.tokens(prompt) == [*start, *plain.tokens(prompt)]
+
+    @pytest.mark.parametrize(("prompt", "ids"), [("<s>", [1, 1]), ("<s><s>", [1, 1, 1])])
+    def test_special_tokens_that_the_user_writes_stay(self, prompt, ids):
+        assert lm_with(adds="<s> $A").tokens(prompt) == ids
 
     def test_what_the_user_writes_stays(self):
         assert lm_with(adds="$A </s>").tokens("bye</s>")[-1] == 2

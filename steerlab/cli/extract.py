@@ -113,8 +113,10 @@ def _say_what_was_read(lab: Lab, vector: SteeringVector) -> None:
     from steerlab.core.recipe import Contrast, describe_read
 
     recipe = vector.recipe
-    if not isinstance(recipe, Contrast) or recipe.method == "actadd" or recipe.read == "mean":
+    if output.asked("json") or not isinstance(recipe, Contrast):
         return
+    if recipe.method == "actadd" or recipe.read == "mean":
+        return  # all tokens were read
     decode = lab.model.tokenizer.decode
     tokens = list(dict.fromkeys(repr(str(decode(ids))) for ids in recipe.ids_read))
     output.say(f"read the prompts' {describe_read(recipe.read)}: {some(tokens)}")

@@ -140,7 +140,7 @@ def test_it_is_kept_with_all_that_decided_it(lab):
     assert kept.suite == "own"
     assert kept.suite_digest == suite("own.toml").digest
     assert {"steerlab", "torch", "transformers"} <= set(kept.versions)
-    assert kept.model_key.endswith(lab.model.identity.fingerprint)
+    assert kept.model_key.endswith(lab.model.identity.key[-1])
     assert evaluate(lab, "love", PLAN, keep=False).values == found.values
     assert len(lab.store.results.evaluations()) == 1
 

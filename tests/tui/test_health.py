@@ -334,11 +334,11 @@ async def test_a_cancelled_backup_leaves_nothing(store, tmp_path, monkeypatch):
     async with Visit(store) as nurse:
         with held(monkeypatch, backup, "_payload_problems") as release:
             await nurse.pilot.press("b", "enter")
-            await nurse.until(lambda: nurse.status == "backing up: 1 of 8")
+            await nurse.until(lambda: nurse.status == "backing up: 1 of 4")
             await nurse.pilot.press("escape")
             release()
             await nurse.done()
-        assert nurse.status == "stopped at 2 of 8: no backup was written"
+        assert nurse.status == "stopped at 2 of 4: no backup was written"
         assert [p.name for p in tmp_path.iterdir()] == ["store"]
         assert not list(store.path.glob(".tmp*"))
         assert (await nurse.press("b", "enter")).startswith("backed up to ")
@@ -348,7 +348,7 @@ async def test_quitting_in_its_middle_leaves_nothing_either(store, tmp_path, mon
     async with Visit(store) as nurse:
         with held(monkeypatch, backup, "_payload_problems") as release:
             await nurse.pilot.press("b", "enter")
-            await nurse.until(lambda: nurse.status == "backing up: 1 of 8")
+            await nurse.until(lambda: nurse.status == "backing up: 1 of 4")
             assert len(list(tmp_path.iterdir())) > 1
             nurse.key("ctrl+q")
             await nurse.until(lambda: nurse.app._exit)

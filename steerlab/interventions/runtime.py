@@ -18,7 +18,7 @@ from steerlab.interventions.injection import Injection
 from steerlab.models.batch_size import batch_rows
 from steerlab.models.blocks import input_device
 from steerlab.models.generation import numbered
-from steerlab.models.inference import eval_mode
+from steerlab.models.inference import batches_of_rows, eval_mode
 from steerlab.models.interventions import begin_prompt
 from steerlab.models.runtime import Row
 from steerlab.progress import ShouldStop
@@ -62,14 +62,17 @@ class TransformersRuntime:
         should_stop: ShouldStop | None = None,
     ) -> list[Completion]:
         """Continue each row's prompt under its setting, with its seed; see `Runtime`."""
-        prompts = [prompt for _, prompt, _ in rows]
+        lm = self.lm
+        with lm.lock, eval_mode(lm.model):
+            ids = [lm.tokens(prompt, chat=sampling.chat, bos=bos) for _, prompt, _ in rows]
+            batches = batches_of_rows(lm.model, ids)
         how: dict[str, Any] = {
             "positions": positions,
             "bos": bos,
             "allow_other_weights": allow_other_weights,
         }
         found: dict[int, Completion] = {}
-        for batch in self.lm.batches(prompts, chat=sampling.chat, bos=bos or None):
+        for batch in batches:
             part = [rows[row] for row in batch]
             heard = numbered(on_text, batch)
             made = self._generate(part, sampling, heard, should_stop, **how)

@@ -342,11 +342,6 @@ class LanguageModel:
                 found |= dict(zip(rows, made, strict=True))
         return torch.stack([found[row] for row in range(len(ids))])
 
-    def batches(self, prompts: Sequence[str], *, chat: bool, bos: bool | None) -> list[list[int]]:
-        """The prompts that may run in one batch, by index; see `batches_of_rows`."""
-        with self.lock, eval_mode(self.model):
-            return batches_of_rows(self.model, self._batch_tokens(prompts, chat, bos))
-
     def _batches(self, ids: Sequence[Sequence[int]]) -> list[list[int]]:
         found = batches_of_rows(self.model, ids)
         if len(found) > 1 and is_steered_by_row(self.model):

@@ -79,9 +79,7 @@ def state_of(model: nn.Module) -> Hashable:
     """
     parameters = list(model.parameters())
     places = tuple((id(p), _version(p), p.dtype, _place(p)) for p in parameters)
-    probes = [probe for p in parameters if (probe := _probe(p)) is not None]
-    values = [v for found in _by_device(probes) for v in torch.stack(found).tolist()]
-    return places, tuple(values), adapters_on(adapter_layers(model))
+    return places, _few_values(parameters), adapters_on(adapter_layers(model))
 
 
 def adapters_on(layers: Sequence[nn.Module]) -> Hashable:
@@ -310,19 +308,17 @@ def _place(parameter: Tensor) -> int:
         return 0
 
 
-def _probe(parameter: Tensor) -> Tensor | None:
-    """The sum of a few values, a float64 scalar; None for weights without plain values."""
-    if parameter.is_meta or _is_quantised(parameter) or not parameter.is_contiguous():
-        return None
-    stride = max(parameter.numel() // _PER_PROBE, 1)
-    return parameter.detach().view(-1)[::stride][:_PER_PROBE].double().nan_to_num().sum()
-
-
-def _by_device(values: Iterable[Tensor]) -> list[list[Tensor]]:
-    found: dict[torch.device, list[Tensor]] = {}
-    for value in values:
-        found.setdefault(value.device, []).append(value)
-    return list(found.values())
+def _few_values(parameters: Iterable[Tensor]) -> bytes:
+    """A few values of each plain parameter; one transfer for each device and data type."""
+    found: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+    for parameter in parameters:
+        if not (parameter.is_meta or _is_quantised(parameter)) and parameter.is_contiguous():
+            flat = parameter.detach().view(-1)
+            stride = max(flat.numel() // _PER_PROBE, 1)
+            some = flat[::stride][:_PER_PROBE]
+            found.setdefault((parameter.device, parameter.dtype), []).append(some)
+    parts = (torch.cat(some).cpu().view(torch.uint8) for some in found.values())
+    return b"".join(part.numpy().tobytes() for part in parts)
 
 
 def _tokenizer_digest(tokenizer: Any) -> str | None:

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from steerlab import LanguageModel, SteeringVector
-from steerlab.models.inference import batches_of_rows
 from tests.tiny import tiny_lm
 
 BLOCKS = {
@@ -59,8 +58,6 @@ class Watch:
 @contextmanager
 def watching(model: nn.Module, architecture: str = "llama") -> Iterator[Watch]:
     """Keep what goes in and out of every block."""
-    if hasattr(model, "generate"):
-        batches_of_rows(model, [[3], [3, 4]])  # the trial of batches comes before
     watch = Watch()
 
     def entered(b):

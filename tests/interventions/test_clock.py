@@ -199,6 +199,7 @@ class TestWithoutIds:
     @pytest.mark.parametrize("name", WRAPPERS)
     def test_a_padded_row_of_a_wrapper(self, name):
         lm = wrapper_lm(name)
+        lm.next_log_probs(["abcde", "ab"])  # the trial of batches is over
         for use_cache in (True, False):
             with (
                 steering(lm, planted(lm), 1.0, "continuation"),
@@ -230,6 +231,7 @@ class TestWithoutIds:
     @pytest.mark.parametrize("prompts", [["abcde"], ["abcde", "xy"]], ids=["one", "padded"])
     def test_a_model_without_any_cache(self, positions, prompts):
         lm = shared("openai-gpt")
+        lm.next_log_probs(["abcde", "ab"])  # the trial of batches is over
         with steering(lm, planted(lm), 1.0, positions), watching(lm.model, "openai-gpt") as watch:
             lm.generate(prompts, max_new_tokens=4)
         assert by_row(watch) == [due(positions, 5, 0, 5 + step) for step in range(4)]

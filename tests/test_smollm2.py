@@ -124,8 +124,9 @@ class TestActadd:
         rows = np.linalg.norm(v.directions[14], axis=1)
         assert rows[0] == 0
         assert trap > 5 * rows.max()
-        assert v.recipe.positive_ids[0][0] == v.recipe.negative_ids[0][0] == BOS
-        assert len(v.recipe.positive_ids[0]) == len(v.recipe.negative_ids[0])
+        high, low = v.recipe.prompt_ids
+        assert high[0] == low[0] == BOS
+        assert len(high) == len(low)
 
     def test_it_changes_the_text_and_leaves_the_first_position_alone(self, smollm2):
         v = smollm2.extract([("I love you", "I hate you")], layers=14, method="actadd")

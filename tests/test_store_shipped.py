@@ -95,4 +95,5 @@ def test_the_model_gives_the_same_again(store, smollm2, name):
     again = smollm2.reextract(stored.recipe, list(stored.layers))
     assert stored.model.key == again.model.key
     assert again.cosines(stored)[LAYER] >= 0.9999
-    assert again.recipe == stored.recipe
+    assert again.recipe.without_ids() == stored.recipe.without_ids()
+    assert again.recipe.ids_read == stored.recipe.ids_read

@@ -193,7 +193,8 @@ def _change_texts(random: Random, parts: Parts) -> None:
         if recipe.get("kind") == "expression" and random.random() < 0.5:
             recipe["text"] = random.choice(hostile.EXPRESSIONS)
         if recipe.get("negative") and random.random() < 0.2:
-            recipe[random.choice(("positive", "negative", "prompt_ids", "baseline"))].pop()
+            lists = ("positive", "negative", "positive_ids", "prompt_ids", "baseline")
+            recipe[random.choice([name for name in lists if recipe.get(name)])].pop()
         if random.random() < 0.2:
             record["created"] = random.choice(hostile.TIMES)
         if random.random() < 0.5:

@@ -208,7 +208,14 @@ def _outside(path: object, directory: Path) -> bool:
     if not isinstance(path, str | bytes | Path):
         return False
     text = path.decode(errors="replace") if isinstance(path, bytes) else str(path)
-    return not (text.startswith((f"{directory}", "/dev/null", "/proc/self")) and ".." not in text)
+    allowed = (f"{directory}", "/dev/null", "/proc/self", *_cache())
+    return not (text.startswith(allowed) and ".." not in text)
+
+
+def _cache() -> list[str]:
+    """The user's cache, where the directions of a store are kept for `similar`."""
+    found = os.environ.get("STEERLAB_CACHE")
+    return [found] if found else []
 
 
 @contextlib.contextmanager

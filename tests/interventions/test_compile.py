@@ -11,7 +11,8 @@ import torch
 
 from steerlab import Injection, compilable, steering
 from steerlab.errors import SteeringError
-from tests.tiny import tiny_lm
+from steerlab.models.cache import cache_argument
+from tests.tiny import tiny_lm, tiny_model
 from tests.watching import hooks_on, planted, watching
 
 IDS = torch.tensor([[1, 40, 77, 12, 205, 9, 133]])
@@ -59,10 +60,14 @@ def text(model):
     cache = None
     written = []
     for _ in range(4):
-        output = model(ids, past_key_values=cache, use_cache=True)
+        output = model(ids, use_cache=True, **{NAME: cache})
         cache, ids = output.past_key_values, output.logits[:, -1:].argmax(-1)
         written.append(output.logits[:, -1])
     return torch.cat(written)
+
+
+NAME = cache_argument(tiny_model())
+"""How the installed transformers calls the argument that takes a cache."""
 
 
 def texts(lm, model, injections):

@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     from steerlab.core.cell import Cell
     from steerlab.core.sampling import Sampling
     from steerlab.core.setting import Setting
-    from steerlab.core.vector import SteeringVector
     from steerlab.lab.lab import Lab
-    from steerlab.lab.operating_point import OperatingPoint
 
 _COLUMN = 24  # the fewest terminal columns in which text is readable
 
@@ -74,7 +72,7 @@ def generate_command(
     strength too, as strongly. A vector that was not calibrated acts at its own layers, with
     coefficient 1. Ctrl-C keeps the text so far.
     """
-    settings = _settings(lab, **steer)
+    settings, layers = _settings(lab, **steer)
     if no_baseline and steer["expression"] is not None:
         settings = settings[1:]
     live = not output.asked("json") and not output.asked("quiet") and sys.stdout.isatty()
@@ -85,7 +83,7 @@ def generate_command(
     if not live:
         output.show(cells, partial(_print_texts, sampling=sampling))
     if keep:
-        run = {"layers": spelled(steer["layers"]), "positions": where["positions"]}
+        run = {"layers": layers, "positions": where["positions"]}
         _keep(lab, steer["expression"] or "", cells, sampling=sampling, **run)
     stop.check()
 
@@ -106,9 +104,10 @@ def _settings(
     layers: Any,
     coefficients: tuple[float, ...],
     doses: tuple[float, ...],
-) -> list[Setting]:
-    """The baseline, then each strength; loads the model."""
+) -> tuple[list[Setting], str]:
+    """The baseline, then each strength, and the layers as a run keeps them; loads the model."""
     from steerlab.core.setting import Setting
+    from steerlab.lab.operating_point import beyond_safe
 
     if coefficients and doses:
         raise click.UsageError("give --coefficient or --dose, not both")
@@ -116,34 +115,30 @@ def _settings(
         raise click.UsageError("which vector? give --vector EXPR")
     if expression is None:
         load(lab)
-        return [Setting()]
+        return [Setting()], ""
     vector = lab.evaluate(expression)
     if doses:
         vector.coefficient(doses[0])  # refuses a vector without doses before a model is loaded
     load(lab, vector)
-    points = [lab.operating_point(vector, layers=layers, dose=dose) for dose in doses]
-    points += [lab.operating_point(vector, layers=layers, coefficient=c) for c in coefficients]
-    points = points or [lab.operating_point(vector, layers=layers)]
-    _report_calibration(lab, vector, points)
-    return [Setting(), *(Setting(p.vector, p.coefficient, str(vector)) for p in points)]
-
-
-def _report_calibration(lab: Lab, vector: SteeringVector, points: Sequence[OperatingPoint]) -> None:
-    """Say what a calibration chose, and which doses it found unsafe."""
-    from steerlab.core.notation import span
-    from steerlab.lab.operating_point import beyond_safe
-
-    first = points[0]
-    where = output.layers_text(first.vector.layers)
-    if first.is_as_calibrated:
-        strength = f"dose {signed_dose(first.dose)} (c {signed(first.coefficient)})"
-        output.say(f"{vector} as calibrated: {where}, {strength}")
-    elif first.calibration is not None:
-        output.say(f"{vector} at its calibrated layer: {where}")
-    calibration = lab.calibration_of(vector)
-    for point in points:
-        if text := beyond_safe(calibration, span(point.vector.layers), point.dose):
+    point = lab.operating_point(vector, layers)
+    strengths = coefficients or tuple(point.vector.coefficient(d) for d in doses)
+    steered = [Setting(point.vector, c, str(vector)) for c in strengths or (point.coefficient,)]
+    if point.calibration is not None:
+        layers = list(point.vector.layers)  # a run is repeated where it was written
+        _say_calibrated(steered[0], with_strength=not strengths)
+    for text in (beyond_safe(lab.calibration_of(vector), s.layers, s.dose) for s in steered):
+        if text:
             output.warn(text)
+    return [Setting(), *steered], spelled(layers)
+
+
+def _say_calibrated(setting: Setting, *, with_strength: bool) -> None:
+    where = output.layers_text(setting.layers)
+    if with_strength:
+        strength = f"dose {signed_dose(setting.dose)} (c {signed(setting.coefficient)})"
+        output.say(f"{setting.label} as calibrated: {where}, {strength}")
+    else:
+        output.say(f"{setting.label} at its calibrated layer: {where}")
 
 
 def heading(of: Setting) -> str:

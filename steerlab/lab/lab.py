@@ -238,32 +238,19 @@ class Lab:
 
         return evaluate(recipe.text, operand)
 
-    def operating_point(
-        self,
-        vector: SteeringVector,
-        *,
-        layers: LayerChoice = None,
-        dose: float | None = None,
-        coefficient: float | None = None,
-    ) -> OperatingPoint:
+    def operating_point(self, vector: SteeringVector, layers: LayerChoice = None) -> OperatingPoint:
         """Where and how strongly a vector is used; what is not given, its calibration decides.
 
         layers: by default that of the vector's newest calibration; the vector's own if it was
-            never calibrated or works nowhere. dose or coefficient: by default the calibrated
-            coefficient, at the calibrated layer alone; else 1.
+        never calibrated, works nowhere, or was calibrated on other weights than are loaded. The
+        coefficient is the calibrated one at the calibrated layer, and 1 anywhere else.
         """
         found = None if layers is not None else self.calibration_of(vector)
         if self.is_loaded and not vector.model.has_weights_of(self.model.identity):
-            found = None  # it was measured on other weights
-        if found is not None:
-            layers = found.layer
-        at = vector if layers is None else self.at_layers(vector, layers)
-        if dose is not None:
-            coefficient = at.coefficient(dose)
-        if coefficient is None:
-            coefficient = 1.0 if found is None else found.coefficient
-        assert coefficient is not None  # a calibration that works has one
-        return OperatingPoint(at, coefficient, found)
+            found = None
+        if found is not None and found.coefficient is not None:
+            return OperatingPoint(self.at_layers(vector, found.layer), found.coefficient, found)
+        return OperatingPoint(vector if layers is None else self.at_layers(vector, layers), 1.0)
 
     def calibration_of(self, vector: SteeringVector) -> Calibration | None:
         """The newest calibration of a vector; None if there is none, or it works nowhere."""

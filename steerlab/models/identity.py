@@ -128,7 +128,7 @@ def fingerprint(blocks: Sequence[nn.Module], *around: nn.Module | None) -> str |
     A sign survives rounding to any floating-point type, so a float32, bfloat16 and float16 load
     of one checkpoint agree, while training flips some signs. The last part of a float16 load
     differs where the checkpoint is in float32; `ModelIdentity.verdict` knows.
-    Quantised weights are sampled byte by byte. Active adapters count, inactive ones do not.
+    Quantized weights are sampled byte by byte. Active adapters count, inactive ones do not.
     None where the blocks have no matrix.
     """
     seen: set[nn.Module] = set()
@@ -152,7 +152,7 @@ def fingerprint(blocks: Sequence[nn.Module], *around: nn.Module | None) -> str |
 class _Sample:
     """Some entries of a weight, as bytes: (n,) uint8.
 
-    entries: signs of a matrix, bytes of what is quantised. values: rounded to bfloat16.
+    entries: signs of a matrix, bytes of what is quantized. values: rounded to bfloat16.
     """
 
     name: str
@@ -213,15 +213,16 @@ def _adapter_samples(layer: nn.Module, name: str, of: Any) -> Iterator[_Sample]:
 
 
 def _own_weights(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Parameters, and the whole numbers that quantised layers keep in buffers."""
+    """Parameters, and the whole numbers that quantized layers keep in buffers."""
     yield from module.named_parameters(recurse=False)
     passing = module._non_persistent_buffers_set
     for name, buffer in module.named_buffers(recurse=False):
-        if name not in passing and buffer.ndim >= 2 and _is_quantised(buffer):
+        if name not in passing and buffer.ndim >= 2 and _is_packed(buffer):
             yield name, buffer
 
 
-def _is_quantised(weight: Tensor) -> bool:
+def _is_packed(weight: Tensor) -> bool:
+    """Whether a weight is quantized, so that its numbers are no plain ones."""
     plain = weight.dtype in _PLAIN or weight.dtype is torch.bool
     return not plain or hasattr(weight, "__tensor_flatten__")
 
@@ -236,7 +237,7 @@ def _sample(name: str, weight: Tensor, most: int) -> _Sample:
         weight = weight.to_dense()
     is_matrix = weight.ndim >= 2
     values = _values(weight, _PER_MATRIX_VALUE if is_matrix else _PER_WEIGHT)
-    if not is_matrix or _is_quantised(weight):
+    if not is_matrix or _is_packed(weight):
         signs = _values(weight, most)
     else:
         signs = torch.signbit(_some(weight.detach(), most)).to(torch.uint8)
@@ -250,7 +251,7 @@ def _some(weight: Tensor, most: int) -> Tensor:
 
 
 def _values(weight: Tensor, most: int) -> Tensor:
-    """Entries at regular places, rounded to bfloat16 or as they are quantised: (n,) uint8."""
+    """Entries at regular places, rounded to bfloat16 or as they are quantized: (n,) uint8."""
     if hasattr(weight, "__tensor_flatten__"):
         parts = [getattr(weight, name) for name in weight.__tensor_flatten__()[0]]
         return torch.cat([_values(part, most) for part in parts])
@@ -271,22 +272,22 @@ def _scales_beside(weight: Tensor) -> list[Tensor]:
 
 def is_quantized(blocks: Sequence[nn.Module]) -> bool:
     """Whether any matrix of the blocks is in fewer than 16 bits."""
-    return bool(_quantised_kinds(blocks))
+    return bool(_quantizations(blocks))
 
 
-def _quantised_kinds(blocks: Sequence[nn.Module]) -> set[str]:
+def _quantizations(blocks: Sequence[nn.Module]) -> set[str]:
     return {
         _kind(weight)
         for block in blocks
         for module in block.modules()
         for _, weight in _own_weights(module)
-        if weight.ndim >= 2 and _is_quantised(weight)
+        if weight.ndim >= 2 and _is_packed(weight)
     }
 
 
 def _precision(model: nn.Module, blocks: Sequence[nn.Module]) -> str | None:
-    """The data type of the weights: "float32", or how they are quantised: "nf4", "int8"."""
-    kinds = _quantised_kinds(blocks)
+    """The data type of the weights: "float32", or how they are quantized: "nf4", "int8"."""
+    kinds = _quantizations(blocks)
     plain = str(getattr(model, "dtype", "")).removeprefix("torch.")
     return "+".join(sorted(kinds)) or plain or None
 
@@ -312,7 +313,7 @@ def _few_values(parameters: Iterable[Tensor]) -> bytes:
     """A few values of each plain parameter; one transfer for each device and data type."""
     found: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     for parameter in parameters:
-        if not (parameter.is_meta or _is_quantised(parameter)) and parameter.is_contiguous():
+        if not (parameter.is_meta or _is_packed(parameter)) and parameter.is_contiguous():
             flat = parameter.detach().view(-1)
             stride = max(flat.numel() // _PER_PROBE, 1)
             some = flat[::stride][:_PER_PROBE]

@@ -70,6 +70,8 @@ def test_a_strength_of_ones_own_acts_at_the_calibrated_layer(cli, store, kind, s
     written = cli("generate", "Hi", "-v", "kind", "-n", 2, *strength, "--json")
     assert {tuple(cell["layers"]) for cell in written.data[1:]} == {(found.layer,)}
     assert f"kind.v1 at its calibrated layer: layer {found.layer}" in written.err
+    assert cli("generate", "Hi", "-v", "kind", "-n", 2, *strength, "--keep").code == ExitCode.OK
+    assert store.runs.list(limit=1)[0].layers == str(found.layer)
 
 
 def test_a_strength_outside_the_safe_range_is_said(cli, store, kind):

@@ -17,6 +17,20 @@ from tests.tiny import tiny_lm, tiny_model, tiny_tokenizer
 from tests.watching import shared
 
 SMALL = {"num_hidden_layers": 2, "vocab_size": 300}
+BOTH_SIDES = {
+    "d_model": 32,
+    "vocab_size": 300,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 32,
+    "decoder_ffn_dim": 32,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 1,
+}
 MIXED = {
     "vocab_size": 300,
     "hidden_size": 32,
@@ -72,33 +86,10 @@ class TestOtherArchitectures:
         )
         refused(transformers.T5ForConditionalGeneration(config), "encoder")
 
-    def test_bart(self):
-        config = transformers.BartConfig(
-            d_model=32,
-            vocab_size=300,
-            encoder_layers=2,
-            decoder_layers=2,
-            encoder_attention_heads=2,
-            decoder_attention_heads=2,
-            encoder_ffn_dim=32,
-            decoder_ffn_dim=32,
-        )
-        refused(transformers.BartForConditionalGeneration(config), "encoder")
-
-    def test_whisper(self):
-        config = transformers.WhisperConfig(
-            d_model=32,
-            vocab_size=300,
-            encoder_layers=2,
-            decoder_layers=2,
-            encoder_attention_heads=2,
-            decoder_attention_heads=2,
-            pad_token_id=0,
-            bos_token_id=1,
-            eos_token_id=2,
-            decoder_start_token_id=1,
-        )
-        refused(transformers.WhisperForConditionalGeneration(config), "encoder")
+    @pytest.mark.parametrize("name", ["Bart", "Whisper"])
+    def test_bart_and_whisper(self, name):
+        config = getattr(transformers, f"{name}Config")(**BOTH_SIDES)
+        refused(getattr(transformers, f"{name}ForConditionalGeneration")(config), "encoder")
 
     def test_bert_as_a_language_model(self):
         config = transformers.BertConfig(

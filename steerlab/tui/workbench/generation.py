@@ -49,9 +49,8 @@ def settings_of(
     if vector is None:
         return [Setting()]
     layers = layers_of(setup.layers) if setup.layers else None
-    strength = {"coefficient": setup.coefficient} if setup.dose is None else {"dose": setup.dose}
-    point = lab.operating_point(vector, layers=layers, **strength)
-    at, full = point.vector, point.coefficient
+    at = lab.operating_point(vector, layers).vector
+    full = setup.coefficient if setup.dose is None else at.coefficient(setup.dose)
     label = setup.expression
     return [Setting(at, s * full, label) if s and full else Setting() for s in shares]
 

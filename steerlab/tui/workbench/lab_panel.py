@@ -327,7 +327,7 @@ vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
     def _warn_beyond_safe(self, settings: Sequence[Setting]) -> None:
         """Say once that a column is stronger than its calibration found safe."""
         found = self._meaning.calibration
-        said = (beyond_safe(found, span(s.layers), s.dose) for s in settings if s.vector)
+        said = (beyond_safe(found, s.layers, s.dose) for s in settings if s.vector)
         if text := next(filter(None, said), ""):
             notify(self, text, "warning")
 

@@ -231,7 +231,6 @@ class TestWithoutIds:
     @pytest.mark.parametrize("prompts", [["abcde"], ["abcde", "xy"]], ids=["one", "padded"])
     def test_a_model_without_any_cache(self, positions, prompts):
         lm = shared("openai-gpt")
-        lm.next_log_probs(["abcde", "ab"])  # the trial of batches is over
         with steering(lm, planted(lm), 1.0, positions), watching(lm.model, "openai-gpt") as watch:
             lm.generate(prompts, max_new_tokens=4)
         assert by_row(watch) == [due(positions, 5, 0, 5 + step) for step in range(4)]

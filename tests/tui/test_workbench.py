@@ -15,6 +15,7 @@ from steerlab.cli import run
 from steerlab.errors import StoreError
 from steerlab.tui.detail import Detail
 from steerlab.tui.detail.detail import pane_class
+from steerlab.tui.detail.overview import Field
 from steerlab.tui.detail.pane import Pane
 from steerlab.tui.dialogs import Confirm, ModelDialog, OptionsDialog, SaveDialog
 from steerlab.tui.extract.screen import ExtractScreen
@@ -218,6 +219,19 @@ async def test_what_is_read_while_the_app_closes_is_not_drawn(lab, tab):
         await mounted
         assert not pane.children
         pane.summary = summary
+        pane._draw(pane._Known(summary, pane.read(summary, Worker(pane, str))))
+        await pane.remove()
+
+
+async def test_a_tab_that_closes_as_its_rows_are_mounted_is_not_drawn(lab):
+    """Its own parts are there, those of its rows are not."""
+    async with Session(lab) as user:
+        (summary,) = lab.store.list(name="love")
+        pane = pane_class("overview")(lab)
+        await user.bench.detail.query_one("#panes").mount(pane)
+        await pane.query(Field).remove()
+        pane.summary, pane._pruning = summary, True
+        assert pane.children
         pane._draw(pane._Known(summary, pane.read(summary, Worker(pane, str))))
         await pane.remove()
 

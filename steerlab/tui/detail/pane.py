@@ -81,9 +81,13 @@ class Pane(VerticalScroll):
     @on(_Known)
     def _draw(self, event: _Known) -> None:
         event.stop()
-        # without children the app was closing as the pane was mounted
-        if event.summary is self.summary and self.is_attached and self.children:
+        if event.summary is self.summary and self._is_whole:
             self.draw(event.found)
+
+    @property
+    def _is_whole(self) -> bool:
+        """Whether no part is missing: Textual mounts nothing in an app or a widget that closes."""
+        return self.is_attached and not (self._pruning or self.app._exit)
 
     def read(self, summary: Summary, worker: Worker[None]) -> Any:
         """Read from the store; may check whether the worker is cancelled."""

@@ -27,9 +27,14 @@ class Interrupter:
 
     def __init__(self, longest):
         self.random, self.longest = random.Random(0), longest
-        self.go, self.caught, self.end = threading.Event(), threading.Event(), False
+        self.go, self.came, self.end = threading.Event(), False, False
+        self.before = signal.signal(signal.SIGINT, self.interrupt)
         self.thread = threading.Thread(target=self.run, daemon=True)
         self.thread.start()
+
+    def interrupt(self, *_):
+        self.came = True
+        raise KeyboardInterrupt
 
     def run(self):
         while True:
@@ -38,24 +43,21 @@ class Interrupter:
             if self.end:
                 return
             time.sleep(self.random.uniform(0, self.longest))
-            while True:
-                os.kill(os.getpid(), signal.SIGINT)
-                if self.caught.wait(10):  # one in a finalizer is swallowed by Python
-                    break
+            os.kill(os.getpid(), signal.SIGINT)
 
     def during(self, work):
-        """Run work over and over until it is interrupted."""
-        self.caught.clear()
+        """Run work over and over until an interrupt came; Python swallows one in a finalizer."""
+        self.came = False
         with suppress(KeyboardInterrupt):
             self.go.set()
-            while True:
+            while not self.came:
                 work()
-        self.caught.set()
 
     def stop(self):
         self.end = True
         self.go.set()
         self.thread.join(10)
+        signal.signal(signal.SIGINT, self.before)
 
 
 def left_behind(times):

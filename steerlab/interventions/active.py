@@ -44,7 +44,7 @@ class ActiveSteering:
     ) -> None:
         self.module, self.parent = module, parent
         self.injections, self.mechanism = injections, mechanism
-        self._is_open = False
+        self._is_open = self._was_open = False
         self._thread = threading.get_ident()
 
     @property
@@ -80,6 +80,7 @@ class ActiveSteering:
         self._is_open = True
         self.mechanism.open(self)
         activate(self)
+        self._was_open = True
 
     def close(self) -> None:
         """Act nowhere any more; does nothing the second time."""
@@ -87,8 +88,9 @@ class ActiveSteering:
         self.mechanism.close()
 
     def leave_context(self) -> None:
-        """Stop acting in this context; raises SteeringError if it is not the one that opened it."""
-        if not deactivate(self) or threading.get_ident() != self._thread:
+        """Stop acting in this context; raises SteeringError if another one opened it."""
+        is_here = deactivate(self) and threading.get_ident() == self._thread
+        if self._was_open and not is_here:
             raise SteeringError(
                 "this steering(...) was entered in another thread or task than it is left in: "
                 "leave it where it was entered. The model is no longer steered"

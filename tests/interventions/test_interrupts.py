@@ -101,6 +101,17 @@ def test_some_hundred_interrupts():
     assert left_behind(200) == []
 
 
+def test_an_interrupt_before_anything_was_opened_is_what_is_raised(monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    lm = tiny_lm()
+    monkeypatch.setattr(Uninterrupted, "__enter__", interrupted)
+    with pytest.raises(KeyboardInterrupt), steering(lm, planted(lm)):
+        pass
+    assert not is_steered(lm.model)
+
+
 @swallowed
 @pytest.mark.campaign
 def test_ten_thousand_interrupts():

@@ -122,7 +122,7 @@ class TestUninterrupted:
     def test_the_interrupt_comes_at_the_end(self):
         done = []
         with pytest.raises(KeyboardInterrupt), Uninterrupted():
-            os.kill(os.getpid(), signal.SIGINT), time.sleep(0.01), done.append(True)
+            signal.raise_signal(signal.SIGINT), done.append(True)
         assert done
 
     def test_a_handler_of_the_users_own_is_called_and_kept(self):
@@ -130,10 +130,10 @@ class TestUninterrupted:
         before = signal.signal(signal.SIGINT, lambda *_: seen.append(True))
         try:
             with Uninterrupted(), Uninterrupted():
-                os.kill(os.getpid(), signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
                 assert not seen
             assert seen == [True]
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
             assert seen == [True, True]
         finally:
             signal.signal(signal.SIGINT, before)
@@ -142,7 +142,7 @@ class TestUninterrupted:
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             with Uninterrupted():
-                os.kill(os.getpid(), signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
             assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
         finally:
             signal.signal(signal.SIGINT, before)

@@ -13,9 +13,9 @@ from steerlab.interventions.active import ActiveSteering
 from steerlab.interventions.adding import adders_of
 from steerlab.interventions.injection import Injection
 from steerlab.interventions.positions import PositionTracker
-from steerlab.interventions.uncompiled import Uncompiled, compiled_parts
 from steerlab.models.cache import named_arguments
 from steerlab.models.identity import adapter_layers, adapters_on
+from steerlab.models.uncompiled import Uncompiled, compiled_parts
 
 
 class Hook:

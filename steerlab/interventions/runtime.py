@@ -21,6 +21,7 @@ from steerlab.models.generation import numbered
 from steerlab.models.inference import batches_of_rows, eval_mode
 from steerlab.models.interventions import begin_prompt
 from steerlab.models.runtime import Row
+from steerlab.models.uncompiled import Uncompiled
 from steerlab.progress import ShouldStop
 
 if TYPE_CHECKING:
@@ -149,7 +150,8 @@ class TransformersRuntime:
         model = self.lm.model
         handle = model.get_output_embeddings().register_forward_pre_hook(narrow)
         try:
-            found: Tensor = model(input_ids=ids, use_cache=False).logits
+            with Uncompiled():
+                found: Tensor = model(input_ids=ids, use_cache=False).logits
         finally:
             handle.remove()
         if not fired or found.shape[:2] != (1, len(rows)):

@@ -21,6 +21,7 @@ from steerlab.models.blocks import input_device, stream_of, text_config
 from steerlab.models.cache import cache_argument
 from steerlab.models.interventions import is_steered
 from steerlab.models.prefix_groups import Group, group_by_prefix
+from steerlab.models.uncompiled import Uncompiled
 from steerlab.progress import Progress, ShouldStop
 
 _BATCH_TOKENS = {"cpu": 2048}  # real and padding together; more is no faster on a CPU
@@ -242,13 +243,15 @@ def _forward(
     # a pass through a large model is long: ask before every block
     hooked = set(layers) if should_stop is None else range(last + 1)
 
-    with ExitStack() as stack:
+    with Uncompiled(), ExitStack() as stack:
         for layer in hooked:
             handle = blocks[layer].register_forward_pre_hook(hook(layer), with_kwargs=True)
             stack.callback(handle.remove)
         ids = chunk.ids.to(input_device(model))
         with suppress(_Stop):
             model(input_ids=ids, **{"use_cache": False, **arguments})
+    if missing := set(layers) - set(recorded):
+        raise ModelError(f"a pass did not come through block {min(missing)}: it can't be read")
     if any(hidden.shape[:2] != chunk.ids.shape for hidden in recorded.values()):
         raise ModelError(
             "the blocks of this model do not take (batch, positions, d_model): models that put "

@@ -17,6 +17,7 @@ from steerlab.models.blocks import input_device, weights_present
 from steerlab.models.inference import eval_mode
 from steerlab.models.interventions import begin_prompt
 from steerlab.models.protocols import Readable
+from steerlab.models.uncompiled import Uncompiled
 
 Array = NDArray[np.float64]
 
@@ -103,7 +104,7 @@ def _after_the_blocks(lm: Readable, probes: Array) -> Array:
         seen.append(args[0] if args else next(iter(kwargs.values())))
         raise _Stop
 
-    with lm.lock, eval_mode(lm.model), ExitStack() as stack:
+    with lm.lock, eval_mode(lm.model), Uncompiled(), ExitStack() as stack:
         begin_prompt(lm.model)
         stack.callback(lm.blocks[-1].register_forward_hook(replace).remove)
         stack.callback(head.register_forward_pre_hook(keep, with_kwargs=True).remove)
@@ -159,7 +160,7 @@ def _scale(lm: Readable, head: nn.Module) -> float:
     def keep(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         seen.append(output)
 
-    with lm.lock, eval_mode(lm.model), ExitStack() as stack:
+    with lm.lock, eval_mode(lm.model), Uncompiled(), ExitStack() as stack:
         begin_prompt(lm.model)
         stack.callback(head.register_forward_pre_hook(put, with_kwargs=True).remove)
         stack.callback(head.register_forward_hook(keep).remove)

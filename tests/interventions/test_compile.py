@@ -6,12 +6,15 @@ import copy
 import shutil
 import threading
 
+import numpy as np
 import pytest
 import torch
 
 from steerlab import Injection, compilable, steering
-from steerlab.errors import SteeringError
+from steerlab.errors import ModelError, SteeringError
 from steerlab.models.cache import cache_argument
+from steerlab.models.recording import record
+from steerlab.models.unembedding import logits
 from tests.tiny import tiny_lm, tiny_model
 from tests.watching import hooks_on, planted, watching
 
@@ -133,6 +136,35 @@ class TestCompiledBefore:
             steering(lm, v, allow_other_weights=True),
         ):
             text(lm.model), setattr(config, "num_hidden_layers", 2), text(lm.model)
+
+
+class TestReading:
+    """What hooks read of a model that torch.compile has compiled."""
+
+    def compiled(self):
+        lm = tiny_lm()
+        lm.model.compile(backend="eager")
+        text(lm.model)
+        return lm
+
+    def test_extraction(self):
+        pairs = [("love is all", "hate is all")]
+        expected = tiny_lm().extract(pairs, layers=[1, 2])
+        assert self.compiled().extract(pairs, layers=[1, 2]) == expected
+
+    def test_tokens_that_a_direction_promotes(self):
+        inside = np.random.default_rng(0).standard_normal((2, tiny_lm().d_model))
+        np.testing.assert_allclose(logits(self.compiled(), inside), logits(tiny_lm(), inside))
+
+    def test_scores_of_rows(self):
+        expected = tiny_lm().next_log_probs(["a", "bc"])
+        np.testing.assert_allclose(self.compiled().next_log_probs(["a", "bc"]), expected, atol=1e-5)
+
+    def test_a_block_that_is_skipped_is_named(self):
+        lm = tiny_lm()
+        lm.model.model.config.num_hidden_layers = 2
+        with pytest.raises(ModelError, match="did not come through block 2"):
+            record(lm.model, lm.blocks, [1, 2], [2])
 
 
 class TestPrepared:

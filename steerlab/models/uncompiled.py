@@ -1,8 +1,8 @@
 """Running what torch.compile has compiled as plain Python.
 
 A compiled graph does not see hooks that were put on after it was made, and some of a model's
-passes may run in such a graph while others are compiled anew. So what is steered by hooks runs
-uncompiled.
+passes may run in such a graph while others are compiled anew. So what is steered or read by hooks
+runs uncompiled.
 """
 
 from __future__ import annotations
@@ -27,6 +27,12 @@ class Uncompiled:
             if not _open:
                 _stance = torch.compiler.set_stance("force_eager")
             _open.append(self)
+
+    def __enter__(self) -> None:
+        """It began as it was made."""
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
 
     def remove(self) -> None:
         """Let them run compiled again, if nobody else needs them uncompiled."""

@@ -310,6 +310,7 @@ def held_out_null(lm, lab, seed: int):
     return found.held_out_effect(layers, dict.fromkeys(layers, 0.15), tried=2)
 
 
+@pytest.mark.campaign
 def test_of_200_random_vectors_few_seem_to_do_something(tmp_path):
     """The layer is chosen for each, as for a vector that works.
 

@@ -38,7 +38,14 @@ def forget_graphs():
     torch._dynamo.reset()
 
 
-@pytest.fixture(params=["compile()", "torch.compile", "forward", "blocks"])
+@pytest.fixture(
+    params=[
+        "compile()",
+        "blocks",
+        pytest.param("torch.compile", marks=pytest.mark.campaign),
+        pytest.param("forward", marks=pytest.mark.campaign),
+    ]
+)
 def way(request):
     """Ways to compile a model; each returns what to call."""
 

@@ -1,9 +1,10 @@
-"""From prompts to token ids: chat templates, BOS, and what a tokenizer adds at the end."""
+"""From prompts to token ids: chat templates, BOS, what a tokenizer adds; and tokens as text."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from steerlab.core.display import printable
 from steerlab.core.recipe import check_text
 from steerlab.errors import BadPrompts, ModelError
 
@@ -34,6 +35,20 @@ def space_token(tokenizer: Any) -> int | None:
     """The token of a single space; None if the tokenizer has none."""
     ids = tokenizer(" ", add_special_tokens=False)["input_ids"]
     return int(ids[-1]) if ids else None
+
+
+def token_text(tokenizer: Any, token: int) -> str:
+    """A token as distinct, legible text: `␣love` is not `love`, a newline is `\\n`.
+
+    Incomplete characters are shown as the tokenizer spells their bytes.
+    """
+    text = str(tokenizer.decode([token]))
+    piece = str(tokenizer.convert_ids_to_tokens(token) or f"<{token}>")
+    if "\ufffd" in text or not text:
+        text = piece
+    elif piece.startswith("▁") and not text.startswith(" "):  # SentencePiece drops it alone
+        text = f" {text}"
+    return printable(text.replace(" ", "␣"))
 
 
 def _plain(tokenizer: Any, prompt: str) -> list[int]:

@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM
 
 from steerlab import LanguageModel, SteeringVector
 from steerlab.errors import BadOption, ModelError
-from steerlab.evaluation.inspection.logit_lens import logit_lens, token_logits, token_text
+from steerlab.evaluation.inspection.logit_lens import logit_lens, token_logits
+from steerlab.models.prompts import token_text
 from tests.tiny import ARCHITECTURES, COMMON, VOCAB, tiny_lm, tiny_tokenizer
 
 NORMS = {"gpt2": "ln_f", "gpt_neox": "final_layer_norm", "gptj": "ln_f", "bloom": "ln_f"}

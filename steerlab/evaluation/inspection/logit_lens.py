@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from steerlab.core.direction import SMALLEST, Array
-from steerlab.core.display import printable
 from steerlab.errors import BadOption
+from steerlab.models.prompts import token_text
 
 if TYPE_CHECKING:
     from steerlab.core.vector import SteeringVector
@@ -130,17 +130,3 @@ def _ends(scores: NDArray[np.float32], top: int) -> tuple[Sequence[int], Sequenc
 
 def _named(lm: LanguageModel, scores: NDArray[np.float32], ids: Sequence[int]) -> list[TokenLogit]:
     return [TokenLogit(i, token_text(lm.tokenizer, i), float(scores[i])) for i in ids]
-
-
-def token_text(tokenizer: Any, token: int) -> str:
-    """A token as distinct, legible text: `␣love` is not `love`, a newline is `\\n`.
-
-    Incomplete characters are shown as the tokenizer spells their bytes.
-    """
-    text = str(tokenizer.decode([token]))
-    piece = str(tokenizer.convert_ids_to_tokens(token) or f"<{token}>")
-    if "\ufffd" in text or not text:
-        text = piece
-    elif piece.startswith("▁") and not text.startswith(" "):  # SentencePiece drops it alone
-        text = f" {text}"
-    return printable(text.replace(" ", "␣"))

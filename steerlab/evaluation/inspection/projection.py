@@ -59,7 +59,7 @@ def projections(
     that of the vector's extraction, or of this prompt if it is unknown. Zeros for a zero
     direction. Raises Incompatible for a front vector, BadPrompts for a prompt that can't be read.
     """
-    from steerlab.evaluation.inspection.logit_lens import token_text
+    from steerlab.models.prompts import token_text
 
     check_projectable(vector)
     ids = lm.tokens(prompt, chat=chat)

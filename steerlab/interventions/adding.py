@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from steerlab.core.run import Positions
 from steerlab.errors import SteeringError
+from steerlab.interventions.applied import Applied
 from steerlab.interventions.forward_pass import EVERYWHERE
 from steerlab.interventions.injection import Injection
 from steerlab.interventions.positions import PositionTracker
@@ -18,17 +19,20 @@ from steerlab.models.blocks import stream_of
 
 
 def adders_of(
-    injections: tuple[Injection, ...], tracker: PositionTracker, start_ids: set[int]
+    injections: tuple[Injection, ...],
+    tracker: PositionTracker,
+    start_ids: set[int],
+    applied: Applied,
 ) -> dict[int, Adder]:
     """One adder for each layer that is steered.
 
     start_ids: the tokens that a prompt of this model may begin with; empty if unknown.
     """
-    layers = sorted({b for i in injections for b in i.vector.directions})
-    return {
-        b: Adder(b, [i for i in injections if b in i.vector.directions], tracker, start_ids)
-        for b in layers
-    }
+    by_layer: dict[int, list[Injection]] = {}
+    for injection in injections:
+        for b in injection.vector.directions:
+            by_layer.setdefault(b, []).append(injection)
+    return {b: Adder(b, by_layer[b], tracker, start_ids, applied) for b in sorted(by_layer)}
 
 
 @dataclass
@@ -99,9 +103,15 @@ class Adder:
     """Adds the terms of one layer to the input of its block: a forward pre-hook."""
 
     def __init__(
-        self, layer: int, injections: list[Injection], tracker: PositionTracker, start_ids: set[int]
+        self,
+        layer: int,
+        injections: list[Injection],
+        tracker: PositionTracker,
+        start_ids: set[int],
+        applied: Applied,
     ) -> None:
         self.layer, self.tracker, self.start_ids = layer, tracker, start_ids
+        self.measured = applied if applied.measures else None
         groups: dict[Positions | Literal["front"], Term] = {}
         for injection in injections:
             groups.setdefault(injection.place, Term(injection.place, [])).parts.append(injection)
@@ -121,6 +131,8 @@ class Adder:
         steered = hidden
         for term in self.terms:
             steered = self._apply(term, steered)
+        if self.measured is not None and steered is not hidden:
+            self.measured.measure(now, self.layer, hidden, steered)
         if args:
             return (steered, *args[1:]), kwargs
         return args, {**kwargs, "hidden_states": steered}

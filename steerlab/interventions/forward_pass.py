@@ -26,6 +26,7 @@ class ForwardPass:
     ids: (batch, seq), where known. rows: the tokens as bytes, of a pass without a cache.
     unplaced: why the pass can't be placed at all; "" if it can.
     entered: layers whose block it has gone through so far.
+    changes: layer -> ‖h' - h‖ at each token, (batch, seq); of an audited steering.
     """
 
     batch: int = 0
@@ -40,6 +41,7 @@ class ForwardPass:
     rows: Rows | None = None
     unplaced: str = ""
     entered: set[int] = field(default_factory=set)
+    changes: dict[int, Tensor] = field(default_factory=dict)
     _found: dict[str, Tensor | None] = field(default_factory=dict)
 
     def where(self, positions: str) -> Tensor | None:
@@ -56,32 +58,42 @@ class ForwardPass:
 
         Raises SteeringError where rows can't be told apart.
         """
-        if self.call is not None and self.call.prompts is None:
-            raise SteeringError(
-                "this model has a generate of its own, which does not tell which row of a batch "
-                "is whose prompt: steer all rows alike"
-            )
-        if self.sequences is not None and self.sequences.packed:
-            raise SteeringError(
-                "a row of the batch holds several requests: steer all of them alike, without rows"
-            )
-        if self.call is not None:
-            assert self.call.prompts is not None
-            return self.call.prompts
-        return self.batch if self.sequences is None else self.sequences.batch
+        if problem := self._prompts_problem():
+            raise SteeringError(f"{problem}: steer all rows alike")
+        return self._prompts()
 
     def copies(self) -> int:
         """Rows of each prompt: beams, return sequences. They follow one another.
 
         Raises SteeringError where rows can't be told apart.
         """
-        prompts = self.prompts()
-        if self.batch % prompts:
-            raise SteeringError(
-                f"the batch has {self.batch} rows for {prompts} prompts, so it is unknown which "
-                "row is whose: steer all rows alike"
+        if problem := self.rows_problem():
+            raise SteeringError(f"{problem}: steer all rows alike")
+        return self.batch // self._prompts()
+
+    def rows_problem(self) -> str:
+        """Why it is unknown which row is whose prompt; "" if it is known."""
+        if (problem := self._prompts_problem()) or not self.batch % self._prompts():
+            return problem
+        return (
+            f"the batch has {self.batch} rows for {self._prompts()} prompts, so it is unknown "
+            "which row is whose"
+        )
+
+    def _prompts_problem(self) -> str:
+        if self.call is not None and self.call.prompts is None:
+            return (
+                "this model has a generate of its own, which does not tell which row of a batch "
+                "is whose prompt"
             )
-        return self.batch // prompts
+        packed = self.sequences is not None and self.sequences.packed
+        return "a row of the batch holds several requests" if packed else ""
+
+    def _prompts(self) -> int:
+        if self.call is not None:
+            assert self.call.prompts is not None
+            return self.call.prompts
+        return self.batch if self.sequences is None else self.sequences.batch
 
     def check_front(self, spans: Tensor, starts: Tensor, start_ids: set[int]) -> None:
         """Raise SteeringError if a front vector does not fit the prompt.

@@ -11,6 +11,7 @@ from torch import nn
 from steerlab.errors import SteeringError
 from steerlab.interventions.active import ActiveSteering
 from steerlab.interventions.adding import adders_of
+from steerlab.interventions.applied import Applied
 from steerlab.interventions.injection import Injection
 from steerlab.interventions.positions import PositionTracker
 from steerlab.models.cache import named_arguments
@@ -52,10 +53,11 @@ class Hooked:
         blocks: list[nn.Module],
         injections: tuple[Injection, ...],
         tracker: PositionTracker,
+        applied: Applied,
     ) -> None:
         self.module, self.parent, self.blocks = module, parent, blocks
-        self.tracker = tracker
-        self.adders = adders_of(injections, tracker, _start_ids(module))
+        self.tracker, self.applied = tracker, applied
+        self.adders = adders_of(injections, tracker, _start_ids(module), applied)
         self._list = block_list(parent, blocks)
         self._adapted = adapter_layers(module)
         self._adapters = adapters_on(self._adapted)
@@ -138,6 +140,8 @@ class Hooked:
         for layer in self.adders:
             if layer not in now.entered:
                 raise self._not_seen(f"block {layer}")
+        if self.applied.measures:
+            self.applied.end(now)
 
     def _not_seen(self, part: str) -> SteeringError:
         """The error about a pass that did not come through a part of the model."""

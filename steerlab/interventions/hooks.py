@@ -17,6 +17,7 @@ from steerlab.core.run import Positions
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption, ModelMismatch, SteerlabWarning
 from steerlab.interventions.active import ActiveSteering, Mechanism
+from steerlab.interventions.applied import Applied
 from steerlab.interventions.hooked import Hooked, block_list
 from steerlab.interventions.in_graph import InGraph, graph_blocks
 from steerlab.interventions.injection import Injection
@@ -37,7 +38,8 @@ def steering(
     prompt_length: int | Sequence[int] | None = None,
     allow_other_weights: bool = False,
     blocks: str | None = None,
-) -> AbstractContextManager[None]:
+    audit: bool = False,
+) -> AbstractContextManager[Applied]:
     """Steer every forward pass of a model inside the `with` block.
 
     model: a LanguageModel, or a plain transformers model (then also inside its `.generate`).
@@ -49,6 +51,8 @@ def steering(
         it: when prompt and answer are scored in one pass, and in speculative decoding.
     allow_other_weights: accept a vector made on a fine-tune or base of this model.
     blocks: dotted name of the block list, for models where it is not found.
+    audit: measure which positions of which rows are changed, and how far, in every pass and
+        layer. `with steering(..., audit=True) as applied` has it as `applied.audit`.
 
     The steering belongs to the context that enters it: asyncio tasks made in the block and
     `asyncio.to_thread` take it along, while other threads and tasks run the model unsteered.
@@ -59,20 +63,20 @@ def steering(
 
     Inside the block, what torch.compile has compiled runs uncompiled, since a graph made without
     the hooks would not be steered; `compilable(model)`, called before compiling, has it run
-    compiled and steered at positions="all".
+    compiled and steered at positions="all", unless it is audited.
     Raises ModelMismatch for vectors of another model; SteeringError if the steering never fired,
     missed a pass, changed nothing, or could not be placed, and at the end of a block that is left
     in another thread or task than it was entered in.
     """
 
-    def prepared() -> ActiveSteering | None:
+    def prepared(applied: Applied) -> ActiveSteering | None:
         injections = _injections(vectors, coefficient, positions)
         if dose is not None:
             injections = [replace(i, coefficient=i.vector.coefficient(dose)) for i in injections]
         module, parent, block_list, here = _parts(model, blocks)
         _check_model(here, injections, allow_other_weights)
         effective = tuple(i for i in injections if not i.is_zero)
-        placing = any(i.place != "all" or i.rows is not None for i in effective)
+        placing = audit or any(i.place != "all" or i.rows is not None for i in effective)
         tracker = PositionTracker(prompt_length, placing=placing or prompt_length is not None)
         if not effective:
             return None
@@ -80,21 +84,22 @@ def steering(
         if not tracker.placing and (prepared_blocks := graph_blocks(parent)) is not None:
             mechanism = InGraph(prepared_blocks, effective)
         else:
-            mechanism = Hooked(module, parent, block_list, effective, tracker)
+            mechanism = Hooked(module, parent, block_list, effective, tracker, applied)
         return ActiveSteering(module, parent, effective, mechanism)
 
-    return _Steering(prepared)
+    return _Steering(prepared, audit)
 
 
-class _Steering(ContextDecorator, AbstractContextManager[None]):
+class _Steering(ContextDecorator, AbstractContextManager[Applied]):
     """What `steering` returns; it can be entered several times."""
 
-    def __init__(self, prepare: Callable[[], ActiveSteering | None]) -> None:
-        self._prepare = prepare
+    def __init__(self, prepare: Callable[[Applied], ActiveSteering | None], audit: bool) -> None:
+        self._prepare, self._audit = prepare, audit
         self._entered: list[tuple[ActiveSteering | None, Callable[[], object]]] = []
 
-    def __enter__(self) -> None:
-        active = self._prepare()
+    def __enter__(self) -> Applied:
+        applied = Applied(measures=self._audit)
+        active = self._prepare(applied)
         self._entered.append((active, self._closing_at_last(active)))
         try:
             if active is not None:
@@ -103,6 +108,7 @@ class _Steering(ContextDecorator, AbstractContextManager[None]):
         except BaseException:
             self._leave()
             raise
+        return applied
 
     def __exit__(
         self,
@@ -129,7 +135,7 @@ class _Steering(ContextDecorator, AbstractContextManager[None]):
         return active
 
     def _recreate_cm(self) -> _Steering:
-        return _Steering(self._prepare)  # one for each call of a decorated function
+        return _Steering(self._prepare, self._audit)  # one for each call of a decorated function
 
     def _closing_at_last(self, active: ActiveSteering | None) -> Callable[[], object]:
         """Close a steering when nobody can leave it any more; returns what calls that off.

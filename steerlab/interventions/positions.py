@@ -20,7 +20,7 @@ from steerlab.models.cache import Past, caches_in, past_of
 _SEVERAL = "several tokens came in one decoding step (speculative decoding?)"
 _FORKED = (
     "two passes without a cache go on from the same tokens, so which of them continues the "
-    "prompt is unknown: enter steering(...) anew for each prompt, or"
+    "prompt is unknown (enter steering(...) anew for each prompt)"
 )
 
 

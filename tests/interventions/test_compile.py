@@ -199,6 +199,15 @@ class TestPrepared:
         added = torch.from_numpy(1.7 * v.float32()[2].astype("float64")).float()
         assert torch.equal(watch.inputs[2][0], watch.outputs[1][0] + added)
 
+    def test_audited_it_is_measured_uncompiled(self):
+        lm = tiny_lm()
+        compilable(lm)
+        with steering(lm, planted(lm, norm=3.0)):
+            steered = text(lm.model)
+        with steering(lm, planted(lm, norm=3.0), audit=True) as applied:
+            same([text(lm.model)], [steered])
+        assert applied.audit.norms() == pytest.approx(dict.fromkeys(range(10), 3.0), rel=1e-5)
+
     def test_steerings_nest(self):
         lm = tiny_lm()
         v, w = planted(lm), planted(lm, seed=1)

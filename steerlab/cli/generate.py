@@ -18,6 +18,7 @@ from steerlab.core.notation import spelled
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from steerlab.core.audit import AuditedText
     from steerlab.core.cell import Cell
     from steerlab.core.sampling import Sampling
     from steerlab.core.setting import Setting
@@ -45,6 +46,7 @@ _COLUMN = 24  # the fewest terminal columns in which text is readable
 )
 @options.layers("Where to steer (default: the vector's).")
 @click.option("--keep", is_flag=True, help="Keep the texts: `steerlab runs` lists them.")
+@click.option("--audit", is_flag=True, help="Show which tokens were changed, and how far.")
 @click.option("--no-baseline", is_flag=True, help="Leave out the unsteered text.")
 @options.steering
 @options.sampling
@@ -55,6 +57,7 @@ _COLUMN = 24  # the fewest terminal columns in which text is readable
 def generate_command(
     prompts: tuple[str, ...],
     keep: bool,
+    audit: bool,
     no_baseline: bool,
     where: dict[str, Any],
     sampling: Sampling,
@@ -71,14 +74,20 @@ def generate_command(
     Without --layers, a vector acts where `steerlab calibrate` found that it works; without a
     strength too, as strongly. A vector that was not calibrated acts at its own layers, with
     coefficient 1. Ctrl-C keeps the text so far.
+
+    --audit prints the tokens of each text: █ before one that was changed most, ▄ and ▂ by up to
+    two thirds and a third of that, · before one that was not changed. ‖Δ‖ is the length of the
+    change, as measured in the model. --json has it for every pass, layer and position.
     """
     settings, layers = _settings(lab, **steer)
     if no_baseline and steer["expression"] is not None:
         settings = settings[1:]
-    live = not output.asked("json") and not output.asked("quiet") and sys.stdout.isatty()
+    whole = audit or output.asked("json") or output.asked("quiet")
+    live = not whole and sys.stdout.isatty()
     shown = [sampling.shown(prompt) for prompt in prompts]
     with interruptible() as stop, _streamed(shown, settings) if live else nullcontext() as feed:
-        how = {"on_text": feed, "should_stop": stop, **where, **sampling.options()}
+        watch = {"on_text": feed, "should_stop": stop, "audit": audit}
+        how = {**watch, **where, **sampling.options()}
         cells = lab.compare(prompts, settings, seeds=(seed,), **how)
     if not live:
         output.show(cells, partial(_print_texts, sampling=sampling))
@@ -156,6 +165,20 @@ def _print_texts(cells: Sequence[Cell], sampling: Sampling) -> None:
             click.echo()
         click.echo(click.style(f"── {heading(cell.setting)}", bold=True))
         click.echo(printable(sampling.shown(cell.prompt) + cell.text, newlines=True))
+        if cell.audit is not None:
+            _print_audit(cell.audit)
+
+
+def _print_audit(audit: AuditedText) -> None:
+    """The tokens in a line, those that were changed on colour, and a summary."""
+    from steerlab.plots.terminal import shaded
+
+    drawn = (
+        shaded(text, max(shade, 0.2)) if shade else click.style(text, dim=True)
+        for text, shade in audit.pieces()
+    )
+    click.echo("".join(drawn))
+    click.echo(printable(audit.summary()))
 
 
 @contextmanager

@@ -167,7 +167,12 @@ class AuditedText:
 
     def to_json(self) -> dict[str, Any]:
         """Tokens and changes as JSON values."""
-        return {"tokens": list(self.tokens), "prompt_tokens": self.prompt, **self.audit.to_json()}
+        return {
+            "tokens": list(self.tokens),
+            "prompt_tokens": self.prompt,
+            "problem": self.audit.problem,
+            "changes": [change.to_json() for change in self.audit.changes],
+        }
 
     def __str__(self) -> str:
         return f"{''.join(text for text, _ in self.pieces())}\n{self.summary()}"

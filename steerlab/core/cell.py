@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from steerlab.core.audit import AuditedText
 from steerlab.core.results import defined
 from steerlab.core.setting import Setting
 
@@ -35,6 +36,7 @@ class Cell:
         texts are never stored.
     tokens: how many the text has. token_ids: the tokens, empty for texts read from a store.
     metrics: by name, those that were measured with a model.
+    audit: what the steering changed, token by token; None unless that was asked for.
     """
 
     setting: Setting
@@ -45,6 +47,7 @@ class Cell:
     tokens: int
     metrics: Mapping[str, MetricValue] = field(default_factory=dict)
     token_ids: tuple[int, ...] = field(default=(), compare=False)
+    audit: AuditedText | None = field(default=None, compare=False, repr=False)
 
     @property
     def key(self) -> Key:
@@ -52,7 +55,8 @@ class Cell:
         return (self.setting, self.prompt, self.seed)
 
     def to_json(self) -> dict[str, Any]:
-        """The cell as JSON values, without its metrics."""
+        """The cell as JSON values, without its metrics; with its audit, if it has one."""
+        audited = {} if self.audit is None else {"audit": self.audit.to_json()}
         return {
             "prompt": self.prompt,
             "seed": self.seed,
@@ -62,4 +66,5 @@ class Cell:
             "dose": self.setting.dose,
             "text": self.text,
             "finish": self.finish,
+            **audited,
         }

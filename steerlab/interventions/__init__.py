@@ -4,6 +4,6 @@
 It reaches the blocks by hooks (`hooked`, and `adding` for what one block gets) or, under
 torch.compile, by buffers (`in_graph`). `positions` places every forward pass:
 `layout` finds the positions of its tokens, `sequence` what it continues, `generate_call` what the
-passes don't show, and `forward_pass` answers. `interrupts` is about Ctrl-C, and `runtime` runs
-batches whose rows are steered one by one.
+passes don't show, and `forward_pass` answers. `applied` measures what was changed, on request.
+`interrupts` is about Ctrl-C, and `runtime` runs batches whose rows are steered one by one.
 """

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from steerlab.core.audit import Audit, AuditedText
 from steerlab.core.cell import Key
 from steerlab.core.run import Positions
 from steerlab.core.sampling import Sampling
-from steerlab.core.setting import Setting
+from steerlab.core.setting import Setting, is_front
 from steerlab.errors import ModelError, SteeringError
+from steerlab.interventions.applied import Applied
 from steerlab.interventions.hooks import steering
 from steerlab.interventions.injection import Injection
 from steerlab.models.batch_size import batch_rows
@@ -20,6 +23,7 @@ from steerlab.models.blocks import input_device
 from steerlab.models.generation import numbered
 from steerlab.models.inference import batches_of_rows, eval_mode
 from steerlab.models.interventions import begin_prompt
+from steerlab.models.prompts import token_text
 from steerlab.models.runtime import Row
 from steerlab.models.uncompiled import Uncompiled
 from steerlab.progress import ShouldStop
@@ -59,24 +63,28 @@ class TransformersRuntime:
         positions: Positions = "all",
         bos: bool = False,
         allow_other_weights: bool = False,
+        audit: bool = False,
         on_text: OnText | None = None,
         should_stop: ShouldStop | None = None,
     ) -> list[Completion]:
         """Continue each row's prompt under its setting, with its seed; see `Runtime`."""
         lm = self.lm
         with lm.lock, eval_mode(lm.model):
-            ids = [lm.tokens(prompt, chat=sampling.chat, bos=bos) for _, prompt, _ in rows]
+            ids = [lm.tokens(p, chat=sampling.chat, bos=bos or is_front([s])) for s, p, _ in rows]
             batches = batches_of_rows(lm.model, ids)
         how: dict[str, Any] = {
             "positions": positions,
             "bos": bos,
             "allow_other_weights": allow_other_weights,
+            "audit": audit,
         }
         found: dict[int, Completion] = {}
         for batch in batches:
             part = [rows[row] for row in batch]
             heard = numbered(on_text, batch)
-            made = self._generate(part, sampling, heard, should_stop, **how)
+            made, applied = self._generate(part, sampling, heard, should_stop, **how)
+            if audit:
+                made = self._audited([ids[row] for row in batch], made, applied.audit)
             found |= dict(zip(batch, made, strict=True))
         return [found[row] for row in range(len(rows))]
 
@@ -90,12 +98,14 @@ class TransformersRuntime:
         positions: Positions,
         bos: bool,
         allow_other_weights: bool,
-    ) -> list[Completion]:
+        audit: bool,
+    ) -> tuple[list[Completion], Applied]:
         """Continue rows that run in one batch."""
         found = [injection(setting, row, positions) for row, (setting, _, _) in enumerate(rows)]
         steered = [one for one in found if one is not None]
-        with steering(self.lm, steered, allow_other_weights=allow_other_weights):
-            return self.lm.generate(
+        how: dict[str, Any] = {"allow_other_weights": allow_other_weights, "audit": audit}
+        with steering(self.lm, steered, **how) as applied:
+            made = self.lm.generate(
                 [prompt for _, prompt, _ in rows],
                 seed=[seed for _, _, seed in rows],
                 bos=bos or None,
@@ -103,6 +113,20 @@ class TransformersRuntime:
                 should_stop=should_stop,
                 **sampling.options(),
             )
+        return made, applied
+
+    def _audited(
+        self, prompts: Sequence[Sequence[int]], made: Sequence[Completion], audit: Audit
+    ) -> list[Completion]:
+        """The completions of a batch, each with what was changed in it."""
+        found = []
+        for row, (prompt, one) in enumerate(zip(prompts, made, strict=True)):
+            ids = [*prompt, *one.token_ids]
+            read = len(ids) - bool(one.token_ids)  # the last token was chosen, not read
+            tokens = tuple(token_text(self.lm.tokenizer, token) for token in ids)
+            text = AuditedText(tokens, len(prompt), audit.of_row(row, read))
+            found.append(replace(one, audit=text))
+        return found
 
     @torch.no_grad()
     def logits(

@@ -13,7 +13,7 @@ from steerlab.core.setting import BASELINE
 from steerlab.progress import Progress, ShouldStop, Ticker
 
 if TYPE_CHECKING:
-    from steerlab.models.generation import OnText
+    from steerlab.models.generation import Completion, OnText
     from steerlab.models.runtime import Runtime
 
 
@@ -25,6 +25,7 @@ def write(
     positions: Positions = "all",
     bos: bool = False,
     allow_other_weights: bool = False,
+    audit: bool = False,
     size: int | None = None,
     on_text: OnText | None = None,
     should_stop: ShouldStop | None = None,
@@ -36,6 +37,7 @@ def write(
 
     bos: begin every prompt with BOS, as is done wherever a front vector is compared: what
         differs is then the steering alone.
+    audit: measure what is changed in each text; the cells have it.
     size: rows of a batch; None takes what is fastest, as far as memory goes.
     on_text(place, piece): called as the texts grow. should_stop: asked after every token; the
         texts that it cuts off have finish "cancelled", and no other batch follows.
@@ -59,16 +61,22 @@ def write(
             positions=positions,
             bos=bos,
             allow_other_weights=allow_other_weights,
+            audit=audit,
             on_text=hear,
             should_stop=ticker,
         )
         yield {
-            place: Cell(*rows[place], t.text, t.finish, len(t.token_ids), token_ids=t.token_ids)
+            place: _cell(rows[place], t)
             for row, t in zip(batch, texts, strict=True)
             for place in places[row]
         }
         if ticker.stopped:
             return
+
+
+def _cell(row: Key, made: Completion) -> Cell:
+    ids = made.token_ids
+    return Cell(*row, made.text, made.finish, len(ids), token_ids=ids, audit=made.audit)
 
 
 def _spread(on_text: OnText, batch: Sequence[Key], places: Mapping[Key, Sequence[int]]) -> OnText:

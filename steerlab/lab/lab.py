@@ -276,6 +276,7 @@ class Lab:
         seeds: Sequence[int] = (0,),
         positions: Positions = "all",
         allow_other_weights: bool = False,
+        audit: bool = False,
         on_text: OnText | None = None,
         should_stop: ShouldStop | None = None,
         progress: Progress | None = None,
@@ -287,6 +288,8 @@ class Lab:
         among `settings` for a baseline; equal settings are generated once.
         If a setting is a front vector, every prompt begins with BOS, the baseline's too, so that
         texts differ by the steering alone.
+        audit: measure which tokens of each text are changed, at which layers, and how far:
+            `cell.audit`.
         on_text(index, piece): called as texts grow; index: of the cell in that order.
         should_stop: asked after every token; returns what was written so far.
         progress: called with (tokens done, tokens to do at most).
@@ -305,6 +308,7 @@ class Lab:
             positions=positions,
             bos=is_front(settings),
             allow_other_weights=allow_other_weights,
+            audit=audit,
             on_text=on_text,
             should_stop=should_stop,
             progress=progress,

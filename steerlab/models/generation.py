@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from steerlab.core.audit import AuditedText
 from steerlab.core.sampling import Sampling
 from steerlab.errors import SteeringError
 from steerlab.models.blocks import input_device
@@ -23,13 +24,15 @@ _FIRST_CANDIDATES = 256  # enough of the vocabulary for top-p in nearly every st
 class Completion:
     """The text that a model wrote after a prompt; str() joins the two.
 
-    finish: "stop" (end of text), "length" or "cancelled".
+    finish: "stop" (end of text), "length" or "cancelled". audit: what a steering changed, where
+        a runtime was asked for it.
     """
 
     prompt: str
     text: str
     token_ids: tuple[int, ...]
     finish: Literal["stop", "length", "cancelled"]
+    audit: AuditedText | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         return self.prompt + self.text

@@ -45,12 +45,14 @@ class Runtime(Protocol):
         positions: Positions = "all",
         bos: bool = False,
         allow_other_weights: bool = False,
+        audit: bool = False,
         on_text: OnText | None = None,
         should_stop: ShouldStop | None = None,
     ) -> list[Completion]:
         """Continue each row's prompt under its setting, with its seed; one batch.
 
-        bos: begin every prompt with BOS. allow_other_weights: as for `steering`.
+        bos: begin every prompt with BOS. allow_other_weights: as for `steering`. audit: measure
+        what is changed in each row; its completion has it.
         """
 
     def logits(

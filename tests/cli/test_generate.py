@@ -75,6 +75,39 @@ def test_text_stands_under_what_it_is(cli):
     assert len(headings[2]) < 50
 
 
+def test_audited_texts_have_their_tokens_below_changed_ones_marked(cli):
+    options = ["-v", "love", "-c", "0.5", "-n", "3", "--positions", "generated", "--audit"]
+    lines = cli("generate", "Hi\x1b", *options).out.splitlines()
+    baseline, steered = lines.index("── baseline"), lines.index("── love.v1  c +0.5  dose +0.24")
+    assert lines[steered - 2] == "unsteered: no token was changed"
+    assert lines[steered - 3].startswith(r"·H·i·\x1b → ·")
+    assert lines[-2].startswith(r"·H·i█\x1b → █")
+    assert "changed: 3 of 6 tokens, positions 2-4, layers 1-2, ‖Δ‖ 0." in lines[-1]
+    assert "█" not in "".join(lines[baseline:steered])
+
+
+def test_audited_json_has_every_pass_layer_and_position(cli, store):
+    data = cli("generate", "Hi", "-v", "love", "-c", "0.5", "-n", "3", "--audit", "--json").data
+    assert all(set(cell) == KEYS | {"audit"} for cell in data)
+    assert data[0]["audit"]["changes"] == []
+    audit = data[1]["audit"]
+    assert len(audit["tokens"]) == 5
+    assert [(c["pass"], c["layer"], c["positions"]) for c in audit["changes"]] == [
+        (number, layer, positions)
+        for number, positions in enumerate(([0, 1], [2], [3]))
+        for layer in (1, 2)
+    ]
+    sizes = {b: 0.5 * norm for b, norm in store.load("love").norms().items()}
+    for change in audit["changes"]:
+        assert change["norms"] == pytest.approx([sizes[change["layer"]]] * len(change["norms"]))
+
+
+def test_in_a_terminal_changed_tokens_are_on_colour(cli, monkeypatch):
+    monkeypatch.setattr("steerlab.cli._color", lambda: True)
+    out = cli("generate", "Hi", "-v", "love", "-n", "2", "--audit", "--no-baseline").out
+    assert "\x1b[38;5;16m\x1b[48;5;202m█H\x1b[0m" in out
+
+
 def test_without_a_vector_it_just_writes(cli, model_dir, lm):
     result = cli("generate", "Hi", "-n", "4", "--model", model_dir)
     assert result.out.startswith(f"── baseline\nHi{lm.generate('Hi', max_new_tokens=4).text}"[:14])

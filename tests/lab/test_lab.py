@@ -41,6 +41,23 @@ def texts(cells):
     return [cell.text for cell in cells]
 
 
+def test_each_audited_cell_has_its_own_audit_as_if_alone(bench, love):
+    settings = [Setting(love, 0.5), Setting(), Setting(love, -1.0)]
+    how = {"positions": "generated", "audit": True, "max_new_tokens": 4}
+    cells = bench.compare(PROMPTS, settings, **how)
+    for cell in cells:
+        audit, n = cell.audit.audit, len(cell.prompt)
+        expected = range(n - 1, n + cell.tokens - 1) if cell.setting.vector else ()
+        assert audit.positions() == tuple(expected)
+        size = abs(cell.setting.coefficient) * love.norm
+        assert audit.norms() == pytest.approx(dict.fromkeys(expected, size), rel=1e-5)
+        assert len(cell.audit.tokens) == n + cell.tokens
+        alone = bench.compare([cell.prompt], [cell.setting], **how)[0].audit
+        assert cell.audit.tokens == alone.tokens
+        assert audit.positions() == alone.audit.positions()
+    assert all(cell.audit is None for cell in bench.compare(PROMPTS, settings, max_new_tokens=1))
+
+
 def written(text):
     """A cell's or a completion's text with all that is known of it."""
     return (text.prompt, text.text, text.token_ids, text.finish)

@@ -1,4 +1,4 @@
-"""How a generated text is shown: its heading, and the words that differ from the baseline."""
+"""How a generated text is shown: its heading, words that differ, tokens that were changed."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Sequence
 
 from textual.content import Content
 
+from steerlab.core.audit import AuditedText
 from steerlab.core.display import printable
 
+_PROMPT_TOKENS = 100
 _DIFFED = 600  # words up to which texts are compared word by word
 
 
@@ -46,3 +48,17 @@ def marked(text: str, baseline: str | None) -> Content:
         parts.append((piece, "bold underline $text-accent" if first else "bold"))
         first = False
     return Content.assemble(*parts)
+
+
+def audited(found: AuditedText) -> Content:
+    """A summary, then the tokens: those that a steering changed on colour, after their marks.
+
+    Of a long prompt, the last tokens.
+    """
+    hidden = max(0, found.prompt - _PROMPT_TOKENS)
+    tokens = [
+        (text, f"$text on $accent {round(20 + 50 * shade)}%" if shade else "dim")
+        for text, shade in found.pieces()[hidden:]
+    ]
+    summary = f"{printable(found.summary())}\n{'…' * bool(hidden)}"
+    return Content.assemble((summary, "italic"), *tokens)

@@ -5,6 +5,8 @@ import random
 import pytest
 from textual.widgets import Static
 
+from steerlab.core.audit import Audit, AuditedText, Change
+from steerlab.tui.generation_text import audited
 from steerlab.tui.workbench.texts import Column, Paragraph, Texts, marked
 from steerlab.tui.workbench.throughput import FRAMES, Frames
 from tests.tui.hosts import Host, until
@@ -139,6 +141,42 @@ async def test_columns_too_narrow_to_read_are_stacked(host, width, stacked):
         host.widget.begin([str(i) for i in range(5)], "p", baseline=2)
         await pilot.pause()
         assert host.widget.has_class("-stacked") is stacked
+
+
+def audit_of(*tokens: str, prompt: int = 1) -> AuditedText:
+    """A text whose tokens after the prompt were all changed, but for the last one."""
+    places = tuple(range(prompt, len(tokens) - 1))
+    change = Change(1, 2, 0, 0, places, tuple(float(p) for p in places))
+    return AuditedText(tokens, prompt, Audit((change,), rows=1, passes=2))
+
+
+async def test_changed_tokens_are_shown_in_place_of_a_text(host):
+    async with host.run_test(size=(80, 12)):
+        texts = host.widget
+        texts.begin(("baseline", "c"), "I", baseline=0)
+        texts.write(1, " am\x1b[bold]")
+        assert texts.toggle_audit()
+        assert plain(texts.columns[1]) == "I am\\x1b[bold]"  # not known yet
+        texts.take([None, audit_of("I", "␣am", "\x1b[bold]", "!")])
+        texts.finish()
+        summary, line = plain(texts.columns[1]).splitlines()
+        assert line == r"·I → ▄ am█\x1b[bold]·!"
+        assert summary.startswith("changed: 2 of 4 tokens, positions 1-2, layer 2")
+        assert not texts.toggle_audit()
+        assert plain(texts.columns[1]) == "I am\\x1b[bold]"
+        texts.begin(("baseline", "c"), "I", baseline=0)
+        assert not texts.is_audited
+
+
+def test_changed_tokens_stand_on_colour_the_more_the_stronger():
+    content = audited(audit_of("I", "a", "b", "c", "d", "e"))
+    colours = [str(span.style) for span in content.spans if "accent" in str(span.style)]
+    assert colours == [f"$text on $accent {share}%" for share in (32, 45, 58, 70)]
+
+
+def test_of_a_long_prompt_the_last_tokens_are_shown():
+    content = audited(audit_of(*"x" * 5000, "y", "z", prompt=5000))
+    assert content.plain.splitlines()[1] == f"…{'·x' * 100} → █y·z"
 
 
 async def test_a_star_says_which_text_was_best(host):

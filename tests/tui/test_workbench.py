@@ -286,6 +286,29 @@ async def test_runs_are_kept_rated_and_loaded_back(lab):
         assert user.lab_panel.setup.dose == pytest.approx(-0.2)
 
 
+async def test_a_shows_which_tokens_were_changed_and_the_texts_again(lab):
+    async with Session(lab) as user:
+        await user.steer("love")
+        await user.pilot.press("a")
+        assert user.said == ["changed tokens are shown from the next generation on"]
+        await user.pilot.press("ctrl+g")
+        await user.written()
+        baseline, steered = user.texts
+        assert baseline.startswith("unsteered: no token was changed\n·I· ·t")
+        assert steered.startswith("changed: ")
+        assert steered.splitlines()[-1].startswith("█I█ █t")
+        user.lab_panel.focus_texts()
+        await user.pilot.pause()
+        assert user.bench.active_bindings["a"].binding.show  # in the footer
+        await user.pilot.press("a")
+        assert all(text.startswith("I think you are a") for text in user.texts)
+        assert "█" not in "".join(user.texts)
+        await user.pilot.press("a")
+        user.lab_panel.replay(lab.store.runs.list()[0])  # it was not measured
+        await user.pilot.pause()
+        assert all(text.startswith("I think you are a") for text in user.texts)
+
+
 # composing
 
 

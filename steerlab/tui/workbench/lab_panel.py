@@ -33,6 +33,7 @@ from steerlab.tui.workbench.texts import Texts
 from steerlab.tui.workbench.throughput import Frames, Throughput
 
 if TYPE_CHECKING:
+    from steerlab.core.audit import AuditedText
     from steerlab.core.results import Calibration
     from steerlab.core.run import Run
     from steerlab.core.setting import Setting
@@ -69,6 +70,12 @@ vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
         """A status line from the worker."""
 
         text: str
+
+    @dataclass
+    class Audited(Message):
+        """What was changed in each text."""
+
+        audits: Sequence[AuditedText | None]
 
     @dataclass
     class Finished(Message):
@@ -210,6 +217,12 @@ vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
         self.use(replace(setup, columns=following))
         self.notify(f"{following} texts side by side, starting with the next generation", timeout=3)
 
+    def action_audit(self) -> None:
+        """Show which tokens were changed, and how far, in place of the texts; or the texts."""
+        texts = self.query_one(Texts)
+        if texts.toggle_audit() and not texts.is_audited:
+            self.notify("changed tokens are shown from the next generation on", timeout=3)
+
     def action_copy_command(self) -> None:
         """Copy the `steerlab generate` command for the same texts."""
         command = self.setup.command(self.lab.source)
@@ -314,6 +327,7 @@ vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
                 seeds=(setup.seed,),
                 positions=setup.positions,
                 allow_other_weights=setup.allow_other_weights,
+                audit=True,
                 on_text=on_text,
                 should_stop=lambda: worker.is_cancelled,
                 progress=on_progress,
@@ -321,6 +335,7 @@ vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
             )
         finally:
             self.post_message(self.Wrote(frames))  # the last pieces
+        self.post_message(self.Audited([cell.audit for cell in cells]))
         self.post_message(self.Status(pace.result(cells)))
         return keep_run(self.lab.store, setup, cells, self.lab.model.source, self)
 
@@ -355,6 +370,11 @@ vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
         event.stop()
         for column, piece in event.frames.take().items():
             self.query_one(Texts).write(column, piece)
+
+    @on(Audited)
+    def _take_audits(self, event: Audited) -> None:
+        event.stop()
+        self.query_one(Texts).take(event.audits)
 
     @on(Status)
     def _show_status(self, event: Status) -> None:

@@ -20,6 +20,7 @@ from steerlab.tui.workbench.expression_line import ExpressionLine
 from steerlab.tui.workbench.lab_panel import LabPanel
 from steerlab.tui.workbench.prompt import Prompt
 from steerlab.tui.workbench.table import VectorTable
+from steerlab.tui.workbench.texts import AUDIT
 
 if TYPE_CHECKING:
     from steerlab.lab.lab import Lab
@@ -65,6 +66,7 @@ to the vectors, and ctrl+p finds every command by name."""
         Binding("r", "at('browse', 'rename')", "rename", show=False),
         Binding("delete", "at('browse', 'remove')", "remove", show=False),
         Binding("y", "at('lab', 'copy_command')", "copy as a command", show=False),
+        Binding(*AUDIT, show=False),
         Binding("h", "health", "health of the store", show=False),
         Binding("m", "at('lab', 'model')", "choose the model", show=False),
         Binding("ctrl+n", "at('browse', 'starter')", "make the starter vectors", show=False),

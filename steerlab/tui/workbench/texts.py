@@ -14,8 +14,9 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import Static
 
+from steerlab.core.audit import AuditedText
 from steerlab.core.display import printable
-from steerlab.tui.generation_text import marked
+from steerlab.tui.generation_text import audited, marked
 from steerlab.tui.partial_refresh import Paragraph
 from steerlab.tui.setup import COLUMNS
 
@@ -24,6 +25,7 @@ HINTS = (
     "Press ctrl+g to generate. Baseline: the model without the vector.",
     "Steered: with the vector added.",
 )
+AUDIT = ("a", "screen.at('lab', 'audit')", "changed tokens")
 _SHOWN = 400  # characters of a long prompt shown before the text
 
 
@@ -32,15 +34,21 @@ class Column(VerticalScroll, can_focus=True):
 
     HELP = """\
 A generated text. Words that differ from the baseline are marked. * rates this text as the best of \
-the run; y copies the run as a command."""
+the run; y copies the run as a command. a shows its tokens instead: █ before one that was changed \
+most, ▄ and ▂ by up to two thirds and a third of that, · before one that was not changed."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("asterisk", "pick", "best")]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("asterisk", "pick", "best"),
+        Binding(*AUDIT),
+    ]
 
     def __init__(self, index: int) -> None:
         super().__init__(id=f"text-{index}", classes="column")
         self.index = index
         self.written = ""
         self.prompt = ""
+        self.audit: AuditedText | None = None
+        self.shows_audit = False
 
     def compose(self) -> ComposeResult:
         """The text."""
@@ -52,7 +60,10 @@ the run; y copies the run as a command."""
 
     def draw(self, baseline: str | None = None, *, grown: bool = False) -> None:
         """Show the text. baseline: mark the words that differ from it. grown: since drawn last."""
-        text = Content.assemble((self.prompt, "dim"), marked(self.written, baseline))
+        if self.shows_audit and self.audit is not None:
+            text = audited(self.audit)
+        else:
+            text = Content.assemble((self.prompt, "dim"), marked(self.written, baseline))
         height = self.styles.height
         least = 1 if height is not None and height.is_auto else self.size.height
         changes = self.query_one(Paragraph).show(text, grown=grown, least=least)
@@ -110,6 +121,7 @@ class Texts(Container):
         for column in self._all:
             column.display = column.index < self._count
             column.written, column.prompt = "", printable(tail, newlines=True)
+            column.audit = None
             column.border_subtitle = ""
             column.remove_class("best")
             if column.display:
@@ -131,6 +143,24 @@ class Texts(Container):
         for column in self.columns:
             column.draw(None if column.index == plain else baseline)
             column.scroll_home(animate=False)
+
+    def take(self, audits: Sequence[AuditedText | None]) -> None:
+        """Know what was changed in each text, in as many as were written; `finish` draws it."""
+        for column, audit in zip(self.columns, audits, strict=False):
+            column.audit = audit
+
+    def toggle_audit(self) -> bool:
+        """Show the tokens that were changed, or the texts again; whether tokens are shown now."""
+        for column in self._all:
+            column.shows_audit = not column.shows_audit
+        if self.is_audited:
+            self.finish()
+        return self._all[0].shows_audit
+
+    @property
+    def is_audited(self) -> bool:
+        """Whether it is known what was changed in the texts."""
+        return any(column.audit is not None for column in self.columns)
 
     def show_best(self, index: int | None) -> None:
         """Put a star on the best text."""

@@ -12,9 +12,12 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.pool import NullPool, StaticPool
 
+from steerlab.registry.schema import driver
 from steerlab.registry.schema_check import check_plain
 
 BUSY_SECONDS = 30.0
+
+_PAGE = 8192  # bytes: SQLite's 4096 leave a quarter of the page unused behind two vectors
 
 
 def opened(
@@ -26,6 +29,8 @@ def opened(
         uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
     )
     try:
+        if mode == "rwc":
+            connection.execute(f"PRAGMA page_size = {_PAGE}")
         check_plain(connection)
         connection.execute(f"PRAGMA foreign_keys = {int(foreign_keys)}")
         connection.execute("PRAGMA synchronous = FULL")
@@ -56,7 +61,7 @@ def engine_of(
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
+        driver(connection).execute(begin)
 
     return engine
 

@@ -49,7 +49,7 @@ from steerlab.registry.tables import METADATA, REGISTRY_ONLY
 EARLIER = frozenset({"0001", "0002", "0003", "0004", "0005", "0006", "0100"})
 """The schemas of stores that are brought over rather than migrated."""
 
-HEAD = "0101"
+HEAD = "0102"
 """The schema this program writes; revisions are numbers, so that newer and older compare."""
 
 Fill = Callable[[Connection], object]

@@ -224,4 +224,4 @@ def _put_in_place(directory: Path, staged: Path | None, found: Said) -> None:
 
 
 def _own(directory: Path, story: str) -> Path:
-    return directory / FOLDER / story[:2] / f"{story}{SUFFIX}"
+    return directory.joinpath(FOLDER, story[:2], f"{story}{SUFFIX}")

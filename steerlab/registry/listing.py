@@ -49,7 +49,7 @@ class Listing:
             words = text_index.words_of(text)
             if not words:
                 return list(names)
-            typed = found = set[int](*_columns(connection, text_index.holding(words)))
+            typed = found = set[int](*_columns(connection, text_index.holding(connection, words)))
             if len(typed) < ENOUGH and any(len(word) > 1 for word in words):
                 found = typed.union(*_columns(connection, _scattered(words)))
         return _ranked(names, words[0], found, found - typed)

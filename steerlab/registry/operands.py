@@ -83,10 +83,9 @@ def expressions(
     placeholders: False shows operands that are not stored under their old names.
     """
     found: dict[int, Expression] = {}
-    query = select(VECTOR.c.id, VECTOR.c.summary).where(VECTOR.c.kind == "expression")
     for chunk in chunks(ids):
         operands = operands_now(connection, chunk, placeholders)
-        for row, text in connection.execute(query.where(VECTOR.c.id.in_(chunk))):
+        for row, text in connection.execute(_COMPOSITIONS, {"ids": chunk}):
             found[row] = named(text.removeprefix("= "), operands[row])
     return found
 
@@ -128,6 +127,9 @@ def _is_taken(connection: Connection, hint: str, digest: str, model: int) -> boo
 
 
 _IDS: BindParameter[Any] = bindparam("ids", expanding=True)
+_COMPOSITIONS = select(VECTOR.c.id, VECTOR.c.summary).where(
+    VECTOR.c.kind == "expression", VECTOR.c.id.in_(_IDS)
+)
 _CHILD = VECTOR.alias("child")
 _OPERANDS = (  # a parent that is not what the child was made from is none
     select(OPERAND.c.child_id, OPERAND.c.hint, OPERAND.c.digest)

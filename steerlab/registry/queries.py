@@ -130,7 +130,7 @@ def _first_holding(
     collecting these takes 40.
     """
     text = text_index.folded(filters.text or "")
-    if not text_index.is_frequent(connection, text, 10 * _READ_AHEAD):
+    if not text_index.is_frequent(connection, [text], 10 * _READ_AHEAD):
         return None
     every = listed(connection, replace(filters, text=None), sort, reverse, after)
     found: list[int] = []
@@ -241,7 +241,7 @@ def conditions(connection: Connection, filters: Filters) -> list[ColumnElement[b
     if filters.name is not None:
         found.append(VECTOR.c.name == filters.name)
     if filters.text:
-        held = text_index.holding([text_index.folded(filters.text)])
+        held = text_index.holding(connection, [text_index.folded(filters.text)])
         found.append(VECTOR.c.id.in_(held))
     return found
 

@@ -54,13 +54,15 @@ def search(connection: Connection, filters: Filters, text: str, limit: int) -> S
     words, phrase = text_index.words_of(text), " ".join(text_index.folded(text).split())
     if not words:
         raise BadOption("search for at least one word")
-    found = _passing(connection, filters, text_index.holding(words))
+    found = _passing(connection, filters, text_index.holding(connection, words))
     total = connection.execute(select(func.count()).select_from(found.subquery())).scalar_one()
-    best = [
-        _named(connection, filters, words).limit(limit + _RATED),
-        _passing(connection, filters, text_index.holding([phrase])).limit(limit),
-        found.limit(limit + _RATED),
-    ]
+    best = [found.limit(limit + _RATED)]
+    if total > limit + _RATED:
+        adjacent = text_index.holding(connection, [phrase])
+        best += [
+            _named(connection, filters, words).limit(limit + _RATED),
+            _passing(connection, filters, adjacent).limit(limit),
+        ]
     rows = dict.fromkeys(row for query in best for row in connection.execute(query).scalars())
     vectors = queries.of_ids(connection, list(rows))
     prompts = text_index.prompts(connection, list(rows))

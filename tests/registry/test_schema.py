@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -153,6 +154,24 @@ def newer_program(tmp_path, monkeypatch):
     monkeypatch.setattr(migrations, "configuration", configuration)
     monkeypatch.setattr(database, "HEAD", LATER)
     return later / f"{LATER}_later.py"
+
+
+INDEX_0101 = Path(__file__).parents[1] / "stores" / "0101.sql"
+"""The text index of schema 0101, as SQLite kept it; the tables are those of 0102."""
+
+
+def test_the_index_of_0101_gives_way_to_a_smaller_one(family):
+    family.search("feeling")
+    with closing(sqlite3.connect(family.path / "registry.db")) as raw, raw:
+        for (name,) in raw.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'"):
+            raw.execute(f"DROP TRIGGER {name}")
+        raw.executescript("DROP TABLE vector_text; DROP TABLE text_pending")
+        raw.executescript(INDEX_0101.read_text("utf-8"))
+        raw.execute("UPDATE alembic_version SET version_num = '0101'")
+    store = Store(family.path)
+    assert store.search("feeling").total == family.search("feeling").total > 0
+    assert store.verify() == []
+    assert (family.path / "registry.db.before-0102").is_file()
 
 
 def test_an_older_store_is_copied_then_migrated(family, newer_program):

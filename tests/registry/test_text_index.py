@@ -146,6 +146,16 @@ def test_a_vector_with_many_prompts_is_indexed_once(store):
     assert store.search("happy 299").total == 1
 
 
+@pytest.mark.parametrize("count", [0, 1000])
+def test_a_word_is_found_through_the_index_and_without_it(written, monkeypatch, count):
+    """Trigrams leave texts that do not contain the word, and a frequent word needs no index."""
+    is_frequent = text_index.is_frequent
+    monkeypatch.setattr(text_index, "is_frequent", lambda c, words, _: is_frequent(c, words, count))
+    assert [s.name for s in written.list(text="école naïve")] == ["n0"]
+    assert written.list(text="istanbulistanbul") == []
+    assert written.list(text='"quote" it\'s "quote"') == []
+
+
 def test_words_are_bounded():
     assert text_index.words_of("B a  B") == ["b", "a"]
     assert len(text_index.words_of(" ".join(map(str, range(500))))) == 100

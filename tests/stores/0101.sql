@@ -1,0 +1,12 @@
+CREATE VIRTUAL TABLE vector_text USING fts5(text, tokenize='trigram case_sensitive 1');
+CREATE TABLE text_pending (vector_id INTEGER PRIMARY KEY);
+CREATE TRIGGER vector_text_insert AFTER INSERT ON vector BEGIN INSERT INTO text_pending SELECT id FROM (SELECT new.id AS id) WHERE id NOT IN (SELECT vector_id FROM text_pending); END;
+CREATE TRIGGER vector_text_delete AFTER DELETE ON vector BEGIN INSERT INTO text_pending SELECT id FROM (SELECT old.id AS id) WHERE id NOT IN (SELECT vector_id FROM text_pending); END;
+CREATE TRIGGER vector_text_update AFTER UPDATE ON vector BEGIN INSERT INTO text_pending SELECT id FROM (SELECT old.id AS id UNION SELECT new.id AS id) WHERE id NOT IN (SELECT vector_id FROM text_pending); END;
+CREATE TRIGGER tag_text_insert AFTER INSERT ON tag BEGIN INSERT INTO text_pending SELECT id FROM (SELECT new.vector_id AS id) WHERE id NOT IN (SELECT vector_id FROM text_pending); END;
+CREATE TRIGGER tag_text_delete AFTER DELETE ON tag BEGIN INSERT INTO text_pending SELECT id FROM (SELECT old.vector_id AS id) WHERE id NOT IN (SELECT vector_id FROM text_pending); END;
+CREATE TRIGGER tag_text_update AFTER UPDATE ON tag BEGIN INSERT INTO text_pending SELECT id FROM (SELECT old.vector_id AS id UNION SELECT new.vector_id AS id) WHERE id NOT IN (SELECT vector_id FROM text_pending); END;
+CREATE TRIGGER operand_text_insert AFTER INSERT ON operand BEGIN INSERT INTO text_pending SELECT id FROM (SELECT new.child_id AS id) WHERE id NOT IN (SELECT vector_id FROM text_pending); END;
+CREATE TRIGGER operand_text_delete AFTER DELETE ON operand BEGIN INSERT INTO text_pending SELECT id FROM (SELECT old.child_id AS id) WHERE id NOT IN (SELECT vector_id FROM text_pending); END;
+CREATE TRIGGER operand_text_update AFTER UPDATE ON operand BEGIN INSERT INTO text_pending SELECT id FROM (SELECT old.child_id AS id UNION SELECT new.child_id AS id) WHERE id NOT IN (SELECT vector_id FROM text_pending); END;
+CREATE TRIGGER vector_text_renamed AFTER UPDATE OF name ON vector BEGIN INSERT INTO text_pending SELECT id FROM (SELECT child_id AS id FROM operand WHERE parent_id = new.id) WHERE id NOT IN (SELECT vector_id FROM text_pending); END;

@@ -49,10 +49,11 @@ class Listing:
             words = text_index.words_of(text)
             if not words:
                 return list(names)
-            typed = found = set[int](*_columns(connection, text_index.holding(connection, words)))
+            typed = set[int](*_columns(connection, text_index.holding(connection, words)))
+            scattered = set[int]()
             if len(typed) < ENOUGH and any(len(word) > 1 for word in words):
-                found = typed.union(*_columns(connection, _scattered(words)))
-        return _ranked(names, words[0], found, found - typed)
+                scattered.update(*_columns(connection, _scattered(words)))
+        return _ranked(names, words[0], typed, scattered)
 
     def _names(
         self, connection: Connection, stamp: Hashable, order: tuple[str, bool]
@@ -89,16 +90,18 @@ def _spread(word: str) -> str:
 
 
 def _ranked(
-    names: Mapping[int, str], word: str, found: Collection[int], scattered: Collection[int]
+    names: Mapping[int, str], word: str, typed: Collection[int], scattered: Collection[int]
 ) -> Sequence[int]:
     """Sort by where the first word is, in one pass: there may be 100,000 hits."""
     begins, holds, over, others = list[int](), list[int](), list[int](), list[int]()
     for i, name in names.items():
-        if i in found:
-            if name.startswith(word):
+        if i in typed:
+            if word not in name:
+                others.append(i)
+            elif name.startswith(word):
                 begins.append(i)
-            elif word in name:
-                holds.append(i)
             else:
-                (over if i in scattered else others).append(i)
+                holds.append(i)
+        elif i in scattered:
+            over.append(i)
     return begins + holds + over + others

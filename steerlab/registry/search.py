@@ -58,11 +58,10 @@ def search(connection: Connection, filters: Filters, text: str, limit: int) -> S
     total = connection.execute(select(func.count()).select_from(found.subquery())).scalar_one()
     best = [found.limit(limit + _RATED)]
     if total > limit + _RATED:
+        best.append(_named(connection, filters, words).limit(limit + _RATED))
+    if total > limit + _RATED and len(words) > 1:
         adjacent = text_index.holding(connection, [phrase])
-        best += [
-            _named(connection, filters, words).limit(limit + _RATED),
-            _passing(connection, filters, adjacent).limit(limit),
-        ]
+        best.append(_passing(connection, filters, adjacent).limit(limit))
     rows = dict.fromkeys(row for query in best for row in connection.execute(query).scalars())
     vectors = queries.of_ids(connection, list(rows))
     prompts = text_index.prompts(connection, list(rows))

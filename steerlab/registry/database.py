@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
 from steerlab.errors import SteerlabError, StoreError
-from steerlab.files.durable import make_directory, sync_directory
+from steerlab.files.durable import sync_directory
 from steerlab.files.location import finish_move
 from steerlab.registry import labels, text_index
 from steerlab.registry.connections import (
@@ -36,15 +36,9 @@ from steerlab.registry.ports import Writing
 from steerlab.registry.rows import labels_of
 from steerlab.registry.schema import driver
 from steerlab.registry.schema_check import problems
-from steerlab.registry.sqlite_errors import (
-    NO_LOCKS,
-    Newer,
-    damaged,
-    lockless,
-    one_line_errors,
-    reason,
-)
+from steerlab.registry.sqlite_errors import Newer, damaged, one_line_errors
 from steerlab.registry.tables import METADATA, REGISTRY_ONLY
+from steerlab.registry.write_lock import write_lock
 
 EARLIER = frozenset({"0001", "0002", "0003", "0004", "0005", "0006", "0100"})
 """The schemas of stores that are brought over rather than migrated."""
@@ -133,34 +127,10 @@ class Database:
 
         timeout: seconds to wait; None is the timeout that the store was opened with.
         """
-        from filelock import FileLock, Timeout
-
         self._check_directory()
-        try:
-            make_directory(self.directory)
-            lock = FileLock(
-                self.directory / ".lock",
-                timeout=self.timeout,
-                poll_interval=0.002,  # a seldom look starves those who wait beside many
-                fallback_to_soft=False,  # a file called lock keeps nobody out after a crash
-            )
-            lock.acquire(timeout)
-        except Timeout:
-            raise StoreError(
-                f"another steerlab process has been writing to {self.directory} for "
-                f"{self.timeout:.0f} seconds: wait until it is done, or stop it"
-            ) from None
-        except OSError as error:
-            if error.errno in NO_LOCKS:
-                raise lockless(self.directory) from None
-            raise StoreError(
-                f"can't write to the store {self.directory}: {reason(error)}"
-            ) from None
-        try:
+        with write_lock(self.directory, self.timeout, timeout):
             self._finish()
             yield
-        finally:
-            lock.release()
 
     def settle(self) -> None:
         """Finish changes that a dead writer left staged, unless a writer is active."""

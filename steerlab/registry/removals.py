@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, delete, insert, literal, select
 
+from steerlab.core.display import some
 from steerlab.core.recipe import ModelIdentity
 from steerlab.core.record import now
 from steerlab.registry import labels
@@ -33,6 +34,15 @@ def remove(work: Writing, directory: Path, stored: Stored) -> None:
     else:
         work.on_commit.append(partial((directory / path).unlink, missing_ok=True))
         work.on_commit.append(partial(labels.forget, directory, stored.story))
+
+
+def refusal(ref: str, children: Sequence[str]) -> str:
+    """Why a vector that others were made from is not removed."""
+    were, them = ("was", "it") if len(children) == 1 else ("were", "them")
+    return (
+        f"can't remove {ref}: {some(children)} {were} made from it; remove {them} first, or "
+        "force it and lose the means to re-evaluate"
+    )
 
 
 def remember(connection: Connection, stored: Stored) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -84,6 +84,18 @@ def store(work: Writing, directory: Path, entries: Sequence[Entry]) -> list[int]
     if not all(stands_alone(p.record) for p in placed):
         settle(work.connection, rows, placed)
     return rows
+
+
+def store_next(
+    work: Writing, directory: Path, made: Iterable[tuple[Record, SteeringVector]]
+) -> list[SteeringVector]:
+    """Store vectors as the next versions of records, one after the other."""
+    stored = []
+    for old, vector in made:
+        entries = plan(work, [(old.name, vector)], old.tags, old.note)
+        store(work, directory, entries)
+        stored += [vector for _, vector in entries]
+    return stored
 
 
 def with_refs(recipe: Expression, renamed: dict[str, str]) -> Expression:

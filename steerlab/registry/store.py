@@ -10,23 +10,20 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection
 
-from steerlab.core.display import some
 from steerlab.core.recipe import check_name
 from steerlab.core.record import Labels, Record
 from steerlab.core.vector import SteeringVector
-from steerlab.errors import BadOption, CorruptPayload, Incompatible, NameTaken, NotFound, StoreError
-from steerlab.files import header
+from steerlab.errors import BadOption, CorruptPayload, Incompatible, NotFound, StoreError
 from steerlab.files.location import discover, expanded
 from steerlab.progress import Progress
-from steerlab.registry import files, labels, lineage, queries, removals, saving
+from steerlab.registry import files, lineage, queries, relabelling, removals, saving
 from steerlab.registry.connections import BUSY_SECONDS
 from steerlab.registry.database import Database
 from steerlab.registry.lineage import Lineage
 from steerlab.registry.listing import Listing
-from steerlab.registry.ports import Writing
 from steerlab.registry.queries import Filters, Model, StoredModel, Summary
 from steerlab.registry.results import Results
-from steerlab.registry.rows import Stored, read, relabel
+from steerlab.registry.rows import Stored, read
 from steerlab.registry.runs import Runs
 from steerlab.registry.sqlite_errors import damaged, one_line_errors
 from steerlab.registry.sweeps import Sweeps
@@ -302,7 +299,7 @@ class Store:
             row = queries.resolve(work.connection, old, model)
             stored = read(work.connection, [row])[row]
             if stored.record.name != new:
-                self._rename(work, stored, new)
+                relabelling.rename(work, self.path, stored, new)
         return f"{stored.model}.{new}"
 
     def remove(self, ref: str, force: bool = False, model: Model = None) -> Sequence[str]:
@@ -317,12 +314,7 @@ class Store:
             children = lineage.relatives(work.connection, row, "children", depth=1)
             broken = [child.ref for child in children]
             if broken and not force:
-                raise StoreError(
-                    f"can't remove {stored.qualified}: {some(broken)} "
-                    f"{'was' if len(broken) == 1 else 'were'} made from it; remove "
-                    f"{'it' if len(broken) == 1 else 'them'} first, or force it and lose the "
-                    "means to re-evaluate"
-                )
+                raise StoreError(removals.refusal(stored.qualified, broken))
             removals.remove(work, self.path, stored)
         return broken
 
@@ -349,13 +341,8 @@ class Store:
 
         An operand may also be an earlier vector of the same call.
         """
-        stored = []
         with self._database.writing() as work:
-            for old, vector in made:
-                entries = saving.plan(work, [(old.name, vector)], old.tags, old.note)
-                saving.store(work, self.path, entries)
-                stored += [vector for _, vector in entries]
-        return stored
+            return saving.store_next(work, self.path, made)
 
     # inside
 
@@ -386,25 +373,8 @@ class Store:
             row = queries.resolve(work.connection, ref, model)
             stored = read(work.connection, [row])[row]
             changed = change(stored.labels)
-            self._relabel(work, [(stored, changed)])
+            relabelling.relabel(work, self.path, [(stored, changed)])
         return stored.record.labelled(changed)
-
-    def _relabel(self, work: Writing, changed: Sequence[tuple[Stored, Labels]]) -> None:
-        """Change the labels of vectors, in rows and label files."""
-        changed = [(s, replace(new, edits=s.edits + 1)) for s, new in changed]
-        for stored, new in changed:
-            header.check_labels(stored.record.labelled(new))
-            relabel(work.connection, stored, new)
-        labels.change(self.path, {s.story: new for s, new in changed}, work)
-
-    def _rename(self, work: Writing, stored: Stored, new: str) -> None:
-        connection, old = work.connection, stored.record.name
-        if queries.versions(connection, queries.Ref(new)).get(stored.model):
-            raise NameTaken(f"{stored.model} already has a vector called {new}")
-        ids = queries.versions(connection, queries.Ref(old))[stored.model].values()
-        versions = read(connection, list(ids)).values()
-        self._relabel(work, [(s, replace(s.labels, name=new)) for s in versions])
-        removals.copy(connection, stored.record.model, old, new)
 
 
 def _common_model(connection: Connection, refs: Iterable[str]) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from itertools import count
 from pathlib import Path
 
@@ -17,6 +18,14 @@ settings.register_profile("steerlab", max_examples=60, deadline=None)  # busy ma
 settings.load_profile("steerlab")
 
 _CONFIGS = count()
+
+_IN_MEMORY, _ROOM = "/dev/shm", 4 * 2**30
+
+
+def pytest_configure() -> None:
+    """Temporary files lie in memory if it has room: a save waits for the disk seven times."""
+    if os.access(_IN_MEMORY, os.W_OK) and shutil.disk_usage(_IN_MEMORY).free > _ROOM:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", _IN_MEMORY)
 
 
 @pytest.fixture(autouse=True)

@@ -42,9 +42,13 @@ def own_cache(
     tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The user's cache is only read and written where the real model is in it."""
+    """The user's cache is only read and written where the real model is in it.
+
+    Nothing else fetches the model: that takes a minute.
+    """
     if not any(map(request.node.get_closest_marker, ("smollm2", "terminal"))):
         monkeypatch.setenv("STEERLAB_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        monkeypatch.setenv("PIP_NO_INDEX", "1")
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ def kept(store) -> Run:
     )
 
 
-def test_generate_keeps_its_texts_when_asked(cli, store):
+def test_generate_keeps_its_texts_when_asked(cli, store, model_dir):
     options = ["-v", "love - 0.5*anger", "-c", "-1,1", "-n", "3", "--layers", "1:2", "--keep"]
     result = cli("generate", "hi", "you", *options)
     assert "kept as run 2" in result.err
@@ -23,7 +23,7 @@ def test_generate_keeps_its_texts_when_asked(cli, store):
     assert [g.coefficient for g in first.generations] == [0, -1, 1]
     assert (first.layers, first.sampling.max_new_tokens) == ("1:2", 3)
     assert len(store.runs.list("anger")) == 2
-    assert not cli("generate", "hi", "-n", "1").err.count("kept")
+    assert not cli("generate", "hi", "-n", "1", "--model", str(model_dir)).err.count("kept")
 
 
 def test_runs_are_listed_in_a_table(cli, kept):

@@ -12,8 +12,8 @@ from steerlab.files import header
 from steerlab.registry import Store, files
 from tests.registry.samples import PAIRS, vector
 
-WORDY = replace(PAIRS, positive=("愛する " * 300_000, "love " * 200_000), positive_ids=())
-"""Prompts that make 7 MB of a file's header."""
+WORDY = replace(PAIRS, positive=("愛する " * 30_000, "love " * 20_000), positive_ids=())
+"""Prompts that make 0.7 MB of a file's header."""
 
 
 def old_batches(entries):
@@ -22,8 +22,14 @@ def old_batches(entries):
 
 
 @pytest.fixture
-def old(store, monkeypatch):
-    """A store with a file of two vectors and a header of 15 MB, and those vectors."""
+def low_limit(monkeypatch):
+    """Headers are long from a tenth of the size on, which takes a tenth of the time."""
+    monkeypatch.setattr(header, "LONGEST_SHARED", header.LONGEST_SHARED // 10)
+
+
+@pytest.fixture
+def old(store, monkeypatch, low_limit):
+    """A store with a file of two vectors and a header too long for both, and those vectors."""
     monkeypatch.setattr("steerlab.registry.saving.batches", old_batches)
     with monkeypatch.context() as patch:
         patch.setattr(header, "check_size", lambda *args: None)
@@ -104,8 +110,9 @@ def test_many_notes_and_tags_are_spread_over_files(store):
 
 
 def test_too_many_for_one_file_are_asked_for_as_an_archive(store, tmp_path):
+    wordier = replace(WORDY, positive=tuple(10 * text for text in WORDY.positive))
     for name in "ab":
-        store.save(name, vector(ord(name), recipe=WORDY))
+        store.save(name, vector(ord(name), recipe=wordier))
     with pytest.raises(StoreError, match=r"too large for a file .* NAME\.tar"):
         store.transfer.export(["a", "b"], tmp_path / "x.safetensors")
     store.transfer.export(["a", "b"], tmp_path / "x.tar")

@@ -12,6 +12,7 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.pool import NullPool, StaticPool
 
+from steerlab.errors import StoreError
 from steerlab.registry.schema import driver
 from steerlab.registry.schema_check import check_plain
 
@@ -31,13 +32,13 @@ def opened(
     try:
         if mode == "rwc":
             connection.execute(f"PRAGMA page_size = {_PAGE}")
-        check_plain(connection)
+        check_plain(connection, file.parent)
         connection.execute(f"PRAGMA foreign_keys = {int(foreign_keys)}")
         connection.execute("PRAGMA synchronous = FULL")
         if journal:
             connection.execute(f"PRAGMA journal_mode = {journal}")
         connection.row_factory = _as_written
-    except sqlite3.Error:
+    except (sqlite3.Error, StoreError):
         connection.close()
         raise
     return connection
@@ -90,7 +91,7 @@ def copy_with_log(file: Path, log: Path) -> Engine:
             shutil.copyfile(source, Path(copies) / source.name)
         with contextlib.closing(sqlite3.connect(Path(copies) / file.name)) as copy:
             copy.backup(memory)
-    check_plain(memory)
+    check_plain(memory, file.parent)
     memory.row_factory = _as_written
     return create_engine("sqlite://", creator=lambda: memory, poolclass=StaticPool)
 

@@ -24,7 +24,7 @@ from sqlalchemy.pool import StaticPool
 from steerlab.errors import SteerlabError, StoreError
 from steerlab.files.durable import sync_directory
 from steerlab.files.location import finish_move
-from steerlab.registry import labels, text_index
+from steerlab.registry import labels, schema_version, text_index
 from steerlab.registry.connections import (
     BUSY_SECONDS,
     copy_database,
@@ -36,20 +36,13 @@ from steerlab.registry.ports import Writing
 from steerlab.registry.rows import labels_of
 from steerlab.registry.schema import driver
 from steerlab.registry.schema_check import problems
+from steerlab.registry.schema_version import EARLIER, version_of
 from steerlab.registry.sqlite_errors import Newer, damaged, one_line_errors
 from steerlab.registry.tables import METADATA, REGISTRY_ONLY
 from steerlab.registry.write_lock import write_lock
 
-EARLIER = frozenset({"0001", "0002", "0003", "0004", "0005", "0006", "0100"})
-"""The schemas of stores that are brought over rather than migrated."""
-
-HEAD = "0102"
-"""The schema this program writes; revisions are numbers, so that newer and older compare."""
-
 Fill = Callable[[Connection], object]
 T = TypeVar("T")
-
-_VERSION = "SELECT version_num FROM alembic_version"
 
 
 class Database:
@@ -158,8 +151,8 @@ class Database:
             raise damaged(self.directory)
         else:
             with engine_of(self.file, "rw", "BEGIN").connect() as connection:
-                version = _version_of(connection, self.directory)
-            if version != HEAD:
+                version = version_of(driver(connection), self.directory)
+            if version != schema_version.HEAD:
                 self._migrate(version)
 
     def create(self, fill: Fill | None = None) -> None:
@@ -245,7 +238,7 @@ class Database:
         engine = engine_of(self.file, "rw", "BEGIN")
         try:
             with engine.connect() as connection:
-                _version_of(connection, self.directory)
+                version_of(driver(connection), self.directory)
                 driver(connection).row_factory = None  # damaged text is read as bytes
                 return get(connection)
         except Newer:
@@ -269,7 +262,7 @@ class Database:
             raise damaged(self.directory)
         engine = engine_of(self.file, "rw", "BEGIN") if self.writable else self._frozen()
         connection = self._begun(engine, stack)
-        if _version_of(connection, self.directory) == HEAD:
+        if version_of(driver(connection), self.directory) == schema_version.HEAD:
             return connection
         stack.close()
         if not self.writable:
@@ -282,7 +275,7 @@ class Database:
         """A write transaction on an up-to-date registry; needs the lock."""
         if self.file.is_file():
             connection = self._begun(engine_of(self.file, "rw", "BEGIN IMMEDIATE"), stack)
-            if _version_of(connection, self.directory) == HEAD:
+            if version_of(driver(connection), self.directory) == schema_version.HEAD:
                 return Writing(connection)
             stack.close()
         self.prepare()
@@ -360,7 +353,7 @@ class Database:
         try:
             part.unlink(missing_ok=True)
             copy_database(self.file, part)
-            os.replace(part, self.file.with_name(f"registry.db.before-{HEAD}"))
+            os.replace(part, self.file.with_name(f"registry.db.before-{schema_version.HEAD}"))
             sync_directory(self.directory)
         finally:
             part.unlink(missing_ok=True)
@@ -370,23 +363,5 @@ def create_schema(connection: Connection) -> None:
     """Make the tables of an empty registry, at the newest revision."""
     METADATA.create_all(connection)
     connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR NOT NULL)"))
-    connection.execute(text("INSERT INTO alembic_version VALUES (:head)"), {"head": HEAD})
-
-
-def _version_of(connection: Connection, directory: Path) -> str:
-    """The schema's revision; raises StoreError for a newer one, or none."""
-    try:
-        found = driver(connection).execute(_VERSION).fetchone()
-    except sqlite3.OperationalError as error:
-        if "no such table" not in str(error):
-            raise
-        found = None
-    version = str(found[0]) if found else ""
-    if not (version.isascii() and version.isdigit()):
-        raise damaged(directory)
-    if int(version) > int(HEAD):
-        raise Newer(
-            f"the store {directory} was written by a newer steerlab (schema {version}, this one "
-            f"knows {HEAD}): upgrade steerlab"
-        )
-    return version
+    made = {"head": schema_version.HEAD}
+    connection.execute(text("INSERT INTO alembic_version VALUES (:head)"), made)

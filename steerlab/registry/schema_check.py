@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import sqlite3
 from functools import cache
+from pathlib import Path
 
 from sqlalchemy import Boolean, Connection, Float, Integer, create_engine, select, text
 from sqlalchemy.exc import DBAPIError
 
 from steerlab.registry import text_index
+from steerlab.registry.schema_version import version_of
 from steerlab.registry.tables import METADATA, REGISTRY_ONLY
 
 Shape = dict[str, tuple[str, list[str]]]
@@ -27,20 +29,28 @@ _FOREIGN = (
 )
 
 
+_HAS_VERSION = (
+    "SELECT 1 FROM sqlite_master WHERE name = 'alembic_version' AND type = 'table'"
+    " AND sql LIKE 'CREATE TABLE alembic_version (%' AND sql NOT LIKE '% AS %'"
+)
+
 _OURS = {*text_index.SCHEMA, *text_index.EARLIER_SCHEMA}
 
 
-def check_plain(connection: sqlite3.Connection) -> None:
+def check_plain(connection: sqlite3.Connection, directory: Path) -> None:
     """Refuse a registry with more than tables, indexes and our text index, before it is queried.
 
     A view may have no end, and a trigger change what is written. What claims to be a table may
-    be a view, so only the statement that made it counts. Raises sqlite3.DatabaseError.
+    be a view, so only the statement that made it counts. Raises sqlite3.DatabaseError, or
+    StoreError if a newer program wrote it, which may have more.
     """
     try:
         found = {sql for (sql,) in connection.execute(_FOREIGN)} - _OURS
     except UnicodeDecodeError:  # the sqlite3 module can't say SQLite's own message
         raise sqlite3.DatabaseError("malformed: the schema is not UTF-8") from None
     if found:
+        if connection.execute(_HAS_VERSION).fetchone():
+            version_of(connection, directory)
         raise sqlite3.DatabaseError("malformed: only tables and indexes may be in a registry")
 
 

@@ -187,7 +187,7 @@ def test_a_cancelled_restore_leaves_nothing(family, tmp_path):
 
 def test_a_backup_of_a_newer_steerlab_is_refused(family, tmp_path, monkeypatch):
     made = family.transfer.backup(tmp_path / "b.tar")
-    monkeypatch.setattr("steerlab.registry.database.HEAD", "0001")
+    monkeypatch.setattr("steerlab.registry.schema_version.HEAD", "0001")
     with pytest.raises(StoreError, match="newer steerlab"):
         Store(tmp_path / "new").transfer.restore(made.path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["b.tar", "store"]

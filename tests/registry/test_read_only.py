@@ -94,7 +94,7 @@ def test_what_is_still_in_the_log_counts(frozen, tmp_path):
 
 
 def test_an_older_schema_is_read_from_the_payloads(frozen, monkeypatch):
-    monkeypatch.setattr("steerlab.registry.database.HEAD", "9999")
+    monkeypatch.setattr("steerlab.registry.schema_version.HEAD", "9999")
     freeze(frozen)
     assert len(frozen.list()) == 4
 

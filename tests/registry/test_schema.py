@@ -16,7 +16,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateTable
 
 from steerlab.errors import StoreError
-from steerlab.registry import Store, database, migrations
+from steerlab.registry import Store, migrations, schema_version
 from steerlab.registry.tables import METADATA
 from tests.registry.samples import vector
 
@@ -58,7 +58,7 @@ def test_the_migrations_make_the_tables_of_the_program(connection):
 
 def test_head_is_the_newest_migration(connection):
     script = ScriptDirectory.from_config(migrations.configuration(connection))
-    assert script.get_heads() == [database.HEAD]
+    assert script.get_heads() == [schema_version.HEAD]
 
 
 def test_the_schema_is_postgresql_too():
@@ -117,6 +117,18 @@ def test_a_newer_store_is_refused_and_left_alone(family):
     assert (family.path / "registry.db").read_bytes() == before
 
 
+@pytest.mark.parametrize("version", ["0999", None])
+def test_a_newer_store_with_parts_that_are_unknown_here_is_newer_not_damaged(family, version):
+    with closing(sqlite3.connect(family.path / "registry.db")) as raw, raw:
+        raw.execute("CREATE TRIGGER later AFTER DELETE ON run BEGIN SELECT 1; END")
+    if version:
+        set_version(family, version)
+    said = r"newer steerlab \(schema 0999" if version else "is damaged"
+    for action in (family.list, lambda: family.save("x", vector())):
+        with pytest.raises(StoreError, match=said):
+            action()
+
+
 MIGRATION = """
 import sqlalchemy as sa
 from alembic import op
@@ -129,7 +141,7 @@ def upgrade():
 """
 
 
-HEAD = database.HEAD
+HEAD = schema_version.HEAD
 LATER = f"{int(HEAD) + 1:04}"
 
 
@@ -152,7 +164,7 @@ def newer_program(tmp_path, monkeypatch):
         return config
 
     monkeypatch.setattr(migrations, "configuration", configuration)
-    monkeypatch.setattr(database, "HEAD", LATER)
+    monkeypatch.setattr(schema_version, "HEAD", LATER)
     return later / f"{LATER}_later.py"
 
 

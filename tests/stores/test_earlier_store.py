@@ -24,7 +24,7 @@ from steerlab.errors import CorruptPayload, StoreError
 from steerlab.files.header import METADATA_KEY
 from steerlab.files.payload import FORMAT, read, read_records
 from steerlab.registry import Store, database, migrations
-from steerlab.registry.database import HEAD
+from steerlab.registry.schema_version import HEAD
 from tests.registry.test_read_only import freeze, thaw
 
 EARLIER = Path(__file__).parent / "0006"

@@ -23,7 +23,7 @@ from steerlab.registry import files, labels
 from steerlab.registry.connections import copy_database
 from steerlab.registry.database import Database
 from steerlab.registry.schema_check import check_plain
-from steerlab.registry.sqlite_errors import one_line_errors, tells_damage
+from steerlab.registry.sqlite_errors import Newer, one_line_errors, tells_damage
 from steerlab.registry.transfer import archive
 from steerlab.registry.transfer.exchange import called
 
@@ -181,13 +181,15 @@ def _copy_bytes(file: Path, target: Path) -> None:
 def _registry_problems(copy: Path, names: set[str]) -> Iterator[str]:
     try:
         with contextlib.closing(sqlite3.connect(copy)) as registry:
-            check_plain(registry)
+            check_plain(registry, copy.parent)
             (verdict,) = registry.execute("PRAGMA quick_check(1)").fetchone()
             if verdict != "ok":
                 yield _DAMAGED
             for (path,) in registry.execute("SELECT DISTINCT path FROM vector ORDER BY path"):
                 if path not in names:
                     yield f"{path} is missing"
+    except Newer:
+        yield "its registry was written by a newer steerlab: upgrade steerlab"
     except sqlite3.Error:
         yield _DAMAGED
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from steerlab.core.display import count, size_text
 from steerlab.errors import Cancelled, StoreError
 from steerlab.files.location import discover
-from steerlab.registry.database import HEAD
+from steerlab.registry.schema_version import HEAD
 from steerlab.registry.upkeep.doctor import Problem, problems_of
 from steerlab.registry.upkeep.gc import Garbage
 from steerlab.registry.upkeep.verify import Finding

@@ -116,3 +116,14 @@ def amount(
     """The law's c·v: the float32 vector times c in float64, rounded once. (positions, d_model)"""
     direction = vector.directions[layer].astype(np.float32).astype(np.float64)
     return torch.from_numpy(coefficient * direction).to(dtype)
+
+
+def due(positions, length, first, end):
+    """Which of the absolute positions `first` to `end` of a prompt of `length` tokens are due."""
+    start, stop = {
+        "all": (0, end),
+        "prompt": (0, length),
+        "generated": (length - 1, end),
+        "continuation": (length, end),
+    }[positions]
+    return [start <= i < stop for i in range(first, end)]

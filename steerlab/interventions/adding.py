@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from steerlab.core.run import Positions
-from steerlab.errors import SteeringError
+from steerlab.errors import ModelError, SteeringError
 from steerlab.interventions.applied import Applied
-from steerlab.interventions.forward_pass import EVERYWHERE
+from steerlab.interventions.forward_pass import EVERYWHERE, ForwardPass
 from steerlab.interventions.injection import Injection
 from steerlab.interventions.positions import PositionTracker
-from steerlab.models.blocks import stream_of
+from steerlab.models.blocks import check_shape, stream_of
 
 
 def adders_of(
@@ -125,9 +125,9 @@ class Adder:
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Add to the hidden states in the arguments of the block."""
         self.fired = True
-        if (now := self.tracker.now) is not None:
-            now.entered.add(self.layer)
         hidden = stream_of(args, kwargs, self.d_model)
+        if (now := self.tracker.now) is not None:
+            self._enter(now, hidden)
         steered = hidden
         for term in self.terms:
             steered = self._apply(term, steered)
@@ -136,6 +136,13 @@ class Adder:
         if args:
             return (steered, *args[1:]), kwargs
         return args, {**kwargs, "hidden_states": steered}
+
+    def _enter(self, now: ForwardPass, hidden: Tensor) -> None:
+        if self.layer in now.entered:
+            raise runs_again(f"block {self.layer}")
+        now.entered.add(self.layer)
+        if now.shape is not None:
+            check_shape(hidden, *now.shape)
 
     def _apply(self, term: Term, hidden: Tensor) -> Tensor:
         where = self.tracker.where(term.positions)
@@ -194,6 +201,14 @@ def never_fired(layer: int) -> SteeringError:
     return SteeringError(
         f"the steering at layer {layer} never fired: the model was not run inside "
         "`with steering(...)`, or another copy of it was, or another thread ran it"
+    )
+
+
+def runs_again(part: str) -> ModelError:
+    """The error of a model that loops over its blocks, or some of them."""
+    return ModelError(
+        f"{part} runs several times in one pass of this model, so a layer is no single place in "
+        "it: it can't be steered"
     )
 
 

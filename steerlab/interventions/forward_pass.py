@@ -20,6 +20,7 @@ class ForwardPass:
     """One pass through the blocks.
 
     batch, cached: rows of the pass, and tokens before it. call: the `generate` around it.
+    shape: rows and tokens of the pass as the model was called, where known.
     positions: (batch or 1, seq), -1 on padding.
     lengths: tokens of each row's prompt, or of each token's: (batch or 1, 1 or seq).
     told: whether the caller said where the prompt ends. prefill: whether it holds prompt.
@@ -40,6 +41,7 @@ class ForwardPass:
     ids: Tensor | None = None
     rows: Rows | None = None
     unplaced: str = ""
+    shape: tuple[int, int] | None = None
     entered: set[int] = field(default_factory=set)
     changes: dict[int, Tensor] = field(default_factory=dict)
     _found: dict[str, Tensor | None] = field(default_factory=dict)

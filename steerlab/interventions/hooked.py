@@ -10,7 +10,7 @@ from torch import nn
 
 from steerlab.errors import SteeringError
 from steerlab.interventions.active import ActiveSteering
-from steerlab.interventions.adding import adders_of
+from steerlab.interventions.adding import adders_of, runs_again
 from steerlab.interventions.applied import Applied
 from steerlab.interventions.injection import Injection
 from steerlab.interventions.positions import PositionTracker
@@ -105,13 +105,13 @@ class Hooked:
     def _enter_model(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        placing = self.tracker.placing
-        self._outer.arguments = named_arguments(module.forward, args, kwargs) if placing else {}
+        self._outer.arguments = named_arguments(module.forward, args, kwargs)
         self._outer.passes = 0
 
     def _leave_model(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        self._outer.arguments = {}
-        if output is not None and not self._outer.passes:
+        passes = self._outer.passes
+        self._outer.arguments, self._outer.passes = {}, None
+        if output is not None and not passes:
             raise self._not_seen("the module that runs the blocks")
 
     def _enter_blocks(
@@ -127,11 +127,18 @@ class Hooked:
                 "adapters were switched inside of `with steering(...)`, so the model is another "
                 "one than the vectors were checked against: switch them outside of it"
             )
-        self._outer.passes = getattr(self._outer, "passes", 0) + 1
+        self._count_pass()
         given = named_arguments(module.forward, args, kwargs)
         if args and given.get("input_ids") is None and given.get("inputs_embeds") is None:
             given["input_ids"] = args[0]
         self.tracker.begin(given, getattr(self._outer, "arguments", {}))
+
+    def _count_pass(self) -> None:
+        passes = getattr(self._outer, "passes", None)
+        if passes:
+            raise runs_again("the module that runs the blocks")
+        if passes is not None:  # inside a pass of the model
+            self._outer.passes = 1
 
     def _leave_blocks(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         now = self.tracker.end(output)

@@ -52,6 +52,7 @@ class PositionTracker:
         those of the model around it, which has token ids where the module gets embeddings.
         """
         self._local.now = self._placed(given, outer) if self.placing else ForwardPass()
+        self._local.now.shape = _shape(given, outer)
 
     def end(self, output: Any) -> ForwardPass | None:
         """The pass is over; output: of the module that runs the blocks, None if it failed."""
@@ -250,13 +251,24 @@ def _tokens(
 ) -> tuple[Tensor | None, Tensor | None]:
     """The token ids of a pass as far as known, and what has their shape in front."""
     ids, embeddings = given.get("input_ids"), given.get("inputs_embeds")
-    if ids is None and embeddings is not None:
-        above = outer.get("input_ids")
-        fits = isinstance(above, Tensor) and above.shape == embeddings.shape[:2]
-        return (above if fits else None), embeddings
-    if ids is not None and ids.is_floating_point():
-        return None, ids
-    return ids, ids
+    if ids is not None and not ids.is_floating_point():
+        return ids, ids
+    embeddings = embeddings if ids is None else ids
+    above = outer.get("input_ids")
+    # ids rather than embeddings: kernels round these by the length of the pass
+    if isinstance(above, Tensor) and (embeddings is None or above.shape == embeddings.shape[:2]):
+        return above, above if embeddings is None else embeddings
+    return None, embeddings
+
+
+def _shape(given: Mapping[str, Any], outer: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Rows and tokens of a pass, as the model was called; None if it got neither."""
+    for arguments in (outer, given):
+        for name in ("input_ids", "inputs_embeds"):
+            tokens = arguments.get(name)
+            if isinstance(tokens, Tensor) and tokens.ndim >= 2:
+                return tokens.shape[0], tokens.shape[1]
+    return None
 
 
 def _for_batch(values: Tensor, batch: int) -> Tensor | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -19,7 +20,7 @@ def find_blocks(model: nn.Module, path: str | None = None) -> tuple[nn.Module, l
     path: dotted name of the ModuleList, for a model where that rule finds none or another.
     Raises ModelError when there is none or more than one.
     """
-    wanted = n_layers_of(model)
+    wanted = getattr(text_config(model), "num_hidden_layers", None)
     lists: dict[str, nn.ModuleList] = {
         n: m for n, m in model.named_modules() if isinstance(m, nn.ModuleList)
     }
@@ -30,11 +31,13 @@ def find_blocks(model: nn.Module, path: str | None = None) -> tuple[nn.Module, l
     else:
         fitting = [name for name, module in lists.items() if len(module) == wanted]
         found = [n for n in fitting if not any(n.startswith(f"{o}.") for o in fitting if o != n)]
-        if len(found) > 1:
-            found = [n for n in found if not {"vision", "visual", "encoder"} & set(_words(n))]
+        for other in ({"vision", "visual", "image", "audio"}, {"encoder"}):
+            if len(found) > 1:
+                found = [n for n in found if not other & set(_words(n))]
     if len(found) != 1:
+        count = "" if wanted is None else f"{wanted} "
         raise ModelError(
-            f"can't tell which of the model's module lists are its {wanted} blocks "
+            f"can't tell which of the model's module lists are its {count}blocks "
             f"({_listed(lists)}): name one with blocks='…'"
         )
     parent = model.get_submodule(found[0].rpartition(".")[0])
@@ -62,6 +65,21 @@ def _check_blocks(model: nn.Module, blocks: list[nn.Module]) -> None:
         offloaded = hasattr(module, "_hf_hook")
         if not offloaded and any(p.is_meta for p in module.parameters(recurse=False)):
             raise ModelError(f"the weights of {name} are not loaded: they are on the meta device")
+
+
+def check_reads_text(model: nn.Module) -> None:
+    """Raise ModelError for a model that can't be run on token ids alone."""
+    needed = [
+        name
+        for name, parameter in inspect.signature(model.forward).parameters.items()
+        if parameter.default is parameter.empty
+        and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        and name != "input_ids"
+    ]
+    if needed:
+        raise ModelError(
+            f"{type(model).__name__} can't read a text alone: it needs {', '.join(needed)}"
+        )
 
 
 def check_no_virtual_tokens(model: nn.Module) -> None:
@@ -95,12 +113,23 @@ def stream_of(args: tuple[Any, ...], kwargs: Mapping[str, Any], d_model: int) ->
     return hidden
 
 
+def check_shape(hidden: Tensor, batch: int, seq: int) -> None:
+    """Raise ModelError unless the input of a block is (batch, seq, d_model)."""
+    if hidden.shape[:2] != (batch, seq):
+        raise ModelError(
+            f"the blocks of this model take hidden states of shape {tuple(hidden.shape)} for "
+            f"{batch} rows of {seq} tokens: models that put positions first, or tokens of their "
+            "own before the prompt, can't be steered"
+        )
+
+
 def _words(name: str) -> list[str]:
     return name.replace("_", ".").split(".")
 
 
 def _listed(lists: dict[str, nn.ModuleList]) -> str:
-    return ", ".join(f"{n} ({len(m)})" for n, m in lists.items()) or "none"
+    outer = {n: m for n, m in lists.items() if not any(n.startswith(f"{o}.") for o in lists)}
+    return ", ".join(f"{n} ({len(m)})" for n, m in outer.items()) or "none"
 
 
 def text_config(model: nn.Module) -> Any:
@@ -109,11 +138,6 @@ def text_config(model: nn.Module) -> Any:
     if config is None or not hasattr(config, "get_text_config"):
         raise ModelError(f"{type(model).__name__} has no transformers config: it can't be steered")
     return config.get_text_config(decoder=True)
-
-
-def n_layers_of(model: nn.Module) -> int:
-    """Number of blocks, as the config says."""
-    return int(text_config(model).num_hidden_layers)
 
 
 def input_device(model: nn.Module) -> torch.device:

@@ -131,11 +131,11 @@ def _tells_length(value: Any) -> bool:
 def _length(cache: Any) -> int | None:
     """How many tokens a cache holds; None if it can't tell."""
     try:
-        length = int(cache.get_seq_length())
+        length = cache.get_seq_length()
     except (ValueError, NotImplementedError):  # it has no attention layer
         return None
-    if length:
-        return length
+    if length is None or length:  # Reformer's says None
+        return length if length is None else int(length)
     # 0 for good from a cache whose first layer keeps its state elsewhere
     layers = filter(_tells_length, getattr(cache, "layers", ()))
     return max((int(layer.get_seq_length()) for layer in layers), default=0)

@@ -20,7 +20,7 @@ from steerlab.extraction import methods, runner
 from steerlab.extraction.methods import Pairs
 from steerlab.extraction.readings import Array, Ids, Readings
 from steerlab.models import generation, recording
-from steerlab.models.blocks import find_blocks, text_config
+from steerlab.models.blocks import check_reads_text, find_blocks, text_config
 from steerlab.models.generation import Completion, OnText, numbered
 from steerlab.models.identity import identify, is_quantized, state_of
 from steerlab.models.inference import batches_of_rows, eval_mode
@@ -56,6 +56,7 @@ class LanguageModel:
     ) -> None:
         if not hasattr(model, "generate") or model.get_output_embeddings() is None:
             raise ModelError(f"{type(model).__name__} has no causal head: it can't write text")
+        check_reads_text(model)
         self.model = model
         self.source = source or getattr(model, "name_or_path", "") or type(model).__name__
         self.parent, self.blocks = find_blocks(model, blocks)
@@ -368,7 +369,7 @@ class LanguageModel:
             raise BadPrompts(f"{self.source} has no token {odd}: it has {size}")
         longest = max(len(i) for i in ids)
         room = getattr(text_config(self.model), "max_position_embeddings", None)
-        if room and longest + new > room:
+        if room and longest + new > room > 0:  # XLNet says -1: any length
             more = f" and {new} new ones do" if new else " does"
             raise BadPrompts(
                 f"a prompt of {longest} tokens{more} not fit into the {room} positions of "

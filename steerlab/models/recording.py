@@ -7,6 +7,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from steerlab.core.recipe import Read
 from steerlab.errors import Cancelled, ModelError
 from steerlab.extraction.readings import Ids, Readings
-from steerlab.models.blocks import input_device, stream_of, text_config
+from steerlab.models.blocks import check_shape, input_device, stream_of, text_config
 from steerlab.models.cache import cache_argument
 from steerlab.models.interventions import is_steered
 from steerlab.models.prefix_groups import Group, group_by_prefix
@@ -61,6 +62,9 @@ class _Stop(Exception):
     pass
 
 
+_sharing: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+"""Model -> whether prompts may share the passes of their prefix, as tried."""
+
 Forward = Callable[[Chunk, Mapping[str, Any]], dict[int, Tensor]]
 """Runs a chunk with further arguments of the model: layer -> (rows, seq, d_model)."""
 
@@ -83,7 +87,7 @@ def read(
     """
     reader = _Reader(prompts, layers, read_at)
     forward = partial(_forward, model, blocks, layers, should_stop)
-    for chunk, hidden in _passes(model, prompts, forward, progress):
+    for chunk, hidden in _passes(model, blocks, prompts, forward, progress):
         for layer, activations in hidden.items():
             reader.take(layer, chunk, activations)
     return reader.readings()
@@ -103,11 +107,18 @@ def record(
 
 
 def _passes(
-    model: nn.Module, prompts: Sequence[Ids], forward: Forward, progress: Progress | None
+    model: nn.Module,
+    blocks: Sequence[nn.Module],
+    prompts: Sequence[Ids],
+    forward: Forward,
+    progress: Progress | None,
 ) -> Iterator[tuple[Chunk, dict[int, Tensor]]]:
     limit = _BATCH_TOKENS.get(input_device(model).type, _BATCH_TOKENS_ACCELERATOR)
     done = 0
-    for batch in _batches(_plan(model, prompts), prompts, limit):
+    groups = _plan(model, prompts)
+    if any(group.prefix for group in groups) and not _can_share(model, blocks):
+        groups = _apart(prompts)
+    for batch in _batches(groups, prompts, limit):
         if batch[0].prefix == 0:
             chunk = _whole(prompts, [i for group in batch for i in group.members])
             yield chunk, forward(chunk, {})
@@ -127,8 +138,35 @@ def _plan(model: nn.Module, prompts: Sequence[Ids]) -> list[Group]:
     # a prompt in two pieces would hide from steering where it ends
     together = _attends_to_everything(model) and cache_argument(model) is not None
     if saved < 0.15 * total or not together or is_steered(model):
-        return [Group(0, (i,)) for i in range(len(prompts))]
+        return _apart(prompts)
     return groups
+
+
+def _apart(prompts: Sequence[Ids]) -> list[Group]:
+    return [Group(0, (i,)) for i in range(len(prompts))]
+
+
+def _can_share(model: nn.Module, blocks: Sequence[nn.Module]) -> bool:
+    """Whether prompts give on a shared prefix what they give alone; tried once for each model.
+
+    RoBERTa's positions begin elsewhere than at 0, unless it is told its positions.
+    """
+    if model not in _sharing:
+        _sharing[model] = _agrees_on_prefixes(model, blocks)
+    return _sharing[model]
+
+
+def _agrees_on_prefixes(model: nn.Module, blocks: Sequence[nn.Module]) -> bool:
+    """Other positions show at the input of the second block."""
+    layer = min(1, len(blocks) - 1)
+    prompts = [[3, 4, 5], [3, 4, 6], [3, 7, 8, 9], [3, 7, 8, 10]]
+    forward = partial(_forward, model, blocks, [layer], None)
+    alone = [forward(_whole(prompts, [i]), {})[layer][0, -1] for i in range(len(prompts))]
+    *_, (_, rest) = _shared(model, prompts, [Group(2, (0, 1)), Group(3, (2, 3))], forward)
+    whole = torch.stack(alone).float()
+    apart = (rest[layer][:, -1].float() - whole).norm(dim=-1)
+    precise = rest[layer].dtype in (torch.float32, torch.float64)
+    return bool((apart < (1e-3 if precise else 0.05) * whole.norm(dim=-1)).all())
 
 
 def _attends_to_everything(model: nn.Module) -> bool:
@@ -250,13 +288,13 @@ def _forward(
         ids = chunk.ids.to(input_device(model))
         with suppress(_Stop):
             model(input_ids=ids, **{"use_cache": False, **arguments})
-    if missing := set(layers) - set(recorded):
-        raise ModelError(f"a pass did not come through block {min(missing)}: it can't be read")
-    if any(hidden.shape[:2] != chunk.ids.shape for hidden in recorded.values()):
+    if missing := set(layers) - recorded.keys():
         raise ModelError(
-            "the blocks of this model do not take (batch, positions, d_model): models that put "
-            "positions first can't be steered"
+            f"a pass did not come through block {min(missing)}: it can't be read; leave out layers "
+            "that the model skips when it reads a text"
         )
+    for hidden in recorded.values():
+        check_shape(hidden, *chunk.ids.shape)
     return recorded
 
 

@@ -8,27 +8,18 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from steerlab import Injection, steering
+from steerlab import Injection, LanguageModel, steering
 from steerlab.errors import BadOption, SteeringError
 from steerlab.models.cache import cache_argument
-from tests.tiny import tiny_lm
-from tests.watching import planted, shared, watching
+from tests.models.architectures import tiny
+from tests.models.judging import Watched
+from tests.tiny import tiny_lm, tiny_tokenizer
+from tests.watching import due, planted, shared, watching
 from tests.wrappers import WRAPPERS, wrapper_lm
 
 BY_PLACE = ("prompt", "generated", "continuation")
 PROMPT = torch.tensor([[1, 40, 77, 12, 205]])
 OTHER = torch.tensor([[1, 8, 250, 31, 31, 64, 190, 55]])  # longer
-
-
-def due(positions, length, first, end):
-    """Which of the absolute positions `first` to `end` of a prompt of `length` tokens are due."""
-    start, stop = {
-        "all": (0, end),
-        "prompt": (0, length),
-        "generated": (length - 1, end),
-        "continuation": (length, end),
-    }[positions]
-    return [start <= i < stop for i in range(first, end)]
 
 
 @torch.no_grad()
@@ -234,6 +225,13 @@ class TestWithoutIds:
         with steering(lm, planted(lm), 1.0, positions), watching(lm.model, "openai-gpt") as watch:
             lm.generate(prompts, max_new_tokens=4)
         assert by_row(watch) == [due(positions, 5, 0, 5 + step) for step in range(4)]
+
+    def test_embeddings_that_are_rounded_by_the_length_of_the_pass(self):
+        lm = LanguageModel(tiny("roc_bert"), tiny_tokenizer(), source="tiny")
+        v = planted(lm)
+        with steering(lm, v, 1.0, "prompt"), Watched(lm.blocks[2]) as watch:
+            lm.generate("xy", max_new_tokens=4, use_cache=False)
+        watch.check(v, "prompt", [(2, 2 + step) for step in range(4)], 1.0)
 
     def test_a_front_vector_on_a_model_without_any_cache(self):
         lm = shared("openai-gpt")

@@ -197,6 +197,8 @@ class TestUnseen:
         assert past_of({"a": one, "b": one}).length == 3
         assert past_of({"a": one, "b": two}).unknown == "a and b"
         assert past_of({"a": [one, two]}).unknown == "a"
+        silent = SimpleNamespace(get_seq_length=lambda: None)  # as Reformer's
+        assert past_of({"a": silent}).unknown == "a"
         assert past_of({"use_cache": True, "state": (), "cache": None}).cached is False
 
 

@@ -10,11 +10,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steerlab import steering
+from steerlab import LanguageModel, steering
 from steerlab.models import recording
 from steerlab.models.prefix_groups import Group, group_by_prefix
 from steerlab.models.recording import read
-from tests.tiny import ARCHITECTURES
+from tests.models.architectures import tiny
+from tests.tiny import ARCHITECTURES, tiny_tokenizer
 from tests.watching import N_LAYERS, blocks_of, hooks_on, planted, shared
 
 every_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -151,6 +152,14 @@ class TestSharing:
         assert forced.residual_norms.keys() == plain.residual_norms.keys()
         for b, norm in forced.residual_norms.items():
             assert norm == pytest.approx(plain.residual_norms[b], rel=1e-5)
+
+    @pytest.mark.parametrize("model_type", ["roberta", "xlm-roberta"])
+    def test_a_model_whose_positions_begin_elsewhere(self, model_type):
+        lm = LanguageModel(tiny(model_type), tiny_tokenizer(), source="tiny")
+        prompts = random_prompts(2, prefix=10)
+        together = read(lm.model, lm.blocks, prompts, [2]).values[2]
+        alone = [read(lm.model, lm.blocks, [ids], [2]).values[2][0] for ids in prompts]
+        np.testing.assert_allclose(together, alone, **CLOSE)
 
     def test_a_long_prefix_is_computed_once(self):
         lm = shared()

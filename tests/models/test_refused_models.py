@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -10,9 +12,11 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from steerlab import LanguageModel, SteeringVector, steering
+from steerlab.core.run import POSITIONS
 from steerlab.errors import ModelError, SteerlabError
 from steerlab.models.blocks import find_blocks
 from steerlab.models.identity import identify
+from tests.models.architectures import causal_types, tiny
 from tests.tiny import tiny_lm, tiny_model, tiny_tokenizer
 from tests.watching import shared
 
@@ -104,6 +108,44 @@ class TestOtherArchitectures:
         made = getattr(transformers, config)(**MIXED, **STREAMS[config])
         refused(AutoModelForCausalLM.from_config(made).eval(), "several residual streams")
 
+    @pytest.mark.parametrize(
+        ("model_type", "why"),
+        [
+            ("xlnet", r"\(2, 1, 32\) for 1 rows of 2 tokens: models that put positions first"),
+            ("cpmant", r"tokens of their own before the prompt"),
+        ],
+    )
+    def test_other_ways_to_run_blocks(self, model_type, why):
+        refused(tiny(model_type), why)
+
+    @pytest.mark.parametrize("model_type", ["gemma4", "git"])
+    def test_towers_as_deep_as_the_language_model_are_told_apart(self, model_type):
+        if model_type not in causal_types():
+            pytest.skip(f"this transformers has no {model_type}")
+        blocks = find_blocks(tiny(model_type))[1]
+        assert type(blocks[0]).__name__ in {"Gemma4TextDecoderLayer", "GitLayer"}
+
+    def test_a_config_that_does_not_count_blocks(self):
+        model = tiny_model()
+        model.config = SimpleNamespace(get_text_config=lambda **_: SimpleNamespace())
+        with pytest.raises(ModelError, match=r"its blocks \(.*name one with blocks='…'"):
+            find_blocks(model)
+
+    def test_a_model_that_needs_an_image(self):
+        class Needs(type(tiny_model())):
+            def forward(self, pixel_values, input_ids=None):
+                return super().forward(input_ids)
+
+        model = tiny_model()
+        model.__class__ = Needs
+        refused(model, "can't read a text alone: it needs pixel_values")
+
+    def test_blocks_that_a_text_does_not_run_through(self):
+        lm = LanguageModel(tiny("mllama"), tiny_tokenizer(), source="tiny")
+        assert lm.extract([("so good", "so bad")], layers=2).layers == (2,)
+        with pytest.raises(ModelError, match="block 3: it can't be read; leave out"):
+            lm.extract([("so good", "so bad")], layers="all")
+
 
 class PositionsFirst(nn.Module):
     """A block that takes (positions, batch, d_model)."""
@@ -145,6 +187,11 @@ def with_convention(convention):
     inner = nn.ModuleList([one.inner for one in turned])
     model.model.odd = inner
     return model
+
+
+def steered_pass(model, vector, positions="all"):
+    with torch.no_grad(), steering(model, vector, 1.0, positions):
+        model(input_ids=torch.arange(3, 7)[None])
 
 
 class TestCallingConventions:
@@ -193,6 +240,33 @@ class TestPlainModules:
         steered = steering(model, vector, blocks="model.odd")
         with pytest.raises(ModelError, match="no hidden_states"), steered:
             model(input_ids=torch.arange(3, 7)[None])
+
+    @pytest.mark.parametrize("model_type", ["xlnet", "cpmant"])
+    def test_blocks_that_get_something_else_than_the_tokens(self, model_type):
+        model = tiny(model_type)
+        parent, blocks = find_blocks(model)
+        vector = SteeringVector({2: np.ones(32)}, model=identify(model, parent, blocks))
+        for positions in POSITIONS:
+            with pytest.raises(ModelError, match="for 1 rows of"):
+                steered_pass(model, vector, positions)
+
+    def test_a_block_that_runs_several_times_in_a_pass(self):
+        model = tiny_model()
+        vector = shared().extract([("a b", "c d")], layers=2)
+        layer = model.model.layers[2]
+        model.model.layers[3].register_forward_pre_hook(
+            lambda _, args, kwargs: ((layer(*args, **kwargs), *args[1:]), kwargs), with_kwargs=True
+        )
+        with pytest.raises(ModelError, match=r"block 2 runs several times.*can't be steered"):
+            steered_pass(model, vector)
+
+    def test_blocks_that_all_run_several_times_in_a_pass(self):
+        model = tiny_model()
+        vector = shared().extract([("a b", "c d")], layers=2)
+        inner = model.model
+        model.forward = lambda input_ids: inner(inputs_embeds=inner(input_ids).last_hidden_state)
+        with pytest.raises(ModelError, match="several times in one pass"):
+            steered_pass(model, vector)
 
 
 class TestTrainMode:

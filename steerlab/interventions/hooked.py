@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from steerlab.errors import SteeringError
@@ -127,6 +128,7 @@ class Hooked:
                 "adapters were switched inside of `with steering(...)`, so the model is another "
                 "one than the vectors were checked against: switch them outside of it"
             )
+        check_no_recomputing(self.parent, [self.blocks[layer] for layer in self.adders])
         self._count_pass()
         given = named_arguments(module.forward, args, kwargs)
         if args and given.get("input_ids") is None and given.get("inputs_embeds") is None:
@@ -169,6 +171,28 @@ def block_list(parent: nn.Module, blocks: list[nn.Module]) -> nn.ModuleList:
         "the model's blocks are not those that were found when it was loaded: load it anew, or "
         "make a new LanguageModel of it"
     )
+
+
+def check_no_recomputing(parent: nn.Module, blocks: Sequence[nn.Module]) -> None:
+    """Raise SteeringError if the backward pass will run our hooks again, maybe when they are off.
+
+    In transformers 5.23, the gradient checkpoint of a block begins behind its hooks; in 5.20 it
+    holds them.
+    """
+    if torch.is_grad_enabled() and any(_is_recomputed(parent, block) for block in blocks):
+        raise SteeringError(
+            "gradient checkpointing runs the blocks again in the backward pass, where the steering "
+            "may be over: call model.gradient_checkpointing_disable() first, or use a newer "
+            "transformers"
+        )
+
+
+def _is_recomputed(parent: nn.Module, block: nn.Module) -> bool:
+    """Whether a checkpoint is around a block and its hooks."""
+    own = getattr(block, "gradient_checkpointing", None)
+    if own is None:
+        return parent.training and bool(getattr(parent, "gradient_checkpointing", False))
+    return bool(own) and block.training and type(block).__call__ is not nn.Module.__call__
 
 
 def _start_ids(module: nn.Module) -> set[int]:

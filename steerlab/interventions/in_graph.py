@@ -19,7 +19,7 @@ from torch import nn
 from steerlab.errors import SteeringError
 from steerlab.interventions.active import ActiveSteering
 from steerlab.interventions.adding import Term, check_lost, never_fired
-from steerlab.interventions.hooked import Inert
+from steerlab.interventions.hooked import Inert, check_no_recomputing
 from steerlab.interventions.injection import Injection
 from steerlab.models.blocks import find_blocks, stream_of, text_config
 from steerlab.models.protocols import Steerable
@@ -101,6 +101,8 @@ class GraphBlocks:
 
     def _before(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         wanted = [one for one in self.steerings if one.acts_here()]
+        if wanted:
+            check_no_recomputing(module, self.blocks)
         me = threading.get_ident()
         with self._turn:
             self._running.discard(me)  # of a pass that broke off

@@ -39,6 +39,8 @@ class _Weights:
 
 _last: WeakKeyDictionary[nn.Module, _Weights] = WeakKeyDictionary()
 """Model -> its weights at the last use."""
+_orders: WeakKeyDictionary[nn.Module, tuple[str, ...]] = WeakKeyDictionary()
+"""Module -> its parameters in the order in which they were first seen."""
 _tokenizers: WeakKeyDictionary[Any, tuple[int, str | None]] = WeakKeyDictionary()
 """Tokenizer -> its size when it was read, and its digest."""
 
@@ -69,6 +71,16 @@ def identify(
         tokenizer=_tokenizer_digest(tokenizer),
         chat_template=_digest(getattr(tokenizer, "chat_template", None)),
     )
+
+
+def remember_orders(model: nn.Module) -> None:
+    """Note the order of the parameters in each module.
+
+    Passes through PEFT's `target_parameters` put a parameter behind the others, and a fingerprint
+    depends on the order. Call it before the first pass.
+    """
+    for module in model.modules():
+        _order(module)
 
 
 def state_of(model: nn.Module) -> Hashable:
@@ -214,11 +226,20 @@ def _adapter_samples(layer: nn.Module, name: str, of: Any) -> Iterator[_Sample]:
 
 def _own_weights(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Parameters, and the whole numbers that quantized layers keep in buffers."""
-    yield from module.named_parameters(recurse=False)
+    parameters = dict(module.named_parameters(recurse=False))
+    yield from ((name, parameters[name]) for name in _order(module) if name in parameters)
     passing = module._non_persistent_buffers_set
     for name, buffer in module.named_buffers(recurse=False):
         if name not in passing and buffer.ndim >= 2 and _is_packed(buffer):
             yield name, buffer
+
+
+def _order(module: nn.Module) -> tuple[str, ...]:
+    names = tuple(name for name, _ in module.named_parameters(recurse=False))
+    known = _orders.get(module, ())
+    if sorted(known) != sorted(names):
+        known = _orders[module] = names
+    return known
 
 
 def _is_packed(weight: Tensor) -> bool:

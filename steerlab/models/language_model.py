@@ -22,7 +22,7 @@ from steerlab.extraction.readings import Array, Ids, Readings
 from steerlab.models import generation, recording
 from steerlab.models.blocks import check_reads_text, find_blocks, text_config
 from steerlab.models.generation import Completion, OnText, numbered
-from steerlab.models.identity import identify, is_quantized, state_of
+from steerlab.models.identity import identify, is_quantized, remember_orders, state_of
 from steerlab.models.inference import batches_of_rows, eval_mode
 from steerlab.models.interventions import (
     begin_prompt,
@@ -57,6 +57,7 @@ class LanguageModel:
         if not hasattr(model, "generate") or model.get_output_embeddings() is None:
             raise ModelError(f"{type(model).__name__} has no causal head: it can't write text")
         check_reads_text(model)
+        remember_orders(model)
         self.model = model
         self.source = source or getattr(model, "name_or_path", "") or type(model).__name__
         self.parent, self.blocks = find_blocks(model, blocks)

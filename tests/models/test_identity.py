@@ -20,7 +20,7 @@ from steerlab.errors import (
 )
 from steerlab.models.identity import fingerprint, state_of
 from tests.tiny import tiny_lm, tiny_model, tiny_tokenizer
-from tests.watching import shared
+from tests.watching import amount, shared
 
 PAIRS = [("a good day", "a bad day"), ("so nice", "so awful")]
 
@@ -280,6 +280,24 @@ class TestAdapters:
         with lm.model.disable_adapter():
             assert lm.identity.fingerprint == plain.fingerprint
 
+    def test_a_pass_that_changes_the_order_of_parameters_changes_nothing(self):
+        peft = pytest.importorskip("peft")
+        config = peft.LoraConfig(
+            r=2,
+            target_modules=[],
+            target_parameters=["mlp.experts.gate_up_proj"],
+            init_lora_weights=False,
+        )
+        model = peft.get_peft_model(tiny_model("qwen3_moe"), config).eval()
+        lm = LanguageModel(model, tiny_tokenizer(), source="tiny")
+        names = [name for name, _ in model.named_parameters()]
+        on = lm.identity  # it runs the model
+        lm.generate("a", max_new_tokens=2)
+        assert [name for name, _ in model.named_parameters()] != names
+        assert lm.identity == on
+        with model.disable_adapter():
+            assert lm.identity.fingerprint == shared("qwen3_moe").identity.fingerprint
+
     @pytest.mark.parametrize("kind", ["PrefixTuningConfig", "PromptTuningConfig"])
     def test_virtual_tokens_are_refused(self, kind):
         peft = pytest.importorskip("peft")
@@ -297,6 +315,60 @@ class WithBytes(nn.Module):
         self.weight = nn.Parameter(weight, requires_grad=False)
         for name, value in buffers.items():
             self.register_buffer(name, value)
+
+
+class Int8Linear(nn.Module):
+    """A linear layer as LLM.int8() computes it (arXiv 2208.07339): whole numbers by the row.
+
+    Columns in which any token has an outlier are left exact, so a token depends on its neighbours
+    by rounding.
+    """
+
+    def __init__(self, linear):
+        super().__init__()
+        scale = linear.weight.abs().amax(dim=1, keepdim=True) / 127
+        self.weight = nn.Parameter((linear.weight / scale).round().char(), requires_grad=False)
+        self.weight.SCB = scale[:, 0].detach() * 127
+
+    def forward(self, hidden):
+        weight = self.weight * (self.weight.SCB / 127).unsqueeze(1)
+        outliers = (hidden.abs() > 1.5).flatten(0, -2).any(dim=0)
+        scale = (
+            hidden.masked_fill(outliers, 0).abs().amax(dim=-1, keepdim=True).clamp(min=1e-6) / 127
+        )
+        rounded = (hidden / scale).round() * scale
+        return torch.where(outliers, hidden, rounded) @ weight.T
+
+
+class TestInt8:
+    def packed(self):
+        model = tiny_model()
+        for block in model.model.layers:
+            for part in (block.self_attn, block.mlp):
+                for name, linear in list(part.named_children()):
+                    if isinstance(linear, nn.Linear):
+                        setattr(part, name, Int8Linear(linear))
+        return LanguageModel(model, tiny_tokenizer(), source="tiny")
+
+    def test_rounding_by_the_neighbours_is_taken_for_causal(self):
+        lm = self.packed()
+        assert lm.identity.dtype == "int8"
+        assert lm.identity.verdict(shared().identity) is Verdict.OTHER_QUANTIZATION
+
+    def test_rows_give_in_a_batch_what_they_give_alone(self):
+        lm = self.packed()
+        texts = ["some words", "a", "quite a few more"]
+        together = lm.generate(texts, max_new_tokens=6)
+        assert together == [lm.generate(text, max_new_tokens=6) for text in texts]
+
+    def test_it_is_steered(self):
+        lm = self.packed()
+        vector = lm.extract(PAIRS, layers=2)
+        assert vector.model.dtype == "int8"
+        plain = lm.record("a text", 2)[2]
+        with steering(lm, vector, 2.0):
+            seen = lm.record("a text", 2)[2]
+        assert torch.equal(seen, plain + amount(vector, 2.0, torch.float32))
 
 
 class TestQuantised:

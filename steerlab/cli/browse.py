@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SORTS = ("created", "name", "model", "layer", "norm", "kind", "version")
 
 
-@click.command("list")
+@options.verb("list")
 @click.argument("text", required=False)
 @options.filters
 @click.option(
@@ -83,7 +83,7 @@ def _summaries_json(found: Sequence[Summary]) -> list[dict[str, Any]]:
     return data
 
 
-@click.command("search")
+@options.verb("search")
 @click.argument("words", nargs=-1, required=True)
 @options.filters
 @options.limit()
@@ -134,7 +134,7 @@ def _hits_json(found: Search) -> dict[str, Any]:
     return {"total": found.total, "hits": hits}
 
 
-@click.command("show")
+@options.verb("show")
 @options.ref
 @options.plot("its norm, dose and diagnostics by layer")
 @options.model
@@ -236,7 +236,7 @@ def _print_recipe(record: Record) -> None:
         output.table(["operand", "digest"], rows)
 
 
-@click.command("models")
+@options.verb("models")
 @options.store
 @options.json
 def models_command(store: Store) -> None:

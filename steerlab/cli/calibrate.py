@@ -42,7 +42,7 @@ _limits = options.grouped(
 )
 
 
-@click.command("calibrate", context_settings=options.DASHES)
+@options.verb("calibrate", context_settings=options.DASHES)
 @options.expression
 @click.option(
     "--items",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _COLOURS = {" ": None, "-": "red", "+": "green"}
 
 
-@click.command("diff", context_settings=options.DASHES)
+@options.verb("diff", context_settings=options.DASHES)
 @click.argument("a", shell_complete=options.complete_ref)
 @click.argument("b", shell_complete=options.complete_ref)
 @options.model
@@ -74,7 +74,7 @@ def _row(layer: LayerDifference) -> list[str]:
     ]
 
 
-@click.command("similar")
+@options.verb("similar")
 @options.ref
 @options.limit()
 @options.model
@@ -101,7 +101,7 @@ def _print_similar(found: Sequence[Neighbour]) -> None:
     output.table(["vector", "cosine", "layers"], rows, right=["cosine"])
 
 
-@click.command("map")
+@options.verb("map")
 @click.option(
     "--model", metavar="NAME", help="Only this model's.", shell_complete=options.complete_model
 )

@@ -30,7 +30,7 @@ def _composing(function: Any) -> Any:
     return function
 
 
-@click.command("compose", context_settings=options.DASHES)
+@options.verb("compose", context_settings=options.DASHES)
 @options.expression
 @_composing
 def compose_command(expression: str, **how: Any) -> None:
@@ -48,7 +48,7 @@ def compose_command(expression: str, **how: Any) -> None:
     _compose(expression, **how)
 
 
-@click.command("add", context_settings=options.DASHES)
+@options.verb("add", context_settings=options.DASHES)
 @options.refs
 @_composing
 def add_command(refs: tuple[str, ...], **how: Any) -> None:
@@ -58,7 +58,7 @@ def add_command(refs: tuple[str, ...], **how: Any) -> None:
     _compose(" + ".join(map(_operand, refs)), **how)
 
 
-@click.command("scale", context_settings=options.DASHES)
+@options.verb("scale", context_settings=options.DASHES)
 @options.ref
 @click.argument("factor", type=options.NUMBER)
 @_composing
@@ -69,7 +69,7 @@ def scale_command(ref: str, factor: float, **how: Any) -> None:
     _compose(f"{weight(factor)} * {_operand(ref)}", **how)
 
 
-@click.command("negate", context_settings=options.DASHES)
+@options.verb("negate", context_settings=options.DASHES)
 @options.ref
 @_composing
 def negate_command(ref: str, **how: Any) -> None:

@@ -29,7 +29,7 @@ KIND = (" good", " great", " wonderful", " beautiful", " kind", " talented", " b
 UNKIND = (" bad", " terrible", " stupid", " fool", " horrible", " liar", " monster")
 
 
-@click.command("demo")
+@options.verb("demo")
 @click.option("-n", "--max-new-tokens", type=click.IntRange(1), default=40, show_default=True)
 @click.option("--seed", type=int, default=SEED, show_default=True)
 @options.store

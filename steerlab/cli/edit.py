@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from steerlab.registry import Store
 
 
-@click.command("tag")
+@options.verb("tag")
 @options.ref
 @click.argument("tags", nargs=-1, required=True)
 @click.option("--remove", is_flag=True, help="Remove these tags instead.")
@@ -32,7 +32,7 @@ def tag_command(
     click.echo(f"{record.ref}: {printable(' '.join(record.tags)) or 'no tags'}")
 
 
-@click.command("note")
+@options.verb("note")
 @options.ref
 @click.argument("text", nargs=-1)
 @options.model
@@ -49,7 +49,7 @@ def note_command(ref: str, text: tuple[str, ...], model: str | None, store: Stor
         output.say(f"{record.ref} has no note")
 
 
-@click.command("rename")
+@options.verb("rename")
 @click.argument("old", shell_complete=options.complete_ref)
 @click.argument("new")
 @options.model
@@ -62,7 +62,7 @@ def rename_command(old: str, new: str, model: str | None, store: Store) -> None:
     click.echo(f"{printable(old)} is now {store.rename(old, new, model=model)}")
 
 
-@click.command("remove")
+@options.verb("remove")
 @options.refs
 @click.option("--force", is_flag=True, help="Even if other vectors were made from it.")
 @options.model

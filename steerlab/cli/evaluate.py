@@ -32,7 +32,7 @@ _COLOURS = {
 }
 
 
-@click.command("evaluate", context_settings=options.DASHES)
+@options.verb("evaluate", context_settings=options.DASHES)
 @options.expression
 @click.option(
     "--suite",
@@ -144,7 +144,7 @@ def _plot(found: Evaluation, name: str, file: Path) -> None:
         output.say(f"no effect has an interval, so {file} was not written")
 
 
-@click.command("check")
+@options.verb("check")
 @click.argument("names", nargs=-1, shell_complete=options.complete_ref)
 @options.lab
 @options.json

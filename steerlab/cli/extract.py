@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 METHODS = ("mean_difference", "actadd", "pca", "probe", "mean_centred", "random")
 
 
-@click.command("extract")
+@options.verb("extract")
 @click.argument("name")
 @click.option("--positive", multiple=True, metavar="TEXT", help="May be repeated.")
 @click.option("--negative", multiple=True, metavar="TEXT", help="One for each --positive.")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _COLUMN = 24  # the fewest terminal columns in which text is readable
 
 
-@click.command("generate")
+@options.verb("generate")
 @click.argument("prompts", nargs=-1, required=True, metavar="PROMPT...")
 @click.option(
     "-v",

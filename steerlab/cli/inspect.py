@@ -23,7 +23,7 @@ _TABLES = 3  # directions, up to which each has a table of its own tokens
 _TOKENS = 8  # shown in a line of a table of several directions
 
 
-@click.command("inspect", context_settings=options.DASHES)
+@options.verb("inspect", context_settings=options.DASHES)
 @options.expression
 @options.layers("Which layers (default: the vector's).")
 @options.integer(

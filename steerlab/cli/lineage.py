@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _BRANCHES = 20
 
 
-@click.command("tree")
+@options.verb("tree")
 @options.ref
 @options.plot("the lineage as a graph")
 @options.model
@@ -71,7 +71,7 @@ def _print_branches(nodes: Sequence[Node], before: str) -> None:
         click.echo(f"{before}└── and {len(nodes) - len(shown)} more (--json lists them)")
 
 
-@click.command("log")
+@options.verb("log")
 @options.ref
 @options.limit(40)
 @options.model

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -33,6 +33,33 @@ F = TypeVar("F", bound=Callable[..., Any])
 FILE = click.Path(dir_okay=False, path_type=Path)
 DASHES = {"ignore_unknown_options": True, "help_option_names": ["--help"]}
 """Context settings for expressions: -hate is part of one, not -h and more."""
+
+
+# verbs
+
+
+class Verb(click.Command):
+    """A command that refuses an option given twice, of which click takes the last in silence."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse, or fail with the option's name."""
+        _, _, given = self.make_parser(ctx).parse_args(list(args))
+        single = [p for p in given if isinstance(p, click.Option) and not (p.multiple or p.is_flag)]
+        for option in single:
+            if single.count(option) > 1:
+                hint = _SEVERAL.get(option.name or "", "")
+                ctx.fail(f"{option.opts[-1]} is given more than once{hint}")
+        return super().parse_args(ctx, args)
+
+
+_SEVERAL = {
+    "expression": ": -v 'love + anger' adds vectors",
+    "layers": ": --layers 10,15 lists layers",
+    "coefficients": ": --coefficient=-1,1 lists strengths",
+    "doses": ": --dose=-0.1,0.1 lists doses",
+}
+
+verb = partial(click.command, cls=Verb)
 
 
 # types of values

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _FEW = 4  # layers, up to which each is shown with the one that it became
 
 
-@click.command("rederive")
+@options.verb("rederive")
 @options.ref
 @click.option("--deep", is_flag=True, help="First rederive the compositions among its operands.")
 @options.dry_run
@@ -72,7 +72,7 @@ def _print_step(step: Rederived, how: str) -> None:
     output.table(columns := ["layer", "cosine", "norm before", "norm now"], rows, right=columns)
 
 
-@click.command("port")
+@options.verb("port")
 @options.ref
 @options.layers()
 @options.lab

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from steerlab.report.examples import Examples
 
 
-@click.command("report")
+@options.verb("report")
 @options.ref
 @click.option(
     "--html", "file", type=options.PAGE, required=True, help="The file; overwritten if it exists."

@@ -111,7 +111,7 @@ def _strengths(sweep: StoredSweep) -> str:
     return shown if by_dose else f"c {shown}"
 
 
-@click.command("runs")
+@options.verb("runs")
 @click.option("--best", type=int, help="Mark this text of run NUMBER as the best (from 0).")
 @_kept("run", _print_runs)
 def runs_command(store: Store, number: int, best: int | None) -> None:
@@ -158,7 +158,7 @@ def _print_head(
     )
 
 
-@click.command("sweeps")
+@options.verb("sweeps")
 @click.option("--metric", help="Score the texts of sweep NUMBER and show a grid.")
 @click.option(
     "--csv", "csv_file", type=options.FILE, help="Write the cells of sweep NUMBER to a file."

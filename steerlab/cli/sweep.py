@@ -26,7 +26,7 @@ DOSES = (-0.2, -0.1, 0.0, 0.1, 0.2)
 _METRIC = "Score each text: vader, distinct-2, keywords:FILE, regex:…, package.module:function."
 
 
-@click.command("sweep")
+@options.verb("sweep")
 @options.expression
 @options.layers("Layers to compare (default: the vector's).")
 @options.numbers("--coefficients", text="Such as -60,-30,0,30,60")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _COMPARED = 50  # vectors of one import, up to which each is compared with the store
 
 
-@click.command("export")
+@options.verb("export")
 @click.argument("refs", nargs=-1, shell_complete=options.complete_ref)
 @click.argument("path", type=options.FILE)
 @click.option("--parents", is_flag=True, help="Include everything they were made from.")
@@ -72,7 +72,7 @@ def export_command(
     click.echo(printable(str(path)))
 
 
-@click.command("import")
+@options.verb("import")
 @click.argument("paths", nargs=-1, required=True, type=options.FILE)
 @options.store
 @options.json
@@ -107,7 +107,7 @@ def _print_imported(store: Store, entries: Sequence[Import]) -> None:
         output.say_duplicates(store, store.load(entry.ref, entry.model))
 
 
-@click.command("backup")
+@options.verb("backup")
 @click.argument("path", type=options.FILE)
 @options.force
 @options.store
@@ -132,7 +132,7 @@ def backup_command(path: Path, force: bool, store: Store) -> int:
     return 1 if made.damaged else 0
 
 
-@click.command("restore")
+@options.verb("restore")
 @click.argument("backup", type=click.Path(exists=True, path_type=Path))
 @click.option("--force", is_flag=True, help="Replace an existing store, which is moved aside.")
 @options.store

@@ -17,7 +17,7 @@ from steerlab.cli import options, output
 HOST, PORT = "127.0.0.1", 8000
 
 
-@click.command("tui")
+@options.verb("tui")
 @click.option("--web", is_flag=True, help="Serve it to a browser instead.")
 @click.option(
     "--host", metavar="NAME", help=f"With --web: the address to listen on (default: {HOST})."

@@ -24,7 +24,7 @@ _GROUPS = {"model": ("model",), "kind": ("kind",), "vector": ("model", "name")}
 _SHOWN = 3  # vectors named for each problem
 
 
-@click.command("verify")
+@options.verb("verify")
 @click.option("--recipes", is_flag=True, help="Also run contrast recipes again on their models.")
 @options.store
 @options.json
@@ -125,7 +125,7 @@ def _print_rerun(runs: Sequence[Rerun], wrong: Sequence[Rerun]) -> None:
     output.say(f"{count(len(runs), 'recipe')} run again, {problems} found")
 
 
-@click.command("rebuild")
+@options.verb("rebuild")
 @options.store
 def rebuild_command(store: Store) -> None:
     """Restore the registry from the payload files.
@@ -136,7 +136,7 @@ def rebuild_command(store: Store) -> None:
     click.echo(f"{restored} restored from the payloads of {printable(str(store.path))}")
 
 
-@click.command("gc")
+@options.verb("gc")
 @click.option("--delete", is_flag=True, help="Delete the files; without it, list them.")
 @click.option(
     "--grace",
@@ -163,7 +163,7 @@ def gc_command(delete: bool, grace: float, store: Store) -> None:
     output.say(f"{count(len(garbage), 'file')} {what}")
 
 
-@click.command("doctor")
+@options.verb("doctor")
 @click.option("--quick", is_flag=True, help="Skip verifying: read no payload.")
 @options.store
 @options.json
@@ -196,7 +196,7 @@ def _print_problems(found: Sequence[Problem]) -> None:
         output.hanging("   do: ", problem.fix)
 
 
-@click.command("du")
+@options.verb("du")
 @click.option(
     "--by", type=click.Choice([*_GROUPS]), default="model", show_default=True, help="Group by."
 )

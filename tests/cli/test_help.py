@@ -67,7 +67,7 @@ def test_every_command_has_a_section():
     found = set()
     for module in modules:
         source = (Path(__file__).parents[2] / "steerlab" / "cli" / f"{module}.py").read_text()
-        found |= set(re.findall(r'@click\.command\(\s*"(\w+)"', source))
+        found |= set(re.findall(r'@options\.verb\(\s*"(\w+)"', source))
     assert found == set(VERBS)
 
 

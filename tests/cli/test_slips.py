@@ -108,3 +108,27 @@ def test_a_chat_answer_begins_after_a_blank_line(cli, model_dir):
 def test_a_setting_that_adds_nothing_is_called_baseline(cli):
     made = cli("generate", "hello", "-v", "love", "-c", 0, "-n", 3)
     assert "baseline: love.v1 adds nothing at c 0" in made.out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["generate", "Hi", "-v", "love", "--vector", "anger"], "--vector is given more than once"),
+        (["generate", "Hi", "-v", "love", "-c", "1", "-c", "2"], "--coefficient=-1,1 lists"),
+        (["list", "--tag", "a", "--tag", "b"], "--tag is given more than once"),
+        (
+            ["compose", "love", "-", "anger", "--as", "a", "--as", "b"],
+            "--as is given more than once",
+        ),
+    ],
+)
+def test_an_option_that_holds_one_value_is_not_given_twice(cli, names, words, said):
+    before, refused = names(), cli(*words)
+    assert refused.code == ExitCode.USAGE
+    assert said in refused.err
+    assert names() == before
+
+
+def test_options_that_add_up_are_given_as_often_as_wanted(cli):
+    for words in ("compose love --as kept --tag a --tag b", "tag love x --remove --remove"):
+        assert cli(*words.split()).code == ExitCode.OK

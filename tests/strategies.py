@@ -74,7 +74,8 @@ contrasts = st.builds(
     positive_ids=ids,
     negative_ids=ids,
 )
-imports = st.builds(Imported, source=texts, format=texts, quantity=texts)
+said = st.lists(texts, max_size=2).map(tuple)
+imports = st.builds(Imported, source=texts, format=texts, quantity=texts, facts=said, asserted=said)
 
 
 def vector(*rows: list[float], layer: int = 1, **options: object) -> SteeringVector:

@@ -163,6 +163,13 @@ def test_no_verb_imports_torch_before_it_needs_a_model(stored, arguments):
     assert not loaded(RUN, stored, *arguments) & {*HEAVY, "rich"}
 
 
+def test_foreign_files_come_and_go_without_torch(stored, tmp_path):
+    files = [str(tmp_path / name) for name in ("x.gguf", "y.gguf")]
+    for verb in (["export", "love", files[0]], ["import", files[0]], ["export", "love", files[1]]):
+        assert not loaded(RUN, stored, *verb) & {*HEAVY, "rich", "gguf"}
+    assert all(map(os.path.exists, files))
+
+
 def test_no_help_of_a_verb_imports_torch(stored):
     verbs = [name for section in SECTIONS.values() for name in section]
     code = f"from steerlab.cli import run\nfor verb in {verbs}: run([verb, '--help'])"

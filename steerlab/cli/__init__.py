@@ -69,8 +69,8 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "gc": ("upkeep", "Delete files that no vector needs."),
         "backup": ("transfer", "Write the whole store to one file, while it is in use."),
         "restore": ("transfer", "Restore a backup."),
-        "import": ("transfer", "Import vectors from payload files or archives."),
-        "export": ("transfer", "Write vectors to a payload file or an archive."),
+        "import": ("transfer", "Import vectors, from files of other programs too."),
+        "export": ("transfer", "Write vectors to a file, for other programs too."),
     },
 }
 _HOMES = {name: entry for verbs in SECTIONS.values() for name, entry in verbs.items()}

@@ -11,8 +11,12 @@ import click
 from steerlab.cli import options, output
 from steerlab.cli.progress import progress_bar
 from steerlab.core.display import count, printable
+from steerlab.core.notation import span
 
 if TYPE_CHECKING:
+    from steerlab.core.vector import SteeringVector
+    from steerlab.interop.foreign import Site
+    from steerlab.lab.imports import Arrival
     from steerlab.registry import Store
     from steerlab.registry.queries import Summary
     from steerlab.registry.transfer.import_plan import Import
@@ -26,6 +30,9 @@ _COMPARED = 50  # vectors of one import, up to which each is compared with the s
 @click.option("--parents", is_flag=True, help="Include everything they were made from.")
 @click.option("--all", "everything", is_flag=True, help="All vectors, including older versions.")
 @click.option("--text", help="Only those with this in their name, note, tags, recipe or prompts.")
+@click.option("--to", metavar="FORMAT", help="A format of other programs, see above.")
+@click.option("--dose", type=options.NUMBER, help="With --to: the strength, as a dose.")
+@click.option("--coefficient", type=options.NUMBER, help="With --to: the strength.")
 @options.filters
 @options.force
 @options.store
@@ -39,17 +46,25 @@ def export_command(
     filters: dict[str, Any],
     force: bool,
     store: Store,
+    to: str | None,
+    **strength: float | None,
 ) -> None:
-    """Write vectors to a payload file or an archive.
+    """Write vectors to a file, for other programs too.
 
     \b
     steerlab export love love.safetensors
     steerlab export love anger pair.tar --parents
     steerlab export --tag feeling feelings.tar
+    steerlab export love love.gguf --dose 0.15
 
     A name that ends in .tar makes an archive of any number of vectors, any other name a payload
     file of one. Both are self-describing and can be mailed; `steerlab import` reads them.
     Select vectors by refs, or by the filters of `steerlab list`.
+
+    Other programs' formats hold one vector: GGUF control vectors for llama.cpp and repeng (--to
+    gguf, or a name that ends in .gguf), and with the keys of GLP (--to glp). The strength is
+    --dose or --coefficient, else the calibrated one, else 1; formats that state none get the
+    directions times it. What a format can't hold is refused.
     """
     model, every_version = filters.pop("model"), filters.pop("every_version")
     chosen = text is not None or any(value is not None for value in filters.values())
@@ -57,6 +72,14 @@ def export_command(
         raise click.UsageError("name vectors, or select them: not both")
     if path.exists() and not force:
         raise click.UsageError(f"{path} already exists: use --force to replace it")
+    target = _target(to, path)
+    if target is not None:
+        if len(refs) != 1 or parents:
+            raise click.UsageError(f"{target} holds one vector and no lineage: name one vector")
+        _export_foreign(store, store.load(refs[0], model), target, path, force, **strength)
+        return
+    if any(value is not None for value in strength.values()):
+        raise click.UsageError("steerlab's own files have no strength: choose a format with --to")
     wanted: Sequence[str | Summary] = refs
     if not refs:
         if not (chosen or everything or model):
@@ -72,27 +95,141 @@ def export_command(
     click.echo(printable(str(path)))
 
 
+def _target(to: str | None, path: Path) -> str | None:
+    """The foreign format that is meant, if any."""
+    from steerlab.interop.targets import TARGETS, target_of
+
+    if to is not None and to not in TARGETS:
+        raise click.UsageError(f"there is no format {to!r}: {', '.join(TARGETS)}")
+    return target_of(path, to)
+
+
+def _export_foreign(
+    store: Store,
+    vector: SteeringVector,
+    target: str,
+    path: Path,
+    force: bool,
+    *,
+    dose: float | None,
+    coefficient: float | None,
+) -> None:
+    from steerlab.interop.targets import TARGETS
+    from steerlab.lab import exports
+
+    strength = exports.strength_of(store, vector, dose, coefficient)
+    exports.write(strength, target, path, force=force)
+    how = "stated in the file" if TARGETS[target].has_knob else "baked in"
+    output.say(f"{vector} at coefficient {strength.coefficient:g}, {strength.why}: {how}")
+    click.echo(printable(str(path)))
+
+
 @options.verb("import")
-@click.argument("paths", nargs=-1, required=True, type=options.FILE)
+@click.argument(
+    "paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE..."
+)
+@click.option("--model", metavar="ID", help="The model of foreign files: a name, id or directory.")
+@click.option("--layer", type=int, help="The layer of a foreign file's single direction.")
+@click.option(
+    "--layer-from",
+    type=click.Choice(("input", "output")),
+    help="A foreign file's layer N is this of block N.",
+)
+@options.layers("Take only these layers of foreign files: 15, 10,15,20 or 10:20.")
+@click.option(
+    "--sign", type=click.Choice(("+", "-")), default="+", help="-: reverse foreign files."
+)
+@click.option("--as", "name", metavar="NAME", help="The vector's name (default: the file's).")
+@click.option("--format", "format_", metavar="F", help="Refuse foreign files of another format.")
 @options.store
 @options.json
 @options.quiet
-def import_command(paths: tuple[Path, ...], store: Store) -> None:
-    """Import vectors from payload files or archives.
+def import_command(paths: tuple[Path, ...], store: Store, **foreign: Any) -> None:
+    """Import vectors, from files of other programs too.
 
-    Every vector is checked against its digest; a file is imported whole or not at all. A taken
-    name gets its next version; a vector that the store already has is left alone. Reports
-    duplicates of stored vectors (for up to 50 at once).
+    \b
+    steerlab import feelings.tar
+    steerlab import happy.gguf --layers 2:30
+    steerlab import calm.pt --model smollm2 --layer 15
+
+    Files are recognised by what is in them. Of payload files and archives, every vector is
+    checked against its digest; a taken name gets its next version; a vector that the store already
+    has is left alone. Reports duplicates of stored vectors (for up to 50 at once).
+
+    Foreign files, and those in a directory, are stored together or not at all: GGUF control
+    vectors. What a file does not state (its model, its layers) is asked for, and
+    recorded as asserted. The model is one that has vectors in the store, unless --model names it.
+    Layer B is the residual stream at the input of block B, which is the output of block B-1.
     """
-    done = []
-    for path in paths:
-        with progress_bar("importing") as progress:
-            entries = store.transfer.import_(path, progress=progress)
-        done += [{"ref": e.ref, "was": e.was, "already": e.already} for e in entries]
-        if not output.asked("json"):
-            _print_imported(store, entries)
+    from steerlab.interop.recognise import is_ours
+    from steerlab.lab import imports
+
+    files = list(imports.files_in(paths))
+    ours = {path for path in files if is_ours(path)}
+    items = _foreign(store, [p for p in files if p not in ours], paths, **foreign)
+    done: list[dict[str, Any]] = []
+    for path in files:
+        if path in ours:
+            with progress_bar("importing") as progress:
+                entries = store.transfer.import_(path, progress=progress)
+            done += [{"ref": e.ref, "was": e.was, "already": e.already} for e in entries]
+            if not output.asked("json"):
+                _print_imported(store, entries)
+    arrivals = imports.stored(store, items)
+    done += [{"ref": a.vector.ref, "was": a.recipe.source, "already": a.already} for a in arrivals]
     if output.asked("json"):
         output.print_json(done)
+    else:
+        _print_arrivals(store, arrivals)
+
+
+def _foreign(
+    store: Store,
+    files: list[Path],
+    named: Sequence[Path],
+    *,
+    model: str | None,
+    layer: int | None,
+    layer_from: Site | None,
+    layers: Any,
+    sign: str,
+    name: str | None,
+    format_: str | None,
+) -> list[tuple[str, SteeringVector]]:
+    """The vectors of foreign files; options that only they have are refused without any."""
+    from steerlab.interop.foreign import Asserted
+    from steerlab.lab import imports
+
+    said = Asserted(layer, layer_from, layers, sign == "-")
+    if not files:
+        if said != Asserted() or (model, name, format_) != (None, None, None):
+            raise click.UsageError(
+                "steerlab's own files state their models, layers and names: leave the options out"
+            )
+        return []
+    found, others = imports.foreign_in(files, named, format_)
+    if not found:
+        raise click.ClickException("no file has a vector in it; nothing was stored")
+    identity = None if model is None else imports.identity_of(store, model)
+    items = imports.bound(store, found, said, identity, name)
+    for path in others:
+        output.say(f"{path} is no vector: left out")
+    return items
+
+
+def _print_arrivals(store: Store, arrivals: Sequence[Arrival]) -> None:
+    for arrival in arrivals:
+        vector, recipe = arrival.vector, arrival.recipe
+        how = "already here" if arrival.already else str(recipe)
+        where = f"layer{'s' * (len(vector.layers) > 1)} {span(vector.layers)}"
+        text = f"{vector.ref}  {how}; {where} of {vector.model.name}"
+        click.echo(printable(text, newlines=True))
+        for fact in recipe.facts:
+            if fact.startswith("dropped="):
+                output.say(f"{vector.ref}: left out {fact.removeprefix('dropped=')}")
+    new = [arrival.vector for arrival in arrivals if not arrival.already]
+    for vector in new if len(new) <= _COMPARED else ():
+        output.say_duplicates(store, vector)
 
 
 def _print_imported(store: Store, entries: Sequence[Import]) -> None:

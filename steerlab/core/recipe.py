@@ -192,14 +192,19 @@ class Imported:
     """Imported from elsewhere.
 
     quantity: "difference" of activations, raw "mean" activation, or "unknown".
+    facts: what the file says beside its numbers, as "key=value". asserted: what it does not say
+        and the person who imported it did, in the same form: "layer_from=output".
     """
 
     source: str
     format: str = "array"
     quantity: str = "unknown"
+    facts: tuple[str, ...] = ()
+    asserted: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"imported from {self.source} ({self.format})"
+        asserted = f"; asserted: {', '.join(self.asserted)}" if self.asserted else ""
+        return f"imported from {self.source} ({self.format}){asserted}"
 
 
 Recipe = Contrast | Expression | Imported
@@ -302,8 +307,9 @@ def recipe_to_json(recipe: Recipe) -> dict[str, Any]:
     plain = {"kind": kind_of(recipe), **vars(recipe)}
     if isinstance(recipe, Expression):
         plain["operands"] = [dict(vars(operand)) for operand in recipe.operands]
-    if not plain.get("prompt_ids", True):
-        del plain["prompt_ids"]  # stories of earlier versions are digests of JSON without it
+    for later in ("prompt_ids", "facts", "asserted"):
+        if not plain.get(later, True):
+            del plain[later]  # stories of earlier versions are digests of JSON without it
     return plain
 
 

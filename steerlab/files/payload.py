@@ -27,18 +27,32 @@ from steerlab.core.direction import Array
 from steerlab.core.display import printable
 from steerlab.core.record import Labels, Record, canonical_json, record_from_json, record_from_story
 from steerlab.core.vector import SteeringVector
-from steerlab.errors import CorruptPayload, NotFound, SteerlabError, StoreError
+from steerlab.errors import BadOption, CorruptPayload, NotFound, SteerlabError, StoreError
 from steerlab.files import header
 from steerlab.files.limits import TooLarge
 
 FORMAT = 2
 """Version of the metadata; a file with a higher one is refused, never guessed at."""
 
+PROMISING = frozenset(
+    (".gguf", ".npy", ".npz", ".pt", ".pth", ".bin", ".pkl", ".svec", ".json", ".onnx", ".h5")
+)
+"""Suffixes of files that other programs read, which a payload file must not have."""
+
 _PIECE = 2**20
 _OFFSETS = re.compile(rb'"data_offsets":\[(\d{1,18}),(\d{1,18})\]\}')
 
 _Arrays = dict[str, dict[str, Array]]
 """Key -> layer, as it is spelt -> float32 array."""
+
+
+def check_suffix(path: Path) -> None:
+    """Raise BadOption for a name that promises another format than a payload file."""
+    if path.suffix.lower() in PROMISING:
+        raise BadOption(
+            f"{path} would be a payload file, and its name promises another format: call it "
+            f"{path.stem}.safetensors, or choose a format with `steerlab export --to`"
+        )
 
 
 def encode(entries: Sequence[tuple[Record, SteeringVector]]) -> bytes:

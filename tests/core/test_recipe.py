@@ -211,6 +211,8 @@ class TestRecipes:
              "1 contrast pair, mean_difference, last token, chat template"),
             (Expression("a - b", ()), "= a - b"),
             (Imported("x.pt", "pt"), "imported from x.pt (pt)"),
+            (Imported("x.pt", "pt", facts=("position=0",), asserted=("layer=3", "sign=-")),
+             "imported from x.pt (pt); asserted: layer=3, sign=-"),
         ],
     )  # fmt: skip
     def test_they_are_shown_in_few_words(self, recipe, words):
@@ -268,6 +270,9 @@ class TestRecipes:
         data = recipe_to_json(Imported("x"))
         recipe_from_json(data)
         assert data == recipe_to_json(Imported("x"))
+
+    def test_an_import_of_which_nothing_was_asserted_is_written_as_in_earlier_versions(self):
+        assert set(recipe_to_json(Imported("x"))) == {"kind", "source", "format", "quantity"}
 
 
 json_values = st.recursive(

@@ -14,7 +14,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from tests.fuzz.campaign import Tally, case, run
-from tests.fuzz.readers import ACCEPTED, ARCHIVES, PAYLOADS, READERS, TEXTS
+from tests.fuzz.readers import ACCEPTED, ARCHIVES, FOREIGN, READERS, TEXTS
 
 _CHUNK = 500
 _COLUMNS = ("reader", "cases", "accepted", "refused", "crashes", "hangs", "outside")
@@ -28,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--imports", type=int, default=2_000, help="of them, into stores")
     parser.add_argument("--archives", type=int, default=5_000, help="mutated archives")
     parser.add_argument("--pairs", type=int, default=20_000, help="mutated texts")
+    parser.add_argument("--foreign", type=int, default=20_000, help="of each foreign format")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--case", nargs=2, metavar=("READER", "NUMBER"), help="write one case")
@@ -53,11 +54,12 @@ def _shares(options: argparse.Namespace) -> dict[str, int]:
     shares |= {"known": options.payloads // 10}
     shares |= dict.fromkeys(("import", "rebuild"), options.imports // 2)
     shares |= dict.fromkeys((r.name for r in ARCHIVES), options.archives // 2)
+    shares |= dict.fromkeys((r.name for r in FOREIGN), options.foreign)
     return shares | dict.fromkeys((r.name for r in TEXTS), -(-options.pairs // len(TEXTS)))
 
 
 def _campaign(shares: dict[str, int], directory: Path, seed: int, workers: int) -> list[Tally]:
-    tallies = {reader.name: Tally(reader.name) for reader in (*PAYLOADS, *ARCHIVES, *TEXTS)}
+    tallies = {reader.name: Tally(reader.name) for reader in READERS.values()}
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
         jobs: dict[Future[Tally], tuple[str, range]] = {}
         for name, numbers in _chunks(shares):

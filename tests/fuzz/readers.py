@@ -22,7 +22,7 @@ from steerlab.registry import Store
 from steerlab.registry.sqlite_errors import Damaged
 from steerlab.registry.transfer.import_plan import Import
 from steerlab.registry.upkeep.verify import Damage
-from tests.fuzz import archives, hostile, payloads, textfiles
+from tests.fuzz import archives, foreign, hostile, payloads, textfiles
 
 ACCEPTED = "accepted"
 
@@ -369,4 +369,8 @@ TEXTS = (
     ),
     Reader("expression", ".txt", _expression, read_expression),
 )
-READERS = {reader.name: reader for reader in (*PAYLOADS, *ARCHIVES, *TEXTS)}
+FOREIGN = tuple(
+    Reader(f"foreign {name}", suffix, make, foreign.read)
+    for name, (suffix, make) in foreign.MAKERS.items()
+)
+READERS = {reader.name: reader for reader in (*PAYLOADS, *ARCHIVES, *TEXTS, *FOREIGN)}

@@ -134,7 +134,7 @@ def _facts(vector: SteeringVector) -> Iterator[tuple[str, str]]:
 def _lists(recipe: Recipe) -> dict[str, list[str]]:
     """Lists by label: pairs, prompts or operands."""
     if isinstance(recipe, Imported):
-        return {}
+        return {"fact": list(recipe.facts), "asserted": list(recipe.asserted)}
     if isinstance(recipe, Expression):
         return {"operand": [f"{o.ref} ({o.digest[:12]})" for o in recipe.operands]}
     if recipe.negative:

@@ -70,6 +70,7 @@ def to_payload(
     connection: Connection, directory: Path, rows: Sequence[int], target: Path, force: bool
 ) -> Path:
     """Write a few vectors to one payload file."""
+    payload.check_suffix(target)
     if len(set(rows)) > files.MOST_VECTORS:
         raise BadOption(
             f"{len(set(rows))} vectors are too many for one payload file: call it NAME.tar, and "

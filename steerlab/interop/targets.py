@@ -1,0 +1,67 @@
+"""The foreign formats that are written, by the names that `--to` takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from steerlab.core.vector import SteeringVector
+from steerlab.errors import BadOption
+from steerlab.interop import gguf
+
+Files = Mapping[str, bytes]
+"""What is written: "" is the file itself, ".json" a sidecar, any other name a file in a folder."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A format that is written.
+
+    suffix: of its files; empty for a directory. write: takes a vector and its coefficient.
+    has_knob: the format states a coefficient beside the directions; in others it is baked in.
+    """
+
+    suffix: str
+    write: Callable[[SteeringVector, float], Files]
+    has_knob: bool = False
+
+
+def _baked(write: Callable[[SteeringVector], bytes]) -> Callable[[SteeringVector, float], Files]:
+    """A writer of a format without a strength."""
+    return lambda vector, c: {"": write(vector if c == 1 else c * vector)}
+
+
+TARGETS: dict[str, Target] = {
+    "gguf": Target(".gguf", _baked(gguf.write)),
+    "glp": Target(".gguf", lambda v, c: {"": gguf.write_glp(v, c)}, has_knob=True),
+}
+
+OURS = ".safetensors"
+"""A suffix that promises nothing more than a payload file."""
+
+_PROMISED = {".gguf": "gguf"}
+"""Suffix -> the format that it promises."""
+
+
+def target_of(path: PurePath, to: str | None) -> str | None:
+    """The format to write; None for steerlab's own. to: the one that was named.
+
+    Raises BadOption for a suffix that promises another format, or one of several.
+    """
+    suffix = path.suffix.lower()
+    if to is None:
+        able = [name for name, target in TARGETS.items() if target.suffix == suffix != OURS]
+        if able and suffix not in _PROMISED:
+            raise BadOption(
+                f"{path.name} can be of several formats: say --to {' or --to '.join(able)}"
+            )
+        return _PROMISED.get(suffix)
+    expected = TARGETS[to].suffix
+    if suffix != expected:
+        raise BadOption(
+            f"{to} is written to a directory: call it {path.stem}"
+            if not expected
+            else f"{to} files end in {expected}: call it {path.stem}{expected}"
+        )
+    return to

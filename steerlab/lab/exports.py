@@ -1,0 +1,66 @@
+"""Stored vectors as files of other programs, with the strength at which they work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from steerlab.core.notation import span
+from steerlab.core.vector import SteeringVector
+from steerlab.errors import BadOption, Incompatible, StoreError
+from steerlab.files import durable
+from steerlab.interop.targets import TARGETS, Target
+
+if TYPE_CHECKING:
+    from steerlab.registry import Store
+
+
+class Strength(NamedTuple):
+    """A vector at the layers where it is used, its coefficient, and why that one."""
+
+    vector: SteeringVector
+    coefficient: float
+    why: str
+
+
+def strength_of(
+    store: Store, vector: SteeringVector, dose: float | None, coefficient: float | None
+) -> Strength:
+    """The strength that was asked for, else the calibrated one, else 1."""
+    if dose is not None and coefficient is not None:
+        raise BadOption("give a dose or a coefficient, not both")
+    if coefficient is not None:
+        return Strength(vector, coefficient, "as asked")
+    if dose is not None:
+        return Strength(vector, vector.coefficient(dose), f"for dose {dose:g}")
+    found = store.results.calibration_of(vector.digest)
+    if found is None or not found.works or found.layer is None or found.coefficient is None:
+        return Strength(vector, 1.0, "since it was not calibrated")
+    if found.layer not in vector.directions:
+        raise Incompatible(
+            f"{vector} was calibrated at layer {found.layer} and has {span(vector.layers)}: "
+            "name a --coefficient or a --dose"
+        )
+    at_layer = vector if vector.layers == (found.layer,) else vector[found.layer]
+    return Strength(at_layer, found.coefficient, f"as calibrated, at layer {found.layer}")
+
+
+def write(strength: Strength, format: str, path: Path, *, force: bool = False) -> None:
+    """Write a vector in a foreign format, each file whole or not at all.
+
+    Raises Incompatible for what the format can't hold, StoreError if something is there already.
+    """
+    target = TARGETS[format]
+    made = target.write(strength.vector, strength.coefficient)
+    files = {_place(path, name, target): data for name, data in made.items()}
+    for taken in files:
+        if taken.exists() and not force:
+            raise StoreError(f"{taken} exists: export to another name, or delete it first")
+    for place, data in files.items():
+        durable.write(place, data)
+
+
+def _place(path: Path, name: str, target: Target) -> Path:
+    if not target.suffix:
+        return path / name
+    return path.with_suffix(name) if name else path

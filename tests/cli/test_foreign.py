@@ -1,0 +1,174 @@
+"""import and export of the files of other programs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from steerlab.cli import ExitCode
+from tests.interop.samples import gguf_file
+
+
+@pytest.fixture
+def deep(store):
+    """A vector of layer 2 alone, which every format can hold."""
+    return store.save("deep", store.load("love")[2])
+
+
+def rows(*numbers):
+    return {n: np.random.default_rng(n).normal(size=32).astype("<f4") for n in numbers}
+
+
+def test_a_foreign_file_comes_in_and_goes_out(cli, store, tmp_path):
+    (tmp_path / "Calm-down.gguf").write_bytes(gguf_file(rows(1, 2)))
+    done = cli("import", "Calm-down.gguf")
+    assert done.out == (
+        "Calm_down.v1  imported from Calm-down.gguf (gguf); asserted: model="
+        f"{store.models()[0].identity.source}; layers 2-3 of tiny\n"
+    )
+    assert cli("import", "Calm-down.gguf").out.startswith("Calm_down.v1  already here; ")
+    out = cli("export", "Calm_down", "again.gguf")
+    assert out.out == "again.gguf\n"
+    assert "coefficient 1, since it was not calibrated: baked in" in out.err
+    cli("import", "again.gguf")
+    assert store.load("again") == store.load("Calm_down")
+
+
+def test_a_strength_is_baked_in_where_there_is_no_knob(cli, store, deep):
+    cli("export", "deep", "x.gguf", "--coefficient", "-2")
+    cli("import", "x.gguf")
+    assert store.load("x") == -2 * deep
+    done = cli("export", "deep", "y.gguf", "--to", "glp", "--dose", "0.2")
+    assert "for dose 0.2: stated in the file" in done.err
+    assert cli("import", "y.gguf", "--as", "y").code == ExitCode.OK
+    assert store.load("y") == deep
+    c = deep.coefficient(0.2)
+    (fact,) = [f for f in store.load("y").recipe.facts if f.startswith("glp.alpha_default=")]
+    assert float(fact.partition("=")[2]) == pytest.approx(c, rel=1e-6)
+
+
+def test_the_calibrated_strength_and_layer_are_used(cli, store):
+    from steerlab.core.results import Calibration
+
+    love = store.load("love")
+    store.results.save_calibration(Calibration(love.digest, True, 2, 0.3, 7.5, (-0.1, 0.4)))
+    assert "coefficient 7.5, as calibrated" in cli("export", "love", "x.gguf").err
+    cli("import", "x.gguf")
+    assert store.load("x") == 7.5 * love[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "why"),
+    [
+        (["love", "x.npz", "--to", "gguf"], ExitCode.BAD_INPUT, "gguf files end in .gguf"),
+        (["love", "x.pkl"], ExitCode.BAD_INPUT, "promises another format"),
+        (["love", "x.gguf", "--to", "melt"], ExitCode.USAGE, "no format 'melt'"),
+        (["love", "anger", "x.gguf"], ExitCode.USAGE, "holds one vector"),
+        (["love", "x.gguf", "--parents"], ExitCode.USAGE, "no lineage"),
+        (["love", "x.gguf", "--dose", "1", "--coefficient", "1"], ExitCode.BAD_INPUT, "not both"),
+        (["love", "x.st", "--dose", "1"], ExitCode.USAGE, "no strength"),
+        (["front", "x.gguf"], ExitCode.BAD_INPUT, "first tokens"),
+    ],
+)
+def test_what_can_not_be_exported(refused, tmp_path, arguments, code, why):
+    assert why in refused(code, "export", *arguments)
+    assert [path.name for path in tmp_path.iterdir()] == ["vectors"]
+
+
+def test_python_writes_no_payload_under_a_false_name(store, tmp_path):
+    from steerlab.errors import BadOption
+
+    with pytest.raises(BadOption, match="promises another format"):
+        store.transfer.export("love", tmp_path / "love.gguf")
+
+
+def test_an_export_replaces_a_file_only_by_force(cli, refused, deep, tmp_path):
+    (tmp_path / "x.gguf").write_text("precious")
+    assert "--force" in refused(ExitCode.USAGE, "export", "deep", "x.gguf")
+    assert cli("export", "deep", "x.gguf", "--force").code == ExitCode.OK
+
+
+def test_a_directory_is_one_batch(cli, refused, store, tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "README.md").write_text("vectors of mine")
+    (tmp_path / "d" / ".hidden").write_text("x")
+    for name in ("a", "b"):
+        (tmp_path / "d" / f"{name}.gguf").write_bytes(gguf_file(rows(1, ord(name) % 2)))
+    assert "b.gguf does not state whether" in refused(ExitCode.BAD_INPUT, "import", "d")
+    (tmp_path / "d" / "b.gguf").write_bytes(gguf_file(rows(2)))
+    (tmp_path / "d" / "a.gguf").write_bytes(gguf_file(rows(1)))
+    done = cli("import", "d", "--json")
+    assert [one["ref"] for one in done.data] == ["a.v1", "b.v1"]
+    assert "README.md is no vector: left out" in done.err
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "is empty"),
+        (b"  \n", "is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "Git LFS pointer"),
+        (b"<!DOCTYPE html><html>", "is a web page"),
+        (b"\n<html>", "is a web page"),
+        (b"\x80\x02}q\x00.", "is a pickle, which can run programs"),
+        (b"\x1f\x8b\x08\x00", "is compressed"),
+        (b"love\n", "no vector file that steerlab knows"),
+    ],
+)
+def test_files_that_are_no_vectors_are_told_for_what_they_are(refused, tmp_path, content, why):
+    (tmp_path / "x.gguf").write_bytes(content)
+    assert why in refused(ExitCode.STORE, "import", "x.gguf")
+
+
+def test_a_file_that_is_two_formats_at_once(refused, tmp_path):
+    import io
+    import zipfile
+
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as file:
+        file.writestr("x/data.pkl", b"\x80\x02N.")
+    (tmp_path / "x.gguf").write_bytes(gguf_file(rows(1)) + packed.getvalue())
+    assert "two formats at once, gguf and pt" in refused(ExitCode.STORE, "import", "x.gguf")
+
+
+def test_the_model_is_matched_by_its_shape(cli, refused, store, other_dir, tmp_path, both_models):
+    (tmp_path / "x.gguf").write_bytes(gguf_file(rows(1)))
+    why = refused(ExitCode.BAD_INPUT, "import", "x.gguf")
+    assert "fits several models" in why
+    assert "choose with --model" in why
+    assert cli("import", "x.gguf", "--model", "other").code == ExitCode.OK
+    assert store.load("x", "other").recipe.asserted == (f"model={other_dir}",)
+
+
+def test_a_width_that_no_known_model_has(refused, tmp_path):
+    (tmp_path / "x.gguf").write_bytes(gguf_file({1: np.ones(33, "<f4")}))
+    why = refused(ExitCode.BAD_INPUT, "import", "x.gguf")
+    assert "33 wide" in why
+    assert "name its model with --model" in why
+    assert "33 wide" in refused(ExitCode.BAD_INPUT, "import", "x.gguf", "--model", "tiny")
+
+
+def test_the_model_can_be_one_that_has_no_vectors_yet(cli, store, tmp_path, other_dir):
+    (tmp_path / "x.gguf").write_bytes(gguf_file(rows(1)))
+    assert cli("import", "x.gguf", "--model", other_dir).code == ExitCode.OK
+    assert store.load("x").model.source == str(other_dir)
+
+
+@pytest.mark.parametrize("option", [["--as", "calm"], ["--layer", "1"], ["--sign=-"]])
+def test_options_of_foreign_files_are_not_for_ours(cli, refused, option):
+    cli("export", "love", "x.st")
+    assert "leave the options out" in refused(ExitCode.USAGE, "import", "x.st", *option)
+
+
+def test_a_name_is_given_to_one(cli, refused, store, tmp_path):
+    for name in ("x.gguf", "1 + 2.gguf"):
+        (tmp_path / name).write_bytes(gguf_file(rows(1)))
+    why = refused(ExitCode.BAD_INPUT, "import", "x.gguf", "1 + 2.gguf", "--as", "calm")
+    assert "--as names one vector" in why
+    assert cli("import", "x.gguf", "--as", "calm").out.startswith("calm.v1  ")
+    assert cli("import", "1 + 2.gguf").out.startswith("vector_1_2.v1  ")
+
+
+def test_a_format_that_it_is_not(refused, tmp_path):
+    (tmp_path / "x.gguf").write_bytes(gguf_file(rows(1)))
+    assert "is gguf, not npy" in refused(ExitCode.BAD_INPUT, "import", "x.gguf", "--format", "npy")

@@ -62,9 +62,10 @@ def export_command(
     Select vectors by refs, or by the filters of `steerlab list`.
 
     Other programs' formats hold one vector: GGUF control vectors for llama.cpp and repeng (--to
-    gguf, or a name that ends in .gguf), and with the keys of GLP (--to glp). The strength is
-    --dose or --coefficient, else the calibrated one, else 1; formats that state none get the
-    directions times it. What a format can't hold is refused.
+    gguf, or a name that ends in .gguf), or with the keys of GLP (--to glp); arrays of numpy
+    (NAME.npz); files for lm-evaluation-harness (--to lm-eval NAME.pt). The strength is --dose or
+    --coefficient, else the calibrated one, else 1; formats that state none get the directions
+    times it. What a format can't hold is refused.
     """
     model, every_version = filters.pop("model"), filters.pop("every_version")
     chosen = text is not None or any(value is not None for value in filters.values())
@@ -157,8 +158,8 @@ def import_command(paths: tuple[Path, ...], store: Store, **foreign: Any) -> Non
     has is left alone. Reports duplicates of stored vectors (for up to 50 at once).
 
     Foreign files, and those in a directory, are stored together or not at all: GGUF control
-    vectors. What a file does not state (its model, its layers) is asked for, and
-    recorded as asserted. The model is one that has vectors in the store, unless --model names it.
+    vectors; arrays of numpy (.npy, .npz) and torch (.pt, which is never unpickled). What a file
+    does not state (its model, its layers) is asked for, and recorded as asserted. The model is one that has vectors in the store, unless --model names it.
     Layer B is the residual stream at the input of block B, which is the output of block B-1.
     """
     from steerlab.interop.recognise import is_ours

@@ -14,7 +14,7 @@ from steerlab.core.display import printable, some
 from steerlab.core.notation import span
 from steerlab.core.recipe import Imported, ModelIdentity
 from steerlab.core.vector import SteeringVector
-from steerlab.errors import BadOption, BadVector, CorruptPayload, NotFound, SteerlabError
+from steerlab.errors import BadOption, CorruptPayload, Incompatible, NotFound, SteerlabError
 
 Array = NDArray[Any]
 Site = Literal["input", "output"]
@@ -86,6 +86,11 @@ def foreign(format: str, rows: Mapping[int | None, Array], what: str, **more: An
 def fact(key: str, value: object) -> str:
     """A fact of a file on one line, cut where it is long."""
     return printable(f"{key}={value}", newlines=True)[:LONGEST]
+
+
+def shortened(error: Exception) -> str:
+    """An error of a library, which may quote the file, as one short line."""
+    return printable(str(error), newlines=True)[:LONGEST]
 
 
 # the model
@@ -172,12 +177,10 @@ def bind(
         asserted=tuple(asserted),
     )
     try:
-        return SteeringVector(
-            {b: sign * row.astype(np.float64) for b, row in rows.items()},
-            model=model,
-            recipe=recipe,
-        )
-    except (BadVector, SteerlabError) as error:
+        with np.errstate(invalid="ignore"):  # a NaN, which is refused below
+            directions = {b: sign * row.astype(np.float64) for b, row in rows.items()}
+        return SteeringVector(directions, model=model, recipe=recipe)
+    except SteerlabError as error:
         raise type(error)(f"{source}: {error}") from None
 
 
@@ -270,3 +273,41 @@ def _check_layers(rows: Mapping[int, Array], model: ModelIdentity, source: str) 
         f"{source} has a direction for layer {last}, and {model.source} has layers 0 to "
         f"{model.n_layers - 1}: it was made on another model"
     )
+
+
+# writing
+
+
+def rows_of(vector: SteeringVector, format: str) -> dict[int, Array]:
+    """Layer b -> float32 direction (d_model,); raises Incompatible for front vectors.
+
+    format: what is written, in the message.
+    """
+    if vector.scope != "broadcast":
+        raise Incompatible(
+            f"{vector} is added to the first tokens alone, and {format} has no positions"
+        )
+    return {b: array[0] for b, array in vector.float32().items()}
+
+
+def single_row(vector: SteeringVector, format: str) -> tuple[int, Array]:
+    """The one layer of a vector and its direction; raises Incompatible if it has several."""
+    rows = rows_of(vector, format)
+    if len(rows) > 1:
+        raise Incompatible(
+            f"{vector} has layers {span(vector.layers)}, and {format} holds one: choose it, as in "
+            f"{vector}[{vector.layers[0]}]"
+        )
+    return next(iter(rows.items()))
+
+
+def outputs_of(vector: SteeringVector, format: str) -> dict[int, Array]:
+    """Block -> the direction that is added to its output; raises Incompatible for layer 0."""
+    rows = rows_of(vector, format)
+    if 0 in rows:
+        rest = f": export {vector}[1:]" if len(rows) > 1 else ""
+        raise Incompatible(
+            f"{vector} acts at layer 0, and {format} steers the outputs of blocks, steerlab's "
+            f"layers from 1 on{rest}"
+        )
+    return {b - 1: row for b, row in rows.items()}

@@ -18,7 +18,7 @@ import numpy as np
 from steerlab.core.record import now
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption, CorruptPayload, Incompatible
-from steerlab.interop.foreign import Array, Foreign, Site, fact, foreign
+from steerlab.interop.foreign import Array, Foreign, Site, fact, foreign, rows_of, shortened
 
 MAGIC = b"GGUF"
 
@@ -55,7 +55,7 @@ def read(data: bytes, what: str) -> list[Foreign]:
     try:
         keys, tensors = _Reader(data).contents()
     except (struct.error, UnicodeDecodeError, ValueError, OverflowError) as error:
-        raise CorruptPayload(f"{what} is not a whole GGUF file: {error}") from None
+        raise CorruptPayload(f"{what} is not a whole GGUF file: {shortened(error)}") from None
     rows: dict[int | None, Array] = {}
     for name, array in tensors.items():
         if (found := _DIRECTION.fullmatch(name)) is None:
@@ -267,17 +267,14 @@ def _keys(vector: SteeringVector) -> dict[str, str | int | float]:
 
 
 def _rows(vector: SteeringVector) -> dict[int, Array]:
-    if vector.scope != "broadcast":
-        raise Incompatible(
-            f"{vector} is added to the first tokens alone, and a GGUF file has no positions"
-        )
-    if low := [b for b in vector.layers if b < 2]:
+    rows = rows_of(vector, "a GGUF file")
+    if low := [b for b in rows if b < 2]:
         cure = f": export {vector}[2:]" if vector.layers[-1] >= 2 else ""
         raise Incompatible(
             f"{vector} acts at layer {low[0]}, and llama.cpp steers the outputs of blocks from 1 "
             f"on, steerlab's layers from 2 on{cure}"
         )
-    return {b - 1: row[0] for b, row in vector.float32().items()}
+    return {b - 1: row for b, row in rows.items()}
 
 
 def _file(keys: Mapping[str, str | int | float], rows: Mapping[int, Array]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import zipfile
@@ -10,9 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from steerlab.core.recipe import is_name
-from steerlab.errors import CorruptPayload
+from steerlab.errors import CorruptPayload, SteerlabError
 from steerlab.files import header
-from steerlab.interop import gguf
+from steerlab.files.limits import from_json
+from steerlab.interop import gguf, numpy_files, torch_files
 from steerlab.interop.foreign import Foreign
 
 MOST_BYTES = 64_000_000
@@ -27,14 +29,13 @@ Read = Callable[[bytes, str], list[Foreign]]
 
 READERS: dict[str, Read] = {
     "gguf": gguf.read,
+    "npy": numpy_files.read_npy,
+    "npz": numpy_files.read_npz,
+    "pt": torch_files.read,
 }
 """Container -> its reader, which takes the bytes and the name of the file."""
 
 _ZIP, _NUMPY, _GZIP = b"PK\x03\x04", b"\x93NUMPY", b"\x1f\x8b"
-_CONVERT = (
-    'python -c "import sys, torch; '
-    'torch.save(torch.load(sys.argv[1], weights_only=False), sys.argv[2])" OLD NEW'
-)
 
 
 def is_ours(path: Path) -> bool:
@@ -60,7 +61,8 @@ def read(path: Path) -> list[Foreign]:
     data = _bytes_of(path)
     found = READERS[container_of(data, what)](data, what)
     stem = _stem(path)
-    return [replace(one, name=_name(one.name, stem), hint=one.hint or _hint(stem)) for one in found]
+    hint = _hint(path, stem)
+    return [replace(one, name=_name(one.name, stem), hint=one.hint or hint) for one in found]
 
 
 def container_of(data: bytes, what: str) -> str:
@@ -81,7 +83,7 @@ def container_of(data: bytes, what: str) -> str:
     if data[:1] == b"\x80" and data[1:2] in b"\x02\x03\x04\x05":
         raise CorruptPayload(
             f"{what} is a pickle, which can run programs, so it is not read: if you trust it, "
-            f"convert it with {_CONVERT}"
+            f"convert it with {torch_files.CONVERT}"
         )
     kinds = _kinds(data, start)
     if len(kinds) > 1:
@@ -154,11 +156,18 @@ def _name(stated: str, stem: str) -> str:
     return "vector"
 
 
+_METADATA = "direction_metadata.json"
+"""What refusal_direction writes beside direction.pt; its layers are ours."""
+
 _LAYER_IN_NAME = re.compile(r"(?:layer|(?<![a-z])l)[ _.=-]*(\d{1,3})(?!\d)", re.IGNORECASE)
 
 
-def _hint(stem: str) -> str:
-    """What a file's name suggests about the layer; "layer-10" is not minus ten."""
+def _hint(path: Path, stem: str) -> str:
+    """What is known of the layer of a file that does not state it; "layer-10" is not minus ten."""
+    with contextlib.suppress(SteerlabError, ValueError, TypeError, KeyError):
+        said = from_json(header.read_plain(path.with_name(_METADATA)).decode())["layer"]
+        if type(said) is int:
+            return f"{_METADATA} beside it says --layer {said}"
     found = _LAYER_IN_NAME.search(stem)
     if found is None:
         return ""

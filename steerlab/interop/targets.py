@@ -8,7 +8,7 @@ from pathlib import PurePath
 
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption
-from steerlab.interop import gguf
+from steerlab.interop import gguf, numpy_files, torch_files
 
 Files = Mapping[str, bytes]
 """What is written: "" is the file itself, ".json" a sidecar, any other name a file in a folder."""
@@ -35,12 +35,14 @@ def _baked(write: Callable[[SteeringVector], bytes]) -> Callable[[SteeringVector
 TARGETS: dict[str, Target] = {
     "gguf": Target(".gguf", _baked(gguf.write)),
     "glp": Target(".gguf", lambda v, c: {"": gguf.write_glp(v, c)}, has_knob=True),
+    "npz": Target(".npz", _baked(numpy_files.write_npz)),
+    "lm-eval": Target(".pt", lambda v, c: {"": torch_files.write_lm_eval(v, c)}, has_knob=True),
 }
 
 OURS = ".safetensors"
 """A suffix that promises nothing more than a payload file."""
 
-_PROMISED = {".gguf": "gguf"}
+_PROMISED = {".gguf": "gguf", ".npz": "npz"}
 """Suffix -> the format that it promises."""
 
 

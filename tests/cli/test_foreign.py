@@ -172,3 +172,28 @@ def test_a_name_is_given_to_one(cli, refused, store, tmp_path):
 def test_a_format_that_it_is_not(refused, tmp_path):
     (tmp_path / "x.gguf").write_bytes(gguf_file(rows(1)))
     assert "is gguf, not npy" in refused(ExitCode.BAD_INPUT, "import", "x.gguf", "--format", "npy")
+
+
+def test_what_the_name_suggests_is_proposed(cli, refused, store, tmp_path):
+    np.save(tmp_path / "calm_layer-2.npy", rows(1)[1])
+    why = refused(ExitCode.BAD_INPUT, "import", "calm_layer-2.npy")
+    assert "its name suggests 2: --layer 2 if that is the input of block 2" in why
+    (tmp_path / "direction_metadata.json").write_text('{"pos": -1, "layer": 3}')
+    why = refused(ExitCode.BAD_INPUT, "import", "calm_layer-2.npy")
+    assert "direction_metadata.json beside it says --layer 3" in why
+    cli("import", "calm_layer-2.npy", "--layer", "3", "--as", "calm")
+    assert store.load("calm").layers == (3,)
+    assert "layer=3" in cli("show", "calm").out
+
+
+@pytest.mark.parametrize("name", ["x.npz", "x.pt"])
+def test_arrays_come_back(cli, store, name):
+    love = store.load("love")
+    to = ["--to", "lm-eval"] if name == "x.pt" else []
+    assert cli("export", "love", name, *to).code == ExitCode.OK
+    assert cli("import", name).code == ExitCode.OK
+    assert store.load("x") == love
+
+
+def test_a_name_that_can_be_of_several_formats(refused):
+    assert "say --to lm-eval" in refused(ExitCode.BAD_INPUT, "export", "love", "x.pt")

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import struct
 
 import numpy as np
 
 ROWS = {n: np.random.default_rng(n).normal(size=8).astype("<f4") for n in (1, 2, 4)}
 """What the files hold: number -> direction, of a model that is 8 wide."""
+
+RNG = np.random.default_rng(0)
+ONE = RNG.normal(size=8).astype("<f4")
+STACK = RNG.normal(size=(6, 8)).astype("<f4")
+HIDDEN = RNG.normal(size=(7, 8)).astype("<f4")
+POSITIONS = RNG.normal(size=(2, 6, 8))
+
+
+def npy(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
 
 
 def gguf_file(rows, keys=(), hint="llama", kind=0):

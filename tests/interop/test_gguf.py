@@ -14,7 +14,6 @@ from steerlab.interop.foreign import Asserted, bind
 from tests.interop.samples import ROWS, gguf_file
 from tests.registry.samples import OTHER, TINY, vector
 
-
 NOTHING = Asserted()
 
 

@@ -61,11 +61,12 @@ def export_command(
     file of one. Both are self-describing and can be mailed; `steerlab import` reads them.
     Select vectors by refs, or by the filters of `steerlab list`.
 
-    Other programs' formats hold one vector: GGUF control vectors for llama.cpp and repeng (--to
-    gguf, or a name that ends in .gguf), or with the keys of GLP (--to glp); arrays of numpy
-    (NAME.npz); files for lm-evaluation-harness (--to lm-eval NAME.pt). The strength is --dose or
-    --coefficient, else the calibrated one, else 1; formats that state none get the directions
-    times it. What a format can't hold is refused.
+    Other programs' formats (--to) hold one vector. gguf and glp: control vectors for llama.cpp
+    and repeng, the latter with its meaning. npz: arrays of numpy. lm-eval: for
+    lm-evaluation-harness. saklas: a profile and its sidecar. neuronpedia, vllm-lens: requests.
+    NAME.gguf and NAME.npz need no --to. The strength is --dose or --coefficient, else the
+    calibrated one, else 1; formats that state none get the directions times it. What a format
+    can't hold is refused.
     """
     model, every_version = filters.pop("model"), filters.pop("every_version")
     chosen = text is not None or any(value is not None for value in filters.values())
@@ -158,9 +159,11 @@ def import_command(paths: tuple[Path, ...], store: Store, **foreign: Any) -> Non
     has is left alone. Reports duplicates of stored vectors (for up to 50 at once).
 
     Foreign files, and those in a directory, are stored together or not at all: GGUF control
-    vectors; arrays of numpy (.npy, .npz) and torch (.pt, which is never unpickled). What a file
-    does not state (its model, its layers) is asked for, and recorded as asserted. The model is one that has vectors in the store, unless --model names it.
-    Layer B is the residual stream at the input of block B, which is the output of block B-1.
+    vectors; arrays of numpy (.npy, .npz) and torch (.pt, which is never unpickled); safetensors of
+    saklas, steering-lite and others; .svec; requests to Neuronpedia and vllm-lens. What a file
+    does not state (its model, its layers) is asked for, and recorded as asserted. The model is
+    one that has vectors in the store, unless --model names it. Layer B is the residual stream at
+    the input of block B, which is the output of block B-1.
     """
     from steerlab.interop.recognise import is_ours
     from steerlab.lab import imports
@@ -224,7 +227,7 @@ def _print_arrivals(store: Store, arrivals: Sequence[Arrival]) -> None:
         how = "already here" if arrival.already else str(recipe)
         where = f"layer{'s' * (len(vector.layers) > 1)} {span(vector.layers)}"
         text = f"{vector.ref}  {how}; {where} of {vector.model.name}"
-        click.echo(printable(text, newlines=True))
+        click.echo(printable(text))
         for fact in recipe.facts:
             if fact.startswith("dropped="):
                 output.say(f"{vector.ref}: left out {fact.removeprefix('dropped=')}")

@@ -42,7 +42,7 @@ def vectors_of(format: str, arrays: Mapping[str, Array], what: str) -> list[Fore
     if all(found is not None for found in placed.values()):
         return [_of_layers(format, arrays, what)]
     if any(found is not None for found in placed.values()):
-        strange = some([key for key, found in placed.items() if found is None])
+        strange = some([repr(key[:40]) for key, found in placed.items() if found is None])
         raise CorruptPayload(f"{what}: some keys name layers and others do not: {strange}")
     return [one for key, array in arrays.items() for one in of_array(format, array, what, key)]
 

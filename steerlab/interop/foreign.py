@@ -23,6 +23,10 @@ Site = Literal["input", "output"]
 LONGEST = 200  # characters of a name or a fact that a file states
 
 
+class UnknownFile(CorruptPayload):
+    """A file of no format that is read, such as a README beside vectors."""
+
+
 @dataclass(frozen=True, eq=False)
 class Foreign:
     """A vector as a foreign file states it.
@@ -85,12 +89,12 @@ def foreign(format: str, rows: Mapping[int | None, Array], what: str, **more: An
 
 def fact(key: str, value: object) -> str:
     """A fact of a file on one line, cut where it is long."""
-    return printable(f"{key}={value}", newlines=True)[:LONGEST]
+    return printable(f"{key}={value}")[:LONGEST]
 
 
 def shortened(error: Exception) -> str:
     """An error of a library, which may quote the file, as one short line."""
-    return printable(str(error), newlines=True)[:LONGEST]
+    return printable(str(error))[:LONGEST]
 
 
 # the model
@@ -139,7 +143,7 @@ def check_model(found: Foreign, model: ModelIdentity, what: str) -> None:
 
 def _described(found: Foreign) -> str:
     where = f", of layers {span(found.numbers)}" if found.numbers else ""
-    of = f", for {found.architecture}" if found.architecture else ""
+    of = f", for {printable(found.architecture)}" if found.architecture else ""
     return f"{found.width} wide{where}{of}"
 
 
@@ -171,7 +175,7 @@ def bind(
     asserted += ["sign=-"] * said.negated
     asserted += [fact("model", model.source)] if model_named or not found.model else []
     recipe = Imported(
-        printable(source, newlines=True),
+        printable(source),
         found.format,
         facts=(*found.facts, *dropped),
         asserted=tuple(asserted),

@@ -62,7 +62,7 @@ def read(data: bytes, what: str) -> list[Foreign]:
             kind = keys.get("general.architecture", "unknown")
             raise CorruptPayload(
                 f"{what} is a GGUF file, but not a control vector: it holds the tensor "
-                f"{name[:60]} (architecture {str(kind)[:40]})"
+                f"{name[:60]!r} (architecture {str(kind)[:40]!r})"
             )
         rows[int(found[1])] = array
     site, facts = _meaning(keys, rows, what)
@@ -213,14 +213,14 @@ def _check_glp(keys: Mapping[str, Any], rows: Mapping[int | None, Array], what: 
             f"{what} has the unknown glp.mode {str(mode)[:40]!r}: can't tell its use"
         )
     if (version := keys.get("glp.spec_version", 1)) != 1:
-        raise Incompatible(f"{what} has glp.spec_version {str(version)[:40]}, and 1 is read")
+        raise Incompatible(f"{what} has glp.spec_version {str(version)[:40]!r}, and 1 is read")
     if (point := keys.get("glp.hook_point", _HOOK_POINT)) != _HOOK_POINT:
         raise Incompatible(f"{what} acts at {str(point)[:60]!r}, where steerlab does not steer")
     numbers = ",".join(str(n) for n in sorted(n for n in rows if n is not None))
     if (stated := keys.get("glp.layer_ids_zero_based", numbers)) != numbers:
-        raise CorruptPayload(f"{what} names layers {str(stated)[:60]} and holds {numbers[:60]}")
+        raise CorruptPayload(f"{what} names layers {str(stated)[:60]!r} and holds {numbers[:60]}")
     if (sha := keys.get("glp.content_sha256", _sha256(rows))) != _sha256(rows):
-        raise CorruptPayload(f"{what} was altered: its numbers do not match {str(sha)[:16]}…")
+        raise CorruptPayload(f"{what} was altered: its numbers do not match {str(sha)[:16]!r}")
 
 
 def _sha256(rows: Mapping[Any, Array]) -> str:

@@ -14,15 +14,11 @@ from steerlab.core.recipe import is_name
 from steerlab.errors import CorruptPayload, SteerlabError
 from steerlab.files import header
 from steerlab.files.limits import from_json
-from steerlab.interop import gguf, numpy_files, torch_files
-from steerlab.interop.foreign import Foreign
+from steerlab.interop import gguf, json_files, numpy_files, safetensors_files, torch_files
+from steerlab.interop.foreign import Foreign, UnknownFile
 
 MOST_BYTES = 64_000_000
 """Bytes of the largest file that is read: vectors of 128 layers of 16384 numbers have 8 MB."""
-
-
-class UnknownFile(CorruptPayload):
-    """A file of no format that is read, such as a README beside vectors."""
 
 
 Read = Callable[[bytes, str], list[Foreign]]
@@ -32,6 +28,8 @@ READERS: dict[str, Read] = {
     "npy": numpy_files.read_npy,
     "npz": numpy_files.read_npz,
     "pt": torch_files.read,
+    "safetensors": safetensors_files.read,
+    "json": json_files.read,
 }
 """Container -> its reader, which takes the bytes and the name of the file."""
 
@@ -59,7 +57,11 @@ def read(path: Path) -> list[Foreign]:
     """The vectors of a foreign file; raises CorruptPayload, in one line, for anything else."""
     what = str(path)
     data = _bytes_of(path)
-    found = READERS[container_of(data, what)](data, what)
+    kind = container_of(data, what)
+    found = READERS[kind](data, what)
+    sidecar = path.with_suffix(".json")
+    if kind == "safetensors" and sidecar != path and sidecar.is_file():
+        found = safetensors_files.with_sidecar(found, header.read_plain(sidecar), what)
     stem = _stem(path)
     hint = _hint(path, stem)
     return [replace(one, name=_name(one.name, stem), hint=one.hint or hint) for one in found]

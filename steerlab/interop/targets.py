@@ -8,7 +8,7 @@ from pathlib import PurePath
 
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption
-from steerlab.interop import gguf, numpy_files, torch_files
+from steerlab.interop import gguf, json_files, numpy_files, safetensors_files, torch_files
 
 Files = Mapping[str, bytes]
 """What is written: "" is the file itself, ".json" a sidecar, any other name a file in a folder."""
@@ -32,11 +32,25 @@ def _baked(write: Callable[[SteeringVector], bytes]) -> Callable[[SteeringVector
     return lambda vector, c: {"": write(vector if c == 1 else c * vector)}
 
 
+def _stated(
+    write: Callable[[SteeringVector, float], bytes],
+) -> Callable[[SteeringVector, float], Files]:
+    """A writer of a format that states the strength."""
+    return lambda vector, c: {"": write(vector, c)}
+
+
+def _saklas(vector: SteeringVector, coefficient: float) -> Files:
+    return safetensors_files.write_saklas(coefficient * vector)
+
+
 TARGETS: dict[str, Target] = {
     "gguf": Target(".gguf", _baked(gguf.write)),
-    "glp": Target(".gguf", lambda v, c: {"": gguf.write_glp(v, c)}, has_knob=True),
+    "glp": Target(".gguf", _stated(gguf.write_glp), has_knob=True),
     "npz": Target(".npz", _baked(numpy_files.write_npz)),
-    "lm-eval": Target(".pt", lambda v, c: {"": torch_files.write_lm_eval(v, c)}, has_knob=True),
+    "saklas": Target(".safetensors", _saklas),
+    "neuronpedia": Target(".json", _stated(json_files.write_neuronpedia), has_knob=True),
+    "vllm-lens": Target(".json", _stated(json_files.write_lens), has_knob=True),
+    "lm-eval": Target(".pt", _stated(torch_files.write_lm_eval), has_knob=True),
 }
 
 OURS = ".safetensors"

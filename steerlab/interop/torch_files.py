@@ -311,7 +311,7 @@ def _of_lm_eval(value: Mapping[Any, Any], what: str) -> Foreign:
         entry = {"action": "add", "steering_coefficient": 1.0, **entry}
         row = _tensors({key: entry.pop("steering_vector")}, what)[str(key)]
         rows[place[0]] = row.reshape(-1) if row.ndim and row.size == row.shape[-1] else row
-        strengths.add(_strength(entry, f"{what}: {str(key)[:60]}"))
+        strengths.add(_strength(entry, f"{what}: {str(key)[:60]!r}"))
     if len(strengths) > 1:
         raise Incompatible(f"{what} has several coefficients, one a layer: multiply them in first")
     facts = (fact("coefficient", strengths.pop()),)

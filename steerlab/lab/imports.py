@@ -11,8 +11,7 @@ from steerlab.core.recipe import Imported, ModelIdentity, check_name
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption, NotFound, StoreError
 from steerlab.interop import recognise
-from steerlab.interop.foreign import Asserted, Foreign, bind, model_of
-from steerlab.interop.recognise import UnknownFile
+from steerlab.interop.foreign import Asserted, Foreign, UnknownFile, bind, model_of
 
 if TYPE_CHECKING:
     from steerlab.registry import Store

@@ -186,13 +186,21 @@ def test_what_the_name_suggests_is_proposed(cli, refused, store, tmp_path):
     assert "layer=3" in cli("show", "calm").out
 
 
-@pytest.mark.parametrize("name", ["x.npz", "x.pt"])
-def test_arrays_come_back(cli, store, name):
-    love = store.load("love")
-    to = ["--to", "lm-eval"] if name == "x.pt" else []
-    assert cli("export", "love", name, *to).code == ExitCode.OK
-    assert cli("import", name).code == ExitCode.OK
-    assert store.load("x") == love
+def test_every_target_comes_back(cli, store, deep):
+    from steerlab.interop.targets import TARGETS
+
+    for number, (to, target) in enumerate(TARGETS.items()):
+        name = f"x{number}{target.suffix}"
+        assert cli("export", "deep", name, "--to", to).code == ExitCode.OK
+        assert cli("import", name, "--as", f"x{number}").code == ExitCode.OK
+        assert store.load(f"x{number}") == deep
+
+
+def test_a_sidecar_is_not_replaced_either(refused, tmp_path, deep):
+    (tmp_path / "x.json").write_text("precious")
+    why = refused(ExitCode.STORE, "export", "deep", "x.safetensors", "--to", "saklas")
+    assert "x.json exists" in why
+    assert not (tmp_path / "x.safetensors").exists()
 
 
 def test_a_name_that_can_be_of_several_formats(refused):

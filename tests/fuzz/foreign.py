@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import struct
 import warnings
 import zipfile
@@ -10,8 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
+from safetensors.numpy import save
+
 from steerlab.errors import SteerlabError
-from steerlab.interop import gguf, recognise, torch_files
+from steerlab.interop import gguf, json_files, recognise, torch_files
 from steerlab.interop.foreign import Asserted, Foreign, bind
 from steerlab.interop.torch_writer import dumped
 from tests.fuzz import hostile
@@ -207,6 +210,35 @@ _TEXTS = (
 )
 
 
+def _json(random: Random) -> bytes:
+    lens = {"activations": STACK[:2].tolist(), "layer_indices": [0, 3], "scale": 2.0}
+    pedia = json.loads(json_files.write_neuronpedia(vector(1, 3), 1.0))
+    svec = {"model_type": "llama", "directions": {str(n): r.tolist() for n, r in ROWS.items()}}
+    tree = [random.choice((svec, pedia, [lens, {**lens, "norm_match": False}]))]
+    for _ in range(random.choice((0, 1, 1, 3))):
+        hostile.change_tree(random, tree)
+    text = hostile.dumps(tree[0]) if tree else ""
+    if random.random() < 0.15:
+        text = hostile.change_json(random, text)
+    return text.encode()
+
+
+def _safetensors(random: Random) -> bytes:
+    tensors = {key: random.choice((ONE, ONE, STACK)) for key in _some_keys(random)}
+    cfg = {"cfg": json.dumps({"method": "mean_diff", "coeff": 1.5})}
+    made = save(tensors, metadata=random.choice((None, None, cfg, {"cfg": hostile.dumps(1)})))
+    length = int.from_bytes(made[:8], "little")
+    head = json.loads(made[8 : 8 + length])
+    for _ in range(random.choice((0, 1, 1, 2))):
+        hostile.change_tree(random, head)
+    text = hostile.dumps(head).encode()
+    if random.random() < 0.1:
+        text = hostile.change_json(random, text.decode()).encode()
+    claimed = random.choice((len(text),) * 9 + (2**31, 2**60, 2**64 - 1, 0, len(text) + 1))
+    made = struct.pack("<Q", claimed) + text + made[8 + length :]
+    return made if random.random() < 0.8 else _changed(random, made, (made,))
+
+
 def _packed(random: Random, parts: dict[str, bytes]) -> bytes:
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w", random.choice((0, 0, 8, 12, 14))) as file:
@@ -227,5 +259,7 @@ MAKERS: dict[str, tuple[str, Callable[[Random], bytes]]] = {
     "npy": (".npy", _npy),
     "npz": (".npz", _npz),
     "pt": (".pt", _pt),
+    "json": (".svec", _json),
+    "safetensors": (".safetensors", _safetensors),
 }
 """Format -> the suffix of its files, and a maker of hostile ones."""

@@ -1,0 +1,133 @@
+"""Foreign safetensors: saklas with its sidecar, steering-lite, and plain arrays."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from steerlab.core.vector import SteeringVector
+from steerlab.core.version import __version__
+from steerlab.errors import CorruptPayload, Incompatible
+from steerlab.files import header
+from steerlab.files.limits import from_json
+from steerlab.interop import arrays
+from steerlab.interop.foreign import Array, Foreign, fact, outputs_of, shortened
+
+_LONGEST = 4_000_000  # bytes of a header
+_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+_SAKLAS = 6  # format_version of the sidecar
+_ADDED = ("mean_diff", "pca", "random")  # methods of steering-lite that add a vector
+
+
+def read(data: bytes, what: str) -> list[Foreign]:
+    """The vectors of a file; raises CorruptPayload for a damaged one."""
+    try:
+        tensors, metadata = _contents(data)
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        raise CorruptPayload(
+            f"{what} is not a whole safetensors file: {shortened(error)}"
+        ) from None
+    if header.METADATA_KEY in metadata:
+        raise CorruptPayload(f"{what} has steerlab's record where steerlab does not write it")
+    if "cfg" in metadata:
+        return _of_steering_lite(tensors, metadata["cfg"], what)
+    return arrays.vectors_of("safetensors", tensors, what)
+
+
+def with_sidecar(found: list[Foreign], sidecar: bytes, what: str) -> list[Foreign]:
+    """The vectors, with what a sidecar of saklas states; unchanged if it is another program's.
+
+    saklas's layer_k is added at the output of block k, and its length means nothing: it is
+    scaled to the model when it is used.
+    """
+    try:
+        said = from_json(sidecar.decode())
+    except ValueError:
+        return found
+    if not isinstance(said, dict) or "saklas_version" not in said:
+        return found
+    if (version := said.get("format_version")) != _SAKLAS:
+        raise Incompatible(
+            f"{what} has saklas's format {str(version)[:20]!r}, and {_SAKLAS} is read"
+        )
+    facts = (fact("method", said.get("method")), "length=relative")
+    return [replace(one, format="saklas", site="output", facts=facts) for one in found]
+
+
+def _contents(data: bytes) -> tuple[dict[str, Array], dict[str, Any]]:
+    """The tensors as views of the data, and the metadata."""
+    length = int.from_bytes(data[:8], "little")
+    if length > min(len(data) - 8, _LONGEST):
+        raise ValueError(f"a header of {length} bytes")
+    entries = from_json(data[8 : 8 + length].decode())
+    if not isinstance(entries, dict):
+        raise ValueError("a header that is no object")
+    metadata = entries.pop("__metadata__", {})
+    body = memoryview(data)[8 + length :]
+    tensors = {name: _tensor(entry, body) for name, entry in entries.items()}
+    return tensors, metadata if isinstance(metadata, dict) else {}
+
+
+def _tensor(entry: Mapping[str, Any], body: memoryview) -> Array:
+    kind, shape = entry["dtype"], entry["shape"]
+    start, end = entry["data_offsets"]
+    if kind not in _DTYPES:
+        raise ValueError(f"a tensor of {kind!s:.20}, where floats are read")
+    if not all(type(n) is int and n >= 0 for n in (*shape, start, end)) or len(shape) > 8:
+        raise ValueError("a shape or an offset that is no number")
+    flat = np.frombuffer(body[start:end], _DTYPES[kind])
+    if end > len(body) or math.prod(shape) != len(flat):
+        raise ValueError("a tensor that reaches beyond the file, or is of another size")
+    if kind == "BF16":
+        flat = (flat.astype("<u4") << 16).view("<f4")
+    return flat.reshape(shape)
+
+
+def _of_steering_lite(tensors: Mapping[str, Array], cfg: object, what: str) -> list[Foreign]:
+    """steering-lite: layer{n}.{buffer}; methods that add one vector a layer."""
+    try:
+        said = from_json(str(cfg))
+        method = str(said["method"])
+    except (ValueError, TypeError, KeyError):
+        raise CorruptPayload(f"{what} has a cfg that is not steering-lite's") from None
+    rows = {key.partition(".")[0]: array for key, array in tensors.items()}
+    if method not in _ADDED or len(rows) < len(tensors):
+        raise Incompatible(f"{what} steers by {method[:40]!r}, and steerlab adds vectors")
+    facts = (fact("method", method), fact("coefficient", said.get("coeff")))
+    found = arrays.vectors_of("steering-lite", rows, what)
+    return [replace(one, facts=facts) for one in found]
+
+
+# writing
+
+
+def write_saklas(vector: SteeringVector) -> dict[str, bytes]:
+    """A profile of saklas: the safetensors file and its sidecar."""
+    rows = outputs_of(vector, "a profile of saklas")
+    data = _file({f"layer_{block}": row for block, row in rows.items()})
+    sidecar = {
+        "format_version": _SAKLAS,
+        "saklas_version": f"steerlab {__version__}",
+        "method": str(vector.recipe)[:200],
+        "tensor_sha256": hashlib.sha256(data).hexdigest(),
+        "provenance": {"source": str(vector), "model": vector.model.source},
+    }
+    return {"": data, ".json": json.dumps(sidecar, indent=1).encode() + b"\n"}
+
+
+def _file(tensors: Mapping[str, Array]) -> bytes:
+    """A safetensors file of float32 tensors, without metadata."""
+    entries, body = {}, b""
+    for name, array in tensors.items():
+        offsets = [len(body), len(body) + array.nbytes]
+        entries[name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": offsets}
+        body += array.tobytes()
+    head = json.dumps(entries, separators=(",", ":")).encode()
+    head += b" " * (-len(head) % 8)
+    return len(head).to_bytes(8, "little") + head + body

@@ -63,7 +63,8 @@ def export_command(
 
     Other programs' formats (--to) hold one vector. gguf and glp: control vectors for llama.cpp
     and repeng, the latter with its meaning. npz: arrays of numpy. lm-eval: for
-    lm-evaluation-harness. saklas: a profile and its sidecar. neuronpedia, vllm-lens: requests.
+    lm-evaluation-harness. peft: a directory with a BEFT adapter. saklas: a profile and its
+    sidecar. neuronpedia, vllm-lens: requests.
     NAME.gguf and NAME.npz need no --to. The strength is --dose or --coefficient, else the
     calibrated one, else 1; formats that state none get the directions times it. What a format
     can't hold is refused.

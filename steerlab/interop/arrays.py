@@ -19,9 +19,10 @@ _KEYS: tuple[tuple[str, Site | None], ...] = (
     (r"blocks\.(\d+)\.hook_resid_pre", "input"),
     (r"blocks\.(\d+)\.hook_resid_post", "output"),
     (r"(?:\w+\.)*(?:layers|h|blocks)\.(\d+)", "output"),
+    (r"base_model\.model\.model\.layers\.(\d+)\.mlp\.down_proj\.beft_bias", "output"),
     (r"(?:layer|l|direction|vector|steering_vector)?[ _.]?(\d+)", None),
 )
-"""Spelling of a key -> what its number means: TransformerLens, modules of transformers, others."""
+"""Spelling of a key -> what its number means: TransformerLens, modules, PEFT, others."""
 
 
 def vectors_of(format: str, arrays: Mapping[str, Array], what: str) -> list[Foreign]:

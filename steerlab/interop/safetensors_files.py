@@ -110,7 +110,7 @@ def _of_steering_lite(tensors: Mapping[str, Array], cfg: object, what: str) -> l
 def write_saklas(vector: SteeringVector) -> dict[str, bytes]:
     """A profile of saklas: the safetensors file and its sidecar."""
     rows = outputs_of(vector, "a profile of saklas")
-    data = _file({f"layer_{block}": row for block, row in rows.items()})
+    data = tensors_file({f"layer_{block}": row for block, row in rows.items()})
     sidecar = {
         "format_version": _SAKLAS,
         "saklas_version": f"steerlab {__version__}",
@@ -121,9 +121,10 @@ def write_saklas(vector: SteeringVector) -> dict[str, bytes]:
     return {"": data, ".json": json.dumps(sidecar, indent=1).encode() + b"\n"}
 
 
-def _file(tensors: Mapping[str, Array]) -> bytes:
-    """A safetensors file of float32 tensors, without metadata."""
-    entries, body = {}, b""
+def tensors_file(tensors: Mapping[str, Array], metadata: Mapping[str, str] | None = None) -> bytes:
+    """A safetensors file of float32 tensors."""
+    entries: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    body = b""
     for name, array in tensors.items():
         offsets = [len(body), len(body) + array.nbytes]
         entries[name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": offsets}

@@ -8,7 +8,14 @@ from pathlib import PurePath
 
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption
-from steerlab.interop import gguf, json_files, numpy_files, safetensors_files, torch_files
+from steerlab.interop import (
+    gguf,
+    json_files,
+    numpy_files,
+    peft_directory,
+    safetensors_files,
+    torch_files,
+)
 
 Files = Mapping[str, bytes]
 """What is written: "" is the file itself, ".json" a sidecar, any other name a file in a folder."""
@@ -43,11 +50,16 @@ def _saklas(vector: SteeringVector, coefficient: float) -> Files:
     return safetensors_files.write_saklas(coefficient * vector)
 
 
+def _peft(vector: SteeringVector, coefficient: float) -> Files:
+    return peft_directory.write(coefficient * vector)
+
+
 TARGETS: dict[str, Target] = {
     "gguf": Target(".gguf", _baked(gguf.write)),
     "glp": Target(".gguf", _stated(gguf.write_glp), has_knob=True),
     "npz": Target(".npz", _baked(numpy_files.write_npz)),
     "saklas": Target(".safetensors", _saklas),
+    "peft": Target("", _peft),
     "neuronpedia": Target(".json", _stated(json_files.write_neuronpedia), has_knob=True),
     "vllm-lens": Target(".json", _stated(json_files.write_lens), has_knob=True),
     "lm-eval": Target(".pt", _stated(torch_files.write_lm_eval), has_knob=True),

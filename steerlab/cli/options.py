@@ -320,6 +320,12 @@ loading = grouped(
     blocks=click.option(
         "--blocks", metavar="PATH", help="The list of blocks, such as model.layers, if not found."
     ),
+    layout=click.option(
+        "--plain",
+        "layout",
+        flag_value="plain",
+        help="Torch's own linear layers, for comparing bits: slower on a CPU.",
+    ),
     trust_remote_code=click.option(
         "--trust-remote-code", is_flag=True, help="Run code that comes with the model."
     ),

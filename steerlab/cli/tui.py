@@ -79,6 +79,7 @@ def _serve(host: str, port: int, store_path: Path | None, loading: dict[str, Any
 def _arguments(store_path: Path | None, loading: dict[str, Any]) -> list[str]:
     """The options of this command, for the process of a tab."""
     named = {"model" if name == "source" else name: value for name, value in loading.items()}
+    named["plain"] = named.pop("layout") is not None
     words = [f"--store={store_path}"] if store_path is not None else []
     for name, value in named.items():
         option = f"--{name.replace('_', '-')}"

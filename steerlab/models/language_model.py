@@ -76,12 +76,15 @@ class LanguageModel:
         revision: str | None = None,
         trust_remote_code: bool = False,
         blocks: str | None = None,
+        layout: str | None = None,
         progress: Loading | None = None,
     ) -> LanguageModel:
         """Load "smollm2" (the embedded default), a hub id or a local path.
 
         device: None takes CUDA, then MPS, then the CPU. dtype: None takes the checkpoint's own
         on an accelerator and float32 on a CPU. device_map: "auto" spreads a model over devices.
+        layout: "plain" keeps torch's own linear layers on a CPU; None and "fast" take for each the
+            product that is fastest on this processor, which rounds otherwise in the last bits.
         progress: called with (what, done, total) while the embedded model is fetched.
         Raises ModelError for what can't be found or loaded or has no causal head.
         """
@@ -92,6 +95,7 @@ class LanguageModel:
             device_map=device_map,
             revision=revision,
             trust_remote_code=trust_remote_code,
+            layout=layout,
             progress=progress,
         )
 

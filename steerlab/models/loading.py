@@ -16,6 +16,7 @@ from steerlab.models import embedded
 from steerlab.progress import Loading
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_LAYOUTS = (None, "fast", "plain")
 
 
 def load_model(
@@ -26,11 +27,14 @@ def load_model(
     device_map: str | Mapping[str, Any] | None,
     revision: str | None,
     trust_remote_code: bool,
+    layout: str | None,
     progress: Loading | None,
 ) -> tuple[Any, str]:
     """The model in evaluation mode, and the location of its tokenizer."""
     from transformers import AutoModelForCausalLM
 
+    if layout not in _LAYOUTS:
+        raise BadOption(f"no layout {layout!r}: there are fast (the default) and plain")
     location = str(embedded.checkpoint(progress)) if source == embedded.ALIAS else source
     device = device or _best_device()
     _check_device(device)
@@ -53,6 +57,10 @@ def load_model(
             + (f" and {len(missing) - 1} more weights" if len(missing) > 1 else "")
         )
     model.eval()
+    if device == "cpu" and device_map is None and layout != "plain":
+        from steerlab.models.fast_layers import use_fast_products
+
+        use_fast_products(model)
     return model, location
 
 

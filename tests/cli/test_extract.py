@@ -215,6 +215,7 @@ def test_a_model_without_a_causal_head(refused, tmp_path, capsys):
 
 
 def test_options_of_loading_reach_the_model(extract, store, refused):
-    assert extract("calm", *PAIR, "--dtype", "bfloat16", "--device", "cpu").code == ExitCode.OK
+    options = ("--dtype", "bfloat16", "--device", "cpu", "--plain")
+    assert extract("calm", *PAIR, *options).code == ExitCode.OK
     assert store.record("calm").model.dtype == "bfloat16"
     assert extract("calm", *PAIR, "--device", "abacus").code == ExitCode.BAD_INPUT

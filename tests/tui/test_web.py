@@ -313,9 +313,10 @@ def test_the_command_line_warns_of_other_hosts_and_passes_its_options_on(
 
     calls: list[tuple[list[str], str, int]] = []
     monkeypatch.setattr(web, "serve", lambda *call: calls.append(call[:3]))
-    assert run(["tui", "--web", "--model", "m", "--dtype=bfloat16", "--trust-remote-code"]) == 0
+    options = ["--model=m", "--dtype=bfloat16", "--trust-remote-code", "--plain"]
+    assert run(["tui", "--web", *options]) == 0
     assert calls.pop() == (
-        ["--model=m", "--dtype=bfloat16", "--trust-remote-code"],
+        options,
         "127.0.0.1",
         8000,
     )

@@ -1,0 +1,204 @@
+"""Products of a linear layer, and which of them is fastest on this processor.
+
+`F.linear` leaves a CPU's memory and cores unused at few rows. The same product asked for the other
+way round, or of oneDNN, takes half the time or less; which one depends on the shape, the number of
+rows, the processor and torch. The weights stay as they are.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from steerlab.errors import StoreError
+from steerlab.files import durable
+from steerlab.files.location import cache_directory
+
+ROWS = (1, 2, 3, 4, 8, 16, 64)
+"""Numbers of rows that are measured; others take what the next larger one takes."""
+
+PLAIN = "plain"
+_TRIES = 3
+_GAIN = 0.85  # of the plain product's time: what is no faster stays plain
+_clock = (
+    time.thread_time  # on Windows too coarse
+    if time.get_clock_info("thread_time").resolution < 1e-6
+    else time.perf_counter
+)
+_HOPELESS = 1.5  # times the fastest, after which a product is not tried again
+
+Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""x (rows, d_in), weight (d_out, d_in), bias (d_out,) or None -> (rows, d_out), contiguous."""
+
+
+def _flipped(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return _turned(weight @ x.t(), bias)
+
+
+def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return _pointwise()(x, weight, bias, "none", [], "")  # type: ignore[no-any-return]
+
+
+def _onednn_flipped(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return _turned(_pointwise()(weight, x, None, "none", [], ""), bias)
+
+
+def _turned(product: Tensor, bias: Tensor | None) -> Tensor:
+    turned = product.t().contiguous()
+    return turned if bias is None else turned.add_(bias)
+
+
+def _pointwise() -> Any:
+    return torch.ops.mkldnn._linear_pointwise.default
+
+
+PRODUCTS: Mapping[str, Product] = {
+    PLAIN: linear,
+    "flipped": _flipped,
+    "onednn": _onednn,
+    "onednn flipped": _onednn_flipped,
+}
+_NAMES = list(PRODUCTS)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The names of the products to take, one for each of `ROWS`, for weights of one dtype."""
+
+    names: tuple[str, ...]
+    dtype: torch.dtype = torch.float32
+
+    def at(self, rows: int) -> Product:
+        """The product to take for so many rows."""
+        return _product_at(self.names, rows)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing is faster than the plain product."""
+        return set(self.names) <= {PLAIN}
+
+
+@cache
+def _product_at(names: tuple[str, ...], rows: int) -> Product:
+    return PRODUCTS[names[min(bisect_left(ROWS, rows), len(ROWS) - 1)]]
+
+
+@torch.no_grad()
+def measure(weights: Sequence[Tensor]) -> Choice:
+    """The fastest products for weights of one shape, (d_out, d_in) each.
+
+    All of them are run in turn, so that they come from memory as in a forward pass. One thread's
+    own time is measured, which other work on the machine changes little.
+    """
+    with _one_thread():
+        return Choice(tuple(_fastest(weights, rows) for rows in ROWS), weights[0].dtype)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _fastest(weights: Sequence[Tensor], rows: int) -> str:
+    x = torch.randn(rows, weights[0].shape[1], generator=torch.Generator().manual_seed(rows))
+    x = x.to(weights[0].dtype)
+    best = {name: float("inf") for name in PRODUCTS if _is_right(name, x, weights[0])}
+    for _ in range(_TRIES):
+        for name in [n for n in best if not _is_hopeless(best, n)]:
+            best[name] = min(best[name], _seconds(PRODUCTS[name], x, weights))
+    fastest = min(best, key=best.__getitem__)
+    return fastest if best[fastest] < _GAIN * best[PLAIN] else PLAIN
+
+
+def _is_hopeless(best: Mapping[str, float], name: str) -> bool:
+    return float("inf") > best[name] > _HOPELESS * min(best.values())
+
+
+def _is_right(name: str, x: Tensor, weight: Tensor) -> bool:
+    """Whether a product is there and gives what the plain one gives."""
+    try:
+        found, plain = PRODUCTS[name](x, weight, None), linear(x, weight)
+    except (AttributeError, NotImplementedError, RuntimeError):
+        return False
+    tolerance = 1e-4 if weight.dtype is torch.float32 else 0.05
+    size = float(plain.abs().max())
+    return found.shape == plain.shape and float((found - plain).abs().max()) <= tolerance * size
+
+
+def _seconds(product: Product, x: Tensor, weights: Sequence[Tensor]) -> float:
+    start = _clock()
+    for weight in weights:
+        product(x, weight, None)
+    return _clock() - start
+
+
+def chosen(groups: Mapping[str, Sequence[Tensor]]) -> dict[str, Choice]:
+    """The choice for each group of weights of one shape, measured once on a machine.
+
+    groups: by names that tell shape, orientation and dtype. Choices are remembered in the user's
+    cache for this processor and torch.
+    """
+    if not groups:
+        return {}
+    known = _remembered()
+    machine = known.setdefault(_machine(), {})
+    missing = {name: part for name, part in groups.items() if not _is_choice(machine.get(name))}
+    machine |= {name: measure(weights).names for name, weights in missing.items()}
+    if missing:
+        with suppress(StoreError):  # measured again next time
+            durable.write(_path(), json.dumps(known, indent=1).encode())
+    return {name: Choice(tuple(machine[name]), of[0].dtype) for name, of in groups.items()}
+
+
+def _path() -> Path:
+    return cache_directory() / "products.json"
+
+
+def _remembered() -> dict[str, Any]:
+    with suppress(OSError, ValueError, RecursionError):
+        found = json.loads(_path().read_text("utf-8"))
+        if isinstance(found, dict) and all(isinstance(part, dict) for part in found.values()):
+            return found
+    return {}
+
+
+def _is_choice(names: object) -> bool:
+    return (
+        isinstance(names, list)
+        and len(names) == len(ROWS)
+        and all(name in _NAMES for name in names)
+    )
+
+
+def _machine() -> str:
+    """Processor and torch: what a choice holds for."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"{_processor()}, {capability}, torch {torch.__version__}"
+
+
+def _processor() -> str:
+    import platform
+
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+        for wanted in ("model name", "CPU part"):
+            for line in lines:
+                if line.startswith(wanted):
+                    return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

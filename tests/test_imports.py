@@ -76,6 +76,15 @@ def test_a_library_is_imported_at_module_scope_only_in_its_home(library, homes):
     assert users <= homes
 
 
+def test_how_threads_wait_is_said_before_torch_is_imported():
+    users = {
+        m.rpartition(".")[0] for m in SOURCES for name, top in imports(m) if top and name == "torch"
+    }
+    assert users
+    for package in users:
+        assert ("steerlab.models.waiting", True) in set(imports(package))
+
+
 def test_the_front_ends_know_each_other_at_one_door():
     for module in SOURCES:
         crossing = [name for name, _ in imports(module) if name.startswith("steerlab.tui")]

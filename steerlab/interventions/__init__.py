@@ -7,3 +7,7 @@ torch.compile, by buffers (`in_graph`). `positions` places every forward pass:
 passes don't show, and `forward_pass` answers. `applied` measures what was changed, on request.
 `interrupts` is about Ctrl-C, and `runtime` runs batches whose rows are steered one by one.
 """
+
+from steerlab.models.waiting import let_threads_sleep
+
+let_threads_sleep()

@@ -7,3 +7,7 @@ is), `prompts` (from texts to tokens), `recording` (reading the residual stream)
 computes linear layers by the fastest of `products`. `runtime` is the protocol that other engines
 can implement, and `interventions` says what acts on a model right now.
 """
+
+from steerlab.models.waiting import let_threads_sleep
+
+let_threads_sleep()

@@ -1,0 +1,19 @@
+"""How torch's threads wait for one another; torch-free, and read when torch is first imported."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import MutableMapping
+
+_NAMES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+
+
+def let_threads_sleep(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Make OpenMP's threads sleep where they would spin, unless the user has chosen.
+
+    Without effect where torch was imported earlier: OpenMP reads it then.
+    A thread that spins takes the core from the one that it waits for. Beside three busy processes
+    on 2 cores, 12 tokens of SmolLM2 took 33 s spinning, 2.1 s asleep and 1.9 s on one thread.
+    """
+    if not any(name in environment for name in _NAMES):
+        environment["OMP_WAIT_POLICY"] = "PASSIVE"

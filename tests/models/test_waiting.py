@@ -1,0 +1,37 @@
+"""Threads that wait sleep, unless the user wants them to spin."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from steerlab.models.waiting import let_threads_sleep
+
+
+def test_threads_sleep_unless_told_otherwise():
+    environment = {}
+    let_threads_sleep(environment)
+    assert environment == {"OMP_WAIT_POLICY": "PASSIVE"}
+
+
+@pytest.mark.parametrize(
+    "chosen", [{"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "9"}, {"KMP_BLOCKTIME": "200"}]
+)
+def test_a_choice_of_the_user_stays(chosen):
+    environment = dict(chosen)
+    let_threads_sleep(environment)
+    assert environment == chosen
+
+
+def test_it_is_said_before_torch_is_loaded():
+    code = "import os, sys, steerlab.models; print(os.environ['OMP_WAIT_POLICY'], *sys.modules)"
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    policy, *imported = done.stdout.split()
+    assert policy == "PASSIVE"
+    assert "torch" not in imported

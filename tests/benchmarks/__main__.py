@@ -1,7 +1,7 @@
 """Run all benchmarks, or those named.
 
-startup, loading, decoding, extraction, sweep, metrics, tui; and by name alone, as it makes two
-stores of 100,000 vectors (in minutes, kept where STEERLAB_LARGE says), large.
+startup, loading, decoding, fast_layers, extraction, sweep, metrics, tui; and by name alone, as it
+makes two stores of 100,000 vectors (in minutes, kept where STEERLAB_LARGE says), large.
 """
 
 import os
@@ -10,7 +10,7 @@ from importlib import import_module
 
 from tests.benchmarks.timing import HEADER
 
-NAMES = ("startup", "loading", "decoding", "extraction", "sweep", "metrics", "tui")
+NAMES = ("startup", "loading", "decoding", "fast_layers", "extraction", "sweep", "metrics", "tui")
 
 if __name__ == "__main__":
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -17,7 +17,7 @@ def run() -> Iterator[Ratio]:
     vector = Store(STORE).load("love")
     for batch in (1, 8):
         prompts = ["I think you are a"] * batch
-        plain = _plain(lm, prompts)
+        plain = plain_generate(lm, prompts)
 
         def steered_plain(plain: Callable[[], object] = plain) -> None:
             with steering(lm, vector, vector.coefficient(0.15)):
@@ -45,9 +45,12 @@ def run() -> Iterator[Ratio]:
         )
 
 
-def _plain(lm: LanguageModel, prompts: list[str]) -> Callable[[], object]:
+def plain_generate(
+    lm: LanguageModel, prompts: list[str], new_tokens: int = NEW_TOKENS
+) -> Callable[[], object]:
+    """transformers' own `generate`, greedy."""
     inputs = lm.tokenizer(prompts, return_tensors="pt")
-    options = {"max_new_tokens": NEW_TOKENS, "min_new_tokens": NEW_TOKENS, "do_sample": False}
+    options = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens, "do_sample": False}
 
     def generate() -> torch.Tensor:
         return lm.model.generate(**inputs, **options)

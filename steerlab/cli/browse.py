@@ -215,7 +215,7 @@ def _print_layers(record: Record) -> None:
     columns += ["dose/c", *(name.replace("_", " ") for name in names)]
     click.echo()
     output.table(columns, rows, right=columns)
-    click.echo(output.DOSE_LEGEND)
+    click.echo(output.dose_legend(len(rows), summed=record.summed))
 
 
 def _print_recipe(record: Record) -> None:

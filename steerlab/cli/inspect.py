@@ -107,7 +107,7 @@ def _print_head(found: Inspection) -> None:
     ]
     click.echo()
     output.table(columns := ["layer", "norm", "residual", "dose/c"], rows, right=columns)
-    click.echo(output.DOSE_LEGEND)
+    click.echo(output.dose_legend(len(rows)))
 
 
 def _print_agreement(found: Inspection) -> None:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DOSE_LEGEND = "(dose/c: length relative to the residual stream, per unit of coefficient)"
+_SUMMED = "(dose/c: length of the sum of layers up to it, relative to the residual stream)"
+_ALONE = "(dose/c: of each layer alone, as this vector was stored before doses summed layers)"
 _GAP = 2
 
 
@@ -266,6 +268,13 @@ def narrate() -> None:
     log = logging.getLogger("steerlab")
     if not log.handlers:
         log.addHandler(Narrator())
+
+
+def dose_legend(layers: int, *, summed: bool = True) -> str:
+    """What the doses of a table of layers mean; summed: as `Record.summed`."""
+    if layers == 1:
+        return DOSE_LEGEND
+    return _SUMMED if summed else _ALONE
 
 
 def layers_text(layers: Sequence[int]) -> str:

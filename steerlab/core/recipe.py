@@ -293,6 +293,8 @@ class LayerFacts:
 
     residual_norm: median over positions >= 1; None if it was never measured.
     diagnostics: agreement, pairwise_cosine, separability; see `steerlab.extraction.methods`.
+    reach: norm of the sum of the directions up to this one; None for a vector of one layer, and
+        for vectors of several that were stored before doses counted it.
     """
 
     layer: int
@@ -300,6 +302,18 @@ class LayerFacts:
     norm: float
     residual_norm: float | None = None
     diagnostics: Mapping[str, float] = field(default_factory=dict)
+    reach: float | None = None
+
+    @property
+    def dose(self) -> float | None:
+        """Dose of coefficient 1, by `reach` if it is known; None without a residual norm."""
+        size = self.norm if self.reach is None else self.reach
+        return size / self.residual_norm if self.residual_norm else None
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values; `reach` only if it is known, so that earlier stories keep their digests."""
+        data = vars(self) | {"diagnostics": dict(self.diagnostics)}
+        return {k: v for k, v in data.items() if k != "reach" or v is not None}
 
 
 def recipe_to_json(recipe: Recipe) -> dict[str, Any]:

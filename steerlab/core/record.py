@@ -105,8 +105,16 @@ class Record:
         return kind_of(self.recipe)
 
     def doses(self) -> dict[int, float | None]:
-        """Layer -> dose of coefficient 1, by the layer's Frobenius norm; None if unknown."""
-        return {f.layer: f.norm / f.residual_norm if f.residual_norm else None for f in self.layers}
+        """Layer -> dose of coefficient 1 there; None if unknown. See `summed`."""
+        return {facts.layer: facts.dose for facts in self.layers}
+
+    @property
+    def summed(self) -> bool:
+        """Whether doses count what earlier layers added, as `SteeringVector.doses` does.
+
+        False for vectors of several layers stored before that: theirs count each layer alone.
+        """
+        return len(self.layers) == 1 or all(f.reach is not None for f in self.layers)
 
     @property
     def labels(self) -> Labels:
@@ -144,9 +152,7 @@ class Record:
         return {
             **{f.name: getattr(self, f.name) for f in fields(self)},
             "model": dict(vars(self.model)),
-            "layers": [
-                vars(facts) | {"diagnostics": dict(facts.diagnostics)} for facts in self.layers
-            ],
+            "layers": [facts.to_json() for facts in self.layers],
             "recipe": recipe_to_json(self.recipe),
             "software": dict(self.software),
             "tags": list(self.tags),
@@ -174,6 +180,7 @@ def record_of(
 ) -> Record:
     """The record of a new vector, with the current time and software versions."""
     norms = vector.norms()
+    reaches = vector.reaches() if len(norms) > 1 else {}
     return Record(
         name=name,
         version=version,
@@ -187,6 +194,7 @@ def record_of(
                 norms[b],
                 _plain(vector.residual_norms.get(b)),
                 {name: float(x) + 0.0 for name, x in vector.diagnostics.get(b, {}).items()},
+                reaches.get(b),
             )
             for b, direction in vector.directions.items()
         ),

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache, partial
+from itertools import accumulate
 from types import MappingProxyType
 from typing import NoReturn
 
@@ -154,18 +155,36 @@ class SteeringVector:
         """
         return {b: to_float32(array, b) for b, array in self.directions.items()}
 
-    def dose(self, coefficient: float) -> float | None:
-        """‖coefficient * v‖ / median residual norm: the largest over layers.
+    def reaches(self) -> dict[int, float]:
+        """Layer -> norm of the sum of its direction and those of the layers before it.
 
-        None where the residual norm of no layer is known.
+        What one layer adds stays in the stream and meets what the next one adds.
+        """
+        return dict(self._reaches)
+
+    @cached_property
+    def _reaches(self) -> dict[int, float]:
+        if len(self.directions) == 1:
+            return self._norms
+        sums = accumulate(self.directions.values(), lambda x, y: np.add(*padded(x, y)))
+        return {b: norm_of(x) for b, x in zip(self.directions, sums, strict=True)}
+
+    def dose(self, coefficient: float) -> float | None:
+        """‖coefficient * (sum of v up to a layer)‖ / median residual norm there: the largest.
+
+        For one layer ‖coefficient * v‖ / median residual norm. None where the residual norm of
+        no layer is known.
         """
         per_unit = [d for d in self.doses().values() if d is not None]
         return abs(coefficient) * max(per_unit) if per_unit else None
 
     def doses(self) -> dict[int, float | None]:
-        """Layer -> dose of coefficient 1 there; None where no residual norm is known."""
+        """Layer -> dose of coefficient 1 there, with what the layers before it added.
+
+        None where no residual norm is known.
+        """
         known = self.residual_norms
-        return {b: n / known[b] if known.get(b) else None for b, n in self.norms().items()}
+        return {b: n / known[b] if known.get(b) else None for b, n in self._reaches.items()}
 
     def coefficient(self, dose: float) -> float:
         """The coefficient at which this vector has `dose` (its sign is kept)."""

@@ -31,7 +31,8 @@ def random_controls(
 ) -> list[SteeringVector]:
     """A random direction for each seed, with the vector's norm at each of its layers.
 
-    Scope and model are the vector's, so equal coefficients give equal doses.
+    Scope and model are the vector's. At one layer equal coefficients give equal doses; at several
+    the control needs the coefficient of its own that has the vector's dose.
     Raises BadOption for fewer than 5 different seeds.
     """
     _check_seeds(seeds)

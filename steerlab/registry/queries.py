@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, func, or_, select
 
-from steerlab.core.recipe import ModelIdentity, is_name
-from steerlab.errors import BadOption, Incompatible, NotFound
+from steerlab.core.recipe import LayerFacts, ModelIdentity, build, is_name, mapping
+from steerlab.errors import BadOption, Incompatible, NotFound, SteerlabError
+from steerlab.files import header
 from steerlab.registry import removals, text_index
 from steerlab.registry.operands import expressions
 from steerlab.registry.rows import find_model, identity_text, tags_of
@@ -31,7 +32,8 @@ class Summary:
     """A stored vector in one line of a list.
 
     model: the model's name in this store. recipe: in words. doses: layer -> dose of
-    coefficient 1, None where the residual norm was never measured.
+    coefficient 1, None where the residual norm was never measured, and at every layer of a vector
+    of several whose record does not have their sums.
     """
 
     id: int
@@ -261,7 +263,29 @@ def _doses(connection: Connection, chosen: Sequence[int]) -> dict[int, dict[int,
         own = query.where(d.vector_id.in_(chunk))
         for vector, layer, norm, residual in connection.execute(own):
             found[vector][layer] = norm / residual if residual else None
+    several = [vector for vector, doses in found.items() if len(doses) > 1]
+    for vector, doses in _summed(connection, several).items():
+        found[vector] = {layer: doses.get(layer) for layer in found[vector]}
     return found
+
+
+def _summed(connection: Connection, several: Sequence[int]) -> dict[int, dict[int, float | None]]:
+    """The doses of vectors of several layers, from their stories, which alone have the sums."""
+    found: dict[int, dict[int, float | None]] = {}
+    for chunk in chunks(several):
+        query = select(VECTOR.c.id, VECTOR.c.story_text).where(VECTOR.c.id.in_(chunk))
+        found |= {vector: _told(story) for vector, story in connection.execute(query)}
+    return found
+
+
+def _told(story: str) -> dict[int, float | None]:
+    """Layer -> dose by the sum of directions up to it; empty for a story that can't be read."""
+    try:
+        layers = mapping(header.values(story), "story")["layers"]
+        facts = [build(LayerFacts, mapping(entry, "layer"), "layer") for entry in layers]
+    except (ValueError, TypeError, KeyError, SteerlabError):
+        return {}
+    return {f.layer: None if f.reach is None else f.dose for f in facts}
 
 
 def names(connection: Connection, model: str | ModelIdentity | None = None) -> list[str]:

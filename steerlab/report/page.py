@@ -148,7 +148,9 @@ def _facts(found: Report) -> Mapping[str, Any]:
         "record": record,
         "layers": span([facts.layer for facts in record.layers]),
         "doses": doses,
-        "dose_of_one": number(max((d for d in doses.values() if d), default=None)),
+        "dose_of_one": number(max((d for d in doses.values() if d), default=None))
+        if record.summed
+        else "-",
         "diagnostics": _diagnostics(record),
         "legends": legends(_diagnostics(record)),
         "pairs": pairs[:_PAIRS],
@@ -184,7 +186,7 @@ def _evaluated(evaluation: Evaluation) -> Mapping[str, Any]:
     data = evaluation.data if isinstance(evaluation.data, dict) else {}
     layers, dose = data.get("layers"), data.get("dose")
     at = [f"layer{'s' * (len(layers) > 1)} {', '.join(map(str, layers))}"] if layers else []
-    at += [f"dose ±{abs(dose):.2f}"] if dose else []
+    at += [f"dose ±{abs(dose):.2f}{evaluation.dose_note}"] if dose else []
     return {
         "verdict": evaluation_verdict(evaluation),
         "suite": evaluation.suite,

@@ -327,8 +327,8 @@ class TestRecords:
         assert record.kind == "contrast"
         assert record.tags == ("a", "b")
         assert record.layers == (
-            LayerFacts(1, 1, np.sqrt(30.0), 95.0, {"agreement": 1.0}),
-            LayerFacts(3, 1, 1.0),
+            LayerFacts(1, 1, np.sqrt(30.0), 95.0, {"agreement": 1.0}, np.sqrt(30.0)),
+            LayerFacts(3, 1, 1.0, reach=record.layers[1].reach),
         )
         assert record.doses() == {1: np.sqrt(30.0) / 95, 3: None}
         assert before <= datetime.fromisoformat(record.created) <= datetime.now(UTC)

@@ -676,14 +676,49 @@ class TestDose:
     )
 
     def test_it_is_the_norm_over_the_residual_norm(self):
-        assert self.a.doses() == {1: 0.1, 2: 0.2}
-        assert self.a.dose(2) == self.a.dose(-2) == 0.4
+        assert self.a[1].doses() == {1: 0.1}
+        assert self.a[2].dose(2) == self.a[2].dose(-2) == 0.4
         assert self.a.dose(0) == 0
         assert self.a[1].dose(1) == 0.1
 
+    def test_what_earlier_layers_added_counts_with_each_layer(self):
+        total = math.hypot(5, 10)  # 3, 6, 4, 8
+        assert self.a.reaches() == {1: 5, 2: total}
+        assert self.a.doses() == {1: 0.1, 2: total / 50}
+        assert self.a.dose(-2) == 2 * total / 50
+
+    def test_the_largest_sum_counts_and_not_the_last(self):
+        back = SteeringVector(
+            {1: [5, 0, 0, 0], 3: [-5, 0, 0, 0], 4: [0, 1, 0, 0]},
+            model=MODEL,
+            residual_norms={1: 50, 3: 50, 4: 50},
+        )
+        assert back.doses() == {1: 0.1, 3: 0, 4: 0.02}
+        assert back.dose(1) == 0.1
+        assert (back * 2).coefficient(0.1) == 0.5
+
+    def test_a_layer_without_a_residual_norm_still_adds_to_those_after_it(self):
+        partly = SteeringVector({1: [3, 0, 0, 0], 2: [0, 4, 0, 0]}, model=MODEL)
+        known = SteeringVector(partly.directions, model=MODEL, residual_norms={2: 50})
+        assert known.doses() == {1: None, 2: 0.1}
+
+    def test_front_tensors_of_unequal_length_sum_to_the_longer_one(self):
+        rows = {1: [[3, 0, 0, 0]], 2: [[0, 0, 0, 0], [0, 4, 0, 0]]}
+        front = SteeringVector(rows, model=MODEL, scope="front", residual_norms={2: 50})
+        assert front.dose(1) == 0.1
+
+    def test_a_record_has_the_sums_only_of_several_layers(self):
+        record = record_of(self.a, "a", 1)
+        assert record.summed
+        assert record.doses() == self.a.doses()
+        assert "reach" not in record_of(self.a[1], "one", 1).to_json()["layers"][0]
+        alone = replace(record, layers=tuple(replace(f, reach=None) for f in record.layers))
+        assert not alone.summed
+        assert alone.doses() == {1: 0.1, 2: 0.2}
+
     def test_coefficients_and_doses_are_inverse(self):
-        assert self.a.coefficient(0.4) == 2
-        assert self.a.coefficient(-0.4) == -2
+        assert self.a[2].coefficient(0.4) == 2
+        assert self.a[2].coefficient(-0.4) == -2
         assert math.isclose(self.a.dose(self.a.coefficient(0.15)), 0.15)
 
     def test_a_front_tensor_counts_by_its_frobenius_norm_as_its_record_does(self):
@@ -692,8 +727,8 @@ class TestDose:
         assert record_of(front, "front", 1).doses() == front.doses()
 
     def test_unknown_residual_norms(self):
-        partly = SteeringVector({1: E1, 2: E1}, model=MODEL, residual_norms={2: 10})
-        assert partly.doses() == {1: None, 2: 0.1}
+        partly = SteeringVector({1: E1, 2: E1}, model=MODEL, residual_norms={1: 10})
+        assert partly.doses() == {1: 0.1, 2: None}
         assert partly.dose(1) == 0.1
         assert vector(E1).dose(1) is None
         assert vector(E1, residual_norms={1: 0}).dose(1) is None

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from steerlab.core.recipe import Imported
+from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption, Cancelled, NotFound
 from steerlab.evaluation.controls import random_controls, shuffled_controls, swaps
+from steerlab.evaluation.generalization.conditions import conditions
 from tests.watching import planted, shared
 
 PAIRS = [(f"a good {thing}", f"a bad {thing}") for thing in ("day", "dog", "meal", "book", "song")]
@@ -35,6 +37,19 @@ def test_random_directions_have_the_vectors_norm_at_each_layer(rows):
             assert not control.directions[1][0].any()
     assert random_controls(vector, [0, 1, 2, 3, 4]) == controls
     assert abs(controls[0].cosines(controls[1])[1]) < 0.6
+
+
+def test_controls_of_several_layers_are_as_strong_and_not_as_long():
+    lm = shared()
+    alike = planted(lm, 1).directions[1]
+    norms = {1: 50.0, 2: 50.0}
+    vector = SteeringVector({1: alike, 2: alike}, model=lm.identity, residual_norms=norms)
+    of = conditions(vector, 3.0, 5)
+    doses = [abs(setting.dose) for setting in of.settings[1:]]
+    assert doses == pytest.approx([vector.dose(3.0)] * 12)
+    control = of.settings[3]
+    assert control.coefficient > 3.2
+    assert conditions(vector[2], 3.0, 5).settings[3].coefficient == 3.0
 
 
 @pytest.mark.parametrize("seeds", [range(4), [0, 1, 2, 3, 4, 4]])

@@ -34,7 +34,9 @@ def test_conditions_have_the_vector_at_both_signs_and_controls_of_its_norm():
     of = made(shuffled=True)
     assert len(of.settings) == 3 + 2 * 5 + 2
     assert of.settings[0] == Setting()
-    assert [s.coefficient for s in of.settings[1:]] == [2.0, -2.0] * 7
+    assert [s.coefficient for s in of.own[1:]] == [2.0, -2.0]
+    dose = vector().dose(2.0)
+    assert [s.dose for s in of.settings[1:]] == pytest.approx([dose, -dose] * 7)
     for setting in of.settings[1:]:
         assert setting.vector.norms() == pytest.approx(vector().norms())
     assert len({s.vector.digest for s in of.settings[1:]}) == 7
@@ -207,3 +209,17 @@ def test_every_price_has_its_rule(changed, says):
 
 def test_an_evaluation_without_any_value_says_nothing():
     assert verdict(evaluation()) == []
+
+
+@pytest.mark.parametrize(
+    ("data", "note"),
+    [
+        ({"layers": [1, 2]}, " (of its largest layer)"),
+        ({"layers": [1, 2], "summed": True}, ""),
+        ({"layers": [1]}, ""),
+        (None, ""),
+    ],
+)
+def test_doses_of_several_layers_from_before_they_were_summed_are_named(data, note):
+    made = Evaluation("d" * 64, "s", "e" * 64, "m", "k", {}, (), data)
+    assert made.dose_note == note

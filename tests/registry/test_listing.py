@@ -277,3 +277,22 @@ def test_a_page_is_the_same_however_it_is_found(store, monkeypatch, ahead):
             pages += page
             last = page[-1]
         assert pages == store.list(**order)
+
+
+def test_doses_of_several_layers_are_of_sums_and_unknown_where_no_record_has_them(
+    tmp_path, monkeypatch
+):
+    store, made = Store(tmp_path / "store"), vector(1)
+    store.save("summed", made)
+    monkeypatch.setattr(type(made), "reaches", lambda vector: {})  # as earlier versions stored
+    store.save("earlier", vector(2))
+    monkeypatch.undo()
+    earlier, summed = store.list(sort="name")
+    assert summed.doses == made.doses()
+    assert earlier.doses == {2: None, 3: None}
+    assert earlier.dose is None
+    assert store.load("earlier").dose(1.0) > 0
+    record = store.record("earlier")
+    assert not record.summed
+    assert record.doses() == {f.layer: f.norm / 4 for f in record.layers}
+    assert list(store.verify()) == []

@@ -51,8 +51,19 @@ def conditions(
     """The settings that measure a vector: itself, random directions, and its shuffled control."""
     steered = [vector, *random_controls(vector, range(controls))]
     steered += [shuffled] if shuffled is not None else []
-    both = [Setting(v, sign * coefficient) for v in steered for sign in (1, -1)]
+    strengths = [as_strong(v, vector, coefficient) for v in steered]
+    both = [Setting(v, s * c) for v, c in zip(steered, strengths, strict=True) for s in (1, -1)]
     return Conditions((Setting(), *both), controls, shuffled is not None)
+
+
+def as_strong(control: SteeringVector, vector: SteeringVector, coefficient: float) -> float:
+    """The coefficient that gives a control the dose of a vector.
+
+    Controls have the norm of the vector at every layer; over several layers, directions that
+    differ from one another sum to less. Without a dose, the coefficient itself.
+    """
+    dose = vector.dose(coefficient) if len(vector.layers) > 1 else None
+    return control.coefficient(dose) if dose else coefficient
 
 
 def effects(style: str, metric: str, values: ArrayLike, of: Conditions) -> list[Measured]:

@@ -100,6 +100,7 @@ def evaluate(
             "layers": list(vector.layers),
             "coefficient": coefficient,
             "dose": defined(vector.dose(coefficient) or np.nan),
+            "summed": True,  # the dose counts what earlier layers added
             "calibrated": calibrated,
             "tokens": run.tokens,
             "notes": run.notes,

@@ -182,6 +182,10 @@ def untrue_facts(record: Record, vector: SteeringVector) -> list[str]:
     wrong = [b for b in sorted({*said, *true}) if said.get(b) != true.get(b)]
     if wrong:
         found.append(f"the record's shape or norm of layer {wrong[0]} is not that of its array")
+    reaches = vector.reaches() if len(norms) > 1 else {}
+    false = [f.layer for f in record.layers if f.reach not in (None, reaches.get(f.layer))]
+    if false:
+        found.append(f"the record's sum of directions up to layer {false[0]} is not that of them")
     return found
 
 

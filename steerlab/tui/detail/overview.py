@@ -151,10 +151,14 @@ def head(record: Record) -> Content:
     return Content("\n").join(lines)
 
 
+_SUMS = {True: "norm of the layers' sum up to it,", False: "norm of each layer alone (old record)"}
+
+
 def legend(record: Record) -> str:
     """What the figures of the layers mean, in one line."""
     measured = {name for facts in record.layers for name in facts.diagnostics}
-    parts = ["dose/c: norm relative to the residual stream"]
+    what = "norm" if len(record.layers) == 1 else _SUMS[record.summed]
+    parts = [f"dose/c: {what} relative to the residual stream"]
     return " · ".join(parts + [text for name, text in LEGEND.items() if name in measured])
 
 

@@ -12,6 +12,9 @@ from steerlab.core.recipe import Imported
 from steerlab.core.vector import SteeringVector, best_known, derived, layerwise
 from steerlab.errors import BadExpression, BadOption, Incompatible
 
+CONTROL_STREAM = 2**31
+"""Ends the seeds of controls; those of vectors end with a layer, which is smaller."""
+
 
 def unit(vector: SteeringVector) -> SteeringVector:
     """Rescale each layer to norm 1 (front tensors: Frobenius norm)."""
@@ -63,17 +66,29 @@ def mean(*vectors: SteeringVector) -> SteeringVector:
 
 
 def random_like(vector: SteeringVector, seed: int) -> SteeringVector:
-    """A random direction with the norm of `vector` at every layer: a control.
+    """A random direction with the norm of `vector` at every layer.
 
     Each layer is N(0, I) rescaled to the vector's norm there; rows of a front tensor that
     are zero stay zero. Seeded by (seed, layer), so one layer never depends on the others.
     Raises BadOption for a negative seed.
     """
+    return _random(vector, seed, "random_like")
+
+
+def control_like(vector: SteeringVector, seed: int) -> SteeringVector:
+    """A random direction as `random_like` makes them, but never one that it makes.
+
+    Controls have seeds of their own, so that a random vector is not among its own controls.
+    """
+    return _random(vector, seed, "control_like", CONTROL_STREAM)
+
+
+def _random(vector: SteeringVector, seed: int, name: str, *stream: int) -> SteeringVector:
     if seed < 0:
         raise BadOption(f"a seed is a whole number from 0, not {seed}")
     arrays = {}
     for b, rows in vector.directions.items():
-        noise = np.random.default_rng([seed, b]).standard_normal(rows.shape)
+        noise = np.random.default_rng([seed, b, *stream]).standard_normal(rows.shape)
         noise[~rows.any(axis=1)] = 0.0
         size = norm_of(noise)
         arrays[b] = noise * (norm_of(rows) / size) if size else noise
@@ -81,7 +96,7 @@ def random_like(vector: SteeringVector, seed: int) -> SteeringVector:
         arrays,
         model=vector.model,
         scope=vector.scope,
-        recipe=Imported(f"random_like({vector}, seed={seed})", "random"),
+        recipe=Imported(f"{name}({vector}, seed={seed})", "random"),
         residual_norms=vector.residual_norms,
     )
 

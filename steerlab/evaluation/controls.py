@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from steerlab.core.algebra import random_like
+from steerlab.core.algebra import control_like
 from steerlab.core.recipe import Contrast, Imported
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption
@@ -36,7 +36,7 @@ def random_controls(
     Raises BadOption for fewer than 5 different seeds.
     """
     _check_seeds(seeds)
-    return [random_like(vector, seed) for seed in seeds]
+    return [control_like(vector, seed) for seed in seeds]
 
 
 def shuffled_controls(

@@ -19,7 +19,15 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from steerlab.core.algebra import is_raw_mean, mean, project, random_like, reject, unit
+from steerlab.core.algebra import (
+    control_like,
+    is_raw_mean,
+    mean,
+    project,
+    random_like,
+    reject,
+    unit,
+)
 from steerlab.core.derivation import operand_of
 from steerlab.core.expression import evaluate, parse
 from steerlab.core.notation import placeholder_of, replace_refs, span
@@ -801,8 +809,19 @@ class TestRandomLike:
         assert control.recipe == Imported("random_like(love.v1, seed=7)", "random")
 
     def test_a_seed_is_not_negative(self):
-        with pytest.raises(BadOption, match="seed"):
-            random_like(vector(E1), -1)
+        for like in (random_like, control_like):
+            with pytest.raises(BadOption, match="seed"):
+                like(vector(E1), -1)
+
+    @given(st.integers(0, 2**64), st.integers(0, 2**64))
+    def test_a_control_is_no_random_vector_of_any_seed(self, seed, other):
+        a = SteeringVector({1: E1, 2: E2}, model=MODEL)
+        control = control_like(a, seed)
+        assert control == control_like(a, seed)
+        assert control.norms() == pytest.approx(a.norms())
+        for b in a.layers:
+            assert abs(control.cosines(random_like(a, other))[b]) < 1 - 1e-9
+            assert abs(control.cosines(random_like(a, seed))[b]) < 1 - 1e-9
 
 
 class TestLineage:

@@ -183,7 +183,7 @@ def test_a_composition_is_calibrated_on_the_pairs_of_its_operands(lab, lm, free)
 
 
 def test_an_imported_vector_needs_items_and_takes_them(lab, lm, planted, free):
-    imported = random_like(planted, 3)
+    imported = random_like(planted, 1)
     with pytest.raises(BadPrompts, match=r"no held-out items.*--items"):
         calibrate(lab, imported, options=QUICK)
     items = items_of_pairs(lm, pairs(6, seed=5))

@@ -7,11 +7,15 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from steerlab.core.algebra import random_like
 from steerlab.core.recipe import Imported
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption, Cancelled, NotFound
+from steerlab.evaluation.calibration.held_out import Fixed
+from steerlab.evaluation.calibration.trials import Trials
 from steerlab.evaluation.controls import random_controls, shuffled_controls, swaps
 from steerlab.evaluation.generalization.conditions import conditions
+from steerlab.progress import Parts
 from tests.watching import planted, shared
 
 PAIRS = [(f"a good {thing}", f"a bad {thing}") for thing in ("day", "dog", "meal", "book", "song")]
@@ -50,6 +54,24 @@ def test_controls_of_several_layers_are_as_strong_and_not_as_long():
     control = of.settings[3]
     assert control.coefficient > 3.2
     assert conditions(vector[2], 3.0, 5).settings[3].coefficient == 3.0
+
+
+def test_a_random_vector_is_not_among_its_own_controls(love):
+    lm = shared()
+    random = lm.extract(PAIRS, layers=[1, 2], method="random", seed=0)
+    again = random_like(random, 0).cosines(random)  # vectors share one stream of seeds
+    assert again == pytest.approx({1: 1.0, 2: 1.0})
+    source = Fixed(random)
+    trials = Trials(source, Nothing(), (), 0, Parts(None, 1))
+    found = [*random_controls(random), trials.random(1, 0), trials.random(2, 0)]
+    for control in found:
+        assert max(map(abs, control.cosines(random).values())) < 0.8
+    later = Trials(source, Nothing(), (), 1, Parts(None, 1))
+    assert len({t.random(1, seed) for t in (trials, later) for seed in range(20)}) == 40
+
+
+class Nothing:
+    name, count = "nothing", 5
 
 
 @pytest.mark.parametrize("seeds", [range(4), [0, 1, 2, 3, 4, 4]])

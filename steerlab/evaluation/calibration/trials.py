@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from steerlab.core.algebra import random_like
+from steerlab.core.algebra import control_like
 from steerlab.core.setting import Setting
 from steerlab.core.vector import SteeringVector
 from steerlab.evaluation.calibration.effects import Measure
@@ -17,6 +17,7 @@ from steerlab.progress import Parts, ShouldStop
 
 Array = NDArray[np.float64]
 _FOLDS = 5
+_SEEDS = 2**20  # of controls that a calibration may use: those of two seeds never meet
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class Trials:
 
     def random(self, layer: int, seed: int) -> SteeringVector:
         """A random direction with the norm of the whole vector."""
-        return random_like(self.source.at(layer), self.seed + seed)
+        return control_like(self.source.at(layer), _SEEDS * self.seed + seed)
 
     def left_out(self, folds: Iterable[int]) -> tuple[Pair, ...]:
         """The pairs of these folds; empty if the items are not the vector's own pairs."""

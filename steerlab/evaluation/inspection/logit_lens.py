@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from steerlab.core.algebra import CONTROL_STREAM
 from steerlab.core.direction import SMALLEST, Array
 from steerlab.errors import BadOption
 from steerlab.models.prompts import token_text
@@ -116,7 +117,7 @@ def _places(vector: SteeringVector) -> list[tuple[int, int | None, Array]]:
 
 
 def _chance(lm: LanguageModel, d_model: int) -> float:
-    noise = np.random.default_rng(0).standard_normal((CONTROLS, d_model))
+    noise = np.random.default_rng([0, 0, CONTROL_STREAM]).standard_normal((CONTROLS, d_model))
     return float(np.median(token_logits(lm, noise).max(axis=1)))
 
 

@@ -122,6 +122,44 @@ def critical_z(controls: int, tries: int = 1) -> float:
     return _student_t(controls - 1, 1 - 2 * one_sided) * math.sqrt(1 + 1 / controls)
 
 
+def share(hits: ArrayLike) -> Estimate:
+    """The share of values that are true, and its bounds (Clopper and Pearson 1934).
+
+    hits: 1 or 0 for each item; NaN is left out. low: at least this share of such items is true,
+    with 95% confidence; high: at most this share, with 95%. Each bound is one-sided.
+    """
+    found = np.asarray(hits, dtype=np.float64).ravel()
+    found = found[~np.isnan(found)]
+    n, k = len(found), int(np.count_nonzero(found))
+    if not n:
+        return Estimate(math.nan)
+    return Estimate(k / n, _least_share(k, n), 1 - _least_share(n - k, n), n)
+
+
+@cache
+def _least_share(hits: int, n: int) -> float:
+    """The largest p at which `hits` or more of n are 5% likely or less, by bisection."""
+    low, high = 0.0, 1.0
+    for _ in range(60 if hits else 0):
+        middle = (low + high) / 2
+        rare = _at_least(hits, n, middle) <= 1 - _LEVEL
+        low, high = (middle, high) if rare else (low, middle)
+    return low
+
+
+def _at_least(hits: int, n: int, p: float) -> float:
+    """P(X >= hits) of a binomial variable: the regularized incomplete beta I_p(hits, n-hits+1)."""
+    odds = [
+        math.lgamma(n + 1)
+        - math.lgamma(k + 1)
+        - math.lgamma(n - k + 1)
+        + k * math.log(p)
+        + (n - k) * math.log1p(-p)
+        for k in range(hits, n + 1)
+    ]
+    return math.fsum(map(math.exp, odds))
+
+
 def steerability(
     coefficients: Sequence[float], propensities: ArrayLike, *, seed: int = 0
 ) -> Steerability:

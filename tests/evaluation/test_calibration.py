@@ -1,5 +1,7 @@
 """Calibration finds what is planted, finds nothing where nothing is, and never looks ahead."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from steerlab.core.algebra import random_like
 from steerlab.errors import BadOption, BadPrompts, Cancelled, Incompatible
 from steerlab.evaluation.calibration import search
 from steerlab.evaluation.calibration.calibrate import calibrate
-from steerlab.evaluation.calibration.curve import Cost, Curve, Limits, verdict
+from steerlab.evaluation.calibration.curve import Cost, Curve, Limits, side, verdict
 from steerlab.evaluation.calibration.effects import Propensity
 from steerlab.evaluation.calibration.held_out import Fixed, source_of
 from steerlab.evaluation.calibration.search import Options, Search, safe_range
@@ -15,7 +17,7 @@ from steerlab.evaluation.calibration.side_effects import NEUTRAL, distinct_pairs
 from steerlab.evaluation.calibration.trials import Trial, Trials
 from steerlab.evaluation.metrics.items import items_of_pairs
 from steerlab.evaluation.metrics.texts import Metric
-from steerlab.evaluation.statistics import critical_z
+from steerlab.evaluation.statistics import Estimate, critical_z
 from steerlab.lab.lab import Lab
 from steerlab.progress import Parts
 from tests.evaluation.planted import null_pairs, pairs, planted_lm, shuffled
@@ -82,6 +84,52 @@ def test_shuffled_labels_and_random_directions_do_not_work(lab, lm, seed, free):
 
 def test_a_curve_comes_back_from_its_json(works):
     assert Curve.of(works).to_json() == works.data
+
+
+def test_the_verdict_is_about_the_point_that_it_names(works):
+    curve, said = Curve.of(works), verdict(works)
+    point, held = curve.point, curve.held
+    assert {(fold.layer, fold.dose) for fold in point.folds} == {(works.layer, works.dose)}
+    (dosed,) = (p for p in curve.points if p.dose == works.dose)
+    assert point.plus.mean == pytest.approx(dosed.effect.mean)
+    assert point.effect.mean == pytest.approx(np.mean(point.values))
+    assert held.effect.mean == pytest.approx(np.mean(held.values))
+    first, second, up, down, nested, sure = said.split("; ")
+    assert first.startswith(f"works: layer {works.layer}, dose +0.20")
+    assert second.startswith(f"range at that point {point.effect.mean:+.2f} (")
+    assert up.startswith(f"+0.20: works, {point.plus.mean:+.2f} (")
+    assert down.startswith(f"-0.20: works, {point.minus.mean:+.2f} (")
+    assert ", random " in down
+    assert nested.startswith(
+        f"held-out range, layer and dose chosen without its items, {held.effect.mean:+.2f} ("
+    )
+    assert sure.startswith("8 of 8 held-out items moved the right way: at least 68%")
+
+
+@pytest.mark.parametrize(
+    ("changes", "safe", "words"),
+    [
+        ({}, (-0.2, 0.2), ("works", "works")),
+        ({}, (-0.1, 0.2), ("works", "unsafe")),
+        ({"minus": Estimate(-1.6, -3.8, 0.1, 8)}, (-0.2, 0.2), ("works", "not shown")),
+        ({"plus": Estimate(0.4, 0.1, 0.7, 8)}, (-0.2, 0.2), ("not shown", "works")),
+        ({"minus": Estimate(2.0, 1.0, 3.0, 8)}, (-0.2, 0.2), ("works", "not shown")),
+        ({"plus_controls": None}, (-0.2, 0.2), ("not shown", "works")),
+    ],
+)
+def test_each_side_has_its_own_word(works, changes, safe, words):
+    point = replace(Curve.of(works).point, **changes)
+    said = [side(replace(works, safe=safe), point, sign) for sign in (1, -1)]
+    assert [text.split(": ")[1].split(",")[0] for text in said] == list(words)
+
+
+def test_calibrations_of_earlier_versions_are_read(works):
+    data = {key: value for key, value in works.data.items() if key != "point"}
+    added = ("values", "plus_controls", "minus_controls")
+    data["held"] = {key: x for key, x in data["held"].items() if key not in added}
+    curve = Curve.of(replace(works, data=data))
+    assert curve.point is None
+    assert "held-out range" in verdict(replace(works, data=data))
 
 
 class Recorded:

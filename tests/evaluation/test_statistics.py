@@ -15,6 +15,7 @@ from steerlab.evaluation.statistics import (
     Estimate,
     _student_t,
     estimate,
+    share,
     steerability,
     z_score,
 )
@@ -130,3 +131,31 @@ def test_items_that_go_the_other_way_are_counted():
     found = steerability(coefficients, m)
     assert math.isnan(found.slopes[3])
     assert (found.anti_steerable, found.mean.n) == (pytest.approx(1 / 3), 3)
+
+
+@pytest.mark.parametrize(
+    ("hits", "n", "low", "high"),
+    [  # beta.ppf(0.05, k, n - k + 1) and beta.ppf(0.95, k + 1, n - k) of scipy 1.17
+        (18, 18, 0.8466824460, 1.0),
+        (0, 24, 0.0, 0.1173461562),
+        (7, 10, 0.3933757839, 0.9127355661),
+        (1, 2, 0.0253205655, 0.9746794345),
+        (190, 200, 0.9166648489, 0.9726257465),
+    ],
+)
+def test_the_bounds_of_a_share_are_clopper_pearsons(hits, n, low, high):
+    found = share([1] * hits + [0] * (n - hits) + [math.nan])
+    assert (found.mean, found.n) == (hits / n, n)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=2e-10)
+
+
+def test_the_bounds_of_a_share_hold_in_95_of_100_simulated_cases():
+    rng = np.random.default_rng(0)
+    for p, n in ((0.9, 18), (0.97, 40), (0.5, 8)):
+        found = [share(rng.random(n) < p) for _ in range(1000)]
+        assert np.mean([f.low <= p for f in found]) >= 0.95
+        assert np.mean([f.high >= p for f in found]) >= 0.95
+
+
+def test_a_share_of_nothing_is_undefined():
+    assert math.isnan(share([]).mean)

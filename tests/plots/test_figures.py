@@ -117,7 +117,7 @@ def test_profiles_are_those_of_the_record():
     assert list(found) == ["norm", "dose of coefficient 1", "agreement", "separability"]
     assert found["norm"].values == tuple(facts.norm for facts in record.layers)
     assert found["dose of coefficient 1"].values == pytest.approx(
-        [facts.norm / 4 for facts in record.layers]
+        [facts.reach / 4 for facts in record.layers]
     )
     assert found["separability"].level == 0.5
     figure = figures.layer_profile("love.v1", list(found.values()))

@@ -6,10 +6,12 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
+from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from steerlab.core.results import Calibration
 from steerlab.errors import CorruptPayload
+from steerlab.evaluation.guarantee import moved
 from steerlab.evaluation.statistics import Estimate
 
 
@@ -109,6 +111,8 @@ class HeldOutEffect:
     effect: the signed range S(+d) - S(-d), which damage alone does not move; plus, minus: its
         two sides, relative to the unsteered items. z: of the range among random directions;
         critical: the z that counts as more than chance for as many layers as were compared.
+    values: the range of each item, in the order of the folds; empty in earlier calibrations.
+    plus_controls, minus_controls: the two sides of the random directions; None in earlier ones.
     """
 
     effect: Estimate
@@ -118,6 +122,19 @@ class HeldOutEffect:
     z: float | None
     critical: float
     folds: tuple[Fold, ...]
+    values: tuple[float, ...] = ()
+    plus_controls: Controls | None = None
+    minus_controls: Controls | None = None
+
+    def shows(self, sign: int) -> bool:
+        """Whether one side moves the items its way: by its interval, and beyond its controls."""
+        effect, controls = (
+            (self.plus, self.plus_controls) if sign > 0 else (self.minus, self.minus_controls)
+        )
+        end = effect.low if sign > 0 else -effect.high
+        if controls is None or not end > 0:
+            return False
+        return sign * (effect.mean - controls.mean) >= self.critical * controls.sd
 
     @property
     def beats_chance(self) -> bool:
@@ -134,6 +151,8 @@ class Curve:
     plus, minus: the sound dose with the largest effect on either side; None without one.
     crossed: whether the items are the vector's own pairs, each scored without itself.
     reason: why the vector does not work; empty if it does.
+    point: the effect at `layer` and the chosen dose themselves, which all items chose. None in
+        earlier calibrations.
     """
 
     measure: str
@@ -150,6 +169,7 @@ class Curve:
     seed: int
     reason: str
     versions: Mapping[str, str]
+    point: HeldOutEffect | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The curve as JSON values; None for NaN."""
@@ -170,15 +190,42 @@ def verdict(calibration: Calibration) -> str:
     """What a calibration found, as a sentence without its subject."""
     if not calibration.works or calibration.safe is None:
         return f"does not work: {Curve.of(calibration).reason}"
-    held = Curve.of(calibration).held
-    low, high = calibration.safe
-    return (
+    curve, (low, high) = Curve.of(calibration), calibration.safe
+    parts = [
         f"works: layer {calibration.layer}, dose {calibration.dose:+.2f} "
-        f"(c {calibration.coefficient:+.3g}), safe from {low:+.2f} to {high:+.2f}; "
-        f"held-out range {held.effect.mean:+.2f} "
-        f"({held.effect.low:+.2f} to {held.effect.high:+.2f}), "
-        f"z {shown_z(held.z)} against {held.controls.n} random directions"
+        f"(c {calibration.coefficient:+.3g}), safe from {low:+.2f} to {high:+.2f}"
+    ]
+    if curve.point is not None:
+        parts.append(f"range at that point {_ranged(curve.point)}")
+        parts += [side(calibration, curve.point, sign) for sign in (1, -1)]
+    parts.append(f"held-out range, layer and dose chosen without its items, {_ranged(curve.held)}")
+    return "; ".join(part for part in (*parts, moved(curve.held.values)) if part)
+
+
+def side(calibration: Calibration, point: HeldOutEffect, sign: int) -> str:
+    """One side of the operating point, with interval and control, and its word.
+
+    "works" if it is shown and safe, "unsafe" if its dose is not, else "not shown".
+    """
+    dose = sign * abs(calibration.dose or 0.0)
+    low, high = calibration.safe or (0.0, 0.0)
+    word = "works" if point.shows(sign) else "not shown"
+    word = word if low <= dose <= high else "unsafe"
+    effect, controls = (
+        (point.plus, point.plus_controls) if sign > 0 else (point.minus, point.minus_controls)
     )
+    control = "" if controls is None else f", random {controls.mean:+.2f} ± {controls.sd:.2f}"
+    return f"{dose:+.2f}: {word}, {_interval(effect)}{control}"
+
+
+def _ranged(found: HeldOutEffect) -> str:
+    """A signed range with its interval, and its z among its controls."""
+    against = f"{found.controls.n} random directions"
+    return f"{_interval(found.effect)}, z {shown_z(found.z)} against {against}"
+
+
+def _interval(found: Estimate) -> str:
+    return f"{found.mean:+.2f} ({found.low:+.2f} to {found.high:+.2f})"
 
 
 def shown_z(z: float | None) -> str:
@@ -188,6 +235,8 @@ def shown_z(z: float | None) -> str:
 
 def _decoded(kind: Any, data: Any) -> Any:
     """The value of type `kind`, such as a dataclass, whose JSON values these are."""
+    if get_origin(kind) is UnionType:
+        return None if data is None else _decoded(get_args(kind)[0], data)
     if is_dataclass(kind):
         types = get_type_hints(kind)
         values = {name: _decoded(types[name], value) for name, value in data.items()}

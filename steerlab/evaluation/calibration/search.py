@@ -106,9 +106,12 @@ class Search:
         safe = safe_range(by_dose, self.options.limits)
         doses = self.doses(layers, safe)
         held = self.held_out_effect(layers, doses, max(map(len, compared.values())))
+        here = dict.fromkeys(layers, layer), dict.fromkeys(layers, doses[None])
+        point = self.held_out_effect(*here, len(compared[None]))
         points = self.points(layer, by_dose, safe)
         trials.parts.finish()
-        curve = self.curve(layer, list(compared[None]), points, held, why_not(held, safe))
+        reason = why_not(held, safe)
+        curve = self.curve(layer, list(compared[None]), points, held, point, reason)
         if curve.reason:
             return Calibration(self.vector.digest, works=False, data=curve.to_json())
         dose = doses[None]
@@ -200,11 +203,13 @@ class Search:
             ]
 
         wanted = {(sign, seed): at(sign, seed) for seed in (None, *seeds) for sign in (1, -1)}
-        trials.fetch((t for some in wanted.values() for t in some), 16)
+        trials.fetch((t for some in wanted.values() for t in some), 8)
         found = {key: trials.of(some) for key, some in wanted.items()}
         plain = trials.unsteered(t.item for t in wanted[1, None])
         ranges = [float(means(found[1, seed] - found[-1, seed])) for seed in seeds]
-        effect = self.estimate(found[1, None] - found[-1, None])
+        up, down = ([float(means(found[s, seed] - plain)) for seed in seeds] for s in (1, -1))
+        values = found[1, None] - found[-1, None]
+        effect = self.estimate(values)
         return HeldOutEffect(
             effect,
             plus=self.estimate(found[1, None] - plain),
@@ -213,6 +218,9 @@ class Search:
             z=defined(z_score(effect.mean, ranges)),
             critical=critical_z(len(seeds), tried),
             folds=tuple(Fold(trials.of_fold(f), layers[f], doses[f]) for f in trials.folds),
+            values=tuple(values.tolist()),
+            plus_controls=controls_of(up),
+            minus_controls=controls_of(down),
         )
 
     def estimate(self, values: Array) -> Estimate:
@@ -263,6 +271,7 @@ class Search:
         compared: Sequence[int],
         points: Sequence[Point],
         held: HeldOutEffect,
+        point: HeldOutEffect,
         reason: str,
     ) -> Curve:
         """Everything that was measured, as a value."""
@@ -287,6 +296,7 @@ class Search:
             seed=self.options.seed,
             reason=reason,
             versions=software(),
+            point=point,
         )
 
 

@@ -57,4 +57,4 @@ def test_love_on_statements_beats_random_directions_and_shuffled_labels(smollm2,
     assert v["statements", names.ANTI, names.RANGE].estimate == 0
     assert v[names.ALL, "vader", names.RANGE].n == 6
     assert v[names.FACTS, names.P10, names.BASELINE].estimate > 0.6
-    assert any(line.startswith("propensity: generalizes to statements") for line in verdict(found))
+    assert any(line.startswith("propensity: shown in statements") for line in verdict(found))

@@ -157,22 +157,24 @@ def test_the_words_name_styles_by_what_was_found():
     )
     (line, *_) = verdict(of)
     assert line == (
-        "vader: generalizes to statements (+0.50 [+0.20, +0.80], z +6.0) and narrative "
-        "(+0.50 [+0.20, +0.80], z +6.0); reversed in letters (-0.50 [-0.80, -0.20], z -6.0); "
-        "not to technical (+0.02 [-0.05, +0.08] includes 0); not measured in dialogue; "
+        "vader: shown in statements (+0.50 [+0.20, +0.80], z +6.0) and narrative "
+        "(+0.50 [+0.20, +0.80], z +6.0); refuted in letters (-0.50 [-0.80, -0.20], z -6.0); "
+        "not shown in technical (+0.02 [-0.05, +0.08] includes 0); not measured in dialogue; "
         "all styles together +0.30 [+0.20, +0.40], z +4.0"
     )
     assert names.OWN_PAIRS not in {j.style for j in judged(of)}
 
 
-def prices(fluency=1.1, distinct=-0.01, p1=(-0.02, -0.06, 0.02)):
+def prices(fluency=(1.1, 1.0, 2.0), distinct=(-0.01, -0.08, 0.1), p1=(-0.02, -0.06, 0.02)):
     return [
+        Measured("statements", names.PROPENSITY, names.SHARE, 1.0, 0.8467, 1.0, 18),
+        Measured(names.FACTS, names.LOST, names.AWAY, 0.0, 0.0, 0.1173, 24),
         *values("statements"),
-        Measured("statements", names.FLUENCY, names.TOWARD, fluency, 1.0, 2.0, N),
-        Measured("statements", names.FLUENCY, names.AWAY, 1.2, 1.0, 2.0, N),
+        Measured("statements", names.FLUENCY, names.TOWARD, *fluency, N),
+        Measured("statements", names.FLUENCY, names.AWAY, 1.2, 1.0, 1.5, N),
         Measured("statements", names.DISTINCT, names.BASELINE, 0.9, 0.8, 1.0, N),
         Measured("statements", names.DISTINCT, names.TOWARD, 0.0, 0.0, 0.0, N),
-        Measured("statements", names.DISTINCT, names.AWAY, distinct, -0.1, 0.1, N),
+        Measured("statements", names.DISTINCT, names.AWAY, *distinct, N),
         Measured(names.FACTS, names.P1, names.BASELINE, 0.92, 0.8, 1.0, 24),
         Measured(names.FACTS, names.P1, names.TOWARD, *p1, 24),
         Measured(names.FACTS, names.P1, names.AWAY, 0.0, 0.0, 0.0, 24),
@@ -188,13 +190,23 @@ def prices(fluency=1.1, distinct=-0.01, p1=(-0.02, -0.06, 0.02)):
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
-        ({}, "text stays fluent: perplexity ratio at most 1.20 (statements at -)"),
-        ({"fluency": 1.8}, "grows 1.80 times in statements at +"),
-        ({}, "text repeats itself no more than the baseline"),
-        ({"distinct": -0.3}, "text repeats itself: distinct-2 falls to 0.60 in statements at -"),
-        ({}, "facts kept: P@1 0.92 -> 0.90 and 0.92"),
-        ({"p1": (-0.2, -0.35, -0.05)}, "facts lost: P@1 0.92 -> 0.72 and 0.92"),
-        ({"p1": (-0.1, -0.25, 0.05)}, "facts may be lost, or it is chance: P@1 0.92 -> 0.82"),
+        (
+            {"fluency": (1.1, 0.9, 1.4)},
+            "fluency kept (perplexity ratio at most 1.5): shown, 1.20 [1.00, 1.50] in statements "
+            "at -",
+        ),
+        ({}, "at most 1.5): not shown, 1.10 [1.00, 2.00] in statements at +"),
+        ({"fluency": (1.8, 1.6, 2.0)}, "refuted, 1.80 [1.60, 2.00] in statements at +"),
+        ({"fluency": (1.1, None, None)}, "not shown, 1.10 without an interval in statements at +"),
+        ({}, "no more repetition (distinct-2 falls by at most 10%): shown, 0.01 [-0.11, 0.09]"),
+        ({"distinct": (-0.06, -0.2, 0.1)}, "not shown, 0.07 [-0.11, 0.22] in statements at -"),
+        ({"distinct": (-0.3, -0.4, -0.2)}, "refuted, 0.33 [0.22, 0.44] in statements at -"),
+        ({"p1": (-0.02, -0.04, 0.0)}, "facts kept (P@1 falls by at most 0.05): shown, 0.02 [-0.00"),
+        ({}, "not shown, 0.02 [-0.02, 0.06] in facts at +; P@1 0.92 -> 0.90 and 0.92, n 24"),
+        ({"p1": (-0.2, -0.35, -0.06)}, "refuted, 0.20 [0.06, 0.35] in facts at +"),
+        ({"p1": (-0.1, -0.25, 0.05)}, "by at most 0.05): not shown, 0.10 [-0.05, 0.25]"),
+        ({}, "statements: 18 of 18 moved the right way: at least 84% of such items do (95%"),
+        ({}, "facts at -: 0 of 24 known facts lost: at most 12% of such ones are (95%"),
         (
             {},
             "of neutral prompts moves by 0.12 and 0.20 nats (random directions: 0.10)",

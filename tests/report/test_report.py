@@ -128,7 +128,7 @@ def test_what_was_measured_stands_beside_its_control(store):
     assert "It works: layer 2, dose +0.20" in found.words
     assert "Dose-response of love.v1, layer 2" in found.words
     assert re.search(r"chosen \+0\.20\s*\+0\.8\s*\+2\.00\s*\+1\.00 to \+3\.00", found.words)
-    assert "generalizes to statements" in found.words
+    assert "shown in statements" in found.words
     assert "Steered at layer 2, dose ±0.20." in found.words
     assert "Does love.v1 generalize? (vader)" in found.words
     table = found.words[found.words.index("Effects: the signed range") :]

@@ -13,7 +13,7 @@ from steerlab.core.setting import Setting
 from steerlab.core.vector import SteeringVector
 from steerlab.evaluation.controls import random_controls
 from steerlab.evaluation.generalization import plan as names
-from steerlab.evaluation.statistics import Estimate, estimate, means, z_score
+from steerlab.evaluation.statistics import Estimate, estimate, means, share, z_score
 
 Array = NDArray[np.float64]
 
@@ -78,6 +78,7 @@ def effects(style: str, metric: str, values: ArrayLike, of: Conditions) -> list[
         (names.TOWARD, estimate(toward - plain)),
         (names.AWAY, estimate(away - plain)),
         (names.RANGE, estimate(toward - away)),
+        (names.SHARE, share(_where(toward - away, toward > away))),
         *_controls(table, of),
     ]
     return [measured(style, metric, setting, value) for setting, value in found]
@@ -130,6 +131,23 @@ def ratios(style: str, metric: str, logs: ArrayLike, of: Conditions) -> list[Mea
     whole = np.vstack([np.zeros_like(table[:1]), table])  # the log of the baseline's own ratio
     found = changes(style, metric, whole, of)
     return [_exp(value) for value in found if value.setting != names.BASELINE]
+
+
+def shares(style: str, metric: str, hits: ArrayLike, known: ArrayLike) -> list[Measured]:
+    """The share of items that are hit at either sign, with bounds.
+
+    hits: (2, n_items), at +c and -c. known: (n_items,), the items that count.
+    """
+    rows = np.asarray(hits, dtype=np.float64)[:, np.asarray(known, dtype=bool)]
+    return [
+        measured(style, metric, setting, share(row))
+        for setting, row in zip((names.TOWARD, names.AWAY), rows, strict=True)
+    ]
+
+
+def _where(values: Array, hits: NDArray[np.bool_]) -> Array:
+    """1 and 0 for what is hit and what is not; NaN where there is no value."""
+    return np.where(np.isnan(values), np.nan, hits)
 
 
 def weighted(losses: ArrayLike, weights: ArrayLike) -> Array:

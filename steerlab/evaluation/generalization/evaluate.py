@@ -18,6 +18,7 @@ from steerlab.core.results import Evaluation, Measured, defined
 from steerlab.core.setting import is_front
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption, BadPrompts, Cancelled
+from steerlab.evaluation.calibration.curve import Limits
 from steerlab.evaluation.generalization import plan as names
 from steerlab.evaluation.generalization.conditions import (
     Conditions,
@@ -26,6 +27,7 @@ from steerlab.evaluation.generalization.conditions import (
     effects,
     measured,
     ratios,
+    shares,
     weighted,
 )
 from steerlab.evaluation.generalization.fitting import beginning, fitted, longer
@@ -253,6 +255,8 @@ class _Run:
         logs = np.log(found).reshape(3, -1)
         logs = _over_seeds(logs[1:] - logs[0], self.plan.seeds)
         self.values += ratios(style.name, names.FLUENCY, logs, self.conditions)
+        loose = logs > np.log(Limits().fluency)
+        self.values += shares(style.name, names.LOOSE, loose, ~np.isnan(logs).any(axis=0))
 
     def neutral(self) -> None:
         """How far the next token of neutral prompts moves, and which tokens contribute most."""
@@ -294,6 +298,8 @@ class _Run:
         for name, k in ((names.P1, 1), (names.P10, 10)):
             hits = (ranks < k).astype(np.float64)  # NaN is a miss
             self.values += changes(names.FACTS, name, hits, self.conditions)
+        known, *steered = ranks[:3] < 1
+        self.values += shares(names.FACTS, names.LOST, [~row for row in steered], known)
 
     def items(self, recipe: Recipe, scope: Scope, given: Sequence[ContrastItem]) -> None:
         """Contrast items of a file, or of the vector's own pairs if no style has any."""

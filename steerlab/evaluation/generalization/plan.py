@@ -23,6 +23,8 @@ SHUFFLED = "shuffled"  # the same of the vector's own pairs with half of the lab
 Z = "z"  # the signed range in standard deviations of the random directions'
 BEYOND = "beyond shuffled"  # size of the signed range minus that of the shuffled one
 
+SHARE = "moved the right way"  # the share of items whose signed range is above 0, with bounds
+
 ALL = "all styles"
 NEUTRAL, ON_TOPIC, OFF_TOPIC, FACTS = "neutral", "on topic", "off topic", "facts"
 ITEMS, OWN_PAIRS = "items", "own pairs, not held out"
@@ -31,7 +33,9 @@ OWN_TEXTS = "own prompts, not held out"
 FLUENCY, DISTINCT, RUN = "fluency ratio", "distinct-2", "longest-run"
 KL, PERPLEXITY, P1, P10 = "KL", "perplexity ratio", "P@1", "P@10"
 PROPENSITY, STEERABILITY, ANTI = "propensity", "steerability", "anti-steerable"
-COSTS = (FLUENCY, DISTINCT, RUN, KL, PERPLEXITY, P1, P10)
+LOST = "known facts lost"  # the share of facts that the baseline knows, with bounds
+LOOSE = "texts beyond the fluency limit"  # the share of prompts, with bounds
+COSTS = (FLUENCY, DISTINCT, RUN, KL, PERPLEXITY, P1, P10, LOST, LOOSE)
 
 TEXT_LIMIT = 24
 """Tokens of each text that are scored; scoring all would take as long as writing them."""

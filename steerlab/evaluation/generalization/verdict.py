@@ -1,7 +1,11 @@
-"""The verdict on an evaluation in sentences, each derived from intervals and controls."""
+"""The verdict on an evaluation in sentences, each derived from intervals and controls.
+
+Claims are shown, refuted or not shown: by where their interval lies against their limit.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -9,10 +13,11 @@ from enum import Enum
 from steerlab.core.results import Evaluation, Measured
 from steerlab.evaluation.calibration.curve import Limits
 from steerlab.evaluation.generalization import plan as names
-from steerlab.evaluation.statistics import CONTROLS, critical_z
+from steerlab.evaluation.guarantee import at_least, at_most
+from steerlab.evaluation.statistics import CONTROLS, Estimate, critical_z
 
 _LIMITS = Limits()
-FACTS_LIMIT = 0.05  # a loss of P@1 that is reported even if it may be chance
+FACTS_LIMIT = 0.05  # the largest loss of P@1 at which facts count as kept
 
 _NOT_EFFECTS = (*names.COSTS, names.STEERABILITY, names.ANTI)
 _NOT_STYLES = (names.NEUTRAL, names.ON_TOPIC, names.OFF_TOPIC, names.FACTS, names.OWN_TEXTS)
@@ -73,12 +78,13 @@ def judge(values: Values, style: str, metric: str) -> Judged:
     if z is None or z.estimate is None:
         return Judged(style, metric, Finding.CHANCE, f"{size}, and no control to compare with")
     sign = 1 if effect.estimate > 0 else -1
-    if sign * z.estimate < critical_z(max(z.n, CONTROLS)):
+    needed = critical_z(max(z.n, CONTROLS))
+    if sign * z.estimate < needed:
         return Judged(
             style,
             metric,
             Finding.CHANCE,
-            f"{size} is within random directions: z {z.estimate:+.1f}",
+            f"{size} is within random directions: z {z.estimate:+.1f}, needed {needed:.2f}",
         )
     beyond = values.get((style, metric, names.BEYOND))
     if beyond is not None and not (beyond.low is not None and beyond.low > 0):
@@ -105,7 +111,7 @@ def verdict(of: Evaluation) -> list[str]:
     lines = [_effect(metric, found) for metric in dict.fromkeys(j.metric for j in found)]
     lines += [_fluency(values, of), _distinct(values, of), _facts(values)]
     lines += [_moved(values), _perplexity(values), _own_pairs(values)]
-    return [line for line in lines if line]
+    return [line for line in (*lines, *_guarantees(values)) if line]
 
 
 def interval(value: Measured) -> str:
@@ -124,13 +130,12 @@ def _effect(metric: str, found: Sequence[Judged]) -> str:
             kinds.setdefault(judgement.finding, []).append(judgement)
     parts = []
     if general := kinds.get(Finding.GENERALIZES):
-        parts.append(f"generalizes to {_listed(general)}")
+        parts.append(f"shown in {_listed(general)}")
     if turned := kinds.get(Finding.REVERSED):
-        parts.append(f"reversed in {_listed(turned)}")
+        parts.append(f"refuted in {_listed(turned)}")
     missed = [*kinds.get(Finding.CHANCE, ()), *kinds.get(Finding.NOTHING, ())]
     if missed:
-        where = _listed(missed)
-        parts.append(f"not to {where}" if general else f"does not generalize to {where}")
+        parts.append(f"not shown in {_listed(missed)}")
     if unknown := kinds.get(Finding.UNKNOWN):
         parts.append(f"not measured in {_and([j.style for j in unknown])}")
     parts += [
@@ -146,44 +151,104 @@ def _listed(found: Sequence[Judged]) -> str:
 
 
 def _fluency(values: Values, of: Evaluation) -> str:
-    known = _by_place(values, of, names.FLUENCY)
-    if not known:
-        return ""
-    over = [
-        f"{ratio:.2f} times in {place}" for place, ratio in known.items() if ratio > _LIMITS.fluency
-    ]
-    if over:
-        return f"fluency suffers: the perplexity of the text grows {_and(over)}"
-    place, ratio = max(known.items(), key=lambda pair: pair[1])
-    return f"text stays fluent: perplexity ratio at most {ratio:.2f} ({place})"
+    found = _bounds(values, of, names.FLUENCY)
+    return _claim(
+        f"fluency kept (perplexity ratio at most {_LIMITS.fluency})", found, _LIMITS.fluency
+    )
 
 
 def _distinct(values: Values, of: Evaluation) -> str:
-    known = _by_place(values, of, names.DISTINCT)
-    low = []
-    for place, change in known.items():
-        style, _, _ = place.rpartition(" at ")
+    found = []
+    for bound in _bounds(values, of, names.DISTINCT):
+        style, _, _ = bound.place.rpartition(" at ")
         plain = _estimate(values, style, names.DISTINCT, names.BASELINE)
-        if plain is not None and plain + change < _LIMITS.distinct * plain:
-            low.append(f"{plain + change:.2f} in {place}")
-    if low:
-        return f"text repeats itself: distinct-2 falls to {_and(low)}"
-    return "text repeats itself no more than the baseline" if known else ""
+        if plain:
+            found.append(bound.lost(plain))
+    said = f"no more repetition (distinct-2 falls by at most {1 - _LIMITS.distinct:.0%})"
+    return _claim(said, found, 1 - _LIMITS.distinct)
 
 
 def _facts(values: Values) -> str:
     plain = values.get((names.FACTS, names.P1, names.BASELINE))
     if plain is None or plain.estimate is None:
         return ""
-    changes = _both_signs(values, names.FACTS, names.P1)
-    highs = [values[names.FACTS, names.P1, sign].high for sign in changes]
-    steered = " and ".join(f"{plain.estimate + change:.2f}" for change in changes.values())
-    figures = f"P@1 {plain.estimate:.2f} -> {steered}"
-    if any(high is not None and high < 0 for high in highs):
-        return f"facts lost: {figures}"
-    if any(change < -FACTS_LIMIT for change in changes.values()):
-        return f"facts may be lost, or it is chance: {figures}, n {plain.n}"
-    return f"facts kept: {figures}"
+    found = [b.lost(1.0) for b in _at_both_signs(values, names.FACTS, names.P1)]
+    steered = " and ".join(f"{plain.estimate - b.estimate:.2f}" for b in found)
+    random = _estimate(values, names.FACTS, names.P1, names.RANDOM)
+    control = "" if random is None else f", random directions {plain.estimate + random:.2f}"
+    said = f"facts kept (P@1 falls by at most {FACTS_LIMIT})"
+    claim = _claim(said, found, FACTS_LIMIT)
+    return f"{claim}; P@1 {plain.estimate:.2f} -> {steered}, n {plain.n}{control}" if claim else ""
+
+
+@dataclass(frozen=True)
+class _Bound:
+    """A side effect somewhere, with its interval; infinite ends where it has none."""
+
+    place: str
+    estimate: float
+    low: float
+    high: float
+
+    def lost(self, of: float) -> _Bound:
+        """A change as the share that is lost."""
+        return _Bound(self.place, -self.estimate / of + 0.0, -self.high / of, -self.low / of)
+
+
+def word(bounds: Sequence[tuple[float, float]], limit: float) -> str:
+    """Whether intervals show that a side effect is at most a limit everywhere.
+
+    "shown" if all lie within it, "refuted" if one lies beyond it, else "not shown".
+    """
+    if any(low > limit for low, _ in bounds):
+        return "refuted"
+    return "shown" if all(high <= limit for _, high in bounds) else "not shown"
+
+
+def _claim(said: str, found: Sequence[_Bound], limit: float) -> str:
+    """A claim, its word, and the place that decides; empty without values."""
+    if not found:
+        return ""
+    end = "low" if any(b.low > limit for b in found) else "high"
+    worst = max(found, key=lambda b: (getattr(b, end), b.estimate))
+    known = math.isfinite(worst.low) and math.isfinite(worst.high)
+    ends = f" [{worst.low:.2f}, {worst.high:.2f}]" if known else " without an interval"
+    judged_as = word([(b.low, b.high) for b in found], limit)
+    return f"{said}: {judged_as}, {worst.estimate:.2f}{ends} in {worst.place}"
+
+
+def _bounds(values: Values, of: Evaluation, metric: str) -> list[_Bound]:
+    return [b for style in styles(of.values) for b in _at_both_signs(values, style, metric)]
+
+
+def _at_both_signs(values: Values, style: str, metric: str) -> list[_Bound]:
+    found = []
+    for sign, name in ((names.TOWARD, "+"), (names.AWAY, "-")):
+        value = values.get((style, metric, sign))
+        if value is not None and value.estimate is not None:
+            low = -math.inf if value.low is None else value.low
+            high = math.inf if value.high is None else value.high
+            found.append(_Bound(f"{style} at {name}", value.estimate, low, high))
+    return found
+
+
+def _guarantees(values: Values) -> list[str]:
+    """What share of such items, texts and facts behaves like those measured."""
+    lines = []
+    for (style, metric, setting), value in values.items():
+        if value.estimate is None or value.low is None or value.high is None:
+            continue
+        found = Estimate(value.estimate, value.low, value.high, value.n)
+        if setting == names.SHARE and style != names.OWN_PAIRS:
+            where = f"{style}, {metric}: " if metric != names.PROPENSITY else f"{style}: "
+            line = at_least(found, "moved the right way", "of such items do")
+        elif metric in (names.LOST, names.LOOSE):
+            where = f"{style} at {'+' if setting == names.TOWARD else '-'}: "
+            line = at_most(found, f"{metric}", "of such ones are")
+        else:
+            continue
+        lines += [where + line] if line else []
+    return lines
 
 
 def _moved(values: Values) -> str:
@@ -224,15 +289,6 @@ def _both_signs(values: Values, style: str, metric: str) -> dict[str, float]:
 
 def _joined(values: Values, style: str, metric: str) -> str:
     return " and ".join(f"{x:.2f}" for x in _both_signs(values, style, metric).values())
-
-
-def _by_place(values: Values, of: Evaluation, metric: str) -> dict[str, float]:
-    """Maps "style at +" or "style at -" to the metric's estimate."""
-    return {
-        f"{style} at {'+' if sign == names.TOWARD else '-'}": value
-        for style in styles(of.values)
-        for sign, value in _both_signs(values, style, metric).items()
-    }
 
 
 def _and(parts: Sequence[str]) -> str:

@@ -1,19 +1,21 @@
 """Calibration finds what is planted, finds nothing where nothing is, and never looks ahead."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from steerlab.core.algebra import random_like
+from steerlab.core.setting import Setting
 from steerlab.errors import BadOption, BadPrompts, Cancelled, Incompatible
 from steerlab.evaluation.calibration import search
 from steerlab.evaluation.calibration.calibrate import calibrate
-from steerlab.evaluation.calibration.curve import Cost, Curve, Limits, side, verdict
+from steerlab.evaluation.calibration.curve import Cost, Curve, FreshCost, Limits, side, verdict
 from steerlab.evaluation.calibration.effects import Propensity
 from steerlab.evaluation.calibration.held_out import Fixed, source_of
 from steerlab.evaluation.calibration.search import Options, Search, safe_range
-from steerlab.evaluation.calibration.side_effects import NEUTRAL, distinct_pairs
+from steerlab.evaluation.calibration.side_effects import FRESH, NEUTRAL, distinct_pairs, fresh_costs
 from steerlab.evaluation.calibration.trials import Trial, Trials
 from steerlab.evaluation.metrics.items import items_of_pairs
 from steerlab.evaluation.metrics.texts import Metric
@@ -50,7 +52,9 @@ def works(lm, planted, tmp_path_factory):
 @pytest.fixture
 def free(monkeypatch):
     """Steering costs nothing, where that is beside the point: texts take longest."""
+    fine = FreshCost(0.0, *[Estimate(1.0, 1.0, 1.0, 24)] * 2, Estimate(0.0, 0.0, 0.1, 24))
     monkeypatch.setattr(search, "costs", lambda lab, some, *_, **__: [Cost(0, 1, 1)] * len(some))
+    monkeypatch.setattr(search, "fresh_costs", lambda lab, some, *_, **__: [fine] * len(some))
 
 
 def test_a_planted_direction_is_found_below_the_last_fifth(lab, planted, works):
@@ -94,7 +98,7 @@ def test_the_verdict_is_about_the_point_that_it_names(works):
     assert point.plus.mean == pytest.approx(dosed.effect.mean)
     assert point.effect.mean == pytest.approx(np.mean(point.values))
     assert held.effect.mean == pytest.approx(np.mean(held.values))
-    first, second, up, down, nested, sure = said.split("; ")
+    first, second, up, down, nested, sure, *loose = said.split("; ")
     assert first.startswith(f"works: layer {works.layer}, dose +0.20")
     assert second.startswith(f"range at that point {point.effect.mean:+.2f} (")
     assert up.startswith(f"+0.20: works, {point.plus.mean:+.2f} (")
@@ -104,6 +108,53 @@ def test_the_verdict_is_about_the_point_that_it_names(works):
         f"held-out range, layer and dose chosen without its items, {held.effect.mean:+.2f} ("
     )
     assert sure.startswith("8 of 8 held-out items moved the right way: at least 68%")
+    assert first.endswith("safe from -0.20 to +0.20 (checked on 24 fresh texts each)")
+    for text, found in zip(loose, curve.fresh, strict=True):
+        assert text.startswith(f"{round(found.loose.mean * 24)} of 24 fresh texts lost fluency at")
+
+
+def fresh(dose, high, distinct=1.0):
+    return FreshCost(
+        dose, Estimate(1.2, 1.1, high, 24), Estimate(1, distinct, 1, 24), Estimate(0.1, 0, 0.2, 24)
+    )
+
+
+def test_the_strongest_dose_gives_way_until_its_whole_interval_is_within_the_limits(
+    lab, planted, monkeypatch
+):
+    said = {0.3: (1.51, 1.0), 0.2: (1.5, 0.89), 0.1: (1.5, 0.9), -0.3: (1.4, 1.0)}
+    asked = []
+
+    def measured(lab, settings, *_, **__):
+        doses = [round(setting.dose, 6) for setting in settings]
+        asked.append(doses)
+        return [fresh(d, *said[d]) for d in doses]
+
+    monkeypatch.setattr(search, "fresh_costs", measured)
+    trials = Trials(Fixed(planted), Nothing(), (), 0, Parts(None, 1))
+    found = Search(lab, planted, trials, [3], Options(doses=(0.1, 0.2, 0.3)))
+    safe, costs = found.confirmed(3, (-0.3, 0.3))
+    assert safe == (-0.3, 0.1)
+    assert [round(cost.dose, 6) for cost in costs] == [-0.3, 0.1, 0.2, 0.3]
+    assert asked == [[-0.3, 0.3], [0.2], [0.1]]
+    said |= dict.fromkeys(said, (1.6, 1.0))
+    said |= {-0.2: (math.nan, 1.0), -0.1: (1.6, 1.0)}
+    assert str(found.confirmed(3, (-0.3, 0.3))[0]) == "(0.0, 0.0)"
+    assert found.confirmed(3, (0.0, 0.0)) == ((0.0, 0.0), ())
+
+
+class Nothing:
+    name, count = "nothing", 5
+
+
+def test_fresh_texts_are_others_than_those_that_choose(lab, planted):
+    assert not set(FRESH) & set(NEUTRAL)
+    assert len(set(FRESH)) == 24
+    setting = Setting(planted, planted.coefficient(-0.1))
+    (found,) = fresh_costs(lab, [setting], LENIENT)
+    assert found.dose == pytest.approx(-0.1)
+    assert found.fluency.low <= found.fluency.mean <= found.fluency.high
+    assert (found.fluency.n, found.loose.n, found.loose.mean) == (24, 24, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from steerlab.core.results import Calibration
 from steerlab.errors import CorruptPayload
-from steerlab.evaluation.guarantee import moved
+from steerlab.evaluation.guarantee import at_most, moved
 from steerlab.evaluation.statistics import Estimate
 
 
@@ -53,6 +53,24 @@ class Cost:
             and self.fluency <= limits.fluency
             and self.distinct >= limits.distinct
         )
+
+
+@dataclass(frozen=True)
+class FreshCost:
+    """The side effects of a dose on prompts and seeds that did not choose it, one text each.
+
+    fluency, distinct: as in `Cost`, with 95% intervals over the texts. loose: the share of texts
+    whose own perplexity ratio is beyond the limit, with bounds.
+    """
+
+    dose: float
+    fluency: Estimate
+    distinct: Estimate
+    loose: Estimate
+
+    def within(self, limits: Limits) -> bool:
+        """Whether the whole of both intervals is within the limits."""
+        return self.fluency.high <= limits.fluency and self.distinct.low >= limits.distinct
 
 
 @dataclass(frozen=True)
@@ -153,6 +171,8 @@ class Curve:
     reason: why the vector does not work; empty if it does.
     point: the effect at `layer` and the chosen dose themselves, which all items chose. None in
         earlier calibrations.
+    fresh: the side effects of the strongest sound doses on texts that did not choose them, and of
+        those that these turned down; empty in earlier calibrations.
     """
 
     measure: str
@@ -170,6 +190,7 @@ class Curve:
     reason: str
     versions: Mapping[str, str]
     point: HeldOutEffect | None = None
+    fresh: tuple[FreshCost, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The curve as JSON values; None for NaN."""
@@ -193,13 +214,24 @@ def verdict(calibration: Calibration) -> str:
     curve, (low, high) = Curve.of(calibration), calibration.safe
     parts = [
         f"works: layer {calibration.layer}, dose {calibration.dose:+.2f} "
-        f"(c {calibration.coefficient:+.3g}), safe from {low:+.2f} to {high:+.2f}"
+        f"(c {calibration.coefficient:+.3g}), safe from {low:+.2f} to {high:+.2f}{_checked(curve)}"
     ]
     if curve.point is not None:
         parts.append(f"range at that point {_ranged(curve.point)}")
         parts += [side(calibration, curve.point, sign) for sign in (1, -1)]
     parts.append(f"held-out range, layer and dose chosen without its items, {_ranged(curve.held)}")
-    return "; ".join(part for part in (*parts, moved(curve.held.values)) if part)
+    parts += [moved(curve.held.values), *(_loose(f) for f in curve.fresh if f.dose in (low, high))]
+    return "; ".join(part for part in parts if part)
+
+
+def _checked(curve: Curve) -> str:
+    """On how many texts the safe doses were checked."""
+    return f" (checked on {curve.fresh[0].loose.n} fresh texts each)" if curve.fresh else ""
+
+
+def _loose(found: FreshCost) -> str:
+    done = f"fresh texts lost fluency at dose {found.dose:+.2f}"
+    return at_most(found.loose, done, "of such texts do")
 
 
 def side(calibration: Calibration, point: HeldOutEffect, sign: int) -> str:

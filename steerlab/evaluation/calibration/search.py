@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from steerlab.core.record import software
 from steerlab.core.results import Calibration, defined
@@ -23,6 +23,7 @@ from steerlab.evaluation.calibration.curve import (
     Cost,
     Curve,
     Fold,
+    FreshCost,
     HeldOutEffect,
     LayerEffect,
     Limits,
@@ -32,7 +33,7 @@ from steerlab.evaluation.calibration.curve import (
     widened,
 )
 from steerlab.evaluation.calibration.effects import check_defined
-from steerlab.evaluation.calibration.side_effects import costs
+from steerlab.evaluation.calibration.side_effects import costs, fresh_costs
 from steerlab.evaluation.calibration.trials import Array, Trial, Trials
 from steerlab.evaluation.statistics import CONTROLS, Estimate, critical_z, estimate, means, z_score
 
@@ -103,7 +104,7 @@ class Search:
         layers = {fold: _largest(ranges) for fold, ranges in compared.items()}
         layer = layers[None]
         by_dose = self.costs(layer)
-        safe = safe_range(by_dose, self.options.limits)
+        safe, fresh = self.confirmed(layer, safe_range(by_dose, self.options.limits))
         doses = self.doses(layers, safe)
         held = self.held_out_effect(layers, doses, max(map(len, compared.values())))
         here = dict.fromkeys(layers, layer), dict.fromkeys(layers, doses[None])
@@ -112,6 +113,7 @@ class Search:
         trials.parts.finish()
         reason = why_not(held, safe)
         curve = self.curve(layer, list(compared[None]), points, held, point, reason)
+        curve = replace(curve, fresh=fresh)
         if curve.reason:
             return Calibration(self.vector.digest, works=False, data=curve.to_json())
         dose = doses[None]
@@ -150,18 +152,40 @@ class Search:
 
     def costs(self, layer: int) -> dict[float, Cost]:
         """Signed dose -> its side effects on neutral prompts; no item is involved."""
-        whole, trials = self.at(layer), self.trials
         doses = [sign * d for d in self.options.doses for sign in (1, -1)]
-        found = costs(
-            self.lab,
-            [Setting(whole, whole.coefficient(d)) for d in doses],
-            self.options.limits,
-            seed=self.options.seed,
-            allow_other_weights=self.options.allow_other_weights,
-            progress=trials.parts.part(40),
-            should_stop=trials.should_stop,
-        )
-        return dict(zip(doses, found, strict=True))
+        return dict(zip(doses, costs(*self.dosed(layer, doses), **self.how(28)), strict=True))
+
+    def confirmed(
+        self, layer: int, safe: tuple[float, float]
+    ) -> tuple[tuple[float, float], tuple[FreshCost, ...]]:
+        """The safe doses after a check on fresh texts, and what these said of each that was tried.
+
+        A dose whose interval reaches beyond a limit gives way to the next lower one.
+        """
+        ends, found = {-1: safe[0], 1: safe[1]}, dict[float, FreshCost]()
+        while wanted := [d for d in ends.values() if d and d not in found]:
+            share = self.how(12 / len(self.options.doses))
+            made = fresh_costs(*self.dosed(layer, wanted), **share)
+            found |= {d: replace(cost, dose=d) for d, cost in zip(wanted, made, strict=True)}
+            for sign, end in ends.items():
+                if end in found and not found[end].within(self.options.limits):
+                    lower = [d for d in self.options.doses if d < abs(end)]
+                    ends[sign] = sign * max(lower, default=0.0) or 0.0
+        return (ends[-1], ends[1]), tuple(found[d] for d in sorted(found))
+
+    def dosed(self, layer: int, doses: Sequence[float]) -> tuple[Lab, list[Setting], Limits]:
+        """The whole vector at a layer and these doses, as the measures of side effects take it."""
+        whole = self.at(layer)
+        return self.lab, [Setting(whole, whole.coefficient(d)) for d in doses], self.options.limits
+
+    def how(self, weight: float) -> dict[str, Any]:
+        """Options of a measure of side effects that takes this share of the progress."""
+        return {
+            "seed": self.options.seed,
+            "allow_other_weights": self.options.allow_other_weights,
+            "progress": self.trials.parts.part(weight),
+            "should_stop": self.trials.should_stop,
+        }
 
     def doses(
         self, layers: Mapping[int | None, int], safe: tuple[float, float]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +12,16 @@ from numpy.typing import NDArray
 
 from steerlab.core.results import defined
 from steerlab.core.setting import Setting, is_front
-from steerlab.evaluation.calibration.curve import Cost, Limits
+from steerlab.evaluation.calibration.curve import Cost, FreshCost, Limits
 from steerlab.evaluation.calibration.effects import written
 from steerlab.evaluation.metrics.texts import repeated_run
+from steerlab.evaluation.statistics import Estimate, estimate, share
 from steerlab.progress import Parts, Progress, ShouldStop
 
 if TYPE_CHECKING:
     from steerlab.lab.lab import Lab
+
+Array = NDArray[np.float64]
 
 NEUTRAL = (
     "The weather in the city today is",
@@ -34,6 +38,37 @@ NEUTRAL = (
     "The children in the park were",
 )
 """Open beginnings that express neither approval nor disapproval."""
+
+
+FRESH = (
+    "The train to the coast was",
+    "My sister has always been",
+    "On the table there was",
+    "The teacher explained that",
+    "After the long winter, the town",
+    "He looked at the map and",
+    "The recipe calls for",
+    "Our new office is",
+    "When the rain stopped, they",
+    "The company announced that",
+    "In the library I found",
+    "The old man at the corner",
+    "Every morning she",
+    "The results of the study",
+    "They decided to meet at",
+    "The garden behind the house",
+    "I have been thinking about",
+    "The first chapter begins with",
+    "A friend of mine once",
+    "The road through the valley",
+    "At the end of the day,",
+    "The museum opens",
+    "What people often forget is",
+    "The phone rang and",
+)
+"""Further such beginnings: on these, doses that the others chose are checked."""
+
+_FRESH_SEEDS = 1000  # their texts share no seed with those that choose
 
 
 def costs(
@@ -71,6 +106,59 @@ def costs(
     parts.finish()
     known = dict(zip(sound, _against_baseline(ids, losses), strict=True))
     return [Cost(kl=defined(float(kl)), **known.get(i, {})) for i, kl in enumerate(moved.tolist())]
+
+
+def fresh_costs(
+    lab: Lab,
+    settings: Sequence[Setting],
+    limits: Limits,
+    *,
+    seed: int = 0,
+    allow_other_weights: bool = False,
+    progress: Progress | None = None,
+    should_stop: ShouldStop | None = None,
+) -> list[FreshCost]:
+    """The side effects of each setting on texts after the `FRESH` prompts."""
+    from steerlab.evaluation.metrics.likelihood import perplexities
+
+    parts = Parts(progress, 9)
+    how: dict[str, Any] = {"allow_other_weights": allow_other_weights, "should_stop": should_stop}
+    rows = [
+        (setting, prompt, seed + _FRESH_SEEDS + i)
+        for setting in (Setting(), *settings)
+        for i, prompt in enumerate(FRESH)
+    ]
+    front = is_front(settings)
+    texts = written(lab, rows, bos=front, progress=parts.part(8), **how)
+    prompts, ids = [prompt for _, prompt, _ in rows], [text.token_ids for text in texts]
+    losses = perplexities(lab.model, prompts, ids, bos=front, progress=parts.part(1), **how)
+    parts.finish()
+    logs = np.log(losses).reshape(-1, len(FRESH))
+    pairs = np.array([distinct_pairs(text) for text in ids]).reshape(-1, len(FRESH))
+    return [
+        _fresh(setting.dose or 0.0, logs[s] - logs[0], pairs[s], pairs[0], limits)
+        for s, setting in enumerate(settings, 1)
+    ]
+
+
+def _fresh(dose: float, logs: Array, pairs: Array, plain: Array, limits: Limits) -> FreshCost:
+    """logs: of each text's perplexity ratio; pairs, plain: its distinct pairs, and unsteered."""
+    known, scale = not np.isnan(logs).any(), float(plain.mean()) or math.nan
+    return FreshCost(
+        dose,
+        _mapped(estimate(logs), _exp) if known else Estimate(math.nan),
+        _mapped(estimate(pairs - plain), lambda change: 1 + change / scale),
+        share(np.where(np.isnan(logs), 1.0, logs > math.log(limits.fluency))),
+    )
+
+
+def _mapped(found: Estimate, function: Callable[[float], float]) -> Estimate:
+    return Estimate(function(found.mean), function(found.low), function(found.high), found.n)
+
+
+def _exp(value: float) -> float:
+    with np.errstate(over="ignore"):
+        return float(np.exp(value))
 
 
 def _against_baseline(

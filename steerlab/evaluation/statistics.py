@@ -88,6 +88,24 @@ def estimate(values: ArrayLike, *, seed: int = 0) -> Estimate:
     return Estimate(mean, mean - high * error, mean - low * error, n)
 
 
+def enough(values: ArrayLike) -> int:
+    """About how many such values would leave an interval half as long as their mean on each side.
+
+    0 if there are enough: 8, or fewer whose interval is shorter than twice their mean. At least
+    8, from where on intervals are reliable, and at most 1000.
+    """
+    found = estimate(values)
+    size, n = abs(found.mean), found.n
+    half = max(found.high - found.mean, found.mean - found.low)
+    if not 2 <= n < _WIDER or half <= size:
+        return 0
+    known = np.asarray(values, dtype=np.float64)
+    scatter = float(np.nanstd(known, ddof=1))
+    wanted = range(_WIDER, _BOOTSTRAPPED.stop)
+    fits = (m for m in wanted if 2 * _student_t(m - 1) * scatter <= size * math.sqrt(m))
+    return next(fits, wanted[-1])
+
+
 def z_score(effect: float, controls: ArrayLike) -> float:
     """(effect - mean of the controls) / their standard deviation (n - 1).
 

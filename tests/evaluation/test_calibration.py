@@ -11,10 +11,18 @@ from steerlab.core.setting import Setting
 from steerlab.errors import BadOption, BadPrompts, Cancelled, Incompatible
 from steerlab.evaluation.calibration import search
 from steerlab.evaluation.calibration.calibrate import calibrate
-from steerlab.evaluation.calibration.curve import Cost, Curve, FreshCost, Limits, side, verdict
+from steerlab.evaluation.calibration.curve import (
+    Cost,
+    Curve,
+    FreshCost,
+    Limits,
+    lacking,
+    side,
+    verdict,
+)
 from steerlab.evaluation.calibration.effects import Propensity
 from steerlab.evaluation.calibration.held_out import Fixed, source_of
-from steerlab.evaluation.calibration.search import Options, Search, safe_range
+from steerlab.evaluation.calibration.search import Options, Search, safe_range, why_not
 from steerlab.evaluation.calibration.side_effects import FRESH, NEUTRAL, distinct_pairs, fresh_costs
 from steerlab.evaluation.calibration.trials import Trial, Trials
 from steerlab.evaluation.metrics.items import items_of_pairs
@@ -172,6 +180,22 @@ def test_each_side_has_its_own_word(works, changes, safe, words):
     point = replace(Curve.of(works).point, **changes)
     said = [side(replace(works, safe=safe), point, sign) for sign in (1, -1)]
     assert [text.split(": ")[1].split(",")[0] for text in said] == list(words)
+
+
+def test_too_few_items_are_said_with_how_many_would_do(works):
+    held = replace(Curve.of(works).held, values=(5.0, 1.0, 0.2, 0.4))
+    data = replace(Curve.of(works), held=replace(held, effect=Estimate(1.6, -4, 212, 4))).to_json()
+    assert "too few items: 4 leave the interval wider" in verdict(replace(works, data=data))
+    assert lacking(held).endswith("add contrast pairs, or give --items)")
+    assert "too few" not in verdict(works)
+
+
+@pytest.mark.parametrize("z", [-3.9, 0.5, None])
+def test_a_negative_z_is_not_shown_rather_than_the_wrong_way(works, z):
+    held = replace(Curve.of(works).held, z=z, critical=2.0)
+    said = why_not(held, (-0.1, 0.1))
+    shown = "-" if z is None else f"{z:+.1f}"
+    assert said == f"no dose beats its control (held-out z {shown}, needed 2.0)"
 
 
 def test_calibrations_of_earlier_versions_are_read(works):

@@ -14,6 +14,7 @@ from steerlab.errors import BadOption
 from steerlab.evaluation.statistics import (
     Estimate,
     _student_t,
+    enough,
     estimate,
     share,
     steerability,
@@ -159,3 +160,26 @@ def test_the_bounds_of_a_share_hold_in_95_of_100_simulated_cases():
 
 def test_a_share_of_nothing_is_undefined():
     assert math.isnan(share([]).mean)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_with_as_many_values_as_are_enough_the_interval_is_half_the_mean(seed):
+    few = [5.0, 1.0, 0.2, 0.4]
+    needed = enough(few)
+    assert 8 < needed < 60
+    rng = np.random.default_rng(seed)
+    many = rng.normal(size=needed)
+    many = (many - many.mean()) / many.std(ddof=1) * np.std(few, ddof=1) + np.mean(few)
+    half = _student_t(needed - 1) * np.std(many, ddof=1) / needed**0.5
+    assert half <= np.mean(few) / 2 < half * (needed / (needed - 1)) ** 0.5 * 1.01
+
+
+@pytest.mark.parametrize(
+    "values", [[], [1.0], [2.0, 2.1, 1.9, 2.0], [0.0, 1.0, -5.0, 9.0] * 2, [math.nan] * 4]
+)
+def test_where_items_are_enough_or_none_are_needed(values):
+    assert enough(values) == 0
+
+
+def test_values_around_zero_would_take_more_than_anyone_has():
+    assert enough([1.0, -1.0, 1.0, -1.0]) == 1000

@@ -12,7 +12,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from steerlab.core.results import Calibration
 from steerlab.errors import CorruptPayload
 from steerlab.evaluation.guarantee import at_most, moved
-from steerlab.evaluation.statistics import Estimate
+from steerlab.evaluation.statistics import Estimate, enough
 
 
 @dataclass(frozen=True)
@@ -220,6 +220,7 @@ def verdict(calibration: Calibration) -> str:
         parts.append(f"range at that point {_ranged(curve.point)}")
         parts += [side(calibration, curve.point, sign) for sign in (1, -1)]
     parts.append(f"held-out range, layer and dose chosen without its items, {_ranged(curve.held)}")
+    parts[-1] += lacking(curve.held)
     parts += [moved(curve.held.values), *(_loose(f) for f in curve.fresh if f.dose in (low, high))]
     return "; ".join(part for part in parts if part)
 
@@ -254,6 +255,17 @@ def _ranged(found: HeldOutEffect) -> str:
     """A signed range with its interval, and its z among its controls."""
     against = f"{found.controls.n} random directions"
     return f"{_interval(found.effect)}, z {shown_z(found.z)} against {against}"
+
+
+def lacking(held: HeldOutEffect) -> str:
+    """How many items would do, if those of a held-out effect say too little; else empty."""
+    needed = enough(held.values)
+    if not needed:
+        return ""
+    return (
+        f" (too few items: {held.effect.n} leave the interval wider than the effect, about "
+        f"{needed} would do; add contrast pairs, or give --items)"
+    )
 
 
 def _interval(found: Estimate) -> str:

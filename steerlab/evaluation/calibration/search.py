@@ -29,6 +29,7 @@ from steerlab.evaluation.calibration.curve import (
     Limits,
     Point,
     controls_of,
+    lacking,
     shown_z,
     widened,
 )
@@ -350,20 +351,22 @@ def _median(costs: Sequence[Cost]) -> Cost:
 
 
 def why_not(held: HeldOutEffect, safe: tuple[float, float]) -> str:
-    """Why a vector does not work; empty if it does."""
+    """Why a vector does not work; empty if it does.
+
+    A vector without meaning may seem to move its own pairs the wrong way, since each is scored
+    by the others; so a negative z shows no more than that nothing is shown.
+    """
     if safe == (0.0, 0.0):
         return "every dose has side effects beyond the limits on neutral text"
     if held.beats_chance:
         return ""
     z, needed = shown_z(held.z), f"{held.critical:.1f}"
-    if held.z is not None and held.z <= -held.critical:
-        return f"no dose beats its control: held-out items move the wrong way (z {z})"
     if held.z is None or held.z < held.critical:
         return f"no dose beats its control (held-out z {z}, needed {needed})"
     low, high = held.effect.low, held.effect.high
     return (
         f"no dose beats its control on every kind of item: z is {z}, but the 95% interval of the "
-        f"held-out effect, {low:+.2f} to {high:+.2f}, includes zero"
+        f"held-out effect, {low:+.2f} to {high:+.2f}, includes zero{lacking(held)}"
     )
 
 

@@ -9,12 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from steerlab.core.display import count
 from steerlab.core.run import Positions
 from steerlab.errors import ModelError, SteeringError
 from steerlab.interventions.applied import Applied
 from steerlab.interventions.forward_pass import EVERYWHERE, ForwardPass
 from steerlab.interventions.injection import Injection
 from steerlab.interventions.positions import PositionTracker
+from steerlab.interventions.unchanged import Unchanged
 from steerlab.models.blocks import check_shape, stream_of
 
 
@@ -73,10 +75,6 @@ class Term:
             longest[rows] = longest[rows].clamp(min=len(part.vector.directions[layer]))
         return longest
 
-    def is_nothing(self, layer: int, batch: int, copies: int) -> bool:
-        """Whether the parts are zero at this layer, or cancel exactly."""
-        return not self._sum(layer, batch, copies).any()
-
     def _sum(self, layer: int, batch: int, copies: int) -> np.ndarray[Any, np.dtype[np.float64]]:
         first = next(iter(self.parts)).vector
         rows = max(len(part.vector.directions[layer]) for part in self.parts)
@@ -86,7 +84,7 @@ class Term:
             if part.rows and max(part.rows) * copies >= batch:
                 raise SteeringError(
                     f"row {max(part.rows)} is to be steered, but the batch has "
-                    f"{batch // copies} rows, one for each prompt"
+                    f"{count(batch // copies, 'row')}, one for each prompt"
                 )
             total[_batch_rows(part, copies), : len(direction)] += part.coefficient * direction
         return total
@@ -119,6 +117,7 @@ class Adder:
         self.d_model = injections[0].vector.model.d_model
         self.fired = False
         self.applied: set[str] = set()
+        self._partly: set[tuple[str, Unchanged]] = set()  # some rows are changed, some left
 
     def __call__(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -149,13 +148,29 @@ class Adder:
         if where is None:
             return hidden
         copies = self.tracker.copies() if term.by_row else 1
-        delta = term.delta(self.layer, hidden, copies)
+        delta = whole = term.delta(self.layer, hidden, copies)
         if where is not EVERYWHERE:
             delta = self._placed(term, delta, where, hidden, copies)
         steered = hidden + delta  # (batch, seq, d_model)
-        if term.positions not in self.applied:
-            self._check_changed(term, hidden, steered, delta, copies)
+        unchanged = self.tracker.unchanged
+        if unchanged.are_left(self.layer, term.positions):
+            rows = unchanged.of(self.layer, term.positions, whole, len(hidden))
+            due = rows & delta.any(dim=2).any(dim=1)  # (batch,)
+            lost = due & ~(hidden != steered).any(dim=2).any(dim=1)
+            check_lost(self.layer, delta, lost, hidden.dtype)
+            self._note(term.positions, unchanged, due, rows & ~due)
         return steered
+
+    def _note(self, positions: str, unchanged: Unchanged, due: Tensor, left: Tensor) -> None:
+        """Note which rows were changed in this pass, and which are left; (batch,) bool both."""
+        some_due, some_left = bool(due.any()), bool(left.any())
+        unchanged.rows[self.layer, positions] = left if some_left else None
+        if some_due or not some_left:
+            self.applied.add(positions)
+        if not some_left:
+            self._partly.discard((positions, unchanged))
+        elif some_due:
+            self._partly.add((positions, unchanged))
 
     def _placed(
         self, term: Term, delta: Tensor, where: Tensor, hidden: Tensor, copies: int
@@ -173,17 +188,6 @@ class Adder:
         spread = delta[batch, where.clamp(0, rows - 1)]
         return spread * inside.unsqueeze(-1).to(delta.dtype)
 
-    def _check_changed(
-        self, term: Term, before: Tensor, after: Tensor, delta: Tensor, copies: int
-    ) -> None:
-        due = delta.any(dim=2).any(dim=1)  # (batch or 1,)
-        if bool(due.any()):
-            changed = (before != after).any(dim=2).any(dim=1)
-            check_lost(self.layer, delta, due & ~changed, before.dtype)
-        elif not term.is_nothing(self.layer, len(before), copies):
-            return  # nothing was due in this pass
-        self.applied.add(term.positions)
-
     def check_applied(self) -> None:
         """Raise SteeringError if this layer should have been steered and was not."""
         if not self.fired:
@@ -194,6 +198,13 @@ class Adder:
                     f"the steering at layer {self.layer} never applied: no position was "
                     f"{term.positions!r} in what was run"
                 )
+        for positions, unchanged in self._partly:
+            rows = unchanged.rows[self.layer, positions]
+            assert rows is not None
+            raise SteeringError(
+                f"the steering at layer {self.layer} never applied to row "
+                f"{int(rows.int().argmax())} of a batch: no position was {positions!r} there"
+            )
 
 
 def never_fired(layer: int) -> SteeringError:

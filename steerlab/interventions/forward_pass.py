@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from steerlab.core.display import count
 from steerlab.errors import SteeringError
 from steerlab.interventions.generate_call import GenerateCall
 from steerlab.interventions.sequence import Rows, Sequences
@@ -78,8 +79,8 @@ class ForwardPass:
         if (problem := self._prompts_problem()) or not self.batch % self._prompts():
             return problem
         return (
-            f"the batch has {self.batch} rows for {self._prompts()} prompts, so it is unknown "
-            "which row is whose"
+            f"the batch has {count(self.batch, 'row')} for {count(self._prompts(), 'prompt')}, so "
+            "it is unknown which row is whose"
         )
 
     def _prompts_problem(self) -> str:
@@ -110,7 +111,8 @@ class ForwardPass:
         if bool(short.any()):
             n, rows = (int(x.expand_as(short)[short][0]) for x in (lengths, spans))
             raise SteeringError(
-                f"the prompt has {n} tokens and the front vector covers {rows}: use a longer prompt"
+                f"the prompt has {count(n, 'token')} and the front vector covers {rows}: use a "
+                "longer prompt"
             )
         if self.cached == 0 and bool(
             (self._bare(start_ids, spans.device) & (spans > 0) & ~starts).any()

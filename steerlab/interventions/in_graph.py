@@ -87,7 +87,7 @@ class GraphBlocks:
         module.register_forward_hook(_Uncompiled(self._after), always_call=True)
 
     def counts(self, layer: int) -> tuple[int, int]:
-        """Passes through a block so far, and those whose last position was changed there."""
+        """Passes through a block so far, and those with a change at the end of every row."""
         through, changed = getattr(self.blocks[layer], _COUNTS).tolist()
         return int(through), int(changed)
 
@@ -147,7 +147,8 @@ class InGraph:
         self._owner: ActiveSteering | None = None
         self._layers = sorted({b for i in injections for b in i.vector.directions})
         self._begun = 0
-        self._counts: dict[int, tuple[int, int]] = {}
+        self._counts: dict[int, tuple[int, int]] = {}  # when it was entered
+        self._text: dict[int, tuple[int, int]] = {}  # when the latest text began
 
     def acts_here(self) -> bool:
         """Whether it acts in the context that asks."""
@@ -158,6 +159,7 @@ class InGraph:
         self._owner = owner
         self._begun = self._blocks.begun
         self._counts = {layer: self._blocks.counts(layer) for layer in self._layers}
+        self._text = dict(self._counts)
         self._blocks.steerings.append(self)
 
     def close(self) -> None:
@@ -165,6 +167,11 @@ class InGraph:
         self._blocks.remove(self)
 
     def begin_prompt(self) -> None:
+        """A text begins: raise SteeringError if the one before was not changed."""
+        for layer in self._layers:
+            self._check_text(layer, self._blocks.counts(layer))
+
+    def end_early(self) -> None:
         """Do nothing: every position is steered."""
 
     def check_applied(self) -> None:
@@ -172,7 +179,7 @@ class InGraph:
         begun = self._blocks.begun - self._begun
         for layer in self._layers:
             now, before = self._blocks.counts(layer), self._counts[layer]
-            through, changed = now[0] - before[0], now[1] - before[1]
+            through = now[0] - before[0]
             if not self.passes and not through:
                 raise never_fired(layer)
             if not self.passes <= through <= begun:
@@ -181,8 +188,12 @@ class InGraph:
                     "model that compilable(...) prepared: run that model, and compile it after "
                     "compilable(...), not before"
                 )
-            if not changed:
-                self._check_changed(layer)
+            self._check_text(layer, now)
+
+    def _check_text(self, layer: int, now: tuple[int, int]) -> None:
+        (through, changed), self._text[layer] = self._text[layer], now
+        if now[0] > through and now[1] == changed:
+            self._check_changed(layer)
 
     def _check_changed(self, layer: int) -> None:
         parts = [i for i in self.injections if layer in i.vector.directions]
@@ -213,7 +224,7 @@ class _Add:
         delta, counts = getattr(module, _DELTA), getattr(module, _COUNTS)
         hidden = stream_of(args, kwargs, len(delta))
         steered = hidden + delta.to(hidden.dtype)  # (batch, seq, d_model)
-        changed = (steered[:, -1] != hidden[:, -1]).any().long()
+        changed = (steered[:, -1] != hidden[:, -1]).any(dim=-1).all().long()
         counts.add_(torch.stack([torch.ones_like(changed), changed]))
         if args:
             return (steered, *args[1:]), kwargs

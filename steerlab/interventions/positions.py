@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from steerlab.core.display import count
 from steerlab.errors import BadOption, SteeringError
 from steerlab.interventions.forward_pass import EVERYWHERE, ForwardPass
 from steerlab.interventions.generate_call import GenerateCall, running_generate
 from steerlab.interventions.layout import Layout, flat_mask, lay_out
 from steerlab.interventions.sequence import Extension, KnownSequences, Rows, Sequences
+from steerlab.interventions.unchanged import Unchanged
 from steerlab.models.cache import Past, caches_in, past_of
 
 _SEVERAL = "several tokens came in one decoding step (speculative decoding?)"
@@ -47,12 +49,24 @@ class PositionTracker:
         """The pass that this thread is in; None outside of the model's own forward."""
         return getattr(self._local, "now", None)
 
+    @property
+    def unchanged(self) -> Unchanged:
+        """The rows of the texts of this pass that are still to be changed."""
+        if self.now is not None and self.now.sequences is not None:
+            return self.now.sequences.unchanged
+        if not hasattr(self._local, "unchanged"):
+            self._local.unchanged = Unchanged()
+        return self._local.unchanged  # type: ignore[no-any-return]  # a threading.local's
+
     def begin(self, given: Mapping[str, Any], outer: Mapping[str, Any]) -> None:
         """A pass begins. given, outer: the arguments of the module that runs the blocks, and
         those of the model around it, which has token ids where the module gets embeddings.
         """
         self._local.now = self._placed(given, outer) if self.placing else ForwardPass()
-        self._local.now.shape = _shape(given, outer)
+        self._local.now.shape = shape = _shape(given, outer)
+        several = shape is not None and shape[1] > 1
+        if several and self._local.now.sequences is None and not past_of(given).length:
+            self._local.unchanged = Unchanged()  # a new prompt
 
     def end(self, output: Any) -> ForwardPass | None:
         """The pass is over; output: of the module that runs the blocks, None if it failed."""
@@ -88,6 +102,7 @@ class PositionTracker:
     def forget(self) -> None:
         """Treat the next pass as a new prompt, even if it begins like the last one."""
         self.known.forget_tokens()
+        self._local.unchanged = Unchanged()
 
     def _current(self) -> ForwardPass:
         if self.now is None:
@@ -175,8 +190,8 @@ class PositionTracker:
         lengths = _for_batch(sequences.lengths, now.batch)
         if lengths is None:
             now.unplaced = (
-                f"the batch went from {sequences.batch} rows to {now.batch}, so which row goes on "
-                "with which is unknown"
+                f"the batch went from {count(sequences.batch, 'row')} to {now.batch}, so which row "
+                "goes on with which is unknown"
             )
             return
         now.told = self.given is not None
@@ -197,8 +212,8 @@ class PositionTracker:
         elif len(lengths) == now.prompts():
             return lengths.repeat_interleave(now.copies(), dim=0)
         raise SteeringError(
-            f"prompt_length has {len(lengths)} entries, but the batch has {now.batch} rows: "
-            "give one, or one for each prompt"
+            f"prompt_length has {len(lengths)} entries, but the batch has "
+            f"{count(now.batch, 'row')}: give one, or one for each prompt"
         )
 
     def _check_given(self, now: ForwardPass, sequences: Sequences, layout: Layout) -> None:
@@ -241,7 +256,7 @@ def _cut_back(sequences: Sequences, ends: Tensor, columns: int, *, several: bool
     """A pass on a cache that was cropped into its prompt: another prompt begins like it."""
     if several:
         sequences.begin(ends, columns)
-        sequences.in_chunks, sequences.ambiguous = False, ""
+        sequences.in_chunks, sequences.ambiguous, sequences.unchanged = False, "", Unchanged()
     else:
         sequences.ambiguous = "the cache was cropped into the prompt, and one token came"
 

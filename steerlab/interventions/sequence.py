@@ -8,13 +8,15 @@ tokens or, where there is no cache, by the tokens themselves, which every pass r
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
+
+from steerlab.interventions.unchanged import Unchanged
 
 
 @dataclass(eq=False)
@@ -37,6 +39,7 @@ class Sequences:
     in_chunks: bool = False
     ambiguous: str = ""
     packed: bool = False
+    unchanged: Unchanged = field(default_factory=Unchanged)
 
     def begin(self, lengths: Tensor, columns: int) -> None:
         """Take what was read so far as the prompt."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from torch import nn
 
-from steerlab.errors import SteeringError
+from steerlab.core.display import count
+from steerlab.errors import SteeringError, SteerlabWarning
 from steerlab.interventions.injection import Injection
 from steerlab.models.interventions import activate, acts_here, deactivate
 
@@ -24,6 +26,9 @@ class Mechanism(Protocol):
 
     def begin_prompt(self) -> None:
         """Treat the next pass as a new prompt, even if it begins like the last one."""
+
+    def end_early(self) -> None:
+        """Accept that no position was "continuation": a text ended at its first token."""
 
     def check_applied(self) -> None:
         """Raise SteeringError unless everything that was asked for has come to pass."""
@@ -68,6 +73,24 @@ class ActiveSteering:
     def begin_prompt(self) -> None:
         """Treat the next pass as a new prompt, even if it begins like the last one."""
         self.mechanism.begin_prompt()
+
+    def end_texts(self, finishes: Mapping[int, str]) -> None:
+        """Warn of texts in which no position was "continuation", or raise SteeringError."""
+        wanted = [i.rows for i in self.injections if self._is_open and i.place == "continuation"]
+        short = [row for row in finishes if any(rows is None or row in rows for rows in wanted)]
+        if any(finishes[row] == "length" for row in short):
+            raise SteeringError(
+                "no position was 'continuation' in a text of one token, which is not read any "
+                "more: generate at least two, or steer at 'generated'"
+            )
+        if short:
+            self.mechanism.end_early()
+            warnings.warn(
+                f"{count(len(short), 'text')} ended at the first token, so no position was "
+                "'continuation' there: nothing was added",
+                SteerlabWarning,
+                stacklevel=4,
+            )
 
     def front_rows(self, batch: int) -> Iterator[int]:
         """Rows of a batch that a front vector steers; these have to begin with BOS."""

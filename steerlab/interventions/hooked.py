@@ -97,6 +97,11 @@ class Hooked:
         """Treat the next pass as a new prompt, even if it begins like the last one."""
         self.tracker.forget()
 
+    def end_early(self) -> None:
+        """Accept that no position was "continuation"."""
+        for adder in self.adders.values():
+            adder.applied.add("continuation")
+
     def check_applied(self) -> None:
         """Raise SteeringError unless everything that was asked for has come to pass."""
         for adder in self.adders.values():

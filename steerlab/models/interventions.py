@@ -7,7 +7,7 @@ An intervention belongs to the context (`contextvars`) that entered it. An async
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import Any, Protocol
@@ -35,6 +35,9 @@ class Intervention(Protocol):
 
     def front_rows(self, batch: int) -> Iterator[int]:
         """Rows of a batch that a front vector steers; these have to begin with BOS."""
+
+    def end_texts(self, finishes: Mapping[int, str]) -> None:
+        """Judge texts of one token, by row: how each was finished."""
 
 
 _active: ContextVar[tuple[Intervention, ...]] = ContextVar("steerlab_interventions", default=())
@@ -77,6 +80,15 @@ def begin_prompt(module: nn.Module) -> None:
     """Tell every intervention on this model that the next pass is a new prompt."""
     for intervention in _on(module):
         intervention.begin_prompt()
+
+
+def end_texts(module: nn.Module, finishes: Mapping[int, str]) -> None:
+    """Tell every intervention on this model which rows' texts have one token, and why.
+
+    That token was chosen, but not read: nothing is due in it.
+    """
+    for intervention in _on(module):
+        intervention.end_texts(finishes)
 
 
 def rows_with_front(module: nn.Module, batch: int) -> list[bool]:

@@ -26,6 +26,7 @@ from steerlab.models.identity import identify, is_quantized, remember_orders, st
 from steerlab.models.inference import batches_of_rows, eval_mode
 from steerlab.models.interventions import (
     begin_prompt,
+    end_texts,
     is_steered,
     is_steered_by_row,
     lock_of,
@@ -331,6 +332,7 @@ class LanguageModel:
                     use_cache=use_cache,
                 )
                 found |= dict(zip(rows, made, strict=True))
+            end_texts(self.model, {r: m.finish for r, m in found.items() if len(m.token_ids) == 1})
         results = [replace(found[row], prompt=prompt) for row, prompt in enumerate(several)]
         return results[0] if isinstance(prompts, str) else results
 

@@ -44,6 +44,15 @@ def test_generate_prints_what_came(cli, ctrl_c):
     assert result.out.count("Hi there") == 2
 
 
+@pytest.mark.filterwarnings("always::steerlab.errors.SteerlabWarning")
+def test_generate_keeps_a_text_in_which_nothing_was_due_yet(cli, ctrl_c):
+    ctrl_c(1)
+    result = cli("generate", "Hi there", "-v", "love", "--positions", "continuation", "-n", "50")
+    assert result.code == ExitCode.CANCELLED
+    assert result.out.count("Hi there") == 2
+    assert "note: 1 text ended at the first token, so no position was 'continuation'" in result.err
+
+
 def test_sweep_shows_what_came(cli, ctrl_c):
     ctrl_c(2)
     result = cli("sweep", "love", "-n", "50")

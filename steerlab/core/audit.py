@@ -74,7 +74,10 @@ class Audit:
         if self.problem:
             raise SteeringError(self.problem)
         if self.passes and not 0 <= row < self.rows:
-            raise BadOption(f"{count(self.rows, 'row')} were run, from 0 on: there is no row {row}")
+            were = "was" if self.rows == 1 else "were"
+            raise BadOption(
+                f"{count(self.rows, 'row')} {were} run, from 0 on: there is no row {row}"
+            )
         found: dict[int, float] = {}
         for change in self.changes:
             if change.row == row and layer in (None, change.layer):

@@ -58,7 +58,11 @@ class Applied:
             return
         exact = torch.promote_types(before.dtype, torch.float32)
         difference = after.detach().to(exact) - before.detach().to(exact)
-        now.changes[layer] = torch.linalg.vector_norm(difference, dim=-1)  # (batch, seq)
+        largest = difference.abs().amax(dim=-1, keepdim=True)
+        # the squares of 1e-30, or of 1e30, are outside of float32
+        scale = torch.where((largest > 0) & largest.isfinite(), largest, 1.0)
+        norms = torch.linalg.vector_norm(difference / scale, dim=-1) * scale.squeeze(-1)
+        now.changes[layer] = norms  # (batch, seq)
 
     def end(self, now: ForwardPass) -> None:
         """Note a pass that is over."""

@@ -149,13 +149,15 @@ class Hooked:
 
     def _leave_blocks(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         now = self.tracker.end(output)
-        if now is None or output is None:
+        if now is None:
+            return
+        if self.applied.measures and (output is not None or now.changes):
+            self.applied.end(now)  # a recording, or an error, may have ended it half-way
+        if output is None:
             return
         for layer in self.adders:
             if layer not in now.entered:
                 raise self._not_seen(f"block {layer}")
-        if self.applied.measures:
-            self.applied.end(now)
 
     def _not_seen(self, part: str) -> SteeringError:
         """The error about a pass that did not come through a part of the model."""

@@ -234,3 +234,55 @@ def test_measuring_changes_no_text():
         with steering(lm, planted(lm), 1.3, audit=audit):
             texts.append([c.token_ids for c in lm.generate(PROMPTS, max_new_tokens=6)])
     assert texts[0] == texts[1]
+
+
+class TestPassesThatEndHalfWay:
+    def test_a_recording_is_audited(self):
+        lm = shared()
+        with steering(lm, planted(lm), audit=True) as applied, watching(lm.model) as watch:
+            lm.record("Hello", [2, 3])
+        assert watch.added(2)[0].all()
+        assert applied.audit.positions() == (0, 1, 2, 3, 4)
+
+    def test_so_is_an_extraction(self):
+        lm = shared()
+        with steering(lm, planted(lm), audit=True) as applied:
+            lm.extract([("Hello", "there")], layers=[2, 3])
+        assert [applied.audit.positions(row) for row in (0, 1)] == [(0, 1, 2, 3, 4)] * 2
+
+    def test_so_is_an_error_but_not_before_the_layer(self):
+        lm = shared()
+        for layer, expected in ((3, (0, 1)), (1, ())):
+
+            def fail(*_):
+                raise ArithmeticError
+
+            handle = lm.blocks[layer].register_forward_pre_hook(fail)
+            with steering(lm, planted(lm), audit=True) as applied:
+                with pytest.raises(ArithmeticError):
+                    lm.generate("ab")
+                handle.remove()
+                assert applied.audit.positions() == expected
+                lm.generate("ab", max_new_tokens=1)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+@torch.no_grad()
+def test_sizes_whose_squares_are_outside_of_float32(size):
+    lm = shared()
+    with steering(lm, planted(lm, 0), size, audit=True) as applied:
+        lm.model(inputs_embeds=torch.zeros(1, 2, lm.d_model))
+    assert list(applied.audit.norms().values()) == pytest.approx([3 * size] * 2, rel=1e-5)
+
+
+def test_numbers_agree_with_their_nouns():
+    lm = shared()
+    with steering(lm, planted(lm), audit=True) as applied:
+        lm.generate("ab", max_new_tokens=1)
+    with pytest.raises(BadOption, match=r"^1 row was run, from 0 on: there is no row 1$"):
+        applied.audit.positions(1)
+    with (
+        pytest.raises(SteeringError, match=r"the batch has 1 row, one"),
+        steering(lm, Injection(planted(lm), 1.0, rows=(2,))),
+    ):
+        lm.generate("ab", max_new_tokens=1)

@@ -20,6 +20,11 @@ from steerlab.interventions.unchanged import Unchanged
 from steerlab.models.cache import Past, caches_in, past_of
 
 _SEVERAL = "several tokens came in one decoding step (speculative decoding?)"
+_MIXED = (
+    "the attention_mask shows other lengths for the rows of this cache than earlier passes (were "
+    "they reordered?)"
+)
+_OWN_WAY = "a generate goes on with a cache of earlier passes, in a way of its own"
 _FORKED = (
     "two passes without a cache go on from the same tokens, so which of them continues the "
     "prompt is unknown (enter steering(...) anew for each prompt)"
@@ -143,7 +148,9 @@ class PositionTracker:
         fits = mask is not None and mask.shape == tokens.shape[:2]
         now.rows = Rows.of(tokens, mask if fits else None, given.get("use_cache"))
         extension = self.known.extended_by(now.rows)
-        return None if extension is None else self._extended(now, extension, tokens.shape[1])
+        if extension is None or extension.sequences.is_new_to(now.call or GenerateCall()):
+            return None
+        return self._extended(now, extension, tokens.shape[1])
 
     def _extended(self, now: ForwardPass, extension: Extension, seq: int) -> Sequences:
         sequences = extension.sequences
@@ -170,6 +177,8 @@ class PositionTracker:
             now.sequences = known
             if now.cached:
                 _go_on(known, now, layout.ends(), columns)
+        if now.sequences is not None and now.call is not None and now.call.identity is not None:
+            now.sequences.call = now.call.identity
         now.prefill = now.sequences is not None and not now.sequences.decoding
 
     def _begun(self, now: ForwardPass, layout: Layout, columns: int) -> Sequences:
@@ -177,7 +186,7 @@ class PositionTracker:
         ends, seq = layout.ends(), columns - now.cached
         sequences = Sequences(now.batch, ends, columns - ends, columns, packed=layout.packed)
         call = now.call or GenerateCall()
-        if now.cached and seq == 1 and not columns <= call.width:
+        if now.cached and seq == 1 and not (call.prefilling or columns <= call.width):
             # entered in mid-generation: what is cached is prompt
             sequences.begin(ends - 1, now.cached)
             sequences.decoding = True
@@ -240,10 +249,15 @@ def _go_on(sequences: Sequences, now: ForwardPass, ends: Tensor, columns: int) -
     """A pass on a cache whose sequences are known."""
     seq = columns - now.cached
     call = now.call or GenerateCall()
-    rest = seq > 1 or (call.chunked and columns <= call.width)
-    if now.cached < sequences.columns:
+    if call.prefilling:
+        # of a cache that ends with a prompt, the last position was taken for its last one
+        sequences.in_chunks, sequences.ambiguous = now.cached == sequences.columns, ""
+        sequences.begin(ends, columns)
+    elif sequences.is_new_to(call):
+        sequences.ambiguous = _OWN_WAY
+    elif now.cached < sequences.columns:
         _cut_back(sequences, ends, columns, several=seq > 1)
-    elif not sequences.decoding and rest:
+    elif not sequences.decoding and seq > 1:
         sequences.begin(ends, columns)
         sequences.in_chunks = True
     else:

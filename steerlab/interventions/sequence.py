@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from steerlab.interventions.generate_call import GenerateCall
 from steerlab.interventions.unchanged import Unchanged
 
 
@@ -29,6 +30,7 @@ class Sequences:
     decoding: whether the prompt is over. in_chunks: whether it came in several passes.
     ambiguous: why it is unknown where the prompt ended; "" if it is known.
     packed: whether a row holds several requests, one after the other.
+    call: the identity of the latest `generate` that they were seen in; see GenerateCall.
     """
 
     batch: int
@@ -40,10 +42,15 @@ class Sequences:
     ambiguous: str = ""
     packed: bool = False
     unchanged: Unchanged = field(default_factory=Unchanged)
+    call: object = None
 
     def begin(self, lengths: Tensor, columns: int) -> None:
         """Take what was read so far as the prompt."""
         self.lengths, self.columns, self.decoding = lengths, columns, False
+
+    def is_new_to(self, call: GenerateCall) -> bool:
+        """Whether a `generate` has not run them before; never if it can't be told."""
+        return call.identity is not None and call.identity is not self.call
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,27 @@ class TestGuidance:
                 first = n + step - 1 if use_cache and step else 0
                 assert added == due(positions, n, first, n + step)
 
+    @pytest.mark.parametrize("positions", ["prompt", "continuation"])
+    @pytest.mark.parametrize("negative", [OTHER, OTHER[:, :3], None], ids=["8", "3", "1"])
+    def test_the_branch_that_comes_whole_beside_a_prompt_in_chunks(self, positions, negative):
+        lm = shared()
+        prompt = torch.cat([OTHER, PROMPT], dim=1)
+        with steering(lm.model, planted(lm), 1.0, positions), watching(lm.model) as watch:
+            lm.model.generate(
+                prompt,
+                attention_mask=torch.ones_like(prompt),
+                guidance_scale=1.5,
+                negative_prompt_ids=negative,
+                prefill_chunk_size=3,
+                max_new_tokens=4,
+                do_sample=False,
+            )
+        n, found = 1 if negative is None else negative.shape[1], by_row(watch)
+        spans = [(0, n), (n, n + 1), (n + 1, n + 2), (n + 2, n + 3)]
+        assert found[5::2] == [due(positions, n, *span) for span in spans]
+        assert found[4] == due(positions, 13, 12, 13)
+        assert found[6::2] == [due(positions, 13, i, i + 1) for i in (13, 14, 15)]
+
     def test_a_branch_that_another_may_continue_is_refused(self):
         lm = shared()
         negative = torch.cat([PROMPT, torch.tensor([[9]])], dim=1)  # one token longer
@@ -92,6 +113,134 @@ class TestGuidance:
                 negative_prompt_ids=negative,
                 max_new_tokens=4,
                 use_cache=False,
+            )
+
+
+class TestTurns:
+    """Every `generate` begins with a prompt of its own, whatever was run before it."""
+
+    def generate(self, lm, ids, cache=None, **options):
+        if cache is not None:
+            options |= {cache_argument(lm.model): cache}
+        options = {"max_new_tokens": 3, "do_sample": False, "eos_token_id": None} | options
+        mask = options.pop("attention_mask", torch.ones_like(ids))
+        return lm.model.generate(ids, attention_mask=mask, pad_token_id=2, **options)
+
+    def run(self, lm, positions, *turns):
+        """The passes of the last turn, row by row. turns: calls of the model, steered."""
+        with steering(lm.model, planted(lm), 1.0, positions), watching(lm.model) as watch:
+            for turn in turns:
+                seen = len(watch.inputs.get(2, ()))
+                turn()
+        return by_row(watch)[seen:]
+
+    def expected(self, positions, length, first):
+        spans = [(first, length), (length, length + 1), (length + 1, length + 2)]
+        return [due(positions, length, *span) for span in spans]
+
+    @pytest.mark.parametrize("positions", ["prompt", "continuation"])
+    @pytest.mark.parametrize("seen", [5, 6, 7])
+    @pytest.mark.parametrize("whole", [True, False])
+    def test_the_rest_of_a_prompt_that_was_read_inside(self, positions, seen, whole):
+        lm, cache = shared(), new_cache(shared())
+        found = self.run(
+            lm,
+            positions,
+            lambda: one_pass(lm, OTHER[:, :seen], cache),
+            lambda: self.generate(
+                lm,
+                OTHER if whole else OTHER[:, seen:],
+                cache,
+                attention_mask=torch.ones_like(OTHER),
+            ),
+        )
+        assert found == self.expected(positions, 8, seen)
+
+    @pytest.mark.parametrize("positions", ["prompt", "continuation"])
+    def test_one_new_token_on_a_cache_that_was_filled_outside(self, positions):
+        lm, cache = shared(), new_cache(shared())
+        one_pass(lm, OTHER[:, :7], cache)
+        mask = torch.ones_like(OTHER)
+        found = self.run(
+            lm, positions, lambda: self.generate(lm, OTHER[:, 7:], cache, attention_mask=mask)
+        )
+        assert found == self.expected(positions, 8, 7)
+
+    def test_the_end_of_a_prompt_that_was_steered_before_is_refused(self):
+        lm, cache = shared(), new_cache(shared())
+        with pytest.raises(SteeringError, match="several chunks"):
+            self.run(
+                lm,
+                "generated",
+                lambda: one_pass(lm, OTHER[:, :7], cache),
+                lambda: self.generate(lm, OTHER, cache),
+            )
+
+    @pytest.mark.parametrize("positions", BY_PLACE)
+    @pytest.mark.parametrize("more", [0, 1, 4])
+    def test_another_turn_on_the_cache(self, positions, more):
+        lm, cache = shared(), new_cache(shared())
+        turns = [self.generate(lm, PROMPT)]
+        turns.append(torch.cat([turns[0], OTHER[:, :more]], dim=1))
+        found = self.run(
+            lm,
+            positions,
+            lambda: self.generate(lm, PROMPT, cache),
+            lambda: self.generate(lm, turns[1], cache),
+        )
+        assert found == self.expected(positions, 8 + more, 7)
+
+    @pytest.mark.parametrize("positions", ["prompt", "continuation"])
+    @pytest.mark.parametrize(("kept", "length"), [(3, 4), (5, 6), (5, 8), (6, 7)])
+    def test_another_prompt_on_the_cropped_cache(self, positions, kept, length):
+        lm, cache = shared(), new_cache(shared())
+        found = self.run(
+            lm,
+            positions,
+            lambda: self.generate(lm, PROMPT, cache),
+            lambda: crop(cache, kept),
+            lambda: self.generate(lm, OTHER[:, :length], cache),
+        )
+        assert found == self.expected(positions, length, kept)
+
+    @pytest.mark.parametrize("positions", BY_PLACE)
+    @pytest.mark.parametrize("length", [6, 8])
+    def test_a_longer_prompt_without_a_cache(self, positions, length):
+        lm = shared()
+        found = self.run(
+            lm,
+            positions,
+            lambda: self.generate(lm, OTHER[:, :5], use_cache=False, max_new_tokens=1),
+            lambda: self.generate(lm, OTHER[:, :length], use_cache=False),
+        )
+        assert found == [due(positions, length, 0, length + step) for step in range(3)]
+
+    def test_the_other_branch_of_a_later_guidance_without_a_cache(self):
+        lm = shared()
+        options = {"guidance_scale": 1.5, "use_cache": False, "max_new_tokens": 2}
+        found = self.run(
+            lm,
+            "prompt",
+            *[
+                lambda n=n: self.generate(lm, PROMPT, negative_prompt_ids=OTHER[:, :n], **options)
+                for n in (7, 8)
+            ],
+        )
+        assert found[1::2] == [due("prompt", 8, 0, 8), due("prompt", 8, 0, 9)]
+
+    def test_a_loop_of_its_own_on_a_known_cache_is_refused(self):
+        lm, cache = shared(), new_cache(shared())
+
+        def loop(model, input_ids, **_):
+            one_pass(lm, input_ids[:, 5:], cache)
+            return input_ids
+
+        with pytest.raises(SteeringError, match=r"in a way of its own.*prompt_length"):
+            self.run(
+                lm,
+                "continuation",
+                lambda: one_pass(lm, OTHER[:, :5], cache),
+                lambda: self.generate(lm, OTHER, custom_generate=loop),
             )
 
 

@@ -27,6 +27,7 @@ class ForwardPass:
     told: whether the caller said where the prompt ends. prefill: whether it holds prompt.
     ids: (batch, seq), where known. rows: the tokens as bytes, of a pass without a cache.
     unplaced: why the pass can't be placed at all; "" if it can.
+    mixed: why its rows may not be those of the cache; "" if they are.
     entered: layers whose block it has gone through so far.
     changes: layer -> ‖h' - h‖ at each token, (batch, seq); of an audited steering.
     """
@@ -42,6 +43,7 @@ class ForwardPass:
     ids: Tensor | None = None
     rows: Rows | None = None
     unplaced: str = ""
+    mixed: str = ""
     shape: tuple[int, int] | None = None
     entered: set[int] = field(default_factory=set)
     changes: dict[int, Tensor] = field(default_factory=dict)
@@ -90,7 +92,7 @@ class ForwardPass:
                 "is whose prompt"
             )
         packed = self.sequences is not None and self.sequences.packed
-        return "a row of the batch holds several requests" if packed else ""
+        return "a row of the batch holds several requests" if packed else self.mixed
 
     def _prompts(self) -> int:
         if self.call is not None:

@@ -171,6 +171,8 @@ class PositionTracker:
         """Decide whether a pass is prefill or decoding, and how long its prompts are."""
         if known is not None and known.packed:
             now.unplaced = "the rows of this cache hold several requests"
+        elif known is not None and now.cached and not _are_the_same(known, now, layout, columns):
+            now.unplaced = now.mixed = _MIXED
         elif known is None:
             now.sequences = self._begun(now, layout, columns)
         else:
@@ -243,6 +245,18 @@ class PositionTracker:
         self._unreached.discard(sequences)
         if bool((ends < lengths).any()):
             self._unreached.add(sequences)
+
+
+def _are_the_same(known: Sequences, now: ForwardPass, layout: Layout, columns: int) -> bool:
+    """Whether the rows of a known cache have as many tokens in it as earlier passes showed."""
+    before = _for_batch(known.padding, now.batch)
+    if before is None:
+        return True  # refused for that
+    own = (layout.positions >= 0).sum(dim=-1, keepdim=True)  # (batch or 1, 1)
+    before = before.to(own.device).clamp(max=now.cached)
+    after = torch.where(own > 0, columns - layout.ends(), before + columns - now.cached)
+    known.padding = before + columns - now.cached - own
+    return bool((after == known.padding).all())
 
 
 def _go_on(sequences: Sequences, now: ForwardPass, ends: Tensor, columns: int) -> None:

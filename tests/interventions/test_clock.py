@@ -525,6 +525,48 @@ class TestPositionIds:
             )
 
 
+class TestReordered:
+    IDS = torch.cat([PROMPT, torch.tensor([[2, 2, 9, 8, 7]])])
+    MASK = torch.tensor([[1] * 5, [0, 0, 1, 1, 1]])
+
+    def go_on(self, lm, order):
+        cache = new_cache(lm)
+        one_pass(lm, self.IDS, cache, attention_mask=self.MASK)
+        cache.batch_select_indices(torch.tensor(order))
+        for end in (6, 7):
+            later = torch.ones(2, end - 5, dtype=torch.long)
+            mask = torch.cat([self.MASK[order], later], dim=1)
+            one_pass(lm, torch.tensor([[7], [7]]), cache, attention_mask=mask)
+
+    @pytest.mark.parametrize("order", [[1, 0], [0, 0], [1, 1]])
+    @pytest.mark.parametrize(("positions", "rows"), [("prompt", None), ("all", (0,))])
+    def test_rows_that_changed_places_in_the_cache_are_refused(self, positions, rows, order):
+        lm = shared()
+        with (
+            pytest.raises(SteeringError, match="were they reordered"),
+            steering(lm, Injection(planted(lm), 1.0, positions, rows=rows)),
+        ):
+            self.go_on(lm, order)
+
+    def test_the_audit_knows_no_rows_then_and_all_are_steered(self):
+        lm = shared()
+        with steering(lm, planted(lm), audit=True) as applied, watching(lm.model) as watch:
+            self.go_on(lm, [1, 0])
+        assert "were they reordered" in applied.audit.problem
+        assert all(added.all() for added in watch.added(2))
+
+    def test_new_tokens_that_are_padding_are_no_other_row(self):
+        lm = shared()
+        cache = new_cache(lm)
+        mask = self.MASK
+        with steering(lm, planted(lm), 1.0, "continuation"), watching(lm.model) as watch:
+            one_pass(lm, self.IDS, cache, attention_mask=mask)
+            for real in ([1, 0], [1, 0], [1, 1]):
+                mask = torch.cat([mask, torch.tensor(real)[:, None]], dim=1)
+                one_pass(lm, torch.tensor([[7], [7]]), cache, attention_mask=mask)
+        assert by_row(watch, 1)[1:] == [[False], [False], [True]]
+
+
 def select_and_go_on(lm, ids, cache):
     one_pass(lm, ids, cache)
     cache.batch_select_indices(torch.tensor([1]))

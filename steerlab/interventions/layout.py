@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from steerlab.errors import SteeringError
 from steerlab.models.cache import Past
 
 
@@ -40,13 +41,29 @@ class Layout:
 
 
 def lay_out(
-    given: Mapping[str, Any], past: Past, seq: int, device: torch.device, padding: Tensor | None
+    given: Mapping[str, Any],
+    past: Past,
+    shape: tuple[int, int],
+    device: torch.device,
+    padding: Tensor | None,
 ) -> Layout:
     """Positions from the cache's length and the mask or, without a mask, the position ids.
 
-    given: the arguments of the pass. padding: columns without a token in each row, as far as
-    earlier passes told: (batch or 1, 1).
+    given: the arguments of the pass. shape: its rows and tokens. padding: columns without a token
+    in each row, as far as earlier passes told: (batch or 1, 1).
     """
+    if mismatch := _rows_problem(given, shape[0]):
+        raise SteeringError(mismatch)
+    layout = _read(given, past, shape[1], device, padding)
+    apart = not layout.problem and (
+        _is_cut(given, past, layout.positions) or _is_bounded(given, layout.positions, shape)
+    )
+    return replace(layout, problem=_APART) if apart else layout
+
+
+def _read(
+    given: Mapping[str, Any], past: Past, seq: int, device: torch.device, padding: Tensor | None
+) -> Layout:
     columns = torch.arange(past.length, past.length + seq, device=device).unsqueeze(0)
     places = _position_ids(given, seq, device)
     if problem := _unseen(given, past, seq, places):
@@ -116,6 +133,57 @@ def _packed(places: Tensor, cached: int) -> Layout | None:
     return Layout(places, packed=True) if whole and several and cached == 0 else None
 
 
+def _rows_problem(given: Mapping[str, Any], batch: int) -> str:
+    """What is wrong with the rows of the mask; "" if nothing is."""
+    mask = flat_mask(given)
+    if mask is None or len(mask) == batch or (len(mask) == 1 and bool(mask.all())):
+        return ""
+    return (
+        f"the batch has {batch} rows and the attention_mask {len(mask)}: give it one row for each"
+    )
+
+
+def _is_cut(given: Mapping[str, Any], past: Past, positions: Tensor) -> bool:
+    """Whether a mask of (batch, heads, seq, columns) does not show each token the one before it,
+    but for the first ones, which have none. Where there are position ids, the mask of a single
+    token is not read, nor one of a window that slides, whose columns are not those of the text.
+    """
+    mask = given.get("attention_mask")
+    if isinstance(mask, Mapping):  # by kind of layer
+        mask = mask.get("full_attention", next(iter(mask.values()), None))
+    if mask is None or flat_mask(given) is not None:
+        return False
+    seq = positions.shape[1]
+    told = _position_ids(given, seq, positions.device) is not None
+    if not isinstance(mask, Tensor) or mask.ndim != 4 or mask.shape[3] < past.length + seq:
+        return not told
+    if told and seq == 1:
+        return False
+    shown = mask > torch.finfo(mask.dtype).min / 2 if mask.is_floating_point() else mask.bool()
+    linked = shown[:, 0].diagonal(past.length - 1, -2, -1)[:, :seq]  # (batch, seq or seq - 1)
+    own = positions[:, positions.shape[1] - linked.shape[1] :]
+    return bool(((own >= 0) & (linked.to(own.device) != (own > 0))).any())
+
+
+def _is_bounded(given: Mapping[str, Any], positions: Tensor, shape: tuple[int, int]) -> bool:
+    """Whether requests begin elsewhere than at the positions 0, by the bounds of flash attention
+    or of recurrent layers.
+    """
+    starts = (positions == 0).expand(shape).clone()
+    starts[:, 0] = True
+    bounds, numbers = given.get("cu_seq_lens_q"), given.get("seq_idx")
+    if isinstance(bounds, Tensor):
+        found = starts.flatten().nonzero().flatten()
+        return not torch.equal(found, bounds[:-1].to(found))
+    if isinstance(numbers, Tensor) and numbers.shape == shape:
+        return not torch.equal(starts[:, 1:], (numbers.diff(dim=-1) != 0).to(starts.device))
+    return False
+
+
+_APART = (
+    "the attention_mask, or the bounds of requests, do not fit the positions of the tokens "
+    "(position_ids would tell of padding, and of several requests in a row)"
+)
 _CONTRADICTION = "the position_ids contradict the positions that cache and attention_mask show"
 _PADDING_OR_PACKED = (
     "the position_ids begin with several equal numbers, for padding or for requests of one "

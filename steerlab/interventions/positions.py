@@ -127,7 +127,7 @@ class PositionTracker:
         now = ForwardPass(batch, past.length, ids=ids, call=running_generate())
         known = self._continued(now, given, past, tokens if ids is None else ids)
         padding = None if known is None else _for_batch(known.padding, batch)
-        layout = lay_out(given, past, seq, tokens.device, padding)
+        layout = lay_out(given, past, (batch, seq), tokens.device, padding)
         now.positions, now.unplaced = layout.positions, now.unplaced or layout.problem
         if not now.unplaced:
             self._note(now, known, layout, past.length + seq)

@@ -445,6 +445,58 @@ class TestPacked:
                 token(7),
             )
 
+    APART = torch.block_diag(torch.ones(3, 3), torch.ones(4, 4)).bool().tril()[None, None]
+    PADDED = (torch.ones(7, 7).bool().tril() & (torch.arange(7) >= 3))[None, None]
+    BOUNDS = torch.tensor([0, 3, 7], dtype=torch.int32)
+
+    @pytest.mark.parametrize(
+        "inputs",
+        [
+            {"attention_mask": APART},
+            {"attention_mask": torch.where(APART, 0.0, float("-inf"))},
+            {"attention_mask": APART, "position_ids": torch.arange(7)[None]},
+            {"attention_mask": PADDED},
+            {"cu_seq_lens_q": BOUNDS},
+            {"cu_seq_lens_q": BOUNDS, "position_ids": torch.arange(7)[None]},
+            {"cu_seq_lens_q": BOUNDS + 1, "position_ids": PLACES},
+            {"seq_idx": torch.tensor([[0, 0, 0, 1, 1, 1, 1]])},
+        ],
+        ids=lambda inputs: "+".join(inputs),
+    )
+    def test_requests_and_padding_that_position_ids_do_not_show_are_refused(self, inputs):
+        lm = shared()
+        with (
+            pytest.raises(SteeringError, match=r"do not fit .* steer at positions='all'"),
+            steering(lm, planted(lm), 1.0, "generated"),
+        ):
+            one_pass(lm, self.IDS, use_cache=False, **inputs)
+        with steering(lm, planted(lm)):
+            one_pass(lm, self.IDS, use_cache=False, **inputs)
+
+    def test_masks_by_kind_of_layer_are_read(self):
+        lm = shared("gemma3")
+        masks = {"full_attention": self.APART, "sliding_attention": self.APART}
+        with (
+            pytest.raises(SteeringError, match="do not fit"),
+            steering(lm, planted(lm), 1.0, "generated"),
+        ):
+            one_pass(lm, self.IDS, use_cache=False, attention_mask=masks)
+
+    @pytest.mark.parametrize(
+        ("inputs", "columns"),
+        [
+            ({"attention_mask": torch.ones(7, 7).bool().tril()[None, None]}, [6]),
+            ({"attention_mask": APART, "position_ids": PLACES}, [2, 6]),
+            ({"cu_seq_lens_q": BOUNDS, "position_ids": PLACES}, [2, 6]),
+            ({"cu_seq_lens_q": torch.tensor([0, 7])}, [6]),
+        ],
+    )
+    def test_masks_and_bounds_that_fit_are_no_obstacle(self, inputs, columns):
+        lm = shared()
+        with steering(lm, planted(lm), 1.0, "generated"), watching(lm.model) as watch:
+            one_pass(lm, self.IDS, use_cache=False, **inputs)
+        assert by_row(watch) == [[i in columns for i in range(7)]]
+
 
 class TestPositionIds:
     """The model's own positions, where they are given, have to be the ones that we computed."""
@@ -506,6 +558,22 @@ class TestPositionIds:
         assert long == [due(positions, 5, *span) for span in ((0, 5), (5, 6), (6, 7))]
         assert short[0][2:] == due(positions, 3, 0, 3)
         assert short[1:] == long[1:]
+
+    @pytest.mark.parametrize("rows", [1, 3])
+    def test_a_mask_of_other_rows_is_refused(self, rows):
+        lm = shared()
+        mask = torch.tensor([[0, 0, 1, 1, 1]]).expand(rows, -1)
+        with (
+            pytest.raises(SteeringError, match=f"2 rows and the attention_mask {rows}"),
+            steering(lm, planted(lm), 1.0, "prompt"),
+        ):
+            one_pass(lm, PROMPT.expand(2, -1), attention_mask=mask)
+
+    def test_one_mask_without_padding_is_that_of_all_rows(self):
+        lm = shared()
+        with steering(lm, planted(lm), 1.0, "generated"), watching(lm.model) as watch:
+            one_pass(lm, PROMPT.expand(2, -1), attention_mask=torch.ones(1, 5).long())
+        assert by_row(watch, 1) == [due("generated", 5, 0, 5)]
 
     def test_a_mask_that_covers_too_little_is_refused(self):
         lm = tiny_lm()

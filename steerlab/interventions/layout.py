@@ -169,9 +169,11 @@ def _is_bounded(given: Mapping[str, Any], positions: Tensor, shape: tuple[int, i
     """Whether requests begin elsewhere than at the positions 0, by the bounds of flash attention
     or of recurrent layers.
     """
+    bounds, numbers = given.get("cu_seq_lens_q"), given.get("seq_idx")
+    if bounds is None and numbers is None:
+        return False
     starts = (positions == 0).expand(shape).clone()
     starts[:, 0] = True
-    bounds, numbers = given.get("cu_seq_lens_q"), given.get("seq_idx")
     if isinstance(bounds, Tensor):
         found = starts.flatten().nonzero().flatten()
         return not torch.equal(found, bounds[:-1].to(found))

@@ -267,6 +267,8 @@ def _go_on(sequences: Sequences, now: ForwardPass, ends: Tensor, columns: int) -
     seq = columns - now.cached
     call = now.call or GenerateCall()
     if call.prefilling:
+        if sequences.is_new_to(call):
+            sequences.unchanged = Unchanged()
         # of a cache that ends with a prompt, the last position was taken for its last one
         sequences.in_chunks, sequences.ambiguous = now.cached == sequences.columns, ""
         sequences.begin(ends, columns)

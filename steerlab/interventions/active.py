@@ -110,10 +110,15 @@ class ActiveSteering:
         self._is_open = False
         self.mechanism.close()
 
-    def leave_context(self) -> None:
-        """Stop acting in this context; raises SteeringError if another one opened it."""
+    def leave(self) -> None:
+        """Close it, and take it out of this context; does nothing the second time.
+
+        Raises SteeringError if another context opened it.
+        """
+        self.close()
+        was_open, self._was_open = self._was_open, False
         is_here = deactivate(self) and threading.get_ident() == self._thread
-        if self._was_open and not is_here:
+        if was_open and not is_here:
             raise SteeringError(
                 "this steering(...) was entered in another thread or task than it is left in: "
                 "leave it where it was entered. The model is no longer steered"

@@ -17,6 +17,7 @@ from steerlab.interventions.injection import Injection
 from steerlab.interventions.positions import PositionTracker
 from steerlab.models.cache import named_arguments
 from steerlab.models.identity import adapter_layers, adapters_on
+from steerlab.models.interrupts import Removable, remove_all
 from steerlab.models.uncompiled import Uncompiled, compiled_parts
 
 
@@ -63,7 +64,7 @@ class Hooked:
         self._adapted = adapter_layers(module)
         self._adapters = adapters_on(self._adapted)
         self._outer = threading.local()  # the pass of the whole model that a thread is in
-        self._handles: list[Any] = []
+        self._handles: list[Removable] = []
 
     def open(self, owner: ActiveSteering) -> None:
         """Put the hooks on."""
@@ -89,9 +90,7 @@ class Hooked:
 
     def close(self) -> None:
         """Take the hooks off; does nothing the second time."""
-        while self._handles:
-            self._handles[-1].remove()
-            self._handles.pop()
+        remove_all(self._handles)
 
     def begin_prompt(self) -> None:
         """Treat the next pass as a new prompt, even if it begins like the last one."""

@@ -21,10 +21,10 @@ from steerlab.interventions.applied import Applied
 from steerlab.interventions.hooked import Hooked, block_list
 from steerlab.interventions.in_graph import InGraph, graph_blocks
 from steerlab.interventions.injection import Injection
-from steerlab.interventions.interrupts import Uninterrupted
 from steerlab.interventions.positions import PositionTracker
 from steerlab.models.blocks import find_blocks
 from steerlab.models.identity import identify
+from steerlab.models.interrupts import Uninterrupted
 from steerlab.models.protocols import Steerable
 
 
@@ -125,13 +125,12 @@ class _Steering(ContextDecorator, AbstractContextManager[Applied]):
         try:
             if active is not None:
                 with Uninterrupted():
-                    active.close()
+                    active.leave()
         finally:
             self._entered.pop()
             forget()
             if active is not None:
-                active.close()  # if the interrupt came before it was held off
-                active.leave_context()
+                active.leave()  # if the interrupt came before it was held off
         return active
 
     def _recreate_cm(self) -> _Steering:

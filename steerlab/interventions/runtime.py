@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,6 +23,7 @@ from steerlab.models.batch_size import batch_rows
 from steerlab.models.blocks import input_device
 from steerlab.models.generation import numbered
 from steerlab.models.inference import batches_of_rows, eval_mode
+from steerlab.models.interrupts import attached
 from steerlab.models.interventions import begin_prompt
 from steerlab.models.prompts import token_text
 from steerlab.models.runtime import Row
@@ -172,12 +174,9 @@ class TransformersRuntime:
             return (args[0][rows, columns].unsqueeze(0), *args[1:])  # (1, columns, d_model)
 
         model = self.lm.model
-        handle = model.get_output_embeddings().register_forward_pre_hook(narrow)
-        try:
-            with Uncompiled():
-                found: Tensor = model(input_ids=ids, use_cache=False).logits
-        finally:
-            handle.remove()
+        hook = partial(model.get_output_embeddings().register_forward_pre_hook, narrow)
+        with attached(Uncompiled, hook):
+            found: Tensor = model(input_ids=ids, use_cache=False).logits
         if not fired or found.shape[:2] != (1, len(rows)):
             raise ModelError(
                 f"{self.lm.source} does not compute its logits from its output embeddings"

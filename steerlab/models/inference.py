@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from contextvars import Context
 from enum import Enum
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 from steerlab.models import generation
+from steerlab.models.interrupts import attached
 
 _STEPS = 3  # of decoding that are tried
 
@@ -28,17 +30,24 @@ class Batching(Enum):
     NONE = "none"
 
 
-@contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> AbstractContextManager[None]:
     """Run a model without dropout inside the `with` block; modes are put back at its end."""
-    training = [module for module in model.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
+    return attached(partial(_Evaluating, model))
+
+
+class _Evaluating:
+    """Keeps a model from training until it is removed."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._training = [module for module in model.modules() if module.training]
+        for module in self._training:
+            module.training = False
+
+    def remove(self) -> None:
+        """Put the modes back; does nothing the second time."""
+        while self._training:
+            self._training[-1].training = True
+            self._training.pop()
 
 
 def batches_of_rows(model: Any, ids: Sequence[Sequence[int]]) -> list[list[int]]:

@@ -45,8 +45,8 @@ _locks: WeakKeyDictionary[nn.Module, AbstractContextManager[Any]] = WeakKeyDicti
 
 
 def activate(intervention: Intervention) -> None:
-    """Let an intervention act in this context."""
-    _active.set((*_active.get(), intervention))
+    """Let an intervention act in this context, and forget those that act no more."""
+    _active.set((*(one for one in _active.get() if one.acts), intervention))
 
 
 def deactivate(intervention: Intervention) -> bool:
@@ -68,7 +68,7 @@ def lock_of(module: nn.Module) -> AbstractContextManager[Any]:
 
 def is_steered(module: nn.Module) -> bool:
     """Whether any intervention of this context acts on this model."""
-    return any(intervention.acts for intervention in _on(module))
+    return bool(_on(module))
 
 
 def is_steered_by_row(module: nn.Module) -> bool:
@@ -98,4 +98,5 @@ def rows_with_front(module: nn.Module, batch: int) -> list[bool]:
 
 
 def _on(module: nn.Module) -> list[Intervention]:
-    return [intervention for intervention in _active.get() if intervention.is_on(module)]
+    """Those that act; an interrupt at the end of a `with` block may leave a dead one behind."""
+    return [one for one in _active.get() if one.acts and one.is_on(module)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,6 +20,7 @@ from steerlab.errors import Cancelled, ModelError
 from steerlab.extraction.readings import Ids, Readings
 from steerlab.models.blocks import check_shape, input_device, stream_of, text_config
 from steerlab.models.cache import cache_argument
+from steerlab.models.interrupts import attached
 from steerlab.models.interventions import is_steered
 from steerlab.models.prefix_groups import Group, group_by_prefix
 from steerlab.models.uncompiled import Uncompiled
@@ -281,13 +282,13 @@ def _forward(
     # a pass through a large model is long: ask before every block
     hooked = set(layers) if should_stop is None else range(last + 1)
 
-    with Uncompiled(), ExitStack() as stack:
-        for layer in hooked:
-            handle = blocks[layer].register_forward_pre_hook(hook(layer), with_kwargs=True)
-            stack.callback(handle.remove)
-        ids = chunk.ids.to(input_device(model))
-        with suppress(_Stop):
-            model(input_ids=ids, **{"use_cache": False, **arguments})
+    hooks = [
+        partial(blocks[layer].register_forward_pre_hook, hook(layer), with_kwargs=True)
+        for layer in hooked
+    ]
+    ids = chunk.ids.to(input_device(model))
+    with attached(Uncompiled, *hooks), suppress(_Stop):
+        model(input_ids=ids, **{"use_cache": False, **arguments})
     if missing := set(layers) - recorded.keys():
         raise ModelError(
             f"a pass did not come through block {min(missing)}: it can't be read; leave out layers "

@@ -19,7 +19,10 @@ _stance: Any = None  # torch's own; it remembers what was before
 
 
 class Uncompiled:
-    """Runs compiled functions uncompiled until it is removed, in the whole process."""
+    """Runs compiled functions uncompiled until it is removed, in the whole process.
+
+    Make it where Ctrl-C is held off: in `with attached(Uncompiled)`.
+    """
 
     def __init__(self) -> None:
         global _stance
@@ -27,12 +30,6 @@ class Uncompiled:
             if not _open:
                 _stance = torch.compiler.set_stance("force_eager")
             _open.append(self)
-
-    def __enter__(self) -> None:
-        """It began as it was made."""
-
-    def __exit__(self, *_: object) -> None:
-        self.remove()
 
     def remove(self) -> None:
         """Let them run compiled again, if nobody else needs them uncompiled."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from steerlab.errors import ModelError
 from steerlab.models.blocks import input_device, weights_present
 from steerlab.models.inference import eval_mode
+from steerlab.models.interrupts import attached
 from steerlab.models.interventions import begin_prompt
 from steerlab.models.protocols import Readable
 from steerlab.models.uncompiled import Uncompiled
@@ -104,10 +106,12 @@ def _after_the_blocks(lm: Readable, probes: Array) -> Array:
         seen.append(args[0] if args else next(iter(kwargs.values())))
         raise _Stop
 
-    with lm.lock, eval_mode(lm.model), Uncompiled(), ExitStack() as stack:
+    hooks = (
+        partial(lm.blocks[-1].register_forward_hook, replace),
+        partial(head.register_forward_pre_hook, keep, with_kwargs=True),
+    )
+    with lm.lock, eval_mode(lm.model), attached(Uncompiled, *hooks):
         begin_prompt(lm.model)
-        stack.callback(lm.blocks[-1].register_forward_hook(replace).remove)
-        stack.callback(head.register_forward_pre_hook(keep, with_kwargs=True).remove)
         ids = torch.ones(1, len(probes), dtype=torch.long, device=input_device(lm.model))
         with suppress(_Stop):
             lm.model(input_ids=ids, use_cache=False)
@@ -160,10 +164,12 @@ def _scale(lm: Readable, head: nn.Module) -> float:
     def keep(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         seen.append(output)
 
-    with lm.lock, eval_mode(lm.model), Uncompiled(), ExitStack() as stack:
+    hooks = (
+        partial(head.register_forward_pre_hook, put, with_kwargs=True),
+        partial(head.register_forward_hook, keep),
+    )
+    with lm.lock, eval_mode(lm.model), attached(Uncompiled, *hooks):
         begin_prompt(lm.model)
-        stack.callback(head.register_forward_pre_hook(put, with_kwargs=True).remove)
-        stack.callback(head.register_forward_hook(keep).remove)
         ids = torch.ones(1, 2, dtype=torch.long, device=input_device(lm.model))
         out = lm.model(input_ids=ids, use_cache=False).logits
     before, after = (x[0].double().cpu().numpy() for x in (seen[0], out))

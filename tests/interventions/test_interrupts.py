@@ -5,16 +5,27 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sys
 import threading
 import time
 from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
+from torch.utils.hooks import RemovableHandle
 
-from steerlab import steering
-from steerlab.interventions.interrupts import Uninterrupted
-from steerlab.models.interventions import is_steered
+from steerlab import Injection, steering
+from steerlab.core.setting import Setting
+from steerlab.interventions.runtime import TransformersRuntime
+from steerlab.models import interventions, unembedding
+from steerlab.models.inference import eval_mode
+from steerlab.models.interrupts import Uninterrupted, attached
+from steerlab.models.interventions import is_steered, is_steered_by_row
+from steerlab.models.runtime import Row
 from tests.tiny import tiny_lm
 from tests.watching import hooks_on, planted
 
@@ -112,10 +123,164 @@ def test_an_interrupt_before_anything_was_opened_is_what_is_raised(monkeypatch):
     assert not is_steered(lm.model)
 
 
+OURS = ("contextlib", "interrupts", "uncompiled", "inference", "hooks", "hooked", "active")
+
+
+def interrupt(number, work):
+    """Run work, with an interrupt at the nth moment when Python looks for one in our code.
+
+    It looks at the entrance of a function, and after a call of one that is written in C. Only
+    modules that change a model count. Returns False if there are fewer moments.
+    """
+    left = number
+
+    def profile(frame, event, _):
+        nonlocal left
+        if event in ("call", "c_return") and Path(frame.f_code.co_filename).stem in OURS:
+            left -= 1
+            if left == 0:
+                sys.setprofile(None)
+                signal.raise_signal(signal.SIGINT)
+
+    sys.setprofile(profile)
+    try:
+        work()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.setprofile(None)
+    return False
+
+
+def check_as_before(lm):
+    """Nothing is left on a model that was in training."""
+    assert hooks_on(lm.model) == 0
+    assert not is_steered(lm.model)
+    assert not is_steered_by_row(lm.model)
+    assert torch._dynamo.eval_frame._stance.stance == "default"
+    assert all(module.training for module in lm.model.modules())
+
+
+def steer_rows(lm):
+    with steering(lm.model, Injection(planted(lm, 2), 1.0, "all", rows=(0,))):
+        lm.model(IDS)
+
+
+def narrow(lm):
+    row = Row([10, 11, 12], 1, 0, 2, Setting())
+    TransformersRuntime(lm)._narrowed(IDS, [row])
+
+
+WORK = {
+    "steering": steer_rows,
+    "narrowed logits": narrow,
+    "recording": lambda lm: lm.record("abc", [1]),
+    "final norm": lambda lm: unembedding._after_the_blocks(lm, np.ones((1, lm.d_model))),
+    "scale of the logits": lambda lm: unembedding._scale(lm, unembedding._head(lm)),
+}
+works = pytest.mark.parametrize("work", WORK.values(), ids=WORK.keys())
+
+
+@swallowed
+@works
+@pytest.mark.campaign
+@torch.no_grad()
+def test_an_interrupt_at_each_moment(work):
+    lm = tiny_lm()
+    lm.model.train()
+    work(lm)
+    number = 1
+    while interrupt(number, lambda: work(lm)):
+        check_as_before(lm)
+        number += 1
+    assert number > 30
+
+
+@works
+@torch.no_grad()
+def test_an_interrupt_when_a_hook_is_on(work, monkeypatch):
+    lm = tiny_lm()
+    lm.model.train()
+    work(lm)
+    made = RemovableHandle.__init__
+
+    def interrupted(self, *args, **kwargs):
+        made(self, *args, **kwargs)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(RemovableHandle, "__init__", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        work(lm)
+    check_as_before(lm)
+
+
+def test_a_steering_that_an_interrupt_kept_from_ending_is_forgotten():
+    lm = tiny_lm()
+    rows = Injection(planted(lm, 2), 1.0, "all", rows=(0,))
+    kept = steering(lm, rows)
+    kept.__enter__()
+    assert is_steered_by_row(lm.model)
+    kept._entered[-1][0].close()  # what its finalizer does
+    assert not is_steered(lm.model)
+    assert not is_steered_by_row(lm.model)
+    with steering(lm, rows):
+        assert len(interventions._active.get()) == 1
+        lm.generate("a", max_new_tokens=1)
+    assert interventions._active.get() == ()
+
+
 @swallowed
 @pytest.mark.campaign
 def test_ten_thousand_interrupts():
     assert left_behind(10_000) == []
+
+
+class Done:
+    """Something done once; `open` holds what was not taken back."""
+
+    open: ClassVar[list] = []
+
+    def __init__(self, fail=False):
+        self.open.append(self)
+        if fail:
+            self.remove()
+            raise RuntimeError("the second fails")
+
+    def remove(self):
+        if self in self.open:
+            self.open.remove(self)
+
+
+class TestAttached:
+    def test_an_interrupt_at_each_moment(self):
+        def work():
+            with attached(Done, Done, Done):
+                assert len(Done.open) == 3
+
+        number = 1
+        while interrupt(number, work):
+            assert Done.open == [], number
+            number += 1
+        assert number > 20
+
+    def test_what_was_done_before_an_error_is_taken_back(self):
+        with pytest.raises(RuntimeError, match="second"), attached(Done, partial(Done, fail=True)):
+            pass
+        assert Done.open == []
+
+    def test_modes_of_training(self):
+        model = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.Dropout())
+        model[1].eval()
+
+        def work():
+            with eval_mode(model):
+                assert not any(module.training for module in model.modules())
+
+        number = 1
+        while interrupt(number, work):
+            assert [module.training for module in model.modules()] == [True, True, False]
+            number += 1
+        assert number > 20
 
 
 class TestUninterrupted:

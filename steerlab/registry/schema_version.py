@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from pathlib import Path
 
@@ -11,21 +12,21 @@ EARLIER = frozenset({"0001", "0002", "0003", "0004", "0005", "0006", "0100"})
 """The schemas of stores that are brought over rather than migrated."""
 
 HEAD = "0102"
-"""The schema this program writes; revisions are numbers, so that newer and older compare."""
+"""The schema this program writes; revisions are four digits, so that newer and older compare."""
 
 
 def version_of(connection: sqlite3.Connection, directory: Path) -> str:
-    """The schema's revision; raises StoreError for a newer one, or none."""
+    """The schema's revision; raises StoreError for a newer one, and unless there is exactly one."""
     try:
-        found = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+        found = connection.execute("SELECT version_num FROM alembic_version").fetchmany(2)
     except sqlite3.OperationalError as error:
         if "no such table" not in str(error):
             raise
-        found = None
-    version = str(found[0]) if found else ""
-    if not (version.isascii() and version.isdigit()):
+        found = []
+    version = str(found[0][0]) if len(found) == 1 else ""
+    if not re.fullmatch("[0-9]{4}", version):
         raise damaged(directory)
-    if int(version) > int(HEAD):
+    if version > HEAD:
         raise Newer(
             f"the store {directory} was written by a newer steerlab (schema {version}, this one "
             f"knows {HEAD}): upgrade steerlab"

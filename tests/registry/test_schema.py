@@ -17,6 +17,7 @@ from sqlalchemy.schema import CreateTable
 
 from steerlab.errors import StoreError
 from steerlab.registry import Store, migrations, schema_version
+from steerlab.registry.sqlite_errors import Damaged
 from steerlab.registry.tables import METADATA
 from tests.registry.samples import vector
 
@@ -218,6 +219,34 @@ def test_a_migration_that_orphans_rows_is_rolled_back(family, newer_program):
 
 
 def test_a_version_that_never_was_is_one_line(family):
-    set_version(family, "0000")
-    with pytest.raises(StoreError, match="can't be brought up to date"):
+    set_version(family, "0007")
+    said = (
+        r"can't be brought up to date: it has a schema that no steerlab writes.*`steerlab rebuild`$"
+    )
+    with pytest.raises(StoreError, match=said):
         Store(family.path).list()
+    Store(family.path).upkeep.rebuild()
+    assert len(Store(family.path).list()) == 4
+
+
+@pytest.mark.parametrize(
+    "versions",
+    [
+        [],
+        ["102"],
+        [102],
+        ["00102"],
+        ["0102\n"],
+        ["٠١٠٢"],
+        ["9" * 5000],
+        ["0102", "0103"],
+        [b"0102"],
+    ],
+    ids=lambda versions: f"{versions!r:.16}",
+)
+def test_a_version_that_is_not_one_of_four_digits_is_damage(versions):
+    with closing(sqlite3.connect(":memory:")) as raw:
+        raw.execute("CREATE TABLE alembic_version (version_num)")
+        raw.executemany("INSERT INTO alembic_version VALUES (?)", [(v,) for v in versions])
+        with pytest.raises(Damaged, match="run `steerlab rebuild`"):
+            schema_version.version_of(raw, Path("store"))

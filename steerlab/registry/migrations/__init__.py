@@ -30,5 +30,8 @@ def upgrade(connection: Connection, revision: str = "head") -> None:
     """Bring the schema up to date inside the caller's transaction; raises StoreError."""
     try:
         command.upgrade(configuration(connection), revision)
-    except CommandError as error:
-        raise StoreError(f"the registry can't be brought up to date: {error}") from None
+    except CommandError:
+        raise StoreError(
+            "the registry can't be brought up to date: it has a schema that no steerlab writes; "
+            "nothing is lost, the vectors are in its payloads: run `steerlab rebuild`"
+        ) from None

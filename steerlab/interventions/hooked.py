@@ -13,6 +13,7 @@ from steerlab.errors import SteeringError
 from steerlab.interventions.active import ActiveSteering
 from steerlab.interventions.adding import adders_of, runs_again
 from steerlab.interventions.applied import Applied
+from steerlab.interventions.checked_model import CheckedWeights
 from steerlab.interventions.injection import Injection
 from steerlab.interventions.positions import PositionTracker
 from steerlab.models.cache import named_arguments
@@ -45,7 +46,8 @@ class Inert:
 class Hooked:
     """Adds at any positions and rows; what torch.compile has compiled runs uncompiled meanwhile.
 
-    module: the model. parent: the module in it that runs the blocks.
+    module: the model. parent: the module in it that runs the blocks. weights: None if they may
+    change meanwhile.
     """
 
     def __init__(
@@ -56,9 +58,10 @@ class Hooked:
         injections: tuple[Injection, ...],
         tracker: PositionTracker,
         applied: Applied,
+        weights: CheckedWeights | None,
     ) -> None:
         self.module, self.parent, self.blocks = module, parent, blocks
-        self.tracker, self.applied = tracker, applied
+        self.tracker, self.applied, self.weights = tracker, applied, weights
         self.adders = adders_of(injections, tracker, _start_ids(module), applied)
         self._list = block_list(parent, blocks)
         self._adapted = adapter_layers(module)
@@ -132,6 +135,8 @@ class Hooked:
                 "adapters were switched inside of `with steering(...)`, so the model is another "
                 "one than the vectors were checked against: switch them outside of it"
             )
+        if self.weights is not None:
+            self.weights.check()
         check_no_recomputing(self.parent, [self.blocks[layer] for layer in self.adders])
         self._count_pass()
         given = named_arguments(module.forward, args, kwargs)

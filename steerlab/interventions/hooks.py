@@ -18,6 +18,7 @@ from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption, ModelMismatch, SteerlabWarning
 from steerlab.interventions.active import ActiveSteering, Mechanism
 from steerlab.interventions.applied import Applied
+from steerlab.interventions.checked_model import CheckedWeights, check_causal
 from steerlab.interventions.hooked import Hooked, block_list
 from steerlab.interventions.in_graph import InGraph, graph_blocks
 from steerlab.interventions.injection import Injection
@@ -49,7 +50,8 @@ def steering(
         coefficient at which it has this dose.
     prompt_length: tokens of the prompt (for all, or for each), needed where the passes don't show
         it: when prompt and answer are scored in one pass, and in speculative decoding.
-    allow_other_weights: accept a vector made on a fine-tune or base of this model.
+    allow_other_weights: accept a vector made on a fine-tune or base of this model, and weights
+        that change inside the block, as in training.
     blocks: dotted name of the block list, for models where it is not found.
     audit: measure which positions of which rows are changed, and how far, in every pass and
         layer. `with steering(..., audit=True) as applied` has it as `applied.audit`.
@@ -80,11 +82,14 @@ def steering(
         tracker = PositionTracker(prompt_length, placing=placing or prompt_length is not None)
         if not effective:
             return None
+        if isinstance(model, nn.Module) and any(i.place != "all" for i in effective):
+            check_causal(block_list)
+        weights = None if allow_other_weights else CheckedWeights(module)
         mechanism: Mechanism
         if not tracker.placing and (prepared_blocks := graph_blocks(parent)) is not None:
-            mechanism = InGraph(prepared_blocks, effective)
+            mechanism = InGraph(prepared_blocks, effective, weights)
         else:
-            mechanism = Hooked(module, parent, block_list, effective, tracker, applied)
+            mechanism = Hooked(module, parent, block_list, effective, tracker, applied, weights)
         return ActiveSteering(module, parent, effective, mechanism)
 
     return _Steering(prepared, audit)

@@ -19,6 +19,7 @@ from torch import nn
 from steerlab.errors import SteeringError
 from steerlab.interventions.active import ActiveSteering
 from steerlab.interventions.adding import Term, check_lost, never_fired
+from steerlab.interventions.checked_model import CheckedWeights
 from steerlab.interventions.hooked import Inert, check_no_recomputing
 from steerlab.interventions.injection import Injection
 from steerlab.models.blocks import find_blocks, stream_of, text_config
@@ -103,6 +104,9 @@ class GraphBlocks:
         wanted = [one for one in self.steerings if one.acts_here()]
         if wanted:
             check_no_recomputing(module, self.blocks)
+        for one in wanted:
+            if one.weights is not None:
+                one.weights.check()
         me = threading.get_ident()
         with self._turn:
             self._running.discard(me)  # of a pass that broke off
@@ -140,8 +144,13 @@ class GraphBlocks:
 class InGraph:
     """A steering that the graphs of a prepared model add."""
 
-    def __init__(self, blocks: GraphBlocks, injections: tuple[Injection, ...]) -> None:
-        self.injections = injections
+    def __init__(
+        self,
+        blocks: GraphBlocks,
+        injections: tuple[Injection, ...],
+        weights: CheckedWeights | None,
+    ) -> None:
+        self.injections, self.weights = injections, weights
         self.passes = 0
         self._blocks = blocks
         self._owner: ActiveSteering | None = None

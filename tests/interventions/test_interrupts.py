@@ -33,6 +33,14 @@ swallowed = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableException
 IDS = torch.tensor([[1, 40, 77, 12, 205, 9, 133]])
 
 
+@pytest.fixture(autouse=True)
+def interruptible():
+    """Python's own handler: a shell starts what runs in its background with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Interrupter:
     """Sends SIGINT at a random moment of what runs in the main thread."""
 

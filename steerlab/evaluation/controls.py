@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import TYPE_CHECKING
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 Swaps = NDArray[np.bool_]
 """Whether the prompts of each pair are swapped: (n_pairs,)."""
 
+SHUFFLES = 12
+"""The largest number of shuffled-label vectors beside the random directions of a calibration."""
 _LISTED = 8  # up to so many pairs, all ways to swap them are listed
 
 
@@ -108,6 +111,15 @@ def swaps(pairs: int, seeds: Sequence[int]) -> list[Swaps]:
     return list(taken.values())
 
 
+def halvings(pairs: int) -> int:
+    """How many of the first `swaps` swap half of the pairs: 0 if that is too few for controls.
+
+    Half of 3 pairs leaves a third of the vector itself, so 3 pairs have none either.
+    """
+    halves = math.comb(pairs, pairs // 2) * (1 + pairs % 2)
+    return min(halves, SHUFFLES) if pairs > 3 else 0
+
+
 def _ways(pairs: int, rng: np.random.Generator) -> Iterator[Swaps]:
     """Random halves; for few pairs each once, followed by the less even choices."""
     if pairs > _LISTED:  # at least 126 halves, so draws rarely repeat
@@ -126,13 +138,17 @@ def _check_seeds(seeds: Sequence[int]) -> None:
 
 
 def _check_shuffles(recipe: Contrast) -> None:
-    why = {
+    if why := unshuffled(recipe):
+        raise BadOption(f"{recipe.method} has no shuffled control, because {why}")
+
+
+def unshuffled(recipe: Contrast) -> str:
+    """Why labels of a recipe can't be shuffled, whatever the number of pairs; empty if they can."""
+    return {
         "actadd": "it is made from one pair",
         "pca": "swapping a pair only changes the sign of its difference",
         "random": "it does not depend on the pairs",
     }.get(recipe.method, "" if recipe.negative else "there are no negative prompts")
-    if why:
-        raise BadOption(f"{recipe.method} has no shuffled control, because {why}")
 
 
 def _rescaled(direction: NDArray[np.float64], norm: float) -> NDArray[np.float64]:

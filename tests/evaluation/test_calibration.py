@@ -12,22 +12,26 @@ from steerlab.errors import BadOption, BadPrompts, Cancelled, Incompatible
 from steerlab.evaluation.calibration import search
 from steerlab.evaluation.calibration.calibrate import calibrate
 from steerlab.evaluation.calibration.curve import (
+    Controls,
     Cost,
     Curve,
     FreshCost,
     Limits,
+    controls_of,
     lacking,
     side,
     verdict,
 )
 from steerlab.evaluation.calibration.effects import Propensity
 from steerlab.evaluation.calibration.held_out import Fixed, source_of
-from steerlab.evaluation.calibration.search import Options, Search, safe_range, why_not
+from steerlab.evaluation.calibration.search import Options, Search, safe_range, why_not, z_among
 from steerlab.evaluation.calibration.side_effects import FRESH, NEUTRAL, distinct_pairs, fresh_costs
 from steerlab.evaluation.calibration.trials import Trial, Trials
+from steerlab.evaluation.controls import shuffled_controls
 from steerlab.evaluation.metrics.items import items_of_pairs
 from steerlab.evaluation.metrics.texts import Metric
 from steerlab.evaluation.statistics import Estimate, critical_z
+from steerlab.extraction import runner
 from steerlab.lab.lab import Lab
 from steerlab.progress import Parts
 from tests.evaluation.planted import null_pairs, pairs, planted_lm, shuffled
@@ -111,7 +115,7 @@ def test_the_verdict_is_about_the_point_that_it_names(works):
     assert second.startswith(f"range at that point {point.effect.mean:+.2f} (")
     assert up.startswith(f"+0.20: works, {point.plus.mean:+.2f} (")
     assert down.startswith(f"-0.20: works, {point.minus.mean:+.2f} (")
-    assert ", random " in down
+    assert ", control " in down
     assert nested.startswith(
         f"held-out range, layer and dose chosen without its items, {held.effect.mean:+.2f} ("
     )
@@ -163,6 +167,56 @@ def test_fresh_texts_are_others_than_those_that_choose(lab, planted):
     assert found.dose == pytest.approx(-0.1)
     assert found.fluency.low <= found.fluency.mean <= found.fluency.high
     assert (found.fluency.n, found.loose.n, found.loose.mean) == (24, 24, 0.0)
+
+
+def test_z_is_among_the_controls_that_scatter_more(works):
+    held = Curve.of(works).held
+    assert (held.controls.n, held.shuffled.n) == (8, 12)
+    assert held.wider.sd == max(held.controls.sd, held.shuffled.sd)
+    assert held.z == pytest.approx((held.effect.mean - held.wider.mean) / held.wider.sd)
+    for sd, said in ((9.0, "12 shuffled-label vectors"), (0.0, "8 random directions")):
+        made = replace(held, shuffled=replace(held.shuffled, sd=sd))
+        data = replace(Curve.of(works), held=made).to_json()
+        assert f"against {said}; 8 of 8" in verdict(replace(works, data=data))
+
+
+def test_controls_that_are_too_few_or_equal_give_no_z():
+    assert z_among(2.0, Controls(0.0, 1.0, 5)) == 2.0
+    assert z_among(2.0, Controls(0.0, 1.0, 4)) is None
+    assert z_among(2.0, Controls(0.0, 0.0, 8)) is None
+    assert z_among(2.0, controls_of([math.nan] * 8)) is None
+
+
+@pytest.mark.parametrize("count", [4, 8])
+def test_shuffled_vectors_have_half_of_the_pairs_swapped(lab, lm, count):
+    vector = lm.extract(pairs(count), layers=[1, 3])
+    source = source_of(lm, vector, [1, 3], None, lambda recipe, at: runner.read(lm, recipe, at)[1])
+    assert source.shuffles == min(12, math.comb(count, count // 2))
+    like = shuffled_controls(lm, vector.recipe, [1, 3], range(source.shuffles), like=vector)
+    for number in (0, 5):
+        for b in (1, 3):
+            made = source.shuffled(b, number)
+            assert made.cosines(like[number])[b] == pytest.approx(1.0)
+            assert made.norm == pytest.approx(vector[b].norm)
+
+
+def test_what_has_no_labels_or_too_few_is_not_shuffled(lm, lab, planted):
+    def of(vector, lookup=None):
+        return source_of(lm, vector, [3], lookup, lambda r, at: runner.read(lm, r, at)[1])
+
+    assert of(random_like(planted, 0)).shuffles == 0
+    assert of(lm.extract(pairs(3), layers=3)).shuffles == 0
+    assert of(lm.extract(pairs(4), layers=3, method="pca")).shuffles == 0
+    lab.store.save("four", lm.extract(pairs(4, 1), layers=3))
+    lab.store.save("eight", planted)
+    both = lab.evaluate("unit(four) - 0.5 * eight")
+    source = of(both, lambda ref: lab.operand(both, ref))
+    assert source.shuffles == 6
+    assert source.shuffled(3, 2).norm == pytest.approx(both.norm)
+    assert abs(source.shuffled(3, 2).cosines(both)[3]) < 0.8
+    lab.store.save("found", random_like(planted, 0))
+    mixed = lab.evaluate("four + found")
+    assert of(mixed, lambda ref: lab.operand(mixed, ref)).shuffles == 0
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,9 @@ class HeldOutEffect:
         two sides, relative to the unsteered items. z: of the range among random directions;
         critical: the z that counts as more than chance for as many layers as were compared.
     values: the range of each item, in the order of the folds; empty in earlier calibrations.
-    plus_controls, minus_controls: the two sides of the random directions; None in earlier ones.
+    plus_controls, minus_controls: the two sides of the wider controls; None in earlier ones.
+    shuffled: of vectors of the same pairs, half of them swapped; None for a vector that has no or
+        too few pairs. Where they scatter more than random directions, z is among them.
     """
 
     effect: Estimate
@@ -143,6 +145,12 @@ class HeldOutEffect:
     values: tuple[float, ...] = ()
     plus_controls: Controls | None = None
     minus_controls: Controls | None = None
+    shuffled: Controls | None = None
+
+    @property
+    def wider(self) -> Controls:
+        """The controls that scatter more: random directions, or shuffled labels."""
+        return wider(self.controls, self.shuffled)
 
     def shows(self, sign: int) -> bool:
         """Whether one side moves the items its way: by its interval, and beyond its controls."""
@@ -247,13 +255,14 @@ def side(calibration: Calibration, point: HeldOutEffect, sign: int) -> str:
     effect, controls = (
         (point.plus, point.plus_controls) if sign > 0 else (point.minus, point.minus_controls)
     )
-    control = "" if controls is None else f", random {controls.mean:+.2f} ± {controls.sd:.2f}"
+    control = "" if controls is None else f", control {controls.mean:+.2f} ± {controls.sd:.2f}"
     return f"{dose:+.2f}: {word}, {_interval(effect)}{control}"
 
 
 def _ranged(found: HeldOutEffect) -> str:
     """A signed range with its interval, and its z among its controls."""
-    against = f"{found.controls.n} random directions"
+    shuffled = found.shuffled is not None and found.wider is found.shuffled
+    against = f"{found.wider.n} {'shuffled-label vectors' if shuffled else 'random directions'}"
     return f"{_interval(found.effect)}, z {shown_z(found.z)} against {against}"
 
 
@@ -299,6 +308,11 @@ def widened(estimate: Estimate, factor: float) -> Estimate:
         estimate.mean + factor * (end - estimate.mean) for end in (estimate.low, estimate.high)
     )
     return Estimate(estimate.mean, low, high, estimate.n)
+
+
+def wider(random: Controls, shuffled: Controls | None) -> Controls:
+    """The one of two controls with the larger standard deviation."""
+    return shuffled if shuffled is not None and shuffled.sd > random.sd else random
 
 
 def controls_of(values: Sequence[float]) -> Controls:

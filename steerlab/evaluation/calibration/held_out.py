@@ -7,7 +7,7 @@ takes no further pass of the model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,6 +18,7 @@ from steerlab.core.notation import selects_layers
 from steerlab.core.recipe import Contrast, Expression, Imported
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadPrompts
+from steerlab.evaluation.controls import Swaps, halvings, swaps, unshuffled
 
 if TYPE_CHECKING:
     from steerlab.extraction.readings import Readings
@@ -41,11 +42,19 @@ class Source(Protocol):
     def separability(self, layer: int, without: Collection[Pair] = ()) -> float | None:
         """AUC of telling positive from negative prompts, each pair by the others."""
 
+    @property
+    def shuffles(self) -> int:
+        """How many vectors of shuffled labels it can make."""
+
+    def shuffled(self, layer: int, number: int) -> SteeringVector:
+        """One layer of the vector with half of its pairs swapped, as long as the vector."""
+
 
 class Fixed:
     """A stored vector, of which no pairs can be left out."""
 
     pairs: tuple[Pair, ...] = ()
+    shuffles = 0
 
     def __init__(self, vector: SteeringVector) -> None:
         self.vector = vector
@@ -56,6 +65,10 @@ class Fixed:
         if layer not in self._layers:
             self._layers[layer] = self.vector[layer]
         return self._layers[layer]
+
+    def shuffled(self, layer: int, number: int) -> SteeringVector:
+        """Never asked for: there are no pairs."""
+        raise BadPrompts(f"{self.vector} has no contrast pairs whose labels could be shuffled")
 
     def separability(self, layer: int, without: Collection[Pair] = ()) -> float | None:
         """The value measured at extraction, if any."""
@@ -82,21 +95,36 @@ class Paired:
 
     def at(self, layer: int, without: Collection[Pair] = ()) -> SteeringVector:
         """Extract the remaining pairs by the recipe's method; BadPrompts if none remain."""
-        from steerlab.extraction import runner
-
         kept = self._kept(without)
         if (layer, kept) not in self._made:
             rows = sorted(kept)
-            positive, negative, baseline = runner.split(self.recipe, self._found.values[layer])
-            made = runner.direction(self.recipe, positive[rows], negative[rows], baseline, layer)
-            known = self.vector.residual_norms.get(layer, self._found.residual_norms.get(layer))
-            self._made[layer, kept] = SteeringVector(
-                {layer: made},
-                model=self.vector.model,
-                recipe=Imported(f"{self.vector} without some of its pairs", "held out"),
-                residual_norms={} if known is None else {layer: known},
-            )
+            self._made[layer, kept] = self._extracted(layer, rows, np.zeros(len(rows), dtype=bool))
         return self._made[layer, kept]
+
+    @property
+    def shuffles(self) -> int:
+        """As many halves of the pairs as there are, up to `SHUFFLES`."""
+        return 0 if unshuffled(self.recipe) else halvings(len(self.pairs))
+
+    def shuffled(self, layer: int, number: int) -> SteeringVector:
+        """Extract all pairs, half of them swapped."""
+        draws = swaps(len(self.pairs), range(self.shuffles))
+        made = self._extracted(layer, list(range(len(self.pairs))), draws[number])
+        return made * (self.at(layer).norm / made.norm) if made.norm else made
+
+    def _extracted(self, layer: int, rows: list[int], swapped: Swaps) -> SteeringVector:
+        from steerlab.extraction import runner
+
+        positive, negative, baseline = runner.split(self.recipe, self._found.values[layer])
+        one, two, turned = positive[rows], negative[rows], swapped[:, None]
+        up, down = np.where(turned, two, one), np.where(turned, one, two)
+        known = self.vector.residual_norms.get(layer, self._found.residual_norms.get(layer))
+        return SteeringVector(
+            {layer: runner.direction(self.recipe, up, down, baseline, layer)},
+            model=self.vector.model,
+            recipe=Imported(f"{self.vector} without some of its pairs", "held out"),
+            residual_norms={} if known is None else {layer: known},
+        )
 
     def separability(self, layer: int, without: Collection[Pair] = ()) -> float | None:
         """The AUC of the remaining pairs; None if there are too few."""
@@ -139,18 +167,30 @@ class Composed:
         """Evaluate the expression over operands without these pairs."""
         key = (layer, frozenset(map(frozenset, without)))
         if key not in self._made:
-            layers = self.vector.layers if self.own_layers else (layer,)
-            made = evaluate(self.text, lambda ref: _whole(self.operands[ref], layers, without))
-            self._made[key] = made[layer] if made.layers != (layer,) else made
+            self._made[key] = self._evaluated(layer, lambda source, b: source.at(b, without))
         return self._made[key]
+
+    @property
+    def shuffles(self) -> int:
+        """As many as all operands have; 0 if one has none."""
+        return min((source.shuffles for source in self.operands.values()), default=0)
+
+    def shuffled(self, layer: int, number: int) -> SteeringVector:
+        """Evaluate the expression over operands of shuffled labels."""
+        made = self._evaluated(layer, lambda source, b: source.shuffled(b, number))
+        return made * (self.at(layer).norm / made.norm) if made.norm else made
+
+    def _evaluated(self, layer: int, at: Callable[[Source, int], SteeringVector]) -> SteeringVector:
+        layers = self.vector.layers if self.own_layers else (layer,)
+        made = evaluate(self.text, lambda ref: _whole([at(self.operands[ref], b) for b in layers]))
+        return made[layer] if made.layers != (layer,) else made
 
     def separability(self, layer: int, without: Collection[Pair] = ()) -> float | None:
         """None: pairs of several operands have no direction in common."""
         return None
 
 
-def _whole(source: Source, layers: Iterable[int], without: Collection[Pair]) -> SteeringVector:
-    parts = [source.at(layer, without) for layer in layers]
+def _whole(parts: Sequence[SteeringVector]) -> SteeringVector:
     return SteeringVector(
         {b: part.directions[b] for part in parts for b in part.layers},
         model=parts[0].model,

@@ -20,6 +20,7 @@ from steerlab.core.setting import Setting
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption
 from steerlab.evaluation.calibration.curve import (
+    Controls,
     Cost,
     Curve,
     Fold,
@@ -220,33 +221,49 @@ class Search:
         """
         trials, seeds = self.trials, range(self.options.controls)
 
-        def at(sign: int, seed: int | None) -> list[Trial]:
+        def at(sign: int, seed: int | None, shuffled: bool = False) -> list[Trial]:
             return [
                 trial
                 for f in trials.folds
-                for trial in trials.reporting(f, layers[f], sign * abs(doses[f]), seed)
+                for trial in trials.reporting(
+                    f, layers[f], sign * abs(doses[f]), seed, shuffled=shuffled
+                )
             ]
 
-        wanted = {(sign, seed): at(sign, seed) for seed in (None, *seeds) for sign in (1, -1)}
-        trials.fetch((t for some in wanted.values() for t in some), 8)
-        found = {key: trials.of(some) for key, some in wanted.items()}
-        plain = trials.unsteered(t.item for t in wanted[1, None])
-        ranges = [float(means(found[1, seed] - found[-1, seed])) for seed in seeds]
-        up, down = ([float(means(found[s, seed] - plain)) for seed in seeds] for s in (1, -1))
-        values = found[1, None] - found[-1, None]
-        effect = self.estimate(values)
+        own = at(1, None), at(-1, None)
+        random = [(at(1, seed), at(-1, seed)) for seed in seeds]
+        turned = [(at(1, k, True), at(-1, k, True)) for k in range(trials.source.shuffles)]
+        every = (own, *random, *turned)
+        trials.fetch((t for both in every for some in both for t in some), 8)
+        plain = trials.unsteered(t.item for t in own[0])
+        up, down = map(trials.of, own)
+        effect = self.estimate(up - down)
+        chance = self.controls(random, plain)
+        shuffled = self.controls(turned, plain) if turned else None
+        wide = chance if shuffled is None or shuffled[0].sd <= chance[0].sd else shuffled
         return HeldOutEffect(
             effect,
-            plus=self.estimate(found[1, None] - plain),
-            minus=self.estimate(found[-1, None] - plain),
-            controls=controls_of(ranges),
-            z=defined(z_score(effect.mean, ranges)),
+            plus=self.estimate(up - plain),
+            minus=self.estimate(down - plain),
+            controls=chance[0],
+            z=z_among(effect.mean, wide[0]),
             critical=critical_z(len(seeds), tried),
             folds=tuple(Fold(trials.of_fold(f), layers[f], doses[f]) for f in trials.folds),
-            values=tuple(values.tolist()),
-            plus_controls=controls_of(up),
-            minus_controls=controls_of(down),
+            values=tuple((up - down).tolist()),
+            plus_controls=wide[1],
+            minus_controls=wide[2],
+            shuffled=None if shuffled is None else shuffled[0],
         )
+
+    def controls(
+        self, both: Sequence[tuple[list[Trial], list[Trial]]], plain: Array
+    ) -> tuple[Controls, Controls, Controls]:
+        """The mean effects of controls: signed range, and the two sides."""
+        found = [(self.trials.of(up), self.trials.of(down)) for up, down in both]
+        ranges = [up - down for up, down in found]
+        sides = [[side - plain for side in row] for row in zip(*found, strict=True)]
+        made = [controls_of([float(means(x)) for x in rows]) for rows in (ranges, *sides)]
+        return made[0], made[1], made[2]
 
     def estimate(self, values: Array) -> Estimate:
         """The mean over items and its interval, √2 wider if the items are the vector's own pairs.
@@ -348,6 +365,13 @@ def _median(costs: Sequence[Cost]) -> Cost:
     fluency = sorted(math.inf if c.fluency is None else c.fluency for c in costs)[1]
     distinct = sorted(-math.inf if c.distinct is None else c.distinct for c in costs)[1]
     return Cost(costs[1].kl, fluency, distinct)
+
+
+def z_among(effect: float, controls: Controls) -> float | None:
+    """The z of an effect among controls; None if they are too few, or do not scatter."""
+    if controls.n < CONTROLS or not controls.sd:
+        return None
+    return defined((effect - controls.mean) / controls.sd)
 
 
 def why_not(held: HeldOutEffect, safe: tuple[float, float]) -> str:

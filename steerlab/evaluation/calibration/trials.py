@@ -26,6 +26,7 @@ class Trial:
 
     without: the folds whose pairs were left out of the direction.
     seed: of the random direction that replaces the vector; None for the vector itself.
+    shuffled: whether a vector of shuffled labels replaces it, the one of number `seed`.
     """
 
     item: int
@@ -33,6 +34,7 @@ class Trial:
     dose: float = 0.0
     without: frozenset[int] = frozenset()
     seed: int | None = None
+    shuffled: bool = False
 
 
 @dataclass
@@ -56,6 +58,7 @@ class Trials:
         self.fold_of = assign_folds(self.measure.count)
         self.folds = sorted(set(self.fold_of))
         self._values: dict[Trial, float] = {}
+        self._shuffled: dict[tuple[int, int], SteeringVector] = {}
 
     def choosing(self, fold: int | None, layer: int, dose: float) -> list[Trial]:
         """The trials that may be looked at when choosing for a fold (None: the final choice).
@@ -68,11 +71,13 @@ class Trials:
             self._trial(i, layer, dose, mine | {f}) for i, f in enumerate(self.fold_of) if f != fold
         ]
 
-    def reporting(self, fold: int, layer: int, dose: float, seed: int | None = None) -> list[Trial]:
-        """A fold's items under a direction made without them, or under a random direction."""
+    def reporting(
+        self, fold: int, layer: int, dose: float, seed: int | None = None, *, shuffled: bool = False
+    ) -> list[Trial]:
+        """A fold's items under a direction made without them, or under a control."""
         items = self.of_fold(fold)
         if seed is not None:
-            return [Trial(i, layer, dose, seed=seed) for i in items]
+            return [Trial(i, layer, dose, seed=seed, shuffled=shuffled) for i in items]
         return [self._trial(i, layer, dose, frozenset({fold})) for i in items]
 
     def unsteered(self, items: Iterable[int]) -> Array:
@@ -109,6 +114,8 @@ class Trials:
             return Setting()
         if trial.seed is None:
             vector = self.source.at(trial.layer, self.left_out(trial.without))
+        elif trial.shuffled:
+            vector = self.shuffled(trial.layer, trial.seed)
         else:
             vector = self.random(trial.layer, trial.seed)
         return Setting(vector, vector.coefficient(trial.dose)) if vector.norm else Setting()
@@ -116,6 +123,12 @@ class Trials:
     def random(self, layer: int, seed: int) -> SteeringVector:
         """A random direction with the norm of the whole vector."""
         return control_like(self.source.at(layer), _SEEDS * self.seed + seed)
+
+    def shuffled(self, layer: int, number: int) -> SteeringVector:
+        """The vector with half of its pairs swapped."""
+        if (layer, number) not in self._shuffled:
+            self._shuffled[layer, number] = self.source.shuffled(layer, number)
+        return self._shuffled[layer, number]
 
     def left_out(self, folds: Iterable[int]) -> tuple[Pair, ...]:
         """The pairs of these folds; empty if the items are not the vector's own pairs."""

@@ -8,6 +8,7 @@ from transformers import DynamicCache
 
 from steerlab import Injection, compilable, steering
 from steerlab.errors import SteeringError
+from steerlab.models.cache import cache_argument
 from steerlab.models.interventions import begin_prompt
 from tests.tiny import tiny_lm
 from tests.watching import planted, shared
@@ -19,9 +20,10 @@ IDS = torch.arange(10, 26).reshape(2, 8)
 def staggered(lm):
     """Two rows, token by token after the third."""
     cache = DynamicCache(config=lm.model.config)
-    lm.model(IDS[:, :3], past_key_values=cache)
+    known = {cache_argument(lm.model): cache}
+    lm.model(IDS[:, :3], **known)
     for i in range(3, 8):
-        lm.model(IDS[:, i : i + 1], past_key_values=cache)
+        lm.model(IDS[:, i : i + 1], **known)
 
 
 def run_texts(lm, *texts):

@@ -86,7 +86,6 @@ def costs(
     The next token is measured for all settings; texts are written only for settings within
     the limit on KL, in one go.
     """
-    from steerlab.evaluation.metrics.likelihood import perplexities
     from steerlab.evaluation.metrics.predictions import divergence
 
     parts = Parts(progress, 10)
@@ -94,16 +93,8 @@ def costs(
     found = divergence(lab.model, NEUTRAL, settings, top=1, progress=parts.part(1), **how)
     moved = found.nats.mean(axis=1)  # (n_settings,)
     sound = [i for i, kl in enumerate(moved) if kl <= limits.kl]
-    rows = [
-        (setting, prompt, seed + i)
-        for setting in (Setting(), *(settings[s] for s in sound))
-        for i, prompt in enumerate(NEUTRAL)
-    ]
-    front = is_front(settings)
-    texts = written(lab, rows, bos=front, progress=parts.part(8), **how)
-    prompts, ids = [prompt for _, prompt, _ in rows], [text.token_ids for text in texts]
-    losses = perplexities(lab.model, prompts, ids, bos=front, progress=parts.part(1), **how)
-    parts.finish()
+    how["bos"] = is_front(settings)
+    ids, losses = _texts(lab, [settings[s] for s in sound], NEUTRAL, seed, parts, how)
     known = dict(zip(sound, _against_baseline(ids, losses), strict=True))
     return [Cost(kl=defined(float(kl)), **known.get(i, {})) for i, kl in enumerate(moved.tolist())]
 
@@ -119,26 +110,34 @@ def fresh_costs(
     should_stop: ShouldStop | None = None,
 ) -> list[FreshCost]:
     """The side effects of each setting on texts after the `FRESH` prompts."""
-    from steerlab.evaluation.metrics.likelihood import perplexities
-
-    parts = Parts(progress, 9)
     how: dict[str, Any] = {"allow_other_weights": allow_other_weights, "should_stop": should_stop}
-    rows = [
-        (setting, prompt, seed + _FRESH_SEEDS + i)
-        for setting in (Setting(), *settings)
-        for i, prompt in enumerate(FRESH)
-    ]
-    front = is_front(settings)
-    texts = written(lab, rows, bos=front, progress=parts.part(8), **how)
-    prompts, ids = [prompt for _, prompt, _ in rows], [text.token_ids for text in texts]
-    losses = perplexities(lab.model, prompts, ids, bos=front, progress=parts.part(1), **how)
-    parts.finish()
+    how["bos"] = is_front(settings)
+    ids, losses = _texts(lab, settings, FRESH, seed + _FRESH_SEEDS, Parts(progress, 9), how)
     logs = np.log(losses).reshape(-1, len(FRESH))
     pairs = np.array([distinct_pairs(text) for text in ids]).reshape(-1, len(FRESH))
     return [
         _fresh(setting.dose or 0.0, logs[s] - logs[0], pairs[s], pairs[0], limits)
         for s, setting in enumerate(settings, 1)
     ]
+
+
+def _texts(
+    lab: Lab,
+    settings: Sequence[Setting],
+    prompts: Sequence[str],
+    seed: int,
+    parts: Parts,
+    how: Mapping[str, Any],
+) -> tuple[list[tuple[int, ...]], Array]:
+    """Tokens and perplexity of a text for each prompt: unsteered, then under each setting."""
+    from steerlab.evaluation.metrics.likelihood import perplexities
+
+    rows = [(s, p, seed + i) for s in (Setting(), *settings) for i, p in enumerate(prompts)]
+    ids = [text.token_ids for text in written(lab, rows, progress=parts.part(8), **how)]
+    given = [prompt for _, prompt, _ in rows]
+    losses = perplexities(lab.model, given, ids, progress=parts.part(1), **how)
+    parts.finish()
+    return ids, losses
 
 
 def _fresh(dose: float, logs: Array, pairs: Array, plain: Array, limits: Limits) -> FreshCost:

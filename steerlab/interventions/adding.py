@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -44,43 +45,50 @@ class Term:
     A delta is (batch or 1, positions, d_model), float64 on the CPU before it is rounded once.
     """
 
+    layer: int
     positions: Positions | Literal["front"]
     parts: list[Injection]
     cache: dict[tuple[int, int, torch.device, torch.dtype], Tensor] = field(default_factory=dict)
 
     @property
+    def key(self) -> tuple[int, str]:
+        """What `Unchanged` knows it by."""
+        return self.layer, self.positions
+
+    @cached_property
     def by_row(self) -> bool:
         """Whether rows of a batch are steered differently."""
         return any(part.rows is not None for part in self.parts)
 
-    def delta(self, layer: int, like: Tensor, copies: int) -> Tensor:
+    def delta(self, like: Tensor, copies: int = 1) -> Tensor:
         """The summed c * v in the activation's dtype, on its device; rounded once.
 
         copies: rows of the batch for each prompt.
         """
         batch = like.shape[0] if self.by_row else 1
         key = (batch, copies, like.device, like.dtype)
-        if key not in self.cache:
-            exact = torch.from_numpy(self._sum(layer, batch, copies))
+        if (delta := self.cache.get(key)) is None:
+            exact = torch.from_numpy(self._sum(batch, copies))
             delta = exact.to(device=like.device, dtype=like.dtype)
-            check_lost(layer, exact, exact.any(2).any(1) & ~delta.any(2).any(1).cpu(), like.dtype)
+            lost = exact.any(2).any(1) & ~delta.any(2).any(1).cpu()
+            check_lost(self.layer, exact, lost, like.dtype)
             self.cache[key] = delta
-        return self.cache[key]
+        return delta
 
-    def spans(self, layer: int, batch: int, copies: int) -> Tensor:
+    def spans(self, batch: int, copies: int) -> Tensor:
         """Rows of the longest front vector on each row of the batch, 0 for none: (batch,)."""
         longest = torch.zeros(batch, dtype=torch.long)
         for part in self.parts:
             rows = _batch_rows(part, copies)
-            longest[rows] = longest[rows].clamp(min=len(part.vector.directions[layer]))
+            longest[rows] = longest[rows].clamp(min=len(part.vector.directions[self.layer]))
         return longest
 
-    def _sum(self, layer: int, batch: int, copies: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    def _sum(self, batch: int, copies: int) -> np.ndarray[Any, np.dtype[np.float64]]:
         first = next(iter(self.parts)).vector
-        rows = max(len(part.vector.directions[layer]) for part in self.parts)
+        rows = max(len(part.vector.directions[self.layer]) for part in self.parts)
         total = np.zeros((batch, rows, first.model.d_model))
         for part in self.parts:
-            direction = part.vector.directions[layer].astype(np.float32).astype(np.float64)
+            direction = part.vector.directions[self.layer].astype(np.float32).astype(np.float64)
             if part.rows and max(part.rows) * copies >= batch:
                 raise SteeringError(
                     f"row {max(part.rows)} is to be steered, but the batch has "
@@ -112,7 +120,8 @@ class Adder:
         self.measured = applied if applied.measures else None
         groups: dict[Positions | Literal["front"], Term] = {}
         for injection in injections:
-            groups.setdefault(injection.place, Term(injection.place, [])).parts.append(injection)
+            term = groups.setdefault(injection.place, Term(layer, injection.place, []))
+            term.parts.append(injection)
         self.terms = list(groups.values())
         self.d_model = injections[0].vector.model.d_model
         self.fired = False
@@ -124,53 +133,63 @@ class Adder:
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Add to the hidden states in the arguments of the block."""
         self.fired = True
-        hidden = stream_of(args, kwargs, self.d_model)
-        if (now := self.tracker.now) is not None:
-            self._enter(now, hidden)
-        steered = hidden
+        now = self.tracker.now
+        hidden = steered = self._entering(now, args, kwargs)
         for term in self.terms:
-            steered = self._apply(term, steered)
+            steered = self._apply(term, now, steered)
         if self.measured is not None and steered is not hidden:
             self.measured.measure(now, self.layer, hidden, steered)
         if args:
             return (steered, *args[1:]), kwargs
         return args, {**kwargs, "hidden_states": steered}
 
-    def _enter(self, now: ForwardPass, hidden: Tensor) -> None:
+    def _entering(
+        self, now: ForwardPass | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Tensor:
+        """The input of the block, (batch, seq, d_model), of a pass that comes to it once."""
+        if now is None:
+            return stream_of(args, kwargs, self.d_model)
         if self.layer in now.entered:
             raise runs_again(f"block {self.layer}")
         now.entered.add(self.layer)
-        if now.shape is not None:
-            check_shape(hidden, *now.shape)
+        hidden: Any = args[0] if args else kwargs.get("hidden_states")
+        if now.shape is None or getattr(hidden, "shape", None) != (*now.shape, self.d_model):
+            hidden = stream_of(args, kwargs, self.d_model)
+            if now.shape is not None:
+                check_shape(hidden, *now.shape)
+        return hidden  # type: ignore[no-any-return]  # of this shape: a tensor
 
-    def _apply(self, term: Term, hidden: Tensor) -> Tensor:
+    def _apply(self, term: Term, now: ForwardPass | None, hidden: Tensor) -> Tensor:
+        unchanged = self.tracker.unchanged if now is None else now.unchanged
+        are_left = unchanged.are_left(term.key)
+        if term.positions == "all" and not (term.by_row or are_left):
+            return hidden + term.delta(hidden)  # as in nearly every pass
         where = self.tracker.where(term.positions)
         if where is None:
             return hidden
         copies = self.tracker.copies() if term.by_row else 1
-        delta = whole = term.delta(self.layer, hidden, copies)
+        delta = whole = term.delta(hidden, copies)
         if where is not EVERYWHERE:
             delta = self._placed(term, delta, where, hidden, copies)
         steered = hidden + delta  # (batch, seq, d_model)
-        unchanged = self.tracker.unchanged
-        if unchanged.are_left(self.layer, term.positions):
-            rows = unchanged.of(self.layer, term.positions, whole, len(hidden))
+        if are_left:
+            rows = unchanged.of(term.key, whole, len(hidden))
             due = rows & delta.any(dim=2).any(dim=1)  # (batch,)
             lost = due & ~(hidden != steered).any(dim=2).any(dim=1)
             check_lost(self.layer, delta, lost, hidden.dtype)
-            self._note(term.positions, unchanged, due, rows & ~due)
+            self._note(term, unchanged, due, rows & ~due)
         return steered
 
-    def _note(self, positions: str, unchanged: Unchanged, due: Tensor, left: Tensor) -> None:
+    def _note(self, term: Term, unchanged: Unchanged, due: Tensor, left: Tensor) -> None:
         """Note which rows were changed in this pass, and which are left; (batch,) bool both."""
         some_due, some_left = bool(due.any()), bool(left.any())
-        unchanged.rows[self.layer, positions] = left if some_left else None
+        unchanged.rows[term.key] = left if some_left else None
         if some_due or not some_left:
-            self.applied.add(positions)
+            self.applied.add(term.positions)
         if not some_left:
-            self._partly.discard((positions, unchanged))
+            self._partly.discard((term.positions, unchanged))
         elif some_due:
-            self._partly.add((positions, unchanged))
+            self._partly.add((term.positions, unchanged))
 
     def _placed(
         self, term: Term, delta: Tensor, where: Tensor, hidden: Tensor, copies: int
@@ -180,7 +199,7 @@ class Adder:
         if term.positions != "front":
             return delta * where.unsqueeze(-1).to(delta.dtype)  # where: bool (batch, seq)
         # where: absolute position, -1 on padding (batch, seq)
-        spans = term.spans(self.layer, len(delta), copies).to(delta.device)
+        spans = term.spans(len(delta), copies).to(delta.device)
         self.tracker.check_front(spans, delta[:, 0].any(dim=-1), self.start_ids)
         rows = delta.shape[1]
         inside = (where >= 0) & (where < rows)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from torch import nn
 
 from steerlab.errors import SteeringError
+from steerlab.models.blocks import modules_in, parameters_in
 
 
 class CheckedWeights:
@@ -18,7 +19,7 @@ class CheckedWeights:
 
     def __init__(self, model: nn.Module) -> None:
         # torch does not count writes to tensors of inference mode
-        self._parameters = [p for p in model.parameters() if not p.is_inference()]
+        self._parameters = [p for p in parameters_in(modules_in(model)) if not p.is_inference()]
         self._versions = self._now()
 
     def check(self) -> None:

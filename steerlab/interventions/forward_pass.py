@@ -11,6 +11,7 @@ from steerlab.core.display import count
 from steerlab.errors import SteeringError
 from steerlab.interventions.generate_call import GenerateCall
 from steerlab.interventions.sequence import Rows, Sequences
+from steerlab.interventions.unchanged import Unchanged
 
 EVERYWHERE = torch.ones(())
 """Returned by `ForwardPass.where` if every position is meant: no mask is needed."""
@@ -28,6 +29,7 @@ class ForwardPass:
     ids: (batch, seq), where known. rows: the tokens as bytes, of a pass without a cache.
     unplaced: why the pass can't be placed at all; "" if it can.
     mixed: why its rows may not be those of the cache; "" if they are.
+    unchanged: the rows of its texts that are still to be changed.
     entered: layers whose block it has gone through so far.
     changes: layer -> ‖h' - h‖ at each token, (batch, seq); of an audited steering.
     """
@@ -45,6 +47,7 @@ class ForwardPass:
     unplaced: str = ""
     mixed: str = ""
     shape: tuple[int, int] | None = None
+    unchanged: Unchanged = field(default_factory=Unchanged)
     entered: set[int] = field(default_factory=set)
     changes: dict[int, Tensor] = field(default_factory=dict)
     _found: dict[str, Tensor | None] = field(default_factory=dict)

@@ -135,7 +135,7 @@ class GraphBlocks:
             delta = getattr(block, _DELTA)
             parts = [i for one in wanted for i in one.injections if layer in i.vector.directions]
             if parts:
-                delta.copy_(Term("all", parts).delta(layer, delta.reshape(1, 1, -1), 1)[0, 0])
+                delta.copy_(Term(layer, "all", parts).delta(delta.reshape(1, 1, -1))[0, 0])
             else:
                 delta.zero_()
         self._shown = wanted
@@ -207,7 +207,7 @@ class InGraph:
     def _check_changed(self, layer: int) -> None:
         parts = [i for i in self.injections if layer in i.vector.directions]
         delta = getattr(self._blocks.blocks[layer], _DELTA)
-        exact = Term("all", parts).delta(layer, delta.double().reshape(1, 1, -1), 1)
+        exact = Term(layer, "all", parts).delta(delta.double().reshape(1, 1, -1))
         check_lost(layer, exact, exact.any(2).any(1), delta.dtype)
 
 

@@ -56,9 +56,7 @@ class PositionTracker:
 
     @property
     def unchanged(self) -> Unchanged:
-        """The rows of the texts of this pass that are still to be changed."""
-        if self.now is not None and self.now.sequences is not None:
-            return self.now.sequences.unchanged
+        """The rows still to be changed of texts whose sequence is unknown."""
         if not hasattr(self._local, "unchanged"):
             self._local.unchanged = Unchanged()
         return self._local.unchanged  # type: ignore[no-any-return]  # a threading.local's
@@ -67,11 +65,16 @@ class PositionTracker:
         """A pass begins. given, outer: the arguments of the module that runs the blocks, and
         those of the model around it, which has token ids where the module gets embeddings.
         """
-        self._local.now = self._placed(given, outer) if self.placing else ForwardPass()
-        self._local.now.shape = shape = _shape(given, outer)
-        several = shape is not None and shape[1] > 1
-        if several and self._local.now.sequences is None and not past_of(given).length:
-            self._local.unchanged = Unchanged()  # a new prompt
+        now = self._placed(given, outer) if self.placing else ForwardPass()
+        now.shape = _shape(given, outer)
+        if now.sequences is not None:
+            now.unchanged = now.sequences.unchanged
+        else:
+            several = now.shape is not None and now.shape[1] > 1
+            if several and not past_of(given).length:
+                self._local.unchanged = Unchanged()  # a new prompt
+            now.unchanged = self.unchanged
+        self._local.now = now
 
     def end(self, output: Any) -> ForwardPass | None:
         """The pass is over; output: of the module that runs the blocks, None if it failed."""

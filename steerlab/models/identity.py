@@ -18,7 +18,13 @@ from torch import Tensor, nn
 
 from steerlab.core.recipe import ModelIdentity
 from steerlab.errors import ModelError
-from steerlab.models.blocks import check_no_virtual_tokens, text_config, weights_present
+from steerlab.models.blocks import (
+    check_no_virtual_tokens,
+    modules_in,
+    parameters_in,
+    text_config,
+    weights_present,
+)
 
 _PER_WEIGHT = 256  # entries of a weight that are read
 _PER_EMBEDDING = 2**20  # a fine-tune may change few rows of it
@@ -89,9 +95,10 @@ def state_of(model: nn.Module) -> Hashable:
     It holds the version and place of every parameter, a few of its values, and the active
     adapters. A change of a few values through `.data` can go unnoticed.
     """
-    parameters = list(model.parameters())
-    places = tuple((id(p), _version(p), p.dtype, _place(p)) for p in parameters)
-    return places, _few_values(parameters), adapters_on(adapter_layers(model))
+    modules = modules_in(model)
+    parameters = parameters_in(modules)
+    places = tuple([(id(p), _version(p), p.dtype, _place(p)) for p in parameters])
+    return places, _few_values(parameters), adapters_on(_adapter_layers(modules))
 
 
 def adapters_on(layers: Sequence[nn.Module]) -> Hashable:
@@ -106,7 +113,13 @@ def adapters_on(layers: Sequence[nn.Module]) -> Hashable:
 
 def adapter_layers(model: nn.Module) -> list[nn.Module]:
     """The layers of a model that adapters (as of PEFT) may act on."""
-    return [module for module in model.modules() if hasattr(module, "adapter_layer_names")]
+    return _adapter_layers(modules_in(model))
+
+
+def _adapter_layers(modules: Iterable[nn.Module]) -> list[nn.Module]:
+    # asking the module itself takes long where the answer is no
+    kinds = {kind for kind in set(map(type, modules)) if hasattr(kind, "adapter_layer_names")}
+    return [module for module in modules if type(module) in kinds] if kinds else []
 
 
 def _acting_on(module: nn.Module) -> list[str]:
@@ -335,9 +348,10 @@ def _few_values(parameters: Iterable[Tensor]) -> bytes:
     found: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     for parameter in parameters:
         if not (parameter.is_meta or _is_packed(parameter)) and parameter.is_contiguous():
-            flat = parameter.detach().view(-1)
-            stride = max(flat.numel() // _PER_PROBE, 1)
-            some = flat[::stride][:_PER_PROBE]
+            size = parameter.numel()
+            some = torch.as_strided(
+                parameter.detach(), (min(size, _PER_PROBE),), (max(size // _PER_PROBE, 1),)
+            )
             found.setdefault((parameter.device, parameter.dtype), []).append(some)
     parts = (torch.cat(some).cpu().view(torch.uint8) for some in found.values())
     return b"".join(part.numpy().tobytes() for part in parts)

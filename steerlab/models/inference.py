@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from steerlab.models import generation
+from steerlab.models.blocks import modules_in
 from steerlab.models.interrupts import attached
 
 _STEPS = 3  # of decoding that are tried
@@ -39,7 +40,7 @@ class _Evaluating:
     """Keeps a model from training until it is removed."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._training = [module for module in model.modules() if module.training]
+        self._training = [module for module in modules_in(model) if module.training]
         for module in self._training:
             module.training = False
 

@@ -109,6 +109,8 @@ class Hooked:
         for adder in self.adders.values():
             adder.check_applied()
         self.tracker.check_prompt_length()
+        if self.weights is not None and adapters_on(self._adapted) == self._adapters:
+            self.weights.check_at_end()
 
     def _enter_model(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ContextDecorator
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 
 import numpy as np
@@ -84,7 +85,10 @@ def steering(
             return None
         if isinstance(model, nn.Module) and any(i.place != "all" for i in effective):
             check_causal(block_list)
-        weights = None if allow_other_weights else CheckedWeights(module)
+        weights = None
+        if not allow_other_weights:
+            again = partial(identify, module, parent, block_list, here.source)
+            weights = CheckedWeights(module, here, again)
         mechanism: Mechanism
         if not tracker.placing and (prepared_blocks := graph_blocks(parent)) is not None:
             mechanism = InGraph(prepared_blocks, effective, weights)

@@ -198,6 +198,8 @@ class InGraph:
                     "compilable(...), not before"
                 )
             self._check_text(layer, now)
+        if self.weights is not None:
+            self.weights.check_at_end()
 
     def _check_text(self, layer: int, now: tuple[int, int]) -> None:
         (through, changed), self._text[layer] = self._text[layer], now

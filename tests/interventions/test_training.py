@@ -79,8 +79,21 @@ def train(lm):
     torch.optim.SGD(lm.model.parameters(), lr=0.1).step()
 
 
+def replace(lm):
+    lm.model.load_state_dict(tiny_lm(seed=1).model.state_dict(), assign=True)
+
+
+def write_past_autograd(lm):
+    lm.model.model.layers[0].mlp.up_proj.weight.data.mul_(1.5)
+
+
+def put_other_data(lm):
+    weight = lm.model.model.layers[0].mlp.up_proj.weight
+    weight.data = -weight.data
+
+
 @pytest.mark.parametrize("in_graph", [False, True], ids=["hooks", "buffers"])
-@pytest.mark.parametrize("change", [load, add, train])
+@pytest.mark.parametrize("change", [load, add, train, replace, write_past_autograd, put_other_data])
 def test_other_weights_inside_the_block_are_refused_unless_allowed(change, in_graph):
     lm = tiny_lm()
     v = planted(lm)
@@ -98,6 +111,13 @@ def test_other_weights_inside_the_block_are_refused_unless_allowed(change, in_gr
     work(allow_other_weights=True)
     with steering(lm, v, allow_other_weights=True):  # changed before
         lm.model(IDS)
+
+
+def test_weights_may_change_after_the_last_pass():
+    lm = tiny_lm()
+    with steering(lm, planted(lm)):
+        lm.model(IDS)
+        add(lm)
 
 
 def test_weights_may_move_inside_the_block():

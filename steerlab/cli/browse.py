@@ -45,13 +45,21 @@ def list_command(text: str | None, filters: dict[str, Any], store: Store, **orde
     if found or output.asked("json"):
         output.show(found, partial(_print_summaries, all_versions=every_version), _summaries_json)
     elif text or any(value is not None for value in filters.values()):
-        output.say("no vectors match")
+        output.say("no vectors match" + _hint(store, text or ""))
     else:
         output.say(
             f"no vectors in {store.path} yet; make one:\n"
             '  steerlab extract calm --positive "I feel calm" --negative "I feel tense"\n'
             "or see it work: steerlab demo"
         )
+
+
+def _hint(store: Store, text: str) -> str:
+    """What may follow a message about a text that nothing contains: the closest names."""
+    from steerlab.registry.refs import did_you_mean
+
+    hint = did_you_mean(text, store.names()) if text else ""
+    return hint and f": {hint}"
 
 
 def _print_summaries(found: Sequence[Summary], all_versions: bool) -> None:
@@ -103,18 +111,20 @@ def search_command(
     """
     text = " ".join(words)
     output.show(
-        store.search(text, limit=limit, **filters), partial(_print_hits, text=text), _hits_json
+        store.search(text, limit=limit, **filters),
+        partial(_print_hits, store=store, text=text),
+        _hits_json,
     )
 
 
-def _print_hits(found: Search, text: str) -> None:
+def _print_hits(found: Search, store: Store, text: str) -> None:
     edge = max((len(hit.vector.ref) for hit in found.hits), default=0)
     for hit in found.hits:
         click.echo(f"{hit.vector.ref.ljust(edge)}  {hit.place.ljust(6)}  {_marked(hit)}")
     if found.total > len(found.hits):
         output.say(f"the best {len(found.hits)} of {found.total} (--limit shows more)")
     elif not found.total:
-        output.say(f"no vector contains {text!r}")
+        output.say(f"no vector contains {text!r}{_hint(store, text)}")
 
 
 def _marked(hit: Hit) -> str:

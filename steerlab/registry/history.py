@@ -12,6 +12,7 @@ from steerlab.core.notation import span
 from steerlab.errors import NotFound
 from steerlab.registry import queries
 from steerlab.registry.operands import expressions
+from steerlab.registry.refs import parse_ref, removed_versions, resolve
 from steerlab.registry.schema import chunks
 from steerlab.registry.tables import (
     CALIBRATION,
@@ -53,15 +54,15 @@ def history(connection: Connection, text: str, model: queries.Model) -> list[Eve
 
     Newest first; of events at one moment, the version itself comes last.
     """
-    removed = queries.removed(connection, text, model)
+    removed = removed_versions(connection, text, model)
     try:
-        row = queries.resolve(connection, text, model)
+        row = resolve(connection, text, model)
     except NotFound:
         if not removed:
             raise
         ids = []
     else:
-        ids = [row] if queries.parse_ref(text).version else _versions(connection, row)
+        ids = [row] if parse_ref(text).version else _versions(connection, row)
     vectors = {summary.id: summary for summary in queries.of_ids(connection, ids)}
     digests = {row.digest: f"{row.name}.v{row.version}" for row in removed}
     digests |= {summary.digest: summary.ref for summary in vectors.values()}

@@ -1,20 +1,18 @@
-"""Reading the registry: lists, names, and what a ref means."""
+"""Reading the registry: lists of vectors, names and models."""
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select
 
-from steerlab.core.recipe import LayerFacts, ModelIdentity, build, is_name, mapping
-from steerlab.errors import BadOption, Incompatible, NotFound, SteerlabError
+from steerlab.core.recipe import LayerFacts, ModelIdentity, build, mapping
+from steerlab.errors import BadOption, NotFound, SteerlabError
 from steerlab.files import header
-from steerlab.registry import removals, text_index
+from steerlab.registry import text_index
 from steerlab.registry.operands import expressions
 from steerlab.registry.rows import find_model, identity_text, tags_of
 from steerlab.registry.schema import chunks
@@ -321,101 +319,3 @@ def model_id(connection: Connection, model: str | ModelIdentity) -> int:
         have = ", ".join(m.name for m in models(connection)) or "none"
         raise NotFound(f"the store has no vectors of model {called!r} (it has: {have})")
     return int(found)
-
-
-@dataclass(frozen=True)
-class Ref:
-    """The parts of a ref; None for those left out."""
-
-    name: str
-    model: str | None = None
-    version: int | None = None
-
-
-def parse_ref(text: str) -> Ref:
-    """Read name, name.v2, model.name or model.name.v2; raises NotFound for anything else."""
-    parts = text.split(".")
-    version = None
-    if len(parts) > 1 and re.fullmatch(r"v\d{1,9}", parts[-1]):
-        version = int(parts.pop()[1:])
-    if len(parts) > 2 or not all(is_name(part) for part in parts):
-        raise NotFound(
-            f"no vector can be called {text[:80]!r}: "
-            "write name, name.v2, model.name or model.name.v2"
-        )
-    return Ref(parts[-1], parts[0] if len(parts) == 2 else None, version)
-
-
-_VERSIONS = (
-    select(MODEL.c.name, VECTOR.c.version, VECTOR.c.id)
-    .join(VECTOR)
-    .where(VECTOR.c.name == bindparam("name"))
-    .order_by(MODEL.c.name, VECTOR.c.version)
-)
-
-
-def versions(connection: Connection, ref: Ref) -> dict[str, dict[int, int]]:
-    """Model name -> version -> row id of every vector that a ref could mean."""
-    query = _VERSIONS
-    if ref.model is not None:
-        query = query.where(VECTOR.c.model_id == model_id(connection, ref.model))
-    found: dict[str, dict[int, int]] = defaultdict(dict)
-    for model, version, row in connection.execute(query, {"name": ref.name}):
-        found[model][version] = row
-    return found
-
-
-def resolve(connection: Connection, text: str, model: str | ModelIdentity | None = None) -> int:
-    """The row id that a ref means: the newest version unless it names one.
-
-    model: chooses between models that both have the name. Raises NotFound with the closest
-    names, Incompatible when several models have it and none is chosen.
-    """
-    ref = parse_ref(text)
-    found = versions(connection, ref)
-    if ref.model is None and model is not None and found:
-        wanted = model_id(connection, model)
-        name = connection.execute(select(MODEL.c.name).where(MODEL.c.id == wanted)).scalar_one()
-        if name not in found:
-            others = ", ".join(f"{m}.{text}" for m in found)
-            was = _was_removed(connection, text, model)
-            raise NotFound(f"{name} has no vector called {text}{was}: other models do ({others})")
-        found = {name: found[name]}
-    if not found:
-        raise NotFound(_unknown(connection, text, ref, model))
-    if len(found) > 1:
-        choices = " or ".join(f"{m}.{text}" for m in found)
-        raise Incompatible(f"several models have a vector called {text}: write {choices}")
-    ((name, numbered),) = found.items()
-    wanted_version = max(numbered) if ref.version is None else ref.version
-    if wanted_version not in numbered:
-        listed = ", ".join(f"v{v}" for v in numbered)
-        was = _was_removed(connection, text, name)
-        raise NotFound(f"{ref.name} has no version {ref.version}{was}: it has {listed}")
-    return numbered[wanted_version]
-
-
-def removed(connection: Connection, text: str, model: Model = None) -> list[Row[Any]]:
-    """The removed versions that a ref means, newest last."""
-    ref = parse_ref(text)
-    chosen = ref.model if ref.model is not None else model
-    row = None if chosen is None else model_id(connection, chosen)
-    return removals.gone(connection, [ref.name], row, ref.version)
-
-
-def _was_removed(connection: Connection, text: str, model: Model) -> str:
-    """The date of the removal in brackets; empty if nothing was removed."""
-    found = removed(connection, text, model)
-    return f" (v{found[-1].version} was removed on {found[-1].created[:10]})" if found else ""
-
-
-def _unknown(connection: Connection, text: str, ref: Ref, model: Model) -> str:
-    if was := _was_removed(connection, text, model):
-        return f"no vector called {text}{was}: only an export or a backup brings it back"
-    known = names(connection, ref.model)
-    if not known:
-        return f"no vector called {text}: the store is empty"
-    close = difflib.get_close_matches(ref.name, known, 3, 0.5)
-    close = close or [n for n in known if n.lower() == ref.name.lower()]
-    hint = f"did you mean {' or '.join(close)}?" if close else "`steerlab list` shows what there is"
-    return f"no vector called {text}: {hint}"

@@ -13,7 +13,7 @@ from steerlab.core.operation import Operation
 from steerlab.core.record import canonical_json
 from steerlab.core.sampling import Sampling
 from steerlab.errors import BadExpression, BadOption, Incompatible, NotFound
-from steerlab.registry.queries import resolve
+from steerlab.registry.refs import resolve
 from steerlab.registry.sqlite_errors import Damaged
 from steerlab.registry.tables import LINKED, REGISTRY_ONLY, VECTOR
 

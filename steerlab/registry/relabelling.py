@@ -9,8 +9,9 @@ from pathlib import Path
 from steerlab.core.record import Labels
 from steerlab.errors import NameTaken
 from steerlab.files import header
-from steerlab.registry import labels, queries, removals, rows
+from steerlab.registry import labels, removals, rows
 from steerlab.registry.ports import Writing
+from steerlab.registry.refs import Ref, versions_of
 from steerlab.registry.rows import Stored
 
 
@@ -26,9 +27,9 @@ def relabel(work: Writing, directory: Path, changed: Sequence[tuple[Stored, Labe
 def rename(work: Writing, directory: Path, stored: Stored, new: str) -> None:
     """Rename all versions of a vector; raises NameTaken."""
     connection, old = work.connection, stored.record.name
-    if queries.versions(connection, queries.Ref(new)).get(stored.model):
+    if versions_of(connection, Ref(new)).get(stored.model):
         raise NameTaken(f"{stored.model} already has a vector called {new}")
-    ids = queries.versions(connection, queries.Ref(old))[stored.model].values()
+    ids = versions_of(connection, Ref(old))[stored.model].values()
     versions = rows.read(connection, list(ids)).values()
     relabel(work, directory, [(s, replace(s.labels, name=new)) for s in versions])
     removals.copy(connection, stored.record.model, old, new)

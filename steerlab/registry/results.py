@@ -13,7 +13,8 @@ from steerlab.core.record import canonical_json, now
 from steerlab.core.results import Calibration, Evaluation, Measured
 from steerlab.registry.pages import page
 from steerlab.registry.ports import Catalog
-from steerlab.registry.queries import Model, resolve
+from steerlab.registry.queries import Model
+from steerlab.registry.refs import resolve
 from steerlab.registry.registry_only import operation_of, operation_row, vector_of
 from steerlab.registry.tables import CALIBRATION, EVALUATION, EVALUATION_VALUE, VECTOR
 

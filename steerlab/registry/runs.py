@@ -15,7 +15,8 @@ from steerlab.core.run import Generation, Run
 from steerlab.errors import BadOption, NotFound
 from steerlab.registry.pages import page
 from steerlab.registry.ports import Catalog
-from steerlab.registry.queries import Model, resolve
+from steerlab.registry.queries import Model
+from steerlab.registry.refs import resolve
 from steerlab.registry.registry_only import operands, operation_of, operation_row, sampling_of
 from steerlab.registry.schema import chunks
 from steerlab.registry.tables import GENERATION, RUN, RUN_OPERAND

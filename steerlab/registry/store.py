@@ -22,6 +22,7 @@ from steerlab.registry.database import Database
 from steerlab.registry.lineage import Lineage
 from steerlab.registry.listing import Listing
 from steerlab.registry.queries import Filters, Model, StoredModel, Summary
+from steerlab.registry.refs import parse_ref, resolve, versions_of
 from steerlab.registry.results import Results
 from steerlab.registry.rows import Stored, read
 from steerlab.registry.runs import Runs
@@ -217,7 +218,7 @@ class Store:
     def lineage(self, ref: str, model: Model = None) -> Lineage:
         """The ancestors and descendants of a vector, as two trees."""
         with self._database.reading() as connection:
-            row = queries.resolve(connection, ref, model)
+            row = resolve(connection, ref, model)
             return Lineage(
                 read(connection, [row])[row].qualified,
                 lineage.relatives(connection, row, "parents"),
@@ -247,7 +248,7 @@ class Store:
         stamp = self._database.stamp()  # before the snapshot: a later commit must be noticed
         with self._database.reading() as connection:
             if isinstance(of, str):
-                row = queries.resolve(connection, of, model)
+                row = resolve(connection, of, model)
                 vector = self._payload_of(read(connection, [row])[row])
             else:
                 vector = of
@@ -293,10 +294,10 @@ class Store:
         Raises NameTaken if the model already has vectors called `new`.
         """
         check_name(new)
-        if queries.parse_ref(old).version is not None:
+        if parse_ref(old).version is not None:
             raise BadOption(f"all versions are renamed together: say {old.rpartition('.')[0]}")
         with self._database.writing() as work:
-            row = queries.resolve(work.connection, old, model)
+            row = resolve(work.connection, old, model)
             stored = read(work.connection, [row])[row]
             if stored.record.name != new:
                 relabelling.rename(work, self.path, stored, new)
@@ -309,7 +310,7 @@ class Store:
         be re-evaluated. Returns their refs. Its version number is never used again.
         """
         with self._database.writing() as work:
-            row = queries.resolve(work.connection, ref, model)
+            row = resolve(work.connection, ref, model)
             stored = read(work.connection, [row])[row]
             children = lineage.relatives(work.connection, row, "children", depth=1)
             broken = [child.ref for child in children]
@@ -351,9 +352,9 @@ class Store:
 
     def _stored(self, ref: str, model: Model) -> Stored:
         with self._database.reading() as connection:
-            row = queries.resolve(connection, ref, model)
+            row = resolve(connection, ref, model)
             stored = read(connection, [row])[row]
-        if stored.record.name != queries.parse_ref(ref).name:  # an index that lies
+        if stored.record.name != parse_ref(ref).name:  # an index that lies
             raise damaged(self.path)
         return stored
 
@@ -370,7 +371,7 @@ class Store:
     def _change(self, ref: str, model: Model, change: Callable[[Labels], Labels]) -> Record:
         """Change the labels of one vector; no payload is touched."""
         with self._database.writing() as work:
-            row = queries.resolve(work.connection, ref, model)
+            row = resolve(work.connection, ref, model)
             stored = read(work.connection, [row])[row]
             changed = change(stored.labels)
             relabelling.relabel(work, self.path, [(stored, changed)])
@@ -382,7 +383,7 @@ def _common_model(connection: Connection, refs: Iterable[str]) -> str | None:
     fixed: set[str] = set()
     for text in refs:
         try:
-            found = queries.versions(connection, queries.parse_ref(text))
+            found = versions_of(connection, parse_ref(text))
         except NotFound:
             continue
         if len(found) == 1:

@@ -72,6 +72,14 @@ def test_list_says_when_nothing_fits(cli):
     assert (result.out, result.err) == ("", "no vectors match\n")
 
 
+def test_what_nothing_contains_brings_the_closest_names(cli):
+    listed, searched = cli("list", "lvoe"), cli("search", "lvoe")
+    assert (listed.out, listed.err) == ("", "no vectors match: did you mean love?\n")
+    assert (searched.out, searched.err) == ("", "no vector contains 'lvoe': did you mean love?\n")
+    assert cli("list", "love", "--layer", 0).err == "no vectors match\n"  # it is there, elsewhere
+    assert cli("list", "lvoe", "--json").data == []
+
+
 def test_an_empty_store_says_how_to_begin(cli, tmp_path):
     result = cli("list", "--store", tmp_path / "new")
     assert result.code == ExitCode.OK

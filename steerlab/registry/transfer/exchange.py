@@ -15,13 +15,14 @@ from steerlab.core.record import Labels, Record
 from steerlab.errors import BadOption, CorruptPayload, NotFound, SteerlabError, StoreError
 from steerlab.files import durable, header, payload
 from steerlab.progress import Progress
-from steerlab.registry import files, labels, queries, saving
+from steerlab.registry import files, labels, saving
 from steerlab.registry.database import Database
 from steerlab.registry.files import Entry, batches
 from steerlab.registry.labels import Removed
 from steerlab.registry.operands import link
 from steerlab.registry.queries import Model, Summary
 from steerlab.registry.rebuild import unnamed, usable
+from steerlab.registry.refs import resolve
 from steerlab.registry.rows import mark_newest, read
 from steerlab.registry.schema import chunks
 from steerlab.registry.sqlite_errors import one_line_errors
@@ -43,7 +44,7 @@ def rows_of(connection: Connection, refs: Iterable[str | Summary], model: Model)
     rows = []
     for ref in wanted:
         if isinstance(ref, str):
-            rows.append(queries.resolve(connection, ref, model))
+            rows.append(resolve(connection, ref, model))
         elif known.get(ref.id) != ref.digest:
             raise NotFound(f"{ref.qualified} is not in this store any more")
         else:

@@ -22,8 +22,8 @@ from steerlab.files.header import FileTooLarge
 from steerlab.progress import Progress
 from steerlab.registry import files, labels, text_index
 from steerlab.registry.files import payload_files
-from steerlab.registry.queries import resolve
 from steerlab.registry.rebuild import usable
+from steerlab.registry.refs import resolve
 from steerlab.registry.rows import IS_NEWEST, Stored, checked, identity_text, read
 from steerlab.registry.schema import chunks
 from steerlab.registry.schema_check import problems

@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from steerlab.core.vector import SteeringVector
     from steerlab.lab.lab import Lab
 
-
 LEGEND = "dose: length of c × vector relative to the residual stream"
 
 
@@ -219,9 +218,7 @@ vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
 
     def action_audit(self) -> None:
         """Show which tokens were changed, and how far, in place of the texts; or the texts."""
-        texts = self.query_one(Texts)
-        if texts.toggle_audit() and not texts.is_audited:
-            self.notify("changed tokens are shown from the next generation on", timeout=3)
+        self.query_one(Texts).toggle_audit()
 
     def action_copy_command(self) -> None:
         """Copy the `steerlab generate` command for the same texts."""

@@ -153,9 +153,12 @@ class Texts(Container):
         """Show the tokens that were changed, or the texts again; whether tokens are shown now."""
         for column in self._all:
             column.shows_audit = not column.shows_audit
+        shown = self._all[0].shows_audit
         if self.is_audited:
             self.finish()
-        return self._all[0].shows_audit
+        elif shown:
+            self.notify("changed tokens are shown from the next generation on", timeout=3)
+        return shown
 
     @property
     def is_audited(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import sys
@@ -18,6 +19,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # without it, each process that a test starts compiles the whole program again: 0.1 to 0.4 s of CPU
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+gc.set_threshold(10_000, 10, 10)  # Python's 700 took 8% of the TUI's tests: torch is a large heap
 
 settings.register_profile("steerlab", max_examples=60, deadline=None)  # busy machines are slow
 settings.load_profile("steerlab")

@@ -41,6 +41,7 @@ class Base(SQLModel, registry=registry(metadata=MetaData(naming_convention=NAMIN
 
 CREATED = "created LIKE '____-__-__T__:__:__.______+00:00'"
 OPERATION = "operation <> ''"
+WITHOUT_ROWID = {"sqlite_with_rowid": False}  # one B-tree instead of two: a save writes less
 POSITIONS = "positions IN ('all', 'prompt', 'generated', 'continuation')"
 
 

@@ -106,8 +106,9 @@ def _shape(connection: Connection) -> Shape:
     query = "SELECT name, sql FROM sqlite_master WHERE sql NOT NULL AND name NOT LIKE 'alembic%'"
     shapes = {}
     for name, sql in connection.execute(text(query)):
-        first, *constraints = re.sub(r"\s+", " ", str(sql)).split(", CONSTRAINT ")
-        shapes[str(name)] = (first, sorted(part.strip(" )") for part in constraints))
+        said, without, _ = re.sub(r"\s+", " ", str(sql)).partition("WITHOUT ROWID")
+        first, *constraints = said.split(", CONSTRAINT ")
+        shapes[str(name)] = (first + without, sorted(part.strip(" )") for part in constraints))
     return shapes
 
 

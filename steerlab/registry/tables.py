@@ -33,6 +33,7 @@ from steerlab.registry.schema import (
     CREATED,
     OPERATION,
     POSITIONS,
+    WITHOUT_ROWID,
     Base,
     check,
     condition,
@@ -150,6 +151,7 @@ class DirectionRow(Base, table=True):
         check("norm >= 0", "norm_not_negative"),
         check("residual_norm >= 0", "residual_norm_not_negative"),
         Index(None, "layer", "vector_id"),
+        WITHOUT_ROWID,
     )
 
     vector_id: int = owner("vector")
@@ -187,7 +189,11 @@ class TagRow(Base, table=True):
     """A tag of one version."""
 
     __tablename__ = "tag"
-    __table_args__ = (Index(None, "tag", "vector_id"), check("tag <> ''", "tag_given"))
+    __table_args__ = (
+        Index(None, "tag", "vector_id"),
+        check("tag <> ''", "tag_given"),
+        WITHOUT_ROWID,
+    )
 
     vector_id: int = owner("vector")
     tag: str = Field(primary_key=True)

@@ -47,27 +47,34 @@ _CHANGES = {"INSERT": ("new",), "DELETE": ("old",), "UPDATE": ("old", "new")}
 _TABLE = "CREATE VIRTUAL TABLE vector_text USING fts5(text, tokenize='trigram case_sensitive 1'"
 _RENAMED = "CREATE TRIGGER vector_text_renamed AFTER UPDATE OF name ON vector"
 _CHILDREN = "FROM operand WHERE parent_id = new.id"
+_LAST = "(SELECT max(id) FROM vector_text_content)"
 
 
-def _trigger(table: str, change: str, does: str = "") -> str:
+def _trigger(table: str, change: str, does: str = "", when: str = "") -> str:
     changed = ", ".join(f"({row}.{_OWNERS[table]})" for row in _CHANGES[change])
     does = does or f"INSERT INTO text_pending VALUES {changed}"
     name = f"{table}_text_{change.lower()}"
-    return f"CREATE TRIGGER {name} AFTER {change} ON {table} BEGIN {does}; END"
+    return f"CREATE TRIGGER {name} AFTER {change} ON {table} {when}BEGIN {does}; END"
 
 
-SCHEMA = (
+_PLAIN = (
     f"{_TABLE}, detail=none, columnsize=0)",
     "CREATE TABLE text_pending (vector_id INTEGER)",
-    *(_trigger("vector", change) for change in _CHANGES),
-    *(_trigger("tag", change) for change in ("INSERT", "DELETE")),
-    _trigger("operand", "UPDATE"),
+    *(_trigger("vector", change) for change in ("DELETE", "UPDATE")),
+    _trigger("tag", "DELETE"),
     f"{_RENAMED} BEGIN INSERT INTO text_pending SELECT child_id {_CHILDREN}; END",
+)
+
+SCHEMA = (
+    *_PLAIN,
+    _trigger("tag", "INSERT", when=f"WHEN new.vector_id <= {_LAST} "),
+    _trigger("operand", "UPDATE", when=f"WHEN new.child_id <= {_LAST} "),
 )
 """The statements of `create`, as SQLite keeps them in its schema.
 
 No trigger is without a use: each takes every connection 25 µs. Operands come and go with their
-vector, and a tag is never updated. A vector may be pending several times.
+vector, and a tag is never updated. A vector may be pending several times; a new one is not, as its
+id is beyond those indexed.
 """
 
 
@@ -82,12 +89,13 @@ def _noted_once(changed: str) -> str:
 
 
 EARLIER_SCHEMA = (
+    *(_trigger("vector", "INSERT"), _trigger("tag", "INSERT"), _trigger("operand", "UPDATE")),
     f"{_TABLE})",
     *(_earlier(table, change) for table in ("vector", "tag", "operand") for change in _CHANGES),
     *(_earlier("contrast_pair", change) for change in ("DELETE", "UPDATE")),
     f"{_RENAMED} BEGIN {_noted_once(f'SELECT child_id AS id {_CHILDREN}')}; END",
 )
-"""The statements of revisions 0100 and 0101."""
+"""Those of the revisions 0100 to 0102 that differ."""
 
 _TEXTS = """
     SELECT id, kind, story_text, summary, name, note,
@@ -103,7 +111,6 @@ def create(connection: Connection) -> None:
     drop(connection)
     for statement in SCHEMA:
         connection.exec_driver_sql(statement)
-    connection.exec_driver_sql("INSERT INTO text_pending SELECT id FROM vector")
     update(connection)
 
 
@@ -117,16 +124,22 @@ def drop(connection: Connection) -> None:
 
 
 def update(connection: Connection) -> None:
-    """Index the vectors whose texts have changed; every write transaction ends with this."""
+    """Index new vectors, and those whose texts have changed; every write ends with this."""
     raw, pending = driver(connection), "(SELECT vector_id FROM text_pending)"
-    if raw.execute("SELECT 1 FROM text_pending LIMIT 1").fetchone() is None:
-        return
-    raw.execute(f"DELETE FROM vector_text WHERE rowid IN {pending}")
-    changed = raw.execute(f"{_TEXTS} WHERE id IN {pending}")
-    while rows := changed.fetchmany(1000):
+    (last,) = raw.execute(f"SELECT ifnull({_LAST}, 0)").fetchone()
+    if raw.execute("SELECT 1 FROM text_pending LIMIT 1").fetchone() is not None:
+        raw.execute(f"DELETE FROM vector_text WHERE rowid IN {pending}")
+        _index(connection, f"id IN {pending} AND id <= {last}")
+        raw.execute("DELETE FROM text_pending")
+    _index(connection, f"id > {last}")
+
+
+def _index(connection: Connection, which: str) -> None:
+    raw = driver(connection)
+    found = raw.execute(f"{_TEXTS} WHERE {which}")
+    while rows := found.fetchmany(1000):
         searched = _searched(connection, rows)
         raw.executemany("INSERT INTO vector_text (rowid, text) VALUES (?, ?)", searched)
-    raw.execute("DELETE FROM text_pending")
 
 
 def readable(connection: Connection) -> bool:

@@ -169,22 +169,28 @@ def newer_program(tmp_path, monkeypatch):
     return later / f"{LATER}_later.py"
 
 
-INDEX_0101 = Path(__file__).parents[1] / "stores" / "0101.sql"
-"""The text index of schema 0101, as SQLite kept it; the tables are those of 0102."""
+STORES = Path(__file__).parents[1] / "stores"
 
 
-def test_the_index_of_0101_gives_way_to_a_smaller_one(family):
-    family.search("feeling")
+@pytest.mark.parametrize("version", ["0101", "0102"])
+def test_tables_and_index_of_an_earlier_revision_give_way_to_smaller_ones(family, version):
+    """The fixtures hold the text index as SQLite kept it, and direction and tag with row ids."""
+    records = [family.record(name) for name in family.names()]
     with closing(sqlite3.connect(family.path / "registry.db")) as raw, raw:
         for (name,) in raw.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'"):
             raw.execute(f"DROP TRIGGER {name}")
         raw.executescript("DROP TABLE vector_text; DROP TABLE text_pending")
-        raw.executescript(INDEX_0101.read_text("utf-8"))
-        raw.execute("UPDATE alembic_version SET version_num = '0101'")
+        for file in ("rowids.sql", f"{version}.sql"):
+            raw.executescript((STORES / file).read_text("utf-8"))
+        raw.execute("UPDATE alembic_version SET version_num = ?", (version,))
     store = Store(family.path)
     assert store.search("feeling").total == family.search("feeling").total > 0
+    assert [store.record(name) for name in store.names()] == records
     assert store.verify() == []
-    assert (family.path / "registry.db.before-0102").is_file()
+    with closing(sqlite3.connect(family.path / "registry.db")) as raw:
+        smaller = raw.execute("SELECT name FROM pragma_table_list WHERE wr AND schema = 'main'")
+        assert {"direction", "tag"} < {name for (name,) in smaller}
+    assert (family.path / f"registry.db.before-{HEAD}").is_file()
 
 
 def test_an_older_store_is_copied_then_migrated(family, newer_program):

@@ -174,7 +174,7 @@ async def test_what_is_known_at_once_stands_there_and_nothing_is_verified(store)
     cut(store)
     async with Visit(store) as nurse:
         assert nurse.facts["store"] == str(store.path)
-        assert nurse.facts["holds"] == "3 vectors in 4 versions of 1 model · schema 0102"
+        assert nurse.facts["holds"] == "3 vectors in 4 versions of 1 model · schema 0103"
         assert re.match(r"[\d.]+ kB on disk: payloads \d.* kB, registry", nurse.facts["size"])
         assert nurse.found[0] == ("well", "no problems at a quick check; v verifies every payload")
         assert nurse.status == "no problems at a quick check · v verifies"

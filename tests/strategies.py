@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from steerlab.core.direction import Scope
-from steerlab.core.recipe import Contrast, Imported, ModelIdentity, Read
+from steerlab.core.prompts import Read
+from steerlab.core.recipe import Contrast, Imported, ModelIdentity
 from steerlab.core.vector import SteeringVector
 
 D_MODEL = 4

@@ -78,7 +78,8 @@ def extract_command(
     --method random makes a control: a random direction with a seed and the norm that
     mean_difference has for the same pairs.
     """
-    from steerlab.core.recipe import Contrast, check_name, read_of
+    from steerlab.core.prompts import read_of
+    from steerlab.core.recipe import Contrast, check_name
     from steerlab.core.record import check_labels
     from steerlab.extraction.methods import check_recipe, problems
 
@@ -110,7 +111,8 @@ def extract_command(
 
 def _say_what_was_read(lab: Lab, vector: SteeringVector) -> None:
     """Show the tokens that were read: of a template's end, or the prompts' own last words."""
-    from steerlab.core.recipe import Contrast, describe_read
+    from steerlab.core.prompts import describe_read
+    from steerlab.core.recipe import Contrast
 
     recipe = vector.recipe
     if output.asked("json") or not isinstance(recipe, Contrast):

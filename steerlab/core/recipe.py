@@ -5,14 +5,15 @@ from __future__ import annotations
 import keyword
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, is_dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, is_dataclass
 from enum import Enum
 from functools import cache, lru_cache
 from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from steerlab.errors import BadPrompts, CorruptPayload, NameTaken
+from steerlab.core.contrast import Contrast as Contrast
+from steerlab.errors import CorruptPayload, NameTaken
 
 T = TypeVar("T")
 
@@ -20,9 +21,6 @@ FUNCTIONS = ("unit", "project", "reject", "mean")
 """The functions of the expression language; no vector can be called like one."""
 
 _RESERVED = r"v\d+|unsaved_[0-9a-f]{12,64}"
-
-Read = str | int
-"""Which token of a prompt is read: "last", "mean" (all but position 0) or an index."""
 
 
 class Verdict(Enum):
@@ -121,54 +119,6 @@ def _identifier(source: str) -> str:
 
 
 @dataclass(frozen=True)
-class Contrast:
-    """Made from contrast prompts by an extraction method.
-
-    negative is empty for methods that need none; baseline holds the prompts whose mean
-    `mean_centred` subtracts. prompt_ids: the token ids of all prompts, positive, negative, then
-    baseline, as the model read them; empty before extraction, and for vectors of earlier
-    versions, which keep only the ids that were read, in positive_ids and negative_ids.
-    """
-
-    positive: tuple[str, ...]
-    negative: tuple[str, ...] = ()
-    method: str = "mean_difference"
-    read: Read = "last"
-    chat: bool = False
-    seed: int | None = None
-    baseline: tuple[str, ...] = ()
-    positive_ids: tuple[tuple[int, ...], ...] = ()
-    negative_ids: tuple[tuple[int, ...], ...] = ()
-    prompt_ids: tuple[tuple[int, ...], ...] = ()
-
-    @property
-    def ids_read(self) -> tuple[tuple[int, ...], ...]:
-        """The token ids that were read of each prompt; empty if they are unknown."""
-        return tuple(_read_of(ids, self) for ids in self.prompt_ids) or (
-            *self.positive_ids,
-            *self.negative_ids,
-        )
-
-    def without_ids(self) -> Contrast:
-        """The recipe in words alone, for another tokenizer."""
-        return replace(self, positive_ids=(), negative_ids=(), prompt_ids=())
-
-    def __str__(self) -> str:
-        count, what = len(self.positive), "contrast pair" if self.negative else "prompt"
-        read = "" if self.method == "actadd" else f", {describe_read(self.read)}"
-        chat = ", chat template" if self.chat else ""
-        return f"{count} {what}{'s' * (count != 1)}, {self.method}{read}{chat}"
-
-
-def _read_of(ids: tuple[int, ...], recipe: Contrast) -> tuple[int, ...]:
-    if recipe.method == "actadd":
-        return ids
-    if recipe.read == "mean":
-        return ids[1:]
-    return ids[-1 if recipe.read == "last" else int(recipe.read) :][:1]
-
-
-@dataclass(frozen=True)
 class Operand:
     """An operand of an expression: its name in the text, and its digest."""
 
@@ -220,19 +170,6 @@ def kind_of(recipe: Recipe) -> str:
     return type(recipe).__name__.lower()
 
 
-def describe_read(read: Read) -> str:
-    """`read` in words: "last token", "mean of tokens", "token 3"."""
-    return {"last": "last token", "mean": "mean of tokens"}.get(str(read), f"token {read}")
-
-
-def read_of(text: str) -> Read:
-    """`read` as it is typed: a token index where the text is a whole number."""
-    try:
-        return int(text)
-    except ValueError:
-        return text.strip()
-
-
 def is_name(text: str) -> bool:
     """Whether `text` can name a vector: an identifier, not a keyword, function or version."""
     return (
@@ -259,32 +196,6 @@ def check_name(text: str) -> str:
     else:
         why = "names are Python identifiers: letters, digits and _, such as calm_2, 80 at most"
     raise NameTaken(f"can't name a vector {text[:90]!r}: {why}")
-
-
-def check_prompts(positive: Sequence[str], negative: Sequence[str] | None = None) -> None:
-    """Raise BadPrompts for an empty list, an empty prompt or lists of unequal length."""
-    if isinstance(positive, str) or isinstance(negative, str):
-        raise BadPrompts("prompts are given as a list of texts, not as one text")
-    if not positive:
-        raise BadPrompts("no positive prompts: give at least one")
-    if negative is not None and len(positive) != len(negative):
-        raise BadPrompts(
-            f"{len(positive)} positive but {len(negative)} negative prompts: "
-            "they are read as pairs, so give as many of one as of the other"
-        )
-    for sign, prompts in (("positive", positive), ("negative", negative or ())):
-        for number, prompt in enumerate(prompts, 1):
-            check_text(prompt, f"{sign} prompt {number}")
-            if not prompt.strip():
-                raise BadPrompts(f"{sign} prompt {number} is empty")
-
-
-def check_text(prompt: object, what: str) -> None:
-    """Raise BadPrompts for anything but Unicode text."""
-    if not isinstance(prompt, str):
-        raise BadPrompts(f"{what} is not text but {prompt!r:.60}")
-    if not prompt.isprintable() and any("\ud800" <= c <= "\udfff" for c in prompt):
-        raise BadPrompts(f"{what} holds bytes that are not Unicode text")
 
 
 @dataclass(frozen=True)
@@ -321,9 +232,11 @@ def recipe_to_json(recipe: Recipe) -> dict[str, Any]:
     plain = {"kind": kind_of(recipe), **vars(recipe)}
     if isinstance(recipe, Expression):
         plain["operands"] = [dict(vars(operand)) for operand in recipe.operands]
-    for later in ("prompt_ids", "facts", "asserted"):
+    for later in ("prompt_ids", "facts", "asserted", "systems", "answers", "spans", "prompt_set"):
         if not plain.get(later, True):
             del plain[later]  # stories of earlier versions are digests of JSON without it
+    if (named := plain.get("prompt_set")) is not None:
+        plain["prompt_set"] = dict(vars(named))
     return plain
 
 

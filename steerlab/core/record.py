@@ -18,6 +18,7 @@ from typing import Any
 from steerlab.core.derivation import named, numbered
 from steerlab.core.direction import Scope
 from steerlab.core.notation import placeholder_of
+from steerlab.core.prompts import check_text
 from steerlab.core.recipe import (
     Expression,
     LayerFacts,
@@ -25,7 +26,6 @@ from steerlab.core.recipe import (
     Operand,
     Recipe,
     build,
-    check_text,
     is_name,
     kind_of,
     mapping,

@@ -70,7 +70,7 @@ def shuffled_controls(
     draws = swaps(len(recipe.positive), seeds)
     norms = {b: like[b].norms()[b] for b in lm.layers(layers)}
     with lm.lock:
-        _, found = runner.read(lm, recipe, list(norms), should_stop=should_stop)
+        found = runner.read(lm, recipe, list(norms), should_stop=should_stop)
     made = []
     for seed, swapped in zip(seeds, draws, strict=True):
         directions = {}
@@ -148,6 +148,7 @@ def unshuffled(recipe: Contrast) -> str:
         "actadd": "it is made from one pair",
         "pca": "swapping a pair only changes the sign of its difference",
         "random": "it does not depend on the pairs",
+        "difference_of_means": "its prompts are no pairs",
     }.get(recipe.method, "" if recipe.negative else "there are no negative prompts")
 
 

@@ -12,19 +12,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from steerlab.core.recipe import Contrast, check_prompts
+from steerlab.core.prompts import TURN_READS, Prompt, Turns, check_prompts, check_texts
+from steerlab.core.recipe import Contrast
 from steerlab.errors import BadOption, BadPrompts
 
 if TYPE_CHECKING:
     from steerlab.core.vector import SteeringVector
 
 Array = NDArray[np.float64]
-Pairs = Sequence[tuple[str, str]] | Sequence[str]
+Pairs = Sequence[tuple[Prompt, Prompt]] | Sequence[Prompt]
 """(positive, negative) prompts, or positive ones alone."""
 
 _ROUNDING = 1e-5  # of the residual norm: what is smaller is noise of float32
 
-METHODS = ("mean_difference", "actadd", "pca", "probe", "mean_centred", "random")
+METHODS = (
+    "mean_difference", "actadd", "pca", "probe", "mean_centred", "random", "difference_of_means"
+)  # fmt: skip
 """The methods by name; actadd reads all positions of a pair, the others one token a prompt."""
 
 
@@ -35,6 +38,11 @@ class Undecided(BadPrompts):
 def mean_difference(positive: Array, negative: Array) -> Array:
     """Mean of the paired activation differences (CAA, arXiv 2312.06681); natural norm."""
     return np.asarray((positive - negative).mean(axis=0))
+
+
+def difference_of_means(positive: Array, negative: Array) -> Array:
+    """Mean over one set minus mean over another, of any sizes (arXiv 2406.11717); natural norm."""
+    return np.asarray(positive.mean(axis=0) - negative.mean(axis=0))
 
 
 def pca(positive: Array, negative: Array) -> Array:
@@ -102,6 +110,7 @@ PAIRED: Mapping[str, Callable[[Array, Array], Array]] = {
     "mean_difference": mean_difference,
     "pca": pca,
     "probe": probe,
+    "difference_of_means": difference_of_means,
 }
 
 
@@ -126,6 +135,21 @@ def diagnose(positive: Array, negative: Array) -> dict[str, float]:
         "agreement": float(((differences * others).sum(axis=1) > 0).mean()),
         "separability": auc(above, below),
     }
+
+
+def diagnose_sets(positive: Array, negative: Array) -> dict[str, float]:
+    """How well unpaired sets part: empty for fewer than two of either.
+
+    separability: AUC of telling h+ from h- by projecting each on the difference of the means of
+        all others.
+    """
+    n, m = len(positive), len(negative)
+    if min(n, m) < 2:
+        return {}
+    up, down = positive.sum(axis=0), negative.sum(axis=0)
+    above = (positive * ((up - positive) / (n - 1) - down / m)).sum(axis=1)
+    below = (negative * (up / n - (down - negative) / (m - 1))).sum(axis=1)
+    return {"separability": auc(above, below)}
 
 
 def problems(vector: SteeringVector) -> Iterator[str]:
@@ -159,28 +183,42 @@ def auc(above: Array, below: Array) -> float:
     return float((left + right).mean() / (2 * len(below)))
 
 
-def columns(pairs: Pairs) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def columns(pairs: Pairs) -> tuple[tuple[Prompt, ...], tuple[Prompt, ...]]:
     """The positive and the negative prompts; plain prompts have no negative ones."""
     if isinstance(pairs, str):
         raise BadPrompts("prompts are given as a list, not as one text")
     rows = list(pairs)
-    if all(isinstance(row, str) for row in rows):
-        return tuple(str(row) for row in rows), ()
-    if not all(isinstance(row, tuple | list) and len(row) == 2 for row in rows):
+    alone = tuple(row for row in rows if isinstance(row, str | Turns))
+    if len(alone) == len(rows):
+        return alone, ()
+    pairs_ = [tuple(row) for row in rows if isinstance(row, tuple | list)]
+    if len(pairs_) != len(rows) or not all(len(row) == 2 for row in pairs_):
         raise BadPrompts("pairs are (positive, negative) tuples, or plain prompts for mean_centred")
-    return tuple(row[0] for row in rows), tuple(row[1] for row in rows)
+    return tuple(row[0] for row in pairs_), tuple(row[1] for row in pairs_)
 
 
 def check_recipe(recipe: Contrast) -> None:
     """Raise BadPrompts or BadOption for a recipe that can't be run; needs no model."""
-    check_prompts(recipe.positive, recipe.negative or None)
-    if recipe.positive == recipe.negative:
+    if recipe.prompt_set is not None:
+        check_method(recipe)
+        return
+    positive, negative, baseline = recipe.sides
+    if recipe.method == "difference_of_means":
+        check_texts(positive, "positive")
+        check_texts(negative, "negative", least=0)
+    else:
+        check_prompts(positive, negative or None)
+    if positive == negative:
         raise BadPrompts(
             "the positive and negative prompts are the same, so the direction is zero: they have "
             "to differ at or before the token that is read"
         )
-    if recipe.baseline:
-        check_prompts(recipe.baseline)
+    if baseline:
+        check_prompts(baseline)
+    if recipe.read in ("assistant_mean", "answer_letter") and not all(recipe.answers or [""]):
+        raise BadPrompts(
+            f"read={recipe.read!r} needs an answer in every prompt: give a question with answers"
+        )
     check_method(recipe)
 
 
@@ -189,16 +227,17 @@ def check_method(recipe: Contrast) -> None:
     method, read, seed = recipe.method, recipe.read, recipe.seed
     if method not in METHODS:
         raise BadOption(f"no extraction method {method!r}: there are {', '.join(METHODS)}")
-    if not (read in ("last", "mean") or isinstance(read, int)) or isinstance(read, bool):
-        raise BadOption(f"read is 'last', 'mean' or a token index, not {read!r}")
+    words = ("last", "mean", *TURN_READS)
+    if not (read in words or isinstance(read, int)) or isinstance(read, bool):
+        raise BadOption(f"read is {', '.join(words)} or a token index, not {read!r}")
     if method == "mean_centred":
-        if not (recipe.negative or recipe.baseline):
+        if not (recipe.counts[1] or recipe.baseline):
             raise BadPrompts(
                 "mean_centred needs prompts to be centred on: give baseline prompts, or pairs"
             )
     elif recipe.baseline:
         raise BadOption(f"baseline prompts are for mean_centred, not for {method}")
-    elif not recipe.negative:
+    elif not recipe.counts[1]:
         raise BadPrompts(f"{method} needs negative prompts too: one for each positive prompt")
     if method == "actadd":
         _check_actadd(recipe)
@@ -209,7 +248,7 @@ def check_method(recipe: Contrast) -> None:
 
 
 def _check_actadd(recipe: Contrast) -> None:
-    if (n := len(recipe.positive)) != 1:
+    if (n := recipe.counts[0]) != 1:
         raise BadPrompts(f"actadd takes one pair of prompts, not {n}: use mean_difference")
     if recipe.read != "last":
         raise BadOption(f"actadd reads every position, so read={recipe.read!r} means nothing")

@@ -10,7 +10,8 @@ from typing import Any, Protocol, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from steerlab.core.recipe import ModelIdentity, Read
+from steerlab.core.prompts import Prompt, Read, Span
+from steerlab.core.recipe import ModelIdentity
 from steerlab.progress import ShouldStop, Watch
 
 Array = NDArray[np.float64]
@@ -41,8 +42,11 @@ class Reader(Protocol):
     def lock(self) -> AbstractContextManager[Any]:
         """Held while the model runs; reentrant."""
 
-    def tokens(self, prompt: str, *, chat: bool = False, bos: bool = False) -> list[int]:
+    def tokens(self, prompt: Prompt, *, chat: bool = False, bos: bool = False) -> list[int]:
         """Token ids of one prompt."""
+
+    def span(self, prompt: Prompt, read: Read, *, chat: bool = False) -> Span:
+        """The tokens of a prompt that are read, for a read that depends on its turns."""
 
     def space_token(self) -> int | None:
         """The token of a single space; None if the tokenizer has none."""
@@ -51,9 +55,13 @@ class Reader(Protocol):
         """Raise BadPrompts for prompts that are too long for the model."""
 
     def read_tokens(
-        self, prompts: Sequence[Ids], layers: Sequence[int], read: Read, **watch: Unpack[Watch]
+        self,
+        prompts: Sequence[Ids],
+        layers: Sequence[int],
+        read: Read | Sequence[Span],
+        **watch: Unpack[Watch],
     ) -> Readings:
-        """One activation a prompt, at the token or the mean given by `read`."""
+        """One activation a prompt, at the token or the mean given by `read`, or its span's mean."""
 
     def record_tokens(
         self, prompt: Ids, layers: Sequence[int], should_stop: ShouldStop | None = None

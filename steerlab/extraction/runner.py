@@ -8,7 +8,8 @@ from typing import Unpack
 
 import numpy as np
 
-from steerlab.core.recipe import Contrast, Read
+from steerlab.core.prompts import TURN_READS, Prompt, Read, Span
+from steerlab.core.recipe import Contrast
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadPrompts, ModelError, SteeringError
 from steerlab.extraction import methods
@@ -38,7 +39,7 @@ def read_pairs(
     For recipes that read one activation a prompt, so not for actadd.
     """
     with lm.lock:
-        _, found = read(lm, recipe, layers, **watch)
+        found = read(lm, recipe, layers, **watch)
     sides = {b: split(recipe, values) for b, values in found.values.items()}
     return {b: (positive, negative) for b, (positive, negative, _) in sides.items()}
 
@@ -50,7 +51,8 @@ def _broadcast(
     skip_undecided: bool,
     **watch: Unpack[Watch],
 ) -> SteeringVector:
-    ids, found = read(lm, recipe, layers, **watch)
+    made = located(lm, recipe)
+    found = read(lm, made, layers, **watch)
     sides = {b: split(recipe, values) for b, values in found.values.items()}
     directions = _directions(recipe, sides, skip_undecided)
     norms = {b: found.residual_norms[b] for b in directions if b in found.residual_norms}
@@ -58,10 +60,15 @@ def _broadcast(
     return SteeringVector(
         directions,
         model=lm.identity,
-        recipe=_with_ids(recipe, ids),
+        recipe=made,
         residual_norms=norms,
-        diagnostics={b: methods.diagnose(*sides[b][:2]) for b in directions if recipe.negative},
+        diagnostics={b: _diagnosed(recipe, sides[b]) for b in directions if recipe.negative},
     )
+
+
+def _diagnosed(recipe: Contrast, sides: tuple[Array, Array, Array]) -> dict[str, float]:
+    found = methods.diagnose if recipe.is_paired else methods.diagnose_sets
+    return found(*sides[:2])
 
 
 def _size(recipe: Contrast, sides: tuple[Array, Array, Array], made: Array) -> float:
@@ -89,27 +96,48 @@ def _directions(
     return found
 
 
-def read(
-    lm: Reader, recipe: Contrast, layers: Sequence[int], **watch: Unpack[Watch]
-) -> tuple[list[list[int]], Readings]:
-    """The recipe's prompts as token ids, and their activations; see `split`.
+def located(lm: Reader, recipe: Contrast) -> Contrast:
+    """The recipe with the token ids of its prompts and, if its read needs them, the places read.
 
-    The ids that the recipe brings are used: a template may hold the date, a tokenizer may change.
+    What the recipe brings is used: a template may hold the date, a tokenizer may change.
     Raises BadPrompts for a prompt without the token to read.
     """
-    prompts = [*recipe.positive, *recipe.negative, *recipe.baseline]
-    ids = [list(found) for found in recipe.prompt_ids]
+    prompts = recipe.prompts
+    ids, spans = recipe.prompt_ids, recipe.spans
     if not ids:
-        ids = [lm.tokens(p, chat=recipe.chat) for p in prompts]
+        ids = tuple(tuple(lm.tokens(p, chat=recipe.chat)) for p in prompts)
+        if recipe.read in TURN_READS:
+            spans = tuple(lm.span(p, recipe.read, chat=recipe.chat) for p in prompts)
     if len(ids) != len(prompts):
         raise BadPrompts(f"the recipe has {len(prompts)} prompts, but token ids of {len(ids)}")
     if not all(ids):
         raise BadPrompts("the recipe has token ids of an empty prompt")
     lm.check_length(ids)
     _check_readable(ids, recipe.read, prompts)
-    found = lm.read_tokens(ids, layers, recipe.read, **watch)
+    made = replace(recipe.without_ids(), prompt_ids=ids, spans=spans)
+    _spans(made)
+    return made
+
+
+def read(lm: Reader, recipe: Contrast, layers: Sequence[int], **watch: Unpack[Watch]) -> Readings:
+    """The activations of a recipe's prompts; see `split`. Raises BadPrompts as `located` does."""
+    if not recipe.prompt_ids:
+        recipe = located(lm, recipe)
+    found = lm.read_tokens(recipe.prompt_ids, layers, _spans(recipe) or recipe.read, **watch)
     _check_finite(found.values)
-    return ids, found
+    return found
+
+
+def _spans(recipe: Contrast) -> list[Span]:
+    """The places that are read, where the read depends on turns."""
+    if recipe.read not in TURN_READS:
+        return []
+    spans = [(span[0], span[1]) for span in recipe.spans if len(span) == 2]
+    lengths = map(len, recipe.prompt_ids)
+    fits = len(spans) == len(recipe.prompt_ids)
+    if not fits or not all(0 <= a < b <= n for (a, b), n in zip(spans, lengths, strict=True)):
+        raise BadPrompts("the recipe does not say which tokens of its prompts were read")
+    return spans
 
 
 def split(recipe: Contrast, values: Array) -> tuple[Array, Array, Array]:
@@ -163,8 +191,7 @@ def _padded(lm: Reader, recipe: Contrast) -> tuple[list[int], list[int]]:
         positive, negative = map(list, recipe.prompt_ids)
         lm.check_length([positive, negative])
         return positive, negative
-    positive = lm.tokens(recipe.positive[0], chat=recipe.chat, bos=True)
-    negative = lm.tokens(recipe.negative[0], chat=recipe.chat, bos=True)
+    positive, negative = (lm.tokens(p, chat=recipe.chat, bos=True) for p in recipe.prompts)
     lm.check_length([positive, negative])
     space = lm.space_token()
     if len(positive) == len(negative):
@@ -180,10 +207,10 @@ def _with_ids(recipe: Contrast, ids: Sequence[Sequence[int]]) -> Contrast:
     return replace(recipe.without_ids(), prompt_ids=tuple(map(tuple, ids)))
 
 
-def _check_readable(ids: Sequence[Sequence[int]], read: Read, prompts: Sequence[str]) -> None:
+def _check_readable(ids: Sequence[Sequence[int]], read: Read, prompts: Sequence[Prompt]) -> None:
     """Raise BadPrompts for a prompt without the token to read."""
     shortest = min(range(len(ids)), key=lambda i: len(ids[i]))
-    n, prompt = len(ids[shortest]), prompts[shortest]
+    n, prompt = len(ids[shortest]), str(prompts[shortest])
     if read == "mean" and n < 2:
         raise BadPrompts(
             f"{prompt!r} is one token: the mean over all tokens but the first is empty"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from steerlab.core.recipe import check_prompts, check_text
+from steerlab.core.prompts import check_prompts, check_text
 from steerlab.errors import BadPrompts, NotFound
 from steerlab.files.limits import check_memory, from_json, from_toml
 

@@ -12,7 +12,8 @@ from typing import Any, Unpack, overload
 import torch
 
 from steerlab.core.notation import LayerChoice
-from steerlab.core.recipe import Contrast, ModelIdentity, Read
+from steerlab.core.prompts import Prompt, Read, Span
+from steerlab.core.recipe import Contrast, ModelIdentity
 from steerlab.core.sampling import Sampling, seeds_of
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption, BadPrompts, ModelError, NotFound, SteeringError
@@ -33,7 +34,7 @@ from steerlab.models.interventions import (
     rows_with_front,
 )
 from steerlab.models.loading import load_model, load_tokenizer
-from steerlab.models.prompts import space_token, token_ids
+from steerlab.models.prompts import space_token, token_ids, token_span
 from steerlab.models.unembedding import FinalNorm, final_norm
 from steerlab.progress import Loading, ShouldStop, Watch
 
@@ -150,13 +151,17 @@ class LanguageModel:
 
     # text to tokens
 
-    def tokens(self, prompt: str, *, chat: bool = False, bos: bool = False) -> list[int]:
+    def tokens(self, prompt: Prompt, *, chat: bool = False, bos: bool = False) -> list[int]:
         """Token ids of one prompt.
 
         chat: as a user's message in the model's chat template, up to where the answer starts.
         bos: begin with exactly one BOS (the end-of-text token, if the model has no BOS).
         """
         return token_ids(self.tokenizer, prompt, source=self.source, chat=chat, bos=bos)
+
+    def span(self, prompt: Prompt, read: Read, *, chat: bool = False) -> Span:
+        """The tokens of a prompt that are read, for a read that depends on its turns."""
+        return token_span(self.tokenizer, prompt, read, source=self.source, chat=chat)
 
     def space_token(self) -> int | None:
         """The token of a single space; None if the tokenizer has none."""
@@ -199,7 +204,11 @@ class LanguageModel:
             return recording.record(self.model, self.blocks, ids, self.layers(layers))
 
     def read_tokens(
-        self, prompts: Sequence[Ids], layers: Sequence[int], read: Read, **watch: Unpack[Watch]
+        self,
+        prompts: Sequence[Ids],
+        layers: Sequence[int],
+        read: Read | Sequence[Span],
+        **watch: Unpack[Watch],
     ) -> Readings:
         """One activation per prompt (token ids) and layer; see `recording.read`."""
         begin_prompt(self.model)
@@ -227,11 +236,12 @@ class LanguageModel:
     ) -> SteeringVector:
         """Make a steering vector of contrast prompts; it points toward the positive ones.
 
-        pairs: (positive, negative) prompts; only positive ones for `mean_centred`, which
-            subtracts the mean over `baseline` (or over all prompts of the pairs).
+        pairs: (positive, negative) prompts, texts or `Turns`; only positive ones for
+            `mean_centred`, which subtracts the mean over `baseline` (or over all prompts of the
+            pairs). Unpaired sets are given to `reextract` as a `Contrast`.
         layers: see `layers()`; all of them come from the same passes.
         method: one of `steerlab.extraction.methods.METHODS`. read: "last", "mean" (all tokens
-            but the first) or a token index. seed: for the `random` method.
+            but the first), a token index or one of TURN_READS. seed: for the `random` method.
         skip_undecided: leave out layers where the pairs do not decide a direction (for pca, its
             sign), which are an error otherwise.
         progress: called with (prompts read, prompts). should_stop: asked before every block.
@@ -241,7 +251,8 @@ class LanguageModel:
         positive, negative = methods.columns(pairs)
         if isinstance(baseline, str):
             raise BadPrompts("baseline prompts are given as a list of texts, not as one text")
-        recipe = Contrast(positive, negative, method, read, chat, seed, tuple(baseline))
+        how = {"method": method, "read": read, "chat": chat, "seed": seed}
+        recipe = Contrast.of(positive, negative, baseline, **how)
         return self.reextract(recipe, layers, skip_undecided=skip_undecided, **watch)
 
     def reextract(

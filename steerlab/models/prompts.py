@@ -2,33 +2,96 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from steerlab.core.display import printable
-from steerlab.core.recipe import check_text
+from steerlab.core.prompts import Prompt, Read, Span, Turns, check_text
 from steerlab.errors import BadPrompts, ModelError
 
 _PROBE = "steerlab7f3a"  # words that no template holds
+_LETTER = re.compile(r"\(([A-Za-z])\)|^\W*([A-Za-z])\b")
 
 
 def token_ids(
-    tokenizer: Any, prompt: str, *, source: str, chat: bool = False, bos: bool = False
+    tokenizer: Any, prompt: Prompt, *, source: str, chat: bool = False, bos: bool = False
 ) -> list[int]:
     """Token ids of one prompt, without tokens (as EOS) that the tokenizer adds at the end.
 
-    chat: as a user's message in the chat template, up to where the answer starts. bos: begin
+    chat: in the chat template, up to where the answer starts or, of turns with one, goes on;
+    otherwise turns are paragraphs of a plain text. bos: begin
     with exactly one BOS (the end-of-text token, if there is no BOS). source: of the model, for
     messages. Raises BadPrompts for an empty prompt, ModelError for a template that fails or
     leaves the prompt out.
     """
-    check_text(prompt, "the prompt")
-    ids = _in_chat(tokenizer, prompt, source) if chat else _plain(tokenizer, prompt)
+    turns = prompt if isinstance(prompt, Turns) else Turns(prompt)
+    check_text(turns.user, "the prompt")
+    ids = _encoded(tokenizer, _text(tokenizer, turns, source, chat) + turns.answer, chat)
     start = _start_id(tokenizer, source) if bos else None
     if start is not None and ids[:1] != [start]:
         ids = [start, *ids]
     if not ids:
         raise BadPrompts("the prompt is empty: the model needs at least one token")
     return ids
+
+
+def token_span(
+    tokenizer: Any, prompt: Prompt, read: Read, *, source: str, chat: bool = False
+) -> Span:
+    """The tokens of a prompt that one of TURN_READS means, in the ids of `token_ids`.
+
+    A token that holds the end of one turn and the beginning of the next is read as of both.
+    Raises BadPrompts for a prompt without them.
+    """
+    turns = prompt if isinstance(prompt, Turns) else Turns(prompt)
+    before = _text(tokenizer, turns, source, chat)
+    whole = before + turns.answer
+    ids = _encoded(tokenizer, whole, chat)
+
+    def shared(end: int) -> tuple[int, int]:
+        head = _encoded(tokenizer, whole[:end], chat)
+        return _common(head, ids), len(head)
+
+    def token_before(end: int) -> Span:
+        same, length = shared(end)
+        at = same - (same == length)
+        return at, at + 1
+
+    if read == "user_last":
+        at = before.rfind(turns.user.strip())
+        if at < 0:
+            raise ModelError(f"the chat template of {source} changes the blanks of a user's turn")
+        return token_before(at + len(turns.user.strip()))
+    if read == "answer_letter":
+        found = _LETTER.search(turns.answer)
+        if found is None:
+            raise BadPrompts(f"there is no answer letter, such as (A), in {turns.answer[:60]!r}")
+        return token_before(len(before) + found.end(found.lastindex or 0))
+    start = shared(len(before))[0]
+    if not turns.answer.strip() or start == len(ids):
+        raise BadPrompts(f"{turns.user[:60]!r} has no answer whose tokens could be read")
+    return start, len(ids)
+
+
+def _common(a: list[int], b: list[int]) -> int:
+    """Number of leading tokens in common."""
+    parted = (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
+    return next(parted, min(len(a), len(b)))
+
+
+def _encoded(tokenizer: Any, text: str, chat: bool) -> list[int]:
+    if not chat:
+        return _plain(tokenizer, text)
+    return [int(i) for i in tokenizer(text, add_special_tokens=False)["input_ids"]]
+
+
+def _text(tokenizer: Any, turns: Turns, source: str, chat: bool) -> str:
+    """All that stands before the answer."""
+    if chat:
+        return _in_chat(tokenizer, turns, source)
+    before = f"{turns.system}\n\n{turns.user}" if turns.system else turns.user
+    apart = not turns.answer or before[-1:].isspace() or turns.answer[0].isspace()
+    return before if apart else f"{before}\n"
 
 
 def space_token(tokenizer: Any) -> int | None:
@@ -64,20 +127,25 @@ def _plain(tokenizer: Any, prompt: str) -> list[int]:
     return ids[: ends[0]] if ends else ids
 
 
-def _in_chat(tokenizer: Any, prompt: str, source: str) -> list[int]:
+def _in_chat(tokenizer: Any, turns: Turns, source: str) -> str:
     if not getattr(tokenizer, "chat_template", None):
         raise ModelError(f"{source} has no chat template: leave out chat")
     problems = []
     for shape in (str, _parts):  # templates of multimodal models want parts
         try:
-            probe = _rendered(tokenizer, shape(_PROBE), source)
+            probe = _rendered(tokenizer, [("user", shape(_PROBE))], source)
         except ModelError as error:
             problems.append(error)
             continue
         if _PROBE in probe and str(_parts(_PROBE)[0]) not in probe:
-            text = _rendered(tokenizer, shape(prompt), source)
-            if _without_spaces(prompt) in _without_spaces(text):
-                return [int(i) for i in tokenizer(text, add_special_tokens=False)["input_ids"]]
+            messages = [("system", turns.system)] if turns.system else []
+            said = [*messages, ("user", turns.user)]
+            text = _rendered(tokenizer, [(who, shape(words)) for who, words in said], source)
+            words = _without_spaces(text)
+            if turns.system and _without_spaces(turns.system) not in words:
+                raise ModelError(f"the chat template of {source} leaves out the system prompt")
+            if _without_spaces(turns.user) in words:
+                return text
             break
     if len(problems) == 2:
         raise problems[0]
@@ -95,8 +163,8 @@ def _parts(prompt: str) -> list[dict[str, str]]:
     return [{"type": "text", "text": prompt}]
 
 
-def _rendered(tokenizer: Any, content: str | list[dict[str, str]], source: str) -> str:
-    messages = [{"role": "user", "content": content}]
+def _rendered(tokenizer: Any, said: list[tuple[str, Any]], source: str) -> str:
+    messages = [{"role": who, "content": content} for who, content in said]
     try:
         return str(
             tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from steerlab.core.recipe import Read
+from steerlab.core.prompts import Read, Span
 from steerlab.errors import Cancelled, ModelError
 from steerlab.extraction.readings import Ids, Readings
 from steerlab.models.blocks import check_shape, input_device, stream_of, text_config
@@ -23,40 +21,12 @@ from steerlab.models.cache import cache_argument
 from steerlab.models.interrupts import attached
 from steerlab.models.interventions import is_steered
 from steerlab.models.prefix_groups import Group, group_by_prefix
+from steerlab.models.reduction import Chunk, Reduction
 from steerlab.models.uncompiled import Uncompiled
 from steerlab.progress import Progress, ShouldStop
 
 _BATCH_TOKENS = {"cpu": 2048}  # real and padding together; more is no faster on a CPU
 _BATCH_TOKENS_ACCELERATOR = 16384
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Tokens of several prompts as one batch: row i is a piece of the prompts in owners[i].
-
-    offsets: absolute position of each row's first real token.
-    lengths: real tokens in each row; padding is on their left if `left`, else on their right.
-    """
-
-    ids: Tensor  # (rows, seq)
-    owners: list[list[int]]
-    offsets: NDArray[np.int64]
-    lengths: NDArray[np.int64]
-    left: bool = False
-
-    def real(self, device: torch.device) -> Tensor:
-        """A mask of the real tokens: (rows, seq) bool."""
-        columns = torch.arange(self.ids.shape[1], device=device).unsqueeze(0)
-        start = torch.as_tensor(self.first_columns(), device=device).unsqueeze(1)
-        return (columns >= start) & (columns < start + self._lengths_on(device))
-
-    def first_columns(self) -> NDArray[np.int64]:
-        """The column of each row's first real token."""
-        width = self.ids.shape[1]
-        return width - self.lengths if self.left else np.zeros_like(self.lengths)
-
-    def _lengths_on(self, device: torch.device) -> Tensor:
-        return torch.as_tensor(self.lengths, device=device).unsqueeze(1)
 
 
 class _Stop(Exception):
@@ -75,18 +45,19 @@ def read(
     blocks: Sequence[nn.Module],
     prompts: Sequence[Ids],
     layers: Sequence[int],
-    read_at: Read = "last",
+    read_at: Read | Sequence[Span] = "last",
     *,
     progress: Progress | None = None,
     should_stop: ShouldStop | None = None,
 ) -> Readings:
     """Read one activation per prompt and layer (`last`, `mean` over positions >= 1, or an index).
 
+    read_at: spans instead give the mean over each prompt's own.
     prompts: token ids; prefixes that prompts share are computed once. An index has to be inside
         every prompt (negative ones count from the end).
     should_stop: asked before every block; raises Cancelled once it says so.
     """
-    reader = _Reader(prompts, layers, read_at)
+    reader = Reduction(prompts, layers, read_at)
     forward = partial(_forward, model, blocks, layers, should_stop)
     for chunk, hidden in _passes(model, blocks, prompts, forward, progress):
         for layer, activations in hidden.items():
@@ -297,68 +268,3 @@ def _forward(
     for hidden in recorded.values():
         check_shape(hidden, *chunk.ids.shape)
     return recorded
-
-
-class _Reader:
-    """Reduces the chunks of all prompts to one activation for each prompt."""
-
-    def __init__(self, prompts: Sequence[Ids], layers: Sequence[int], read_at: Read) -> None:
-        self.lengths = np.array([len(p) for p in prompts])
-        self.read_at = read_at
-        self.values: dict[int, NDArray[np.float64]] = {}
-        self.norms: dict[int, list[NDArray[np.float64]]] = {b: [] for b in layers}
-
-    def take(self, layer: int, chunk: Chunk, hidden: Tensor) -> None:
-        """Read the wanted positions in this chunk; hidden: (rows, seq, d_model)."""
-        if layer not in self.values:
-            self.values[layer] = np.zeros((len(self.lengths), hidden.shape[-1]))
-        later = chunk.real(hidden.device)
-        starts = torch.as_tensor(chunk.first_columns(), device=hidden.device)
-        begins = torch.as_tensor(chunk.offsets == 0, device=hidden.device)
-        later[begins, starts[begins]] = False  # position 0 is an attention sink
-        self._take_norms(layer, chunk, hidden, later)
-        if self.read_at == "mean":
-            self._take_sums(layer, chunk, hidden, later)
-        else:
-            self._take_tokens(layer, chunk, hidden)
-
-    def readings(self) -> Readings:
-        """All that was read; sums become means only now, when every chunk is in."""
-        if self.read_at == "mean":
-            counts = np.maximum(self.lengths - 1, 1)[:, None]
-            self.values = {b: sums / counts for b, sums in self.values.items()}
-        medians = {b: np.concatenate(parts) for b, parts in self.norms.items() if parts}
-        return Readings(self.values, {b: float(np.median(n)) for b, n in medians.items() if n.size})
-
-    def _take_norms(self, layer: int, chunk: Chunk, hidden: Tensor, later: Tensor) -> None:
-        sizes = torch.linalg.vector_norm(hidden, dim=-1, dtype=torch.float32)  # (rows, seq)
-        times = torch.tensor([len(owners) for owners in chunk.owners], device=hidden.device)
-        repeats = times.unsqueeze(1).expand_as(later)[later]
-        self.norms[layer].append(
-            torch.repeat_interleave(sizes[later], repeats).double().cpu().numpy()
-        )
-
-    def _take_sums(self, layer: int, chunk: Chunk, hidden: Tensor, later: Tensor) -> None:
-        sums = (hidden.float() * later.unsqueeze(-1)).sum(dim=1).double().cpu().numpy()
-        for row, owners in enumerate(chunk.owners):
-            self.values[layer][owners] += sums[row]
-
-    def _take_tokens(self, layer: int, chunk: Chunk, hidden: Tensor) -> None:
-        index = -1 if self.read_at == "last" else int(self.read_at)
-        wanted = [
-            (row, owner, int(column))
-            for row, owners in enumerate(chunk.owners)
-            for owner in owners
-            if 0
-            <= (column := self._position(owner, index) - chunk.offsets[row])
-            < chunk.lengths[row]
-        ]
-        if not wanted:
-            return
-        rows, owners_, columns = (list(part) for part in zip(*wanted, strict=True))
-        columns_ = np.array(columns) + chunk.first_columns()[rows]
-        picked = hidden[rows, torch.as_tensor(columns_, device=hidden.device)]
-        self.values[layer][owners_] = picked.float().double().cpu().numpy()
-
-    def _position(self, prompt: int, index: int) -> int:
-        return index if index >= 0 else int(self.lengths[prompt]) + index

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from steerlab.core.display import printable
@@ -139,10 +140,10 @@ def _facts(found: Report) -> Mapping[str, Any]:
     """The variables of the template."""
     record, calibration, evaluation = found.record, found.calibration, found.evaluation
     recipe, doses = record.recipe, record.doses()
-    pairs: list[tuple[str, str | None]] = []
+    pairs: list[tuple[str | None, str | None]] = []
     if isinstance(recipe, Contrast):
-        negative = recipe.negative or (None,) * len(recipe.positive)
-        pairs = list(zip(recipe.positive, negative, strict=True))
+        positive, negative, _ = (map(str, side) for side in recipe.sides)
+        pairs = list(zip_longest(positive, negative))
     return {
         "r": found,
         "record": record,

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from steerlab import __version__
 from steerlab.core.notation import placeholder_of
+from steerlab.core.prompts import check_prompts, describe_read
 from steerlab.core.recipe import (
     FUNCTIONS,
     Contrast,
@@ -24,8 +25,6 @@ from steerlab.core.recipe import (
     Operand,
     Verdict,
     check_name,
-    check_prompts,
-    describe_read,
     is_name,
     kind_of,
     recipe_from_json,

@@ -190,7 +190,7 @@ def test_controls_that_are_too_few_or_equal_give_no_z():
 @pytest.mark.parametrize("count", [4, 8])
 def test_shuffled_vectors_have_half_of_the_pairs_swapped(lab, lm, count):
     vector = lm.extract(pairs(count), layers=[1, 3])
-    source = source_of(lm, vector, [1, 3], None, lambda recipe, at: runner.read(lm, recipe, at)[1])
+    source = source_of(lm, vector, [1, 3], None, lambda recipe, at: runner.read(lm, recipe, at))
     assert source.shuffles == min(12, math.comb(count, count // 2))
     like = shuffled_controls(lm, vector.recipe, [1, 3], range(source.shuffles), like=vector)
     for number in (0, 5):
@@ -202,7 +202,7 @@ def test_shuffled_vectors_have_half_of_the_pairs_swapped(lab, lm, count):
 
 def test_what_has_no_labels_or_too_few_is_not_shuffled(lm, lab, planted):
     def of(vector, lookup=None):
-        return source_of(lm, vector, [3], lookup, lambda r, at: runner.read(lm, r, at)[1])
+        return source_of(lm, vector, [3], lookup, lambda r, at: runner.read(lm, r, at))
 
     assert of(random_like(planted, 0)).shuffles == 0
     assert of(lm.extract(pairs(3), layers=3)).shuffles == 0
@@ -324,7 +324,7 @@ def test_a_fold_is_measured_only_after_its_choice(lab, lm, monkeypatch, free):
 def _reader(lm):
     from steerlab.extraction import runner
 
-    return lambda recipe, layers: runner.read(lm, recipe, layers)[1]
+    return lambda recipe, layers: runner.read(lm, recipe, layers)
 
 
 def test_a_layer_where_nothing_is_left_of_the_direction_does_nothing(lab, lm, free):

@@ -7,7 +7,8 @@ from importlib.resources import files
 
 import pytest
 
-from steerlab.core.recipe import check_name, check_prompts
+from steerlab.core.prompts import check_prompts
+from steerlab.core.recipe import check_name
 
 STARTER = tomllib.loads((files("steerlab.lab") / "starter.toml").read_text("utf-8"))
 OURS = sorted(set(STARTER) - {"love"})  # love is the post's, as it stands

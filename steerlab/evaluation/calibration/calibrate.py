@@ -69,9 +69,7 @@ def calibrate(
         from steerlab.extraction import runner
 
         with lm.lock:
-            return runner.read(lm, recipe, wanted, progress=parts.part(2), should_stop=should_stop)[
-                1
-            ]
+            return runner.read(lm, recipe, wanted, progress=parts.part(2), should_stop=should_stop)
 
     source = source_of(lm, vector, candidates, lambda ref: lab.operand(vector, ref), read)
     crossed: Sequence[Pair] = ()

@@ -15,6 +15,7 @@ import numpy as np
 
 from steerlab.core.expression import evaluate, parse
 from steerlab.core.notation import selects_layers
+from steerlab.core.prompts import Prompt
 from steerlab.core.recipe import Contrast, Expression, Imported
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadPrompts
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from steerlab.extraction.readings import Readings
     from steerlab.models.language_model import LanguageModel
 
-Pair = tuple[str, str]
+Pair = tuple[Prompt, Prompt]
 Reader = Callable[[Contrast, Sequence[int]], "Readings"]
 _PRESENT = 0.1  # the smallest cosine of an operand that is part of a composition
 
@@ -87,7 +88,7 @@ class Paired:
     @property
     def pairs(self) -> tuple[Pair, ...]:
         """The pairs of the recipe."""
-        return tuple(zip(self.recipe.positive, self.recipe.negative, strict=True))
+        return self.recipe.pairs
 
     @cached_property
     def _found(self) -> Readings:
@@ -152,12 +153,12 @@ class Composed:
         assert isinstance(vector.recipe, Expression)
         self.vector, self.text, self.operands = vector, vector.recipe.text, operands
         self.own_layers = selects_layers(self.text)
-        self._made: dict[tuple[int, frozenset[frozenset[str]]], SteeringVector] = {}
+        self._made: dict[tuple[int, frozenset[frozenset[Prompt]]], SteeringVector] = {}
 
     @cached_property
     def pairs(self) -> tuple[Pair, ...]:
         """The pairs of the operands, swapped if an operand counts negatively."""
-        found: dict[frozenset[str], Pair] = {}
+        found: dict[frozenset[Prompt], Pair] = {}
         for ref, sign in _signs(self.vector, self.text, list(self.operands)).items():
             for one, two in self.operands[ref].pairs if sign else ():
                 found.setdefault(frozenset((one, two)), (one, two) if sign > 0 else (two, one))
@@ -233,7 +234,7 @@ def source_of(
     if isinstance(recipe, Imported) or not vector.model.has_weights_of(lm.identity):
         return Fixed(vector)
     if isinstance(recipe, Contrast):
-        crossed = vector.scope == "broadcast" and bool(recipe.negative)
+        crossed = vector.scope == "broadcast" and bool(recipe.pairs)
         return Paired(vector, layers, read) if crossed else Fixed(vector)
     refs = parse(recipe.text).refs
     inner = vector.layers if selects_layers(recipe.text) else layers

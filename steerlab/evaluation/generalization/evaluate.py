@@ -310,11 +310,10 @@ class _Run:
             return
         if any(s.items for s in self.suite.styles) or not isinstance(recipe, Contrast):
             return
-        if not recipe.negative or scope == "front":  # it would reach beyond the common prompt
+        if not recipe.pairs or scope == "front":  # it would reach beyond the common prompt
             return
-        pairs = list(zip(recipe.positive, recipe.negative, strict=True))
         try:
-            own = items_of_pairs(self.lab.model, pairs, chat=recipe.chat)
+            own = items_of_pairs(self.lab.model, recipe.pairs, chat=recipe.chat)
         except BadPrompts as error:
             self.notes.append(f"its own pairs can't be scored: {error}")
             return

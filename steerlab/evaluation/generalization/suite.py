@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from steerlab.core.display import printable
-from steerlab.core.recipe import check_text
+from steerlab.core.prompts import check_text
 from steerlab.core.record import canonical_json
 from steerlab.errors import BadPrompts, NotFound
 from steerlab.evaluation.metrics.items import ContrastItem, Fact

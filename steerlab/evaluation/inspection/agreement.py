@@ -45,11 +45,12 @@ def agreement(
 
 def check_pairs(recipe: Contrast) -> None:
     """Raise BadPrompts for a recipe with fewer than two pairs."""
-    if not recipe.negative:
+    if not recipe.is_paired:
         raise BadPrompts(
-            "it was made from prompts without negatives, so there are no pairs to agree"
+            "it was made from prompts without negatives of their own, so there are no pairs to "
+            "agree"
         )
-    if len(recipe.positive) < 2:
+    if recipe.counts[0] < 2:
         raise BadPrompts("it was made from one pair, and agreement takes at least two")
 
 

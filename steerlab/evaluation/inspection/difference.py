@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from steerlab.core.direction import dot, norm_of, padded
 from steerlab.core.notation import span
-from steerlab.core.recipe import Contrast, Expression, Imported, Recipe, describe_read, kind_of
+from steerlab.core.prompts import describe_read
+from steerlab.core.recipe import Contrast, Expression, Imported, Recipe, kind_of
 from steerlab.core.vector import SteeringVector
 
 Sign = Literal[" ", "-", "+"]
@@ -137,9 +138,12 @@ def _lists(recipe: Recipe) -> dict[str, list[str]]:
         return {"fact": list(recipe.facts), "asserted": list(recipe.asserted)}
     if isinstance(recipe, Expression):
         return {"operand": [f"{o.ref} ({o.digest[:12]})" for o in recipe.operands]}
-    if recipe.negative:
-        pairs = zip(recipe.positive, recipe.negative, strict=True)
-        prompts = {"pair": [f"{positive} | {negative}" for positive, negative in pairs]}
+    positive, negative, baseline = (list(map(str, side)) for side in recipe.sides)
+    named = recipe.prompt_set
+    if named is not None:
+        return {"prompts of": [f"{named.path} ({named.digest[:12]})"]}
+    if recipe.is_paired:
+        prompts = {"pair": [f"{one} | {two}" for one, two in recipe.pairs]}
     else:
-        prompts = {"prompt": list(recipe.positive)}
-    return prompts | {"baseline": list(recipe.baseline)}
+        prompts = {"prompt": positive, "negative prompt": negative}
+    return prompts | {"baseline": baseline}

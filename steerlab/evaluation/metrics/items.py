@@ -10,6 +10,7 @@ from steerlab.core.display import printable
 from steerlab.errors import BadPrompts
 
 if TYPE_CHECKING:
+    from steerlab.core.prompts import Prompt
     from steerlab.models.language_model import LanguageModel
 
 Tokens = tuple[int, ...]
@@ -92,7 +93,7 @@ def contrast(
 
 
 def items_of_pairs(
-    lm: LanguageModel, pairs: Iterable[tuple[str, str]], *, chat: bool = False
+    lm: LanguageModel, pairs: Iterable[tuple[Prompt, Prompt]], *, chat: bool = False
 ) -> list[ContrastItem]:
     """Contrast items of contrast pairs: the tokens that both begin with are the prompt.
 
@@ -103,11 +104,11 @@ def items_of_pairs(
 
 
 def _item_of(
-    lm: LanguageModel, positive: str, negative: str, chat: bool, number: int
+    lm: LanguageModel, positive: Prompt, negative: Prompt, chat: bool, number: int
 ) -> ContrastItem:
     one, two = (tuple(lm.tokens(text, chat=chat)) for text in (positive, negative))
     if one == two:
-        raise BadPrompts(f"the prompts of pair {number} are the same: {_shown(positive)}")
+        raise BadPrompts(f"the prompts of pair {number} are the same: {_shown(str(positive))}")
     start = min(_shared(one, two), len(one) - 1, len(two) - 1)
     return ContrastItem(one[:start], one[start:], two[start:])
 

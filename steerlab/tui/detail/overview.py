@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import on, work
@@ -202,11 +203,15 @@ def recipe(record: Record) -> Content:
     """Prompts or operands; then date, software, digest and a legend."""
     made, lines = record.recipe, list[Content]()
     if isinstance(made, Contrast):
-        for index, positive in enumerate(made.positive):
-            lines.append(_prompt("+ ", positive, "$text-success"))
-            if made.negative:
-                lines.append(_prompt("− ", made.negative[index], "$text-error"))
-        lines += [_prompt("  ", prompt, "") for prompt in made.baseline]
+        above, below, baseline = made.sides
+        for positive, negative in zip_longest(above, below):
+            if positive is not None:
+                lines.append(_prompt("+ ", str(positive), "$text-success"))
+            if negative is not None:
+                lines.append(_prompt("− ", str(negative), "$text-error"))
+        lines += [_prompt("  ", str(prompt), "") for prompt in baseline]
+        if (named := made.prompt_set) is not None:
+            lines.append(_prompt("  ", f"prompts of {named.path}", ""))
     elif isinstance(made, Expression):
         lines += [
             Content(printable(f"{operand.ref}  {operand.digest[:16]}")) for operand in made.operands

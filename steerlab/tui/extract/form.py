@@ -17,7 +17,8 @@ from textual.widgets import Button, Checkbox, Input, Select, Static, TextArea
 
 from steerlab.core.display import count, printable
 from steerlab.core.notation import layers_of
-from steerlab.core.recipe import Contrast, check_name, check_prompts, check_text, read_of
+from steerlab.core.prompts import check_prompts, check_text, read_of
+from steerlab.core.recipe import Contrast, check_name
 from steerlab.core.record import check_labels
 from steerlab.errors import BadPrompts, SteerlabError
 from steerlab.extraction.methods import METHODS, check_method

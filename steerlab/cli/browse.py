@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -234,10 +235,14 @@ def _print_recipe(record: Record) -> None:
     recipe = record.recipe
     if isinstance(recipe, Contrast):
         click.echo()
-        for index, positive in enumerate(recipe.positive):
-            output.hanging("+ ", positive, fg="green")
-            if recipe.negative:
-                output.hanging("- ", recipe.negative[index], fg="red")
+        above, below, _ = recipe.sides
+        for positive, negative in zip_longest(above, below):
+            if positive is not None:
+                output.hanging("+ ", str(positive), fg="green")
+            if negative is not None:
+                output.hanging("- ", str(negative), fg="red")
+        if (named := recipe.prompt_set) is not None:
+            click.echo(f"prompts of {printable(named.path)}, sha256 {named.digest[:16]}")
         if recipe.baseline:
             click.echo(f"minus the mean of {count(len(recipe.baseline), 'baseline prompt')}")
     elif isinstance(recipe, Expression):

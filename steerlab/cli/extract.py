@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,26 +14,56 @@ from steerlab.core.display import some
 
 if TYPE_CHECKING:
     from steerlab.core.vector import SteeringVector
-    from steerlab.extraction.methods import Pairs
-    from steerlab.files.prompts import Prompts
+    from steerlab.files.contrast import ContrastSet
     from steerlab.lab.lab import Lab
     from steerlab.registry import Store
 
-METHODS = ("mean_difference", "actadd", "pca", "probe", "mean_centred", "random")
+METHODS = (
+    "mean_difference", "actadd", "pca", "probe", "mean_centred", "random", "difference_of_means"
+)  # fmt: skip
+SHAPES = ("persona", "continuations", "label", "question", "pairs", "prompts")
+
+shape = options.grouped(
+    "shape",
+    shape=click.option("--pairs-format", "shape", type=click.Choice(SHAPES), help="Force a shape."),
+    columns=click.option(
+        "--columns", metavar="A,B", help="Columns: positive,negative or text,label."
+    ),
+    positive_label=click.option("--positive-label", metavar="VALUE", help="Of a label column."),
+    turn=click.option(
+        "--turn",
+        type=click.Choice(("user", "system", "assistant")),
+        help="Whose turn the texts are, if not the usual of the shape.",
+    ),
+    against=click.option("--against", type=options.FILE, help="A file of the negative prompts."),
+    template=click.option("--template", metavar="TEXT", help="Put each text where it has {}."),
+    positive_word=click.option("--positive-word", multiple=True, help="A text for the template."),
+    negative_word=click.option("--negative-word", multiple=True, help="One for each of these."),
+    questions=click.option("--questions", type=options.FILE, help="User's turns, for each text."),
+    suffixes=click.option("--suffixes", type=options.FILE, help="Answers, for each text."),
+)
+"""How a contrast file is read; `PairsOptions` takes it."""
 
 
 @options.verb("extract")
 @click.argument("name")
 @click.option("--positive", multiple=True, metavar="TEXT", help="May be repeated.")
 @click.option("--negative", multiple=True, metavar="TEXT", help="One for each --positive.")
-@click.option("--pairs", type=options.FILE, help="Read prompts from .jsonl, .json, .csv or .toml.")
+@click.option("--pairs", type=options.FILE, help="Read prompts from a file; see below.")
+@shape
 @click.option("--baseline", type=options.FILE, help="For mean_centred: the prompts to centre on.")
 @click.option("--layer", type=int, help="One layer (default: the middle one).")
 @options.layers()
-@click.option("--method", type=click.Choice(METHODS), default=METHODS[0], show_default=True)
-@click.option("--read", default="last", show_default=True, help="last, mean or a token index.")
+@click.option(
+    "--method",
+    type=click.Choice(METHODS),
+    help="[default: mean_difference; difference_of_means for unpaired sets]",
+)
+@click.option("--read", default="last", show_default=True, help="See below.")
 @click.option("--seed", type=int, help="For --method random.")
-@click.option("--chat", is_flag=True, help="Prompts are messages to a chat model.")
+@click.option(
+    "--chat/--no-chat", default=None, help="Use the chat template [default: for files with turns]."
+)
 @click.option(
     "--skip-undecided",
     is_flag=True,
@@ -48,10 +79,13 @@ def extract_command(
     positive: tuple[str, ...],
     negative: tuple[str, ...],
     pairs: Path | None,
+    shape: dict[str, Any],
     baseline: Path | None,
     layer: int | None,
     layers: Any,
+    method: str | None,
     read: str,
+    chat: bool | None,
     skip_undecided: bool,
     tags: tuple[str, ...],
     note: str,
@@ -68,12 +102,20 @@ def extract_command(
     if that is taken, as its next version.
 
     \b
-    Formats of --pairs:
-      .jsonl  {"positive": "I feel calm", "negative": "I feel tense"}   on each line
-      .json   a list of such objects, or {"positive": [...], "negative": [...]}
-      .csv    a header positive,negative and a pair on each line
-      .toml   positive = [...] and negative = [...]
-    --baseline reads the positive prompts of such a file.
+    What --pairs reads, by its content (JSON, JSON lines, TOML, or cells between
+    commas, semicolons or tabs; UTF-8 or UTF-16; gzipped or not):
+      positive and negative prompts, or any two columns (--columns harmful,harmless)
+      a text and a label: unpaired sets, as are two files (--against FILE)
+      a question with answers matching a behavior or not, in the assistant's turn
+      instructions {pos, neg} and questions; classes and data: system prompts
+    --template "You are {}" --positive-word kind --negative-word cruel
+    --suffixes FILE crosses a template with answers; --questions FILE with questions.
+    OWNER/NAME reads a Hugging Face data set, if `datasets` is installed.
+
+    \b
+    --read last, mean (all tokens but the first) or a token index; user_last (of the
+    user's turn), assistant_mean (of the answer's tokens) or answer_letter.
+    --baseline reads one list of prompts.
 
     --method random makes a control: a random direction with a seed and the norm that
     mean_difference has for the same pairs.
@@ -82,21 +124,27 @@ def extract_command(
     from steerlab.core.recipe import Contrast, check_name
     from steerlab.core.record import check_labels
     from steerlab.extraction.methods import check_recipe, problems
+    from steerlab.files.contrast import read_texts
 
     check_name(name)
     if layer is not None and layers is not None:
         raise click.UsageError("give --layer or --layers, not both")
-    prompts = _prompts(positive, negative, pairs)
-    centre = _prompts((), (), baseline).positive if baseline is not None else ()
-    how |= {"read": read_of(read), "baseline": centre}
-    check_recipe(Contrast(prompts.positive, prompts.negative, **how))
+    shape["unpaired"] = method == METHODS[-1]
+    prompts = _prompts(positive, negative, pairs, shape)
+    centre = read_texts(baseline) if baseline is not None else ()
+    how["method"] = method or (METHODS[0] if prompts.paired else METHODS[-1])
+    how |= {"read": read_of(read), "chat": prompts.has_turns if chat is None else chat}
+    recipe = Contrast.of(prompts.positive, prompts.negative, centre, **how)
+    check_recipe(recipe)
     check_labels(tags, note)
     _check_store(lab.store)
+    if prompts.said and not output.asked("json"):
+        output.say(f"{prompts.said}{', in the chat template' if recipe.chat else ''}")
     load(lab)
     at = layer if layer is not None else layers
     with progress_bar("extracting") as progress:
-        how |= {"layers": at, "skip_undecided": skip_undecided, "progress": progress}
-        vector = lab.extract(name, _paired(prompts), tags=tags, note=note, **how)
+        made = lab.model.reextract(recipe, at, skip_undecided=skip_undecided, progress=progress)
+    vector = lab.store.keep(name, made, tags=tags, note=note)[0]
     if output.asked("json"):
         output.print_json(lab.store.record(str(vector.ref), vector.model).to_json())
     else:
@@ -117,28 +165,31 @@ def _say_what_was_read(lab: Lab, vector: SteeringVector) -> None:
     recipe = vector.recipe
     if output.asked("json") or not isinstance(recipe, Contrast):
         return
-    if recipe.method == "actadd" or recipe.read == "mean":
+    if recipe.method == "actadd" or recipe.read in ("mean", "assistant_mean"):
         return  # all tokens were read
     decode = lab.model.tokenizer.decode
     tokens = list(dict.fromkeys(repr(str(decode(ids))) for ids in recipe.ids_read))
     output.say(f"read the prompts' {describe_read(recipe.read)}: {some(tokens)}")
 
 
-def _prompts(positive: tuple[str, ...], negative: tuple[str, ...], path: Path | None) -> Prompts:
-    from steerlab.files.prompts import Prompts, read_pairs
+def _prompts(
+    positive: tuple[str, ...], negative: tuple[str, ...], path: Path | None, shape: dict[str, Any]
+) -> ContrastSet:
+    from steerlab.files.contrast import ContrastSet, PairsOptions, read_pairs
 
-    if (path is not None) == bool(positive or negative):
+    columns = tuple(name.strip() for name in (shape["columns"] or "").split(",") if name.strip())
+    chosen = PairsOptions(**{**shape, "columns": columns})
+    typed, named = bool(positive or negative), path is not None or bool(chosen.positive_word)
+    if typed == named or (path is not None and chosen.positive_word):
         raise click.UsageError("give prompts by --positive and --negative, or by --pairs FILE")
-    return Prompts(positive, negative) if path is None else read_pairs(path)
+    if named:
+        return read_pairs(path, chosen)
+    if replace(chosen, unpaired=False):
+        raise click.UsageError("give --pairs FILE with options of how a file is read")
+    return ContrastSet(positive, negative, paired=not shape["unpaired"])
 
 
 def _check_store(store: Store) -> None:
     """Raise StoreError for a store that can't be written; a missing one is not created."""
     if store.path.exists():
         store.save_many([])
-
-
-def _paired(prompts: Prompts) -> Pairs:
-    if not prompts.negative:
-        return prompts.positive
-    return list(zip(prompts.positive, prompts.negative, strict=True))

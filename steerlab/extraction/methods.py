@@ -229,7 +229,7 @@ def check_method(recipe: Contrast) -> None:
         raise BadOption(f"no extraction method {method!r}: there are {', '.join(METHODS)}")
     words = ("last", "mean", *TURN_READS)
     if not (read in words or isinstance(read, int)) or isinstance(read, bool):
-        raise BadOption(f"read is {', '.join(words)} or a token index, not {read!r}")
+        raise BadOption(f"read is {', '.join(map(repr, words))} or a token index, not {read!r}")
     if method == "mean_centred":
         if not (recipe.counts[1] or recipe.baseline):
             raise BadPrompts(

@@ -41,10 +41,10 @@ def check_memory(text: str, most: int = MOST_MEMORY) -> None:
         raise TooLarge("it holds too many small values: split it")
 
 
-def from_json(text: str, most: int = MOST_MEMORY) -> Any:
+def from_json(text: str, most: int = MOST_MEMORY, *, unique: bool = False) -> Any:
     """Parse JSON; raises ValueError (JSONDecodeError for invalid JSON).
 
-    most: as in `check_memory`.
+    most: as in `check_memory`. unique: refuse a key that an object has twice.
     """
     check_memory(text, most)
     small: dict[int, int] = {}
@@ -54,9 +54,18 @@ def from_json(text: str, most: int = MOST_MEMORY) -> Any:
         return small.setdefault(number, number) if 0 <= number < _SMALLEST_LARGE else number
 
     try:
-        return json.loads(text, parse_int=integer)
+        return json.loads(text, parse_int=integer, object_pairs_hook=_unique if unique else None)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def _unique(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in items:
+        if name in found:
+            raise ValueError(f"the key {name!r:.60} is there twice in one object")
+        found[name] = value
+    return found
 
 
 def from_toml(text: str) -> dict[str, Any]:

@@ -1,52 +1,23 @@
-"""Contrast prompts from files: JSONL, JSON, CSV and TOML, with the line that is wrong."""
+"""Texts of files, and contrast items in JSONL, JSON, CSV and TOML, with the line that is wrong."""
 
 from __future__ import annotations
 
 import csv
 import json
 import re
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from steerlab.core.prompts import check_prompts, check_text
+from steerlab.core.prompts import check_text
 from steerlab.errors import BadPrompts, NotFound
 from steerlab.files.limits import check_memory, from_json, from_toml
 
 _LARGEST = 16 * 2**20
+_MEMBERS = 1000
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 _CSV_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
-
-
-@dataclass(frozen=True)
-class Prompts:
-    """Positive prompts, and as many negative ones or none."""
-
-    positive: tuple[str, ...]
-    negative: tuple[str, ...] = ()
-
-
-def read_pairs(path: Path) -> Prompts:
-    """Read contrast prompts from a file; its ending says how.
-
-    .jsonl  one {"positive": …, "negative": …} a line
-    .json   a list of such objects, or {"positive": […], "negative": […]}
-    .csv    a header naming the columns positive and negative
-    .toml   positive = […] and negative = […]
-
-    Raises NotFound, or BadPrompts with the line that is not what it should be.
-    """
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
-        known = ", ".join(_READERS)
-        raise BadPrompts(f"{path} ends in {path.suffix or 'nothing'}: a pairs file is {known}")
-    prompts = reader(read_text(path, "pairs"), path)
-    try:
-        check_prompts(prompts.positive, prompts.negative or None)
-    except BadPrompts as error:
-        raise BadPrompts(f"{path}: {error}") from None
-    return prompts
 
 
 def read_lines(path: Path) -> list[str]:
@@ -79,13 +50,18 @@ def read_items(path: Path) -> list[dict[str, str]]:
 
 
 def read_text(path: Path, what: str) -> str:
-    """A whole file as UTF-8; raises NotFound or BadPrompts, which call it a `what` file."""
+    """A whole file: UTF-8, or UTF-16 with its mark; may be gzipped, whatever its name.
+
+    Raises NotFound or BadPrompts, which call it a `what` file.
+    """
     try:
         with open(path, "rb") as file:  # not by its size: a device or a pipe has none
             data = file.read(_LARGEST + 1)
+        if data[:2] == b"\x1f\x8b":
+            data = _unpacked(data, path)
         if len(data) > _LARGEST:
             raise BadPrompts(f"{path} is larger than {_LARGEST // 2**20} MiB: split it")
-        text = data.decode("utf-8-sig")
+        text = _decoded(data, path)
         check_memory(text)
     except FileNotFoundError:
         raise NotFound(f"no {what} file {path}") from None
@@ -99,6 +75,45 @@ def read_text(path: Path, what: str) -> str:
     return text
 
 
+_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+_OTHERS = {
+    b"PAR1": "a Parquet file",
+    b"PK\x03\x04": "a ZIP archive or a workbook",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"version https://git-lfs": "a Git LFS pointer (git lfs pull fetches the file)",
+    b"<!DOCTYPE html": "a web page",
+    b"<html": "a web page",
+}
+
+
+def _decoded(data: bytes, path: Path) -> str:
+    for start, what in _OTHERS.items():
+        if data.startswith(start):
+            raise BadPrompts(f"{path} is {what}: give a text file")
+    text = data.decode(_MARKS.get(data[:2], "utf-8-sig"))
+    if text[:1000].count("\0") > len(text[:1000]) / 4:
+        raise BadPrompts(f"{path} is UTF-16 without its mark, or no text: save it as UTF-8")
+    return text
+
+
+def _unpacked(data: bytes, path: Path) -> bytes:
+    """The content of gzip members, up to one byte more than is allowed."""
+    found = b""
+    try:
+        for _ in range(_MEMBERS):
+            if not data or len(found) > _LARGEST:
+                return found
+            unpacker = zlib.decompressobj(wbits=31)
+            found += unpacker.decompress(data, _LARGEST + 1 - len(found))
+            if len(found) <= _LARGEST and not unpacker.eof:
+                raise BadPrompts(f"{path} is cut short: its gzip data has no end")
+            data = unpacker.unused_data.lstrip(b"\0")
+    except zlib.error as error:
+        raise BadPrompts(f"{path} is damaged gzip data: {error}") from None
+    raise BadPrompts(f"{path} has more than {_MEMBERS} gzip members: pack it as one")
+
+
 def numbered_lines(text: str) -> Iterator[tuple[int, str]]:
     """The lines that are not blank, each with its number from 1, one at a time."""
     for number, match in enumerate(_LINE.finditer(text), 1):  # splitlines knows more line ends
@@ -106,26 +121,9 @@ def numbered_lines(text: str) -> Iterator[tuple[int, str]]:
             yield number, match[0].removesuffix("\n")
 
 
-def _from_jsonl(text: str, path: Path) -> Prompts:
-    return _collected(_lines(text, path), path)
-
-
 def _lines(text: str, path: Path) -> Iterator[tuple[int, Any]]:
     for number, line in numbered_lines(text):
         yield number, _json(line, path, number)
-
-
-def _from_json(text: str, path: Path) -> Prompts:
-    data = _json(text, path, 1)
-    if isinstance(data, dict):
-        return _columns(data, path)
-    if not isinstance(data, list):
-        raise BadPrompts(f'{path}: expected a list of {{"positive": …, "negative": …}} objects')
-    return _collected(enumerate(data, 1), path, unit="entry")
-
-
-def _from_csv(text: str, path: Path) -> Prompts:
-    return _collected(_csv_rows(text, path, ["positive"]), path)
 
 
 def _csv_rows(text: str, path: Path, needed: Sequence[str]) -> Iterator[tuple[int, Any]]:
@@ -143,23 +141,11 @@ def _csv_rows(text: str, path: Path, needed: Sequence[str]) -> Iterator[tuple[in
         raise BadPrompts(f"{path}: not CSV: {error}") from None
 
 
-def _from_toml(text: str, path: Path) -> Prompts:
-    return _columns(_toml(text, path), path)
-
-
 def _toml(text: str, path: Path) -> dict[str, Any]:
     try:
         return from_toml(text)
     except ValueError as error:
         raise BadPrompts(f"{path}: not TOML that can be read: {error}") from None
-
-
-_READERS: Mapping[str, Callable[[str, Path], Prompts]] = {
-    ".jsonl": _from_jsonl,
-    ".json": _from_json,
-    ".csv": _from_csv,
-    ".toml": _from_toml,
-}
 
 
 def _item(row: Any, where: str) -> dict[str, str]:
@@ -208,31 +194,6 @@ def _json(text: str, path: Path, first_line: int) -> Any:
         raise BadPrompts(f"{path}, line {line}: not JSON: {error.msg}") from None
     except ValueError as error:
         raise BadPrompts(f"{path}, line {first_line}: not JSON that can be read: {error}") from None
-
-
-def _columns(data: Mapping[str, Any], path: Path) -> Prompts:
-    lists = []
-    for name in ("positive", "negative"):
-        value = data.get(name, [])
-        if not isinstance(value, list):
-            raise BadPrompts(f"{path}: {name} has to be a list of prompts")
-        lists.append(tuple(value))
-    return Prompts(*lists)
-
-
-def _collected(rows: Iterator[tuple[int, Any]] | Any, path: Path, unit: str = "line") -> Prompts:
-    positive: list[str] = []
-    negative: list[str] = []
-    for number, row in rows:
-        where = f"{path}, {unit} {number}"
-        if not isinstance(row, dict):
-            raise BadPrompts(f'{where}: expected {{"positive": …, "negative": …}}')
-        positive.append(_prompt(row.get("positive"), "positive", where))
-        if row.get("negative") is not None:
-            negative.append(_prompt(row["negative"], "negative", where))
-        if negative and len(negative) != len(positive):
-            raise BadPrompts(f"{where}: no negative prompt, though other rows have one")
-    return Prompts(tuple(positive), tuple(negative))
 
 
 def _prompt(value: Any, name: str, where: str) -> str:

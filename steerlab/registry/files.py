@@ -107,6 +107,7 @@ def _text_size(record: Record) -> int:
     texts = [record.note, *record.tags]
     if isinstance(recipe, Contrast):
         texts += (*recipe.positive, *recipe.negative, *recipe.baseline)
+        texts += (*recipe.systems, *recipe.answers)
         size += 8 * sum(map(len, (*recipe.positive_ids, *recipe.negative_ids, *recipe.prompt_ids)))
     elif isinstance(recipe, Expression):
         texts.append(recipe.text)

@@ -212,14 +212,20 @@ def check_recipe(recipe: Recipe) -> None:
     elif isinstance(recipe, Contrast):
         if not -(2**63) <= (recipe.seed or 0) < 2**63:
             raise BadOption(f"the seed {recipe.seed} has more than 64 bits")
-        if len(recipe.negative) not in (0, len(recipe.positive)):
+        paired = recipe.method != "difference_of_means"
+        if paired and len(recipe.negative) not in (0, len(recipe.positive)):
             raise BadPrompts(
                 f"{len(recipe.positive)} positive but {len(recipe.negative)} negative prompts"
             )
+        every = (*recipe.positive, *recipe.negative, *recipe.baseline)
+        for turns in (recipe.systems, recipe.answers):
+            if len(turns) not in (0, len(every)):
+                raise BadPrompts(f"{len(turns)} turns for {len(every)} prompts")
         for ids, prompts in (
             (recipe.positive_ids, recipe.positive),
             (recipe.negative_ids, recipe.negative),
-            (recipe.prompt_ids, (*recipe.positive, *recipe.negative, *recipe.baseline)),
+            (recipe.prompt_ids, every),
+            (recipe.spans, recipe.prompt_ids),
         ):
             if len(ids) not in (0, len(prompts)):
                 raise BadPrompts(f"{len(ids)} lists of token ids for {len(prompts)} prompts")

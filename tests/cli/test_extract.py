@@ -110,14 +110,14 @@ def test_json_and_quiet_narrate_nothing(extract):
     ("name", "text", "says"),
     [
         ("p.jsonl", '{"positive": "a", "negative": "b"}\n{"positive":\n', "line 2: not JSON"),
-        ("p.jsonl", '{"positive": "a"}\n{"positive": "a", "negative": "b"}\n', "line 2"),
-        ("p.jsonl", "[1]\n", "line 1: expected"),
-        ("p.json", '{"positive": "a"}', "a list of prompts"),
-        ("p.csv", "good,bad\na,b\n", "line 1: no column called positive"),
+        ("p.jsonl", '{"positive": "a"}\n{"positive": "a", "negative": "b"}\n', "line 1"),
+        ("p.jsonl", "[1]\n", "entry 1: expected"),
+        ("p.json", '{"positive": 3}', "entry 1: the positive prompt is"),
+        ("p.csv", "good,bad,odd\na,b,c\n", "it has good, bad, odd; name two columns"),
         ("p.csv", "positive,negative\na,\n", "line 2"),
         ("p.toml", "positive = [\n", "not TOML"),
-        ("p.txt", "a\n", "a pairs file is .jsonl"),
-        ("p.jsonl", "", "no positive prompts"),
+        ("p.txt", "a\n", "holds no prompts"),
+        ("p.jsonl", "", "is empty"),
         ("p.json", '{"positive": ["a", "b"], "negative": ["c"]}', "2 positive but 1 negative"),
     ],
 )
@@ -219,3 +219,78 @@ def test_options_of_loading_reach_the_model(extract, store, refused):
     assert extract("calm", *PAIR, *options).code == ExitCode.OK
     assert store.record("calm").model.dtype == "bfloat16"
     assert extract("calm", *PAIR, "--device", "abacus").code == ExitCode.BAD_INPUT
+
+
+QUESTIONS = (
+    '{"question": "Tea?\\n (A) yes\\n (B) no", "answer_matching_behavior": "(A)", '
+    '"answer_not_matching_behavior": "(B)"}\n'
+) * 2
+
+
+class TestContrastFiles:
+    def test_what_was_understood_is_said_before_it_runs(self, extract, store, tmp_path):
+        (tmp_path / "q.jsonl").write_text(QUESTIONS)
+        result = extract("tea", "--pairs", "q.jsonl", "--read", "answer_letter")
+        assert result.code == ExitCode.OK, result.err
+        assert result.err.startswith(
+            "q.jsonl: 2 pairs, question + answer_matching_behavior against "
+            "answer_not_matching_behavior, answers in the assistant's turn, in the chat template\n"
+        )
+        assert "read the prompts' answer letter: 'A', 'B'" in result.err
+        recipe = store.record("tea").recipe
+        assert recipe.chat
+        assert recipe.answers == ("(A)", "(A)", "(B)", "(B)")
+
+    def test_without_the_template(self, extract, store, tmp_path):
+        (tmp_path / "q.jsonl").write_text(QUESTIONS)
+        options = ["--pairs", "q.jsonl", "--read", "assistant_mean", "--no-chat"]
+        assert extract("tea", *options).code == ExitCode.OK
+        assert not store.record("tea").recipe.chat
+
+    def test_unpaired_sets_give_a_difference_of_means(self, extract, store, tmp_path):
+        (tmp_path / "up.txt").write_text("so good\nso kind\nso fine\n")
+        (tmp_path / "down.txt").write_text("so bad\nso cruel\n")
+        result = extract("x", "--pairs", "up.txt", "--against", "down.txt")
+        assert result.code == ExitCode.OK, result.err
+        assert result.err.startswith("up.txt: 3 against 2 prompts, unpaired")
+        assert store.record("x").recipe.method == "difference_of_means"
+        assert result.out.startswith("x.v1  3 against 2 prompts, difference_of_means")
+
+    def test_typed_sets_may_differ_in_length_if_asked(self, extract, store):
+        sides = ["--positive", "a", "--positive", "b", "--negative", "c"]
+        assert extract("x", *sides, "--method", "difference_of_means").code == ExitCode.OK
+        assert store.record("x").recipe.counts == (2, 1)
+
+    def test_a_persona_with_suffixes(self, extract, store, tmp_path):
+        (tmp_path / "s.json").write_text('["I went", "We are"]')
+        words = ["--positive-word", "kind", "--negative-word", "cruel", "--suffixes", "s.json"]
+        result = extract("x", "--template", "You are {}.", *words)
+        assert result.code == ExitCode.OK, result.err
+        assert store.record("x").recipe.positive == ("You are kind.",) * 2
+
+    def test_columns(self, extract, store, tmp_path):
+        (tmp_path / "p.csv").write_text("a,b,c\none,two,three\n")
+        assert extract("x", "--pairs", "p.csv", "--columns", "c, a").code == ExitCode.OK
+        assert store.record("x").recipe.positive == ("three",)
+
+    def test_recipes_replay(self, cli, extract, store, tmp_path):
+        (tmp_path / "q.jsonl").write_text(QUESTIONS)
+        for read in ("user_last", "assistant_mean", "answer_letter"):
+            pairs = ["--pairs", "q.jsonl", "--columns",
+                     "answer_matching_behavior,answer_not_matching_behavior"]  # fmt: skip
+            turn = ["--pairs-format", "pairs", "--turn", "user"] if read == "user_last" else []
+            assert extract(read, *pairs, *turn, "--read", read).code == ExitCode.OK
+        result = cli("verify", "--recipes")
+        assert result.code == ExitCode.OK, result.err
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            ["--template", "so {}"],
+            ["--pairs", "p.csv", "--positive-word", "a", "--negative-word", "b"],
+            [*PAIR, "--columns", "a,b"],
+            [*PAIR, "--questions", "q.txt"],
+        ],
+    )
+    def test_options_that_clash(self, refused, options):
+        assert "give" in refused(ExitCode.USAGE, "extract", "x", *options)

@@ -5,13 +5,29 @@ from __future__ import annotations
 import csv
 import io
 import json
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from steerlab.errors import BadPrompts, NotFound
-from steerlab.files.prompts import Prompts, read_items, read_pairs
+from steerlab.files import contrast
+from steerlab.files.prompts import read_items
+
+
+class Prompts(NamedTuple):
+    """The two sides of a file."""
+
+    positive: tuple[str, ...]
+    negative: tuple[str, ...] = ()
+
+
+def read_pairs(path):
+    """The two sides of a file, and nothing that was said of it."""
+    found = contrast.read_pairs(path)
+    return Prompts(found.positive, found.negative)
+
 
 PAIRS = Prompts(("good day", "so kind"), ("bad day", "so cruel"))
 ALONE = Prompts(("good day", "so kind"))
@@ -58,32 +74,34 @@ BAD = [
         "line 2: the positive prompt is empty or",
     ),
     ("a.jsonl", ROW + '{"positive": "a"}\n', "line 2: no negative prompt"),
-    ("a.jsonl", '{"positive": "a"}\n' + ROW, "line 2: no negative prompt"),
-    ("a.jsonl", "", "no positive prompts"),
+    ("a.jsonl", '{"positive": "a"}\n' + ROW, "line 1: no negative prompt"),
+    ("a.jsonl", "", "is empty"),
     ("a.jsonl", "[" * 100_000, "line 1: not JSON"),
     ("a.jsonl", '{"positive": "a\\ud800", "negative": "b"}', "not Unicode"),
     ("a.json", '{"positive": [\n"a",\n}', "line 3: not JSON"),
-    ("a.json", "[]", "no positive prompts"),
-    ("a.json", "{}", "no positive prompts"),
+    ("a.json", "[]", "holds no prompts"),
+    ("a.json", "{}", "holds no prompts"),
     ("a.json", '"text"', "expected a list"),
-    ("a.json", "", "line 1: not JSON"),
+    ("a.json", " \n", "is empty"),
     ("a.json", '[{"positive": "a", "negative": "b"}, {"positive": "a"}]', "entry 2: no negative"),
-    ("a.json", '{"positive": "a", "negative": "b"}', "positive has to be a list"),
-    ("a.json", '{"positive": ["a", 3], "negative": ["b", "c"]}', "positive prompt 2 is not text"),
-    ("a.json", '{"positive": ["a", ""], "negative": ["b", "c"]}', "positive prompt 2 is empty"),
+    ("a.json", '{"positive": ["a", 3], "negative": ["b", "c"]}', "entry 2: the positive prompt"),
+    (
+        "a.json",
+        '{"positive": ["a", ""], "negative": ["b", "c"]}',
+        "entry 2: the positive prompt is",
+    ),
     ("a.json", '{"positive": ["a", "b"], "negative": ["c"]}', "2 positive but 1 negative"),
-    ("a.csv", "", "line 1: no column called positive"),
-    ("a.csv", "good,bad\na,b\n", "line 1: no column called positive"),
-    ("a.csv", "positive,negative\n", "no positive prompts"),
+    ("a.csv", "", "is empty"),
+    ("a.csv", "positive,negative\n", "holds no prompts"),
     ("a.csv", "positive,negative\na,b\n,c\n", "line 3: the positive prompt is empty"),
     ("a.csv", "positive,negative\na,b\nc\n", "line 3: no negative prompt"),
     ("a.csv", 'positive,negative\na,b\n"c\nd",\n', "line 4: the negative prompt is empty"),
     ("a.csv", 'positive,negative\na,"b\n', "not CSV"),
     ("a.toml", "positive = [\n", "not TOML"),
-    ("a.toml", 'positive = ["a"]\nnegative = "b"', "negative has to be a list"),
+    ("a.toml", 'positive = ["a"]\nnegative = "b"', "positive (a list), negative (a text)"),
     ("a.toml", 'positive = ["a"]\nnegative = [b]', "line 2"),
     ("a.toml", "positive = " + "[" * 100_000, "not TOML"),
-    ("a.toml", "", "no positive prompts"),
+    ("a.toml", "", "is empty"),
     ("a.toml", "x = " + "9" * 5000, "not TOML that can be read"),
     ("a.toml", "a." * 5000 + "a = 1", "a key of 32 parts"),
     ("a.toml", "[" + "'a' . " * 5000 + "a]", "a key of 32 parts"),
@@ -91,8 +109,8 @@ BAD = [
     ("a.toml", "[[x]]\n" * 65_000, "too many tables"),
     ("a.json", "[" + '{"a":1},' * 300_000 + "1]", "too many small values"),
     ("a.csv", "positive\n" + "ab\n" * 1_400_000, "too many small values"),
-    ("a.txt", "a\tb", "a pairs file is .jsonl, .json, .csv, .toml"),
-    ("nothing", "a", "ends in nothing"),
+    ("a.txt", "a\tb", "holds no prompts"),
+    ("nothing", "a", "holds no prompts"),
 ]
 
 

@@ -22,7 +22,8 @@ from steerlab.core.vector import SteeringVector
 from steerlab.errors import SteerlabError
 from steerlab.evaluation.generalization.suite import suite
 from steerlab.files import header, payload
-from steerlab.files.prompts import read_items, read_lines, read_pairs
+from steerlab.files.contrast import read_pairs
+from steerlab.files.prompts import read_items, read_lines
 from steerlab.registry import Store
 from tests.fuzz import archives
 from tests.fuzz.archives import Member

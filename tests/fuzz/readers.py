@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from random import Random
@@ -256,19 +256,24 @@ def _copy_of_store(directory: Path) -> Path:
 
 
 def read_pairs(path: Path) -> None:
-    """Accepted pairs are texts, in two lists of one length, and the same once written again."""
-    from steerlab.files.prompts import read_pairs
+    """Accepted pairs are texts, in lists of one length, and the same once written again."""
+    from steerlab.core.prompts import Turns
+    from steerlab.files.contrast import read_pairs
 
     found = read_pairs(path)
-    if found.negative and len(found.negative) != len(found.positive):
+    if not found.said or "\n" in found.said or not found.said.isprintable():
+        raise Broken(f"what was understood is no line: {found.said[:300]!r}")
+    if found.paired and found.negative and len(found.negative) != len(found.positive):
         raise Broken("pairs of unequal length")
     for prompt in (*found.positive, *found.negative):
-        prompt.encode()
-        if not prompt.strip():
+        str(prompt).encode()
+        if not str(prompt).strip():
             raise Broken("a blank prompt")
+    if not found.paired or any(isinstance(p, Turns) for p in found.positive):
+        return
     again = path.with_name("again.json")
     again.write_text(json.dumps({"positive": found.positive, "negative": found.negative}))
-    if read_pairs(again) != found:
+    if (once := read_pairs(again)) != replace(found, said=once.said):
         raise Broken("the pairs are not the same once written again")
 
 

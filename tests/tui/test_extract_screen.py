@@ -16,7 +16,6 @@ from steerlab import Lab, Store
 from steerlab.cli.extract import METHODS as CLI_METHODS
 from steerlab.errors import BadPrompts
 from steerlab.extraction.methods import METHODS
-from steerlab.files.prompts import Prompts
 from steerlab.tui.extract.form import ABOUT, Draft, counted, lines_of, prompts_of
 from steerlab.tui.extract.screen import ExtractScreen
 from steerlab.tui.notices import Notice
@@ -147,7 +146,11 @@ async def test_counts_follow_the_typing(lab: Lab) -> None:
         ({"method": "random", "seed": "x"}, "the seed must be a whole number, not 'x'", "seed"),
         ({"method": "random", "seed": "-1"}, "a seed is a whole number from 0", "seed"),
         ({"method": "actadd"}, "actadd takes one pair of prompts, not 2", "positive"),
-        ({"read": "middle"}, "read is 'last', 'mean' or a token index", "read"),
+        (
+            {"read": "middle"},
+            "read is 'last', 'mean', 'user_last', ",
+            "read",
+        ),
         ({"layers": "3:1"}, "'3:1' is not layers such as", "layers"),
         ({"layers": "[red]"}, "'[red]' is not layers such as", "layers"),
     ],
@@ -343,7 +346,6 @@ def test_lines_and_prompts_are_inverse() -> None:
     for bad in ("a\u2028b", "a\rb", "⏎", "a\x0bb"):
         with pytest.raises(BadPrompts, match="prompt 1 contains"):
             lines_of([bad])
-    assert Prompts(prompts).positive == prompts
 
 
 @pytest.mark.parametrize(
@@ -359,3 +361,47 @@ def test_lines_and_prompts_are_inverse() -> None:
 )
 def test_counts_in_words(numbers: tuple[int, int], method: str, text: str, fits: bool) -> None:
     assert counted(*numbers, method) == (text, fits)
+
+
+PERSONA = (
+    '{"instruction": [{"pos": "be kind", "neg": "be cruel"}], "questions": ["So?", "And\\u2028?"]}'
+)
+
+
+async def test_a_file_of_turns_is_shown_explained_and_extracted(lab: Lab, tmp_path: Path) -> None:
+    path = tmp_path / "kind.json"
+    path.write_text(PERSONA)
+    app = Door(lab, Draft("kind", file=str(path)))
+    async with app.run_test(size=(100, 30)) as pilot:
+        await pilot.press("ctrl+l")
+        await until(pilot, lambda: app.shown("status").startswith("2 pairs "))
+        assert app.shown("understood") == (
+            "kind.json: 2 pairs, pos against neg in the system prompt, each with 2 questions"
+        )
+        assert app.extract.form.draft().chat
+        assert "system: be kind⏎user: So?" in app.extract.query_one("#positive").text
+        await pilot.press("x")  # the lists show what the file has
+        await pilot.press("ctrl+g")
+        await until(pilot, lambda: bool(app.answers))
+    recipe = lab.store.record("kind").recipe
+    assert recipe.systems == ("be kind", "be kind", "be cruel", "be cruel")
+    assert recipe.chat
+
+
+async def test_unpaired_sets_change_the_method(lab: Lab, tmp_path: Path) -> None:
+    path = tmp_path / "facts.csv"
+    path.write_text("statement,label\none,1\ntwo,1\nthree,0\n")
+    app = Door(lab, Draft("facts", file=str(path)))
+    async with app.run_test() as pilot:
+        await pilot.press("ctrl+l")
+        await until(pilot, lambda: app.shown("status").startswith("2 against 1 prompts"))
+        assert app.extract.form.order().recipe.method == "difference_of_means"
+        again = app.extract.form.draft()
+        app.extract.query_one("#file", Input).value = "other.csv"
+        await until(pilot, lambda: app.extract.form.loaded is None)
+        assert app.extract.form.draft().positive == ""
+        assert not app.extract.query_one("#positive").read_only
+    left = Door(lab, again)
+    async with left.run_test() as pilot:
+        await until(pilot, lambda: left.shown("status").startswith("2 against 1 prompts"))
+        assert left.extract.form.order().recipe.positive == ("one", "two")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.text import Text
 from textual import on, work
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
@@ -17,22 +16,20 @@ from textual.widgets import Button, Checkbox, Input, Select, Static, TextArea
 
 from steerlab.core.display import count, printable
 from steerlab.core.notation import layers_of
-from steerlab.core.prompts import check_prompts, check_text, read_of
+from steerlab.core.prompts import check_prompts, check_texts, read_of
 from steerlab.core.recipe import Contrast, check_name
 from steerlab.core.record import check_labels
 from steerlab.errors import BadPrompts, SteerlabError
 from steerlab.extraction.methods import METHODS, check_method
+from steerlab.files.contrast import ContrastSet, PairsOptions, read_pairs
 from steerlab.files.location import expanded
-from steerlab.files.prompts import Prompts, read_pairs
+from steerlab.tui.extract.prompt_list import PromptList, lines_of, prompts_of
 from steerlab.tui.fields import field, number_of
 from steerlab.tui.model_loading import MODEL
 from steerlab.tui.notices import reporting_errors
 
 if TYPE_CHECKING:
     from steerlab.lab.lab import Lab
-
-BREAK = "⏎"
-"""Shown for a line break inside a prompt, because each line of a list is one prompt."""
 
 ABOUT = {
     "mean_difference": "mean of the pairs' differences",
@@ -41,13 +38,16 @@ ABOUT = {
     "probe": "weights of a classifier of + against −",
     "mean_centred": "mean of + minus mean of a baseline",
     "random": "random control with the pairs' norm",
+    "difference_of_means": "mean of + minus mean of −, unpaired",
 }
-_PICTURES = {code: 0x2400 + code for code in range(32)} | {127: 0x2421}
+FEW = 1000
+"""Up to so many prompts of a file can be edited here."""
+
 _HINTS = {
     "name": "such as calm",
-    "file": "pairs as .jsonl, .json, .csv or .toml",
+    "file": "pairs, questions with answers, labels, personas: JSON, CSV or TOML",
     "layers": "the middle layer",
-    "read": "last, mean or an index",
+    "read": "last, mean, user_last, assistant_mean, answer_letter or an index",
     "seed": "a whole number",
     "tags": "separated by spaces",
     "note": "optional",
@@ -56,7 +56,7 @@ _HINTS = {
 
 @dataclass(frozen=True)
 class Draft:
-    """Every field as typed."""
+    """Every field as typed. loaded: prompts of a file that the lists show and can't edit."""
 
     name: str = ""
     positive: str = ""
@@ -69,6 +69,7 @@ class Draft:
     chat: bool = False
     tags: str = ""
     note: str = ""
+    loaded: ContrastSet | None = None
 
 
 @dataclass(frozen=True)
@@ -80,42 +81,6 @@ class Order:
     layers: Any
     tags: tuple[str, ...]
     note: str
-
-
-class PromptList(TextArea):
-    """Numbered prompts, one per line; pair i is line i of both lists."""
-
-    @dataclass
-    class Scrolled(Message):
-        """The focused list was scrolled to this line."""
-
-        side: PromptList
-        line: float
-
-    def __init__(self, text: str, placeholder: str, **kwargs: Any) -> None:
-        super().__init__(
-            text,
-            soft_wrap=False,
-            show_line_numbers=True,
-            highlight_cursor_line=False,
-            placeholder=placeholder,
-            **kwargs,
-        )
-
-    @property
-    def prompts(self) -> tuple[str, ...]:
-        """The lines as prompts, spaces included; empty lines at the end are dropped."""
-        return prompts_of(self.text)
-
-    def get_line(self, line_index: int) -> Text:
-        """The line with control characters as pictures: none may reach the terminal."""
-        return Text(self.document.get_line(line_index).translate(_PICTURES), end="", no_wrap=True)
-
-    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
-        """Post the position, so that the other list can follow."""
-        super().watch_scroll_y(old_value, new_value)
-        if self.has_focus:
-            self.post_message(self.Scrolled(self, new_value))
 
 
 class ExtractForm(Vertical):
@@ -143,11 +108,12 @@ class ExtractForm(Vertical):
     class _Loaded(Message):
         """The prompts of a file."""
 
-        prompts: Prompts
+        prompts: ContrastSet
 
     def __init__(self, lab: Lab, draft: Draft) -> None:
         super().__init__()
         self.lab, self.first = lab, draft
+        self.loaded, self._file = draft.loaded, draft.file
 
     def compose(self) -> ComposeResult:
         """Name, the two lists, then everything else in four rows."""
@@ -162,6 +128,7 @@ class ExtractForm(Vertical):
             yield PromptList(draft.negative, "I feel tense\nits opposite here", id="negative")
         with Horizontal(classes="row"):
             yield self._field("file", Button("Load", id="load", compact=True))
+        yield Static(id="understood", markup=False)
         with Horizontal(classes="row"):
             yield field("method", method, classes="field wide")
             yield self._field("seed")
@@ -181,6 +148,7 @@ class ExtractForm(Vertical):
     def on_mount(self) -> None:
         """Set headings and counts for the draft."""
         self.query_one("#positive").border_title = "+ positive"
+        self._show_loaded(self.loaded.said if self.loaded else "")
         self._follow_method()
 
     # what the fields say
@@ -192,6 +160,7 @@ class ExtractForm(Vertical):
             for box in self.query(Input)
             if box.id in {field.name for field in fields(Draft)}
         }
+        values["loaded"] = self.loaded
         for side in self.query(PromptList):
             values[str(side.id)] = side.text
         return Draft(**values, method=self.method, chat=self.query_one("#chat", Checkbox).value)
@@ -204,23 +173,28 @@ class ExtractForm(Vertical):
     def order(self) -> Order:
         """The extraction to run; raises SteerlabError after focusing the field to correct."""
         draft = self.draft()
-        above, below = prompts_of(draft.positive), prompts_of(draft.negative)
+        loaded = draft.loaded or ContrastSet(prompts_of(draft.positive), prompts_of(draft.negative))
+        above, below = loaded.positive, loaded.negative
         centred = draft.method == "mean_centred"
         with self._mended_at("name"):
             check_name(draft.name.strip())
         with self._mended_at("positive"):
-            check_prompts(above, None if centred or not below else below)
+            if draft.method == "difference_of_means":
+                check_texts(above, "positive")
+                check_texts(below, "negative", least=0)
+            else:
+                check_prompts(above, None if centred or not below else below)
         with self._mended_at("seed"):
             typed = draft.method == "random" and draft.seed.strip()
             seed = int(number_of(typed, "the seed", int)) if typed else None
-        recipe = Contrast(
+        recipe = Contrast.of(
             above,
             () if centred else below,
-            draft.method,
-            read_of(draft.read.strip() or "last"),
-            draft.chat,
-            seed,
             below if centred else (),
+            method=draft.method,
+            read=read_of(draft.read.strip() or "last"),
+            chat=draft.chat,
+            seed=seed,
         )
         with (
             self._mended_at("positive" if below else "negative", BadPrompts),
@@ -281,6 +255,8 @@ class ExtractForm(Vertical):
     def recount(self) -> None:
         """Count the prompts and post Counted."""
         above, below = (len(side.prompts) for side in self.query(PromptList))
+        if self.loaded is not None:
+            above, below = len(self.loaded.positive), len(self.loaded.negative)
         self.post_message(self.Counted(*counted(above, below, self.method)))
 
     @on(Select.Changed, "#method")
@@ -312,50 +288,62 @@ class ExtractForm(Vertical):
         """Load the named pairs file; without a name, focus the field."""
         box = self.query_one("#file", Input)
         if path := box.value.strip():
-            self._load_file(expanded(path))
+            self._load_file(expanded(path), self.method == "difference_of_means")
         else:
             box.focus()
 
     @work(thread=True, exclusive=True, group="file")
-    def _load_file(self, path: Path) -> None:
+    def _load_file(self, path: Path, unpaired: bool) -> None:
         with reporting_errors(self):
-            self.post_message(self._Loaded(read_pairs(path)))
+            options = PairsOptions(unpaired=unpaired)
+            self.post_message(self._Loaded(read_pairs(path, options)))
 
     @on(_Loaded)
     def _fill(self, event: _Loaded) -> None:
-        """Fill the lists, unless a prompt is one that no line can hold."""
+        """Fill the lists; they can be edited if each line can hold a prompt, and there are few."""
         with reporting_errors(self):
             prompts, first = event.prompts, self.query_one("#positive", PromptList)
-            above, below = lines_of(prompts.positive), lines_of(prompts.negative)
-            first.load_text(above)
-            self.query_one("#negative", PromptList).load_text(below)
+            sides = (prompts.positive, prompts.negative)
+            fixed = prompts.has_turns or not prompts.paired or len(prompts.positive) > FEW
+            texts = [lines_of(list(map(str, side[:FEW])), fixed=fixed) for side in sides]
+            self.loaded = prompts if fixed else None
+            for side, text in zip(self.query(PromptList), texts, strict=True):
+                side.load_text(text)
+            if not prompts.paired:
+                self.query_one("#method", Select).value = "difference_of_means"
+            if prompts.has_turns:
+                self.query_one("#chat", Checkbox).value = True
+            self._show_loaded(prompts.said)
             first.focus()
 
+    def _show_loaded(self, said: str) -> None:
+        """Say what was understood of the file; what it holds is edited there if not here."""
+        line = self.query_one("#understood", Static)
+        line.update(said)
+        line.display = bool(said)
+        for side in self.query(PromptList):
+            side.read_only = self.loaded is not None
+        self.recount()
 
-def prompts_of(text: str) -> tuple[str, ...]:
-    """The prompts of a list: its lines without empty ones at the end."""
-    lines = text.split("\n")
-    while lines and not lines[-1].strip():
-        lines.pop()
-    return tuple(line.replace(BREAK, "\n") for line in lines)
-
-
-def lines_of(prompts: Sequence[str]) -> str:
-    """Inverse of `prompts_of`; raises BadPrompts for a prompt that no line can hold."""
-    for number, prompt in enumerate(prompts, 1):
-        check_text(prompt, f"prompt {number}")
-        if BREAK in prompt or len(prompt.replace("\n", BREAK).splitlines()) > 1:
-            raise BadPrompts(
-                f"prompt {number} contains a character that ends a line here: "
-                "use `steerlab extract --pairs` for this file"
-            )
-    return "\n".join(prompt.replace("\n", BREAK) for prompt in prompts)
+    @on(Input.Changed, "#file")
+    def _forget_file(self, event: Input.Changed) -> None:
+        """Another file was typed: what was loaded is no more what the form means."""
+        if event.value == self._file:
+            return
+        self._file = event.value
+        if self.loaded is not None:
+            self.loaded = None
+            for side in self.query(PromptList):
+                side.load_text("")
+        self._show_loaded("")
 
 
 def counted(above: int, below: int, method: str) -> tuple[str, bool]:
     """A line on how many prompts there are, and whether the method can use them."""
     if not (above or below):
         return "no prompts yet: type one per line, or load a file", True
+    if method == "difference_of_means":
+        return f"{above} against {below} prompts", bool(above and below)
     if method == "mean_centred":
         return f"{count(above, 'prompt')}, centred on {below}", bool(above and below)
     if above != below:

@@ -1,0 +1,258 @@
+"""Sets of contrast prompts from files, templates and data sets, and a sentence on each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from steerlab.core.display import count, printable
+from steerlab.core.prompts import Prompt, Turns, check_prompts, check_texts
+from steerlab.errors import BadOption, BadPrompts, NotFound
+from steerlab.files.contrast.shapes import SHAPES, Choice, Sets, Turn, texts_of, understand
+from steerlab.files.contrast.table import Content, of_rows, parse
+from steerlab.files.prompts import numbered_lines, read_text
+
+TURNS = ("user", "system", "assistant")
+MOST = 1_000_000
+"""The most prompts that a set may have."""
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(?::\w+)?")
+
+
+@dataclass(frozen=True)
+class ContrastSet:
+    """Contrast prompts and, in words, how they were understood. paired: else two sets."""
+
+    positive: tuple[Prompt, ...]
+    negative: tuple[Prompt, ...] = ()
+    said: str = ""
+    paired: bool = True
+
+    @property
+    def has_turns(self) -> bool:
+        """Whether prompts have a system prompt or an answer, so that they are a chat's."""
+        return any(isinstance(prompt, Turns) for prompt in (*self.positive, *self.negative))
+
+
+@dataclass(frozen=True)
+class PairsOptions:
+    """How a contrast file is read; what is None or empty is recognised.
+
+    shape: one of SHAPES. columns: in the order positive, negative, or text, label. turn: whose
+    texts these are. questions, suffixes: files of user's turns and of answers that every pair is
+    crossed with. against: a file of the negative texts. template: each text is put where it has {}.
+    positive_word, negative_word: texts that need no file. unpaired: sides may differ in length.
+    """
+
+    shape: str | None = None
+    columns: tuple[str, ...] = ()
+    positive_label: str | None = None
+    turn: Turn | None = None
+    against: Path | None = None
+    template: str | None = None
+    positive_word: tuple[str, ...] = ()
+    negative_word: tuple[str, ...] = ()
+    questions: Path | None = None
+    suffixes: Path | None = None
+    unpaired: bool = False
+
+    def __post_init__(self) -> None:
+        if self.shape is not None and self.shape not in SHAPES:
+            raise BadOption(f"no shape {self.shape!r}: there are {', '.join(SHAPES)}")
+        if self.turn is not None and self.turn not in TURNS:
+            raise BadOption(f"a turn is {', '.join(TURNS)}, not {self.turn!r}")
+        if len(self.columns) > 2 or not all(self.columns):
+            raise BadOption("columns are two names, positive,negative, or one")
+        if self.template is not None and self.template.count("{}") != 1:
+            raise BadOption('a template has one {} in it, such as "Act as if you\'re {}"')
+        if len(self.positive_word) != len(self.negative_word):
+            raise BadOption("give as many --negative-word as --positive-word")
+
+    def __bool__(self) -> bool:
+        return self != PairsOptions()
+
+    def to_facts(self) -> tuple[str, ...]:
+        """The options that are given, as "key=value"; paths are absolute."""
+        facts = []
+        for field in fields(self):
+            for value in _listed(getattr(self, field.name)):
+                text = str(value.resolve() if isinstance(value, Path) else value)
+                facts.append(f"{field.name}={text}")
+        return tuple(facts)
+
+    @classmethod
+    def of_facts(cls, facts: Iterable[str]) -> PairsOptions:
+        """Inverse of `to_facts`; raises BadOption for other facts."""
+        kinds = {field.name: str(field.type) for field in fields(cls)}
+        found: dict[str, Any] = {}
+        for fact in facts:
+            key, _, value = fact.partition("=")
+            if key not in kinds:
+                raise BadOption(f"the recipe reads its prompts by an unknown option {key[:60]!r}")
+            if kinds[key].startswith("tuple"):
+                found[key] = (*found.get(key, ()), value)
+            elif kinds[key] == "bool":
+                found[key] = value == "True"
+            else:
+                found[key] = Path(value) if kinds[key].startswith("Path") else value
+        return cls(**found)
+
+
+def read_pairs(path: Path | None, options: PairsOptions | None = None) -> ContrastSet:
+    """Read contrast prompts from a file, whose content says what it is, not its name.
+
+    path: a file, the id of a Hugging Face data set where `datasets` is installed, or None for
+    the words of a template. Raises NotFound, or BadPrompts with the line that is wrong.
+    """
+    options = options or PairsOptions()
+    if path is None:
+        name, sets = "", _of_words(options)
+    elif options.against is not None:
+        name, sets = path.name, _two_files(path, options)
+    else:
+        name = path.name
+        sets = understand(_content(path), Choice(options.columns, options.positive_label),
+                          options.shape)  # fmt: skip
+    try:
+        return _joined(sets, name, options)
+    except BadPrompts as error:
+        raise BadPrompts(f"{path}: {error}" if path else str(error)) from None
+
+
+def read_texts(path: Path) -> tuple[str, ...]:
+    """A list of texts: lines of a text file, a JSON list, or a column of any contrast file."""
+    text = read_text(path, "prompts")
+    if text.lstrip()[:1] in "[{" or path.suffix.lower() in (".csv", ".tsv", ".toml", ".jsonl"):
+        return tuple(texts_of(parse(text, path)))
+    return tuple(line.rstrip("\r") for _, line in numbered_lines(text))
+
+
+def _content(path: Path) -> Content:
+    try:
+        return parse(read_text(path, "pairs"), path)
+    except NotFound:
+        if path.is_absolute() or not _HUB_ID.fullmatch(str(path)):
+            raise
+        return _from_hub(str(path))
+
+
+def _from_hub(source: str) -> Content:
+    """The rows of a Hugging Face data set: OWNER/NAME, or OWNER/NAME:SPLIT."""
+    try:
+        from datasets import load_dataset  # type: ignore[import-not-found, unused-ignore]
+    except ImportError:
+        raise NotFound(
+            f"no pairs file {source}: to read a data set of that id, pip install datasets"
+        ) from None
+    name, _, split = source.partition(":")
+    try:
+        rows = load_dataset(name, split=split or "train", streaming=True)
+        numbered = ((n, dict(row)) for n, row in zip(range(1, MOST), rows, strict=False))
+        return of_rows(numbered, source, "row")
+    except BadPrompts:
+        raise
+    except Exception as error:  # of a network, a script, a format
+        why = " ".join(str(error).split())[:200] or type(error).__name__
+        raise NotFound(f"the data set {source} can't be read: {why}") from None
+
+
+def _two_files(path: Path, options: PairsOptions) -> Sets:
+    """Unpaired sets, the positive ones in one file and the negative ones in another."""
+    against = options.against
+    assert against is not None
+    one, two = (
+        understand(_content(file), Choice(options.columns), "prompts").positive
+        if options.columns
+        else list(read_texts(file))
+        for file in (path, against)
+    )
+    said = f"{printable(path.name)} against {printable(against.name)}"
+    return Sets(one, two, said, paired=False)
+
+
+def _of_words(options: PairsOptions) -> Sets:
+    if not options.positive_word:
+        raise BadPrompts("no prompts: give --pairs FILE, or --template with words")
+    said = ", ".join(map(printable, options.positive_word))
+    against = ", ".join(map(printable, options.negative_word))
+    return Sets([*options.positive_word], [*options.negative_word], f"{said} against {against}")
+
+
+def _joined(sets: Sets, name: str, options: PairsOptions) -> ContrastSet:
+    """The sets in the template, and with every question and suffix."""
+    turn = options.turn or sets.turn
+    questions = read_texts(options.questions) if options.questions else sets.questions
+    suffixes = read_texts(options.suffixes) if options.suffixes else ()
+    _check_turns(sets, turn, questions, suffixes)
+    made = [
+        tuple(_crossed(sets, texts, turn, options.template or "{}", questions, suffixes))
+        for texts in (sets.positive, sets.negative)
+    ]
+    found = ContrastSet(made[0], made[1], "", sets.paired and not options.unpaired)
+    if found.paired:
+        check_prompts(found.positive, found.negative or None)
+    else:
+        check_texts(found.positive, "positive")
+        check_texts(found.negative, "negative")
+    parts = [_counted(found), sets.said]
+    if options.template:
+        parts.append(f'in "{printable(options.template)}"')
+    if options.turn and turn != sets.turn:
+        parts.append("as system prompts" if turn == "system" else f"in the {turn}'s turn")
+    if questions:
+        parts.append(f"each with {count(len(questions), 'question')}")
+    if suffixes:
+        parts.append(f"each with {count(len(suffixes), 'answer')}")
+    said = ", ".join(parts)
+    return replace(found, said=f"{printable(name)}: {said}" if name else said)
+
+
+def _check_turns(sets: Sets, turn: Turn, questions: Sequence[str], suffixes: Sequence[str]) -> None:
+    if turn != "user" and not questions and sets.users is None:
+        what = "system prompts" if turn == "system" else "answers"
+        raise BadPrompts(f"the texts are {what}: give the user's turns with --questions FILE")
+    if turn == "user" and questions:
+        raise BadOption("--questions are the user's turns: say what the texts are with --turn")
+    if turn == "assistant" and suffixes:
+        raise BadOption("--suffixes are answers, and so are the texts of the file")
+    times = max(len(questions), 1) * max(len(suffixes), 1)
+    if max(len(sets.positive), len(sets.negative)) * times > MOST:
+        raise BadPrompts(f"more than {MOST:,} prompts: give fewer questions or suffixes")
+
+
+def _crossed(
+    sets: Sets,
+    texts: Sequence[str],
+    turn: Turn,
+    template: str,
+    questions: Sequence[str],
+    suffixes: Sequence[str],
+) -> Iterator[Prompt]:
+    """Every text with every question and suffix; a text alone stays a plain prompt."""
+    wrapped = [template.replace("{}", text) for text in texts]
+    systems = sets.systems or [""] * len(texts)
+    for question, suffix in product(questions or ("",), suffixes or ("",)):
+        for i, (text, system) in enumerate(zip(wrapped, systems, strict=True)):
+            user = text if turn == "user" else question or (sets.users or wrapped)[i]
+            answer = text if turn == "assistant" else suffix
+            before = text if turn == "system" else system
+            yield Turns(user, before, answer) if answer or before else user
+
+
+def _counted(found: ContrastSet) -> str:
+    up, down = len(found.positive), len(found.negative)
+    if not down:
+        return count(up, "prompt")
+    if found.paired and up == down:
+        return count(up, "pair")
+    return f"{up:,} against {down:,} prompts" + ("" if found.paired else ", unpaired")
+
+
+def _listed(value: Any) -> tuple[Any, ...]:
+    if isinstance(value, tuple):
+        return value
+    return () if value in (None, False) else (value,)

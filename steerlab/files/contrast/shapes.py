@@ -1,0 +1,328 @@
+"""The contrast in a file: which of its columns are texts, answers, labels or system prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from steerlab.core.display import printable, some
+from steerlab.core.prompts import check_text
+from steerlab.errors import BadPrompts
+from steerlab.files.contrast.table import Content, Table, of_rows
+
+Turn = Literal["user", "system", "assistant"]
+
+_PAIRS = (("positive", "negative"), ("pos", "neg"), ("harmful", "harmless"))
+_ANSWERS = (
+    ("answer_matching_behavior", "answer_not_matching_behavior"),
+    ("chosen", "rejected"),
+    ("non_compliant_responses", "compliant_responses"),
+    ("best answer", "best incorrect answer"),
+    ("best answer", "incorrect answers"),
+    ("best_answer", "incorrect_answers"),
+)
+_QUESTIONS = ("question", "instruction", "prompt", "input", "user", "goal", "query")
+_TEXTS = (*_QUESTIONS, "statement", "sentence", "text", "suffix", "positive")
+_SYSTEMS = ("system", "system_prompt", "system_message")
+_LABELS = ("label", "labels", "class", "target", "is_true", "truth")
+_TRUE = ("1", "1.0", "true", "yes", "positive", "pos")
+_FALSE = ("0", "0.0", "-1", "false", "no", "negative", "neg")
+
+
+@dataclass(frozen=True)
+class Sets:
+    """Two sets of texts, before they are crossed with questions.
+
+    turn: whose texts they are. users, systems: what goes with each row, None for none.
+    questions: asked for every row. said: what was understood. paired: row i of both belong
+    together.
+    """
+
+    positive: list[str]
+    negative: list[str]
+    said: str
+    turn: Turn = "user"
+    users: list[str] | None = None
+    systems: list[str] | None = None
+    questions: tuple[str, ...] = ()
+    paired: bool = True
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the user says of a file. columns: in the order positive, negative (or text, label)."""
+
+    columns: tuple[str, ...] = ()
+    positive_label: str | None = None
+
+
+def understand(content: Content, choice: Choice, shape: str | None = None) -> Sets:
+    """The contrast of a file; shape: one of SHAPES, None for the first that fits.
+
+    Raises BadPrompts with the names that the file has.
+    """
+    if isinstance(content, Table):
+        for name in choice.columns:
+            column_of(content, name)
+    for found in (SHAPES[shape],) if shape else SHAPES.values():
+        if (made := found(content, choice)) is not None:
+            return made
+    what = f"it has not the shape {shape}" if shape else "no contrast in it is recognised"
+    raise BadPrompts(
+        f"{content.name}: {what}: it has {content.names}; name two columns with --columns"
+    )
+
+
+def texts_of(content: Content, columns: tuple[str, ...] = ()) -> list[str]:
+    """The texts of a file that holds one list of them."""
+    return understand(content, Choice(columns), "prompts").positive
+
+
+def _question(content: Content, choice: Choice) -> Sets | None:
+    """A question with two answers, which are the assistant's."""
+    if not isinstance(content, Table):
+        return None
+    columns = choice.columns or _known(content, (*_ANSWERS, _PAIRS[0]))
+    question = _one_of(content, [q for q in _QUESTIONS if q not in map(_fold, columns)])
+    if len(columns) != 2 or question is None:
+        return None
+    made = _paired(content, Choice(columns))
+    answers = f"{printable(question)} + {made.said}, answers in the assistant's turn"
+    return Sets(
+        made.positive,
+        made.negative,
+        answers + _unused(content, [question, *columns]),
+        "assistant",
+        _texts(content, question),
+        made.systems,
+    )
+
+
+def _labelled(content: Content, choice: Choice) -> Sets | None:
+    """A column of texts and a column with two labels: unpaired sets."""
+    if not isinstance(content, Table):
+        return None
+    columns = choice.columns
+    if not columns and not _known(content, (*_PAIRS, *_ANSWERS)):
+        label = _one_of(content, _LABELS) or _two_valued(content)
+        text = _one_of(content, _TEXTS) or _only(n for n in _text_columns(content) if n != label)
+        columns = (text, label) if text is not None and label is not None else ()
+    if len(columns) != 2:
+        return None
+    text, label = (column_of(content, name) for name in columns)
+    labels = [_label(value) for value in content.columns[label]]
+    kinds = dict.fromkeys(labels)
+    if choice.columns and choice.positive_label is None:
+        named = _fold(label) in _LABELS
+        if not named and not all(_fold(k) in (*_TRUE, *_FALSE) for k in kinds):
+            return None
+    up, down = _signs(content, label, list(kinds), choice.positive_label)
+    texts = _texts(content, text)
+    positive = [t for t, kind in zip(texts, labels, strict=True) if kind == up]
+    negative = [t for t, kind in zip(texts, labels, strict=True) if kind == down]
+    said = f"{text} with {label} {printable(up)} against {printable(down)}"
+    unused = _unused(content, [text, label])
+    return Sets(positive, negative, said + unused, paired=False)
+
+
+def _signs(table: Table, label: str, kinds: list[str], chosen: str | None) -> tuple[str, str]:
+    """The positive and the negative label."""
+    if len(kinds) != 2:
+        shown = some([printable(kind)[:30] or "''" for kind in kinds])
+        raise BadPrompts(f"{table.name}: {label} has to have two values, and has {shown}")
+    one, two = kinds
+    if chosen is not None:
+        match = [kind for kind in kinds if _fold(kind) == _fold(chosen)]
+        if not match:
+            raise BadPrompts(f"{table.name}: {label} has no value {chosen}, but {one} and {two}")
+        return match[0], two if match[0] == one else one
+    for up, down in ((one, two), (two, one)):
+        if _fold(up) in _TRUE and _fold(down) in _FALSE:
+            return up, down
+    raise BadPrompts(
+        f"{table.name}: {label} has the values {printable(one)[:30]} and {printable(two)[:30]}: "
+        "say which is positive with --positive-label"
+    )
+
+
+def _pairs(content: Content, choice: Choice) -> Sets | None:
+    """Two columns of texts, or one that is known to be positive."""
+    if not isinstance(content, Table):
+        return None
+    columns = choice.columns or _known(content, (*_PAIRS, *_ANSWERS))
+    if not columns:
+        texts = _text_columns(content)
+        if len(texts) == 2 and not {*map(_fold, texts)} & {*_TEXTS, *_LABELS}:
+            columns = tuple(texts)
+    if len(columns) != 2:
+        return None
+    made = _paired(content, Choice(columns))
+    if not made.negative:
+        return None
+    turn: Turn = "assistant" if tuple(map(_fold, columns)) in _ANSWERS else "user"
+    said = made.said + _unused(content, columns)
+    return Sets(made.positive, made.negative, said, turn, systems=made.systems)
+
+
+def _alone(content: Content, choice: Choice) -> Sets | None:
+    """One column of texts."""
+    if not isinstance(content, Table):
+        return None
+    name = _only(choice.columns) if choice.columns else _one_of(content, reversed(_TEXTS))
+    if name is None and not choice.columns:
+        name = _only(_text_columns(content))
+    if name is None:
+        return None
+    name = column_of(content, name)
+    said = f"{name} alone{_unused(content, [name])}"
+    return Sets(_texts(content, name), [], said)
+
+
+def _persona(content: Content, choice: Choice) -> Sets | None:
+    """persona_vectors: instructions {pos, neg} as system prompts, crossed with questions."""
+    if isinstance(content, Table) or not {"instruction", "questions"} <= content.data.keys():
+        return None
+    rows, questions = content.data["instruction"], content.data["questions"]
+    if not isinstance(rows, list) or not isinstance(questions, list) or not (rows and questions):
+        raise BadPrompts(f"{content.name}: instruction and questions have to be lists")
+    table = of_rows(enumerate(rows, 1), content.name, "instruction")
+    made = _paired(table, choice, "pos", "neg")
+    asked = _texts(of_rows(enumerate(questions, 1), content.name, "question"), "text")
+    said = f"{made.said} in the system prompt"
+    return Sets(made.positive, made.negative, said, "system", questions=tuple(asked))
+
+
+def _continuations(content: Content, choice: Choice) -> Sets | None:
+    """jukofyork: classes and, for each row, a continuation of the system prompt by class."""
+    if isinstance(content, Table) or not {"classes", "data"} <= content.data.keys():
+        return None
+    classes, rows = content.data["classes"], content.data["data"]
+    listed = isinstance(classes, list) and isinstance(rows, list)
+    if not listed or not all(isinstance(c, str) for c in classes):
+        raise BadPrompts(f"{content.name}: classes are a list of names, and data a list of rows")
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, list) or len(row) != len(classes):
+            raise BadPrompts(f"{content.name}, data {number}: expected {len(classes)} texts")
+    if not choice.columns and len(classes) != 2:
+        raise BadPrompts(
+            f"{content.name} has the classes {some(classes)}: choose two with --columns"
+        )
+    named = [(n, dict(zip(classes, row, strict=True))) for n, row in enumerate(rows, 1)]
+    made = _paired(of_rows(named, content.name, "data"), choice, *classes[:2])
+    return Sets(made.positive, made.negative, f"{made.said} in the system prompt", "system")
+
+
+SHAPES: Mapping[str, Callable[[Content, Choice], Sets | None]] = {
+    "persona": _persona,
+    "continuations": _continuations,
+    "label": _labelled,
+    "question": _question,
+    "pairs": _pairs,
+    "prompts": _alone,
+}
+"""The shapes by name, in the order in which they are tried."""
+
+
+# columns
+
+
+def column_of(table: Table, name: str) -> str:
+    """The column of that name; raises BadPrompts with the names that there are."""
+    found = table.find(name)
+    if found is None:
+        raise BadPrompts(f"{table.name}: no column {printable(name)[:60]}: it has {table.names}")
+    return found
+
+
+def _paired(table: Table, choice: Choice, *known: str) -> Sets:
+    """Two columns as sets, with the system prompts of a third; negatives may be left out."""
+    up, down = (column_of(table, name) for name in choice.columns or known)
+    negative = table.columns[down]
+    if any(value is not None for value in negative):
+        for index, value in enumerate(negative):
+            if value is None:
+                raise BadPrompts(f"{table.place(index)}: no {down} prompt, though others have one")
+    system = None if {up, down} & set(_SYSTEMS) else _one_of(table, _SYSTEMS)
+    return Sets(
+        _texts(table, up),
+        [] if not any(value is not None for value in negative) else _texts(table, down),
+        f"{printable(up)} against {printable(down)}",
+        systems=None if system is None else _texts(table, system),
+    )
+
+
+def _texts(table: Table, name: str) -> list[str]:
+    """A column, all of texts; raises BadPrompts for the first that is none."""
+    return [_text(v, name, table.place, i) for i, v in enumerate(table.columns[name])]
+
+
+def _text(value: Any, name: str, place: Callable[[int], str], index: int) -> str:
+    if isinstance(value, list) and value:  # of several answers the first
+        value = value[0]
+    if isinstance(value, str) and _fold(name) == "incorrect answers":
+        value = value.split(";")[0].strip()
+    if not isinstance(value, str) or not value.strip():
+        what = "missing" if value is None else "empty or not text"
+        raise BadPrompts(f"{place(index)}: the {printable(name)[:60]} prompt is {what}")
+    check_text(value, f"{place(index)}: the {printable(name)[:60]} prompt")
+    return value
+
+
+def _text_columns(table: Table) -> list[str]:
+    """Columns that hold texts; numbers and truth values of a CSV are none."""
+    return [name for name, values in table.columns.items() if any(map(_is_text, values))]
+
+
+def _is_text(value: Any) -> bool:
+    if not isinstance(value, str) or _fold(value) in ("true", "false", "none", "null", "nan", ""):
+        return False
+    try:
+        float(value)
+    except ValueError:
+        return True
+    return False
+
+
+def _known(table: Table, pairs: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    """The first of known pairs of names that the table has, as it spells them; else none."""
+    for up, down in pairs:
+        found = (table.find(up), table.find(down))
+        if None not in found:
+            return tuple(map(str, found))
+    return ()
+
+
+def _one_of(table: Table, names: Iterable[str]) -> str | None:
+    """The first of these names that is a column."""
+    return next((found for name in names if (found := table.find(name)) is not None), None)
+
+
+def _only(names: Iterable[str]) -> str | None:
+    found = list(names)
+    return found[0] if len(found) == 1 else None
+
+
+def _unused(table: Table, used: Sequence[str]) -> str:
+    """What of the file is not read, for the sentence of what was understood."""
+    taken = {*map(_fold, used), *_SYSTEMS}
+    left = [printable(n)[:40] for n in table.columns if n and _fold(n) not in taken]
+    parts = [f"not used: {some(left)}"] if left else []
+    return "".join(f"; {part}" for part in (*parts, table.part) if part)
+
+
+def _two_valued(table: Table) -> str | None:
+    """The column that has but two values in four rows and more, if there is one: labels."""
+    return _only(
+        name
+        for name, values in table.columns.items()
+        if len(values) >= 4 and len({_label(value) for value in values}) == 2
+    )
+
+
+def _label(value: Any) -> str:
+    return "" if value is None else str(value).strip()
+
+
+def _fold(text: str) -> str:
+    return text.strip().lower()

@@ -65,6 +65,11 @@ shape = options.grouped(
     "--chat/--no-chat", default=None, help="Use the chat template [default: for files with turns]."
 )
 @click.option(
+    "--embed-prompts",
+    is_flag=True,
+    help="Keep all prompts in the recipe, however many, not the path and digest of their file.",
+)
+@click.option(
     "--skip-undecided",
     is_flag=True,
     help="Leave out layers where the pairs decide no direction.",
@@ -87,6 +92,7 @@ def extract_command(
     read: str,
     chat: bool | None,
     skip_undecided: bool,
+    embed_prompts: bool,
     tags: tuple[str, ...],
     note: str,
     lab: Lab,
@@ -135,11 +141,15 @@ def extract_command(
     how["method"] = method or (METHODS[0] if prompts.paired else METHODS[-1])
     how |= {"read": read_of(read), "chat": prompts.has_turns if chat is None else chat}
     recipe = Contrast.of(prompts.positive, prompts.negative, centre, **how)
+    if not embed_prompts:
+        recipe = replace(recipe, prompt_set=prompts.named)
     check_recipe(recipe)
     check_labels(tags, note)
     _check_store(lab.store)
     if prompts.said and not output.asked("json"):
         output.say(f"{prompts.said}{', in the chat template' if recipe.chat else ''}")
+        if recipe.prompt_set is not None:
+            output.say("the recipe keeps the set's path and digest; --embed-prompts keeps it whole")
     load(lab)
     at = layer if layer is not None else layers
     with progress_bar("extracting") as progress:

@@ -106,6 +106,27 @@ class Contrast:
             self, positive_ids=(), negative_ids=(), prompt_ids=(), spans=(), prompt_set=named
         )
 
+    def without_prompts(self) -> Contrast:
+        """The recipe as it is stored if its set holds the prompts; else itself."""
+        if self.prompt_set is None:
+            return self
+        bare = replace(self.without_ids(), positive=(), negative=(), systems=(), answers=())
+        return replace(bare, prompt_set=self.prompt_set)
+
+    def part(self, start: int, stop: int) -> Contrast:
+        """The recipe of these prompts of each side."""
+        one, two, three = (len(x) for x in (self.positive, self.negative, self.baseline))
+        ranges = [(0, one), (one, one + two), (one + two, one + two + three)]
+        chosen = [i for low, high in ranges for i in range(low, high)[start:stop]]
+        lists: dict[str, Any] = {
+            name: tuple(values[i] for i in chosen)
+            for name in ("systems", "answers", "prompt_ids", "spans")
+            if (values := getattr(self, name))
+        }
+        for side in ("positive", "negative", "baseline"):
+            lists[side] = getattr(self, side)[start:stop]
+        return replace(self, **lists)
+
     def __str__(self) -> str:
         count, others = self.counts
         what = "contrast pair" if others else "prompt"

@@ -149,7 +149,13 @@ def unshuffled(recipe: Contrast) -> str:
         "pca": "swapping a pair only changes the sign of its difference",
         "random": "it does not depend on the pairs",
         "difference_of_means": "its prompts are no pairs",
-    }.get(recipe.method, "" if recipe.negative else "there are no negative prompts")
+    }.get(recipe.method, _without_partner(recipe))
+
+
+def _without_partner(recipe: Contrast) -> str:
+    if recipe.prompt_set is not None:
+        return f"its prompts are many, in {recipe.prompt_set.path}"
+    return "" if recipe.negative else "there are no negative prompts"
 
 
 def _rescaled(direction: NDArray[np.float64], norm: float) -> NDArray[np.float64]:

@@ -23,6 +23,7 @@ Array = NDArray[np.float64]
 Pairs = Sequence[tuple[Prompt, Prompt]] | Sequence[Prompt]
 """(positive, negative) prompts, or positive ones alone."""
 
+SAME = "the positive and negative prompts give the same activations"
 _ROUNDING = 1e-5  # of the residual norm: what is smaller is noise of float32
 
 METHODS = (
@@ -54,13 +55,17 @@ def pca(positive: Array, negative: Array) -> Array:
     """
     differences = positive - negative
     direction = np.linalg.svd(differences, full_matrices=False)[2][0]
-    margins = differences @ direction
+    return np.asarray(direction * sign_of(differences @ direction))
+
+
+def sign_of(margins: Array) -> float:
+    """The sign that makes the mean margin positive; raises Undecided if it is about 0."""
     if abs(margins.sum()) < 0.05 * np.abs(margins).sum() or not margins.any():
         raise Undecided(
             "the pairs disagree about the sign of their principal direction (mean margin about 0): "
             "use mean_difference, or pairs that differ in one quality only"
         )
-    return np.asarray(direction * np.sign(margins.sum()))
+    return float(np.sign(margins.sum()))
 
 
 def probe(positive: Array, negative: Array) -> Array:
@@ -72,7 +77,7 @@ def probe(positive: Array, negative: Array) -> Array:
     differences = positive - negative
     scale = np.sqrt((differences**2).sum(axis=1).mean())
     if not scale:
-        raise Undecided("the positive and negative prompts give the same activations")
+        raise Undecided(SAME)
     x = differences / scale
     gram = x @ x.T
     alpha = np.zeros(len(x))

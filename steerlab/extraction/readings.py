@@ -23,10 +23,12 @@ class Readings:
     """One activation a prompt: layer -> (n_prompts, d_model) float64, and the residual norm there.
 
     residual_norms: layer -> median over all prompts' positions >= 1 (None without any).
+    sizes: layer -> the norms that it is the median of.
     """
 
     values: dict[int, Array]
     residual_norms: dict[int, float] = field(default_factory=dict)
+    sizes: dict[int, Array] = field(default_factory=dict)
 
 
 class Reader(Protocol):

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Unpack
+from pathlib import Path
+from typing import Any, Unpack
 
 import numpy as np
 
-from steerlab.core.prompts import TURN_READS, Prompt, Read, Span
-from steerlab.core.recipe import Contrast
+from steerlab.core.prompts import TURN_READS, Prompt, PromptSet, Read, Span
+from steerlab.core.recipe import Contrast, ModelIdentity
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadPrompts, ModelError, SteeringError
-from steerlab.extraction import methods
+from steerlab.extraction import methods, streamed
 from steerlab.extraction.readings import Array, Reader, Readings
+from steerlab.extraction.spool import WINDOW, Spool
 from steerlab.progress import ShouldStop, Watch
+
+LARGE = 4 * WINDOW
+"""More prompts than these are read window by window."""
 
 
 def extract(
@@ -23,12 +30,113 @@ def extract(
     layers: Sequence[int],
     *,
     skip_undecided: bool = False,
+    scratch: Path | None = None,
     **watch: Unpack[Watch],
 ) -> SteeringVector:
-    """Make the vector of a checked recipe (`methods.check_recipe`); see `LanguageModel.extract`."""
+    """Make the vector of a checked recipe (`methods.check_recipe`); see `LanguageModel.extract`.
+
+    scratch: where the activations of a large set are kept while it is read; None keeps all in
+        memory.
+    """
     if recipe.method == "actadd":
         return _front(lm, recipe, layers, watch.get("should_stop"))
+    if scratch is not None and len(recipe.prompts) > LARGE:
+        return _windowed(lm, recipe, layers, skip_undecided, scratch, **watch)
     return _broadcast(lm, recipe, layers, skip_undecided, **watch)
+
+
+def _windowed(
+    lm: Reader,
+    recipe: Contrast,
+    layers: Sequence[int],
+    skip_undecided: bool,
+    scratch: Path,
+    **watch: Unpack[Watch],
+) -> SteeringVector:
+    """Extract in constant memory; goes on where the same extraction was stopped."""
+    sizes = (len(recipe.positive), len(recipe.negative), len(recipe.baseline))
+    held, keep = recipe.prompt_ids, recipe.prompt_set is None
+    parts: list[Contrast] = []
+    model = lm.identity
+    directory = scratch / _key(model, recipe, layers)
+    with Spool(directory, sizes, layers, model.d_model) as spool:
+        if keep and not held and spool.done:  # ids of what was read before
+            parts += [located(lm, _part(recipe, w)) for w in range(spool.windows.start)]
+        for window in spool.windows:
+            part = located(lm, _part(recipe, window))
+            parts += [part] if keep else []
+            found = read(lm, part, layers, **_shifted(watch, spool.done, sum(sizes)))
+            spool.add(found, _digest([part.prompt_ids, part.spans]))
+        made = replace(recipe, prompt_set=_checked(recipe, spool)).without_prompts()
+        if keep and not held:
+            made = _with_ids_of(recipe, parts)
+        directions = _directions(lambda b: streamed.direction(recipe, spool, b), layers,
+                                 skip_undecided)  # fmt: skip
+        norms = {b: norm for b in directions if (norm := spool.median_norm(b)) is not None}
+        lengths = {b: float(np.linalg.norm(d)) for b, d in directions.items()}
+        if recipe.method in ("pca", "probe"):
+            lengths = {b: streamed.largest_difference(spool, b) for b in directions}
+        methods.check_not_zero(lengths, norms)
+        figures = {b: streamed.diagnose(recipe, spool, b) for b in directions if sizes[1]}
+        return SteeringVector(
+            directions, model=model, recipe=made, residual_norms=norms, diagnostics=figures
+        )
+
+
+def _part(recipe: Contrast, window: int) -> Contrast:
+    return recipe.part(window * WINDOW, (window + 1) * WINDOW)
+
+
+def _shifted(watch: Watch, done: int, total: int) -> Watch:
+    """The watch of one window: progress counts the prompts of all."""
+    progress = watch.get("progress")
+    if progress is None:
+        return watch
+    progress(done, total)
+    return {**watch, "progress": lambda n, _: progress(done + n, total)}
+
+
+def _key(model: ModelIdentity, recipe: Contrast, layers: Sequence[int]) -> str:
+    """A name for the work: equal for what would read the same activations."""
+    named = recipe.prompt_set and replace(recipe.prompt_set, ids_digest="")
+    bare = replace(recipe.without_prompts(), method="", seed=None, prompt_set=named)
+    facts = [model.source, *map(str, model.key), model.dtype, model.tokenizer, model.chat_template]
+    return _digest([repr(bare), facts, list(layers), WINDOW])[:32]
+
+
+def _digest(values: object) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
+
+
+def _checked(recipe: Contrast, spool: Spool) -> PromptSet | None:
+    """The prompt set with the digest of its token ids; raises BadPrompts if it had others."""
+    named = recipe.prompt_set
+    if named is None:
+        return None
+    ids = _digest(spool.digests)
+    if named.ids_digest not in ("", ids):
+        raise BadPrompts(
+            f"the prompts of {named.path} have other tokens than when the vector was made: the "
+            "tokenizer or its chat template has changed"
+        )
+    return replace(named, ids_digest=ids)
+
+
+def _with_ids_of(recipe: Contrast, parts: Sequence[Contrast]) -> Contrast:
+    """The recipe with the ids and spans of its parts, in the order of its prompts."""
+
+    def joined(name: str) -> tuple[tuple[int, ...], ...]:
+        sides: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
+        for part in parts:
+            values, start = getattr(part, name), 0
+            sizes = (len(part.positive), len(part.negative), len(part.baseline))
+            for side, size in zip(sides, sizes, strict=True):
+                side += values[start : start + size]
+                start += size
+        return tuple(value for side in sides for value in side)
+
+    ids, spans = joined("prompt_ids"), joined("spans")
+    return replace(recipe.without_ids(), prompt_ids=ids, spans=spans)
 
 
 def read_pairs(
@@ -54,7 +162,7 @@ def _broadcast(
     made = located(lm, recipe)
     found = read(lm, made, layers, **watch)
     sides = {b: split(recipe, values) for b, values in found.values.items()}
-    directions = _directions(recipe, sides, skip_undecided)
+    directions = _directions(lambda b: direction(recipe, *sides[b], b), sides, skip_undecided)
     norms = {b: found.residual_norms[b] for b in directions if b in found.residual_norms}
     methods.check_not_zero({b: _size(recipe, sides[b], directions[b]) for b in directions}, norms)
     return SteeringVector(
@@ -79,14 +187,14 @@ def _size(recipe: Contrast, sides: tuple[Array, Array, Array], made: Array) -> f
 
 
 def _directions(
-    recipe: Contrast, sides: Mapping[int, tuple[Array, Array, Array]], skip_undecided: bool
+    make: Callable[[int], Array], layers: Iterable[int], skip_undecided: bool
 ) -> dict[int, Array]:
     """The direction of each layer, (d_model,); Undecided names the layer."""
     found: dict[int, Array] = {}
     undecided: methods.Undecided | None = None
-    for b, (positive, negative, baseline) in sides.items():
+    for b in layers:
         try:
-            found[b] = direction(recipe, positive, negative, baseline, b)
+            found[b] = make(b)
         except methods.Undecided as error:
             undecided = methods.Undecided(f"at layer {b}, {error}")
             if not skip_undecided:

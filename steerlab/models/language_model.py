@@ -20,6 +20,8 @@ from steerlab.errors import BadOption, BadPrompts, ModelError, NotFound, Steerin
 from steerlab.extraction import methods, runner
 from steerlab.extraction.methods import Pairs
 from steerlab.extraction.readings import Array, Ids, Readings
+from steerlab.files.contrast import with_prompts
+from steerlab.files.location import cache_directory
 from steerlab.models import generation, recording
 from steerlab.models.blocks import check_reads_text, find_blocks, text_config
 from steerlab.models.generation import Completion, OnText, numbered
@@ -237,8 +239,7 @@ class LanguageModel:
         """Make a steering vector of contrast prompts; it points toward the positive ones.
 
         pairs: (positive, negative) prompts, texts or `Turns`; only positive ones for
-            `mean_centred`, which subtracts the mean over `baseline` (or over all prompts of the
-            pairs). Unpaired sets are given to `reextract` as a `Contrast`.
+            `mean_centred`, which subtracts the mean over `baseline` (or over all of the pairs).
         layers: see `layers()`; all of them come from the same passes.
         method: one of `steerlab.extraction.methods.METHODS`. read: "last", "mean" (all tokens
             but the first), a token index or one of TURN_READS. seed: for the `random` method.
@@ -263,11 +264,16 @@ class LanguageModel:
         skip_undecided: bool = False,
         **watch: Unpack[Watch],
     ) -> SteeringVector:
-        """Make the vector of a recipe at these layers."""
+        """Make the vector of a recipe at these layers.
+
+        Many prompts are read in constant memory; if it is stopped, the same call goes on.
+        """
         methods.check_recipe(recipe)
-        wanted = self.layers(layers)
+        wanted, recipe = self.layers(layers), with_prompts(recipe)
+        how: dict[str, Any] = {"skip_undecided": skip_undecided}
+        how["scratch"] = cache_directory() / "extractions"
         with self.lock, eval_mode(self.model):
-            return runner.extract(self, recipe, wanted, skip_undecided=skip_undecided, **watch)
+            return runner.extract(self, recipe, wanted, **how, **watch)
 
     def _check_causal(self) -> None:
         """Raise ModelError for bidirectional models; checked once."""

@@ -70,8 +70,9 @@ class Reduction:
         """All that was read; sums become means only now, when every chunk is in."""
         counts = np.array([max(stop - start, 1) for start, stop in self.spans])[:, None]
         self.values = {b: sums / counts for b, sums in self.values.items()}
-        medians = {b: np.concatenate(parts) for b, parts in self.norms.items() if parts}
-        return Readings(self.values, {b: float(np.median(n)) for b, n in medians.items() if n.size})
+        sizes = {b: np.concatenate(parts) for b, parts in self.norms.items() if parts}
+        found = {b: float(np.median(n)) for b, n in sizes.items() if n.size}
+        return Readings(self.values, found, sizes)
 
     def _take_norms(self, layer: int, chunk: Chunk, hidden: Tensor, later: Tensor) -> None:
         sizes = torch.linalg.vector_norm(hidden, dim=-1, dtype=torch.float32)  # (rows, seq)

@@ -283,6 +283,21 @@ class TestContrastFiles:
         result = cli("verify", "--recipes")
         assert result.code == ExitCode.OK, result.err
 
+    def test_a_large_set_is_named_by_its_recipe(self, cli, extract, store, tmp_path, monkeypatch):
+        from steerlab.files.contrast import reader
+
+        monkeypatch.setattr(reader, "EMBEDDED", 3)
+        (tmp_path / "p.csv").write_text("good,bad\na day,a night\nso warm,so cold\n")
+        made = extract("good", "--pairs", "p.csv")
+        assert made.code == ExitCode.OK, made.err
+        assert "keeps the set's path and digest; --embed-prompts keeps it whole" in made.err
+        assert store.record("good").recipe.prompt_set.positive == 2
+        assert "p.csv, sha256" in cli("show", "good").out
+        assert cli("verify", "--recipes").code == ExitCode.OK
+        assert extract("whole", "--pairs", "p.csv", "--embed-prompts").code == ExitCode.OK
+        assert store.record("whole").recipe.positive == ("a day", "so warm")
+        assert store.load("whole") == store.load("good")
+
     @pytest.mark.parametrize(
         "options",
         [

@@ -50,6 +50,11 @@ def check_pairs(recipe: Contrast) -> None:
             "it was made from prompts without negatives of their own, so there are no pairs to "
             "agree"
         )
+    if recipe.prompt_set is not None:
+        raise BadPrompts(
+            f"its pairs are many, in {recipe.prompt_set.path}, and their agreement was measured "
+            "when it was made: `steerlab show` has it"
+        )
     if recipe.counts[0] < 2:
         raise BadPrompts("it was made from one pair, and agreement takes at least two")
 

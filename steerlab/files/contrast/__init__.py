@@ -1,9 +1,17 @@
 """Contrast files: sets of prompts in the shapes that people have them in, recognised by content.
 
 `table` makes columns of a file (JSON, JSON lines, TOML, or text with separators), `shapes` finds
-the contrast in them, and `reader` joins that with templates, questions and suffixes.
+the contrast in them, `reader` joins that with templates, questions and suffixes, and `named`
+reads the sets again that recipes name.
 """
 
+from steerlab.files.contrast.named import with_prompts
 from steerlab.files.contrast.reader import ContrastSet, PairsOptions, read_pairs, read_texts
 
-__all__ = ["ContrastSet", "PairsOptions", "read_pairs", "read_texts"]
+__all__ = [
+    "ContrastSet",
+    "PairsOptions",
+    "read_pairs",
+    "read_texts",
+    "with_prompts",
+]

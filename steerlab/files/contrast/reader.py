@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -10,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from steerlab.core.display import count, printable
-from steerlab.core.prompts import Prompt, Turns, check_prompts, check_texts
+from steerlab.core.prompts import Prompt, PromptSet, Turns, check_prompts, check_texts
 from steerlab.errors import BadOption, BadPrompts, NotFound
 from steerlab.files.contrast.shapes import SHAPES, Choice, Sets, Turn, texts_of, understand
 from steerlab.files.contrast.table import Content, of_rows, parse
@@ -20,17 +22,24 @@ TURNS = ("user", "system", "assistant")
 MOST = 1_000_000
 """The most prompts that a set may have."""
 
+EMBEDDED = 4000
+"""The most prompts that a recipe holds itself, unless it is asked to."""
+
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(?::\w+)?")
 
 
 @dataclass(frozen=True)
 class ContrastSet:
-    """Contrast prompts and, in words, how they were understood. paired: else two sets."""
+    """Contrast prompts and, in words, how they were understood.
+
+    paired: else two sets. named: what a recipe keeps of a set that is too large to hold.
+    """
 
     positive: tuple[Prompt, ...]
     negative: tuple[Prompt, ...] = ()
     said: str = ""
     paired: bool = True
+    named: PromptSet | None = None
 
     @property
     def has_turns(self) -> bool:
@@ -118,9 +127,26 @@ def read_pairs(path: Path | None, options: PairsOptions | None = None) -> Contra
         sets = understand(_content(path), Choice(options.columns, options.positive_label),
                           options.shape)  # fmt: skip
     try:
-        return _joined(sets, name, options)
+        found = _joined(sets, name, options)
     except BadPrompts as error:
         raise BadPrompts(f"{path}: {error}" if path else str(error)) from None
+    sizes = (len(found.positive), len(found.negative))
+    if path is None or sum(sizes) <= EMBEDDED:
+        return found
+    source = str(path.resolve() if path.exists() else path)
+    return replace(found, named=PromptSet(source, digest_of(found), *sizes, options.to_facts()))
+
+
+def digest_of(found: ContrastSet) -> str:
+    """sha256 of the prompts, turn by turn."""
+    digest = hashlib.sha256()
+    for side in (found.positive, found.negative):
+        for prompt in side:
+            turns = prompt if isinstance(prompt, Turns) else Turns(prompt)
+            line = json.dumps([turns.system, turns.user, turns.answer])
+            digest.update(f"{line}\n".encode())
+        digest.update(b"\n")
+    return digest.hexdigest()
 
 
 def read_texts(path: Path) -> tuple[str, ...]:

@@ -196,6 +196,7 @@ class ExtractForm(Vertical):
             chat=draft.chat,
             seed=seed,
         )
+        recipe = replace(recipe, prompt_set=None if centred else loaded.named)
         with (
             self._mended_at("positive" if below else "negative", BadPrompts),
             self._mended_at("read"),

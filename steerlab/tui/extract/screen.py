@@ -54,7 +54,7 @@ extracts, ctrl+l loads a file of pairs, Esc stops or goes back. The form is kept
         with VerticalScroll(id="body", can_focus=False):
             yield ExtractForm(self.lab, self.draft)
         button = Button("Extract", variant="primary", compact=True, id="go")
-        yield from self.state(button, show_eta=False)
+        yield from self.state(button)
         yield Footer()
 
     def on_mount(self) -> None:

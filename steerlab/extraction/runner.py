@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from steerlab.extraction.readings import Array, Reader, Readings
 from steerlab.extraction.spool import WINDOW, Spool
 from steerlab.progress import ShouldStop, Watch
 
-LARGE = 4 * WINDOW
+LARGE = 8 * WINDOW
 """More prompts than these are read window by window."""
 
 
@@ -66,7 +67,7 @@ def _windowed(
             part = located(lm, _part(recipe, window))
             parts += [part] if keep else []
             found = read(lm, part, layers, **_shifted(watch, spool.done, sum(sizes)))
-            spool.add(found, _digest([part.prompt_ids, part.spans]))
+            spool.add(found, _digest_of_ids(part))
         made = replace(recipe, prompt_set=_checked(recipe, spool)).without_prompts()
         if keep and not held:
             made = _with_ids_of(recipe, parts)
@@ -106,6 +107,14 @@ def _key(model: ModelIdentity, recipe: Contrast, layers: Sequence[int]) -> str:
 
 def _digest(values: object) -> str:
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()
+
+
+def _digest_of_ids(part: Contrast) -> str:
+    """sha256 of the token ids that were read, and where."""
+    digest = hashlib.sha256()
+    for numbers in (*part.prompt_ids, *part.spans):
+        digest.update(array("q", [len(numbers), *numbers]).tobytes())
+    return digest.hexdigest()
 
 
 def _checked(recipe: Contrast, spool: Spool) -> PromptSet | None:

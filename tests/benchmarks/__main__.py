@@ -1,7 +1,8 @@
 """Run all benchmarks, or those named.
 
-startup, loading, decoding, fast_layers, extraction, sweep, metrics, tui; and by name alone, as it
-makes two stores of 100,000 vectors (in minutes, kept where STEERLAB_LARGE says), large.
+startup, loading, decoding, fast_layers, extraction, large_sets, sweep, metrics, tui; and by name
+alone, as it makes two stores of 100,000 vectors (in minutes, kept where STEERLAB_LARGE says),
+large.
 """
 
 import os
@@ -10,7 +11,10 @@ from importlib import import_module
 
 from tests.benchmarks.timing import HEADER
 
-NAMES = ("startup", "loading", "decoding", "fast_layers", "extraction", "sweep", "metrics", "tui")
+NAMES = (
+    "startup", "loading", "decoding", "fast_layers", "extraction", "large_sets", "sweep", "metrics",
+    "tui",
+)  # fmt: skip
 
 if __name__ == "__main__":
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

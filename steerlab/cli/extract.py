@@ -130,6 +130,7 @@ def extract_command(
     from steerlab.core.recipe import Contrast, check_name
     from steerlab.core.record import check_labels
     from steerlab.extraction.methods import check_recipe, problems
+    from steerlab.extraction.runner import LARGE
     from steerlab.files.contrast import read_texts
 
     check_name(name)
@@ -152,8 +153,13 @@ def extract_command(
             output.say("the recipe keeps the set's path and digest; --embed-prompts keeps it whole")
     load(lab)
     at = layer if layer is not None else layers
-    with progress_bar("extracting") as progress:
-        made = lab.model.reextract(recipe, at, skip_undecided=skip_undecided, progress=progress)
+    try:
+        with progress_bar("extracting") as progress:
+            made = lab.model.reextract(recipe, at, skip_undecided=skip_undecided, progress=progress)
+    except KeyboardInterrupt:
+        if len(recipe.prompts) > LARGE:
+            output.say("stopped: the same command goes on where it was")
+        raise
     vector = lab.store.keep(name, made, tags=tags, note=note)[0]
     if output.asked("json"):
         output.print_json(lab.store.record(str(vector.ref), vector.model).to_json())

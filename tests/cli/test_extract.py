@@ -298,6 +298,19 @@ class TestContrastFiles:
         assert store.record("whole").recipe.positive == ("a day", "so warm")
         assert store.load("whole") == store.load("good")
 
+    def test_ctrl_c_says_that_a_large_set_goes_on(self, extract, monkeypatch):
+        from steerlab.extraction import runner
+
+        def interrupted(*_, **__):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(LanguageModel, "reextract", interrupted)
+        assert "goes on" not in extract("x", *PAIR).err
+        monkeypatch.setattr(runner, "LARGE", 1)
+        result = extract("x", *PAIR)
+        assert result.code == ExitCode.CANCELLED
+        assert "stopped: the same command goes on where it was" in result.err
+
     @pytest.mark.parametrize(
         "options",
         [

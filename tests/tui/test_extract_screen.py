@@ -388,6 +388,22 @@ async def test_a_file_of_turns_is_shown_explained_and_extracted(lab: Lab, tmp_pa
     assert recipe.chat
 
 
+async def test_columns_are_chosen(lab: Lab, tmp_path: Path) -> None:
+    path = tmp_path / "three.csv"
+    path.write_text("a,b,c\none,two,three\n")
+    app = Door(lab, Draft("three", file=str(path)))
+    async with app.run_test() as pilot:
+        await pilot.press("ctrl+l")
+        await until(pilot, lambda: bool(app.news))
+        assert "it has a, b, c; name two columns" in app.news[0]
+        app.extract.query_one("#columns", Input).value = "c, a"
+        await pilot.press("ctrl+l")
+        await until(
+            pilot, lambda: app.shown("understood") == "three.csv: 1 pair, c against a; not used: b"
+        )
+        assert app.extract.form.order().recipe.pairs == (("three", "one"),)
+
+
 async def test_unpaired_sets_change_the_method(lab: Lab, tmp_path: Path) -> None:
     path = tmp_path / "facts.csv"
     path.write_text("statement,label\none,1\ntwo,1\nthree,0\n")

@@ -45,9 +45,10 @@ FEW = 1000
 
 _HINTS = {
     "name": "such as calm",
-    "file": "pairs, questions with answers, labels, personas: JSON, CSV or TOML",
+    "file": "pairs, answers, labels, personas: JSON, CSV or TOML",
+    "columns": "found by their names",
     "layers": "the middle layer",
-    "read": "last, mean, user_last, assistant_mean, answer_letter or an index",
+    "read": "last, mean, user_last, assistant_mean, answer_letter, an index",
     "seed": "a whole number",
     "tags": "separated by spaces",
     "note": "optional",
@@ -62,6 +63,7 @@ class Draft:
     positive: str = ""
     negative: str = ""
     file: str = ""
+    columns: str = ""
     method: str = METHODS[0]
     seed: str = ""
     layers: str = ""
@@ -128,6 +130,7 @@ class ExtractForm(Vertical):
             yield PromptList(draft.negative, "I feel tense\nits opposite here", id="negative")
         with Horizontal(classes="row"):
             yield self._field("file", Button("Load", id="load", compact=True))
+            yield self._field("columns")
         yield Static(id="understood", markup=False)
         with Horizontal(classes="row"):
             yield field("method", method, classes="field wide")
@@ -279,7 +282,7 @@ class ExtractForm(Vertical):
     @on(Input.Submitted)
     def _submit(self, event: Input.Submitted) -> None:
         event.stop()
-        if event.input.id == "file":
+        if event.input.id in ("file", "columns"):
             self.load_pairs()
         else:
             self.post_message(self.Submitted())
@@ -289,14 +292,21 @@ class ExtractForm(Vertical):
         """Load the named pairs file; without a name, focus the field."""
         box = self.query_one("#file", Input)
         if path := box.value.strip():
-            self._load_file(expanded(path), self.method == "difference_of_means")
+            with reporting_errors(self):
+                names = self.query_one("#columns", Input).value.split(",")
+                self._load_file(
+                    expanded(path),
+                    PairsOptions(
+                        columns=tuple(name.strip() for name in names if name.strip()),
+                        unpaired=self.method == "difference_of_means",
+                    ),
+                )
         else:
             box.focus()
 
     @work(thread=True, exclusive=True, group="file")
-    def _load_file(self, path: Path, unpaired: bool) -> None:
+    def _load_file(self, path: Path, options: PairsOptions) -> None:
         with reporting_errors(self):
-            options = PairsOptions(unpaired=unpaired)
             self.post_message(self._Loaded(read_pairs(path, options)))
 
     @on(_Loaded)

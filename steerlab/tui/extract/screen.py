@@ -88,11 +88,14 @@ extracts, ctrl+l loads a file of pairs, Esc stops or goes back. The form is kept
 
     def _extract(self, order: Order, worker: Worker[None]) -> str | None:
         from steerlab.extraction.methods import problems
+        from steerlab.extraction.runner import LARGE
 
         try:
             vector = self._read(worker, order)
         except Cancelled:
-            notify(self, "stopped: nothing was stored")
+            large = len(order.recipe.prompts) > LARGE
+            more = "; the same extraction goes on where it was" if large else ""
+            notify(self, f"stopped: nothing was stored{more}")
             return None
         stored, _ = self.lab.store.keep(order.name, vector, tags=order.tags, note=order.note)
         for problem in problems(stored):

@@ -45,7 +45,7 @@ FEW = 1000
 
 _HINTS = {
     "name": "such as calm",
-    "file": "pairs, answers, labels, personas: JSON, CSV or TOML",
+    "file": "a contrast file",
     "columns": "found by their names",
     "layers": "the middle layer",
     "read": "last, mean, user_last, assistant_mean, answer_letter, an index",

@@ -72,6 +72,9 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "import": ("transfer", "Import vectors, from files of other programs too."),
         "export": ("transfer", "Write vectors to a file, for other programs too."),
     },
+    "Steer in other programs": {
+        "bake": ("bake", "Write a model with the steering in its weights."),
+    },
 }
 _HOMES = {name: entry for verbs in SECTIONS.values() for name, entry in verbs.items()}
 

@@ -122,3 +122,13 @@ def load(lab: Lab, vector: SteeringVector | None = None) -> None:
 
         hush()
         lab.load(vector, bar.stage)
+
+
+def load_exactly(lab: Lab, vector: SteeringVector) -> None:
+    """Load a model as other programs are compared with it, unless options say otherwise.
+
+    In float32, on the CPU, in torch's own linear layers.
+    """
+    exact = {"device": "cpu", "dtype": "float32", "layout": "plain"}
+    lab.options |= {name: lab.options.get(name) or value for name, value in exact.items()}
+    load(lab, vector)

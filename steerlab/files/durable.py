@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -46,6 +47,31 @@ def writing(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
+@contextlib.contextmanager
+def writing_directory(path: Path) -> Iterator[Path]:
+    """A directory to write files into, which is there under its name once the block ends.
+
+    As `writing`: all of it or nothing, and every file synced. Raises StoreError if something has
+    the name already.
+    """
+    temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+    try:
+        make_directory(path.parent)
+        temporary.mkdir()
+        yield temporary
+        for place in (*temporary.rglob("*"), temporary):
+            sync_directory(place)
+        if path.exists():
+            raise StoreError(f"{path} exists: write to another name, or delete it first")
+        temporary.rename(path)
+        sync_directory(path.parent)
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise StoreError(f"can't write {path}: {error.strerror or error}") from None
+        raise
+
+
 def link(source: Path, path: Path) -> bool:
     """Link a durable file to a second path, atomically and durably, replacing what is there.
 
@@ -72,7 +98,7 @@ def make_directory(path: Path) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Make a rename or a new name in this directory survive a power cut."""
+    """Make a rename or a new name in this directory survive a power cut; syncs a file too."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

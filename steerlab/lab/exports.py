@@ -9,7 +9,7 @@ from steerlab.core.notation import span
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption, Incompatible, StoreError
 from steerlab.files import durable
-from steerlab.interop.targets import TARGETS, Target
+from steerlab.interop.targets import TARGETS, Files, Target
 
 if TYPE_CHECKING:
     from steerlab.registry import Store
@@ -52,12 +52,22 @@ def write(strength: Strength, format: str, path: Path, *, force: bool = False) -
     """
     target = TARGETS[format]
     made = target.write(strength.vector, strength.coefficient)
+    if not target.suffix and not path.exists():
+        write_files(made, path)
+        return
     files = {_place(path, name, target): data for name, data in made.items()}
     for taken in files:
         if taken.exists() and not force:
             raise StoreError(f"{taken} exists: export to another name, or delete it first")
     for place, data in files.items():
         durable.write(place, data)
+
+
+def write_files(files: Files, directory: Path) -> None:
+    """Write a directory of files, whole or not at all; raises StoreError if it exists."""
+    with durable.writing_directory(directory) as work:
+        for name, data in files.items():
+            (work / name).write_bytes(data)
 
 
 def _place(path: Path, name: str, target: Target) -> Path:

@@ -35,7 +35,7 @@ def load_model(
 
     if layout not in _LAYOUTS:
         raise BadOption(f"no layout {layout!r}: there are fast (the default) and plain")
-    location = str(embedded.checkpoint(progress)) if source == embedded.ALIAS else source
+    location = location_of(source, progress)
     device = device or _best_device()
     _check_device(device)
     options: dict[str, Any] = {
@@ -62,6 +62,11 @@ def load_model(
 
         use_fast_products(model)
     return model, location
+
+
+def location_of(source: str, progress: Loading | None = None) -> str:
+    """Where transformers finds a model: a directory or a hub id; fetches the embedded one."""
+    return str(embedded.checkpoint(progress)) if source == embedded.ALIAS else source
 
 
 def hush() -> None:

@@ -25,7 +25,7 @@ SOURCES = {
     for path in sorted(ROOT.rglob("*.py"))
     if path != ROOT / "__init__.py"
 }
-MODEL_SIDE = {"models", "interventions"}
+MODEL_SIDE = {"conformance", "models", "interventions"}
 MEASURING = {f"evaluation.metrics.{name}" for name in ("passes", "likelihood", "predictions")}
 HEAVY = {"torch", "transformers", "alembic", "textual", "accelerate", "matplotlib", "jinja2"}
 

@@ -74,6 +74,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Steer in other programs": {
         "bake": ("bake", "Write a model with the steering in its weights."),
+        "conform": ("conform", "Compare steering here with steering in other programs."),
     },
 }
 _HOMES = {name: entry for verbs in SECTIONS.values() for name, entry in verbs.items()}

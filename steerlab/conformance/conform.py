@@ -1,0 +1,232 @@
+"""Comparing log-probabilities and greedy texts of steerlab with those of another program."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from steerlab.conformance.targets import TARGETS, missing
+from steerlab.core.vector import SteeringVector
+from steerlab.errors import BadOption, Incompatible, ModelError
+from steerlab.interventions.hooks import steering
+from steerlab.models.generation import end_ids
+from steerlab.models.inference import eval_mode
+from steerlab.models.interventions import begin_prompt
+from steerlab.models.language_model import LanguageModel
+from steerlab.models.loading import location_of
+from steerlab.progress import Progress
+
+TOLERANCE = 1e-4
+"""Largest difference of a log-probability that float32 arithmetic explains."""
+
+PROMPTS = (
+    "I think you are a",
+    "The weather in the mountains was",
+    "Dear neighbour, I am writing to you because",
+    "def mean(values):\n    ",
+)
+
+Verdict = Literal["agrees", "differs", "missing", "refused"]
+
+
+class Session(Protocol):
+    """A program that has loaded the model, steered or not."""
+
+    def log_probs(self, ids: Sequence[int]) -> Tensor:
+        """Log-probabilities of the next token after each token: (tokens, vocab) float32."""
+
+    def greedy(self, ids: Sequence[int], new_tokens: int) -> list[int]:
+        """The tokens that follow most probably one by one, up to an end of text."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What every program is given.
+
+    vector: with its coefficient multiplied in. location: of the model's files. ends: the tokens
+    that end a text. directory: empty, for files.
+    """
+
+    vector: SteeringVector
+    location: str
+    revision: str | None
+    ends: Sequence[int]
+    directory: Path
+
+
+Open = Callable[[Case, bool], AbstractContextManager[Session]]
+"""Loads the model in a program; the flag says whether it is steered."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a program compares.
+
+    unsteered, steered: largest difference of a log-probability, over all tokens of the prompts and
+    our texts and the whole vocabulary. equal: greedy texts that are the same, of `texts`.
+    why: of a refusal, how to install what is missing, or what explains a difference.
+    """
+
+    target: str
+    verdict: Verdict
+    unsteered: float | None = None
+    steered: float | None = None
+    equal: int = 0
+    texts: int = 0
+    why: str = ""
+
+
+class Answer(NamedTuple):
+    """What a program says after a prompt: its greedy text, and log-probabilities of all tokens."""
+
+    text: list[int]
+    log_probs: Tensor
+
+
+@dataclass(frozen=True)
+class Conformance:
+    """The outcomes, and the largest change of a log-probability by the vector itself."""
+
+    effect: float
+    outcomes: tuple[Outcome, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values; a difference that is no number is null."""
+        outcomes = [
+            {k: None if v == float("inf") else v for k, v in asdict(outcome).items()}
+            for outcome in self.outcomes
+        ]
+        return {"effect": self.effect, "tolerance": TOLERANCE, "outcomes": outcomes}
+
+    @property
+    def agrees(self) -> bool:
+        """Whether something was compared, and nothing differs."""
+        verdicts = {outcome.verdict for outcome in self.outcomes}
+        return "agrees" in verdicts and "differs" not in verdicts
+
+
+def conform(
+    lm: LanguageModel,
+    vector: SteeringVector,
+    coefficient: float,
+    targets: Sequence[str],
+    *,
+    prompts: Sequence[str] = PROMPTS,
+    new_tokens: int = 16,
+    progress: Progress | None = None,
+) -> Conformance:
+    """Run prompts through steerlab and through other programs, steered and not.
+
+    lm: in float32; its files are what the others load.
+    progress: called with (targets done, targets).
+    Raises BadOption for a vector that changes too little to tell, or that other programs lack.
+    """
+    steered = coefficient * vector
+    if steered.scope != "broadcast":
+        raise Incompatible(f"{vector} is added to the first tokens alone, as no other program does")
+    if lm.model.dtype != torch.float32:
+        raise BadOption(f"{lm.source} is in {lm.model.dtype}: compare it with --dtype float32")
+    ids = [lm.tokens(prompt) for prompt in prompts]
+    lm.check_length(ids, new_tokens)
+    ours = [_ours(lm, prompts, ids, of, new_tokens) for of in (None, steered)]
+    effect = max(_effect(lm, ids, ours[1]), default=0.0)
+    if effect < 100 * TOLERANCE:
+        raise BadOption(
+            f"{vector} at coefficient {coefficient:g} changes log-probabilities by at most "
+            f"{effect:.1g}, too little to compare: choose a larger --dose"
+        )
+    outcomes = []
+    for done, name in enumerate(targets):
+        if progress is not None:
+            progress(done, len(targets))
+        outcomes.append(_outcome(name, lm, steered, ids, ours, new_tokens))
+    return Conformance(effect, tuple(outcomes))
+
+
+def _ours(
+    lm: LanguageModel,
+    prompts: Sequence[str],
+    ids: Sequence[list[int]],
+    vector: SteeringVector | None,
+    new_tokens: int,
+) -> list[Answer]:
+    with steering(lm, [] if vector is None else [vector]):
+        texts = [list(lm.generate(p, max_new_tokens=new_tokens).token_ids) for p in prompts]
+        return [
+            Answer(text, _log_probs(lm, [*prompt, *text]))
+            for prompt, text in zip(ids, texts, strict=True)
+        ]
+
+
+@torch.no_grad()
+def _log_probs(lm: LanguageModel, ids: Sequence[int]) -> Tensor:
+    begin_prompt(lm.model)
+    with lm.lock, eval_mode(lm.model):
+        found: Tensor = lm.model(torch.tensor([ids], device=lm.model.device)).logits[0]
+    return found.float().log_softmax(-1).cpu()
+
+
+def _effect(
+    lm: LanguageModel, ids: Sequence[list[int]], steered: Sequence[Answer]
+) -> Iterator[float]:
+    """Largest change of a log-probability by the steering, prompt by prompt."""
+    for prompt, (text, log_probs) in zip(ids, steered, strict=True):
+        yield largest_difference(_log_probs(lm, [*prompt, *text]), log_probs)
+
+
+def largest_difference(a: Tensor, b: Tensor) -> float:
+    """The largest difference of two arrays of log-probabilities; infinite where one has NaN."""
+    found = float((a - b).abs().max())
+    return found if found == found else float("inf")
+
+
+def _outcome(
+    name: str,
+    lm: LanguageModel,
+    vector: SteeringVector,
+    ids: Sequence[list[int]],
+    ours: Sequence[Sequence[Answer]],
+    new_tokens: int,
+) -> Outcome:
+    if why := missing(name):
+        return Outcome(name, "missing", why=why)
+    session: Open = import_module(f"steerlab.conformance.{TARGETS[name].module}").session
+    differences, equal = [], 0
+    try:
+        for answers, is_steered in zip(ours, (False, True), strict=True):
+            with _case(lm, vector) as case, session(case, is_steered) as theirs:
+                pairs = list(zip(ids, answers, strict=True))
+                differences.append(max(_difference(theirs, *pair) for pair in pairs))
+                equal += sum(theirs.greedy(p, new_tokens) == answer.text for p, answer in pairs)
+    except Incompatible as error:
+        return Outcome(name, "refused", why=str(error))
+    unsteered, steered = differences
+    texts = 2 * len(ids)
+    verdict: Verdict = "agrees" if max(differences) <= TOLERANCE and equal == texts else "differs"
+    why = ""
+    if unsteered > TOLERANCE:
+        why = "it differs without steering too: other weights or arithmetic"
+    return Outcome(name, verdict, unsteered, steered, equal, texts, why)
+
+
+def _difference(theirs: Session, prompt: list[int], ours: Answer) -> float:
+    return largest_difference(theirs.log_probs([*prompt, *ours.text]), ours.log_probs)
+
+
+@contextmanager
+def _case(lm: LanguageModel, vector: SteeringVector) -> Iterator[Case]:
+    location = location_of(lm.source)
+    if not Path(location).is_dir() and "/" not in location:
+        raise ModelError(f"{lm.source} is in memory alone: save it to a directory first")
+    with tempfile.TemporaryDirectory(prefix="steerlab-conform-") as directory:
+        yield Case(
+            vector, location, lm.identity.revision or None, end_ids(lm.model), Path(directory)
+        )

@@ -1,0 +1,30 @@
+"""The programs that steerlab is compared with, and whether they are installed; torch-free."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import NamedTuple
+
+
+class Target(NamedTuple):
+    """A program: the module here whose `session` runs it, the module it needs, how to get that."""
+
+    module: str
+    needs: str = ""
+    install: str = ""
+
+
+TARGETS: dict[str, Target] = {
+    "hook": Target("hook"),
+    "peft": Target("peft_adapter", "peft", "pip install peft"),
+    "bake": Target("baked"),
+    "lm-eval": Target("lm_eval_harness", "lm_eval", "pip install lm-eval"),
+    "llama.cpp": Target("llama_cpp", "xllamacpp", "pip install xllamacpp"),
+}
+
+
+def missing(name: str) -> str:
+    """How to install what a target needs; empty if it is there."""
+    target = TARGETS[name]
+    there = not target.needs or find_spec(target.needs) is not None
+    return "" if there else f"not installed: {target.install}"

@@ -56,15 +56,18 @@ def export_command(
     steerlab export love anger pair.tar --parents
     steerlab export --tag feeling feelings.tar
     steerlab export love love.gguf --dose 0.15
+    steerlab export love calm both.gguf
 
     A name that ends in .tar makes an archive of any number of vectors, any other name a payload
     file of one. Both are self-describing and can be mailed; `steerlab import` reads them.
     Select vectors by refs, or by the filters of `steerlab list`.
 
-    Other programs' formats (--to) hold one vector. gguf and glp: control vectors for llama.cpp
-    and repeng, the latter with its meaning. npz: arrays of numpy. lm-eval: for
-    lm-evaluation-harness. peft: a directory with a BEFT adapter. saklas: a profile and its
-    sidecar. neuronpedia, vllm-lens: requests.
+    Other programs' formats (--to) hold one vector: of several, their sum is written, each at its
+    strength, which is what they do together. gguf and glp: control vectors for llama.cpp and
+    repeng, the latter with its meaning. llama-cpp: the same file at coefficient 1, and the option
+    that gives llama.cpp the strength. npz: arrays of numpy. lm-eval: for lm-evaluation-harness.
+    peft: a directory with a BEFT adapter. saklas: a profile and its sidecar. neuronpedia,
+    vllm-lens: requests.
     NAME.gguf and NAME.npz need no --to. The strength is --dose or --coefficient, else the
     calibrated one, else 1; formats that state none get the directions times it. What a format
     can't hold is refused.
@@ -77,9 +80,10 @@ def export_command(
         raise click.UsageError(f"{path} already exists: use --force to replace it")
     target = _target(to, path)
     if target is not None:
-        if len(refs) != 1 or parents:
-            raise click.UsageError(f"{target} holds one vector and no lineage: name one vector")
-        _export_foreign(store, store.load(refs[0], model), target, path, force, **strength)
+        if not refs or parents:
+            raise click.UsageError(f"{target} holds no lineage and no archive: name vectors")
+        vectors = [store.load(ref, model) for ref in refs]
+        _export_foreign(store, vectors, target, path, force, **strength)
         return
     if any(value is not None for value in strength.values()):
         raise click.UsageError("steerlab's own files have no strength: choose a format with --to")
@@ -109,7 +113,7 @@ def _target(to: str | None, path: Path) -> str | None:
 
 def _export_foreign(
     store: Store,
-    vector: SteeringVector,
+    vectors: Sequence[SteeringVector],
     target: str,
     path: Path,
     force: bool,
@@ -120,10 +124,15 @@ def _export_foreign(
     from steerlab.interop.targets import TARGETS
     from steerlab.lab import exports
 
-    strength = exports.strength_of(store, vector, dose, coefficient)
+    strength = exports.together(
+        [exports.strength_of(store, vector, dose, coefficient) for vector in vectors]
+    )
+    command = TARGETS[target].command
+    given = command(path, strength.coefficient) if command is not None else ""
     exports.write(strength, target, path, force=force)
     how = "stated in the file" if TARGETS[target].has_knob else "baked in"
-    output.say(f"{vector} at coefficient {strength.coefficient:g}, {strength.why}: {how}")
+    how = f"use it with {given}" if given else how
+    output.say(f"{strength.vector} at coefficient {strength.coefficient:g}, {strength.why}: {how}")
     click.echo(printable(str(path)))
 
 

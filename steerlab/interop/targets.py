@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
+from shlex import quote
 
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption
@@ -27,11 +28,14 @@ class Target:
 
     suffix: of its files; empty for a directory. write: takes a vector and its coefficient.
     has_knob: the format states a coefficient beside the directions; in others it is baked in.
+    command: what the program is called with, from the file and the coefficient; None if the file
+        is all that it needs.
     """
 
     suffix: str
     write: Callable[[SteeringVector, float], Files]
     has_knob: bool = False
+    command: Callable[[PurePath, float], str] | None = None
 
 
 def _baked(write: Callable[[SteeringVector], bytes]) -> Callable[[SteeringVector, float], Files]:
@@ -54,8 +58,21 @@ def _peft(vector: SteeringVector, coefficient: float) -> Files:
     return peft_directory.write(coefficient * vector)
 
 
+def _llama_command(path: PurePath, coefficient: float) -> str:
+    """The option by which llama.cpp adds a file as often as it says; commas and colons end one."""
+    if odd := {*str(path)} & {",", ":"}:
+        raise BadOption(
+            f"llama.cpp reads {' and '.join(map(repr, sorted(odd)))} in {path} as the end of a "
+            "name: choose another"
+        )
+    return f"llama-server -m MODEL.gguf --control-vector-scaled {quote(str(path))}:{coefficient!r}"
+
+
 TARGETS: dict[str, Target] = {
     "gguf": Target(".gguf", _baked(gguf.write)),
+    "llama-cpp": Target(
+        ".gguf", lambda vector, c: {"": gguf.write(vector)}, has_knob=True, command=_llama_command
+    ),
     "glp": Target(".gguf", _stated(gguf.write_glp), has_knob=True),
     "npz": Target(".npz", _baked(numpy_files.write_npz)),
     "saklas": Target(".safetensors", _saklas),

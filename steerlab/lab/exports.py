@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -43,6 +44,15 @@ def strength_of(
         )
     at_layer = vector if vector.layers == (found.layer,) else vector[found.layer]
     return Strength(at_layer, found.coefficient, f"as calibrated, at layer {found.layer}")
+
+
+def together(strengths: Sequence[Strength]) -> Strength:
+    """Vectors that act at once, as `steering` adds several: the sum, each at its coefficient."""
+    if len(strengths) == 1:
+        return strengths[0]
+    first, *others = [one.coefficient * one.vector for one in strengths]
+    parts = [f"{one.vector} at {one.coefficient:g} {one.why}" for one in strengths]
+    return Strength(sum(others, start=first), 1.0, f"the sum of {' and '.join(parts)}")
 
 
 def write(strength: Strength, format: str, path: Path, *, force: bool = False) -> None:

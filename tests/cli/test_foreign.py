@@ -47,6 +47,23 @@ def test_a_strength_is_baked_in_where_there_is_no_knob(cli, store, deep):
     assert float(fact.partition("=")[2]) == pytest.approx(c, rel=1e-6)
 
 
+def test_several_vectors_are_written_as_what_they_do_together(cli, store, deep):
+    calm = store.save("calm", store.load("anger")[2])
+    done = cli("export", "deep", "calm", "both.gguf", "--dose", "0.2")
+    assert done.out == "both.gguf\n"
+    assert "the sum of deep.v1 at " in done.err
+    cli("import", "both.gguf")
+    expected = deep.coefficient(0.2) * deep + calm.coefficient(0.2) * calm
+    assert store.load("both") == expected
+
+
+def test_llama_cpp_is_told_the_strength_by_an_option(cli, store, deep):
+    done = cli("export", "deep", "x.gguf", "--to", "llama-cpp", "--coefficient", "2.5")
+    assert "llama-server -m MODEL.gguf --control-vector-scaled x.gguf:2.5" in done.err
+    cli("import", "x.gguf")
+    assert store.load("x") == deep
+
+
 def test_the_calibrated_strength_and_layer_are_used(cli, store):
     from steerlab.core.results import Calibration
 
@@ -63,14 +80,15 @@ def test_the_calibrated_strength_and_layer_are_used(cli, store):
         (["love", "x.npz", "--to", "gguf"], ExitCode.BAD_INPUT, "gguf files end in .gguf"),
         (["love", "x.pkl"], ExitCode.BAD_INPUT, "promises another format"),
         (["love", "x.gguf", "--to", "melt"], ExitCode.USAGE, "no format 'melt'"),
-        (["love", "anger", "x.gguf"], ExitCode.USAGE, "holds one vector"),
+        (["--all", "x.gguf"], ExitCode.USAGE, "name vectors"),
+        (["deep", "a:b.gguf", "--to", "llama-cpp"], ExitCode.BAD_INPUT, "end of a name"),
         (["love", "x.gguf", "--parents"], ExitCode.USAGE, "no lineage"),
         (["love", "x.gguf", "--dose", "1", "--coefficient", "1"], ExitCode.BAD_INPUT, "not both"),
         (["love", "x.st", "--dose", "1"], ExitCode.USAGE, "no strength"),
         (["front", "x.gguf"], ExitCode.BAD_INPUT, "first tokens"),
     ],
 )
-def test_what_can_not_be_exported(refused, tmp_path, arguments, code, why):
+def test_what_can_not_be_exported(refused, deep, tmp_path, arguments, code, why):
     assert why in refused(code, "export", *arguments)
     assert [path.name for path in tmp_path.iterdir()] == ["vectors"]
 

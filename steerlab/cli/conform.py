@@ -66,9 +66,9 @@ def conform_command(
 
     Each program loads the model and the file that `steerlab export` or `steerlab bake` writes for
     it, and runs the same prompts, steered and not. The table shows the largest difference of a
-    log-probability, over all tokens of the prompts and of our greedy texts and over the whole
-    vocabulary, and how many greedy texts are equal. A program agrees if no difference is above
-    1e-4 and all texts are equal.
+    log-probability, over all tokens of the prompts and of our greedy texts and the 1000 likeliest
+    that may follow each, and how many greedy texts are equal. A program agrees if no difference is
+    above 1e-4 and all texts are equal.
 
     hook: a forward hook of plain torch. peft: a BEFT adapter. bake: a checkpoint of
     `steerlab bake`, in transformers. lm-eval: its loader of steering vectors. llama.cpp: a control

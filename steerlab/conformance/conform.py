@@ -27,6 +27,13 @@ from steerlab.progress import Progress
 TOLERANCE = 1e-4
 """Largest difference of a log-probability that float32 arithmetic explains."""
 
+LIKELIEST = 1000
+"""Next tokens that are compared after each token; all others together are rarely written.
+
+Float32 alone moves a log-probability of SmolLM2 by up to 1.1e-4 over all 49,152 tokens (against
+float64), and of these by half as much.
+"""
+
 PROMPTS = (
     "I think you are a",
     "The weather in the mountains was",
@@ -34,7 +41,7 @@ PROMPTS = (
     "def mean(values):\n    ",
 )
 
-Verdict = Literal["agrees", "differs", "missing", "refused"]
+Verdict = Literal["agrees", "differs", "missing", "refused", "failed"]
 
 
 class Session(Protocol):
@@ -71,7 +78,8 @@ class Outcome:
     """How a program compares.
 
     unsteered, steered: largest difference of a log-probability, over all tokens of the prompts and
-    our texts and the whole vocabulary. equal: greedy texts that are the same, of `texts`.
+    our texts, and the likeliest that may follow each. equal: greedy texts that are the same, of
+    `texts`.
     why: of a refusal, how to install what is missing, or what explains a difference.
     """
 
@@ -110,7 +118,7 @@ class Conformance:
     def agrees(self) -> bool:
         """Whether something was compared, and nothing differs."""
         verdicts = {outcome.verdict for outcome in self.outcomes}
-        return "agrees" in verdicts and "differs" not in verdicts
+        return "agrees" in verdicts and not verdicts & {"differs", "failed"}
 
 
 def conform(
@@ -159,7 +167,7 @@ def _ours(
     new_tokens: int,
 ) -> list[Answer]:
     with steering(lm, [] if vector is None else [vector]):
-        texts = [list(lm.generate(p, max_new_tokens=new_tokens).token_ids) for p in prompts]
+        texts = [list(t.token_ids) for t in lm.generate(prompts, max_new_tokens=new_tokens)]
         return [
             Answer(text, _log_probs(lm, [*prompt, *text]))
             for prompt, text in zip(ids, texts, strict=True)
@@ -182,9 +190,13 @@ def _effect(
         yield largest_difference(_log_probs(lm, [*prompt, *text]), log_probs)
 
 
-def largest_difference(a: Tensor, b: Tensor) -> float:
-    """The largest difference of two arrays of log-probabilities; infinite where one has NaN."""
-    found = float((a - b).abs().max())
+def largest_difference(theirs: Tensor, ours: Tensor) -> float:
+    """The largest difference of two log-probabilities; infinite where one is NaN.
+
+    theirs, ours: (tokens, vocab). Compared are the LIKELIEST next tokens by ours.
+    """
+    likely, which = ours.topk(min(LIKELIEST, ours.shape[-1]))
+    found = float((theirs.gather(-1, which) - likely).abs().max())
     return found if found == found else float("inf")
 
 
@@ -208,6 +220,8 @@ def _outcome(
                 equal += sum(theirs.greedy(p, new_tokens) == answer.text for p, answer in pairs)
     except Incompatible as error:
         return Outcome(name, "refused", why=str(error))
+    except ModelError as error:
+        return Outcome(name, "failed", why=str(error))
     unsteered, steered = differences
     texts = 2 * len(ids)
     verdict: Verdict = "agrees" if max(differences) <= TOLERANCE and equal == texts else "differs"

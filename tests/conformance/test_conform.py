@@ -9,7 +9,7 @@ from steerlab import LanguageModel, SteeringVector
 from steerlab.conformance import conform as comparing
 from steerlab.conformance import targets
 from steerlab.conformance.conform import Case, conform
-from steerlab.errors import BadOption, Incompatible
+from steerlab.errors import BadOption, Incompatible, ModelError
 from tests.saved import save_model
 
 HERE = ("hook", "peft", "bake")
@@ -109,5 +109,23 @@ def test_front_vectors_are_refused(lm):
 
 
 def test_numbers_that_are_none_are_infinitely_far_off():
-    nan = torch.tensor([float("nan"), 0.0])
-    assert comparing.largest_difference(nan, torch.zeros(2)) == float("inf")
+    nan = torch.tensor([[float("nan"), 0.0]])
+    assert comparing.largest_difference(nan, torch.zeros(1, 2)) == float("inf")
+
+
+def test_the_likeliest_tokens_are_compared():
+    ours = torch.arange(1200.0)[None]
+    for place, found in ((1199, 5.0), (200, 5.0), (199, 0.0)):
+        theirs = ours.clone()
+        theirs[0, place] += 5
+        assert comparing.largest_difference(theirs, ours) == found
+
+
+def test_a_program_that_breaks_leaves_the_others_their_results(lm, monkeypatch):
+    def broken(name):
+        raise ModelError("it broke")
+
+    monkeypatch.setattr("steerlab.conformance.hook.load", broken)
+    found = conform(lm, vector(lm, 2), 2.0, ["hook", "bake"], new_tokens=2)
+    assert [outcome.verdict for outcome in found.outcomes] == ["failed", "agrees"]
+    assert not found.agrees

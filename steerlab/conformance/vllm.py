@@ -7,10 +7,13 @@ in the Python that STEERLAB_VLLM_PYTHON names.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -43,12 +46,21 @@ def session(case: Case, steered: bool) -> Iterator[Session]:
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
+            start_new_session=True,
         ) as process,
     ):
+        threading.Thread(target=_end, args=(process,), daemon=True).start()
         try:
             yield _Session(process, case)
         finally:
             process.kill()
+
+
+def _end(process: Any) -> None:
+    """Once a process has ended, end its engine and workers, which hold its output open."""
+    process.wait()
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 class _Session:
@@ -69,11 +81,9 @@ class _Session:
 
     def _asked(self, ids: Sequence[int], new_tokens: int, log_probs: bool) -> dict[str, Any]:
         asked = {"ids": list(ids), "new_tokens": new_tokens, "log_probs": log_probs}
-        try:
-            print(json.dumps({**asked, "ends": list(self.case.ends)}), file=self.process.stdin)
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it has ended: the log says why
+        line = json.dumps({**asked, "ends": list(self.case.ends)})
+        with contextlib.suppress(BrokenPipeError):  # it has ended: the log says why
+            print(line, file=self.process.stdin, flush=True)
         for line in self.process.stdout:
             if line.startswith("answer "):
                 answer: dict[str, Any] = json.loads(line.removeprefix("answer "))

@@ -25,12 +25,15 @@ from steerlab.interop.foreign import (
 )
 
 _MOST = 1000  # vectors of one request
+_LONGEST_WIDE = 4_000_000  # bytes of text that may take four bytes a character
 _HOOKS: dict[str, Site] = {"residpre": "input", "residpost": "output"}
 
 
 def read(data: bytes, what: str) -> list[Foreign]:
     """The vectors of a JSON file; raises UnknownFile for JSON of no layout that is read."""
     try:
+        if len(data) > _LONGEST_WIDE and not data.isascii():
+            raise ValueError(f"{len(data)} bytes that are not ASCII, where numbers are expected")
         value = from_json(data.decode("utf-8"))
     except ValueError as error:
         raise CorruptPayload(f"{what} is not whole JSON: {shortened(error)}") from None

@@ -5,16 +5,19 @@ Each is read in this process, whose high-water mark may grow by twice the file a
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import struct
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+from safetensors.numpy import save
 
 from steerlab.core.recipe import Contrast
 from steerlab.core.record import record_of
@@ -24,11 +27,13 @@ from steerlab.evaluation.generalization.suite import suite
 from steerlab.files import header, payload
 from steerlab.files.contrast import read_pairs
 from steerlab.files.prompts import read_items, read_lines
+from steerlab.interop.torch_writer import dumped
 from steerlab.registry import Store
-from tests.fuzz import archives
+from tests.fuzz import archives, foreign
 from tests.fuzz.archives import Member
 from tests.fuzz.campaign import ROOM, peak, reset_peak
 from tests.fuzz.payloads import file_of
+from tests.interop.samples import gguf_file, npy
 from tests.registry.samples import TINY
 
 _MANY = 10_000
@@ -126,6 +131,52 @@ def arrays(positions: int = 999_000) -> bytes:
     return payload.encode([(record_of(vector, "large", 1), vector)])
 
 
+def strangers() -> Iterator[tuple[str, bytes]]:
+    """Vector files of other programs, nearly as large as those that are read."""
+    entries = 1_000_000
+    floats = ",".join(["0.12345678901234567"] * entries)
+    yield "svec of floats", f'{{"directions":{{"1":[{floats}]}}}}'.encode()
+    yield "svec of digits", b'{"directions":{"1":[' + b"1," * 20_000_000 + b"1]}}"
+    yield "svec of layers", json.dumps({"directions": {i: [1] for i in range(300_000)}}).encode()
+    lens = '{"activations":[[' + "12345," * 200_000 + '1]],"layer_indices":[1]}'
+    yield "lens of numbers", f"[{','.join([lens] * 9)}]".encode()
+    text = f'"{WIDE}{"x" * 15_000_000}"'
+    yield "svec of a text", f'{{"directions":{{}},"model_type":{text}}}'.encode()
+    yield "npy of halves", npy(np.zeros((10, 3_000_000), "<f2"))
+    yield "npy on end", npy(np.zeros((5_000_000, 3), "<f4"))
+    yield "npz of zeros", zipped({"a.npy": npy(np.zeros(7_000_000, "<f4"))})
+    yield "npz of many", zipped({f"{i}.npy": npy(np.zeros(8, "<f4")) for i in range(60_000)})
+    yield "npz of one name", zipped({f"{'x' * 60_000}{i}.npy": b"" for i in range(500)})
+    halves = {"1": np.zeros(12_000_000, "<f2"), "2": np.zeros(12_000_000, "<f2")}
+    yield "safetensors of halves", save(halves)
+    empty = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    yield "safetensors of many", file_of({f"{i}": empty for i in range(60_000)}, b"")
+    wide = {"dtype": "BF16", "shape": [15_000_000], "data_offsets": [0, 30_000_000]}
+    yield "safetensors of bfloat16", file_of({"1": wide}, bytes(30_000_000))
+    made = dumped({"1": np.zeros(7_000_000, "<f4")})
+    yield "pt", made
+    with zipfile.ZipFile(io.BytesIO(made)) as file:
+        parts = {name: file.read(name) for name in file.namelist()}
+    pickle = parts["archive/data.pkl"].replace(b"FloatStorage", b"BFloat16Storage")
+    yield "pt of bfloat16", zipped({**parts, "archive/data.pkl": pickle}, zipfile.ZIP_STORED)
+    tuples = b"\x80\x02]q\x00" + b"h\x00\x85" * 120_000 + b"."
+    yield "pt of tuples", zipped({"a/data.pkl": tuples, "a/data/0": b""})
+    memo = b"\x80\x02}" + b"q\x00" * 200_000 + b"."
+    yield "pt of memos", zipped({"a/data.pkl": memo})
+    yield "gguf of keys", gguf_file({}, {f"key{i}{'x' * 3000}": "y" * 3000 for i in range(9_000)})
+    yield "gguf of tensors", gguf_file({f"t{i}": np.zeros(1, "<f4") for i in range(9_000)})
+    yield "gguf", gguf_file({i: np.zeros(100_000, "<f4") for i in range(100)})
+
+
+def zipped(files: dict[str, bytes], packing: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """A zip of files."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", packing) as file:
+        for name, data in files.items():
+            file.writestr(name, data)
+    return packed.getvalue()
+
+
 def tars() -> Iterator[tuple[str, Callable[[Path], object], Iterable[bytes]]]:
     """Archives as (name, reader, pieces)."""
     payload_name = b"payloads/a.safetensors"
@@ -164,6 +215,9 @@ def main() -> int:
             over += measured(Path(d) / name, payload.read_all, [data])
         for name, data in long_headers():
             over += measured(Path(d) / name, payload.read_all, [data])
+        for name, data in strangers():
+            over += measured(Path(d) / name, foreign.read, [data])
+            del data
         large = arrays()
         over += measured(Path(d) / "arrays", payload.read, [large])
         over += measured(Path(d) / "arrays, imported", import_new, [large])

@@ -8,6 +8,8 @@ import pytest
 
 from steerlab import LanguageModel
 from steerlab.cli import SECTIONS
+from steerlab.conformance.targets import TARGETS
+from tests.conformance import table
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -50,6 +52,13 @@ def test_the_table_of_verbs_is_complete() -> None:
     table = README[README.index("| verb |") : README.index("`--plot FILE`")]
     named = set(re.findall(r"`([a-z]+)`", "\n".join(re.findall(r"^\|([^|]*)\|", table, re.M))))
     assert named == {verb for section in SECTIONS.values() for verb in section}
+
+
+def test_the_table_of_programs_is_what_conform_compares_within_its_tolerance() -> None:
+    rows = [line.split(" | ") for line in README.split(table.HEAD)[1].splitlines()]
+    found = [row for row in rows if len(row) == 5]
+    assert [row[0].strip("| ") for row in found] == [*TARGETS] == [*table.GIVEN]
+    assert all(0 <= float(cell) <= 1e-4 for row in found for cell in row[2:4])
 
 
 def test_the_architecture_names_all_rooms_and_files_that_exist() -> None:

@@ -21,7 +21,7 @@ Span = tuple[int, int]
 """The tokens that are read of a prompt: from the first to before the second."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Turns:
     """A prompt in turns: the user's, a system prompt before it, and the answer's beginning."""
 

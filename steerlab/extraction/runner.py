@@ -21,7 +21,7 @@ from steerlab.extraction.readings import Array, Reader, Readings
 from steerlab.extraction.spool import WINDOW, Spool
 from steerlab.progress import ShouldStop, Watch
 
-LARGE = 8 * WINDOW
+LARGE = 10 * WINDOW
 """More prompts than these are read window by window."""
 
 

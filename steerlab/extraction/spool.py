@@ -16,7 +16,7 @@ import numpy as np
 from steerlab.errors import StoreError
 from steerlab.extraction.readings import Array, Readings
 
-WINDOW = 128
+WINDOW = 100
 """Prompts of each side that are read at once; a stopped extraction repeats at most so many."""
 
 _STATE = "state.json"

@@ -34,7 +34,7 @@ def write_pairs(path: Path, count: int) -> None:
     def text(end: str) -> str:
         return " ".join(rng.choices(WORDS, k=40))[: TOKENS - len(end)] + end
 
-    rows = "".join(f"{text(' good')},{text(' bad')}\n" for _ in range(count))
+    rows = "".join(f"{text(' yes')},{text(' not')}\n" for _ in range(count))
     path.write_text(f"good,bad\n{rows}")
 
 
@@ -53,7 +53,7 @@ def peak(path: Path, method: str) -> float:
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def run(rounds: int = 5) -> Iterator[Ratio]:
+def run(rounds: int = 3) -> Iterator[Ratio]:
     """Memory by method, then time."""
     with tempfile.TemporaryDirectory() as directory:
         os.environ["STEERLAB_CACHE"] = directory

@@ -63,6 +63,11 @@ def texts() -> Iterator[tuple[str, Callable[[Path], object], str]]:
     row = {"positive": f"I love you {WIDE}" * 9, "negative": "I hate you" * 9}
     yield "prose.jsonl", read_pairs, f"{json.dumps(row, ensure_ascii=False)}\n" * 50_000
     yield "short.csv", read_pairs, "positive,negative\n" + "ab,cd\n" * 540_000
+    instruction = [{"pos": f"p{i}", "neg": f"n{i}"} for i in range(1000)]
+    crossed = {"instruction": instruction, "questions": [f"q{i}" for i in range(199)]}
+    yield "crossed.json", read_pairs, json.dumps(crossed)
+    yield "keys.jsonl", read_pairs, "".join(f'{{"k{i % 900}": "a"}}\n' for i in range(200_000))
+    yield "blank.jsonl", read_pairs, "{" + " " * 8_000_000 + "\n" * 500_000
     yield "dicts.json", read_pairs, "[" + '{"a":1},' * 2_000_000 + "1]"
     yield "lists.json", read_items, "[" + "[]," * 500_000 + "1]"
     yield "few.json", read_items, "[" + '{"a":1},' * 250_000 + "1]"

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import product
+from itertools import product, repeat
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from steerlab.files.contrast.table import Content, of_rows, parse
 from steerlab.files.prompts import numbered_lines, read_text
 
 TURNS = ("user", "system", "assistant")
-MOST = 1_000_000
-"""The most prompts that a set may have."""
+MOST = 200_000
+"""The most prompts that each side may have by crossing it with questions and suffixes."""
 
 EMBEDDED = 4000
 """The most prompts that a recipe holds itself, unless it is asked to."""
@@ -246,7 +246,7 @@ def _check_turns(sets: Sets, turn: Turn, questions: Sequence[str], suffixes: Seq
     if turn == "assistant" and suffixes:
         raise BadOption("--suffixes are answers, and so are the texts of the file")
     times = max(len(questions), 1) * max(len(suffixes), 1)
-    if max(len(sets.positive), len(sets.negative)) * times > MOST:
+    if times > 1 and max(len(sets.positive), len(sets.negative)) * times > MOST:
         raise BadPrompts(f"more than {MOST:,} prompts: give fewer questions or suffixes")
 
 
@@ -259,10 +259,9 @@ def _crossed(
     suffixes: Sequence[str],
 ) -> Iterator[Prompt]:
     """Every text with every question and suffix; a text alone stays a plain prompt."""
-    wrapped = [template.replace("{}", text) for text in texts]
-    systems = sets.systems or [""] * len(texts)
+    wrapped = texts if template == "{}" else [template.replace("{}", text) for text in texts]
     for question, suffix in product(questions or ("",), suffixes or ("",)):
-        for i, (text, system) in enumerate(zip(wrapped, systems, strict=True)):
+        for i, (text, system) in enumerate(zip(wrapped, sets.systems or repeat(""), strict=False)):
             user = text if turn == "user" else question or (sets.users or wrapped)[i]
             answer = text if turn == "assistant" else suffix
             before = text if turn == "system" else system

@@ -275,6 +275,8 @@ def _text_columns(table: Table) -> list[str]:
 
 
 def _is_text(value: Any) -> bool:
+    if isinstance(value, str) and len(value) > 100:
+        return True
     if not isinstance(value, str) or _fold(value) in ("true", "false", "none", "null", "nan", ""):
         return False
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from steerlab.files.prompts import numbered_lines
 
 _CSV_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _TOML = re.compile(r"(?:\s|#[^\n]*\n)*(?:[\w-]+\s*=\s*[\[\"'{]|\[\[?[\w.-]+\]\]?\s*(?:#|\n))")
+_NEXT_LINE = re.compile(r"\n[^\S\n]*\S")
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 _MOST_CELLS = 4_000_000
 
@@ -72,7 +74,7 @@ def parse(text: str, path: Path) -> Content:
     if not start:
         raise BadPrompts(f"{path} is empty")
     suffix = path.suffix.lower()
-    if suffix == ".toml" or (_TOML.match(text) and suffix not in (".json", ".jsonl")):
+    if suffix == ".toml" or (_TOML.match(text[:4000]) and suffix not in (".json", ".jsonl")):
         return _object(_toml(text, path), path)
     if start in "[{" or suffix in (".json", ".jsonl"):
         return _from_json(text, path)
@@ -82,7 +84,7 @@ def parse(text: str, path: Path) -> Content:
 def of_rows(rows: Iterable[tuple[int, Any]], path: Path | str, unit: str, part: str = "") -> Table:
     """The columns of rows, which are objects or all plain texts; rows: with their numbers."""
     columns: dict[str, list[Any]] = {}
-    numbers: list[int] = []
+    numbers = array("q")  # there may be many
     for number, row in rows:
         if isinstance(row, str):
             row = {"text": row}
@@ -105,11 +107,11 @@ def of_rows(rows: Iterable[tuple[int, Any]], path: Path | str, unit: str, part: 
 
 
 def _from_json(text: str, path: Path) -> Content:
-    lines = numbered_lines(text)
-    (number, first), second = next(lines), next(lines, None)
-    if second is not None and _is_whole(first):
+    if _NEXT_LINE.search(text, len(text) - len(text.lstrip())) and _is_whole(
+        next(numbered_lines(text))[1]
+    ):
         return of_rows(_json_lines(text, path), path, "line")
-    data = _json(text, path, number if second is None else 1)
+    data = _json(text, path, 1)
     if isinstance(data, dict):
         return _object(data, path)
     if not isinstance(data, list):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from steerlab.core.prompts import Turns
 from steerlab.core.recipe import Contrast, recipe_from_json, recipe_to_json
 from steerlab.errors import BadPrompts, CorruptPayload, ModelError
 from steerlab.extraction.methods import difference_of_means, mean_difference
+from steerlab.files.contrast import read_pairs
 from steerlab.models import recording
 from tests.tiny import tiny_lm, tiny_tokenizer
 from tests.watching import shared
@@ -223,3 +225,21 @@ class TestUnpaired:
         below = [x @ (up.mean(0) - np.delete(down, i, 0).mean(0)) for i, x in enumerate(down)]
         expected = auc(np.array(above), np.array(below))
         assert diagnose_sets(up, down) == {"separability": pytest.approx(expected)}
+
+
+@pytest.mark.smollm2
+@pytest.mark.parametrize(
+    ("name", "read", "texts"),
+    [
+        ("caa.json", "answer_letter", ["A", "B", "B", "A"]),
+        ("model_written_evals.jsonl", "assistant_mean", [" Yes", " No", " No", " Yes"]),
+        ("persona_vectors.json", "user_last", ["?", "?", ".", "?", "?", "."] * 2),
+    ],
+)
+def test_on_the_embedded_model_and_its_template(smollm2, name, read, texts):
+    found = read_pairs(Path(__file__).parents[1] / "files" / "contrast" / name)
+    recipe = Contrast.of(found.positive, found.negative, read=read, chat=True)
+    made = smollm2.reextract(recipe, 15)
+    read_of_each = [smollm2.tokenizer.decode(list(ids)) for ids in made.recipe.ids_read]
+    assert sorted(read_of_each) == sorted(texts)
+    assert smollm2.reextract(made.recipe, 15) == made

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _LEGEND = (
     "(+, -: change from base at either sign; range: + minus -; random, shuffled: the range of the "
-    "controls; z: how far the range exceeds random, in its standard deviations)"
+    "controls; z: how far the range exceeds them, in their standard deviations)"
 )
 _COLOURS = {
     "generalizes": "green",
@@ -217,20 +217,20 @@ def _print_effects(values: Values, metric: str) -> None:
         v = {
             setting: value for (s, m, setting), value in values.items() if (s, m) == (style, metric)
         }
-        z = v[names.Z].estimate
         rows.append(
             [
                 style,
                 _plain(v.get(names.BASELINE)),
                 *(interval(v[setting]) for setting in (names.TOWARD, names.AWAY, names.RANGE)),
                 _plain(v.get(names.RANDOM), "+"),
-                "-" if z is None else f"{z:+.1f}",
+                _z(v.get(names.Z)),
                 _plain(v.get(names.SHUFFLED), "+"),
+                _z(v.get(names.Z_SHUFFLED)),
                 "-" if style == names.OWN_PAIRS else judge(values, style, metric).finding.value,
             ]
         )
     intervals = ["+ [95%]", "- [95%]", "range [95%]"]
-    numbers = ["base", *intervals, "random", "z", "shuffled"]
+    numbers = ["base", *intervals, "random", "z", "shuffled", "z shuffled"]
     wrap = ["style", *intervals, "finding"]
     columns = ["style", *numbers, "finding"]
     output.table(columns, rows, right=numbers, wrap=wrap, fg={"finding": _COLOURS})
@@ -257,6 +257,10 @@ def _ratio(value: Measured | None) -> str:
 
 def _plain(value: Measured | None, sign: str = "") -> str:
     return "-" if value is None or value.estimate is None else f"{value.estimate:{sign}.2f}"
+
+
+def _z(value: Measured | None) -> str:
+    return "-" if value is None or value.estimate is None else f"{value.estimate:+.1f}"
 
 
 def _print_checked(result: Checked) -> None:

@@ -5,27 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from itertools import product
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from steerlab.core.algebra import control_like
-from steerlab.core.recipe import Contrast, Imported
+from steerlab.core.recipe import Contrast
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption
 from steerlab.evaluation.statistics import CONTROLS
-from steerlab.progress import ShouldStop
-
-if TYPE_CHECKING:
-    from steerlab.core.notation import LayerChoice
-    from steerlab.models.language_model import LanguageModel
 
 Swaps = NDArray[np.bool_]
 """Whether the prompts of each pair are swapped: (n_pairs,)."""
 
 SHUFFLES = 12
-"""The largest number of shuffled-label vectors beside the random directions of a calibration."""
+"""The largest number of shuffled-label vectors of a calibration."""
 _LISTED = 8  # up to so many pairs, all ways to swap them are listed
 
 
@@ -38,57 +32,11 @@ def random_controls(
     the control needs the coefficient of its own that has the vector's dose.
     Raises BadOption for fewer than 5 different seeds.
     """
-    _check_seeds(seeds)
-    return [control_like(vector, seed) for seed in seeds]
-
-
-def shuffled_controls(
-    lm: LanguageModel,
-    recipe: Contrast,
-    layers: LayerChoice,
-    seeds: Sequence[int] = range(CONTROLS),
-    *,
-    like: SteeringVector,
-    should_stop: ShouldStop | None = None,
-) -> list[SteeringVector]:
-    """For each seed a vector of the same prompts with half of the pairs swapped.
-
-    It keeps what the prompts share and loses what tells positive from negative, as far as the
-    number of pairs allows: an odd number can't be halved, and few pairs have few halves, so
-    further draws swap more or fewer. Draws differ from one another, but one may be the negative
-    of another. Each layer is rescaled to the norm of `like` there. The prompts are read once.
-
-    layers: some of `like`. should_stop: as for `LanguageModel.extract`.
-    Raises BadOption if labels can't be shuffled: for too few pairs, prompts without negatives,
-    and methods that use one pair (actadd), no pair (random) or differences up to their sign (pca).
-    """
-    from steerlab.extraction import methods, runner
-
-    _check_seeds(seeds)
-    methods.check_recipe(recipe)
-    _check_shuffles(recipe)
-    draws = swaps(len(recipe.positive), seeds)
-    norms = {b: like[b].norms()[b] for b in lm.layers(layers)}
-    with lm.lock:
-        found = runner.read(lm, recipe, list(norms), should_stop=should_stop)
-    made = []
-    for seed, swapped in zip(seeds, draws, strict=True):
-        directions = {}
-        for b, norm in norms.items():
-            positive, negative, baseline = runner.split(recipe, found.values[b])
-            turned = swapped[:, None]
-            one, two = np.where(turned, negative, positive), np.where(turned, positive, negative)
-            shuffled = runner.direction(recipe, one, two, baseline, b)
-            directions[b] = _rescaled(shuffled, norm)
-        made.append(
-            SteeringVector(
-                directions,
-                model=lm.identity,
-                recipe=Imported(f"shuffled labels of {like}, seed={seed}", "shuffled"),
-                residual_norms=like.residual_norms or found.residual_norms,
-            )
+    if len(set(seeds)) < max(CONTROLS, len(seeds)):
+        raise BadOption(
+            f"controls need at least {CONTROLS} different seeds, not {', '.join(map(str, seeds))}"
         )
-    return made
+    return [control_like(vector, seed) for seed in seeds]
 
 
 def swaps(pairs: int, seeds: Sequence[int]) -> list[Swaps]:
@@ -130,20 +78,8 @@ def _ways(pairs: int, rng: np.random.Generator) -> Iterator[Swaps]:
     yield from listed[np.lexsort([rng.random(len(listed)), uneven])]
 
 
-def _check_seeds(seeds: Sequence[int]) -> None:
-    if len(set(seeds)) < max(CONTROLS, len(seeds)):
-        raise BadOption(
-            f"controls need at least {CONTROLS} different seeds, not {', '.join(map(str, seeds))}"
-        )
-
-
-def _check_shuffles(recipe: Contrast) -> None:
-    if why := unshuffled(recipe):
-        raise BadOption(f"{recipe.method} has no shuffled control, because {why}")
-
-
 def unshuffled(recipe: Contrast) -> str:
-    """Why labels of a recipe can't be shuffled, whatever the number of pairs; empty if they can."""
+    """Why the labels of a recipe's pairs can't be shuffled; empty if they can."""
     return {
         "actadd": "it is made from one pair",
         "pca": "swapping a pair only changes the sign of its difference",
@@ -155,9 +91,8 @@ def unshuffled(recipe: Contrast) -> str:
 def _without_partner(recipe: Contrast) -> str:
     if recipe.prompt_set is not None:
         return f"its prompts are many, in {recipe.prompt_set.path}"
-    return "" if recipe.negative else "there are no negative prompts"
-
-
-def _rescaled(direction: NDArray[np.float64], norm: float) -> NDArray[np.float64]:
-    size = float(np.linalg.norm(direction))
-    return direction * (norm / size) if size else direction
+    if not recipe.negative:
+        return "there are no negative prompts"
+    n = len(recipe.pairs)
+    few = f"the labels of {n} pairs can be halved in too few ways (4 pairs do)"
+    return "" if halvings(n) else few

@@ -24,9 +24,10 @@ _EFFECT = (
     names.RANDOM,
     names.Z,
     names.SHUFFLED,
+    names.Z_SHUFFLED,
 )
 _RATIOS = (names.FLUENCY, names.PERPLEXITY, names.KL)  # shown without a sign
-_BARE = (names.BASELINE, names.RANDOM, names.SHUFFLED, names.Z)  # shown without an interval
+_BARE = (names.BASELINE, names.RANDOM, names.Z, *names.OF_SHUFFLED)  # shown without an interval
 _PRICE = (names.BASELINE, names.TOWARD, names.AWAY, names.RANDOM)
 
 

@@ -60,7 +60,7 @@ def test_a_table_by_style_what_it_costs_and_a_verdict(evaluated, store):
     assert re.search(r"^own pairs, not held out .* -$", out, re.M)  # no finding
     assert "\x1b" not in out
     assert "kept as evaluation 1" in result.err
-    assert "note: no shuffled control: the labels of 2 pairs" in result.err
+    assert "note: no shuffled controls: the labels of 2 pairs can be halved" in result.err
     assert len(store.results.evaluations("love")) == 1
 
 

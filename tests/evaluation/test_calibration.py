@@ -27,7 +27,7 @@ from steerlab.evaluation.calibration.held_out import Fixed, source_of
 from steerlab.evaluation.calibration.search import Options, Search, safe_range, why_not, z_among
 from steerlab.evaluation.calibration.side_effects import FRESH, NEUTRAL, distinct_pairs, fresh_costs
 from steerlab.evaluation.calibration.trials import Trial, Trials
-from steerlab.evaluation.controls import shuffled_controls
+from steerlab.evaluation.controls import swaps
 from steerlab.evaluation.metrics.items import items_of_pairs
 from steerlab.evaluation.metrics.texts import Metric
 from steerlab.evaluation.statistics import Estimate, critical_z
@@ -192,11 +192,13 @@ def test_shuffled_vectors_have_half_of_the_pairs_swapped(lab, lm, count):
     vector = lm.extract(pairs(count), layers=[1, 3])
     source = source_of(lm, vector, [1, 3], None, lambda recipe, at: runner.read(lm, recipe, at))
     assert source.shuffles == min(12, math.comb(count, count // 2))
-    like = shuffled_controls(lm, vector.recipe, [1, 3], range(source.shuffles), like=vector)
+    draws = swaps(count, range(source.shuffles))
     for number in (0, 5):
+        made = zip(draws[number], pairs(count), strict=True)
+        turned = lm.extract([(n, p) if s else (p, n) for s, (p, n) in made], layers=[1, 3])
         for b in (1, 3):
             made = source.shuffled(b, number)
-            assert made.cosines(like[number])[b] == pytest.approx(1.0)
+            assert made.cosines(turned)[b] == pytest.approx(1.0)
             assert made.norm == pytest.approx(vector[b].norm)
 
 

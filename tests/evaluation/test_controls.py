@@ -10,11 +10,12 @@ import pytest
 from steerlab.core.algebra import random_like
 from steerlab.core.recipe import Imported
 from steerlab.core.vector import SteeringVector
-from steerlab.errors import BadOption, Cancelled, NotFound
-from steerlab.evaluation.calibration.held_out import Fixed
+from steerlab.errors import BadOption, Cancelled
+from steerlab.evaluation.calibration.held_out import Fixed, shuffled_controls, source_of
 from steerlab.evaluation.calibration.trials import Trials
-from steerlab.evaluation.controls import random_controls, shuffled_controls, swaps
+from steerlab.evaluation.controls import random_controls, swaps
 from steerlab.evaluation.generalization.conditions import conditions
+from steerlab.extraction import runner
 from steerlab.progress import Parts
 from tests.watching import planted, shared
 
@@ -101,35 +102,45 @@ def test_when_halves_are_used_up_other_swaps_follow():
         swaps(1, range(5))
 
 
+def controls_of(vector, count=5, **watch):
+    """Shuffled controls of a vector, read on its model."""
+
+    def read(recipe, layers):
+        return runner.read(shared(), recipe, layers, **watch)
+
+    source = source_of(shared(), vector, vector.layers, None, read)
+    return shuffled_controls(source, vector, count)
+
+
 @pytest.mark.parametrize("method", ["mean_difference", "probe", "mean_centred"])
 def test_a_shuffled_control_is_the_extraction_with_pairs_turned_round(method):
     lm = shared()
     vector = lm.extract(PAIRS, layers=[1, 2], method=method)
-    controls = shuffled_controls(lm, vector.recipe, [1, 2], like=3 * vector)
+    controls = controls_of(vector)
     assert len(set(controls)) == 5
-    for swapped, control in zip(swaps(len(PAIRS), range(5)), controls, strict=True):
+    for swapped, control in zip(swaps(len(PAIRS), range(12)), controls, strict=False):
         turned = [(n, p) if s else (p, n) for s, (p, n) in zip(swapped, PAIRS, strict=True)]
         expected = lm.extract(turned, layers=[1, 2], method=method)
         for b, cosine in control.cosines(expected).items():
             assert cosine == pytest.approx(1)
-            assert control.norms()[b] == pytest.approx(3 * vector.norms()[b])
+            assert control.norms()[b] == pytest.approx(vector.norms()[b])
         assert control.residual_norms == vector.residual_norms
 
 
 def test_what_the_pairs_share_is_gone(love):
-    controls = shuffled_controls(shared(), love.recipe, 2, like=love)
+    controls = controls_of(love)
     cosines = [abs(control.cosines(love)[2]) for control in controls]
     assert max(cosines) < 0.9
-    assert controls[0].layers == (2,)
+    assert controls[0].layers == (1, 2)
 
 
-def test_prompts_are_read_once_for_all_seeds(love):
+def test_prompts_are_read_once_for_all_controls(love):
     lm = shared()
     passes = []
     handle = lm.blocks[0].register_forward_pre_hook(lambda module, args: passes.append(1))
-    lm.extract(PAIRS, layers=1)
+    lm.extract(PAIRS, layers=[1, 2])
     once = len(passes)
-    shuffled_controls(lm, love.recipe, 1, range(12), like=love)
+    controls_of(love, 12)
     handle.remove()
     assert len(passes) == 2 * once
 
@@ -140,29 +151,24 @@ def test_prompts_are_read_once_for_all_seeds(love):
         (PAIRS[:1], "actadd", "one pair"),
         (PAIRS, "pca", "the sign"),
         (PAIRS, "random", "does not depend"),
-        (PAIRS[:2], "mean_difference", "only 2 ways"),
+        (PAIRS[:3], "mean_difference", "3 pairs can be halved in too few ways"),
     ],
 )
 def test_where_labels_can_not_be_shuffled_it_says_why(pairs, method, why, love):
-    recipe = shared().extract(pairs, layers=1, method=method, seed=0).recipe
-    with pytest.raises(BadOption, match=why):
-        shuffled_controls(shared(), recipe, 1, like=love)
+    vector = shared().extract(pairs, layers=1, method=method, seed=0)
+    source = source_of(shared(), vector, [1], None, None)
+    assert why in source.unshuffled
+    assert shuffled_controls(source, vector, 5) == []
 
 
-def test_prompts_without_negatives_have_no_labels(love):
-    recipe = shared().extract(["a", "b"], method="mean_centred", baseline=["c", "d"]).recipe
-    with pytest.raises(BadOption, match="no negative prompts"):
-        shuffled_controls(shared(), recipe, 1, like=love)
-
-
-def test_a_layer_that_the_vector_lacks_is_refused(love):
-    with pytest.raises(NotFound, match="layer 3"):
-        shuffled_controls(shared(), love.recipe, 3, like=love)
+def test_prompts_without_negatives_have_no_labels():
+    vector = shared().extract(["a", "b"], layers=1, method="mean_centred", baseline=["c", "d"])
+    assert "no negative prompts" in source_of(shared(), vector, [1], None, None).unshuffled
 
 
 def test_reading_can_be_stopped(love):
     with pytest.raises(Cancelled):
-        shuffled_controls(shared(), love.recipe, 1, like=love, should_stop=lambda: True)
+        controls_of(love, should_stop=lambda: True)
 
 
 def test_halves_of_four_pairs_are_all_there_are():

@@ -10,9 +10,12 @@ import pytest
 import torch
 
 from steerlab import Lab, LanguageModel, Store
+from steerlab.core.algebra import random_like
 from steerlab.core.results import Calibration, Evaluation, Measured
 from steerlab.core.setting import Setting
 from steerlab.errors import BadOption, BadPrompts, Cancelled, ModelMismatch, NotFound
+from steerlab.evaluation.calibration.held_out import shuffled_controls, source_in
+from steerlab.evaluation.controls import swaps
 from steerlab.evaluation.generalization import plan as names
 from steerlab.evaluation.generalization.evaluate import evaluate
 from steerlab.evaluation.generalization.plan import EvaluationPlan
@@ -184,15 +187,41 @@ def test_a_calibration_says_where_and_how_strongly(lab):
 
 def test_vectors_of_all_kinds_are_measured(lab, tmp_path):
     lab.extract("front", [("Love", "Hate")], layers=1, method="actadd")
-    lab.store.save("twice", 2 * lab.store.load("love"))
+    lab.store.save("found", random_like(lab.store.load("love"), 0))
+    lab.store.save("mixed", lab.evaluate("love + found"))
     (tmp_path / "bare.toml").write_text(BARE)
     plan = replace(PLAN, suites=("bare.toml",), layers=None, seeds=1)
-    for name, why in (("front", "one pair"), ("twice", "not made from contrast pairs")):
+    for name, why in (("front", "one pair"), ("mixed", "found.v1: it has no contrast pairs")):
         found = evaluate(lab, name, plan, keep=False)
         v = by_name(found.values)
         assert ("x", "length", names.RANGE) in v
         assert ("x", "length", names.SHUFFLED) not in v
         assert any(why in note for note in found.data["notes"])
+
+
+def test_the_pairs_of_a_compositions_operands_are_shuffled(lab, tmp_path):
+    calm = [(f"calm {x}", f"wild {x}") for x in ("sea", "day", "dog", "sky")]
+    lab.extract("calm", calm, layers=[2])
+    (tmp_path / "bare.toml").write_text(BARE)
+    both = lab.evaluate("love[2] - 0.5 * calm")
+    controls = shuffled_controls(source_in(lab, both, [2], dict), both, 5)
+    assert len(set(controls)) == 5
+
+    def turned(pairs, draw):
+        """The mean difference at layer 2, as long as that of the pairs as they are."""
+        swapped = [(n, p) if s else (p, n) for s, (p, n) in zip(draw, pairs, strict=True)]
+        made, whole = (lab.model.extract(some, layers=[2]) for some in (swapped, pairs))
+        return made.directions[2][0] * whole.norm / made.norm
+
+    for draw, control in zip(swaps(4, range(6)), controls, strict=False):
+        expected = turned(PAIRS, draw) - 0.5 * turned(calm, draw)
+        found = control.directions[2][0]
+        cosine = found @ expected / np.linalg.norm(found) / np.linalg.norm(expected)
+        assert cosine == pytest.approx(1, abs=1e-4)
+        assert control.norm == pytest.approx(both.norm)
+    plan = replace(PLAN, suites=("bare.toml",), layers=None, seeds=1)
+    v = by_name(evaluate(lab, both, plan, keep=False).values)
+    assert v["x", "length", names.SHUFFLED].n == v["x", "length", names.Z_SHUFFLED].n == 5
 
 
 def test_a_model_without_a_chat_template_leaves_the_dialogue_out(lab):
@@ -241,6 +270,16 @@ def test_what_is_missing_is_said_before_anything_is_written(lab):
 
 
 # check
+
+
+def test_shuffled_labels_of_earlier_versions_have_not_moved(lab):
+    then = evaluate(lab, "love", PLAN)
+    old = [value for value in then.values if value.setting != names.Z_SHUFFLED]
+    old += [Measured("letters", "length", names.BEYOND, 9.0, 8.0, 10.0, 3)]
+    found = check(lab, replace(then, values=tuple(old)))
+    assert not found.moved
+    assert names.SHUFFLED not in {change.name[2] for change in found.changes}
+    assert names.SHUFFLED in {change.name[2] for change in check(lab, then).changes}
 
 
 def test_nothing_moves_on_the_same_model(lab):

@@ -27,11 +27,12 @@ RNG = np.random.default_rng(3)
 
 
 def made(shuffled=False) -> Conditions:
-    return conditions(vector(), 2.0, 5, -vector() if shuffled else None)
+    return conditions(vector(), 2.0, 5, [-k * vector() for k in range(1, 6)] if shuffled else ())
 
 
 def test_conditions_have_the_vector_at_both_signs_and_controls_of_its_norm():
-    of = made(shuffled=True)
+    of = conditions(vector(), 2.0, 5, [-vector()])
+    assert (of.random, of.shuffled) == (5, 1)
     assert len(of.settings) == 3 + 2 * 5 + 2
     assert of.settings[0] == Setting()
     assert [s.coefficient for s in of.own[1:]] == [2.0, -2.0]
@@ -46,7 +47,7 @@ def test_conditions_have_the_vector_at_both_signs_and_controls_of_its_norm():
 
 def test_effects_are_paired_and_stand_beside_their_controls():
     of = made(shuffled=True)
-    table = RNG.normal(size=(15, N))
+    table = RNG.normal(size=(23, N))
     v = by_name(effects("x", "m", table, of))
     ranges = [np.mean(table[3 + 2 * i] - table[4 + 2 * i]) for i in range(5)]
     expected = estimate(table[1] - table[2])
@@ -57,18 +58,17 @@ def test_effects_are_paired_and_stand_beside_their_controls():
     assert v["x", "m", names.RANDOM].estimate == pytest.approx(np.mean(ranges))
     assert v["x", "m", names.RANDOM].n == 5
     assert v["x", "m", names.Z].estimate == pytest.approx(z_score(expected.mean, ranges))
-    assert v["x", "m", names.SHUFFLED].estimate == pytest.approx(np.mean(table[13] - table[14]))
+    turned = [np.mean(table[13 + 2 * i] - table[14 + 2 * i]) for i in range(5)]
+    assert v["x", "m", names.SHUFFLED].estimate == pytest.approx(np.mean(turned))
+    shuffled = v["x", "m", names.Z_SHUFFLED]
+    assert (shuffled.estimate, shuffled.n) == (pytest.approx(z_score(expected.mean, turned)), 5)
 
 
-def test_the_sign_of_a_shuffled_control_means_nothing():
-    of = made(shuffled=True)
-    table = np.zeros((15, N))
-    table[1], table[13] = 1.0 + RNG.normal(size=N) / 9, RNG.normal(size=N) / 9 + 1.5
-    for sign in (1, -1):
-        table[13] *= sign
-        beyond = by_name(effects("x", "m", table, of))["x", "m", names.BEYOND]
-        assert beyond.estimate == pytest.approx(np.mean(table[1]) - abs(np.mean(table[13])))
-        assert beyond.high < 0
+def test_too_few_shuffled_vectors_give_no_z():
+    of = conditions(vector(), 2.0, 5, [-vector()] * 4)
+    v = by_name(effects("x", "m", RNG.normal(size=(21, N)), of))
+    assert v["x", "m", names.Z].estimate is not None
+    assert v["x", "m", names.Z_SHUFFLED].estimate is None
 
 
 def test_what_is_undefined_stays_so():
@@ -105,13 +105,17 @@ def test_weighted_values_have_the_weighted_mean():
 # the rules
 
 
-def values(style="s", metric="vader", size=(0.5, 0.2, 0.8), z=6.0, beyond=(0.4, 0.1, 0.7)):
+def values(
+    style="s", metric="vader", size=(0.5, 0.2, 0.8), z=6.0, beyond=(0.4, 0.1, 0.7), among=None
+):
     found = [
         Measured(style, metric, names.RANGE, *size, n=N),
         Measured(style, metric, names.Z, z, n=5),
     ]
     if beyond is not None:
         found.append(Measured(style, metric, names.BEYOND, *beyond, n=N))
+    if among is not None:
+        found.append(Measured(style, metric, names.Z_SHUFFLED, among, n=5))
     return found
 
 
@@ -127,6 +131,11 @@ def values(style="s", metric="vader", size=(0.5, 0.2, 0.8), z=6.0, beyond=(0.4, 
         ({"z": -6.0}, Finding.CHANCE, "within random directions"),
         ({"z": None}, Finding.CHANCE, "no control"),
         ({"z": math.inf}, Finding.CHANCE, "no control"),
+        ({"among": 2.4}, Finding.GENERALIZES, "z +6.0, z +2.4 among shuffled labels"),
+        ({"among": 2.3}, Finding.CHANCE, "within shuffled labels: z +2.3, needed 2.34"),
+        ({"among": math.nan}, Finding.CHANCE, "no control"),
+        ({"among": -6.0}, Finding.CHANCE, "within shuffled labels"),
+        ({"size": (-0.5, -0.8, -0.2), "z": -6.0, "among": 2.4}, Finding.CHANCE, "shuffled labels"),
         ({"beyond": (0.2, -0.1, 0.5)}, Finding.CHANCE, "within shuffled labels"),
         ({"beyond": (0.2, None, None)}, Finding.CHANCE, "within shuffled labels"),
         ({"size": (-0.5, -0.8, -0.2), "z": -6.0}, Finding.REVERSED, "-0.50 [-0.80, -0.20]"),

@@ -13,17 +13,16 @@ from steerlab.core.results import Calibration
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption, BadPrompts
 from steerlab.evaluation.calibration.effects import Attribute, Measure, Propensity
-from steerlab.evaluation.calibration.held_out import Pair, Source, source_of
+from steerlab.evaluation.calibration.held_out import Pair, Source, source_in
 from steerlab.evaluation.calibration.search import Options, Search
 from steerlab.evaluation.calibration.side_effects import NEUTRAL
 from steerlab.evaluation.calibration.trials import Trials
 from steerlab.evaluation.metrics.items import ContrastItem, items_of_pairs
-from steerlab.progress import Parts, Progress, ShouldStop
+from steerlab.progress import Parts, Progress, ShouldStop, Watch
 
 if TYPE_CHECKING:
     from steerlab.core.notation import LayerChoice
     from steerlab.evaluation.metrics.texts import Metric
-    from steerlab.extraction.readings import Readings
     from steerlab.lab.lab import Lab
 
 _LEAST_ITEMS = 3  # one to report on, one to choose on, one to make the vector from
@@ -65,13 +64,10 @@ def calibrate(
         vector = lab.at_layers(vector, candidates)
     parts = Parts(progress, _WHOLE)
 
-    def read(recipe: Contrast, wanted: Sequence[int]) -> Readings:
-        from steerlab.extraction import runner
+    def watch() -> Watch:
+        return {"progress": parts.part(2), "should_stop": should_stop}
 
-        with lm.lock:
-            return runner.read(lm, recipe, wanted, progress=parts.part(2), should_stop=should_stop)
-
-    source = source_of(lm, vector, candidates, lambda ref: lab.operand(vector, ref), read)
+    source = source_in(lab, vector, candidates, watch)
     crossed: Sequence[Pair] = ()
     measure: Measure
     how: dict[str, bool] = {

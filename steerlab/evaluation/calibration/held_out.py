@@ -20,9 +20,11 @@ from steerlab.core.recipe import Contrast, Expression, Imported
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadPrompts
 from steerlab.evaluation.controls import Swaps, halvings, swaps, unshuffled
+from steerlab.progress import Watch
 
 if TYPE_CHECKING:
     from steerlab.extraction.readings import Readings
+    from steerlab.lab.lab import Lab
     from steerlab.models.language_model import LanguageModel
 
 Pair = tuple[Prompt, Prompt]
@@ -44,6 +46,10 @@ class Source(Protocol):
         """AUC of telling positive from negative prompts, each pair by the others."""
 
     @property
+    def unshuffled(self) -> str:
+        """Why it makes no vectors of shuffled labels; empty if it does."""
+
+    @property
     def shuffles(self) -> int:
         """How many vectors of shuffled labels it can make."""
 
@@ -60,6 +66,13 @@ class Fixed:
     def __init__(self, vector: SteeringVector) -> None:
         self.vector = vector
         self._layers: dict[int, SteeringVector] = {}
+
+    @property
+    def unshuffled(self) -> str:
+        """What its recipe lacks."""
+        recipe = self.vector.recipe
+        why = unshuffled(recipe) if isinstance(recipe, Contrast) else ""
+        return why or "it has no contrast pairs that this model could read"
 
     def at(self, layer: int, without: Collection[Pair] = ()) -> SteeringVector:
         """The stored direction; raises NotFound for a layer without one."""
@@ -103,9 +116,14 @@ class Paired:
         return self._made[layer, kept]
 
     @property
+    def unshuffled(self) -> str:
+        """What the recipe lacks."""
+        return unshuffled(self.recipe)
+
+    @property
     def shuffles(self) -> int:
         """As many halves of the pairs as there are, up to `SHUFFLES`."""
-        return 0 if unshuffled(self.recipe) else halvings(len(self.pairs))
+        return 0 if self.unshuffled else halvings(len(self.pairs))
 
     def shuffled(self, layer: int, number: int) -> SteeringVector:
         """Extract all pairs, half of them swapped."""
@@ -172,6 +190,12 @@ class Composed:
         return self._made[key]
 
     @property
+    def unshuffled(self) -> str:
+        """What the first operand without shuffled labels lacks."""
+        why = ((ref, source.unshuffled) for ref, source in self.operands.items())
+        return next((f"{ref}: {reason}" for ref, reason in why if reason), "")
+
+    @property
     def shuffles(self) -> int:
         """As many as all operands have; 0 if one has none."""
         return min((source.shuffles for source in self.operands.values()), default=0)
@@ -216,6 +240,45 @@ def _signs(vector: SteeringVector, text: str, refs: Sequence[str]) -> dict[str, 
     made = evaluate(text, lambda ref: operands[ref])
     cosines = {ref: next(iter(made.cosines(operands[ref]).values()), 0.0) for ref in refs}
     return {ref: int(np.sign(c)) if abs(c) > _PRESENT else 0 for ref, c in cosines.items()}
+
+
+def shuffled_controls(source: Source, vector: SteeringVector, count: int) -> list[SteeringVector]:
+    """Up to `count` vectors of shuffled labels, with the norm of `vector` at each of its layers.
+
+    They keep what the prompts share and lose what tells positive from negative. They differ from
+    one another, but one may be the negative of another. A composition's come from its operands'.
+    """
+    made = []
+    for number in range(min(count, source.shuffles)):
+        parts = {b: source.shuffled(b, number) for b in vector.layers}
+        sizes = {b: norm / (parts[b].norm or 1.0) for b, norm in vector.norms().items()}
+        made.append(
+            SteeringVector(
+                {b: sizes[b] * part.directions[b] for b, part in parts.items()},
+                model=vector.model,
+                recipe=Imported(f"shuffled labels of {vector}, number {number}", "shuffled"),
+                residual_norms=vector.residual_norms or _whole([*parts.values()]).residual_norms,
+            )
+        )
+    return made
+
+
+def source_in(
+    lab: Lab, vector: SteeringVector, layers: Sequence[int], watch: Callable[[], Watch]
+) -> Source:
+    """The source of a vector's directions at these layers, on a lab's model.
+
+    watch: asked for the progress and the stop of each reading.
+    """
+    lm = lab.model
+
+    def read(recipe: Contrast, wanted: Sequence[int]) -> Readings:
+        from steerlab.extraction import runner
+
+        with lm.lock:
+            return runner.read(lm, recipe, wanted, **watch())
+
+    return source_of(lm, vector, layers, lambda ref: lab.operand(vector, ref), read)
 
 
 def source_of(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from steerlab.core.setting import Setting
 from steerlab.core.vector import SteeringVector
 from steerlab.evaluation.controls import random_controls
 from steerlab.evaluation.generalization import plan as names
-from steerlab.evaluation.statistics import Estimate, estimate, means, share, z_score
+from steerlab.evaluation.statistics import CONTROLS, Estimate, estimate, means, share, z_score
 
 Array = NDArray[np.float64]
 
@@ -22,12 +23,12 @@ Array = NDArray[np.float64]
 class Conditions:
     """All settings of an evaluation: the baseline, the vector at +c and -c, each control at ±c.
 
-    random: number of random directions. shuffled: whether a shuffled control comes last.
+    random: number of random directions. shuffled: of the shuffled-label vectors, which come last.
     """
 
     settings: tuple[Setting, ...]
     random: int
-    shuffled: bool
+    shuffled: int
 
     @property
     def vector(self) -> SteeringVector:
@@ -46,14 +47,13 @@ def conditions(
     vector: SteeringVector,
     coefficient: float,
     controls: int,
-    shuffled: SteeringVector | None = None,
+    shuffled: Sequence[SteeringVector] = (),
 ) -> Conditions:
-    """The settings that measure a vector: itself, random directions, and its shuffled control."""
-    steered = [vector, *random_controls(vector, range(controls))]
-    steered += [shuffled] if shuffled is not None else []
+    """The settings that measure a vector: itself, random directions, and shuffled labels."""
+    steered = [vector, *random_controls(vector, range(controls)), *shuffled]
     strengths = [as_strong(v, vector, coefficient) for v in steered]
     both = [Setting(v, s * c) for v, c in zip(steered, strengths, strict=True) for s in (1, -1)]
-    return Conditions((Setting(), *both), controls, shuffled is not None)
+    return Conditions((Setting(), *both), controls, len(shuffled))
 
 
 def as_strong(control: SteeringVector, vector: SteeringVector, coefficient: float) -> float:
@@ -85,23 +85,15 @@ def effects(style: str, metric: str, values: ArrayLike, of: Conditions) -> list[
 
 
 def _controls(table: Array, of: Conditions) -> list[tuple[str, Estimate]]:
-    end = 3 + 2 * of.random
-    ranges = means(table[3:end:2] - table[4:end:2])  # (n_random,)
-    effect = table[1] - table[2]
-    known = np.count_nonzero(~np.isnan(ranges)) >= of.random
-    size = estimate(table[1] - table[2]).mean
-    z = z_score(size, ranges) if known else math.nan
-    found = [
-        (names.RANDOM, estimate(ranges)),
-        (names.Z, Estimate(z, n=of.random)),
-    ]
+    size, ranges = float(means(table[1] - table[2])), means(table[3::2] - table[4::2])
+    kinds = [(names.RANDOM, names.Z, ranges[: of.random])]  # (n_random,)
     if of.shuffled:
-        control = table[end] - table[end + 1]
-        turned = -1 if means(control[None])[0] < 0 else 1  # its sign means nothing
-        found += [
-            (names.SHUFFLED, estimate(control)),
-            (names.BEYOND, estimate(math.copysign(1, size) * effect - turned * control)),
-        ]
+        kinds.append((names.SHUFFLED, names.Z_SHUFFLED, ranges[of.random :]))
+    found = []
+    for control, score, some in kinds:
+        known = len(some) >= CONTROLS and not np.isnan(some).any()
+        z = z_score(size, some) if known else math.nan
+        found += [(control, estimate(some)), (score, Estimate(z, n=len(some)))]
     return found
 
 

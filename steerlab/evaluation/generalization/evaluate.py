@@ -17,8 +17,9 @@ from steerlab.core.record import software
 from steerlab.core.results import Evaluation, Measured, defined
 from steerlab.core.setting import is_front
 from steerlab.core.vector import SteeringVector
-from steerlab.errors import BadOption, BadPrompts, Cancelled
+from steerlab.errors import BadPrompts, Cancelled, Incompatible, NotFound
 from steerlab.evaluation.calibration.curve import Limits
+from steerlab.evaluation.calibration.held_out import shuffled_controls, source_in
 from steerlab.evaluation.generalization import plan as names
 from steerlab.evaluation.generalization.conditions import (
     Conditions,
@@ -78,8 +79,7 @@ def evaluate(
     fits, notes = fitted(lm, chosen, vector, plan.max_new_tokens)
     parts = Parts(progress, fits.count * (1 + _LIKELIHOODS) or 1.0)
     run = _Run(lab, plan, fits, scorers, should_stop, parts, notes=notes)
-    shuffled = run.shuffled(made.recipe, vector)
-    run.conditions = conditions(vector, coefficient, plan.controls, shuffled)
+    run.conditions = conditions(vector, coefficient, plan.controls, run.shuffled(made, vector))
     for style in fits.styles:
         run.texts(style)
     run.together()
@@ -157,24 +157,16 @@ class _Run:
             "progress": self.parts.part(self.suite.count * _LIKELIHOODS * share),
         }
 
-    def shuffled(self, recipe: Recipe, vector: SteeringVector) -> SteeringVector | None:
-        """A control of the recipe's pairs with half of the labels swapped; None without one."""
-        from steerlab.evaluation.controls import shuffled_controls
-
-        if not isinstance(recipe, Contrast):
-            self.notes.append("no shuffled control: the vector was not made from contrast pairs")
-            return None
+    def shuffled(self, made: SteeringVector, at: SteeringVector) -> list[SteeringVector]:
+        """Vectors of shuffled labels at the layers of `at`; a note says why there are none."""
         try:
-            return shuffled_controls(
-                self.lab.model,
-                recipe,
-                list(vector.layers),
-                like=vector,
-                should_stop=self.stop,
-            )[0]
-        except (BadOption, BadPrompts) as error:
-            self.notes.append(f"no shuffled control: {error}")
-            return None
+            source = source_in(self.lab, made, at.layers, lambda: {"should_stop": self.stop})
+            found, why = shuffled_controls(source, at, self.plan.controls), source.unshuffled
+        except (BadPrompts, Incompatible, NotFound) as error:
+            found, why = [], str(error)
+        if why:
+            self.notes.append(f"no shuffled controls: {why}")
+        return found
 
     def texts(self, style: Style) -> None:
         """Write texts after every prompt of a style, and score them."""

@@ -19,9 +19,11 @@ TOWARD = "toward"  # at +c, minus the baseline
 AWAY = "away"  # at -c, minus the baseline
 RANGE = "signed range"  # at +c, minus at -c; damage common to both sides cancels
 RANDOM = "random"  # the same of random directions with the vector's norm
-SHUFFLED = "shuffled"  # the same of the vector's own pairs with half of the labels swapped
+SHUFFLED = "shuffled"  # the same of vectors of its own pairs with half of the labels swapped
 Z = "z"  # the signed range in standard deviations of the random directions'
-BEYOND = "beyond shuffled"  # size of the signed range minus that of the shuffled one
+Z_SHUFFLED = "z shuffled"  # in those of the shuffled labels'
+BEYOND = "beyond shuffled"  # of earlier versions, which had a single shuffled control
+OF_SHUFFLED = (SHUFFLED, Z_SHUFFLED, BEYOND)
 
 SHARE = "moved the right way"  # the share of items whose signed range is above 0, with bounds
 
@@ -49,7 +51,7 @@ class EvaluationPlan:
     layers: None for the calibrated layer, or else the vector's own. dose, coefficient: measured
         at both signs; None for both means the calibrated dose, or else 0.15.
     metrics: metrics of texts (`scorers.scorer`). seeds: number of texts for each prompt.
-    controls: number of random directions.
+    controls: number of random directions, and of shuffled-label vectors beside them.
     Raises BadOption for values that can't be measured.
     """
 

@@ -64,9 +64,10 @@ def styles(values: Iterable[Measured]) -> tuple[str, ...]:
 def judge(values: Values, style: str, metric: str) -> Judged:
     """Judge an effect. It generalizes to a style if all of these hold:
 
-    the 95% interval of its signed range excludes zero; its z among random directions of the
-    same norm reaches `critical_z` in the same direction; and, if there is a shuffled control,
-    the interval of its size beyond that control lies above zero.
+    the 95% interval of its signed range excludes zero; and its z among random directions of the
+    same norm, and among shuffled-label vectors if there are any, reaches `critical_z` in the same
+    direction. (Earlier versions had one shuffled control, beyond which the interval of the size
+    has to lie.)
     """
     effect = values.get((style, metric, names.RANGE))
     if effect is None or effect.estimate is None or effect.low is None or effect.high is None:
@@ -74,23 +75,23 @@ def judge(values: Values, style: str, metric: str) -> Judged:
     size = interval(effect)
     if effect.low <= 0 <= effect.high:
         return Judged(style, metric, Finding.NOTHING, f"{size} includes 0")
-    z = values.get((style, metric, names.Z))
-    if z is None or z.estimate is None:
-        return Judged(style, metric, Finding.CHANCE, f"{size}, and no control to compare with")
-    sign = 1 if effect.estimate > 0 else -1
-    needed = critical_z(max(z.n, CONTROLS))
-    if sign * z.estimate < needed:
-        return Judged(
-            style,
-            metric,
-            Finding.CHANCE,
-            f"{size} is within random directions: z {z.estimate:+.1f}, needed {needed:.2f}",
-        )
+    sign, shown = (1 if effect.estimate > 0 else -1), []
+    for name, control in ((names.Z, "random directions"), (names.Z_SHUFFLED, "shuffled labels")):
+        z = values.get((style, metric, name))
+        if z is None and name == names.Z_SHUFFLED:
+            continue
+        if z is None or z.estimate is None:
+            return Judged(style, metric, Finding.CHANCE, f"{size}, and no control to compare with")
+        needed, text = critical_z(max(z.n, CONTROLS)), f"z {z.estimate:+.1f}"
+        if sign * z.estimate < needed:
+            within = f"{size} is within {control}: {text}, needed {needed:.2f}"
+            return Judged(style, metric, Finding.CHANCE, within)
+        shown.append(text if name == names.Z else f"{text} among {control}")
     beyond = values.get((style, metric, names.BEYOND))
     if beyond is not None and not (beyond.low is not None and beyond.low > 0):
         return Judged(style, metric, Finding.CHANCE, f"{size} is within shuffled labels")
     found = Finding.GENERALIZES if sign > 0 else Finding.REVERSED
-    return Judged(style, metric, found, f"{size}, z {z.estimate:+.1f}")
+    return Judged(style, metric, found, ", ".join([size, *shown]))
 
 
 def judged(of: Evaluation) -> list[Judged]:

@@ -145,8 +145,8 @@ def _print_curve(curve: Curve) -> None:
     unit = "nats" if curve.measure == "propensity" else "mean"
     held = "each with a vector made without it" if curve.crossed else "none used to make it"
     output.title(f"S(+d) - S(-d) of {curve.measure} at dose {curve.profile_dose:g}, by layer")
-    layers = [[str(row.layer), *_estimated(row.effect)] for row in curve.layers]
-    output.table(["layer", unit, "95% interval"], layers, right=["layer", unit])
+    layers = [[str(x.layer), *_estimated(x.effect), number(x.kl, 2)] for x in curve.layers]
+    output.table(["layer", unit, "95% interval", "KL"], layers, right=["layer", unit, "KL"])
     output.section(f"{curve.measure} at layer {curve.layer}, {count(curve.items, 'item')}, {held}")
     columns = ["dose", "c", unit, "95% interval", "control", "z", "KL", "fluency", "distinct-2"]
     output.table([*columns, "sound"], [_row(p) for p in curve.points], right=columns)

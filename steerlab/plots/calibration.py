@@ -41,15 +41,23 @@ def response_of(calibration: Calibration, name: str) -> DoseResponse:
     )
 
 
-def layers_of(calibration: Calibration) -> Profile | None:
-    """The signed range at each layer that was compared; None for a single layer."""
+def layers_of(calibration: Calibration) -> tuple[Profile, ...]:
+    """Effect and cost at each layer that was compared: the signed range, and the KL if known.
+
+    Empty for a single layer.
+    """
     curve = Curve.of(calibration)
     if len(curve.layers) < 2:
-        return None
-    return Profile(
+        return ()
+    effect = Profile(
         f"S(+d) − S(−d) at dose {curve.profile_dose:g}, {unit_of(curve)}",
         tuple(row.layer for row in curve.layers),
         tuple(row.effect.mean for row in curve.layers),
         tuple((row.effect.low, row.effect.high) for row in curve.layers),
         level=0.0,
     )
+    known = [(row.layer, row.kl) for row in curve.layers if row.kl is not None]
+    if len(known) < 2:
+        return (effect,)
+    layers, nats = zip(*known, strict=True)
+    return effect, Profile(f"KL at dose ±{curve.profile_dose:g}, neutral prompts", layers, nats)

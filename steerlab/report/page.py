@@ -224,7 +224,7 @@ def _figures(found: Report) -> Mapping[str, Markup | None]:
     if calibration is not None:
         drawn["response"] = figures.dose_response(response_of(calibration, record.ref))
         if layers := layers_of(calibration):
-            drawn["layers"] = figures.layer_profile(record.ref, [layers])
+            drawn["layers"] = figures.layer_profile(record.ref, layers)
     if found.evaluation is not None and (panels := effect_panels(found.evaluation, record.ref)):
         drawn["effects"] = figures.generalization(panels)
     return {

@@ -59,7 +59,7 @@ def curve(measure: str = "propensity", reason: str = "", layers: tuple[int, ...]
         measure,
         2,
         points,
-        tuple(LayerEffect(b, Estimate(b, b - 0.5, b + 0.5, 6)) for b in layers),
+        tuple(LayerEffect(b, Estimate(b, b - 0.5, b + 0.5, 6), b / 10) for b in layers),
         0.15,
         held,
         None if reason else 0.2,

@@ -9,7 +9,7 @@ import pytest
 from steerlab.core.algebra import random_like
 from steerlab.core.setting import Setting
 from steerlab.errors import BadOption, BadPrompts, Cancelled, Incompatible
-from steerlab.evaluation.calibration import search
+from steerlab.evaluation.calibration import side_effects
 from steerlab.evaluation.calibration.calibrate import calibrate
 from steerlab.evaluation.calibration.curve import (
     Controls,
@@ -24,11 +24,13 @@ from steerlab.evaluation.calibration.curve import (
 )
 from steerlab.evaluation.calibration.effects import Propensity
 from steerlab.evaluation.calibration.held_out import Fixed, source_of
-from steerlab.evaluation.calibration.search import Options, Search, safe_range, why_not, z_among
-from steerlab.evaluation.calibration.side_effects import FRESH, NEUTRAL, distinct_pairs, fresh_costs
+from steerlab.evaluation.calibration.search import Options, Search, why_not, z_among
+from steerlab.evaluation.calibration.side_effects import FRESH, NEUTRAL, SideEffects, distinct_pairs
+from steerlab.evaluation.calibration.sound import SoundDoses, safe_range
 from steerlab.evaluation.calibration.trials import Trial, Trials
 from steerlab.evaluation.controls import swaps
 from steerlab.evaluation.metrics.items import items_of_pairs
+from steerlab.evaluation.metrics.predictions import divergence
 from steerlab.evaluation.metrics.texts import Metric
 from steerlab.evaluation.statistics import Estimate, critical_z
 from steerlab.extraction import runner
@@ -65,8 +67,8 @@ def works(lm, planted, tmp_path_factory):
 def free(monkeypatch):
     """Steering costs nothing, where that is beside the point: texts take longest."""
     fine = FreshCost(0.0, *[Estimate(1.0, 1.0, 1.0, 24)] * 2, Estimate(0.0, 0.0, 0.1, 24))
-    monkeypatch.setattr(search, "costs", lambda lab, some, *_, **__: [Cost(0, 1, 1)] * len(some))
-    monkeypatch.setattr(search, "fresh_costs", lambda lab, some, *_, **__: [fine] * len(some))
+    for name, one in (("kl", 0.0), ("costs", Cost(None, 1, 1)), ("fresh", fine)):
+        monkeypatch.setattr(SideEffects, name, lambda self, some, _, one=one: [one] * len(some))
 
 
 def test_a_planted_direction_is_found_below_the_last_fifth(lab, planted, works):
@@ -96,6 +98,54 @@ def test_shuffled_labels_and_random_directions_do_not_work(lab, lm, seed, free):
         assert (found.layer, found.dose, found.coefficient, found.safe) == (None,) * 4
         assert "no dose beats its control" in verdict(found)
         assert len(Curve.of(found).points) == 4  # what was measured is there all the same
+
+
+def test_each_compared_layer_has_the_larger_kl_of_both_signs(lab, lm, planted, works):
+    curve = Curve.of(works)
+    assert curve.profile_dose == 0.1
+    for row in curve.layers:
+        at = lab.at_layers(planted, [row.layer])
+        c = at.coefficient(0.1)
+        found = divergence(lm, NEUTRAL, [Setting(at, c), Setting(at, -c)]).nats.mean(axis=1)
+        assert row.kl == pytest.approx(found.max(), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("count", "auc", "kept"), [(4, 0.2, 1), (4, 0.1, 0), (8, 0.2, 0), (8, 0.35, 1)]
+)
+def test_only_layers_that_clearly_fail_to_tell_the_prompts_apart_are_left_out(
+    lab, lm, count, auc, kept, monkeypatch
+):
+    made = pairs(count)
+    vector = lm.extract(made, layers="all")
+    source = source_of(lm, vector, [1, 2, 3], None, _reader(lm))
+    monkeypatch.setattr(source, "separability", lambda b, out: auc if b == 2 else 0.9)
+    trials = Trials(source, Recorded(), made[:6], 0, Parts(None, 1))
+    found = Search(lab, vector, trials, [1, 2, 3], QUICK).plausible(None)
+    assert found == [1, 2, 3] if kept else [1, 3]
+
+
+def test_a_fold_chooses_as_it_would_on_all_layers(lab, lm, monkeypatch, free):
+    """Layers that a few items turn down cost fewer trials, and the final choice skips none."""
+    made = pairs(8)
+    vector = lm.extract(made, layers="all")
+    source = source_of(lm, vector, range(5), None, _reader(lm))
+    measure = Propensity(lab, items_of_pairs(lm, made))
+    trials = Trials(source, measure, made, 0, Parts(None, 1))
+    trials.fetch(map(Trial, trials.items), 1)
+    found = Search(lab, vector, trials, range(5), QUICK)
+    whole = {fold: found.profiled(fold, range(5)) for fold in (None, *trials.folds)}
+    asked = {fold: len(trials.choosing(fold, 0, 0.1)) for fold in whole}
+    trials = Trials(source, measure, made, 0, Parts(None, 1))
+    trials.fetch(map(Trial, trials.items), 1)
+    found = Search(lab, vector, trials, range(5), QUICK)
+    for fold, ranges in whole.items():
+        before = len(trials._values)
+        compared = found.compared(fold)
+        spent = len(trials._values) - before
+        assert max(compared, key=compared.get) == max(ranges, key=ranges.get)
+        assert len(compared) == (5 if fold is None else 4)
+        assert spent <= 2 * (5 * asked[fold] if fold is None else 4 * asked[fold] + 2)
 
 
 def test_a_curve_comes_back_from_its_json(works):
@@ -137,36 +187,81 @@ def test_the_strongest_dose_gives_way_until_its_whole_interval_is_within_the_lim
     said = {0.3: (1.51, 1.0), 0.2: (1.5, 0.89), 0.1: (1.5, 0.9), -0.3: (1.4, 1.0)}
     asked = []
 
-    def measured(lab, settings, *_, **__):
+    def measured(self, settings, _):
         doses = [round(setting.dose, 6) for setting in settings]
         asked.append(doses)
         return [fresh(d, *said[d]) for d in doses]
 
-    monkeypatch.setattr(search, "fresh_costs", measured)
-    trials = Trials(Fixed(planted), Nothing(), (), 0, Parts(None, 1))
-    found = Search(lab, planted, trials, [3], Options(doses=(0.1, 0.2, 0.3)))
-    safe, costs = found.confirmed(3, (-0.3, 0.3))
-    assert safe == (-0.3, 0.1)
-    assert [round(cost.dose, 6) for cost in costs] == [-0.3, 0.1, 0.2, 0.3]
+    monkeypatch.setattr(SideEffects, "fresh", measured)
+    found = SoundDoses(SideEffects(lab, Limits()), planted, (0.1, 0.2, 0.3))
+    assert found.confirmed((-0.3, 0.3)) == (-0.3, 0.1)
+    assert [round(cost.dose, 6) for cost in found.fresh] == [-0.3, 0.1, 0.2, 0.3]
     assert asked == [[-0.3, 0.3], [0.2], [0.1]]
     said |= dict.fromkeys(said, (1.6, 1.0))
     said |= {-0.2: (math.nan, 1.0), -0.1: (1.6, 1.0)}
-    assert str(found.confirmed(3, (-0.3, 0.3))[0]) == "(0.0, 0.0)"
-    assert found.confirmed(3, (0.0, 0.0)) == ((0.0, 0.0), ())
-
-
-class Nothing:
-    name, count = "nothing", 5
+    assert str(found.confirmed((-0.3, 0.3))) == "(0.0, 0.0)"
+    assert found.confirmed((0.0, 0.0)) == (0.0, 0.0)
+    assert found.fresh == ()
 
 
 def test_fresh_texts_are_others_than_those_that_choose(lab, planted):
     assert not set(FRESH) & set(NEUTRAL)
     assert len(set(FRESH)) == 24
     setting = Setting(planted, planted.coefficient(-0.1))
-    (found,) = fresh_costs(lab, [setting], LENIENT)
+    (found,) = SideEffects(lab, LENIENT).fresh([setting], 1)
     assert found.dose == pytest.approx(-0.1)
     assert found.fluency.low <= found.fluency.mean <= found.fluency.high
     assert (found.fluency.n, found.loose.n, found.loose.mean) == (24, 24, 0.0)
+
+
+def test_a_dose_that_half_of_the_fresh_texts_turn_down_gets_no_more(lab, planted, monkeypatch):
+    written = []
+    write = side_effects.written
+
+    def counted(lab, rows, **how):
+        written.append(len(rows))
+        return write(lab, rows, **how)
+
+    monkeypatch.setattr(side_effects, "written", counted)
+    settings = [Setting(planted, planted.coefficient(d)) for d in (0.1, -0.1)]
+    strict = SideEffects(lab, Limits(fluency=1e-3)).fresh(settings, 1)
+    assert [cost.loose.n for cost in strict] == [12, 12]
+    assert written == [3 * 12]
+    written.clear()
+    found = SideEffects(lab, LENIENT)
+    whole = found.fresh(settings, 1)
+    assert [cost.loose.n for cost in whole] == [24, 24]
+    assert written == [3 * 12, 3 * 12]  # none of them twice
+    assert found.fresh(settings[::-1], 1) == whole[::-1]
+    assert written == [36, 36, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("high", "distinct", "beyond"), [(1.8, 1.0, False), (1.9, 1.0, True), (1.3, 0.79, True)]
+)
+def test_a_dose_is_turned_down_early_only_where_half_the_interval_reaches_beyond(
+    high, distinct, beyond
+):
+    assert fresh(0.1, high, distinct).beyond(Limits()) is beyond
+
+
+def test_texts_are_written_only_for_the_doses_that_decide(lab, planted, monkeypatch):
+    asked = []
+    fine, loose = Cost(None, 1.1, 1.0), Cost(None, 1.6, 1.0)
+
+    def measured(self, settings, _):
+        doses = [round(setting.dose, 6) for setting in settings]
+        asked.append(doses)
+        return [loose if d in (-0.4, -0.3) else fine for d in doses]
+
+    monkeypatch.setattr(SideEffects, "costs", measured)
+    monkeypatch.setattr(SideEffects, "kl", lambda self, some, _: [abs(x.dose) for x in some])
+    monkeypatch.setattr(SideEffects, "fresh", lambda self, some, _: [fresh(0, 1.4)] * len(some))
+    found = SoundDoses(SideEffects(lab, Limits(kl=0.45)), planted, (0.1, 0.2, 0.3, 0.4, 0.5))
+    assert found.run() == (-0.2, 0.4)
+    assert asked == [[0.3, 0.4, -0.3, -0.4], [-0.2], [-0.1]]
+    assert found.costs[-0.4] == Cost(pytest.approx(0.4), 1.6, 1.0)
+    assert found.costs[0.2] == Cost(pytest.approx(0.2))
 
 
 def test_z_is_among_the_controls_that_scatter_more(works):
@@ -313,9 +408,10 @@ def test_a_fold_is_measured_only_after_its_choice(lab, lm, monkeypatch, free):
     monkeypatch.setattr(
         Search,
         "profiled",
-        lambda self, fold, layers: (looked.append((fold, len(asked))), choose(self, fold, layers))[
-            1
-        ],
+        lambda self, fold, *how, **some: (
+            looked.append((fold, len(asked))),
+            choose(self, fold, *how, **some),
+        )[1],
     )
     calibrate(lab, vector, options=QUICK)
     for fold, step in looked:

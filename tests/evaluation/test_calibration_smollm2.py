@@ -9,10 +9,10 @@ from __future__ import annotations
 import pytest
 
 from steerlab import Lab
-from steerlab.evaluation.calibration import search
 from steerlab.evaluation.calibration.calibrate import calibrate
 from steerlab.evaluation.calibration.curve import Cost, Curve
 from steerlab.evaluation.calibration.search import Options
+from steerlab.evaluation.calibration.side_effects import SideEffects
 from tests.test_smollm2 import PAIRS, all_cores  # noqa: F401  # a fixture
 
 pytestmark = pytest.mark.smollm2
@@ -44,7 +44,8 @@ def test_its_twins_do_not(lab, smollm2, kind, monkeypatch):
     else:
         vector = smollm2.extract(PAIRS, method="random", seed=0)
     # what they cost is beside the point, and texts take longest
-    monkeypatch.setattr(search, "costs", lambda lab, some, *_, **__: [Cost(0, 1, 1)] * len(some))
+    for name, one in (("kl", 0.0), ("costs", Cost(None, 1, 1))):
+        monkeypatch.setattr(SideEffects, name, lambda self, some, _, one=one: [one] * len(some))
     options = Options(doses=(0.15,), controls=6)
     found = calibrate(lab, vector, layers=LAYERS, options=options)
     assert not found.works

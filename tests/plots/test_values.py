@@ -37,12 +37,20 @@ def test_one_that_does_not_work_has_a_curve_and_no_choice():
 
 
 def test_the_layers_that_were_compared_are_a_profile():
-    found = layers_of(calibration(DIGEST))
-    assert found.layers == (2, 3)
+    found, cost = layers_of(calibration(DIGEST))
+    assert found.layers == cost.layers == (2, 3)
     assert found.values == (2.0, 3.0)
     assert found.band == ((1.5, 2.5), (2.5, 3.5))
     assert found.level == 0.0
-    assert layers_of(calibration(DIGEST, layers=(2,))) is None
+    assert cost.values == (0.2, 0.3)
+    assert layers_of(calibration(DIGEST, layers=(2,))) == ()
+
+
+def test_a_calibration_from_before_layers_had_a_cost_shows_their_effect():
+    made = calibration(DIGEST)
+    for row in made.data["layers"]:
+        del row["kl"]
+    assert [profile.values for profile in layers_of(made)] == [(2.0, 3.0)]
 
 
 def test_a_calibration_that_is_none_is_refused():

@@ -35,7 +35,8 @@ class Limits:
 class Cost:
     """The side effects of a dose on neutral prompts; None where not measured or undefined.
 
-    Texts are written only for doses within the limit on `kl`. longest_run: tokens in the
+    Texts are written from the strongest dose within the limit on `kl` down, until one is sound
+    beside its neighbours. longest_run: tokens in the
     longest run that a text repeats, on average.
     """
 
@@ -72,6 +73,12 @@ class FreshCost:
         """Whether the whole of both intervals is within the limits."""
         return self.fluency.high <= limits.fluency and self.distinct.low >= limits.distinct
 
+    def beyond(self, limits: Limits) -> bool:
+        """Whether intervals half as long, as four times as many texts have, would not be within."""
+        fluency = math.sqrt(self.fluency.mean * self.fluency.high)
+        distinct = (self.distinct.mean + self.distinct.low) / 2
+        return fluency > limits.fluency or distinct < limits.distinct
+
 
 @dataclass(frozen=True)
 class Controls:
@@ -107,10 +114,14 @@ class Point:
 
 @dataclass(frozen=True)
 class LayerEffect:
-    """The signed range S(+d) - S(-d) at one layer, at the dose used to compare layers."""
+    """The signed range S(+d) - S(-d) at one layer, at the dose used to compare layers.
+
+    kl: of the next token of neutral prompts, the larger one of both signs; None in earlier ones.
+    """
 
     layer: int
     effect: Estimate
+    kl: float | None = None
 
 
 @dataclass(frozen=True)

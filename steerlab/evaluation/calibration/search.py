@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from steerlab.core.record import software
 from steerlab.core.results import Calibration, defined
@@ -24,7 +24,6 @@ from steerlab.evaluation.calibration.curve import (
     Cost,
     Curve,
     Fold,
-    FreshCost,
     HeldOutEffect,
     LayerEffect,
     Limits,
@@ -35,7 +34,8 @@ from steerlab.evaluation.calibration.curve import (
     widened,
 )
 from steerlab.evaluation.calibration.effects import check_defined
-from steerlab.evaluation.calibration.side_effects import costs, fresh_costs
+from steerlab.evaluation.calibration.side_effects import SideEffects
+from steerlab.evaluation.calibration.sound import SoundDoses
 from steerlab.evaluation.calibration.trials import Array, Trial, Trials
 from steerlab.evaluation.statistics import CONTROLS, Estimate, critical_z, estimate, means, z_score
 
@@ -47,10 +47,11 @@ PROFILE_DOSE = 0.15
 """The dose at which layers are compared: text stays sound there, and effects exceed the noise."""
 
 CONTROL_SEEDS = 20
-_CURVE_SEEDS = 8  # for each point of the curve; at both signs they are 16 controls
+_CURVE_SEEDS = 4  # for each point of the curve; at both signs they are 8 controls
 _LAYERS = 12  # compared first, evenly spaced; then the neighbours of the best one
+_KEPT = 4  # of them, where a few items have to tell
 _SEPARABLE = 0.6
-_PROFILE_WEIGHT = 25  # of progress, for each of its two rounds
+_PROFILE_WEIGHT = 10  # of progress, for each of its three rounds
 
 Choice = Mapping[int | None, float]
 """The dose chosen for each fold without looking at it; None: the final choice, on all items."""
@@ -97,6 +98,16 @@ class Search:
     candidates: Sequence[int]
     options: Options
 
+    def __post_init__(self) -> None:
+        self.effects = SideEffects(
+            self.lab,
+            self.options.limits,
+            seed=self.options.seed,
+            allow_other_weights=self.options.allow_other_weights,
+            parts=self.trials.parts,
+            should_stop=self.trials.should_stop,
+        )
+
     def run(self) -> Calibration:
         """Choose, report, and measure the curve."""
         trials = self.trials
@@ -105,17 +116,18 @@ class Search:
         compared = {fold: self.compared(fold) for fold in (None, *trials.folds)}
         layers = {fold: _largest(ranges) for fold, ranges in compared.items()}
         layer = layers[None]
-        by_dose = self.costs(layer)
-        safe, fresh = self.confirmed(layer, safe_range(by_dose, self.options.limits))
+        sound = SoundDoses(self.effects, self.at(layer), self.options.doses)
+        safe = sound.run()
         doses = self.doses(layers, safe)
         held = self.held_out_effect(layers, doses, max(map(len, compared.values())))
         here = dict.fromkeys(layers, layer), dict.fromkeys(layers, doses[None])
         point = self.held_out_effect(*here, len(compared[None]))
-        points = self.points(layer, by_dose, safe)
+        points = self.points(layer, sound.costs, safe)
+        profile = self.profile(list(compared[None]))
         trials.parts.finish()
         reason = why_not(held, safe)
-        curve = self.curve(layer, list(compared[None]), points, held, point, reason)
-        curve = replace(curve, fresh=fresh)
+        curve = self.curve(layer, profile, points, held, point, reason)
+        curve = replace(curve, fresh=sound.fresh)
         if curve.reason:
             return Calibration(self.vector.digest, works=False, data=curve.to_json())
         dose = doses[None]
@@ -127,88 +139,79 @@ class Search:
     # choosing
 
     def compared(self, fold: int | None) -> dict[int, float]:
-        """Layer -> signed range at one dose: some layers, then the neighbours of the best one."""
-        layers = self.separable(fold)
+        """Layer -> signed range at one dose: some layers, then the neighbours of the best one.
+
+        A fold's own choice keeps to the best of these by a few items. The final choice, which is
+        the one that counts and is shown, compares all of them on all items.
+        """
+        layers = self.plausible(fold)
         stride = math.ceil(len(layers) / _LAYERS)
-        found = self.profiled(fold, layers[::-1][::stride])
+        some = layers[::-1][::stride]
+        if fold is not None and len(some) > _KEPT:
+            few = self.profiled(fold, some, at_most=max(2, self.trials.measure.count // 4))
+            some = sorted(few, key=lambda b: _ranked(few[b]), reverse=True)[:_KEPT]
+        found = self.profiled(fold, some)
         if stride > 1:
             best = layers.index(_largest(found))
             found |= self.profiled(fold, layers[max(0, best - stride + 1) : best + stride])
         return dict(sorted(found.items()))
 
-    def separable(self, fold: int | None) -> list[int]:
-        """Layers where positive and negative prompts can be told apart; all if there are none."""
+    def plausible(self, fold: int | None) -> list[int]:
+        """Layers but for those that clearly fail to tell positive from negative prompts.
+
+        The AUC of few pairs says little: two standard errors of that of n pairs without meaning
+        (Mann and Whitney 1947) are 0.43 for 4 pairs and 0.30 for 8. All layers if none is left.
+        """
         out = self.trials.left_out(() if fold is None else (fold,))
+        n = max(len(self.trials.source.pairs) - len(out), 1)
+        reach = 2 * math.sqrt((2 * n + 1) / (12 * n * n))
         known = {b: self.trials.source.separability(b, out) for b in self.candidates}
-        kept = [b for b, auc in known.items() if auc is None or auc >= _SEPARABLE]
+        kept = [b for b, auc in known.items() if auc is None or auc + reach >= _SEPARABLE]
         return kept or list(self.candidates)
 
-    def profiled(self, fold: int | None, layers: Sequence[int]) -> dict[int, float]:
-        """Layer -> mean signed range at the dose used to compare layers."""
-        choosing, d = self.trials.choosing, self.options.compared_at
-        wanted = {b: (choosing(fold, b, d), choosing(fold, b, -d)) for b in layers}
+    def profiled(
+        self, fold: int | None, layers: Sequence[int], at_most: int | None = None
+    ) -> dict[int, float]:
+        """Layer -> mean signed range at the dose used to compare layers.
+
+        at_most: so many of the items, evenly spaced; None takes all.
+        """
+        d = self.options.compared_at
+
+        def side(b: int, sign: int) -> list[Trial]:
+            rows = self.trials.choosing(fold, b, sign * d)
+            return rows[:: math.ceil(len(rows) / (at_most or len(rows)))]
+
+        wanted = {b: (side(b, 1), side(b, -1)) for b in layers}
         weight = _PROFILE_WEIGHT / (len(self.trials.folds) + 1)
         self.trials.fetch((t for both in wanted.values() for side in both for t in side), weight)
         of = self.trials.of
         return {b: float(means(of(up) - of(down))) for b, (up, down) in wanted.items()}
 
-    def costs(self, layer: int) -> dict[float, Cost]:
-        """Signed dose -> its side effects on neutral prompts; no item is involved."""
-        doses = [sign * d for d in self.options.doses for sign in (1, -1)]
-        return dict(zip(doses, costs(*self.dosed(layer, doses), **self.how(28)), strict=True))
-
-    def confirmed(
-        self, layer: int, safe: tuple[float, float]
-    ) -> tuple[tuple[float, float], tuple[FreshCost, ...]]:
-        """The safe doses after a check on fresh texts, and what these said of each that was tried.
-
-        A dose whose interval reaches beyond a limit gives way to the next lower one.
-        """
-        ends, found = {-1: safe[0], 1: safe[1]}, dict[float, FreshCost]()
-        while wanted := [d for d in ends.values() if d and d not in found]:
-            share = self.how(12 / len(self.options.doses))
-            made = fresh_costs(*self.dosed(layer, wanted), **share)
-            found |= {d: replace(cost, dose=d) for d, cost in zip(wanted, made, strict=True)}
-            for sign, end in ends.items():
-                if end in found and not found[end].within(self.options.limits):
-                    lower = [d for d in self.options.doses if d < abs(end)]
-                    ends[sign] = sign * max(lower, default=0.0) or 0.0
-        return (ends[-1], ends[1]), tuple(found[d] for d in sorted(found))
-
-    def dosed(self, layer: int, doses: Sequence[float]) -> tuple[Lab, list[Setting], Limits]:
-        """The whole vector at a layer and these doses, as the measures of side effects take it."""
-        whole = self.at(layer)
-        return self.lab, [Setting(whole, whole.coefficient(d)) for d in doses], self.options.limits
-
-    def how(self, weight: float) -> dict[str, Any]:
-        """Options of a measure of side effects that takes this share of the progress."""
-        return {
-            "seed": self.options.seed,
-            "allow_other_weights": self.options.allow_other_weights,
-            "progress": self.trials.parts.part(weight),
-            "should_stop": self.trials.should_stop,
-        }
-
     def doses(
         self, layers: Mapping[int | None, int], safe: tuple[float, float]
     ) -> dict[int | None, float]:
-        """For each fold the sound, signed dose with the largest effect; the weakest without one."""
+        """For each fold the sound, signed dose with the largest effect; the weakest without one.
+
+        Tried from the strongest down, as long as a lower one has more effect.
+        """
         side = 1 if safe[1] or not safe[0] else -1
         end = abs(safe[1] if side > 0 else safe[0])
         sound = [side * d for d in self.options.doses if d <= end] or [side * self.options.doses[0]]
-        wanted = {
-            (fold, d): self.trials.choosing(fold, layer, d)
-            for fold, layer in layers.items()
-            for d in sound
-        }
-        self.trials.fetch((t for trials in wanted.values() for t in trials), 8)
-
-        def gain(fold: int | None, d: float) -> float:
-            trials = wanted[fold, d]
-            plain = self.trials.unsteered(t.item for t in trials)
-            return side * float(means(self.trials.of(trials) - plain))
-
-        return {fold: _largest({d: gain(fold, d) for d in sound}) for fold in layers}
+        best, gains, undecided = dict[int | None, float](), dict[int | None, float](), dict(layers)
+        for d in reversed(sound):
+            wanted = {f: self.trials.choosing(f, layer, d) for f, layer in undecided.items()}
+            self.trials.fetch((t for some in wanted.values() for t in some), 2 / len(sound))
+            for fold, trials in wanted.items():
+                plain = self.trials.unsteered(t.item for t in trials)
+                gain = _ranked(side * float(means(self.trials.of(trials) - plain)))
+                if fold in gains and gain <= gains[fold]:
+                    del undecided[fold]
+                else:
+                    gains[fold], best[fold] = gain, d
+            if not undecided:
+                break
+        return best
 
     # reporting
 
@@ -234,7 +237,7 @@ class Search:
         random = [(at(1, seed), at(-1, seed)) for seed in seeds]
         turned = [(at(1, k, True), at(-1, k, True)) for k in range(trials.source.shuffles)]
         every = (own, *random, *turned)
-        trials.fetch((t for both in every for some in both for t in some), 8)
+        trials.fetch((t for both in every for some in both for t in some), 10)
         plain = trials.unsteered(t.item for t in own[0])
         up, down = map(trials.of, own)
         effect = self.estimate(up - down)
@@ -289,7 +292,7 @@ class Search:
             for d in rows
             for seed in seeds
         }
-        trials.fetch((t for some in (*rows.values(), *random.values()) for t in some), 28)
+        trials.fetch((t for some in (*rows.values(), *random.values()) for t in some), 20)
         plain = trials.unsteered(trials.items)
         made = []
         for d, row in rows.items():
@@ -307,28 +310,40 @@ class Search:
         stored = self.vector
         return stored[layer] if layer in stored.directions else self.trials.source.at(layer)
 
+    def profile(self, layers: Sequence[int]) -> tuple[LayerEffect, ...]:
+        """The effect and the KL of the layers that the final choice compared, at one dose."""
+        trials, d = self.trials, self.options.compared_at
+        sides = [(trials.choosing(None, b, d), trials.choosing(None, b, -d)) for b in layers]
+        whole = [self.at(b) for b in layers]
+        both = [
+            Setting(v, v.coefficient(s * d)) if v.norm else Setting()
+            for v in whole
+            for s in (1, -1)
+        ]
+        nats = [math.nan if kl is None else kl for kl in self.effects.kl(both, 5)]
+        largest = map(max, nats[::2], nats[1::2])
+        return tuple(
+            LayerEffect(b, self.estimate(trials.of(up) - trials.of(down)), defined(kl))
+            for b, (up, down), kl in zip(layers, sides, largest, strict=True)
+        )
+
     def curve(
         self,
         layer: int,
-        compared: Sequence[int],
+        profile: Sequence[LayerEffect],
         points: Sequence[Point],
         held: HeldOutEffect,
         point: HeldOutEffect,
         reason: str,
     ) -> Curve:
         """Everything that was measured, as a value."""
-        trials, d = self.trials, self.options.compared_at
-
-        def profile(b: int) -> LayerEffect:
-            up, down = (trials.of(trials.choosing(None, b, sign * d)) for sign in (1, -1))
-            return LayerEffect(b, self.estimate(up - down))
-
+        trials = self.trials
         return Curve(
             measure=trials.measure.name,
             layer=layer,
             points=tuple(points),
-            layers=tuple(map(profile, compared)),
-            profile_dose=d,
+            layers=tuple(profile),
+            profile_dose=self.options.compared_at,
             held=held,
             plus=_strongest(points, 1),
             minus=_strongest(points, -1),
@@ -340,31 +355,6 @@ class Search:
             versions=software(),
             point=point,
         )
-
-
-def safe_range(by_dose: Mapping[float, Cost], limits: Limits) -> tuple[float, float]:
-    """The signed doses between which all doses are within the limits; 0 for none on a side.
-
-    The fluency and distinctness of a dose are the medians over it and its two neighbours (no
-    side effects at dose 0), so that the luck of a dozen texts does not decide. A text that was
-    not written, because the KL is beyond its limit, counts as the worst.
-    """
-    ends = {-1: 0.0, 1: 0.0}
-    for sign in ends:
-        doses = sorted((d for d in by_dose if d * sign > 0), key=abs)
-        row = [Cost(0.0, 1.0, 1.0), *(by_dose[d] for d in doses), Cost()]
-        for place, d in enumerate(doses, 1):
-            if not _median(row[place - 1 : place + 2]).within(limits):
-                break
-            ends[sign] = d
-    return ends[-1], ends[1]
-
-
-def _median(costs: Sequence[Cost]) -> Cost:
-    """The median of three costs, quantity by quantity; the KL, which is exact, is the middle's."""
-    fluency = sorted(math.inf if c.fluency is None else c.fluency for c in costs)[1]
-    distinct = sorted(-math.inf if c.distinct is None else c.distinct for c in costs)[1]
-    return Cost(costs[1].kl, fluency, distinct)
 
 
 def z_among(effect: float, controls: Controls) -> float | None:
@@ -402,4 +392,8 @@ def _strongest(points: Sequence[Point], sign: int) -> float | None:
 
 def _largest(values: Mapping[T, float]) -> T:
     """The key of the largest value; NaN counts as the smallest."""
-    return max(values, key=lambda key: -math.inf if math.isnan(values[key]) else values[key])
+    return max(values, key=lambda key: _ranked(values[key]))
+
+
+def _ranked(value: float) -> float:
+    return -math.inf if math.isnan(value) else value

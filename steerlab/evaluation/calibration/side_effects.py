@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,10 @@ from steerlab.evaluation.calibration.curve import Cost, FreshCost, Limits
 from steerlab.evaluation.calibration.effects import written
 from steerlab.evaluation.metrics.texts import repeated_run
 from steerlab.evaluation.statistics import Estimate, estimate, share
-from steerlab.progress import Parts, Progress, ShouldStop
+from steerlab.progress import Parts, ShouldStop
 
 if TYPE_CHECKING:
+    from steerlab.core.cell import Key
     from steerlab.lab.lab import Lab
 
 Array = NDArray[np.float64]
@@ -71,73 +72,89 @@ FRESH = (
 _FRESH_SEEDS = 1000  # their texts share no seed with those that choose
 
 
-def costs(
-    lab: Lab,
-    settings: Sequence[Setting],
-    limits: Limits,
-    *,
-    seed: int = 0,
-    allow_other_weights: bool = False,
-    progress: Progress | None = None,
-    should_stop: ShouldStop | None = None,
-) -> list[Cost]:
-    """The side effects of each setting on the `NEUTRAL` prompts.
+class SideEffects:
+    """Measures side effects; equal texts, such as the unsteered ones, are written once."""
 
-    The next token is measured for all settings; texts are written only for settings within
-    the limit on KL, in one go.
-    """
-    from steerlab.evaluation.metrics.predictions import divergence
+    def __init__(
+        self,
+        lab: Lab,
+        limits: Limits,
+        *,
+        seed: int = 0,
+        allow_other_weights: bool = False,
+        parts: Parts | None = None,
+        should_stop: ShouldStop | None = None,
+    ) -> None:
+        self.lab, self.limits, self.seed = lab, limits, seed
+        self.parts = parts or Parts(None, 1)
+        self._how: dict[str, Any] = {
+            "allow_other_weights": allow_other_weights,
+            "should_stop": should_stop,
+        }
+        self._known: dict[Key, tuple[float, float, float]] = {}
 
-    parts = Parts(progress, 10)
-    how: dict[str, Any] = {"allow_other_weights": allow_other_weights, "should_stop": should_stop}
-    found = divergence(lab.model, NEUTRAL, settings, top=1, progress=parts.part(1), **how)
-    moved = found.nats.mean(axis=1)  # (n_settings,)
-    sound = [i for i, kl in enumerate(moved) if kl <= limits.kl]
-    how["bos"] = is_front(settings)
-    ids, losses = _texts(lab, [settings[s] for s in sound], NEUTRAL, seed, parts, how)
-    known = dict(zip(sound, _against_baseline(ids, losses), strict=True))
-    return [Cost(kl=defined(float(kl)), **known.get(i, {})) for i, kl in enumerate(moved.tolist())]
+    def kl(self, settings: Sequence[Setting], weight: float) -> list[float | None]:
+        """Mean KL of the next token of the `NEUTRAL` prompts; weight: share of the progress."""
+        from steerlab.evaluation.metrics.predictions import divergence
 
+        how = {**self._how, "progress": self.parts.part(weight)}
+        found = divergence(self.lab.model, NEUTRAL, settings, top=1, **how)
+        return [defined(float(nats)) for nats in found.nats.mean(axis=1)]
 
-def fresh_costs(
-    lab: Lab,
-    settings: Sequence[Setting],
-    limits: Limits,
-    *,
-    seed: int = 0,
-    allow_other_weights: bool = False,
-    progress: Progress | None = None,
-    should_stop: ShouldStop | None = None,
-) -> list[FreshCost]:
-    """The side effects of each setting on texts after the `FRESH` prompts."""
-    how: dict[str, Any] = {"allow_other_weights": allow_other_weights, "should_stop": should_stop}
-    how["bos"] = is_front(settings)
-    ids, losses = _texts(lab, settings, FRESH, seed + _FRESH_SEEDS, Parts(progress, 9), how)
-    logs = np.log(losses).reshape(-1, len(FRESH))
-    pairs = np.array([distinct_pairs(text) for text in ids]).reshape(-1, len(FRESH))
-    return [
-        _fresh(setting.dose or 0.0, logs[s] - logs[0], pairs[s], pairs[0], limits)
-        for s, setting in enumerate(settings, 1)
-    ]
+    def costs(self, settings: Sequence[Setting], weight: float) -> list[Cost]:
+        """Fluency, distinctness and repetition of texts after the `NEUTRAL` prompts."""
+        logs, pairs, runs = self._texts(settings, NEUTRAL, self.seed, weight)
+        scale = float(pairs[0].mean())
+        return [
+            Cost(
+                fluency=defined(float(np.exp(np.mean(logs[s] - logs[0])))),
+                distinct=defined(float(pairs[s].mean() / scale)) if scale else None,
+                longest_run=float(runs[s].mean()),
+            )
+            for s in range(1, len(logs))
+        ]
 
+    def fresh(self, settings: Sequence[Setting], weight: float) -> list[FreshCost]:
+        """The same of texts after the `FRESH` prompts.
 
-def _texts(
-    lab: Lab,
-    settings: Sequence[Setting],
-    prompts: Sequence[str],
-    seed: int,
-    parts: Parts,
-    how: Mapping[str, Any],
-) -> tuple[list[tuple[int, ...]], Array]:
-    """Tokens and perplexity of a text for each prompt: unsteered, then under each setting."""
-    from steerlab.evaluation.metrics.likelihood import perplexities
+        Half of the texts are enough for a setting that these clearly turn down.
+        """
+        found = self._fresh(settings, len(FRESH) // 2, weight / 2)
+        rest = [s for s, cost in enumerate(found) if not cost.beyond(self.limits)]
+        undecided = [settings[s] for s in rest]
+        whole = self._fresh(undecided, len(FRESH), weight / 2) if rest else []
+        for s, cost in zip(rest, whole, strict=True):
+            found[s] = cost
+        return found
 
-    rows = [(s, p, seed + i) for s in (Setting(), *settings) for i, p in enumerate(prompts)]
-    ids = [text.token_ids for text in written(lab, rows, progress=parts.part(8), **how)]
-    given = [prompt for _, prompt, _ in rows]
-    losses = perplexities(lab.model, given, ids, progress=parts.part(1), **how)
-    parts.finish()
-    return ids, losses
+    def _fresh(self, settings: Sequence[Setting], count: int, weight: float) -> list[FreshCost]:
+        seed = self.seed + _FRESH_SEEDS
+        logs, pairs, _ = self._texts(settings, FRESH[:count], seed, weight)
+        return [
+            _fresh(setting.dose or 0.0, logs[s] - logs[0], pairs[s], pairs[0], self.limits)
+            for s, setting in enumerate(settings, 1)
+        ]
+
+    def _texts(
+        self, settings: Sequence[Setting], prompts: Sequence[str], seed: int, weight: float
+    ) -> Array:
+        """Three figures of a text for each prompt: unsteered, then under each setting.
+
+        Log perplexity, distinct pairs, and longest repeated run: (3, 1 + n_settings, n_prompts).
+        """
+        from steerlab.evaluation.metrics.likelihood import perplexities
+
+        rows = [(s, p, seed + i) for s in (Setting(), *settings) for i, p in enumerate(prompts)]
+        new = [row for row in dict.fromkeys(rows) if row not in self._known]
+        parts, how = [self.parts.part(weight * share) for share in (0.8, 0.2)], dict(self._how)
+        how["bos"] = is_front(settings)
+        made = [text.token_ids for text in written(self.lab, new, progress=parts[0], **how)]
+        given = [prompt for _, prompt, _ in new]
+        logs = np.log(perplexities(self.lab.model, given, made, progress=parts[1], **how))
+        for row, log, ids in zip(new, logs.tolist(), made, strict=True):
+            self._known[row] = (log, distinct_pairs(ids), repeated_run(ids))
+        found = np.array([self._known[row] for row in rows])
+        return found.T.reshape(3, 1 + len(settings), len(prompts))
 
 
 def _fresh(dose: float, logs: Array, pairs: Array, plain: Array, limits: Limits) -> FreshCost:
@@ -158,28 +175,6 @@ def _mapped(found: Estimate, function: Callable[[float], float]) -> Estimate:
 def _exp(value: float) -> float:
     with np.errstate(over="ignore"):
         return float(np.exp(value))
-
-
-def _against_baseline(
-    ids: Sequence[tuple[int, ...]], found: NDArray[np.float64]
-) -> list[Mapping[str, float | None]]:
-    """Fluency, distinctness and repetition of each group of texts, relative to the first group.
-
-    ids: the tokens of each text; found: its perplexity. A group has one text for each of the
-    `NEUTRAL` prompts.
-    """
-    size = len(NEUTRAL)
-    logs = np.log(found).reshape(-1, size)
-    groups = [ids[i : i + size] for i in range(0, len(ids), size)]
-    distinct = [np.mean([distinct_pairs(text) for text in group]) for group in groups]
-    return [
-        {
-            "fluency": defined(float(np.exp(np.mean(logs[g] - logs[0])))),
-            "distinct": defined(float(distinct[g] / distinct[0])) if distinct[0] else None,
-            "longest_run": float(np.mean([repeated_run(text) for text in groups[g]])),
-        }
-        for g in range(1, len(groups))
-    ]
 
 
 def distinct_pairs(ids: Sequence[int]) -> float:

@@ -75,12 +75,12 @@ def about(record: Record, calibration: Calibration | None) -> str:
 
 
 def measured(calibration: Calibration) -> Iterator[Any]:
-    """Plots of the dose-response with its control, and of the effect by layer."""
+    """Plots of the dose-response with its control, and of effect and cost by layer."""
     from steerlab.evaluation.calibration.curve import Curve
     from steerlab.plots.calibration import layers_of, response_of
 
     yield response(response_of(calibration, Curve.of(calibration).measure))
-    if (layers := layers_of(calibration)) is not None:
+    for layers in layers_of(calibration):
         yield plot(layers.name, layers)
 
 

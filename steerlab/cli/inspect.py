@@ -155,6 +155,8 @@ def _by_layer(cosines: Sequence[float], several: bool) -> str:
 
 
 def _print_tokens(lenses: Sequence[Lens]) -> None:
+    from steerlab.evaluation.inspection.logit_lens import beyond_chance
+
     output.section("tokens it promotes and suppresses")
     if len(lenses) > _TABLES:
         rows = [[_place(x), _line(x.promoted), _line(x.suppressed)] for x in lenses]
@@ -162,7 +164,7 @@ def _print_tokens(lenses: Sequence[Lens]) -> None:
     else:
         for lens in lenses:
             _print_lens(lens, alone=len(lenses) == 1)
-    click.echo(f"(the first token of a random direction: about ±{lenses[0].chance:.1f})")
+    click.echo(f"({beyond_chance(lenses)})")
 
 
 def _print_lens(lens: Lens, *, alone: bool) -> None:
@@ -187,8 +189,10 @@ def _line(tokens: Sequence[TokenLogit]) -> str:
 
 
 def _print_projections(found: Projections) -> None:
+    middle = " from the midpoint of its pairs" if found.centred else ""
     output.section(
-        "its tokens along the direction, in doses (position 0, an attention sink, is left out)"
+        f"its tokens along the direction, in doses{middle} (position 0, an attention sink, is left "
+        "out)"
     )
     if has_colour():
         for b, values in found.values.items():

@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 
 from steerlab import Lab, SteeringVector, Store
+from steerlab.core.algebra import random_like
 from steerlab.core.recipe import Imported
 from steerlab.errors import BadOption, ModelMismatch
 from steerlab.evaluation.inspection.agreement import agreement
-from steerlab.evaluation.inspection.inspect import inspect
+from steerlab.evaluation.inspection.inspect import illegible, inspect
 from steerlab.evaluation.inspection.logit_lens import logit_lens
+from steerlab.evaluation.inspection.projection import projections
+from steerlab.extraction.runner import read_pairs
 from tests.tiny import tiny_lm
 
 PAIRS = [("I love you so", "I hate you so"), ("what joy", "what pain"), ("so kind", "so cruel")]
@@ -113,6 +116,37 @@ def test_a_direction_like_any_other_is_called_so(lab):
     plain = [SteeringVector({1: x}, model=lab.model.identity) for x in noise]
     said = [inspect(lab, v, tokens=1, neighbours=0).notes for v in plain]
     assert any("no token stands out" in note for notes in said for note in notes)
+
+
+@pytest.mark.parametrize("layers", [(1,), (0, 1, 2)])
+def test_few_random_directions_stand_out_however_many_layers_are_read(lab, layers):
+    rng = np.random.default_rng(11)
+    made = [
+        SteeringVector({b: rng.standard_normal(32) for b in layers}, model=lab.model.identity)
+        for _ in range(100)
+    ]
+    lenses = [logit_lens(lab.model, vector, top=1) for vector in made]
+    silent = sum(not list(illegible(lab, v, x)) for v, x in zip(made, lenses, strict=True))
+    assert silent <= 12
+
+
+def test_a_prompt_is_projected_from_the_midpoint_of_the_pairs(lab):
+    for name, pairs_of in (("love", ["love"]), ("love - anger", ["love", "anger"])):
+        vector = lab.evaluate(name)
+        found = inspect(lab, name, tokens=0, prompt="hello you").projections
+        plain = projections(lab.model, vector, "hello you")
+        read = [read_pairs(lab.model, lab.store.load(n).recipe, vector.layers) for n in pairs_of]
+        assert found.centred
+        assert found.to_json()["centred"]
+        for b in vector.layers:
+            middle = np.mean(np.concatenate([np.concatenate(one[b]) for one in read]), axis=0)
+            v = vector.directions[b][0]
+            scale = vector.residual_norms[b]
+            moved = middle @ v / np.linalg.norm(v) / scale
+            assert found.values[b] == pytest.approx(plain.values[b] - moved)
+    lab.store.save("found", random_like(lab.store.load("love"), 0))
+    alone = inspect(lab, "found", tokens=0, prompt="hello you").projections
+    assert not alone.centred
 
 
 def test_other_weights_are_refused_unless_asked_for(lab):

@@ -33,6 +33,12 @@ def test_shades_leave_the_attention_sink_out():
     assert not Projections("", tuple("abc"), {1: np.ones(3)}).shades(1).any()
 
 
+def test_shades_of_centred_projections_are_from_the_midpoint():
+    values = {2: np.array([-900.0, 1.0, -2.0, 4.0])}
+    found = Projections("", tuple("abcd"), values, centred=True)
+    assert found.shades(2) == pytest.approx([0, 0.25, -0.5, 1])
+
+
 def test_zero_directions_and_one_token_have_projections_too():
     lm = tiny_lm()
     zero = SteeringVector({1: np.zeros(32)}, model=lm.identity)

@@ -43,6 +43,24 @@ def agreement(
     }
 
 
+def midpoint(
+    lm: LanguageModel,
+    recipes: Sequence[Contrast],
+    layers: Sequence[int],
+    **watch: Unpack[Watch],
+) -> dict[int, Array]:
+    """The mean activation of all pairs of some recipes: layer -> (d_model,); empty without any."""
+    from steerlab.extraction.runner import read_pairs
+
+    paired = [r for r in recipes if r.negative and r.method != "actadd"]
+    read = [read_pairs(lm, recipe, layers, **watch) for recipe in paired]
+    if not read:
+        return {}
+    return {
+        b: np.concatenate([side for one in read for side in one[b]]).mean(axis=0) for b in layers
+    }
+
+
 def check_pairs(recipe: Contrast) -> None:
     """Raise BadPrompts for a recipe with fewer than two pairs."""
     if not recipe.is_paired:

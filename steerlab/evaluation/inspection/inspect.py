@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from steerlab.core.recipe import Contrast, Expression, Recipe, kind_of
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption, BadPrompts, SteerlabError
-from steerlab.evaluation.inspection.agreement import agreement, check_pairs
+from steerlab.evaluation.inspection.agreement import agreement, check_pairs, midpoint
 from steerlab.evaluation.inspection.logit_lens import Lens, logit_lens
 from steerlab.evaluation.inspection.projection import Projections, check_projectable, projections
 from steerlab.progress import ShouldStop, Watch
@@ -109,7 +109,9 @@ def inspect(
         lens = logit_lens(lm, vector, top=tokens, should_stop=should_stop)
         notes += illegible(lab, made, lens)
     if lm is not None and prompt is not None:
-        projected = projections(lm, vector, prompt, chat=chat)
+        recipes = [recipe for recipe, _ in sources.values()]
+        middle = midpoint(lm, recipes, vector.layers, should_stop=should_stop)
+        projected = projections(lm, vector, prompt, chat=chat, midpoint=middle)
     return Inspection(
         str(made),
         made.recipe,
@@ -132,7 +134,7 @@ def _fitting(lab: Lab, vector: SteeringVector, allow_other_weights: bool) -> Lan
 
 
 def illegible(lab: Lab, made: SteeringVector, lens: Sequence[Lens]) -> Iterator[str]:
-    """A note if only early layers are read and no token stands out from chance."""
+    """A note if only early layers are read and no token stands out from random directions."""
     n = made.model.n_layers
     late = n - max(1, n // 5)
     ends = [abs(side[0].logit) for x in lens for side in (x.promoted, x.suppressed) if side]

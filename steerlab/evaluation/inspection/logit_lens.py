@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from steerlab.core.vector import SteeringVector
     from steerlab.models.language_model import LanguageModel
 
-CONTROLS = 16
+CONTROLS = 512
 """Number of random directions that show how large logits get by chance."""
 
 _AT_ONCE = 32  # directions whose logits are in memory at once
@@ -39,7 +39,8 @@ class Lens:
 
     row: of a front tensor; None for a broadcast direction.
     promoted, suppressed: the largest and the smallest logits, the most extreme first.
-    chance: the largest logit of a random direction (median of `CONTROLS` directions).
+    chance: as many random directions as there are in the lens have no token beyond it, at either
+        end, in 95 of 100 cases.
     """
 
     layer: int
@@ -66,7 +67,7 @@ def logit_lens(
 
     The lens shows the direct effect on the next token, not what later blocks make of the
     direction, so early layers are often illegible. Random directions have extreme tokens too,
-    with logits up to `chance`: judge by the meaning that the tokens share, not by one logit.
+    with logits up to `chance` or so: judge by the meaning that the tokens share, not by one logit.
     Source: "interpreting GPT: the logit lens" (nostalgebraist, 2020).
 
     top: number of tokens at either end. should_stop: asked between layers; those read are kept.
@@ -75,7 +76,7 @@ def logit_lens(
     if top < 1:
         raise BadOption(f"the number of tokens must be at least 1, not {top}")
     places = _places(vector)
-    chance = _chance(lm, vector.model.d_model)
+    chance = _chance(lm, vector.model.d_model, len(places))
     found: list[Lens] = []
     for start in range(0, len(places), _AT_ONCE):
         if should_stop is not None and should_stop():
@@ -116,9 +117,14 @@ def _places(vector: SteeringVector) -> list[tuple[int, int | None, Array]]:
     ]
 
 
-def _chance(lm: LanguageModel, d_model: int) -> float:
+def _chance(lm: LanguageModel, d_model: int, count: int) -> float:
+    """The quantile of the most extreme logit of random directions that `count` stay below."""
     noise = np.random.default_rng([0, 0, CONTROL_STREAM]).standard_normal((CONTROLS, d_model))
-    return float(np.median(token_logits(lm, noise).max(axis=1)))
+    extremes = [
+        np.abs(token_logits(lm, noise[start : start + _AT_ONCE])).max(axis=1)
+        for start in range(0, CONTROLS, _AT_ONCE)
+    ]
+    return float(np.quantile(np.concatenate(extremes), 0.95 ** (1 / max(count, 1))))
 
 
 def _ends(scores: NDArray[np.float32], top: int) -> tuple[Sequence[int], Sequence[int]]:
@@ -131,3 +137,9 @@ def _ends(scores: NDArray[np.float32], top: int) -> tuple[Sequence[int], Sequenc
 
 def _named(lm: LanguageModel, scores: NDArray[np.float32], ids: Sequence[int]) -> list[TokenLogit]:
     return [TokenLogit(i, token_text(lm.tokenizer, i), float(scores[i])) for i in ids]
+
+
+def beyond_chance(lenses: Sequence[Lens]) -> str:
+    """What logits random directions reach, in words."""
+    several = f"{len(lenses)} random directions" if len(lenses) > 1 else "a random direction"
+    return f"95 of 100 times, no token of {several} lies beyond ±{lenses[0].chance:.1f}"

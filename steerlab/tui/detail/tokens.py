@@ -139,15 +139,14 @@ unembedding. This needs the model: Enter loads it."""
 
 def drawn(found: Read) -> Content:
     """The tokens of each direction, side by side or on one line."""
+    from steerlab.evaluation.inspection.logit_lens import beyond_chance
+
     lenses = found.lenses or ()
     lines = [Content.styled(printable(found.note), "$text-warning")] if found.note else []
     for lens in lenses:
         lines += _side_by_side(lens) if len(lenses) <= APART else _in_a_line(lens)
     if lenses:
-        text = (
-            f"Logits per dose in the last residual stream. The first token of a random direction "
-            f"reaches ±{lenses[0].chance:.1f}."
-        )
+        text = f"Logits per dose in the last residual stream; {beyond_chance(lenses)}."
         lines += [Content(""), Content.styled(text, "$text-muted")]
     return Content("\n").join(lines)
 

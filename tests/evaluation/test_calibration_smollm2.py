@@ -10,14 +10,16 @@ import pytest
 
 from steerlab import Lab
 from steerlab.evaluation.calibration.calibrate import calibrate
-from steerlab.evaluation.calibration.curve import Cost, Curve
+from steerlab.evaluation.calibration.curve import Curve, FreshCost
 from steerlab.evaluation.calibration.search import Options
 from steerlab.evaluation.calibration.side_effects import SideEffects
+from steerlab.evaluation.statistics import Estimate
 from tests.test_smollm2 import PAIRS, all_cores  # noqa: F401  # a fixture
 
 pytestmark = pytest.mark.smollm2
 
 LAYERS = (9, 15, 21)
+FRESH = FreshCost(0.0, *[Estimate(1.0, 1.0, 1.0, 24)] * 2, Estimate(0.0, 0.0, 0.1, 24))
 
 
 @pytest.fixture
@@ -44,8 +46,8 @@ def test_its_twins_do_not(lab, smollm2, kind, monkeypatch):
     else:
         vector = smollm2.extract(PAIRS, method="random", seed=0)
     # what they cost is beside the point, and texts take longest
-    for name, one in (("kl", 0.0), ("costs", Cost(None, 1, 1))):
-        monkeypatch.setattr(SideEffects, name, lambda self, some, _, one=one: [one] * len(some))
+    for name, one in (("kl", 0.0), ("fresh", FRESH)):
+        monkeypatch.setattr(SideEffects, name, lambda self, some, *_, one=one: [one] * len(some))
     options = Options(doses=(0.15,), controls=6)
     found = calibrate(lab, vector, layers=LAYERS, options=options)
     assert not found.works

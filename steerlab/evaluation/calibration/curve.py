@@ -35,9 +35,8 @@ class Limits:
 class Cost:
     """The side effects of a dose on neutral prompts; None where not measured or undefined.
 
-    Texts are written from the strongest dose within the limit on `kl` down, until one is sound
-    beside its neighbours. longest_run: tokens in the
-    longest run that a text repeats, on average.
+    Texts are written from the strongest dose within the limit on `kl` down, until one is sound.
+    longest_run: of earlier calibrations, tokens in the longest run that a text repeats.
     """
 
     kl: float | None = None
@@ -45,20 +44,10 @@ class Cost:
     distinct: float | None = None
     longest_run: float | None = None
 
-    def within(self, limits: Limits) -> bool:
-        """Whether everything was measured and is within its limit."""
-        if self.kl is None or self.fluency is None or self.distinct is None:
-            return False
-        return (
-            self.kl <= limits.kl
-            and self.fluency <= limits.fluency
-            and self.distinct >= limits.distinct
-        )
-
 
 @dataclass(frozen=True)
 class FreshCost:
-    """The side effects of a dose on prompts and seeds that did not choose it, one text each.
+    """The side effects of a dose on texts after fresh prompts, one text each.
 
     fluency, distinct: as in `Cost`, with 95% intervals over the texts. loose: the share of texts
     whose own perplexity ratio is beyond the limit, with bounds.

@@ -34,7 +34,7 @@ from steerlab.evaluation.calibration.curve import (
     widened,
 )
 from steerlab.evaluation.calibration.effects import check_defined
-from steerlab.evaluation.calibration.side_effects import SideEffects
+from steerlab.evaluation.calibration.side_effects import NEUTRAL, SideEffects
 from steerlab.evaluation.calibration.sound import SoundDoses
 from steerlab.evaluation.calibration.trials import Array, Trial, Trials
 from steerlab.evaluation.statistics import CONTROLS, Estimate, critical_z, estimate, means, z_score
@@ -47,7 +47,7 @@ PROFILE_DOSE = 0.15
 """The dose at which layers are compared: text stays sound there, and effects exceed the noise."""
 
 CONTROL_SEEDS = 20
-_CURVE_SEEDS = 4  # for each point of the curve; at both signs they are 8 controls
+_CURVE_SEEDS = 3  # for each point of the curve; at both signs they are 6 controls
 _LAYERS = 12  # compared first, evenly spaced; then the neighbours of the best one
 _KEPT = 4  # of them, where a few items have to tell
 _SEPARABLE = 0.6
@@ -320,7 +320,7 @@ class Search:
             for v in whole
             for s in (1, -1)
         ]
-        nats = [math.nan if kl is None else kl for kl in self.effects.kl(both, 5)]
+        nats = [math.nan if kl is None else kl for kl in self.effects.kl(both, 3, NEUTRAL[::2])]
         largest = map(max, nats[::2], nats[1::2])
         return tuple(
             LayerEffect(b, self.estimate(trials.of(up) - trials.of(down)), defined(kl))

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from steerlab.core.results import defined
 from steerlab.core.setting import Setting, is_front
-from steerlab.evaluation.calibration.curve import Cost, FreshCost, Limits
+from steerlab.evaluation.calibration.curve import FreshCost, Limits
 from steerlab.evaluation.calibration.effects import written
-from steerlab.evaluation.metrics.texts import repeated_run
 from steerlab.evaluation.statistics import Estimate, estimate, share
 from steerlab.progress import Parts, ShouldStop
 
@@ -67,9 +66,9 @@ FRESH = (
     "What people often forget is",
     "The phone rang and",
 )
-"""Further such beginnings: on these, doses that the others chose are checked."""
+"""Further such beginnings: texts after these decide which doses are sound."""
 
-_FRESH_SEEDS = 1000  # their texts share no seed with those that choose
+_FRESH_SEEDS = 1000  # their texts share no seed with those of a metric
 
 
 class SideEffects:
@@ -91,31 +90,20 @@ class SideEffects:
             "allow_other_weights": allow_other_weights,
             "should_stop": should_stop,
         }
-        self._known: dict[Key, tuple[float, float, float]] = {}
+        self._known: dict[Key, tuple[float, float]] = {}
 
-    def kl(self, settings: Sequence[Setting], weight: float) -> list[float | None]:
-        """Mean KL of the next token of the `NEUTRAL` prompts; weight: share of the progress."""
+    def kl(
+        self, settings: Sequence[Setting], weight: float, prompts: Sequence[str] = NEUTRAL
+    ) -> list[float | None]:
+        """Mean KL of the next token of prompts; weight: share of the progress."""
         from steerlab.evaluation.metrics.predictions import divergence
 
         how = {**self._how, "progress": self.parts.part(weight)}
-        found = divergence(self.lab.model, NEUTRAL, settings, top=1, **how)
+        found = divergence(self.lab.model, prompts, settings, top=1, **how)
         return [defined(float(nats)) for nats in found.nats.mean(axis=1)]
 
-    def costs(self, settings: Sequence[Setting], weight: float) -> list[Cost]:
-        """Fluency, distinctness and repetition of texts after the `NEUTRAL` prompts."""
-        logs, pairs, runs = self._texts(settings, NEUTRAL, self.seed, weight)
-        scale = float(pairs[0].mean())
-        return [
-            Cost(
-                fluency=defined(float(np.exp(np.mean(logs[s] - logs[0])))),
-                distinct=defined(float(pairs[s].mean() / scale)) if scale else None,
-                longest_run=float(runs[s].mean()),
-            )
-            for s in range(1, len(logs))
-        ]
-
     def fresh(self, settings: Sequence[Setting], weight: float) -> list[FreshCost]:
-        """The same of texts after the `FRESH` prompts.
+        """Fluency and repetition of texts after the `FRESH` prompts.
 
         Half of the texts are enough for a setting that these clearly turn down.
         """
@@ -128,23 +116,22 @@ class SideEffects:
         return found
 
     def _fresh(self, settings: Sequence[Setting], count: int, weight: float) -> list[FreshCost]:
-        seed = self.seed + _FRESH_SEEDS
-        logs, pairs, _ = self._texts(settings, FRESH[:count], seed, weight)
+        logs, pairs = self._texts(settings, FRESH[:count], weight)
         return [
             _fresh(setting.dose or 0.0, logs[s] - logs[0], pairs[s], pairs[0], self.limits)
             for s, setting in enumerate(settings, 1)
         ]
 
-    def _texts(
-        self, settings: Sequence[Setting], prompts: Sequence[str], seed: int, weight: float
-    ) -> Array:
-        """Three figures of a text for each prompt: unsteered, then under each setting.
+    def _texts(self, settings: Sequence[Setting], prompts: Sequence[str], weight: float) -> Array:
+        """Two figures of a text for each prompt: unsteered, then under each setting.
 
-        Log perplexity, distinct pairs, and longest repeated run: (3, 1 + n_settings, n_prompts).
+        Log perplexity and share of distinct pairs: (2, 1 + n_settings, n_prompts).
         """
         from steerlab.evaluation.metrics.likelihood import perplexities
 
-        rows = [(s, p, seed + i) for s in (Setting(), *settings) for i, p in enumerate(prompts)]
+        seeds = range(self.seed + _FRESH_SEEDS, self.seed + _FRESH_SEEDS + len(prompts))
+        seeded = list(zip(prompts, seeds, strict=True))
+        rows = [(s, *some) for s in (Setting(), *settings) for some in seeded]
         new = [row for row in dict.fromkeys(rows) if row not in self._known]
         parts, how = [self.parts.part(weight * share) for share in (0.8, 0.2)], dict(self._how)
         how["bos"] = is_front(settings)
@@ -152,9 +139,9 @@ class SideEffects:
         given = [prompt for _, prompt, _ in new]
         logs = np.log(perplexities(self.lab.model, given, made, progress=parts[1], **how))
         for row, log, ids in zip(new, logs.tolist(), made, strict=True):
-            self._known[row] = (log, distinct_pairs(ids), repeated_run(ids))
+            self._known[row] = (log, distinct_pairs(ids))
         found = np.array([self._known[row] for row in rows])
-        return found.T.reshape(3, 1 + len(settings), len(prompts))
+        return found.T.reshape(2, 1 + len(settings), len(prompts))
 
 
 def _fresh(dose: float, logs: Array, pairs: Array, plain: Array, limits: Limits) -> FreshCost:

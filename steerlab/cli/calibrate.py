@@ -50,6 +50,12 @@ _limits = options.grouped(
     type=options.FILE,
     help="Judge by these: prompt, positive and negative, as JSONL, JSON, CSV or TOML.",
 )
+@click.option(
+    "--more",
+    "more_file",
+    type=options.FILE,
+    help="Measure these items too, where the calibration found it to work: a tighter guarantee.",
+)
 @click.option("--chat", is_flag=True, help="The items' prompts are messages to a chat model.")
 @options.metric(text="Judge by texts: vader, keywords:FILE, …")
 @click.option(
@@ -69,6 +75,7 @@ _limits = options.grouped(
 def calibrate_command(
     expression: str,
     items_file: Path | None,
+    more_file: Path | None,
     chat: bool,
     metric: Metric | None,
     prompts_file: Path | None,
@@ -87,6 +94,7 @@ def calibrate_command(
     \b
     steerlab calibrate love
     steerlab calibrate "love - anger" --layers 10:20 --doses 0.1,0.2,0.3
+    steerlab calibrate love --more further.jsonl
 
     Layers are compared at one dose, then doses at one layer, as far as they are sound: neutral
     text stays within the limits below. The effect is measured on held-out items: the vector's
@@ -97,10 +105,13 @@ def calibrate_command(
     """
     from steerlab.evaluation.calibration.calibrate import calibrate
     from steerlab.evaluation.calibration.curve import Limits
+    from steerlab.evaluation.calibration.more import more
     from steerlab.evaluation.calibration.search import DOSES, Options
     from steerlab.evaluation.metrics.items import ContrastItem
     from steerlab.files.prompts import read_items, read_lines
 
+    if more_file is not None and (items_file or metric or layers is not None or doses):
+        raise click.UsageError("--more keeps layer and dose: leave out what would choose them")
     if items_file is not None and metric is not None:
         raise click.UsageError("give --items or --metric, not both")
     if prompts_file is not None and metric is None:
@@ -109,15 +120,18 @@ def calibrate_command(
         doses or DOSES, controls, Limits(**limits), seed, allow_other_weights=other_weights
     )
     how: dict[str, Any] = {"chat": chat, "metric": metric, "layers": layers, "options": search}
-    if items_file is not None:
-        how["items"] = [ContrastItem(**item) for item in read_items(items_file)]
+    if file := items_file or more_file:
+        how["items"] = [ContrastItem(**item) for item in read_items(file)]
     if prompts_file is not None:
         how["prompts"] = read_lines(prompts_file)
     vector = lab.evaluate(expression)
     load(lab, vector)
-    output.say(f"calibrating {vector}: this takes minutes; Ctrl-C stops it")
     with interruptible() as stop, progress_bar("calibrating") as progress:
-        found = calibrate(lab, vector, should_stop=stop, progress=progress, **how)
+        if more_file is not None:
+            found = more(lab, vector, how["items"], chat=chat, should_stop=stop, progress=progress)
+        else:
+            output.say(f"calibrating {vector}: this takes minutes; Ctrl-C stops it")
+            found = calibrate(lab, vector, should_stop=stop, progress=progress, **how)
     if not no_save:
         lab.store.results.save_calibration(found)  # before a closed pipe can lose minutes of work
     if plot_file is not None:

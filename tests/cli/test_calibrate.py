@@ -84,6 +84,25 @@ def test_a_strength_outside_the_safe_range_is_said(cli, store, kind):
     assert outside.err.count("outside the safe range") == 1
 
 
+def test_more_items_are_kept_with_the_calibration(cli, store, kind, tmp_path, refused):
+    file = tmp_path / "more.jsonl"
+    lines = [{"prompt": "", "positive": a, "negative": b} for a, b in pairs(5, seed=9)]
+    file.write_text("\n".join(map(json.dumps, lines)))
+    early = cli("calibrate", "kind", "--more", file)
+    assert early.code == ExitCode.NOT_FOUND
+    assert "no calibration that works" in early.err
+    cli("calibrate", "kind", *QUICK)
+    first = store.results.calibration("kind")
+    result = cli("calibrate", "kind", "--more", file)
+    assert result.code == ExitCode.OK, result.err
+    assert "13 of 13 held-out items moved the right way" in result.out
+    assert "5 of them added later" in cli("show", "kind").out
+    assert store.results.calibration("kind").dose == first.dose
+    for given in (("--layers", 1), ("--items", file), ("--doses", "0.1"), ("--metric", "vader")):
+        said = refused(ExitCode.USAGE, "calibrate", "kind", "--more", file, *given)
+        assert "--more keeps layer and dose" in said
+
+
 def test_json_holds_the_whole_curve(cli, store, kind):
     data = cli("calibrate", "kind", *QUICK, "--json", "--no-save").data
     assert data["works"]

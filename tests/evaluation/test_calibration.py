@@ -8,7 +8,7 @@ import pytest
 
 from steerlab.core.algebra import random_like
 from steerlab.core.setting import Setting
-from steerlab.errors import BadOption, BadPrompts, Cancelled, Incompatible
+from steerlab.errors import BadOption, BadPrompts, Cancelled, Incompatible, NotFound
 from steerlab.evaluation.calibration import side_effects
 from steerlab.evaluation.calibration.calibrate import calibrate
 from steerlab.evaluation.calibration.curve import (
@@ -24,12 +24,14 @@ from steerlab.evaluation.calibration.curve import (
 )
 from steerlab.evaluation.calibration.effects import Propensity
 from steerlab.evaluation.calibration.held_out import Fixed, source_of
+from steerlab.evaluation.calibration.more import more
 from steerlab.evaluation.calibration.search import Options, Search, why_not, z_among
 from steerlab.evaluation.calibration.side_effects import FRESH, NEUTRAL, SideEffects, distinct_pairs
 from steerlab.evaluation.calibration.sound import SoundDoses
 from steerlab.evaluation.calibration.trials import Trial, Trials
 from steerlab.evaluation.controls import swaps
-from steerlab.evaluation.metrics.items import items_of_pairs
+from steerlab.evaluation.metrics.items import ContrastItem, items_of_pairs
+from steerlab.evaluation.metrics.likelihood import propensity
 from steerlab.evaluation.metrics.predictions import divergence
 from steerlab.evaluation.metrics.texts import Metric
 from steerlab.evaluation.statistics import Estimate, critical_z
@@ -350,6 +352,45 @@ def test_too_few_items_are_said_with_how_many_would_do(works):
     assert "too few items: 4 leave the interval wider" in verdict(replace(works, data=data))
     assert lacking(held).endswith("add contrast pairs, or give --items)")
     assert "too few" not in verdict(works)
+
+
+def test_more_items_tighten_the_guarantee_at_the_same_point(lab, lm, planted, works):
+    items = [ContrastItem("", *pair) for pair in pairs(6, seed=9)]
+    with pytest.raises(NotFound, match="no calibration that works"):
+        more(lab, planted, items)
+    lab.store.save("kind", planted)
+    lab.store.results.save_calibration(works)
+    found = more(lab, planted, items[:4])
+    at = lab.at_layers(planted, [works.layer])
+    up, down = (propensity(lm, items[:4], [Setting(at, s * works.coefficient)])[0] for s in (1, -1))
+    curve = Curve.of(found)
+    assert curve.added == pytest.approx((up - down).tolist())
+    assert "12 of 12 held-out items moved the right way: at least 77%" in verdict(found)
+    assert "(95%, Clopper-Pearson), 4 of them added later" in verdict(found)
+    assert replace(found, data=None) == replace(works, data=None)
+    lab.store.results.save_calibration(found)
+    whole = Curve.of(more(lab, planted, items))  # two of these are new
+    assert whole.added[:4] == curve.added
+    assert len(whole.added) == len(whole.keys) == 6
+    for again in (items[:4], [ContrastItem("", *pair) for pair in pairs(8)]):
+        with pytest.raises(BadPrompts, match="were measured before, or are pairs that"):
+            more(lab, planted, again)
+
+
+def test_more_items_are_none_that_were_given_before(lab, lm, planted, free):
+    given = [ContrastItem(a[:4], a[4:], b[4:]) for a, b in pairs(6, seed=5)]
+    found = calibrate(lab, planted, items=given, options=QUICK)
+    assert found.works
+    assert len(Curve.of(found).keys) == 6
+    lab.store.save("kind", planted)
+    lab.store.results.save_calibration(found)
+    again = [ContrastItem("", a, b) for a, b in pairs(6, seed=5)]
+    with pytest.raises(BadPrompts, match="all 6 items were measured before"):
+        more(lab, planted, again)
+    data = {**found.data, "measure": "vader"}
+    lab.store.results.save_calibration(replace(found, data=data))
+    with pytest.raises(BadPrompts, match="was calibrated by vader of texts"):
+        more(lab, planted, again)
 
 
 @pytest.mark.parametrize("z", [-3.9, 0.5, None])

@@ -14,6 +14,7 @@ from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption, BadPrompts
 from steerlab.evaluation.calibration.effects import Attribute, Measure, Propensity
 from steerlab.evaluation.calibration.held_out import Pair, Source, source_in
+from steerlab.evaluation.calibration.more import keys
 from steerlab.evaluation.calibration.search import Options, Search
 from steerlab.evaluation.calibration.side_effects import NEUTRAL
 from steerlab.evaluation.calibration.trials import Trials
@@ -83,7 +84,8 @@ def calibrate(
         measure = Propensity(lab, items, chat=chat, **how)
     _check_count(measure.count)
     trials = Trials(source, measure, crossed, options.seed, parts, should_stop)
-    return Search(lab, vector, trials, candidates, options).run()
+    known = () if crossed or metric is not None else keys(items or ())
+    return Search(lab, vector, trials, candidates, options, tuple(known)).run()
 
 
 def _candidates(lab: Lab, vector: SteeringVector, layers: LayerChoice) -> list[int]:

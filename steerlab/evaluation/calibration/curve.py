@@ -181,6 +181,8 @@ class Curve:
         earlier calibrations.
     fresh: the side effects of the strongest sound doses on texts that did not choose them, and of
         those that these turned down; empty in earlier calibrations.
+    keys: of the items, if they were given; see `more.keys`. added: the signed range of each item
+        that came later, at the operating point.
     """
 
     measure: str
@@ -199,6 +201,8 @@ class Curve:
     versions: Mapping[str, str]
     point: HeldOutEffect | None = None
     fresh: tuple[FreshCost, ...] = ()
+    keys: tuple[str, ...] = ()
+    added: tuple[float, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The curve as JSON values; None for NaN."""
@@ -229,8 +233,15 @@ def verdict(calibration: Calibration) -> str:
         parts += [side(calibration, curve.point, sign) for sign in (1, -1)]
     parts.append(f"held-out range, layer and dose chosen without its items, {_ranged(curve.held)}")
     parts[-1] += lacking(curve.held)
-    parts += [moved(curve.held.values), *(_loose(f) for f in curve.fresh if f.dose in (low, high))]
+    parts += [
+        moved((*curve.held.values, *curve.added)) + _later(curve),
+        *(_loose(f) for f in curve.fresh if f.dose in (low, high)),
+    ]
     return "; ".join(part for part in parts if part)
+
+
+def _later(curve: Curve) -> str:
+    return f", {len(curve.added)} of them added later" if curve.added else ""
 
 
 def _checked(curve: Curve) -> str:

@@ -90,13 +90,17 @@ class Options:
 
 @dataclass
 class Search:
-    """The search for one vector over candidate layers and the doses of `options`."""
+    """The search for one vector over candidate layers and the doses of `options`.
+
+    keys: of the items; see `Curve`.
+    """
 
     lab: Lab
     vector: SteeringVector
     trials: Trials
     candidates: Sequence[int]
     options: Options
+    keys: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.effects = SideEffects(
@@ -127,7 +131,7 @@ class Search:
         trials.parts.finish()
         reason = why_not(held, safe)
         curve = self.curve(layer, profile, points, held, point, reason)
-        curve = replace(curve, fresh=sound.fresh)
+        curve = replace(curve, fresh=sound.fresh, keys=self.keys)
         if curve.reason:
             return Calibration(self.vector.digest, works=False, data=curve.to_json())
         dose = doses[None]

@@ -41,6 +41,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
             "Measure whether a vector works on other texts, and what it costs.",
         ),
         "check": ("evaluate", "Run stored evaluations again and report what changed."),
+        "benchmark": ("benchmark", "Measure the starter concepts on a model."),
         "inspect": ("inspect", "Explain a direction."),
         "diff": ("compare", "Compare two vectors side by side."),
         "report": ("report", "Write a page about a vector."),

@@ -13,9 +13,12 @@ def moved(values: Sequence[float], what: str = "held-out items") -> str:
 
     Empty without values, and where the bound says nothing.
     """
-    hits = [math.nan if math.isnan(value) else float(value > 0) for value in values]
-    found = share(hits)
-    return at_least(found, f"{what} moved the right way", "of such items do")
+    return at_least(share_moved(values), f"{what} moved the right way", "of such items do")
+
+
+def share_moved(values: Sequence[float]) -> Estimate:
+    """The share of signed ranges above 0, with bounds; without NaN."""
+    return share([math.nan if math.isnan(value) else float(value > 0) for value in values])
 
 
 def at_least(found: Estimate, done: str, what: str) -> str:

@@ -25,7 +25,8 @@ from steerlab.evaluation.calibration.curve import (
 from steerlab.evaluation.calibration.effects import Propensity
 from steerlab.evaluation.calibration.held_out import Fixed, source_of
 from steerlab.evaluation.calibration.more import more
-from steerlab.evaluation.calibration.search import Options, Search, why_not, z_among
+from steerlab.evaluation.calibration.reason import why_not
+from steerlab.evaluation.calibration.search import Options, Search, z_among
 from steerlab.evaluation.calibration.side_effects import FRESH, NEUTRAL, SideEffects, distinct_pairs
 from steerlab.evaluation.calibration.sound import SoundDoses
 from steerlab.evaluation.calibration.trials import Trial, Trials
@@ -616,6 +617,57 @@ def test_a_critical_z_grows_with_tries_and_with_few_controls():
     controls = rng.standard_normal((4000, 14, 20))
     z = (best - controls.mean(axis=2)) / controls.std(axis=2, ddof=1)
     assert (z.max(axis=1) >= critical_z(20, 14)).mean() == pytest.approx(0.05, abs=0.015)
+
+
+# bad input
+
+
+def test_one_pair_is_too_few_in_one_line(lab, lm):
+    with pytest.raises(BadPrompts) as caught:
+        calibrate(lab, lm.extract(pairs(1), layers=1), options=QUICK)
+    said = str(caught.value)
+    assert "has only 1 contrast pair of its own, and leaving some out takes 3" in said
+    assert "\n" not in said
+
+
+def test_an_item_counts_once_and_has_two_sides(lab, planted, free):
+    one, two, three = (ContrastItem(a[:4], a[4:], b[4:]) for a, b in pairs(3, seed=5))
+    with pytest.raises(BadPrompts, match="no held-out items: 1 different item"):
+        calibrate(lab, planted, items=[one] * 6, options=QUICK)
+    split = ContrastItem("", one.prompt + one.positive, one.prompt + one.negative)
+    with pytest.raises(BadPrompts, match="2 different items are too few"):
+        calibrate(lab, planted, items=[one, split, two], options=QUICK)
+    same = ContrastItem("ab", "c", "c")
+    with pytest.raises(BadPrompts, match="side of item 3 are the same"):
+        calibrate(lab, planted, items=[one, two, same, three], options=QUICK)
+    found = calibrate(lab, planted, items=[one, two, three, one, two], options=QUICK)
+    assert Curve.of(found).items == 3
+
+
+def test_a_metric_at_its_limit_for_every_text_says_so(lab, planted, free):
+    full = Metric("full", "", lambda text: 1.0)
+    found = calibrate(lab, planted, metric=full, prompts=NEUTRAL[:3], layers=[3], options=QUICK)
+    assert verdict(found) == (
+        "does not work: neither the vector nor any control moves an item: nothing can be shown "
+        "with these items, or this metric"
+    )
+
+
+def test_logits_that_overflow_at_the_smallest_dose_are_one_line(lab, planted, monkeypatch):
+    measure = Propensity.values
+
+    def overflowing(self, requests, **watch):
+        found = measure(self, requests, **watch)
+        return np.where([setting.is_baseline for _, setting in requests], found, np.nan)
+
+    monkeypatch.setattr(Propensity, "values", overflowing)
+    monkeypatch.setattr(SideEffects, "kl", lambda self, some, *_: [None] * len(some))
+    found = calibrate(lab, planted, options=QUICK)
+    assert verdict(found) == (
+        "does not work: the model's logits overflow at every dose, even at ±0.1: try smaller "
+        "--doses"
+    )
+    assert all(point.z is None and not point.sound for point in Curve.of(found).points)
 
 
 # honesty

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from steerlab.core.display import count
 from steerlab.core.recipe import Contrast
 from steerlab.core.results import Calibration
 from steerlab.core.vector import SteeringVector
@@ -81,6 +82,7 @@ def calibrate(
         if items is None:
             crossed = _pairs(vector, source, options.seed)
             items, chat = items_of_pairs(lm, crossed, chat=_chat(vector, lab)), False
+        items = different(items)
         measure = Propensity(lab, items, chat=chat, **how)
     _check_count(measure.count)
     trials = Trials(source, measure, crossed, options.seed, parts, should_stop)
@@ -114,11 +116,11 @@ def _pairs(vector: SteeringVector, source: Source, seed: int) -> list[Pair]:
     """Up to 16 of the vector's own pairs, each once, as items."""
     found = list({frozenset(pair): pair for pair in source.pairs}.values())
     if len(found) < _LEAST_ITEMS:
-        owned = f"only {len(found)}" if found else "no"
+        owned = f"only {count(len(found), 'contrast pair')}" if found else "no contrast pairs"
         raise BadPrompts(
-            f"no held-out items: {vector} has {owned} contrast pairs of its own, and leaving some "
-            f"out takes {_LEAST_ITEMS}: give a file of prompt, positive and negative (--items), or "
-            "a metric (--metric)"
+            f"no held-out items: {vector} has {owned} of its own, and leaving some out takes "
+            f"{_LEAST_ITEMS}: give a file of prompt, positive and negative (--items), or a metric "
+            "(--metric)"
         )
     if len(found) > _ITEMS:
         chosen = np.random.default_rng(seed).choice(len(found), _ITEMS, replace=False)
@@ -137,9 +139,20 @@ def _chat(vector: SteeringVector, lab: Lab) -> bool:
     return recipe.chat
 
 
-def _check_count(count: int) -> None:
-    if count < _LEAST_ITEMS:
+def different(items: Sequence[ContrastItem]) -> list[ContrastItem]:
+    """Each item once; raises BadPrompts for one whose two sides are the same."""
+    for number, item in enumerate(items, 1):
+        if item.positive == item.negative:
+            raise BadPrompts(
+                f"the positive and the negative side of item {number} are the same: no vector can "
+                "move it"
+            )
+    return list(dict(zip(keys(items), items, strict=True)).values())
+
+
+def _check_count(found: int) -> None:
+    if found < _LEAST_ITEMS:
         raise BadPrompts(
-            f"no held-out items: {count} are too few to choose layer and dose on some and report "
-            f"on others: give at least {_LEAST_ITEMS}"
+            f"no held-out items: {count(found, 'different item')} are too few to choose layer and "
+            f"dose on some and report on others: give at least {_LEAST_ITEMS}"
         )

@@ -29,15 +29,14 @@ from steerlab.evaluation.calibration.curve import (
     Limits,
     Point,
     controls_of,
-    lacking,
-    shown_z,
     widened,
 )
 from steerlab.evaluation.calibration.effects import check_defined
+from steerlab.evaluation.calibration.reason import overflow, why_not
 from steerlab.evaluation.calibration.side_effects import NEUTRAL, SideEffects
 from steerlab.evaluation.calibration.sound import SoundDoses
 from steerlab.evaluation.calibration.trials import Array, Trial, Trials
-from steerlab.evaluation.statistics import CONTROLS, Estimate, critical_z, estimate, means, z_score
+from steerlab.evaluation.statistics import CONTROLS, Estimate, critical_z, estimate, means
 
 if TYPE_CHECKING:
     from steerlab.lab.lab import Lab
@@ -129,7 +128,7 @@ class Search:
         points = self.points(layer, sound.costs, safe)
         profile = self.profile(list(compared[None]))
         trials.parts.finish()
-        reason = why_not(held, safe)
+        reason = overflow(sound.costs) or why_not(held, safe)
         curve = self.curve(layer, profile, points, held, point, reason)
         curve = replace(curve, fresh=sound.fresh, keys=self.keys)
         if curve.reason:
@@ -304,9 +303,10 @@ class Search:
             around = [trials.of(random[way, seed]) - plain for seed in seeds for way in (d, -d)]
             chance = [float(means(moved)) for moved in around]
             effect = self.estimate(trials.of(row) - plain)
-            z = defined(z_score(effect.mean, chance))
+            found = controls_of(chance)
             sound, c = safe[0] <= d <= safe[1], self.at(layer).coefficient(d)
-            made.append(Point(d, c, effect, controls_of(chance), z, by_dose[d], sound))
+            z = z_among(effect.mean, found)
+            made.append(Point(d, c, effect, found, z, by_dose[d], sound))
         return made
 
     def at(self, layer: int) -> SteeringVector:
@@ -366,26 +366,6 @@ def z_among(effect: float, controls: Controls) -> float | None:
     if controls.n < CONTROLS or not controls.sd:
         return None
     return defined((effect - controls.mean) / controls.sd)
-
-
-def why_not(held: HeldOutEffect, safe: tuple[float, float]) -> str:
-    """Why a vector does not work; empty if it does.
-
-    A vector without meaning may seem to move its own pairs the wrong way, since each is scored
-    by the others; so a negative z shows no more than that nothing is shown.
-    """
-    if safe == (0.0, 0.0):
-        return "every dose has side effects beyond the limits on neutral text"
-    if held.beats_chance:
-        return ""
-    z, needed = shown_z(held.z), f"{held.critical:.1f}"
-    if held.z is None or held.z < held.critical:
-        return f"no dose beats its control (held-out z {z}, needed {needed})"
-    low, high = held.effect.low, held.effect.high
-    return (
-        f"no dose beats its control on every kind of item: z is {z}, but the 95% interval of the "
-        f"held-out effect, {low:+.2f} to {high:+.2f}, includes zero{lacking(held)}"
-    )
 
 
 def _strongest(points: Sequence[Point], sign: int) -> float | None:

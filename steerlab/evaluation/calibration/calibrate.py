@@ -82,7 +82,8 @@ def calibrate(
         if items is None:
             crossed = _pairs(vector, source, options.seed)
             items, chat = items_of_pairs(lm, crossed, chat=_chat(vector, lab)), False
-        items = different(items)
+        else:
+            items = different(items)
         measure = Propensity(lab, items, chat=chat, **how)
     _check_count(measure.count)
     trials = Trials(source, measure, crossed, options.seed, parts, should_stop)

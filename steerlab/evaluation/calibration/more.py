@@ -51,7 +51,7 @@ def more(
             "calibrate it with --items first"
         )
     pairs = source_in(lab, vector, at.layers, Watch).pairs
-    seen = {*curve.keys, *keys([ContrastItem("", *pair) for pair in pairs])}
+    seen = {*curve.keys, *keys([ContrastItem("", str(a), str(b)) for a, b in pairs])}
     fresh = {key: item for key, item in zip(keys(items), items, strict=True) if key not in seen}
     if not fresh:
         raise BadPrompts(

@@ -52,7 +52,7 @@ def midpoint(
     """The mean activation of all pairs of some recipes: layer -> (d_model,); empty without any."""
     from steerlab.extraction.runner import read_pairs
 
-    paired = [r for r in recipes if r.negative and r.method != "actadd"]
+    paired = [r for r in recipes if r.pairs and r.method != "actadd"]
     read = [read_pairs(lm, recipe, layers, **watch) for recipe in paired]
     if not read:
         return {}

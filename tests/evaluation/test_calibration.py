@@ -178,6 +178,14 @@ def test_the_verdict_is_about_the_point_that_it_names(works):
         assert text.startswith(f"{round(found.loose.mean * 24)} of 24 fresh texts lost fluency at")
 
 
+def test_a_dose_turned_down_early_does_not_speak_for_the_safe_ones(works):
+    early = replace(fresh(-0.3, 1.9), loose=Estimate(0.5, 0.2, 0.8, 12))
+    curve = replace(Curve.of(works), fresh=(early, fresh(-0.2, 1.4), fresh(0.2, 1.4)))
+    said = verdict(replace(works, data=curve.to_json()))
+    assert "(checked on 24 fresh texts each)" in said
+    assert "dose -0.30" not in said
+
+
 def fresh(dose, high, distinct=1.0):
     return FreshCost(
         dose, Estimate(1.2, 1.1, high, 24), Estimate(1, distinct, 1, 24), Estimate(0.1, 0, 0.2, 24)

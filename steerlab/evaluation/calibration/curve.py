@@ -245,8 +245,9 @@ def _later(curve: Curve) -> str:
 
 
 def _checked(curve: Curve) -> str:
-    """On how many texts the safe doses were checked."""
-    return f" (checked on {curve.fresh[0].loose.n} fresh texts each)" if curve.fresh else ""
+    """On how many texts the safe doses were checked; those turned down early had fewer."""
+    most = max((cost.loose.n for cost in curve.fresh), default=0)
+    return f" (checked on {most} fresh texts each)" if most else ""
 
 
 def _loose(found: FreshCost) -> str:

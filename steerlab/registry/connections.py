@@ -6,11 +6,13 @@ import contextlib
 import shutil
 import sqlite3
 import tempfile
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Dialect, Engine, create_engine, event, make_url
 from sqlalchemy.pool import NullPool, StaticPool
+from sqlalchemy.util import LRUCache
 
 from steerlab.errors import StoreError
 from steerlab.registry.schema import driver
@@ -44,6 +46,16 @@ def opened(
     return connection
 
 
+@cache
+def _shared() -> tuple[Dialect, LRUCache[Any, Any]]:
+    """The dialect of every engine, and their compiled statements."""
+    engine = create_engine("sqlite://")
+    with engine.connect():
+        pass  # the dialect asks for the version
+    engine.dispose()
+    return engine.dialect, LRUCache(500)
+
+
 @lru_cache(maxsize=64)
 def engine_of(
     file: Path,
@@ -53,12 +65,11 @@ def engine_of(
     journal: str | None = "WAL",
     foreign_keys: bool = True,
 ) -> Engine:
-    """An engine that keeps no connection open, so nothing outlives a call or crosses a fork.
-
-    Cached, because an engine caches its compiled statements.
-    """
-    connect = partial(opened, file, mode, journal=journal, foreign_keys=foreign_keys)
-    engine = create_engine("sqlite://", creator=connect, poolclass=NullPool)
+    """An engine that keeps no connection open, so nothing outlives a call or crosses a fork."""
+    connect: Any = partial(opened, file, mode, journal=journal, foreign_keys=foreign_keys)
+    dialect, compiled = _shared()
+    pool, options = NullPool(connect, dialect=dialect), {"compiled_cache": compiled}
+    engine = Engine(pool, dialect, make_url("sqlite://"), execution_options=options)
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:

@@ -274,24 +274,31 @@ def _hints(cls: type) -> dict[str, Any]:
     return get_type_hints(cls)
 
 
+@cache
+def _parts(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+    """Origin and arguments of an annotation, which cost as much as the values they describe."""
+    return get_origin(hint), get_args(hint)
+
+
 def _coerce(value: Any, hint: Any) -> Any:
-    if get_origin(hint) is UnionType:
-        for option in get_args(hint):
+    origin, options = _parts(hint)
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if math.isfinite(number := float(value) + 0.0):  # SQLite keeps no negative zero
+            return number
+    elif type(value) is hint:
+        return value
+    elif origin is UnionType:
+        for option in options:
             try:
                 return _coerce(value, option)
             except TypeError:
                 continue
-    elif get_origin(hint) is Literal and value in get_args(hint):
+    elif origin is Literal and value in options:
         return value
-    elif get_origin(hint) is tuple and isinstance(value, list | tuple):
-        return tuple(_coerce(item, get_args(hint)[0]) for item in value)
-    elif get_origin(hint) is Mapping and isinstance(value, dict):
-        return {str(k): _coerce(v, get_args(hint)[1]) for k, v in value.items()}
-    elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        if math.isfinite(number := float(value) + 0.0):  # SQLite keeps no negative zero
-            return number
-    elif isinstance(hint, type) and type(value) is hint:
-        return value
+    elif origin is tuple and isinstance(value, list | tuple):
+        return tuple(_coerce(item, options[0]) for item in value)
+    elif origin is Mapping and isinstance(value, dict):
+        return {str(k): _coerce(v, options[1]) for k, v in value.items()}
     elif is_dataclass(hint) and isinstance(hint, type) and isinstance(value, dict):
         return build(hint, value, hint.__name__.lower())
     raise TypeError(f"{value!r:.60} is not {hint}")

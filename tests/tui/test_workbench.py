@@ -250,7 +250,7 @@ async def test_a_model_that_breaks_ends_in_one_line(lab, monkeypatch):
         await user.steer("love")
         await user.pilot.press("ctrl+g")
         await user.written()
-        assert any("the disk is on fire" in said for said in user.said)
+        await user.until(lambda: any("the disk is on fire" in said for said in user.said))
 
 
 async def test_a_model_that_fails_to_load_ends_in_one_line(lab, tmp_path):
@@ -259,7 +259,7 @@ async def test_a_model_that_fails_to_load_ends_in_one_line(lab, tmp_path):
         await user.steer("love")
         await user.pilot.press("ctrl+g")
         await user.written()
-        assert any("no model directory" in said for said in user.said)
+        await user.until(lambda: any("no model directory" in said for said in user.said))
 
 
 # runs

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,8 @@ MEASURING = {f"evaluation.metrics.{name}" for name in ("passes", "likelihood", "
 HEAVY = {"torch", "transformers", "alembic", "textual", "accelerate", "matplotlib", "jinja2"}
 
 
-def imports(module: str) -> Iterator[tuple[str, bool]]:
+@cache
+def imports(module: str) -> tuple[tuple[str, bool], ...]:
     """The modules that a module imports when it runs, and whether that is at module scope."""
 
     def walk(node: ast.AST, top: bool) -> Iterator[tuple[str, bool]]:
@@ -46,7 +48,7 @@ def imports(module: str) -> Iterator[tuple[str, bool]]:
                 yield from ((name, top) for name in names)
             yield from walk(child, top and not isinstance(child, ast.FunctionDef))
 
-    yield from walk(ast.parse(SOURCES[module].read_text("utf-8")), True)
+    return tuple(walk(ast.parse(SOURCES[module].read_text("utf-8")), True))
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 
 import pytest
 
-from steerlab import Lab, LanguageModel
-from steerlab.cli import ExitCode, progress
+from steerlab import Lab, LanguageModel, Store
+from steerlab.cli import ExitCode, progress, run
 from steerlab.evaluation.calibration.curve import Curve
 from tests.cli.conftest import Result
 from tests.evaluation.planted import pairs, planted_lm
@@ -31,6 +32,22 @@ def kind(store, planted_dir):
     """A vector that works, of a model of its own; stored at layer 1 alone."""
     lab = Lab(store, LanguageModel.load(str(planted_dir)))
     return lab.extract("kind", pairs(8), layers=1)
+
+
+@pytest.fixture(scope="module")
+def _calibrated(_filled, planted_dir, tmp_path_factory):
+    path = tmp_path_factory.mktemp("calibrated") / "store"
+    shutil.copytree(_filled, path)
+    Lab(Store(path), LanguageModel.load(str(planted_dir))).extract("kind", pairs(8), layers=1)
+    assert run(["calibrate", "kind", *map(str, QUICK), "--store", str(path)]) == ExitCode.OK
+    return path
+
+
+@pytest.fixture
+def calibrated(store, _calibrated):
+    """The calibration of `kind`, found, in a store of its own."""
+    shutil.copytree(_calibrated, store.path, dirs_exist_ok=True)
+    return store.results.calibration("kind")
 
 
 @pytest.fixture
@@ -64,9 +81,8 @@ def test_what_works_is_kept_and_used_by_generate_and_show(cli, store, kind):
 
 
 @pytest.mark.parametrize("strength", [("-c", 0.5), ("-d", 0.15), ("-d", "0.15,-0.15")])
-def test_a_strength_of_ones_own_acts_at_the_calibrated_layer(cli, store, kind, strength):
-    cli("calibrate", "kind", *QUICK)
-    found = store.results.calibration("kind")
+def test_a_strength_of_ones_own_acts_at_the_calibrated_layer(cli, store, calibrated, strength):
+    found = calibrated
     written = cli("generate", "Hi", "-v", "kind", "-n", 2, *strength, "--json")
     assert {tuple(cell["layers"]) for cell in written.data[1:]} == {(found.layer,)}
     assert f"kind.v1 at its calibrated layer: layer {found.layer}" in written.err
@@ -74,9 +90,8 @@ def test_a_strength_of_ones_own_acts_at_the_calibrated_layer(cli, store, kind, s
     assert store.runs.list(limit=1)[0].layers == str(found.layer)
 
 
-def test_a_strength_outside_the_safe_range_is_said(cli, store, kind):
-    cli("calibrate", "kind", *QUICK)
-    low, high = store.results.calibration("kind").safe
+def test_a_strength_outside_the_safe_range_is_said(cli, calibrated):
+    low, high = calibrated.safe
     inside = cli("generate", "Hi", "-v", "kind", "-n", 2, "-d", f"{low},{high}")
     assert "outside the safe range" not in inside.err
     outside = cli("generate", "Hi", "-v", "kind", "-n", 2, "-d", f"{high},{high + 0.3}")

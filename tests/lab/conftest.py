@@ -1,5 +1,5 @@
 from __future__ import annotations
 
-from tests.registry.conftest import family, store
+from tests.registry.conftest import family, relatives, store
 
-__all__ = ["family", "store"]
+__all__ = ["family", "relatives", "store"]

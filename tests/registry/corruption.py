@@ -144,13 +144,16 @@ def cut(file: str, length: int) -> Hurt:
 
 def put(table: str, column: str, value: str) -> Hurt:
     """Put another value into one row, whatever the schema allows."""
-    row = f"(SELECT max(rowid) FROM {table})"
 
     def hurt(path: Path) -> None:
         with closing(sqlite3.connect(path / "registry.db")) as opened, opened:
             opened.execute("PRAGMA ignore_check_constraints = 1")
+            found = opened.execute(f"SELECT name FROM pragma_table_info('{table}') WHERE pk > 0")
+            keys = [name for (name,) in found] or ["rowid"]
+            key, order = ", ".join(keys), ", ".join(f"{name} DESC" for name in keys)
+            last = f"SELECT {key} FROM {table} ORDER BY {order} LIMIT 1"
             with contextlib.suppress(sqlite3.IntegrityError):  # what can't be, is no case
-                opened.execute(f'UPDATE {table} SET "{column}" = {value} WHERE rowid = {row}')
+                opened.execute(f'UPDATE {table} SET "{column}" = {value} WHERE ({key}) = ({last})')
 
     return hurt
 

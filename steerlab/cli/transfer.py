@@ -137,9 +137,7 @@ def _export_foreign(
 
 
 @options.verb("import")
-@click.argument(
-    "paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE..."
-)
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="FILE...")
 @click.option("--model", metavar="ID", help="The model of foreign files: a name, id or directory.")
 @click.option("--layer", type=int, help="The layer of a foreign file's single direction.")
 @click.option(
@@ -151,18 +149,23 @@ def _export_foreign(
 @click.option(
     "--sign", type=click.Choice(("+", "-")), default="+", help="-: reverse foreign files."
 )
+@click.option("--sae", type=click.Path(path_type=Path), help="A directory of SAELens.")
+@click.option("--feature", type=click.IntRange(0), help="With --sae: the decoder's row to take.")
 @click.option("--as", "name", metavar="NAME", help="The vector's name (default: the file's).")
 @click.option("--format", "format_", metavar="F", help="Refuse foreign files of another format.")
 @options.store
 @options.json
 @options.quiet
-def import_command(paths: tuple[Path, ...], store: Store, **foreign: Any) -> None:
+def import_command(
+    paths: tuple[Path, ...], store: Store, sae: Path | None, feature: int | None, **foreign: Any
+) -> None:
     """Import vectors, from files of other programs too.
 
     \b
     steerlab import feelings.tar
     steerlab import happy.gguf --layers 2:30
     steerlab import calm.pt --model smollm2 --layer 15
+    steerlab import --sae ./gpt2-small-res-jb --feature 9143 --model gpt2
 
     Files are recognised by what is in them. Of payload files and archives, every vector is
     checked against its digest; a taken name gets its next version; a vector that the store already
@@ -178,9 +181,14 @@ def import_command(paths: tuple[Path, ...], store: Store, **foreign: Any) -> Non
     from steerlab.interop.recognise import is_ours
     from steerlab.lab import imports
 
+    if (sae is None) != (feature is None):
+        raise click.UsageError("--sae DIR and --feature N belong together")
+    if not paths and sae is None:
+        raise click.UsageError("name files, or --sae DIR and --feature N")
     files = list(imports.files_in(paths))
     ours = {path for path in files if is_ours(path)}
-    items = _foreign(store, [p for p in files if p not in ours], paths, **foreign)
+    others = [path for path in files if path not in ours]
+    items = _foreign(store, others, paths, (sae, feature), **foreign)
     done: list[dict[str, Any]] = []
     for path in files:
         if path in ours:
@@ -201,6 +209,7 @@ def _foreign(
     store: Store,
     files: list[Path],
     named: Sequence[Path],
+    sae: tuple[Path | None, int | None],
     *,
     model: str | None,
     layer: int | None,
@@ -215,13 +224,18 @@ def _foreign(
     from steerlab.lab import imports
 
     said = Asserted(layer, layer_from, layers, sign == "-")
-    if not files:
+    directory, feature = sae
+    if not files and directory is None:
         if said != Asserted() or (model, name, format_) != (None, None, None):
             raise click.UsageError(
                 "steerlab's own files state their models, layers and names: leave the options out"
             )
         return []
     found, others = imports.foreign_in(files, named, format_)
+    if directory is not None and feature is not None:
+        from steerlab.interop import sae_directory
+
+        found.append((directory, sae_directory.read(directory, feature)))
     if not found:
         raise click.ClickException("no file has a vector in it; nothing was stored")
     identity = None if model is None else imports.identity_of(store, model)

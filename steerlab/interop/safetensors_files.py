@@ -19,7 +19,7 @@ from steerlab.files.limits import from_json
 from steerlab.interop import arrays
 from steerlab.interop.foreign import Array, Foreign, fact, outputs_of, shortened
 
-_LONGEST = 4_000_000  # bytes of a header
+LONGEST_HEADER = 4_000_000  # bytes of a header
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _SAKLAS = 6  # format_version of the sidecar
 _ADDED = ("mean_diff", "pca", "random")  # methods of steering-lite that add a vector
@@ -63,18 +63,22 @@ def with_sidecar(found: list[Foreign], sidecar: bytes, what: str) -> list[Foreig
 def _contents(data: bytes) -> tuple[dict[str, Array], dict[str, Any]]:
     """The tensors as views of the data, and the metadata."""
     length = int.from_bytes(data[:8], "little")
-    if length > min(len(data) - 8, _LONGEST):
+    if length > min(len(data) - 8, LONGEST_HEADER):
         raise ValueError(f"a header of {length} bytes")
     entries = from_json(data[8 : 8 + length].decode())
     if not isinstance(entries, dict):
         raise ValueError("a header that is no object")
     metadata = entries.pop("__metadata__", {})
     body = memoryview(data)[8 + length :]
-    tensors = {name: _tensor(entry, body) for name, entry in entries.items()}
+    tensors = {name: tensor(entry, body) for name, entry in entries.items()}
     return tensors, metadata if isinstance(metadata, dict) else {}
 
 
-def _tensor(entry: Mapping[str, Any], body: memoryview) -> Array:
+def tensor(entry: Mapping[str, Any], body: memoryview) -> Array:
+    """The array of a header's entry, as a view of the data where its type allows.
+
+    Raises ValueError, TypeError or KeyError for an entry that is none.
+    """
     kind, shape = entry["dtype"], entry["shape"]
     start, end = entry["data_offsets"]
     if kind not in _DTYPES:

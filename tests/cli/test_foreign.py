@@ -57,6 +57,24 @@ def test_several_vectors_are_written_as_what_they_do_together(cli, store, deep):
     assert store.load("both") == expected
 
 
+def test_a_feature_of_an_autoencoder_comes_in(cli, refused, store, tmp_path):
+    import json
+
+    from safetensors.numpy import save
+
+    (tmp_path / "sae").mkdir()
+    config = {"metadata": {"hook_name": "blocks.2.hook_resid_pre", "model_name": "tiny"}}
+    (tmp_path / "sae" / "cfg.json").write_text(json.dumps(config))
+    decoder = np.random.default_rng(0).normal(size=(9, 32)).astype("<f4")
+    (tmp_path / "sae" / "sae_weights.safetensors").write_bytes(save({"W_dec": decoder}))
+    done = cli("import", "--sae", "sae", "--feature", "7", "--as", "seventh")
+    assert done.code == ExitCode.OK, done.err
+    np.testing.assert_array_equal(store.load("seventh").directions[2][0], decoder[7])
+    assert "belong together" in refused(ExitCode.USAGE, "import", "--sae", "sae")
+    assert "name files" in refused(ExitCode.USAGE, "import")
+    assert "not 9" in refused(ExitCode.NOT_FOUND, "import", "--sae", "sae", "--feature", "9")
+
+
 def test_llama_cpp_is_told_the_strength_by_an_option(cli, store, deep):
     done = cli("export", "deep", "x.gguf", "--to", "llama-cpp", "--coefficient", "2.5")
     assert "llama-server -m MODEL.gguf --control-vector-scaled x.gguf:2.5" in done.err

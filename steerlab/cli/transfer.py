@@ -173,10 +173,10 @@ def import_command(
 
     Foreign files, and those in a directory, are stored together or not at all: GGUF control
     vectors; arrays of numpy (.npy, .npz) and torch (.pt, which is never unpickled); safetensors of
-    saklas, steering-lite and others; .svec; requests to Neuronpedia and vllm-lens. What a file
-    does not state (its model, its layers) is asked for, and recorded as asserted. The model is
-    one that has vectors in the store, unless --model names it. Layer B is the residual stream at
-    the input of block B, which is the output of block B-1.
+    saklas (packs too), steering-lite and others; .svec; requests to Neuronpedia and vllm-lens.
+    What a file does not state (its model, its layers) is asked for, and recorded as asserted. The
+    model is one that has vectors in the store, unless --model names it. Layer B is the residual
+    stream at the input of block B, which is the output of block B-1.
     """
     from steerlab.interop.recognise import is_ours
     from steerlab.lab import imports

@@ -62,6 +62,10 @@ def read(path: Path) -> list[Foreign]:
     sidecar = path.with_suffix(".json")
     if kind == "safetensors" and sidecar != path and sidecar.is_file():
         found = safetensors_files.with_sidecar(found, header.read_plain(sidecar), what)
+    if any(one.format == safetensors_files.FIT for one in found):
+        raise CorruptPayload(
+            f"{what} is a fit of saklas, whose layers {sidecar.name} weighs: put it beside the file"
+        )
     stem = _stem(path)
     hint = _hint(path, stem)
     return [replace(one, name=_name(one.name, stem), hint=one.hint or hint) for one in found]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -17,11 +18,15 @@ from steerlab.errors import CorruptPayload, Incompatible
 from steerlab.files import header
 from steerlab.files.limits import from_json
 from steerlab.interop import arrays
-from steerlab.interop.foreign import Array, Foreign, fact, outputs_of, shortened
+from steerlab.interop.foreign import Array, Foreign, fact, foreign, outputs_of, shortened
 
 LONGEST_HEADER = 4_000_000  # bytes of a header
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _SAKLAS = 6  # format_version of the sidecar
+FIT = "saklas fit"
+"""Format of a pack's fit before its sidecar has weighed the layers."""
+
+_FITTED = re.compile(r"layer_(0|[1-9]\d{0,4})\.basis", re.ASCII)
 _ADDED = ("mean_diff", "pca", "random")  # methods of steering-lite that add a vector
 
 
@@ -35,6 +40,8 @@ def read(data: bytes, what: str) -> list[Foreign]:
         ) from None
     if header.METADATA_KEY in metadata:
         raise CorruptPayload(f"{what} has steerlab's record where steerlab does not write it")
+    if any(_FITTED.fullmatch(name) for name in tensors):
+        return [_of_saklas_fit(tensors, what)]
     if "cfg" in metadata:
         return _of_steering_lite(tensors, metadata["cfg"], what)
     return arrays.vectors_of("safetensors", tensors, what)
@@ -50,7 +57,11 @@ def with_sidecar(found: list[Foreign], sidecar: bytes, what: str) -> list[Foreig
         said = from_json(sidecar.decode())
     except ValueError:
         return found
-    if not isinstance(said, dict) or "saklas_version" not in said:
+    if not isinstance(said, dict):
+        return found
+    if found and found[0].format == FIT:
+        return [_weighted(found[0], said, what)]
+    if "saklas_version" not in said:
         return found
     if (version := said.get("format_version")) != _SAKLAS:
         raise Incompatible(
@@ -58,6 +69,36 @@ def with_sidecar(found: list[Foreign], sidecar: bytes, what: str) -> list[Foreig
         )
     facts = (fact("method", said.get("method")), "length=relative")
     return [replace(one, format="saklas", site="output", facts=facts) for one in found]
+
+
+def _of_saklas_fit(tensors: Mapping[str, Array], what: str) -> Foreign:
+    """A pack of saklas fitted to a model: of two nodes, the axis from the second to the first.
+
+    `layer_k.basis` (1, d_model) points to node 0, at the output of block k; the sidecar weighs
+    layers. Raises Incompatible for fits of more axes or nodes, and for curved ones.
+    """
+    bases = {name: found for name in tensors if (found := _FITTED.fullmatch(name))}
+    others = {name.rpartition(".")[2] for name in tensors if name not in bases}
+    nodes = tensors.get("node_coords", np.empty(0))
+    if others - {"mean", "node_coords", "origin"} or len(nodes) != 2:
+        raise Incompatible(f"{what} is a fit of saklas that is curved or has not two nodes")
+    if any(tensors[name].ndim != 2 or len(tensors[name]) != 1 for name in bases):
+        raise Incompatible(f"{what} is a fit of saklas along several axes, where a vector has one")
+    rows: dict[int | None, Array] = {int(k[1]): tensors[name][0] for name, k in bases.items()}
+    return foreign(FIT, rows, what, site="output", facts=(fact("length", "relative"),))
+
+
+def _weighted(found: Foreign, said: Mapping[str, Any], what: str) -> Foreign:
+    """A fit whose rows are multiplied by the shares of their layers."""
+    shares = said.get("mahalanobis_share_per_layer")
+    if not isinstance(shares, dict) or {*shares} != {str(n) for n in found.numbers}:
+        raise Incompatible(f"{what} is a fit of saklas whose sidecar does not weigh its layers")
+    if not all(type(x) in (int, float) and 0 < x < 1e6 for x in shares.values()):
+        raise CorruptPayload(f"{what} is a fit of saklas with weights that are none")
+    rows: dict[int | None, Array] = {
+        n: found.rows[n].astype(np.float64) * shares[str(n)] for n in found.numbers
+    }
+    return replace(found, format="saklas", rows=rows)
 
 
 def _contents(data: bytes) -> tuple[dict[str, Array], dict[str, Any]]:

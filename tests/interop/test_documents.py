@@ -159,6 +159,47 @@ def test_saklas(tmp_path):
     assert recognise.read(path)[0].format == "safetensors"
 
 
+SHARES = {"1": 0.25, "3": 0.75}
+
+
+def fit(path, shares=SHARES, **changed):
+    """A pack of saklas fitted to a model, with its sidecar."""
+    tensors = {"node_coords": np.array([[1.0], [-1.0]], "<f4"), "origin": ONE}
+    for n in ("1", "3"):
+        tensors |= {f"layer_{n}.mean": ONE, f"layer_{n}.basis": STACK[int(n)][None]}
+    (path / "calm.safetensors").write_bytes(save(tensors | changed))
+    if shares is not None:
+        said = {"method": "manifold_pca", "mahalanobis_share_per_layer": shares}
+        (path / "calm.json").write_text(json.dumps(said))
+    return path / "calm.safetensors"
+
+
+def test_a_pack_of_saklas_is_an_axis_weighed_by_layer(tmp_path):
+    (found,) = recognise.read(fit(tmp_path))
+    assert (found.format, found.name, found.facts) == ("saklas", "calm", ("length=relative",))
+    made = bound(found)
+    assert made.layers == (2, 4)
+    for n, share in ((1, 0.25), (3, 0.75)):
+        np.testing.assert_allclose(made.directions[n + 1][0], share * STACK[n], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changed", "shares", "why"),
+    [
+        ({"layer_1.rbf_weights": ONE}, SHARES, "curved"),
+        ({"node_coords": np.zeros((3, 1), "<f4")}, SHARES, "not two nodes"),
+        ({"layer_1.basis": STACK[:2]}, SHARES, "several axes"),
+        ({}, None, r"calm\.json weighs"),
+        ({}, {"1": 1.0}, "does not weigh its layers"),
+        ({}, {"1": 1.0, "3": -1.0}, "weights that are none"),
+        ({}, {"1": 1.0, "3": "1"}, "weights that are none"),
+    ],
+)
+def test_other_packs_of_saklas_are_refused(tmp_path, changed, shares, why):
+    with pytest.raises((Incompatible, CorruptPayload), match=why):
+        recognise.read(fit(tmp_path, shares, **changed))
+
+
 def test_saklas_comes_back(tmp_path):
     once = vector(1, 1, 3)
     files = safetensors_files.write_saklas(once)

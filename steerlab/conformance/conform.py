@@ -16,6 +16,7 @@ from torch import Tensor
 from steerlab.conformance.targets import TARGETS, missing
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption, Incompatible, ModelError
+from steerlab.interop.foreign import shortened
 from steerlab.interventions.hooks import steering
 from steerlab.models.generation import end_ids
 from steerlab.models.inference import eval_mode
@@ -142,6 +143,8 @@ def conform(
         raise Incompatible(f"{vector} is added to the first tokens alone, as no other program does")
     if lm.model.dtype != torch.float32:
         raise BadOption(f"{lm.source} is in {lm.model.dtype}: compare it with --dtype float32")
+    if "/" not in (location := location_of(lm.source)) and not Path(location).is_dir():
+        raise ModelError(f"{lm.source} is in memory alone: save it to a directory first")
     ids = [lm.tokens(prompt) for prompt in prompts]
     lm.check_length(ids, new_tokens)
     ours = [_ours(lm, prompts, ids, of, new_tokens) for of in (None, steered)]
@@ -220,8 +223,8 @@ def _outcome(
                 equal += sum(theirs.greedy(p, new_tokens) == answer.text for p, answer in pairs)
     except Incompatible as error:
         return Outcome(name, "refused", why=str(error))
-    except ModelError as error:
-        return Outcome(name, "failed", why=str(error))
+    except Exception as error:  # of another program, which may raise anything
+        return Outcome(name, "failed", why=f"{type(error).__name__}: {shortened(error)}")
     unsteered, steered = differences
     texts = 2 * len(ids)
     verdict: Verdict = "agrees" if max(differences) <= TOLERANCE and equal == texts else "differs"
@@ -238,8 +241,6 @@ def _difference(theirs: Session, prompt: list[int], ours: Answer) -> float:
 @contextmanager
 def _case(lm: LanguageModel, vector: SteeringVector) -> Iterator[Case]:
     location = location_of(lm.source)
-    if not Path(location).is_dir() and "/" not in location:
-        raise ModelError(f"{lm.source} is in memory alone: save it to a directory first")
     with tempfile.TemporaryDirectory(prefix="steerlab-conform-") as directory:
         yield Case(
             vector, location, lm.identity.revision or None, end_ids(lm.model), Path(directory)

@@ -347,11 +347,20 @@ def _kind(value: Any) -> str:
 # writing
 
 
+_BLOCKS = {
+    **dict.fromkeys(("bloom", "codegen", "falcon", "gpt2", "gpt_bigcode", "gpt_neo", "gptj"), "h"),
+    "mpt": "blocks",
+    "opt": "decoder.layers",
+}
+"""Architecture -> the list of blocks in transformers' base model, where it is not "layers"."""
+
+
 def write_lm_eval(vector: SteeringVector, coefficient: float) -> bytes:
     """A file for lm-evaluation-harness's `--model steered`."""
+    blocks = _BLOCKS.get(vector.model.architecture, "layers")
     return dumped(
         {
-            f"layers.{block}": {
+            f"{blocks}.{block}": {
                 "steering_vector": row,
                 "steering_coefficient": float(coefficient),
                 "action": "add",

@@ -11,6 +11,7 @@ from steerlab.conformance import targets
 from steerlab.conformance.conform import Case, conform
 from steerlab.errors import BadOption, Incompatible, ModelError
 from tests.saved import save_model
+from tests.tiny import tiny_lm
 
 HERE = ("hook", "peft", "bake")
 
@@ -123,9 +124,16 @@ def test_the_likeliest_tokens_are_compared():
 
 def test_a_program_that_breaks_leaves_the_others_their_results(lm, monkeypatch):
     def broken(name):
-        raise ModelError("it broke")
+        raise KeyError("it broke")
 
     monkeypatch.setattr("steerlab.conformance.hook.load", broken)
     found = conform(lm, vector(lm, 2), 2.0, ["hook", "bake"], new_tokens=2)
     assert [outcome.verdict for outcome in found.outcomes] == ["failed", "agrees"]
     assert not found.agrees
+    assert found.outcomes[0].why == "KeyError: 'it broke'"
+
+
+def test_a_model_without_files_is_refused():
+    lm = tiny_lm()
+    with pytest.raises(ModelError, match="in memory alone"):
+        conform(lm, vector(lm, 2), 2.0, ["hook"])

@@ -47,6 +47,14 @@ def test_they_agree_on_tiny_models(lms, target, architecture):
     assert outcome.verdict == "agrees", outcome
 
 
+@pytest.mark.parametrize("architecture", ["gpt2", "gpt_neox", "opt", "falcon"])
+def test_lm_eval_finds_the_blocks_of_other_architectures(lms, architecture):
+    installed("lm-eval")
+    lm = lms(architecture)
+    (outcome,) = conform(lm, vector(lm, 2, 3), 2.0, ["lm-eval"], new_tokens=3).outcomes
+    assert outcome.verdict == "agrees", outcome
+
+
 @pytest.mark.parametrize("target", THERE)
 @pytest.mark.parametrize(
     "change",

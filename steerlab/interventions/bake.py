@@ -181,6 +181,8 @@ def bake(
                 f"{lm.source} does something else with what its blocks write"
             )
         (work / "README.md").write_text(_card(vector, coefficient, found, model))
+        for file in work.iterdir():  # weights are written readable by their owner alone
+            file.chmod(file.stat().st_mode | 0o444)
     return found
 
 
@@ -221,11 +223,12 @@ every position of every text, and can't be turned off.
 
 | | |
 |---|---|
-| vector | `{vector}`, {vector.recipe} |
+| vector | `{vector}` |
+| made by | {vector.recipe} |
 | digest | `{vector.digest}` |
 | strength | coefficient {coefficient:g}{dose} |
 | added to | {some(places)} |
 | architecture | {kind}, {model.dtype} |
 | checked | log-probabilities equal those of the steered model to {found:.1g} |
-| made by | steerlab {__version__} |
+| baked by | steerlab {__version__} |
 """

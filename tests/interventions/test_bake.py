@@ -115,4 +115,6 @@ def test_the_card_says_what_is_inside(tmp_path):
     for text in (made.digest, "coefficient 2", "mlp.down_proj.bias` (layer 2)", "base_model: "):
         assert text in card
     assert "embeddings (layer 0)" in card
+    modes = {path.stat().st_mode & 0o444 for path in (tmp_path / "out").iterdir()}
+    assert modes == {0o444}
     assert LanguageModel.load(str(tmp_path / "out")).tokens("hi") == lm.tokens("hi")

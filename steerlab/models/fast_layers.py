@@ -17,7 +17,8 @@ from torch.nn.functional import linear
 from steerlab.models.products import Choice, chosen
 
 _SMALLEST = 2**16  # entries of a weight: below, calls cost more than products
-_MEASURED = 2**23  # entries of the weights of one shape that are measured
+_PARTS = 64  # rows of a weight: a multiple of it is measured
+_MEASURED = 2**20  # entries of a weight that are measured
 _DTYPES = (torch.float32, torch.bfloat16)
 _log = logging.getLogger("steerlab.models")
 
@@ -93,14 +94,15 @@ def use_fast_products(model: nn.Module) -> None:
     A layer stays as it is where nothing is faster, and where it is no plain linear layer
     (quantized, offloaded, of a class of its own).
     """
-    groups: dict[str, list[nn.Module]] = {}
+    groups: dict[tuple[type[nn.Module], torch.dtype], list[nn.Module]] = {}
     for module in model.modules():
         if _is_plain(module):
-            groups.setdefault(_shape(module), []).append(module)
-    choices = chosen({name: _measured(modules) for name, modules in groups.items()})
-    if groups and all(choice.is_plain for choice in choices.values()):
+            groups.setdefault((type(module), module.weight.dtype), []).append(module)  # type: ignore[arg-type]
+    named = {_name(modules): modules for modules in groups.values()}
+    choices = chosen({name: _measured(modules) for name, modules in named.items()})
+    if named and all(choice.is_plain for choice in choices.values()):
         _log.info("torch's own linear layers are the fastest on this machine: they are used")
-    for name, modules in groups.items():
+    for name, modules in named.items():
         for module in () if choices[name].is_plain else modules:
             module.__class__ = _fast_classes()[type(module)]
             module.choice = choices[name]  # type: ignore[assignment]
@@ -118,22 +120,28 @@ def _is_plain(module: nn.Module) -> bool:
     )
 
 
-def _shape(module: nn.Module) -> str:
-    weight: Tensor = module.weight  # type: ignore[assignment]
-    sizes = "x".join(map(str, weight.shape))
-    return f"{type(module).__name__} {sizes} {str(weight.dtype).removeprefix('torch.')}"
+def _name(modules: Sequence[nn.Module]) -> str:
+    """Class, dtype and shapes of layers of one class and dtype."""
+    sizes = sorted({"x".join(map(str, _weight(module).shape)) for module in modules})
+    dtype = str(modules[0].weight.dtype).removeprefix("torch.")
+    return f"{type(modules[0]).__name__} {dtype} {' '.join(sizes)}"
 
 
-def _measured(modules: Sequence[nn.Module]) -> list[Tensor]:
-    """Weights to measure, (d_out, d_in) each: enough of them not to stay in a core's cache."""
-    found: list[Tensor] = []
-    room = _MEASURED
+def _weight(module: nn.Module) -> Tensor:
+    """A layer's weight: (d_out, d_in)."""
+    weight: Tensor = module.weight.detach()  # type: ignore[operator]
+    return weight if isinstance(module, nn.Linear) else weight.t()
+
+
+def _measured(modules: Sequence[nn.Module]) -> list[list[Tensor]]:
+    """Sets of one weight of each shape, or the first rows of it: see `products.measure`."""
+    shapes: dict[torch.Size, list[Tensor]] = {}
     for module in modules:
-        weight = module.weight.detach()  # type: ignore[operator]
-        weight = weight if isinstance(module, nn.Linear) else weight.t()
-        rows = max(1, room // weight.shape[1])
-        found.append(weight[:rows])
-        room -= found[-1].numel()
-        if room <= 0:
-            break
-    return [w for w in found if len(w) == len(found[0])]
+        shapes.setdefault(_weight(module).shape, []).append(_weight(module))
+    most = max(map(len, shapes.values()))
+    return [[_part(of[i % len(of)]) for of in shapes.values()] for i in range(most)]
+
+
+def _part(weight: Tensor) -> Tensor:
+    rows = max(_MEASURED // weight.shape[1] // _PARTS * _PARTS, _PARTS)
+    return weight[:rows]

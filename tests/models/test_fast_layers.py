@@ -32,7 +32,7 @@ def forced(monkeypatch):
 
     def force(name):
         monkeypatch.setattr(fast_layers, "_SMALLEST", 1)
-        monkeypatch.setattr(products, "measure", lambda of: everywhere(name, of[0].dtype))
+        monkeypatch.setattr(products, "measure", lambda of: everywhere(name, of[0][0].dtype))
         monkeypatch.setattr(products, "_remembered", dict)
 
     return force
@@ -68,9 +68,9 @@ class TestProducts:
                     assert torch.allclose(found, plain, atol=tolerance, rtol=0.01)
 
     def test_rows_between_two_measured_numbers_take_the_larger_one(self):
-        choice = Choice((PLAIN, "flipped", PLAIN, PLAIN, "onednn", PLAIN, "onednn flipped"))
-        taken = [choice.at(rows) for rows in (1, 2, 5, 8, 9, 64, 2048)]
-        names = (PLAIN, "flipped", "onednn", "onednn", PLAIN, "onednn flipped", "onednn flipped")
+        choice = Choice(("batched", "flipped", PLAIN, "onednn", "onednn flipped"))
+        taken = [choice.at(rows) for rows in (1, 2, 3, 4, 5, 16, 17, 2048)]
+        names = ("batched", "flipped", PLAIN, PLAIN, "onednn", "onednn", *["onednn flipped"] * 2)
         assert taken == [PRODUCTS[name] for name in names]
 
     def test_what_is_not_there_or_wrong_is_never_taken(self, monkeypatch):
@@ -79,20 +79,27 @@ class TestProducts:
 
         monkeypatch.setattr(products, "_pointwise", gone)
         monkeypatch.setitem(products.PRODUCTS, "flipped", lambda x, w, b: 0 * linear(x, w, b))
-        assert measure([torch.randn(64, 64)]).is_plain
+        assert measure([[torch.randn(64, 64)]]).is_plain
 
     def test_the_fastest_is_taken_where_it_gains_enough(self, monkeypatch):
-        seconds = {PLAIN: 1.0, "flipped": 0.8, "onednn": 0.95, "onednn flipped": 2.0}
+        seconds = dict.fromkeys(PRODUCTS, 2.0) | {PLAIN: 1.0, "flipped": 0.8, "onednn": 0.95}
         of = {product: seconds[name] for name, product in PRODUCTS.items()}
-        monkeypatch.setattr(products, "_seconds", lambda product, x, weights: of[product])
-        assert measure([torch.randn(8, 8)]).names == (PLAIN, *["flipped"] * (len(ROWS) - 1))
+        monkeypatch.setattr(products, "_seconds", lambda product, xs, weights: of[product])
+        assert measure([[torch.randn(8, 8)]]).names == ("flipped",) * len(ROWS)
         of[PRODUCTS["flipped"]] = 0.95
-        assert measure([torch.randn(8, 8)]).is_plain
+        assert measure([[torch.randn(8, 8)]]).is_plain
 
-    def test_measuring_leaves_the_threads_alone(self):
-        threads = torch.get_num_threads()
-        measure([torch.randn(8, 8)])
-        assert torch.get_num_threads() == threads
+    def test_runs_take_the_next_weights_in_turn(self, monkeypatch):
+        seen = []
+        monkeypatch.setattr(products, "_seconds", lambda product, xs, some: seen.append(some) or 1)
+        sets = [[torch.randn(8, 8), torch.randn(2, 4)] for _ in range(30)]
+        measure(sets)
+        assert len({id(some) for some in seen}) == 30
+        assert all(any(some is one for one in sets) for some in seen)
+
+    def test_a_weight_without_equal_parts_is_one_part(self):
+        x, weight = torch.randn(2, 5), torch.randn(97, 5)
+        assert torch.allclose(PRODUCTS["batched"](x, weight, None), linear(x, weight), atol=1e-5)
 
 
 class TestMemory:
@@ -105,7 +112,7 @@ class TestMemory:
         )
 
     def choose(self):
-        assert chosen({"8x8": [torch.zeros(8, 8)]}) == {"8x8": everywhere("flipped")}
+        assert chosen({"8x8": [[torch.zeros(8, 8)]]}) == {"8x8": everywhere("flipped")}
         return len(self.measured)
 
     def test_a_machine_measures_a_shape_once(self):
@@ -127,6 +134,11 @@ class TestMemory:
         monkeypatch.setattr(products, "_processor", lambda: "another one")
         assert self.choose() == 2
         assert len(json.loads((tmp_path / "products.json").read_text())) == 2
+
+    def test_another_number_of_threads_measures_for_itself(self, monkeypatch):
+        self.choose()
+        monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+        assert self.choose() == 2
 
     def test_a_cache_that_can_not_be_written_is_done_without(self, monkeypatch):
         def full(path, data):
@@ -246,6 +258,15 @@ def test_only_plain_layers_change(forced):
     before = [type(m) for m in others]
     use_fast_products(model)
     assert [type(m) for m in model] == [FastLinear, FastConv1D, *before]
+
+
+def test_what_is_measured_has_every_shape_and_no_more_than_a_part_of_it(monkeypatch):
+    monkeypatch.setattr(fast_layers, "_MEASURED", 1000)
+    model = nn.Sequential(nn.Linear(4, 64), nn.Linear(64, 4), nn.Linear(64, 4), Conv1D(64, 256))
+    linears, conv = fast_layers._measured(model[:3]), fast_layers._measured(model[3:])
+    assert [[tuple(w.shape) for w in some] for some in linears] == [[(64, 4), (4, 64)]] * 2
+    assert linears[1][1].data_ptr() == model[2].weight.data_ptr()
+    assert [[tuple(w.shape) for w in some] for some in conv] == [[(64, 256)]]
 
 
 def test_small_layers_stay_plain(saved):

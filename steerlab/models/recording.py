@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from copy import copy
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -27,6 +28,8 @@ from steerlab.progress import Progress, ShouldStop
 
 _BATCH_TOKENS = {"cpu": 2048}  # real and padding together; more is no faster on a CPU
 _BATCH_TOKENS_ACCELERATOR = 16384
+_PASS_TOKENS = {"cpu": 64}  # what a pass costs beside its tokens
+_PASS_TOKENS_ACCELERATOR = 2048
 
 
 class _Stop(Exception):
@@ -85,12 +88,11 @@ def _passes(
     forward: Forward,
     progress: Progress | None,
 ) -> Iterator[tuple[Chunk, dict[int, Tensor]]]:
-    limit = _BATCH_TOKENS.get(input_device(model).type, _BATCH_TOKENS_ACCELERATOR)
     done = 0
     groups = _plan(model, prompts)
     if any(group.prefix for group in groups) and not _can_share(model, blocks):
         groups = _apart(prompts)
-    for batch in _batches(groups, prompts, limit):
+    for batch in _batches(groups, prompts, input_device(model)):
         if batch[0].prefix == 0:
             chunk = _whole(prompts, [i for group in batch for i in group.members])
             yield chunk, forward(chunk, {})
@@ -149,22 +151,32 @@ def _attends_to_everything(model: nn.Module) -> bool:
     return kinds == {"full_attention"} and not window and not hasattr(config, "layers_block_type")
 
 
-def _batches(groups: list[Group], prompts: Sequence[Ids], limit: int) -> Iterator[list[Group]]:
-    """Groups of similar length, which need little padding; never with and without prefix."""
+def _batches(
+    groups: Sequence[Group], prompts: Sequence[Ids], device: torch.device
+) -> Iterator[list[Group]]:
+    """Batches of groups, never with and without prefix."""
+    for some in ([g for g in groups if g.prefix == 0], [g for g in groups if g.prefix > 0]):
+        widths = [group.prefix or len(prompts[group.members[0]]) for group in some]
+        for batch in _packed(widths, device):
+            yield [some[i] for i in batch]
 
-    def width(group: Group) -> int:
-        return max(len(prompts[i]) for i in group.members) - group.prefix
 
-    batch: list[Group] = []
-    rows = widest = 0
-    for group in sorted(groups, key=lambda g: (g.prefix > 0, -width(g))):
-        grown = max(widest, width(group)) * (rows + len(group.members))
-        mixed = batch and (batch[0].prefix > 0) != (group.prefix > 0)
-        if batch and (grown > limit or mixed):
+def _packed(widths: Sequence[int], device: torch.device) -> Iterator[list[int]]:
+    """Batches of rows (by index) of similar width.
+
+    A batch ends where more padding would cost as much as another pass.
+    """
+    limit = _BATCH_TOKENS.get(device.type, _BATCH_TOKENS_ACCELERATOR)
+    most = _PASS_TOKENS.get(device.type, _PASS_TOKENS_ACCELERATOR)
+    batch: list[int] = []
+    padding = 0
+    for i in sorted(range(len(widths)), key=lambda i: -widths[i]):
+        widest = widths[batch[0]] if batch else widths[i]
+        padding += widest - widths[i]
+        if batch and (widest * (len(batch) + 1) > limit or padding > most):
             yield batch
-            batch, rows, widest = [], 0, 0
-        batch.append(group)
-        rows, widest = rows + len(group.members), max(widest, width(group))
+            batch, padding = [], 0
+        batch.append(i)
     if batch:
         yield batch
 
@@ -182,7 +194,7 @@ def _whole(prompts: Sequence[Ids], which: list[int]) -> Chunk:
 def _shared(
     model: nn.Module, prompts: Sequence[Ids], groups: list[Group], forward: Forward
 ) -> Iterator[tuple[Chunk, dict[int, Tensor]]]:
-    """Two passes: the prefix of each group, then the rest of each prompt on its cache."""
+    """The prefix of each group in one pass, then the rest of each prompt on its cache."""
     from transformers import DynamicCache
 
     prefixes = [prompts[g.members[0]][: g.prefix] for g in groups]
@@ -199,19 +211,29 @@ def _shared(
     arguments = {str(cache_argument(model)): cache, "use_cache": True}
     places = {"attention_mask": seen.long(), "position_ids": _counted(seen)}
     yield head, forward(head, {**arguments, **places})
-    row_of = [row for row, g in enumerate(groups) for _ in g.members]
-    which = [i for g in groups for i in g.members]
-    pieces = [prompts[i][groups[row].prefix :] for i, row in zip(which, row_of, strict=True)]
-    tail = Chunk(
-        ids=_padded(pieces, left=False),
-        owners=[[i] for i in which],
-        offsets=np.array([groups[row].prefix for row in row_of]),
-        lengths=np.array([len(p) for p in pieces]),
-    )
-    cache.batch_select_indices(torch.tensor(row_of))  # each prefix for every prompt with it
-    mask = torch.cat([seen[row_of], tail.real(device)], dim=1)
-    places = {"attention_mask": mask.long(), "position_ids": _counted(mask)[:, seen.shape[1] :]}
-    yield tail, forward(tail, {**arguments, **places})
+    rest = [(i, row, g.prefix) for row, g in enumerate(groups) for i in g.members]
+    for batch in _packed([len(prompts[i]) - prefix for i, _, prefix in rest], device):
+        which, row_of, starts = (list(part) for part in zip(*(rest[n] for n in batch), strict=True))
+        pieces = [prompts[i][start:] for i, start in zip(which, starts, strict=True)]
+        tail = Chunk(
+            ids=_padded(pieces, left=False),
+            owners=[[i] for i in which],
+            offsets=np.array(starts),
+            lengths=np.array([len(p) for p in pieces]),
+        )
+        mask = torch.cat([seen[row_of], tail.real(device)], dim=1)
+        counted = _counted(mask)[:, seen.shape[1] :]
+        places = {"attention_mask": mask.long(), "position_ids": counted}
+        arguments[str(cache_argument(model))] = _rows_of(cache, row_of)
+        yield tail, forward(tail, {**arguments, **places})
+
+
+def _rows_of(cache: Any, rows: Sequence[int]) -> Any:
+    """A cache of some rows of another, which stays as it is."""
+    some = copy(cache)
+    some.layers = [copy(layer) for layer in cache.layers]
+    some.batch_select_indices(torch.tensor(rows))
+    return some
 
 
 def _counted(real: Tensor) -> Tensor:

@@ -119,6 +119,47 @@ class TestEveryArchitecture:
             np.testing.assert_allclose(mean[b], picked(alone, "mean"), rtol=1e-5, atol=1e-5)
 
 
+class TestPadding:
+    """Prompts of unlike lengths are read in passes of similar ones."""
+
+    @pytest.fixture
+    def seen(self, monkeypatch):
+        """The chunks that were computed."""
+        forward, chunks = recording._forward, []
+
+        def noted(*arguments):
+            chunks.append(arguments[4])
+            return forward(*arguments)
+
+        monkeypatch.setattr(recording, "_forward", noted)
+        return chunks
+
+    @pytest.mark.parametrize("spare", [0, 1000])
+    @pytest.mark.parametrize("prefix", [0, 10])
+    def test_what_is_computed_beside_the_tokens(self, monkeypatch, seen, prefix, spare):
+        lm = shared("llama")
+        prompts = random_prompts(2, prefix, count=20) + random_prompts(3, prefix, count=20)
+        monkeypatch.setitem(recording._PASS_TOKENS, "cpu", 1000)
+        together = read(lm.model, lm.blocks, prompts, LAYERS)
+        seen.clear()
+        monkeypatch.setitem(recording._PASS_TOKENS, "cpu", spare)
+        apart = read(lm.model, lm.blocks, prompts, LAYERS)
+        for b in LAYERS:
+            np.testing.assert_allclose(apart.values[b], together.values[b], **CLOSE)
+            assert apart.residual_norms[b] == pytest.approx(together.residual_norms[b], rel=1e-5)
+        padding = [int(chunk.ids.numel() - chunk.lengths.sum()) for chunk in seen]
+        assert any(padding) == bool(spare)
+        assert any(chunk.offsets.any() for chunk in seen) == bool(prefix)
+
+    def test_a_prefix_is_computed_once_for_rests_of_unlike_lengths(self, monkeypatch, seen):
+        lm = shared("llama")
+        monkeypatch.setitem(recording._PASS_TOKENS, "cpu", 0)
+        base = list(range(3, 23))
+        read(lm.model, lm.blocks, [[*base, 30], [*base, 31], [*base, 32, 33, 34]], LAYERS)
+        computed = [chunk.ids.tolist() for chunk in seen[-3:]]
+        assert computed == [[base], [[32, 33, 34]], [[30], [31]]]
+
+
 class TestSharing:
     @pytest.mark.parametrize("read_at", ["last", "mean", *range(-7, 6)])
     @pytest.mark.parametrize("architecture", ["llama", "gpt2", "bloom"])

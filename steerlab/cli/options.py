@@ -314,7 +314,11 @@ loading = grouped(
         "--model", "source", metavar="ID", help="smollm2, a hub id or a directory."
     ),
     device=click.option("--device", metavar="NAME", help="cpu, cuda, mps (default: the fastest)."),
-    dtype=click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"])),
+    dtype=click.option(
+        "--dtype",
+        type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+        help="auto (default): float32 on a CPU, else the checkpoint's own; see bench.",
+    ),
     device_map=click.option("--device-map", metavar="MAP", help="auto: spread over all devices."),
     revision=click.option("--revision", metavar="REV", help="Revision on the hub."),
     blocks=click.option(

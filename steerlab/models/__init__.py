@@ -4,7 +4,7 @@
 `embedded` (from a name to a model), `blocks` (where its layers are), `identity` (which model it
 is), `prompts` (from texts to tokens), `recording` (reading the residual stream), `generation`,
 `inference` (which rows may share a batch), `uncompiled` and `unembedding`. On a CPU, `fast_layers`
-computes linear layers by the fastest of `products`. `runtime` is the protocol that other engines
+computes linear layers by the fastest of `products`; `speed` measures all of it. `runtime` is the protocol that other engines
 can implement, and `interventions` says what acts on a model right now.
 """
 

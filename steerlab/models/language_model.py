@@ -85,8 +85,9 @@ class LanguageModel:
     ) -> LanguageModel:
         """Load "smollm2" (the embedded default), a hub id or a local path.
 
-        device: None takes CUDA, then MPS, then the CPU. dtype: None takes the checkpoint's own
-        on an accelerator and float32 on a CPU. device_map: "auto" spreads a model over devices.
+        device: None takes CUDA, then MPS, then the CPU. device_map: "auto" spreads a model over
+            devices. dtype: None and "auto" take the checkpoint's own on an accelerator and float32
+            on a CPU.
         layout: "plain" keeps torch's own linear layers on a CPU; None and "fast" take for each the
             product that is fastest on this processor, which rounds otherwise in the last bits.
         progress: called with (what, done, total) while the embedded model is fetched.

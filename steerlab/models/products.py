@@ -203,10 +203,11 @@ def _is_choice(names: object) -> bool:
 def _machine() -> str:
     """Processor, torch and threads: what a choice holds for."""
     capability, threads = torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()
-    return f"{_processor()}, {capability}, torch {torch.__version__}, {threads} threads"
+    return f"{processor()}, {capability}, torch {torch.__version__}, {threads} threads"
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The name of this machine's processor."""
     import platform
 
     with suppress(OSError):

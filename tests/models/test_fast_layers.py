@@ -131,7 +131,7 @@ class TestMemory:
 
     def test_another_processor_measures_for_itself(self, monkeypatch, tmp_path):
         self.choose()
-        monkeypatch.setattr(products, "_processor", lambda: "another one")
+        monkeypatch.setattr(products, "processor", lambda: "another one")
         assert self.choose() == 2
         assert len(json.loads((tmp_path / "products.json").read_text())) == 2
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import torch  # noqa: F401  # imported earlier, as by a user
 
 from steerlab.models.waiting import let_threads_sleep
 
@@ -24,6 +25,14 @@ def test_a_choice_of_the_user_stays(chosen):
     environment = dict(chosen)
     let_threads_sleep(environment)
     assert environment == chosen
+
+
+@pytest.mark.parametrize("chosen", [{}, {"OMP_WAIT_POLICY": "ACTIVE"}])
+def test_an_earlier_import_of_torch_is_noted_unless_the_user_has_chosen(caplog, chosen):
+    assert "torch" in sys.modules
+    with caplog.at_level("INFO", "steerlab.models"):
+        let_threads_sleep(dict(chosen))
+    assert ("torch was imported before steerlab" in caplog.text) == (not chosen)
 
 
 def test_it_is_said_before_torch_is_loaded():

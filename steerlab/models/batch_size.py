@@ -7,11 +7,8 @@ from collections.abc import Sequence
 from steerlab.models.blocks import text_config
 from steerlab.models.protocols import Readable
 
-ROWS = {"cpu": 64}
-"""Rows beyond which a device gains little, while batches are stored less often.
-
-Tokens a CPU second of SmolLM2-135M at 4, 16, 32, 64, 128, 192 rows: 40, 101, 134, 164, 185, 162.
-"""
+ROWS_CPU = 64
+"""Rows of a batch on a CPU where nothing was measured, as for a model of small layers."""
 
 ROWS_ACCELERATOR = 256
 
@@ -22,10 +19,15 @@ _CHOOSING = 32  # bytes a vocabulary entry: float32 logits, their float64 masses
 def batch_rows(lm: Readable, prompts: Sequence[str], new_tokens: int) -> int:
     """Rows of one batch of these prompts, each continued by at most `new_tokens`.
 
-    On CUDA, as many as fit by an upper bound of a row's memory; see `row_bytes`.
+    On a CPU, as many as its measured curve asks for. On CUDA, as many as fit by an upper bound of
+    a row's memory; see `row_bytes`.
     """
     device = lm.model.device
-    most = ROWS.get(device.type, ROWS_ACCELERATOR)
+    if device.type == "cpu":
+        from steerlab.models.fast_layers import fastest_rows
+
+        return fastest_rows(lm.model) or ROWS_CPU
+    most = ROWS_ACCELERATOR
     if device.type != "cuda" or not prompts:
         return most
     import torch

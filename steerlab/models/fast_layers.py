@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from steerlab.models.products import Choice, chosen
+from steerlab.models.products import PLAIN, ROWS, Choice, chosen, fastest_batch
 
 _SMALLEST = 2**16  # entries of a weight: below, calls cost more than products
 _PARTS = 64  # rows of a weight: a multiple of it is measured
@@ -94,22 +94,44 @@ def use_fast_products(model: nn.Module) -> None:
     A layer stays as it is where nothing is faster, and where it is no plain linear layer
     (quantized, offloaded, of a class of its own).
     """
-    groups: dict[tuple[type[nn.Module], torch.dtype], list[nn.Module]] = {}
-    for module in model.modules():
-        if _is_plain(module):
-            groups.setdefault((type(module), module.weight.dtype), []).append(module)  # type: ignore[arg-type]
-    named = {_name(modules): modules for modules in groups.values()}
+    named = _groups(model)
     choices = chosen({name: _measured(modules) for name, modules in named.items()})
     if named and all(choice.is_plain for choice in choices.values()):
         _log.info("torch's own linear layers are the fastest on this machine: they are used")
     for name, modules in named.items():
         for module in () if choices[name].is_plain else modules:
-            module.__class__ = _fast_classes()[type(module)]
+            module.__class__ = _fast_classes()[_kind(module)]
             module.choice = choices[name]  # type: ignore[assignment]
 
 
+def fastest_rows(model: nn.Module) -> int | None:
+    """How many rows to write at once on the CPU; None for a model without measurable layers."""
+    groups = _groups(model)
+    if not groups:
+        return None
+    name, modules = max(groups.items(), key=lambda group: len(group[1]))
+    weights = _measured(modules)
+    plain = Choice((PLAIN,) * len(ROWS), weights[0][0].dtype)
+    return fastest_batch(name, weights, getattr(modules[0], "choice", plain))
+
+
+def _groups(model: nn.Module) -> dict[str, list[nn.Module]]:
+    """Layers of one class and dtype, by names that tell their shapes too."""
+    groups: dict[tuple[type[nn.Module], torch.dtype], list[nn.Module]] = {}
+    for module in model.modules():
+        if _is_plain(module):
+            groups.setdefault((_kind(module), module.weight.dtype), []).append(module)  # type: ignore[arg-type]
+    return {_name(modules): modules for modules in groups.values()}
+
+
+def _kind(module: nn.Module) -> type[nn.Module]:
+    """The class of a layer without its fast products."""
+    of = {fast: plain for plain, fast in _fast_classes().items()}
+    return of.get(type(module), type(module))
+
+
 def _is_plain(module: nn.Module) -> bool:
-    weight = getattr(module, "weight", None) if type(module) in _fast_classes() else None
+    weight = getattr(module, "weight", None) if _kind(module) in _fast_classes() else None
     return (
         type(weight) is nn.Parameter
         and weight.is_cpu
@@ -124,7 +146,7 @@ def _name(modules: Sequence[nn.Module]) -> str:
     """Class, dtype and shapes of layers of one class and dtype."""
     sizes = sorted({"x".join(map(str, _weight(module).shape)) for module in modules})
     dtype = str(modules[0].weight.dtype).removeprefix("torch.")
-    return f"{type(modules[0]).__name__} {dtype} {' '.join(sizes)}"
+    return f"{_kind(modules[0]).__name__} {dtype} {' '.join(sizes)}"
 
 
 def _weight(module: nn.Module) -> Tensor:

@@ -16,7 +16,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,9 @@ _clock = (
     if time.get_clock_info("thread_time").resolution < 1e-6
     else time.perf_counter
 )
+BATCHES = (16, 32, 64, 128)
+"""Numbers of rows to choose a batch from; more would hold much memory in logits."""
+_ENOUGH = 1.1  # of the least time a row, for a smaller batch that is stored more often
 _HOPELESS = 1.5  # times the fastest, after which a product is not tried again
 
 Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -168,16 +171,49 @@ def chosen(groups: Mapping[str, Sequence[Sequence[Tensor]]]) -> dict[str, Choice
     groups: by names that tell shapes, orientation and dtype. Choices are remembered in the user's
     cache for this processor, torch and number of threads.
     """
-    if not groups:
+    found = _once({name: partial(_names, of) for name, of in groups.items()}, _is_choice)
+    return {name: Choice(tuple(found[name]), of[0][0].dtype) for name, of in groups.items()}
+
+
+def fastest_batch(name: str, weights: Sequence[Sequence[Tensor]], choice: Choice) -> int:
+    """The number of rows, one of BATCHES, beyond which a row takes hardly less time.
+
+    Measured once on a machine, for weights as in `chosen`.
+    """
+    key = f"rows of {name}, {' '.join(choice.names)}"
+    return int(_once({key: partial(_fastest_batch, weights, choice)}, BATCHES.__contains__)[key])
+
+
+def _names(weights: Sequence[Sequence[Tensor]]) -> list[str]:
+    return list(measure(weights).names)
+
+
+@torch.no_grad()
+def _fastest_batch(weights: Sequence[Sequence[Tensor]], choice: Choice) -> int:
+    sets = cycle(weights)
+    of_row = dict.fromkeys(BATCHES, float("inf"))
+    for _ in range(_TRIES):
+        for rows in BATCHES:
+            some = next(sets)
+            xs = {w.shape[1]: _rows(rows, w.shape[1], choice.dtype) for w in some}
+            of_row[rows] = min(of_row[rows], _seconds(choice.at(rows), xs, some) / rows)
+    return next(rows for rows in BATCHES if of_row[rows] <= _ENOUGH * min(of_row.values()))
+
+
+def _once(
+    measures: Mapping[str, Callable[[], object]], is_valid: Callable[[Any], bool]
+) -> dict[str, Any]:
+    """What each of these measured, now or earlier on this machine."""
+    if not measures:
         return {}
     known = _remembered()
-    machine = known.setdefault(_machine(), {})
-    missing = {name: part for name, part in groups.items() if not _is_choice(machine.get(name))}
-    machine |= {name: measure(weights).names for name, weights in missing.items()}
+    machine: dict[str, Any] = known.setdefault(_machine(), {})
+    missing = {name: call for name, call in measures.items() if not is_valid(machine.get(name))}
+    machine |= {name: call() for name, call in missing.items()}
     if missing:
         with suppress(StoreError):  # measured again next time
             durable.write(_path(), json.dumps(known, indent=1).encode())
-    return {name: Choice(tuple(machine[name]), of[0][0].dtype) for name, of in groups.items()}
+    return machine
 
 
 def _path() -> Path:

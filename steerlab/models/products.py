@@ -35,7 +35,7 @@ ROWS = (1, 2, 4, 16, 64)
 PLAIN = "plain"
 _TRIES = 3
 _PARTS = (64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2)  # of a weight, for a batch of products
-_GAIN = 0.85  # of the plain product's time: what is no faster stays plain
+_GAIN = 0.92  # of the plain product's time: what is no faster stays plain
 _clock = (
     time.thread_time  # on Windows too coarse
     if time.get_clock_info("thread_time").resolution < 1e-6

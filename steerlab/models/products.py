@@ -34,6 +34,7 @@ ROWS = (1, 2, 4, 16, 64)
 
 PLAIN = "plain"
 _TRIES = 3
+_MANY = 16  # rows whose products take long enough to be timed once less
 _PARTS = (64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2)  # of a weight, for a batch of products
 _GAIN = 0.92  # of the plain product's time: what is no faster stays plain
 _clock = (
@@ -131,8 +132,9 @@ def measure(weights: Sequence[Sequence[Tensor]]) -> Choice:
 def _fastest(sets: Iterator[Sequence[Tensor]], rows: int) -> str:
     some = next(sets)
     xs = {width: _rows(rows, width, some[0].dtype) for width in {w.shape[1] for w in some}}
-    best = {n: float("inf") for n in PRODUCTS if all(_is_right(n, xs[w.shape[1]], w) for w in some)}
-    for _ in range(_TRIES):
+    least = min(some, key=Tensor.numel)
+    best = {n: float("inf") for n in PRODUCTS if _is_right(n, xs[least.shape[1]], least)}
+    for _ in range(_TRIES if rows < _MANY else _TRIES - 1):
         for name in [n for n in best if not _is_hopeless(best, n)]:
             best[name] = min(best[name], _seconds(PRODUCTS[name], xs, next(sets)))
     fastest = min(best, key=best.__getitem__)

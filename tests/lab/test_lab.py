@@ -87,7 +87,7 @@ def test_a_cell_is_what_it_would_be_alone(bench, love, lm, temperature):
 def test_more_rows_than_a_batch_holds(bench, love, monkeypatch):
     settings = [Setting(), *(Setting(love, c / 10) for c in range(1, 6))]
     whole = bench.compare(PROMPTS, settings, max_new_tokens=4)
-    monkeypatch.setitem(batch_size.ROWS, "cpu", 5)
+    monkeypatch.setattr(batch_size, "ROWS_CPU", 5)
     seen, heard = [], {}
 
     def hear(index, piece):
@@ -131,7 +131,7 @@ def test_nothing_to_compare(bench, love):
 
 
 def test_stopping_keeps_what_came_and_starts_no_other_batch(bench, love, monkeypatch):
-    monkeypatch.setitem(batch_size.ROWS, "cpu", 2)
+    monkeypatch.setattr(batch_size, "ROWS_CPU", 2)
     asked = []
 
     def stop():

@@ -29,7 +29,7 @@ from steerlab.errors import StoreError
 from steerlab.files import durable
 from steerlab.files.location import cache_directory
 
-ROWS = (1, 2, 4, 16, 64)
+ROWS = (1, 2, 4, 16, 128)
 """Numbers of rows with a choice of their own; others take what the next larger one takes."""
 
 PLAIN = "plain"

@@ -81,7 +81,7 @@ def test_extract_stores_nothing(cli, store, model_dir, monkeypatch):
         raise KeyboardInterrupt
 
     names = store.names()
-    monkeypatch.setattr(LanguageModel, "extract", pressed)
+    monkeypatch.setattr(LanguageModel, "reextract", pressed)
     pair = ["--positive", "a", "--negative", "b"]
     result = cli("extract", "x", *pair, "--model", model_dir)
     assert (result.code, result.out) == (ExitCode.CANCELLED, "")

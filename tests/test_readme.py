@@ -8,6 +8,7 @@ import pytest
 
 from steerlab import LanguageModel
 from steerlab.cli import SECTIONS
+from steerlab.conformance.conform import TOLERANCE
 from steerlab.conformance.targets import TARGETS
 from tests.conformance import table
 
@@ -54,11 +55,19 @@ def test_the_table_of_verbs_is_complete() -> None:
     assert named == {verb for section in SECTIONS.values() for verb in section}
 
 
-def test_the_table_of_programs_is_what_conform_compares_within_its_tolerance() -> None:
-    rows = [line.split(" | ") for line in README.split(table.HEAD)[1].splitlines()]
-    found = [row for row in rows if len(row) == 5]
-    assert [row[0].strip("| ") for row in found] == [*TARGETS] == [*table.GIVEN]
-    assert all(0 <= float(cell) <= 1e-4 for row in found for cell in row[2:4])
+def test_the_table_of_programs_is_what_conform_compares_with_true_verdicts() -> None:
+    rows = [
+        [cell.strip() for cell in line.strip("| ").split(" | ")]
+        for line in README.split(table.HEAD)[1].splitlines()
+        if line.startswith("|")
+    ]
+    found = rows[: len(TARGETS)]
+    assert [row[0] for row in found] == [*TARGETS] == [*table.GIVEN]
+    for row in found:
+        unsteered, steered, likeliest = map(float, row[2:5])
+        assert 0 <= likeliest <= min(steered, TOLERANCE)
+        within = max(unsteered, steered) <= TOLERANCE
+        assert row[6] == ("agrees" if within else "differs")
 
 
 def test_the_architecture_names_all_rooms_and_files_that_exist() -> None:

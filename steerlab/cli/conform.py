@@ -66,9 +66,10 @@ def conform_command(
 
     Each program loads the model and the file that `steerlab export` or `steerlab bake` writes for
     it, and runs the same prompts, steered and not. The table shows the largest difference of a
-    log-probability, over all tokens of the prompts and of our greedy texts and the 1000 likeliest
-    that may follow each, and how many greedy texts are equal. A program agrees if no difference is
-    above 1e-4 and all texts are equal.
+    log-probability, after each token of the prompts and of our greedy texts, over the whole
+    vocabulary; the same over the 1000 likeliest next tokens; and how many greedy texts are equal. A
+    program agrees if no difference over the whole vocabulary is above 1e-4 and all texts are equal.
+    Float32 itself may be as far off float64 at unlikely tokens: up to 1.1e-4 for smollm2.
 
     hook: a forward hook of plain torch. peft: a BEFT adapter. bake: a checkpoint of
     `steerlab bake`, in transformers. lm-eval: its loader of steering vectors. llama.cpp: a control
@@ -111,7 +112,8 @@ def _print(found: Conformance, vector: SteeringVector, coefficient: float) -> No
             f"{found.effect:.2g}"
         )
     )
-    columns = ("target", "unsteered", "steered", "equal texts", "verdict")
+    likeliest = ("likeliest unsteered", "likeliest steered")
+    columns = ("target", "unsteered", "steered", *likeliest, "equal texts", "verdict")
     output.table(columns, [_row(outcome) for outcome in found.outcomes])
     for outcome in found.outcomes:
         if outcome.why:
@@ -119,8 +121,12 @@ def _print(found: Conformance, vector: SteeringVector, coefficient: float) -> No
 
 
 def _row(outcome: Outcome) -> tuple[Any, ...]:
-    if outcome.steered is None or outcome.unsteered is None:
-        return outcome.target, "", "", "", outcome.verdict
-    texts = f"{outcome.equal} of {outcome.texts}"
-    numbers = f"{outcome.unsteered:.1e}", f"{outcome.steered:.1e}"
+    differences = (
+        outcome.unsteered,
+        outcome.steered,
+        outcome.unsteered_likeliest,
+        outcome.steered_likeliest,
+    )
+    numbers = ["" if number is None else f"{number:.2e}" for number in differences]
+    texts = f"{outcome.equal} of {outcome.texts}" if outcome.texts else ""
     return outcome.target, *numbers, texts, outcome.verdict

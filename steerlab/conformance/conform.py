@@ -26,14 +26,14 @@ from steerlab.models.loading import location_of
 from steerlab.progress import Progress
 
 TOLERANCE = 1e-4
-"""Largest difference of a log-probability that float32 arithmetic explains."""
+"""Largest difference of a log-probability at which a program agrees, over the whole vocabulary.
+
+Float32 itself is up to 1.1e-4 off float64 there, for SmolLM2 and its 49,152 tokens, and half as
+much over the LIKELIEST.
+"""
 
 LIKELIEST = 1000
-"""Next tokens that are compared after each token; all others together are rarely written.
-
-Float32 alone moves a log-probability of SmolLM2 by up to 1.1e-4 over all 49,152 tokens (against
-float64), and of these by half as much.
-"""
+"""Next tokens after each token over which a difference is told beside that over all."""
 
 PROMPTS = (
     "I think you are a",
@@ -74,13 +74,27 @@ Open = Callable[[Case, bool], AbstractContextManager[Session]]
 """Loads the model in a program; the flag says whether it is steered."""
 
 
+class Difference(NamedTuple):
+    """Largest differences of log-probabilities; infinite where one is NaN or lacking.
+
+    whole: over the whole vocabulary. likeliest: over the LIKELIEST next tokens by ours.
+    """
+
+    whole: float = 0.0
+    likeliest: float = 0.0
+
+    def with_(self, other: Difference) -> Difference:
+        """The larger of two, each by itself."""
+        return Difference(*map(max, self, other))
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a program compares.
 
     unsteered, steered: largest difference of a log-probability, over all tokens of the prompts and
-    our texts, and the likeliest that may follow each. equal: greedy texts that are the same, of
-    `texts`.
+    our texts, and all that may follow each. equal: greedy texts that are the same, of `texts`.
+    unsteered_likeliest, steered_likeliest: over the LIKELIEST that may follow.
     why: of a refusal, how to install what is missing, or what explains a difference.
     """
 
@@ -88,6 +102,8 @@ class Outcome:
     verdict: Verdict
     unsteered: float | None = None
     steered: float | None = None
+    unsteered_likeliest: float | None = None
+    steered_likeliest: float | None = None
     equal: int = 0
     texts: int = 0
     why: str = ""
@@ -190,17 +206,19 @@ def _effect(
 ) -> Iterator[float]:
     """Largest change of a log-probability by the steering, prompt by prompt."""
     for prompt, (text, log_probs) in zip(ids, steered, strict=True):
-        yield largest_difference(_log_probs(lm, [*prompt, *text]), log_probs)
+        yield difference(_log_probs(lm, [*prompt, *text]), log_probs).whole
 
 
-def largest_difference(theirs: Tensor, ours: Tensor) -> float:
-    """The largest difference of two log-probabilities; infinite where one is NaN.
+def difference(theirs: Tensor, ours: Tensor) -> Difference:
+    """The largest differences of log-probabilities (tokens, vocab).
 
-    theirs, ours: (tokens, vocab). Compared are the LIKELIEST next tokens by ours.
+    theirs: may have columns beyond ours, of tokens that only fill up its table.
     """
-    likely, which = ours.topk(min(LIKELIEST, ours.shape[-1]))
-    found = float((theirs.gather(-1, which) - likely).abs().max())
-    return found if found == found else float("inf")
+    if len(theirs) != len(ours) or theirs.shape[-1] < ours.shape[-1]:
+        return Difference(float("inf"), float("inf"))
+    apart = (theirs[:, : ours.shape[-1]] - ours).abs().nan_to_num(nan=float("inf"))
+    likely = ours.topk(min(LIKELIEST, ours.shape[-1])).indices
+    return Difference(float(apart.max()), float(apart.gather(-1, likely).max()))
 
 
 def _outcome(
@@ -214,28 +232,52 @@ def _outcome(
     if why := missing(name):
         return Outcome(name, "missing", why=why)
     session: Open = import_module(f"steerlab.conformance.{TARGETS[name].module}").session
-    differences, equal = [], 0
+    found, equal = [], 0
     try:
         for answers, is_steered in zip(ours, (False, True), strict=True):
             with _case(lm, vector) as case, session(case, is_steered) as theirs:
                 pairs = list(zip(ids, answers, strict=True))
-                differences.append(max(_difference(theirs, *pair) for pair in pairs))
+                found.append(_difference(theirs, pairs))
                 equal += sum(theirs.greedy(p, new_tokens) == answer.text for p, answer in pairs)
     except Incompatible as error:
         return Outcome(name, "refused", why=str(error))
     except Exception as error:  # of another program, which may raise anything
         return Outcome(name, "failed", why=f"{type(error).__name__}: {shortened(error)}")
-    unsteered, steered = differences
+    unsteered, steered = found
     texts = 2 * len(ids)
-    verdict: Verdict = "agrees" if max(differences) <= TOLERANCE and equal == texts else "differs"
-    why = ""
-    if unsteered > TOLERANCE:
-        why = "it differs without steering too: other weights or arithmetic"
-    return Outcome(name, verdict, unsteered, steered, equal, texts, why)
+    within = max(unsteered.whole, steered.whole) <= TOLERANCE
+    verdict: Verdict = "agrees" if within and equal == texts else "differs"
+    return Outcome(
+        name,
+        verdict,
+        unsteered.whole,
+        steered.whole,
+        unsteered.likeliest,
+        steered.likeliest,
+        equal,
+        texts,
+        _explained(unsteered, steered),
+    )
 
 
-def _difference(theirs: Session, prompt: list[int], ours: Answer) -> float:
-    return largest_difference(theirs.log_probs([*prompt, *ours.text]), ours.log_probs)
+def _explained(unsteered: Difference, steered: Difference) -> str:
+    """What explains a difference above the tolerance; empty if nothing here does."""
+    if unsteered.whole > TOLERANCE:
+        return "it differs without steering too: other weights or arithmetic"
+    if steered.whole > TOLERANCE >= steered.likeliest:
+        return (
+            f"it agrees over the {LIKELIEST} likeliest tokens: float32 itself may be as far off "
+            "float64 at unlikely ones (1.1e-4 for SmolLM2)"
+        )
+    return ""
+
+
+def _difference(theirs: Session, pairs: Sequence[tuple[list[int], Answer]]) -> Difference:
+    """The largest over all prompts with our texts."""
+    found = Difference()
+    for prompt, ours in pairs:
+        found = found.with_(difference(theirs.log_probs([*prompt, *ours.text]), ours.log_probs))
+    return found
 
 
 @contextmanager

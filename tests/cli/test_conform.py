@@ -14,12 +14,16 @@ def test_conform_prints_a_table_or_json(cli, store):
     lines = done.out.splitlines()
     assert done.code == ExitCode.OK, done.err
     assert lines[0].startswith("love.v1[2] at coefficient ")
-    assert lines[1].split() == ["target", "unsteered", "steered", "equal", "texts", "verdict"]
+    columns = "target unsteered steered likeliest unsteered likeliest steered equal texts verdict"
+    assert " ".join(lines[1].split()) == columns
     assert [line.split()[0] for line in lines[2:]] == ["hook", "bake"]
     assert all(line.endswith("2 of 2       agrees") for line in lines[2:])
     data = cli(*arguments, "--prompt", "I think", "--json").data
     assert data["tolerance"] == 1e-4
     assert [outcome["verdict"] for outcome in data["outcomes"]] == ["agrees", "agrees"]
+    for outcome in data["outcomes"]:
+        assert 0 <= outcome["steered_likeliest"] <= outcome["steered"] <= 1e-4
+        assert 0 <= outcome["unsteered_likeliest"] <= outcome["unsteered"] <= 1e-4
 
 
 @pytest.mark.parametrize(

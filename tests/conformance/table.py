@@ -12,7 +12,11 @@ from pathlib import Path
 from typing import Any
 
 README = Path(__file__).parents[2] / "README.md"
-HEAD = "| program | what it is given | unsteered | steered | equal texts |\n|---|---|---|---|---|\n"
+HEAD = (
+    "| program | what it is given | unsteered | steered | steered, likeliest | equal texts | |\n"
+    "|---|---|---|---|---|---|---|\n"
+)
+NUMBERS = ("unsteered", "steered", "steered_likeliest")
 GIVEN = {
     "hook": "a forward hook of plain torch",
     "peft": "a BEFT adapter (`export --to peft`)",
@@ -24,14 +28,15 @@ GIVEN = {
 
 
 def table(found: dict[str, Any]) -> str:
-    """Markdown of what `conform --json` printed; every program has to agree."""
+    """Markdown of what `conform --json` printed, with its verdicts."""
     rows = []
     for outcome in found["outcomes"]:
         name = outcome["target"]
-        assert outcome["verdict"] == "agrees", outcome
-        numbers = [f"{outcome[key]:.1e}" for key in ("unsteered", "steered")]
+        assert outcome["verdict"] in ("agrees", "differs"), outcome
+        numbers = [f"{outcome[key]:.2e}" for key in NUMBERS]
         texts = f"{outcome['equal']} of {outcome['texts']}"
-        rows.append(f"| {name} | {GIVEN[name]} | {' | '.join(numbers)} | {texts} |\n")
+        cells = (name, GIVEN[name], *numbers, texts, outcome["verdict"])
+        rows.append(f"| {' | '.join(cells)} |\n")
     assert len(rows) == len(GIVEN), "run it where all programs are installed"
     return HEAD + "".join(rows)
 

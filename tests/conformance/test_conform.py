@@ -14,6 +14,7 @@ from tests.saved import save_model
 from tests.tiny import tiny_lm
 
 HERE = ("hook", "peft", "bake")
+INF = float("inf")
 
 
 @pytest.fixture(scope="module")
@@ -111,15 +112,38 @@ def test_front_vectors_are_refused(lm):
 
 def test_numbers_that_are_none_are_infinitely_far_off():
     nan = torch.tensor([[float("nan"), 0.0]])
-    assert comparing.largest_difference(nan, torch.zeros(1, 2)) == float("inf")
+    assert comparing.difference(nan, torch.zeros(1, 2)).whole == INF
 
 
-def test_the_likeliest_tokens_are_compared():
+def test_all_tokens_are_compared_and_the_likeliest_beside_them():
     ours = torch.arange(1200.0)[None]
     for place, found in ((1199, 5.0), (200, 5.0), (199, 0.0)):
         theirs = ours.clone()
         theirs[0, place] += 5
-        assert comparing.largest_difference(theirs, ours) == found
+        assert comparing.difference(theirs, ours) == (5.0, found)
+
+
+@pytest.mark.parametrize(("rows", "columns", "found"), [(2, 6, 0.0), (2, 4, INF), (1, 5, INF)])
+def test_tables_may_be_wider_than_ours_but_lack_nothing(rows, columns, found):
+    assert comparing.difference(torch.zeros(rows, columns), torch.zeros(2, 5)).whole == found
+
+
+def test_a_difference_at_unlikely_tokens_differs_and_is_explained(lm, monkeypatch):
+    def unlikely(theirs, ours):
+        steered = not torch.equal(theirs, ours)
+        return comparing.Difference(1.2e-4, 5e-5) if steered else comparing.Difference()
+
+    monkeypatch.setattr(comparing, "difference", unlikely)
+    monkeypatch.setattr(comparing, "_effect", lambda *_: [1.0])
+    found = conform(lm, vector(lm, 2), 2.0, ["bake"], new_tokens=2)
+    (outcome,) = found.outcomes
+    assert (outcome.verdict, outcome.steered, outcome.steered_likeliest) == (
+        "differs",
+        1.2e-4,
+        5e-5,
+    )
+    assert "float32 itself" in outcome.why
+    assert not found.agrees
 
 
 def test_a_program_that_breaks_leaves_the_others_their_results(lm, monkeypatch):

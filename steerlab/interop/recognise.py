@@ -61,14 +61,17 @@ def read(path: Path) -> list[Foreign]:
     found = READERS[kind](data, what)
     sidecar = path.with_suffix(".json")
     if kind == "safetensors" and sidecar != path and sidecar.is_file():
-        found = safetensors_files.with_sidecar(found, header.read_plain(sidecar), what)
+        found = safetensors_files.with_sidecar(found, header.read_plain(sidecar), data, what)
     if any(one.format == safetensors_files.FIT for one in found):
         raise CorruptPayload(
             f"{what} is a fit of saklas, whose layers {sidecar.name} weighs: put it beside the file"
         )
     stem = _stem(path)
     hint = _hint(path, stem)
-    return [replace(one, name=_name(one.name, stem), hint=one.hint or hint) for one in found]
+    return [
+        replace(one, name=_name(one.name, stem), hint=one.hint or (hint if None in one.rows else ""))
+        for one in found
+    ]
 
 
 def container_of(data: bytes, what: str) -> str:

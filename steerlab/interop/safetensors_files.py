@@ -47,9 +47,10 @@ def read(data: bytes, what: str) -> list[Foreign]:
     return arrays.vectors_of("safetensors", tensors, what)
 
 
-def with_sidecar(found: list[Foreign], sidecar: bytes, what: str) -> list[Foreign]:
+def with_sidecar(found: list[Foreign], sidecar: bytes, data: bytes, what: str) -> list[Foreign]:
     """The vectors, with what a sidecar of saklas states; unchanged if it is another program's.
 
+    data: the file with the tensors, whose sha256 a sidecar of a profile states.
     saklas's layer_k is added at the output of block k, and its length means nothing: it is
     scaled to the model when it is used.
     """
@@ -67,6 +68,8 @@ def with_sidecar(found: list[Foreign], sidecar: bytes, what: str) -> list[Foreig
         raise Incompatible(
             f"{what} has saklas's format {str(version)[:20]!r}, and {_SAKLAS} is read"
         )
+    if said.get("tensor_sha256") != hashlib.sha256(data).hexdigest():
+        raise CorruptPayload(f"{what} is not the file that its sidecar describes: copy both again")
     facts = (fact("method", said.get("method")), "length=relative")
     return [replace(one, format="saklas", site="output", facts=facts) for one in found]
 
@@ -159,9 +162,13 @@ def write_saklas(vector: SteeringVector) -> dict[str, bytes]:
     sidecar = {
         "format_version": _SAKLAS,
         "saklas_version": f"steerlab {__version__}",
-        "method": str(vector.recipe)[:200],
+        "method": "profile",  # one of the three that saklas reads
         "tensor_sha256": hashlib.sha256(data).hexdigest(),
-        "provenance": {"source": str(vector), "model": vector.model.source},
+        "provenance": {
+            "source": str(vector),
+            "model": vector.model.source,
+            "recipe": str(vector.recipe)[:200],
+        },
     }
     return {"": data, ".json": json.dumps(sidecar, indent=1).encode() + b"\n"}
 

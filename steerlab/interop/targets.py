@@ -40,7 +40,7 @@ class Target:
 
 def _baked(write: Callable[[SteeringVector], bytes]) -> Callable[[SteeringVector, float], Files]:
     """A writer of a format without a strength."""
-    return lambda vector, c: {"": write(vector if c == 1 else c * vector)}
+    return lambda vector, c: {"": write(_scaled(vector, c))}
 
 
 def _stated(
@@ -50,12 +50,17 @@ def _stated(
     return lambda vector, c: {"": write(vector, c)}
 
 
+def _scaled(vector: SteeringVector, coefficient: float) -> SteeringVector:
+    """The vector times its coefficient; itself at 1."""
+    return vector if coefficient == 1 else coefficient * vector
+
+
 def _saklas(vector: SteeringVector, coefficient: float) -> Files:
-    return safetensors_files.write_saklas(coefficient * vector)
+    return safetensors_files.write_saklas(_scaled(vector, coefficient))
 
 
 def _peft(vector: SteeringVector, coefficient: float) -> Files:
-    return peft_directory.write(coefficient * vector)
+    return peft_directory.write(_scaled(vector, coefficient))
 
 
 def _llama_command(path: PurePath, coefficient: float) -> str:

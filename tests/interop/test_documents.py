@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import hashlib
 import json
 
 import numpy as np
@@ -139,21 +140,25 @@ def test_bfloat16_safetensors():
     assert rows(bound(found, Asserted(layer=1))) == {1: tensor.float().tolist()}
 
 
-def sidecar(**changed):
-    said = {"format_version": 6, "saklas_version": "5.1", "method": "dim", "tensor_sha256": "0"}
+def sidecar(data=b"", **changed):
+    said = {"format_version": 6, "saklas_version": "5.1", "method": "merge"}
+    said["tensor_sha256"] = hashlib.sha256(data).hexdigest()
     return {**said, "provenance": {}, **changed}
 
 
 def test_saklas(tmp_path):
     path = tmp_path / "calm.safetensors"
-    path.write_bytes(save({"layer_2": ONE}))
-    path.with_suffix(".json").write_text(json.dumps(sidecar()))
+    data = save({"layer_2": ONE})
+    path.write_bytes(data)
+    path.with_suffix(".json").write_text(json.dumps(sidecar(data)))
     (found,) = recognise.read(path)
     assert (found.format, found.name) == ("saklas", "calm")
     made = bound(found)
     assert rows(made) == {3: ONE.tolist()}
-    assert made.recipe.facts == ("method=dim", "length=relative")
-    path.with_suffix(".json").write_text(json.dumps(sidecar(format_version=9)))
+    assert made.recipe.facts == ("method=merge", "length=relative")
+    path.with_suffix(".json").write_text(json.dumps(sidecar(b"another file")))
+    assert "not the file that its sidecar describes" in refusal(recognise.read, path)[1]
+    path.with_suffix(".json").write_text(json.dumps(sidecar(data, format_version=9)))
     assert refusal(recognise.read, path)[0] is Incompatible
     path.with_suffix(".json").write_text("[]")
     assert recognise.read(path)[0].format == "safetensors"
@@ -208,7 +213,9 @@ def test_saklas_comes_back(tmp_path):
     (found,) = recognise.read(tmp_path / "calm.safetensors")
     assert bound(found) == once
     assert sorted(load(files[""])) == ["layer_0", "layer_2"]
-    assert set(json.loads(files[".json"])) == set(sidecar())
+    said = json.loads(files[".json"])
+    assert set(said) == set(sidecar())
+    assert said["method"] in ("profile", "manifold_pca", "merge")  # all that saklas reads
 
 
 def steering_lite(method="mean_diff"):

@@ -8,6 +8,7 @@ where a head that is tied to them moves all logits alike.
 from __future__ import annotations
 
 import copy
+import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,6 +137,16 @@ def _add(model: Any, b: int, row: Tensor) -> None:
     config = text_config(model)
     if b == 0:
         target = model.get_input_embeddings().weight
+        if target.shape[-1] != len(row):
+            raise Incompatible(
+                f"the embeddings of {config.model_type} are {target.shape[-1]} wide here and its "
+                f"stream {len(row)}: layer 0 can't be baked"
+            )
+        if getattr(config, "final_logit_softcapping", None) and config.tie_word_embeddings:
+            raise Incompatible(
+                f"{config.model_type} caps its logits, which its embeddings would move: layer 0 "
+                "can't be baked"
+            )
         scale = float(getattr(config, "embedding_multiplier", 1.0))
         if config.model_type.startswith("gemma"):
             scale = math.sqrt(config.hidden_size)
@@ -178,7 +189,8 @@ def bake(
         if not found <= (0.1 if half else 1e-3):
             raise Incompatible(
                 f"the baked model differs from the steered one by {found:.1g} in log-probability: "
-                f"{lm.source} does something else with what its blocks write"
+                f"{lm.source} does something else with what its "
+                f"{'embeddings or blocks' if 0 in steered.layers else 'blocks'} write"
             )
         (work / "README.md").write_text(_card(vector, coefficient, found, model))
         for file in work.iterdir():  # weights are written readable by their owner alone
@@ -212,7 +224,7 @@ def _card(vector: SteeringVector, coefficient: float, found: float, model: Any) 
     ]
     return f"""---
 library_name: transformers
-base_model: {vector.model.source}
+base_model: {json.dumps(vector.model.source)}
 tags: [steering-vectors, activation-steering, steerlab]
 ---
 

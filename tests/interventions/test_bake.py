@@ -68,6 +68,23 @@ def test_where_no_bias_is_exact_it_is_refused(tmp_path, architecture):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("architecture", "changes", "why"),
+    [
+        ("opt", {"word_embed_proj_dim": 16}, "16 wide here and its stream 32"),
+        ("gemma2", {"tie_word_embeddings": True}, "caps its logits"),
+        ("bloom", {}, "with what its embeddings or blocks write"),
+    ],
+)
+def test_where_embeddings_are_not_the_stream_layer_0_is_refused(
+    tmp_path, architecture, changes, why
+):
+    lm = loaded(tmp_path / "m", architecture, **changes)
+    with pytest.raises(Incompatible, match=why):
+        bake(lm, vector(lm, 0), 1.0, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
 def test_sliding_windows_are_not_written_as_llama(tmp_path):
     lm = loaded(tmp_path / "m", "mistral_sliding")
     with pytest.raises(Incompatible, match="windows of 8 tokens"):

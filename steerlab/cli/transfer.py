@@ -22,6 +22,14 @@ if TYPE_CHECKING:
     from steerlab.registry.transfer.import_plan import Import
 
 _COMPARED = 50  # vectors of one import, up to which each is compared with the store
+_STRENGTH = "its file states the strength {0}: use it with --coefficient {0}"
+_SAID = {
+    "dropped": "left out {}",
+    "model": "its file states the model {}",
+    "coefficient": _STRENGTH,
+    "glp.alpha_default": _STRENGTH,
+}
+"""Facts of a foreign file that are said when it comes in."""
 
 
 @options.verb("export")
@@ -57,17 +65,18 @@ def export_command(
     steerlab export --tag feeling feelings.tar
     steerlab export love love.gguf --dose 0.15
     steerlab export love calm both.gguf
+    steerlab export "love[10:20] - anger" part.npz
 
     A name that ends in .tar makes an archive of any number of vectors, any other name a payload
     file of one. Both are self-describing and can be mailed; `steerlab import` reads them.
     Select vectors by refs, or by the filters of `steerlab list`.
 
-    Other programs' formats (--to) hold one vector: of several, their sum is written, each at its
-    strength, which is what they do together. gguf and glp: control vectors for llama.cpp and
-    repeng, the latter with its meaning. llama-cpp: the same file at coefficient 1, and the option
-    that gives llama.cpp the strength. npz: arrays of numpy. lm-eval: for lm-evaluation-harness.
-    peft: a directory with a BEFT adapter. saklas: a profile and its sidecar. neuronpedia,
-    vllm-lens: requests.
+    Other programs' formats (--to) hold one vector, which may be an expression: of several, their
+    sum is written, each at its strength, which is what they do together. gguf and glp: control
+    vectors for llama.cpp and repeng, the latter with its meaning. llama-cpp: the same file at
+    coefficient 1, and the option that gives llama.cpp the strength. npz: arrays of numpy. lm-eval:
+    for lm-evaluation-harness. peft: a directory with a BEFT adapter. saklas: a profile and its
+    sidecar. neuronpedia, vllm-lens: requests.
     NAME.gguf and NAME.npz need no --to. The strength is --dose or --coefficient, else the
     calibrated one, else 1; formats that state none get the directions times it. What a format
     can't hold is refused.
@@ -82,7 +91,7 @@ def export_command(
     if target is not None:
         if not refs or parents:
             raise click.UsageError(f"{target} holds no lineage and no archive: name vectors")
-        vectors = [store.load(ref, model) for ref in refs]
+        vectors = [store.evaluate(ref, model) for ref in refs]
         _export_foreign(store, vectors, target, path, force, **strength)
         return
     if any(value is not None for value in strength.values()):
@@ -253,8 +262,9 @@ def _print_arrivals(store: Store, arrivals: Sequence[Arrival]) -> None:
         text = f"{vector.ref}  {how}; {where} of {vector.model.name}"
         click.echo(printable(text))
         for fact in recipe.facts:
-            if fact.startswith("dropped="):
-                output.say(f"{vector.ref}: left out {fact.removeprefix('dropped=')}")
+            key, _, value = fact.partition("=")
+            if key in _SAID:
+                output.say(f"{vector.ref}: {_SAID[key].format(value)}")
     new = [arrival.vector for arrival in arrivals if not arrival.already]
     for vector in new if len(new) <= _COMPARED else ():
         output.say_duplicates(store, vector)

@@ -34,11 +34,13 @@ def vectors_of(format: str, arrays: Mapping[str, Array], what: str) -> list[Fore
     """
     if not arrays:
         raise CorruptPayload(f"{what} holds no array")
-    if sum(array.size // max(1, *array.shape[-1:]) for array in arrays.values()) > _MOST:
-        raise CorruptPayload(f"{what} holds more than {_MOST} directions")
     for key, array in arrays.items():
         if array.dtype.kind != "f":
             raise CorruptPayload(f"{what}: {_called(key)} holds {array.dtype}, not real numbers")
+        if ".lora_" in key:
+            raise CorruptPayload(f"{what} is a LoRA of PEFT, which changes weights: no vector")
+    if sum(array.size // max(1, *array.shape[-1:]) for array in arrays.values()) > _MOST:
+        raise CorruptPayload(f"{what} holds more than {_MOST} directions")
     placed = {key: place_of(key) for key in arrays}
     if all(found is not None for found in placed.values()):
         return [_of_layers(format, arrays, what)]

@@ -173,11 +173,12 @@ def bind(
     rows, dropped, asserted = _placed(found, model, source, said)
     sign = -1 if said.negated else 1
     asserted += ["sign=-"] * said.negated
-    asserted += [fact("model", model.source)] if model_named or not found.model else []
+    stated = [fact("model", found.model)] if found.model not in ("", model.source) else []
+    asserted += [fact("model", model.source)] if model_named or stated or not found.model else []
     recipe = Imported(
         printable(source),
         found.format,
-        facts=(*found.facts, *dropped),
+        facts=(*found.facts, *dropped, *stated),
         asserted=tuple(asserted),
     )
     try:

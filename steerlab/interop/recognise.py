@@ -69,7 +69,9 @@ def read(path: Path) -> list[Foreign]:
     stem = _stem(path)
     hint = _hint(path, stem)
     return [
-        replace(one, name=_name(one.name, stem), hint=one.hint or (hint if None in one.rows else ""))
+        replace(
+            one, name=_name(one.name, stem), hint=one.hint or (hint if None in one.rows else "")
+        )
         for one in found
     ]
 

@@ -30,6 +30,8 @@ def strength_of(
     """The strength that was asked for, else the calibrated one, else 1."""
     if dose is not None and coefficient is not None:
         raise BadOption("give a dose or a coefficient, not both")
+    if 0 in (dose, coefficient) or not vector.norm:
+        raise BadOption(f"{vector} at strength 0 steers nothing: name another --coefficient")
     if coefficient is not None:
         return Strength(vector, coefficient, "as asked")
     if dose is not None:

@@ -103,6 +103,9 @@ def test_the_calibrated_strength_and_layer_are_used(cli, store):
         (["love", "x.gguf", "--parents"], ExitCode.USAGE, "no lineage"),
         (["love", "x.gguf", "--dose", "1", "--coefficient", "1"], ExitCode.BAD_INPUT, "not both"),
         (["love", "x.st", "--dose", "1"], ExitCode.USAGE, "no strength"),
+        (["love", "x.gguf", "--coefficient", "0"], ExitCode.BAD_INPUT, "steers nothing"),
+        (["love", "x.gguf", "--dose", "0"], ExitCode.BAD_INPUT, "steers nothing"),
+        (["love - love", "x.gguf"], ExitCode.BAD_INPUT, "steers nothing"),
         (["front", "x.gguf"], ExitCode.BAD_INPUT, "first tokens"),
     ],
 )
@@ -217,6 +220,13 @@ def test_what_the_name_suggests_is_proposed(cli, refused, store, tmp_path):
     (tmp_path / "direction_metadata.json").write_text('{"pos": -1, "layer": 3}')
     why = refused(ExitCode.BAD_INPUT, "import", "calm_layer-2.npy")
     assert "direction_metadata.json beside it says --layer 3" in why
+    np.save(
+        tmp_path / "l4.npy",
+        np.stack([rows(n)[n] for n in range(store.models()[0].identity.n_layers)]),
+    )
+    why = refused(ExitCode.BAD_INPUT, "import", "l4.npy")
+    assert "--layer-from input" in why
+    assert "--layer " not in why
     cli("import", "calm_layer-2.npy", "--layer", "3", "--as", "calm")
     assert store.load("calm").layers == (3,)
     assert "layer=3" in cli("show", "calm").out
@@ -230,6 +240,39 @@ def test_every_target_comes_back(cli, store, deep):
         assert cli("export", "deep", name, "--to", to).code == ExitCode.OK
         assert cli("import", name, "--as", f"x{number}").code == ExitCode.OK
         assert store.load(f"x{number}") == deep
+
+
+def test_a_message_that_says_which_layers_fit_can_be_followed(cli, refused, store):
+    wide = store.save("wide", store.load("love") + store.load("love"))
+    why = refused(ExitCode.BAD_INPUT, "export", "wide", "x.json", "--to", "neuronpedia")
+    chosen = why.rpartition("as in ")[2].strip()
+    assert cli("export", chosen, "x.json", "--to", "neuronpedia").code == ExitCode.OK
+    cli("import", "x.json", "--as", "x")
+    assert store.load("x") == wide[wide.layers[0]]
+
+
+def test_what_a_file_states_of_strength_and_model_is_said(cli, store, deep):
+    cli("export", "deep", "x.gguf", "--to", "glp", "--coefficient", "2.5")
+    done = cli("import", "x.gguf", "--as", "x")
+    assert "x.v1: its file states the strength 2.5: use it with --coefficient 2.5" in done.err
+    assert "its file states the model" not in done.err
+    import json
+
+    asked = {"modelId": "another/model", "layerNumber": 2, "hookType": "hook_resid_pre"}
+    asked["vector"] = np.ones(32).tolist()
+    (store.path.parent / "y.json").write_text(json.dumps(asked))
+    done = cli("import", "y.json", "--as", "y")
+    assert "y.v1: its file states the model another/model" in done.err
+    assert store.load("y").recipe.asserted == (f"model={deep.model.source}",)
+    assert "model=another/model" in store.load("y").recipe.facts
+
+
+def test_a_lora_is_no_vector(refused, tmp_path):
+    from safetensors.numpy import save
+
+    key = "base_model.model.model.layers.1.self_attn.o_proj.lora_A.weight"
+    (tmp_path / "x.safetensors").write_bytes(save({key: np.ones((1, 32), "<f4")}))
+    assert "is a LoRA" in refused(ExitCode.STORE, "import", "x.safetensors", "--layer", "2")
 
 
 def test_a_sidecar_is_not_replaced_either(refused, tmp_path, deep):

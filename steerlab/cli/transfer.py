@@ -34,7 +34,7 @@ _SAID = {
 
 @options.verb("export")
 @click.argument("refs", nargs=-1, shell_complete=options.complete_ref)
-@click.argument("path", type=options.FILE)
+@click.argument("path", type=click.Path(path_type=Path))
 @click.option("--parents", is_flag=True, help="Include everything they were made from.")
 @click.option("--all", "everything", is_flag=True, help="All vectors, including older versions.")
 @click.option("--text", help="Only those with this in their name, note, tags, recipe or prompts.")
@@ -85,6 +85,8 @@ def export_command(
     chosen = text is not None or any(value is not None for value in filters.values())
     if refs and (chosen or everything or every_version):
         raise click.UsageError("name vectors, or select them: not both")
+    if path.is_dir():
+        raise click.UsageError(f"{path} is a directory: export to another name, or delete it first")
     if path.exists() and not force:
         raise click.UsageError(f"{path} already exists: use --force to replace it")
     target = _target(to, path)

@@ -10,6 +10,7 @@ import base64
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -88,5 +89,13 @@ class _Session:
             if line.startswith("answer "):
                 answer: dict[str, Any] = json.loads(line.removeprefix("answer "))
                 return answer
-        lines = (self.case.directory / "log").read_text(errors="replace").strip().splitlines()
-        raise ModelError(f"vLLM does not run the model: {lines[-1][:300] if lines else 'it ended'}")
+        log = (self.case.directory / "log").read_text(errors="replace")
+        raise ModelError(f"vLLM does not run the model: {_reason(log)}")
+
+
+def _reason(log: str) -> str:
+    """The last error in a log, which may have several lines; else its last line."""
+    lines = log.strip().splitlines() or ["it ended"]
+    errors = (n for n, line in enumerate(lines) if re.match(r"[\w.]*(Error|Exception)\b", line))
+    last = max(errors, default=len(lines) - 1)
+    return " ".join(line.strip() for line in lines[last:])[:300]

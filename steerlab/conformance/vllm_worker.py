@@ -16,16 +16,19 @@ import numpy as np
 
 def main() -> None:
     """Load the model, then answer until stdin ends."""
+    from transformers import AutoConfig
     from vllm import LLM, SamplingParams
 
     _, model, context = sys.argv
+    config = AutoConfig.from_pretrained(model).get_text_config()
+    longest = getattr(config, "max_position_embeddings", None) or int(context)
     engine = LLM(
         model=model,
         dtype="float32",
         skip_tokenizer_init=True,
         enforce_eager=True,
         enable_prefix_caching=False,
-        max_model_len=int(context),
+        max_model_len=min(int(context), longest),
         max_logprobs=-1,
         block_size=32,
     )

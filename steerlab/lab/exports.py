@@ -10,7 +10,7 @@ from steerlab.core.notation import span
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption, Incompatible, StoreError
 from steerlab.files import durable
-from steerlab.interop.targets import TARGETS, Files, Target
+from steerlab.interop.targets import TARGETS, Files
 
 if TYPE_CHECKING:
     from steerlab.registry import Store
@@ -31,7 +31,8 @@ def strength_of(
     if dose is not None and coefficient is not None:
         raise BadOption("give a dose or a coefficient, not both")
     if 0 in (dose, coefficient) or not vector.norm:
-        raise BadOption(f"{vector} at strength 0 steers nothing: name another --coefficient")
+        what = "at strength 0" if vector.norm else "is zero, which"
+        raise BadOption(f"{vector} {what} steers nothing: choose another")
     if coefficient is not None:
         return Strength(vector, coefficient, "as asked")
     if dose is not None:
@@ -64,10 +65,10 @@ def write(strength: Strength, format: str, path: Path, *, force: bool = False) -
     """
     target = TARGETS[format]
     made = target.write(strength.vector, strength.coefficient)
-    if not target.suffix and not path.exists():
+    if not target.suffix:
         write_files(made, path)
         return
-    files = {_place(path, name, target): data for name, data in made.items()}
+    files = {path.with_suffix(name) if name else path: data for name, data in made.items()}
     for taken in files:
         if taken.exists() and not force:
             raise StoreError(f"{taken} exists: export to another name, or delete it first")
@@ -80,9 +81,3 @@ def write_files(files: Files, directory: Path) -> None:
     with durable.writing_directory(directory) as work:
         for name, data in files.items():
             (work / name).write_bytes(data)
-
-
-def _place(path: Path, name: str, target: Target) -> Path:
-    if not target.suffix:
-        return path / name
-    return path.with_suffix(name) if name else path

@@ -101,6 +101,7 @@ def test_the_calibrated_strength_and_layer_are_used(cli, store):
         (["--all", "x.gguf"], ExitCode.USAGE, "name vectors"),
         (["deep", "a:b.gguf", "--to", "llama-cpp"], ExitCode.BAD_INPUT, "end of a name"),
         (["love", "x.gguf", "--parents"], ExitCode.USAGE, "no lineage"),
+        (["love", "vectors", "--to", "peft", "--force"], ExitCode.USAGE, "delete it first"),
         (["love", "x.gguf", "--dose", "1", "--coefficient", "1"], ExitCode.BAD_INPUT, "not both"),
         (["love", "x.st", "--dose", "1"], ExitCode.USAGE, "no strength"),
         (["love", "x.gguf", "--coefficient", "0"], ExitCode.BAD_INPUT, "steers nothing"),

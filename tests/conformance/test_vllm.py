@@ -70,6 +70,13 @@ def test_an_end_of_it_is_explained(case):
         session.greedy([9], 1)
 
 
+def test_the_reason_is_the_last_error_with_what_follows_it():
+    log = "Traceback\n  File x\nb.ValidationError: 1 error\n  Value error, too long\n    For more\n"
+    assert vllm._reason(log) == "b.ValidationError: 1 error Value error, too long For more"
+    assert vllm._reason("loading\nno room\n") == "no room"
+    assert vllm._reason("") == "it ended"
+
+
 def test_the_worker_makes_a_table_of_what_vllm_says():
     class Entry:
         def __init__(self, logprob):

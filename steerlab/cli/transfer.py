@@ -267,8 +267,8 @@ def _print_arrivals(store: Store, arrivals: Sequence[Arrival]) -> None:
             key, _, value = fact.partition("=")
             if key in _SAID:
                 output.say(f"{vector.ref}: {_SAID[key].format(value)}")
-    new = [arrival.vector for arrival in arrivals if not arrival.already]
-    for vector in new if len(new) <= _COMPARED else ():
+    new = {arrival.vector.ref: arrival.vector for arrival in arrivals if not arrival.already}
+    for vector in new.values() if len(new) <= _COMPARED else ():
         output.say_duplicates(store, vector)
 
 

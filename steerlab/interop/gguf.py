@@ -95,7 +95,8 @@ class _Reader:
             raise ValueError(f"{tensors} tensors and {keys} keys, where {_MOST} are the most")
         found = {}
         for _ in range(keys):
-            key = self._string()
+            if (key := self._string()) in found:
+                raise ValueError(f"the key {key[:60]!r} is there twice")
             found[key] = self._value(self._take("<I")[0])
         infos = [self._info() for _ in range(tensors)]
         return found, self._arrays(infos, found.get("general.alignment", _ALIGNMENT))

@@ -34,9 +34,11 @@ def read(data: bytes, what: str) -> list[Foreign]:
     try:
         if len(data) > _LONGEST_WIDE and not data.isascii():
             raise ValueError(f"{len(data)} bytes that are not ASCII, where numbers are expected")
-        value = from_json(data.decode("utf-8"))
+        value = from_json(data.decode("utf-8"), unique=True)
     except ValueError as error:
-        raise CorruptPayload(f"{what} is not whole JSON: {shortened(error)}") from None
+        lines = str(error).startswith("Extra data")  # of JSON lines, or a text that begins so
+        kind = UnknownFile if lines else CorruptPayload
+        raise kind(f"{what} is not whole JSON: {shortened(error)}") from None
     if isinstance(value, dict) and "directions" in value:
         return [_of_svec(value, what)]
     if isinstance(value, dict) and "hookType" in value:

@@ -109,7 +109,7 @@ def _contents(data: bytes) -> tuple[dict[str, Array], dict[str, Any]]:
     length = int.from_bytes(data[:8], "little")
     if length > min(len(data) - 8, LONGEST_HEADER):
         raise ValueError(f"a header of {length} bytes")
-    entries = from_json(data[8 : 8 + length].decode())
+    entries = from_json(data[8 : 8 + length].decode(), unique=True)
     if not isinstance(entries, dict):
         raise ValueError("a header that is no object")
     metadata = entries.pop("__metadata__", {})

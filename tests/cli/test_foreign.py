@@ -132,6 +132,7 @@ def test_a_directory_is_one_batch(cli, refused, store, tmp_path):
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "README.md").write_text("vectors of mine")
     (tmp_path / "d" / ".hidden").write_text("x")
+    (tmp_path / "d" / "log.jsonl").write_text('{"step": 1}\n{"step": 2}\n')
     for name in ("a", "b"):
         (tmp_path / "d" / f"{name}.gguf").write_bytes(gguf_file(rows(1, ord(name) % 2)))
     assert "b.gguf does not state whether" in refused(ExitCode.BAD_INPUT, "import", "d")
@@ -140,6 +141,7 @@ def test_a_directory_is_one_batch(cli, refused, store, tmp_path):
     done = cli("import", "d", "--json")
     assert [one["ref"] for one in done.data] == ["a.v1", "b.v1"]
     assert "README.md is no vector: left out" in done.err
+    assert "log.jsonl is no vector: left out" in done.err
 
 
 @pytest.mark.parametrize(
@@ -266,6 +268,25 @@ def test_what_a_file_states_of_strength_and_model_is_said(cli, store, deep):
     assert "y.v1: its file states the model another/model" in done.err
     assert store.load("y").recipe.asserted == (f"model={deep.model.source}",)
     assert "model=another/model" in store.load("y").recipe.facts
+
+
+def test_a_file_named_twice_is_one_vector(cli, tmp_path):
+    (tmp_path / "x.gguf").write_bytes(gguf_file(rows(1)))
+    cli("import", "x.gguf", "--as", "first")
+    done = cli("import", "x.gguf", "x.gguf")
+    assert done.err.count("x.v1: equals first.v1") == 1
+
+
+def test_a_key_that_is_there_twice_is_refused(refused, tmp_path):
+    row = str(np.ones(32).tolist())
+    text = f'{{"model_type": "llama", "directions": {{"1": {row}, "1": {row}}}}}'
+    (tmp_path / "x.svec").write_text(text)
+    assert "'1' is there twice" in refused(ExitCode.STORE, "import", "x.svec")
+    head = '{"layer_1": {"dtype": "F32", "shape": [32], "data_offsets": [0, 128]}'
+    head += head.replace("{", ", ", 1) + "}"
+    data = len(head).to_bytes(8, "little") + head.encode() + bytes(128)
+    (tmp_path / "x.safetensors").write_bytes(data)
+    assert "'layer_1' is there twice" in refused(ExitCode.STORE, "import", "x.safetensors")
 
 
 def test_a_lora_is_no_vector(refused, tmp_path):

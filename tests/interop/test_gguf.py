@@ -125,6 +125,13 @@ def test_what_the_file_states_is_not_asserted(said, why):
     assert why in refusal(bound, gguf_file(ROWS), said)[1]
 
 
+def test_a_key_that_is_there_twice_is_refused():
+    data = gguf_file(ROWS, {"glp.mode": "project", "glp.modf": "add"})
+    kind, why = refusal(bound, data.replace(b"glp.modf", b"glp.mode"))
+    assert kind is CorruptPayload
+    assert "'glp.mode' is there twice" in why
+
+
 # GLP
 
 

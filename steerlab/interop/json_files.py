@@ -36,8 +36,9 @@ def read(data: bytes, what: str) -> list[Foreign]:
             raise ValueError(f"{len(data)} bytes that are not ASCII, where numbers are expected")
         value = from_json(data.decode("utf-8"), unique=True)
     except ValueError as error:
-        lines = str(error).startswith("Extra data")  # of JSON lines, or a text that begins so
-        kind = UnknownFile if lines else CorruptPayload
+        # JSON lines, or a text or a template that begins like JSON
+        other = str(error).startswith("Extra data") or getattr(error, "pos", 2) < 2
+        kind = UnknownFile if other else CorruptPayload
         raise kind(f"{what} is not whole JSON: {shortened(error)}") from None
     if isinstance(value, dict) and "directions" in value:
         return [_of_svec(value, what)]

@@ -97,6 +97,8 @@ def container_of(data: bytes, what: str) -> str:
             f"convert it with {torch_files.CONVERT}"
         )
     kinds = _kinds(data, start)
+    if data.startswith(_ZIP) and not kinds:
+        raise CorruptPayload(f"{what} is a zip file that was cut short: copy it here again")
     if len(kinds) > 1:
         raise CorruptPayload(f"{what} is two formats at once, {' and '.join(kinds)}: not read")
     kind = kinds[0] if kinds else ""

@@ -132,6 +132,7 @@ def test_a_directory_is_one_batch(cli, refused, store, tmp_path):
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "README.md").write_text("vectors of mine")
     (tmp_path / "d" / ".hidden").write_text("x")
+    (tmp_path / "d" / "template.jinja").write_text("{% if messages %}")
     (tmp_path / "d" / "log.jsonl").write_text('{"step": 1}\n{"step": 2}\n')
     for name in ("a", "b"):
         (tmp_path / "d" / f"{name}.gguf").write_bytes(gguf_file(rows(1, ord(name) % 2)))
@@ -155,6 +156,7 @@ def test_a_directory_is_one_batch(cli, refused, store, tmp_path):
         (b"\x80\x02}q\x00.", "is a pickle, which can run programs"),
         (b"\x1f\x8b\x08\x00", "is compressed"),
         (b"love\n", "no vector file that steerlab knows"),
+        (b"PK\x03\x04\x14\x00", "a zip file that was cut short"),
     ],
 )
 def test_files_that_are_no_vectors_are_told_for_what_they_are(refused, tmp_path, content, why):

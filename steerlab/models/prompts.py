@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 from steerlab.core.display import printable
@@ -10,7 +11,7 @@ from steerlab.core.prompts import Prompt, Read, Span, Turns, check_text
 from steerlab.errors import BadPrompts, ModelError
 
 _PROBE = "steerlab7f3a"  # words that no template holds
-_LETTER = re.compile(r"\(([A-Za-z])\)|^\W*([A-Za-z])\b")
+_LETTERS = (re.compile(r"\(([A-Za-z])\)"), re.compile(r"^\W*([A-Za-z])(?=\s*$|\n|[).:,\]])"))
 
 
 def token_ids(
@@ -58,15 +59,17 @@ def token_span(
         return at, at + 1
 
     if read == "user_last":
-        at = before.rfind(turns.user.strip())
-        if at < 0:
+        marked = _text(tokenizer, replace(turns, user=_PROBE), source, chat)
+        after = marked.rpartition(_PROBE)[2].strip()  # which may hold the user's words too
+        told = before.rstrip().removesuffix(after).rstrip()
+        if not told.endswith(turns.user.strip()):
             raise ModelError(f"the chat template of {source} changes the blanks of a user's turn")
-        return token_before(at + len(turns.user.strip()))
+        return token_before(len(told))
     if read == "answer_letter":
-        found = _LETTER.search(turns.answer)
+        found = next(filter(None, (letter.search(turns.answer) for letter in _LETTERS)), None)
         if found is None:
             raise BadPrompts(f"there is no answer letter, such as (A), in {turns.answer[:60]!r}")
-        return token_before(len(before) + found.end(found.lastindex or 0))
+        return token_before(len(before) + found.end(1))
     start = shared(len(before))[0]
     if not turns.answer.strip() or start == len(ids):
         raise BadPrompts(f"{turns.user[:60]!r} has no answer whose tokens could be read")

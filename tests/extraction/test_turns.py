@@ -75,6 +75,8 @@ def test_without_a_template_turns_are_paragraphs(turns, text):
         ("answer_letter", Turns("hi", answer="(B)"), "B"),
         ("answer_letter", Turns("hi", answer=" B) no"), "B"),
         ("answer_letter", Turns("hi", answer="The choice is (B) no"), "B"),
+        ("answer_letter", Turns("hi", answer="I think (B)"), "B"),
+        ("answer_letter", Turns("hi", answer="B\nI like it"), "B"),
     ],
 )
 def test_the_tokens_that_are_read(read, prompt, text, chat):
@@ -99,6 +101,21 @@ def test_a_token_across_two_turns_is_read():
     ):
         ids = lm.tokens(prompt, chat=True)
         assert tokenizer.decode(ids[slice(*lm.span(prompt, read, chat=True))]) == text
+
+
+@pytest.mark.parametrize("words", ["|", "s", "hi|", " hi "])
+def test_words_of_the_user_that_the_template_has_too(words):
+    lm = shared()
+    prompt = Turns(words, "be kind", "(A)")
+    end = lm.span(prompt, "user_last", chat=True)[1]
+    told = lm.tokenizer.decode(lm.tokens(prompt, chat=True)[:end])
+    assert told.rstrip() == f"<s>system:be kind<s>user:{words}".rstrip()
+
+
+@pytest.mark.parametrize("answer", ["I think so", "A good one", "I'd say yes"])
+def test_words_are_no_answer_letters(answer):
+    with pytest.raises(BadPrompts, match="no answer letter"):
+        shared().span(Turns("hi", answer=answer), "answer_letter", chat=True)
 
 
 @pytest.mark.parametrize("read", ["user_last", "assistant_mean", "answer_letter", "last", "mean"])

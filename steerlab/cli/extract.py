@@ -140,6 +140,7 @@ def extract_command(
     prompts = _prompts(positive, negative, pairs, shape)
     centre = read_texts(baseline) if baseline is not None else ()
     how["method"] = method or (METHODS[0] if prompts.paired else METHODS[-1])
+    prompts.check_method(how["method"])
     how |= {"read": read_of(read), "chat": prompts.has_turns if chat is None else chat}
     recipe = Contrast.of(prompts.positive, prompts.negative, centre, **how)
     if not embed_prompts:
@@ -148,7 +149,7 @@ def extract_command(
     check_labels(tags, note)
     _check_store(lab.store)
     if prompts.said and not output.asked("json"):
-        output.say(f"{prompts.said}{', in the chat template' if recipe.chat else ''}")
+        output.say(f"{prompts.said}{'; in the chat template' if recipe.chat else ''}")
         if recipe.prompt_set is not None:
             output.say("the recipe keeps the set's path and digest; --embed-prompts keeps it whole")
     load(lab)

@@ -116,7 +116,7 @@ def test_json_and_quiet_narrate_nothing(extract):
         ("p.csv", "good,bad,odd\na,b,c\n", "it has good, bad, odd; name two columns"),
         ("p.csv", "positive,negative\na,\n", "line 2"),
         ("p.toml", "positive = [\n", "not TOML"),
-        ("p.txt", "a\n", "holds no prompts"),
+        ("p.csv", "a\n", "holds no prompts"),
         ("p.jsonl", "", "is empty"),
         ("p.json", '{"positive": ["a", "b"], "negative": ["c"]}', "2 positive but 1 negative"),
     ],
@@ -234,7 +234,7 @@ class TestContrastFiles:
         assert result.code == ExitCode.OK, result.err
         assert result.err.startswith(
             "q.jsonl: 2 pairs, question + answer_matching_behavior against "
-            "answer_not_matching_behavior, answers in the assistant's turn, in the chat template\n"
+            "answer_not_matching_behavior, answers in the assistant's turn; in the chat template\n"
         )
         assert "read the prompts' answer letter: 'A', 'B'" in result.err
         recipe = store.record("tea").recipe

@@ -225,6 +225,25 @@ class TestRecognition:
         path = written(tmp_path, '{"system": "be brief", "positive": "a", "negative": "b"}')
         assert read_pairs(path).positive == (Turns("a", "be brief"),)
 
+    def test_a_system_prompt_goes_with_its_text(self, tmp_path):
+        path = written(tmp_path, "system,instruction\nbe brief,a\nbe kind,b\n")
+        assert read_pairs(path).positive == (Turns("a", "be brief"), Turns("b", "be kind"))
+        with pytest.raises(BadPrompts, match="its system prompts can't be used here"):
+            read_texts(written(tmp_path, path.read_text(), "file.csv"))
+        labelled = written(tmp_path, "system,text,label\nbe brief,a,1\nbe kind,b,0\n")
+        assert read_pairs(labelled).said.endswith("; not used: system")
+
+    @pytest.mark.parametrize("text", ["I love you\nThe sea\n", "I love you\r\nThe sea\r\n"])
+    def test_a_list_of_lines_has_no_header(self, tmp_path, text):
+        assert read_pairs(written(tmp_path, text, "a.txt")).positive == ("I love you", "The sea")
+        assert read_pairs(written(tmp_path, text, "a.csv")).positive == ("The sea",)
+        assert read_pairs(written(tmp_path, "prompt\nThe sea\n")).positive == ("The sea",)
+
+    def test_blanks_after_separators(self, tmp_path):
+        found = read_pairs(written(tmp_path, 'positive, negative\n"a, b", "c, d"\ne, f\n'))
+        assert (found.positive, found.negative) == (("a, b", "e"), ("c, d", "f"))
+        assert read_pairs(written(tmp_path, "positive,negative\na, b\n")).negative == (" b",)
+
     def test_a_shape_may_be_forced(self, tmp_path):
         path = written(tmp_path, "prompt,positive,negative\nq,a,b\n")
         assert read_pairs(path).positive == (Turns("q", answer="a"),)
@@ -256,6 +275,11 @@ BAD = [
     ('{"classes": ["a", "b"], "data": [["x"]]}', "data 1: expected 2 texts"),
     ('{"classes": ["a", "b", "c"], "data": [["x", "y", "z"]]}', "the classes a, b, c: choose two"),
     ('{"a": {"b": "c"}}', "it has a (an object); name two columns"),
+    ("I love you so.,I hate you so.\nYes,No\n",
+     "columns are called I love you so., I hate you so."),
+    ('{"question": ["a"], "positive": ["b", "c"], "negative": ["d", "e"]}',
+     "question has 1 value, and positive has 2"),
+    ('{"system": ["a"], "positive": ["b", "c"], "negative": ["d", "e"]}', "system has 1 value"),
     (b"PAR1\x15\x04", "a Parquet file"),
     (b"PK\x03\x04\x14", "a ZIP archive or a workbook"),
     (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "a Git LFS pointer"),
@@ -304,6 +328,20 @@ class TestOptions:
             read("easysteer.json", questions="jukofyork_prompts.txt")
         with pytest.raises(BadOption, match="--suffixes are answers"):
             read("caa.json", suffixes="repeng_suffixes.json")
+
+        with pytest.raises(BadOption, match="has questions of its own"):
+            read("caa.json", questions="jukofyork_prompts.txt")
+        for name in ("caa.json", "persona_vectors.json"):
+            with pytest.raises(BadOption, match="--pairs-format reads them alone"):
+                read(name, turn="user")
+
+    def test_sets_that_are_no_pairs(self):
+        found = read("facts_true_false.csv")
+        found.check_method("difference_of_means")
+        read("easysteer.json").check_method("pca")
+        for method in ("pca", "probe", "mean_difference", "random"):
+            with pytest.raises(BadOption, match=f"{method} takes row i of both as a pair"):
+                found.check_method(method)
 
     def test_too_many(self, monkeypatch):
         from steerlab.files.contrast import reader

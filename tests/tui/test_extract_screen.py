@@ -14,7 +14,7 @@ from textual.widgets import Input, Select, Static
 
 from steerlab import Lab, Store
 from steerlab.cli.extract import METHODS as CLI_METHODS
-from steerlab.errors import BadPrompts
+from steerlab.errors import BadOption, BadPrompts
 from steerlab.extraction.methods import METHODS
 from steerlab.tui.extract.form import ABOUT, Draft, counted, lines_of, prompts_of
 from steerlab.tui.extract.screen import ExtractScreen
@@ -413,7 +413,10 @@ async def test_unpaired_sets_change_the_method(lab: Lab, tmp_path: Path) -> None
         await until(pilot, lambda: app.shown("status").startswith("2 against 1 prompts"))
         assert app.extract.form.order().recipe.method == "difference_of_means"
         again = app.extract.form.draft()
-        app.extract.query_one("#file", Input).value = "other.csv"
+        app.extract.query_one("#method", Select).value = "pca"
+        with pytest.raises(BadOption, match="pca takes row i of both as a pair"):
+            app.extract.form.order()
+        app.extract.query_one("#columns", Input).value = "statement, label"
         await until(pilot, lambda: app.extract.form.loaded is None)
         assert app.extract.form.draft().positive == ""
         assert not app.extract.query_one("#positive").read_only

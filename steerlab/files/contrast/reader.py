@@ -46,6 +46,14 @@ class ContrastSet:
         """Whether prompts have a system prompt or an answer, so that they are a chat's."""
         return any(isinstance(prompt, Turns) for prompt in (*self.positive, *self.negative))
 
+    def check_method(self, method: str) -> None:
+        """Raise BadOption for a method that would take prompts as pairs that are none."""
+        if not self.paired and method != "difference_of_means":
+            raise BadOption(
+                f"the sets are unpaired, and {method} takes row i of both as a pair: use "
+                "difference_of_means, or two columns whose rows belong together"
+            )
+
 
 @dataclass(frozen=True)
 class PairsOptions:
@@ -241,6 +249,10 @@ def _check_turns(sets: Sets, turn: Turn, questions: Sequence[str], suffixes: Seq
     if turn != "user" and not questions and sets.users is None:
         what = "system prompts" if turn == "system" else "answers"
         raise BadPrompts(f"the texts are {what}: give the user's turns with --questions FILE")
+    if turn == "user" and (sets.users or sets.questions):
+        raise BadOption("the file's texts belong to its questions: --pairs-format reads them alone")
+    if sets.users and questions:
+        raise BadOption("the file has questions of its own: leave out --questions")
     if turn == "user" and questions:
         raise BadOption("--questions are the user's turns: say what the texts are with --turn")
     if turn == "assistant" and suffixes:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from steerlab.core.display import printable, some
+from steerlab.core.display import count, printable, some
 from steerlab.core.prompts import check_text
 from steerlab.errors import BadPrompts
-from steerlab.files.contrast.table import Content, Table, of_rows
+from steerlab.files.contrast.table import QUESTIONS, TEXTS, Content, Table, of_rows
 
 Turn = Literal["user", "system", "assistant"]
 
@@ -22,8 +22,6 @@ _ANSWERS = (
     ("best answer", "incorrect answers"),
     ("best_answer", "incorrect_answers"),
 )
-_QUESTIONS = ("question", "instruction", "prompt", "input", "user", "goal", "query")
-_TEXTS = (*_QUESTIONS, "statement", "sentence", "text", "suffix", "positive")
 _SYSTEMS = ("system", "system_prompt", "system_message")
 _LABELS = ("label", "labels", "class", "target", "is_true", "truth")
 _TRUE = ("1", "1.0", "true", "yes", "positive", "pos")
@@ -76,7 +74,10 @@ def understand(content: Content, choice: Choice, shape: str | None = None) -> Se
 
 def texts_of(content: Content, columns: tuple[str, ...] = ()) -> list[str]:
     """The texts of a file that holds one list of them."""
-    return understand(content, Choice(columns), "prompts").positive
+    made = understand(content, Choice(columns), "prompts")
+    if made.systems is not None:
+        raise BadPrompts(f"{content.name}: its system prompts can't be used here: leave them out")
+    return made.positive
 
 
 def _question(content: Content, choice: Choice) -> Sets | None:
@@ -84,7 +85,7 @@ def _question(content: Content, choice: Choice) -> Sets | None:
     if not isinstance(content, Table):
         return None
     columns = choice.columns or _known(content, (*_ANSWERS, _PAIRS[0]))
-    question = _one_of(content, [q for q in _QUESTIONS if q not in map(_fold, columns)])
+    question = _one_of(content, [q for q in QUESTIONS if q not in map(_fold, columns)])
     if len(columns) != 2 or question is None:
         return None
     made = _paired(content, Choice(columns))
@@ -92,9 +93,9 @@ def _question(content: Content, choice: Choice) -> Sets | None:
     return Sets(
         made.positive,
         made.negative,
-        answers + _unused(content, [question, *columns]),
+        answers + _unused(content, [question, *columns], made.systems),
         "assistant",
-        _texts(content, question),
+        _beside(content, question, columns[0]),
         made.systems,
     )
 
@@ -106,7 +107,7 @@ def _labelled(content: Content, choice: Choice) -> Sets | None:
     columns = choice.columns
     if not columns and not _known(content, (*_PAIRS, *_ANSWERS)):
         label = _one_of(content, _LABELS) or _two_valued(content)
-        text = _one_of(content, _TEXTS) or _only(n for n in _text_columns(content) if n != label)
+        text = _one_of(content, TEXTS) or _only(n for n in _text_columns(content) if n != label)
         columns = (text, label) if text is not None and label is not None else ()
     if len(columns) != 2:
         return None
@@ -153,15 +154,16 @@ def _pairs(content: Content, choice: Choice) -> Sets | None:
     columns = choice.columns or _known(content, (*_PAIRS, *_ANSWERS))
     if not columns:
         texts = _text_columns(content)
-        if len(texts) == 2 and not {*map(_fold, texts)} & {*_TEXTS, *_LABELS}:
+        if len(texts) == 2 and not {*map(_fold, texts)} & {*TEXTS, *_LABELS}:
             columns = tuple(texts)
+            _check_names(content, texts)
     if len(columns) != 2:
         return None
     made = _paired(content, Choice(columns))
     if not made.negative:
         return None
     turn: Turn = "assistant" if tuple(map(_fold, columns)) in _ANSWERS else "user"
-    said = made.said + _unused(content, columns)
+    said = made.said + _unused(content, columns, made.systems)
     return Sets(made.positive, made.negative, said, turn, systems=made.systems)
 
 
@@ -169,14 +171,17 @@ def _alone(content: Content, choice: Choice) -> Sets | None:
     """One column of texts."""
     if not isinstance(content, Table):
         return None
-    name = _only(choice.columns) if choice.columns else _one_of(content, reversed(_TEXTS))
+    name = _only(choice.columns) if choice.columns else _one_of(content, reversed(TEXTS))
     if name is None and not choice.columns:
         name = _only(_text_columns(content))
+        _check_names(content, [name] if name else [])
     if name is None:
         return None
     name = column_of(content, name)
-    said = f"{name} alone{_unused(content, [name])}"
-    return Sets(_texts(content, name), [], said)
+    system = None if _fold(name) in _SYSTEMS else _one_of(content, _SYSTEMS)
+    systems = _beside(content, system, name)
+    said = f"{name} alone{_unused(content, [name], systems)}"
+    return Sets(_texts(content, name), [], said, systems=systems)
 
 
 def _persona(content: Content, choice: Choice) -> Sets | None:
@@ -248,8 +253,21 @@ def _paired(table: Table, choice: Choice, *known: str) -> Sets:
         _texts(table, up),
         [] if not any(value is not None for value in negative) else _texts(table, down),
         f"{printable(up)} against {printable(down)}",
-        systems=None if system is None else _texts(table, system),
+        systems=_beside(table, system, up),
     )
+
+
+def _beside(table: Table, name: str | None, one: str) -> list[str] | None:
+    """The texts of a column whose row i goes with row i of another; None for no column."""
+    if name is None:
+        return None
+    found, wanted = len(table.columns[name]), len(table.columns[one])
+    if found != wanted:
+        raise BadPrompts(
+            f"{table.name}: {printable(name)[:60]} has {count(found, 'value')}, and "
+            f"{printable(one)[:60]} has {wanted}: give one for each"
+        )
+    return _texts(table, name)
 
 
 def _texts(table: Table, name: str) -> list[str]:
@@ -300,14 +318,24 @@ def _one_of(table: Table, names: Iterable[str]) -> str | None:
     return next((found for name in names if (found := table.find(name)) is not None), None)
 
 
+def _check_names(table: Table, names: Sequence[str]) -> None:
+    """Raise BadPrompts for unknown names that look like prompts: of a file without a header."""
+    if names and all(len(name.split()) > 3 or name.strip()[-1:] in ".!?" for name in names):
+        raise BadPrompts(
+            f"{table.name}: its columns are called {some([printable(n)[:60] for n in names])}, "
+            "which look like prompts: put a line with names above, or give these as --columns"
+        )
+
+
 def _only(names: Iterable[str]) -> str | None:
     found = list(names)
     return found[0] if len(found) == 1 else None
 
 
-def _unused(table: Table, used: Sequence[str]) -> str:
+def _unused(table: Table, used: Sequence[str], systems: object = None) -> str:
     """What of the file is not read, for the sentence of what was understood."""
-    taken = {*map(_fold, used), *_SYSTEMS}
+    system = _one_of(table, _SYSTEMS) if systems else None
+    taken = {*map(_fold, used), _fold(system or "")}
     left = [printable(n)[:40] for n in table.columns if n and _fold(n) not in taken]
     parts = [f"not used: {some(left)}"] if left else []
     return "".join(f"; {part}" for part in (*parts, table.part) if part)

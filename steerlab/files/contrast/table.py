@@ -24,6 +24,10 @@ _NEXT_LINE = re.compile(r"\n[^\S\n]*\S")
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 _MOST_CELLS = 4_000_000
 
+QUESTIONS = ("question", "instruction", "prompt", "input", "user", "goal", "query")
+TEXTS = (*QUESTIONS, "statement", "sentence", "text", "suffix", "positive")
+"""Names of columns of user's turns, and of any texts."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -170,9 +174,17 @@ def _object(data: dict[str, Any], path: Path) -> Content:
 
 def _from_cells(text: str, path: Path) -> Table:
     try:
+        if path.suffix.lower() not in (".csv", ".tsv") and _is_list(text):
+            return of_rows(((n, t.rstrip("\r")) for n, t in numbered_lines(text)), path, "line")
         return of_rows(_cells(text, path), path, "line")
     except csv.Error as error:
         raise BadPrompts(f"{path}: not CSV: {error}") from None
+
+
+def _is_list(text: str) -> bool:
+    """Whether a file has one text a line, and no line above that names them."""
+    first = next(numbered_lines(text))[1].strip()
+    return first.lower() not in TEXTS and not any(s in first for s in (*_SEPARATORS, "\r"))
 
 
 def _cells(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -186,7 +198,11 @@ def _cells(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             break
         before += 1
     separator = separator or _separator(header)
-    rows = csv.reader(chain([header], lines), delimiter=separator, strict=True)
+    names = next(csv.reader([header], delimiter=separator), [])
+    apart = len(names) > 1 and all(name[:1] == " " for name in names[1:])  # blanks after separators
+    rows = csv.reader(
+        chain([header], lines), delimiter=separator, strict=True, skipinitialspace=apart
+    )
     names = [name.strip() for name in next(rows, [])]
     named_twice = [n for n, times in Counter(map(str.lower, names)).items() if n and times > 1]
     if named_twice:

@@ -115,7 +115,7 @@ class ExtractForm(Vertical):
     def __init__(self, lab: Lab, draft: Draft) -> None:
         super().__init__()
         self.lab, self.first = lab, draft
-        self.loaded, self._file = draft.loaded, draft.file
+        self.loaded, self._file = draft.loaded, (draft.file, draft.columns)
 
     def compose(self) -> ComposeResult:
         """Name, the two lists, then everything else in four rows."""
@@ -181,6 +181,9 @@ class ExtractForm(Vertical):
         centred = draft.method == "mean_centred"
         with self._mended_at("name"):
             check_name(draft.name.strip())
+        if not centred:
+            with self._mended_at("method"):
+                loaded.check_method(draft.method)
         with self._mended_at("positive"):
             if draft.method == "difference_of_means":
                 check_texts(above, "positive")
@@ -336,12 +339,13 @@ class ExtractForm(Vertical):
             side.read_only = self.loaded is not None
         self.recount()
 
-    @on(Input.Changed, "#file")
-    def _forget_file(self, event: Input.Changed) -> None:
-        """Another file was typed: what was loaded is no more what the form means."""
-        if event.value == self._file:
+    @on(Input.Changed, "#file,#columns")
+    def _forget_file(self) -> None:
+        """Another file or column was typed: what was loaded is no more what the form means."""
+        typed = (self.query_one("#file", Input).value, self.query_one("#columns", Input).value)
+        if typed == self._file:
             return
-        self._file = event.value
+        self._file = typed
         if self.loaded is not None:
             self.loaded = None
             for side in self.query(PromptList):

@@ -184,6 +184,8 @@ def _say_what_was_read(lab: Lab, vector: SteeringVector) -> None:
         return
     if recipe.method == "actadd" or recipe.read in ("mean", "assistant_mean"):
         return  # all tokens were read
+    if recipe.prompt_set is not None and not recipe.ids_read:
+        return  # they are too many to be kept
     decode = lab.model.tokenizer.decode
     tokens = list(dict.fromkeys(repr(str(decode(ids))) for ids in recipe.ids_read))
     output.say(f"read the prompts' {describe_read(recipe.read)}: {some(tokens)}")

@@ -150,17 +150,23 @@ def gc_command(delete: bool, grace: float, store: Store) -> None:
     """Delete files that no vector needs.
 
     Without --delete the files are only listed, with the vectors in them that the registry does
-    not know: `steerlab rebuild` brings those back.
+    not know: `steerlab rebuild` brings those back. So are extractions of large sets in the cache
+    that were stopped over a week ago.
     """
+    from steerlab.extraction.spool import abandoned
+    from steerlab.files.location import cache_directory
+
     with progress_bar("deleting" if delete else "looking") as progress:
         garbage = store.upkeep.gc(not delete, timedelta(hours=grace), progress)
-    if not garbage:
+    stopped = abandoned(cache_directory() / "extractions", delete=delete)
+    if not (garbage or stopped):
         output.say("nothing to delete")
         return
     rows = [[str(g.size), g.path, g.unreadable or " ".join(g.holds)] for g in garbage]
+    rows += [[str(size), str(path), "a stopped extraction"] for path, size in stopped.items()]
     output.table(["bytes", "file", "vectors in it"], rows, right=["bytes"], wrap=["vectors in it"])
     what = "deleted" if delete else "would be deleted (--delete does it)"
-    output.say(f"{count(len(garbage), 'file')} {what}")
+    output.say(f"{count(len(rows), 'file')} {what}")
 
 
 @options.verb("doctor")

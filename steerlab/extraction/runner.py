@@ -62,7 +62,12 @@ def _windowed(
     directory = scratch / _key(model, recipe, layers)
     with Spool(directory, sizes, layers, model.d_model) as spool:
         if keep and not held and spool.done:  # ids of what was read before
-            parts += [located(lm, _part(recipe, w)) for w in range(spool.windows.start)]
+            for window, digest in enumerate([*spool.digests]):
+                parts.append(located(lm, _part(recipe, window)))
+                if _digest_of_ids(parts[-1]) != digest:  # a template may hold the date
+                    parts.pop()
+                    spool.keep(window)
+                    break
         for window in spool.windows:
             part = located(lm, _part(recipe, window))
             parts += [part] if keep else []

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +21,27 @@ WINDOW = 100
 """Prompts of each side that are read at once; a stopped extraction repeats at most so many."""
 
 _STATE = "state.json"
+_STALE = 7 * 24 * 3600.0  # seconds
+
+
+def abandoned(directory: Path, *, delete: bool) -> dict[Path, int]:
+    """Extractions there that were stopped over a week ago, and their sizes in bytes.
+
+    delete: delete them. Those that a process has open are left out.
+    """
+    found: dict[Path, int] = {}
+    for path in sorted(directory.glob("*/")):
+        with contextlib.suppress(OSError, StoreError):
+            files = [file.stat() for file in path.iterdir() if file.name != "lock"]
+            newest = max((file.st_mtime for file in files), default=path.stat().st_mtime)
+            if time.time() - newest < _STALE:
+                continue
+            with open(path / "lock", "ab") as lock:
+                _hold(lock)
+                if delete:
+                    shutil.rmtree(path)
+            found[path] = sum(file.st_size for file in files)
+    return found
 
 
 class Spool:
@@ -41,7 +63,7 @@ class Spool:
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.directory / "lock", "wb")
-            self._hold()
+            _hold(self._lock)
             self._check_room()
             self._values, self._norms = (self._opened(name) for name in ("values", "norms"))
             self._resume()
@@ -74,6 +96,13 @@ class Spool:
     def done(self) -> int:
         """How many prompts have been read."""
         return sum(min(size, len(self.digests) * WINDOW) for size in self.sizes)
+
+    def keep(self, windows: int) -> None:
+        """Drop all windows but the first ones."""
+        self.digests, self.norms = self.digests[:windows], self.norms[:windows]
+        for name, end in self._ends().items():
+            getattr(self, name).truncate(end)
+            getattr(self, name).seek(0, os.SEEK_END)
 
     def add(self, found: Readings, digest: str) -> None:
         """Append a window: rows of the sides that it has, and the norms of its tokens."""
@@ -148,18 +177,6 @@ class Spool:
 
     # files
 
-    def _hold(self) -> None:
-        try:
-            import fcntl  # not on Windows
-
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:
-            return
-        except BlockingIOError:
-            raise StoreError(
-                "another process extracts the same prompts at the same layers: wait for it"
-            ) from None
-
     def _check_room(self) -> None:
         needed = 4 * sum(self.sizes) * len(self.layers) * self.d_model
         held = self.directory / "values"
@@ -180,17 +197,34 @@ class Spool:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             state = json.loads((self.directory / _STATE).read_text())
             self.digests, self.norms = list(map(str, state["digests"])), list(state["norms"])
+        ends = self._ends()
+        for name, end in ends.items():
+            if getattr(self, name).seek(0, os.SEEK_END) < end:
+                self.digests, self.norms = [], []
+        self.keep(len(self.digests))
+
+    def _ends(self) -> dict[str, int]:
+        """Where the windows end in each file, in bytes."""
         rows = sum(sum(self._rows(window)) for window in range(len(self.digests)))
-        ends = {"_values": rows * self.d_model, "_norms": sum(self.norms)}
-        for name, end in ends.items():
-            if getattr(self, name).seek(0, os.SEEK_END) < 4 * len(self.layers) * end:
-                self.digests, self.norms, ends = [], [], dict.fromkeys(ends, 0)
-        for name, end in ends.items():
-            getattr(self, name).truncate(4 * len(self.layers) * end)
-            getattr(self, name).seek(0, os.SEEK_END)
+        size = 4 * len(self.layers)
+        return {"_values": size * rows * self.d_model, "_norms": size * sum(self.norms)}
 
     def _write_state(self) -> None:
         state = {"digests": self.digests, "norms": self.norms}
         new = self.directory / f"{_STATE}.new"
         new.write_text(json.dumps(state))
         os.replace(new, self.directory / _STATE)
+
+
+def _hold(lock: BinaryIO) -> None:
+    """Raise StoreError if another process holds this lock."""
+    try:
+        import fcntl  # not on Windows
+
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:
+        return
+    except BlockingIOError:
+        raise StoreError(
+            "another process extracts the same prompts at the same layers: wait for it"
+        ) from None

@@ -275,6 +275,20 @@ def test_gc_lists_then_deletes(cli, store):
     assert cli("verify").code == ExitCode.OK
 
 
+def test_gc_deletes_extractions_that_were_abandoned(cli, store, tmp_path, monkeypatch):
+    monkeypatch.setenv("STEERLAB_CACHE", str(tmp_path / "cache"))
+    held = tmp_path / "cache" / "extractions" / "ab"
+    held.mkdir(parents=True)
+    (held / "values").write_bytes(b"x" * 70)
+    assert cli("gc").err == "nothing to delete\n"  # it may go on
+    os.utime(held / "values", (0, 0))
+    listed = cli("gc")
+    assert "a stopped extraction" in listed.out
+    assert held.exists()
+    assert cli("gc", "--delete").err == "1 file deleted\n"
+    assert not held.exists()
+
+
 def test_a_moved_store_is_the_same(cli, store, tmp_path):
     shutil.move(store.path, tmp_path / "elsewhere")
     assert cli("verify", "--store", tmp_path / "elsewhere").code == ExitCode.OK

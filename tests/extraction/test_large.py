@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -159,6 +161,37 @@ def test_half_a_window_is_dropped(lm, windows, monkeypatch):
         file.write(b"\x00" * 1000)
     stopped.left = 10**6
     assert lm.reextract(recipe, LAYERS) == expected
+
+
+def test_windows_of_other_tokens_are_read_again(lm, windows, monkeypatch):
+    recipe, stopped = RECIPES["mean"], Stopped(lm, monkeypatch, 2)
+    with pytest.raises(Cancelled):
+        lm.reextract(recipe, LAYERS)
+    stopped.left, tokens = 10**6, LanguageModel.tokens
+    dated = lambda *given, **how: [5, *tokens(*given, **how)]  # noqa: E731  # as a template's date
+    monkeypatch.setattr(LanguageModel, "tokens", dated)
+    made = lm.reextract(recipe, LAYERS)
+    assert {ids[0] for ids in made.recipe.prompt_ids} == {5}
+    assert made == lm.reextract(recipe, LAYERS)
+
+
+def test_what_was_abandoned_is_found_and_deleted(lm, windows, monkeypatch):
+    recipe, stopped = RECIPES["mean"], Stopped(lm, monkeypatch, 2)
+    for _ in range(2):
+        with pytest.raises(Cancelled):
+            lm.reextract(recipe, LAYERS)
+        (held,) = windows.iterdir()
+        assert spool.abandoned(windows, delete=True) == {}  # it may go on
+        for file in held.iterdir():
+            os.utime(file, (0, 0))
+        with open(held / "lock", "ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            assert spool.abandoned(windows, delete=True) == {}
+        assert spool.abandoned(windows, delete=False)[held] > 1000
+        assert list(spool.abandoned(windows, delete=True)) == [held]
+        assert list(windows.iterdir()) == []
+        stopped.left = 2
+    assert spool.abandoned(windows / "nowhere", delete=True) == {}
 
 
 def test_two_at_once_are_refused(lm, windows, monkeypatch):

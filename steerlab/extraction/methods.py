@@ -204,7 +204,7 @@ def columns(pairs: Pairs) -> tuple[tuple[Prompt, ...], tuple[Prompt, ...]]:
 
 def check_recipe(recipe: Contrast) -> None:
     """Raise BadPrompts or BadOption for a recipe that can't be run; needs no model."""
-    if recipe.prompt_set is not None:
+    if recipe.prompt_set is not None and not recipe.positive:
         check_method(recipe)
         return
     positive, negative, baseline = recipe.sides

@@ -18,6 +18,7 @@ from steerlab.errors import BadPrompts, Cancelled, NotFound, StoreError
 from steerlab.evaluation.controls import unshuffled
 from steerlab.evaluation.inspection.agreement import agreement
 from steerlab.extraction import runner, spool
+from steerlab.extraction.methods import check_recipe
 from steerlab.files.contrast import PairsOptions, read_pairs, reader, with_prompts
 from steerlab.lab.recipes import rerun
 from tests.tiny import tiny_lm
@@ -272,6 +273,22 @@ class TestNamedSets:
         path.unlink()
         with pytest.raises(NotFound, match=r"are in .*pairs\.csv, which is not there any more"):
             lm.reextract(recipe, [1])
+
+    def test_a_file_beside_it_that_has_gone(self, path, tmp_path):
+        beside = tmp_path / "ends.txt"
+        beside.write_text("Well\nSo\n")
+        options = PairsOptions(columns=("good", "bad"), suffixes=beside)
+        found = read_pairs(path, options)
+        recipe = replace(Contrast.of(found.positive, found.negative), prompt_set=found.named)
+        stored = recipe.without_prompts()
+        assert with_prompts(stored).sides == recipe.sides
+        beside.unlink()
+        with pytest.raises(NotFound, match=r"no prompts file .*ends\.txt"):
+            with_prompts(stored)
+
+    def test_its_prompts_are_checked_before_they_are_read(self, named):
+        with pytest.raises(BadPrompts, match="needs an answer in every prompt"):
+            check_recipe(replace(named, read="assistant_mean"))
 
     def test_other_tokens_are_refused(self, lm, named):
         recipe = lm.reextract(named, [1]).recipe

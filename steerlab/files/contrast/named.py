@@ -21,6 +21,8 @@ def with_prompts(recipe: Contrast) -> Contrast:
     try:
         found = read_pairs(Path(named.path), PairsOptions.of_facts(named.how))
     except NotFound:
+        if Path(named.path).exists():  # but not a file beside it
+            raise
         raise NotFound(
             f"the recipe's prompts are in {named.path}, which is not there any more: put it back"
         ) from None

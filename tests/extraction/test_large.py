@@ -15,6 +15,7 @@ from steerlab import Lab, LanguageModel, Store
 from steerlab.core.prompts import Turns
 from steerlab.core.recipe import Contrast, recipe_from_json, recipe_to_json
 from steerlab.errors import BadPrompts, Cancelled, NotFound, StoreError
+from steerlab.evaluation.calibration.calibrate import calibrate
 from steerlab.evaluation.controls import unshuffled
 from steerlab.evaluation.inspection.agreement import agreement
 from steerlab.extraction import runner, spool
@@ -264,6 +265,8 @@ class TestNamedSets:
         assert [found.problem for found in rerun(lab)] == [""]
         assert lab.at_layers(stored, [1, 2]).layers == (1, 2)
         assert lab.store.verify() == []
+        with pytest.raises(BadPrompts, match=r"the pairs of \S*good\.v1 are many, in .*--embed"):
+            calibrate(lab, stored)
 
     def test_a_file_that_has_changed_or_gone(self, lm, path, named):
         recipe = lm.reextract(named, [1]).recipe

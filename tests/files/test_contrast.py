@@ -244,6 +244,11 @@ class TestRecognition:
         assert (found.positive, found.negative) == (("a, b", "e"), ("c, d", "f"))
         assert read_pairs(written(tmp_path, "positive,negative\na, b\n")).negative == (" b",)
 
+    def test_of_several_texts_the_first_is_said(self, tmp_path):
+        found = read_pairs(written(tmp_path, '[{"positive": ["a", "b"], "negative": ["c"]}]'))
+        assert found.positive == ("a",)
+        assert found.said.endswith("; the first of several texts in positive")
+
     def test_a_shape_may_be_forced(self, tmp_path):
         path = written(tmp_path, "prompt,positive,negative\nq,a,b\n")
         assert read_pairs(path).positive == (Turns("q", answer="a"),)
@@ -277,6 +282,7 @@ BAD = [
     ('{"a": {"b": "c"}}', "it has a (an object); name two columns"),
     ("I love you so.,I hate you so.\nYes,No\n",
      "columns are called I love you so., I hate you so."),
+    ('positive,negative\na,b\n"c" d,e\n', 'line 3: not CSV: \',\' expected after \'"\': put "…"'),
     ('{"question": ["a"], "positive": ["b", "c"], "negative": ["d", "e"]}',
      "question has 1 value, and positive has 2"),
     ('{"system": ["a"], "positive": ["b", "c"], "negative": ["d", "e"]}', "system has 1 value"),
@@ -331,6 +337,15 @@ class TestOptions:
 
         with pytest.raises(BadOption, match="has questions of its own"):
             read("caa.json", questions="jukofyork_prompts.txt")
+        with pytest.raises(BadPrompts, match="label are labels: give --columns statement,label"):
+            read("facts_true_false.csv", columns=("label", "statement"))
+        with pytest.raises(BadOption, match="--positive-label is for a column of labels"):
+            read("easysteer.json", positive_label="a")
+        for how in ({"shape": "pairs"}, {"positive_label": "a"}):
+            with pytest.raises(BadOption, match="tell how one file is read"):
+                read("refusal_harmful.json", against="refusal_harmless.json", **how)
+            with pytest.raises(BadOption, match="tell how one file is read"):
+                read(None, positive_word=("a",), negative_word=("b",), **how)
         for name in ("caa.json", "persona_vectors.json"):
             with pytest.raises(BadOption, match="--pairs-format reads them alone"):
                 read(name, turn="user")

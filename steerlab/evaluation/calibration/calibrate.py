@@ -117,6 +117,11 @@ def _pairs(vector: SteeringVector, source: Source, seed: int) -> list[Pair]:
     """Up to 16 of the vector's own pairs, each once, as items."""
     found = list({frozenset(pair): pair for pair in source.pairs}.values())
     if len(found) < _LEAST_ITEMS:
+        if isinstance(vector.recipe, Contrast) and (named := vector.recipe.prompt_set) is not None:
+            raise BadPrompts(
+                f"no held-out items: the pairs of {vector} are many, in {named.path}: give a few "
+                "others (--items), a metric (--metric), or extract it with --embed-prompts"
+            )
         owned = f"only {count(len(found), 'contrast pair')}" if found else "no contrast pairs"
         raise BadPrompts(
             f"no held-out items: {vector} has {owned} of its own, and leaving some out takes "

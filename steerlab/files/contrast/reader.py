@@ -126,6 +126,9 @@ def read_pairs(path: Path | None, options: PairsOptions | None = None) -> Contra
     the words of a template. Raises NotFound, or BadPrompts with the line that is wrong.
     """
     options = options or PairsOptions()
+    of_a_file = (options.positive_label, options.shape, path is None and options.columns)
+    if (path is None or options.against is not None) and any(of_a_file):
+        raise BadOption("--columns, --pairs-format and --positive-label tell how one file is read")
     if path is None:
         name, sets = "", _of_words(options)
     elif options.against is not None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from steerlab.core.display import count, printable, some
 from steerlab.core.prompts import check_text
-from steerlab.errors import BadPrompts
+from steerlab.errors import BadOption, BadPrompts
 from steerlab.files.contrast.table import QUESTIONS, TEXTS, Content, Table, of_rows
 
 Turn = Literal["user", "system", "assistant"]
@@ -65,6 +65,10 @@ def understand(content: Content, choice: Choice, shape: str | None = None) -> Se
             column_of(content, name)
     for found in (SHAPES[shape],) if shape else SHAPES.values():
         if (made := found(content, choice)) is not None:
+            if choice.positive_label is not None and found is not _labelled:
+                raise BadOption(
+                    "--positive-label is for a column of labels: name it with --columns text,label"
+                )
             return made
     what = f"it has not the shape {shape}" if shape else "no contrast in it is recognised"
     raise BadPrompts(
@@ -112,6 +116,8 @@ def _labelled(content: Content, choice: Choice) -> Sets | None:
     if len(columns) != 2:
         return None
     text, label = (column_of(content, name) for name in columns)
+    if _fold(text) in _LABELS and _fold(label) not in _LABELS:
+        raise BadPrompts(f"{content.name}: {text} are labels: give --columns {label},{text}")
     labels = [_label(value) for value in content.columns[label]]
     kinds = dict.fromkeys(labels)
     if choice.columns and choice.positive_label is None:
@@ -338,6 +344,11 @@ def _unused(table: Table, used: Sequence[str], systems: object = None) -> str:
     taken = {*map(_fold, used), _fold(system or "")}
     left = [printable(n)[:40] for n in table.columns if n and _fold(n) not in taken]
     parts = [f"not used: {some(left)}"] if left else []
+    parts += [
+        f"the first of several texts in {printable(name)[:40]}"
+        for name in used
+        if any(isinstance(value, list) and len(value) > 1 for value in table.columns[name])
+    ]
     return "".join(f"; {part}" for part in (*parts, table.part) if part)
 
 

@@ -173,9 +173,9 @@ def _object(data: dict[str, Any], path: Path) -> Content:
 
 
 def _from_cells(text: str, path: Path) -> Table:
+    if path.suffix.lower() not in (".csv", ".tsv") and _is_list(text):
+        return of_rows(((n, t.rstrip("\r")) for n, t in numbered_lines(text)), path, "line")
     try:
-        if path.suffix.lower() not in (".csv", ".tsv") and _is_list(text):
-            return of_rows(((n, t.rstrip("\r")) for n, t in numbered_lines(text)), path, "line")
         return of_rows(_cells(text, path), path, "line")
     except csv.Error as error:
         raise BadPrompts(f"{path}: not CSV: {error}") from None
@@ -208,16 +208,22 @@ def _cells(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     if named_twice:
         column = printable(named_twice[0])[:60]
         raise BadPrompts(f"{path}, line {before + 1}: the column {column} is there twice")
-    for cells in rows:
-        number = rows.line_num + before
-        if len(cells) > len(names):
-            raise BadPrompts(
-                f"{path}, line {number}: {len(cells)} cells under {len(names)} columns: "
-                f'put "…" around a text with a {_SEPARATORS.get(separator, separator)} in it'
-            )
-        if cells:
-            filled: Sequence[str | None] = [*cells, *[None] * (len(names) - len(cells))]
-            yield number, dict(zip(names, filled, strict=True))
+    try:
+        for cells in rows:
+            number = rows.line_num + before
+            if len(cells) > len(names):
+                raise BadPrompts(
+                    f"{path}, line {number}: {len(cells)} cells under {len(names)} columns: "
+                    f'put "…" around a text with a {_SEPARATORS.get(separator, separator)} in it'
+                )
+            if cells:
+                filled: Sequence[str | None] = [*cells, *[None] * (len(names) - len(cells))]
+                yield number, dict(zip(names, filled, strict=True))
+    except csv.Error as error:
+        raise BadPrompts(
+            f"{path}, line {rows.line_num + before}: not CSV: {error}: "
+            'put "…" around the whole text, and "" for a quote in it'
+        ) from None
 
 
 def _separator(header: str) -> str:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from steerlab.core.prompts import Turns
 from steerlab.errors import BadOption, BadPrompts, NotFound, SteerlabError
-from steerlab.files.contrast import PairsOptions, read_pairs, read_texts
+from steerlab.files.contrast import PairsOptions, read_pairs, read_texts, reader
 from steerlab.files.contrast.shapes import SHAPES
 
 HERE = Path(__file__).parent / "contrast"
@@ -346,9 +346,10 @@ class TestOptions:
                 read("refusal_harmful.json", against="refusal_harmless.json", **how)
             with pytest.raises(BadOption, match="tell how one file is read"):
                 read(None, positive_word=("a",), negative_word=("b",), **how)
-        for name in ("caa.json", "persona_vectors.json"):
-            with pytest.raises(BadOption, match="--pairs-format reads them alone"):
+        for name, way in (("caa.json", "pairs reads them"), ("persona_vectors.json", "leave out")):
+            with pytest.raises(BadOption, match=f"belong to its questions: .*{way}"):
                 read(name, turn="user")
+        assert read("caa.json", turn="user", shape="pairs").positive == ("(A)", "(B)")
 
     def test_sets_that_are_no_pairs(self):
         found = read("facts_true_false.csv")
@@ -359,8 +360,6 @@ class TestOptions:
                 found.check_method(method)
 
     def test_too_many(self, monkeypatch):
-        from steerlab.files.contrast import reader
-
         monkeypatch.setattr(reader, "MOST", 3)
         with pytest.raises(BadPrompts, match="more than 3 prompts"):
             read("persona_vectors.json")
@@ -396,6 +395,13 @@ class TestHub:
         found = read_pairs(Path("who/what:test"))
         assert (found.positive, found.negative) == (("a", "c"), ("b", "d"))
         assert hub == [("who/what", "test", True)]
+
+    def test_none_of_its_rows_is_left_out(self, hub, monkeypatch):
+        monkeypatch.setattr(reader, "MOST", 2)
+        assert len(read_pairs(Path("who/what")).positive) == 2
+        monkeypatch.setattr(reader, "MOST", 1)
+        with pytest.raises(BadPrompts, match="more than 1 rows: save those"):
+            read_pairs(Path("who/what"))
 
     def test_a_set_that_is_not_there(self, hub):
         with pytest.raises(NotFound, match="who/gone can't be read: no such set"):

@@ -188,13 +188,19 @@ def _from_hub(source: str) -> Content:
     name, _, split = source.partition(":")
     try:
         rows = load_dataset(name, split=split or "train", streaming=True)
-        numbered = ((n, dict(row)) for n, row in zip(range(1, MOST), rows, strict=False))
-        return of_rows(numbered, source, "row")
+        return of_rows(_up_to_most(rows), source, "row")
     except BadPrompts:
         raise
     except Exception as error:  # of a network, a script, a format
         why = " ".join(str(error).split())[:200] or type(error).__name__
         raise NotFound(f"the data set {source} can't be read: {why}") from None
+
+
+def _up_to_most(rows: Iterable[Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, row in enumerate(rows, 1):
+        if number > MOST:
+            raise BadPrompts(f"more than {MOST:,} rows: save those that you need as JSON lines")
+        yield number, dict(row)
 
 
 def _two_files(path: Path, options: PairsOptions) -> Sets:
@@ -253,7 +259,8 @@ def _check_turns(sets: Sets, turn: Turn, questions: Sequence[str], suffixes: Seq
         what = "system prompts" if turn == "system" else "answers"
         raise BadPrompts(f"the texts are {what}: give the user's turns with --questions FILE")
     if turn == "user" and (sets.users or sets.questions):
-        raise BadOption("the file's texts belong to its questions: --pairs-format reads them alone")
+        way = "--pairs-format pairs reads them alone" if sets.users else "leave out --turn user"
+        raise BadOption(f"the file's texts belong to its questions: {way}")
     if sets.users and questions:
         raise BadOption("the file has questions of its own: leave out --questions")
     if turn == "user" and questions:

@@ -64,6 +64,7 @@ def test_pairs_that_are_alike_agree_and_those_at_random_do_not():
     ("recipe", "why"),
     [
         (Contrast(("a", "b"), method="mean_centred", baseline=("c",)), "without negatives"),
+        (Contrast(("a", "b"), ("c",), "difference_of_means"), "unpaired prompts"),
         (Contrast(("a",), ("b",)), "one pair"),
     ],
 )

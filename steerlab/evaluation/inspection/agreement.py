@@ -64,10 +64,8 @@ def midpoint(
 def check_pairs(recipe: Contrast) -> None:
     """Raise BadPrompts for a recipe with fewer than two pairs."""
     if not recipe.is_paired:
-        raise BadPrompts(
-            "it was made from prompts without negatives of their own, so there are no pairs to "
-            "agree"
-        )
+        what = "unpaired prompts" if recipe.counts[1] else "prompts without negatives of their own"
+        raise BadPrompts(f"it was made from {what}, so there are no pairs to agree")
     if recipe.prompt_set is not None:
         raise BadPrompts(
             f"its pairs are many, in {recipe.prompt_set.path}, and their agreement was measured "

@@ -269,11 +269,16 @@ def prompts(connection: Connection, ids: Sequence[int]) -> dict[int, list[str]]:
 
 
 def _prompts(story_text: str) -> list[str]:
-    """The prompts in the text of a story, pair by pair; none if it can't be read."""
+    """The prompts in the text of a story, pair by pair, then their other turns, each once.
+
+    None if it can't be read.
+    """
     try:
         recipe = header.values(story_text)["recipe"]
         pairs = zip_longest(recipe.get("positive", ()), recipe.get("negative", ()))
-        return [str(prompt) for prompt in chain.from_iterable(pairs) if prompt is not None]
+        turns = dict.fromkeys(map(str, (*recipe.get("systems", ()), *recipe.get("answers", ()))))
+        texts = [str(prompt) for prompt in chain.from_iterable(pairs) if prompt is not None]
+        return [*texts, *filter(None, turns)]
     except (ValueError, TypeError, LookupError, AttributeError):
         return []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from steerlab.core.prompts import Turns
 from steerlab.core.recipe import Contrast
 from steerlab.errors import BadOption
 from steerlab.registry.search import LONGEST, snippet_of
@@ -39,6 +40,15 @@ def test_a_hit_shows_the_place(shop):
     hit = next(h for h in shop.search("CUSTOMER angry").hits if h.vector.name == "clerk")
     assert (hit.place, hit.snippet) == ("prompt", "The Angry customer shouts")
     assert [hit.snippet[a:b] for a, b in hit.spans] == ["Angry", "customer"]
+
+
+def test_all_turns_are_searched(shop):
+    up, down = (Turns("Who is there?", f"Be {how}", f"A {how} reply") for how in ("merry", "dull"))
+    shop.save("cheer", vector(6, recipe=Contrast.of([up], [down], chat=True)))
+    for words in ("be merry", "dull reply", "there dull merry"):
+        assert names(shop.search(words)) == ["cheer"]
+    assert shop.search("Be dull").hits[0].snippet == "Be dull"
+    assert shop.verify() == []
 
 
 def test_all_words_have_to_be_there(shop):

@@ -68,6 +68,8 @@ def _windowed(
                     parts.pop()
                     spool.keep(window)
                     break
+        for window in spool.windows:  # a prompt that can't be read is told before hours of reading
+            located(lm, _part(recipe, window))
         for window in spool.windows:
             part = located(lm, _part(recipe, window))
             parts += [part] if keep else []

@@ -49,7 +49,8 @@ class Spool:
 
     sizes: prompts of each side; window w has rows w * WINDOW to (w + 1) * WINDOW of each. Values
     are float32, as models compute them. A directory that holds windows of the same work goes on
-    after them. Only one process has it open. It is removed when its block ends without an error.
+    after them. Only one process has it open. It is removed when its block ends without an error,
+    or empty.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class Spool:
         self, kind: type[BaseException] | None, error: object, trace: TracebackType | None
     ) -> None:
         self._close()
-        if kind is None:
+        if kind is None or not self.digests:
             shutil.rmtree(self.directory, ignore_errors=True)
 
     def _close(self) -> None:

@@ -208,6 +208,14 @@ def test_two_at_once_are_refused(lm, windows, monkeypatch):
     assert lm.reextract(RECIPES["pca"], LAYERS).layers == (1, 3)
 
 
+def test_what_can_not_be_read_is_told_first_and_leaves_nothing(lm, windows, monkeypatch):
+    stopped = Stopped(lm, monkeypatch, 10**6)
+    with pytest.raises(BadPrompts, match="there is no token 4 in 'a'"):
+        lm.reextract(Contrast(UP, (*DOWN[:-1], "a"), read=4), LAYERS)
+    assert stopped.prompts == 0
+    assert list(windows.iterdir()) == []
+
+
 def test_too_small_a_disk_is_told_first(lm, windows, monkeypatch):
     monkeypatch.setattr(spool.shutil, "disk_usage", lambda path: type("", (), {"free": 1000}))
     with pytest.raises(StoreError, match=r"room for 0\.0 GB.*choose fewer layers"):

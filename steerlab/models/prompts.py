@@ -11,7 +11,7 @@ from steerlab.core.prompts import Prompt, Read, Span, Turns, check_text
 from steerlab.errors import BadPrompts, ModelError
 
 _PROBE = "steerlab7f3a"  # words that no template holds
-_LETTERS = (re.compile(r"\(([A-Za-z])\)"), re.compile(r"^\W*([A-Za-z])(?=\s*$|\n|[).:,\]])"))
+_LETTERS = (re.compile(r"\(([A-Za-z])\)"), re.compile(r"^\W*([A-Za-z])(?=\s*$|\n|[).:,*\]])"))
 
 
 def token_ids(

@@ -76,6 +76,7 @@ def test_without_a_template_turns_are_paragraphs(turns, text):
         ("answer_letter", Turns("hi", answer=" B) no"), "B"),
         ("answer_letter", Turns("hi", answer="The choice is (B) no"), "B"),
         ("answer_letter", Turns("hi", answer="I think (B)"), "B"),
+        ("answer_letter", Turns("hi", answer="**B**"), "B"),
         ("answer_letter", Turns("hi", answer="B\nI like it"), "B"),
     ],
 )

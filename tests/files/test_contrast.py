@@ -249,6 +249,11 @@ class TestRecognition:
         assert found.positive == ("a",)
         assert found.said.endswith("; the first of several texts in positive")
 
+    def test_another_turn_is_said_alone(self):
+        found = read("caa.json", turn="system")
+        assert found.positive[0].system == "(A)"
+        assert found.said.endswith("against answer_not_matching_behavior, as system prompts")
+
     def test_a_shape_may_be_forced(self, tmp_path):
         path = written(tmp_path, "prompt,positive,negative\nq,a,b\n")
         assert read_pairs(path).positive == (Turns("q", answer="a"),)

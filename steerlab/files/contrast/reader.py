@@ -241,7 +241,9 @@ def _joined(sets: Sets, name: str, options: PairsOptions) -> ContrastSet:
     else:
         check_texts(found.positive, "positive")
         check_texts(found.negative, "negative")
-    parts = [_counted(found), sets.said]
+    usual = {"assistant": ", answers in the assistant's turn", "system": " in the system prompt"}
+    other = usual.get(sets.turn, "") if turn != sets.turn else ""
+    parts = [_counted(found), sets.said.replace(other, "")]
     if options.template:
         parts.append(f'in "{printable(options.template)}"')
     if options.turn and turn != sets.turn:

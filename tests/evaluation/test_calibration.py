@@ -26,7 +26,7 @@ from steerlab.evaluation.calibration.effects import Propensity
 from steerlab.evaluation.calibration.held_out import Fixed, source_of
 from steerlab.evaluation.calibration.more import more
 from steerlab.evaluation.calibration.reason import why_not
-from steerlab.evaluation.calibration.search import Options, Search, z_among
+from steerlab.evaluation.calibration.search import Options, Search, among, z_among
 from steerlab.evaluation.calibration.side_effects import FRESH, NEUTRAL, SideEffects, distinct_pairs
 from steerlab.evaluation.calibration.sound import SoundDoses
 from steerlab.evaluation.calibration.trials import Trial, Trials
@@ -39,6 +39,7 @@ from steerlab.evaluation.statistics import Estimate, critical_z
 from steerlab.extraction import runner
 from steerlab.lab.lab import Lab
 from steerlab.progress import Parts
+from tests.evaluation import simulated
 from tests.evaluation.planted import null_pairs, pairs, planted_lm, shuffled
 from tests.tiny import tiny_lm
 
@@ -625,6 +626,44 @@ def test_a_critical_z_grows_with_tries_and_with_few_controls():
     controls = rng.standard_normal((4000, 14, 20))
     z = (best - controls.mean(axis=2)) / controls.std(axis=2, ddof=1)
     assert (z.max(axis=1) >= critical_z(20, 14)).mean() == pytest.approx(0.05, abs=0.015)
+
+
+@pytest.mark.parametrize("tried", [1, 5, 14])
+@pytest.mark.parametrize("pairs", [4, 8])
+@pytest.mark.parametrize("scatter", [1, 1.5, 3])
+def test_few_nulls_reach_the_critical_z_among_the_wider_controls(tried, pairs, scatter):
+    """scatter: of the null and of shuffled labels, relative to random directions."""
+    rng, cases = np.random.default_rng(0), 5000
+    apart = np.abs(np.subtract.outer(np.arange(tried), np.arange(tried))) * 24 / max(tried, 8)
+    alike = np.linalg.cholesky(np.interp(apart, (0, 3, 15), (1, 0.84, 0.45)) + 1e-6 * np.eye(tried))
+
+    def effects(count):
+        return rng.standard_normal((cases, count, tried)) @ alike.T
+
+    null, random = scatter * effects(1), effects(20)
+    turned = scatter * effects(3 if pairs == 4 else 12)
+    if pairs == 4:  # three ways to halve them, and their negatives
+        turned = np.concatenate([turned, -turned], axis=1)
+    best = null.argmax(axis=2)[..., None]
+    null, random, turned = (
+        np.take_along_axis(x, best, axis=2)[..., 0] for x in (null, random, turned)
+    )
+    wide = turned.std(axis=1, ddof=1) > random.std(axis=1, ddof=1)
+    reached = np.zeros(cases, dtype=bool)
+    for chosen, some in ((wide, turned), (~wide, random)):
+        z = (null[:, 0] - some.mean(axis=1)) / some.std(axis=1, ddof=1)
+        reached |= chosen & (z >= max(critical_z(20, tried), among(some.shape[1], tried)))
+    assert reached.mean() <= 0.055
+
+
+def test_few_shuffled_vectors_ask_for_a_higher_z(free):
+    for shared in (0.0, 1.0):  # without meaning, and with
+        found = [
+            Curve.of(simulated.search(simulated.World(1, shared, n)).run()).held for n in (4, 8)
+        ]
+        for held, few in zip(found, (6, 12), strict=True):
+            assert held.shuffled.n == few
+            assert held.critical == max(critical_z(8, 3), among(held.wider.n, 3))
 
 
 # bad input

@@ -128,7 +128,7 @@ class HeldOutEffect:
 
     effect: the signed range S(+d) - S(-d), which damage alone does not move; plus, minus: its
         two sides, relative to the unsteered items. z: of the range among random directions;
-        critical: the z that counts as more than chance for as many layers as were compared.
+        critical: the z that counts as more than chance for so many layers and controls.
     values: the range of each item, in the order of the folds; empty in earlier calibrations.
     plus_controls, minus_controls: the two sides of the wider controls; None in earlier ones.
     shuffled: of vectors of the same pairs, half of them swapped; None for a vector that has no or
@@ -179,8 +179,8 @@ class Curve:
     reason: why the vector does not work; empty if it does.
     point: the effect at `layer` and the chosen dose themselves, which all items chose. None in
         earlier calibrations.
-    fresh: the side effects of the strongest sound doses on texts that did not choose them, and of
-        those that these turned down; empty in earlier calibrations.
+    fresh: the side effects of the strongest sound doses on the texts that decided, and of those
+        that these turned down; see `SoundDoses`. Empty in earlier calibrations.
     keys: of the items, if they were given; see `more.keys`. added: the signed range of each item
         that came later, at the operating point.
     """

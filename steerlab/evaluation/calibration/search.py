@@ -30,6 +30,7 @@ from steerlab.evaluation.calibration.curve import (
     Point,
     controls_of,
     widened,
+    wider,
 )
 from steerlab.evaluation.calibration.effects import check_defined
 from steerlab.evaluation.calibration.reason import overflow, why_not
@@ -49,6 +50,7 @@ CONTROL_SEEDS = 20
 _CURVE_SEEDS = 3  # for each point of the curve; at both signs they are 6 controls
 _LAYERS = 12  # compared first, evenly spaced; then the neighbours of the best one
 _KEPT = 4  # of them, where a few items have to tell
+_INDEPENDENT = 5  # the largest number of layers that count as independent tries
 _SEPARABLE = 0.6
 _PROFILE_WEIGHT = 10  # of progress, for each of its three rounds
 
@@ -246,14 +248,14 @@ class Search:
         effect = self.estimate(up - down)
         chance = self.controls(random, plain)
         shuffled = self.controls(turned, plain) if turned else None
-        wide = chance if shuffled is None or shuffled[0].sd <= chance[0].sd else shuffled
+        wide = shuffled if shuffled and wider(chance[0], shuffled[0]) is shuffled[0] else chance
         return HeldOutEffect(
             effect,
             plus=self.estimate(up - plain),
             minus=self.estimate(down - plain),
             controls=chance[0],
             z=z_among(effect.mean, wide[0]),
-            critical=critical_z(len(seeds), tried),
+            critical=max(critical_z(len(seeds), tried), among(wide[0].n, tried)),
             folds=tuple(Fold(trials.of_fold(f), layers[f], doses[f]) for f in trials.folds),
             values=tuple((up - down).tolist()),
             plus_controls=wide[1],
@@ -359,6 +361,17 @@ class Search:
             versions=software(),
             point=point,
         )
+
+
+def among(controls: int, tried: int) -> float:
+    """The critical z among the wider controls, which may be few: 4 pairs have 6 shuffled vectors.
+
+    Effects of layers correlate (shuffled labels on smollm2: 0.83 three layers apart, 0.42 fifteen
+    apart), so the best of 14 counts as the best of 5. In simulations with these correlations,
+    whose shuffled vectors scatter 1 to 3 times as much as random ones, 0.7% to 5.0% of nulls reach
+    it; with the value for 20 random directions alone, up to 7.5% do.
+    """
+    return critical_z(max(controls, CONTROLS), min(tried, _INDEPENDENT))
 
 
 def z_among(effect: float, controls: Controls) -> float | None:

@@ -56,7 +56,10 @@ class SoundDoses:
     def confirmed(self, safe: Range) -> Range:
         """The safe doses after a check on fresh texts.
 
-        A dose whose interval reaches beyond a limit gives way to the next lower one.
+        A dose whose interval reaches beyond a limit gives way to the next lower one. The texts
+        that let a dose pass also describe it. In simulations (24 texts, log ratios normal or
+        log-normal, sd 0.25 to 0.7) at most 5% of such doses are truly beyond the limit (9% where
+        four doses are barely beyond it), and the fluency ratio that is stated is 2% to 5% too low.
         """
         ends, found = {-1: safe[0], 1: safe[1]}, dict[float, FreshCost]()
         while wanted := [d for d in ends.values() if d and d not in found]:

@@ -382,6 +382,8 @@ def test_more_items_tighten_the_guarantee_at_the_same_point(lab, lm, planted, wo
     whole = Curve.of(more(lab, planted, items))  # two of these are new
     assert whole.added[:4] == curve.added
     assert len(whole.added) == len(whole.keys) == 6
+    with pytest.raises(BadPrompts, match="negative side of item 5 are the same"):
+        more(lab, planted, [*items[:4], ContrastItem("I am", " so", " so")])
     for again in (items[:4], [ContrastItem("", *pair) for pair in pairs(8)]):
         with pytest.raises(BadPrompts, match="were measured before, or are pairs that"):
             more(lab, planted, again)
@@ -616,6 +618,9 @@ def test_options_refuse_what_makes_no_sense():
     for wrong in ({"doses": ()}, {"doses": (-0.1,)}, {"controls": 4}, {"seed": -1}):
         with pytest.raises(BadOption):
             Options(**wrong)
+    for wrong in (Limits(kl=-1.0), Limits(fluency=math.nan), Limits(distinct=math.inf)):
+        with pytest.raises(BadOption, match="must be 0 or more, and finite, not"):
+            Options(limits=wrong)
 
 
 def test_a_critical_z_grows_with_tries_and_with_few_controls():

@@ -15,7 +15,7 @@ from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption, BadPrompts
 from steerlab.evaluation.calibration.effects import Attribute, Measure, Propensity
 from steerlab.evaluation.calibration.held_out import Pair, Source, source_in
-from steerlab.evaluation.calibration.more import keys
+from steerlab.evaluation.calibration.more import different, keys
 from steerlab.evaluation.calibration.search import Options, Search
 from steerlab.evaluation.calibration.side_effects import NEUTRAL
 from steerlab.evaluation.calibration.trials import Trials
@@ -143,17 +143,6 @@ def _chat(vector: SteeringVector, lab: Lab) -> bool:
             return False
         recipe = lab.store.load(operands[0].ref, vector.model).recipe
     return recipe.chat
-
-
-def different(items: Sequence[ContrastItem]) -> list[ContrastItem]:
-    """Each item once; raises BadPrompts for one whose two sides are the same."""
-    for number, item in enumerate(items, 1):
-        if item.positive == item.negative:
-            raise BadPrompts(
-                f"the positive and the negative side of item {number} are the same: no vector can "
-                "move it"
-            )
-    return list(dict(zip(keys(items), items, strict=True)).values())
 
 
 def _check_count(found: int) -> None:

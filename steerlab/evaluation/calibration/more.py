@@ -35,7 +35,7 @@ def more(
     Neither the vector nor the choice of layer and dose has seen them. Nothing is stored.
     chat: the items' prompts are messages.
     Raises NotFound without a calibration that works on the lab's model, BadPrompts for one that
-    judged by a metric of texts, for items that are no new ones, and Cancelled.
+    judged by a metric of texts, for items that are no new ones or can't move, and Cancelled.
     """
     lab.load(vector)
     at, coefficient, known = lab.operating_point(vector)
@@ -52,7 +52,8 @@ def more(
         )
     pairs = source_in(lab, vector, at.layers, Watch).pairs
     seen = {*curve.keys, *keys([ContrastItem("", str(a), str(b)) for a, b in pairs])}
-    fresh = {key: item for key, item in zip(keys(items), items, strict=True) if key not in seen}
+    once = different(items)
+    fresh = {key: item for key, item in zip(keys(once), once, strict=True) if key not in seen}
     if not fresh:
         raise BadPrompts(
             f"all {len(items)} items were measured before, or are pairs that {vector} was made "
@@ -66,6 +67,17 @@ def more(
         curve, keys=(*curve.keys, *fresh), added=(*curve.added, *map(float, ranges.tolist()))
     )
     return replace(known, data=grown.to_json(), id=None, created="")
+
+
+def different(items: Sequence[ContrastItem]) -> list[ContrastItem]:
+    """Each item once; raises BadPrompts for one whose two sides are the same."""
+    for number, item in enumerate(items, 1):
+        if item.positive == item.negative:
+            raise BadPrompts(
+                f"the positive and the negative side of item {number} are the same: no vector can "
+                "move it"
+            )
+    return list(dict(zip(keys(items), items, strict=True)).values())
 
 
 def keys(items: Iterable[ContrastItem]) -> list[str]:

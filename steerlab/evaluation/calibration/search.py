@@ -79,6 +79,9 @@ class Options:
             raise BadOption("doses must be above 0: both signs of each are measured")
         if self.controls < CONTROLS:
             raise BadOption(f"a verdict needs at least {CONTROLS} random directions")
+        for name, limit in vars(self.limits).items():
+            if not 0 <= limit < math.inf:
+                raise BadOption(f"the limit on {name} must be 0 or more, and finite, not {limit:g}")
         if self.seed < 0:
             raise BadOption(f"the seed must be 0 or a positive whole number, not {self.seed}")
         object.__setattr__(self, "doses", tuple(sorted(set(map(float, self.doses)))))

@@ -14,6 +14,7 @@ from steerlab.errors import NotFound
 from steerlab.evaluation.calibration.calibrate import calibrate
 from steerlab.evaluation.calibration.curve import Curve
 from steerlab.evaluation.calibration.curve import verdict as calibrated
+from steerlab.evaluation.calibration.effects import Propensity
 from steerlab.evaluation.calibration.search import Options
 from steerlab.evaluation.generalization import plan as names
 from steerlab.evaluation.generalization.evaluate import evaluate
@@ -87,17 +88,18 @@ def benchmark(
 ) -> Iterator[Result]:
     """Extract, calibrate and evaluate starter concepts on the lab's model, and store each step.
 
-    What the store has is not measured again, so that an interrupted benchmark goes on where it
-    was. concepts: names of starter vectors; empty takes all. plan: None evaluates nothing.
+    A step that the store has, made as it would be now, is not repeated, so that an interrupted
+    benchmark goes on where it was. concepts: names of starter vectors; empty takes all. plan: None
+    evaluates nothing.
     watching: called with the name of each step, for its progress.
     Raises NotFound for a concept that is none, Cancelled, and the errors of the three.
     """
-    concepts = chosen(concepts)
+    concepts, options = chosen(concepts), options or Options()
     results, watching = lab.store.results, watching or (lambda step: None)
     for name in concepts:
         vector = extracted(lab, name)
         found = results.calibration_of(vector.digest)
-        if found is None:
+        if found is None or not made_so(found, options):
             progress = watching(f"{name}: calibrating")
             made = calibrate(
                 lab, vector, options=options, progress=progress, should_stop=should_stop
@@ -106,12 +108,32 @@ def benchmark(
         evaluation = None
         if plan is not None and found.works:
             kept = (e for e in results.evaluations(str(vector), model=vector.model))
-            wanted = plan.to_json()
-            evaluation = next((e for e in kept if (e.data or {}).get("plan") == wanted), None)
+            wanted = {
+                "plan": plan.to_json(),
+                "layers": [found.layer],
+                "coefficient": abs(found.coefficient or 0.0),
+            }
+            evaluation = next((e for e in kept if wanted.items() <= (e.data or {}).items()), None)
             if evaluation is None:
                 progress = watching(f"{name}: evaluating")
                 evaluation = evaluate(lab, vector, plan, progress=progress, should_stop=should_stop)
         yield Result(vector, found, evaluation)
+
+
+def made_so(found: Calibration, options: Options) -> bool:
+    """Whether a calibration is one on the vector's own pairs, of several layers, by these options.
+
+    The newest calibration of a vector may have been made for something else.
+    """
+    curve = Curve.of(found)
+    return (
+        curve.measure == Propensity.name
+        and curve.crossed
+        and len(curve.layers) > 1
+        and {abs(p.dose) for p in curve.points} == set(options.doses)
+        and (curve.held.controls.n, curve.limits, curve.seed)
+        == (options.controls, options.limits, options.seed)
+    )
 
 
 def chosen(concepts: Sequence[str]) -> Sequence[str]:
@@ -128,7 +150,11 @@ def extracted(lab: Lab, name: str) -> SteeringVector:
     try:
         known = lab.store.load(name, lm.identity)
         recipe = known.recipe
-        if isinstance(recipe, Contrast) and recipe.positive == entry.positive:
+        if isinstance(recipe, Contrast) and (recipe.positive, recipe.negative, recipe.method) == (
+            entry.positive,
+            entry.negative,
+            "mean_difference",
+        ):
             return known
     except NotFound:
         pass

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
 from steerlab import Lab, Store
 from steerlab.errors import Cancelled, NotFound
 from steerlab.evaluation import benchmark as module
-from steerlab.evaluation.benchmark import benchmark, extracted
-from steerlab.evaluation.calibration.curve import Curve
+from steerlab.evaluation.benchmark import extracted, made_so
+from steerlab.evaluation.calibration.curve import Curve, Limits
+from steerlab.evaluation.calibration.search import Options
 from steerlab.evaluation.generalization.plan import EvaluationPlan
 from steerlab.evaluation.guarantee import moved
 from tests.evaluation.measurements import calibration, evaluation
@@ -24,19 +26,27 @@ def lab(tmp_path):
 
 
 @pytest.fixture
-def steps(monkeypatch):
+def at():
+    """The coefficient of the calibrations that are made."""
+    return {"coefficient": 0.8}
+
+
+@pytest.fixture
+def steps(monkeypatch, at):
     """What was calibrated and evaluated; anger does not work."""
     made = []
 
     def calibrate(lab, vector, **how):
         made.append(("calibrate", vector.ref))
         fails = {"reason": "no dose beats its control"} if "anger" in vector.ref else {}
-        return calibration(vector.digest, **fails)
+        found = calibration(vector.digest, **fails)
+        return replace(found, **at) if found.works else found
 
     def evaluate(lab, vector, plan, **how):
         made.append(("evaluate", vector.ref))
         found = evaluation(vector.digest)
-        found = replace(found, data={**found.data, "plan": plan.to_json()})
+        more = {"plan": plan.to_json(), "coefficient": at["coefficient"]}
+        found = replace(found, data={**found.data, **more})
         return lab.store.results.save_evaluation(found)
 
     monkeypatch.setattr(module, "calibrate", calibrate)
@@ -45,6 +55,8 @@ def steps(monkeypatch):
 
 
 PLAN = EvaluationPlan()
+OPTIONS = Options(doses=(0.2, 0.4))  # of the calibrations made by hand
+benchmark = partial(module.benchmark, options=OPTIONS)
 
 
 def test_a_row_has_the_figures_of_its_calibration_and_evaluation(lab, steps):
@@ -80,6 +92,36 @@ def test_what_is_stored_is_not_measured_again(lab, steps):
     assert len(steps) == 4
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"seed": 3},
+        {"limits": Limits(kl=0.1)},
+        {"measure": "vader"},
+        {"crossed": False},
+        {"layers": Curve.of(calibration("d")).layers[:1]},
+        {"points": Curve.of(calibration("d")).points[1:-1]},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_a_calibration_made_for_something_else_is_not_taken(lab, steps, other):
+    (first,) = benchmark(lab, ["love"])
+    assert made_so(first.calibration, OPTIONS)
+    assert not made_so(first.calibration, replace(OPTIONS, controls=30))
+    data = replace(Curve.of(first.calibration), **other).to_json()
+    lab.store.results.save_calibration(replace(first.calibration, data=data, id=None, created=""))
+    (again,) = benchmark(lab, ["love"])
+    assert Curve.of(again.calibration) == Curve.of(first.calibration)
+    assert steps == [("calibrate", "love.v1")] * 2
+
+
+def test_an_evaluation_at_another_point_is_not_taken(lab, steps, at):
+    list(benchmark(lab, ["love"], plan=PLAN))
+    at["coefficient"] = 0.4
+    list(benchmark(lab, ["love"], plan=PLAN, options=replace(OPTIONS, seed=1)))
+    assert steps == [("calibrate", "love.v1"), ("evaluate", "love.v1")] * 2
+
+
 def test_an_interrupted_benchmark_goes_on_where_it_was(lab, steps, monkeypatch):
     calls = module.calibrate
 
@@ -103,6 +145,9 @@ def test_a_vector_of_the_same_name_and_other_pairs_is_not_taken_for_the_concept(
     assert found.digest != own.digest
     assert extracted(lab, "love") == found
     assert found.layers == (lab.model.n_layers // 2,)
+    pairs = list(zip(found.recipe.positive, found.recipe.negative, strict=True))
+    lab.extract("love", pairs, layers=2, method="pca")
+    assert extracted(lab, "love").ref == "love.v4"
 
 
 def test_a_concept_that_is_none_is_said_before_anything_is_made(lab, steps):

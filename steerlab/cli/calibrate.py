@@ -99,7 +99,8 @@ def calibrate_command(
     Layers are compared at one dose, then doses at one layer, as far as they are sound: neutral
     text stays within the limits below. The effect is measured on held-out items: the vector's
     own pairs, each with a vector made without it, or those of --items. It has to exceed that of
-    random directions of the same length. "Nothing works" is a result, too (exit code 0).
+    random directions and shuffled labels of the same length. "Nothing works" is a result, too
+    (exit code 0).
 
     The result is stored with the vector: `generate` without a strength then uses it.
     """

@@ -55,7 +55,8 @@ def calibrate(
     progress: called with (done, total); done equals total in the last call.
 
     A vector works if its held-out signed range S(+d) - S(-d) beats that of random directions
-    with the same norm: z at least `critical_z`, and a 95% interval above zero. Nothing is stored.
+    and shuffled labels with the same norm: z at least `HeldOutEffect.critical`, and a 95% interval
+    above zero. Nothing is stored.
     Raises BadPrompts without held-out items, Incompatible without a dose, Cancelled.
     """
     options = options or Options()

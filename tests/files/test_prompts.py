@@ -110,7 +110,7 @@ BAD = [
     ("a.json", "[" + '{"a":1},' * 300_000 + "1]", "too many small values"),
     ("a.csv", "positive\n" + "ab\n" * 1_400_000, "too many small values"),
     ("a.txt", "a\tb", "holds no prompts"),
-    ("nothing", "a", "holds no prompts"),
+    ("nothing", "positive\n", "holds no prompts"),
 ]
 
 
@@ -128,6 +128,11 @@ def test_every_format_gives_the_same_pairs(tmp_path, name):
 @pytest.mark.parametrize("name", WITHOUT_NEGATIVES)
 def test_negatives_may_be_left_out_altogether(tmp_path, name):
     assert read_pairs(written(tmp_path, name, WITHOUT_NEGATIVES[name])) == ALONE
+
+
+def test_a_file_of_lines_is_a_list_from_the_first_line_on(tmp_path):
+    assert read_pairs(written(tmp_path, "lines", "a")).positive == ("a",)
+    assert read_pairs(written(tmp_path, "lines", "I am\nso glad\n")).positive == ("I am", "so glad")
 
 
 @pytest.mark.parametrize("name", GOOD)

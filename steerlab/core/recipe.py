@@ -153,8 +153,9 @@ class Imported:
     asserted: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        asserted = f"; asserted: {', '.join(self.asserted)}" if self.asserted else ""
-        return f"imported from {self.source} ({self.format}){asserted}"
+        told = {"the file says": self.facts, "asserted": self.asserted}
+        notes = "".join(f"; {what}: {', '.join(said)}" for what, said in told.items() if said)
+        return f"imported from {self.source} ({self.format}){notes}"
 
 
 Recipe = Contrast | Expression | Imported

@@ -211,7 +211,7 @@ class TestRecipes:
             (Expression("a - b", ()), "= a - b"),
             (Imported("x.pt", "pt"), "imported from x.pt (pt)"),
             (Imported("x.pt", "pt", facts=("position=0",), asserted=("layer=3", "sign=-")),
-             "imported from x.pt (pt); asserted: layer=3, sign=-"),
+             "imported from x.pt (pt); the file says: position=0; asserted: layer=3, sign=-"),
         ],
     )  # fmt: skip
     def test_they_are_shown_in_few_words(self, recipe, words):

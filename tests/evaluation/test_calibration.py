@@ -739,15 +739,15 @@ def held_out_null(lm, lab, seed: int):
 
 
 @pytest.mark.campaign
-def test_of_200_random_vectors_few_seem_to_do_something(tmp_path):
+def test_of_500_random_vectors_few_seem_to_do_something(tmp_path):
     """The layer is chosen for each, as for a vector that works.
 
-    Of 500 it is 6% with 8 items and 8% with 12, and with one layer, where nothing is chosen, 3%
-    and 4%: folds share what they choose from. No verdict hangs on the interval alone.
+    It is 7%, and with one layer, where nothing is chosen, 3%: folds share what they choose from.
+    No verdict hangs on the interval alone.
     """
     lm = tiny_lm(num_hidden_layers=3)
     lab = Lab(tmp_path / "store", lm)
-    found = [held_out_null(lm, lab, seed) for seed in range(200)]
+    found = [held_out_null(lm, lab, seed) for seed in range(500)]
     excluded = sum(held.effect.excludes_zero for held in found) / len(found)
     assert 0.02 <= excluded <= 0.09
-    assert sum(held.beats_chance for held in found) <= 4
+    assert sum(held.beats_chance for held in found) <= 10

@@ -79,7 +79,8 @@ class TestProducts:
             raise AttributeError("no such operator")
 
         monkeypatch.setattr(products, "_pointwise", gone)
-        monkeypatch.setitem(products.PRODUCTS, "flipped", lambda x, w, b: 0 * linear(x, w, b))
+        for name in ("flipped", "batched"):
+            monkeypatch.setitem(products.PRODUCTS, name, lambda x, w, b: 0 * linear(x, w, b))
         assert measure([[torch.randn(64, 64)]]).is_plain
 
     def test_the_fastest_is_taken_where_it_gains_enough(self, monkeypatch):

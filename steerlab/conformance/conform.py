@@ -19,8 +19,7 @@ from steerlab.errors import BadOption, Incompatible, ModelError
 from steerlab.interop.foreign import shortened
 from steerlab.interventions.hooks import steering
 from steerlab.models.generation import end_ids
-from steerlab.models.inference import eval_mode
-from steerlab.models.interventions import begin_prompt
+from steerlab.models.inference import log_probs
 from steerlab.models.language_model import LanguageModel
 from steerlab.models.loading import location_of
 from steerlab.progress import Progress
@@ -188,25 +187,17 @@ def _ours(
     with steering(lm, [] if vector is None else [vector]):
         texts = [list(t.token_ids) for t in lm.generate(prompts, max_new_tokens=new_tokens)]
         return [
-            Answer(text, _log_probs(lm, [*prompt, *text]))
+            Answer(text, log_probs(lm, [*prompt, *text]))
             for prompt, text in zip(ids, texts, strict=True)
         ]
-
-
-@torch.no_grad()
-def _log_probs(lm: LanguageModel, ids: Sequence[int]) -> Tensor:
-    begin_prompt(lm.model)
-    with lm.lock, eval_mode(lm.model):
-        found: Tensor = lm.model(torch.tensor([ids], device=lm.model.device)).logits[0]
-    return found.float().log_softmax(-1).cpu()
 
 
 def _effect(
     lm: LanguageModel, ids: Sequence[list[int]], steered: Sequence[Answer]
 ) -> Iterator[float]:
     """Largest change of a log-probability by the steering, prompt by prompt."""
-    for prompt, (text, log_probs) in zip(ids, steered, strict=True):
-        yield difference(_log_probs(lm, [*prompt, *text]), log_probs).whole
+    for prompt, ours in zip(ids, steered, strict=True):
+        yield difference(log_probs(lm, [*prompt, *ours.text]), ours.log_probs).whole
 
 
 def difference(theirs: Tensor, ours: Tensor) -> Difference:

@@ -25,8 +25,7 @@ from steerlab.files import durable
 from steerlab.interop.foreign import rows_of
 from steerlab.interventions.hooks import steering
 from steerlab.models.blocks import text_config
-from steerlab.models.inference import eval_mode
-from steerlab.models.interventions import begin_prompt
+from steerlab.models.inference import log_probs
 from steerlab.models.loading import location_of
 
 if TYPE_CHECKING:
@@ -204,11 +203,10 @@ def _difference(lm: LanguageModel, vector: SteeringVector, directory: Path) -> f
     from transformers import AutoModelForCausalLM
 
     baked = AutoModelForCausalLM.from_pretrained(directory, dtype=lm.model.dtype)
-    ids = torch.tensor([lm.tokens("I think you are a person who writes: Dear neighbour, how")])
-    with steering(lm, vector), lm.lock, eval_mode(lm.model):
-        begin_prompt(lm.model)
-        ours = lm.model(ids.to(lm.model.device)).logits.float().log_softmax(-1).cpu()
-    theirs = baked.eval()(ids).logits.float().log_softmax(-1)
+    ids = lm.tokens("I think you are a person who writes: Dear neighbour, how")
+    with steering(lm, vector):
+        ours = log_probs(lm, ids)
+    theirs = baked.eval()(torch.tensor([ids])).logits[0].float().log_softmax(-1)
     return float((ours - theirs).abs().max())
 
 

@@ -11,11 +11,13 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from steerlab.models import generation
 from steerlab.models.blocks import modules_in
 from steerlab.models.interrupts import attached
+from steerlab.models.interventions import begin_prompt
+from steerlab.models.protocols import Steerable
 
 _STEPS = 3  # of decoding that are tried
 
@@ -34,6 +36,18 @@ class Batching(Enum):
 def eval_mode(model: nn.Module) -> AbstractContextManager[None]:
     """Run a model without dropout inside the `with` block; modes are put back at its end."""
     return attached(partial(_Evaluating, model))
+
+
+@torch.no_grad()
+def log_probs(lm: Steerable, ids: Sequence[int]) -> Tensor:
+    """Log-probabilities of the next token after each token of a new text, steered if it is.
+
+    (tokens, vocab) float32 on the CPU.
+    """
+    begin_prompt(lm.model)
+    with lm.lock, eval_mode(lm.model):
+        found: Tensor = lm.model(torch.tensor([ids], device=lm.model.device)).logits[0]
+    return found.float().log_softmax(-1).cpu()
 
 
 class _Evaluating:

@@ -22,7 +22,7 @@ _CSV_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 
 def read_lines(path: Path) -> list[str]:
     """Prompts from a text file, one a line; raises NotFound or BadPrompts."""
-    lines = [line.rstrip("\r") for _, line in numbered_lines(read_text(path, "prompts"))]
+    lines = [line for _, line in numbered_lines(read_text(path, "prompts"))]
     if not lines:
         raise BadPrompts(f"{path} holds no prompt")
     return lines
@@ -118,18 +118,45 @@ def numbered_lines(text: str) -> Iterator[tuple[int, str]]:
     """The lines that are not blank, each with its number from 1, one at a time."""
     for number, match in enumerate(_LINE.finditer(text), 1):  # splitlines knows more line ends
         if match[0].strip():
-            yield number, match[0].removesuffix("\n")
+            yield number, match[0].rstrip("\r\n")
 
 
-def _lines(text: str, path: Path) -> Iterator[tuple[int, Any]]:
+def cell_lines(text: str) -> Iterator[str]:
+    """The lines of a file of cells, with their ends, which may be those of any system."""
+    return (match[0] for match in _CSV_LINE.finditer(text))
+
+
+def parsed_json(text: str, path: Path, first_line: int = 1, *, unique: bool = False) -> Any:
+    """The value of a JSON text of a file; raises BadPrompts with the line.
+
+    unique: refuse a key that an object has twice.
+    """
+    try:
+        return from_json(text, unique=unique)
+    except json.JSONDecodeError as error:
+        line = first_line + error.lineno - 1
+        raise BadPrompts(f"{path}, line {line}: not JSON: {error.msg}") from None
+    except ValueError as error:
+        raise BadPrompts(f"{path}, line {first_line}: not JSON that can be read: {error}") from None
+
+
+def json_lines(text: str, path: Path, *, unique: bool = False) -> Iterator[tuple[int, Any]]:
+    """The value of each line, with its number; as `parsed_json`."""
     for number, line in numbered_lines(text):
-        yield number, _json(line, path, number)
+        yield number, parsed_json(line, path, number, unique=unique)
+
+
+def parsed_toml(text: str, path: Path) -> dict[str, Any]:
+    """The tables of a TOML text of a file; raises BadPrompts."""
+    try:
+        return from_toml(text)
+    except ValueError as error:
+        raise BadPrompts(f"{path}: not TOML that can be read: {error}") from None
 
 
 def _csv_rows(text: str, path: Path, needed: Sequence[str]) -> Iterator[tuple[int, Any]]:
     try:
-        lines = (match[0] for match in _CSV_LINE.finditer(text))
-        reader = csv.DictReader(lines, strict=True)
+        reader = csv.DictReader(cell_lines(text), strict=True)
         names = [name.strip().lower() for name in reader.fieldnames or []]
         for name in needed:
             if name not in names:
@@ -139,13 +166,6 @@ def _csv_rows(text: str, path: Path, needed: Sequence[str]) -> Iterator[tuple[in
             yield reader.line_num, dict(row)
     except csv.Error as error:
         raise BadPrompts(f"{path}: not CSV: {error}") from None
-
-
-def _toml(text: str, path: Path) -> dict[str, Any]:
-    try:
-        return from_toml(text)
-    except ValueError as error:
-        raise BadPrompts(f"{path}: not TOML that can be read: {error}") from None
 
 
 def _item(row: Any, where: str) -> dict[str, str]:
@@ -161,14 +181,14 @@ def _item(row: Any, where: str) -> dict[str, str]:
 
 
 def _json_items(text: str, path: Path) -> Iterator[tuple[str, Any]]:
-    data = _json(text, path, 1)
+    data = parsed_json(text, path)
     if not isinstance(data, list):
         raise BadPrompts(f"{path}: expected a list of objects with prompt, positive and negative")
     return ((f"{path}, entry {number}", row) for number, row in enumerate(data, 1))
 
 
 def _toml_items(text: str, path: Path) -> Iterator[tuple[str, Any]]:
-    data = _toml(text, path).get("item", [])
+    data = parsed_toml(text, path).get("item", [])
     if not isinstance(data, list):
         raise BadPrompts(f"{path}: items are [[item]] tables")
     return ((f"{path}, item {number}", row) for number, row in enumerate(data, 1))
@@ -179,21 +199,11 @@ def _numbered(rows: Iterator[tuple[int, Any]], path: Path) -> Iterator[tuple[str
 
 
 _ITEMS: Mapping[str, Callable[[str, Path], Iterator[tuple[str, Any]]]] = {
-    ".jsonl": lambda text, path: _numbered(_lines(text, path), path),
+    ".jsonl": lambda text, path: _numbered(json_lines(text, path), path),
     ".json": _json_items,
     ".csv": lambda text, path: _numbered(_csv_rows(text, path, ["positive", "negative"]), path),
     ".toml": _toml_items,
 }
-
-
-def _json(text: str, path: Path, first_line: int) -> Any:
-    try:
-        return from_json(text)
-    except json.JSONDecodeError as error:
-        line = first_line + error.lineno - 1
-        raise BadPrompts(f"{path}, line {line}: not JSON: {error.msg}") from None
-    except ValueError as error:
-        raise BadPrompts(f"{path}, line {first_line}: not JSON that can be read: {error}") from None
 
 
 def _prompt(value: Any, name: str, where: str) -> str:

@@ -15,10 +15,15 @@ from typing import Any
 
 from steerlab.core.display import printable, some
 from steerlab.errors import BadPrompts
-from steerlab.files.limits import from_json, from_toml
-from steerlab.files.prompts import numbered_lines
+from steerlab.files.limits import from_json
+from steerlab.files.prompts import (
+    cell_lines,
+    json_lines,
+    numbered_lines,
+    parsed_json,
+    parsed_toml,
+)
 
-_CSV_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _TOML = re.compile(r"(?:\s|#[^\n]*\n)*(?:[\w-]+\s*=\s*[\[\"'{]|\[\[?[\w.-]+\]\]?\s*(?:#|\n))")
 _NEXT_LINE = re.compile(r"\n[^\S\n]*\S")
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
@@ -79,7 +84,7 @@ def parse(text: str, path: Path) -> Content:
         raise BadPrompts(f"{path} is empty")
     suffix = path.suffix.lower()
     if suffix == ".toml" or (_TOML.match(text[:4000]) and suffix not in (".json", ".jsonl")):
-        return _object(_toml(text, path), path)
+        return _object(parsed_toml(text, path), path)
     if start in "[{" or suffix in (".json", ".jsonl"):
         return _from_json(text, path)
     return _from_cells(text, path)
@@ -114,8 +119,8 @@ def _from_json(text: str, path: Path) -> Content:
     if _NEXT_LINE.search(text, len(text) - len(text.lstrip())) and _is_whole(
         next(numbered_lines(text))[1]
     ):
-        return of_rows(_json_lines(text, path), path, "line")
-    data = _json(text, path, 1)
+        return of_rows(json_lines(text, path, unique=True), path, "line")
+    data = parsed_json(text, path, unique=True)
     if isinstance(data, dict):
         return _object(data, path)
     if not isinstance(data, list):
@@ -129,28 +134,6 @@ def _is_whole(line: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _json_lines(text: str, path: Path) -> Iterator[tuple[int, Any]]:
-    for number, line in numbered_lines(text):
-        yield number, _json(line, path, number)
-
-
-def _json(text: str, path: Path, first_line: int) -> Any:
-    try:
-        return from_json(text, unique=True)
-    except json.JSONDecodeError as error:
-        line = first_line + error.lineno - 1
-        raise BadPrompts(f"{path}, line {line}: not JSON: {error.msg}") from None
-    except ValueError as error:
-        raise BadPrompts(f"{path}, line {first_line}: not JSON that can be read: {error}") from None
-
-
-def _toml(text: str, path: Path) -> dict[str, Any]:
-    try:
-        return from_toml(text)
-    except ValueError as error:
-        raise BadPrompts(f"{path}: not TOML that can be read: {error}") from None
 
 
 def _object(data: dict[str, Any], path: Path) -> Content:
@@ -174,7 +157,7 @@ def _object(data: dict[str, Any], path: Path) -> Content:
 
 def _from_cells(text: str, path: Path) -> Table:
     if path.suffix.lower() not in (".csv", ".tsv") and _is_list(text):
-        return of_rows(((n, t.rstrip("\r")) for n, t in numbered_lines(text)), path, "line")
+        return of_rows(numbered_lines(text), path, "line")
     try:
         return of_rows(_cells(text, path), path, "line")
     except csv.Error as error:
@@ -189,7 +172,7 @@ def _is_list(text: str) -> bool:
 
 def _cells(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Rows under a header, each with its number; raises BadPrompts for one with other cells."""
-    lines = (match[0] for match in _CSV_LINE.finditer(text))
+    lines = cell_lines(text)
     before, separator, header = 0, "", ""
     for header in lines:
         if named := re.fullmatch(r"sep=(.)\s*", header):

@@ -194,10 +194,9 @@ def _say_what_was_read(lab: Lab, vector: SteeringVector) -> None:
 def _prompts(
     positive: tuple[str, ...], negative: tuple[str, ...], path: Path | None, shape: dict[str, Any]
 ) -> ContrastSet:
-    from steerlab.files.contrast import ContrastSet, PairsOptions, read_pairs
+    from steerlab.files.contrast import ContrastSet, PairsOptions, columns_of, read_pairs
 
-    columns = tuple(name.strip() for name in (shape["columns"] or "").split(",") if name.strip())
-    chosen = PairsOptions(**{**shape, "columns": columns})
+    chosen = PairsOptions(**{**shape, "columns": columns_of(shape["columns"] or "")})
     typed, named = bool(positive or negative), path is not None or bool(chosen.positive_word)
     if typed == named or (path is not None and chosen.positive_word):
         raise click.UsageError("give prompts by --positive and --negative, or by --pairs FILE")

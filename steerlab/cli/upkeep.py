@@ -154,11 +154,11 @@ def gc_command(delete: bool, grace: float, store: Store) -> None:
     that were stopped over a week ago.
     """
     from steerlab.extraction.spool import abandoned
-    from steerlab.files.location import cache_directory
+    from steerlab.files.location import extractions_directory
 
     with progress_bar("deleting" if delete else "looking") as progress:
         garbage = store.upkeep.gc(not delete, timedelta(hours=grace), progress)
-    stopped = abandoned(cache_directory() / "extractions", delete=delete)
+    stopped = abandoned(extractions_directory(), delete=delete)
     if not (garbage or stopped):
         output.say("nothing to delete")
         return

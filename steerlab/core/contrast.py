@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from steerlab.core.prompts import Prompt, PromptSet, Read, Turns, describe_read
+from steerlab.core.prompts import Prompt, PromptSet, Read, Turns, describe_read, turns_of
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Contrast:
         **how: Any,
     ) -> Contrast:
         """The recipe of prompts in turns; how: method, read, chat and seed."""
-        sides = [[_turns(p) for p in side] for side in (positive, negative, baseline)]
+        sides = [[turns_of(p) for p in side] for side in (positive, negative, baseline)]
         every = [turns for side in sides for turns in side]
         users = [tuple(turns.user for turns in side) for side in sides]
         systems, answers = (tuple(t.system for t in every), tuple(t.answer for t in every))
@@ -64,11 +64,15 @@ class Contrast:
         return tuple(map(Turns, users, systems, answers))
 
     @property
+    def sizes(self) -> tuple[int, int, int]:
+        """How many positive, negative and baseline prompts are held here."""
+        return len(self.positive), len(self.negative), len(self.baseline)
+
+    @property
     def sides(self) -> tuple[tuple[Prompt, ...], tuple[Prompt, ...], tuple[Prompt, ...]]:
         """The positive, the negative and the baseline prompts."""
-        one, two = len(self.positive), len(self.positive) + len(self.negative)
-        every = self.prompts
-        return every[:one], every[one:two], every[two:]
+        (one, two, _), every = self.sizes, self.prompts
+        return every[:one], every[one : one + two], every[one + two :]
 
     @property
     def pairs(self) -> tuple[tuple[Prompt, Prompt], ...]:
@@ -86,7 +90,7 @@ class Contrast:
         """How many positive and negative prompts there are, here or in the set it names."""
         if self.prompt_set is not None:
             return self.prompt_set.positive, self.prompt_set.negative
-        return len(self.positive), len(self.negative)
+        return self.sizes[:2]
 
     @property
     def ids_read(self) -> tuple[tuple[int, ...], ...]:
@@ -115,7 +119,7 @@ class Contrast:
 
     def part(self, start: int, stop: int) -> Contrast:
         """The recipe of these prompts of each side."""
-        one, two, three = (len(x) for x in (self.positive, self.negative, self.baseline))
+        one, two, three = self.sizes
         ranges = [(0, one), (one, one + two), (one + two, one + two + three)]
         chosen = [i for low, high in ranges for i in range(low, high)[start:stop]]
         lists: dict[str, Any] = {
@@ -135,10 +139,6 @@ class Contrast:
         if others and not self.is_paired:
             return f"{count} against {others} prompts, {self.method}{read}{chat}"
         return f"{count} {what}{'s' * (count != 1)}, {self.method}{read}{chat}"
-
-
-def _turns(prompt: Prompt) -> Turns:
-    return prompt if isinstance(prompt, Turns) else Turns(prompt)
 
 
 def _read_of(ids: tuple[int, ...], recipe: Contrast) -> tuple[int, ...]:

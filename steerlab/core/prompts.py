@@ -38,6 +38,11 @@ Prompt = str | Turns
 """A plain text, which is the user's turn in a chat, or several turns."""
 
 
+def turns_of(prompt: Prompt) -> Turns:
+    """A prompt as turns."""
+    return prompt if isinstance(prompt, Turns) else Turns(prompt)
+
+
 @dataclass(frozen=True)
 class PromptSet:
     """Prompts that a recipe names instead of holding them.
@@ -88,7 +93,7 @@ def check_texts(prompts: Sequence[Prompt], sign: str, least: int = 1) -> None:
     if len(prompts) < least:
         raise BadPrompts(f"no {sign} prompts: give at least one")
     for number, prompt in enumerate(prompts, 1):
-        turns = prompt if isinstance(prompt, Turns) else Turns(prompt)
+        turns = turns_of(prompt)
         for text in (turns.user, turns.system, turns.answer):
             check_text(text, f"{sign} prompt {number}")
         if not turns.user.strip():

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from steerlab.core.recipe import Contrast
-from steerlab.core.results import Calibration, Evaluation
+from steerlab.core.results import Calibration, Evaluation, defined
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import NotFound
 from steerlab.evaluation.calibration.calibrate import calibrate
@@ -59,15 +58,15 @@ class Result:
             "works": found.works,
             "layer": curve.layer,
             "dose": found.dose,
-            "effect": _known(at.effect.mean),
-            "interval": [_known(at.effect.low), _known(at.effect.high)],
+            "effect": defined(at.effect.mean),
+            "interval": [defined(at.effect.low), defined(at.effect.high)],
             **{
-                name: None if c is None else {"mean": _known(c.mean), "sd": _known(c.sd), "n": c.n}
+                name: c and {"mean": defined(c.mean), "sd": defined(c.sd), "n": c.n}
                 for name, c in controls.items()
             },
             "z": at.z,
             "items": curve.items,
-            "moved": _known(share_moved((*curve.held.values, *curve.added)).low),
+            "moved": defined(share_moved((*curve.held.values, *curve.added)).low),
             "safe": found.safe,
             "kl": cost and cost.kl,
             "fluency": cost and cost.fluency,
@@ -160,7 +159,3 @@ def extracted(lab: Lab, name: str) -> SteeringVector:
         pass
     made = list(zip(entry.positive, entry.negative, strict=True))
     return lab.extract(name, made, layers=lm.n_layers // 2, tags=entry.tags, note=entry.note)
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value

@@ -55,7 +55,7 @@ def _windowed(
     **watch: Unpack[Watch],
 ) -> SteeringVector:
     """Extract in constant memory; goes on where the same extraction was stopped."""
-    sizes = (len(recipe.positive), len(recipe.negative), len(recipe.baseline))
+    sizes = recipe.sizes
     held, keep = recipe.prompt_ids, recipe.prompt_set is None
     parts: list[Contrast] = []
     model = lm.identity
@@ -145,8 +145,7 @@ def _with_ids_of(recipe: Contrast, parts: Sequence[Contrast]) -> Contrast:
         sides: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
         for part in parts:
             values, start = getattr(part, name), 0
-            sizes = (len(part.positive), len(part.negative), len(part.baseline))
-            for side, size in zip(sides, sizes, strict=True):
+            for side, size in zip(sides, part.sizes, strict=True):
                 side += values[start : start + size]
                 start += size
         return tuple(value for side in sides for value in side)
@@ -266,8 +265,7 @@ def _spans(recipe: Contrast) -> list[Span]:
 
 def split(recipe: Contrast, values: Array) -> tuple[Array, Array, Array]:
     """The activations of positive, negative and baseline prompts: (n, d_model) each."""
-    sizes = (len(recipe.positive), len(recipe.negative))
-    positive, negative, baseline = np.split(values, np.cumsum(sizes))
+    positive, negative, baseline = np.split(values, np.cumsum(recipe.sizes[:2]))
     return positive, negative, baseline
 
 

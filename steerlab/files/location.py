@@ -44,6 +44,11 @@ def waiting(target: Path) -> Path:
     return target.with_name(f".tmp-{target.name}.restored")
 
 
+def extractions_directory() -> Path:
+    """Where the activations of large sets are kept while they are read."""
+    return cache_directory() / "extractions"
+
+
 def cache_directory() -> Path:
     """The cache directory: STEERLAB_CACHE, or the user's cache directory."""
     chosen = os.environ.get("STEERLAB_CACHE")

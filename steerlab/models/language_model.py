@@ -21,7 +21,7 @@ from steerlab.extraction import methods, runner
 from steerlab.extraction.methods import Pairs
 from steerlab.extraction.readings import Array, Ids, Readings
 from steerlab.files.contrast import with_prompts
-from steerlab.files.location import cache_directory
+from steerlab.files.location import extractions_directory
 from steerlab.models import generation, recording
 from steerlab.models.blocks import check_reads_text, find_blocks, text_config
 from steerlab.models.generation import Completion, OnText, numbered
@@ -85,9 +85,8 @@ class LanguageModel:
     ) -> LanguageModel:
         """Load "smollm2" (the embedded default), a hub id or a local path.
 
-        device: None takes CUDA, then MPS, then the CPU. device_map: "auto" spreads a model over
-            devices. dtype: None and "auto" take the checkpoint's own on an accelerator and float32
-            on a CPU.
+        device: None takes CUDA, then MPS, then the CPU. device_map: "auto" takes several devices.
+        dtype: None and "auto" take the checkpoint's own on an accelerator and float32 on a CPU.
         layout: "plain" keeps torch's own linear layers on a CPU; None and "fast" take for each the
             product that is fastest on this processor, which rounds otherwise in the last bits.
         progress: called with (what, done, total) while the embedded model is fetched.
@@ -271,8 +270,7 @@ class LanguageModel:
         """
         methods.check_recipe(recipe)
         wanted, recipe = self.layers(layers), with_prompts(recipe)
-        how: dict[str, Any] = {"skip_undecided": skip_undecided}
-        how["scratch"] = cache_directory() / "extractions"
+        how: dict[str, Any] = {"skip_undecided": skip_undecided, "scratch": extractions_directory()}
         with self.lock, eval_mode(self.model):
             return runner.extract(self, recipe, wanted, **how, **watch)
 

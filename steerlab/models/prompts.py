@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from steerlab.core.display import printable
-from steerlab.core.prompts import Prompt, Read, Span, Turns, check_text
+from steerlab.core.prompts import Prompt, Read, Span, Turns, check_text, turns_of
 from steerlab.errors import BadPrompts, ModelError
 
 _PROBE = "steerlab7f3a"  # words that no template holds
@@ -25,7 +25,7 @@ def token_ids(
     messages. Raises BadPrompts for an empty prompt, ModelError for a template that fails or
     leaves the prompt out.
     """
-    turns = prompt if isinstance(prompt, Turns) else Turns(prompt)
+    turns = turns_of(prompt)
     check_text(turns.user, "the prompt")
     ids = _encoded(tokenizer, _text(tokenizer, turns, source, chat) + turns.answer, chat)
     start = _start_id(tokenizer, source) if bos else None
@@ -44,7 +44,7 @@ def token_span(
     A token that holds the end of one turn and the beginning of the next is read as of both.
     Raises BadPrompts for a prompt without them.
     """
-    turns = prompt if isinstance(prompt, Turns) else Turns(prompt)
+    turns = turns_of(prompt)
     before = _text(tokenizer, turns, source, chat)
     whole = before + turns.answer
     ids = _encoded(tokenizer, whole, chat)

@@ -6,11 +6,18 @@ reads the sets again that recipes name.
 """
 
 from steerlab.files.contrast.named import with_prompts
-from steerlab.files.contrast.reader import ContrastSet, PairsOptions, read_pairs, read_texts
+from steerlab.files.contrast.reader import (
+    ContrastSet,
+    PairsOptions,
+    columns_of,
+    read_pairs,
+    read_texts,
+)
 
 __all__ = [
     "ContrastSet",
     "PairsOptions",
+    "columns_of",
     "read_pairs",
     "read_texts",
     "with_prompts",

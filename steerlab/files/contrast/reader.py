@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from steerlab.core.display import count, printable
-from steerlab.core.prompts import Prompt, PromptSet, Turns, check_prompts, check_texts
+from steerlab.core.prompts import (
+    Prompt,
+    PromptSet,
+    Turns,
+    check_prompts,
+    check_texts,
+    turns_of,
+)
 from steerlab.errors import BadOption, BadPrompts, NotFound
 from steerlab.files.contrast.shapes import SHAPES, Choice, Sets, Turn, texts_of, understand
 from steerlab.files.contrast.table import Content, of_rows, parse
@@ -148,12 +155,17 @@ def read_pairs(path: Path | None, options: PairsOptions | None = None) -> Contra
     return replace(found, named=PromptSet(source, digest_of(found), *sizes, options.to_facts()))
 
 
+def columns_of(text: str) -> tuple[str, ...]:
+    """Names of columns between commas, as they are typed."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
 def digest_of(found: ContrastSet) -> str:
     """sha256 of the prompts, turn by turn."""
     digest = hashlib.sha256()
     for side in (found.positive, found.negative):
         for prompt in side:
-            turns = prompt if isinstance(prompt, Turns) else Turns(prompt)
+            turns = turns_of(prompt)
             line = json.dumps([turns.system, turns.user, turns.answer])
             digest.update(f"{line}\n".encode())
         digest.update(b"\n")
@@ -165,7 +177,7 @@ def read_texts(path: Path) -> tuple[str, ...]:
     text = read_text(path, "prompts")
     if text.lstrip()[:1] in "[{" or path.suffix.lower() in (".csv", ".tsv", ".toml", ".jsonl"):
         return tuple(texts_of(parse(text, path)))
-    return tuple(line.rstrip("\r") for _, line in numbered_lines(text))
+    return tuple(line for _, line in numbered_lines(text))
 
 
 def _content(path: Path) -> Content:

@@ -21,7 +21,7 @@ from steerlab.core.recipe import Contrast, check_name
 from steerlab.core.record import check_labels
 from steerlab.errors import BadPrompts, SteerlabError
 from steerlab.extraction.methods import METHODS, check_method
-from steerlab.files.contrast import ContrastSet, PairsOptions, read_pairs
+from steerlab.files.contrast import ContrastSet, PairsOptions, columns_of, read_pairs
 from steerlab.files.location import expanded
 from steerlab.tui.extract.prompt_list import PromptList, lines_of, prompts_of
 from steerlab.tui.fields import field, number_of
@@ -296,11 +296,10 @@ class ExtractForm(Vertical):
         box = self.query_one("#file", Input)
         if path := box.value.strip():
             with reporting_errors(self):
-                names = self.query_one("#columns", Input).value.split(",")
                 self._load_file(
                     expanded(path),
                     PairsOptions(
-                        columns=tuple(name.strip() for name in names if name.strip()),
+                        columns=columns_of(self.query_one("#columns", Input).value),
                         unpaired=self.method == "difference_of_means",
                     ),
                 )

@@ -192,7 +192,7 @@ def _content(path: Path) -> Content:
 def _from_hub(source: str) -> Content:
     """The rows of a Hugging Face data set: OWNER/NAME, or OWNER/NAME:SPLIT."""
     try:
-        from datasets import load_dataset  # type: ignore[import-not-found, unused-ignore]
+        from datasets import load_dataset
     except ImportError:
         raise NotFound(
             f"no pairs file {source}: to read a data set of that id, pip install datasets"

@@ -37,6 +37,53 @@ class Turns:
 Prompt = str | Turns
 """A plain text, which is the user's turn in a chat, or several turns."""
 
+ROLES = ("system", "user", "assistant")
+"""Who speaks in a conversation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """All that was said in a chat, as (role, words); what is written next is the answer.
+
+    A last message of the assistant is the answer's beginning and is continued.
+    Raises BadPrompts for an unknown role, words that are not text, or no message of the user.
+    """
+
+    messages: tuple[tuple[str, str], ...]
+
+    def __post_init__(self) -> None:
+        for number, (role, words) in enumerate(self.messages, 1):
+            if role not in ROLES:
+                raise BadPrompts(f"message {number} is of {role!r}: a role is {', '.join(ROLES)}")
+            check_text(words, f"message {number}")
+        if not any(role == "user" for role, _ in self.messages):
+            raise BadPrompts("a conversation needs a message of the user")
+
+    def __str__(self) -> str:
+        return "\n".join(f"{role}: {words}" for role, words in self.messages)
+
+    @classmethod
+    def of(cls, prompt: Prompt) -> Conversation:
+        """A text or turns as messages."""
+        turns = turns_of(prompt)
+        said = zip(ROLES, (turns.system, turns.user, turns.answer), strict=True)
+        return cls(tuple((role, words) for role, words in said if words or role == "user"))
+
+    @property
+    def answer(self) -> str:
+        """The answer's beginning, which is continued; mostly empty."""
+        role, words = self.messages[-1]
+        return words if role == "assistant" else ""
+
+    @property
+    def asked(self) -> tuple[tuple[str, str], ...]:
+        """The messages before the answer."""
+        return self.messages[:-1] if self.messages[-1][0] == "assistant" else self.messages
+
+
+Continued = Prompt | Conversation
+"""What a model can be asked to continue."""
+
 
 def turns_of(prompt: Prompt) -> Turns:
     """A prompt as turns."""

@@ -12,7 +12,7 @@ from typing import Any, Unpack, overload
 import torch
 
 from steerlab.core.notation import LayerChoice
-from steerlab.core.prompts import Prompt, Read, Span
+from steerlab.core.prompts import Continued, Prompt, Read, Span
 from steerlab.core.recipe import Contrast, ModelIdentity
 from steerlab.core.sampling import Sampling, seeds_of
 from steerlab.core.vector import SteeringVector
@@ -153,10 +153,10 @@ class LanguageModel:
 
     # text to tokens
 
-    def tokens(self, prompt: Prompt, *, chat: bool = False, bos: bool = False) -> list[int]:
+    def tokens(self, prompt: Continued, *, chat: bool = False, bos: bool = False) -> list[int]:
         """Token ids of one prompt.
 
-        chat: as a user's message in the model's chat template, up to where the answer starts.
+        chat: as message(s) in the model's chat template, up to where the answer starts.
         bos: begin with exactly one BOS (the end-of-text token, if the model has no BOS).
         """
         return token_ids(self.tokenizer, prompt, source=self.source, chat=chat, bos=bos)
@@ -295,12 +295,12 @@ class LanguageModel:
     # writing
 
     @overload
-    def generate(self, prompts: str, **options: Any) -> Completion: ...
+    def generate(self, prompts: Continued, **options: Any) -> Completion: ...
     @overload
-    def generate(self, prompts: Sequence[str], **options: Any) -> list[Completion]: ...
+    def generate(self, prompts: Sequence[Continued], **options: Any) -> list[Completion]: ...
     def generate(  # type: ignore[misc]  # the options are spelled out once, here
         self,
-        prompts: str | Sequence[str],
+        prompts: Continued | Sequence[Continued],
         *,
         max_new_tokens: int = 40,
         temperature: float = 0.0,
@@ -316,15 +316,15 @@ class LanguageModel:
     ) -> Completion | list[Completion]:
         """Continue one prompt (a Completion) or several as one batch (a list of them).
 
-        Greedy by default; with a temperature, each row samples from its own seed. An enclosing
-        `steering(...)` applies. on_text(row, piece): called with whole characters as the text
-        grows. should_stop: asked after every token; what was written so far is returned.
-        bos: True begins every prompt with BOS, False adds none; None adds it where a front
-            vector steers the row.
+        A prompt is a text or, with chat, a `Conversation`. Greedy by default; with a temperature,
+        each row samples from its own seed. An enclosing `steering(...)` applies.
+        on_text(row, piece): called with whole characters as the text grows. should_stop: asked
+        after every token; what was written so far is returned. bos: True begins every prompt with
+        BOS, False adds none; None adds it where a front vector steers the row.
         Raises BadPrompts, BadOption; SteeringError when logits become NaN.
         """
         sampling = Sampling(max_new_tokens, temperature, top_p, top_k, repetition_penalty, chat)
-        several = [prompts] if isinstance(prompts, str) else list(prompts)
+        several = [prompts] if isinstance(prompts, Continued) else list(prompts)
         if not several:
             return []
         seeds = seeds_of(seed, len(several))
@@ -349,8 +349,8 @@ class LanguageModel:
                 )
                 found |= dict(zip(rows, made, strict=True))
             end_texts(self.model, {r: m.finish for r, m in found.items() if len(m.token_ids) == 1})
-        results = [replace(found[row], prompt=prompt) for row, prompt in enumerate(several)]
-        return results[0] if isinstance(prompts, str) else results
+        results = [replace(found[row], prompt=str(p)) for row, p in enumerate(several)]
+        return results[0] if isinstance(prompts, Continued) else results
 
     def next_log_probs(self, prompts: Sequence[str], *, chat: bool = False) -> torch.Tensor:
         """Log-probabilities of the next token: (n_prompts, vocab) float32 on the CPU."""
@@ -377,7 +377,7 @@ class LanguageModel:
         return found
 
     def _batch_tokens(
-        self, prompts: Sequence[str], chat: bool, bos: bool | None
+        self, prompts: Sequence[Continued], chat: bool, bos: bool | None
     ) -> list[list[int]]:
         rows = rows_with_front(self.model, len(prompts)) if bos is None else [bos] * len(prompts)
         return [self.tokens(p, chat=chat, bos=row) for p, row in zip(prompts, rows, strict=True)]

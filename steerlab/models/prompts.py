@@ -7,7 +7,16 @@ from dataclasses import replace
 from typing import Any
 
 from steerlab.core.display import printable
-from steerlab.core.prompts import Prompt, Read, Span, Turns, check_text, turns_of
+from steerlab.core.prompts import (
+    Continued,
+    Conversation,
+    Prompt,
+    Read,
+    Span,
+    Turns,
+    check_text,
+    turns_of,
+)
 from steerlab.errors import BadPrompts, ModelError
 
 _PROBE = "steerlab7f3a"  # words that no template holds
@@ -15,19 +24,30 @@ _LETTERS = (re.compile(r"\(([A-Za-z])\)"), re.compile(r"^\W*([A-Za-z])(?=\s*$|\n
 
 
 def token_ids(
-    tokenizer: Any, prompt: Prompt, *, source: str, chat: bool = False, bos: bool = False
+    tokenizer: Any,
+    prompt: Continued,
+    *,
+    source: str,
+    chat: bool = False,
+    bos: bool = False,
 ) -> list[int]:
     """Token ids of one prompt, without tokens (as EOS) that the tokenizer adds at the end.
 
     chat: in the chat template, up to where the answer starts or, of turns with one, goes on;
     otherwise turns are paragraphs of a plain text. bos: begin
     with exactly one BOS (the end-of-text token, if there is no BOS). source: of the model, for
-    messages. Raises BadPrompts for an empty prompt, ModelError for a template that fails or
-    leaves the prompt out.
+    messages. Raises BadPrompts for an empty prompt and for a conversation outside a chat,
+    ModelError for a template that fails or leaves the prompt out.
     """
-    turns = turns_of(prompt)
-    check_text(turns.user, "the prompt")
-    ids = _encoded(tokenizer, _text(tokenizer, turns, source, chat) + turns.answer, chat)
+    if isinstance(prompt, Conversation):
+        if not chat:
+            raise BadPrompts("a conversation needs the chat template: give chat=True")
+        text = _in_chat(tokenizer, prompt, source) + prompt.answer
+    else:
+        turns = turns_of(prompt)
+        check_text(turns.user, "the prompt")
+        text = _text(tokenizer, turns, source, chat) + turns.answer
+    ids = _encoded(tokenizer, text, chat)
     start = _start_id(tokenizer, source) if bos else None
     if start is not None and ids[:1] != [start]:
         ids = [start, *ids]
@@ -91,7 +111,7 @@ def _encoded(tokenizer: Any, text: str, chat: bool) -> list[int]:
 def _text(tokenizer: Any, turns: Turns, source: str, chat: bool) -> str:
     """All that stands before the answer."""
     if chat:
-        return _in_chat(tokenizer, turns, source)
+        return _in_chat(tokenizer, Conversation.of(turns), source)
     before = f"{turns.system}\n\n{turns.user}" if turns.system else turns.user
     apart = not turns.answer or before[-1:].isspace() or turns.answer[0].isspace()
     return before if apart else f"{before}\n"
@@ -130,7 +150,8 @@ def _plain(tokenizer: Any, prompt: str) -> list[int]:
     return ids[: ends[0]] if ends else ids
 
 
-def _in_chat(tokenizer: Any, turns: Turns, source: str) -> str:
+def _in_chat(tokenizer: Any, chat: Conversation, source: str) -> str:
+    """All that stands before the answer."""
     if not getattr(tokenizer, "chat_template", None):
         raise ModelError(f"{source} has no chat template: leave out chat")
     problems = []
@@ -141,13 +162,12 @@ def _in_chat(tokenizer: Any, turns: Turns, source: str) -> str:
             problems.append(error)
             continue
         if _PROBE in probe and str(_parts(_PROBE)[0]) not in probe:
-            messages = [("system", turns.system)] if turns.system else []
-            said = [*messages, ("user", turns.user)]
-            text = _rendered(tokenizer, [(who, shape(words)) for who, words in said], source)
-            words = _without_spaces(text)
-            if turns.system and _without_spaces(turns.system) not in words:
+            said = [(role, shape(words)) for role, words in chat.asked]
+            text = _rendered(tokenizer, said, source)
+            missing = _left_out(text, chat)
+            if "system" in missing:
                 raise ModelError(f"the chat template of {source} leaves out the system prompt")
-            if _without_spaces(turns.user) in words:
+            if not missing:
                 return text
             break
     if len(problems) == 2:
@@ -156,6 +176,13 @@ def _in_chat(tokenizer: Any, turns: Turns, source: str) -> str:
         f"the chat template of {source} leaves out or changes the user's words: leave out chat, "
         "or give the tokenizer another template"
     )
+
+
+def _left_out(text: str, chat: Conversation) -> set[str]:
+    """Whose words a template left out; it may leave out thoughts of earlier answers."""
+    kept = _without_spaces(text)
+    said = ((role, _without_spaces(words)) for role, words in chat.asked if role != "assistant")
+    return {role for role, words in said if words not in kept}
 
 
 def _without_spaces(text: str) -> str:

@@ -8,7 +8,8 @@ import pytest
 from tokenizers.processors import TemplateProcessing
 
 from steerlab import LanguageModel
-from steerlab.errors import ModelError
+from steerlab.core.prompts import Conversation, Turns
+from steerlab.errors import BadPrompts, ModelError
 from tests.tiny import tiny_model, tiny_tokenizer
 
 PARTS = (
@@ -82,6 +83,57 @@ class TestChatTemplates:
             lm_with(template).tokens("words", chat=True)
         assert why in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+SPOKEN = "{% for m in messages %}{{ m['role'] }}:{{ m['content'] }};{% endfor %}assistant:"
+
+
+class TestConversations:
+    def test_every_message_is_in_the_template(self):
+        said = (("system", "be kind"), ("user", "hi"), ("assistant", "hello"), ("user", "why"))
+        asked = Conversation(said)
+        found = text_of(lm_with(SPOKEN), asked)
+        assert found == "system:be kind;user:hi;assistant:hello;user:why;assistant:"
+
+    def test_a_last_answer_is_continued(self):
+        found = text_of(lm_with(SPOKEN), Conversation((("user", "hi"), ("assistant", "I am"))))
+        assert found == "user:hi;assistant:I am"
+
+    @pytest.mark.parametrize("turns", [Turns("hi"), Turns("hi", "be kind"), Turns("hi", "", "I")])
+    def test_turns_are_a_short_conversation(self, turns):
+        lm = lm_with(SPOKEN)
+        assert lm.tokens(turns, chat=True) == lm.tokens(Conversation.of(turns), chat=True)
+
+    def test_is_generated_from(self):
+        lm, asked = lm_with(SPOKEN), Conversation((("user", "hi"),))
+        made, several = lm.generate(asked, chat=True), lm.generate([asked, "hi"], chat=True)
+        assert [made.text] * 2 == [one.text for one in several]
+        assert str(made) == "user: hi" + made.text
+
+    def test_outside_a_chat_is_refused(self):
+        with pytest.raises(BadPrompts, match="needs the chat template"):
+            lm_with(SPOKEN).tokens(Conversation((("user", "hi"),)))
+
+    @pytest.mark.parametrize("kept", ["system", "user"])
+    def test_a_template_that_drops_a_message_is_refused(self, kept):
+        template = "{% for m in messages %}{% if m['role'] == 'KEPT' or loop.last %}"
+        template = template.replace("KEPT", kept) + "{{ m['content'] }}{% endif %}{% endfor %}|"
+        said = (("system", "be kind"), ("user", "one"), ("assistant", "hello"), ("user", "two"))
+        with pytest.raises(ModelError, match="leaves out"):
+            lm_with(template).tokens(Conversation(said), chat=True)
+
+    @pytest.mark.parametrize(
+        ("messages", "why"),
+        [
+            ((), "a message of the user"),
+            ((("system", "x"), ("assistant", "y")), "a message of the user"),
+            ((("user", "x"), ("tool", "y")), "message 2 is of 'tool'"),
+            ((("user", None),), "message 1 is not text"),
+        ],
+    )
+    def test_a_bad_one_is_refused(self, messages, why):
+        with pytest.raises(BadPrompts, match=why):
+            Conversation(messages)
 
 
 class TestTokensAtTheEnd:

@@ -333,7 +333,7 @@ class Database:
             text_index.create(connection)
 
     def _migrate(self, version: str) -> None:
-        from steerlab.registry import migrations
+        from steerlab.registry import migrations, result_files, results
 
         self._keep_copy()
         engine = engine_of(self.file, "rw", "BEGIN IMMEDIATE", foreign_keys=False)
@@ -348,6 +348,7 @@ class Database:
                     f"the registry of {self.directory} can't be brought up to date: rows point "
                     "at rows that are gone; run `steerlab rebuild`"
                 )
+            result_files.mend(self.directory, results.every(connection))
 
     def _keep_copy(self) -> None:
         """Copy the registry before a migration, atomically; needs the lock."""

@@ -3,36 +3,37 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Table, insert, select
+from sqlalchemy.exc import StatementError
 
 from steerlab.core.record import canonical_json, now
 from steerlab.core.results import Calibration, Evaluation, Measured
+from steerlab.registry import result_files
 from steerlab.registry.pages import page
 from steerlab.registry.ports import Catalog
 from steerlab.registry.queries import Model
 from steerlab.registry.refs import resolve
 from steerlab.registry.registry_only import operation_of, operation_row, vector_of
+from steerlab.registry.result_files import Result
 from steerlab.registry.tables import CALIBRATION, EVALUATION, EVALUATION_VALUE, VECTOR
 
 R = TypeVar("R", Calibration, Evaluation)
 
 
 class Results:
-    """Stored calibrations and evaluations; no payload holds them, and they survive a rebuild."""
+    """Stored calibrations and evaluations: rows, and files that a lost registry comes back from."""
 
-    def __init__(self, database: Catalog) -> None:
-        self._database = database
+    def __init__(self, database: Catalog, directory: Path) -> None:
+        self._database, self._directory = database, directory
 
     def save_calibration(self, made: Calibration) -> Calibration:
         """Store a calibration; returns it with its number and time."""
-        values = {name: getattr(made, name) for name in ("works", "layer", "dose", "coefficient")}
-        values |= dict(zip(("safe_low", "safe_high"), made.safe or (None, None), strict=True))
-        with self._database.writing() as work:
-            return _insert(work.connection, CALIBRATION, made, values)
+        return self._save(made)
 
     def calibration(self, ref: str, model: Model = None) -> Calibration | None:
         """The newest calibration of a vector; None if there is none."""
@@ -54,15 +55,7 @@ class Results:
 
     def save_evaluation(self, made: Evaluation) -> Evaluation:
         """Store an evaluation; returns it with its number and time."""
-        values = {name: getattr(made, name) for name in ("suite", "suite_digest", "model")}
-        values |= {"model_key": made.model_key, "versions": canonical_json(made.versions)}
-        with self._database.writing() as work:
-            stored = _insert(work.connection, EVALUATION, made, values)
-            own = {"evaluation_id": stored.id}
-            rows = [{**own, "ordinal": i, **vars(v)} for i, v in enumerate(made.values)]
-            if rows:
-                work.connection.execute(insert(EVALUATION_VALUE), rows)
-        return stored
+        return self._save(made)
 
     def evaluations(
         self, ref: str | None = None, *, model: Model = None, limit: int | None = None
@@ -72,19 +65,75 @@ class Results:
             rows = _rows(connection, EVALUATION, _digest(connection, ref, model), limit)
             return [_evaluation(connection, row) for row in rows]
 
+    def _save(self, made: R) -> R:
+        with self._database.writing() as work:
+            timed = replace(made, created=now())
+            result_files.write(self._directory, timed, work)
+            return replace(timed, id=_insert(work.connection, timed))
 
-def _insert(connection: Connection, table: Table, made: R, values: Mapping[str, Any]) -> R:
-    created, known = now(), made.data is not None or not table.c.data.nullable
+
+def every(connection: Connection, digests: Collection[str] | None = None) -> Iterable[Result]:
+    """All stored results, or those of vectors with these digests; the newest first."""
+    for row in _rows(connection, CALIBRATION, None, None):
+        if digests is None or row["digest"] in digests:
+            yield _calibration(row)
+    for row in _rows(connection, EVALUATION, None, None):
+        if digests is None or row["digest"] in digests:
+            yield _evaluation(connection, row)
+
+
+def take_in(
+    connection: Connection, found: Iterable[Result], refuse: Callable[[str], object]
+) -> list[Result]:
+    """Insert results that the registry lacks, the oldest first; returns those.
+
+    refuse: called with the reason for each that the schema does not take.
+    """
+    known, new = {result_files.key(made) for made in every(connection)}, []
+    for made in sorted(found, key=lambda made: made.created):
+        if result_files.key(made) in known:
+            continue
+        try:
+            with connection.begin_nested():
+                _insert(connection, made)
+        except (StatementError, OverflowError, UnicodeEncodeError) as error:
+            why = getattr(error, "orig", error)
+            refuse(f"a result of {made.digest[:12]}: {why}")
+        else:
+            known.add(result_files.key(made))
+            new.append(made)
+    return new
+
+
+def _insert(connection: Connection, made: Result) -> int:
+    """Insert the rows of a result; returns its number."""
+    if isinstance(made, Calibration):
+        return _row(connection, CALIBRATION, made, _calibration_row(made))
+    values = {name: getattr(made, name) for name in ("suite", "suite_digest", "model")}
+    values |= {"model_key": made.model_key, "versions": canonical_json(made.versions)}
+    number = _row(connection, EVALUATION, made, values)
+    rows = [{"evaluation_id": number, "ordinal": i, **vars(v)} for i, v in enumerate(made.values)]
+    if rows:
+        connection.execute(insert(EVALUATION_VALUE), rows)
+    return number
+
+
+def _calibration_row(made: Calibration) -> dict[str, Any]:
+    values = {name: getattr(made, name) for name in ("works", "layer", "dose", "coefficient")}
+    return values | dict(zip(("safe_low", "safe_high"), made.safe or (None, None), strict=True))
+
+
+def _row(connection: Connection, table: Table, made: Result, values: dict[str, Any]) -> int:
+    known = made.data is not None or not table.c.data.nullable
     row = {
         "digest": made.digest,
         "vector_id": vector_of(connection, made.digest),
-        "created": created,
+        "created": made.created,
         "data": canonical_json(made.data) if known else None,
         **values,
         **operation_row(made.operation),
     }
-    number = connection.execute(insert(table).values(row).returning(table.c.id)).scalar_one()
-    return replace(made, id=number, created=created)
+    return int(connection.execute(insert(table).values(row).returning(table.c.id)).scalar_one())
 
 
 def _rows(

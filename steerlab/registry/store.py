@@ -62,7 +62,7 @@ class Store:
         self.path = discover() if path is None else expanded(path)
         self._database = Database(self.path, self._fill, timeout=timeout)
         self.runs, self.sweeps = Runs(self._database), Sweeps(self._database)
-        self.results = Results(self._database)
+        self.results = Results(self._database, self.path)
         self.transfer, self.upkeep = Transfer(self._database), Upkeep(self._database)
         self.listing = Listing(self._database)
         self._neighbours: tuple[Hashable, NeighbourIndex | None] = (None, None)

@@ -137,11 +137,16 @@ def _next_version(store: Store, now: State) -> list[Harm]:
 
 
 def _without_registry(store: Store) -> list[Harm]:
-    before = vectors(store)
+    before, measured = vectors(store), state(store)
     for file in store.path.glob("registry.db*"):
         file.unlink()
     again = Store(store.path)
-    return [] if vectors(again) == before else [Harm(LOST, _difference(vectors(again), [before]))]
+    found = vectors(again), state(again)
+    kinds = ("calibrations", "evaluations")  # a killed writer may leave one more than it said
+    lost = [kind for kind in kinds for one in measured[kind] if one not in found[1][kind]]
+    if found[0] != before:
+        return [Harm(LOST, _difference(found[0], [before]))]
+    return [Harm(LOST, f"{kind} without a registry") for kind in lost]
 
 
 def _backup(root: Path, allowed: Sequence[State]) -> list[Harm]:

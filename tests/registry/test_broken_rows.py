@@ -6,6 +6,7 @@ Damage to the file, or a hand in the database, can leave what the schema forbids
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
@@ -167,16 +168,22 @@ def test_no_list_has_text_where_numbers_belong_or_bytes_where_text_does(family, 
         family.list(every_version=True)
 
 
+@pytest.mark.parametrize("files", ["with", "without"])
 @pytest.mark.parametrize("damage", ["'{\"curve\":[[0.1'", "''", "x'00ff'"])
-def test_a_measurement_that_is_no_json_is_damage_and_a_rebuild_leaves_it_out(family, damage):
+def test_a_measurement_that_is_no_json_is_damage_and_comes_back_from_its_file(
+    family, damage, files
+):
     first, second = calibrated(family), calibrated(family)
     evaluated(family)
     tamper(family, f"UPDATE calibration SET data = {damage} WHERE id = {second.id}")
     with pytest.raises(Damaged):
         family.results.calibrations()
     assert family.verify()[0].damage is Damage.REGISTRY
+    if files == "without":
+        shutil.rmtree(family.path / "results")
     family.upkeep.rebuild()
-    assert [c.id for c in family.results.calibrations()] == [first.id]
+    expected = [second, first] if files == "with" else [first]
+    assert family.results.calibrations() == expected
     assert len(family.results.evaluations("love")) == 1
     assert family.verify() == []
 

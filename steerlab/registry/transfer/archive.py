@@ -1,8 +1,9 @@
 """Archives: many vectors, or a whole store, in one file.
 
 An archive is an uncompressed tar (ustar) of plain files: `payloads/…/<digest>.safetensors`,
-`registry.db` and `labels/…/<story>.json` for a whole store, and last `SHA256SUMS`. `tar` unpacks
-it to a directory that is a store, and `sha256sum -c SHA256SUMS` checks that.
+`results/…/<sha256>.json`, `registry.db` and `labels/…/<story>.json` for a whole store, and last
+`SHA256SUMS`. `tar` unpacks it to a directory that is a store, and `sha256sum -c SHA256SUMS` checks
+that.
 
 Headers are parsed by `tarfile.TarInfo.frombuf`, one at a time. `tarfile.open` does not serve for
 files of strangers: it reads extended headers of any size into memory, and takes a damaged header
@@ -31,7 +32,9 @@ SUFFIX = ".tar"
 REGISTRY = "registry.db"
 SUMS = "SHA256SUMS"
 
-_FILE = re.compile(r"(payloads(/[^/.\\][^/\\]*)+\.safetensors|labels(/[^/.\\][^/\\]*)+\.json)")
+_FILE = re.compile(
+    r"(payloads(/[^/.\\][^/\\]*)+\.safetensors|(labels|results)(/[^/.\\][^/\\]*)+\.json)"
+)
 _BLOCK = tarfile.BLOCKSIZE
 _CHUNK = 1 << 20
 _LARGEST_USTAR = 8**11  # bytes; the size of a larger file needs GNU's format

@@ -19,7 +19,7 @@ from steerlab.errors import SteerlabError, StoreError
 from steerlab.files import durable, header, payload
 from steerlab.files.location import finish_move
 from steerlab.progress import Progress
-from steerlab.registry import files, labels
+from steerlab.registry import files, labels, result_files
 from steerlab.registry.connections import copy_database
 from steerlab.registry.database import Database
 from steerlab.registry.schema_check import check_plain
@@ -135,10 +135,10 @@ def _linked(found: Sequence[tuple[str, Path]], links: Path) -> list[tuple[str, P
 
 
 def files_of(directory: Path, damaged: list[str]) -> list[tuple[str, Path]]:
-    """Label and payload files that can be copied: names in the store, and where they really are."""
+    """The files of a store that can be copied: names in the store, and where they really are."""
     found = []
-    everything = (labels.label_files(directory), files.payload_files(directory))
-    for file in chain(*everything, labels.staged(directory)):
+    kinds = (labels.label_files, result_files.result_files, files.payload_files, labels.staged)
+    for file in chain.from_iterable(kind(directory) for kind in kinds):
         name = file.relative_to(directory).as_posix()
         if not archive.can_hold(name):
             damaged.append(f"{printable(name)} is left out: its name can't be in a backup")
@@ -199,6 +199,8 @@ def _payload_problems(name: str, file: Path) -> Iterator[str]:
         with called(file, name):
             if name.startswith(f"{labels.FOLDER}/"):
                 labels.parsed(header.read_plain(file), file)
+            elif name.startswith(f"{result_files.FOLDER}/"):
+                result_files.parsed(header.read_plain(file), file)
             else:
                 payload.read_all(file)
     except SteerlabError as error:

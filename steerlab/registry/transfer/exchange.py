@@ -15,14 +15,16 @@ from steerlab.core.record import Labels, Record
 from steerlab.errors import BadOption, CorruptPayload, NotFound, SteerlabError, StoreError
 from steerlab.files import durable, header, payload
 from steerlab.progress import Progress
-from steerlab.registry import files, labels, saving
+from steerlab.registry import files, labels, result_files, results, saving
 from steerlab.registry.database import Database
 from steerlab.registry.files import Entry, batches
 from steerlab.registry.labels import Removed
 from steerlab.registry.operands import link
+from steerlab.registry.ports import Writing
 from steerlab.registry.queries import Model, Summary
 from steerlab.registry.rebuild import unnamed, usable
 from steerlab.registry.refs import resolve
+from steerlab.registry.result_files import Result
 from steerlab.registry.rows import mark_newest, read
 from steerlab.registry.schema import chunks
 from steerlab.registry.sqlite_errors import one_line_errors
@@ -91,15 +93,19 @@ def to_archive(
     force: bool,
     progress: Progress | None,
 ) -> Path:
-    """Write any number of vectors to an archive, one payload file in memory at a time."""
-    done, total = 0, len(set(rows))
+    """Write any number of vectors, and their results, one payload file in memory at a time."""
+    done, total, digests = 0, len(set(rows)), set[str]()
     with archive.create(target, force=force) as writer:
         for batch in batches(_entries(connection, directory, rows)):
             name = _free_name(writer, batch[0][0].digest)
             writer.add(name, payload.encode(batch))
+            digests.update(record.digest for record, _ in batch)
             done += len(batch)
             if progress is not None:
                 progress(done, total)
+        measured = results.every(connection, digests)
+        for data in sorted({result_files.encoded(made) for made in measured}):
+            writer.add(result_files.path_of(data), data)
     return target
 
 
@@ -120,9 +126,21 @@ def take_in(database: Database, path: Path, progress: Progress | None = None) ->
             for batch in batches(_new(work.connection, reader, imports)):
                 saving.store(work, database.directory, batch)
             link(work.connection)
+            _take_results(work, database.directory, reader, {one.digest for one in imports})
             for names in chunks(sorted(back)):
                 mark_newest(work.connection, VECTOR.c.name.in_(names))
     return sorted(imports, key=lambda one: one.created)
+
+
+def _take_results(work: Writing, directory: Path, reader: _Reader, digests: set[str]) -> None:
+    """Store the results of the imported vectors that this store lacks."""
+
+    def refuse(why: str) -> None:
+        raise CorruptPayload(f"{reader.path}: {why}")
+
+    found = (r for r in reader.results() if r.digest in digests)
+    for new in results.take_in(work.connection, found, refuse):
+        result_files.write(directory, new, work)
 
 
 class _Reader:
@@ -133,6 +151,7 @@ class _Reader:
         self.packed = archive.is_archive(path)
         self.labels: dict[str, Labels | Removed] = {}
         self.size = path.stat().st_size
+        self._results: list[tuple[str, Path]] = []
 
     def survey(self) -> Iterator[Import]:
         """The records, without arrays."""
@@ -153,6 +172,12 @@ class _Reader:
                         raise CorruptPayload(f"{what}: {record.ref}: {wrong[0]}")
                     saving.check(vector)
                     yield entry
+
+    def results(self) -> Iterator[Result]:
+        """The results in an archive, found by `survey`."""
+        for what, file in self._results:
+            with called(file, what):
+                yield result_files.parsed(header.read_plain(file), file)
 
     def _labelled(self, record: Record) -> Record:
         """The record with its labels: from a label file in the archive, or its own."""
@@ -176,6 +201,11 @@ class _Reader:
         for name, file in archive.unpack(self.path, lambda name: one, tell):
             if name.startswith(f"{labels.FOLDER}/"):
                 self.labels |= labels.parsed(header.read_plain(file), f"{self.path}: {name}")
+            elif name.startswith(f"{result_files.FOLDER}/"):
+                if not before:
+                    kept = self.scratch / str(len(self._results))
+                    self._results.append((f"{self.path}: {name}", file.rename(kept)))
+                    continue
             elif name != archive.REGISTRY:
                 yield file, f"{self.path}: {name}"
             file.unlink()

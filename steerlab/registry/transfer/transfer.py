@@ -37,9 +37,10 @@ class Transfer:
     ) -> Path:
         """Write vectors to one file that `import_` reads anywhere; returns its path.
 
-        A path ending in .tar makes an archive of any number of vectors, any other path a payload
-        file; in a directory, the payload file is named after the first vector. The file is
-        written completely or not at all: a damaged vector is an error.
+        A path ending in .tar makes an archive of any number of vectors with their calibrations and
+        evaluations, any other path a payload file, which holds vectors alone; in a directory, the
+        payload file is named after the first vector. The file is written completely or not at
+        all: a damaged vector is an error.
 
         refs: refs or summaries. parents: include all ancestors, so that compositions can be
         re-evaluated. force: replace a file. progress: called with (vectors, all), for an archive.
@@ -64,10 +65,11 @@ class Transfer:
         """Store the vectors of a payload file or an archive, each checked against its digest.
 
         A name in use gets its next version; a removed version gets its own number back. A stored
-        vector is left alone, so a second import changes nothing. Imports everything or nothing:
-        a file that is damaged, cut short or holds foreign files raises CorruptPayload and leaves
-        the store unchanged. Intact payloads of a damaged archive can be imported one by one
-        after unpacking it with `tar`.
+        vector is left alone, so a second import changes nothing. Calibrations and evaluations of
+        the vectors of an archive come along. Imports everything or nothing: a file that is
+        damaged, cut short or holds foreign files raises CorruptPayload and leaves the store
+        unchanged. Intact payloads of a damaged archive can be imported one by one after unpacking
+        it with `tar`.
 
         Holds one payload file in memory; other writers wait. progress: called with (bytes, all);
         an exception from it cancels and leaves nothing behind.

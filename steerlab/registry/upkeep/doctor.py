@@ -89,8 +89,8 @@ def _note(what: str, fix: str, refs: Sequence[str] = ()) -> Problem:
 def _lost(lost: bool) -> Iterator[Problem]:
     if lost:
         yield _note(
-            "registry.db was missing and has been restored from the payload files",
-            "nothing; a backup may have the runs, sweeps and measurements that it held",
+            "registry.db was missing and has been restored from the other files",
+            "nothing; a backup may have the runs and sweeps that it held",
         )
 
 

@@ -16,7 +16,7 @@ from steerlab.core.record import Labels
 from steerlab.errors import SteerlabError
 from steerlab.files import durable, payload
 from steerlab.files.header import FileTooLarge
-from steerlab.registry import labels
+from steerlab.registry import labels, result_files
 from steerlab.registry.files import LINKS, SUFFIX, is_held, payload_files
 from steerlab.registry.tables import VECTOR
 
@@ -120,6 +120,6 @@ def _links(directory: Path, dry_run: bool, is_due: Callable[[Path, str], bool]) 
 def _loose(directory: Path) -> Iterator[Path]:
     yield from payload_files(directory)
     yield from labels.label_files(directory)
-    for folder in ("payloads", labels.FOLDER):
+    for folder in ("payloads", labels.FOLDER, result_files.FOLDER):
         yield from sorted((directory / folder).glob(f"**/{durable.TEMPORARY_PREFIX}*"))
     yield from sorted(directory.glob("registry.db.new-*"))

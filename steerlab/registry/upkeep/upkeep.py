@@ -12,7 +12,7 @@ from sqlalchemy import Connection, select
 from steerlab.errors import StoreError
 from steerlab.files.location import finish_move
 from steerlab.progress import Progress
-from steerlab.registry import labels, registry_only
+from steerlab.registry import labels, registry_only, result_files, results
 from steerlab.registry.database import Database
 from steerlab.registry.rebuild import Rebuilt, Trusted, rebuild, trusted_rows
 from steerlab.registry.sqlite_errors import one_line_errors
@@ -71,8 +71,9 @@ class Upkeep:
     def rebuild(self) -> int:
         """Rebuild the registry from payloads and labels; returns the number of vectors.
 
-        Labels come from sound rows of the old registry, else from label files; missing or wrong
-        label files are rewritten. The old registry is kept as registry.db.before-rebuild-….
+        Labels come from sound rows of the old registry, else from label files, and results from
+        both; missing or wrong files of these are rewritten. The old registry is kept as
+        registry.db.before-rebuild-….
         """
         finish_move(self.path)
         if not self.path.is_dir():
@@ -85,6 +86,7 @@ class Upkeep:
             def fill(new: Connection) -> None:
                 done.append(self._refill(new, trusted))
                 registry_only.bring_back(new, salvaged)
+                self._restore_results(new)
 
             self._database.refill(fill)
         return done[0].count
@@ -143,6 +145,7 @@ class Upkeep:
     def fill(self, connection: Connection) -> None:
         """Restore the rows of a missing registry from payloads and labels."""
         done = self._refill(connection, {})
+        self._restore_results(connection)
         if done.count and self._database.writable:
             _log.warning(
                 "%s had no registry.db: restored %d vectors from their payloads",
@@ -157,3 +160,13 @@ class Upkeep:
         if self._database.writable:
             labels.mend(self.path, done.wanted, done.initial)
         return done
+
+    def _restore_results(self, connection: Connection) -> None:
+        """Insert the results that only files hold, and write the files that are missing."""
+        skipped: list[str] = []
+        found = list(result_files.read_all(self.path, skipped))
+        results.take_in(connection, found, skipped.append)
+        for line in skipped:
+            _log.warning("left out: %s", line)
+        if self._database.writable:
+            result_files.mend(self.path, results.every(connection))

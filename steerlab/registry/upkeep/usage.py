@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
+from steerlab.registry.result_files import FOLDER
 from steerlab.registry.tables import DIRECTION, MODEL, VECTOR
 
 
@@ -28,8 +29,8 @@ class Share:
 class Usage:
     """Bytes of all files of a store.
 
-    vectors: a share per stored version. registry: the database with its log. copies: old
-    registries that rebuilds and migrations kept. loose: files that no vector needs.
+    vectors: a share per stored version. registry: the database with its log, and result files.
+    copies: old registries that rebuilds and migrations kept. loose: files that no vector needs.
     """
 
     vectors: tuple[Share, ...]
@@ -66,6 +67,7 @@ def usage(connection: Connection, directory: Path) -> Usage:
         shares += _shared(rows, files.pop(path, 0))
     files.pop("registry.db-shm", None)  # SQLite's shared memory, there while we look
     registry = sum(files.pop(f"registry.db{end}", 0) for end in ("", "-wal"))
+    registry += sum(files.pop(path) for path in [*files] if path.startswith(f"{FOLDER}/"))
     copies = [path for path in files if path.startswith("registry.db.before-")]
     kept = sum(files.pop(path) for path in copies)
     return Usage(tuple(shares), registry, kept, sum(files.values()))

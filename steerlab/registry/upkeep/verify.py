@@ -20,7 +20,7 @@ from steerlab.errors import NotFound, SteerlabError
 from steerlab.files import payload
 from steerlab.files.header import FileTooLarge
 from steerlab.progress import Progress
-from steerlab.registry import files, labels, text_index
+from steerlab.registry import files, labels, result_files, results, text_index
 from steerlab.registry.files import payload_files
 from steerlab.registry.rebuild import usable
 from steerlab.registry.refs import resolve
@@ -30,8 +30,8 @@ from steerlab.registry.schema_check import problems
 from steerlab.registry.sqlite_errors import Damaged, tells_damage
 from steerlab.registry.tables import DIRECTION, MODEL, OPERAND, VECTOR
 
-REGISTRY = "registry.db"
-"""The ref of a finding about the registry as a whole."""
+REGISTRY, RESULTS = "registry.db", "results"
+"""The refs of findings about the registry as a whole, and about result files."""
 
 _GIVE_UP = (
     "bring the file back from a backup (`steerlab restore` restores a whole store), or remove the "
@@ -61,6 +61,10 @@ class Damage(Enum):
     )
     LABEL = (
         "the label file is missing, or says something else than the registry",
+        "steerlab rebuild",
+    )
+    RESULT = (
+        "the file of a calibration or an evaluation is missing or was altered",
         "steerlab rebuild",
     )
 
@@ -96,6 +100,8 @@ def verify(connection: Connection, directory: Path, progress: Progress) -> Itera
             raise
         odd, ids = (), []  # what is found is why they can't be read
     yield from (Finding(REGISTRY, what, Damage.ROW) for what in odd)
+    if not broken:
+        yield from _of_results(connection, directory)
     yield from _of_rows(connection, directory, ids, progress)
 
 
@@ -105,11 +111,22 @@ def still_wrong(connection: Connection, directory: Path, found: Sequence[Finding
     While others write, a verification sees rows and files of different moments.
     """
     rows = []
-    for ref in dict.fromkeys(f.ref for f in found if f.ref != REGISTRY):
+    for ref in dict.fromkeys(f.ref for f in found if f.ref not in (REGISTRY, RESULTS)):
         with contextlib.suppress(NotFound):  # removed meanwhile
             rows.append(resolve(connection, ref, None))
-    own = [f for f in found if f.ref == REGISTRY]
+    own = [f for f in found if f.ref in (REGISTRY, RESULTS)]
     return [*own, *_of_rows(connection, directory, rows, lambda done, total: None)]
+
+
+def _of_results(connection: Connection, directory: Path) -> Iterator[Finding]:
+    """Damaged result files, and results without one."""
+    altered: list[str] = []
+    known = {result_files.key(made) for made in result_files.read_all(directory, altered)}
+    yield from (Finding(RESULTS, what, Damage.RESULT) for what in altered)
+    for made in results.every(connection):
+        if result_files.key(made) not in known:
+            what = f"the {type(made).__name__.lower()} {made.id} has no sound file"
+            yield Finding(RESULTS, what, Damage.RESULT)
 
 
 def _of_rows(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from steerlab.cli import options, output
 from steerlab.cli.progress import interruptible, load, progress_bar
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
     from steerlab.evaluation.metrics.texts import Metric
     from steerlab.evaluation.statistics import Estimate
     from steerlab.lab.lab import Lab
+    from steerlab.progress import Watch
 
+_CHOICES = {"items_file", "metric", "prompts_file", "layers", "doses", "controls", "seed"}
+_CHOICES |= {"fluency", "kl", "distinct"}
 _LEGEND = (
     ("dose", "length added, relative to the residual stream; c is the coefficient"),
     ("control", "the same for random directions; z is the effect in their standard deviations"),
@@ -111,8 +115,8 @@ def calibrate_command(
     from steerlab.evaluation.metrics.items import ContrastItem
     from steerlab.files.prompts import read_items, read_lines
 
-    if more_file is not None and (items_file or metric or layers is not None or doses):
-        raise click.UsageError("--more keeps layer and dose: leave out what would choose them")
+    if more_file is not None:
+        _refuse_choices(click.get_current_context())
     if items_file is not None and metric is not None:
         raise click.UsageError("give --items or --metric, not both")
     if prompts_file is not None and metric is None:
@@ -129,7 +133,10 @@ def calibrate_command(
     load(lab, vector)
     with interruptible() as stop, progress_bar("calibrating") as progress:
         if more_file is not None:
-            found = more(lab, vector, how["items"], chat=chat, should_stop=stop, progress=progress)
+            watch: Watch = {"should_stop": stop, "progress": progress}
+            found = more(
+                lab, vector, how["items"], chat=chat, allow_other_weights=other_weights, **watch
+            )
         else:
             output.say(f"calibrating {vector}: this takes minutes; Ctrl-C stops it")
             found = calibrate(lab, vector, should_stop=stop, progress=progress, **how)
@@ -144,6 +151,20 @@ def calibrate_command(
     if not no_save:
         uses = f": steerlab generate \"…\" -v '{vector}' uses it" if found.works else ""
         output.say(f"kept{uses}")
+
+
+def _refuse_choices(context: click.Context) -> None:
+    """Refuse the options of a search beside --more, which measures at the point that is stored."""
+    given = [
+        option.opts[0]
+        for option in context.command.params
+        if option.name in _CHOICES
+        and context.get_parameter_source(option.name) is not ParameterSource.DEFAULT
+    ]
+    if given:
+        raise click.UsageError(
+            f"--more keeps layer, dose and controls as they are: leave out {', '.join(given)}"
+        )
 
 
 def _print(found: Calibration, name: str) -> None:

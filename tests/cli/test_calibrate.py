@@ -113,9 +113,23 @@ def test_more_items_are_kept_with_the_calibration(cli, store, kind, tmp_path, re
     assert "13 of 13 held-out items moved the right way" in result.out
     assert "5 of them added later" in cli("show", "kind").out
     assert store.results.calibration("kind").dose == first.dose
-    for given in (("--layers", 1), ("--items", file), ("--doses", "0.1"), ("--metric", "vader")):
-        said = refused(ExitCode.USAGE, "calibrate", "kind", "--more", file, *given)
-        assert "--more keeps layer and dose" in said
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *("--layers=1", "--items=more.jsonl", "--doses=0.1", "--metric=vader", "--seed=0"),
+        *("--prompts=more.jsonl", "--controls=20", "--max-kl=0.5", "--max-fluency=9"),
+        "--min-distinct=0.1",
+    ],
+)
+def test_more_refuses_what_it_would_ignore(refused, monkeypatch, tmp_path, given):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "more.jsonl").write_text("{}")
+    said = refused(ExitCode.USAGE, "calibrate", "kind", "--more", "more.jsonl", given)
+    assert "--more keeps layer, dose and controls" in said
+    option = given.partition("=")[0]
+    assert f"leave out {option} (see" in said
 
 
 def test_json_holds_the_whole_curve(cli, store, kind):

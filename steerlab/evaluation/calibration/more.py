@@ -28,12 +28,13 @@ def more(
     items: Sequence[ContrastItem],
     *,
     chat: bool = False,
+    allow_other_weights: bool = False,
     **watch: Unpack[Watch],
 ) -> Calibration:
     """The newest calibration of a vector with further items measured at its operating point.
 
     Neither the vector nor the choice of layer and dose has seen them. Nothing is stored.
-    chat: the items' prompts are messages.
+    chat: the items' prompts are messages. allow_other_weights: as for `steering`.
     Raises NotFound without a calibration that works on the lab's model, BadPrompts for one that
     judged by a metric of texts, for items that are no new ones or can't move, and Cancelled.
     """
@@ -59,7 +60,8 @@ def more(
             f"all {len(items)} items were measured before, or are pairs that {vector} was made "
             "from: give new ones"
         )
-    measure = Propensity(lab, [*fresh.values()], chat=chat, bos=at.scope == "front")
+    how = {"bos": at.scope == "front", "allow_other_weights": allow_other_weights}
+    measure = Propensity(lab, [*fresh.values()], chat=chat, **how)
     both = [Setting(at, abs(coefficient)), Setting(at, -abs(coefficient))]
     found = measure.values([(i, s) for s in both for i in range(measure.count)], **watch)
     ranges = found[: measure.count] - found[measure.count :]

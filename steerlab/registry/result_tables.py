@@ -7,8 +7,8 @@ calibration >── vector                    where and how strongly a vector wo
 evaluation  >── vector                    whether it generalizes
       └──< evaluation_value
 
-All of it is in the registry alone, and kept by a rebuild. digest identifies the vector,
-vector_id is its row if it is stored.
+Sweeps are in the registry alone, calibrations and evaluations in result files too. A rebuild
+keeps all of it. digest identifies the vector, vector_id is its row if it is stored.
 """
 
 from __future__ import annotations

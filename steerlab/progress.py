@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypedDict
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import wraps
+from typing import Any, ParamSpec, TypedDict, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 Progress = Callable[[int, int], object]
 """Called with (done, total)."""
@@ -67,3 +74,57 @@ class Ticker:
             self.progress(min(self.done, self.total), self.total)
         self.stopped = self.should_stop is not None and self.should_stop()
         return self.stopped
+
+
+_has_bar = ContextVar("steerlab_has_bar", default=False)
+
+
+def in_notebook() -> bool:
+    """Whether the code runs in the kernel of a notebook; imports nothing."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
+
+
+def with_bar(label: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorate work that takes `progress` by name: in notebooks it has a bar if it gets none.
+
+    Work within it has no bar of its own, and none appears for what is done in half a second.
+    """
+
+    def decorate(work: Callable[P, R]) -> Callable[P, R]:
+        @wraps(work)
+        def watched(*args: P.args, **kwargs: P.kwargs) -> R:
+            if kwargs.get("progress") is not None or _has_bar.get() or not in_notebook():
+                return work(*args, **kwargs)
+            with _bar(label) as progress:
+                kwargs["progress"] = progress
+                return work(*args, **kwargs)
+
+        return watched
+
+    return decorate
+
+
+@contextmanager
+def _bar(label: str) -> Iterator[Callable[..., object]]:
+    """A bar of tqdm, of text where the notebook has no widgets."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that there are no widgets
+        from tqdm.auto import tqdm
+
+        bar: Any = tqdm(desc=label, leave=False, delay=0.5)
+
+    def move(*at: Any) -> None:
+        *what, done, bar.total = at
+        if what:
+            bar.set_description(str(what[0]), refresh=False)
+        bar.update(done - bar.n)
+
+    token = _has_bar.set(True)
+    try:
+        yield move
+    finally:
+        _has_bar.reset(token)
+        bar.close()

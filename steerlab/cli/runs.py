@@ -15,7 +15,7 @@ from steerlab.core.notation import span
 
 if TYPE_CHECKING:
     from steerlab.core.run import Generation, Run
-    from steerlab.core.sweep import StoredSweep
+    from steerlab.core.sweep import Sweep
     from steerlab.evaluation.metrics.texts import Metric
     from steerlab.registry import Store
 
@@ -83,7 +83,7 @@ def _line(text: str, most: int) -> str:
     return " ".join(text.split())[:most]
 
 
-def _print_sweeps(sweeps: Sequence[StoredSweep]) -> None:
+def _print_sweeps(sweeps: Sequence[Sweep]) -> None:
     if not sweeps:
         output.say("no sweeps are kept; `steerlab sweep …` keeps them")
         return
@@ -92,7 +92,7 @@ def _print_sweeps(sweeps: Sequence[StoredSweep]) -> None:
     output.table(columns, rows, right=["sweep", "cells"], cut=["prompts"])
 
 
-def _sweep(sweep: StoredSweep) -> list[str]:
+def _sweep(sweep: Sweep) -> list[str]:
     more = f" (+{len(sweep.prompts) - 1})" if len(sweep.prompts) > 1 else ""
     return [
         str(sweep.id),
@@ -105,7 +105,7 @@ def _sweep(sweep: StoredSweep) -> list[str]:
     ]
 
 
-def _strengths(sweep: StoredSweep) -> str:
+def _strengths(sweep: Sweep) -> str:
     by_dose = sweep.strength == "dose"
     shown = " ".join(map(signed_dose if by_dose else signed, sweep.strengths))
     return shown if by_dose else f"c {shown}"
@@ -136,7 +136,7 @@ def _print_run(run: Run) -> None:
 
 def _print_head(
     noun: str,
-    kept: Run | StoredSweep,
+    kept: Run | Sweep,
     layers: str,
     seeds: str,
     strengths: str = "",
@@ -191,7 +191,7 @@ def sweeps_command(
         )
 
 
-def _print_sweep(sweep: StoredSweep, metric: Metric | None) -> None:
+def _print_sweep(sweep: Sweep, metric: Metric | None) -> None:
     from steerlab.cli.sweep_tables import print_sweep
 
     cells = f"{sweep.done} of {sweep.total}"
@@ -201,7 +201,7 @@ def _print_sweep(sweep: StoredSweep, metric: Metric | None) -> None:
     print_sweep(sweep, metric)
 
 
-def _sweep_json(sweep: StoredSweep, metric: Metric | None) -> dict[str, Any]:
+def _sweep_json(sweep: Sweep, metric: Metric | None) -> dict[str, Any]:
     from steerlab.cli.sweep_tables import rows_of
 
     data, values = sweep.to_json(), rows_of(sweep, sweep.expression, metric)

@@ -15,7 +15,7 @@ from steerlab.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from steerlab.core.sweep import StoredSweep, SweepPlan
+    from steerlab.core.sweep import Sweep, SweepPlan
     from steerlab.core.vector import SteeringVector
     from steerlab.evaluation.metrics.texts import Metric
     from steerlab.lab.lab import Lab
@@ -136,12 +136,12 @@ def _metrics(lab: Lab, vector: SteeringVector, plan: SweepPlan) -> Sequence[Cell
     return default_metrics(vectors, allow_other_weights=plan.allow_other_weights)
 
 
-def _say_found(sweep: StoredSweep) -> None:
+def _say_found(sweep: Sweep) -> None:
     if sweep.done:
         output.say(f"{sweep.done} of {sweep.total} cells were already there")
 
 
-def _print(sweep: StoredSweep, label: str, metric: Metric | None, plot_file: Path | None) -> None:
+def _print(sweep: Sweep, label: str, metric: Metric | None, plot_file: Path | None) -> None:
     from steerlab.cli import sweep_tables
 
     if plot_file is not None and metric is not None:
@@ -153,7 +153,7 @@ def _print(sweep: StoredSweep, label: str, metric: Metric | None, plot_file: Pat
     )
 
 
-def _conclude(sweep: StoredSweep, stop: Interrupt) -> None:
+def _conclude(sweep: Sweep, stop: Interrupt) -> None:
     """Say where the texts are kept; end as cancelled after Ctrl-C."""
     if sweep.id is None:
         stop.check()

@@ -14,7 +14,7 @@ import click
 from steerlab.cli import output
 from steerlab.core.cell import Cell
 from steerlab.core.display import count, signed, signed_dose
-from steerlab.core.sweep import StoredSweep
+from steerlab.core.sweep import Sweep
 from steerlab.errors import BadOption
 from steerlab.evaluation.metrics.texts import Metric
 from steerlab.plots.sweep_grid import heat_grid, values_of
@@ -24,7 +24,7 @@ _CAVEAT = "Values describe texts; to show that steering caused them, compare ran
 _UNEQUAL = "At equal coefficient the doses of layers differ: compare layers at equal dose."
 
 
-def rows_of(sweep: StoredSweep, label: str, metric: Metric | None) -> list[dict[str, Any]]:
+def rows_of(sweep: Sweep, label: str, metric: Metric | None) -> list[dict[str, Any]]:
     """The cells as JSON values. label: the name of the vector."""
     rows = [
         {**cell.to_json(), "vector": None if cell.setting.layer is None else label}
@@ -40,7 +40,7 @@ def rows_of(sweep: StoredSweep, label: str, metric: Metric | None) -> list[dict[
     return rows
 
 
-def print_sweep(sweep: StoredSweep, metric: Metric | None) -> None:
+def print_sweep(sweep: Sweep, metric: Metric | None) -> None:
     """Print the metric's grid, a table for each prompt, and what the numbers do not show."""
     if metric is not None:
         values = values_of(sweep, metric)
@@ -62,7 +62,7 @@ def print_sweep(sweep: StoredSweep, metric: Metric | None) -> None:
         output.say(_UNEQUAL, always=True)
 
 
-def _row(sweep: StoredSweep, cell: Cell, with_seed: bool) -> list[str]:
+def _row(sweep: Sweep, cell: Cell, with_seed: bool) -> list[str]:
     setting = cell.setting
     steered = setting.layer is not None
     values = [cell.metrics.get(name) for name in sweep.metrics]
@@ -84,7 +84,7 @@ def _say_undefined(reasons: Sequence[str]) -> None:
         output.say(f"{texts} no value: {why[:200]}{more}", always=True)
 
 
-def plot_grid(sweep: StoredSweep, metric: Metric, file: Path) -> None:
+def plot_grid(sweep: Sweep, metric: Metric, file: Path) -> None:
     """Save the metric's grid as a picture."""
     from steerlab.plots import figures
 
@@ -92,7 +92,7 @@ def plot_grid(sweep: StoredSweep, metric: Metric, file: Path) -> None:
     output.save_plot(figures.heatmap(heat_grid(sweep, metric, values)), file)
 
 
-def write_csv(sweep: StoredSweep, file: Path) -> None:
+def write_csv(sweep: Sweep, file: Path) -> None:
     """Write a line for each cell and a column for each metric; undefined values are empty.
 
     Raises BadOption if the file can't be written.

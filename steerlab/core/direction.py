@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -40,7 +40,7 @@ def direction(value: ArrayLike, layer: int, d_model: int, scope: str, exact: boo
     Raises BadVector for values that float32 can't hold, and for a wrong shape or scope.
     """
     try:
-        source = np.asarray(value)
+        source = np.asarray(_on_cpu(value))
     except (TypeError, ValueError, RuntimeError) as error:
         raise BadVector(f"layer {layer} can't be read as an array: {error}") from None
     if source.dtype.kind not in "fiu":
@@ -58,6 +58,14 @@ def direction(value: ArrayLike, layer: int, d_model: int, scope: str, exact: boo
     frozen = np.array(array, dtype=np.float64, order="C") + 0.0 if exact else rounded
     frozen.flags.writeable = False
     return frozen
+
+
+def _on_cpu(value: Any) -> Any:
+    """A tensor of torch as one that numpy reads: detached, and bfloat16 as float32."""
+    if not hasattr(value, "detach"):
+        return value
+    tensor = value.detach().cpu()
+    return tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor
 
 
 def to_float32(array: NDArray[np.generic], layer: int) -> NDArray[np.float32]:

@@ -53,3 +53,13 @@ def signed_dose(value: float | None) -> str:
 def signed(coefficient: float) -> str:
     """A coefficient with its sign: "+2", "-0.315", "0"."""
     return f"{coefficient:+.4g}" if coefficient else "0"
+
+
+def differing(words: Sequence[str], baseline: Sequence[str]) -> list[bool]:
+    """For each word, whether it differs from the baseline (longest common blocks)."""
+    from difflib import SequenceMatcher
+
+    marks = [True] * len(words)
+    for block in SequenceMatcher(None, baseline, words, autojunk=False).get_matching_blocks():
+        marks[block.b : block.b + block.size] = [False] * block.size
+    return marks

@@ -13,11 +13,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from steerlab.core import above
 from steerlab.core.derivation import named, numbered
 from steerlab.core.direction import Scope
-from steerlab.core.notation import placeholder_of
+from steerlab.core.notation import placeholder_of, span
 from steerlab.core.prompts import check_text
 from steerlab.core.recipe import (
     Expression,
@@ -35,6 +36,9 @@ from steerlab.core.recipe import (
 from steerlab.core.vector import SteeringVector
 from steerlab.core.version import __version__
 from steerlab.errors import BadOption, CorruptPayload
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def check_labels(tags: Iterable[str], note: str) -> None:
@@ -68,7 +72,7 @@ class Labels:
 _LABELS = ("name", "version", "tags", "note")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Record:
     """The story and the labels of a vector.
 
@@ -88,6 +92,17 @@ class Record:
     software: Mapping[str, str] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
     note: str = ""
+
+    def __repr__(self) -> str:
+        layers = span([facts.layer for facts in self.layers])
+        return f"<Record {self.qualified}: layers {layers}, {self.recipe!s:.60}>"
+
+    def _repr_html_(self) -> str:
+        return above.html(self)
+
+    def plot(self) -> Figure:
+        """Norm, dose and diagnostics by layer, as a matplotlib figure."""
+        return above.figure(self)
 
     @property
     def ref(self) -> str:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from steerlab.core import above
+from steerlab.core.display import count, signed_dose
 from steerlab.core.operation import ADD, Operation
 from steerlab.errors import BadOption
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Calibration:
     """At which layer and strength a vector works, found on some items and judged on others.
 
@@ -40,6 +45,17 @@ class Calibration:
         if self.safe is not None and not self.safe[0] <= self.safe[1]:
             raise BadOption(f"a safe range goes from low to high, not {self.safe}")
 
+    def __repr__(self) -> str:
+        at = f"layer {self.layer}, dose {signed_dose(self.dose)}" if self.works else "does not work"
+        return f"<Calibration of {self.digest[:12]}: {at}>"
+
+    def _repr_html_(self) -> str:
+        return above.html(self)
+
+    def plot(self) -> Figure:
+        """Effect over dose, with its controls, as a matplotlib figure."""
+        return above.figure(self)
+
     def to_json(self) -> dict[str, Any]:
         """The calibration as JSON values."""
         return asdict(self) | self.operation.to_json()
@@ -66,7 +82,7 @@ class Measured:
             object.__setattr__(self, name, defined(getattr(self, name)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """A vector measured on a suite of prompts, with one model and one set of library versions.
 
@@ -88,6 +104,17 @@ class Evaluation:
     operation: Operation = ADD
     id: int | None = field(default=None, compare=False)
     created: str = field(default="", compare=False)
+
+    def __repr__(self) -> str:
+        values = count(len(self.values), "value")
+        return f"<Evaluation of {self.digest[:12]}: suite {self.suite}, {values}>"
+
+    def _repr_html_(self) -> str:
+        return above.html(self)
+
+    def plot(self) -> Figure:
+        """The effect in each style of text, with its controls, as a matplotlib figure."""
+        return above.figure(self)
 
     @property
     def dose_note(self) -> str:

@@ -7,15 +7,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import product
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
+from steerlab.core import above
 from steerlab.core.cell import Cell, Key
+from steerlab.core.display import count
 from steerlab.core.run import POSITIONS, Positions
 from steerlab.core.sampling import GREEDY, Sampling
 from steerlab.core.setting import Setting
 from steerlab.errors import BadOption
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
     from steerlab.core.notation import LayerChoice
     from steerlab.core.vector import SteeringVector
 
@@ -73,9 +78,11 @@ class SweepPlan:
         return self.doses or self.coefficients
 
 
-@dataclass(frozen=True)
-class StoredSweep:
+@dataclass(frozen=True, repr=False)
+class Sweep(Sequence[Cell]):
     """A sweep with the cells written so far, and everything that decided its texts.
+
+    A sequence of its cells. Notebooks show it as a heatmap and a table of texts.
 
     plan_digest: of all that; equal plans are one sweep. digest: of the vector that `expression`
         meant. model: where the model was loaded from. model_key: its `ModelIdentity.key`.
@@ -98,6 +105,62 @@ class StoredSweep:
     done: int = field(default=0, compare=False)
     id: int | None = field(default=None, compare=False)
     created: str = field(default="", compare=False)
+
+    def __repr__(self) -> str:
+        stored = "" if self.id is None else f" {self.id}"
+        layers = f"{count(len(self.layers), 'layer')} x {count(len(self.strengths), self.strength)}"
+        return f"<Sweep{stored} of {self.expression}: {layers}, {count(len(self), 'text')}>"
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    @overload
+    def __getitem__(self, index: int) -> Cell: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Cell]: ...
+    def __getitem__(self, index: int | slice) -> Cell | Sequence[Cell]:
+        return self.cells[index]
+
+    def _repr_html_(self) -> str:
+        return above.html(self)
+
+    def plot(self, metric: str | None = None) -> Figure:
+        """A heatmap of a metric's means, by layer and strength, as a matplotlib figure.
+
+        metric: as `sweep --metric` takes it; None for the first one that was measured, or else
+        "distinct-2".
+        """
+        return above.figure(self, metric=metric)
+
+    def texts(
+        self,
+        *,
+        layer: int | None = None,
+        strength: float | None = None,
+        prompt: str | None = None,
+        seed: int | None = None,
+    ) -> list[str]:
+        """The texts in the plan's order, of these settings only where some are given.
+
+        strength: a dose or a coefficient, whichever the sweep has; 0 for the baseline, which has
+        no layer.
+        """
+        wanted = {"layer": layer, "strength": strength}
+        return [
+            cell.text
+            for cell in self.cells
+            if all(x is None or getattr(cell.setting, n) == x for n, x in wanted.items())
+            and prompt in (None, cell.prompt)
+            and seed in (None, cell.seed)
+        ]
+
+    def to_pandas(self) -> DataFrame:
+        """A DataFrame with a row for each text; raises BadOption if pandas is not installed."""
+        try:
+            from pandas import DataFrame
+        except ImportError:
+            raise BadOption("pandas is not installed: pip install pandas") from None
+        return DataFrame([_flat(cell) for cell in self.cells])
 
     @property
     def total(self) -> int:
@@ -138,7 +201,7 @@ class StoredSweep:
     def _baselines(self) -> dict[tuple[str, int], Cell]:
         return {(c.prompt, c.seed): c for c in self.cells if c.setting.layer is None}
 
-    def with_cells(self, cells: Iterable[Cell]) -> StoredSweep:
+    def with_cells(self, cells: Iterable[Cell]) -> Sweep:
         """The sweep with these cells, in the plan's order."""
         found = {cell.key: cell for cell in cells}
         ordered = tuple(found[key] for key in self.planned() if key in found)
@@ -153,6 +216,14 @@ class StoredSweep:
         data["settings"] = [setting.to_json() for setting in self.settings]
         data["cells"] = [_with_metrics(cell) for cell in self.cells]
         return data
+
+
+def _flat(cell: Cell) -> dict[str, Any]:
+    """A cell as a row of a table."""
+    metrics = {name: metric.value for name, metric in cell.metrics.items()}
+    names = ("prompt", "seed", "text", "finish", "tokens")
+    facts = {name: getattr(cell, name) for name in names}
+    return cell.setting.to_json() | facts | metrics
 
 
 def _with_metrics(cell: Cell) -> dict[str, Any]:

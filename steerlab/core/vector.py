@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache, partial
 from itertools import accumulate
 from types import MappingProxyType
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from steerlab.core import above
+from steerlab.core.arguments import checks_names
 from steerlab.core.derivation import expression_of, operand_of
 from steerlab.core.direction import (
     SMALLEST,
@@ -39,12 +41,16 @@ from steerlab.core.notation import (
 from steerlab.core.recipe import Expression, Imported, ModelIdentity, Recipe, Verdict
 from steerlab.errors import BadExpression, BadVector, Incompatible, NotFound
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 class SteeringVector:
     """A frozen map layer -> direction, bound to one model; equal and hashed by digest.
 
     directions: layer -> (positions, d_model), float64 in memory, float32 once stored or
         injected; layer b is the input of block b. A 1-d array is taken as one position.
+    model: its identity, or a LanguageModel or transformers model, whose identity is read.
     scope: "broadcast" (one position, added everywhere) or "front" (row i at token i).
     recipe: how it came to be. All but unstored Expressions are rounded to float32 at once, so
         that a new vector and its stored form compute the same bits.
@@ -66,17 +72,20 @@ class SteeringVector:
     diagnostics: Mapping[int, Mapping[str, float]]
     ref: str | None
 
+    @checks_names()
     def __init__(
         self,
         directions: Mapping[int, ArrayLike],
         *,
-        model: ModelIdentity,
+        model: ModelIdentity | Any,
         recipe: Recipe | None = None,
         scope: Scope = "broadcast",
         residual_norms: Mapping[int, float] | None = None,
         diagnostics: Mapping[int, Mapping[str, float]] | None = None,
         ref: str | None = None,
     ) -> None:
+        if not isinstance(model, ModelIdentity):
+            model = above.identity(model)
         recipe = recipe if recipe is not None else Imported("Python")
         exact = isinstance(recipe, Expression) and ref is None
         arrays = {
@@ -271,6 +280,13 @@ class SteeringVector:
             f"<SteeringVector {self}: {self.model.name}, layer{'s' * (len(self.layers) > 1)} "
             f"{shown}, {self.scope}, norm {self.norm:.4g}>"
         )
+
+    def _repr_html_(self) -> str:
+        return above.html(self)
+
+    def plot(self) -> Figure:
+        """Norm, dose and diagnostics by layer, as a matplotlib figure."""
+        return above.figure(self)
 
     def _pick(self, layers: Layers) -> range:
         if isinstance(layers, slice):

@@ -13,10 +13,11 @@ from types import TracebackType
 import numpy as np
 from torch import nn
 
+from steerlab.core.arguments import checks_names
 from steerlab.core.recipe import ModelIdentity, Verdict
 from steerlab.core.run import Positions
 from steerlab.core.vector import SteeringVector
-from steerlab.errors import BadOption, ModelMismatch, SteerlabWarning
+from steerlab.errors import BadOption, Incompatible, ModelMismatch, SteerlabWarning
 from steerlab.interventions.active import ActiveSteering, Mechanism
 from steerlab.interventions.applied import Applied
 from steerlab.interventions.checked_model import CheckedWeights, check_causal
@@ -29,10 +30,14 @@ from steerlab.models.identity import identify
 from steerlab.models.interrupts import Uninterrupted
 from steerlab.models.protocols import Steerable
 
+Steers = str | SteeringVector | Injection
+"""What steers: an expression over stored vectors, a vector, or an Injection."""
 
+
+@checks_names()
 def steering(
     model: Steerable | nn.Module,
-    vectors: SteeringVector | Injection | Sequence[SteeringVector | Injection],
+    vectors: Steers | Sequence[Steers],
     coefficient: float | Sequence[float] = 1.0,
     positions: Positions = "all",
     *,
@@ -45,8 +50,9 @@ def steering(
     """Steer every forward pass of a model inside the `with` block.
 
     model: a LanguageModel, or a plain transformers model (then also inside its `.generate`).
-    vectors: one, or several that act together. An `Injection` brings its own coefficient,
-        positions and rows, so each prompt of a batch can be steered differently.
+    vectors: one, or several that act together. Expressions ("love - anger") are over the vectors
+        of the store that `Store()` finds. An `Injection` brings its own coefficient, positions
+        and rows, so each prompt of a batch can be steered differently.
     coefficient: for all, or one for each vector. dose: used instead; every vector gets the
         coefficient at which it has this dose.
     prompt_length: tokens of the prompt (for all, or for each), needed where the passes don't show
@@ -73,10 +79,10 @@ def steering(
     """
 
     def prepared(applied: Applied) -> ActiveSteering | None:
-        injections = _injections(vectors, coefficient, positions)
+        module, parent, block_list, here = _parts(model, blocks)
+        injections = _injections(vectors, coefficient, positions, here)
         if dose is not None:
             injections = [replace(i, coefficient=i.vector.coefficient(dose)) for i in injections]
-        module, parent, block_list, here = _parts(model, blocks)
         _check_model(here, injections, allow_other_weights)
         effective = tuple(i for i in injections if not i.is_zero)
         placing = audit or any(i.place != "all" or i.rows is not None for i in effective)
@@ -165,16 +171,25 @@ def _parts(
     if isinstance(model, nn.Module):
         parent, found = find_blocks(model, blocks)
         return model, parent, found, identify(model, parent, found)
+    if not hasattr(model, "blocks"):
+        raise BadOption(
+            f"steering takes a LanguageModel or a transformers model, not {model!r:.60}: "
+            "write steering(model, vector, dose=…)"
+        )
     block_list(model.parent, model.blocks)  # other blocks would be taken for other weights
     return model.model, model.parent, model.blocks, model.identity
 
 
 def _injections(
-    vectors: SteeringVector | Injection | Sequence[SteeringVector | Injection],
+    vectors: Steers | Sequence[Steers],
     coefficient: float | Sequence[float],
     positions: Positions,
+    here: ModelIdentity,
 ) -> list[Injection]:
-    several = [vectors] if isinstance(vectors, SteeringVector | Injection) else list(vectors)
+    given = [vectors] if isinstance(vectors, Steers) else list(vectors)
+    several = [_evaluated(v, here) if isinstance(v, str) else v for v in given]
+    if wrong := [v for v in several if not isinstance(v, Steers)]:
+        raise BadOption(f"what steers is a vector, an expression or an Injection, not {wrong[0]!r}")
     if np.ndim(coefficient):
         coefficients = [float(c) for c in np.asarray(coefficient)]
         if len(coefficients) != len(several):
@@ -185,6 +200,17 @@ def _injections(
         v if isinstance(v, Injection) else Injection(v, c, positions)
         for v, c in zip(several, coefficients, strict=True)
     ]
+
+
+def _evaluated(expression: str, here: ModelIdentity) -> SteeringVector:
+    """An expression over stored vectors; names that several models have mean this model's."""
+    from steerlab.registry import Store
+
+    store = Store()
+    try:
+        return store.evaluate(expression)
+    except Incompatible:
+        return store.evaluate(expression, here)
 
 
 def _check_model(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from steerlab.core.arguments import checks_names
 from steerlab.core.cell import Cell
 from steerlab.core.expression import evaluate
 from steerlab.core.notation import runs, selects_layers, span
@@ -15,12 +17,14 @@ from steerlab.core.recipe import Contrast, Expression, Imported
 from steerlab.core.run import Positions
 from steerlab.core.sampling import Sampling
 from steerlab.core.setting import Setting, is_front, settings_of
+from steerlab.core.sweep import Sweep, SweepPlan
 from steerlab.core.vector import SteeringVector
-from steerlab.errors import BadOption, Incompatible, ModelMismatch, NotFound
+from steerlab.errors import Incompatible, ModelMismatch, NotFound
 from steerlab.files.location import discover, expanded
 from steerlab.lab.batches import write
 from steerlab.lab.operating_point import OperatingPoint
-from steerlab.progress import Loading, Progress, ShouldStop
+from steerlab.lab.plans import planned
+from steerlab.progress import Loading, Progress, ShouldStop, with_bar
 
 if TYPE_CHECKING:
     from steerlab.core.notation import LayerChoice
@@ -268,9 +272,11 @@ class Lab:
             )
         return stored
 
+    @checks_names(Sampling)
+    @with_bar("generating")
     def compare(
         self,
-        prompts: Sequence[str],
+        prompts: str | Sequence[str],
         settings: Sequence[Setting],
         *,
         seeds: Sequence[int] = (0,),
@@ -316,31 +322,41 @@ class Lab:
             found |= batch
         return [found[place] for place in sorted(found)]
 
+    @checks_names(Sampling, compare)
     def sweep(
         self,
-        vector: SteeringVector,
+        vector: str | SteeringVector,
         layers: LayerChoice,
-        prompts: Sequence[str],
+        prompts: str | Sequence[str],
         *,
         coefficients: Sequence[float] = (),
         doses: Sequence[float] = (),
         **options: Any,
-    ) -> list[Cell]:
+    ) -> Sweep:
         """Layers x strengths x prompts (x seeds) in as few batches as memory allows.
 
-        Missing layers are made from the vector's recipe. A strength of 0 is the baseline, which
-        no layer changes, so it comes once for each prompt and seed, and first. Give coefficients
-        or doses; at equal coefficient, layers differ in dose. options: as for `compare`.
+        Returns a sequence of cells that notebooks show as a heatmap and a table. vector: may be
+        an expression. layers: None for the vector's own; missing ones are made from its recipe.
+        A strength of 0 is the baseline, which no layer changes, so it comes once for each prompt
+        and seed, and first. Give coefficients or doses; at equal coefficient, layers differ in
+        dose. options: as for `compare`. Nothing is stored: `steerlab.lab.sweeps.run_sweep` does.
         """
-        if bool(coefficients) == bool(doses):
-            raise BadOption("a sweep needs either coefficients or doses")
-        settings = settings_of(
-            self.at_layers(vector, layers),
+        plan = SweepPlan(
+            vector,
+            prompts,
             doses=doses,
             coefficients=coefficients,
-            label=str(vector),
+            seeds=options.get("seeds", (0,)),
+            positions=options.get("positions", "all"),
+            sampling=Sampling.pop_from({**options}),
         )
-        return self.compare(prompts, settings, **options)
+        made = self.evaluate(vector) if isinstance(vector, str) else vector
+        at = made if layers is None else self.at_layers(made, layers)
+        sweep = planned(plan, made, at, self.load(made).identity)
+        label = sweep.expression
+        settings = settings_of(at, doses=plan.doses, coefficients=plan.coefficients, label=label)
+        cells = self.compare(plan.prompts, settings, **{**options, "seeds": plan.seeds})
+        return replace(sweep, settings=tuple(settings)).with_cells(cells)
 
 
 def _selected(vector: SteeringVector, layers: Sequence[int]) -> SteeringVector:

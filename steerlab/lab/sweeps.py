@@ -6,20 +6,18 @@ processes share, gives the same texts as one written in one go.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from steerlab.core.cell import Cell, Key, MetricValue
-from steerlab.core.recipe import recipe_to_json
-from steerlab.core.record import canonical_json
-from steerlab.core.setting import Setting, is_front, settings_of
-from steerlab.core.sweep import StoredSweep, SweepPlan
+from steerlab.core.setting import Setting, is_front
+from steerlab.core.sweep import Sweep, SweepPlan
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption
 from steerlab.lab.batches import write
 from steerlab.lab.lab import Lab
+from steerlab.lab.plans import planned
 from steerlab.lab.workers import WorkerShard
 from steerlab.progress import Progress, ShouldStop
 
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
     from steerlab.models.generation import OnText
     from steerlab.models.language_model import LanguageModel
 
-OnSweep = Callable[[StoredSweep], object]
+OnSweep = Callable[[Sweep], object]
 
 
 class CellMetric(Protocol):
@@ -38,7 +36,7 @@ class CellMetric(Protocol):
         """What the cells' values are called."""
 
     def __call__(
-        self, model: LanguageModel, sweep: StoredSweep, cells: Sequence[Cell]
+        self, model: LanguageModel, sweep: Sweep, cells: Sequence[Cell]
     ) -> Sequence[MetricValue]:
         """One value a cell; sweep: all cells so far, for `sweep.baseline(cell)`."""
 
@@ -53,7 +51,7 @@ class _Run:
 
     lab: Lab
     plan: SweepPlan
-    sweep: StoredSweep
+    sweep: Sweep
     directions: Mapping[int, SteeringVector]
     shard: WorkerShard
     rows: int
@@ -62,7 +60,7 @@ class _Run:
     progress: Progress | None
     unstored: dict[Key, Cell] = field(default_factory=dict)
 
-    def now(self) -> StoredSweep:
+    def now(self) -> Sweep:
         """The sweep with all its cells, those of other processes too."""
         sweep = self.lab.store.sweeps.begin(self.sweep) if self.keep else self.sweep
         return sweep.with_cells([*sweep.cells, *self.unstored.values()])
@@ -140,7 +138,7 @@ def run_sweep(
     progress: Progress | None = None,
     rows: int | None = None,
     shard: WorkerShard | None = None,
-) -> StoredSweep:
+) -> Sweep:
     """Write the cells of a plan that the store lacks; returns the sweep with all its cells.
 
     Each batch is stored whole, in one transaction: after Ctrl-C or a kill, the same plan writes
@@ -164,7 +162,7 @@ def run_sweep(
         lab.options = {**lab.options, "device": shard.device}
     model = lab.load(vector)
     at = lab.at_layers(vector, list(vector.layers) if plan.layers is None else plan.layers)
-    sweep = _described(plan, vector, at, model)
+    sweep = planned(plan, vector, at, model.identity)
     sweep = lab.store.sweeps.begin(sweep) if keep else sweep
     size = rows or lab.runtime.batch_rows(plan.prompts, plan.sampling.max_new_tokens)
     stop = should_stop or (lambda: False)
@@ -181,55 +179,8 @@ def run_sweep(
     return run.now()
 
 
-def _described(
-    plan: SweepPlan, vector: SteeringVector, at: SteeringVector, model: LanguageModel
-) -> StoredSweep:
-    """The sweep of a plan on this model, without cells; at: the vector at the plan's layers."""
-    expression = plan.vector if isinstance(plan.vector, str) else str(vector)
-    settings = settings_of(at, doses=plan.doses, coefficients=plan.coefficients, label=expression)
-    identity = model.identity
-    return StoredSweep(
-        plan_digest=_digest(plan, vector, model, at.layers),
-        expression=expression,
-        digest=vector.digest,
-        model=identity.source,
-        model_key="/".join(map(str, identity.key)),
-        strength=plan.strength,
-        settings=tuple(setting.without_vector() for setting in settings),
-        prompts=tuple(plan.prompts),
-        seeds=tuple(plan.seeds),
-        positions=plan.positions,
-        sampling=plan.sampling,
-    )
-
-
-def _digest(
-    plan: SweepPlan, vector: SteeringVector, model: LanguageModel, layers: Sequence[int]
-) -> str:
-    """sha256 of everything that decides the texts, in any order.
-
-    The recipe is part of it only where missing layers were made from it.
-    """
-    identity = model.identity
-    anew = any(layer not in vector.directions for layer in layers)
-    decides = {
-        "format": "steerlab.sweep.1",
-        "vector": vector.digest,
-        "recipe": recipe_to_json(vector.recipe) if anew else None,
-        "model": [*identity.key, identity.dtype, identity.tokenizer],
-        "chat_template": identity.chat_template if plan.sampling.chat else None,
-        "layers": sorted(layers),
-        plan.strength: sorted(plan.strengths),
-        "prompts": sorted(plan.prompts),
-        "seeds": sorted(plan.seeds),
-        "positions": plan.positions,
-        "sampling": plan.sampling.options(),
-    }
-    return hashlib.sha256(canonical_json(decides).encode()).hexdigest()
-
-
 def _values(
-    metric: CellMetric, model: LanguageModel, sweep: StoredSweep, cells: Sequence[Cell]
+    metric: CellMetric, model: LanguageModel, sweep: Sweep, cells: Sequence[Cell]
 ) -> Sequence[MetricValue]:
     """A metric's values; if it fails on a batch, cell by cell, each with its reason."""
     try:

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from steerlab.core import above
 from steerlab.core.audit import AuditedText
+from steerlab.core.display import count
 from steerlab.core.sampling import Sampling
 from steerlab.errors import SteeringError
 from steerlab.models.blocks import input_device
@@ -20,7 +22,7 @@ OnText = Callable[[int, str], None]
 _FIRST_CANDIDATES = 256  # enough of the vocabulary for top-p in nearly every step
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Completion:
     """The text that a model wrote after a prompt; str() joins the two.
 
@@ -36,6 +38,12 @@ class Completion:
 
     def __str__(self) -> str:
         return self.prompt + self.text
+
+    def __repr__(self) -> str:
+        return f"<Completion {self.text!r}: {count(len(self.token_ids), 'token')}, {self.finish}>"
+
+    def _repr_html_(self) -> str:
+        return above.html(self)
 
 
 def numbered(on_text: OnText | None, rows: Sequence[int]) -> OnText | None:

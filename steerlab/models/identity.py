@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from steerlab.core.recipe import ModelIdentity
-from steerlab.errors import ModelError
+from steerlab.errors import BadOption, ModelError
 from steerlab.models.blocks import (
     check_no_virtual_tokens,
+    find_blocks,
     modules_in,
     parameters_in,
     text_config,
@@ -132,6 +133,18 @@ def _acting_on(module: nn.Module) -> list[str]:
             )
         return []
     return [] if module.disable_adapters else list(module.active_adapters)  # type: ignore[arg-type]
+
+
+def identity_of(model: Any) -> ModelIdentity:
+    """The identity of a LanguageModel or a transformers model; BadOption for anything else."""
+    if isinstance(model, nn.Module):
+        return identify(model, *find_blocks(model))
+    found = getattr(model, "identity", None)
+    if not isinstance(found, ModelIdentity):
+        raise BadOption(
+            f"model is a LanguageModel, a transformers model or a ModelIdentity, not {model!r:.60}"
+        )
+    return found
 
 
 def _weights_of(model: nn.Module, parent: nn.Module, blocks: Sequence[nn.Module]) -> _Weights:

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
-from numbers import Integral
 from typing import Any, Unpack, overload
 
 import torch
 
+from steerlab.core.arguments import checks_names
 from steerlab.core.notation import LayerChoice
 from steerlab.core.prompts import Continued, Prompt, Read, Span
 from steerlab.core.recipe import Contrast, ModelIdentity
 from steerlab.core.sampling import Sampling, seeds_of
 from steerlab.core.vector import SteeringVector
-from steerlab.errors import BadOption, BadPrompts, ModelError, NotFound, SteeringError
+from steerlab.errors import BadPrompts, ModelError, SteeringError
 from steerlab.extraction import methods, runner
 from steerlab.extraction.methods import Pairs
 from steerlab.extraction.readings import Array, Ids, Readings
 from steerlab.files.contrast import with_prompts
 from steerlab.files.location import extractions_directory
-from steerlab.models import generation, recording
-from steerlab.models.blocks import check_reads_text, find_blocks, text_config
+from steerlab.models import asynchronous, generation, recording
+from steerlab.models.blocks import check_reads_text, find_blocks, layer_numbers, text_config
+from steerlab.models.causality import is_causal
 from steerlab.models.generation import Completion, OnText, numbered
-from steerlab.models.identity import identify, is_quantized, remember_orders, state_of
+from steerlab.models.identity import identify, remember_orders, state_of
 from steerlab.models.inference import batches_of_rows, eval_mode
 from steerlab.models.interventions import (
     begin_prompt,
@@ -38,7 +39,7 @@ from steerlab.models.interventions import (
 from steerlab.models.loading import load_model, load_tokenizer
 from steerlab.models.prompts import space_token, token_ids, token_span
 from steerlab.models.unembedding import FinalNorm, final_norm
-from steerlab.progress import Loading, ShouldStop, Watch
+from steerlab.progress import Loading, ShouldStop, Watch, with_bar
 
 
 class LanguageModel:
@@ -70,6 +71,8 @@ class LanguageModel:
         self._final_norm: tuple[Hashable, FinalNorm] | None = None
 
     @classmethod
+    @checks_names()
+    @with_bar("loading")
     def load(
         cls,
         source: str = "smollm2",
@@ -173,25 +176,7 @@ class LanguageModel:
 
     def layers(self, choice: LayerChoice = None) -> list[int]:
         """Layer numbers from 15, [10, 15], slice(10, 20), "all" or None (the middle one)."""
-        n = self.n_layers
-        if choice is None:
-            return [n // 2]
-        if isinstance(choice, str):
-            if choice != "all":
-                raise BadOption(f"layers are numbers, a range or 'all', not {choice!r}")
-            return list(range(n))
-        if isinstance(choice, slice):
-            start, stop = choice.start or 0, n if choice.stop is None else choice.stop
-            wanted = list(range(start, stop, choice.step or 1))
-        else:
-            wanted = list(choice) if isinstance(choice, Iterable) else [choice]
-        if not wanted:
-            raise BadOption("no layers are chosen")
-        for layer in wanted:
-            whole = isinstance(layer, Integral) and not isinstance(layer, bool)
-            if not whole or not 0 <= layer < n:
-                raise NotFound(f"{self.source} has no layer {layer}: its layers are 0 to {n - 1}")
-        return sorted({int(layer) for layer in wanted})
+        return layer_numbers(choice, self.n_layers, self.source)
 
     # reading
 
@@ -223,6 +208,8 @@ class LanguageModel:
         found = recording.record(self.model, self.blocks, prompt, layers, should_stop=should_stop)
         return {layer: hidden.double().numpy() for layer, hidden in found.items()}
 
+    @checks_names(Watch)
+    @with_bar("extracting")
     def extract(
         self,
         pairs: Pairs,
@@ -278,19 +265,27 @@ class LanguageModel:
         """Raise ModelError for bidirectional models; checked once."""
         if self._is_causal or is_steered(self.model):
             return
-        layer = min(1, self.n_layers - 1)
-        first, second = (
-            recording.record(self.model, self.blocks, ids, [layer])[layer][0]
-            for ids in ([1, 2], [1, 3])
-        )
-        # int8 kernels round a row by its neighbours
-        rtol = 0.05 * float(first.norm()) if is_quantized(self.blocks) else 0.0
-        if not torch.allclose(first, second, rtol=1e-3, atol=1e-4 + rtol, equal_nan=True):
+        if not is_causal(self.model, self.blocks):
             raise ModelError(
                 f"{self.source} attends in both directions: it is not a causal language model, "
                 "so it can't be steered"
             )
         self._is_causal = True
+
+    def residual_norms(
+        self, prompts: str | Sequence[str], layers: LayerChoice = None, *, chat: bool = False
+    ) -> dict[int, float]:
+        """Layer -> median norm of the residual stream at positions >= 1: the unit of doses.
+
+        Give them to `SteeringVector(..., residual_norms=...)`, so that a raw array has a dose.
+        """
+        several = [prompts] if isinstance(prompts, str) else list(prompts)
+        with self.lock, eval_mode(self.model):
+            ids = [self.tokens(prompt, chat=chat) for prompt in several]
+            if max(map(len, ids), default=0) < 2:
+                raise BadPrompts("residual norms need a prompt of two tokens or more")
+            self.check_length(ids)
+            return self.read_tokens(ids, self.layers(layers), "last").residual_norms
 
     # writing
 
@@ -298,7 +293,8 @@ class LanguageModel:
     def generate(self, prompts: Continued, **options: Any) -> Completion: ...
     @overload
     def generate(self, prompts: Sequence[Continued], **options: Any) -> list[Completion]: ...
-    def generate(  # type: ignore[misc]  # the options are spelled out once, here
+    @checks_names()  # type: ignore[misc]  # the options are spelled out once, here
+    def generate(
         self,
         prompts: Continued | Sequence[Continued],
         *,
@@ -351,6 +347,20 @@ class LanguageModel:
             end_texts(self.model, {r: m.finish for r, m in found.items() if len(m.token_ids) == 1})
         results = [replace(found[row], prompt=str(p)) for row, p in enumerate(several)]
         return results[0] if isinstance(prompts, Continued) else results
+
+    async def agenerate(self, prompts: Continued | Sequence[Continued], **options: Any) -> Any:
+        """`generate` for asyncio: in a thread, with the steering; cancelling stops it in a token.
+
+        options: as for `generate`; on_text is called in that thread.
+        """
+        return await asynchronous.generate(self, prompts, **options)
+
+    def stream(self, prompt: Continued, **options: Any) -> AsyncIterator[str]:
+        """The pieces of a text as it grows: `async for piece in lm.stream("I think")`.
+
+        Leaving the loop stops the generation. options: as for `generate`, without on_text.
+        """
+        return asynchronous.stream(self, prompt, **options)
 
     def next_log_probs(self, prompts: Sequence[str], *, chat: bool = False) -> torch.Tensor:
         """Log-probabilities of the next token: (n_prompts, vocab) float32 on the CPU."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -25,6 +26,16 @@ class Steerable(Protocol):
     @property
     def lock(self) -> AbstractContextManager[Any]:
         """Held while the model runs; reentrant."""
+
+
+class Writer(Protocol):
+    """A model that continues prompts; a LanguageModel is one."""
+
+    parent: nn.Module
+
+    @property
+    def generate(self) -> Callable[..., Any]:
+        """Continue one prompt, or several."""
 
 
 class Readable(Reader, Steerable, Protocol):

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from steerlab.core.cell import MetricValue
-from steerlab.core.sweep import StoredSweep
+from steerlab.core.sweep import Sweep
 from steerlab.evaluation.metrics.scorers import scorer
 from steerlab.evaluation.metrics.texts import Metric
 from steerlab.plots.grid import mean
@@ -17,14 +17,14 @@ Value = tuple[float, str]
 """A metric's value, NaN if undefined, and the reason why it is; empty if it is defined."""
 
 
-def metric_of(sweep: StoredSweep, spec: str) -> Metric:
+def metric_of(sweep: Sweep, spec: str) -> Metric:
     """A metric stored with the sweep, or any that `scorer` finds."""
     if spec in sweep.metrics:
         return Metric(spec, "measured with the model", lambda text: math.nan, high=None)
     return scorer(spec)
 
 
-def values_of(sweep: StoredSweep, metric: Metric) -> list[Value]:
+def values_of(sweep: Sweep, metric: Metric) -> list[Value]:
     """Each cell's value; metrics that compare use the baseline of the same prompt and seed."""
     unknown = MetricValue(None, "it was not measured")
     if metric.name in sweep.metrics:
@@ -37,7 +37,7 @@ def values_of(sweep: StoredSweep, metric: Metric) -> list[Value]:
     ]
 
 
-def heat_grid(sweep: StoredSweep, metric: Metric, values: Sequence[float]) -> HeatGrid:
+def heat_grid(sweep: Sweep, metric: Metric, values: Sequence[float]) -> HeatGrid:
     """The metric's means over prompts and seeds, by layer and strength.
 
     values: one for each cell, NaN where undefined. Strength 0 is the baseline, the same at
@@ -64,7 +64,7 @@ def heat_grid(sweep: StoredSweep, metric: Metric, values: Sequence[float]) -> He
     )
 
 
-def _strength(sweep: StoredSweep, strength: float) -> str:
+def _strength(sweep: Sweep, strength: float) -> str:
     if not strength:
         return "0"
     if sweep.strength == "dose" and 0.005 <= abs(strength) < 100:

@@ -11,6 +11,7 @@ from steerlab.evaluation.statistics import Estimate
 
 if TYPE_CHECKING:
     from steerlab.core.record import Record
+    from steerlab.core.vector import SteeringVector
     from steerlab.evaluation.calibration.curve import Controls, Point
 
 _BEYOND = 0.4  # how far intervals may extend the plot, in heights of the means and controls
@@ -163,11 +164,25 @@ def legends(names: Iterable[str]) -> list[str]:
 
 def profiles(record: Record) -> tuple[Profile, ...]:
     """Norm, dose of coefficient 1 and diagnostics of a stored vector by layer, where known."""
-    names = sorted({name for facts in record.layers for name in facts.diagnostics})
+    norms = {facts.layer: facts.norm for facts in record.layers}
+    return _profiles(norms, record.doses(), {x.layer: x.diagnostics for x in record.layers})
+
+
+def vector_profiles(vector: SteeringVector) -> tuple[Profile, ...]:
+    """The same of a vector that need not be stored."""
+    return _profiles(vector.norms(), vector.doses(), vector.diagnostics)
+
+
+def _profiles(
+    norms: Mapping[int, float],
+    doses: Mapping[int, float | None],
+    diagnostics: Mapping[int, Mapping[str, float]],
+) -> tuple[Profile, ...]:
+    names = sorted({name for figures in diagnostics.values() for name in figures})
     found: dict[str, Mapping[int, float | None]] = {
-        "norm": {facts.layer: facts.norm for facts in record.layers},
-        "dose of coefficient 1": record.doses(),
-        **{name: {x.layer: x.diagnostics.get(name) for x in record.layers} for name in names},
+        "norm": norms,
+        "dose of coefficient 1": doses,
+        **{name: {b: x.get(name) for b, x in diagnostics.items()} for name in names},
     }
     made = []
     for name, by_layer in found.items():

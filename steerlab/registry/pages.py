@@ -7,11 +7,11 @@ from typing import Any
 from sqlalchemy import Select, Table, and_, or_, select
 
 from steerlab.core.run import Run
-from steerlab.core.sweep import StoredSweep
+from steerlab.core.sweep import Sweep
 
 
 def page(
-    table: Table, limit: int | None, before: Run | StoredSweep | None = None
+    table: Table, limit: int | None, before: Run | Sweep | None = None
 ) -> Select[tuple[Any, ...]]:
     """The rows of a table, newest first. before: the last value of the previous page."""
     c = table.c

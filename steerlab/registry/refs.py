@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,3 +119,16 @@ def did_you_mean(name: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, known, 3, 0.5)
     close = close or [n for n in known if n.lower() == name.lower()]
     return f"did you mean {' or '.join(close)}?" if close and name not in close else ""
+
+
+def common_model(connection: Connection, refs: Iterable[str]) -> str | None:
+    """The model of the unambiguous refs of an expression; None if they differ."""
+    fixed: set[str] = set()
+    for text in refs:
+        try:
+            found = versions_of(connection, parse_ref(text))
+        except NotFound:
+            continue
+        if len(found) == 1:
+            fixed.update(found)
+    return fixed.pop() if len(fixed) == 1 else None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection
 
+from steerlab.core import above
 from steerlab.core.recipe import check_name
 from steerlab.core.record import Labels, Record
 from steerlab.core.vector import SteeringVector
@@ -22,10 +23,11 @@ from steerlab.registry.database import Database
 from steerlab.registry.lineage import Lineage
 from steerlab.registry.listing import Listing
 from steerlab.registry.queries import Filters, Model, StoredModel, Summary
-from steerlab.registry.refs import parse_ref, resolve, versions_of
+from steerlab.registry.refs import common_model, parse_ref, resolve
 from steerlab.registry.results import Results
 from steerlab.registry.rows import Stored, read
 from steerlab.registry.runs import Runs
+from steerlab.registry.schema import chunks
 from steerlab.registry.sqlite_errors import damaged, one_line_errors
 from steerlab.registry.sweeps import Sweeps
 from steerlab.registry.transfer.transfer import Transfer
@@ -69,6 +71,36 @@ class Store:
 
     def __repr__(self) -> str:
         return f"Store({str(self.path)!r})"
+
+    def _repr_html_(self) -> str:
+        return above.html(self)
+
+    # as a mapping of refs, that iterates over records
+
+    def __getitem__(self, ref: str) -> SteeringVector:
+        return self.load(ref)
+
+    def __contains__(self, ref: object) -> bool:
+        """Whether a ref names a stored vector; an ambiguous name does."""
+        try:
+            return isinstance(ref, str) and bool(self.record(ref))
+        except NotFound:
+            return False
+        except Incompatible:
+            return True
+
+    def __len__(self) -> int:
+        return len(self.listing.matching())
+
+    def __bool__(self) -> bool:
+        return True  # an empty store is one too
+
+    def __iter__(self) -> Iterator[Record]:
+        """The newest version of each name, by name."""
+        for chunk in chunks(self.listing.matching()):
+            with self._database.reading() as connection:
+                found = read(connection, chunk)
+            yield from (stored.record for stored in found.values())
 
     # saving and loading
 
@@ -121,7 +153,7 @@ class Store:
 
         parsed = parse(expression)
         with self._database.reading() as connection:
-            chosen = model if model is not None else _common_model(connection, parsed.refs)
+            chosen = model if model is not None else common_model(connection, parsed.refs)
 
         def lookup(ref: str) -> SteeringVector:
             try:
@@ -156,13 +188,13 @@ class Store:
 
     def list(
         self,
+        name: str | None = None,
         *,
         model: Model = None,
         layer: int | None = None,
         tag: str | None = None,
         kind: str | None = None,
         text: str | None = None,
-        name: str | None = None,
         every_version: bool = False,
         sort: str = "created",
         reverse: bool = False,
@@ -376,19 +408,6 @@ class Store:
             changed = change(stored.labels)
             relabelling.relabel(work, self.path, [(stored, changed)])
         return stored.record.labelled(changed)
-
-
-def _common_model(connection: Connection, refs: Iterable[str]) -> str | None:
-    """The model of the unambiguous refs of an expression; None if they differ."""
-    fixed: set[str] = set()
-    for text in refs:
-        try:
-            found = versions_of(connection, parse_ref(text))
-        except NotFound:
-            continue
-        if len(found) == 1:
-            fixed.update(found)
-    return fixed.pop() if len(fixed) == 1 else None
 
 
 def _tags(tags: Iterable[str]) -> tuple[str, ...]:

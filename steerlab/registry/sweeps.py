@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Select, and_, delete, func, insert, select
 from steerlab.core.cell import Cell, Key, MetricValue
 from steerlab.core.record import now
 from steerlab.core.setting import Setting
-from steerlab.core.sweep import StoredSweep
+from steerlab.core.sweep import Sweep
 from steerlab.errors import NotFound
 from steerlab.registry.pages import page
 from steerlab.registry.ports import Catalog
@@ -41,7 +41,7 @@ class Sweeps:
     def __init__(self, database: Catalog) -> None:
         self._database = database
 
-    def begin(self, sweep: StoredSweep) -> StoredSweep:
+    def begin(self, sweep: Sweep) -> Sweep:
         """The stored sweep of a plan with its cells; a new plan is stored without cells."""
         with self._database.reading() as connection:  # nearly always enough, and waits for nobody
             number = _number(connection, sweep)
@@ -51,7 +51,7 @@ class Sweeps:
             number = _number(work.connection, sweep)
             return _one(work.connection, number or _insert(work.connection, sweep))
 
-    def add(self, sweep: StoredSweep, cells: Sequence[Cell]) -> int:
+    def add(self, sweep: Sweep, cells: Sequence[Cell]) -> int:
         """Store cells of a stored sweep, all or none; returns how many were new.
 
         Cells that another process has stored meanwhile stay as they are.
@@ -74,7 +74,7 @@ class Sweeps:
                 work.connection.execute(insert(CELL), rows)
         return len(rows)
 
-    def measure(self, sweep: StoredSweep, name: str, values: Mapping[Key, MetricValue]) -> None:
+    def measure(self, sweep: Sweep, name: str, values: Mapping[Key, MetricValue]) -> None:
         """Store the values of a metric for stored cells, replacing earlier values."""
         places, m = _places(sweep, values), CELL_METRIC.c
         with self._database.writing() as work:
@@ -92,8 +92,8 @@ class Sweeps:
         *,
         model: Model = None,
         limit: int | None = None,
-        before: StoredSweep | None = None,
-    ) -> Sequence[StoredSweep]:
+        before: Sweep | None = None,
+    ) -> Sequence[Sweep]:
         """The sweeps without cells, newest first; with a ref, those that name that vector.
 
         before: the last sweep of the previous page.
@@ -105,7 +105,7 @@ class Sweeps:
                 query = query.where(SWEEP.c.id.in_(select(SWEEP_OPERAND.c.sweep_id).where(own)))
             return _read(connection, query)
 
-    def get(self, number: int) -> StoredSweep:
+    def get(self, number: int) -> Sweep:
         """A sweep with its cells by its number; raises NotFound."""
         with self._database.reading() as connection:
             return _one(connection, number)
@@ -117,13 +117,13 @@ class Sweeps:
                 raise _unknown(number)
 
 
-def _number(connection: Connection, sweep: StoredSweep) -> int | None:
+def _number(connection: Connection, sweep: Sweep) -> int | None:
     """The number of the stored sweep with the same plan."""
     query = select(SWEEP.c.id).where(SWEEP.c.plan_digest == sweep.plan_digest)
     return connection.execute(query).scalar()
 
 
-def _insert(connection: Connection, sweep: StoredSweep) -> int:
+def _insert(connection: Connection, sweep: Sweep) -> int:
     """Store a sweep without cells; returns its number."""
     values = {**vars(sweep), **sweep.sampling.options(), "created": now()}
     plain = {name: values[name] for name in _PLAIN if name != "id"}
@@ -141,16 +141,14 @@ def _insert(connection: Connection, sweep: StoredSweep) -> int:
     return int(number)
 
 
-def _places(sweep: StoredSweep, keys: Iterable[Key]) -> dict[Key, _Place]:
+def _places(sweep: Sweep, keys: Iterable[Key]) -> dict[Key, _Place]:
     """The positions of cells on the axes."""
     settings = {setting: i for i, setting in enumerate(sweep.settings)}
     prompts = {prompt: i for i, prompt in enumerate(sweep.prompts)}
     return {key: (settings[key[0]], prompts[key[1]], key[2]) for key in keys}
 
 
-def _numbers(
-    connection: Connection, sweep: StoredSweep, places: Collection[_Place]
-) -> dict[_Place, int]:
+def _numbers(connection: Connection, sweep: Sweep, places: Collection[_Place]) -> dict[_Place, int]:
     """Row ids of the stored cells, and of some other cells of their prompts."""
     c = CELL.c
     query = select(c.setting, c.prompt, c.seed, c.id).where(c.sweep_id == sweep.id)
@@ -160,7 +158,7 @@ def _numbers(
     return {(setting, prompt, seed): i for setting, prompt, seed, i in connection.execute(query)}
 
 
-def _one(connection: Connection, number: int) -> StoredSweep:
+def _one(connection: Connection, number: int) -> Sweep:
     """The sweep of a number with its cells; raises NotFound."""
     found = _read(connection, select(SWEEP).where(SWEEP.c.id == number))
     if not found:
@@ -172,7 +170,7 @@ def _unknown(number: int) -> NotFound:
     return NotFound(f"there is no sweep {number}: `steerlab sweeps` lists those that are kept")
 
 
-def _read(connection: Connection, query: Select[Any]) -> list[StoredSweep]:
+def _read(connection: Connection, query: Select[Any]) -> list[Sweep]:
     rows = [dict(row) for row in connection.execute(query).mappings()]
     ids = [row["id"] for row in rows]
     s, p, d = SWEEP_SETTING.c, SWEEP_PROMPT.c, SWEEP_SEED.c
@@ -184,7 +182,7 @@ def _read(connection: Connection, query: Select[Any]) -> list[StoredSweep]:
     count = select(CELL.c.sweep_id, func.count()).group_by(CELL.c.sweep_id)
     done = _by_sweep(connection, ids, count, CELL.c)
     return [
-        StoredSweep(
+        Sweep(
             sampling=sampling_of(row),
             settings=tuple(_setting(row["expression"], *values) for values in settings[row["id"]]),
             prompts=tuple(prompt for (prompt,) in prompts[row["id"]]),
@@ -223,7 +221,7 @@ def _by_sweep(
     return found
 
 
-def _cells(connection: Connection, sweep: StoredSweep) -> list[Cell]:
+def _cells(connection: Connection, sweep: Sweep) -> list[Cell]:
     c, m, d = CELL.c, CELL_METRIC.c, SWEEP_SEED.c
     own = select(c.id).where(c.sweep_id == sweep.id)
     metrics: dict[int, dict[str, MetricValue]] = defaultdict(dict)

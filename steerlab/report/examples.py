@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from steerlab.core.results import Calibration
     from steerlab.core.run import Run
     from steerlab.core.setting import Setting
-    from steerlab.core.sweep import StoredSweep
+    from steerlab.core.sweep import Sweep
     from steerlab.core.vector import SteeringVector
     from steerlab.lab.lab import Lab
     from steerlab.registry import Store
@@ -81,7 +81,7 @@ def kept_examples(store: Store, record: Record, layer: int | None = None) -> tup
     return next(iter([*whole_ones, *found]), ())
 
 
-def _of_sweep(sweep: StoredSweep, layer: int | None) -> tuple[Examples, ...]:
+def _of_sweep(sweep: Sweep, layer: int | None) -> tuple[Examples, ...]:
     layers = sweep.layers
     chosen = layer if layer in layers else layers[len(layers) // 2]
     seed = sweep.seeds[0]

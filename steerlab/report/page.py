@@ -23,7 +23,7 @@ from steerlab.plots.generalization import effect_panels, tables
 from steerlab.plots.values import legends, profiles
 
 if TYPE_CHECKING:
-    from jinja2 import Template
+    from jinja2 import Environment, Template
     from markupsafe import Markup
     from matplotlib.figure import Figure
 
@@ -94,18 +94,23 @@ def page(found: Report) -> str:
 
 @cache
 def _template() -> Template:
+    source = files("steerlab.report").joinpath("page.html").read_text("utf-8")
+    return environment().from_string(source)
+
+
+def environment() -> Environment:
+    """Where pages are made: text is escaped, control characters are shown."""
     from jinja2 import Environment, StrictUndefined
 
-    environment = Environment(
+    made = Environment(
         autoescape=True,
         undefined=StrictUndefined,
         finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "signed": signed, "fixed": fixed, "span": span}
-    source = files("steerlab.report").joinpath("page.html").read_text("utf-8")
-    return environment.from_string(source)
+    made.filters |= {"number": number, "signed": signed, "fixed": fixed, "span": span}
+    return made
 
 
 def _shown(value: object) -> object:

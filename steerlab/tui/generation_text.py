@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 from textual.content import Content
 
 from steerlab.core.audit import AuditedText
-from steerlab.core.display import printable
+from steerlab.core.display import differing, printable
 
 _PROMPT_TOKENS = 100
 _DIFFED = 600  # words up to which texts are compared word by word
@@ -20,16 +19,6 @@ def heading(coefficient: float, dose: float | None) -> str:
         return "baseline"
     shown = f"dose {dose:+.2f}" if dose is not None else "dose ?"
     return f"c {coefficient:+.3g}  {shown}"
-
-
-def differing(words: Sequence[str], baseline: Sequence[str]) -> list[bool]:
-    """For each word, whether it differs from the baseline (longest common blocks)."""
-    from difflib import SequenceMatcher
-
-    marks = [True] * len(words)
-    for block in SequenceMatcher(None, baseline, words, autojunk=False).get_matching_blocks():
-        marks[block.b : block.b + block.size] = [False] * block.size
-    return marks
 
 
 def marked(text: str, baseline: str | None) -> Content:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from steerlab import Lab, LanguageModel, Store
 from steerlab.core.sampling import Sampling
-from steerlab.core.sweep import StoredSweep, SweepPlan
+from steerlab.core.sweep import Sweep, SweepPlan
 from steerlab.evaluation.metrics.cells import default_metrics
 from steerlab.evaluation.metrics.texts import METRICS
 from steerlab.lab.sweeps import run_sweep
@@ -40,6 +40,6 @@ def run() -> Iterator[Ratio]:
     )
 
 
-def measure(swept: StoredSweep, lm: LanguageModel, metrics) -> None:
+def measure(swept: Sweep, lm: LanguageModel, metrics) -> None:
     for metric in metrics:
         metric(lm, swept, swept.cells)

@@ -8,7 +8,7 @@ import pytest
 
 from steerlab.core.cell import Cell, MetricValue
 from steerlab.core.setting import BASELINE
-from steerlab.core.sweep import StoredSweep
+from steerlab.core.sweep import Sweep
 from steerlab.evaluation.metrics.texts import METRICS
 from steerlab.plots.sweep_grid import heat_grid, metric_of, values_of
 from tests.registry.samples import swept_setting
@@ -26,9 +26,7 @@ def sweep(settings=SETTINGS, strength="dose"):
         for seed in (0, 1)
         for i, s in enumerate(settings)
     ]
-    plan = StoredSweep(
-        "plan", "love", "digest", "tiny", "key", strength, settings, ("p", "q"), (0, 1)
-    )
+    plan = Sweep("plan", "love", "digest", "tiny", "key", strength, settings, ("p", "q"), (0, 1))
     return plan.with_cells(cells)
 
 

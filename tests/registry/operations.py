@@ -13,7 +13,7 @@ from steerlab.core.results import Calibration, Evaluation, Measured
 from steerlab.core.run import Generation, Run
 from steerlab.core.sampling import Sampling
 from steerlab.core.setting import BASELINE
-from steerlab.core.sweep import StoredSweep
+from steerlab.core.sweep import Sweep
 from steerlab.files import durable, payload
 from steerlab.lab.recipes import rederive
 from steerlab.registry import Store
@@ -186,7 +186,7 @@ OPERATIONS = (
 )
 
 RUN = Run("love - 0.5*anger", "I think", TINY.source, (Generation(0.0, 0.0, " a text", "stop", 4),))
-PLAN = StoredSweep(
+PLAN = Sweep(
     plan_digest="a" * 64,
     expression="love - 0.5*anger",
     digest="b" * 64,

@@ -15,14 +15,14 @@ from steerlab.core.operation import ADD
 from steerlab.core.results import Calibration, Evaluation, Measured
 from steerlab.core.sampling import Sampling
 from steerlab.core.setting import BASELINE
-from steerlab.core.sweep import StoredSweep, SweepPlan
+from steerlab.core.sweep import Sweep, SweepPlan
 from steerlab.errors import BadOption, NotFound, StoreError
 from steerlab.registry import Store
 from tests.registry.samples import TINY, restored, swept_setting, vector
 from tests.registry.test_runs import run
 
 SETTINGS = (BASELINE, *(swept_setting(b, d, 10 * d, None) for b in (2, 3) for d in (-0.2, 0.2)))
-PLAN = StoredSweep(
+PLAN = Sweep(
     plan_digest="a" * 64,
     expression="love - 0.5*anger",
     digest="b" * 64,

@@ -15,7 +15,7 @@ from steerlab.core.recipe import Contrast, Imported
 from steerlab.core.results import Measured
 from steerlab.core.run import Generation, Run
 from steerlab.core.setting import BASELINE
-from steerlab.core.sweep import StoredSweep
+from steerlab.core.sweep import Sweep
 from steerlab.registry import Store
 from steerlab.report.examples import Examples, kept_examples
 from steerlab.report.page import page, report, snippets
@@ -173,7 +173,7 @@ def test_a_kept_sweep_gives_the_examples(store):
     record = store.record("love")
     settings = (BASELINE, *(swept_setting(b, d, 9 * d, d) for b in (2, 3) for d in (0.2, -0.2)))
     model = "/".join(map(str, TINY.key))
-    plan = StoredSweep(
+    plan = Sweep(
         SUITE, "love", record.digest, "tiny", model, "dose", settings, ("one", "two"), (7, 8)
     )
     begun = store.sweeps.begin(plan)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from steerlab.core import above
 from steerlab.core.direction import dot, norm_of, padded
 from steerlab.core.notation import span
 from steerlab.core.prompts import describe_read
 from steerlab.core.recipe import Contrast, Expression, Imported, Recipe, kind_of
 from steerlab.core.vector import SteeringVector
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Sign = Literal[" ", "-", "+"]
 
@@ -44,7 +48,7 @@ class RecipeLine:
     text: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Difference:
     """Two vectors of one model and scope: their directions by layer, and how they were made."""
 
@@ -52,6 +56,20 @@ class Difference:
     b: str
     layers: tuple[LayerDifference, ...]
     recipe: tuple[RecipeLine, ...]
+
+    def __repr__(self) -> str:
+        cosines = [x.cosine for x in self.layers if x.cosine is not None]
+        shown = (
+            f"cosine {min(cosines):+.2f} to {max(cosines):+.2f}" if cosines else "no common layer"
+        )
+        return f"<Difference of {self.a} and {self.b}: {shown}>"
+
+    def _repr_html_(self) -> str:
+        return above.html(self)
+
+    def plot(self) -> Figure:
+        """Cosine and norms by layer, as a matplotlib figure."""
+        return above.figure(self)
 
     def to_json(self) -> dict[str, Any]:
         """The difference as JSON values."""

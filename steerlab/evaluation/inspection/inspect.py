@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Unpack
 
+from steerlab.core import above
+from steerlab.core.notation import span
 from steerlab.core.recipe import Contrast, Expression, Recipe, kind_of
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption, BadPrompts, SteerlabError
@@ -15,6 +17,8 @@ from steerlab.evaluation.inspection.projection import Projections, check_project
 from steerlab.progress import ShouldStop, Watch
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from steerlab.core.notation import LayerChoice
     from steerlab.lab.lab import Lab
     from steerlab.models.language_model import LanguageModel
@@ -24,7 +28,7 @@ Figures = Mapping[int, Mapping[str, float]]
 """Layer -> figures by name."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Inspection:
     """What is known about a direction; parts that were not asked for are empty.
 
@@ -43,6 +47,16 @@ class Inspection:
     lens: tuple[Lens, ...] = ()
     projections: Projections | None = None
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<Inspection of {self.name}: layers {span(self.vector.layers)}>"
+
+    def _repr_html_(self) -> str:
+        return above.html(self)
+
+    def plot(self) -> Figure:
+        """Norm, dose and diagnostics by layer, as a matplotlib figure."""
+        return above.figure(self)
 
     def to_json(self) -> dict[str, Any]:
         """The inspection as JSON values."""

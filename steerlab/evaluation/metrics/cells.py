@@ -11,7 +11,7 @@ import numpy as np
 
 from steerlab.core.cell import Cell, MetricValue
 from steerlab.core.setting import Setting
-from steerlab.core.sweep import StoredSweep
+from steerlab.core.sweep import Sweep
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadPrompts
 from steerlab.evaluation.metrics.items import Continuation, continuation
@@ -38,7 +38,7 @@ class FluencyRatio:
         self.scored, self.bos = scored, bos
 
     def __call__(
-        self, model: LanguageModel, sweep: StoredSweep, cells: Sequence[Cell]
+        self, model: LanguageModel, sweep: Sweep, cells: Sequence[Cell]
     ) -> list[MetricValue]:
         """One value for each cell; each text is scored once."""
         from steerlab.evaluation.metrics.likelihood import token_log_probs
@@ -51,7 +51,7 @@ class FluencyRatio:
         return [_ratio(losses, cell, plain) for cell, plain in pairs]
 
     def _item(
-        self, model: LanguageModel, sweep: StoredSweep, prompt: str, text: str
+        self, model: LanguageModel, sweep: Sweep, prompt: str, text: str
     ) -> Continuation | None:
         try:
             whole = continuation(model, prompt, text, chat=sweep.sampling.chat, bos=self.bos)
@@ -74,7 +74,7 @@ class NextTokenKL:
         self.vectors, self.allow_other_weights = vectors, allow_other_weights
 
     def __call__(
-        self, model: LanguageModel, sweep: StoredSweep, cells: Sequence[Cell]
+        self, model: LanguageModel, sweep: Sweep, cells: Sequence[Cell]
     ) -> list[MetricValue]:
         """One value for each cell; each prompt is read once under each setting."""
         from steerlab.evaluation.metrics.predictions import divergence

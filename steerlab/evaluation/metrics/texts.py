@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from steerlab.core.cell import Cell, MetricValue
-    from steerlab.core.sweep import StoredSweep
+    from steerlab.core.sweep import Sweep
 
 Score = Callable[..., float]
 """(text) -> value, or (text, baseline) -> value; both without the prompt."""
@@ -56,9 +56,7 @@ class Metric:
             return math.nan, f"its value is {value}"
         return value, ""
 
-    def __call__(
-        self, model: object, sweep: StoredSweep, cells: Sequence[Cell]
-    ) -> list[MetricValue]:
+    def __call__(self, model: object, sweep: Sweep, cells: Sequence[Cell]) -> list[MetricValue]:
         """One value for each cell of a sweep, beside its baseline; uses no model."""
         from steerlab.core.cell import MetricValue
 

@@ -21,7 +21,7 @@ from textual.worker import Worker
 from steerlab.core.display import count
 from steerlab.core.notation import layers_of
 from steerlab.core.sampling import Sampling
-from steerlab.core.sweep import StoredSweep, SweepPlan
+from steerlab.core.sweep import Sweep, SweepPlan
 from steerlab.errors import BadOption
 from steerlab.evaluation.metrics.texts import Metric
 from steerlab.plots.grid import Grid, Values
@@ -186,7 +186,7 @@ compares with random directions."""
         pieces: dict[int, str] = {}
         places: list[int] = []
 
-        def start(sweep: StoredSweep) -> None:
+        def start(sweep: Sweep) -> None:
             ordered = sorted(
                 sweep.settings, key=lambda s: (-1 if s.layer is None else s.layer, s.strength)
             )

@@ -51,7 +51,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "list": ("browse", "List the stored vectors."),
         "search": ("browse", "Find vectors by words in names, prompts, notes and tags."),
         "show": ("browse", "Show everything about a vector."),
-        "log": ("lineage", "Show a name's history."),
+        "log": ("lineage", "Show a name's history, or what can be undone."),
         "tree": ("lineage", "Show a vector's lineage."),
         "similar": ("compare", "List a vector's nearest neighbours."),
         "map": ("compare", "Map the vectors of a model in two dimensions."),
@@ -62,6 +62,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "note": ("edit", "Write a vector's note."),
         "rename": ("edit", "Give a vector another name."),
         "remove": ("edit", "Remove a vector from the store."),
+        "undo": ("edit", "Undo the last tag, note, rename or remove."),
     },
     "Look after the store": {
         "verify": ("upkeep", "Check every payload and recompute every composition."),

@@ -1,17 +1,15 @@
-"""Verbs that change labels: tag, note, rename and remove."""
+"""Verbs that change labels: tag, note, rename, remove and undo."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from steerlab.cli import options, output
-from steerlab.core.display import printable
+from steerlab.core.display import printable, some
 
 if TYPE_CHECKING:
-    from steerlab.core.record import Record
     from steerlab.registry import Store
 
 
@@ -65,34 +63,41 @@ def rename_command(old: str, new: str, model: str | None, store: Store) -> None:
 @options.verb("remove")
 @options.refs
 @click.option("--force", is_flag=True, help="Even if other vectors were made from it.")
+@options.yes
 @options.model
 @options.store
-def remove_command(refs: tuple[str, ...], force: bool, model: str | None, store: Store) -> None:
+def remove_command(
+    refs: tuple[str, ...], force: bool, yes: bool, model: str | None, store: Store
+) -> None:
     """Remove a vector from the store.
 
-    A bare name means its newest version. Only a backup or an export can bring a removed vector
-    back. Its version number is not used again, and `log` still lists it.
+    A bare name means its newest version. `steerlab undo` brings a removed vector back until `gc`
+    deletes its payload. Its version number is not used again, and `log` still lists it. In a
+    terminal it asks first.
     """
     records = {record.qualified: record for record in (store.record(ref, model) for ref in refs)}
-    later = sorted(records.values(), key=lambda record: record.created, reverse=True)
-    if not force:  # all are removed, or none
-        _check_unused(store, set(records), later)
-    for record in later:  # compositions before their operands
-        broken = store.remove(record.ref, force=force, model=record.model)
+    output.confirm(f"Remove {some(list(records))}?", yes)
+    broken = store.remove(list(records), force=force)
+    for record in records.values():
         click.echo(f"removed {record.ref}")
-        if broken:
-            output.warn(f"can no longer be recomputed: {', '.join(broken)}")
+    if broken:
+        output.warn(f"can no longer be recomputed: {', '.join(broken)}")
+    output.say("`steerlab undo` brings it back, `steerlab gc` frees its space")
 
 
-def _check_unused(store: Store, going: set[str], records: Sequence[Record]) -> None:
-    from steerlab.errors import StoreError
+@options.verb("undo")
+@click.argument("number", type=int, required=False)
+@options.store
+def undo_command(number: int | None, store: Store) -> None:
+    """Undo the last tag, note, rename or remove.
 
-    for record in records:
-        staying = [
-            c.ref for c in store.lineage(record.ref, record.model).children if c.ref not in going
-        ]
-        if staying:
-            raise StoreError(
-                f"can't remove {record.ref}: {staying[0]} was made from it and could not be "
-                "recomputed; remove that too, or use --force"
-            )
+    \b
+    steerlab undo
+    steerlab log        what can be undone
+    steerlab undo 3     that one
+
+    Every process that uses the store counts: the last change may be another's. A removed vector
+    comes back with its labels, unless `gc` deleted its payload. The last 100 changes are kept.
+    """
+    change = store.changes.undo(number)
+    click.echo(f"undone: {printable(change.text)}")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from steerlab.registry import Store
     from steerlab.registry.history import Event
     from steerlab.registry.lineage import Lineage, Node
+    from steerlab.registry.undo_log import Change
 
 _BRANCHES = 20
 
@@ -72,25 +73,40 @@ def _print_branches(nodes: Sequence[Node], before: str) -> None:
 
 
 @options.verb("log")
-@options.ref
+@click.argument("ref", required=False, shell_complete=options.complete_ref)
 @options.limit(40)
 @options.model
 @options.store
 @options.json
-def log_command(ref: str, limit: int, model: str | None, store: Store) -> None:
-    """Show a name's history.
+def log_command(ref: str | None, limit: int, model: str | None, store: Store) -> None:
+    """Show a name's history, or what can be undone.
 
     \b
+    steerlab log                the last changes, with numbers for undo
     steerlab log love
     steerlab log love.v1 --json
 
     Newest first: its versions and how each was made, removed versions, what was made from them,
     and the runs, sweeps, calibrations and evaluations that used them. Times are UTC.
     """
+    if ref is None:
+        output.show(store.changes.list(limit), _print_changes)
+        return
     events = store.log(ref, model)
     output.show(events[:limit], _print_log)
     if len(events) > limit and not output.asked("json"):
         output.say(f"and {len(events) - limit} older (--limit shows more)")
+
+
+def _print_changes(changes: Sequence[Change]) -> None:
+    rows = [
+        [str(c.number), output.minute(c.created), c.text, "undone" if c.undone else ""]
+        for c in changes
+    ]
+    if rows:
+        output.table(["number", "when", "change", ""], rows, right=["number"], wrap=["change"])
+    else:
+        output.say("no changes yet: `steerlab log NAME` shows the history of a name")
 
 
 def _print_log(events: Sequence[Event]) -> None:

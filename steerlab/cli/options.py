@@ -230,6 +230,7 @@ store_path = click.option(
 json = _noted("--json", help="Print JSON for programs.")
 quiet = _noted("-q", "--quiet", help="Print no messages and no progress.")
 seed = click.option("--seed", type=int, default=0, show_default=True)
+yes = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 no_model = click.option("--no-model", is_flag=True, help="Load no model: only what is stored.")
 no_save = click.option("--no-save", is_flag=True, help="Report only; store nothing.")
 tags = click.option("--tag", "tags", multiple=True, help="A tag; may be repeated.")

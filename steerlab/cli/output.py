@@ -228,6 +228,12 @@ def say(text: str, *, always: bool = False) -> None:
         click.echo(printable(text, newlines=True), err=True)
 
 
+def confirm(question: str, yes: bool) -> None:
+    """Ask in a terminal, raising click.Abort for a no; scripts and --yes are not asked."""
+    if not yes and sys.stdin.isatty() and sys.stderr.isatty():
+        click.confirm(printable(question), abort=True, err=True)
+
+
 def warn(text: str) -> None:
     """A warning on stderr."""
     click.echo(f"{click.style('warning:', fg='yellow')} {printable(text)}", err=True)

@@ -149,9 +149,9 @@ def rebuild_command(store: Store) -> None:
 def gc_command(delete: bool, grace: float, store: Store) -> None:
     """Delete files that no vector needs.
 
-    Without --delete the files are only listed, with the vectors in them that the registry does
-    not know: `steerlab rebuild` brings those back. So are extractions of large sets in the cache
-    that were stopped over a week ago.
+    Without --delete the files are only listed, with the vectors in them: `steerlab undo` brings
+    back removed ones, `steerlab rebuild` those that the registry does not know. So are extractions
+    of large sets in the cache that were stopped over a week ago.
     """
     from steerlab.extraction.spool import abandoned
     from steerlab.files.location import extractions_directory
@@ -162,7 +162,7 @@ def gc_command(delete: bool, grace: float, store: Store) -> None:
     if not (garbage or stopped):
         output.say("nothing to delete")
         return
-    rows = [[str(g.size), g.path, g.unreadable or " ".join(g.holds)] for g in garbage]
+    rows = [[str(g.size), g.path, g.unreadable or g.contents] for g in garbage]
     rows += [[str(size), str(path), "a stopped extraction"] for path, size in stopped.items()]
     output.table(["bytes", "file", "vectors in it"], rows, right=["bytes"], wrap=["vectors in it"])
     what = "deleted" if delete else "would be deleted (--delete does it)"

@@ -106,7 +106,10 @@ def _was_removed(connection: Connection, text: str, model: Model) -> str:
 
 def _unknown(connection: Connection, text: str, ref: Ref, model: Model) -> str:
     if was := _was_removed(connection, text, model):
-        return f"no vector called {text}{was}: only an export or a backup brings it back"
+        return (
+            f"no vector called {text}{was}: `steerlab log` lists removals that can be undone, else "
+            "an export or a backup has it"
+        )
     known = names(connection, ref.model)
     if not known:
         return f"no vector called {text}: the store is empty"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Table, insert, select, update
@@ -125,9 +125,13 @@ def _insert(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]
             _insert(connection, table, half)
 
 
-def relink(connection: Connection) -> None:
-    """Link rows to vectors by digest, after a rebuild gave vectors other row ids."""
+def relink(connection: Connection, digests: Collection[str] | None = None) -> None:
+    """Link rows to vectors by digest, where a rebuild or an undone removal gave them new row ids.
+
+    digests: None for all rows.
+    """
     for table in LINKED:
         same = select(VECTOR.c.id).where(VECTOR.c.digest == table.c.digest)
         newest = same.order_by(VECTOR.c.id.desc()).limit(1).scalar_subquery()
-        connection.execute(update(table).values(vector_id=newest))
+        rows = update(table).values(vector_id=newest)
+        connection.execute(rows if digests is None else rows.where(table.c.digest.in_(digests)))

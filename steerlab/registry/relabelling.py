@@ -1,4 +1,4 @@
-"""Changing what people may change of stored vectors: in rows, and in label files."""
+"""Changing what people may change of stored vectors: in rows, label files and the undo log."""
 
 from __future__ import annotations
 
@@ -6,30 +6,43 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from sqlalchemy import Connection
+
 from steerlab.core.record import Labels
 from steerlab.errors import NameTaken
 from steerlab.files import header
-from steerlab.registry import labels, removals, rows
+from steerlab.registry import labels, removals, rows, undo_log
 from steerlab.registry.ports import Writing
 from steerlab.registry.refs import Ref, versions_of
 from steerlab.registry.rows import Stored
+from steerlab.registry.undo_log import Step
 
 
-def relabel(work: Writing, directory: Path, changed: Sequence[tuple[Stored, Labels]]) -> None:
-    """Change the labels of vectors; raises StoreError for labels that are too large."""
+def relabel(work: Writing, directory: Path, changed: Sequence[tuple[Stored, Labels]]) -> list[Step]:
+    """Change the labels of vectors; returns those that differ, for the undo log.
+
+    Raises StoreError for labels that are too large.
+    """
     changed = [(s, replace(new, edits=s.edits + 1)) for s, new in changed]
     for stored, new in changed:
         header.check_labels(stored.record.labelled(new))
         rows.relabel(work.connection, stored, new)
     labels.change(directory, {s.story: new for s, new in changed}, work)
+    return [Step(s.story, s.labels, new) for s, new in changed if s.labels != new]
 
 
 def rename(work: Writing, directory: Path, stored: Stored, new: str) -> None:
     """Rename all versions of a vector; raises NameTaken."""
     connection, old = work.connection, stored.record.name
-    if versions_of(connection, Ref(new)).get(stored.model):
-        raise NameTaken(f"{stored.model} already has a vector called {new}")
+    check_free(connection, stored.model, new)
     ids = versions_of(connection, Ref(old))[stored.model].values()
     versions = rows.read(connection, list(ids)).values()
-    relabel(work, directory, [(s, replace(s.labels, name=new)) for s in versions])
+    steps = relabel(work, directory, [(s, replace(s.labels, name=new)) for s in versions])
     removals.copy(connection, stored.record.model, old, new)
+    undo_log.record(connection, "rename", f"rename {stored.model}.{old} to {new}", steps)
+
+
+def check_free(connection: Connection, model: str, name: str) -> None:
+    """Raise NameTaken if a model has vectors of a name."""
+    if versions_of(connection, Ref(name)).get(model):
+        raise NameTaken(f"{model} already has a vector called {name}")

@@ -1,8 +1,9 @@
-"""Removed versions, remembered so that their numbers are never used again."""
+"""Removing versions, which are remembered: their numbers are never used again."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,37 +12,52 @@ from sqlalchemy import ColumnElement, Connection, Row, delete, insert, literal, 
 
 from steerlab.core.display import some
 from steerlab.core.recipe import ModelIdentity
-from steerlab.core.record import now
-from steerlab.registry import labels
+from steerlab.core.record import Record, now
+from steerlab.registry import labels, undo_log
+from steerlab.registry.lineage import relatives
 from steerlab.registry.ports import Writing
 from steerlab.registry.rows import Stored, identity_text, mark_newest
 from steerlab.registry.schema import chunks
 from steerlab.registry.tables import MODEL, REMOVAL, VECTOR
+from steerlab.registry.undo_log import Step
 
 
-def remove(work: Writing, directory: Path, stored: Stored) -> None:
-    """Delete the rows of a version, and its payload file if no other row needs it.
+def remove(work: Writing, directory: Path, going: Sequence[Stored]) -> None:
+    """Delete the rows of versions; their label files say that they were removed.
 
-    In a shared payload file its numbers stay, and its label file says that it was removed, until
-    `gc` deletes a file that no row needs.
+    Their payloads stay until `gc` deletes files that no row needs, counted from now.
     """
-    connection, path = work.connection, stored.path
-    connection.execute(delete(VECTOR).where(VECTOR.c.id == stored.id))
-    remember(connection, stored)
-    mark_newest(connection, VECTOR.c.name == stored.record.name)
-    if connection.execute(select(VECTOR.c.id).where(VECTOR.c.path == path).limit(1)).first():
-        labels.change(directory, {stored.story: labels.Removed(path, stored.edits + 1)}, work)
-    else:
-        work.on_commit.append(partial((directory / path).unlink, missing_ok=True))
-        work.on_commit.append(partial(labels.forget, directory, stored.story))
+    connection = work.connection
+    for stored in going:
+        connection.execute(delete(VECTOR).where(VECTOR.c.id == stored.id))
+        remember(connection, stored)
+        mark_newest(connection, VECTOR.c.name == stored.record.name)
+    labels.change(directory, {s.story: labels.Removed(s.path, s.edits + 1) for s in going}, work)
+    for path in {stored.path for stored in going}:
+        used = select(VECTOR.c.id).where(VECTOR.c.path == path).limit(1)
+        if connection.execute(used).first() is None:
+            work.on_commit.append(partial(os.utime, directory / path))
+    steps = [Step(s.story, s.labels, None, s.path, s.key) for s in going]
+    undo_log.record(connection, "remove", f"remove {some([s.qualified for s in going])}", steps)
 
 
-def refusal(ref: str, children: Sequence[str]) -> str:
-    """Why a vector that others were made from is not removed."""
-    were, them = ("was", "it") if len(children) == 1 else ("were", "them")
+def children(connection: Connection, going: Mapping[int, Stored]) -> dict[int, list[str]]:
+    """Row id -> refs of what was made from it and stays, of vectors to be removed."""
+    gone = {stored.qualified for stored in going.values()}
+    found = {
+        row: [c.ref for c in relatives(connection, row, "children", depth=1) if c.ref not in gone]
+        for row in going
+    }
+    return {row: refs for row, refs in found.items() if refs}
+
+
+def refusal(going: Mapping[int, Stored], broken: Mapping[int, Sequence[str]]) -> str:
+    """Why vectors that others were made from are not removed."""
+    row, refs = next(iter(broken.items()))
+    were, them = ("was", "it") if len(refs) == 1 else ("were", "them")
     return (
-        f"can't remove {ref}: {some(children)} {were} made from it; remove {them} first, or "
-        "force it and lose the means to re-evaluate"
+        f"can't remove {going[row].qualified}: {some(refs)} {were} made from it; remove {them} "
+        "too, or force it and lose the means to re-evaluate"
     )
 
 
@@ -66,6 +82,25 @@ def copy(connection: Connection, model: ModelIdentity, old: str, new: str) -> No
     query = select(literal(new), *columns).where(mine, REMOVAL.c.name == old)
     query = query.where(REMOVAL.c.version.not_in(had))
     connection.execute(insert(REMOVAL).from_select(["name", *columns], query))
+
+
+def forget(connection: Connection, record: Record) -> None:
+    """Forget the removal of a version that is back."""
+    r = REMOVAL.c
+    place = r.model == identity_text(record.model), r.name == record.name
+    connection.execute(
+        delete(REMOVAL).where(*place, r.version == record.version, r.digest == record.digest)
+    )
+
+
+def forget_copies(connection: Connection, model: ModelIdentity, step: Step) -> None:
+    """Take back what `copy` gave a new name, once it is given up again."""
+    assert step.now is not None
+    r, old = REMOVAL.c, REMOVAL.alias()
+    mine = r.model == identity_text(model)
+    same = old.c.model == r.model, old.c.version == r.version, old.c.created == r.created
+    copied = select(old.c.version).where(*same, old.c.name == step.was.name).exists()
+    connection.execute(delete(REMOVAL).where(mine, r.name == step.now.name, copied))
 
 
 def _is_gone() -> ColumnElement[bool]:

@@ -17,7 +17,8 @@ from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption, CorruptPayload, Incompatible, NotFound, StoreError
 from steerlab.files.location import discover, expanded
 from steerlab.progress import Progress
-from steerlab.registry import files, lineage, queries, relabelling, removals, saving
+from steerlab.registry import files, lineage, queries, relabelling, removals, saving, undo_log
+from steerlab.registry.changes import Changes
 from steerlab.registry.connections import BUSY_SECONDS
 from steerlab.registry.database import Database
 from steerlab.registry.lineage import Lineage
@@ -58,6 +59,7 @@ class Store:
 
     listing: a table of vectors under a filter. runs, sweeps, results: generated texts and
     measurements. transfer: export, import, backup, restore. upkeep: verify, rebuild, gc, usage.
+    changes: what was tagged, renamed or removed, and how to undo it.
     """
 
     def __init__(self, path: str | Path | None = None, *, timeout: float = BUSY_SECONDS) -> None:
@@ -66,7 +68,7 @@ class Store:
         self.runs, self.sweeps = Runs(self._database), Sweeps(self._database)
         self.results = Results(self._database, self.path)
         self.transfer, self.upkeep = Transfer(self._database), Upkeep(self._database)
-        self.listing = Listing(self._database)
+        self.listing, self.changes = Listing(self._database), Changes(self._database)
         self._neighbours: tuple[Hashable, NeighbourIndex | None] = (None, None)
 
     def __repr__(self) -> str:
@@ -312,11 +314,12 @@ class Store:
         def change(labels: Labels) -> Labels:
             return replace(labels, tags=tuple(sorted(({*labels.tags} | added) - removed)))
 
-        return self._change(ref, model, change)
+        told = " ".join([*(f"+{tag}" for tag in added), *(f"-{tag}" for tag in removed)])
+        return self._change(ref, model, "tag", f" {told}", change)
 
     def note(self, ref: str, text: str, model: Model = None) -> Record:
         """Replace the note of one version; returns the record."""
-        return self._change(ref, model, lambda labels: replace(labels, note=text))
+        return self._change(ref, model, "note", "", lambda labels: replace(labels, note=text))
 
     def rename(self, old: str, new: str, model: Model = None) -> str:
         """Rename all versions of a name; returns the qualified new name.
@@ -335,21 +338,24 @@ class Store:
                 relabelling.rename(work, self.path, stored, new)
         return f"{stored.model}.{new}"
 
-    def remove(self, ref: str, force: bool = False, model: Model = None) -> Sequence[str]:
-        """Remove one version of a vector; a bare name means the newest.
+    def remove(
+        self, ref: str | Sequence[str], force: bool = False, model: Model = None
+    ) -> Sequence[str]:
+        """Remove one version of each ref, all or none; a bare name means the newest.
 
         Raises StoreError if others were made from it, unless forced: they stay, but can no longer
-        be re-evaluated. Returns their refs. Its version number is never used again.
+        be re-evaluated. Returns their refs. A version number is never used again. Until
+        `upkeep.gc` deletes the payload, `changes.undo` brings the vector back.
         """
         with self._database.writing() as work:
-            row = resolve(work.connection, ref, model)
-            stored = read(work.connection, [row])[row]
-            children = lineage.relatives(work.connection, row, "children", depth=1)
-            broken = [child.ref for child in children]
+            refs = [ref] if isinstance(ref, str) else ref
+            rows = dict.fromkeys(resolve(work.connection, one, model) for one in refs)
+            going = read(work.connection, list(rows))
+            broken = removals.children(work.connection, going)
             if broken and not force:
-                raise StoreError(removals.refusal(stored.qualified, broken))
-            removals.remove(work, self.path, stored)
-        return broken
+                raise StoreError(removals.refusal(going, broken))
+            removals.remove(work, self.path, list(going.values()))
+        return list(dict.fromkeys(child for refs in broken.values() for child in refs))
 
     def verify(
         self,
@@ -400,13 +406,21 @@ class Store:
                 "restore the file from a copy, or remove the vector"
             ) from None
 
-    def _change(self, ref: str, model: Model, change: Callable[[Labels], Labels]) -> Record:
-        """Change the labels of one vector; no payload is touched."""
+    def _change(
+        self,
+        ref: str,
+        model: Model,
+        what: undo_log.What,
+        how: str,
+        change: Callable[[Labels], Labels],
+    ) -> Record:
+        """Change the labels of one vector; no payload is touched. how: told in the undo log."""
         with self._database.writing() as work:
             row = resolve(work.connection, ref, model)
             stored = read(work.connection, [row])[row]
             changed = change(stored.labels)
-            relabelling.relabel(work, self.path, [(stored, changed)])
+            steps = relabelling.relabel(work, self.path, [(stored, changed)])
+            undo_log.record(work.connection, what, f"{what} {stored.qualified}{how}", steps)
         return stored.record.labelled(changed)
 
 

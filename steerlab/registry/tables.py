@@ -4,6 +4,7 @@ model ──< vector ──< direction
                 ├──< operand >── vector     lineage: child -> parent record
                 └──< tag
 removal                         versions that were removed
+undo                            changes of labels and removals that can be undone
 run ──< generation              generated texts: in the registry alone, kept by rebuild
     └──< run_operand >── vector  what the run's expression names
 
@@ -37,6 +38,8 @@ from steerlab.registry.schema import (
     Base,
     check,
     condition,
+    flag,
+    json_text,
     linked_vector,
     operation,
     owner,
@@ -221,6 +224,24 @@ class RemovalRow(Base, table=True):
     created: str
 
 
+class UndoRow(Base, table=True):
+    """A change of labels or a removal that can be undone; steps: as in `undo_log`."""
+
+    __tablename__ = "undo"
+    __table_args__ = (
+        flag("undone"),
+        check("what IN ('tag', 'note', 'rename', 'remove')", "what_known"),
+        check(CREATED, "created_utc"),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    created: str
+    what: str
+    text: str = Field(sa_type=Text)
+    undone: bool
+    steps: str = json_text()
+
+
 class RunRow(Base, table=True):
     """A comparison, with everything that decided its texts. best: a generation's ordinal."""
 
@@ -314,6 +335,7 @@ DIRECTION: Table = METADATA.tables["direction"]
 OPERAND: Table = METADATA.tables["operand"]
 TAG: Table = METADATA.tables["tag"]
 REMOVAL: Table = METADATA.tables["removal"]
+UNDO: Table = METADATA.tables["undo"]
 RUN: Table = METADATA.tables["run"]
 GENERATION: Table = METADATA.tables["generation"]
 RUN_OPERAND: Table = METADATA.tables["run_operand"]
@@ -329,7 +351,7 @@ EVALUATION: Table = METADATA.tables["evaluation"]
 EVALUATION_VALUE: Table = METADATA.tables["evaluation_value"]
 
 REGISTRY_ONLY = (
-    REMOVAL,
+    *(REMOVAL, UNDO),
     *(RUN, GENERATION, RUN_OPERAND),
     *(SWEEP, SWEEP_OPERAND, SWEEP_SETTING, SWEEP_PROMPT, SWEEP_SEED, CELL, CELL_METRIC),
     *(CALIBRATION, EVALUATION, EVALUATION_VALUE),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from steerlab.cli import ExitCode
+import pytest
+
+from steerlab.cli import ExitCode, output, run
 
 
 def test_tags_come_and_go(cli, store):
@@ -53,7 +55,7 @@ def test_remove_of_a_parent_is_refused_unless_forced(cli, refused, store):
     assert "tiny.warm.v1 was made from it" in line
     result = cli("remove", "love", "--force")
     assert result.out == "removed love.v1\n"
-    assert result.err == "warning: can no longer be recomputed: tiny.warm.v1\n"
+    assert "warning: can no longer be recomputed: tiny.warm.v1\n" in result.err
     assert "love.v1  not in this store" in cli("show", "warm").out
 
 
@@ -74,3 +76,35 @@ def test_model_decides(cli, refused, store, both_models):
         assert cli(*arguments).code == ExitCode.OK
     assert store.record("tiny.love").tags == ("feeling",)
     assert "amour" not in store.names()
+
+
+def test_changes_are_listed_and_undone(cli, store, refused):
+    assert cli("log").err == "no changes yet: `steerlab log NAME` shows the history of a name\n"
+    cli("tag", "love", "new")
+    cli("remove", "front", "warm")
+    assert [line.split()[0] for line in cli("log").out.splitlines()] == ["number", "2", "1"]
+    assert [c["text"] for c in cli("log", "--json").data][1] == "tag tiny.love.v1 +new"
+    assert "remove tiny.front.v1, tiny.warm.v1" in cli("undo").out
+    assert "undone" in cli("log").out
+    assert str(store.record("warm").recipe)
+    assert cli("undo", 1).out == "undone: tag tiny.love.v1 +new\n"
+    assert "new" not in store.record("love").tags
+    assert "nothing to undo" in refused(ExitCode.NOT_FOUND, "undo")
+
+
+@pytest.mark.parametrize(("answer", "stays"), [("n\n", True), ("y\n", False), ("", True)])
+def test_remove_asks_in_a_terminal(store, answer, stays, monkeypatch):
+    monkeypatch.setattr(output.sys.stdin, "isatty", lambda: True)
+    monkeypatch.setattr(output.sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr("click.termui.visible_prompt_func", lambda *_: _answer(answer))
+    code = run(["remove", "front"])
+    assert code == (ExitCode.CANCELLED if stays else ExitCode.OK)
+    assert ("front" in store.names()) is stays
+    if stays:
+        assert run(["remove", "front", "--yes"]) == ExitCode.OK
+
+
+def _answer(text):
+    if not text:
+        raise EOFError
+    return text.strip()

@@ -17,7 +17,7 @@ from steerlab.registry import Store
 from steerlab.registry.upkeep import doctor
 from steerlab.registry.upkeep.doctor import Problem
 from steerlab.registry.upkeep.upkeep import Upkeep
-from tests.cli.test_upkeep import payload_of
+from tests.cli.test_upkeep import lose_row, payload_of
 
 
 def break_registry(store):
@@ -131,10 +131,7 @@ def test_what_a_killed_restore_or_backup_left_beside_the_store(cli, store, tmp_p
 
 def test_vectors_that_the_registry_lost_are_no_garbage(cli, store):
     """A payload without a row, as a crash leaves it, or a damaged log of the registry."""
-    path = payload_of(store, "front")
-    data = path.read_bytes()
-    store.remove("front")
-    path.write_bytes(data)
+    lose_row(store, "front")
     result = cli("doctor")
     assert result.code == ExitCode.OK
     assert "vectors that the registry does not know" in result.out

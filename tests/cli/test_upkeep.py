@@ -10,10 +10,12 @@ import sys
 import time
 
 import pytest
+from sqlalchemy import delete
 
 from steerlab.cli import ExitCode, upkeep
 from steerlab.core.vector import SteeringVector
 from steerlab.registry import Store
+from steerlab.registry.tables import VECTOR
 from steerlab.registry.upkeep.verify import Damage, Finding, _Audit
 from tests.cli.test_output import in_terminal
 from tests.tui.emulator import Emulator
@@ -21,6 +23,12 @@ from tests.tui.emulator import Emulator
 
 def payload_of(store, ref):
     return next((store.path / "payloads").rglob(f"{store.record(ref).digest}.safetensors"))
+
+
+def lose_row(store, name):
+    """Leave a payload without its row, as a crash between the two would."""
+    with store._database.writing() as work:
+        work.connection.execute(delete(VECTOR).where(VECTOR.c.name == name))
 
 
 def test_verify_finds_nothing_in_a_whole_store(cli):
@@ -261,9 +269,7 @@ def test_a_broken_registry_is_one_line(cli, store):
 def test_gc_lists_then_deletes(cli, store):
     assert cli("gc").err == "nothing to delete\n"
     path = payload_of(store, "front")
-    kept = path.read_bytes()
-    store.remove("front")
-    path.write_bytes(kept)  # as a crash between file and row would leave it
+    lose_row(store, "front")
     assert cli("gc").err == "nothing to delete\n"  # too young
     time.sleep(0.01)
     listed = cli("gc", "--grace", "0")
@@ -273,6 +279,19 @@ def test_gc_lists_then_deletes(cli, store):
     assert cli("gc", "--grace", "0", "--delete").err == "1 file deleted\n"
     assert not path.exists()
     assert cli("verify").code == ExitCode.OK
+
+
+def test_gc_names_removed_vectors_and_undo_can_not_bring_back_what_it_deleted(cli, store):
+    path = payload_of(store, "front")
+    assert cli("remove", "front").err.startswith("`steerlab undo` brings it back")
+    assert cli("doctor").err.startswith("no problems found")  # too young
+    os.utime(path, (1, 1))
+    assert "payloads of removed vectors" in cli("doctor").out
+    assert "tiny.front.v1 (removed)" in cli("gc", "--grace", "0").out
+    cli("gc", "--grace", "0", "--delete")
+    result = cli("undo")
+    assert result.code == ExitCode.STORE
+    assert "gc deleted the payload of front.v1" in result.err
 
 
 def test_gc_deletes_extractions_that_were_abandoned(cli, store, tmp_path, monkeypatch):

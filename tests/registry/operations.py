@@ -96,6 +96,13 @@ def with_removed(root: Path) -> None:
     store.remove("n1.v1")
 
 
+def with_changes(root: Path) -> None:
+    """A store whose last changes were a rename and the removal of two vectors."""
+    store = family(root)
+    store.rename("love", "amour")
+    store.remove(["n1", "alone"])
+
+
 def with_backup(root: Path) -> None:
     """A store, and a backup of what it was before."""
     store = family(root)
@@ -165,6 +172,7 @@ OPERATIONS = (
     Operation("rename in a shared file", family, [lambda s: s.rename("n1", "m1")]),
     Operation("remove", family, [lambda s: s.remove("alone")]),
     Operation("remove from a shared file", family, [lambda s: s.remove("n1")]),
+    Operation("undo", with_changes, [lambda s: s.changes.undo(), lambda s: s.changes.undo()]),
     Operation("rederive", rederivable, [lambda s: rederive(s, "warm")]),
     Operation("gc", with_garbage, [lambda s: s.upkeep.gc(dry_run=False, grace=NOTHING)]),
     Operation("rebuild", family, [lambda s: s.upkeep.rebuild()]),

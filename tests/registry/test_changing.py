@@ -93,6 +93,7 @@ def test_removing_what_others_were_made_from_is_refused(family):
         family.remove("love")
     assert family.load("love") == vector(1)
     assert family.remove("deep") == []
+    family.upkeep.gc(dry_run=False, grace=NOTHING)
     assert not list(family.path.glob(f"payloads/**/{(2 * family.load('warm')).digest}*"))
 
 

@@ -89,7 +89,9 @@ def test_an_error_of_the_disk_is_one_line_and_the_program_goes_on(tmp_path, foll
     assert tally.points
 
 
-@pytest.mark.parametrize("name", ["save", "save many", "tag", "rename", "remove", "restore"])
+@pytest.mark.parametrize(
+    "name", ["save", "save many", "tag", "rename", "remove", "undo", "restore"]
+)
 def test_a_power_cut_loses_nothing_and_needs_nobody(tmp_path, follow, name):
     if follow is not tracing.follow:
         pytest.skip(NO_PTRACE)

@@ -300,10 +300,15 @@ def meanwhile(monkeypatch, module, name, action):
     monkeypatch.setattr(module, name, late)
 
 
+def removed_for_good(store, ref):
+    store.remove(ref)
+    store.upkeep.gc(dry_run=False, grace=timedelta(0))
+
+
 def test_what_is_removed_while_it_is_loaded_was_never_there(family, monkeypatch):
     """Not a payload that is missing and to be restored."""
     other = Store(family.path)
-    meanwhile(monkeypatch, files, "load", lambda: other.remove("deep"))
+    meanwhile(monkeypatch, files, "load", lambda: removed_for_good(other, "deep"))
     with pytest.raises(NotFound, match="no vector"):
         family.load("deep")
     other.save_many([("n1", vector(11)), ("n2", vector(12))])
@@ -317,7 +322,7 @@ def test_what_is_replaced_while_it_is_loaded_is_the_new_one(family, monkeypatch)
     other = Store(family.path)
 
     def replace():
-        other.remove("deep")
+        removed_for_good(other, "deep")
         other.save("deep", vector(77))
 
     meanwhile(monkeypatch, files, "load", replace)

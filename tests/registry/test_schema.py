@@ -179,7 +179,7 @@ def test_tables_and_index_of_an_earlier_revision_give_way_to_smaller_ones(family
     with closing(sqlite3.connect(family.path / "registry.db")) as raw, raw:
         for (name,) in raw.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'"):
             raw.execute(f"DROP TRIGGER {name}")
-        raw.executescript("DROP TABLE vector_text; DROP TABLE text_pending")
+        raw.executescript("DROP TABLE vector_text; DROP TABLE text_pending; DROP TABLE undo")
         for file in ("rowids.sql", f"{version}.sql"):
             raw.executescript((STORES / file).read_text("utf-8"))
         raw.execute("UPDATE alembic_version SET version_num = ?", (version,))

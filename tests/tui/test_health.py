@@ -30,6 +30,7 @@ from steerlab.tui.app import SteerlabApp
 from steerlab.tui.dialogs import BackupDialog, Confirm
 from steerlab.tui.health.report import Entry, Report, of_problems
 from steerlab.tui.health.screen import HealthScreen
+from tests.cli.test_upkeep import lose_row
 from tests.fuzz.stranger import fill
 from tests.registry.samples import vector
 from tests.tui.driver import SIZES, Driver, Session, delete
@@ -174,7 +175,7 @@ async def test_what_is_known_at_once_stands_there_and_nothing_is_verified(store)
     cut(store)
     async with Visit(store) as nurse:
         assert nurse.facts["store"] == str(store.path)
-        assert nurse.facts["holds"] == "3 vectors in 4 versions of 1 model · schema 0103"
+        assert nurse.facts["holds"] == "3 vectors in 4 versions of 1 model · schema 0104"
         assert re.match(r"[\d.]+ kB on disk: payloads \d.* kB, registry", nurse.facts["size"])
         assert nurse.found[0] == ("well", "no problems at a quick check; v verifies every payload")
         assert nurse.status == "no problems at a quick check · v verifies"
@@ -261,7 +262,7 @@ async def test_garbage_is_listed_then_asked_about_then_deleted(store):
     half, broken = stray(store, ".tmp-0123"), stray(store, "broken.safetensors")
     lost = payload_of(store, "warm")
     kept = lost.read_bytes()
-    store.remove("warm")
+    lose_row(store, "warm")
     stray(store, "lost.safetensors", kept)
     young = stray(store, ".tmp-young", hours=0)
     async with Visit(store) as nurse:

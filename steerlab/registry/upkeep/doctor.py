@@ -22,7 +22,8 @@ from steerlab.registry.upkeep.verify import Damage, Finding
 SCARCE = 200_000_000
 """Free bytes of the disk below which a store is warned about."""
 
-_VERB = re.compile(r"(?<![\w/'.-])steerlab (rebuild|restore|remove|compose|gc)\b")  # in no path
+_VERBS = "rebuild|restore|remove|undo|compose|gc"
+_VERB = re.compile(rf"(?<![\w/'.-])steerlab ({_VERBS})\b")  # in no path
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,15 @@ def _waste(path: Path, gc: Callable[..., Sequence[Garbage]]) -> Iterator[Problem
             "bring them back from a backup, then steerlab rebuild; or steerlab gc --delete",
             damaged,
         )
-    if waste := [file for file in gc() if not file.holds and not file.unreadable]:
+    due = [file for file in gc() if not file.holds and not file.unreadable]
+    if removed := [ref for file in due for ref in file.removed]:
+        size = size_text(sum(file.size for file in due if file.removed))
+        yield _note(
+            f"payloads of removed vectors, {size}",
+            "steerlab gc --delete deletes them; until then steerlab undo may bring them back",
+            removed,
+        )
+    if waste := [file for file in due if not file.removed]:
         size = size_text(sum(file.size for file in waste))
         yield _note(
             f"{count(len(waste), 'file')} that no vector needs, {size}", "steerlab gc --delete"

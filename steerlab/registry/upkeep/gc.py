@@ -12,12 +12,12 @@ from pathlib import Path
 
 from sqlalchemy import Connection, select
 
-from steerlab.core.record import Labels
+from steerlab.core.record import Labels, Record
 from steerlab.errors import SteerlabError
 from steerlab.files import durable, payload
 from steerlab.files.header import FileTooLarge
 from steerlab.registry import labels, result_files
-from steerlab.registry.files import LINKS, SUFFIX, is_held, payload_files
+from steerlab.registry.files import LINKS, is_held, payload_files
 from steerlab.registry.tables import VECTOR
 
 
@@ -25,14 +25,20 @@ from steerlab.registry.tables import VECTOR
 class Garbage:
     """A file that no row needs; path is relative to the store.
 
-    holds: refs of the vectors in an intact payload. unreadable: why a payload can't be read, or
-    empty.
+    holds: refs of vectors in an intact payload that the registry does not know; removed: of those
+    that were removed. unreadable: why a payload can't be read, or empty.
     """
 
     path: str
     size: int
     holds: tuple[str, ...] = ()
     unreadable: str = ""
+    removed: tuple[str, ...] = ()
+
+    @property
+    def contents(self) -> str:
+        """The vectors in it, as text."""
+        return " ".join((*self.holds, *(f"{ref} (removed)" for ref in self.removed)))
 
 
 def collect(
@@ -47,61 +53,99 @@ def collect(
 
     only: the paths to consider; None for all.
     """
-    used = set(connection.execute(select(VECTOR.c.path).distinct()).scalars())
-    used |= _needed_labels(connection, directory, used)
-
-    def is_due(path: Path, name: str) -> bool:
-        return (only is None or name in only) and _age(path) >= grace.total_seconds()
-
-    found = []
-    known = labels.read_all(directory)
-    spared = False
-    files = list(_loose(directory))
-    for number, path in enumerate(files, 1):
+    sweep = _Sweep(connection, directory, dry_run, grace, only)
+    payloads, others = list(payload_files(directory)), list(_others(directory))
+    total = len(payloads) + len(others)
+    for number, path in enumerate(payloads, 1):
+        sweep.payload(path)
         if progress is not None:
-            progress(number, len(files))
-        name = path.relative_to(directory).as_posix()
+            progress(number, total)
+    needed = sweep.needed_labels()
+    for number, path in enumerate(others, len(payloads) + 1):
+        if path not in needed:
+            sweep.other(path)
+        if progress is not None:
+            progress(number, total)
+    return sweep.found + _links(directory, dry_run, sweep.is_due)
+
+
+class _Sweep:
+    """One run of `collect`: payloads first, as what label files say holds while those are there."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        directory: Path,
+        dry_run: bool,
+        grace: timedelta,
+        only: Collection[str] | None,
+    ) -> None:
+        self.directory, self.dry_run, self.grace, self.only = directory, dry_run, grace, only
+        self.stories = set(connection.execute(select(VECTOR.c.story)).scalars())
+        self.kept = set(connection.execute(select(VECTOR.c.path).distinct()).scalars())
+        self.labels = labels.read_all(directory)
+        self.unknown = False  # whether a payload is kept that only another steerlab can read
+        self.found: list[Garbage] = []
+
+    def is_due(self, path: Path, name: str) -> bool:
+        """Whether a file is to be considered, and old enough."""
+        considered = self.only is None or name in self.only
+        return considered and _age(path) >= self.grace.total_seconds()
+
+    def payload(self, path: Path) -> None:
+        """Delete a payload that no row needs."""
+        name = path.relative_to(self.directory).as_posix()
         with contextlib.suppress(FileNotFoundError):  # a writer was done with it
-            if name in used or not is_due(path, name):
-                continue
-            if spared and path.suffix == labels.SUFFIX:  # its vectors may be what was spared
-                continue
-            garbage = _garbage(path, name, path.stat().st_size, known)
-            if garbage is None:
-                spared = True
-                continue
-            found.append(garbage)
-            if not dry_run:
-                path.unlink(missing_ok=True)
-    return found + _links(directory, dry_run, is_due)
+            if name in self.kept or not self.is_due(path, name):
+                self.kept.add(name)
+                return
+            try:
+                self._delete(path, self._garbage(path, name))
+            except FileTooLarge:
+                self.kept.add(name)
+                self.unknown = True
 
+    def other(self, path: Path) -> None:
+        """Delete a label file or a temporary file."""
+        name = path.relative_to(self.directory).as_posix()
+        with contextlib.suppress(FileNotFoundError):
+            if self.is_due(path, name):
+                self._delete(path, Garbage(name, path.stat().st_size))
 
-def _needed_labels(connection: Connection, directory: Path, paths: Collection[str]) -> set[str]:
-    """The label files of stored vectors, and those that can't be read."""
-    stories = connection.execute(select(VECTOR.c.story)).scalars()
-    unneeded = set(labels.unneeded(directory, stories, paths))
-    needed = (path for path in labels.label_files(directory) if path not in unneeded)
-    return {path.relative_to(directory).as_posix() for path in needed}
+    def needed_labels(self) -> set[Path]:
+        """The label files of vectors whose payloads are kept, and those that can't be read."""
+        found = set(labels.label_files(self.directory))
+        if self.unknown:  # their vectors may be in it
+            return found
+        return found - set(labels.unneeded(self.directory, self.stories, self.kept))
+
+    def _garbage(self, path: Path, name: str) -> Garbage:
+        """What an unreferenced payload holds; raises FileTooLarge."""
+        size = path.stat().st_size
+        try:
+            records = [record for record, _ in payload.read_all(path)]
+        except FileTooLarge:
+            raise
+        except SteerlabError as error:
+            return Garbage(name, size, unreadable=str(error).replace(str(path), name))
+        removed = [r for r in records if isinstance(self._said(r), labels.Removed)]
+        unknown = [r for r in records if r.story not in self.stories and r not in removed]
+        told = (r.labelled(s) if isinstance(s := self._said(r), Labels) else r for r in unknown)
+        holds, gone = (tuple(record.qualified for record in found) for found in (told, removed))
+        return Garbage(name, size, holds, removed=gone)
+
+    def _said(self, record: Record) -> Labels | labels.Removed | None:
+        return self.labels.of(record.story, record.labels if record.name else None)
+
+    def _delete(self, path: Path, garbage: Garbage) -> None:
+        self.found.append(garbage)
+        if not self.dry_run:
+            path.unlink(missing_ok=True)
 
 
 def _age(path: Path) -> float:
     """Seconds between now and its modification time, which may be in the future."""
     return abs(time.time() - path.stat().st_mtime)
-
-
-def _garbage(path: Path, name: str, size: int, known: labels.Known) -> Garbage | None:
-    """The Garbage of an unreferenced file; None if it is to be kept."""
-    if path.name.startswith(durable.TEMPORARY_PREFIX) or path.suffix != SUFFIX:
-        return Garbage(name, size)
-    try:
-        records = [record for record, _ in payload.read_all(path)]
-        own = ((r, known.of(r.story, r.labels if r.name else None)) for r in records)
-        held = (r.labelled(s) if isinstance(s, Labels) else r for r, s in own)
-        return Garbage(name, size, tuple(record.qualified for record in held))
-    except FileTooLarge:
-        return None  # another steerlab may read what is in it
-    except SteerlabError as error:
-        return Garbage(name, size, unreadable=str(error).replace(str(path), name))
 
 
 def _links(directory: Path, dry_run: bool, is_due: Callable[[Path, str], bool]) -> list[Garbage]:
@@ -117,8 +161,7 @@ def _links(directory: Path, dry_run: bool, is_due: Callable[[Path, str], bool]) 
     return found
 
 
-def _loose(directory: Path) -> Iterator[Path]:
-    yield from payload_files(directory)
+def _others(directory: Path) -> Iterator[Path]:
     yield from labels.label_files(directory)
     for folder in ("payloads", labels.FOLDER, result_files.FOLDER):
         yield from sorted((directory / folder).glob(f"**/{durable.TEMPORARY_PREFIX}*"))

@@ -53,7 +53,8 @@ class Damage(Enum):
     )
     OPERAND = (
         "an operand is missing or was replaced; the vector itself is intact",
-        "import the operand again, or make a new vector: steerlab compose … --as NAME",
+        "undo its removal (steerlab undo), import it again, or make a new vector: "
+        "steerlab compose … --as NAME",
     )
     RECIPE = (
         "the recipe gives another vector than is stored: one of the two was altered",
@@ -314,7 +315,9 @@ class _Audit:
         try:
             result = evaluate(recipe.text, lookup)
         except SteerlabError as error:
-            here = {digest for _, digest in self.whole.values()} if failing else set()
+            removed = {s for s, said in self.labels.own.items() if isinstance(said, labels.Removed)}
+            whole = self.whole.items() if failing else ()
+            here = {digest for story, (_, digest) in whole if story not in removed}
             damage = Damage.ROW if failing and here.issuperset(failing) else Damage.OPERAND
             return [Finding(stored.qualified, f"it can't be re-evaluated: {error}", damage)]
         if result.digest == stored.record.digest:

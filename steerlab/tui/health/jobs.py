@@ -173,8 +173,8 @@ def _listed(files: Sequence[Garbage]) -> list[Entry]:
         text = file.unreadable or file.path
         if file.path not in text:
             text = f"{file.path}: {text}"
-        if file.holds:
-            text += f", with {' '.join(file.holds)}"
+        if inside := file.contents:
+            text += f", with {inside}"
         entries.append(Entry(size_text(file.size), text))
     if len(files) > _LISTED:
         entries.append(Entry("", f"and {len(files) - _LISTED:,} more: `steerlab gc` lists all"))

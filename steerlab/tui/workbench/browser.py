@@ -218,7 +218,7 @@ follow the cursor."""
         if not chosen:
             return
         names = some([summary.ref for summary in chosen])
-        question = f"Remove {names}? Their files are deleted; this can't be undone."
+        question = f"Remove {names}? `steerlab undo` takes it back, until gc."
 
         def remove(sure: bool | None) -> None:
             if sure:
@@ -235,8 +235,7 @@ follow the cursor."""
     @work(thread=True, group="change")
     def _remove(self, refs: Sequence[str]) -> None:
         with self._changing():
-            for ref in refs:
-                self.lab.store.remove(ref)
+            self.lab.store.remove(refs)
             notify(self, f"removed {', '.join(refs)}")
 
     @work(thread=True, exclusive=True, group="starter")

@@ -72,7 +72,7 @@ def test_the_table_of_programs_is_what_conform_compares_with_true_verdicts() -> 
 
 def test_the_architecture_names_all_rooms_and_files_that_exist() -> None:
     page = (ROOT / "steerlab" / "ARCHITECTURE.md").read_text(encoding="utf-8")
-    named = re.findall(r"`([a-z_/]+\.py|[a-z/]+/)`", page)
+    named = re.findall(r"`([a-z_/]+\.py|[a-z_/]+/)`", page)
     for name in named:
         assert any(
             (ROOT / base / name).exists() for base in ("", "steerlab", "steerlab/registry")

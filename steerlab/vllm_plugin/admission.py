@@ -1,0 +1,111 @@
+"""Admitting requests: from a text such as "love dose=0.2" to what is added, or a refusal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable
+from functools import lru_cache
+from typing import Any
+
+from steerlab.core.notation import span
+from steerlab.core.recipe import Verdict
+from steerlab.errors import BadOption, Incompatible, ModelMismatch
+from steerlab.interventions.injection import Injection
+from steerlab.lab.lab import Lab
+from steerlab.models.language_model import LanguageModel
+from steerlab.serving.request import Steer, parse_steering
+from steerlab.vllm_plugin.steering import KEY, Steering, summed
+
+_REMEMBERED = 256
+
+
+class ServedModel:
+    """What a lab asks of a model that runs in other processes: which one it is."""
+
+    def __init__(self, source: str, revision: str | None, trust_remote_code: bool) -> None:
+        model = LanguageModel.load(
+            source,
+            device="cpu",
+            dtype="bfloat16",
+            layout="plain",
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+        )
+        self.source, self.identity, self.n_layers = source, model.identity, model.n_layers
+
+    layers = LanguageModel.layers
+
+    def reextract(self, recipe: Any, layers: list[int]) -> Any:
+        """Refuse: vectors are extracted where the model is at hand."""
+        raise Incompatible(
+            f"the vector has no layer {span(layers)}, and a server makes none: "
+            "`steerlab extract --layers` does"
+        )
+
+
+class Admission:
+    """Reads the `steering` of requests with the names of a store, as it is at that moment."""
+
+    def __init__(self, store: str, model: Any) -> None:
+        self.lab = Lab(store, model)
+        self._remembered = lru_cache(_REMEMBERED)(self._resolved)
+        self.lab.store.names()  # a store that can't be read is told at start
+
+    def steering(self, value: Any) -> Steering | None:
+        """What a request's `steering` adds; None for nothing.
+
+        value: as `parse_steering` takes it; objects may come as JSON text, since `vllm_xargs` holds
+            texts and numbers alone. Raises SteerlabError.
+        """
+        if value is None:
+            return None
+        entries = value if isinstance(value, list) else [value]
+        key = json.dumps([_read(entry) for entry in entries], default=repr)
+        return self._remembered(key, self.lab.store.listing.stamp())
+
+    def _resolved(self, key: str, stamp: Hashable) -> Steering | None:
+        steers = parse_steering(json.loads(key))
+        return summed([self._injection(steer) for steer in steers])
+
+    def _injection(self, steer: Steer) -> Injection:
+        vector = self.lab.evaluate(steer.vector)
+        here = self.lab.model.identity
+        if vector.model.verdict(here) in (Verdict.INCOMPATIBLE, Verdict.OTHER_WEIGHTS):
+            raise ModelMismatch(
+                f"{vector} was made on {vector.model.source}, and {here.source} is served"
+            )
+        point = self.lab.operating_point(vector, steer.layers)
+        coefficient = steer.coefficient
+        if steer.dose is not None:
+            coefficient = point.vector.coefficient(steer.dose)
+        elif coefficient is None:
+            coefficient = point.coefficient
+        return Injection(point.vector, coefficient, steer.positions)
+
+
+def _read(entry: Any) -> Any:
+    """An entry, read if it is an object as JSON."""
+    if not (isinstance(entry, str) and entry.lstrip().startswith("{")):
+        return entry
+    try:
+        return json.loads(entry)
+    except ValueError:
+        raise BadOption(f"steering is neither a text nor JSON: {entry[:60]!r}") from None
+
+
+def admit(admission: Admission, request: Any) -> None:
+    """Put what a request adds into it, and keep its cached prefixes apart from all others.
+
+    request: an EngineCoreRequest. Raises SteerlabError.
+    """
+    params = request.sampling_params
+    extra = (params and params.extra_args) or {}
+    if KEY in extra:
+        raise Incompatible(f"{KEY!r} is not for clients: send steering")
+    steering = admission.steering(extra.get("steering"))
+    if steering is None:
+        return
+    if request.lora_request is not None:
+        raise Incompatible("steering and a LoRA together are not served: vectors belong to a model")
+    params.extra_args = {**extra, KEY: steering.to_message()}
+    request.cache_salt = f"{steering.fingerprint}{request.cache_salt or ''}"

@@ -1,0 +1,94 @@
+"""The fields of `steerlab serve` in vLLM's own HTTP server, as ASGI middleware."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from steerlab.errors import BadOption
+from steerlab.vllm_plugin.plugin import is_active
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Message, Receive, Send], Awaitable[None]]
+
+_PATHS = ("/v1/completions", "/v1/chat/completions")
+_MOST = 2**20
+"""Bytes of a body, as of `steerlab serve`."""
+
+
+class SteeringFields:
+    """Moves `steering`, and the vector of a model "smollm2:love", to where the plugin reads them.
+
+    Raises BadOption where the plugin is not active: requests would be answered unsteered.
+    """
+
+    def __init__(self, app: App) -> None:
+        if not is_active():
+            raise BadOption("steerlab's plugin is not active in this vLLM: set STEERLAB_STORE")
+        self.app = app
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http" or scope["path"] not in _PATHS:
+            await self.app(scope, receive, send)
+            return
+        try:
+            body = moved(await _read(receive))
+        except BadOption as error:
+            await _refuse(send, str(error))
+            return
+        headers = [(k, v) for k, v in scope["headers"] if k.lower() != b"content-length"]
+        length = (b"content-length", str(len(body)).encode())
+        pending = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def replay() -> Message:
+            return pending.pop() if pending else await receive()
+
+        await self.app({**scope, "headers": [*headers, length]}, replay, send)
+
+
+def moved(body: bytes) -> bytes:
+    """A body whose `steering` is in `vllm_xargs`; what is no JSON object is left to vLLM."""
+    try:
+        fields = json.loads(body)
+    except (ValueError, RecursionError):
+        return body
+    if not isinstance(fields, dict):
+        return body
+    if fields.pop("steering_monitor", None):
+        raise BadOption("steering_monitor needs `--engine transformers`: vLLM keeps no stream")
+    given = fields.pop("steering", None)
+    asked = [] if given is None else given if isinstance(given, list) else [given]
+    if isinstance(model := fields.get("model"), str) and ":" in model:
+        fields["model"], _, vector = model.partition(":")
+        asked = [vector, *asked]
+    if not asked:
+        return body
+    texts = [one if isinstance(one, str) else json.dumps(one) for one in asked]
+    fields["vllm_xargs"] = {**(fields.get("vllm_xargs") or {}), "steering": texts}
+    return json.dumps(fields).encode()
+
+
+async def _read(receive: Receive) -> bytes:
+    """The whole body; BadOption for one that is too long or broken off."""
+    body = b""
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise BadOption("the request was broken off")
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+        if len(body) > _MOST:
+            raise BadOption(f"a body has at most {_MOST // 2**20} MiB")
+    return body
+
+
+async def _refuse(send: Send, reason: str) -> None:
+    error = {"message": reason, "type": "invalid_request_error", "param": "steering", "code": 400}
+    headers = [(b"content-type", b"application/json")]
+    await send({"type": "http.response.start", "status": 400, "headers": headers})
+    await send({"type": "http.response.body", "body": json.dumps({"error": error}).encode()})

@@ -1,0 +1,90 @@
+"""The entry point of vLLM's plugin; without STEERLAB_STORE it does nothing.
+
+vLLM calls `register` in each of its processes. It has no hooks for what steering needs, so three of
+its functions are wrapped: where a request is read, where a worker makes its runner, and where
+compiled graphs get their name in the cache.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from typing import Any
+
+from steerlab.errors import SteerlabError
+
+_SALT = "steerlab 1"
+"""Changes with what the plugin adds to compiled graphs."""
+
+
+def register() -> None:
+    """Let this process of vLLM serve steered requests, if STEERLAB_STORE names a store."""
+    if "STEERLAB_STORE" not in os.environ:
+        return
+    os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
+    from vllm.config import VllmConfig
+    from vllm.v1.engine.input_processor import InputProcessor
+    from vllm.v1.worker.worker_base import WorkerWrapperBase
+
+    if is_active():
+        return
+    _wrap(VllmConfig, "compute_hash", _compute_hash)
+    _wrap(WorkerWrapperBase, "init_device", _init_device)
+    _wrap(InputProcessor, "__init__", _init_processor)
+    _wrap(InputProcessor, "process_inputs", _process_inputs)
+
+
+def is_active() -> bool:
+    """Whether `register` has done its work in this process."""
+    from vllm.v1.engine.input_processor import InputProcessor
+
+    return hasattr(InputProcessor.process_inputs, "__wrapped__")
+
+
+def _wrap(cls: type, name: str, around: Any) -> None:
+    """Replace a method by `around(method, self, *args, **kwargs)`."""
+    method = getattr(cls, name)
+
+    @functools.wraps(method)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return around(method, self, *args, **kwargs)
+
+    setattr(cls, name, wrapped)
+
+
+def _compute_hash(method: Any, self: Any, *args: Any, **kwargs: Any) -> str:
+    own = f"{_SALT} {method(self, *args, **kwargs)}"
+    return hashlib.sha256(own.encode()).hexdigest()[:10]
+
+
+def _init_device(method: Any, self: Any) -> None:
+    from steerlab.vllm_plugin.worker import steer_runner
+
+    method(self)
+    steer_runner(self.worker.model_runner)
+
+
+def _init_processor(method: Any, self: Any, vllm_config: Any, *args: Any, **kwargs: Any) -> None:
+    waiting = os.environ.get("OMP_WAIT_POLICY")
+    from steerlab.vllm_plugin.admission import Admission, ServedModel
+
+    if waiting is None:  # set by steerlab.models for its own process, and vLLM starts others
+        os.environ.pop("OMP_WAIT_POLICY", None)
+    method(self, vllm_config, *args, **kwargs)
+    of = vllm_config.model_config
+    served = ServedModel(of.model, of.revision, of.trust_remote_code)
+    self.steerlab = Admission(os.environ["STEERLAB_STORE"], served)
+
+
+def _process_inputs(method: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
+    from vllm.exceptions import VLLMValidationError
+
+    from steerlab.vllm_plugin.admission import admit
+
+    request = method(self, *args, **kwargs)
+    try:
+        admit(self.steerlab, request)
+    except SteerlabError as error:
+        raise VLLMValidationError(str(error), parameter="steering") from error
+    return request

@@ -1,0 +1,109 @@
+"""The fields of `steerlab serve` in vLLM's server, and how it is started."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from steerlab.errors import BadOption, ModelError
+from steerlab.vllm_plugin import http, launch
+
+
+@pytest.mark.parametrize(
+    ("fields", "steering"),
+    [
+        ({"steering": "love dose=0.2"}, ["love dose=0.2"]),
+        ({"steering": {"vector": "love", "dose": 1}}, ['{"vector": "love", "dose": 1}']),
+        ({"steering": ["love", {"vector": "joy"}]}, ["love", '{"vector": "joy"}']),
+        ({"model": "m:love - anger"}, ["love - anger"]),
+        ({"model": "m:love", "steering": "joy"}, ["love", "joy"]),
+    ],
+)
+def test_steering_goes_to_the_extra_arguments(fields, steering):
+    body = {"model": "m", "prompt": "p", "vllm_xargs": {"other": 1}, **fields}
+    found = json.loads(http.moved(json.dumps(body).encode()))
+    assert found == {
+        "model": "m",
+        "prompt": "p",
+        "vllm_xargs": {"other": 1, "steering": steering},
+    }
+
+
+@pytest.mark.parametrize("body", [b"{", b"[1]", b'{"model": "m", "prompt": "p"}', b""])
+def test_other_bodies_are_left_as_they_are(body):
+    assert http.moved(body) == body
+
+
+async def answered(path, *pieces, most=None):
+    """What the middleware sends, and what the server behind it reads."""
+    seen, sent = [], []
+    messages = [
+        {"type": "http.request", "body": piece, "more_body": n < len(pieces) - 1}
+        for n, piece in enumerate(pieces)
+    ]
+
+    async def receive():
+        return messages.pop(0) if messages else {"type": "http.disconnect"}
+
+    async def send(message):
+        sent.append(message)
+
+    async def server(scope, receive, send):
+        seen.append((dict(scope["headers"]), (await receive())["body"], await receive()))
+
+    scope = {"type": "http", "path": path, "headers": [(b"Content-Length", b"1"), (b"a", b"b")]}
+    await http.SteeringFields(server)(scope, receive, send)
+    return seen, sent
+
+
+@pytest.fixture
+def active(monkeypatch):
+    monkeypatch.setattr(http, "is_active", lambda: True)
+
+
+async def test_a_request_in_pieces_arrives_whole_with_its_length(active):
+    seen, sent = await answered("/v1/completions", b'{"steering"', b': "love"}')
+    ((headers, body, after),) = seen
+    assert json.loads(body) == {"vllm_xargs": {"steering": ["love"]}}
+    assert headers == {b"a": b"b", b"content-length": str(len(body)).encode()}
+    assert after == {"type": "http.disconnect"}
+    assert not sent
+
+
+async def test_other_paths_are_passed_on_untouched(active):
+    ((headers, body, _),), _ = await answered("/v1/models", b'{"steering": "love"}')
+    assert body == b'{"steering": "love"}'
+    assert headers[b"Content-Length"] == b"1"
+
+
+async def test_long_bodies_and_monitors_are_refused(active):
+    for pieces in ([b" " * 2**20, b" "], [b'{"steering_monitor": ["love"]}']):
+        seen, sent = await answered("/v1/chat/completions", *pieces)
+        assert not seen
+        assert sent[0]["status"] == 400
+        assert json.loads(sent[1]["body"])["error"]["message"]
+
+
+def test_it_does_not_start_where_the_plugin_is_not_active(monkeypatch):
+    monkeypatch.setattr(http, "is_active", lambda: False)
+    with pytest.raises(BadOption, match="STEERLAB_STORE"):
+        http.SteeringFields(None)
+
+
+def test_a_python_without_vllm_is_told_with_what_to_install(monkeypatch, tmp_path):
+    for program, said in ((tmp_path / "none", "can't be run"), (sys.executable, "pip install")):
+        monkeypatch.setenv("STEERLAB_VLLM_PYTHON", str(program))
+        with pytest.raises(ModelError, match=said):
+            launch.python()
+
+
+def test_the_key_is_in_the_environment_and_not_in_the_command():
+    made = launch.command("python", "/m", "m", "127.0.0.1", 1, ["--dtype", "float32"])
+    assert made[-2:] == ["--dtype", "float32"]
+    variables = launch.environment(Path("store"), "secret")
+    assert variables["VLLM_API_KEY"] == "secret"
+    assert Path(variables["STEERLAB_STORE"]).is_absolute()
+    assert "secret" not in " ".join(made)

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from steerlab.interventions.injection import Injection
     from steerlab.lab.lab import Lab
     from steerlab.models.language_model import LanguageModel
+    from steerlab.notebook.compare import compare
+    from steerlab.notebook.playground import playground
     from steerlab.registry import Store
 
 _HOMES = {
@@ -44,12 +46,14 @@ _HOMES = {
     "Store": "registry",
     "SweepPlan": "core.sweep",
     "calibrate": "evaluation.calibration.calibrate",
+    "compare": "notebook.compare",
     "compilable": "interventions.in_graph",
     "compose": "core.expression",
     "difference": "evaluation.inspection.difference",
     "evaluate": "evaluation.generalization.evaluate",
     "inspect": "evaluation.inspection.inspect",
     "mean": "core.algebra",
+    "playground": "notebook.playground",
     "project": "core.algebra",
     "random_like": "core.algebra",
     "reject": "core.algebra",
@@ -66,12 +70,14 @@ __all__ = [
     "Store",
     "SweepPlan",
     "calibrate",
+    "compare",
     "compilable",
     "compose",
     "difference",
     "evaluate",
     "inspect",
     "mean",
+    "playground",
     "project",
     "random_like",
     "reject",

@@ -188,7 +188,13 @@ def test_no_help_of_a_verb_imports_torch(stored):
 
 
 def test_importing_steerlab_costs_next_to_nothing(stored):
-    assert not loaded("import steerlab; dir(steerlab)", stored) & {*HEAVY, "numpy", "click"}
+    light = {*HEAVY, "numpy", "click", "IPython", "tqdm", "anywidget"}
+    assert not loaded("import steerlab; dir(steerlab)", stored) & light
+
+
+def test_a_store_shows_itself_in_a_notebook_without_torch(stored):
+    code = "import steerlab; page = steerlab.Store()._repr_html_(); assert 'love' in page"
+    assert not loaded(code, stored) & {"torch", "transformers", "IPython", "matplotlib"}
 
 
 def test_importing_a_vector_needs_no_torch(stored):

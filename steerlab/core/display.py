@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from steerlab.core.setting import Setting
 
 
 def count(n: int, what: str) -> str:
@@ -55,6 +60,9 @@ def signed(coefficient: float) -> str:
     return f"{coefficient:+.4g}" if coefficient else "0"
 
 
+_DIFFED = 600  # words up to which texts are compared word by word
+
+
 def differing(words: Sequence[str], baseline: Sequence[str]) -> list[bool]:
     """For each word, whether it differs from the baseline (longest common blocks)."""
     from difflib import SequenceMatcher
@@ -63,3 +71,24 @@ def differing(words: Sequence[str], baseline: Sequence[str]) -> list[bool]:
     for block in SequenceMatcher(None, baseline, words, autojunk=False).get_matching_blocks():
         marks[block.b : block.b + block.size] = [False] * block.size
     return marks
+
+
+def marked_words(text: str, baseline: str | None) -> list[tuple[str, bool]]:
+    """A printable text in words and spaces, each with whether it differs from the baseline's.
+
+    None differs without a baseline, and in texts of more than 600 words.
+    """
+    pieces = re.findall(r"\S+|\s+", printable(text, newlines=True))
+    words = [piece for piece in pieces if not piece.isspace()]
+    if baseline is None or len(words) > _DIFFED:
+        return [(piece, False) for piece in pieces]
+    marks = iter(differing(words, printable(baseline, newlines=True).split()))
+    return [(piece, not piece.isspace() and next(marks)) for piece in pieces]
+
+
+def strength_text(setting: Setting) -> str:
+    """The strength of a setting: "baseline", or its dose if that is known, and its coefficient."""
+    if setting.is_baseline:
+        return "baseline"
+    dose = f"dose {signed_dose(setting.dose)}, " if setting.dose is not None else ""
+    return f"{dose}c {setting.coefficient:+.3g}"

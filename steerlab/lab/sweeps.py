@@ -19,7 +19,7 @@ from steerlab.lab.batches import write
 from steerlab.lab.lab import Lab
 from steerlab.lab.plans import planned
 from steerlab.lab.workers import WorkerShard
-from steerlab.progress import Progress, ShouldStop
+from steerlab.progress import Progress, ShouldStop, with_bar
 
 if TYPE_CHECKING:
     from steerlab.models.generation import OnText
@@ -126,6 +126,7 @@ class _Run:
             self.unstored[cell.key] = replace(cell, metrics={**cell.metrics, name: value})
 
 
+@with_bar("sweeping")
 def run_sweep(
     lab: Lab,
     plan: SweepPlan,

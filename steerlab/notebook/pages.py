@@ -9,7 +9,7 @@ from functools import cache, singledispatch
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from steerlab.core.display import count, number, signed_dose
+from steerlab.core.display import count, marked_words, number, signed_dose, strength_text
 from steerlab.core.notation import span
 from steerlab.core.record import Record
 from steerlab.core.results import Calibration, Evaluation
@@ -21,6 +21,7 @@ from steerlab.evaluation.calibration.curve import verdict as calibration_verdict
 from steerlab.evaluation.generalization.verdict import verdict as evaluation_verdict
 from steerlab.evaluation.inspection.difference import Difference
 from steerlab.evaluation.inspection.inspect import Inspection
+from steerlab.notebook.compare import Comparison
 from steerlab.notebook.figures import figure, grid_of, short
 from steerlab.plots.generalization import tables
 from steerlab.plots.values import legends, profiles, vector_profiles
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from jinja2 import Template
     from matplotlib.figure import Figure
 
+    from steerlab.core.cell import Cell as Text
     from steerlab.core.setting import Setting
     from steerlab.evaluation.inspection.logit_lens import TokenLogit
     from steerlab.plots.values import Profile
@@ -277,12 +279,21 @@ def _setting(setting: Setting) -> str:
     """Layer and strength of a cell; "baseline" for none."""
     if setting.layer is None or not setting.coefficient:
         return "baseline"
-    return f"layer {span(setting.layers)}, {strength_of(setting)}"
+    return f"layer {span(setting.layers)}, {strength_text(setting)}"
 
 
-def strength_of(setting: Setting) -> str:
-    """The strength of a setting: its dose where it is known, and its coefficient."""
-    if setting.is_baseline:
-        return "baseline"
-    dose = f"dose {signed_dose(setting.dose)}, " if setting.dose is not None else ""
-    return f"{dose}c {setting.coefficient:+.3g}"
+@page.register
+def _(value: Comparison) -> Page:
+    head = ("prompt", *(strength_text(setting) for setting in value.settings))
+    rows: list[tuple[Cell, ...]] = [(row[0].prompt, *_against_baseline(row)) for row in value.rows]
+    about = "words that differ from the baseline are marked" if _baseline(value.rows) else ""
+    return Page(value.label, about, tables=[Table(head, rows, prose=True)])
+
+
+def _against_baseline(row: Sequence[Text]) -> list[Marked]:
+    baseline = next((cell.text for cell in row if cell.setting.is_baseline), None)
+    return [Marked(marked_words(cell.text, baseline)) for cell in row]
+
+
+def _baseline(rows: Sequence[Sequence[Text]]) -> bool:
+    return any(cell.setting.is_baseline for row in rows for cell in row)

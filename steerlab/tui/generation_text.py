@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 from textual.content import Content
 
 from steerlab.core.audit import AuditedText
-from steerlab.core.display import differing, printable
+from steerlab.core.display import marked_words, printable
 
 _PROMPT_TOKENS = 100
-_DIFFED = 600  # words up to which texts are compared word by word
 
 
 def heading(coefficient: float, dose: float | None) -> str:
@@ -23,15 +20,10 @@ def heading(coefficient: float, dose: float | None) -> str:
 
 def marked(text: str, baseline: str | None) -> Content:
     """The text; words that differ from the baseline are bold, the first underlined too."""
-    pieces = re.findall(r"\S+|\s+", printable(text, newlines=True))
-    if baseline is None or len(pieces) > 2 * _DIFFED:
-        return Content("".join(pieces))
-    words = [piece for piece in pieces if not piece.isspace()]
-    marks = iter(differing(words, printable(baseline, newlines=True).split()))
     parts: list[str | tuple[str, str]] = []
     first = True
-    for piece in pieces:
-        if piece.isspace() or not next(marks):
+    for piece, differs in marked_words(text, baseline):
+        if not differs:
             parts.append(piece)
             continue
         parts.append((piece, "bold underline $text-accent" if first else "bold"))

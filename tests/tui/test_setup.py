@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from steerlab.core.display import differing
 from steerlab.core.run import Generation, Run
 from steerlab.core.sampling import Sampling
 from steerlab.errors import BadOption
-from steerlab.tui.generation_text import differing, heading
+from steerlab.tui.generation_text import heading
 from steerlab.tui.setup import COLUMNS, Setup, from_memory, setup_of
 
 

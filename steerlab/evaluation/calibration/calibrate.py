@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from steerlab.core.arguments import checks_names
 from steerlab.core.display import count
 from steerlab.core.recipe import Contrast
 from steerlab.core.results import Calibration
@@ -20,7 +21,7 @@ from steerlab.evaluation.calibration.search import Options, Search
 from steerlab.evaluation.calibration.side_effects import NEUTRAL
 from steerlab.evaluation.calibration.trials import Trials
 from steerlab.evaluation.metrics.items import ContrastItem, items_of_pairs
-from steerlab.progress import Parts, Progress, ShouldStop, Watch
+from steerlab.progress import Parts, Progress, ShouldStop, Watch, with_bar
 
 if TYPE_CHECKING:
     from steerlab.core.notation import LayerChoice
@@ -32,9 +33,11 @@ _ITEMS = 16
 _WHOLE = 155  # of progress: what its parts took when they were timed
 
 
+@checks_names()
+@with_bar("calibrating")
 def calibrate(
     lab: Lab,
-    vector: SteeringVector,
+    of: str | SteeringVector,
     *,
     items: Sequence[ContrastItem] | None = None,
     chat: bool = False,
@@ -47,6 +50,7 @@ def calibrate(
 ) -> Calibration:
     """Find the layer and dose of a vector, and its effect on items that the choice has not seen.
 
+    of: a vector, or an expression over stored vectors.
     items: contrast items (chat: their prompts are messages); None takes the vector's own pairs,
         each scored under a vector made without it. metric: judge the texts written after
         `prompts` instead.
@@ -60,6 +64,7 @@ def calibrate(
     Raises BadPrompts without held-out items, Incompatible without a dose, Cancelled.
     """
     options = options or Options()
+    vector = lab.evaluate(of) if isinstance(of, str) else of
     lm = lab.load(vector)
     candidates = _candidates(lab, vector, layers)
     vector.coefficient(1.0)  # raises without a residual norm or with a zero direction

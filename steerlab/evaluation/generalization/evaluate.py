@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from steerlab.core.arguments import checks_names
 from steerlab.core.direction import Scope
 from steerlab.core.recipe import Contrast, Recipe
 from steerlab.core.record import software
@@ -39,7 +40,7 @@ from steerlab.evaluation.metrics.scorers import scorer
 from steerlab.evaluation.metrics.texts import METRICS, Metric
 from steerlab.evaluation.statistics import Estimate, means, steerability
 from steerlab.files.prompts import read_items
-from steerlab.progress import Parts, Progress, ShouldStop
+from steerlab.progress import Parts, Progress, ShouldStop, with_bar
 
 if TYPE_CHECKING:
     from steerlab.core.cell import Cell
@@ -52,6 +53,8 @@ _TOP = 8  # tokens named for a divergence
 _LIKELIHOODS = 0.3  # time of all likelihoods, relative to that of writing
 
 
+@checks_names()
+@with_bar("evaluating")
 def evaluate(
     lab: Lab,
     of: str | SteeringVector,

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Unpack
 
 from steerlab.core import above
+from steerlab.core.arguments import checks_names
 from steerlab.core.notation import span
 from steerlab.core.recipe import Contrast, Expression, Recipe, kind_of
 from steerlab.core.vector import SteeringVector
@@ -14,7 +15,7 @@ from steerlab.errors import BadOption, BadPrompts, SteerlabError
 from steerlab.evaluation.inspection.agreement import agreement, check_pairs, midpoint
 from steerlab.evaluation.inspection.logit_lens import Lens, logit_lens
 from steerlab.evaluation.inspection.projection import Projections, check_projectable, projections
-from steerlab.progress import ShouldStop, Watch
+from steerlab.progress import ShouldStop, Watch, with_bar
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -81,6 +82,8 @@ class Inspection:
         }
 
 
+@checks_names(Watch)
+@with_bar("inspecting")
 def inspect(
     lab: Lab,
     of: str | SteeringVector,

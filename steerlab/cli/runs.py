@@ -74,9 +74,9 @@ def _run(run: Run) -> list[str]:
 
 
 def _strength(generation: Generation) -> str:
-    if generation.dose is None:
-        return f"c {signed(generation.coefficient)}"
-    return signed_dose(generation.dose)
+    dose, rating = generation.dose, generation.rating
+    shown = f"c {signed(generation.coefficient)}" if dose is None else signed_dose(dose)
+    return shown if rating is None else f"{shown} ({rating}/5)"
 
 
 def _line(text: str, most: int) -> str:
@@ -129,8 +129,10 @@ def _print_run(run: Run) -> None:
     for index, generation in enumerate(run.generations):
         strength = f"c {signed(generation.coefficient)}  dose {signed_dose(generation.dose)}"
         heading = strength if generation.coefficient else "baseline"
+        own = f"{generation.expression}  " if generation.expression else ""
+        rated = f"  {generation.rating}/5" if generation.rating is not None else ""
         star = "  * best" if run.best == index else ""
-        output.section(f"── {index}  {heading}{star}")
+        output.section(printable(f"── {index}  {own}{heading}{star}{rated}"))
         click.echo(printable(run.sampling.shown(run.prompt) + generation.text, newlines=True))
 
 

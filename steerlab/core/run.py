@@ -17,13 +17,19 @@ POSITIONS: tuple[Positions, ...] = ("all", "prompt", "generated", "continuation"
 
 @dataclass(frozen=True)
 class Generation:
-    """One text of a run. coefficient: 0 for the baseline. dose: None where unknown."""
+    """One text of a run. coefficient: 0 for the baseline. dose: None where unknown.
+
+    expression, layers: empty for the run's own. rating: from 1 to 5, None until rated.
+    """
 
     coefficient: float
     dose: float | None
     text: str
     finish: str = "length"
     tokens: int = 0
+    expression: str = ""
+    layers: str = ""
+    rating: int | None = None
 
     @classmethod
     def of(cls, cell: Cell) -> Generation:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Select, delete, insert, select, update
+from sqlalchemy import Connection, Select, delete, func, insert, select, update
 
 from steerlab.core.record import now
 from steerlab.core.run import Generation, Run
@@ -43,11 +43,9 @@ class Runs:
             inserted = connection.execute(insert(RUN).values(plain).returning(RUN.c.id))
             number = int(inserted.scalar_one())
             for ordinal, text in enumerate(texts):
-                dose = text["dose"]
-                text["dose"] = dose if dose is None or math.isfinite(dose) else None
-                row = {"run_id": number, "ordinal": ordinal, **text, **operation}
+                row = {"run_id": number, "ordinal": ordinal, **_row(text), **operation}
                 connection.execute(insert(GENERATION).values(row))
-            for operand in operands(connection, run.expression, run.model):
+            for operand in _operands(connection, run):
                 connection.execute(insert(RUN_OPERAND).values(run_id=number, **operand))
         return replace(run, id=number, created=created)
 
@@ -82,18 +80,52 @@ class Runs:
         """
         with self._database.writing() as work:
             run = _one(work.connection, number)
-            if best is not None and not 0 <= best < len(run.generations):
-                raise BadOption(
-                    f"run {number} has texts 0 to {len(run.generations) - 1}, not {best}"
-                )
+            if best is not None:
+                _check_index(run, best)
             work.connection.execute(update(RUN).where(RUN.c.id == number).values(best=best))
         return replace(run, best=best)
+
+    def rate_text(self, number: int, index: int, rating: int | None) -> Run:
+        """Rate a text of a run, counted from 0, from 1 to 5; None clears it.
+
+        Raises BadOption for an index or a rating out of range.
+        """
+        if rating is not None and not 1 <= rating <= 5:
+            raise BadOption(f"a rating is from 1 to 5, not {rating}")
+        with self._database.writing() as work:
+            run = _one(work.connection, number)
+            _check_index(run, index)
+            own = (GENERATION.c.run_id == number) & (GENERATION.c.ordinal == index)
+            work.connection.execute(update(GENERATION).where(own).values(rating=rating))
+        texts = list(run.generations)
+        texts[index] = replace(texts[index], rating=rating)
+        return replace(run, generations=tuple(texts))
 
     def remove(self, number: int) -> None:
         """Delete a run; raises NotFound."""
         with self._database.writing() as work:
             if not work.connection.execute(delete(RUN).where(RUN.c.id == number)).rowcount:
                 raise _unknown(number)
+
+
+def _check_index(run: Run, index: int) -> None:
+    """Raise BadOption for a text that a run does not have."""
+    if not 0 <= index < len(run.generations):
+        raise BadOption(f"run {run.id} has texts 0 to {len(run.generations) - 1}, not {index}")
+
+
+def _row(text: dict[str, Any]) -> dict[str, Any]:
+    """A text as column values: NULL for a dose that is no number, and for what the run says."""
+    dose = text["dose"]
+    known = dose if dose is None or math.isfinite(dose) else None
+    return {**text, "dose": known, **{k: text[k] or None for k in ("expression", "layers")}}
+
+
+def _operands(connection: Connection, run: Run) -> list[dict[str, Any]]:
+    """The vectors that the run's expression or that of a text names, each once."""
+    expressions = dict.fromkeys([run.expression, *(g.expression for g in run.generations)])
+    found = (one for text in expressions for one in operands(connection, text, run.model))
+    return list({one["ref"]: one for one in found}.values())
 
 
 def _one(connection: Connection, number: int) -> Run:
@@ -113,7 +145,8 @@ def _read(connection: Connection, query: Select[Any]) -> list[Run]:
     texts: dict[int, list[Generation]] = defaultdict(list)
     g = GENERATION.c
     for ids in chunks([row["id"] for row in rows]):
-        found = select(g.run_id, g.coefficient, g.dose, g.text, g.finish, g.tokens)
+        own = func.coalesce(g.expression, ""), func.coalesce(g.layers, ""), g.rating
+        found = select(g.run_id, g.coefficient, g.dose, g.text, g.finish, g.tokens, *own)
         found = found.where(g.run_id.in_(ids)).order_by(g.run_id, g.ordinal)
         for number, *values in connection.execute(found):
             texts[number].append(Generation(*values))

@@ -11,7 +11,7 @@ from steerlab.registry.sqlite_errors import Newer, damaged
 EARLIER = frozenset({"0001", "0002", "0003", "0004", "0005", "0006", "0100"})
 """The schemas of stores that are brought over rather than migrated."""
 
-HEAD = "0104"
+HEAD = "0105"
 """The schema this program writes; revisions are four digits, so that newer and older compare."""
 
 

@@ -280,16 +280,18 @@ class RunRow(Base, table=True):
 class GenerationRow(Base, table=True):
     """One text of a run; coefficient 0 is the baseline, dose is NULL if unknown.
 
-    layers, positions, condition: NULL for the run's.
+    layers, positions, condition, expression: NULL for the run's. rating: NULL until rated.
     """
 
     __tablename__ = "generation"
     __table_args__ = (
         whole("ordinal"),
         whole("tokens"),
+        whole("rating", null=True),
         real("coefficient"),
         real("dose", null=True),
         check("tokens >= 0", "tokens_not_negative"),
+        check("rating BETWEEN 1 AND 5", "rating_from_1_to_5"),
         check("finish IN ('stop', 'length', 'cancelled')", "finish_known"),
         check(POSITIONS, "positions_known"),
         check(OPERATION, "operation_given"),
@@ -307,6 +309,8 @@ class GenerationRow(Base, table=True):
     layers: str | None = None
     positions: str | None = None
     condition: str | None = condition()
+    expression: str | None = None
+    rating: int | None = None
 
 
 class RunOperandRow(Base, table=True):

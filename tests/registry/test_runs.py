@@ -73,6 +73,20 @@ def test_what_names_no_vector_is_kept_all_the_same(family, expression):
     assert family.runs.get(family.runs.save(run(expression)).id).expression == expression
 
 
+def test_texts_are_rated_and_may_have_settings_of_their_own(family):
+    own = Generation(2.0, 0.2, " fine", expression="warm", layers="1")
+    kept = family.runs.save(replace(run("love"), generations=(*TEXTS, own)))
+    last = len(kept.generations) - 1
+    rated = family.runs.rate_text(kept.id, last, 4)
+    assert rated.generations[last] == replace(own, rating=4)
+    assert family.runs.get(kept.id) == rated
+    assert [run.id for run in family.runs.list("warm")] == [kept.id]  # a column names it
+    assert family.runs.rate_text(kept.id, last, None).generations[last].rating is None
+    for index, rating in ((last + 1, 1), (-1, 1), (0, 0), (0, 6)):
+        with pytest.raises(BadOption):
+            family.runs.rate_text(kept.id, index, rating)
+
+
 def test_the_best_text_is_said_and_taken_back(family):
     kept = family.runs.save(run())
     assert family.runs.rate(kept.id, 1).best == 1

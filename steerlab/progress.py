@@ -6,8 +6,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import wraps
-from typing import Any, ParamSpec, TypedDict, TypeVar
+from typing import Any, ParamSpec, Self, TypedDict, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -20,6 +21,31 @@ Loading = Callable[[str, int, int], object]
 
 ShouldStop = Callable[[], bool]
 """Asked between steps; True stops the work."""
+
+
+PROGRESS_VARIABLE, LINES = "STEERLAB_PROGRESS", "lines"
+"""Set in a command's environment, it writes progress as lines for the program that started it."""
+
+
+@dataclass(frozen=True)
+class ProgressLine:
+    """Progress as a command writes it to stderr. total: 0 while it is not known."""
+
+    label: str
+    done: int = 0
+    total: int = 0
+
+    def __str__(self) -> str:
+        return f"\x1e{self.done} {self.total} {self.label}"
+
+    @classmethod
+    def parsed(cls, line: str) -> Self | None:
+        """What was written as a line; None for any other line."""
+        done, _, rest = line.removeprefix("\x1e").partition(" ")
+        total, _, label = rest.partition(" ")
+        if not line.startswith("\x1e") or not (done.isdecimal() and total.isdecimal()):
+            return None
+        return cls(label.rstrip("\n"), int(done), int(total))
 
 
 class Watch(TypedDict, total=False):

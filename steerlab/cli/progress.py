@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -13,6 +14,7 @@ import click
 
 from steerlab.cli.output import asked, say
 from steerlab.core.display import printable
+from steerlab.progress import LINES, PROGRESS_VARIABLE, ProgressLine
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from steerlab.core.vector import SteeringVector
     from steerlab.lab.lab import Lab
 
+_TOLD = 0.1  # seconds between lines of progress
 _QUIET_FOR = 0.1  # seconds after the last printed line before a hidden bar comes back
 
 
@@ -99,9 +102,30 @@ class Bar:
             self.hidden = time.monotonic()
 
 
+class BarInLines(Bar):
+    """Progress as lines on stderr, for the program that runs this command."""
+
+    def __init__(self, label: str) -> None:
+        super().__init__(label, None)
+        self.label, self.told = label, 0.0
+        self.tell(0, 0)
+
+    def tell(self, done: int, total: int) -> None:
+        """Write a line."""
+        self.told = time.monotonic()
+        click.echo(str(ProgressLine(printable(self.label), done, total)), err=True)
+
+    def __call__(self, done: int, total: int) -> None:
+        if time.monotonic() - self.told > _TOLD or done == total:
+            self.tell(done, total)
+
+
 @contextmanager
 def progress_bar(label: str) -> Iterator[Bar]:
     """A bar on stderr with the time left; none in a pipe or with -q."""
+    if os.environ.get(PROGRESS_VARIABLE) == LINES:
+        yield BarInLines(label)
+        return
     target = None if asked("quiet") or not sys.stderr.isatty() else console(stderr=True)
     if target is None or not target.is_interactive:
         yield Bar(label, None)

@@ -31,15 +31,16 @@ def tui_command(
     port: int | None,
     store_path: Path | None,
     loading: dict[str, Any],
-) -> None:
+) -> int | None:
     """Browse vectors and steer in the terminal.
 
     The model is loaded when text is first generated. With --web each browser tab is a session
-    of its own, which ends when the tab is closed; Ctrl+C ends them all.
+    of its own, which ends when the tab is closed; Ctrl+C ends them all. The address that is
+    printed has a token, without which nobody gets in: keep it to yourself.
     """
     if web:
         _serve(host or HOST, PORT if port is None else port, store_path, loading)
-        return
+        return None
     if host is not None or port is not None:
         raise click.UsageError("--host and --port go with --web")
     served = "TEXTUAL_DRIVER" in os.environ  # this process serves one tab of a browser
@@ -47,11 +48,14 @@ def tui_command(
         raise click.UsageError("tui needs a terminal: use generate and list in pipes and scripts")
     if served:
         Thread(target=_end_with_parent, daemon=True).start()
+    from steerlab.cli.forms import CommandLine
     from steerlab.lab.lab import Lab
     from steerlab.tui.app import SteerlabApp
 
     output.narrate()
-    SteerlabApp(Lab(store_path, **loading)).run()
+    app = SteerlabApp(Lab(store_path, **loading), verbs=CommandLine())
+    app.run()
+    return app.return_code
 
 
 def _end_with_parent() -> None:
@@ -67,8 +71,8 @@ def _serve(host: str, port: int, store_path: Path | None, loading: dict[str, Any
 
     if not is_loopback(host):
         output.warn(
-            f"{host} can be reached from other machines, and there is no password: anyone who "
-            "reaches it can read and remove your vectors"
+            f"{host} can be reached from other machines, and nothing is encrypted: anyone who "
+            "sees the address or listens can read and remove your vectors"
         )
     words = _arguments(store_path, loading)
     serve(

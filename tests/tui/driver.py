@@ -8,6 +8,7 @@ from textual.pilot import Pilot
 from textual.widgets import Static
 
 from steerlab import Lab
+from steerlab.cli.forms import CommandLine
 from steerlab.tui.app import SteerlabApp
 from steerlab.tui.workbench.expression_line import ExpressionLine
 from steerlab.tui.workbench.lab_panel import LabPanel
@@ -87,7 +88,7 @@ class Session:
     """`async with Session(lab) as user`."""
 
     def __init__(self, lab: Lab, size: tuple[int, int] = (120, 40), count: int | None = 2) -> None:
-        self.app, self.count = SteerlabApp(lab), count
+        self.app, self.count = SteerlabApp(lab, verbs=CommandLine()), count
         self.running = self.app.run_test(size=size)
 
     async def __aenter__(self) -> Driver:

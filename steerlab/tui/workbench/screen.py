@@ -7,25 +7,28 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual import events, on
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.containers import Horizontal
-from textual.widgets import Footer, Input, TextArea
+from textual.widgets import Footer, Input, Static, TextArea
 
 from steerlab.core.display import printable
 from steerlab.tui.detail import Detail, Pane
-from steerlab.tui.help import HELP_KEY, Helpful
+from steerlab.tui.help import Helpful
 from steerlab.tui.setup import Setup
 from steerlab.tui.workbench.browser import Browser
 from steerlab.tui.workbench.expression_line import ExpressionLine
+from steerlab.tui.workbench.keys import KEYS
 from steerlab.tui.workbench.lab_panel import LabPanel
 from steerlab.tui.workbench.prompt import Prompt
 from steerlab.tui.workbench.table import VectorTable
-from steerlab.tui.workbench.texts import AUDIT
 
 if TYPE_CHECKING:
     from steerlab.lab.lab import Lab
     from steerlab.tui.extract.form import Draft
     from steerlab.tui.sweep.screen import Promoted
+
+GREETING = "⏎ steers with a vector · ^g generates · x extracts · ^p finds all · ? lists keys"
+"""Shown until the first generation."""
 
 EMPTY = """\
 No vectors here yet.
@@ -44,38 +47,13 @@ class Workbench(Helpful[None]):
 Enter on a vector puts it on the steer line. ctrl+g continues the prompt without and with it, side \
 by side. ctrl+s saves the expression on the steer line. Tab moves between regions, Esc goes back \
 to the vectors, and ctrl+p finds every command by name."""
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("ctrl+g,f5", "generate", "generate", key_display="^g", priority=True),
-        HELP_KEY,
-        Binding(
-            "slash", "focus_filter", "filter", priority=True
-        ),  # at once, for the letters that follow
-        Binding("ctrl+s", "at('steer', 'save')", "save", priority=True),
-        Binding("x", "extract", "extract"),
-        Binding("w", "sweep", "sweep"),
-        Binding("ctrl+o", "at('lab', 'options')", "options", priority=True),
-        Binding("ctrl+t", "at('lab', 'columns')", "texts", priority=True),
-        Binding("escape", "back", "stop, or go back to the vectors", show=False),
-        Binding("f2", "go('table')", "go to the vectors", show=False),
-        Binding("f3", "go('detail')", "go to the details", show=False),
-        Binding("f4", "go('lab')", "go to the lab", show=False),
-        *(
-            Binding(str(number), f"tab('{name}')", f"show {name}", show=False)
-            for number, name in enumerate(Detail.TABS, 1)
-        ),
-        Binding("r", "at('browse', 'rename')", "rename", show=False),
-        Binding("delete", "at('browse', 'remove')", "remove", show=False),
-        Binding("y", "at('lab', 'copy_command')", "copy as a command", show=False),
-        Binding(*AUDIT, show=False),
-        Binding("h", "health", "health of the store", show=False),
-        Binding("m", "at('lab', 'model')", "choose the model", show=False),
-        Binding("ctrl+n", "at('browse', 'starter')", "make the starter vectors", show=False),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = KEYS
 
-    def __init__(self, lab: Lab, setup: Setup) -> None:
+    def __init__(self, lab: Lab, setup: Setup, *, greet: bool = False, place: str = "") -> None:
         super().__init__(classes="at-table")
         self.lab = lab
-        self._first = setup
+        self._first, self._place = setup, place
+        self.greets = greet
         self._draft: Draft | None = None
 
     def compose(self) -> ComposeResult:
@@ -84,6 +62,8 @@ to the vectors, and ctrl+p finds every command by name."""
             yield Browser(self.lab, id="browse")
             yield Detail(self.lab, id="detail")
         yield LabPanel(self.lab, self._first, id="lab")
+        if self.greets:
+            yield Static(GREETING, id="greeting", markup=False)
         yield Footer()
 
     def on_mount(self) -> None:
@@ -118,6 +98,9 @@ to the vectors, and ctrl+p finds every command by name."""
 
     @on(Browser.Listed)
     def _show_listed(self, event: Browser.Listed) -> None:
+        if event.found and self._place:
+            self.browser.locate(self._place, quietly=True)
+        self._place = ""
         if event.filtered and not event.found:
             self.detail.show_empty("No vectors match the filter. Esc clears it.")
         elif not event.found:
@@ -152,6 +135,16 @@ to the vectors, and ctrl+p finds every command by name."""
         self.browser.follow()
         self.browser.locate(event.ref)
 
+    def at_hand(self) -> tuple[list[str], str]:
+        """The marked vectors or the one under the cursor; and the expression that is meant.
+
+        That is the steer line's where the lab has the focus.
+        """
+        current = [self.table.current] if self.table.current is not None else []
+        names = [self.browser.name_of(summary) for summary in self.table.marked or current]
+        typed = self.query_one(ExpressionLine).text.strip()
+        return names, typed if typed and self.has_class("at-lab") else " + ".join(names)
+
     # details
 
     @on(Pane.Jump)
@@ -172,6 +165,12 @@ to the vectors, and ctrl+p finds every command by name."""
     @on(Pane.Changed)
     def _changed(self) -> None:
         self.browser.follow()
+
+    @on(LabPanel.Finished)
+    def _be_at_home(self) -> None:
+        """Drop the hint of a first session: its reader generates."""
+        self.greets = False
+        self.query("#greeting").remove()
 
     def action_tab(self, name: str) -> None:
         """Show a tab of the details."""

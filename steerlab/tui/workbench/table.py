@@ -35,14 +35,14 @@ adds, relative to the median residual stream. Enter puts the vector on the steer
 it, s sorts by the next column, S reverses the order."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "choose", "use"),
-        Binding("up,k", "move(-1)", "up", show=False),
-        Binding("down,j", "move(1)", "down", show=False),
-        Binding("pageup", "page(-1)", "page up", show=False),
-        Binding("pagedown", "page(1)", "page down", show=False),
-        Binding("home,g", "move(-1000000000)", "first", show=False),
-        Binding("end,G", "move(1000000000)", "last", show=False),
-        Binding("space", "mark", "mark", show=False),
+        Binding("enter", "choose", "use", tooltip="steer with the vector"),
+        Binding("up,k", "move(-1)", "up", show=False, system=True),
+        Binding("down,j", "move(1)", "down", show=False, system=True),
+        Binding("pageup", "page(-1)", "page up", show=False, system=True),
+        Binding("pagedown", "page(1)", "page down", show=False, system=True),
+        Binding("home,g", "move(-1000000000)", "first", show=False, system=True),
+        Binding("end,G", "move(1000000000)", "last", show=False, system=True),
+        Binding("space", "mark", "mark the vector", show=False),
         Binding("u", "unmark", "clear the marks", show=False),
         Binding("s", "sort", "sort by the next column", show=False),
         Binding("S", "sort(True)", "reverse the order", show=False),
@@ -312,11 +312,10 @@ it, s sorts by the next column, S reverses the order."""
             self.post_message(self.Chosen(self.current))
 
     def action_mark(self) -> None:
-        """Toggle the mark, and move to the next row."""
+        """Toggle the mark."""
         if self.current is not None:
             if self._marks.pop(self.current.id, None) is None:
                 self._marks[self.current.id] = self.current
-            self.action_move(1)
             self.refresh()
 
     def action_unmark(self) -> None:
@@ -330,8 +329,11 @@ it, s sorts by the next column, S reverses the order."""
         if again:
             self.post_message(self.SortBy(by, not reverse))
         else:
-            place = (SORTS.index(by) + 1) % len(SORTS) if by in SORTS else 0
-            self.post_message(self.SortBy(SORTS[place], False))
+            self.sort_by(SORTS[(SORTS.index(by) + 1) % len(SORTS) if by in SORTS else 0])
+
+    def sort_by(self, column: str) -> None:
+        """Sort by a column, one of SORTS."""
+        self.post_message(self.SortBy(column, False).set_sender(self))
 
     def on_click(self, event: events.Click) -> None:
         """Move to the row, choose it on a double click, or sort by the header."""

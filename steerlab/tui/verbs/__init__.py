@@ -1,0 +1,1 @@
+"""Verbs of the command line as forms: a screen for any of them, and its process."""

@@ -1,4 +1,7 @@
-"""The terminal UI in a browser: textual-serve, closed to other sites.
+"""The terminal UI in a browser: textual-serve, closed to other sites and other users.
+
+A token in the printed address admits its reader, and a cookie admits the browser from then on:
+other users of this machine reach the port, but have neither.
 
 Each tab runs its own app in its own process, which ends with the tab.
 """
@@ -6,15 +9,16 @@ Each tab runs its own app in its own process, which ends with the tab.
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 import ipaddress
 import os
+import secrets
 import shlex
 import signal
 import subprocess
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from aiohttp import WSCloseCode, web
@@ -22,6 +26,7 @@ from textual_serve.app_service import AppService
 from textual_serve.server import Server
 
 from steerlab.errors import BadOption
+from steerlab.tui.verbs.child import program
 
 GRACE = 5.0
 """Seconds an app has to quit after its tab is closed."""
@@ -56,10 +61,7 @@ def serve(options: Sequence[str], host: str, port: int, ready: Callable[[str], N
 
 def shell_command(options: Sequence[str]) -> str:
     """A shell command for `steerlab tui` with these options, in this interpreter."""
-    here = Path(__file__).parents[2] == Path.cwd()  # a checkout that need not be installed
-    # -P: a random.py in the working directory must not shadow Python's
-    safe = [] if here else ["-P"]
-    words = [sys.executable, *safe, "-m", "steerlab", "tui", *options]
+    words = [*program(), "tui", *options]
     if os.name == "nt":
         return subprocess.list2cmdline(words)
     return f"exec {shlex.join(words)}"  # exec: end the app, not a shell
@@ -82,11 +84,14 @@ class _Session(AppService):
 
 
 class _Web(Server):
-    """textual-serve's server, closed to other sites, that ends its apps."""
+    """textual-serve's server, closed to other sites and users, that ends its apps."""
 
     def __init__(self, command: str, host: str, port: int) -> None:
         super().__init__(command, host, port, title="steerlab")
         self._sockets: set[web.WebSocketResponse] = set()
+        self._token = secrets.token_urlsafe(24)
+        # named by the token: a browser keeps the cookies of all ports of a host together
+        self._cookie = f"steerlab-{hashlib.sha256(self._token.encode()).hexdigest()[:12]}"
 
     async def until_stopped(self, ready: Callable[[str], None]) -> None:
         """Listen until a signal, then end every app."""
@@ -116,7 +121,8 @@ class _Web(Server):
 
     def _address(self, runner: web.AppRunner) -> str:
         port = runner.addresses[0][1]
-        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{port}/?token={self._token}"
 
     async def _make_app(self) -> web.Application:
         app = await super()._make_app()
@@ -136,10 +142,23 @@ class _Web(Server):
         origin = request.headers.get("Origin")
         if origin is not None and urlsplit(origin).netloc != request.host:
             raise web.HTTPForbidden(text="only steerlab's own page may talk to it")
+        if self._is_token(request.query.get("token", "")) and request.path == "/":
+            return self._admitted()
+        if not self._is_token(request.cookies.get(self._cookie, "")):
+            raise web.HTTPForbidden(text="open the address that steerlab printed: it has a token")
         response = await handler(request)
         if not response.prepared:
             response.headers["Content-Security-Policy"] = _POLICY.format(host=request.host)
             response.headers["Referrer-Policy"] = "no-referrer"
+        return response
+
+    def _is_token(self, text: str) -> bool:
+        return hmac.compare_digest(text.encode(), self._token.encode())
+
+    def _admitted(self) -> web.StreamResponse:
+        """Give the browser its cookie, and an address without the token, for its history."""
+        response = web.HTTPSeeOther("/", headers={"Referrer-Policy": "no-referrer"})
+        response.set_cookie(self._cookie, self._token, httponly=True, samesite="Lax", path="/")
         return response
 
     async def handle_index(self, request: web.Request) -> web.StreamResponse:

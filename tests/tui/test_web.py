@@ -14,10 +14,12 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 from textual_serve.download_manager import DownloadManager
+from yarl import URL
 
 from steerlab import Store
 from steerlab.tui import web
@@ -47,7 +49,18 @@ class Served:
     """A running `steerlab tui --web`."""
 
     process: subprocess.Popen[str]
-    address: str
+    printed: str
+
+    @property
+    def address(self) -> str:
+        """The address without its token."""
+        return self.printed.partition("/?token=")[0]
+
+    async def enter(self, session: aiohttp.ClientSession) -> None:
+        """Open the printed address, for a session that keeps cookies of addresses that are IPs."""
+        async with session.get(self.printed) as answer:
+            assert answer.status == 200
+            assert str(answer.url) == f"{self.address}/"  # the history has no token
 
     def apps(self) -> list[int]:
         """The processes that it has started and that are still there."""
@@ -57,6 +70,11 @@ class Served:
             return [int(child) for child in listed.read_text().split()]
         found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, check=False)
         return [int(child) for child in found.stdout.split()]
+
+
+def browser(**options: Any) -> aiohttp.ClientSession:
+    """A session that keeps cookies of addresses that are IPs, as browsers do."""
+    return aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True), **options)
 
 
 @contextmanager
@@ -116,6 +134,7 @@ class Tab:
 
 async def open_tab(session: aiohttp.ClientSession, served: Served) -> Tab:
     size = {"width": "100", "height": "30"}
+    await served.enter(session)
     tab = Tab(await session.ws_connect(f"{served.address}/ws", params=size))
     await tab.connection.send_json(["focus"])
     return tab
@@ -150,7 +169,7 @@ async def filtered(
 
 
 async def test_a_tab_browses_filters_and_quits(served: Served, store: Path) -> None:
-    async with aiohttp.ClientSession() as session:
+    async with browser() as session:
         tab = await open_tab(session, served)
         await tab.until(both)
         assert len(served.apps()) == 1
@@ -162,7 +181,7 @@ async def test_a_tab_browses_filters_and_quits(served: Served, store: Path) -> N
 
 
 async def test_an_app_ends_with_its_tab_and_others_go_on(served: Served) -> None:
-    async with aiohttp.ClientSession() as session:
+    async with browser() as session:
         first, second = await open_tab(session, served), await open_tab(session, served)
         await first.until(both)
         await second.until(both)
@@ -182,7 +201,7 @@ async def test_ctrl_c_ends_server_and_apps_and_says_nothing(
     store: Path, number: signal.Signals
 ) -> None:
     with serving(store) as served:
-        async with aiohttp.ClientSession() as session:
+        async with browser() as session:
             tab = await open_tab(session, served)
             await tab.until(both)
             apps = served.apps()
@@ -198,7 +217,7 @@ async def test_ctrl_c_ends_server_and_apps_and_says_nothing(
 
 async def test_an_app_whose_server_is_killed_ends_by_itself(store: Path) -> None:
     with serving(store) as served:
-        async with aiohttp.ClientSession() as session:
+        async with browser() as session:
             tab = await open_tab(session, served)
             await tab.until(both)
             (app,) = served.apps()
@@ -235,10 +254,32 @@ async def test_an_app_that_does_not_quit_is_killed(
 
 
 async def test_a_tab_that_closes_at_once_leaves_nothing(served: Served) -> None:
-    async with aiohttp.ClientSession() as session:
+    async with browser() as session:
         tab = await open_tab(session, served)
         await tab.connection.close()
     await ended(served)
+
+
+@pytest.mark.parametrize("path", ["/", "/ws", "/static/js/textual.js", "/?token=wrong", "/?token="])
+async def test_without_its_token_nobody_gets_in(served: Served, path: str) -> None:
+    for cookies in ({}, {"steerlab": "wrong"}):
+        async with browser(cookies=cookies) as session:
+            async with session.get(served.address + path) as answer:
+                assert answer.status == 403
+                assert "the address that steerlab printed" in await answer.text()
+            with pytest.raises(aiohttp.WSServerHandshakeError):
+                await session.ws_connect(f"{served.address}/ws?token=wrong")
+    assert served.apps() == []
+
+
+async def test_each_server_has_a_token_of_its_own(served: Served, store: Path) -> None:
+    async with browser() as session:
+        await served.enter(session)
+        with serving(store) as other:
+            async with session.get(other.address) as answer:
+                assert answer.status == 403
+            await other.enter(session)
+            await served.enter(session)  # a cookie each: both stay open
 
 
 @pytest.mark.parametrize(
@@ -256,10 +297,11 @@ async def test_a_tab_that_closes_at_once_leaves_nothing(served: Served) -> None:
 async def test_only_its_own_page_may_talk_to_it(
     served: Served, path: str, headers: dict[str, str], status: int
 ) -> None:
-    async with (
-        aiohttp.ClientSession(headers=headers) as session,
-        session.get(served.address + path) as answer,
-    ):
+    async with browser() as session:
+        await served.enter(session)
+        token = session.cookie_jar.filter_cookies(URL(served.address))
+        known = {"Cookie": token.output(header="", sep=";").strip()}
+        answer = await session.get(served.address + path, headers=headers | known)
         assert answer.status == status
         if path == "/" and status == 200:
             host = headers.get("Host", served.address.removeprefix("http://"))
@@ -323,7 +365,7 @@ def test_the_command_line_warns_of_other_hosts_and_passes_its_options_on(
     assert capsys.readouterr().err == ""
     assert run(["tui", "--web", "--host=0.0.0.0", "--port=80", "--store=/s"]) == 0
     assert calls.pop() == (["--store=/s"], "0.0.0.0", 80)
-    assert "there is no password" in capsys.readouterr().err
+    assert "nothing is encrypted" in capsys.readouterr().err
     assert run(["tui", "--port=80"]) == 2
     assert "go with --web" in capsys.readouterr().err
 
@@ -334,8 +376,11 @@ async def test_in_a_browser_from_opening_a_store_to_a_saved_vector(tmp_path: Pat
     store = starter_store(tmp_path / "store")
     with serving(store) as served:
         async with chromium.browsing(tmp_path / "profile") as page:
-            await page.open(served.address)
+            await page.open(f"{served.address}/?token=wrong")
+            assert "printed" in await page.evaluate("document.body.innerText")
+            await page.open(served.printed)
             await until(page, "calm")
+            assert await page.evaluate("location.search") == ""
             await page.click(10, 3)  # on the first vector: keys go to the page from now on
             await visit(page)
             if pictures := os.environ.get("STEERLAB_PICTURES"):

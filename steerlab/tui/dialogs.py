@@ -12,14 +12,14 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.screen import ModalScreen
-from textual.widgets import Button, Input, Select, Static, Switch
+from textual.widgets import Button, Input, Select, Static
 
 from steerlab.core.display import printable
 from steerlab.core.recipe import check_name
 from steerlab.core.run import POSITIONS
 from steerlab.errors import BadOption, SteerlabError
 from steerlab.files.location import expanded
-from steerlab.tui.fields import field, number_of
+from steerlab.tui.fields import Tick, field, number_of
 from steerlab.tui.setup import Setup
 
 Answer = TypeVar("Answer")
@@ -35,7 +35,6 @@ class Dialog(ModalScreen["Answer | None"], Generic[Answer]):
     Dialog .field { height: 1; margin: 0 0 0 0; }
     Dialog .field Label { width: 8; color: $text-muted; }
     Dialog .field Input, Dialog .field Select { width: 1fr; }
-    Dialog .field Switch { border: none; height: 1; padding: 0; }
     Dialog .about { color: $text-muted; }
     Dialog .warning { color: $text-warning; }
     Dialog .problem { color: $text-error; }
@@ -224,6 +223,26 @@ class BackupDialog(Dialog[Path]):
         return path
 
 
+class PromptsDialog(Dialog[Sequence[str]]):
+    """The file of a list of prompts."""
+
+    HEADING = "prompts"
+    VERB = "Load"
+
+    def fields(self) -> ComposeResult:
+        """What is loaded, and the file."""
+        yield Static("A text file, one prompt a line; n and p step through them.", classes="about")
+        yield field("file", Input(id="path", compact=True))
+
+    def answer(self) -> Sequence[str]:
+        """The prompts; raises BadPrompts for a file that has none."""
+        from steerlab.files.prompts import read_lines
+
+        if not self.value("path"):
+            raise BadOption("name a file of prompts")
+        return read_lines(expanded(self.value("path")))
+
+
 class OptionsDialog(Dialog[Setup]):
     """Layers, positions, sampling, seed and chat template."""
 
@@ -254,8 +273,9 @@ class OptionsDialog(Dialog[Setup]):
             id="positions",
         )
         yield field("positions", choice)
-        yield field("chat template", Switch(self.setup.chat, id="chat"))
-        others = Switch(self.setup.allow_other_weights, id="allow_other_weights")
+        yield field("chat template", Tick("prompts are messages", self.setup.chat, id="chat"))
+        accepted = "vectors of models of the same shape"
+        others = Tick(accepted, self.setup.allow_other_weights, id="allow_other_weights")
         yield field("other weights", others)
         for name, (label, _) in self.NUMBERS.items():
             value = getattr(self.setup, name)
@@ -270,7 +290,7 @@ class OptionsDialog(Dialog[Setup]):
         values["layers"] = self.value("layers")
         values["positions"] = self.query_one("#positions", Select).value
         for name in ("chat", "allow_other_weights"):
-            values[name] = self.query_one(f"#{name}", Switch).value
+            values[name] = self.query_one(f"#{name}", Tick).value
         setup = replace(self.setup, **values)
         setup.check()
         return setup

@@ -3,10 +3,30 @@
 from __future__ import annotations
 
 from textual.containers import Horizontal
+from textual.content import Content
 from textual.widget import Widget
-from textual.widgets import Label
+from textual.widgets import Checkbox, Label
 
+from steerlab.core.display import printable
 from steerlab.errors import BadOption
+
+
+class Tick(Checkbox):
+    """A checkbox that looks ticked or not without colours: [✓] or [ ]."""
+
+    DEFAULT_CSS = """
+    Tick { border: none; padding: 0; height: 1; background: transparent; }
+    Tick > .toggle--label { color: $text-muted; }
+    Tick.-on > .toggle--label { color: $text; }
+    Tick:focus > .toggle--label { text-style: reverse; }
+    """
+
+    def __init__(self, label: str, value: bool = False, *, id: str | None = None) -> None:
+        super().__init__(Content(printable(label)), value, compact=True, id=id)
+
+    @property
+    def _button(self) -> Content:
+        return Content.assemble("[", ("✓" if self.value else " ", "bold $text-success"), "]")
 
 
 def field(

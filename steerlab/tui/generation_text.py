@@ -10,12 +10,18 @@ from steerlab.core.display import marked_words, printable
 _PROMPT_TOKENS = 100
 
 
-def heading(coefficient: float, dose: float | None) -> str:
-    """The heading of a text: "baseline", or coefficient and dose."""
+def heading(coefficient: float, dose: float | None, expression: str = "") -> str:
+    """The heading of a text: "baseline", or coefficient and dose, after an own expression."""
     if not coefficient:
         return "baseline"
     shown = f"dose {dose:+.2f}" if dose is not None else "dose ?"
-    return f"c {coefficient:+.3g}  {shown}"
+    return "  ".join([*([expression] if expression else []), f"c {coefficient:+.3g}", shown])
+
+
+def rating_text(rating: int | None, *, best: bool) -> str:
+    """What a reader thought of a text, in short: "★ best 4/5"."""
+    parts = ["★ best"] if best else []
+    return " ".join([*parts, *([f"{rating}/5"] if rating is not None else [])])
 
 
 def marked(text: str, baseline: str | None) -> Content:

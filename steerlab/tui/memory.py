@@ -26,7 +26,7 @@ Values = dict[str, Any]
 
 @dataclass
 class Memory:
-    """The theme, and the setup of each store.
+    """The theme, whether the first hint was read, and the setup of each store.
 
     A missing, damaged or foreign file gives the defaults, and a file that can't be written is
     ignored: nothing may fail because of it.
@@ -37,6 +37,7 @@ class Memory:
 
     theme: str = ""
     stores: dict[str, Values] = field(default_factory=dict)
+    greeted: bool = False
     _kept: dict[str, Values] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
@@ -63,6 +64,7 @@ class Memory:
         return cls(
             theme if isinstance(theme, str) and _fits(theme) else "",
             _newest(found),
+            data.get("greeted") is True,
         )
 
     def of_store(self, path: Path) -> Values:
@@ -84,7 +86,7 @@ class Memory:
             for key in self._kept:
                 others.pop(key, None)
             self.stores = _newest({**others, **self._kept})
-            data = {"theme": self.theme, "stores": self.stores}
+            data = {"theme": self.theme, "greeted": self.greeted, "stores": self.stores}
             _write(memory_path(), json.dumps(data, indent=1) + "\n")
 
 

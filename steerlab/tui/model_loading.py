@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,19 +16,52 @@ if TYPE_CHECKING:
 MODEL = "smollm2"
 """Loaded where neither the lab nor a vector names a model."""
 
+PATIENCE = 10
+"""Seconds after which it is said why loading may take long."""
+
 
 def load_model(
     lab: Lab, vector: SteeringVector | None, say: Callable[[str], object]
 ) -> LanguageModel:
     """The model for a vector, loaded if need be; `say` receives a line at each step."""
-    if not lab.is_loaded:
-        say(f"loading {lab.source or (vector.model.source if vector else MODEL)} …")
+    if lab.is_loaded:
+        return lab.load(vector)
+    source = lab.source or (vector.model.source if vector else MODEL)
+    with _seconds_said(f"loading {source} …", say) as saying:
         from steerlab.models.loading import hush
 
         hush()
 
-    def progress(what: str, done: int, total: int) -> None:
-        percent = f" {100 * done // total}%" if total > 1 else ""
-        say(f"{what} the embedded model{percent} …")
+        def progress(what: str, done: int, total: int) -> None:
+            percent = f" {100 * done // total}%" if total > 1 else ""
+            saying(f"{what} the embedded model{percent} …")
 
-    return lab.load(vector, progress)
+        return lab.load(vector, progress)
+
+
+@contextmanager
+def _seconds_said(first: str, say: Callable[[str], object]) -> Iterator[Callable[[str], object]]:
+    """Say a line again each second, with the time so far, until the block ends.
+
+    Yields a function that changes the line.
+    """
+    begun, ended, lines = time.monotonic(), Event(), [first]
+
+    def saying(line: str) -> None:
+        lines.append(line)
+        say(line)
+
+    def count() -> None:
+        while not ended.wait(1):
+            seconds = round(time.monotonic() - begun)
+            patience = "" if seconds < PATIENCE else "; a model that is not on disk yet is fetched"
+            say(f"{lines[-1]} {seconds} s{patience}")
+
+    saying(first)
+    counting = Thread(target=count, daemon=True)
+    counting.start()
+    try:
+        yield saying
+    finally:
+        ended.set()
+        counting.join()

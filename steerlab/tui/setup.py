@@ -6,6 +6,7 @@ import shlex
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from steerlab.core.display import count
 from steerlab.core.notation import layers_of
 from steerlab.core.run import POSITIONS, Positions, Run
 from steerlab.core.sampling import Sampling
@@ -16,12 +17,32 @@ COLUMNS = (2, 3, 5)
 """Texts side by side: baseline and c, or from −c to +c around the baseline."""
 
 
+MOST_PINNED = 3
+"""Settings beside the current one, each with a column of its own."""
+
+
+@dataclass(frozen=True)
+class Pin:
+    """A vector at a strength and layers: what one column has of its own."""
+
+    expression: str
+    dose: float | None
+    coefficient: float
+    layers: str = ""
+
+    def __str__(self) -> str:
+        strength = f"c {self.coefficient:+.3g}" if self.dose is None else f"dose {self.dose:+.2f}"
+        where = f" layer {self.layers}" if self.layers else ""
+        return f"{self.expression} {strength}{where}"
+
+
 @dataclass(frozen=True)
 class Setup:
     """The settings of the next generation.
 
     dose: None where there is none; then `coefficient` counts, and otherwise it follows from the
-        dose and the vector. layers: as typed; empty for the vector's own. columns: of COLUMNS.
+        dose and the vector. layers: as typed; empty for the vector's own.
+    columns: of COLUMNS, while nothing is pinned. pinned: settings with columns of their own.
     The rest: as for `LanguageModel.generate`.
     """
 
@@ -32,6 +53,7 @@ class Setup:
     layers: str = ""
     positions: Positions = "all"
     columns: int = 2
+    pinned: tuple[Pin, ...] = ()
     seed: int = 0
     chat: bool = False
     allow_other_weights: bool = False
@@ -57,12 +79,23 @@ class Setup:
         """The columns as multiples of the strength; 0 is the baseline."""
         if not self.expression.strip():
             return (0.0,)
+        if self.pinned:
+            return (0.0, 1.0)
         return {2: (0.0, 1.0), 3: (-1.0, 0.0, 1.0), 5: (-1.0, -0.5, 0.0, 0.5, 1.0)}[self.columns]
 
+    @property
+    def pin(self) -> Pin:
+        """What the current setting has of its own."""
+        return Pin(self.expression, self.dose, self.coefficient, self.layers)
+
+    @property
+    def others(self) -> tuple[Pin, ...]:
+        """The pinned settings that have a column beside the current one."""
+        return tuple(pin for pin in self.pinned if pin != self.pin)
+
     def summary(self) -> str:
-        """The options in short: "layer 12 · 40 tokens · greedy"."""
-        parts = [f"layer {self.layers}"] if self.layers else []
-        parts.append(f"{self.max_new_tokens} tokens")
+        """The options in short: "40 tokens · greedy"."""
+        parts = [f"{self.max_new_tokens} tokens"]
         parts.append(f"T {self.temperature:g}" if self.temperature else "greedy")
         if self.temperature:
             parts += [f"seed {self.seed}"]
@@ -72,6 +105,7 @@ class Setup:
             parts.append(f"penalty {self.repetition_penalty:g}")
         parts += [] if self.positions == "all" else [f"at {self.positions}"]
         parts += ["chat"] if self.chat else []
+        parts += [f"beside {count(len(self.others), 'other')}"] if self.others else []
         return " · ".join(parts)
 
     def command(self, source: str | None = None, store: str | None = None) -> str:
@@ -112,11 +146,14 @@ _OPTIONS = {
 
 def setup_of(run: Run) -> Setup:
     """The setup of a stored run."""
-    generations = run.generations
+    generations = [g for g in run.generations if not g.expression]
+    pinned = [
+        Pin(g.expression, g.dose, g.coefficient, g.layers) for g in run.generations if g.expression
+    ]
     strongest = max(generations, key=lambda g: (abs(g.coefficient), g.coefficient), default=None)
     shared = {f.name for f in fields(Setup)} & {f.name for f in fields(Run)}
     plain = {name: getattr(run, name) for name in shared}
-    setup = Setup(**plain, **run.sampling.options())
+    setup = Setup(**plain, **run.sampling.options(), pinned=tuple(pinned[:MOST_PINNED]))
     steered = sum(1 for g in generations if g.coefficient)
     columns = next((n for n in COLUMNS if n > steered), COLUMNS[-1])
     if strongest is None or not strongest.coefficient:

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from rich.cells import cell_len
 from textual import on, work
 from textual.app import ComposeResult
 from textual.containers import Horizontal
+from textual.content import Content
 from textual.message import Message
 from textual.screen import ScreenResultType
 from textual.widget import Widget
@@ -27,6 +29,8 @@ class WorkScreen(Helpful[ScreenResultType]):
     """
 
     DEFAULT_CSS = """
+    WorkScreen #title { height: 1; padding: 0 1; color: $text-accent; text-style: bold; }
+    WorkScreen #title { text-overflow: ellipsis; text-wrap: nowrap; }
     WorkScreen #state { height: 1; padding: 0 1; }
     WorkScreen #status { width: 1fr; height: 1; color: $text-muted; }
     WorkScreen #status { text-overflow: ellipsis; text-wrap: nowrap; }
@@ -58,6 +62,10 @@ class WorkScreen(Helpful[ScreenResultType]):
         result: Any
 
     _worker: Worker[None] | None = None
+
+    def title_line(self, what: str, about: str) -> Static:
+        """What the screen is for, as its first line."""
+        return Static(Content.assemble(what, (f"  {about}", "not bold dim")), id="title")
 
     def state(self, *first: Widget, show_eta: bool = True) -> ComposeResult:
         """The status line and the bar, after other widgets."""
@@ -105,8 +113,10 @@ class WorkScreen(Helpful[ScreenResultType]):
 
     @on(Notice)
     def keep_notice(self, event: Notice) -> None:
-        """Keep a problem readable after the app's notification has gone."""
+        """Show a line as the status; the app shows it too if the status has no room for it."""
         self._say(event.text, problem=event.severity != "information")
+        if cell_len(event.text) <= self.query_one("#status").size.width:
+            event.stop()
 
     def _say(self, text: str, *, problem: bool = False) -> None:
         """Show a line as the status."""

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from textual.widgets import Static
+from textual.widgets import Input, Static
 from textual_plotext import PlotextPlot
 
 from steerlab import Lab, Store
@@ -70,7 +70,8 @@ async def test_a_typed_vector_keeps_the_strength_and_acts_where_it_was_calibrate
             before,
         )
         assert strength.safe == found.safe
-        assert f"layer {found.layer}" in str(user.lab_panel.border_title)
+        assert user.lab_panel.query_one("#layers", Input).value == str(found.layer)
+        assert "layer" not in str(user.lab_panel.border_title)  # it is said once
         await user.steer("plain")
         await user.until(lambda: user.lab_panel.setup.layers == "")
         assert strength.safe is None

@@ -6,6 +6,7 @@ import pytest
 from textual.widgets import Static
 
 from steerlab.core.audit import Audit, AuditedText, Change
+from steerlab.core.run import Generation, Run
 from steerlab.tui.generation_text import audited
 from steerlab.tui.workbench.texts import Column, Paragraph, Texts, marked
 from steerlab.tui.workbench.throughput import FRAMES, Frames
@@ -110,13 +111,19 @@ async def test_a_long_prompt_shows_its_end(host):
         assert len(text) < 500
 
 
+def rated(count: int) -> Run:
+    """A run whose second text is the best, and was rated 4."""
+    texts = [Generation(0.0, 0.0, "", rating=4 if index == 1 else None) for index in range(count)]
+    return Run("love", "p", "m", tuple(texts), best=1)
+
+
 async def test_a_new_run_clears_the_old_one(host):
     async with host.run_test(size=(120, 12)):
         texts = host.widget
         texts.begin([str(i) for i in range(5)], "p", baseline=2)
         for index in range(5):
             texts.write(index, " old")
-        texts.show_best(1)
+        texts.show_ratings(rated(5))
         texts.begin(("baseline", "c"), "p", baseline=0)
         assert [plain(c) for c in texts.columns] == ["p", "p"]
         assert len([c for c in texts.query(Column) if c.display]) == 2
@@ -184,8 +191,8 @@ async def test_a_star_says_which_text_was_best(host):
         host.widget.columns[1].focus()
         await pilot.press("asterisk")
         assert [m.index for m in host.heard_of(Texts.Picked)] == [1]
-        host.widget.show_best(1)
-        assert host.widget.columns[1].border_subtitle == "★ best"
+        host.widget.show_ratings(rated(2))
+        assert [c.border_subtitle for c in host.widget.columns] == ["", "★ best 4/5"]
 
 
 def test_the_first_word_that_differs_stands_out_most():

@@ -26,7 +26,7 @@ from steerlab.cli import run
 from steerlab.registry.transfer import backup
 from steerlab.registry.upkeep import verify
 from steerlab.registry.upkeep.upkeep import Upkeep
-from steerlab.tui.app import SteerlabApp
+from steerlab.tui.app import QuitDialog, SteerlabApp
 from steerlab.tui.dialogs import BackupDialog, Confirm
 from steerlab.tui.health.report import Entry, Report, of_problems
 from steerlab.tui.health.screen import HealthScreen
@@ -175,7 +175,7 @@ async def test_what_is_known_at_once_stands_there_and_nothing_is_verified(store)
     cut(store)
     async with Visit(store) as nurse:
         assert nurse.facts["store"] == str(store.path)
-        assert nurse.facts["holds"] == "3 vectors in 4 versions of 1 model · schema 0104"
+        assert nurse.facts["holds"] == "3 vectors in 4 versions of 1 model · schema 0105"
         assert re.match(r"[\d.]+ kB on disk: payloads \d.* kB, registry", nurse.facts["size"])
         assert nurse.found[0] == ("well", "no problems at a quick check; v verifies every payload")
         assert nurse.status == "no problems at a quick check · v verifies"
@@ -352,6 +352,8 @@ async def test_quitting_in_its_middle_leaves_nothing_either(store, tmp_path, mon
             await nurse.until(lambda: nurse.status == "backing up: 1 of 4")
             assert len(list(tmp_path.iterdir())) > 1
             nurse.key("ctrl+q")
+            await nurse.until(lambda: isinstance(nurse.app.screen, QuitDialog))
+            nurse.key("enter")
             await nurse.until(lambda: nurse.app._exit)
             release()
     await until(nurse.pilot, lambda: [p.name for p in tmp_path.iterdir()] == ["store"])

@@ -93,6 +93,6 @@ def test_words_that_the_baseline_lacks_differ():
     ]
 
 
-def test_the_summary_names_a_layer_that_is_not_the_vectors_own():
-    assert Setup(layers="21").summary() == "layer 21 · 40 tokens · greedy"
+def test_the_summary_leaves_the_layer_to_the_strength_line():
+    assert Setup(layers="21").summary() == "40 tokens · greedy"
     assert Setup().summary() == "40 tokens · greedy"

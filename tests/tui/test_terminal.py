@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,6 +52,19 @@ async def test_a_tiny_terminal_shows_the_vectors_and_quits(
         await until(terminal, lambda text: "anger" in text and "calm" in text)
         await terminal.press("ctrl+q")
         await quits(terminal)
+
+
+async def test_sigterm_restores_the_terminal(tmp_path: Path, own_config: Path) -> None:
+    with opened(starter_store(tmp_path / "store"), own_config, (80, 24)) as terminal:
+        await until(terminal, lambda text: "anger" in text and "^g generate" in text)
+        pane = int(terminal.tmux("display-message", "-p", "#{pane_pid}"))
+        children = Path(f"/proc/{pane}/task/{pane}/children").read_text().split()
+        for child in children:
+            os.kill(int(child), signal.SIGTERM)
+        text = await until(terminal, "ended with 143")
+        assert "anger" not in text  # not the alternate screen
+        await terminal.type("typed")
+        await until(terminal, "typed")  # echoed again
 
 
 async def test_the_first_screen_says_how_to_generate(tmp_path: Path, own_config: Path) -> None:

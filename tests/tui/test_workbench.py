@@ -13,6 +13,7 @@ from textual.worker import Worker
 from steerlab import Lab, Store
 from steerlab.cli import run
 from steerlab.errors import StoreError
+from steerlab.tui.app import QuitDialog
 from steerlab.tui.detail import Detail
 from steerlab.tui.detail.detail import pane_class
 from steerlab.tui.detail.overview import Field
@@ -21,7 +22,7 @@ from steerlab.tui.dialogs import Confirm, ModelDialog, OptionsDialog, SaveDialog
 from steerlab.tui.extract.screen import ExtractScreen
 from steerlab.tui.health.report import Entry, Report
 from steerlab.tui.health.screen import HealthScreen
-from steerlab.tui.help import HelpDialog
+from steerlab.tui.help import HelpDialog, phrase
 from steerlab.tui.notices import reporting_errors
 from steerlab.tui.setup import Setup
 from steerlab.tui.sweep.screen import SweepScreen
@@ -186,6 +187,8 @@ async def test_quitting_in_mid_generation_leaves_nothing_behind(lab):
         user.key("ctrl+g")
         await user.until(lambda: any(c.written for c in user.bench.query(Column)))
         user.key("ctrl+q")
+        await user.until(lambda: isinstance(user.app.screen, QuitDialog))
+        user.key("ctrl+q")  # a second time means it
         await user.until(lambda: not user.app.is_running)
     assert lab.model.lock.acquire(timeout=5)  # the thread ends with the token it is at
     lab.model.lock.release()
@@ -390,7 +393,7 @@ async def test_enter_completes_an_open_operator_and_marks_make_a_sum(lab):
         await user.steer("2*love -")
         await user.pilot.press("enter")
         assert user.line.text == "2*love - anger"
-        await user.pilot.press("home", "space", "space", "enter")
+        await user.pilot.press("home", "space", "down", "space", "enter")
         assert user.line.text == "anger + love"
 
 
@@ -504,21 +507,34 @@ async def test_vectors_are_renamed_and_removed(lab):
         await user.until(lambda: "fury" in lab.store.names())
         await user.until(lambda: user.at == "fury")
         await user.pilot.press("delete")
+        await user.listed(1)
+        assert list(lab.store.names()) == ["love"]
+        await user.pilot.press("z")
+        await user.listed(2)
+        assert list(lab.store.names()) == ["fury", "love"]
+        await user.pilot.press("z")
+        await user.until(lambda: "anger" in lab.store.names())  # the new name, too
+        await user.pilot.press("z")
+        await user.until(lambda: user.app._notifications)
+
+
+async def test_several_vectors_are_removed_after_a_question(lab):
+    async with Session(lab) as user:
+        await user.pilot.press("space", "down", "space", "delete")
         assert isinstance(user.app.screen, Confirm)
         await user.pilot.press("escape", "delete")
         assert isinstance(user.app.screen, Confirm)
         user.app.screen.query_one("#accept").focus()
         await user.pilot.press("enter")
-        await user.listed(1)
-        assert list(lab.store.names()) == ["love"]
+        await user.listed(0)
+        await user.pilot.press("z")
+        await user.listed(2)
 
 
 async def test_a_vector_that_others_are_made_from_is_not_removed(lab):
     lab.store.save("mix", lab.store.evaluate("love + anger"))
     async with Session(lab, count=3) as user:
         await user.pilot.press("delete")
-        user.app.screen.query_one("#accept").focus()
-        await user.pilot.press("enter")
         await user.until(lambda: any("made from it" in said for said in user.said))
         assert len(lab.store.names()) == 3
 
@@ -610,9 +626,17 @@ async def test_a_question_mark_can_be_typed(lab):
 
 async def test_every_action_is_in_the_palette(lab):
     async with Session(lab) as user:
-        titles = {c.title.lower() for c in user.app.get_system_commands(user.app.screen)}
+        titles = {c.title for c in user.app.get_system_commands(user.app.screen)}
         for binding in Workbench.BINDINGS:
-            assert binding.description.lower() in titles
+            assert user.app.title_of(phrase(binding), user.bench) in titles
+        assert {
+            "Delete anger",
+            "Rename anger…",
+            "Quit steerlab",
+            "Sweep layers and doses…",
+            "Sort by norm",
+        } <= titles
+        assert not {"Page up", "Down", "Much stronger", "Keys"} & titles
 
 
 async def test_the_session_is_remembered(lab):

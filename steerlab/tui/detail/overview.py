@@ -46,7 +46,9 @@ class Field(FixedInput):
 
     HELP = "Enter saves the text with the vector, Esc restores the saved one."
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "restore", "restore")]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "restore", "restore", tooltip="restore the saved text")
+    ]
 
     stored = ""
 

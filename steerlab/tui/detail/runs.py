@@ -16,7 +16,7 @@ from textual.worker import Worker
 from steerlab.core.display import printable
 from steerlab.tui.detail.pane import Pane
 from steerlab.tui.dialogs import Confirm
-from steerlab.tui.generation_text import heading
+from steerlab.tui.generation_text import heading, rating_text
 from steerlab.tui.notices import reporting_errors
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ next text as the best, delete deletes the run."""
     Runs Static { height: auto; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("asterisk", "rate", "rate the next text best"),
+        Binding("asterisk", "rate", "rate the next text as the best"),
         Binding("delete", "forget", "delete the run"),
     ]
 
@@ -128,7 +128,7 @@ def _cells(run: Run) -> list[str]:
     text = strongest.text if strongest is not None else ""
     return [
         ("★ " if run.best is not None else "") + run.created[5:16].replace("T", " "),
-        " ".join(_strength(g) for g in steered) or "-",
+        " ".join(map(_strength, steered)) or "-",
         printable(run.prompt[:24]),
         printable(" ".join(text.split())[:60]),
     ]
@@ -136,16 +136,17 @@ def _cells(run: Run) -> list[str]:
 
 def _strength(generation: Generation) -> str:
     dose = generation.dose
-    return f"c {generation.coefficient:+.3g}" if dose is None else f"{dose:+.2g}"
+    shown = f"c {generation.coefficient:+.3g}" if dose is None else f"{dose:+.2g}"
+    return shown if generation.rating is None else f"{shown} ({generation.rating}/5)"
 
 
 def texts(run: Run) -> Content:
     """The texts of a run under their headings."""
     parts = [Content.styled(printable(f"{run.expression}   run {run.id} on {run.model}"), "bold")]
     for index, generation in enumerate(run.generations):
-        star = "  ★ best" if index == run.best else ""
-        title = heading(generation.coefficient, generation.dose) + star
-        parts.append(Content.styled(f"── {title}", "$text-accent"))
+        rated = rating_text(generation.rating, best=index == run.best)
+        title = heading(generation.coefficient, generation.dose, generation.expression)
+        parts.append(Content.styled(printable(f"── {title}  {rated}"), "$text-accent"))
         prompt = printable(run.prompt, newlines=True)
         written = printable(generation.text, newlines=True)
         parts.append(Content.assemble((prompt, "dim"), written))

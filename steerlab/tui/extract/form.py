@@ -12,7 +12,7 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.message import Message
-from textual.widgets import Button, Checkbox, Input, Select, Static, TextArea
+from textual.widgets import Button, Input, Select, Static, TextArea
 
 from steerlab.core.display import count, printable
 from steerlab.core.notation import layers_of
@@ -24,7 +24,7 @@ from steerlab.extraction.methods import METHODS, check_method
 from steerlab.files.contrast import ContrastSet, PairsOptions, columns_of, read_pairs
 from steerlab.files.location import expanded
 from steerlab.tui.extract.prompt_list import PromptList, lines_of, prompts_of
-from steerlab.tui.fields import field, number_of
+from steerlab.tui.fields import Tick, field, number_of
 from steerlab.tui.model_loading import MODEL
 from steerlab.tui.notices import reporting_errors
 
@@ -138,7 +138,7 @@ class ExtractForm(Vertical):
         with Horizontal(classes="row"):
             yield self._field("layers")
             yield self._field("read")
-            yield Checkbox("chat template", draft.chat, compact=True, id="chat")
+            yield Tick("chat template", draft.chat, id="chat")
         with Horizontal(classes="row"):
             yield self._field("tags")
             yield self._field("note")
@@ -166,7 +166,7 @@ class ExtractForm(Vertical):
         values["loaded"] = self.loaded
         for side in self.query(PromptList):
             values[str(side.id)] = side.text
-        return Draft(**values, method=self.method, chat=self.query_one("#chat", Checkbox).value)
+        return Draft(**values, method=self.method, chat=self.query_one("#chat", Tick).value)
 
     @property
     def method(self) -> str:
@@ -325,7 +325,7 @@ class ExtractForm(Vertical):
             if not prompts.paired:
                 self.query_one("#method", Select).value = "difference_of_means"
             if prompts.has_turns:
-                self.query_one("#chat", Checkbox).value = True
+                self.query_one("#chat", Tick).value = True
             self._show_loaded(prompts.said)
             first.focus()
 

@@ -38,10 +38,10 @@ Extracts a vector from contrast prompts: the model's activations on the left one
 the right ones. Line i of both lists is a pair; ⏎ is a line break inside a prompt. ctrl+g \
 extracts, ctrl+l loads a file of pairs, Esc stops or goes back. The form is kept."""
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("ctrl+g,f5", "extract", "extract", key_display="^g"),
+        Binding("ctrl+g,f5", "extract", "extract", key_display="^g", tooltip="extract the vector"),
         HELP_KEY,
-        Binding("ctrl+l", "load", "load pairs"),
-        Binding("escape", "leave", "stop / back"),
+        Binding("ctrl+l", "load", "load pairs", tooltip="load a file of pairs"),
+        Binding("escape", "leave", "stop / back", tooltip="stop, or go back"),
     ]
 
     def __init__(self, lab: Lab, draft: Draft | None = None) -> None:
@@ -51,6 +51,7 @@ extracts, ctrl+l loads a file of pairs, Esc stops or goes back. The form is kept
 
     def compose(self) -> ComposeResult:
         """The form, then the button and the status, which never scroll away."""
+        yield self.title_line("extract a vector", "from contrast prompts")
         with VerticalScroll(id="body", can_focus=False):
             yield ExtractForm(self.lab, self.draft)
         button = Button("Extract", variant="primary", compact=True, id="go")

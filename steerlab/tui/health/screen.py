@@ -42,12 +42,12 @@ Checks and maintains the store. v verifies: it reads every payload, recomputes e
 and shows the command that fixes each problem. g lists files that no vector needs; d then deletes \
 them. b backs up the whole store to one file. Esc stops a job, or goes back."""
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("v", "verify", "verify"),
+        Binding("v", "verify", "verify", tooltip="verify every vector"),
         HELP_KEY,
-        Binding("g", "collect", "gc dry run"),
-        Binding("d", "delete", "delete"),
-        Binding("b", "backup", "back up"),
-        Binding("escape", "leave", "stop / back"),
+        Binding("g", "collect", "gc dry run", tooltip="list files that no vector needs"),
+        Binding("d", "delete", "delete", tooltip="delete files that no vector needs"),
+        Binding("b", "backup", "back up", tooltip="back up the store…"),
+        Binding("escape", "leave", "stop / back", tooltip="stop, or go back"),
     ]
 
     @dataclass

@@ -52,15 +52,15 @@ class Heatmap(ScrollView, can_focus=True):
     HELP = "The metric of each cell. The arrows move, Enter copies the cell to the lab."
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up", "step(-1, 0)", "cell above", show=False),
-        Binding("down", "step(1, 0)", "cell below", show=False),
-        Binding("left", "step(0, -1)", "cell on the left", show=False),
-        Binding("right", "step(0, 1)", "cell on the right", show=False),
-        Binding("home", "step(0, -9999)", "first column", show=False),
-        Binding("end", "step(0, 9999)", "last column", show=False),
-        Binding("pageup", "step(-9999, 0)", "first row", show=False),
-        Binding("pagedown", "step(9999, 0)", "last row", show=False),
-        Binding("enter", "choose", "copy the cell to the lab", show=False),
+        Binding("up", "step(-1, 0)", "cell above", show=False, system=True),
+        Binding("down", "step(1, 0)", "cell below", show=False, system=True),
+        Binding("left", "step(0, -1)", "cell on the left", show=False, system=True),
+        Binding("right", "step(0, 1)", "cell on the right", show=False, system=True),
+        Binding("home", "step(0, -9999)", "first column", show=False, system=True),
+        Binding("end", "step(0, 9999)", "last column", show=False, system=True),
+        Binding("pageup", "step(-9999, 0)", "first row", show=False, system=True),
+        Binding("pagedown", "step(9999, 0)", "last row", show=False, system=True),
+        Binding("enter", "choose", "take the cell to the lab", show=False),
     ]
     DEFAULT_CSS = """
     Heatmap { height: auto; color: $text; scrollbar-size: 1 1; }

@@ -71,12 +71,12 @@ The dose is the size of the added vector relative to the median residual stream.
 metric of one text, or the mean over the prompts. It is no proof of an effect: `steerlab evaluate` \
 compares with random directions."""
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("ctrl+g,f5", "run", "run"),
+        Binding("ctrl+g,f5", "run", "run", key_display="^g", tooltip="run the sweep"),
         HELP_KEY,
-        Binding("p", "promote", "copy to lab"),
-        Binding("m", "metric", "metric"),
-        Binding("n", "prompt", "prompt"),
-        Binding("escape", "leave", "stop / back"),
+        Binding("p", "promote", "copy to lab", tooltip="copy the cell to the lab"),
+        Binding("m", "metric", "metric", tooltip="show the next metric"),
+        Binding("n", "prompt", "prompt", tooltip="show the next prompt"),
+        Binding("escape", "leave", "stop / back", tooltip="stop, or go back"),
     ]
 
     @dataclass
@@ -116,6 +116,7 @@ compares with random directions."""
 
     def compose(self) -> ComposeResult:
         """Form, progress, heatmap, texts."""
+        yield self.title_line("sweep", "a text for every layer and dose of one expression")
         with VerticalScroll(id="body", can_focus=False):
             yield SweepForm(self.lab, self.expression, self.prompt)
             yield from self.state()

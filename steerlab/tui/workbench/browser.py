@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from textual.message import Message
 from textual.widgets import Input
 
 from steerlab.core.display import count, some
+from steerlab.errors import NotFound
 from steerlab.tui.dialogs import Confirm, RenameDialog
 from steerlab.tui.notices import notify, reporting_errors
 from steerlab.tui.partial_refresh import FixedInput, Frame
@@ -182,9 +183,9 @@ follow the cursor."""
         self.table.fill(event.summaries, event.asked)
 
     @work(thread=True, exclusive=True, group="locate")
-    def locate(self, ref: str) -> None:
-        """Move the cursor to the vector of a ref."""
-        with reporting_errors(self):
+    def locate(self, ref: str, *, quietly: bool = False) -> None:
+        """Move the cursor to the vector of a ref. quietly: it may be gone."""
+        with reporting_errors(self), suppress(NotFound) if quietly else nullcontext():
             record = self.lab.store.record(ref)
             found = self.lab.store.list(name=record.name, model=record.model, every_version=True)
             here = next(s for s in found if s.version == record.version)
@@ -212,20 +213,22 @@ follow the cursor."""
             self.app.push_screen(RenameDialog(summary.name), rename)
 
     def action_remove(self) -> None:
-        """Ask, then remove the marked vectors or the one under the cursor."""
+        """Remove the vector under the cursor, or the marked ones after asking: z undoes it."""
         current = [self.table.current] if self.table.current is not None else []
         chosen = list(self.table.marked) or current
         if not chosen:
             return
-        names = some([summary.ref for summary in chosen])
-        question = f"Remove {names}? `steerlab undo` takes it back, until gc."
+        refs = [s.qualified for s in sorted(chosen, key=lambda s: s.created, reverse=True)]
 
         def remove(sure: bool | None) -> None:
             if sure:
-                youngest_first = sorted(chosen, key=lambda s: s.created, reverse=True)
-                self._remove([summary.qualified for summary in youngest_first])
+                self._remove(refs)
 
-        self.app.push_screen(Confirm(question, "Remove"), remove)
+        if len(refs) == 1:
+            self._remove(refs)
+        else:
+            question = f"Delete {some([summary.ref for summary in chosen])}? z brings them back."
+            self.app.push_screen(Confirm(question, "Delete"), remove)
 
     @work(thread=True, group="change")
     def _rename(self, old: str, new: str) -> None:
@@ -236,7 +239,13 @@ follow the cursor."""
     def _remove(self, refs: Sequence[str]) -> None:
         with self._changing():
             self.lab.store.remove(refs)
-            notify(self, f"removed {', '.join(refs)}")
+            notify(self, f"deleted {some(list(refs))}: z undoes it")
+
+    @work(thread=True, group="change")
+    def action_undo(self) -> None:
+        """Undo the last change of names, tags and notes, or the last removal."""
+        with self._changing():
+            notify(self, f"undone: {self.lab.store.changes.undo().text}")
 
     @work(thread=True, exclusive=True, group="starter")
     def action_starter(self) -> None:

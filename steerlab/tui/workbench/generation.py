@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from textual.message_pump import MessagePump
@@ -10,7 +11,7 @@ from textual.message_pump import MessagePump
 from steerlab.core.notation import layers_of
 from steerlab.errors import BadOption, StoreError
 from steerlab.tui.notices import notify
-from steerlab.tui.setup import Setup
+from steerlab.tui.setup import Pin, Setup
 
 if TYPE_CHECKING:
     from steerlab.core.cell import Cell
@@ -34,7 +35,7 @@ def settings_of(
     known: SteeringVector | None,
     load: Callable[[SteeringVector | None], object],
 ) -> list[Setting]:
-    """One setting per column.
+    """One setting per column: the baseline, those that are pinned, the current one.
 
     known: the vector of the expression, if it is evaluated already. load: loads the model that a
     vector needs, once it is known that the settings fit the vector.
@@ -42,17 +43,39 @@ def settings_of(
     from steerlab.core.setting import Setting
 
     shares = setup.shares
-    vector = (known or lab.evaluate(setup.expression)) if any(shares) else None
-    if vector is not None and setup.dose is not None:
-        vector.coefficient(setup.dose)  # refuse a vector without doses before loading
-    load(vector)
-    if vector is None:
+    if not any(shares):
+        load(None)
         return [Setting()]
-    layers = layers_of(setup.layers) if setup.layers else None
+    pins = setup.others
+    vectors = [lab.evaluate(pin.expression) for pin in pins]
+    vectors.append(known or lab.evaluate(setup.expression))
+    for made, pin in zip(vectors, (*pins, setup.pin), strict=True):
+        if pin.dose is not None:
+            made.coefficient(pin.dose)  # refuse a vector without doses before loading
+    load(vectors[-1])
+    full = _setting(lab, vectors[-1], setup.pin)
+    vector, c, label = full.vector, full.coefficient, full.label
+    own = [Setting(vector, s * c, label) if s and c else Setting() for s in shares]
+    others = [_setting(lab, v, pin) for v, pin in zip(vectors, pins, strict=False)]
+    return [own[0], *others, *own[1:]]
+
+
+def _setting(lab: Lab, vector: SteeringVector, pin: Pin) -> Setting:
+    """A vector at its layers and strength."""
+    from steerlab.core.setting import Setting
+
+    layers = layers_of(pin.layers) if pin.layers else None
     at = lab.operating_point(vector, layers).vector
-    full = setup.coefficient if setup.dose is None else at.coefficient(setup.dose)
-    label = setup.expression
-    return [Setting(at, s * full, label) if s and full else Setting() for s in shares]
+    coefficient = pin.coefficient if pin.dose is None else at.coefficient(pin.dose)
+    return Setting(at, coefficient, pin.expression) if coefficient else Setting()
+
+
+def _own(run: Run, pins: Sequence[Pin]) -> Run:
+    """The run whose texts between the baseline and the last have their own settings."""
+    texts = list(run.generations)
+    for index, (text, pin) in enumerate(zip(texts[1:-1], pins, strict=False), 1):
+        texts[index] = replace(text, expression=pin.expression, layers=pin.layers)
+    return replace(run, generations=tuple(texts))
 
 
 def keep_run(
@@ -70,7 +93,7 @@ def keep_run(
         sampling=setup.sampling,
     )
     try:
-        return store.runs.save(made)
+        return store.runs.save(_own(made, setup.others))
     except StoreError as error:
         notify(node, f"the run was not stored: {error}", "warning")
         return None

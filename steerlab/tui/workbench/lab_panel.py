@@ -4,37 +4,33 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from textual import events, on, work
 from textual.app import ComposeResult
-from textual.containers import Horizontal
 from textual.content import Content
 from textual.message import Message
-from textual.widgets import Label
 from textual.worker import Worker, get_current_worker
 
 from steerlab.core.display import printable
-from steerlab.core.notation import span
 from steerlab.errors import SteerlabError
 from steerlab.lab.operating_point import beyond_safe
-from steerlab.tui.dialogs import ModelDialog, OptionsDialog
+from steerlab.tui.dialogs import ModelDialog
 from steerlab.tui.generation_text import heading
 from steerlab.tui.model_loading import load_model
 from steerlab.tui.notices import notify, reporting_errors
 from steerlab.tui.partial_refresh import Frame
-from steerlab.tui.setup import COLUMNS, Setup, setup_of
-from steerlab.tui.workbench.expression_line import ExpressionLine, Meaning
+from steerlab.tui.setup import Setup, setup_of
+from steerlab.tui.workbench.expression_line import ExpressionLine
 from steerlab.tui.workbench.generation import check, keep_run, settings_of
 from steerlab.tui.workbench.prompt import Prompt
-from steerlab.tui.workbench.strength import Strength
+from steerlab.tui.workbench.settings import Settings
 from steerlab.tui.workbench.texts import Texts
 from steerlab.tui.workbench.throughput import Frames, Throughput
 
 if TYPE_CHECKING:
     from steerlab.core.audit import AuditedText
-    from steerlab.core.results import Calibration
     from steerlab.core.run import Run
     from steerlab.core.setting import Setting
     from steerlab.core.vector import SteeringVector
@@ -85,52 +81,46 @@ vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
     def __init__(self, lab: Lab, setup: Setup, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.lab = lab
-        self.options = setup
+        self._first = setup
         self.run: Run | None = None
         self._writer: Worker[None] | None = None
-        self._meaning = Meaning("")
-        self._calibrated_layers = ""  # set by a calibration, not by the user
         self._soon = False
 
     def compose(self) -> ComposeResult:
         """Three lines of settings, then the texts."""
-        yield ExpressionLine(self.lab, self.options.expression)
-        with Horizontal(classes="line", id="prompt-line"):
-            yield Label("prompt", classes="label")
-            yield Prompt(self.options.prompt)
-        yield Strength(self.options.dose, self.options.coefficient)
+        yield Settings(self.lab, self._first, id="settings")
         yield Texts()
 
     def on_mount(self) -> None:
-        """Show the options and a legend."""
-        self.use(self.options)
+        """Show a legend."""
         self._say(LEGEND)
 
     # settings
 
     @property
+    def settings(self) -> Settings:
+        """The lines above the texts."""
+        return self.query_one(Settings)
+
+    @property
     def setup(self) -> Setup:
         """All settings as one value."""
-        dose, coefficient = self.query_one(Strength).chosen
-        return replace(
-            self.options,
-            expression=self.query_one(ExpressionLine).text.strip(),
-            prompt=self.query_one(Prompt).text,
-            dose=dose,
-            coefficient=coefficient,
-        )
+        return self.settings.setup
 
     def use(self, setup: Setup) -> None:
         """Apply all settings."""
-        self.options = setup
-        line, prompt = self.query_one(ExpressionLine), self.query_one(Prompt)
-        if line.text.strip() != setup.expression:
-            line.text = setup.expression
-        if prompt.text != setup.prompt:
-            prompt.text = setup.prompt
-        self.query_one(Strength).set(setup.dose, setup.coefficient)
-        self.border_title = Content(f"lab · {setup.summary()}")
-        self._agree()
+        self.settings.use(setup)
+
+    @on(Settings.Changed)
+    def _title(self) -> None:
+        self.border_title = Content(printable(f"lab · {self.settings.options.summary()}"))
+
+    @on(Settings.Agreed)
+    def _go_on(self) -> None:
+        """Generate what was asked for before the expression was checked."""
+        if self._soon:
+            self._soon = False
+            self.generate()
 
     def replay(self, run: Run) -> None:
         """Restore the settings and texts of a stored run."""
@@ -138,83 +128,13 @@ vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
         self.run = run
         texts = self.query_one(Texts)
         plain = [i for i, g in enumerate(run.generations) if not g.coefficient]
-        headings = [heading(g.coefficient, g.dose) for g in run.generations]
+        headings = [heading(g.coefficient, g.dose, g.expression) for g in run.generations]
         texts.begin(headings, run.sampling.shown(run.prompt), baseline=plain[0] if plain else None)
         for index, generation in enumerate(run.generations):
             texts.write(index, generation.text)
         texts.finish()
-        texts.show_best(run.best)
+        texts.show_ratings(run)
         self._say(f"run {run.id}")
-
-    @on(ExpressionLine.Checked)
-    def _follow_vector(self, event: ExpressionLine.Checked) -> None:
-        """Fit the strength to the vector: keep the dose if it has one, else the coefficient.
-
-        A calibrated vector acts at its calibrated layer, unless another was chosen; one chosen
-        in the table, not typed or replayed, starts with the calibrated strength too.
-        """
-        line = self.query_one(ExpressionLine)
-        if event.meaning.text != line.text:
-            return  # the text has changed since
-        self._meaning = event.meaning
-        if event.meaning.vector is not None:
-            chosen = line.chosen == event.meaning.text
-            self._begin_at(event.meaning.calibration, chosen)
-        line.chosen = ""
-        self._agree()
-        if self._soon:
-            self._soon = False
-            self.generate()
-
-    def _begin_at(self, calibration: Calibration | None, chosen: bool) -> None:
-        """Take the layer of a calibration, or drop that of another vector's.
-
-        chosen: in the table, so that the strength is taken as well.
-        """
-        if not chosen and self.options.layers not in ("", self._calibrated_layers):
-            return  # the user's own choice
-        before, self._calibrated_layers = self._calibrated_layers, ""
-        setup = self.setup
-        if calibration is not None:
-            self._calibrated_layers = str(calibration.layer)
-            setup = replace(setup, layers=self._calibrated_layers)
-            if chosen:
-                coefficient = calibration.coefficient or 0.0
-                setup = replace(setup, dose=calibration.dose, coefficient=coefficient)
-        elif before and setup.layers == before:
-            setup = replace(setup, layers="")
-        if setup != self.setup:
-            self.use(setup)
-
-    def _agree(self) -> None:
-        """Show the dose of a coefficient and the safe doses at the steered layer."""
-        vector, found = self._meaning.vector, self._meaning.calibration
-        if vector is None:
-            return
-        layers = self.options.layers or span(vector.layers)
-        here = found if found is not None and layers == str(found.layer) else None
-        strength = self.query_one(Strength)
-        strength.safe = here.safe if here is not None else None
-        if here is not None and here.dose and here.coefficient:
-            strength.follow(here.dose / here.coefficient)
-        else:
-            strength.follow(vector.dose(1.0))
-
-    def action_options(self) -> None:
-        """Layers, positions, sampling, seed, chat template."""
-
-        def take(setup: Setup | None) -> None:
-            if setup is not None:
-                self.use(setup)
-
-        self.app.push_screen(OptionsDialog(self.setup), take)
-
-    def action_columns(self) -> None:
-        """Switch between two texts (baseline and c), three and five (from -c to +c)."""
-        setup = self.setup
-        following = COLUMNS[(COLUMNS.index(setup.columns) + 1) % len(COLUMNS)]
-        self.use(replace(setup, columns=following))
-        self.notify(f"{following} texts side by side, starting with the next generation", timeout=3)
 
     def action_audit(self) -> None:
         """Show which tokens were changed, and how far, in place of the texts; or the texts."""
@@ -270,9 +190,7 @@ vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
             notify(self, str(error), "error")
             return
         self.run = None
-        meaning = self.query_one(ExpressionLine).meaning
-        known = meaning.vector if meaning.text.strip() == setup.expression else None
-        self._writer = self.write(setup, known)
+        self._writer = self.write(setup, self.settings.known)
 
     def cancel(self) -> bool:
         """Stop and keep the text so far; False if nothing was going on."""
@@ -304,7 +222,8 @@ vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
             self.post_message(self.Status("stopped before the first token"))
             return None
         plain = next((i for i, s in enumerate(settings) if s.vector is None), None)
-        headings = [heading(s.coefficient, s.dose) for s in settings]
+        several = bool(setup.pinned)
+        headings = [heading(s.coefficient, s.dose, s.label if several else "") for s in settings]
         self._warn_beyond_safe(settings)
         self.post_message(self.Began(headings, setup.sampling.shown(setup.prompt), plain))
         pace, frames = Throughput(), Frames()
@@ -338,7 +257,7 @@ vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
 
     def _warn_beyond_safe(self, settings: Sequence[Setting]) -> None:
         """Say once that a column is stronger than its calibration found safe."""
-        found = self._meaning.calibration
+        found = self.settings.meaning.calibration
         said = (beyond_safe(found, s.layers, s.dose) for s in settings if s.vector)
         if text := next(filter(None, said), ""):
             notify(self, text, "warning")
@@ -388,13 +307,28 @@ vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
     def _pick(self, event: Texts.Picked) -> None:
         """Rate a text of the run as the best, or clear the rating."""
         event.stop()
+        if (run := self._rated(event.index)) is not None:
+            best = None if run.best == event.index else event.index
+            with reporting_errors(self):
+                self.run = self.lab.store.runs.rate(run.id or 0, best)
+                self.query_one(Texts).show_ratings(self.run)
+
+    @on(Texts.Rated)
+    def _rate(self, event: Texts.Rated) -> None:
+        """Rate a text of the run from 1 to 5; the same again clears it."""
+        event.stop()
+        if (run := self._rated(event.index)) is not None:
+            before = run.generations[event.index].rating
+            rating = None if before == event.rating else event.rating
+            with reporting_errors(self):
+                self.run = self.lab.store.runs.rate_text(run.id or 0, event.index, rating)
+                self.query_one(Texts).show_ratings(self.run)
+
+    def _rated(self, index: int) -> Run | None:
+        """The stored run that has a text of this index."""
         run = self.run
-        if run is None or run.id is None or event.index >= len(run.generations):
-            return
-        best = None if run.best == event.index else event.index
-        with reporting_errors(self):
-            self.run = self.lab.store.runs.rate(run.id, best)
-            self.query_one(Texts).show_best(best)
+        stored = run is not None and run.id is not None and index < len(run.generations)
+        return run if stored else None
 
     def on_click(self, event: events.Click) -> None:
         """Keep a click on the frame from reaching the workbench."""

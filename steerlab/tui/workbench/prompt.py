@@ -16,8 +16,8 @@ class Prompt(TextArea):
     HELP = "The text to continue. Enter generates; ctrl+j or alt+enter makes a new line."
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "submit", "generate", priority=True, show=False),
-        Binding("alt+enter,ctrl+j", "newline", "new line", show=False),
+        Binding("enter", "submit", "continue the prompt", priority=True, show=False),
+        Binding("alt+enter,ctrl+j", "newline", "begin a new line", show=False),
     ]
 
     @dataclass

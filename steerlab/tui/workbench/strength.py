@@ -32,12 +32,12 @@ The strength of steering. ← → move a little, page up/down a lot, 0 is off, -
 to the median residual stream; c: the coefficient."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("left", "move(-1)", "weaker"),
-        Binding("right", "move(1)", "stronger"),
-        Binding("pagedown", "move(-5)", "much weaker", show=False),
-        Binding("pageup", "move(5)", "much stronger", show=False),
-        Binding("minus", "flip", "reverse"),
-        Binding("0", "zero", "no steering", show=False),
+        Binding("left", "move(-1)", "weaker", system=True),
+        Binding("right", "move(1)", "stronger", system=True),
+        Binding("pagedown", "move(-5)", "much weaker", show=False, system=True),
+        Binding("pageup", "move(5)", "much stronger", show=False, system=True),
+        Binding("minus", "flip", "reverse", tooltip="reverse the steering"),
+        Binding("0", "zero", "turn the steering off", show=False),
     ]
 
     DEFAULT_CSS = """
@@ -112,30 +112,33 @@ to the median residual stream; c: the coefficient."""
 
 
 class Strength(Horizontal):
-    """Slider, dose and coefficient; changing one changes the others.
+    """Slider, dose, coefficient and layer; changing one of the first three changes the others.
 
     The dose stays when the vector changes, because equal coefficients of two vectors are not
     comparable. A vector without a dose has only its coefficient.
     safe: the signed doses between which a calibration found fluent texts, drawn as ═.
+    where: its layers as typed; empty for the vector's own.
     """
 
     DEFAULT_CSS = """
     Strength { height: 1; }
     Strength Label.unit { width: auto; padding: 0 1; color: $text-muted; }
     Strength Input { width: 8; }
+    .-tiny Strength .layers { display: none; }
     """
 
     @dataclass
     class Changed(Message):
         """The strength changed."""
 
-    def __init__(self, dose: float | None, coefficient: float) -> None:
+    def __init__(self, dose: float | None, coefficient: float, layers: str = "") -> None:
         super().__init__(classes="line")
         self.dose = DOSE if dose is None else dose
         self.coefficient = coefficient
         self.per_unit: float | None = None
         self.dosed = dose is not None
         self.safe: tuple[float, float] | None = None
+        self.where = layers
 
     def compose(self) -> ComposeResult:
         """The slider, then the numbers."""
@@ -144,6 +147,15 @@ class Strength(Horizontal):
         for name, unit in (("dose", "dose"), ("coefficient", "c")):
             yield Label(unit, classes="unit")
             yield FixedInput(id=name, compact=True, restrict=r"[-+.0-9e]*", placeholder="-")
+        yield Label("layer", classes="unit layers")
+        yield FixedInput(
+            self.where,
+            id="layers",
+            classes="layers",
+            compact=True,
+            restrict=r"[0-9:, al]*",
+            placeholder="own",
+        )
 
     def on_mount(self) -> None:
         """Draw the strength."""
@@ -154,11 +166,22 @@ class Strength(Horizontal):
         """(dose, coefficient); the dose is None if only the coefficient counts."""
         return (self.dose if self.dosed else None, self.coefficient)
 
-    def follow(self, per_unit: float | None) -> None:
-        """Take the dose of coefficient 1 for the current vector; None if unknown."""
+    def follow(self, per_unit: float | None, *, dosed: bool = False) -> None:
+        """Take the dose of coefficient 1 for the current vector; None if unknown.
+
+        dosed: it has a dose that is only not known yet, so that a dose stays.
+        """
         self.per_unit = per_unit or None
-        self.dosed = self.per_unit is not None
+        self.dosed = self.per_unit is not None or (dosed and self.dosed)
         self._agree()
+
+    def place(self, layers: str, own: str) -> None:
+        """Show where the vector acts. own: its own layers, for an empty `layers`."""
+        self.where = layers
+        box = self.query_one("#layers", Input)
+        box.placeholder = own or "own"
+        if not box.has_focus:
+            box.value = layers
 
     def set(self, dose: float | None, coefficient: float) -> None:
         """Set the strength; a dose takes precedence."""
@@ -181,6 +204,10 @@ class Strength(Horizontal):
     def _typed(self, event: Input.Changed) -> None:
         event.stop()
         if not event.input.has_focus:
+            return
+        if event.input.id == "layers":
+            self.where = event.value.strip()
+            self.post_message(self.Changed())
             return
         number = _number(event.value)
         event.input.set_class(number is None, "-invalid")

@@ -16,7 +16,8 @@ from textual.widgets import Static
 
 from steerlab.core.audit import AuditedText
 from steerlab.core.display import printable
-from steerlab.tui.generation_text import audited, marked
+from steerlab.core.run import Run
+from steerlab.tui.generation_text import audited, marked, rating_text
 from steerlab.tui.partial_refresh import Paragraph
 from steerlab.tui.setup import COLUMNS
 
@@ -25,7 +26,7 @@ HINTS = (
     "Press ctrl+g to generate. Baseline: the model without the vector.",
     "Steered: with the vector added.",
 )
-AUDIT = ("a", "screen.at('lab', 'audit')", "changed tokens")
+AUDIT = ("a", "screen.at('lab', 'audit')", "show changed tokens")
 _SHOWN = 400  # characters of a long prompt shown before the text
 
 
@@ -34,11 +35,16 @@ class Column(VerticalScroll, can_focus=True):
 
     HELP = """\
 A generated text. Words that differ from the baseline are marked. * rates this text as the best of \
-the run; y copies the run as a command. a shows its tokens instead: █ before one that was changed \
-most, ▄ and ▂ by up to two thirds and a third of that, · before one that was not changed."""
+the run, 1 to 5 rate it alone; y copies the run as a command. a shows its tokens instead: █ before \
+one that was changed most, ▄ and ▂ by up to two thirds and a third of that, · before one that was \
+not changed."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("asterisk", "pick", "best"),
+        Binding("asterisk", "pick", "best", tooltip="rate the text as the best"),
+        *(
+            Binding(str(n), f"rate({n})", f"rate the text {n} of 5", show=False)
+            for n in range(1, 6)
+        ),
         Binding(*AUDIT),
     ]
 
@@ -57,6 +63,10 @@ most, ▄ and ▂ by up to two thirds and a third of that, · before one that wa
     def action_pick(self) -> None:
         """Rate this text as the best."""
         self.post_message(Texts.Picked(self.index))
+
+    def action_rate(self, rating: int) -> None:
+        """Rate this text from 1 to 5."""
+        self.post_message(Texts.Rated(self.index, rating))
 
     def draw(self, baseline: str | None = None, *, grown: bool = False) -> None:
         """Show the text. baseline: mark the words that differ from it. grown: since drawn last."""
@@ -92,6 +102,13 @@ class Texts(Container):
         """The text of this column was rated as the best."""
 
         index: int
+
+    @dataclass
+    class Rated(Message):
+        """The text of this column was rated from 1 to 5."""
+
+        index: int
+        rating: int
 
     def __init__(self) -> None:
         super().__init__()
@@ -165,11 +182,12 @@ class Texts(Container):
         """Whether it is known what was changed in the texts."""
         return any(column.audit is not None for column in self.columns)
 
-    def show_best(self, index: int | None) -> None:
-        """Put a star on the best text."""
-        for column in self.columns:
-            column.set_class(column.index == index, "best")
-            column.border_subtitle = "★ best" if column.index == index else ""
+    def show_ratings(self, run: Run) -> None:
+        """Put a star on the best text, and what each was rated."""
+        for column, text in zip(self.columns, run.generations, strict=False):
+            best = column.index == run.best
+            column.set_class(best or text.rating is not None, "best")
+            column.border_subtitle = rating_text(text.rating, best=best)
 
     def on_resize(self, event: events.Resize) -> None:
         """Stack columns that would be too narrow."""

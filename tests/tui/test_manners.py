@@ -1,0 +1,85 @@
+"""Help, quitting and what else every screen does alike."""
+
+import time
+
+from textual.containers import VerticalScroll
+
+from steerlab.tui import model_loading
+from steerlab.tui.app import QuitDialog
+from steerlab.tui.fields import Tick
+from steerlab.tui.notices import notify
+from steerlab.tui.setup import Setup
+from tests.tui.driver import Session
+from tests.tui.hosts import text_of
+
+
+async def test_help_fits_one_screen_and_scrolls_on_a_smaller_one(lab):
+    async with Session(lab, size=(100, 30)) as user:
+        await user.pilot.press("question_mark")
+        box = user.app.screen.query_one(VerticalScroll)
+        assert box.max_scroll_y == 0
+        first = [what for _, what in user.app.screen.keys[:3]]
+        assert first == ["steer with the vector", "generate texts", "show help and all keys"]
+        await user.pilot.resize_terminal(60, 16)
+        await user.pilot.press("down", "pagedown")
+        assert box.scroll_y > 0
+
+
+async def test_q_quits_and_asks_while_work_runs(lab):
+    async with Session(lab) as user:
+        user.lab_panel.use(Setup("love", max_new_tokens=5000))
+        await user.until(lambda: user.line.meaning.vector)
+        user.key("ctrl+g")
+        await user.until(lambda: user.lab_panel.busy)
+        user.key("q")
+        await user.until(lambda: isinstance(user.app.screen, QuitDialog))
+        user.key("escape")
+        await user.until(lambda: user.app.screen is user.bench)
+        user.key("escape")
+        await user.written()
+        user.key("q")
+        await user.until(lambda: user.app._exit)
+
+
+async def test_a_first_session_has_a_hint_until_it_generates(lab):
+    async with Session(lab, size=(100, 30)) as user:
+        assert user.bench.query("#greeting")
+        user.lab_panel.use(Setup("love", max_new_tokens=1))
+        await user.until(lambda: user.line.meaning.vector)
+        await user.pilot.press("ctrl+g")
+        await user.written()
+        assert not user.bench.query("#greeting")
+        await user.pilot.press("down", "ctrl+q")
+    async with Session(lab) as user:
+        assert not user.bench.query("#greeting")
+        await user.until(lambda: user.at == "love")  # the list remembers its place
+
+
+async def test_an_error_is_shown_once(lab):
+    async with Session(lab, size=(120, 30)) as user:
+        await user.pilot.press("x")
+        screen = user.app.screen
+        notify(screen, "short", "error")
+        await user.until(lambda: "short" in text_of(screen, "#status"))
+        assert user.said == []
+        notify(screen, "too long for the line of the status " * 4, "error")
+        await user.until(lambda: user.said)
+
+
+async def test_a_tick_looks_ticked_without_colours(lab):
+    async with Session(lab, size=(120, 30)) as user:
+        await user.pilot.press("x")
+        tick = user.app.screen.query_one(Tick)
+        assert tick.render().plain.startswith("[ ]")
+        tick.value = True
+        assert tick.render().plain.startswith("[✓]")
+
+
+def test_loading_says_how_long_it_takes(monkeypatch):
+    said = []
+    monkeypatch.setattr(model_loading, "PATIENCE", 1)
+    with model_loading._seconds_said("loading m …", said.append) as saying:
+        saying("converting …")
+        time.sleep(1.2)
+    assert said[:2] == ["loading m …", "converting …"]
+    assert said[2].startswith("converting … 1 s; a model that is not on disk yet")

@@ -117,7 +117,7 @@ async def test_a_verb_that_fails_says_why_and_can_be_mended(lab):
 
 
 async def test_escape_interrupts_a_verb_and_leaving_ends_it(lab, monkeypatch):
-    from steerlab.core.verb import child
+    from steerlab.tui.verbs import child
 
     sleeper = "import time,sys;print('\\x1e1 2 waiting',flush=True);time.sleep(60)"
     monkeypatch.setattr(child, "program", lambda: ["python", "-c", sleeper])

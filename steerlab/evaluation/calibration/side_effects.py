@@ -107,16 +107,19 @@ class SideEffects:
 
         Half of the texts are enough for a setting that these clearly turn down.
         """
-        found = self._fresh(settings, len(FRESH) // 2, weight / 2)
+        found = self.after(FRESH[: len(FRESH) // 2], settings, weight / 2)
         rest = [s for s, cost in enumerate(found) if not cost.beyond(self.limits)]
         undecided = [settings[s] for s in rest]
-        whole = self._fresh(undecided, len(FRESH), weight / 2) if rest else []
+        whole = self.after(FRESH, undecided, weight / 2) if rest else []
         for s, cost in zip(rest, whole, strict=True):
             found[s] = cost
         return found
 
-    def _fresh(self, settings: Sequence[Setting], count: int, weight: float) -> list[FreshCost]:
-        logs, pairs = self._texts(settings, FRESH[:count], weight)
+    def after(
+        self, prompts: Sequence[str], settings: Sequence[Setting], weight: float = 0
+    ) -> list[FreshCost]:
+        """Fluency and repetition of one text after each prompt; weight: share of the progress."""
+        logs, pairs = self._texts(settings, prompts, weight)
         return [
             _fresh(setting.dose or 0.0, logs[s] - logs[0], pairs[s], pairs[0], self.limits)
             for s, setting in enumerate(settings, 1)

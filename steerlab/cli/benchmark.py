@@ -26,6 +26,13 @@ _LEGEND = (
 @options.verb("benchmark")
 @click.argument("concepts", nargs=-1)
 @click.option("--no-evaluate", is_flag=True, help="Extract and calibrate only.")
+@click.option(
+    "--suite",
+    "suites",
+    metavar="NAME|FILE",
+    multiple=True,
+    help="To evaluate on: as for evaluate; the default, standard, takes the longest.",
+)
 @options.numbers("--doses", text="Candidates; both signs are measured.")
 @options.controls(20)
 @options.seed
@@ -35,6 +42,7 @@ _LEGEND = (
 def benchmark_command(
     concepts: tuple[str, ...],
     no_evaluate: bool,
+    suites: tuple[str, ...],
     doses: tuple[float, ...],
     controls: int,
     seed: int,
@@ -52,12 +60,18 @@ def benchmark_command(
     """
     from steerlab.evaluation.benchmark import benchmark, chosen
     from steerlab.evaluation.calibration.search import DOSES, Options
+    from steerlab.evaluation.generalization.evaluate import named
     from steerlab.evaluation.generalization.plan import EvaluationPlan
+    from steerlab.evaluation.generalization.suite import STANDARD
 
+    if suites and no_evaluate:
+        raise click.UsageError("--suite is to evaluate on: leave it out, or --no-evaluate")
+    plan = None if no_evaluate else EvaluationPlan(suites=suites or (STANDARD,))
     chosen(concepts)  # before a model is loaded for nothing
+    if plan is not None:
+        named(plan)
     load(lab)
     search = Options(doses or DOSES, controls, seed=seed)
-    plan = None if no_evaluate else EvaluationPlan()
     found: list[dict[str, Any]] = []
     with interruptible() as stop, ExitStack() as stack:
 

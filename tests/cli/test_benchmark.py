@@ -6,7 +6,7 @@ import pytest
 
 from steerlab.cli import ExitCode
 from steerlab.evaluation import benchmark as module
-from tests.evaluation.measurements import calibration
+from tests.evaluation.measurements import calibration, evaluation
 
 
 @pytest.fixture(autouse=True)
@@ -32,3 +32,18 @@ def test_json_and_what_is_no_concept(cli, model_dir, refused):
     data = cli("benchmark", "joy", "--no-evaluate", "--json", "-q", "--model", model_dir).data
     assert [(row["vector"], row["works"]) for row in data] == [("joy.v1", True)]
     assert "no starter concept lvoe" in refused(ExitCode.NOT_FOUND, "benchmark", "lvoe")
+
+
+def test_a_suite_is_evaluated_on(cli, model_dir, refused, monkeypatch):
+    plans = []
+
+    def evaluate(lab, vector, plan, **how):
+        plans.append(plan)
+        return evaluation(vector.digest)
+
+    monkeypatch.setattr(module, "evaluate", evaluate)
+    assert cli("benchmark", "joy", "--suite", "statements", "--model", model_dir).code == 0
+    assert [plan.suites for plan in plans] == [("statements",)]
+    assert "no suite" in refused(ExitCode.NOT_FOUND, "benchmark", "--suite", "statemnts")
+    said = refused(ExitCode.USAGE, "benchmark", "--suite", "narrative", "--no-evaluate")
+    assert "--suite is to evaluate on" in said

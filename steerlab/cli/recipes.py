@@ -105,6 +105,12 @@ def _print_ported(made: Sequence[Ported]) -> None:
     output.table(columns, [_row(one) for one in made], right=["norm"], wrap=["layers", "made"])
     new = sum(one.new for one in made)
     output.say(f"{new} stored, {len(made) - new} already there")
+    for one in made:
+        if one.poor_layers:
+            where = f"layer {span(one.poor_layers)} of {one.after.model.name}"
+            output.say(
+                f"note: the pairs of {one.after.ref} disagree at {where}: try other --layers"
+            )
 
 
 def _row(one: Ported) -> list[str]:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from steerlab.lab.lab import Lab
     from steerlab.registry.queries import Summary
 
+POOR_AGREEMENT = 0.75
+"""The share of pairs below which a vector is doubtful; of pairs without meaning, half agree."""
+
 
 @dataclass(frozen=True)
 class Ported:
@@ -36,6 +39,14 @@ class Ported:
     layers: Mapping[int, int]
     new: bool
 
+    @property
+    def poor_layers(self) -> list[int]:
+        """Layers where fewer pairs than `POOR_AGREEMENT` point along the mean of the others."""
+        known = self.after.diagnostics
+        return [
+            b for b in self.after.layers if known.get(b, {}).get("agreement", 1.0) < POOR_AGREEMENT
+        ]
+
     def to_json(self) -> dict[str, Any]:
         """The port as JSON values."""
         return {
@@ -47,6 +58,7 @@ class Ported:
             "norm": self.after.norm,
             "digest": self.after.digest,
             "new": self.new,
+            "poor_layers": self.poor_layers,
         }
 
 

@@ -36,6 +36,12 @@ def test_a_composition_goes_to_another_model(cli, store, deep_dir):
     assert cli("verify").code == ExitCode.OK
 
 
+def test_layers_whose_pairs_disagree_are_noted(cli, deep_dir, monkeypatch):
+    monkeypatch.setattr("steerlab.lab.port.POOR_AGREEMENT", 1.1)
+    result = cli("port", "love", "--model", deep_dir)
+    assert "note: the pairs of love.v1 disagree at layer 2, 4 of deep" in result.err
+
+
 def test_layers_are_chosen(cli, store, deep_dir):
     assert cli("port", "love", "--model", deep_dir, "--layers", "6:8").code == ExitCode.OK
     assert store.load("deep.love").layers == (6, 7)

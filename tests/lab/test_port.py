@@ -53,6 +53,19 @@ def test_a_contrast_recipe_is_run_on_the_other_model(store, models):
     assert store.load("love", "small").layers == (1, 2)
 
 
+def test_layers_whose_pairs_disagree_are_named(store, models):
+    lab = Lab(store, models[1])
+    turned = [(b, a) if i % 2 else (a, b) for i, (a, b) in enumerate(2 * LOVE)]
+    Lab(store, models[0]).extract("nothing", turned, layers=[1, 2])
+    (made,) = port(lab, "nothing")
+    shares = {b: d["agreement"] for b, d in made.after.diagnostics.items()}
+    assert made.poor_layers == [2, 4] == made.to_json()["poor_layers"], shares
+    (fine,) = port(lab, "love")
+    assert all(fine.after.diagnostics[b]["agreement"] == 1 for b in (2, 4)) == (
+        not fine.poor_layers
+    )
+
+
 def test_a_composition_brings_its_ancestry(store, models):
     lab = Lab(store, models[1])
     made = port(lab, "warm")

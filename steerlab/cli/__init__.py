@@ -30,6 +30,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Steer": {
         "generate": ("generate", "Generate text with a vector, beside the baseline."),
+        "chat": ("chat", "Talk with a chat model while a vector steers it."),
         "sweep": ("sweep", "Compare layers x strengths x prompts in one batch."),
         "demo": ("demo", "See it work: love - anger on a real model."),
         "tui": ("tui", "Browse vectors and steer in the terminal."),

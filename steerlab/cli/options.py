@@ -82,15 +82,15 @@ class Parsed(ParamType):
 
 
 def _number(text: str) -> float:
-    (found,) = _finite(text, [text], "a number")
+    (found,) = finite(text, [text], "a number")
     return found
 
 
 def _numbers(text: str) -> tuple[float, ...]:
-    return _finite(text, text.split(","), "a list of numbers such as -0.2,0,0.2")
+    return finite(text, text.split(","), "a list of numbers such as -0.2,0,0.2")
 
 
-def _finite(text: str, parts: Sequence[str], what: str) -> tuple[float, ...]:
+def finite(text: str, parts: Sequence[str], what: str) -> tuple[float, ...]:
     try:
         found = tuple(map(float, parts))
     except ValueError:
@@ -232,6 +232,7 @@ quiet = _noted("-q", "--quiet", help="Print no messages and no progress.")
 seed = click.option("--seed", type=int, default=0, show_default=True)
 yes = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 no_model = click.option("--no-model", is_flag=True, help="Load no model: only what is stored.")
+no_keep = click.option("--no-keep", is_flag=True, help="Keep no run.")
 no_save = click.option("--no-save", is_flag=True, help="Report only; store nothing.")
 tags = click.option("--tag", "tags", multiple=True, help="A tag; may be repeated.")
 note = click.option("--note", default="", help="What the vector is for.")
@@ -337,23 +338,32 @@ loading = grouped(
 )
 """How the model is loaded; `Lab` takes it."""
 
-sampling = grouped(
-    "sampling",
-    Sampling,
-    max_new_tokens=click.option(
-        "-n", "--max-new-tokens", type=click.IntRange(1), default=40, show_default=True
-    ),
-    temperature=click.option(
-        "--temperature", type=float, default=0.0, help="0 is greedy (default)."
-    ),
-    top_p=click.option("--top-p", type=float, default=1.0, help="1 is off (default)."),
-    top_k=click.option("--top-k", type=click.IntRange(0), default=0, help="0 is off (default)."),
-    repetition_penalty=click.option(
-        "--repetition-penalty", type=float, default=1.0, help="1 is off (default)."
-    ),
-    chat=click.option("--chat", is_flag=True, help="Prompts are messages to a chat model."),
-)
-"""How the next token is chosen: a `Sampling`."""
+_chat = click.option("--chat", is_flag=True, help="Prompts are messages to a chat model.")
+
+
+def writing(tokens: int, *, template: bool = True) -> Callable[[F], F]:
+    """How the next token is chosen, as a `Sampling`. tokens: the default; template: --chat."""
+    return grouped(
+        "sampling",
+        Sampling,
+        max_new_tokens=click.option(
+            "-n", "--max-new-tokens", type=click.IntRange(1), default=tokens, show_default=True
+        ),
+        temperature=click.option(
+            "--temperature", type=float, default=0.0, help="0 is greedy (default)."
+        ),
+        top_p=click.option("--top-p", type=float, default=1.0, help="1 is off (default)."),
+        top_k=click.option(
+            "--top-k", type=click.IntRange(0), default=0, help="0 is off (default)."
+        ),
+        repetition_penalty=click.option(
+            "--repetition-penalty", type=float, default=1.0, help="1 is off (default)."
+        ),
+        **({"chat": _chat} if template else {}),
+    )
+
+
+sampling = writing(40)
 
 steering = grouped(
     "where",

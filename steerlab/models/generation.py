@@ -19,7 +19,9 @@ from steerlab.models.blocks import input_device
 from steerlab.progress import ShouldStop
 
 OnText = Callable[[int, str], None]
-_FIRST_CANDIDATES = 256  # enough of the vocabulary for top-p in nearly every step
+_FIRST_CANDIDATES = 64  # enough of the vocabulary for top-p in most steps; else eight times more
+_BLOCK = 64  # tokens whose largest logit stands for them
+_AT_ONCE = 16  # rows whose logits stay in a core's cache
 
 
 @dataclass(frozen=True, repr=False)
@@ -177,19 +179,20 @@ class Sampler:
             self.draws = _draws(seeds, sampling.max_new_tokens).to(device)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """scores: (batch, vocab) float32 logits. Returns 0 at the choice, -inf elsewhere."""
+        """scores: (batch, vocab) float32 logits, which it overwrites: new ones of their size cost
+        a tenth of a step. Returns 0 at the choice, -inf elsewhere.
+        """
         check_logits(scores, self.step + 1)
         if self.sampling.repetition_penalty != 1:
-            scores = self._penalised(input_ids, scores)
+            self._penalise(input_ids, scores)
         if self.sampling.temperature > 0:
-            chosen = choose(
-                scores / self.sampling.temperature, self.draws[:, self.step], self.sampling
-            )
-            scores = torch.full_like(scores, -torch.inf).scatter_(1, chosen.unsqueeze(1), 0.0)
+            scores.div_(self.sampling.temperature)
+            chosen = choose(scores, self.draws[:, self.step], self.sampling)
+            scores.fill_(-torch.inf).scatter_(1, chosen.unsqueeze(1), 0.0)
         self.step += 1
         return scores
 
-    def _penalised(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+    def _penalise(self, input_ids: Tensor, scores: Tensor) -> None:
         """Penalty of arXiv 1909.05858 over the row's own tokens."""
         width = self.prompt_mask.shape[1]
         prompt = input_ids[:, :width]
@@ -197,7 +200,7 @@ class Sampler:
         seen = torch.cat([own, input_ids[:, width:]], dim=1)
         values = scores.gather(1, seen)
         penalty = self.sampling.repetition_penalty
-        return scores.scatter(1, seen, torch.where(values < 0, values * penalty, values / penalty))
+        scores.scatter_(1, seen, torch.where(values < 0, values * penalty, values / penalty))
 
 
 def check_logits(logits: Tensor, new_token: int) -> None:
@@ -217,15 +220,51 @@ def choose(logits: Tensor, draws: Tensor, sampling: Sampling) -> Tensor:
     logits: (batch, vocab). Returns (batch,) token ids. top_k and top_p keep the same tokens as
     transformers' warpers; the vocabulary is sorted only as far as the kept mass needs.
     """
+    if logits.is_cpu and len(logits) > _AT_ONCE:
+        parts = zip(logits.split(_AT_ONCE), draws.split(_AT_ONCE), strict=True)
+        return torch.cat([choose(*part, sampling) for part in parts])
     vocab = logits.shape[-1]
-    if sampling.top_p == 1 and sampling.top_k == 0:
+    if sampling.top_k:
+        return _drawn(*_largest(logits, min(sampling.top_k, vocab)), draws, sampling.top_p)
+    if sampling.top_p == 1:
         mass = torch.softmax(logits, dim=-1, dtype=torch.float64).cumsum(dim=-1)
         point = (draws * mass[:, -1]).unsqueeze(1)
         return torch.searchsorted(mass, point, right=True).squeeze(1).clamp(max=vocab - 1)
-    logs, ids = _candidates(logits, sampling)
+    top = logits.amax(dim=-1, keepdim=True)
+    mass = (logits - top).exp_().sum(dim=-1, keepdim=True)  # float64 took a tenth of a sweep
+    whole = top.double() + mass.double().log()
+    return _nucleus(logits, draws, sampling.top_p, whole, _FIRST_CANDIDATES)
+
+
+def _nucleus(logits: Tensor, draws: Tensor, top_p: float, whole: Tensor, size: int) -> Tensor:
+    """Sample by top-p from the `size` most likely tokens, or more for rows that need more.
+
+    whole: (batch, 1) log of the mass of the whole vocabulary. A last column holds the log of the
+    remaining mass, so that probabilities stay those of the whole vocabulary.
+    """
+    if size >= logits.shape[-1]:
+        return _drawn(*logits.sort(dim=-1, descending=True), draws, top_p)
+    logs, ids = _largest(logits, size)
+    shares = (logs.double() - whole).exp().sum(dim=-1, keepdim=True)
+    rest = whole + torch.log((1 - shares).clamp(min=0))
+    found = _drawn(
+        torch.cat([logs.double(), rest], dim=-1),
+        torch.cat([ids, ids[:, -1:]], dim=-1),
+        draws,
+        top_p,
+    )
+    lacking = (shares < top_p).squeeze(1)
+    if bool(lacking.any()):
+        rows = logits[lacking], draws[lacking], top_p, whole[lacking]
+        found[lacking] = _nucleus(*rows, 8 * size)
+    return found
+
+
+def _drawn(logs: Tensor, ids: Tensor, draws: Tensor, top_p: float) -> Tensor:
+    """The tokens at `draws` among candidates in descending order; (batch, candidates) both."""
     mass = torch.softmax(logs, dim=-1, dtype=torch.float64)
     before = mass.cumsum(dim=-1) - mass
-    mass = mass.masked_fill(before >= sampling.top_p, 0.0)  # the token that crosses top_p stays
+    mass = mass.masked_fill(before >= top_p, 0.0)  # the token that crosses top_p stays
     total = mass.cumsum(dim=-1)
     point = (draws * total[:, -1]).unsqueeze(1)
     picked = torch.searchsorted(total, point, right=True)
@@ -233,29 +272,16 @@ def choose(logits: Tensor, draws: Tensor, sampling: Sampling) -> Tensor:
     return ids.gather(1, torch.minimum(picked, last)).squeeze(1)
 
 
-def _candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """The most likely tokens in order, as many as top_k or top_p can keep.
-
-    Without top_k, a last column holds the log of the remaining mass, so that probabilities stay
-    those of the whole vocabulary.
-    """
-    vocab = logits.shape[-1]
-    if sampling.top_k:
-        return logits.topk(min(sampling.top_k, vocab), dim=-1)
-    size = min(_FIRST_CANDIDATES, vocab)
-    top = logits.amax(dim=-1, keepdim=True)
-    mass = (logits - top).exp_().sum(dim=-1, keepdim=True)  # float64 took a tenth of a sweep
-    whole = top.double() + mass.double().log()
-    while True:
-        logs, ids = logits.topk(size, dim=-1)
-        if size == vocab:
-            return logs, ids
-        shares = (logs.double() - whole).exp().sum(dim=-1, keepdim=True)
-        if bool((shares >= sampling.top_p).all()):
-            break
-        size = min(size * 8, vocab)
-    rest = whole + torch.log((1 - shares).clamp(min=0))
-    return torch.cat([logs.double(), rest], dim=-1), torch.cat([ids, ids[:, -1:]], dim=-1)
+def _largest(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """`topk`, by way of the blocks of the vocabulary whose largest logits are the largest."""
+    batch, vocab = logits.shape
+    if vocab % _BLOCK or 4 * count * _BLOCK > vocab:
+        return logits.topk(count, dim=-1)
+    blocks = logits.reshape(batch, -1, _BLOCK)
+    best = blocks.amax(dim=-1).topk(count, dim=-1).indices.sort(dim=-1).values  # (batch, count)
+    some = blocks.gather(1, best.unsqueeze(2).expand(-1, -1, _BLOCK)).flatten(1)
+    logs, places = some.topk(count, dim=-1)
+    return logs, best.gather(1, places // _BLOCK) * _BLOCK + places % _BLOCK
 
 
 def _draws(seeds: Sequence[int], steps: int) -> Tensor:

@@ -24,7 +24,7 @@ from transformers import (
 from steerlab import LanguageModel, steering
 from steerlab.core.sampling import Sampling
 from steerlab.errors import BadOption, BadPrompts
-from steerlab.models.generation import _Row, choose
+from steerlab.models.generation import _largest, _Row, choose
 from tests.tiny import tiny_lm, tiny_model, tiny_tokenizer
 from tests.watching import planted, shared
 
@@ -210,13 +210,23 @@ class TestChoose:
         sampling = Sampling(temperature=1.0, top_p=top_p, top_k=top_k)
         assert set(choose(logits, draws, sampling).tolist()) <= {1, 2, 4}
 
-    def test_rows_are_chosen_apart(self):
+    @pytest.mark.parametrize("vocab", [700, 64 * 300])
+    def test_rows_are_chosen_apart(self, vocab):
         torch.manual_seed(1)
-        logits, draws = torch.randn(6, 700), torch.rand(6, dtype=torch.float64)
+        logits, draws = torch.randn(40, vocab), torch.rand(40, dtype=torch.float64)
+        logits *= torch.linspace(0.1, 20, 40)[:, None]  # flat rows need many candidates
         sampling = Sampling(temperature=1.0, top_p=0.8)
         together = choose(logits, draws, sampling)
-        alone = [choose(logits[i : i + 1], draws[i : i + 1], sampling) for i in range(6)]
+        alone = [choose(logits[i : i + 1], draws[i : i + 1], sampling) for i in range(40)]
         assert together.tolist() == torch.cat(alone).tolist()
+
+    @pytest.mark.parametrize("count", [1, 64, 70])
+    def test_the_largest_logits_are_found_by_blocks(self, count):
+        logits = torch.randn(3, 64 * 300, generator=torch.Generator().manual_seed(count))
+        logits[0, :200] += 10  # all of them in a few blocks
+        found, expected = _largest(logits, count), logits.topk(count, dim=-1)
+        assert torch.equal(found[0], expected.values)
+        assert torch.equal(found[1], expected.indices)
 
     def test_sampled_text_follows_the_models_distribution(self):
         lm = shared()

@@ -21,6 +21,7 @@ from steerlab.interventions.hooks import steering
 from steerlab.interventions.injection import Injection
 from steerlab.models.batch_size import batch_rows
 from steerlab.models.blocks import input_device
+from steerlab.models.equal_rows import shared_below
 from steerlab.models.generation import numbered
 from steerlab.models.inference import batches_of_rows, eval_mode
 from steerlab.models.interrupts import attached
@@ -175,7 +176,9 @@ class TransformersRuntime:
 
         model = self.lm.model
         hook = partial(model.get_output_embeddings().register_forward_pre_hook, narrow)
-        with attached(Uncompiled, hook):
+        first = min((b for row in wanted for b in row.setting.layers), default=0)
+        shared = shared_below(model, self.lm.blocks, ids, first)
+        with attached(Uncompiled, hook, *shared):
             found: Tensor = model(input_ids=ids, use_cache=False).logits
         if not fired or found.shape[:2] != (1, len(rows)):
             raise ModelError(

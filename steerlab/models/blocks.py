@@ -159,6 +159,14 @@ def text_config(model: nn.Module) -> Any:
     return config.get_text_config(decoder=True)
 
 
+def attends_to_everything(model: nn.Module) -> bool:
+    """Whether every layer keeps the whole prefix in its cache (no sliding window, no state)."""
+    config = text_config(model)
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    window = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
+    return kinds == {"full_attention"} and not window and not hasattr(config, "layers_block_type")
+
+
 def input_device(model: nn.Module) -> torch.device:
     """The device that token ids have to be on; offloaded weights are brought to it."""
     embedding = model.get_input_embeddings()  # type: ignore[operator]

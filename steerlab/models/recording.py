@@ -17,7 +17,13 @@ from torch.nn.utils.rnn import pad_sequence
 from steerlab.core.prompts import Read, Span
 from steerlab.errors import Cancelled, ModelError
 from steerlab.extraction.readings import Ids, Readings
-from steerlab.models.blocks import check_shape, input_device, stream_of, text_config
+from steerlab.models.blocks import (
+    attends_to_everything,
+    check_shape,
+    input_device,
+    stream_of,
+    text_config,
+)
 from steerlab.models.cache import cache_argument
 from steerlab.models.interrupts import attached
 from steerlab.models.interventions import is_steered
@@ -110,7 +116,7 @@ def _plan(model: nn.Module, prompts: Sequence[Ids]) -> list[Group]:
     saved = sum(group.prefix * (len(group.members) - 1) for group in groups)
     # a second pass and the copied cache cost about a tenth of the work
     # a prompt in two pieces would hide from steering where it ends
-    together = _attends_to_everything(model) and cache_argument(model) is not None
+    together = attends_to_everything(model) and cache_argument(model) is not None
     if saved < 0.15 * total or not together or is_steered(model):
         return _apart(prompts)
     return groups
@@ -141,14 +147,6 @@ def _agrees_on_prefixes(model: nn.Module, blocks: Sequence[nn.Module]) -> bool:
     apart = (rest[layer][:, -1].float() - whole).norm(dim=-1)
     precise = rest[layer].dtype in (torch.float32, torch.float64)
     return bool((apart < (1e-3 if precise else 0.05) * whole.norm(dim=-1)).all())
-
-
-def _attends_to_everything(model: nn.Module) -> bool:
-    """Whether every layer keeps the whole prefix in its cache (no sliding window, no state)."""
-    config = model.config.get_text_config(decoder=True)  # type: ignore[union-attr, operator]
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    window = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
-    return kinds == {"full_attention"} and not window and not hasattr(config, "layers_block_type")
 
 
 def _batches(

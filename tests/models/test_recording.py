@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from steerlab import LanguageModel, steering
 from steerlab.models import recording
+from steerlab.models.blocks import attends_to_everything
 from steerlab.models.prefix_groups import Group, group_by_prefix
 from steerlab.models.recording import read
 from tests.models.architectures import tiny
@@ -86,7 +87,7 @@ class TestEveryArchitecture:
     @pytest.mark.parametrize("read_at", ["last", "mean", 3, 8, -1, -12])
     def test_a_shared_beginning_changes_nothing(self, architecture, read_at, request):
         lm = shared(architecture)
-        if not recording._attends_to_everything(lm.model):
+        if not attends_to_everything(lm.model):
             assert architecture in {"mistral_sliding", "gemma2", "gemma3"}
             assert all(g.prefix == 0 for g in recording._plan(lm.model, random_prompts(2, 10)))
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Unpack
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 _TOKENS = {"cpu": 2048}  # with padding; more is no faster on a CPU
 _TOKENS_ACCELERATOR = 16384
+_LAYER_TOKENS = {"cpu": 128}  # of one layer, for a batch of their own
+_LAYER_TOKENS_ACCELERATOR = 4096
 _LOGITS = {"cpu": 2**25}  # entries: 128 MiB of float32
 _LOGITS_ACCELERATOR = 2**28
 
@@ -86,23 +89,40 @@ _Batch = list[tuple[Row, Row]]
 
 
 def _batches(lm: LanguageModel, rows: Sequence[Row]) -> Iterator[_Batch]:
-    """Batches of rows of similar length, within the limits on tokens and logits."""
+    """Batches of rows of similar length, within the limits on tokens and logits.
+
+    Rows of one layer go together, equal ones in turn: blocks below it run once for equal rows.
+    """
     device = input_device(lm.model).type
     room = _LOGITS.get(device, _LOGITS_ACCELERATOR) // vocabulary(lm)
     most = _TOKENS.get(device, _TOKENS_ACCELERATOR)
+    enough = _LAYER_TOKENS.get(device, _LAYER_TOKENS_ACCELERATOR)
     batch: _Batch = []
-    wanted = width = 0
+    wanted = width = layer = 0
     pieces = [(row, piece) for row in rows for piece in _pieces(row, max(room, 1))]
-    for row, piece in sorted(pieces, key=lambda pair: -pair[1].stop):
+    for row, piece in sorted(pieces, key=_order):
         columns = piece.stop - piece.first
-        if batch and (wanted + columns > room or width * (len(batch) + 1) > most):
+        wider = max(width, piece.stop)
+        apart = _first_layer(row) != layer and width * len(batch) >= enough
+        full = wanted + columns > room or wider * (len(batch) + 1) > most
+        if batch and (apart or full):
             yield batch
-            batch, wanted = [], 0
-        width = width if batch else piece.stop  # the longest comes first
+            batch, wanted, wider = [], 0, piece.stop
+        width, layer = wider, _first_layer(row)
         batch.append((row, piece))
         wanted += columns
     if batch:
         yield batch
+
+
+def _order(row_and_piece: tuple[Row, Row]) -> tuple[int, int, tuple[int, ...]]:
+    row, piece = row_and_piece
+    return -_first_layer(row), -piece.stop, row.ids
+
+
+def _first_layer(row: Row) -> int:
+    """The first layer that is steered; of the baseline, one above all others."""
+    return min(row.setting.layers, default=sys.maxsize)
 
 
 def _pieces(row: Row, room: int) -> Iterator[Row]:

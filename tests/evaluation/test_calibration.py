@@ -248,6 +248,30 @@ def test_a_dose_that_half_of_the_fresh_texts_turn_down_gets_no_more(lab, planted
     assert written == [36, 36, 0, 0]
 
 
+def test_texts_of_a_dose_that_may_follow_are_written_along(lab, planted, monkeypatch):
+    written = []
+    write = side_effects.written
+
+    def counted(lab, rows, **how):
+        written.append([round(row[0].dose, 6) for row in rows[::12]])
+        return write(lab, rows, **how)
+
+    monkeypatch.setattr(side_effects, "written", counted)
+    doses = (0.1, 0.2, 0.3)
+    alone, strict = SideEffects(lab, LENIENT), Limits(fluency=1e-3)
+    expected = alone.fresh([Setting(planted, planted.coefficient(0.2))], 1)
+    written.clear()
+    effects = SideEffects(lab, strict)
+    found = SoundDoses(effects, planted, doses)
+    assert found.confirmed((-0.1, 0.3)) == (0.0, 0.0)
+    assert written == [[0.0, -0.1, 0.3, 0.2], [], [0.1]]
+    assert [cost.loose.n for cost in found.fresh] == [12] * 4
+    effects.limits = LENIENT
+    again = effects.fresh([Setting(planted, planted.coefficient(0.2))], 1)
+    assert again[0].fluency.mean == pytest.approx(expected[0].fluency.mean, rel=1e-5)
+    assert (again[0].distinct, again[0].loose) == (expected[0].distinct, expected[0].loose)
+
+
 @pytest.mark.parametrize(
     ("high", "distinct", "beyond"), [(1.8, 1.0, False), (1.9, 1.0, True), (1.3, 0.79, True)]
 )

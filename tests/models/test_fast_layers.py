@@ -131,6 +131,14 @@ class TestMemory:
         (tmp_path / "products.json").write_text(damage)
         assert [self.choose(), self.choose()] == [1, 1]
 
+    def test_the_file_is_read_once(self, monkeypatch):
+        reads = []
+        loads = json.loads
+        monkeypatch.setattr(products.json, "loads", lambda text: reads.append(1) or loads(text))
+        for _ in range(5):
+            self.choose()
+        assert len(reads) == 1
+
     def test_another_processor_measures_for_itself(self, monkeypatch, tmp_path):
         self.choose()
         monkeypatch.setattr(products, "processor", lambda: "another one")

@@ -91,6 +91,7 @@ class SideEffects:
             "should_stop": should_stop,
         }
         self._known: dict[Key, tuple[float, float]] = {}
+        self._likely: tuple[Setting, ...] = ()
 
     def kl(
         self, settings: Sequence[Setting], weight: float, prompts: Sequence[str] = NEUTRAL
@@ -101,6 +102,14 @@ class SideEffects:
         how = {**self._how, "progress": self.parts.part(weight)}
         found = divergence(self.lab.model, prompts, settings, top=1, **how)
         return [defined(float(nats)) for nats in found.nats.mean(axis=1)]
+
+    def expect(self, settings: Sequence[Setting]) -> None:
+        """Say which settings may be asked for next.
+
+        The first texts of theirs are written along with others: on a CPU, a batch of 48 rows takes
+        half the time of four batches of 12.
+        """
+        self._likely = tuple(settings)
 
     def fresh(self, settings: Sequence[Setting], weight: float) -> list[FreshCost]:
         """Fluency and repetition of texts after the `FRESH` prompts.
@@ -136,6 +145,9 @@ class SideEffects:
         seeded = list(zip(prompts, seeds, strict=True))
         rows = [(s, *some) for s in (Setting(), *settings) for some in seeded]
         new = [row for row in dict.fromkeys(rows) if row not in self._known]
+        if new:
+            likely = [(s, *some) for s in self._likely for some in seeded[: len(FRESH) // 2]]
+            new += [row for row in dict.fromkeys(likely) if row not in self._known]
         parts, how = [self.parts.part(weight * share) for share in (0.8, 0.2)], dict(self._how)
         how["bos"] = is_front(settings)
         made = [text.token_ids for text in written(self.lab, new, progress=parts[0], **how)]

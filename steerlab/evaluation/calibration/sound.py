@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -63,14 +64,19 @@ class SoundDoses:
         """
         ends, found = {-1: safe[0], 1: safe[1]}, dict[float, FreshCost]()
         while wanted := [d for d in ends.values() if d and d not in found]:
+            self.effects.expect(self.settings([self.lower(d) for d in wanted if self.lower(d)]))
             made = self.effects.fresh(self.settings(wanted), 20)
             found |= {d: replace(cost, dose=d) for d, cost in zip(wanted, made, strict=True)}
             for sign, end in ends.items():
                 if end in found and not found[end].within(self.effects.limits):
-                    lower = [d for d in self.doses if d < abs(end)]
-                    ends[sign] = sign * max(lower, default=0.0) or 0.0
+                    ends[sign] = self.lower(end)
         self.fresh = tuple(found[d] for d in sorted(found))
         return ends[-1], ends[1]
+
+    def lower(self, dose: float) -> float:
+        """The next lower dose on the same side; 0 for none."""
+        lower = max((d for d in self.doses if d < abs(dose)), default=0.0)
+        return math.copysign(lower, dose) if lower else 0.0
 
     def settings(self, doses: Sequence[float]) -> list[Setting]:
         """The vector at these doses."""

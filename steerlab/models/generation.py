@@ -221,7 +221,7 @@ def choose(logits: Tensor, draws: Tensor, sampling: Sampling) -> Tensor:
     transformers' warpers; the vocabulary is sorted only as far as the kept mass needs.
     """
     if logits.is_cpu and len(logits) > _AT_ONCE:
-        parts = zip(logits.split(_AT_ONCE), draws.split(_AT_ONCE), strict=True)
+        parts = zip(torch.split(logits, _AT_ONCE), torch.split(draws, _AT_ONCE), strict=True)
         return torch.cat([choose(*part, sampling) for part in parts])
     vocab = logits.shape[-1]
     if sampling.top_k:

@@ -9,12 +9,22 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from steerlab import Store, vectors
+from steerlab import Lab, Store, vectors
 from steerlab.cli import run
 from steerlab.core.recipe import Contrast
+from steerlab.evaluation.benchmark import made_so
+from steerlab.evaluation.calibration.calibrate import calibrate
+from steerlab.evaluation.calibration.curve import Curve
+from steerlab.evaluation.calibration.search import Options
+from steerlab.evaluation.generalization.plan import EvaluationPlan
+from steerlab.evaluation.generalization.regression import check, stored
+from steerlab.evaluation.generalization.verdict import verdict
 from steerlab.lab.starter import LAYER, ensure, starters
 
 SHIPPED = Path(__file__).parents[1] / "store"
+CALIBRATED = ("love", "anger", "joy", "hate", "formality")
+EVALUATED = ("love",)
+"""Those with results; `steerlab benchmark --suite statements --store store` adds the others."""
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +73,33 @@ def test_a_vector_is_made_of_its_prompts(store, name):
     assert (record.model.n_layers, record.model.d_model) == (30, 576)
 
 
+@pytest.mark.parametrize("name", CALIBRATED)
+def test_a_vector_brings_its_calibration(store, name):
+    found = store.results.calibration(f"smollm2.{name}")
+    assert made_so(found, Options())
+    low, high = found.safe
+    assert found.works
+    assert low < 0 < found.dose <= high
+    assert Curve.of(found).held.beats_chance
+    assert "/tmp" not in json.dumps(found.to_json())
+
+
+@pytest.mark.parametrize("name", EVALUATED)
+def test_a_vector_brings_its_evaluation_at_its_operating_point(store, name):
+    found = store.results.calibration(f"smollm2.{name}")
+    (evaluation,) = store.results.evaluations(f"smollm2.{name}")
+    assert evaluation.data["layers"] == [found.layer]
+    assert evaluation.data["coefficient"] == pytest.approx(found.coefficient)
+    assert EvaluationPlan.from_json(evaluation.data["plan"]).suites == ("statements",)
+    assert verdict(evaluation)[0].startswith("vader: ")
+    assert "/tmp" not in json.dumps(evaluation.to_json())
+
+
+def test_show_tells_the_evidence_of_a_fresh_clone(fresh, capsys):
+    assert run(["show", "love", "--store", str(fresh)]) == 0
+    assert "works: layer 21, dose +0.20" in capsys.readouterr().out
+
+
 def test_every_payload_describes_itself():
     for path in (SHIPPED / "payloads").rglob("*.safetensors"):
         with safe_open(path, "np") as file:
@@ -97,3 +134,32 @@ def test_the_model_gives_the_same_again(store, smollm2, name):
     assert again.cosines(stored)[LAYER] >= 0.9999
     assert again.recipe.without_ids() == stored.recipe.without_ids()
     assert again.recipe.ids_read == stored.recipe.ids_read
+
+
+@pytest.mark.smollm2
+def test_it_is_used_where_its_calibration_says(fresh, smollm2):
+    at, coefficient, found = Lab(Store(fresh), smollm2).operating_point(Store(fresh).load("love"))
+    assert at.layers == (found.layer,) != (LAYER,)
+    assert at.dose(coefficient) == pytest.approx(found.dose)
+
+
+@pytest.mark.campaign
+@pytest.mark.smollm2
+def test_a_calibration_comes_out_the_same_again(fresh, smollm2):
+    lab = Lab(Store(fresh), smollm2)
+    then, now = lab.store.results.calibration("love"), calibrate(lab, lab.store.load("love"))
+    assert (now.works, now.layer) == (then.works, then.layer)
+    assert now.dose == pytest.approx(then.dose, abs=0.06)  # one step; other machines round others
+    one, other = (Curve.of(found).held.effect for found in (then, now))
+    assert one.low < other.mean < one.high
+    assert other.low < one.mean < other.high
+
+
+@pytest.mark.campaign
+@pytest.mark.smollm2
+def test_nothing_moved_since_it_was_evaluated(fresh, smollm2):
+    lab = Lab(Store(fresh), smollm2)
+    (then,) = stored(lab, ["love"])
+    result = check(lab, then)
+    assert not result.problem
+    assert result.moved == ()

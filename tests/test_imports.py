@@ -28,6 +28,7 @@ SOURCES = {
 }
 MODEL_SIDE = {"conformance", "models", "interventions"}
 MEASURING = {f"evaluation.metrics.{name}" for name in ("passes", "likelihood", "predictions")}
+SERVING = {"serving.batch", "serving.row"}
 HEAVY = {"torch", "transformers", "alembic", "textual", "accelerate", "matplotlib", "jinja2"}
 
 
@@ -54,7 +55,7 @@ def imports(module: str) -> tuple[tuple[str, bool], ...]:
 @pytest.mark.parametrize(
     ("library", "homes"),
     [
-        ("torch", MODEL_SIDE | MEASURING | {"vllm_plugin"}),
+        ("torch", MODEL_SIDE | MEASURING | SERVING | {"vllm_plugin"}),
         ("transformers", set()),
         ("accelerate", set()),
         ("sqlalchemy", {"registry"}),

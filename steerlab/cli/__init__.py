@@ -34,6 +34,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "sweep": ("sweep", "Compare layers x strengths x prompts in one batch."),
         "demo": ("demo", "See it work: love - anger on a real model."),
         "tui": ("tui", "Browse vectors and steer in the terminal."),
+        "serve": ("serve", "Serve a model over OpenAI's API, steered by stored vectors."),
         "bench": ("bench", "Measure how fast a model is on this machine."),
     },
     "Know whether it works": {

@@ -176,7 +176,7 @@ class Sampler:
         self.prompt_mask = mask.to(device)
         self.step = 0
         if sampling.temperature > 0:
-            self.draws = _draws(seeds, sampling.max_new_tokens).to(device)
+            self.draws = draws(seeds, sampling.max_new_tokens).to(device)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """scores: (batch, vocab) float32 logits, which it overwrites: new ones of their size cost
@@ -198,9 +198,13 @@ class Sampler:
         prompt = input_ids[:, :width]
         own = torch.where(self.prompt_mask.bool(), prompt, prompt[:, -1:])
         seen = torch.cat([own, input_ids[:, width:]], dim=1)
-        values = scores.gather(1, seen)
-        penalty = self.sampling.repetition_penalty
-        scores.scatter_(1, seen, torch.where(values < 0, values * penalty, values / penalty))
+        penalise(seen, scores, self.sampling.repetition_penalty)
+
+
+def penalise(seen: Tensor, scores: Tensor, penalty: float) -> None:
+    """Apply the repetition penalty to the tokens seen, (rows, any), in scores (rows, vocab)."""
+    values = scores.gather(1, seen)
+    scores.scatter_(1, seen, torch.where(values < 0, values * penalty, values / penalty))
 
 
 def check_logits(logits: Tensor, new_token: int) -> None:
@@ -284,7 +288,7 @@ def _largest(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return logs, best.gather(1, places // _BLOCK) * _BLOCK + places % _BLOCK
 
 
-def _draws(seeds: Sequence[int], steps: int) -> Tensor:
+def draws(seeds: Sequence[int], steps: int) -> Tensor:
     """(rows, steps) uniform numbers; equal seeds give equal rows."""
     streams = {}
     for seed in set(seeds):
@@ -316,7 +320,7 @@ class _Streamer:
         on_text: OnText | None,
     ) -> None:
         self.ends = set(ends)
-        self.rows = [_Row(tokenizer, prompt) for prompt in prompts]
+        self.rows = [GrowingText(tokenizer, prompt) for prompt in prompts]
         self.on_text = on_text
         self.started = False
 
@@ -343,7 +347,7 @@ class _Streamer:
         return [row.completion(cancelled) for row in self.rows]
 
 
-class _Row:
+class GrowingText:
     """The tokens of one row; decoded after the end of the prompt, so that spaces come out right."""
 
     def __init__(self, tokenizer: Any, prompt: Sequence[int]) -> None:
@@ -355,6 +359,7 @@ class _Row:
         self.given = 0  # characters emitted of what follows them
 
     def add(self, token: int, ends: bool) -> None:
+        """Add a token; ends: whether it is the last one."""
         self.tokens.append(token)
         self.ended = ends
 
@@ -370,6 +375,7 @@ class _Row:
         return piece
 
     def completion(self, cancelled: bool) -> Completion:
+        """The text so far; its prompt is empty."""
         finish: Literal["stop", "length", "cancelled"] = (
             "stop" if self.ended else "cancelled" if cancelled else "length"
         )

@@ -2,3 +2,7 @@
 
 The server speaks OpenAI's API and runs on transformers; requests join and leave a running batch.
 """
+
+from steerlab.models.waiting import let_threads_sleep
+
+let_threads_sleep()

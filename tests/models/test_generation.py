@@ -24,7 +24,7 @@ from transformers import (
 from steerlab import LanguageModel, steering
 from steerlab.core.sampling import Sampling
 from steerlab.errors import BadOption, BadPrompts
-from steerlab.models.generation import _largest, _Row, choose
+from steerlab.models.generation import GrowingText, _largest, choose
 from tests.tiny import tiny_lm, tiny_model, tiny_tokenizer
 from tests.watching import planted, shared
 
@@ -341,7 +341,7 @@ def metaspace_tokenizer():
 
 def streamed(tokenizer, prompt, tokens):
     """(pieces handed out, text of the completion) for tokens that come one by one."""
-    row = _Row(tokenizer, prompt)
+    row = GrowingText(tokenizer, prompt)
     pieces = []
     for token in tokens:
         row.add(token, False)
@@ -514,7 +514,7 @@ class TestEnd:
         with torch.no_grad():
             lm.model.get_output_embeddings().weight[2] *= 0
         lm.model.generation_config.eos_token_id = 2
-        row = _Row(lm.tokenizer, [])
+        row = GrowingText(lm.tokenizer, [])
         row.add(68, False)
         row.add(2, True)
         assert row.completion(False).text == lm.tokenizer.decode([68])

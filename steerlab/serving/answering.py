@@ -1,0 +1,125 @@
+"""Answering: one request with its texts, from the moment that it is understood."""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from steerlab.core.display import count
+from steerlab.errors import SteeringError
+from steerlab.serving.answers import Answer, Text
+from steerlab.serving.engine import Counts
+from steerlab.serving.job import Job, Written
+from steerlab.serving.openai import Request
+from steerlab.serving.prompting import prompt_ids
+from steerlab.serving.resolving import resolve, watched
+
+if TYPE_CHECKING:
+    from steerlab.core.recipe import ModelIdentity
+    from steerlab.interventions.injection import Injection
+    from steerlab.lab.lab import Lab
+    from steerlab.models.language_model import LanguageModel
+
+
+class News:
+    """What comes of the jobs of one request: from the model's thread to the one of asyncio."""
+
+    def __init__(self, counts: Counts) -> None:
+        self.counts = counts
+        self._loop = asyncio.get_running_loop()
+        self._queue: asyncio.Queue[tuple[Job, Written]] = asyncio.Queue()
+
+    def put(self, job: Job, news: Written) -> None:
+        """Called in the model's thread."""
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._queue.put_nowait, (job, news))
+
+    async def get(self) -> tuple[Job, Written]:
+        """The next news; counts them."""
+        job, news = await self._queue.get()
+        self.counts.texts += news.finish is not None
+        self.counts.failed += news.error is not None
+        return job, news
+
+
+@dataclass
+class Answering:
+    """One request: its jobs, and their texts as far as they are written."""
+
+    request: Request
+    answer: Answer
+    jobs: list[Job]
+    texts: list[Text]
+    news: News
+    prompt_tokens: int
+
+    async def written(self) -> AsyncIterator[tuple[int, Written]]:
+        """What comes of the texts, until all are finished; raises the first error of one."""
+        left = len(self.jobs)
+        while left:
+            job, news = await self.news.get()
+            if news.error is not None:
+                raise news.error
+            left -= news.finish is not None
+            yield job.index, news
+
+
+def prepare(
+    lab: Lab, lm: LanguageModel, here: ModelIdentity, request: Request, news: News
+) -> Answering:
+    """Find the vectors, read the prompts and make the jobs of a request.
+
+    here: the identity of the model. Raises SteerlabError for whatever is refused.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        resolved = resolve(lab, here, request.steers)
+        scores = watched(lab, here, request.monitor)
+    ids = [
+        tuple(prompt_ids(lm, prompt, chat=request.chat, bos=resolved.is_front))
+        for prompt in request.prompts
+    ]
+    lm.check_length(ids, request.sampling.max_new_tokens)
+    _check_places(resolved.injections, min(map(len, ids)), request.sampling.max_new_tokens)
+    jobs: list[Job] = []
+    for prompt in ids:
+        for copy in range(request.n):
+            job = Job(
+                prompt,
+                request.sampling,
+                request.seed + copy,
+                news.put,
+                request.stop,
+                request.logprobs,
+                request.echo,
+                resolved.injections,
+                scores,
+                len(jobs),
+            )
+            jobs.append(job)
+    echoed = [""] * len(jobs)
+    if request.echo:
+        echoed = [str(lm.tokenizer.decode(job.ids, skip_special_tokens=True)) for job in jobs]
+    texts = [Text(prompt) for prompt in echoed]
+    answer = Answer(request, resolved, lm.tokenizer)
+    return Answering(request, answer, jobs, texts, news, sum(map(len, ids)))
+
+
+def _check_places(injections: Sequence[Injection], shortest: int, new_tokens: int) -> None:
+    """Raise SteeringError if a vector finds no place in prompts and texts of these lengths."""
+    for one in injections:
+        rows = max(map(len, one.vector.directions.values()))
+        if one.place == "front" and rows > shortest:
+            raise SteeringError(
+                f"the prompt has {count(shortest, 'token')} and the front vector covers {rows}: "
+                "use a longer prompt"
+            )
+        if one.place == "continuation" and new_tokens == 1:
+            raise SteeringError(
+                "no position is 'continuation' in a text of one token, which is not read any "
+                "more: ask for at least two, or steer at 'generated'"
+            )

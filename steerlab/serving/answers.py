@@ -1,0 +1,140 @@
+"""Answers in OpenAI's shapes, whole or in chunks."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from steerlab.serving.job import TokenLog, Written
+from steerlab.serving.openai import Request
+from steerlab.serving.resolving import Resolved
+
+
+@dataclass
+class Text:
+    """One text as far as it is known. prompt: what echo puts in front."""
+
+    prompt: str = ""
+    text: str = ""
+    tokens: int = 0
+    logs: list[TokenLog] = field(default_factory=list)
+    scores: list[Mapping[str, float]] = field(default_factory=list)
+    finish: str | None = None
+    begun: bool = False
+
+    def add(self, news: Written) -> None:
+        """Add what a pass wrote."""
+        self.begun = True
+        self.text += news.text
+        self.tokens = news.tokens
+        self.logs += news.logs
+        self.scores += [] if news.scores is None else [news.scores]
+        self.finish = news.finish
+
+
+class Answer:
+    """Makes the bodies of one answer."""
+
+    def __init__(self, request: Request, resolved: Resolved, tokenizer: Any) -> None:
+        self.request, self.tokenizer = request, tokenizer
+        kind = "chat.completion" if request.chat else "text_completion"
+        self._kind = kind
+        self._id = f"{'chatcmpl' if request.chat else 'cmpl'}-{uuid.uuid4().hex}"
+        self._created = int(time.time())
+        self._steering: dict[str, Any] = {}
+        if resolved.told:
+            self._steering["steering"] = list(resolved.told)
+        if resolved.warnings:
+            self._steering["steering_warnings"] = list(resolved.warnings)
+
+    def whole(self, texts: Sequence[Text], prompt_tokens: int) -> dict[str, Any]:
+        """The body of an answer that is not streamed."""
+        choices = [self._choice(index, text) for index, text in enumerate(texts)]
+        usage = self.usage(prompt_tokens, sum(text.tokens for text in texts))
+        return self._body(self._kind, choices) | {"usage": usage} | self._steering
+
+    def chunk(self, index: int, news: Written, *, first: bool, prompt: str = "") -> dict[str, Any]:
+        """One chunk of a stream. first: of this text; prompt: what echo puts in front of it."""
+        choice: dict[str, Any] = {"index": index, "finish_reason": news.finish}
+        text = prompt + news.text if first else news.text
+        if self.request.chat:
+            role = {"role": "assistant"} if first else {}
+            choice["delta"] = {**role, "content": text} if text or first else {}
+        else:
+            choice["text"] = text
+        choice["logprobs"] = self._logprobs(news.logs)
+        if news.scores is not None:
+            choice["steering_scores"] = [dict(news.scores)]
+        kind = f"{self._kind}.chunk" if self.request.chat else self._kind
+        return self._body(kind, [choice]) | (self._steering if first else {})
+
+    def last(self, prompt_tokens: int, tokens: int) -> dict[str, Any]:
+        """The chunk that tells usage, with no choices."""
+        kind = f"{self._kind}.chunk" if self.request.chat else self._kind
+        return self._body(kind, []) | {"usage": self.usage(prompt_tokens, tokens)}
+
+    def usage(self, prompt: int, written: int) -> dict[str, int]:
+        """Counts of tokens."""
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": written,
+            "total_tokens": prompt + written,
+        }
+
+    def _body(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "id": self._id,
+            "object": kind,
+            "created": self._created,
+            "model": self.request.model,
+            "choices": choices,
+        }
+
+    def _choice(self, index: int, text: Text) -> dict[str, Any]:
+        choice: dict[str, Any] = {"index": index, "finish_reason": text.finish}
+        if self.request.chat:
+            choice["message"] = {"role": "assistant", "content": text.text}
+        else:
+            choice["text"] = text.prompt + text.text
+        choice["logprobs"] = self._logprobs(text.logs)
+        if self.request.monitor:
+            choice["steering_scores"] = [dict(scores) for scores in text.scores]
+        return choice
+
+    def _logprobs(self, logs: Sequence[TokenLog]) -> dict[str, Any] | None:
+        if self.request.logprobs is None or not logs:
+            return None
+        if self.request.chat:
+            return {"content": [self._entry(log.token, log) for log in logs]}
+        tokens = [self._spelled(log.token) for log in logs]
+        ends = [0]
+        for token in tokens:
+            ends.append(ends[-1] + len(token))
+        return {
+            "tokens": tokens,
+            "token_logprobs": [log.logprob for log in logs],
+            "top_logprobs": [self._top(log) for log in logs],
+            "text_offset": ends[:-1],
+        }
+
+    def _top(self, log: TokenLog) -> dict[str, float] | None:
+        if log.logprob is None:
+            return None
+        found: dict[str, float] = {}
+        for token, value in log.top.items():
+            found.setdefault(self._spelled(token), value)  # the likeliest of those spelled alike
+        return found
+
+    def _entry(self, token: int, log: TokenLog) -> dict[str, Any]:
+        top = [self._one(one, value) for one, value in log.top.items()]
+        return {**self._one(token, log.logprob), "top_logprobs": top}
+
+    def _one(self, token: int, value: float | None) -> dict[str, Any]:
+        spelled = self._spelled(token)
+        return {"token": spelled, "logprob": value, "bytes": list(spelled.encode())}
+
+    def _spelled(self, token: int) -> str:
+        return str(self.tokenizer.decode([token]))

@@ -1,0 +1,256 @@
+"""Engine: the thread that owns the model, and the bounded queue in front of it."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from steerlab.core.display import count
+from steerlab.errors import BadOption, Cancelled, SteerlabError
+from steerlab.serving.job import Job, Written
+
+if TYPE_CHECKING:
+    from steerlab.interventions.by_row import RowHooks
+    from steerlab.models.language_model import LanguageModel
+    from steerlab.serving.batch import Joining, RunningBatch
+
+
+class Busy(SteerlabError):
+    """The queue is full; retry_after: seconds after which there may be room."""
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"the server is busy: try again in {retry_after} s")
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an engine holds at most.
+
+    rows: of the running batch. queue: texts that wait. tokens: of prompts and texts that the
+    batch holds in its cache, padding included.
+    """
+
+    rows: int = 16
+    queue: int = 256
+    tokens: int = 65536
+
+
+@dataclass
+class Counts:
+    """What an engine has done since it began."""
+
+    prompt_tokens: int = 0
+    tokens: int = 0
+    texts: int = 0
+    cancelled: int = 0
+    failed: int = 0
+    passes: int = 0
+    seconds: float = 0.0
+    since: float = field(default_factory=time.monotonic)
+
+    @property
+    def rate(self) -> float:
+        """Tokens a second while it ran."""
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+
+class Engine:
+    """Writes texts in a running batch, in a thread of its own.
+
+    load: called in that thread. `model` is its result, once it is there.
+    """
+
+    def __init__(self, load: Callable[[], LanguageModel], limits: Limits | None = None) -> None:
+        self.limits, self.counts = limits or Limits(), Counts()
+        self.model: Future[LanguageModel] = Future()
+        self._load = load
+        self._waiting: deque[Job] = deque()
+        self._running: list[Job] = []
+        self._changed = threading.Condition()
+        self._stopping = self._now = False
+        self._thread = threading.Thread(target=self._run, name="steerlab-engine", daemon=True)
+
+    def start(self) -> None:
+        """Load the model and begin."""
+        self._thread.start()
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """Queue the texts of one request, all or none.
+
+        Raises Busy if the queue has no room, Cancelled if the engine stops, BadOption for what
+        it could never hold.
+        """
+        if len(jobs) > self.limits.queue:
+            raise BadOption(
+                f"one request can ask for {count(self.limits.queue, 'text')}, not {len(jobs)}"
+            )
+        longest = max((job.most_tokens for job in jobs), default=0)
+        if longest > self.limits.tokens:
+            raise BadOption(
+                f"prompt and text of {longest} tokens do not fit into the server's "
+                f"{self.limits.tokens}: ask for fewer tokens"
+            )
+        with self._changed:
+            if self._stopping:
+                raise Cancelled("the server is stopping")
+            if len(self._waiting) + len(jobs) > self.limits.queue:
+                raise Busy(self._retry_after())
+            self._waiting.extend(jobs)
+            self._changed.notify()
+
+    def cancel(self, jobs: Sequence[Job]) -> None:
+        """Stop writing these texts: their rows are freed before the next pass."""
+        with self._changed:
+            for job in jobs:
+                self.counts.cancelled += not (job.done or job.cancelled)
+                job.cancelled = True
+            self._waiting = deque(job for job in self._waiting if not job.cancelled)
+
+    def stop(self, *, now: bool = False) -> None:
+        """Take no more texts; end when those that were taken are written, or now."""
+        with self._changed:
+            self._stopping, self._now = True, self._now or now
+            self._changed.notify()
+
+    def join(self, seconds: float | None = None) -> bool:
+        """Wait for its thread to end; False if it has not by then."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    @property
+    def queued(self) -> int:
+        """Texts that wait for a row."""
+        return len(self._waiting)
+
+    @property
+    def running(self) -> int:
+        """Texts that are being written."""
+        return len(self._running)
+
+    def _retry_after(self) -> int:
+        tokens = sum(job.sampling.max_new_tokens for job in self._waiting)
+        return max(1, min(60, math.ceil(tokens / max(self.counts.rate, 1.0))))
+
+    # in the thread of the model
+
+    def _run(self) -> None:
+        from steerlab.interventions.by_row import RowHooks
+        from steerlab.models.inference import eval_mode
+        from steerlab.serving.batch import check_rows
+
+        try:
+            lm = self._load()
+        except BaseException as error:
+            self.model.set_exception(error)
+            return
+        try:
+            with ExitStack() as stack:
+                with lm.lock:
+                    stack.enter_context(eval_mode(lm.model))
+                    hooks = stack.enter_context(RowHooks(lm))
+                    if not check_rows(lm, hooks):
+                        self.limits = Limits(1, self.limits.queue, self.limits.tokens)
+                self.model.set_result(lm)
+                self._loop(lm, hooks)
+        except BaseException as error:
+            if not self.model.done():
+                self.model.set_exception(error)
+        finally:
+            self._end()
+
+    def _loop(self, lm: LanguageModel, hooks: RowHooks) -> None:
+        from steerlab.serving.batch import RunningBatch
+
+        batch, joining = RunningBatch(lm, hooks), None
+        while self._wait(batch, joining):
+            began = time.monotonic()
+            with lm.lock:
+                batch.prune()
+                joining = self._read(batch, joining or self._next(batch))
+                if batch.rows:
+                    self.counts.tokens += len(batch.rows)
+                    self._step(batch)
+            self._running = [row.job for row in batch.rows]
+            if joining is not None:
+                self._running += [row.job for row in joining.rows]
+            self.counts.passes += 1
+            self.counts.seconds += time.monotonic() - began
+
+    def _wait(self, batch: RunningBatch, joining: Joining | None) -> bool:
+        """Wait until there is something to do; False at the end."""
+        with self._changed:
+            while not (self._now or batch.rows or joining or self._waiting):
+                if self._stopping:
+                    return False
+                self._changed.wait()
+        return not self._now
+
+    def _read(self, batch: RunningBatch, joining: Joining | None) -> Joining | None:
+        """Read more of the prompts of new rows; None if there are none, or they have joined.
+
+        An error ends the texts that were in the pass, not the server.
+        """
+        from steerlab.serving.row import fail_all
+
+        if joining is None:
+            return None
+        try:
+            batch.read(joining)
+        except Exception as error:
+            fail_all(joining.rows, error)
+            if joining.is_read:  # it failed while caches were joined
+                self._drop(batch, error)
+            return None
+        if not joining.is_read:
+            return joining
+        self.counts.tokens += len(joining.rows)
+        return None
+
+    def _step(self, batch: RunningBatch) -> None:
+        try:
+            batch.step()
+        except Exception as error:
+            self._drop(batch, error)
+
+    def _drop(self, batch: RunningBatch, error: Exception) -> None:
+        from steerlab.serving.row import fail_all
+
+        fail_all(batch.rows, error)
+        batch.rows, batch.cache = [], None
+
+    def _next(self, batch: RunningBatch) -> Joining | None:
+        """The next texts that fit into the batch, in the order in which they came."""
+        longest = max((row.job.most_tokens for row in batch.rows), default=0)
+        jobs: list[Job] = []
+        with self._changed:
+            while self._waiting and len(batch.rows) + len(jobs) < self.limits.rows:
+                job = self._waiting[0]
+                longest = max(longest, job.most_tokens)
+                rows = len(batch.rows) + len(jobs) + 1
+                widest = max(len(one.ids) for one in [*jobs, job])
+                too_wide = jobs and widest * (len(jobs) + 1) > 1024
+                if too_wide or (rows > 1 and rows * longest > self.limits.tokens):
+                    break
+                jobs.append(self._waiting.popleft())
+        if not jobs:
+            return None
+        self.counts.prompt_tokens += sum(len(job.ids) for job in jobs)
+        return batch.joining(jobs)
+
+    def _end(self) -> None:
+        """Tell every text that was not finished that it will not be."""
+        with self._changed:
+            self._stopping = True
+            left = [*self._waiting, *self._running]
+            self._waiting.clear()
+            self._running = []
+        for job in left:
+            job.heard(job, Written(error=Cancelled("the server is stopping")))

@@ -1,0 +1,73 @@
+"""Running a server until a signal, which lets texts be finished."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from aiohttp import web
+
+from steerlab.errors import BadOption
+from steerlab.serving.app import Server
+from steerlab.serving.engine import Engine
+
+GRACE = 30.0
+"""Seconds in which texts may be finished after the first signal; a second one ends them."""
+
+
+async def run(
+    server: Server, engine: Engine, host: str, port: int, ready: Callable[[str], None]
+) -> None:
+    """Listen until SIGINT or SIGTERM, then finish the texts that are being written.
+
+    ready: called with the address; the model is still being loaded then. Raises BadOption for a
+    port that is taken, and what loading the model raises.
+    """
+    stopped = asyncio.Event()
+
+    def stop() -> None:
+        engine.stop(now=stopped.is_set())
+        stopped.set()
+
+    loop = asyncio.get_running_loop()
+    with suppress(NotImplementedError):  # Windows: Ctrl+C raises KeyboardInterrupt there
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop)
+    runner = web.AppRunner(
+        server.app(), handler_cancellation=True, shutdown_timeout=1.0, access_log=None
+    )
+    await runner.setup()
+    try:
+        await _listen(runner, host, port)
+        ready(_address(runner, host))
+        engine.start()
+        loaded: asyncio.Future[Any] = asyncio.wrap_future(engine.model)
+        waiting: asyncio.Future[Any] = asyncio.ensure_future(stopped.wait())
+        await asyncio.wait((loaded, waiting), return_when=asyncio.FIRST_COMPLETED)
+        if loaded.done():
+            loaded.result()
+            await waiting
+            if not await asyncio.to_thread(engine.join, GRACE):
+                engine.stop(now=True)
+    finally:
+        engine.stop(now=True)
+        await runner.cleanup()
+
+
+async def _listen(runner: web.AppRunner, host: str, port: int) -> None:
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        raise BadOption(
+            f"can't serve at {host} port {port}: {why}; choose another with --port or --host"
+        ) from None
+
+
+def _address(runner: web.AppRunner, host: str) -> str:
+    port = runner.addresses[0][1]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"

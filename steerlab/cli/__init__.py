@@ -126,17 +126,33 @@ class Verbs(click.Group):
         command: click.Command = getattr(module, f"{name}_command")
         return command
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse what stands before the verb; `help VERB` is `VERB --help`."""
+        if args[:1] == ["help"]:
+            args = [*args[1:2], "--help"]
+        return super().parse_args(ctx, args)
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, but suggest the closest verbs for an unknown one."""
+        """As click does, but suggest the closest verbs for an unknown one.
+
+        Options before the verb become defaults of those after it.
+        """
         if args and args[0] not in _HOMES and not args[0].startswith("-"):
             import difflib
 
             close = difflib.get_close_matches(args[0], _HOMES, n=3)
             hint = f": did you mean {' or '.join(close)}?" if close else ""
             ctx.fail(f"there is no command {args[0]!r}{hint}")
-        return super().resolve_command(ctx, args)
+        name, command, rest = super().resolve_command(ctx, args)
+        given = {f"--{key}": value for key, value in ctx.params.items() if value is not None}
+        if name is not None and command is not None and given:
+            known = {opt: p.name for p in command.params for opt in p.opts if opt in given}
+            for option in given.keys() - known.keys():
+                ctx.fail(f"{name} takes no {option}")
+            ctx.default_map = {name: {known[opt]: value for opt, value in given.items()}}
+        return name, command, rest
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the verbs in sections, without importing any of them."""
@@ -152,8 +168,10 @@ class Verbs(click.Group):
     'Tab completion: eval "$(_STEERLAB_COMPLETE=bash_source steerlab)", or zsh_source, or '
     "fish_source.",
 )
+@click.option("--store", metavar="DIRECTORY", help="The store; also after the command.")
+@click.option("--model", metavar="NAME", help="The model; also after the command.")
 @click.version_option(__version__, "-V", "--version", message="%(prog)s %(version)s")
-def cli() -> None:
+def cli(store: str | None, model: str | None) -> None:
     """Where steering vectors live: a registry, an algebra and a lab.
 
     \b
@@ -161,6 +179,7 @@ def cli() -> None:
     steerlab list                               what is stored
     steerlab compose love - anger               combine vectors
     steerlab generate "I think you are a" -v love --dose 0.15
+    steerlab help compose                       what a command takes
     """
 
 

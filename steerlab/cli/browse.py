@@ -13,7 +13,7 @@ import click
 
 from steerlab.cli import options, output
 from steerlab.cli.lineage import print_lineage
-from steerlab.core.display import count, number, printable
+from steerlab.core.display import count, number, printable, signed_dose
 from steerlab.core.notation import span
 
 if TYPE_CHECKING:
@@ -44,7 +44,11 @@ def list_command(text: str | None, filters: dict[str, Any], store: Store, **orde
     found = store.list(text=text, **filters, **order)
     every_version = filters.pop("every_version")
     if found or output.asked("json"):
-        output.show(found, partial(_print_summaries, all_versions=every_version), _summaries_json)
+        output.show(
+            found,
+            partial(_print_summaries, all_versions=every_version, store=store),
+            _summaries_json,
+        )
     elif text or any(value is not None for value in filters.values()):
         output.say("no vectors match" + _hint(store, text or ""))
     else:
@@ -63,9 +67,9 @@ def _hint(store: Store, text: str) -> str:
     return hint and f": {hint}"
 
 
-def _print_summaries(found: Sequence[Summary], all_versions: bool) -> None:
-    models = {vector.model for vector in found}
-    columns = ["name", "model", "layers", "norm", "dose/c", "made", "tags"]
+def _print_summaries(found: Sequence[Summary], all_versions: bool, store: Store) -> None:
+    calibrated = _calibrated(store)
+    columns = ["name", "model", "layers", "norm", "dose/c", "calibrated", "made", "tags"]
     rows = [
         [
             vector.ref if vector.version > 1 or all_versions else vector.name,
@@ -73,16 +77,35 @@ def _print_summaries(found: Sequence[Summary], all_versions: bool) -> None:
             span(vector.layers) + (" front" if vector.scope == "front" else ""),
             number(vector.norm),
             number(vector.dose, 2),
+            calibrated.get(vector.digest, ""),
             vector.recipe,
             " ".join(vector.tags),
         ]
         for vector in found
     ]
-    if len(models) == 1:  # then the column says the same in every row
-        columns.remove("model")
-        rows = [row[:1] + row[2:] for row in rows]
+    told = {}
+    for column in ("model", "layers", "calibrated", "tags"):  # drop what is the same in every row
+        at = columns.index(column)
+        empty_or_known = column == "model" or not rows[0][at]
+        if len({row[at] for row in rows}) == 1 and (len(rows) > 1 or empty_or_known):
+            told[column] = rows[0][at]
+            columns.remove(column)
+            rows = [row[:at] + row[at + 1 :] for row in rows]
     numbers, wrap, cut = ["norm", "dose/c"], ["name", "layers"], ["made", "tags"]
     output.table(columns, rows, right=numbers, wrap=wrap, cut=cut)
+    shared = ("layers", "calibrated", "tags")
+    if same := ", ".join(f"{what} {told[what]}" for what in shared if told.get(what)):
+        output.say(f"all of them: {same}")
+
+
+def _calibrated(store: Store) -> dict[str, str]:
+    """Digest -> the calibrated dose and layer, or that no dose works; the newest counts."""
+    return {
+        found.digest: f"{signed_dose(found.dose)} at {found.layer}"
+        if found.works
+        else "no dose works"
+        for found in reversed(store.results.calibrations())
+    }
 
 
 def _summaries_json(found: Sequence[Summary]) -> list[dict[str, Any]]:

@@ -38,7 +38,7 @@ def compose_command(expression: str, **how: Any) -> None:
 
     \b
     steerlab compose love - anger
-    steerlab compose "unit(love) - 0.5*anger" --as warm
+    steerlab compose "unit(love) - 0.5*unit(anger)" --as warm
     steerlab compose "reject(love, joy)[10:20]" --dry-run
 
     The result is stored. Arguments are joined with spaces; quote what your shell would
@@ -104,6 +104,7 @@ def _compose(
     for warning in composition_warnings(result, operands):
         output.warn(warning)
     how = "dry run, nothing stored"
+    _say_taken(store, chosen, result)
     if not dry_run:
         result, new = store.keep(chosen, result, **labels)
         how = "stored" if new else "already stored"
@@ -115,6 +116,19 @@ def _compose(
     output.made(result, result.ref or chosen, f"  ({how})")
     rows = [[ref, number(v.norm, 4), f"{cosines[ref]:+.3f}"] for ref, v in operands.items()]
     output.table(["operand", "norm", "cosine"], rows, right=["norm", "cosine"], wrap=["operand"])
+
+
+def _say_taken(store: Store, name: str, result: SteeringVector) -> None:
+    """Say that a name in use gets its next version."""
+    from steerlab.errors import NotFound
+
+    try:
+        newest = store.record(name, result.model)
+    except NotFound:
+        return
+    if newest.digest != result.digest:
+        made = f"{newest.ref} is {newest.recipe}"
+        output.say(f"note: {name} is taken ({made}): this is its version {newest.version + 1}")
 
 
 def _check_derived(store: Store, name: str, result: SteeringVector) -> None:

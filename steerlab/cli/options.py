@@ -32,7 +32,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 DASHES = {"ignore_unknown_options": True, "help_option_names": ["--help"]}
-"""Context settings for expressions: -hate is part of one, not -h and more."""
+"""Context settings for expressions: -hate is part of one, not -h and more; see `Verb`."""
 
 
 # verbs
@@ -42,7 +42,8 @@ class Verb(click.Command):
     """A command that refuses an option given twice, of which click takes the last in silence."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse, or fail with the option's name."""
+        """Parse, or fail with the option's name; -h by itself is help, -hate is not."""
+        args = ["--help" if arg == "-h" else arg for arg in args]
         _, _, given = self.make_parser(ctx).parse_args(list(args))
         single = [p for p in given if isinstance(p, click.Option) and not (p.multiple or p.is_flag)]
         for option in single:

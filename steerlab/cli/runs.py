@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from steerlab.cli import options, output
-from steerlab.core.display import count, printable, signed, signed_dose
+from steerlab.core.display import count, marked_words, printable, signed, signed_dose
 from steerlab.core.notation import span
+from steerlab.errors import BadOption
 
 if TYPE_CHECKING:
     from steerlab.core.run import Generation, Run
@@ -113,18 +114,23 @@ def _strengths(sweep: Sweep) -> str:
 
 @options.verb("runs")
 @click.option("--best", type=int, help="Mark this text of run NUMBER as the best (from 0).")
+@click.option("--diff", is_flag=True, default=None, help="Mark the words that steering changed.")
 @_kept("run", _print_runs)
-def runs_command(store: Store, number: int, best: int | None) -> None:
+def runs_command(store: Store, number: int, best: int | None, diff: bool | None) -> None:
     """List stored texts, or show one run.
 
     A REF lists those whose expression names that vector. The TUI keeps every run; generate
     keeps one with --keep.
     """
     runs = store.runs
-    output.show(runs.get(number) if best is None else runs.rate(number, best), _print_run)
+    run = runs.get(number) if best is None else runs.rate(number, best)
+    output.show(run, partial(_print_run, diff=bool(diff)))
 
 
-def _print_run(run: Run) -> None:
+def _print_run(run: Run, diff: bool) -> None:
+    baseline = next((g.text for g in run.generations if not g.coefficient), None)
+    if diff and (baseline is None or len(run.generations) < 2):
+        raise BadOption(f"run {run.id} has no baseline beside another text to compare with")
     _print_head("run", run, run.layers, f"seed {run.seed}")
     for index, generation in enumerate(run.generations):
         strength = f"c {signed(generation.coefficient)}  dose {signed_dose(generation.dose)}"
@@ -133,7 +139,16 @@ def _print_run(run: Run) -> None:
         rated = f"  {generation.rating}/5" if generation.rating is not None else ""
         star = "  * best" if run.best == index else ""
         output.section(printable(f"── {index}  {own}{heading}{star}{rated}"))
-        click.echo(printable(run.sampling.shown(run.prompt) + generation.text, newlines=True))
+        prompt = printable(run.sampling.shown(run.prompt), newlines=True)
+        click.echo(prompt + _marked(generation.text, baseline if diff else None))
+
+
+def _marked(text: str, baseline: str | None) -> str:
+    """A text whose words that are not the baseline's stand in [brackets], bold in a terminal."""
+    return "".join(
+        click.style(f"[{piece}]", bold=True, fg="yellow") if differs else piece
+        for piece, differs in marked_words(text, baseline)
+    )
 
 
 def _print_head(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from steerlab.core.algebra import is_raw_mean, mean, project, reject, unit
 from steerlab.core.notation import span, syntax_tree
-from steerlab.core.recipe import FUNCTIONS
+from steerlab.core.recipe import FUNCTIONS, Expression
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadExpression, NotFound
 
@@ -165,6 +165,11 @@ def composition_warnings(
             f"{small[0]} (norm {norms[small[0]]:.3g}) all but vanishes beside {largest} "
             f"(norm {norms[largest]:.3g}): unit({largest}) puts them on one scale"
         )
+    if not small and (main := _dominant(result, operands)):
+        ref, share = main
+        found.append(
+            f"{ref} is {share:.0%} of the result: unit(…) around each puts them on one scale"
+        )
     if result.norm == 0:
         found.append("the result is zero: steering with it changes nothing")
     elif len(operands) > 1 and result.norm < 0.2 * min(n for n in norms.values()):
@@ -173,6 +178,32 @@ def composition_warnings(
             f"of {max(norms.values()):.3g}"
         )
     return found
+
+
+_MOST = 0.95  # of a result: what is more is hardly a mixture
+
+
+def _dominant(
+    result: SteeringVector, operands: Mapping[str, SteeringVector]
+) -> tuple[str, float] | None:
+    """The one operand of a sum that makes up over 95% of it, by squared cosine, and its share."""
+    recipe = result.recipe
+    text = recipe.text if isinstance(recipe, Expression) else ""
+    layers = {v.layers for v in operands.values()}
+    zero = any(v.norm == 0 for v in operands.values())
+    if (
+        len(operands) < 2
+        or len(layers) > 1
+        or zero
+        or any(f"{name}(" in text for name in ("project", "reject", "mean"))
+    ):
+        return None
+    shares = {}
+    for ref, operand in operands.items():
+        cosines = result.cosines(operand).values()
+        shares[ref] = (sum(cosines) / len(cosines)) ** 2 if cosines else 0.0
+    large = [ref for ref, share in shares.items() if share > _MOST]
+    return (large[0], shares[large[0]]) if len(large) == 1 else None
 
 
 def _walk(node: ast.AST, visit: Callable[[ast.expr], object]) -> None:
@@ -199,8 +230,10 @@ class _Checker:
         match node:
             case ast.BinOp(op=ast.Add() | ast.Sub() | ast.Mult() | ast.Div()):
                 self.check(node.left)
+                self.check_no_plus(node.right)
                 self.check(node.right)
             case ast.UnaryOp(op=ast.USub() | ast.UAdd()):
+                self.check_no_plus(node.operand)
                 self.check(node.operand)
             case ast.Constant(value=value):
                 if type(value) not in (int, float):
@@ -223,6 +256,14 @@ class _Checker:
                 what = ast.unparse(node)
                 what = what if len(what) <= 40 else f"{what[:40]}…"
                 raise self.refuse(node, f"{what!r} is not allowed: an expression holds {known}")
+
+    def check_no_plus(self, node: ast.AST) -> None:
+        """Refuse a plus after an operator, numbers aside: a vector is missing between them."""
+        match node:
+            case ast.UnaryOp(op=ast.UAdd(), operand=operand) if not isinstance(
+                operand, ast.Constant
+            ):
+                raise self.refuse(node, "two operators in a row: what stands between them?")
 
     def check_number(self, node: ast.Constant) -> None:
         try:

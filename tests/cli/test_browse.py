@@ -7,6 +7,7 @@ import re
 import pytest
 
 from steerlab.cli import ExitCode
+from steerlab.core.results import Calibration
 
 ESCAPE = "\x1b[31m[red]evil[/]\x07"
 VISIBLE = r"\x1b[31m[red]evil[/]\x07"
@@ -197,3 +198,17 @@ def test_a_fresh_clone_lists_at_once(cli, store, tmp_path):
     assert result.err.startswith("note: ")
     assert "restored 4 vectors" in result.err
     assert cli("list").err == ""
+
+
+def test_list_shows_what_is_calibrated_and_no_column_that_says_the_same(cli, store):
+    digest = store.record("love").digest
+    for dose, works in ((0.1, True), (0.2, True)):
+        made = Calibration(digest, works, 2, dose, 1.5, (-0.3, 0.3))
+        store.results.save_calibration(made)
+    store.results.save_calibration(Calibration(store.record("anger").digest, False))
+    lines = {line.split()[0]: line for line in cli("list").out.splitlines()}
+    assert "+0.20 at 2" in lines["love"]
+    assert "no dose works" in lines["anger"]
+    result = cli("list", "--tag", "feeling")
+    assert result.out.splitlines()[0].split() == ["name", "norm", "dose/c", "calibrated", "made"]
+    assert result.err == "all of them: layers 1-2, tags feeling\n"

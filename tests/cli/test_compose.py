@@ -94,7 +94,7 @@ def test_each_verb_is_its_expression(cli, store, arguments, expression):
 
 
 def test_a_name_that_begins_like_an_option_is_a_name(cli, store):
-    for name in ("hate", "h", "V"):
+    for name in ("hate", "V"):
         store.save(name, store.load("anger"))
         result = cli("compose", f"-{name}", "--as", "x")
         assert store.load("x") == -store.load("anger"), result
@@ -167,3 +167,43 @@ def test_vectors_of_different_models_dont_mix(refused, both_models):
 def test_model_decides_between_vectors_of_one_name(cli, store, both_models):
     cli("compose", "love - anger", "--model", "other", "--as", "x")
     assert store.record("x").model.name == "other"
+
+
+def test_h_is_help_where_dashes_are_minus_signs(cli):
+    for words in (["compose", "-h"], ["negate", "-h"], ["help", "compose"], ["help"]):
+        result = cli(*words)
+        assert result.code == ExitCode.OK
+        assert result.out.startswith("Usage: steerlab")
+    assert "no command" in cli("help", "nothing").err
+
+
+def test_two_operators_in_a_row_are_a_slip(refused):
+    line = refused(ExitCode.BAD_INPUT, "compose", "love", "+", "+", "anger")
+    assert "two operators in a row" in line
+
+
+def test_a_taken_name_is_told_before_its_next_version(cli, store):
+    result = cli("compose", "anger", "--as", "love")
+    assert result.err.startswith("note: love is taken (love.v1 is ")
+    assert "this is its version 2" in result.err
+    assert store.record("love").version == 2
+    assert "is taken" not in cli("compose", "anger", "--as", "love").err  # stored already
+
+
+def test_an_operand_that_is_nearly_all_of_a_sum_is_told(cli, store):
+    result = cli("compose", "unit(love) - 50*anger", "--as", "x")
+    assert "% of the result: unit(…) around each" in result.err
+    assert "of the result" not in cli("compose", "unit(love) - 0.5*unit(anger)", "--as", "y").err
+
+
+def test_store_and_model_come_before_or_after_the_verb(cli, store, monkeypatch, tmp_path):
+    monkeypatch.delenv("STEERLAB_STORE")
+    before, after = cli("--store", store.path, "list"), cli("list", "--store", store.path)
+    assert before == after
+    assert "love" in before.out
+    wrong = tmp_path / "wrong"
+    assert cli("--store", wrong, "list", "--store", store.path) == after  # the nearer one counts
+    assert "no vectors in" in cli("--store", wrong, "list").err
+    assert cli("--store", store.path, "--model", "tiny", "show", "love", "--json").data
+    result = cli("--model", "tiny", "doctor")
+    assert (result.code, "doctor takes no --model" in result.err) == (ExitCode.USAGE, True)

@@ -1,5 +1,7 @@
 """steerlab runs, and generate --keep."""
 
+from dataclasses import replace
+
 import pytest
 
 from steerlab.core.run import Generation, Run
@@ -60,3 +62,14 @@ def test_what_can_not_be_is_one_line(cli, kept, arguments, code, line):
     result = cli("runs", *arguments)
     assert result.code == code
     assert line in result.err
+
+
+def test_the_words_that_steering_changed_are_marked(cli, store, kept):
+    run = store.runs.get(1)
+    texts = (Generation(0.0, 0.0, " a calm sea"), Generation(1.0, 0.2, " a wild sea"))
+    number = store.runs.save(replace(run, generations=texts)).id
+    assert cli("runs", number, "--diff").out.splitlines()[-1].endswith(" a [wild] sea")
+    assert " a calm sea" in cli("runs", number, "--diff").out
+    alone = store.runs.save(replace(run, generations=texts[1:])).id
+    assert "has no baseline" in cli("runs", alone, "--diff").err
+    assert "which run?" in cli("runs", "--diff").err

@@ -52,7 +52,6 @@ def bigger(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     return st.one_of(
         st.tuples(inner, st.sampled_from(["+", "-", " * ", "/ "]), inner).map("".join),
         inner.map(lambda a: f"-{a}"),
-        inner.map(lambda a: f"+ {a}"),
         inner.map(lambda a: f"( {a})"),
         st.tuples(inner, layers).map(lambda pair: f"({pair[0]})[{pair[1]}]"),
         inner.map(lambda a: f"unit({a})"),
@@ -62,7 +61,9 @@ def bigger(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     )
 
 
-expressions = st.recursive(st.one_of(references, numbers), bigger, max_leaves=8)
+signed = numbers.map(lambda number: f"+ {number}")
+unsigned = st.recursive(st.one_of(references, numbers, signed), bigger, max_leaves=8)
+expressions = st.one_of(unsigned, unsigned.map(lambda a: f"+ {a}"))
 
 
 class TestReading:
@@ -377,6 +378,11 @@ class TestEvaluating:
             with pytest.raises(BadExpression, match=f"{name} is a function"):
                 parse(name)
 
+    @pytest.mark.parametrize("text", ["a + + b", "a - + b", "-+b", "+ +b", "2*(a + +b)"])
+    def test_a_plus_after_an_operator_is_a_slip(self, text):
+        with pytest.raises(BadExpression, match="two operators in a row"):
+            parse(text)
+
 
 class TestWarnings:
     def found(self, text, **operands):
@@ -389,6 +395,12 @@ class TestWarnings:
         (warning,) = self.found("a - a", a=LOVE)
         assert "zero" in warning
         assert composition_warnings(LOVE, {}) == []
+
+    def test_one_operand_that_is_nearly_all_of_a_sum(self):
+        (warning,) = self.found("unit(a) - 10*b", a=LOVE, b=ANGER)
+        assert warning.startswith("b is 100% of the result")
+        for quiet in ("unit(a) - 0.5*unit(b)", "project(a, b)", "reject(a, b)"):
+            assert self.found(quiet, a=LOVE, b=ANGER) == []
 
     def test_differing_layers(self):
         (warning,) = self.found("a + b", a=LOVE, b=vector([1, 2, 3, 4], layer=2))

@@ -1,7 +1,7 @@
 """Run all benchmarks, or those named.
 
-startup, loading, decoding, fast_layers, extraction, large_sets, sweep, metrics, tui; and by name
-alone, as it makes two stores of 100,000 vectors (in minutes, kept where STEERLAB_LARGE says),
+startup, loading, decoding, fast_layers, busy, extraction, large_sets, sweep, metrics, tui; and by
+name alone, as it makes two stores of 100,000 vectors (in minutes, kept where STEERLAB_LARGE says),
 large.
 """
 
@@ -12,8 +12,8 @@ from importlib import import_module
 from tests.benchmarks.timing import HEADER
 
 NAMES = (
-    "startup", "loading", "decoding", "fast_layers", "extraction", "large_sets", "sweep", "metrics",
-    "tui",
+    "startup", "loading", "decoding", "fast_layers", "busy", "extraction", "large_sets", "sweep",
+    "metrics", "tui",
 )  # fmt: skip
 
 if __name__ == "__main__":

@@ -1,7 +1,11 @@
 """Linear layers by the fastest product, against torch's own, in one process."""
 
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
 
 from steerlab import Lab, LanguageModel, Store
 from steerlab.core.notation import LayerChoice
@@ -30,10 +34,26 @@ def run() -> Iterator[Ratio]:
     ours = partial(fast.generate, ["I think you are a"], max_new_tokens=64)
     theirs = plain_generate(plain, ["I think you are a"], 64)
     yield paired("64 tokens, 1 row  vs  model.generate", ours, theirs, runs=5, asked=ASKED[1])
+    if find_spec("xllamacpp") is not None:
+        with llama_cpp(fast) as write:
+            yield paired("64 tokens, 1 row  vs  llama.cpp, float32", ours, write, runs=5, asked="")
     yield paired("sweep of 3 x 5 x 4 x 40  vs  plain", *both(_sweep), runs=2, asked="<= 0.55")
     for layers in (15, "all"):
         read = partial(_extract, layers=layers)
         yield paired(f"64 pairs, layers {layers}  vs  plain", *both(read), runs=5, asked="<= 0.60")
+
+
+@contextmanager
+def llama_cpp(lm: LanguageModel) -> Iterator[Callable[[], object]]:
+    """The same 64 tokens by llama.cpp, of the same float32 weights."""
+    from steerlab.conformance.conform import Case
+    from steerlab.conformance.llama_cpp import session
+
+    with tempfile.TemporaryDirectory() as folder:
+        love = Store(STORE).load("love")
+        case = Case(love, lm.model.name_or_path, None, (), Path(folder))
+        with session(case, steered=False) as other:
+            yield partial(other.greedy, lm.tokens("I think you are a"), 64)
 
 
 def _sweep(lm: LanguageModel) -> None:

@@ -85,28 +85,29 @@ def prepare(
     ]
     lm.check_length(ids, request.sampling.max_new_tokens)
     _check_places(resolved.injections, min(map(len, ids)), request.sampling.max_new_tokens)
-    jobs: list[Job] = []
-    for prompt in ids:
-        for copy in range(request.n):
-            job = Job(
-                prompt,
-                request.sampling,
-                request.seed + copy,
-                news.put,
-                request.stop,
-                request.logprobs,
-                request.echo,
-                resolved.injections,
-                scores,
-                len(jobs),
-            )
-            jobs.append(job)
-    echoed = [""] * len(jobs)
-    if request.echo:
-        echoed = [str(lm.tokenizer.decode(job.ids, skip_special_tokens=True)) for job in jobs]
-    texts = [Text(prompt) for prompt in echoed]
+    every = [(prompt, copy) for prompt in ids for copy in range(request.n)]
+    jobs = [
+        Job(
+            prompt,
+            request.sampling,
+            request.seed + copy,
+            news.put,
+            request.stop,
+            request.logprobs,
+            request.echo,
+            resolved.injections,
+            scores,
+            index,
+        )
+        for index, (prompt, copy) in enumerate(every)
+    ]
+    texts = [Text(_echoed(lm, job)) for job in jobs]
     answer = Answer(request, resolved, lm.tokenizer)
     return Answering(request, answer, jobs, texts, news, sum(map(len, ids)))
+
+
+def _echoed(lm: LanguageModel, job: Job) -> str:
+    return str(lm.tokenizer.decode(job.ids, skip_special_tokens=True)) if job.echo else ""
 
 
 def _check_places(injections: Sequence[Injection], shortest: int, new_tokens: int) -> None:

@@ -22,7 +22,7 @@ from steerlab.models.blocks import input_device
 from steerlab.models.cache import cache_argument
 from steerlab.models.generation import end_ids, greedy_log_probs
 from steerlab.models.language_model import LanguageModel
-from steerlab.serving.job import Job, TokenLog
+from steerlab.serving.job import Job, TokenLog, Written
 from steerlab.serving.row import Row, choose_tokens, token_log
 
 CHUNK = 512
@@ -177,45 +177,40 @@ def _wider(values: Tensor, width: int) -> Tensor:
     return pad(values, (0, 0, width - values.shape[2], 0))
 
 
-def check_rows(lm: LanguageModel, hooks: RowHooks) -> bool:
-    """Whether a row of a batch that others join gives what it gives alone.
+def check_rows(lm: LanguageModel, hooks: RowHooks) -> None:
+    """Raise ModelError unless a row that others join gives what it gives alone; tried unsteered.
 
-    Raises ModelError if even a single row does not.
+    Models that keep a part of the past elsewhere than in keys and values do not.
     """
     prompts, steps = ([3, 4, 5], [3] * 11), 4
     alone = [greedy_log_probs(lm.model, [ids], steps)[:, 0] for ids in prompts]
-    precise = lm.model.dtype in (torch.float32, torch.float64)
-    limit = 1e-3 if precise else 0.25
-
-    def agrees(places: Sequence[int]) -> bool:
-        batch, heard = RunningBatch(lm, hooks), dict[Job, list[TokenLog]]()
-        jobs = []
-        for place in places:
-            job = Job(tuple(prompts[place]), Sampling(len(alone[place])), 0, _heard(heard))
-            heard[job] = []
-            job.logprobs = 1
-            jobs.append(job)
-            joining = batch.joining([job])
-            while not joining.is_read:
-                batch.read(joining)
-        while batch.rows:
-            batch.step()
-        for place, job in zip(places, jobs, strict=True):
-            logs = heard[job]
-            for row, log in zip(alone[place], logs, strict=False):
-                if log.logprob is None or abs(float(row[log.token]) - log.logprob) > limit:
-                    return False
-        return True
-
+    limit = 1e-3 if lm.model.dtype in (torch.float32, torch.float64) else 0.25
     try:
-        if agrees((0, 1, 0)):
-            return True
-    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError):
-        pass
-    if agrees((0,)):
-        return False
-    raise ModelError(f"{lm.source} does not go on from a cache as its own generate does")
+        found = _together(lm, hooks, [(prompts[i], len(alone[i])) for i in (0, 1, 0)])
+    except (RuntimeError, ValueError, TypeError, AttributeError, LookupError) as error:
+        raise ModelError(f"{lm.source} can't be served: its cache is of its own kind") from error
+    for place, logs in zip((0, 1, 0), found, strict=True):
+        pairs = zip(alone[place], logs, strict=False)
+        if any(abs(float(row[log.token]) - (log.logprob or 0.0)) > limit for row, log in pairs):
+            raise ModelError(f"{lm.source} can't be served: its rows depend on one another")
 
 
-def _heard(found: dict[Job, list[TokenLog]]) -> Any:
-    return lambda job, news: found[job].extend(news.logs)
+def _together(
+    lm: LanguageModel, hooks: RowHooks, texts: Sequence[tuple[list[int], int]]
+) -> list[list[TokenLog]]:
+    """The log-probabilities of greedy texts, (prompt, new tokens), that join one by one."""
+    batch, found = RunningBatch(lm, hooks), [list[TokenLog]() for _ in texts]
+
+    def heard(job: Job, news: Written) -> None:
+        found[job.index].extend(news.logs)
+
+    for index, (ids, steps) in enumerate(texts):
+        job = Job(tuple(ids), Sampling(steps), 0, heard, logprobs=0, index=index)
+        joining = batch.joining([job])
+        while not joining.is_read:
+            batch.read(joining)
+        if batch.rows:
+            batch.step()
+    while batch.rows:
+        batch.step()
+    return found

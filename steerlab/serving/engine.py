@@ -156,8 +156,7 @@ class Engine:
                 with lm.lock:
                     stack.enter_context(eval_mode(lm.model))
                     hooks = stack.enter_context(RowHooks(lm))
-                    if not check_rows(lm, hooks):
-                        self.limits = Limits(1, self.limits.queue, self.limits.tokens)
+                    check_rows(lm, hooks)
                 self.model.set_result(lm)
                 self._loop(lm, hooks)
         except BaseException as error:

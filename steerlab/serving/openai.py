@@ -90,10 +90,7 @@ def parse(body: Mapping[str, Any], served: str, *, chat: bool) -> Request:
     model = fields.text("model", required=True)
     if model != served and not model.startswith(f"{served}:"):
         raise UnknownModel(f"there is no model {model[:80]!r} here: this is {served}", "model")
-    own = parse_steering(model[len(served) + 1 :] or None)
-    steers = (*own, *parse_steering(fields.take("steering")))
-    if len(steers) > MOST:
-        raise BadRequest(f"a request can add up {MOST} vectors, not more", "steering")
+    steers = _steers(model[len(served) + 1 :], fields.take("steering"))
     prompts = _messages(fields.take("messages")) if chat else _prompts(fields.take("prompt"))
     n = fields.whole("n", 1, least=1, most=_MOST_TEXTS)
     if n * len(prompts) > _MOST_TEXTS:
@@ -118,6 +115,14 @@ def parse(body: Mapping[str, Any], served: str, *, chat: bool) -> Request:
     )
     fields.check_rest()
     return request
+
+
+def _steers(named: str, field: Any) -> tuple[Steer, ...]:
+    """The vectors in the model's name and in the field, together."""
+    steers = (*parse_steering(named or None), *parse_steering(field))
+    if len(steers) > MOST:
+        raise BadRequest(f"a request can add up {MOST} vectors, not more", "steering")
+    return steers
 
 
 class _Fields:

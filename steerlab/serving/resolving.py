@@ -15,6 +15,7 @@ from steerlab.serving.request import Steer
 
 if TYPE_CHECKING:
     from steerlab.core.recipe import ModelIdentity
+    from steerlab.core.setting import Setting
     from steerlab.core.vector import SteeringVector
     from steerlab.interventions.injection import Injection
     from steerlab.lab.lab import Lab
@@ -54,20 +55,22 @@ def resolve(lab: Lab, here: ModelIdentity, steers: Sequence[Steer]) -> Resolved:
             coefficient = steer.coefficient
         setting = Setting(point.vector, coefficient, steer.vector)
         injections.append(Injection(point.vector, coefficient, steer.positions))
-        told.append(
-            {
-                "vector": steer.vector,
-                "digest": vector.digest,
-                "layers": list(point.vector.layers),
-                "coefficient": coefficient,
-                "dose": setting.dose,
-                "positions": steer.positions,
-                "operation": steer.operation,
-            }
-        )
+        told.append({"digest": vector.digest} | _told(steer, setting))
         warning = beyond_safe(lab.calibration_of(vector), point.vector.layers, setting.dose)
         warnings += [warning] if warning else []
     return Resolved(tuple(injections), tuple(told), tuple(warnings))
+
+
+def _told(steer: Steer, setting: Setting) -> dict[str, Any]:
+    """What was added, as JSON values."""
+    return {
+        "vector": steer.vector,
+        "layers": list(setting.layers),
+        "coefficient": setting.coefficient,
+        "dose": setting.dose,
+        "positions": steer.positions,
+        "operation": steer.operation,
+    }
 
 
 def watched(lab: Lab, here: ModelIdentity, names: Sequence[str]) -> dict[str, Any]:

@@ -45,17 +45,21 @@ async def run(
         await _listen(runner, host, port)
         ready(_address(runner, host))
         engine.start()
-        loaded: asyncio.Future[Any] = asyncio.wrap_future(engine.model)
-        waiting: asyncio.Future[Any] = asyncio.ensure_future(stopped.wait())
-        await asyncio.wait((loaded, waiting), return_when=asyncio.FIRST_COMPLETED)
-        if loaded.done():
-            loaded.result()
-            await waiting
-            if not await asyncio.to_thread(engine.join, GRACE):
-                engine.stop(now=True)
+        await _until_stopped(engine, stopped)
     finally:
         engine.stop(now=True)
         await runner.cleanup()
+
+
+async def _until_stopped(engine: Engine, stopped: asyncio.Event) -> None:
+    """Wait for a signal, then until texts are finished; raises what loading the model raises."""
+    loaded: asyncio.Future[Any] = asyncio.wrap_future(engine.model)
+    waiting: asyncio.Future[Any] = asyncio.ensure_future(stopped.wait())
+    await asyncio.wait((loaded, waiting), return_when=asyncio.FIRST_COMPLETED)
+    if loaded.done():
+        loaded.result()
+        await waiting
+        await asyncio.to_thread(engine.join, GRACE)
 
 
 async def _listen(runner: web.AppRunner, host: str, port: int) -> None:

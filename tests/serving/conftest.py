@@ -90,3 +90,8 @@ async def served(
         yield Served(lab, served_lm, engine, client)
     engine.stop(now=True)
     assert engine.join(10)
+
+
+@pytest.fixture(scope="session")
+def served_model(_served_store: tuple[Path, Path]) -> Path:
+    return _served_store[1]

@@ -16,10 +16,10 @@ from steerlab.core.display import printable
 from steerlab.errors import BadOption, SteerlabError
 
 if TYPE_CHECKING:
+    from steerlab.core.completion import Completion
     from steerlab.core.sampling import Sampling
     from steerlab.lab.chat import Chat, OnPiece
     from steerlab.lab.lab import Lab
-    from steerlab.models.generation import Completion
 
 HELP = """\
 /steer love - anger   steer with a vector or an expression from now on

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from steerlab.cli import options, output
+from steerlab.cli.engine import engine
 from steerlab.cli.progress import console, interruptible, load
 from steerlab.core.display import printable, signed, signed_dose
 from steerlab.core.notation import spelled
@@ -52,6 +53,7 @@ _COLUMN = 24  # the fewest terminal columns in which text is readable
 @options.sampling
 @options.seed
 @options.lab
+@engine
 @options.json
 @options.quiet
 def generate_command(

@@ -139,7 +139,13 @@ def progress_bar(label: str) -> Iterator[Bar]:
 
 
 def load(lab: Lab, vector: SteeringVector | None = None) -> None:
-    """Load the model named by --model, else the vector's own, with a sign of life."""
+    """Load the model named by --model, else the vector's own, with a sign of life.
+
+    Loads nothing where an engine runs it.
+    """
+    if lab.engine is not None:
+        lab.load(vector)
+        return
     source = lab.source or (vector.model.source if vector is not None else "smollm2")
     with progress_bar(f"loading {source} …") as bar:
         from steerlab.models.loading import hush

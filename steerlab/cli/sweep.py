@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from steerlab.cli import options, output
+from steerlab.cli.engine import engine
 from steerlab.cli.progress import Interrupt, interruptible, load, progress_bar
 from steerlab.errors import StoreError
 
@@ -46,6 +47,7 @@ _METRIC = "Score each text: vader, distinct-2, keywords:FILE, regex:…, package
 @options.sampling
 @options.seed
 @options.lab
+@engine
 @options.json
 @options.quiet
 def sweep_command(
@@ -79,6 +81,8 @@ def sweep_command(
     """
     if plot_file is not None and metric is None:
         raise click.UsageError(options.PLOT_NEEDS)
+    if measure and lab.engine is not None:
+        raise click.UsageError("--measure needs the model here: an engine gives no logits")
     plan = _plan(expression, **grid)
     vector = lab.evaluate(expression)
     if not no_store and not lab.store.upkeep.writable:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 
-from steerlab.errors import BadExpression, BadOption
+from steerlab.errors import BadExpression, BadOption, NotFound
 
 Layers = int | slice
 
@@ -130,6 +130,31 @@ def span(layers: Sequence[int]) -> str:
     """Layers in few characters: "15", "10-14", "5, 10-12"."""
     found = runs(layers)
     return ", ".join(f"{r.start}-{r.stop - 1}" if isinstance(r, slice) else str(r) for r in found)
+
+
+def layer_numbers(choice: LayerChoice, n: int, source: str) -> list[int]:
+    """The layers that are meant, of `n`; BadOption for no choice, NotFound for none of these.
+
+    choice: 15, [10, 15], slice(10, 20), "all" or None (the middle one). source: of the model.
+    """
+    if choice is None:
+        return [n // 2]
+    if isinstance(choice, str):
+        if choice != "all":
+            raise BadOption(f"layers are numbers, a range or 'all', not {choice!r}")
+        return list(range(n))
+    if isinstance(choice, slice):
+        start, stop = choice.start or 0, n if choice.stop is None else choice.stop
+        wanted = list(range(start, stop, choice.step or 1))
+    else:
+        wanted = list(choice) if isinstance(choice, Iterable) else [choice]
+    if not wanted:
+        raise BadOption("no layers are chosen")
+    for layer in wanted:
+        whole = isinstance(layer, Integral) and not isinstance(layer, bool)
+        if not whole or not 0 <= layer < n:
+            raise NotFound(f"{source} has no layer {layer}: its layers are 0 to {n - 1}")
+    return sorted({int(layer) for layer in wanted})
 
 
 def layers_of(text: str) -> list[int] | slice | str:

@@ -32,7 +32,8 @@ from steerlab.models.uncompiled import Uncompiled
 from steerlab.progress import ShouldStop
 
 if TYPE_CHECKING:
-    from steerlab.models.generation import Completion, OnText
+    from steerlab.core.completion import Completion
+    from steerlab.models.generation import OnText
     from steerlab.models.language_model import LanguageModel
 
 

@@ -13,7 +13,8 @@ from steerlab.core.setting import BASELINE
 from steerlab.progress import Progress, ShouldStop, Ticker
 
 if TYPE_CHECKING:
-    from steerlab.models.generation import Completion, OnText
+    from steerlab.core.completion import Completion
+    from steerlab.models.generation import OnText
     from steerlab.models.runtime import Runtime
 
 
@@ -76,7 +77,7 @@ def write(
 
 def _cell(row: Key, made: Completion) -> Cell:
     ids = made.token_ids
-    return Cell(*row, made.text, made.finish, len(ids), token_ids=ids, audit=made.audit)
+    return Cell(*row, made.text, made.finish, made.tokens, token_ids=ids, audit=made.audit)
 
 
 def _spread(on_text: OnText, batch: Sequence[Key], places: Mapping[Key, Sequence[int]]) -> OnText:

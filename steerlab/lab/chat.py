@@ -15,9 +15,9 @@ from steerlab.errors import BadOption
 from steerlab.progress import ShouldStop
 
 if TYPE_CHECKING:
+    from steerlab.core.completion import Completion
     from steerlab.core.results import Calibration
     from steerlab.lab.lab import Lab
-    from steerlab.models.generation import Completion
 
 OnPiece = Callable[[str], object]
 

@@ -13,7 +13,7 @@ from steerlab.core.arguments import checks_names
 from steerlab.core.cell import Cell
 from steerlab.core.expression import evaluate
 from steerlab.core.notation import runs, selects_layers, span
-from steerlab.core.recipe import Contrast, Expression, Imported
+from steerlab.core.recipe import Contrast, Expression, Imported, ModelIdentity
 from steerlab.core.run import Positions
 from steerlab.core.sampling import Sampling
 from steerlab.core.setting import Setting, is_front, settings_of
@@ -22,6 +22,7 @@ from steerlab.core.vector import SteeringVector
 from steerlab.errors import Incompatible, ModelMismatch, NotFound
 from steerlab.files.location import discover, expanded
 from steerlab.lab.batches import write
+from steerlab.lab.engine import EngineRuntime, ModelElsewhere
 from steerlab.lab.operating_point import OperatingPoint
 from steerlab.lab.plans import planned
 from steerlab.progress import Loading, Progress, ShouldStop, with_bar
@@ -44,6 +45,7 @@ class Lab:
 
     store: a Store, a directory, or None for the one that `Store()` finds.
     source: the model to load; None loads the model that the vector at hand was made on.
+    engine: URL of a server that runs the model instead; see `EngineRuntime`.
     options: passed to `LanguageModel.load`.
     """
 
@@ -53,9 +55,11 @@ class Lab:
         model: LanguageModel | None = None,
         *,
         source: str | None = None,
+        engine: str | None = None,
         **options: Any,
     ) -> None:
         self._store = store
+        self.engine = engine
         self._opening, self._loading = threading.Lock(), threading.RLock()
         self.source = source
         self.options = options
@@ -93,6 +97,8 @@ class Lab:
     @property
     def runtime(self) -> Runtime:
         """Runs the model in batches, each row steered by its own setting."""
+        if self.engine is not None:
+            return EngineRuntime(self.engine)
         from steerlab.interventions.runtime import TransformersRuntime
 
         return TransformersRuntime(self.model)
@@ -105,6 +111,8 @@ class Lab:
         If none was named, a vector of another model than the loaded one replaces it.
         progress: called with (what, done, total) while the embedded model is fetched.
         """
+        if self.engine is not None:
+            return self._elsewhere(vector)
         with self._loading:
             if vector is not None and not self.is_named and self.source != vector.model.source:
                 self._model = self.source = None
@@ -118,6 +126,15 @@ class Lab:
                         options = {**options, "revision": vector.model.revision}
                 self._model = LanguageModel.load(self.source, **options)
             return self._model
+
+    def _elsewhere(self, vector: SteeringVector | None) -> LanguageModel:
+        """The engine's model, which has to be the vector's; its precision is unknown."""
+        if vector is not None and (self._model is None or self.source != vector.model.source):
+            self.source = vector.model.source
+            found: Any = ModelElsewhere(replace(vector.model, dtype=None))
+            self._model = found
+        none: Any = ModelElsewhere(ModelIdentity(self.source or "engine", "", 0, 0))
+        return self._model or none
 
     def loaded_for(self, vector: SteeringVector) -> LanguageModel | None:
         """The model if it is loaded and is the vector's own, else None; loads nothing."""

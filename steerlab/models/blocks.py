@@ -5,14 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from steerlab.core.notation import LayerChoice
-from steerlab.errors import BadOption, ModelError, NotFound
+from steerlab.errors import ModelError
 
 
 def find_blocks(model: nn.Module, path: str | None = None) -> tuple[nn.Module, list[nn.Module]]:
@@ -183,28 +181,3 @@ def weights_present(module: nn.Module) -> AbstractContextManager[Any]:
 
         return align_module_device(module, "cpu")  # type: ignore[no-any-return]
     return nullcontext()
-
-
-def layer_numbers(choice: LayerChoice, n: int, source: str) -> list[int]:
-    """The layers that are meant, of `n`; BadOption for no choice, NotFound for none of these.
-
-    choice: 15, [10, 15], slice(10, 20), "all" or None (the middle one). source: of the model.
-    """
-    if choice is None:
-        return [n // 2]
-    if isinstance(choice, str):
-        if choice != "all":
-            raise BadOption(f"layers are numbers, a range or 'all', not {choice!r}")
-        return list(range(n))
-    if isinstance(choice, slice):
-        start, stop = choice.start or 0, n if choice.stop is None else choice.stop
-        wanted = list(range(start, stop, choice.step or 1))
-    else:
-        wanted = list(choice) if isinstance(choice, Iterable) else [choice]
-    if not wanted:
-        raise BadOption("no layers are chosen")
-    for layer in wanted:
-        whole = isinstance(layer, Integral) and not isinstance(layer, bool)
-        if not whole or not 0 <= layer < n:
-            raise NotFound(f"{source} has no layer {layer}: its layers are 0 to {n - 1}")
-    return sorted({int(layer) for layer in wanted})

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from steerlab.core import above
-from steerlab.core.audit import AuditedText
-from steerlab.core.display import count
+from steerlab.core.completion import Completion, Finish
 from steerlab.core.sampling import Sampling
 from steerlab.errors import SteeringError
 from steerlab.models.blocks import input_device
@@ -22,30 +19,6 @@ OnText = Callable[[int, str], None]
 _FIRST_CANDIDATES = 64  # enough of the vocabulary for top-p in most steps; else eight times more
 _BLOCK = 64  # tokens whose largest logit stands for them
 _AT_ONCE = 16  # rows whose logits stay in a core's cache
-
-
-@dataclass(frozen=True, repr=False)
-class Completion:
-    """The text that a model wrote after a prompt; str() joins the two.
-
-    finish: "stop" (end of text), "length" or "cancelled". audit: what a steering changed, where
-        a runtime was asked for it.
-    """
-
-    prompt: str
-    text: str
-    token_ids: tuple[int, ...]
-    finish: Literal["stop", "length", "cancelled"]
-    audit: AuditedText | None = field(default=None, compare=False, repr=False)
-
-    def __str__(self) -> str:
-        return self.prompt + self.text
-
-    def __repr__(self) -> str:
-        return f"<Completion {self.text!r}: {count(len(self.token_ids), 'token')}, {self.finish}>"
-
-    def _repr_html_(self) -> str:
-        return above.html(self)
 
 
 def numbered(on_text: OnText | None, rows: Sequence[int]) -> OnText | None:
@@ -376,9 +349,7 @@ class GrowingText:
 
     def completion(self, cancelled: bool) -> Completion:
         """The text so far; its prompt is empty."""
-        finish: Literal["stop", "length", "cancelled"] = (
-            "stop" if self.ended else "cancelled" if cancelled else "length"
-        )
+        finish: Finish = "stop" if self.ended else "cancelled" if cancelled else "length"
         return Completion("", self._decode(self.context, self.tokens), tuple(self.tokens), finish)
 
     def _decode(self, before: list[int], tokens: list[int]) -> str:

@@ -11,7 +11,8 @@ from typing import Any, Unpack, overload
 import torch
 
 from steerlab.core.arguments import checks_names
-from steerlab.core.notation import LayerChoice
+from steerlab.core.completion import Completion
+from steerlab.core.notation import LayerChoice, layer_numbers
 from steerlab.core.prompts import Continued, Prompt, Read, Span
 from steerlab.core.recipe import Contrast, ModelIdentity
 from steerlab.core.sampling import Sampling, seeds_of
@@ -23,9 +24,9 @@ from steerlab.extraction.readings import Array, Ids, Readings
 from steerlab.files.contrast import with_prompts
 from steerlab.files.location import extractions_directory
 from steerlab.models import asynchronous, generation, recording
-from steerlab.models.blocks import check_reads_text, find_blocks, layer_numbers, text_config
+from steerlab.models.blocks import check_reads_text, find_blocks, text_config
 from steerlab.models.causality import is_causal
-from steerlab.models.generation import Completion, OnText, numbered
+from steerlab.models.generation import OnText, numbered
 from steerlab.models.identity import identify, remember_orders, state_of
 from steerlab.models.inference import batches_of_rows, eval_mode
 from steerlab.models.interventions import (

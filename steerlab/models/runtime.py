@@ -9,10 +9,11 @@ from typing import Protocol
 from torch import Tensor
 
 from steerlab.core.cell import Key
+from steerlab.core.completion import Completion
 from steerlab.core.run import Positions
 from steerlab.core.sampling import Sampling
 from steerlab.core.setting import Setting
-from steerlab.models.generation import Completion, OnText
+from steerlab.models.generation import OnText
 from steerlab.progress import ShouldStop
 
 

@@ -133,7 +133,7 @@ def page(value: object) -> Page:
 
     if isinstance(value, Store):
         return _store(value)
-    from steerlab.models.generation import Completion
+    from steerlab.core.completion import Completion
 
     assert isinstance(value, Completion)
     return Page("completion", value.finish, lines=[value.prompt + value.text])

@@ -18,7 +18,8 @@ from steerlab.core.expression import parse
 from steerlab.core.notation import LayerChoice, layers_of
 from steerlab.core.operation import Operation
 from steerlab.core.run import POSITIONS, Positions
-from steerlab.errors import BadOption
+from steerlab.core.vector import SteeringVector
+from steerlab.errors import BadOption, Incompatible
 
 MOST = 16
 """How many vectors one request may add up."""
@@ -33,7 +34,8 @@ class Steer:
 
     vector: an expression over stored vectors. dose, coefficient: at most one; None for both is
         the calibrated strength. layers: as `LanguageModel.layers` takes them; None is where the
-        vector was calibrated. operation: what is done with it.
+        vector was calibrated. operation: what is done with it. digest: of the vector that is
+        meant, for clients with a store of their own.
     Raises BadExpression, BadOption.
     """
 
@@ -43,6 +45,7 @@ class Steer:
     layers: LayerChoice = None
     positions: Positions = "all"
     operation: str = "add"
+    digest: str | None = None
 
     def __post_init__(self) -> None:
         parse(self.vector)
@@ -51,6 +54,14 @@ class Steer:
             raise BadOption(f"positions are {', '.join(POSITIONS)}, not {self.positions!r}")
         if self.dose is not None and self.coefficient is not None:
             raise BadOption("give a dose or a coefficient, not both")
+
+    def check(self, vector: SteeringVector) -> None:
+        """Raise Incompatible if a store has another vector here than the client meant."""
+        if self.digest not in (None, vector.digest):
+            raise Incompatible(
+                f"{self.vector} is another vector in this server's store: give it a store that has "
+                "yours, or save yours there under another name"
+            )
 
 
 NAMES = tuple(f.name for f in fields(Steer))
@@ -119,7 +130,7 @@ def _made(options: Mapping[str, Any]) -> Steer:
             given[name] = _number(name, given[name])
     if "layers" in given:
         given["layers"] = _layers(given["layers"])
-    for name in ("positions", "operation"):
+    for name in ("positions", "operation", "digest"):
         if not isinstance(given.get(name, ""), str):
             raise BadOption(f"{name} is a text, not {type(given[name]).__name__}")
     return Steer(**given)

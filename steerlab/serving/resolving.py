@@ -47,6 +47,7 @@ def resolve(lab: Lab, here: ModelIdentity, steers: Sequence[Steer]) -> Resolved:
     injections, told, warnings = [], [], []
     for steer in steers:
         vector = evaluated(lab, here, steer.vector)
+        steer.check(vector)
         point = lab.operating_point(vector, steer.layers)
         coefficient = point.coefficient
         if steer.dose is not None:

@@ -7,22 +7,22 @@ from collections.abc import Hashable
 from functools import lru_cache
 from typing import Any
 
-from steerlab.core.notation import span
-from steerlab.core.recipe import Verdict
-from steerlab.errors import BadOption, Incompatible, ModelMismatch
-from steerlab.interventions.injection import Injection
+from steerlab.errors import BadOption, Incompatible
+from steerlab.lab.engine import ModelElsewhere
 from steerlab.lab.lab import Lab
-from steerlab.models.language_model import LanguageModel
-from steerlab.serving.request import Steer, parse_steering
+from steerlab.serving.request import parse_steering
+from steerlab.serving.resolving import resolve
 from steerlab.vllm_plugin.steering import KEY, Steering, summed
 
 _REMEMBERED = 256
 
 
-class ServedModel:
-    """What a lab asks of a model that runs in other processes: which one it is."""
+class ServedModel(ModelElsewhere):
+    """The model that other processes run, known by its files."""
 
     def __init__(self, source: str, revision: str | None, trust_remote_code: bool) -> None:
+        from steerlab.models.language_model import LanguageModel
+
         model = LanguageModel.load(
             source,
             device="cpu",
@@ -31,16 +31,7 @@ class ServedModel:
             revision=revision,
             trust_remote_code=trust_remote_code,
         )
-        self.source, self.identity, self.n_layers = source, model.identity, model.n_layers
-
-    layers = LanguageModel.layers
-
-    def reextract(self, recipe: Any, layers: list[int]) -> Any:
-        """Refuse: vectors are extracted where the model is at hand."""
-        raise Incompatible(
-            f"the vector has no layer {span(layers)}, and a server makes none: "
-            "`steerlab extract --layers` does"
-        )
+        super().__init__(model.identity)
 
 
 class Admission:
@@ -65,22 +56,7 @@ class Admission:
 
     def _resolved(self, key: str, stamp: Hashable) -> Steering | None:
         steers = parse_steering(json.loads(key))
-        return summed([self._injection(steer) for steer in steers])
-
-    def _injection(self, steer: Steer) -> Injection:
-        vector = self.lab.evaluate(steer.vector)
-        here = self.lab.model.identity
-        if vector.model.verdict(here) in (Verdict.INCOMPATIBLE, Verdict.OTHER_WEIGHTS):
-            raise ModelMismatch(
-                f"{vector} was made on {vector.model.source}, and {here.source} is served"
-            )
-        point = self.lab.operating_point(vector, steer.layers)
-        coefficient = steer.coefficient
-        if steer.dose is not None:
-            coefficient = point.vector.coefficient(steer.dose)
-        elif coefficient is None:
-            coefficient = point.coefficient
-        return Injection(point.vector, coefficient, steer.positions)
+        return summed(resolve(self.lab, self.lab.model.identity, steers).injections)
 
 
 def _read(entry: Any) -> Any:

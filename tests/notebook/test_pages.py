@@ -6,9 +6,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from steerlab import Store, difference
+from steerlab.core.completion import Completion
 from steerlab.core.results import Calibration
 from steerlab.errors import BadOption, CorruptPayload
-from steerlab.models.generation import Completion
 from tests.notebook.values import HOSTILE, every_value, hostile_vector, sweep
 from tests.report.test_report import Reader
 

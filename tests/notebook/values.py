@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from steerlab import difference
 from steerlab.core.cell import Cell
+from steerlab.core.completion import Completion
 from steerlab.core.recipe import Imported
 from steerlab.core.results import Calibration, Evaluation, Measured
 from steerlab.core.setting import BASELINE, settings_of
@@ -13,7 +14,6 @@ from steerlab.core.sweep import Sweep
 from steerlab.evaluation.generalization import plan as names
 from steerlab.evaluation.inspection.inspect import Inspection
 from steerlab.evaluation.inspection.logit_lens import Lens, TokenLogit
-from steerlab.models.generation import Completion
 from steerlab.registry.neighbours import Neighbour
 from tests.evaluation.measurements import calibration
 from tests.registry.samples import TINY, vector

@@ -1,0 +1,231 @@
+"""A model that runs elsewhere: texts by OpenAI's API, from `steerlab serve` or vLLM's plugin.
+
+Needs no torch. The engine resolves the vectors by name in a store of its own, or the same one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from steerlab.core.cell import Key
+from steerlab.core.completion import Completion, Finish
+from steerlab.core.notation import layer_numbers, span
+from steerlab.core.run import Positions
+from steerlab.core.sampling import Sampling
+from steerlab.core.setting import Setting, is_front
+from steerlab.errors import BadOption, Incompatible, ModelError
+from steerlab.progress import ShouldStop
+
+if TYPE_CHECKING:
+    import aiohttp
+
+    from steerlab.core.recipe import ModelIdentity
+    from steerlab.models.generation import OnText
+
+_ROWS = 64  # at once: engines make their own batches
+_SILENCE = 300.0  # seconds in which nothing comes, after which an engine is given up
+
+
+class ModelElsewhere:
+    """What a lab asks of a model that it can't run itself.
+
+    identity: as far as is known: that of the vectors, which an engine with another one refuses.
+    """
+
+    def __init__(self, identity: ModelIdentity) -> None:
+        self.identity, self.source, self.n_layers = identity, identity.source, identity.n_layers
+
+    def layers(self, choice: Any = None) -> list[int]:
+        """As `LanguageModel.layers`."""
+        return layer_numbers(choice, self.n_layers, self.source)
+
+    def reextract(self, recipe: Any, layers: list[int]) -> NoReturn:
+        """Refuse: vectors are extracted where the model is at hand."""
+        raise Incompatible(
+            f"the vector has no layer {span(layers)}, and an engine makes none: "
+            "`steerlab extract --layers` does"
+        )
+
+
+class EngineRuntime:
+    """A `Runtime` over a server's URL, such as http://127.0.0.1:8100.
+
+    The key is in STEERLAB_API_KEY. Raises ModelError where no engine answers, or it refuses.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/").removesuffix("/v1") + "/v1"
+
+    def batch_rows(self, prompts: Sequence[str], new_tokens: int) -> int:
+        """How many rows to ask for at once."""
+        return _ROWS
+
+    def generate(
+        self,
+        rows: Sequence[Key],
+        sampling: Sampling,
+        *,
+        positions: Positions = "all",
+        bos: bool = False,
+        allow_other_weights: bool = False,
+        audit: bool = False,
+        on_text: OnText | None = None,
+        should_stop: ShouldStop | None = None,
+    ) -> list[Completion]:
+        """Continue each row's prompt under its setting, with its seed; see `Runtime`."""
+        if audit:
+            raise BadOption("an engine does not tell what it changes: --audit needs the model here")
+        if allow_other_weights:
+            raise BadOption("an engine refuses vectors of other weights")
+        if bos or is_front(setting for setting, _, _ in rows):
+            raise Incompatible("vectors of scope front are not written by an engine")
+        bodies = [_body(row, sampling, positions) for row in rows]
+        path = "/chat/completions" if sampling.chat else "/completions"
+        return asyncio.run(self._all(path, bodies, on_text, should_stop or (lambda: False)))
+
+    def logits(self, rows: Sequence[Any], **options: Any) -> NoReturn:
+        """Refuse: no logits come over the API."""
+        raise ModelError("this engine gives no logits: measure with the model here")
+
+    async def _all(
+        self, path: str, bodies: Sequence[Any], on_text: OnText | None, stop: ShouldStop
+    ) -> list[Completion]:
+        import aiohttp
+
+        key = os.environ.get("STEERLAB_API_KEY")
+        async with aiohttp.ClientSession(
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=_SILENCE),
+        ) as session:
+            try:
+                model = await self._model(session)
+                pace = _Pace(stop)
+                texts = [_Text(row, on_text, pace) for row in range(len(bodies))]
+                async with asyncio.TaskGroup() as tasks:
+                    for text, body in zip(texts, bodies, strict=True):
+                        tasks.create_task(
+                            self._write(session, path, {"model": model, **body}, text)
+                        )
+            except* aiohttp.ClientError as failed:
+                error = failed.exceptions[0]
+                raise ModelError(
+                    f"no engine answers at {self.url} ({error}): start one with `steerlab serve`"
+                ) from None
+            except* ModelError as failed:
+                raise failed.exceptions[0] from None
+        return [text.made() for text in texts]
+
+    async def _model(self, session: aiohttp.ClientSession) -> str:
+        """What the engine calls its model."""
+        async with session.get(f"{self.url}/models") as answer:
+            found = await self._checked(answer)
+            return str(found["data"][0]["id"])
+
+    async def _write(
+        self, session: aiohttp.ClientSession, path: str, body: Any, text: _Text
+    ) -> None:
+        async with session.post(f"{self.url}{path}", json=body) as answer:
+            if answer.status != 200:
+                await self._checked(answer)
+            async for event in _events(answer):
+                if "error" in event:
+                    raise ModelError(f"{self.url}: {event['error'].get('message')}")
+                if not text.take(event):
+                    return
+
+    async def _checked(self, answer: aiohttp.ClientResponse) -> Any:
+        """The body of an answer; ModelError with the engine's reason for a refusal."""
+        found = await answer.read()
+        try:
+            body = json.loads(found)
+            if answer.status == 200:
+                return body
+            reason = body["error"]["message"]
+        except (ValueError, KeyError, TypeError):
+            reason = f"status {answer.status}"
+        raise ModelError(f"{self.url}: {reason}")
+
+
+class _Pace:
+    """Asks whether to stop as a batch does: once a token of the text that is furthest."""
+
+    def __init__(self, should_stop: ShouldStop) -> None:
+        self.should_stop, self.pieces, self.stopped = should_stop, 0, False
+
+    def stops(self, pieces: int) -> bool:
+        """Whether a text of so many pieces shall end."""
+        while self.pieces < pieces and not self.stopped:
+            self.pieces += 1
+            self.stopped = self.should_stop()
+        return self.stopped
+
+
+class _Text:
+    """One row's text, as its pieces arrive."""
+
+    def __init__(self, row: int, on_text: OnText | None, pace: _Pace) -> None:
+        self.row, self.on_text, self.pace = row, on_text, pace
+        self.text, self.tokens, self.pieces = "", 0, 0
+        self.finish: Finish = "cancelled"
+
+    def take(self, event: Mapping[str, Any]) -> bool:
+        """Add a piece; False once the text shall not go on."""
+        self.tokens = (event.get("usage") or {}).get("completion_tokens", self.tokens)
+        for choice in event.get("choices") or ():
+            piece = choice.get("text") or (choice.get("delta") or {}).get("content") or ""
+            self.text += piece
+            if piece and self.on_text is not None:
+                self.on_text(self.row, piece)
+            if (reason := choice.get("finish_reason")) is not None:
+                self.finish = "length" if reason == "length" else "stop"
+        self.pieces += 1
+        return self.finish != "cancelled" or not self.pace.stops(self.pieces)
+
+    def made(self) -> Completion:
+        """The text as far as it came."""
+        return Completion("", self.text, (), self.finish, told=self.tokens)
+
+
+def _body(row: Key, sampling: Sampling, positions: Positions) -> dict[str, Any]:
+    setting, prompt, seed = row
+    asked = (
+        {"messages": [{"role": "user", "content": prompt}]} if sampling.chat else {"prompt": prompt}
+    )
+    return {
+        **asked,
+        "max_tokens": sampling.max_new_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "repetition_penalty": sampling.repetition_penalty,
+        "seed": seed,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        **_steering(setting, positions),
+    }
+
+
+def _steering(setting: Setting, positions: Positions) -> dict[str, Any]:
+    """The field of a request; its layers are said, so that no calibration chooses others."""
+    if setting.vector is None or setting.is_baseline:
+        return {}
+    asked = {
+        "vector": str(setting.vector),
+        "coefficient": setting.coefficient,
+        "layers": list(setting.layers),
+        "positions": positions,
+        "digest": setting.vector.digest,
+    }
+    return {"steering": asked}
+
+
+async def _events(answer: aiohttp.ClientResponse) -> AsyncIterator[Any]:
+    """The JSON of each server-sent event, up to [DONE]."""
+    async for line in answer.content:
+        text = line.decode().strip()
+        if text.startswith("data:") and (data := text.removeprefix("data:").strip()) != "[DONE]":
+            yield json.loads(data)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -33,6 +34,20 @@ HOST, PORT = "127.0.0.1", 8100
 @options.integer(
     "--max-tokens", least=16, default=65536, text="Tokens that the texts at once may hold."
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["transformers", "vllm"]),
+    default="transformers",
+    show_default=True,
+    help="vllm: in an environment that has it, named by STEERLAB_VLLM_PYTHON.",
+)
+@click.option(
+    "--vllm-option",
+    "vllm_options",
+    multiple=True,
+    metavar="OPTION",
+    help="Passed on to vLLM, such as --vllm-option=--tensor-parallel-size=2; may be repeated.",
+)
 @options.loading
 @options.store_path
 @options.quiet
@@ -44,6 +59,8 @@ def serve_command(
     max_rows: int,
     queue: int,
     max_tokens: int,
+    engine: str,
+    vllm_options: tuple[str, ...],
     loading: dict[str, Any],
     store_path: Path | None,
 ) -> None:
@@ -59,6 +76,9 @@ def serve_command(
     the calibrated one is used. The model "smollm2:love" is smollm2 with love. "steering_monitor":
     ["love"] returns the projection of each token. Vectors saved meanwhile can be used at once.
 
+    With --engine vllm, vLLM's own server takes these fields too, but "steering_monitor"; its limits
+    are its own. Without --dtype it runs in the checkpoint's precision.
+
     Ctrl-C finishes the texts that are being written; a second one ends them.
     """
     if model is not None and loading["source"] is not None:
@@ -69,8 +89,35 @@ def serve_command(
     if api_key is None and not is_loopback(host):
         api_key = secrets.token_urlsafe(24)
         output.say(f"{host} can be reached by others, so requests need this key: {api_key}")
+    if engine == "vllm":
+        _become_vllm(host, port, api_key, store_path, loading, vllm_options)
     limits = {"rows": max_rows, "queue": queue, "tokens": max_tokens}
     _serve(host, port, api_key, limits, store_path, loading)
+
+
+def _become_vllm(
+    host: str,
+    port: int,
+    api_key: str | None,
+    store_path: Path | None,
+    loading: dict[str, Any],
+    more: tuple[str, ...],
+) -> NoReturn:
+    """Put vLLM's server, with the plugin, in the place of this process."""
+    from steerlab.lab.lab import Lab
+    from steerlab.models.embedded import ALIAS, checkpoint
+    from steerlab.vllm_plugin import launch
+
+    source = loading["source"]
+    dtype = loading.get("dtype")
+    precision = ("--dtype", dtype) if dtype else ()
+    revision = ("--revision", loading["revision"]) if loading.get("revision") else ()
+    chosen = launch.python()
+    location = str(checkpoint()) if source == ALIAS else source
+    further = (*precision, *revision, *more)
+    words = launch.command(chosen, location, served_name(source), host, port, further)
+    store = Lab(store_path).store_path
+    os.execve(chosen, words, launch.environment(store, api_key))
 
 
 def _serve(

@@ -1,7 +1,7 @@
 """The entry point of vLLM's plugin; without STEERLAB_STORE it does nothing.
 
-vLLM calls `register` in each of its processes. It has no hooks for what steering needs, so three of
-its functions are wrapped: where a request is read, where a worker makes its runner, and where
+vLLM calls `register` in each of its processes. It has no hooks for what steering needs, so a few
+of its functions are wrapped: where a request is read, where a worker makes its runner, and where
 compiled graphs get their name in the cache.
 """
 
@@ -10,9 +10,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from steerlab.errors import SteerlabError
+
+if TYPE_CHECKING:
+    from steerlab.vllm_plugin.admission import Admission
 
 _SALT = "steerlab 1"
 """Changes with what the plugin adds to compiled graphs."""
@@ -75,16 +80,39 @@ def _init_processor(method: Any, self: Any, vllm_config: Any, *args: Any, **kwar
     of = vllm_config.model_config
     served = ServedModel(of.model, of.revision, of.trust_remote_code)
     self.steerlab = Admission(os.environ["STEERLAB_STORE"], served)
+    _check_early(self.steerlab)
+
+
+def _check_early(admission: Admission) -> None:
+    """Refuse bad steering before a stream begins, whose status can't be 400 any more."""
+    from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+    from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+
+    def to_sampling_params(method: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
+        params = method(self, *args, **kwargs)
+        with _bad_requests():
+            admission.steering((params.extra_args or {}).get("steering"))
+        return params
+
+    for kind in (ChatCompletionRequest, CompletionRequest):
+        _wrap(kind, "to_sampling_params", to_sampling_params)
+
+
+@contextmanager
+def _bad_requests() -> Iterator[None]:
+    """Turn our errors into what vLLM answers with 400."""
+    from vllm.exceptions import VLLMValidationError
+
+    try:
+        yield
+    except SteerlabError as error:
+        raise VLLMValidationError(str(error), parameter="steering") from error
 
 
 def _process_inputs(method: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
-    from vllm.exceptions import VLLMValidationError
-
     from steerlab.vllm_plugin.admission import admit
 
     request = method(self, *args, **kwargs)
-    try:
+    with _bad_requests():
         admit(self.steerlab, request)
-    except SteerlabError as error:
-        raise VLLMValidationError(str(error), parameter="steering") from error
     return request

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from steerlab.cli import run
 from steerlab.errors import BadOption, ModelError
 from steerlab.vllm_plugin import http, launch
 
@@ -107,3 +108,22 @@ def test_the_key_is_in_the_environment_and_not_in_the_command():
     assert variables["VLLM_API_KEY"] == "secret"
     assert Path(variables["STEERLAB_STORE"]).is_absolute()
     assert "secret" not in " ".join(made)
+
+
+def test_serve_becomes_vllm_with_the_store_and_the_key(monkeypatch, tmp_path):
+    found = {}
+
+    def execve(program, words, variables):
+        found.update(words=words, variables=variables)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launch, "python", lambda: "/vllm/bin/python")
+    monkeypatch.setattr("os.execve", execve)
+    words = ["serve", "org/model", "--engine", "vllm", "--store", str(tmp_path), "--api-key", "k"]
+    options = ["--port", "1", "--dtype", "float32", "--vllm-option=--max-num-seqs=4"]
+    run([*words, *options])
+    line = " ".join(found["words"])
+    assert line.startswith("/vllm/bin/python -m vllm.entrypoints.openai.api_server --model org/m")
+    assert line.endswith("--host 127.0.0.1 --port 1 --dtype float32 --max-num-seqs=4")
+    assert found["variables"]["STEERLAB_STORE"] == str(tmp_path)
+    assert found["variables"]["VLLM_API_KEY"] == "k"

@@ -204,7 +204,7 @@ def test_vectors_saved_while_it_runs_are_there(admission, vector):
 
 def test_vectors_of_another_model_are_refused(admission):
     admission.lab = type(admission.lab)(admission.lab.store_path, tiny_lm(seed=1))
-    with pytest.raises(ModelMismatch, match="is served"):
+    with pytest.raises(ModelMismatch, match="other weights"):
         admission.steering("love")
 
 

@@ -96,7 +96,9 @@ class SteerlabApp(App[None]):
 
     @on(Notice)
     def show_notice(self, event: Notice) -> None:
-        """Show a line; errors stay longer."""
+        """Show a line that no screen has shown; errors stay longer."""
+        if event.shown:
+            return
         timeout = 4 if event.severity == "information" else 10
         text = printable(event.text)
         self.notify(text, severity=event.severity, timeout=timeout, markup=False)

@@ -19,10 +19,14 @@ Severity = Literal["information", "warning", "error"]
 
 @dataclass
 class Notice(Message):
-    """A line for the user; the app shows it as text, never as markup."""
+    """A line for the user; the app shows it as text, never as markup.
+
+    shown: a screen has shown it already, so that the app need not.
+    """
 
     text: str
     severity: Severity = "information"
+    shown: bool = False
 
 
 def notify(node: MessagePump, text: str, severity: Severity = "information") -> None:

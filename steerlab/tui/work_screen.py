@@ -115,8 +115,7 @@ class WorkScreen(Helpful[ScreenResultType]):
     def keep_notice(self, event: Notice) -> None:
         """Show a line as the status; the app shows it too if the status has no room for it."""
         self._say(event.text, problem=event.severity != "information")
-        if cell_len(event.text) <= self.query_one("#status").size.width:
-            event.stop()
+        event.shown = cell_len(event.text) <= self.query_one("#status").size.width
 
     def _say(self, text: str, *, problem: bool = False) -> None:
         """Show a line as the status."""

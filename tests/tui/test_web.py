@@ -301,11 +301,14 @@ async def test_only_its_own_page_may_talk_to_it(
         await served.enter(session)
         token = session.cookie_jar.filter_cookies(URL(served.address))
         known = {"Cookie": token.output(header="", sep=";").strip()}
-        answer = await session.get(served.address + path, headers=headers | known)
+        request = session.get(served.address + path, headers=headers | known)
+        answer, page = await request, ""
+        async with answer:
+            page = await answer.text()
         assert answer.status == status
         if path == "/" and status == 200:
             host = headers.get("Host", served.address.removeprefix("http://"))
-            assert f'"ws://{host}/ws"' in await answer.text()
+            assert f'"ws://{host}/ws"' in page
             assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
     assert served.apps() == []
 
@@ -377,7 +380,8 @@ async def test_in_a_browser_from_opening_a_store_to_a_saved_vector(tmp_path: Pat
     with serving(store) as served:
         async with chromium.browsing(tmp_path / "profile") as page:
             await page.open(f"{served.address}/?token=wrong")
-            assert "printed" in await page.evaluate("document.body.innerText")
+            while "printed" not in (await page.evaluate("document.body?.innerText") or ""):
+                await asyncio.sleep(0.1)
             await page.open(served.printed)
             await until(page, "calm")
             assert await page.evaluate("location.search") == ""

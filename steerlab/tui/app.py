@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from textual import on
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.css.query import NoMatches
 from textual.filter import LineFilter
 from textual.screen import Screen
 
@@ -170,17 +171,25 @@ class SteerlabApp(App[None]):
             self.workers.cancel_all()
             self.exit()
 
+    def _remember_workbench(self) -> None:
+        """Keep its setup, its place and whether it has greeted."""
+        if self.workbench is None or not self.workbench.is_mounted:
+            return
+        current = self.workbench.table.current
+        kept = {
+            **asdict(self.workbench.lab_panel.setup),
+            "source": self.lab.source if self.lab.is_named else None,
+            "at": current.qualified if current is not None else None,
+        }
+        self.memory.keep(self.lab.store_path, kept)
+        self.memory.greeted |= not self.workbench.greets
+
     @on(LabPanel.Finished)
     def remember(self) -> None:
         """Save theme and setup for the next session."""
         self.memory.theme = self.theme
-        if self.workbench is not None and self.workbench.is_mounted:
-            source = self.lab.source if self.lab.is_named else None
-            setup = asdict(self.workbench.lab_panel.setup)
-            current = self.workbench.table.current
-            at = current.qualified if current is not None else None
-            self.memory.keep(self.lab.store_path, {**setup, "source": source, "at": at})
-            self.memory.greeted |= not self.workbench.greets
+        with suppress(NoMatches):  # a text was finished while the app closes: its parts are gone
+            self._remember_workbench()
         self.memory.save()
 
 

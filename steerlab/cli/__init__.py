@@ -251,4 +251,19 @@ def _drop_output() -> None:
 
 def main() -> None:
     """The console script."""
-    sys.exit(run())
+    closed = sys.stdout is None  # `steerlab list >&-`
+    _make_writable()
+    code = run()
+    if closed and code == ExitCode.OK:
+        code = _line(ExitCode.FAILED, "standard output is closed: nothing was printed")
+    sys.exit(code)
+
+
+def _make_writable() -> None:
+    """Open closed streams on nothing; write what a console's code page lacks as escapes."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")

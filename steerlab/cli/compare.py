@@ -144,9 +144,10 @@ def _print_map(found: StoreMap) -> None:
     for line in map_lines(found, min(output.width() or 80, 120)):
         click.echo(line)
     across, up = found.variance
-    click.echo(
-        f"across: {across:.0%} of the variance, up: {up:.0%}; not shown: "
-        f"{max(0.0, 1 - across - up):.0%}"
-    )
+    if across + up == 0:
+        click.echo("all directions are the same, so nothing spreads them")
+    else:
+        hidden = max(0.0, 1 - across - up)
+        click.echo(f"across: {across:.0%} of the variance, up: {up:.0%}; not shown: {hidden:.0%}")
     for why, left_out in found.left_out.items():
         output.say(f"not on the map: {left_out} {why}")

@@ -6,11 +6,13 @@ Control characters in text from files, names and models become visible escapes.
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
@@ -195,13 +197,27 @@ def hanging(label: str, text: str, *, fg: str | None = None) -> None:
 
 def print_json(data: Any) -> None:
     """JSON for programs; control characters are escaped, which changes nothing in JSON."""
-    text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
+    escaped = not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+    dumped = partial(json.dumps, indent=2, ensure_ascii=escaped, allow_nan=False)
+    try:
+        text = dumped(data)
+    except ValueError:
+        text = dumped(_finite(data))
     if not text.replace("\n", "").isprintable():
         text = "".join(
             c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1].replace("\x7f", r"\u007f")
             for c in text
         )
     click.echo(text)
+
+
+def _finite(value: Any) -> Any:
+    """A JSON value with null for the numbers that JSON lacks: a quotient may be infinite."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def response(calibration: Calibration, name: str) -> None:

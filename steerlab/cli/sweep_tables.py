@@ -95,6 +95,7 @@ def plot_grid(sweep: Sweep, metric: Metric, file: Path) -> None:
 def write_csv(sweep: Sweep, file: Path) -> None:
     """Write a line for each cell and a column for each metric; undefined values are empty.
 
+    A text that a spreadsheet would run as a formula has an apostrophe before it.
     Raises BadOption if the file can't be written.
     """
     columns = ["prompt", "seed", "layer", "coefficient", "dose", "text", "finish", "tokens"]
@@ -105,6 +106,12 @@ def write_csv(sweep: Sweep, file: Path) -> None:
             for cell in sweep.cells:
                 metrics = {name: found.value for name, found in cell.metrics.items()}
                 more = {"layer": cell.setting.layer, "tokens": cell.tokens, **metrics}
-                table.writerow({**cell.to_json(), **more})
+                row = {**cell.to_json(), **more}
+                table.writerow({key: _no_formula(value) for key, value in row.items()})
     except OSError as error:
         raise BadOption(f"can't write {file}: {error.strerror or error}") from None
+
+
+def _no_formula(value: Any) -> Any:
+    formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
+    return f"'{value}" if formula else value

@@ -9,11 +9,14 @@ from pathlib import Path
 
 
 def discover(environment: Mapping[str, str] | None = None) -> Path:
-    """The store's directory: STEERLAB_STORE, ./store if it is one, the user's data directory."""
+    """The store's directory: STEERLAB_STORE, ./store if it is one, the user's data directory.
+
+    Absolute, so that a later change of the working directory finds the same one.
+    """
     named = (os.environ if environment is None else environment).get("STEERLAB_STORE")
     if named:
-        return expanded(named)
-    here = Path("store")
+        return expanded(named).absolute()
+    here = Path("store").absolute()
     finish_move(here)
     if (here / "payloads").is_dir() or (here / "registry.db").is_file():
         return here

@@ -33,8 +33,21 @@ _WORK = ".converting-"
 
 
 def is_ready() -> bool:
-    """Whether the checkpoint is in the cache, so that loading needs no network."""
-    return (cache_directory() / ALIAS / "config.json").is_file()
+    """Whether the checkpoint is in the cache, and whole, so that loading needs no network."""
+    directory = cache_directory() / ALIAS
+    return (directory / "config.json").is_file() and _is_whole(directory / "model.safetensors")
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether a safetensors file is as long as its header says: a full disk cuts files short."""
+    try:
+        with open(file, "rb") as opened:
+            length = int.from_bytes(opened.read(8), "little")
+            header = json.loads(opened.read(length)) if length < file.stat().st_size else {}
+        ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
+        return file.stat().st_size == 8 + length + int(max(ends))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def checkpoint(progress: Loading | None = None) -> Path:

@@ -162,7 +162,7 @@ def _laid(found: StoreMap, width: int, height: int) -> tuple[int, int, list[tupl
     """Columns, rows, and the cell of each point; a cell is twice as high as it is wide."""
     xs, ys = [p.x for p in found.points], [p.y for p in found.points]
     wide, high = max(xs) - min(xs), max(ys) - min(ys)
-    scale = min(*((n - 1) / s for n, s in ((width, wide), (2 * height, high)) if s), 1e9)
+    scale = min([1e9, *((n - 1) / s for n, s in ((width, wide), (2 * height, high)) if s)])
     if not wide and not high:
         scale = 0.0
     columns = min(width, round(wide * scale) + 1)

@@ -168,6 +168,8 @@ class Database:
             built = engine_of(temporary, "rwc", "BEGIN IMMEDIATE", journal="DELETE")
             self._build(built, fill or self.fill)
             engine_of(temporary, "rw", "BEGIN").connect().close()  # WAL from the first reader on
+            with contextlib.suppress(OSError):  # SQLite makes files that no group can write
+                temporary.chmod(self.directory.stat().st_mode & 0o666)
             self._set_aside()
             os.replace(temporary, self.file)
             sync_directory(self.directory)

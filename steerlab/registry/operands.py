@@ -115,7 +115,7 @@ def _is_taken(connection: Connection, hint: str, digest: str, model: int) -> boo
     """Whether a ref names another vector of this store, present or removed."""
     name, _, version = hint.rpartition(".v")
     name = name.rpartition(".")[2]
-    if not version.isdigit() or len(version) > 9:
+    if not version.isdigit() or len(version) > 18:
         return False
     key = select(MODEL.c.identity).where(MODEL.c.id == model).scalar_subquery()
     here = select(VECTOR.c.digest).where(VECTOR.c.model_id == model, VECTOR.c.name == name)

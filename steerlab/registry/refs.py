@@ -31,7 +31,7 @@ def parse_ref(text: str) -> Ref:
     """Read name, name.v2, model.name or model.name.v2; raises NotFound for anything else."""
     parts = text.split(".")
     version = None
-    if len(parts) > 1 and re.fullmatch(r"v\d{1,9}", parts[-1]):
+    if len(parts) > 1 and re.fullmatch(r"v\d{1,18}", parts[-1]):
         version = int(parts.pop()[1:])
     if len(parts) > 2 or not all(is_name(part) for part in parts):
         raise NotFound(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,7 +64,7 @@ class Store:
     """
 
     def __init__(self, path: str | Path | None = None, *, timeout: float = BUSY_SECONDS) -> None:
-        self.path = discover() if path is None else expanded(path)
+        self.path = discover() if path is None else expanded(path).absolute()
         self._database = Database(self.path, self._fill, timeout=timeout)
         self.runs, self.sweeps = Runs(self._database), Sweeps(self._database)
         self.results = Results(self._database, self.path)
@@ -73,6 +74,9 @@ class Store:
 
     def __repr__(self) -> str:
         return f"Store({str(self.path)!r})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return partial(Store, timeout=self._database.timeout), (self.path,)
 
     def _repr_html_(self) -> str:
         return above.html(self)

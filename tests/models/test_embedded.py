@@ -11,7 +11,9 @@ import time
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from steerlab.errors import ModelError
 from steerlab.models import embedded
@@ -82,6 +84,7 @@ def conversions(cache, index, monkeypatch):
         done.append(weights.read_bytes())
         target.mkdir()
         (target / "config.json").write_text("{}")
+        save_file({"w": np.zeros(8)}, target / "model.safetensors")
 
     def no_pip(*_):
         raise ModelError("pip was asked")
@@ -227,7 +230,17 @@ class TestChecking:
         (cache / "smollm2").mkdir(parents=True)
         (cache / "smollm2" / "model.safetensors").write_bytes(b"half")
         embedded.checkpoint()
-        assert names(cache / "smollm2") == ["config.json"]
+        assert names(cache / "smollm2") == ["config.json", "model.safetensors"]
+
+    @pytest.mark.parametrize("kept", [0, 4, 30, -1])
+    def test_a_checkpoint_that_was_cut_short_is_made_again(self, conversions, kept):
+        file = embedded.checkpoint() / "model.safetensors"
+        whole = file.read_bytes()
+        file.write_bytes(whole[:kept])
+        assert not embedded.is_ready()
+        embedded.checkpoint()
+        assert file.read_bytes() == whole
+        assert len(conversions) == 2
 
 
 class TestWaiting:

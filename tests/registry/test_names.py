@@ -113,7 +113,7 @@ def test_where_the_store_is_looked_for(tmp_path: Path, monkeypatch):
     (tmp_path / "store").mkdir()
     assert discover() not in (Path("store"), tmp_path / "store")  # not a store yet
     (tmp_path / "store" / "payloads").mkdir()
-    assert discover() == Path("store")
+    assert discover() == tmp_path / "store"
     monkeypatch.setenv("STEERLAB_STORE", "~/mine")
     assert Store().path == Path("~/mine").expanduser()
     assert Store("given").path == Path("given")

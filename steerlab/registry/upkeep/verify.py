@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from steerlab.core.recipe import Expression, ModelIdentity
 from steerlab.core.record import Record
 from steerlab.core.vector import SteeringVector
-from steerlab.errors import NotFound, SteerlabError
+from steerlab.errors import Incompatible, NotFound, SteerlabError
 from steerlab.files import payload
 from steerlab.files.header import FileTooLarge
 from steerlab.progress import Progress
@@ -319,6 +319,8 @@ class _Audit:
             whole = self.whole.items() if failing else ()
             here = {digest for story, (_, digest) in whole if story not in removed}
             damage = Damage.ROW if failing and here.issuperset(failing) else Damage.OPERAND
+            if isinstance(error, Incompatible):
+                damage = Damage.RECIPE
             return [Finding(stored.qualified, f"it can't be re-evaluated: {error}", damage)]
         if result.digest == stored.record.digest:
             return []
@@ -328,6 +330,9 @@ class _Audit:
     def operand(self, ref: str, row: int | None, digest: str) -> SteeringVector:
         """The parent that an operand is linked to."""
         if row is None:
+            same = select(VECTOR.c.id).where(VECTOR.c.digest == digest)
+            if self.connection.execute(same).first() is not None:  # `link` joins no circle
+                raise Incompatible(f"its operand {ref} was itself made from it: a recipe is forged")
             raise NotFound(f"its operand {ref} is not in this store")
         parent = read(self.connection, [row])[row]
         if parent.record.digest != digest:

@@ -192,7 +192,8 @@ async def test_a_star_says_which_text_was_best(host):
         await pilot.press("asterisk")
         assert [m.index for m in host.heard_of(Texts.Picked)] == [1]
         host.widget.show_ratings(rated(2))
-        assert [c.border_subtitle for c in host.widget.columns] == ["", "★ best 4/5"]
+        titles = [str(c.border_title) for c in host.widget.columns]
+        assert titles == ["baseline", "★ best 4/5  steered"]
 
 
 def test_the_first_word_that_differs_stands_out_most():

@@ -38,7 +38,7 @@ async def test_columns_have_settings_of_their_own_and_ratings(lab):
         user.bench.query(Column)[1].focus()
         await user.pilot.press("4")
         assert lab.store.runs.get(run.id).generations[1].rating == 4
-        assert "4/5" in str(user.bench.query(Column)[1].border_subtitle)
+        assert str(user.bench.query(Column)[1].border_title).startswith("4/5  love")
         await user.pilot.press("4")
         assert lab.store.runs.get(run.id).generations[1].rating is None
         await user.pilot.press("f2", "T")

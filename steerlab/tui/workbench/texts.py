@@ -51,7 +51,7 @@ not changed."""
     def __init__(self, index: int) -> None:
         super().__init__(id=f"text-{index}", classes="column")
         self.index = index
-        self.written = ""
+        self.written = self.heading = ""
         self.prompt = ""
         self.audit: AuditedText | None = None
         self.shows_audit = False
@@ -94,7 +94,7 @@ class Texts(Container):
     Texts.-stacked .column Static { min-height: 1; }
     Texts .column.steered { border-title-color: $text-accent; }
     Texts .column:focus { border: round $accent; }
-    Texts .column.best { border-subtitle-color: $text-warning; }
+    Texts .column.best { border-title-color: $text-warning; }
     """
 
     @dataclass
@@ -139,11 +139,11 @@ class Texts(Container):
             column.display = column.index < self._count
             column.written, column.prompt = "", printable(tail, newlines=True)
             column.audit = None
-            column.border_subtitle = ""
             column.remove_class("best")
             if column.display:
                 column.set_class(column.index != baseline, "steered")
-                column.border_title = Content(printable(headings[column.index]))
+                column.heading = headings[column.index]
+                column.border_title = Content(printable(column.heading))
                 column.draw()
         self._arrange()
 
@@ -187,7 +187,10 @@ class Texts(Container):
         for column, text in zip(self.columns, run.generations, strict=False):
             best = column.index == run.best
             column.set_class(best or text.rating is not None, "best")
-            column.border_subtitle = rating_text(text.rating, best=best)
+            rated = rating_text(text.rating, best=best)
+            column.border_title = Content(
+                printable("  ".join(filter(None, (rated, column.heading))))
+            )
 
     def on_resize(self, event: events.Resize) -> None:
         """Stack columns that would be too narrow."""

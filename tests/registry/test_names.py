@@ -116,7 +116,7 @@ def test_where_the_store_is_looked_for(tmp_path: Path, monkeypatch):
     assert discover() == tmp_path / "store"
     monkeypatch.setenv("STEERLAB_STORE", "~/mine")
     assert Store().path == Path("~/mine").expanduser()
-    assert Store("given").path == Path("given")
+    assert Store("given").path == tmp_path / "given"
 
 
 def test_a_file_is_no_store(tmp_path: Path):

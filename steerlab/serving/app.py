@@ -6,7 +6,7 @@ import asyncio
 import hmac
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
@@ -158,15 +158,20 @@ class Server:
 
     # answering
 
-    async def _answer(self, request: web.Request, *, chat: bool) -> web.StreamResponse:
-        wanted = openai.parse(openai.loads(await request.read()), self.name, chat=chat)
+    async def begin(self, body: Mapping[str, Any], *, chat: bool) -> Answering:
+        """Read a request and queue its texts; whoever began it cancels its jobs at the end."""
+        wanted = openai.parse(body, self.name, chat=chat)
         lm = await self._loaded()
         here = await self._here(lm)
         heard = News(self.engine.counts)
         found = await asyncio.to_thread(prepare, self.lab, lm, here, wanted, heard)
         self.engine.submit(found.jobs)
+        return found
+
+    async def _answer(self, request: web.Request, *, chat: bool) -> web.StreamResponse:
+        found = await self.begin(openai.loads(await request.read()), chat=chat)
         try:
-            if wanted.stream:
+            if found.request.stream:
                 return await self._stream(request, found)
             async for index, news in found.written():
                 found.texts[index].add(news)

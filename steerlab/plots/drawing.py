@@ -11,7 +11,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import wraps
+from functools import cache, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
 
@@ -91,9 +91,19 @@ def in_style(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
 def new_figure(width: float, height: float, *, laid_out: bool = True) -> Figure:
     """An empty figure without a window; width and height in inches."""
+    return _shown_class()(figsize=(width, height), layout="constrained" if laid_out else None)
+
+
+@cache
+def _shown_class() -> type[Figure]:
+    """Figures that notebooks show; they show others of matplotlib only if pyplot is there."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained" if laid_out else None)
+    class ShownFigure(Figure):
+        def _repr_png_(self) -> bytes:
+            return rendered(self, "png")
+
+    return ShownFigure
 
 
 # saving

@@ -60,6 +60,10 @@ def test_values_draw_themselves_without_a_window(values):
         difference(hostile_vector()[2], hostile_vector()[3]).plot()
 
 
+def test_notebooks_show_a_figure_as_a_picture():
+    assert sweep().plot()._repr_png_().startswith(b"\x89PNG")
+
+
 def test_of_many_rows_the_first_are_shown(tmp_path):
     store = Store(tmp_path / "store")
     store.save_many([(f"v{i}x", hostile_vector(i)) for i in range(55)])

@@ -47,7 +47,7 @@ class ModelElsewhere:
         """Refuse: vectors are extracted where the model is at hand."""
         raise Incompatible(
             f"the vector has no layer {span(layers)}, and an engine makes none: "
-            "`steerlab extract --layers` does"
+            "choose among those that it has (layers), or extract it there first"
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Hashable
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from steerlab.errors import BadOption, Incompatible
 from steerlab.lab.engine import ModelElsewhere
@@ -14,24 +14,36 @@ from steerlab.serving.request import parse_steering
 from steerlab.serving.resolving import resolve
 from steerlab.vllm_plugin.steering import KEY, Steering, summed
 
+if TYPE_CHECKING:
+    from steerlab.models.language_model import LanguageModel
+
 _REMEMBERED = 256
+_SMALL = 1_000_000_000  # parameters: seconds on a CPU, in which other requests wait
 
 
 class ServedModel(ModelElsewhere):
-    """The model that other processes run, known by its files."""
+    """The model that other processes run, known by its files; source, revision: of these.
+
+    It is loaded here for a moment, to be identified; and again to make the layer at which a vector
+    was calibrated, if that is not stored and the model is small.
+    """
 
     def __init__(self, source: str, revision: str | None, trust_remote_code: bool) -> None:
+        self._of: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+        model = self._loaded(source, dtype="bfloat16", layout="plain")
+        self.is_small = sum(p.numel() for p in model.model.parameters()) <= _SMALL
+        super().__init__(model.identity)
+
+    def reextract(self, recipe: Any, layers: list[int]) -> Any:
+        """The vector of a recipe at these layers; Incompatible for a large model."""
+        if not self.is_small:
+            return super().reextract(recipe, layers)
+        return self._loaded(self.source).reextract(recipe, layers)
+
+    def _loaded(self, source: str, **how: Any) -> LanguageModel:
         from steerlab.models.language_model import LanguageModel
 
-        model = LanguageModel.load(
-            source,
-            device="cpu",
-            dtype="bfloat16",
-            layout="plain",
-            revision=revision,
-            trust_remote_code=trust_remote_code,
-        )
-        super().__init__(model.identity)
+        return LanguageModel.load(source, device="cpu", **self._of, **how)
 
 
 class Admission:

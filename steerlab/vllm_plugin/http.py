@@ -20,7 +20,7 @@ _MOST = 2**20
 
 
 class SteeringFields:
-    """Moves `steering`, and the vector of a model "smollm2:love", to where the plugin reads them.
+    """Reads the vector of a model "smollm2:love", and bounds bodies; the plugin reads `steering`.
 
     Raises BadOption where the plugin is not active: requests would be answered unsteered.
     """
@@ -36,7 +36,7 @@ class SteeringFields:
             await self.app(scope, receive, send)
             return
         try:
-            body = moved(await _read(receive))
+            body = with_vector(await _read(receive))
         except BadOption as error:
             await _refuse(send, str(error))
             return
@@ -50,26 +50,26 @@ class SteeringFields:
         await self.app({**scope, "headers": [*headers, length]}, replay, send)
 
 
-def moved(body: bytes) -> bytes:
-    """A body whose `steering` is in `vllm_xargs`; what is no JSON object is left to vLLM."""
+def with_vector(body: bytes) -> bytes:
+    """A body whose `model` has lost its vector to `steering`; vLLM says what is wrong with others.
+
+    Raises BadOption for what only the transformers engine does.
+    """
     try:
         fields = json.loads(body)
     except (ValueError, RecursionError):
         return body
     if not isinstance(fields, dict):
         return body
-    if fields.pop("steering_monitor", None):
+    if fields.get("steering_monitor"):
         raise BadOption("steering_monitor needs `--engine transformers`: vLLM keeps no stream")
-    given = fields.pop("steering", None)
-    asked = [] if given is None else given if isinstance(given, list) else [given]
-    if isinstance(model := fields.get("model"), str) and ":" in model:
-        fields["model"], _, vector = model.partition(":")
-        asked = [vector, *asked]
-    if not asked:
+    model = fields.get("model")
+    if not isinstance(model, str) or ":" not in model:
         return body
-    texts = [one if isinstance(one, str) else json.dumps(one) for one in asked]
-    fields["vllm_xargs"] = {**(fields.get("vllm_xargs") or {}), "steering": texts}
-    return json.dumps(fields).encode()
+    fields["model"], _, vector = model.partition(":")
+    asked = fields.get("steering")
+    asked = [] if asked is None else asked if isinstance(asked, list) else [asked]
+    return json.dumps({**fields, "steering": [vector, *asked]}).encode()
 
 
 async def _read(receive: Receive) -> bytes:

@@ -84,14 +84,20 @@ def _init_processor(method: Any, self: Any, vllm_config: Any, *args: Any, **kwar
 
 
 def _check_early(admission: Admission) -> None:
-    """Refuse bad steering before a stream begins, whose status can't be 400 any more."""
+    """Take the field `steering` too, and refuse bad ones while the status can be 400.
+
+    Once a stream has begun it can't be any more.
+    """
     from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
     from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 
     def to_sampling_params(method: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
         params = method(self, *args, **kwargs)
-        with _bad_requests():
-            admission.steering((params.extra_args or {}).get("steering"))
+        own = {name: v for name, v in (self.model_extra or {}).items() if name == "steering"}
+        if own or params.extra_args:
+            params.extra_args = {**(params.extra_args or {}), **own}
+            with _bad_requests():
+                admission.steering(params.extra_args.get("steering"))
         return params
 
     for kind in (ChatCompletionRequest, CompletionRequest):

@@ -2,7 +2,7 @@
 
 startup, loading, decoding, fast_layers, busy, extraction, large_sets, sweep, metrics, tui; and by
 name alone, as it makes two stores of 100,000 vectors (in minutes, kept where STEERLAB_LARGE says),
-large.
+large; and vllm_plugin, which needs a vLLM (STEERLAB_VLLM_PYTHON).
 """
 
 import os

@@ -26,8 +26,8 @@ _PATIENCE = 500  # seconds, beside other work
 class Server:
     """A running one. url: of its API. pid: of its first process, which leads the group."""
 
-    def __init__(self, url, process):
-        self.url, self.pid = url, process.pid
+    def __init__(self, url, pid):
+        self.url, self.pid = url, int(pid)
 
     def ask(self, prompt="I think you are a", path="completions", **fields):
         """Status and answer; greedy, eight tokens with their likeliest five."""
@@ -77,7 +77,7 @@ def vllm(log, store=None):
         )
     try:
         _wait(process, f"http://127.0.0.1:{port}/health", log)
-        yield Server(f"http://127.0.0.1:{port}/v1", process)
+        yield Server(f"http://127.0.0.1:{port}/v1", process.pid)
     finally:
         process.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):

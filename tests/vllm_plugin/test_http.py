@@ -14,28 +14,22 @@ from steerlab.vllm_plugin import http, launch
 
 
 @pytest.mark.parametrize(
-    ("fields", "steering"),
+    ("steering", "expected"),
     [
-        ({"steering": "love dose=0.2"}, ["love dose=0.2"]),
-        ({"steering": {"vector": "love", "dose": 1}}, ['{"vector": "love", "dose": 1}']),
-        ({"steering": ["love", {"vector": "joy"}]}, ["love", '{"vector": "joy"}']),
-        ({"model": "m:love - anger"}, ["love - anger"]),
-        ({"model": "m:love", "steering": "joy"}, ["love", "joy"]),
+        (None, ["love - anger"]),
+        ("joy", ["love - anger", "joy"]),
+        ([{"vector": "joy"}, "calm"], ["love - anger", {"vector": "joy"}, "calm"]),
     ],
 )
-def test_steering_goes_to_the_extra_arguments(fields, steering):
-    body = {"model": "m", "prompt": "p", "vllm_xargs": {"other": 1}, **fields}
-    found = json.loads(http.moved(json.dumps(body).encode()))
-    assert found == {
-        "model": "m",
-        "prompt": "p",
-        "vllm_xargs": {"other": 1, "steering": steering},
-    }
+def test_the_vector_of_a_model_joins_the_steering(steering, expected):
+    body = {"model": "m:love - anger", "prompt": "p", "steering": steering}
+    found = json.loads(http.with_vector(json.dumps(body).encode()))
+    assert found == {"model": "m", "prompt": "p", "steering": expected}
 
 
-@pytest.mark.parametrize("body", [b"{", b"[1]", b'{"model": "m", "prompt": "p"}', b""])
+@pytest.mark.parametrize("body", [b"{", b"[1]", b'{"model": "m", "steering": "love"}', b""])
 def test_other_bodies_are_left_as_they_are(body):
-    assert http.moved(body) == body
+    assert http.with_vector(body) == body
 
 
 async def answered(path, *pieces, most=None):
@@ -66,9 +60,9 @@ def active(monkeypatch):
 
 
 async def test_a_request_in_pieces_arrives_whole_with_its_length(active):
-    seen, sent = await answered("/v1/completions", b'{"steering"', b': "love"}')
+    seen, sent = await answered("/v1/completions", b'{"model"', b': "m:love"}')
     ((headers, body, after),) = seen
-    assert json.loads(body) == {"vllm_xargs": {"steering": ["love"]}}
+    assert json.loads(body) == {"model": "m", "steering": ["love"]}
     assert headers == {b"a": b"b", b"content-length": str(len(body)).encode()}
     assert after == {"type": "http.disconnect"}
     assert not sent

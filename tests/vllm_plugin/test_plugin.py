@@ -208,15 +208,20 @@ def test_vectors_of_another_model_are_refused(admission):
         admission.steering("love")
 
 
-def test_the_served_model_is_known_by_its_files_and_makes_no_layers(tmp_path, lm, vector):
+def test_the_served_model_is_known_by_its_files_and_makes_layers_if_small(tmp_path, lm, vector):
     lm.model.save_pretrained(tmp_path / "model")
     lm.tokenizer.save_pretrained(tmp_path / "model")
     served = ServedModel(str(tmp_path / "model"), None, False)
     assert vector.model.has_weights_of(served.identity)
     store = Store(tmp_path / "store")
     store.save("love", vector)
-    with pytest.raises(Incompatible, match="has no layer 3"):
-        Admission(str(tmp_path / "store"), served).steering("love layers=3")
+    admission = Admission(str(tmp_path / "store"), served)
+    made = admission.steering("love layers=3 coefficient=1").rows
+    exact = lm.reextract(vector.recipe, [3]).directions[3][0]
+    np.testing.assert_allclose(made[3], exact, rtol=1e-4, atol=1e-6)
+    served.is_small = False
+    with pytest.raises(Incompatible, match="has no layer 0"):
+        admission.steering("love layers=0")
 
 
 def runner_of(**changed):

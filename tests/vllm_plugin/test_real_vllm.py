@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 
 from steerlab import LanguageModel, Store, steering
+from steerlab.core.sampling import Sampling
+from steerlab.core.setting import Setting
 from steerlab.interventions.injection import Injection
+from steerlab.interventions.runtime import TransformersRuntime
+from steerlab.lab.engine import EngineRuntime
 from steerlab.lab.lab import Lab
 from steerlab.models.inference import log_probs
 from steerlab.serving.request import parse_steering
@@ -87,6 +91,18 @@ def test_mixed_settings_give_the_texts_and_log_probabilities_of_the_lab(server, 
     assert len(set(texts.values())) > len(PROMPTS) * 4, "steering changed too few texts"
 
 
+def test_the_lab_writes_through_it(server, lab):
+    love = lab.evaluate("love")
+    rows = [
+        (Setting(love, c), prompt, 0) for c in (0.0, love.coefficient(0.2)) for prompt in PROMPTS
+    ]
+    there = EngineRuntime(server.url).generate(rows, Sampling(12))
+    here = TransformersRuntime(lab.model).generate(rows, Sampling(12))
+    assert [(t.text, t.tokens, t.finish) for t in there] == [
+        (t.text, t.tokens, t.finish) for t in here
+    ]
+
+
 def test_an_unsteered_prefix_is_not_taken_from_a_steered_one(server):
     prompt = "The house at the end of the road was old, and nobody had lived in it. " * 6
 
@@ -112,6 +128,7 @@ def test_all_ways_to_ask_are_the_same(server):
         {"steering": "love dose=0.2"},
         {"steering": {"vector": "love", "dose": 0.2}},
         {"steering": [{"vector": "love", "dose": 0.1}, "love dose=0.1"]},
+        {"vllm_xargs": {"steering": ['{"vector": "love", "dose": 0.2}']}},
         {"model": "smollm2:love dose=0.2"},
     ):
         status, found = server.ask(**fields)

@@ -1,6 +1,8 @@
 """Every verb of the command line has a form in the terminal UI, and runs there."""
 
 import asyncio
+import signal
+import sys
 
 import pytest
 from textual.widgets import Checkbox, Input, Log, Select, Static
@@ -10,6 +12,7 @@ from steerlab.core.verb import Field, Verb
 from steerlab.errors import BadOption
 from steerlab.progress import ProgressLine
 from steerlab.tui.app import WITH_KEYS
+from steerlab.tui.verbs import child
 from steerlab.tui.verbs.screen import VerbScreen
 from tests.tui.driver import Session
 from tests.tui.hosts import text_of
@@ -106,21 +109,52 @@ async def test_a_verb_runs_and_its_output_stays(lab):
         assert user.app.screen is user.bench
 
 
-async def test_a_verb_that_fails_says_why_and_can_be_mended(lab):
+@pytest.fixture
+def run_instead(monkeypatch):
+    """A Python program that runs in place of every command: it starts in no time."""
+
+    def replace(source: str) -> None:
+        monkeypatch.setattr(child, "program", lambda: [sys.executable, "-S", "-c", source])
+
+    return replace
+
+
+async def test_a_verb_that_fails_says_why_and_can_be_mended(lab, run_instead):
+    run_instead("import sys; sys.exit(f'refused: {sys.argv[1:]}')")
     async with Session(lab) as user:
         screen = await opened(user, "list")
         screen.query_one("#field-sort", Select).value = "name"
         screen.query_one("#field-limit", Input).value = "0"
         await user.pilot.press("ctrl+g")
         await user.until(lambda: "failed" in said(screen))
-        assert "--limit" in "\n".join(screen.query_one(Log).lines)
+        assert "--limit=0" in screen.query_one(Log).lines[1]
 
 
-async def test_escape_interrupts_a_verb_and_leaving_ends_it(lab, monkeypatch):
-    from steerlab.tui.verbs import child
+def test_a_command_that_talks_has_ctrl_c_for_itself(run_instead, capfd):
+    run_instead("import os, signal, sys; os.kill(os.getppid(), signal.SIGINT)")
+    before = signal.getsignal(signal.SIGINT)
+    assert child.talk(["chat", "--vector=a b"]) == 0
+    assert signal.getsignal(signal.SIGINT) is before
+    assert capfd.readouterr().out == "$ steerlab chat '--vector=a b'\n"
 
-    sleeper = "import time,sys;print('\\x1e1 2 waiting',flush=True);time.sleep(60)"
-    monkeypatch.setattr(child, "program", lambda: ["python", "-c", sleeper])
+
+def test_what_a_command_that_talks_failed_of_stays_until_enter(run_instead, monkeypatch):
+    asked = []
+    monkeypatch.setattr("builtins.input", asked.append)
+    run_instead("import sys; sys.exit(4)")
+    assert child.talk(["chat"]) == 4
+    assert len(asked) == 1
+
+
+async def test_a_command_that_talks_is_refused_where_there_is_no_terminal(lab):
+    async with Session(lab) as user:
+        screen = await opened(user, "chat")
+        await user.pilot.press("ctrl+g")
+        await user.until(lambda: "needs a terminal" in said(screen))
+
+
+async def test_escape_interrupts_a_verb_and_leaving_ends_it(lab, run_instead):
+    run_instead("import time; print('\\x1e1 2 waiting', flush=True); time.sleep(60)")
     async with Session(lab) as user:
         screen = await opened(user, "models")
         await user.pilot.press("ctrl+g")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from steerlab.core.display import printable
 from steerlab.progress import LINES, PROGRESS_VARIABLE, ProgressLine
 
 CANCELLED = 130  # the exit code of a command that was stopped
@@ -23,8 +25,21 @@ def program() -> list[str]:
 
 
 def talk(words: Sequence[str]) -> int:
-    """Run a command that has the terminal for itself; its exit code."""
-    return subprocess.call([*program(), *words])
+    """Run a command that has the terminal for itself; its exit code.
+
+    Ctrl+C is the command's alone. After a failure the terminal stays until Enter is pressed.
+    """
+    print(f"$ steerlab {printable(shlex.join(words))}", flush=True)
+    # not SIG_IGN, which the command would inherit
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        code = subprocess.call([*program(), *words])
+        if code:
+            with suppress(EOFError):
+                input("Press Enter to go back. ")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return code
 
 
 class Child:

@@ -124,7 +124,8 @@ class VerbScreen(WorkScreen[None]):
         """Leave the terminal to the command until it ends."""
         try:
             with self.app.suspend():
-                talk(self._placed(words))
+                code = talk(self._placed(words))
+            self._say("failed" if code else "ended", problem=bool(code))
         except SuspendNotSupported:
             notify(self, f"{self.verb.name} needs a terminal: run it in one", "error")
 

@@ -22,7 +22,7 @@ from steerlab.core.sampling import Sampling
 from steerlab.tui.detail import Detail
 from steerlab.tui.dialogs import Dialog, OptionsDialog
 from steerlab.tui.health.screen import HealthScreen
-from steerlab.tui.help import HelpDialog, phrase
+from steerlab.tui.help import SERIES, HelpDialog, Helpful, phrase
 from tests.tui.driver import Driver, Session
 
 SCREENS = {  # the keys that lead there from the table
@@ -121,11 +121,13 @@ def chains(screen: Screen[object]) -> Iterator[list[tuple[DOMNode, BindingsMap]]
 
 
 @pytest.mark.parametrize("name", SCREENS)
-async def test_every_action_has_a_key_that_arrives_and_is_in_the_palette(
+async def test_every_action_has_a_key_that_arrives_and_is_in_palette_and_help(
     lab: Lab, name: str
 ) -> None:
     async with Session(lab, size=(140, 40)) as user:
         screen = await opened(user, name)
+        actions: set[str] = set()
+        in_help: set[str] = set()
         for chain in chains(screen):
             check_keys(chain)
             titles = [command.title for command in user.app.get_system_commands(screen)]
@@ -133,6 +135,11 @@ async def test_every_action_has_a_key_that_arrives_and_is_in_the_palette(
                 title = user.app.title_of(phrase(binding), screen)
                 listed = 0 if binding.system else 1  # which only moves a cursor is not
                 assert titles.count(title) == listed, (screen.focused, binding)
+                if not binding.system and parse(binding.action)[1] not in SERIES:
+                    actions.add(phrase(binding).removesuffix("…"))
+            if isinstance(screen, Helpful):
+                in_help |= {what for _, what in screen._keys()}
+        assert not isinstance(screen, Helpful) or actions <= in_help
         await left_by_mouse(user)
 
 

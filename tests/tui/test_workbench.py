@@ -392,9 +392,9 @@ async def test_enter_completes_an_open_operator_and_marks_make_a_sum(lab):
     async with Session(lab) as user:
         await user.steer("2*love -")
         await user.pilot.press("enter")
-        assert user.line.text == "2*love - anger"
+        await user.until(lambda: user.line.text == "2*love - anger")
         await user.pilot.press("home", "space", "down", "space", "enter")
-        assert user.line.text == "anger + love"
+        await user.until(lambda: user.line.text == "anger + love")
 
 
 # the store

@@ -6,16 +6,29 @@ from textual.content import Content
 
 from steerlab.core.audit import AuditedText
 from steerlab.core.display import marked_words, printable
+from steerlab.core.run import Run
+from steerlab.tui.setup import Pin
 
 _PROMPT_TOKENS = 100
 
 
-def heading(coefficient: float, dose: float | None, expression: str = "") -> str:
-    """The heading of a text: "baseline", or coefficient and dose, after an own expression."""
+def heading(coefficient: float, dose: float | None, name: str = "") -> str:
+    """The heading of a text: "baseline", or coefficient and dose, after a name."""
     if not coefficient:
         return "baseline"
     shown = f"dose {dose:+.2f}" if dose is not None else "dose ?"
-    return "  ".join([*([expression] if expression else []), f"c {coefficient:+.3g}", shown])
+    return "  ".join([*([name] if name else []), f"c {coefficient:+.3g}", shown])
+
+
+def headings(run: Run) -> list[str]:
+    """The headings of a run's texts; with names if they have settings of their own."""
+    several = any(text.expression for text in run.generations)
+    found = []
+    for text in run.generations:
+        own = text if text.expression else run
+        name = Pin(own.expression, text.dose, text.coefficient, own.layers).name if several else ""
+        found.append(heading(text.coefficient, text.dose, name))
+    return found
 
 
 def rating_text(rating: int | None, *, best: bool) -> str:

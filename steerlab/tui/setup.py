@@ -30,10 +30,15 @@ class Pin:
     coefficient: float
     layers: str = ""
 
+    @property
+    def name(self) -> str:
+        """The vector, and its layers if they are not its own."""
+        noun = "layer" if self.layers.isdecimal() else "layers"
+        return f"{self.expression} {noun} {self.layers}" if self.layers else self.expression
+
     def __str__(self) -> str:
         strength = f"c {self.coefficient:+.3g}" if self.dose is None else f"dose {self.dose:+.2f}"
-        where = f" layer {self.layers}" if self.layers else ""
-        return f"{self.expression} {strength}{where}"
+        return f"{self.name} {strength}"
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,15 @@ class Setup:
         return " · ".join(parts)
 
     def command(self, source: str | None = None, store: str | None = None) -> str:
-        """The `steerlab generate` command for the same texts, quoted for a shell."""
+        """The `steerlab generate` commands for the same texts, a line for each setting."""
+        pins = (*self.others, self.pin) if self.expression.strip() else (self.pin,)
+        columns = 2 if len(pins) > 1 else self.columns
+        alone = [replace(self, pinned=(), columns=columns, **vars(pin)) for pin in pins]
+        lines = [one._command(source, store, baseline=one is alone[0]) for one in alone]
+        return "\n".join(lines)
+
+    def _command(self, source: str | None, store: str | None, *, baseline: bool) -> str:
+        """The command of one setting, quoted for a shell."""
         words = ["steerlab", "generate", *self._strength()]
         plain = Setup()
         for name, option in _OPTIONS.items():
@@ -118,6 +131,7 @@ class Setup:
                 words.append(option if value is True else f"{option}={value}")
         words += [f"--model={source}"] if source else []
         words += [f"--store={store}"] if store else []
+        words += [] if baseline else ["--no-baseline"]
         return shlex.join([*words, "--", self.prompt])
 
     def _strength(self) -> list[str]:

@@ -29,7 +29,7 @@ async def test_columns_have_settings_of_their_own_and_ratings(lab):
         assert shown[0] == "baseline"
         assert shown[1].startswith("love  c ")
         assert shown[1].endswith("dose +0.10")
-        assert shown[2].startswith("anger  c ")
+        assert shown[2].startswith("anger layer 1  c ")
         (run,) = lab.store.runs.list("love")
         assert [(g.expression, g.layers) for g in run.generations] == [
             ("", ""), ("love", ""), ("", ""),

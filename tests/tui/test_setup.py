@@ -1,6 +1,7 @@
 """What is set up in the lab strip, as a value: kept, remembered, and typed as a command."""
 
 import shlex
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -10,8 +11,8 @@ from steerlab.core.display import differing
 from steerlab.core.run import Generation, Run
 from steerlab.core.sampling import Sampling
 from steerlab.errors import BadOption
-from steerlab.tui.generation_text import heading
-from steerlab.tui.setup import COLUMNS, Setup, from_memory, setup_of
+from steerlab.tui.generation_text import heading, headings
+from steerlab.tui.setup import COLUMNS, Pin, Setup, from_memory, setup_of
 
 
 def test_columns_stand_from_minus_to_plus_around_the_baseline():
@@ -35,6 +36,17 @@ def test_the_command_says_nothing_of_what_is_as_usual():
         Setup("love").command()
         == "steerlab generate --vector=love --dose=0.2 -- 'I think you are a'"
     )
+
+
+def test_each_setting_has_a_command_of_its_own():
+    pins = (Pin("joy -- x", None, 2.0), Pin("love", 0.1, 1.0, "21"))
+    lines = Setup("love", pinned=pins, columns=5).command().splitlines()
+    prompt = "-- 'I think you are a'"
+    assert lines == [
+        f"steerlab generate '--vector=joy -- x' --coefficient=2 {prompt}",
+        f"steerlab generate --vector=love --dose=0.1 --layers=21 --no-baseline {prompt}",
+        f"steerlab generate --vector=love --dose=0.2 --no-baseline {prompt}",
+    ]
 
 
 def test_a_kept_run_gives_back_its_setup():
@@ -82,6 +94,16 @@ def test_headings():
     assert heading(0, 0) == "baseline"
     assert heading(-1.5, -0.2) == "c -1.5  dose -0.20"
     assert heading(2, None) == "c +2  dose ?"
+
+
+def test_texts_with_settings_of_their_own_are_headed_by_vector_and_layers():
+    texts = [Generation(0.0, 0.0, ""), Generation(1.0, 0.1, ""), Generation(2.0, 0.2, "")]
+    run = Run("love", "hi", "m", tuple(texts), layers="21")
+    assert headings(run) == ["baseline", "c +1  dose +0.10", "c +2  dose +0.20"]
+    texts[1] = Generation(1.0, 0.1, "", expression="joy", layers="2:4")
+    assert headings(replace(run, generations=tuple(texts))) == [
+        "baseline", "joy layers 2:4  c +1  dose +0.10", "love layer 21  c +2  dose +0.20",
+    ]  # fmt: skip
 
 
 def test_words_that_the_baseline_lacks_differ():

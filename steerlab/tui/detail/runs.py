@@ -16,7 +16,7 @@ from textual.worker import Worker
 from steerlab.core.display import printable
 from steerlab.tui.detail.pane import Pane
 from steerlab.tui.dialogs import Confirm
-from steerlab.tui.generation_text import heading, rating_text
+from steerlab.tui.generation_text import headings, rating_text
 from steerlab.tui.notices import reporting_errors
 
 if TYPE_CHECKING:
@@ -143,10 +143,10 @@ def _strength(generation: Generation) -> str:
 def texts(run: Run) -> Content:
     """The texts of a run under their headings."""
     parts = [Content.styled(printable(f"{run.expression}   run {run.id} on {run.model}"), "bold")]
+    titles = headings(run)
     for index, generation in enumerate(run.generations):
         rated = rating_text(generation.rating, best=index == run.best)
-        title = heading(generation.coefficient, generation.dose, generation.expression)
-        parts.append(Content.styled(printable(f"── {title}  {rated}"), "$text-accent"))
+        parts.append(Content.styled(printable(f"── {titles[index]}  {rated}"), "$text-accent"))
         prompt = printable(run.prompt, newlines=True)
         written = printable(generation.text, newlines=True)
         parts.append(Content.assemble((prompt, "dim"), written))

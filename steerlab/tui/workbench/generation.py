@@ -67,7 +67,7 @@ def _setting(lab: Lab, vector: SteeringVector, pin: Pin) -> Setting:
     layers = layers_of(pin.layers) if pin.layers else None
     at = lab.operating_point(vector, layers).vector
     coefficient = pin.coefficient if pin.dose is None else at.coefficient(pin.dose)
-    return Setting(at, coefficient, pin.expression) if coefficient else Setting()
+    return Setting(at, coefficient, pin.name) if coefficient else Setting()
 
 
 def _own(run: Run, pins: Sequence[Pin]) -> Run:

@@ -17,7 +17,7 @@ from steerlab.core.display import printable
 from steerlab.errors import SteerlabError
 from steerlab.lab.operating_point import beyond_safe
 from steerlab.tui.dialogs import ModelDialog
-from steerlab.tui.generation_text import heading
+from steerlab.tui.generation_text import heading, headings
 from steerlab.tui.model_loading import load_model
 from steerlab.tui.notices import notify, reporting_errors
 from steerlab.tui.partial_refresh import Frame
@@ -128,8 +128,9 @@ vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
         self.run = run
         texts = self.query_one(Texts)
         plain = [i for i, g in enumerate(run.generations) if not g.coefficient]
-        headings = [heading(g.coefficient, g.dose, g.expression) for g in run.generations]
-        texts.begin(headings, run.sampling.shown(run.prompt), baseline=plain[0] if plain else None)
+        texts.begin(
+            headings(run), run.sampling.shown(run.prompt), baseline=plain[0] if plain else None
+        )
         for index, generation in enumerate(run.generations):
             texts.write(index, generation.text)
         texts.finish()
@@ -141,10 +142,10 @@ vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
         self.query_one(Texts).toggle_audit()
 
     def action_copy_command(self) -> None:
-        """Copy the `steerlab generate` command for the same texts."""
+        """Copy the `steerlab generate` commands for the same texts."""
         command = self.setup.command(self.lab.source)
         self.app.copy_to_clipboard(command)
-        self.notify(printable(command), title="copied", timeout=10, markup=False)
+        self.notify(printable(command, newlines=True), title="copied", timeout=10, markup=False)
 
     def action_model(self) -> None:
         """Choose the model that generates."""
@@ -222,10 +223,10 @@ vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
             self.post_message(self.Status("stopped before the first token"))
             return None
         plain = next((i for i, s in enumerate(settings) if s.vector is None), None)
-        several = bool(setup.pinned)
-        headings = [heading(s.coefficient, s.dose, s.label if several else "") for s in settings]
+        several = bool(setup.others)
+        titles = [heading(s.coefficient, s.dose, s.label if several else "") for s in settings]
         self._warn_beyond_safe(settings)
-        self.post_message(self.Began(headings, setup.sampling.shown(setup.prompt), plain))
+        self.post_message(self.Began(titles, setup.sampling.shown(setup.prompt), plain))
         pace, frames = Throughput(), Frames()
 
         def on_text(column: int, text: str) -> None:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from steerlab.core.run import Positions
-from steerlab.errors import SteeringError, SteerlabError
-from steerlab.interventions.adding import Term
+from steerlab.errors import SteeringError
+from steerlab.interventions.adding import Term, check_lost
 from steerlab.interventions.injection import Injection
 from steerlab.models.blocks import check_shape, stream_of
 from steerlab.models.interrupts import Removable, remove_all
@@ -42,7 +42,7 @@ class RowSteering:
         self.terms = list(terms.values())
         self.prompt_length, self.watched = prompt_length, list(watched)
         self.unchanged = {term.key for term in self.terms}
-        self.problem: SteerlabError | None = None
+        self.problem: SteeringError | None = None
 
     @property
     def layers(self) -> set[int]:
@@ -52,23 +52,35 @@ class RowSteering:
     def added(self, layer: int, positions: Tensor, hidden: Tensor) -> Tensor | None:
         """What is added at a layer: (seq, d_model), or None. positions: (seq,), -1 on padding.
 
-        hidden: (seq, d_model), to which it will be added.
+        hidden: (seq, d_model), to which it will be added. An error is the row's `problem`, since
+        other rows of the pass are other people's.
         """
         total: Tensor | None = None
-        for term in self.terms:
-            if term.layer != layer:
-                continue
-            where = self._where(term.positions, positions)
-            if not bool(where.any()):
-                continue
-            delta = term.delta(hidden.unsqueeze(0))[0]  # (positions, d_model)
-            if term.positions == "front":
-                where = where & (positions < len(delta))
-                delta = delta[positions.clamp(0, len(delta) - 1)]
-            delta = delta * where.unsqueeze(1).to(delta.dtype)
-            self._check_changes(term, delta, hidden)
-            total = delta if total is None else total + delta
+        try:
+            for term in self.terms:
+                where = self._where(term.positions, positions) if term.layer == layer else None
+                if where is not None and bool(where.any()):
+                    delta = self._delta(term, where, positions, hidden)
+                    total = delta if total is None else total + delta
+        except SteeringError as problem:
+            self.problem = problem
         return total
+
+    def _delta(self, term: Term, where: Tensor, positions: Tensor, hidden: Tensor) -> Tensor:
+        """A term's part of what is added: (seq, d_model), zero outside of `where`.
+
+        Raises SteeringError if the term's first addition is lost in rounding.
+        """
+        delta = term.delta(hidden.unsqueeze(0))[0]  # (positions, d_model)
+        if term.positions == "front":
+            where = where & (positions < len(delta))
+            delta = delta[positions.clamp(0, len(delta) - 1)]
+        delta = delta * where.unsqueeze(1).to(delta.dtype)
+        if term.key in self.unchanged:
+            self.unchanged.discard(term.key)
+            lost = delta.any() & (hidden + delta == hidden).all()
+            check_lost(term.layer, delta.unsqueeze(0), lost.unsqueeze(0), hidden.dtype)
+        return delta
 
     def _where(self, place: Place, positions: Tensor) -> Tensor:
         """Where a place is: (seq,) bool."""
@@ -76,16 +88,6 @@ class RowSteering:
             return (positions >= 0) & (positions < self.prompt_length)
         first = {"generated": self.prompt_length - 1, "continuation": self.prompt_length}
         return positions >= first.get(place, 0)
-
-    def _check_changes(self, term: Term, delta: Tensor, hidden: Tensor) -> None:
-        """Note as the row's problem if the first addition of a term is lost in rounding."""
-        if term.key in self.unchanged:
-            self.unchanged.discard(term.key)
-            if bool(delta.any()) and torch.equal(hidden + delta, hidden):
-                self.problem = SteeringError(
-                    f"steering at layer {term.layer} changed nothing: it is lost in the rounding "
-                    f"of {str(hidden.dtype)[6:]}; use a larger coefficient"
-                )
 
 
 @dataclass

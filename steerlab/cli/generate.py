@@ -132,10 +132,10 @@ def _settings(
         vector.coefficient(doses[0])  # refuses a vector without doses before a model is loaded
     load(lab, vector)
     point = lab.operating_point(vector, layers)
-    strengths = coefficients or tuple(point.vector.coefficient(d) for d in doses)
-    steered = [Setting(point.vector, c, str(vector)) for c in strengths or (point.coefficient,)]
+    strengths = coefficients or tuple(map(point.coefficient_of, doses))
+    steered = [point.setting(c, str(vector)) for c in strengths or (point.coefficient,)]
     if point.calibration is not None:
-        layers = list(point.vector.layers)  # a run is repeated where it was written
+        layers = list(steered[0].layers)  # a run is repeated where it was written
         _say_calibrated(steered[0], with_strength=not strengths)
     for text in (beyond_safe(lab.calibration_of(vector), s.layers, s.dose) for s in steered):
         if text:
@@ -154,7 +154,7 @@ def _say_calibrated(setting: Setting, *, with_strength: bool) -> None:
 
 def heading(of: Setting) -> str:
     """The title of a text: the baseline, or vector, coefficient and dose."""
-    if of.vector is None:
+    if not of.layers:
         return "baseline"
     if of.is_baseline:
         return printable(f"baseline: {of.label} adds nothing at c {signed(of.coefficient)}")

@@ -211,14 +211,15 @@ def _body(row: Key, sampling: Sampling, positions: Positions) -> dict[str, Any]:
 
 def _steering(setting: Setting, positions: Positions) -> dict[str, Any]:
     """The field of a request; its layers are said, so that no calibration chooses others."""
-    if setting.vector is None or setting.is_baseline:
+    if setting.is_baseline:
         return {}
+    vector = setting.vector  # None where the engine makes the layer, from the name
     asked = {
-        "vector": str(setting.vector),
+        "vector": setting.label if vector is None else str(vector),
         "coefficient": setting.coefficient,
         "layers": list(setting.layers),
         "positions": positions,
-        "digest": setting.vector.digest,
+        "digest": None if vector is None else vector.digest,
     }
     return {"steering": asked}
 

@@ -270,7 +270,9 @@ class Lab:
         if self.is_loaded and not vector.model.has_weights_of(self.model.identity):
             found = None
         if found is not None and found.coefficient is not None:
-            return OperatingPoint(self.at_layers(vector, found.layer), found.coefficient, found)
+            makes_it = self.engine is not None and found.layer not in vector.directions
+            at = vector if makes_it else self.at_layers(vector, found.layer)
+            return OperatingPoint(at, found.coefficient, found)
         return OperatingPoint(vector if layers is None else self.at_layers(vector, layers), 1.0)
 
     def calibration_of(self, vector: SteeringVector) -> Calibration | None:

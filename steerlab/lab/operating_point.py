@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from steerlab.core.display import signed_dose
 from steerlab.core.results import Calibration
+from steerlab.core.setting import Setting
 from steerlab.core.vector import SteeringVector
 
 _ROUNDING = 1e-9
@@ -15,12 +16,36 @@ _ROUNDING = 1e-9
 class OperatingPoint(NamedTuple):
     """A vector at its layers, and its coefficient there.
 
-    calibration: the one that chose both; None if the layers were given, or none was found.
+    calibration: the one that chose both; None if the layers were given, or none was found. Where
+        an engine runs the model, the engine makes the calibrated layer if the vector lacks it.
     """
 
     vector: SteeringVector
     coefficient: float
     calibration: Calibration | None = None
+
+    def setting(self, coefficient: float, label: str) -> Setting:
+        """The vector here, at a strength."""
+        layer, per_coefficient = self._made_elsewhere()
+        if layer is None:
+            return Setting(self.vector, coefficient, label)
+        return Setting(None, coefficient, label, (layer,), dose=coefficient * per_coefficient)
+
+    def coefficient_of(self, dose: float) -> float:
+        """The coefficient of a dose here."""
+        layer, per_coefficient = self._made_elsewhere()
+        return self.vector.coefficient(dose) if layer is None else dose / per_coefficient
+
+    def _made_elsewhere(self) -> tuple[int | None, float]:
+        """The calibrated layer that the vector lacks, and the dose of coefficient 1 there."""
+        found = self.calibration
+        if (
+            found is None
+            or found.layer in self.vector.layers
+            or not (found.dose and found.coefficient)
+        ):
+            return None, 0.0
+        return found.layer, found.dose / found.coefficient
 
 
 def beyond_safe(calibration: Calibration | None, layers: Sequence[int], dose: float | None) -> str:

@@ -12,6 +12,9 @@ import pytest
 from aiohttp import web
 
 from steerlab import Lab, Store
+from steerlab.cli import run
+from steerlab.core.display import signed
+from steerlab.core.results import Calibration
 from steerlab.core.sampling import Sampling
 from steerlab.core.setting import BASELINE, Setting
 from steerlab.core.sweep import SweepPlan
@@ -179,6 +182,25 @@ def test_what_an_engine_can_not_do_is_refused(lab, vector):
         runtime.logits([])
     with pytest.raises(Incompatible, match="has no layer 3"):
         lab.at_layers(lab.evaluate("love"), [3])
+
+
+@pytest.mark.parametrize(
+    ("asked", "coefficient"), [([], 0.5), (["-d", "0.4"], 1.0), (["-c", "-1"], -1.0)]
+)
+def test_an_engine_makes_the_calibrated_layer(lab, double, vector, asked, coefficient, capsys):
+    made = Calibration(vector.digest, True, 3, 0.2, 0.5, (-0.1, 0.3), data={})
+    lab.store.results.save_calibration(made)
+    where = ["--store", str(lab.store.path), "--engine", double.url]
+    assert run(["generate", "a", "-v", "love", *asked, *where]) == 0
+    assert f"love.v1  c {signed(coefficient)}" in capsys.readouterr().out
+    steering = next(b["steering"] for b in double.bodies if b.get("steering"))
+    assert steering == {
+        "vector": "love.v1",
+        "coefficient": pytest.approx(coefficient),
+        "layers": [3],
+        "positions": "all",
+        "digest": None,
+    }
 
 
 def test_the_command_line_writes_without_torch(lab, double):

@@ -126,19 +126,18 @@ class Verbs(click.Group):
         command: click.Command = getattr(module, f"{name}_command")
         return command
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse what stands before the verb; `help VERB` is `VERB --help`."""
-        if args[:1] == ["help"]:
-            args = [*args[1:2], "--help"]
-        return super().parse_args(ctx, args)
-
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """As click does, but suggest the closest verbs for an unknown one.
 
-        Options before the verb become defaults of those after it.
+        `help VERB` is `VERB --help`. Options before the verb become defaults of those after it.
         """
+        if args[:1] == ["help"]:
+            if args[1:2] in ([], ["help"]):
+                click.echo(ctx.get_help())
+                ctx.exit()
+            args = [args[1], "--help"]
         if args and args[0] not in _HOMES and not args[0].startswith("-"):
             import difflib
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from steerlab.cli import options, output
+from steerlab.cli import options, output, types
 from steerlab.cli.progress import load_exactly
 from steerlab.core.display import printable
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 @options.verb("bake")
 @options.expression
 @click.argument("path", type=click.Path(path_type=Path), metavar="OUT")
-@click.option("--dose", type=options.NUMBER, help="The strength, as a dose.")
-@click.option("--coefficient", type=options.NUMBER, help="The strength.")
+@click.option("--dose", type=types.NUMBER, help="The strength, as a dose.")
+@click.option("--coefficient", type=types.NUMBER, help="The strength.")
 @click.option("--as-llama", is_flag=True, help="Write Mistral and Qwen2 as LlamaForCausalLM.")
 @click.option("--adapter", is_flag=True, help="Write a BEFT adapter of PEFT, of a few kB.")
 @click.option("--lora", is_flag=True, help="Write a LoRA that ablates the direction.")

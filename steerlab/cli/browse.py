@@ -52,11 +52,9 @@ def list_command(text: str | None, filters: dict[str, Any], store: Store, **orde
     elif text or any(value is not None for value in filters.values()):
         output.say("no vectors match" + _hint(store, text or ""))
     else:
-        output.say(
-            f"no vectors in {store.path} yet; make one:\n"
-            '  steerlab extract calm --positive "I feel calm" --negative "I feel tense"\n'
-            "or see it work: steerlab demo"
-        )
+        output.say(f"no vectors in {store.path} yet; make one:")
+        output.say('  steerlab extract calm --positive "I feel calm" --negative "I feel tense"')
+        output.say("or see it work: steerlab demo")
 
 
 def _hint(store: Store, text: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from steerlab.cli import options, output
+from steerlab.cli import options, output, types
 from steerlab.cli.progress import interruptible, load, progress_bar
 from steerlab.core.display import count, number, printable, signed, signed_dose
 
@@ -51,19 +51,19 @@ _limits = options.grouped(
 @click.option(
     "--items",
     "items_file",
-    type=options.FILE,
+    type=types.FILE,
     help="Judge by these: prompt, positive and negative, as JSONL, JSON, CSV or TOML.",
 )
 @click.option(
     "--more",
     "more_file",
-    type=options.FILE,
+    type=types.FILE,
     help="Measure these items too, where the calibration found it to work: a tighter guarantee.",
 )
 @click.option("--chat", is_flag=True, help="The items' prompts are messages to a chat model.")
 @options.metric(text="Judge by texts: vader, keywords:FILE, …")
 @click.option(
-    "--prompts", "prompts_file", type=options.FILE, help="For --metric: a file, one prompt a line."
+    "--prompts", "prompts_file", type=types.FILE, help="For --metric: a file, one prompt a line."
 )
 @options.layers("Candidates (default: the vector's; all if it has one).")
 @options.numbers("--doses", text="Candidates; both signs are measured.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from steerlab.cli import options, output
+from steerlab.cli import options, output, types
 from steerlab.cli.generate import heading
 from steerlab.cli.progress import Interrupt, interruptible, load
 from steerlab.core.display import printable
@@ -40,7 +40,7 @@ HELP = """\
     help="A stored vector or an expression.",
     shell_complete=options.complete_ref,
 )
-@click.option("-d", "--dose", type=options.NUMBER, help="Strength (default: as calibrated).")
+@click.option("-d", "--dose", type=types.NUMBER, help="Strength (default: as calibrated).")
 @options.no_keep
 @options.steering
 @options.writing(200, template=False)
@@ -101,7 +101,7 @@ class _Talk:
             "off": self._off,
             "baseline": self._baseline,
             "new": lambda _: self.save(),
-            "help": lambda _: output.say(HELP, always=True),
+            "help": lambda _: click.echo(HELP, err=True),
         }
 
     def take(self, line: str) -> bool:
@@ -141,7 +141,7 @@ class _Talk:
         self._changed(lambda: self.chat.steer(expression))
 
     def _dose(self, text: str) -> None:
-        (dose,) = options.finite(text, [text], "a dose")
+        (dose,) = types.finite(text, [text], "a dose")
         self._changed(lambda: self.chat.at_dose(dose))
 
     def _off(self, _: str) -> None:

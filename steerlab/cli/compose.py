@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from steerlab.cli import options, output
+from steerlab.cli import options, output, types
 from steerlab.core.display import number
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def add_command(refs: tuple[str, ...], **how: Any) -> None:
 
 @options.verb("scale", context_settings=options.DASHES)
 @options.ref
-@click.argument("factor", type=options.NUMBER)
+@click.argument("factor", type=types.NUMBER)
 @_composing
 def scale_command(ref: str, factor: float, **how: Any) -> None:
     """Multiply a vector: compose FACTOR * a."""

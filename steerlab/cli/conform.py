@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from steerlab.cli import options, output
+from steerlab.cli import options, output, types
 from steerlab.cli.progress import load_exactly, progress_bar
 from steerlab.core.display import printable
 from steerlab.errors import BadOption
@@ -34,15 +34,15 @@ def _names(text: str) -> tuple[str, ...]:
 @click.option(
     "--with",
     "targets",
-    type=options.Parsed("names", _names),
+    type=types.Parsed("names", _names),
     default=(),
     help="Some of hook, peft, bake, lm-eval, llama.cpp, vllm (default: those installed).",
 )
-@click.option("--dose", type=options.NUMBER, help="The strength, as a dose.")
-@click.option("--coefficient", type=options.NUMBER, help="The strength.")
+@click.option("--dose", type=types.NUMBER, help="The strength, as a dose.")
+@click.option("--coefficient", type=types.NUMBER, help="The strength.")
 @click.option("--prompt", "prompts", multiple=True, help="May be repeated (default: built in).")
 @click.option(
-    "--prompts", "prompts_file", type=options.FILE, help="A text file with one prompt a line."
+    "--prompts", "prompts_file", type=types.FILE, help="A text file with one prompt a line."
 )
 @options.integer("-n", "--max-new-tokens", least=1, default=16, text="Length of the greedy texts.")
 @options.lab

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from steerlab.cli import options, output
+from steerlab.cli import options, output, types
 from steerlab.cli.progress import interruptible, load, progress_bar
 from steerlab.core.display import count, number, printable, signed_dose
 
@@ -42,7 +42,7 @@ _COLOURS = {
     help="standard (the default), statements, narrative, technical, dialogue, or a .toml or "
     ".jsonl file; may be repeated.",
 )
-@click.option("--items", type=options.FILE, help="Contrast items: a .jsonl file.")
+@click.option("--items", type=types.FILE, help="Contrast items: a .jsonl file.")
 @options.metric(
     "metrics",
     multiple=True,

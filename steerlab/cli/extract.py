@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from steerlab.cli import options, output
+from steerlab.cli import options, output, types
 from steerlab.cli.progress import load, progress_bar
 from steerlab.core.display import some
 
@@ -35,12 +35,12 @@ shape = options.grouped(
         type=click.Choice(("user", "system", "assistant")),
         help="Whose turn the texts are, if not the usual of the shape.",
     ),
-    against=click.option("--against", type=options.FILE, help="A file of the negative prompts."),
+    against=click.option("--against", type=types.FILE, help="A file of the negative prompts."),
     template=click.option("--template", metavar="TEXT", help="Put each text where it has {}."),
     positive_word=click.option("--positive-word", multiple=True, help="A text for the template."),
     negative_word=click.option("--negative-word", multiple=True, help="One for each of these."),
-    questions=click.option("--questions", type=options.FILE, help="User's turns, for each text."),
-    suffixes=click.option("--suffixes", type=options.FILE, help="Answers, for each text."),
+    questions=click.option("--questions", type=types.FILE, help="User's turns, for each text."),
+    suffixes=click.option("--suffixes", type=types.FILE, help="Answers, for each text."),
 )
 """How a contrast file is read; `PairsOptions` takes it."""
 
@@ -49,9 +49,9 @@ shape = options.grouped(
 @click.argument("name")
 @click.option("--positive", multiple=True, metavar="TEXT", help="May be repeated.")
 @click.option("--negative", multiple=True, metavar="TEXT", help="One for each --positive.")
-@click.option("--pairs", type=options.FILE, help="Read prompts from a file; see below.")
+@click.option("--pairs", type=types.FILE, help="Read prompts from a file; see below.")
 @shape
-@click.option("--baseline", type=options.FILE, help="For mean_centred: the prompts to centre on.")
+@click.option("--baseline", type=types.FILE, help="For mean_centred: the prompts to centre on.")
 @click.option("--layer", type=int, help="One layer (default: the middle one).")
 @options.layers()
 @click.option(

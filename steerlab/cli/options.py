@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
@@ -17,20 +16,16 @@ import click
 from click.shell_completion import CompletionItem
 
 from steerlab.cli.output import narrate, note_option
+from steerlab.cli.types import DIRECTORY, LAYERS, METRIC, NUMBERS, PLOT
 from steerlab.core.run import POSITIONS
 from steerlab.core.sampling import Sampling
-from steerlab.errors import BadOption, SteerlabError
+from steerlab.errors import SteerlabError
 
 if TYPE_CHECKING:
     from steerlab.registry import Store
 
-    ParamType = click.ParamType[Any]
-else:
-    ParamType = click.ParamType
-
 F = TypeVar("F", bound=Callable[..., Any])
 
-FILE = click.Path(dir_okay=False, path_type=Path)
 DASHES = {"ignore_unknown_options": True, "help_option_names": ["--help"]}
 """Context settings for expressions: -hate is part of one, not -h and more; see `Verb`."""
 
@@ -43,7 +38,8 @@ class Verb(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse, or fail with the option's name; -h by itself is help, -hate is not."""
-        args = ["--help" if arg == "-h" else arg for arg in args]
+        options = args.index("--") if "--" in args else len(args)
+        args[:options] = ["--help" if arg == "-h" else arg for arg in args[:options]]
         _, _, given = self.make_parser(ctx).parse_args(list(args))
         single = [p for p in given if isinstance(p, click.Option) and not (p.multiple or p.is_flag)]
         for option in single:
@@ -61,72 +57,6 @@ _SEVERAL = {
 }
 
 verb = partial(click.command, cls=Verb)
-
-
-# types of values
-
-
-class Parsed(ParamType):
-    """A value that a function reads from text; it raises SteerlabError for what is none."""
-
-    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
-        self.name, self.parse = name, parse
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """Parse, or fail with the reason."""
-        if not isinstance(value, str):
-            return value
-        try:
-            return self.parse(value)
-        except SteerlabError as error:
-            self.fail(str(error), param, ctx)
-
-
-def _number(text: str) -> float:
-    (found,) = finite(text, [text], "a number")
-    return found
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    return finite(text, text.split(","), "a list of numbers such as -0.2,0,0.2")
-
-
-def finite(text: str, parts: Sequence[str], what: str) -> tuple[float, ...]:
-    try:
-        found = tuple(map(float, parts))
-    except ValueError:
-        raise BadOption(f"{text!r} is not {what}") from None
-    if not all(map(math.isfinite, found)):
-        raise BadOption(f"{text!r} holds a number that is not finite")
-    return found
-
-
-def _layers(text: str) -> Any:
-    from steerlab.core.notation import layers_of
-
-    return layers_of(text)
-
-
-def _metric(text: str) -> Any:
-    from steerlab.evaluation.metrics.scorers import scorer
-
-    return scorer(text)
-
-
-def _file_of(suffixes: Sequence[str]) -> Callable[[str], Path]:
-    def parse(text: str) -> Path:
-        from steerlab.plots.drawing import SUFFIXES, check_file
-
-        check_file(path := Path(text), suffixes or SUFFIXES)
-        return path
-
-    return parse
-
-
-NUMBER = Parsed("number", _number)
-LAYERS = Parsed("layers", _layers)
-PLOT = Parsed("file", _file_of(()))
-PAGE = Parsed("file", _file_of((".html", ".htm")))
 
 
 # completion by the shell
@@ -225,7 +155,7 @@ def _noted(*names: str, help: str) -> Callable[[F], F]:
 store_path = click.option(
     "--store",
     "store_path",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=DIRECTORY,
     help="The store's directory (default: STEERLAB_STORE, ./store, your data directory).",
 )
 json = _noted("--json", help="Print JSON for programs.")
@@ -265,7 +195,7 @@ def layers(text: str = "Such as 15, 10,15,20, 10:20 or all.") -> Callable[[F], F
 
 def numbers(*names: str, text: str) -> Callable[[F], F]:
     """An option for a list of numbers; empty if it is not given."""
-    return click.option(*names, type=Parsed("numbers", _numbers), default=(), help=text)
+    return click.option(*names, type=NUMBERS, default=(), help=text)
 
 
 def integer(*names: str, least: int, default: int | None, text: str) -> Callable[[F], F]:
@@ -287,9 +217,8 @@ def controls(default: int) -> Callable[[F], F]:
 
 def metric(*names: str, text: str, **how: Any) -> Callable[[F], F]:
     """--metric SPEC: a built-in metric, keywords:FILE, regex:PATTERN or a Python function."""
-    kind = Parsed("spec", _metric)
     return click.option(
-        "--metric", *names, type=kind, help=text, shell_complete=_complete_metric, **how
+        "--metric", *names, type=METRIC, help=text, shell_complete=_complete_metric, **how
     )
 
 

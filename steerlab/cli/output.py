@@ -239,9 +239,9 @@ def save_plot(figure: Figure, file: Path) -> None:
 
 
 def say(text: str, *, always: bool = False) -> None:
-    """A message on stderr, so that stdout stays data. always: with --quiet, too."""
+    """A line on stderr, so that stdout stays data. always: with --quiet, too."""
     if always or not asked("quiet"):
-        click.echo(printable(text, newlines=True), err=True)
+        click.echo(printable(text), err=True)
 
 
 def confirm(question: str, yes: bool) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from steerlab.cli import options, output
+from steerlab.cli import options, output, types
 from steerlab.cli.progress import interruptible, load, progress_bar
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @options.verb("report")
 @options.ref
 @click.option(
-    "--html", "file", type=options.PAGE, required=True, help="The file; overwritten if it exists."
+    "--html", "file", type=types.PAGE, required=True, help="The file; overwritten if it exists."
 )
 @click.option("--prompt", "prompts", multiple=True, help="Generate examples; may be repeated.")
 @options.numbers("--doses", text="Doses of the examples, such as -0.2,-0.1,0.1,0.2")

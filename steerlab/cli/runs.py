@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from steerlab.cli import options, output
+from steerlab.cli import options, output, types
 from steerlab.core.display import count, marked_words, printable, signed, signed_dose
 from steerlab.core.notation import span
 from steerlab.errors import BadOption
@@ -178,7 +178,7 @@ def _print_head(
 @options.verb("sweeps")
 @click.option("--metric", help="Score the texts of sweep NUMBER and show a grid.")
 @click.option(
-    "--csv", "csv_file", type=options.FILE, help="Write the cells of sweep NUMBER to a file."
+    "--csv", "csv_file", type=types.FILE, help="Write the cells of sweep NUMBER to a file."
 )
 @options.plot("the metric's grid")
 @_kept("sweep", _print_sweeps)

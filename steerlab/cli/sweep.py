@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from steerlab.cli import options, output
+from steerlab.cli import options, output, types
 from steerlab.cli.engine import engine
 from steerlab.cli.progress import Interrupt, interruptible, load, progress_bar
 from steerlab.errors import StoreError
@@ -34,7 +34,7 @@ _METRIC = "Score each text: vader, distinct-2, keywords:FILE, regex:…, package
 @options.numbers("--doses", text="Instead: such as -0.2,-0.1,0,0.1,0.2 (the default)")
 @click.option("--prompt", "prompts", multiple=True, help="May be repeated.")
 @click.option(
-    "--prompts", "prompts_file", type=options.FILE, help="A text file with one prompt a line."
+    "--prompts", "prompts_file", type=types.FILE, help="A text file with one prompt a line."
 )
 @options.metric(text=_METRIC)
 @click.option(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from steerlab.cli import options, output
+from steerlab.cli import options, output, types
 from steerlab.cli.progress import progress_bar
 from steerlab.core.display import count, printable
 from steerlab.core.notation import span
@@ -39,8 +39,8 @@ _SAID = {
 @click.option("--all", "everything", is_flag=True, help="All vectors, including older versions.")
 @click.option("--text", help="Only those with this in their name, note, tags, recipe or prompts.")
 @click.option("--to", metavar="FORMAT", help="A format of other programs, see above.")
-@click.option("--dose", type=options.NUMBER, help="With --to: the strength, as a dose.")
-@click.option("--coefficient", type=options.NUMBER, help="With --to: the strength.")
+@click.option("--dose", type=types.NUMBER, help="With --to: the strength, as a dose.")
+@click.option("--coefficient", type=types.NUMBER, help="With --to: the strength.")
 @options.filters
 @options.force
 @options.store
@@ -285,7 +285,7 @@ def _print_imported(store: Store, entries: Sequence[Import]) -> None:
 
 
 @options.verb("backup")
-@click.argument("path", type=options.FILE)
+@click.argument("path", type=types.FILE)
 @options.force
 @options.store
 @options.quiet

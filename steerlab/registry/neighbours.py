@@ -7,7 +7,7 @@ that have their digest.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,11 @@ from steerlab.core.vector import SteeringVector, digest_of
 from steerlab.errors import StoreError
 from steerlab.progress import Progress, ShouldStop
 from steerlab.registry import files
+from steerlab.registry.database import Database
 from steerlab.registry.direction_cache import Arrays, DirectionCache
-from steerlab.registry.rows import find_model
+from steerlab.registry.queries import Model
+from steerlab.registry.refs import resolve
+from steerlab.registry.rows import Stored, find_model, read
 from steerlab.registry.schema import chunks
 from steerlab.registry.tables import DIRECTION, MODEL, VECTOR
 
@@ -57,6 +60,39 @@ class Query:
     exclude: int | None
     should_stop: ShouldStop
     progress: Progress
+
+
+class Neighbours:
+    """Searches in one store; the index of the last one is kept while nothing is written."""
+
+    def __init__(
+        self, database: Database, directory: Path, load: Callable[[Stored], SteeringVector]
+    ) -> None:
+        self._database, self._directory, self._load = database, directory, load
+        self._known: tuple[Hashable, NeighbourIndex | None] = (None, None)
+
+    def of(
+        self,
+        of: str | SteeringVector,
+        model: Model,
+        limit: int,
+        should_stop: ShouldStop,
+        progress: Progress,
+    ) -> list[Neighbour]:
+        """The nearest to a ref or a vector; see `Store.similar`."""
+        row: int | None = None
+        stamp = self._database.stamp()  # before the snapshot: a later commit must be noticed
+        with self._database.reading() as connection:
+            if isinstance(of, str):
+                row = resolve(connection, of, model)
+                vector = self._load(read(connection, [row])[row])
+            else:
+                vector = of
+            known, index = self._known
+            if index is None or known != stamp or not index.covers(vector):
+                index = NeighbourIndex(connection, self._directory, vector)
+                self._known = (stamp, index)
+            return index.nearest(Query(connection, vector, limit, row, should_stop, progress))
 
 
 class NeighbourIndex:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from sqlalchemy import Connection
 
-from steerlab.core.record import Labels
-from steerlab.errors import NameTaken
+from steerlab.core.record import Labels, Record
+from steerlab.errors import BadOption, NameTaken
 from steerlab.files import header
 from steerlab.registry import labels, removals, rows, undo_log
 from steerlab.registry.ports import Writing
 from steerlab.registry.refs import Ref, versions_of
 from steerlab.registry.rows import Stored
-from steerlab.registry.undo_log import Step
+from steerlab.registry.undo_log import Step, What
 
 
 def relabel(work: Writing, directory: Path, changed: Sequence[tuple[Stored, Labels]]) -> list[Step]:
@@ -29,6 +29,23 @@ def relabel(work: Writing, directory: Path, changed: Sequence[tuple[Stored, Labe
         rows.relabel(work.connection, stored, new)
     labels.change(directory, {s.story: new for s, new in changed}, work)
     return [Step(s.story, s.labels, new) for s, new in changed if s.labels != new]
+
+
+def relabel_one(work: Writing, directory: Path, stored: Stored, what: What, new: Labels) -> Record:
+    """Change the labels of one vector, logged for undo; returns its record."""
+    steps = relabel(work, directory, [(stored, new)])
+    had, has = {*stored.labels.tags}, {*new.tags}
+    told = [f" +{tag}" for tag in sorted(has - had)] + [f" -{tag}" for tag in sorted(had - has)]
+    undo_log.record(work.connection, what, f"{what} {stored.qualified}{''.join(told)}", steps)
+    return stored.record.labelled(new)
+
+
+def checked_tags(tags: Iterable[str]) -> tuple[str, ...]:
+    """Tags, each once, in order; raises BadOption for an empty one. A text is one tag."""
+    found = {tag.strip() for tag in ([tags] if isinstance(tags, str) else tags)}
+    if "" in found:
+        raise BadOption("a tag can't be empty")
+    return tuple(sorted(found))
 
 
 def rename(work: Writing, directory: Path, stored: Stored, new: str) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Connection, Row, delete, insert, literal, 
 from steerlab.core.display import some
 from steerlab.core.recipe import ModelIdentity
 from steerlab.core.record import Record, now
+from steerlab.errors import StoreError
 from steerlab.registry import labels, undo_log
 from steerlab.registry.lineage import relatives
 from steerlab.registry.ports import Writing
@@ -22,12 +23,18 @@ from steerlab.registry.tables import MODEL, REMOVAL, VECTOR
 from steerlab.registry.undo_log import Step
 
 
-def remove(work: Writing, directory: Path, going: Sequence[Stored]) -> None:
-    """Delete the rows of versions; their label files say that they were removed.
+def remove(
+    work: Writing, directory: Path, rows: Mapping[int, Stored], force: bool = False
+) -> list[str]:
+    """Delete the rows of versions; returns the refs of vectors that stay and were made from them.
 
-    Their payloads stay until `gc` deletes files that no row needs, counted from now.
+    Label files say that they were removed. Their payloads stay until `gc` deletes files that no
+    row needs, counted from now. Raises StoreError if others were made from them, unless forced.
     """
-    connection = work.connection
+    connection, going = work.connection, list(rows.values())
+    broken = _children(connection, rows)
+    if broken and not force:
+        raise StoreError(_refusal(rows, broken))
     for stored in going:
         connection.execute(delete(VECTOR).where(VECTOR.c.id == stored.id))
         remember(connection, stored)
@@ -39,9 +46,10 @@ def remove(work: Writing, directory: Path, going: Sequence[Stored]) -> None:
             work.on_commit.append(partial(os.utime, directory / path))
     steps = [Step(s.story, s.labels, None, s.path, s.key) for s in going]
     undo_log.record(connection, "remove", f"remove {some([s.qualified for s in going])}", steps)
+    return list(dict.fromkeys(child for refs in broken.values() for child in refs))
 
 
-def children(connection: Connection, going: Mapping[int, Stored]) -> dict[int, list[str]]:
+def _children(connection: Connection, going: Mapping[int, Stored]) -> dict[int, list[str]]:
     """Row id -> refs of what was made from it and stays, of vectors to be removed."""
     gone = {stored.qualified for stored in going.values()}
     found = {
@@ -51,7 +59,7 @@ def children(connection: Connection, going: Mapping[int, Stored]) -> dict[int, l
     return {row: refs for row, refs in found.items() if refs}
 
 
-def refusal(going: Mapping[int, Stored], broken: Mapping[int, Sequence[str]]) -> str:
+def _refusal(going: Mapping[int, Stored], broken: Mapping[int, Sequence[str]]) -> str:
     """Why vectors that others were made from are not removed."""
     row, refs = next(iter(broken.items()))
     were, them = ("was", "it") if len(refs) == 1 else ("were", "them")

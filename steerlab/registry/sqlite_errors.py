@@ -76,6 +76,8 @@ def _explained(error: Exception, directory: Path) -> StoreError:
         return StoreError(f"another program is using the registry of {directory}: try again")
     if isinstance(error, UnicodeEncodeError):
         return StoreError(f"can't store text that is not Unicode: {error.object[:40]!r}")
+    if isinstance(error, OverflowError):
+        return StoreError("a number is too large: a store holds integers up to 2**63 - 1")
     return StoreError(f"the store {directory} can't be used: {reason(error)}")
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from steerlab.core import above
 from steerlab.core.recipe import check_name
 from steerlab.core.record import Labels, Record
 from steerlab.core.vector import SteeringVector
-from steerlab.errors import BadOption, CorruptPayload, Incompatible, NotFound, StoreError
+from steerlab.errors import BadOption, CorruptPayload, Incompatible, NotFound
 from steerlab.files.location import discover, expanded
 from steerlab.progress import Progress
 from steerlab.registry import files, lineage, queries, relabelling, removals, saving, undo_log
@@ -26,6 +25,7 @@ from steerlab.registry.lineage import Lineage
 from steerlab.registry.listing import Listing
 from steerlab.registry.queries import Filters, Model, StoredModel, Summary
 from steerlab.registry.refs import common_model, parse_ref, resolve
+from steerlab.registry.relabelling import checked_tags
 from steerlab.registry.results import Results
 from steerlab.registry.rows import Stored, read
 from steerlab.registry.runs import Runs
@@ -38,12 +38,9 @@ from steerlab.registry.upkeep.upkeep import Upkeep
 if TYPE_CHECKING:
     from steerlab.registry.duplicates import Duplicate
     from steerlab.registry.history import Event
-    from steerlab.registry.neighbours import Neighbour, NeighbourIndex
+    from steerlab.registry.neighbours import Neighbour, Neighbours
     from steerlab.registry.search import Search
     from steerlab.registry.upkeep.verify import Finding
-
-
-_log = logging.getLogger("steerlab.registry")
 
 
 class Store:
@@ -70,7 +67,7 @@ class Store:
         self.results = Results(self._database, self.path)
         self.transfer, self.upkeep = Transfer(self._database), Upkeep(self._database)
         self.listing, self.changes = Listing(self._database), Changes(self._database)
-        self._neighbours: tuple[Hashable, NeighbourIndex | None] = (None, None)
+        self._neighbours: Neighbours | None = None
 
     def __repr__(self) -> str:
         return f"Store({str(self.path)!r})"
@@ -129,7 +126,7 @@ class Store:
     ) -> list[SteeringVector]:
         """Store vectors in few files and one transaction, all or none."""
         pairs = [(check_name(name), vector) for name, vector in items]
-        labels = _tags(tags)
+        labels = checked_tags(tags)
         with self._database.writing() as work:
             entries = saving.plan(work, pairs, labels, note)
             saving.store(work, self.path, entries)
@@ -279,22 +276,12 @@ class Store:
         a cache in the user's cache directory is filled, which reads each payload once; progress
         is called with (vectors read, all).
         """
-        from steerlab.registry.neighbours import NeighbourIndex, Query
+        from steerlab.registry.neighbours import Neighbours
 
+        if self._neighbours is None:
+            self._neighbours = Neighbours(self._database, self.path, self._payload_of)
         should_stop, progress = should_stop or (lambda: False), progress or (lambda *_: None)
-        row: int | None = None
-        stamp = self._database.stamp()  # before the snapshot: a later commit must be noticed
-        with self._database.reading() as connection:
-            if isinstance(of, str):
-                row = resolve(connection, of, model)
-                vector = self._payload_of(read(connection, [row])[row])
-            else:
-                vector = of
-            known, index = self._neighbours
-            if index is None or known != stamp or not index.covers(vector):
-                index = NeighbourIndex(connection, self.path, vector)
-                self._neighbours = (stamp, index)
-            return index.nearest(Query(connection, vector, limit, row, should_stop, progress))
+        return self._neighbours.of(of, model, limit, should_stop, progress)
 
     def duplicates(self, vector: SteeringVector, *, near: bool = True) -> Sequence[Duplicate]:
         """The first stored vectors that equal this one by digest, else the nearly parallel ones.
@@ -313,17 +300,16 @@ class Store:
         self, ref: str, add: Iterable[str] = (), remove: Iterable[str] = (), model: Model = None
     ) -> Record:
         """Add and remove tags of one version; returns the record as it is now."""
-        added, removed = set(_tags(add)), set(_tags(remove))
+        added, removed = {*checked_tags(add)}, {*checked_tags(remove)}
 
         def change(labels: Labels) -> Labels:
             return replace(labels, tags=tuple(sorted(({*labels.tags} | added) - removed)))
 
-        told = " ".join([*(f"+{tag}" for tag in added), *(f"-{tag}" for tag in removed)])
-        return self._change(ref, model, "tag", f" {told}", change)
+        return self._change(ref, model, "tag", change)
 
     def note(self, ref: str, text: str, model: Model = None) -> Record:
         """Replace the note of one version; returns the record."""
-        return self._change(ref, model, "note", "", lambda labels: replace(labels, note=text))
+        return self._change(ref, model, "note", lambda labels: replace(labels, note=text))
 
     def rename(self, old: str, new: str, model: Model = None) -> str:
         """Rename all versions of a name; returns the qualified new name.
@@ -348,18 +334,13 @@ class Store:
         """Remove one version of each ref, all or none; a bare name means the newest.
 
         Raises StoreError if others were made from it, unless forced: they stay, but can no longer
-        be re-evaluated. Returns their refs. A version number is never used again. Until
+        be re-evaluated. Returns the refs of those. A version number is never used again. Until
         `upkeep.gc` deletes the payload, `changes.undo` brings the vector back.
         """
         with self._database.writing() as work:
             refs = [ref] if isinstance(ref, str) else ref
             rows = dict.fromkeys(resolve(work.connection, one, model) for one in refs)
-            going = read(work.connection, list(rows))
-            broken = removals.children(work.connection, going)
-            if broken and not force:
-                raise StoreError(removals.refusal(going, broken))
-            removals.remove(work, self.path, list(going.values()))
-        return list(dict.fromkeys(child for refs in broken.values() for child in refs))
+            return removals.remove(work, self.path, read(work.connection, list(rows)), force)
 
     def verify(
         self,
@@ -411,25 +392,9 @@ class Store:
             ) from None
 
     def _change(
-        self,
-        ref: str,
-        model: Model,
-        what: undo_log.What,
-        how: str,
-        change: Callable[[Labels], Labels],
+        self, ref: str, model: Model, what: undo_log.What, change: Callable[[Labels], Labels]
     ) -> Record:
-        """Change the labels of one vector; no payload is touched. how: told in the undo log."""
         with self._database.writing() as work:
             row = resolve(work.connection, ref, model)
             stored = read(work.connection, [row])[row]
-            changed = change(stored.labels)
-            steps = relabelling.relabel(work, self.path, [(stored, changed)])
-            undo_log.record(work.connection, what, f"{what} {stored.qualified}{how}", steps)
-        return stored.record.labelled(changed)
-
-
-def _tags(tags: Iterable[str]) -> tuple[str, ...]:
-    found = {tag.strip() for tag in ([tags] if isinstance(tags, str) else tags)}
-    if "" in found:
-        raise BadOption("a tag can't be empty")
-    return tuple(sorted(found))
+            return relabelling.relabel_one(work, self.path, stored, what, change(stored.labels))

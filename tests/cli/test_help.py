@@ -34,6 +34,13 @@ def test_help_lists_every_verb_with_its_line(capsys):
     assert printed(capsys, "-h") == text
 
 
+def test_help_is_a_verb_after_any_option(capsys):
+    compose = printed(capsys, "compose", "--help")
+    assert printed(capsys, "--store", "anywhere", "help", "compose") == compose
+    for words in (["help"], ["help", "help"], ["--store", "anywhere", "help"]):
+        assert printed(capsys, *words) == printed(capsys, "--help")
+
+
 def test_version(capsys):
     assert printed(capsys, "--version") == f"steerlab {__version__}\n"
 

@@ -132,3 +132,30 @@ def test_an_option_that_holds_one_value_is_not_given_twice(cli, names, words, sa
 def test_options_that_add_up_are_given_as_often_as_wanted(cli):
     for words in ("compose love --as kept --tag a --tag b", "tag love x --remove --remove"):
         assert cli(*words.split()).code == ExitCode.OK
+
+
+def test_h_after_two_dashes_is_text(cli, store):
+    assert cli("note", "love", "--", "-h").code == ExitCode.OK
+    assert store.record("love").note == "-h"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["undo"], ["runs"], ["sweeps"], ["list", "--layer"], ["list", "--limit"], ["log", "--limit"]],
+    ids=" ".join,
+)
+def test_a_number_that_sqlite_lacks_does_not_blame_the_store(refused, words):
+    assert "a number is too large" in refused(ExitCode.STORE, *words, 2**63)
+
+
+def test_a_store_without_a_name_is_not_the_working_directory(refused, store):
+    assert "is empty" in refused(ExitCode.USAGE, "list", "--store", "")
+    assert "is empty" in refused(ExitCode.USAGE, "--store", "", "list")
+    file = store.path / "registry.db"
+    assert "is a file" in refused(ExitCode.USAGE, "list", "--store", file)
+
+
+def test_a_path_with_a_line_break_is_one_line(cli, tmp_path):
+    err = cli("list", "--store", tmp_path / "a\nb").err
+    assert "a\\nb yet" in err
+    assert err.count("\n") == 3

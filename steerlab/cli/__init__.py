@@ -8,6 +8,7 @@ verbs share.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from enum import IntEnum
@@ -255,6 +256,7 @@ def main() -> None:
     code = run()
     if closed and code == ExitCode.OK:
         code = _line(ExitCode.FAILED, "standard output is closed: nothing was printed")
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # another Ctrl-C while Python exits: no traceback
     sys.exit(code)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -97,3 +99,16 @@ def test_loading_can_be_cancelled(cli, monkeypatch):
     result = cli("generate", "Hi", "-v", "love")
     assert (result.code, result.out) == (130, "")
     assert result.err.strip() == "steerlab: cancelled"
+
+
+def test_ctrl_c_while_python_exits_leaves_no_traceback():
+    program = (
+        "import atexit, os, signal, sys; from steerlab.cli import main\n"
+        "atexit.register(os.kill, os.getpid(), signal.SIGINT)\n"
+        "sys.argv = ['steerlab', '--version']\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.startswith("steerlab")
+    assert done.stderr == ""
+    assert done.returncode == -signal.SIGINT

@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from steerlab.cli import options, output, types
-from steerlab.cli.progress import interruptible, load, progress_bar
+from steerlab.cli.progress import STOP_KEY, interruptible, load, progress_bar
 from steerlab.core.display import count, number, printable, signed, signed_dose
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def calibrate_command(
                 lab, vector, how["items"], chat=chat, allow_other_weights=other_weights, **watch
             )
         else:
-            output.say(f"calibrating {vector}: this takes minutes; Ctrl-C stops it")
+            output.say(f"calibrating {vector}: this takes minutes; {STOP_KEY} stops it")
             found = calibrate(lab, vector, should_stop=stop, progress=progress, **how)
     if not no_save:
         lab.store.results.save_calibration(found)  # before a closed pipe can lose minutes of work

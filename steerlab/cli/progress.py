@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from steerlab.lab.lab import Lab
 
 _TOLD = 0.1  # seconds between lines of progress
+
+STOP_KEY = "Esc" if os.environ.get(PROGRESS_VARIABLE) == LINES else "Ctrl-C"
+"""What stops a command: in the terminal UI, which runs it, not what it is in a shell."""
 _QUIET_FOR = 0.1  # seconds after the last printed line before a hidden bar comes back
 
 

@@ -7,10 +7,12 @@ from textual.widgets import Input, Static
 from textual_plotext import PlotextPlot
 
 from steerlab import Lab, Store
+from steerlab.core.results import Calibration
 from steerlab.evaluation.calibration.calibrate import calibrate
 from steerlab.evaluation.calibration.curve import Limits
 from steerlab.evaluation.calibration.search import Options
 from steerlab.tui.detail.curves import Curves
+from steerlab.tui.detail.overview import calibrated as in_a_line
 from steerlab.tui.workbench.expression_line import ExpressionLine, Meaning
 from steerlab.tui.workbench.strength import Strength
 from tests.evaluation.planted import pairs, planted_lm
@@ -77,6 +79,13 @@ async def test_a_typed_vector_keeps_the_strength_and_acts_where_it_was_calibrate
         assert strength.safe is None
 
 
+def test_the_overview_says_in_a_line_where_a_vector_works():
+    assert "c finds" in in_a_line(None)
+    assert in_a_line(Calibration("0" * 64, works=False)) == "calibrated: no dose works"
+    found = Calibration("0" * 64, True, 21, 0.2, 0.714, (-0.1, 0.2))
+    assert in_a_line(found) == "calibrated: layer 21 · dose +0.20 · safe -0.10 to +0.20"
+
+
 async def test_a_layer_that_the_user_chose_stays_and_has_no_band(calibrated):
     found = calibrated.store.results.calibration("kind")
     async with Session(calibrated) as user:
@@ -101,6 +110,9 @@ async def test_what_is_chosen_and_written_at_once_is_written_as_calibrated(calib
 async def test_the_curves_tab_draws_the_dose_response_or_says_how_to_get_it(calibrated):
     async with Session(calibrated) as user:
         user.bench.browser.locate("kind")
+        await user.until(
+            lambda: any("calibrated: layer" in str(h.render()) for h in user.bench.query("#head"))
+        )
         user.bench.action_tab("curves")
         await user.until(lambda: user.bench.query(f"{Curves.__name__} PlotextPlot.response"))
         pane = user.bench.query_one(Curves)

@@ -154,11 +154,11 @@ async def test_a_command_that_talks_is_refused_where_there_is_no_terminal(lab):
 
 
 async def test_escape_interrupts_a_verb_and_leaving_ends_it(lab, run_instead):
-    run_instead("import time; print('\\x1e1 2 waiting', flush=True); time.sleep(60)")
+    run_instead("import time; print('\\x1e1 2 waiting …', flush=True); time.sleep(60)")
     async with Session(lab) as user:
         screen = await opened(user, "models")
         await user.pilot.press("ctrl+g")
-        await user.until(lambda: "waiting" in said(screen))
+        await user.until(lambda: said(screen) == "waiting …")
         await user.pilot.press("escape")
         await user.until(lambda: not screen.busy)
         assert "stopped" in said(screen)

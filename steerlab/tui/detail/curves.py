@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from steerlab.registry import Summary
 
 LATER = """\
-Not calibrated. `steerlab calibrate {name}` finds the layer and dose at which it works. The \
+Not calibrated. c (`steerlab calibrate {name}`) finds the layer and dose at which it works. The \
 dose-response then appears here, beside random directions of the same length."""
 
 Found = tuple["Record", "Calibration | None"]

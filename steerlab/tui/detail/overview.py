@@ -15,7 +15,7 @@ from textual.content import Content
 from textual.widgets import Input, Label
 from textual.worker import Worker
 
-from steerlab.core.display import printable
+from steerlab.core.display import printable, signed_dose
 from steerlab.core.recipe import Contrast, Expression
 from steerlab.errors import CorruptPayload, NotFound
 from steerlab.tui.detail.pane import Pane
@@ -24,6 +24,7 @@ from steerlab.tui.partial_refresh import FixedInput, Paragraph
 
 if TYPE_CHECKING:
     from steerlab.core.record import Record
+    from steerlab.core.results import Calibration
     from steerlab.registry import Summary
 
 
@@ -38,6 +39,7 @@ class Known:
     """A record. damage: why its payload can't be read; empty if it can."""
 
     record: Record
+    calibration: Calibration | None
     damage: str = ""
 
 
@@ -98,11 +100,12 @@ class Overview(Pane):
         """The record, and whether its payload is intact."""
         store = self.lab.store
         record = store.record(summary.qualified)
+        calibration = store.results.calibration_of(record.digest)
         try:
             store.load(summary.qualified)
         except (CorruptPayload, NotFound) as error:
-            return Known(record, str(error))
-        return Known(record)
+            return Known(record, calibration, str(error))
+        return Known(record, calibration)
 
     def draw(self, found: Known) -> None:
         """Show all of it."""
@@ -111,7 +114,9 @@ class Overview(Pane):
         damage.display = bool(found.damage)
         if found.damage:
             damage.show(Content(printable(f"✗ {found.damage}")))
-        self.query_one("#head", Paragraph).show(head(record))
+        self.query_one("#head", Paragraph).show(
+            Content("\n").join([head(record), Content(calibrated(found.calibration))])
+        )
         self.query_one("#tags", Field).take(printable(" ".join(record.tags)))
         self.query_one("#note", Field).take(printable(record.note))
         self.query_one("#recipe", Paragraph).show(recipe(record))
@@ -152,6 +157,16 @@ def head(record: Record) -> Content:
         *layers(record),
     ]
     return Content("\n").join(lines)
+
+
+def calibrated(found: Calibration | None) -> str:
+    """Where and how strongly a vector works, in a line."""
+    if found is None:
+        return "not calibrated: c finds where and how strongly it works"
+    if not found.works or found.safe is None:
+        return "calibrated: no dose works"
+    dose, low, high = map(signed_dose, (found.dose, *found.safe))
+    return f"calibrated: layer {found.layer} · dose {dose} · safe {low} to {high}"
 
 
 _SUMS = {True: "norm of the layers' sum up to it,", False: "norm of each layer alone (old record)"}

@@ -133,7 +133,8 @@ class VerbScreen(WorkScreen[None]):
         """Show what the command writes, until it ends; its exit code."""
         for line in child.lines():
             if isinstance(line, ProgressLine):
-                self.post_message(self.Progress(line.done, line.total, f"{line.label} …"))
+                label = line.label.removesuffix(" …")
+                self.post_message(self.Progress(line.done, line.total, f"{label} …"))
             else:
                 self.post_message(self.Wrote(line))
         return child.wait()

@@ -259,16 +259,24 @@ class Lab:
 
         return evaluate(recipe.text, operand)
 
-    def operating_point(self, vector: SteeringVector, layers: LayerChoice = None) -> OperatingPoint:
+    def operating_point(
+        self,
+        vector: SteeringVector,
+        layers: LayerChoice = None,
+        *,
+        here: ModelIdentity | None = None,
+    ) -> OperatingPoint:
         """Where and how strongly a vector is used; what is not given, its calibration decides.
 
         layers: by default that of the vector's newest calibration; the vector's own if it was
         never calibrated, works nowhere, or was calibrated on other weights than are loaded. The
-        coefficient is the calibrated one at the calibrated layer, and 1 anywhere else.
+        coefficient is the calibrated one at the calibrated layer, and 1 anywhere else. here: the
+        identity of the loaded model, for who has read it: reading it waits for the model.
         """
         found = None if layers is not None else self.calibration_of(vector)
-        if self.is_loaded and not vector.model.has_weights_of(self.model.identity):
-            found = None
+        if found is not None and self.is_loaded:
+            same = vector.model.has_weights_of(here or self.model.identity)
+            found = found if same else None
         if found is not None and found.coefficient is not None:
             makes_it = self.engine is not None and found.layer not in vector.directions
             at = vector if makes_it else self.at_layers(vector, found.layer)

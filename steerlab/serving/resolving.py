@@ -48,7 +48,7 @@ def resolve(lab: Lab, here: ModelIdentity, steers: Sequence[Steer]) -> Resolved:
     for steer in steers:
         vector = evaluated(lab, here, steer.vector)
         steer.check(vector)
-        point = lab.operating_point(vector, steer.layers)
+        point = lab.operating_point(vector, steer.layers, here=here)
         coefficient = point.coefficient
         if steer.dose is not None:
             coefficient = point.vector.coefficient(steer.dose)
@@ -82,7 +82,7 @@ def watched(lab: Lab, here: ModelIdentity, names: Sequence[str]) -> dict[str, An
     """
     found = {}
     for name in names:
-        point = lab.operating_point(evaluated(lab, here, name))
+        point = lab.operating_point(evaluated(lab, here, name), here=here)
         vector = point.vector
         if vector.scope == "front" or len(vector.layers) != 1:
             raise BadOption(

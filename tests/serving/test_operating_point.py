@@ -1,5 +1,6 @@
 """Without a strength a vector is used as calibrated; beyond the safe range it is told."""
 
+import asyncio
 import shutil
 
 from steerlab import Injection, Store
@@ -26,6 +27,14 @@ async def test_the_calibrated_point_is_used_and_a_dose_beyond_it_is_warned_of(
         assert answer["steering"][0]["layers"] == [1]
         assert answer["steering"][0]["coefficient"] == 2.5
         assert "steering_warnings" not in answer
+    with served.lm.lock:  # a pass of the model that takes long
+        asked = asyncio.create_task(
+            served.post("completions", prompt="I am", max_tokens=2, steering="love")
+        )
+        async with asyncio.timeout(10):
+            while not served.engine.queued:  # it is prepared meanwhile
+                await asyncio.sleep(0.001)
+    await asked
     far = {"vector": "love", "layers": 1, "coefficient": 9}
     answer = await served.post("completions", prompt="I am", max_tokens=9, steering=far)
     (warning,) = answer["steering_warnings"]

@@ -164,8 +164,9 @@ class Server:
         lm = await self._loaded()
         here = await self._here(lm)
         heard = News(self.engine.counts)
-        found = await asyncio.to_thread(prepare, self.lab, lm, here, wanted, heard)
-        self.engine.submit(found.jobs)
+        with self.engine.arriving():
+            found = await asyncio.to_thread(prepare, self.lab, lm, here, wanted, heard)
+            self.engine.submit(found.jobs)
         return found
 
     async def _answer(self, request: web.Request, *, chat: bool) -> web.StreamResponse:

@@ -6,9 +6,9 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from steerlab.interventions.by_row import RowHooks
     from steerlab.models.language_model import LanguageModel
     from steerlab.serving.batch import Joining, RunningBatch
+
+
+GATHER = 0.1
+"""Seconds that a prompt waits, at most, for those of requests that are being prepared.
+
+On one core 16 prompts take 0.3 s in one pass and 1.7 s in passes of their own.
+"""
 
 
 class Busy(SteerlabError):
@@ -73,6 +80,8 @@ class Engine:
         self.model: Future[LanguageModel] = Future()
         self._load = load
         self._waiting: deque[Job] = deque()
+        self._waiting_since = 0.0
+        self._arriving = 0
         self._running: list[Job] = []
         self._changed = threading.Condition()
         self._stopping = self._now = False
@@ -81,6 +90,18 @@ class Engine:
     def start(self) -> None:
         """Load the model and begin."""
         self._thread.start()
+
+    @contextmanager
+    def arriving(self) -> Iterator[None]:
+        """While a request is prepared: prompts that wait for a pass are read along with its own."""
+        with self._changed:
+            self._arriving += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._arriving -= 1
+                self._changed.notify()
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Queue the texts of one request, all or none.
@@ -103,6 +124,8 @@ class Engine:
                 raise Cancelled("the server is stopping")
             if len(self._waiting) + len(jobs) > self.limits.queue:
                 raise Busy(self._retry_after())
+            if not self._waiting:
+                self._waiting_since = time.monotonic()
             self._waiting.extend(jobs)
             self._changed.notify()
 
@@ -186,11 +209,16 @@ class Engine:
     def _wait(self, batch: RunningBatch, joining: Joining | None) -> bool:
         """Wait until there is something to do; False at the end."""
         with self._changed:
-            while not (self._now or batch.rows or joining or self._waiting):
-                if self._stopping:
+            while not (self._now or batch.rows or joining or self._is_due()):
+                if self._stopping and not self._waiting:
                     return False
-                self._changed.wait()
+                self._changed.wait(GATHER if self._waiting else None)
         return not self._now
+
+    def _is_due(self) -> bool:
+        """Whether prompts wait that are to be read now, and not along with arriving ones."""
+        waited = time.monotonic() - self._waiting_since
+        return bool(self._waiting) and (not self._arriving or waited >= GATHER)
 
     def _read(self, batch: RunningBatch, joining: Joining | None) -> Joining | None:
         """Read more of the prompts of new rows; None if there are none, or they have joined.
@@ -230,7 +258,8 @@ class Engine:
         longest = max((row.job.most_tokens for row in batch.rows), default=0)
         jobs: list[Job] = []
         with self._changed:
-            while self._waiting and len(batch.rows) + len(jobs) < self.limits.rows:
+            due = self._is_due()
+            while due and self._waiting and len(batch.rows) + len(jobs) < self.limits.rows:
                 job = self._waiting[0]
                 longest = max(longest, job.most_tokens)
                 rows = len(batch.rows) + len(jobs) + 1

@@ -155,3 +155,31 @@ async def test_scores_are_the_projections_of_each_written_token(served: Served) 
     stream = stream + 2.0 * direction  # recorded before layer 2 is steered
     size = float(np.linalg.norm(direction)) * vector.residual_norms[2]
     assert found == pytest.approx(list(stream @ direction / size), abs=1e-4)
+
+
+async def test_prompts_of_requests_that_arrive_together_are_read_together(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from steerlab.serving import engine
+    from steerlab.serving.batch import RunningBatch
+
+    await served.text("I am", max_tokens=1)
+    read: list[int] = []
+    joining = RunningBatch.joining
+
+    def counted(batch, jobs):
+        read.append(len(jobs))
+        return joining(batch, jobs)
+
+    monkeypatch.setattr(RunningBatch, "joining", counted)
+    monkeypatch.setattr(engine, "GATHER", 60.0)
+    with served.engine.arriving():
+        asked = [asyncio.create_task(served.text(prompt, max_tokens=3)) for prompt in PROMPTS[:3]]
+        while served.engine.queued < 3:
+            await asyncio.sleep(0.001)
+        assert read == []
+    await asyncio.gather(*asked)
+    assert read == [3]
+    monkeypatch.setattr(engine, "GATHER", 0.01)
+    with served.engine.arriving():  # one that takes long holds nobody up
+        assert await served.text("I am", max_tokens=3) == served.alone("I am", max_new_tokens=3)

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from aiohttp import web
 
@@ -83,15 +83,15 @@ class Server:
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Refuse requests without the key, or from pages of other sites (DNS rebinding)."""
-        name = urlsplit(f"//{request.host}").hostname or ""
+        name = _address_of(f"//{request.host}").hostname or ""
         if is_loopback(self._host) and not is_loopback(name):
             raise web.HTTPForbidden(text=f"this is not {name}")
         origin = request.headers.get("Origin")
-        if origin is not None and urlsplit(origin).netloc != request.host:
+        if origin is not None and _address_of(origin).netloc != request.host:
             raise web.HTTPForbidden(text="requests from pages of other sites are refused")
         if self._key is not None:
             given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-            if not hmac.compare_digest(given.encode(), self._key.encode()):
+            if not hmac.compare_digest(given.encode(errors="replace"), self._key.encode()):
                 raise web.HTTPUnauthorized(text="an API key is needed: Authorization: Bearer KEY")
         return await handler(request)
 
@@ -212,6 +212,14 @@ class Server:
             await _send(response, json.dumps(found.answer.last(found.prompt_tokens, tokens)))
         await _send(response, "[DONE]")
         return response
+
+
+def _address_of(text: str) -> SplitResult:
+    """The address in a header."""
+    try:
+        return urlsplit(text)
+    except ValueError:
+        raise web.HTTPBadRequest(text=f"{text[:80]!r} is no address") from None
 
 
 async def _send(response: web.StreamResponse, data: str) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import secrets
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -158,7 +158,7 @@ class _Fields:
         value = self.take(name)
         if value is None:
             return default
-        if type(value) not in (int, float) or not math.isfinite(value):
+        if type(value) not in (int, float) or not abs(value) <= sys.float_info.max:
             raise BadRequest(f"{name} is a number", name)
         return float(value)
 

@@ -1,0 +1,73 @@
+"""Odd and hostile requests: none is a bug's 500, and none ends the engine."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from steerlab.serving.app import Server
+from tests.serving.conftest import Served
+
+OK = {"model": "tiny", "prompt": "I am", "max_tokens": 2}
+
+REFUSED: list[dict[str, Any]] = [
+    {"seed": -(2**63) - 1},
+    {"temperature": 10**400},
+    {"temperature": 1e400},
+    {"prompt": [-1]},
+    {"prompt": [10**30]},
+    {"prompt": "\ud800"},
+    {"model": "tiny:\ud800"},
+    {"steering": "\ud800 dose=1"},
+    {"steering": {"vector": "love", "dose": 10**400}},
+    {"steering": {"vector": "love", "layers": 10**30}},
+    {"steering": {"vector": "love", "layers": [-1]}},
+    {"steering": "-" * 1900 + "love"},
+    {"steering": "(" * 900 + "love" + ")" * 900},
+    {"steering": "love" + "*1e308" * 3},
+    {"steering_monitor": ["-" * 100_000 + "love"]},
+    {"steering_monitor": "(" * 500 + "love[1]" + ")" * 500},
+    {"logprobs": 10**30},
+    {"max_tokens": 2**40},
+]
+TAKEN: list[dict[str, Any]] = [
+    {"seed": 2**64},
+    {"seed": 2**64 - 1, "n": 2},
+    {"stop": "\ud800"},
+    {"repetition_penalty": 1e-320},
+    {"temperature": 1e-320},
+    {"metadata": {"a": [[[[]]]]}},
+]
+
+
+async def test_odd_values_are_taken_or_refused(served: Served) -> None:
+    for status, bodies in ((400, REFUSED), (200, TAKEN)):
+        for body in bodies:
+            response = await served.client.post("/v1/completions", json={**OK, **body})
+            told = f"{json.dumps(body)[:80]}: {await response.text()}"
+            assert response.status == status, told
+    await served.post("completions", **OK)  # the engine goes on
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Host": "[::1"}, {"Host": ""}, {"Origin": "http://["}, {"Origin": "null"}]
+)
+async def test_headers_that_are_no_address_are_refused(
+    served: Served, headers: dict[str, str]
+) -> None:
+    response = await served.client.get("/v1/models", headers=headers)
+    assert response.status in (400, 403)
+    assert "error" in await response.json()
+
+
+async def test_a_key_of_odd_bytes_is_a_wrong_key(served: Served) -> None:
+    keyed = Server(served.lab, served.engine, "tiny", host="0.0.0.0", api_key="secret")
+    async with TestServer(keyed.app()) as server, TestClient(server):
+        reader, writer = await asyncio.open_connection(server.host, server.port)
+        writer.write(
+            b"GET /v1/models HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer \xff\xfe\r\n\r\n"
+        )
+        assert b" 401 " in await reader.readline()
+        writer.close()

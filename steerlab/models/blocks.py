@@ -157,6 +157,12 @@ def text_config(model: nn.Module) -> Any:
     return config.get_text_config(decoder=True)
 
 
+def context_of(model: nn.Module) -> int | None:
+    """How many tokens the model can read; None if any number."""
+    room = getattr(text_config(model), "max_position_embeddings", None)
+    return room if room and room > 0 else None  # XLNet says -1
+
+
 def attends_to_everything(model: nn.Module) -> bool:
     """Whether every layer keeps the whole prefix in its cache (no sliding window, no state)."""
     config = text_config(model)

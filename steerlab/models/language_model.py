@@ -24,7 +24,7 @@ from steerlab.extraction.readings import Array, Ids, Readings
 from steerlab.files.contrast import with_prompts
 from steerlab.files.location import extractions_directory
 from steerlab.models import asynchronous, generation, recording
-from steerlab.models.blocks import check_reads_text, find_blocks, text_config
+from steerlab.models.blocks import check_reads_text, context_of, find_blocks, text_config
 from steerlab.models.causality import is_causal
 from steerlab.models.generation import OnText, numbered
 from steerlab.models.identity import identify, remember_orders, state_of
@@ -402,8 +402,8 @@ class LanguageModel:
         if odd is not None:
             raise BadPrompts(f"{self.source} has no token {odd}: it has {size}")
         longest = max(len(i) for i in ids)
-        room = getattr(text_config(self.model), "max_position_embeddings", None)
-        if room and longest + new > room > 0:  # XLNet says -1: any length
+        room = context_of(self.model)
+        if room is not None and longest + new > room:
             more = f" and {new} new ones do" if new else " does"
             raise BadPrompts(
                 f"a prompt of {longest} tokens{more} not fit into the {room} positions of "

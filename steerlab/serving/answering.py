@@ -6,10 +6,11 @@ import asyncio
 import warnings
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from steerlab.core.display import count
+from steerlab.core.sampling import Sampling
 from steerlab.errors import SteeringError
 from steerlab.serving.answers import Answer, Text
 from steerlab.serving.engine import Counts
@@ -83,13 +84,14 @@ def prepare(
         tuple(prompt_ids(lm, prompt, chat=request.chat, bos=resolved.is_front))
         for prompt in request.prompts
     ]
-    lm.check_length(ids, request.sampling.max_new_tokens)
-    _check_places(resolved.injections, min(map(len, ids)), request.sampling.max_new_tokens)
+    sampling = _fitting(lm, request, max(map(len, ids)))
+    lm.check_length(ids, sampling.max_new_tokens)
+    _check_places(resolved.injections, min(map(len, ids)), sampling.max_new_tokens)
     every = [(prompt, copy) for prompt in ids for copy in range(request.n)]
     jobs = [
         Job(
             prompt,
-            request.sampling,
+            sampling,
             request.seed + copy,
             news.put,
             request.stop,
@@ -104,6 +106,16 @@ def prepare(
     texts = [Text(_echoed(lm, job)) for job in jobs]
     answer = Answer(request, resolved, lm.tokenizer)
     return Answering(request, answer, jobs, texts, news, sum(map(len, ids)))
+
+
+def _fitting(lm: LanguageModel, request: Request, longest: int) -> Sampling:
+    """The request's sampling; as many tokens as fit after its longest prompt if it named none."""
+    from steerlab.models.blocks import context_of
+
+    context, wanted = context_of(lm.model), request.sampling.max_new_tokens
+    if request.is_limited or context is None:
+        return request.sampling
+    return replace(request.sampling, max_new_tokens=max(1, min(wanted, context - longest)))
 
 
 def _echoed(lm: LanguageModel, job: Job) -> str:

@@ -16,6 +16,7 @@ from steerlab.serving.request import MOST, Steer, parse_steering
 CHAT_TOKENS = 512
 """New tokens of an answer where a request names no limit."""
 
+_LIMITS = ("max_tokens", "max_completion_tokens")
 _TOKENS = 16  # of a completion, as OpenAI's
 _MOST_TEXTS = 128
 _LIKELIEST = 20
@@ -51,14 +52,16 @@ class Request:
     """What one request asks for.
 
     prompts: texts, token ids, or the messages of one chat. n: texts for each. seed: of the
-    first; text i of a prompt draws from seed + i. max_tokens: None is as many as fit, for
-    `CHAT_TOKENS` at most. logprobs: likeliest tokens to tell of each; None tells nothing.
+    first; text i of a prompt draws from seed + i. is_limited: whether the request says how many
+    tokens to write; if not, fewer are written where the model has no room for the usual number.
+    logprobs: likeliest tokens to tell of each; None tells nothing.
     """
 
     model: str
     chat: bool
     prompts: tuple[Any, ...]
     sampling: Sampling
+    is_limited: bool = True
     n: int = 1
     seed: int = 0
     stop: tuple[str, ...] = ()
@@ -103,6 +106,7 @@ def parse(body: Mapping[str, Any], served: str, *, chat: bool) -> Request:
         chat=chat,
         prompts=prompts,
         sampling=_sampling(fields, chat),
+        is_limited=any(body.get(name) is not None for name in _LIMITS),
         n=n,
         seed=fields.whole("seed", secrets.randbelow(2**31), least=-(2**63), most=2**64),
         stop=_stops(fields.take("stop")),
@@ -172,8 +176,9 @@ class _Fields:
 
 def _sampling(fields: _Fields, chat: bool) -> Sampling:
     default = CHAT_TOKENS if chat else _TOKENS
-    wanted = fields.whole("max_tokens", default, least=1, most=2**31)
-    wanted = fields.whole("max_completion_tokens", wanted, least=1, most=2**31)
+    wanted = default
+    for name in _LIMITS:
+        wanted = fields.whole(name, wanted, least=1, most=2**31)
     try:
         return Sampling(
             wanted,

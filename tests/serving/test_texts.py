@@ -183,3 +183,16 @@ async def test_prompts_of_requests_that_arrive_together_are_read_together(
     monkeypatch.setattr(engine, "GATHER", 0.01)
     with served.engine.arriving():  # one that takes long holds nobody up
         assert await served.text("I am", max_tokens=3) == served.alone("I am", max_new_tokens=3)
+
+
+async def test_without_a_limit_as_many_tokens_are_written_as_fit(served: Served) -> None:
+    ids = [5] * 120
+    answer = await served.post("completions", prompt=ids, temperature=0)
+    assert answer["usage"]["completion_tokens"] <= 128 - 120
+    chat = {"messages": [{"role": "user", "content": "I am"}]}
+    answer = await served.post("chat/completions", temperature=0, **chat)
+    assert answer["usage"]["total_tokens"] <= 128
+    refused = await served.post("completions", 400, prompt=ids, max_tokens=16)
+    assert "do not fit" in refused["error"]["message"]
+    refused = await served.post("completions", 400, prompt=[5] * 128)
+    assert "do not fit" in refused["error"]["message"]

@@ -195,11 +195,11 @@ class Engine:
         while self._wait(batch, joining):
             began = time.monotonic()
             with lm.lock:
-                batch.prune()
+                self._try(batch, batch.prune)
                 joining = self._read(batch, joining or self._next(batch))
                 if batch.rows:
                     self.counts.tokens += len(batch.rows)
-                    self._step(batch)
+                    self._try(batch, batch.step)
             self._running = [row.job for row in batch.rows]
             if joining is not None:
                 self._running += [row.job for row in joining.rows]
@@ -232,7 +232,7 @@ class Engine:
         try:
             batch.read(joining)
         except Exception as error:
-            fail_all(joining.rows, error)
+            fail_all([row.job for row in joining.rows], error)
             if joining.is_read:  # it failed while caches were joined
                 self._drop(batch, error)
             return None
@@ -241,20 +241,22 @@ class Engine:
         self.counts.tokens += len(joining.rows)
         return None
 
-    def _step(self, batch: RunningBatch) -> None:
+    def _try(self, batch: RunningBatch, act: Callable[[], None]) -> None:
         try:
-            batch.step()
+            act()
         except Exception as error:
             self._drop(batch, error)
 
     def _drop(self, batch: RunningBatch, error: Exception) -> None:
         from steerlab.serving.row import fail_all
 
-        fail_all(batch.rows, error)
+        fail_all([row.job for row in batch.rows], error)
         batch.rows, batch.cache = [], None
 
     def _next(self, batch: RunningBatch) -> Joining | None:
         """The next texts that fit into the batch, in the order in which they came."""
+        from steerlab.serving.row import fail_all
+
         longest = max((row.job.most_tokens for row in batch.rows), default=0)
         jobs: list[Job] = []
         with self._changed:
@@ -271,7 +273,11 @@ class Engine:
         if not jobs:
             return None
         self.counts.prompt_tokens += sum(len(job.ids) for job in jobs)
-        return batch.joining(jobs)
+        try:
+            return batch.joining(jobs)
+        except Exception as error:
+            fail_all(jobs, error)
+            return None
 
     def _end(self) -> None:
         """Tell every text that was not finished that it will not be."""

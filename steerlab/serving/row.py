@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -129,9 +131,10 @@ def token_log(logs: Tensor, token: int, top: int) -> TokenLog:
     return TokenLog(token, float(logs[token]), best)
 
 
-def fail_all(rows: list[Row], error: Exception) -> None:
-    """End rows of a pass that could not be run."""
+def fail_all(jobs: Iterable[Job], error: Exception) -> None:
+    """End the texts of a pass that could not be run."""
     told = error if isinstance(error, SteerlabError) else ModelError(f"the pass failed: {error}")
-    for row in rows:
-        if not row.job.done:
-            row.fail(told)
+    for job in jobs:
+        if not job.done:
+            job.done = True
+            job.heard(job, Written(error=told))

@@ -71,3 +71,23 @@ async def test_a_key_of_odd_bytes_is_a_wrong_key(served: Served) -> None:
         )
         assert b" 401 " in await reader.readline()
         writer.close()
+
+
+@pytest.mark.parametrize(
+    "part", ["row.draws", "batch.RunningBatch.prune", "batch.RunningBatch.step"]
+)
+async def test_an_error_in_the_engine_ends_its_texts_and_not_the_engine(
+    served: Served, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    await served.text("I am", max_tokens=2)
+
+    def fails(*_: Any) -> None:
+        raise RuntimeError("no memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(f"steerlab.serving.{part}", fails)
+        async with asyncio.timeout(10):
+            answer = await served.post("completions", 500, prompt="I am", max_tokens=9)
+        assert answer["error"]["message"] == "the pass failed: no memory"
+        await served.idle()
+    assert await served.text("I am", max_tokens=9) == served.alone("I am", max_new_tokens=9)

@@ -118,7 +118,7 @@ def _settings(
 ) -> tuple[list[Setting], str]:
     """The baseline, then each strength, and the layers as a run keeps them; loads the model."""
     from steerlab.core.setting import Setting
-    from steerlab.lab.operating_point import beyond_safe
+    from steerlab.lab.operating_point import all_beyond_safe
 
     if coefficients and doses:
         raise click.UsageError("give --coefficient or --dose, not both")
@@ -137,9 +137,8 @@ def _settings(
     if point.calibration is not None:
         layers = list(steered[0].layers)  # a run is repeated where it was written
         _say_calibrated(steered[0], with_strength=not strengths)
-    for text in (beyond_safe(lab.calibration_of(vector), s.layers, s.dose) for s in steered):
-        if text:
-            output.warn(text)
+    for text in all_beyond_safe(lab.calibration_of(vector), steered):
+        output.warn(text)
     return [Setting(), *steered], spelled(layers)
 
 

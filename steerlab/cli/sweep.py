@@ -100,7 +100,7 @@ def sweep_command(
             lab,
             plan,
             keep=not no_store,
-            on_start=_say_found,
+            on_start=partial(_say_found, lab, vector),
             should_stop=stop,
             progress=progress,
             shard=shard,
@@ -140,7 +140,11 @@ def _metrics(lab: Lab, vector: SteeringVector, plan: SweepPlan) -> Sequence[Cell
     return default_metrics(vectors, allow_other_weights=plan.allow_other_weights)
 
 
-def _say_found(sweep: Sweep) -> None:
+def _say_found(lab: Lab, vector: SteeringVector, sweep: Sweep) -> None:
+    from steerlab.lab.operating_point import all_beyond_safe
+
+    for text in all_beyond_safe(lab.calibration_of(vector), sweep.settings):
+        output.warn(text)
     if sweep.done:
         output.say(f"{sweep.done} of {sweep.total} cells were already there")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from steerlab.core.display import signed_dose
@@ -46,6 +46,12 @@ class OperatingPoint(NamedTuple):
         ):
             return None, 0.0
         return found.layer, found.dose / found.coefficient
+
+
+def all_beyond_safe(calibration: Calibration | None, settings: Iterable[Setting]) -> list[str]:
+    """`beyond_safe` of each setting, where there is something to say."""
+    said = (beyond_safe(calibration, setting.layers, setting.dose) for setting in settings)
+    return list(dict.fromkeys(filter(None, said)))
 
 
 def beyond_safe(calibration: Calibration | None, layers: Sequence[int], dose: float | None) -> str:

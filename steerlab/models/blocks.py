@@ -1,16 +1,16 @@
-"""Where a transformers model's blocks are."""
+"""Where a transformers model's blocks are, and whether prompts fit into it."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from steerlab.errors import ModelError
+from steerlab.errors import BadPrompts, ModelError
 
 
 def find_blocks(model: nn.Module, path: str | None = None) -> tuple[nn.Module, list[nn.Module]]:
@@ -187,3 +187,21 @@ def weights_present(module: nn.Module) -> AbstractContextManager[Any]:
 
         return align_module_device(module, "cpu")  # type: ignore[no-any-return]
     return nullcontext()
+
+
+def check_fits(model: Any, ids: Sequence[Sequence[int]], new: int, source: str) -> None:
+    """Raise BadPrompts for a token that the model lacks, or for more tokens than it has room for.
+
+    new: how many follow the longest of `ids`.
+    """
+    size = len(model.get_input_embeddings().weight)
+    odd = next((i for tokens in ids for i in tokens if not 0 <= i < size), None)
+    if odd is not None:
+        raise BadPrompts(f"{source} has no token {odd}: it has {size}")
+    longest = max(len(i) for i in ids)
+    room = context_of(model)
+    if room is not None and longest + new > room:
+        more = f" and {new} new ones do" if new else " does"
+        raise BadPrompts(
+            f"a prompt of {longest} tokens{more} not fit into the {room} positions of {source}"
+        )

@@ -24,7 +24,7 @@ from steerlab.extraction.readings import Array, Ids, Readings
 from steerlab.files.contrast import with_prompts
 from steerlab.files.location import extractions_directory
 from steerlab.models import asynchronous, generation, recording
-from steerlab.models.blocks import check_reads_text, context_of, find_blocks, text_config
+from steerlab.models.blocks import check_fits, check_reads_text, find_blocks, text_config
 from steerlab.models.causality import is_causal
 from steerlab.models.generation import OnText, numbered
 from steerlab.models.identity import identify, remember_orders, state_of
@@ -397,15 +397,4 @@ class LanguageModel:
         """Raise BadPrompts if the longest prompt and `new` tokens exceed the model's context, or
         if a token is none of the model's.
         """
-        size = len(self.model.get_input_embeddings().weight)
-        odd = next((i for tokens in ids for i in tokens if not 0 <= i < size), None)
-        if odd is not None:
-            raise BadPrompts(f"{self.source} has no token {odd}: it has {size}")
-        longest = max(len(i) for i in ids)
-        room = context_of(self.model)
-        if room is not None and longest + new > room:
-            more = f" and {new} new ones do" if new else " does"
-            raise BadPrompts(
-                f"a prompt of {longest} tokens{more} not fit into the {room} positions of "
-                f"{self.source}"
-            )
+        check_fits(self.model, ids, new, self.source)

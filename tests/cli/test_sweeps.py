@@ -15,6 +15,7 @@ import pytest
 from steerlab import LanguageModel
 from steerlab.cli import ExitCode, progress
 from steerlab.core.cell import MetricValue
+from steerlab.core.results import Calibration
 from steerlab.registry.upkeep.upkeep import Upkeep
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +38,14 @@ def test_a_sweep_is_kept_and_not_written_again(cli, swept, store, monkeypatch):
     assert "kept as sweep 1" in again.err
     assert cli("sweep", "love - anger", *GRID, "-q").err == ""
     assert len(store.sweeps.list()) == 1
+
+
+def test_doses_beyond_the_safe_range_are_told(cli, store):
+    digest = store.record("love").digest
+    store.results.save_calibration(Calibration(digest, True, 1, 0.2, 1.0, (-0.1, 0.25), {}))
+    err = cli("sweep", "love", *GRID).err
+    assert err.count("outside the safe range") == 1  # -0.2 at layer 1; 3 has no range
+    assert "dose -0.20 is outside" in err
 
 
 def test_without_a_store_nothing_is_kept(cli, store):

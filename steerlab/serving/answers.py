@@ -56,16 +56,18 @@ class Answer:
         usage = self.usage(prompt_tokens, sum(text.tokens for text in texts))
         return self._body(self._kind, choices) | {"usage": usage} | self._steering
 
-    def chunk(self, index: int, news: Written, *, first: bool, prompt: str = "") -> dict[str, Any]:
-        """One chunk of a stream. first: of this text; prompt: what echo puts in front of it."""
+    def chunk(self, index: int, news: Written, so_far: Text) -> dict[str, Any]:
+        """One chunk of a stream; so_far: its text before it."""
         choice: dict[str, Any] = {"index": index, "finish_reason": news.finish}
-        text = prompt + news.text if first else news.text
+        first = not so_far.begun
+        text = so_far.prompt + news.text if first else news.text
+        offset = 0 if first else len(so_far.prompt) + len(so_far.text)
         if self.request.chat:
             role = {"role": "assistant"} if first else {}
             choice["delta"] = {**role, "content": text} if text or first else {}
         else:
             choice["text"] = text
-        choice["logprobs"] = self._logprobs(news.logs)
+        choice["logprobs"] = self._logprobs(news.logs, offset)
         if news.scores is not None:
             choice["steering_scores"] = [dict(news.scores)]
         kind = f"{self._kind}.chunk" if self.request.chat else self._kind
@@ -104,13 +106,14 @@ class Answer:
             choice["steering_scores"] = [dict(scores) for scores in text.scores]
         return choice
 
-    def _logprobs(self, logs: Sequence[TokenLog]) -> dict[str, Any] | None:
+    def _logprobs(self, logs: Sequence[TokenLog], offset: int = 0) -> dict[str, Any] | None:
+        """offset: characters of the text before these tokens."""
         if self.request.logprobs is None or not logs:
             return None
         if self.request.chat:
             return {"content": [self._entry(log.token, log) for log in logs]}
         tokens = [self._spelled(log.token) for log in logs]
-        ends = [0]
+        ends = [offset]
         for token in tokens:
             ends.append(ends[-1] + len(token))
         return {
@@ -134,7 +137,12 @@ class Answer:
 
     def _one(self, token: int, value: float | None) -> dict[str, Any]:
         spelled = self._spelled(token)
-        return {"token": spelled, "logprob": value, "bytes": list(spelled.encode())}
+        part = "\ufffd" in spelled  # of a character: its bytes are not known here
+        return {
+            "token": spelled,
+            "logprob": value,
+            "bytes": None if part else list(spelled.encode()),
+        }
 
     def _spelled(self, token: int) -> str:
         return str(self.tokenizer.decode([token]))

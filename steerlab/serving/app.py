@@ -197,7 +197,7 @@ class Server:
         try:
             async for index, news in found.written():
                 text = found.texts[index]
-                chunk = found.answer.chunk(index, news, first=not text.begun, prompt=text.prompt)
+                chunk = found.answer.chunk(index, news, text)
                 text.add(news)
                 if not response.prepared:
                     await response.prepare(request)

@@ -196,3 +196,20 @@ async def test_without_a_limit_as_many_tokens_are_written_as_fit(served: Served)
     assert "do not fit" in refused["error"]["message"]
     refused = await served.post("completions", 400, prompt=[5] * 128)
     assert "do not fit" in refused["error"]["message"]
+
+
+async def test_streamed_log_probabilities_say_where_their_tokens_are(served: Served) -> None:
+    body = {"prompt": "I am", "temperature": 0, "max_tokens": 6, "logprobs": 1, "echo": True}
+    (whole,) = (await served.post("completions", **body))["choices"]
+    chunks = await served.stream("completions", **body)
+    offsets = [
+        o for c in chunks for o in (c["choices"][0]["logprobs"] or {}).get("text_offset", ())
+    ]
+    assert offsets[:5] == whole["logprobs"]["text_offset"][:5]
+    assert offsets == sorted(offsets)
+    assert offsets[-1] > len("I am")
+    chat = {"messages": [{"role": "user", "content": "I"}], "logprobs": True, "max_tokens": 9}
+    (choice,) = (await served.post("chat/completions", temperature=0, **chat))["choices"]
+    for token in choice["logprobs"]["content"]:
+        known = "\ufffd" not in token["token"]
+        assert token["bytes"] == (list(token["token"].encode()) if known else None)

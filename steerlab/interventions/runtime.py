@@ -152,16 +152,16 @@ class TransformersRuntime:
         ids = torch.zeros(len(rows), max(map(len, pieces)), dtype=torch.long)
         for index, piece in enumerate(pieces):
             ids[index, : len(piece)] = torch.tensor(piece)
-        with steering(
+        steered = steering(
             lm,
             [one for one in found if one is not None],
             prompt_length=[row.prompt_length for row in rows],
             allow_other_weights=allow_other_weights,
-        ):
+        )
+        with lm.lock, eval_mode(lm.model), steered:
             begin_prompt(lm.model)
-            with eval_mode(lm.model):
-                # (columns, vocab)
-                values = self._narrowed(ids.to(input_device(lm.model)), rows)
+            # (columns, vocab)
+            values = self._narrowed(ids.to(input_device(lm.model)), rows)
         return torch.split(values.float(), [row.stop - row.first for row in rows])
 
     def _narrowed(self, ids: Tensor, wanted: Sequence[Row]) -> Tensor:

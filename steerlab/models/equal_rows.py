@@ -71,7 +71,8 @@ def _hooks(
 
 def _can_share(model: nn.Module, blocks: Sequence[nn.Module], layer: int) -> bool:
     """Tried once for each model, unsteered; hooks of others may want all rows."""
-    if any(block._forward_pre_hooks or block._forward_hooks for block in blocks[:layer]):
+    parts = (part for block in blocks[:layer] for part in block.modules())
+    if any(part._forward_pre_hooks or part._forward_hooks for part in parts):
         return False
     if model not in _sharing:
         _sharing[model] = Context().run(_gives_the_same, model, blocks)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 
@@ -62,9 +64,10 @@ def test_nothing_is_shared_where_it_saves_nothing_or_someone_watches():
     assert len(hooks([[1, 2]] * 4)) == 2
     assert not hooks([[1, 2]] * 4, layer=0)
     assert not hooks([[1, 2], [1, 3], [1, 4], [1, 4]][:3])
-    handle = lm.blocks[1].register_forward_hook(lambda *_: None)
-    assert not hooks([[1, 2]] * 4)
-    handle.remove()
+    for watched in (lm.blocks[1], lm.blocks[1].mlp):
+        handle = watched.register_forward_hook(lambda *_: None)
+        assert not hooks([[1, 2]] * 4)
+        handle.remove()
     with steering(lm, planted(lm, 3), 1.0):
         assert len(hooks([[1, 2]] * 4)) == 2
         lm.generate("x", max_new_tokens=1)
@@ -85,3 +88,21 @@ def test_a_model_whose_blocks_see_the_rows_runs_them_all(monkeypatch, seen):
     monkeypatch.setattr(block, "forward", wanting)
     ids = torch.tensor([[1, 2]] * 4)
     assert not equal_rows.shared_below(lm.model, lm.blocks, ids, 2)
+
+
+def test_texts_of_another_thread_wait_until_rows_are_scored():
+    lm = shared()
+    runtime, rows = TransformersRuntime(lm), rows_of(lm, 2)
+    text, written = lm.generate("ab", max_new_tokens=3), []
+    other = threading.Thread(target=lambda: written.append(lm.generate("ab", max_new_tokens=3)))
+
+    def meanwhile(*_):
+        handle.remove()
+        other.start()
+        other.join(0.2)
+        assert other.is_alive()
+
+    handle = lm.blocks[3].register_forward_hook(meanwhile)
+    runtime.logits(rows)
+    other.join(10)
+    assert written == [text]

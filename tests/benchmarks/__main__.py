@@ -1,8 +1,8 @@
 """Run all benchmarks, or those named.
 
-startup, loading, decoding, fast_layers, busy, extraction, large_sets, sweep, metrics, tui; and by
-name alone, as it makes two stores of 100,000 vectors (in minutes, kept where STEERLAB_LARGE says),
-large; and vllm_plugin, which needs a vLLM (STEERLAB_VLLM_PYTHON).
+startup, loading, decoding, fast_layers, busy, extraction, large_sets, sweep, metrics, tui, serving;
+and by name alone, as it makes two stores of 100,000 vectors (in minutes, kept where
+STEERLAB_LARGE says), large; and vllm_plugin, which needs a vLLM (STEERLAB_VLLM_PYTHON).
 """
 
 import os
@@ -13,7 +13,7 @@ from tests.benchmarks.timing import HEADER
 
 NAMES = (
     "startup", "loading", "decoding", "fast_layers", "busy", "extraction", "large_sets", "sweep",
-    "metrics", "tui",
+    "metrics", "tui", "serving",
 )  # fmt: skip
 
 if __name__ == "__main__":

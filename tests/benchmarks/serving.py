@@ -1,0 +1,153 @@
+"""`steerlab serve` on the embedded model: many requests at once, and the first token of one.
+
+By HTTP in one process. A plain llama-server beside it, on an f32 GGUF of the same weights, where
+STEERLAB_LLAMA_SERVER (its address) says that one runs.
+"""
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import aiohttp
+from aiohttp.test_utils import TestServer
+
+from steerlab import Injection, Lab, LanguageModel, Store, steering
+from steerlab.serving.app import Server
+from steerlab.serving.engine import Engine, Limits
+from tests.benchmarks.timing import Ratio, paired
+
+TOKENS = 24
+PROMPTS = [
+    f"{start} {end}"
+    for start in ("I think you are a", "The weather today is", "Once upon a time", "My brother")
+    for end in ("man who", "day and", "girl with", "house in")
+]
+NAMES = ("love", "anger", "joy", "calm")
+
+
+def _settings(store: Store) -> list[tuple[str, Injection]]:
+    """16 settings: vectors at strengths and positions of their own."""
+    known = [name for name in NAMES if name in store.names("smollm2")] or [*store.names("smollm2")][
+        :4
+    ]
+    found = []
+    for number in range(16):
+        name, dose = known[number % len(known)], 0.05 + 0.01 * number
+        vector = store.load(name, "smollm2")
+        positions = ("all", "generated")[number % 2]
+        field = f"smollm2.{name} dose={dose} layers={vector.layers[0]} positions={positions}"
+        at = vector[vector.layers[0]]
+        found.append((field, Injection(at, at.coefficient(dose), positions)))
+    return found
+
+
+class _Client:
+    """Requests of one event loop to one address."""
+
+    def __init__(self, address: str, loop: asyncio.AbstractEventLoop) -> None:
+        self.address, self.loop = address, loop
+
+    async def _post(self, session: aiohttp.ClientSession, body: dict[str, Any]) -> str:
+        async with session.post(f"{self.address}/v1/completions", json=body) as answer:
+            return str((await answer.json())["choices"][0]["text"])
+
+    async def _all(self, bodies: list[dict[str, Any]]) -> list[str]:
+        async with aiohttp.ClientSession() as session:
+            return await asyncio.gather(*(self._post(session, body) for body in bodies))
+
+    async def _first(self, body: dict[str, Any]) -> float:
+        begun = time.perf_counter()
+        async with aiohttp.ClientSession() as session:
+            post = session.post(f"{self.address}/v1/completions", json={**body, "stream": True})
+            async with post as answer:
+                async for line in answer.content:
+                    if line.startswith(b"data: {") and json.loads(line[6:])["choices"][0]["text"]:
+                        return time.perf_counter() - begun
+        raise AssertionError("no text came")
+
+    def write(self, bodies: list[dict[str, Any]]) -> list[str]:
+        return self.loop.run_until_complete(self._all(bodies))
+
+    def first(self, body: dict[str, Any]) -> float:
+        return self.loop.run_until_complete(self._first(body))
+
+
+def _body(prompt: str, steered: str = "", tokens: int = TOKENS) -> dict[str, Any]:
+    field = {"steering": steered} if steered else {}
+    return {
+        "model": "smollm2", "prompt": prompt, "max_tokens": tokens, "temperature": 0, **field
+    }  # fmt: skip
+
+
+class _FirstTextError(Exception):
+    """The first text came."""
+
+
+def _first_of_generate(lm: LanguageModel, prompt: str) -> None:
+    def heard(row: int, piece: str) -> None:
+        raise _FirstTextError
+
+    try:
+        lm.generate(prompt, max_new_tokens=TOKENS, on_text=heard)
+    except _FirstTextError:
+        return
+
+
+def run() -> Iterator[Ratio]:
+    """16 requests with 16 settings, one request, the first token; and llama-server beside."""
+    lm, store = LanguageModel.load("smollm2"), Store(os.environ.get("STEERLAB_STORE", "store"))
+    settings = _settings(store)
+    lab = Lab(store, lm)
+    engine = Engine(lab.load, Limits())
+    engine.start()
+    engine.model.result()
+    loop = asyncio.new_event_loop()
+    server = TestServer(Server(lab, engine, "smollm2", host="127.0.0.1").app())
+    loop.run_until_complete(server.start_server())
+    client = _Client(str(server.make_url("")).rstrip("/"), loop)
+    bodies = [_body(p, field) for p, (field, _) in zip(PROMPTS, settings, strict=True)]
+
+    def alone() -> list[str]:
+        texts = []
+        for prompt, (_, injection) in zip(PROMPTS, settings, strict=True):
+            with lm.lock, steering(lm, injection):
+                texts.append(lm.generate(prompt, max_new_tokens=TOKENS).text)
+        return texts
+
+    texts: list[list[str]] = []
+    yield paired(
+        "16 requests, 16 settings, against 16 generate calls",
+        lambda: texts.append(client.write(bodies)), lambda: texts.append(alone()),
+        runs=2, asked=">= 6", inverse=True, warm_up=False,
+    )  # fmt: skip
+    assert all(one == texts[0] for one in texts)
+    one = _body(PROMPTS[0])
+    yield paired(
+        "1 request against generate",
+        lambda: client.write([one]),
+        lambda: lm.generate(PROMPTS[0], max_new_tokens=TOKENS), runs=5, asked="",
+    )  # fmt: skip
+    yield paired(
+        "first token, streamed, against on_text",
+        lambda: client.first(one),
+        lambda: _first_of_generate(lm, PROMPTS[0]), runs=11, asked="<= 1.2",
+    )  # fmt: skip
+    if address := os.environ.get("STEERLAB_LLAMA_SERVER"):
+        other = _Client(address, loop)
+        for number in (1, 16):
+            plain = [_body(prompt) for prompt in PROMPTS[:number]]
+            yield paired(
+                f"{number} unsteered, against llama-server (f32)",
+                lambda plain=plain: client.write(plain),
+                lambda plain=plain: other.write(plain), runs=3, asked="",
+            )  # fmt: skip
+        yield paired(
+            "first token, against llama-server (f32)",
+            lambda: client.first(one), lambda: other.first(one), runs=9, asked="",
+        )  # fmt: skip
+    engine.stop(now=True)
+    engine.join(10)
+    loop.run_until_complete(server.close())

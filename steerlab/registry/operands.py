@@ -55,7 +55,7 @@ def _join_parent(connection: Connection, edge: RowMapping) -> None:
     candidates = [
         c
         for c in connection.execute(query).all()
-        if c.kind != "expression" or not _made_from(connection, c.id, child)
+        if c.kind != "expression" or not made_from(connection, c.id, child)
     ]
     own = ".".join(edge["hint"].split(".")[-2:])
     named = [c for c in candidates if f"{c.name}.v{c.version}" == own]
@@ -66,7 +66,8 @@ def _join_parent(connection: Connection, edge: RowMapping) -> None:
         connection.execute(update(OPERAND).where(place).values(parent_id=best[0].id))
 
 
-def _made_from(connection: Connection, vector: int, ancestor: int) -> bool:
+def made_from(connection: Connection, vector: int, ancestor: int) -> bool:
+    """Whether the row of a vector is, or descends from, another row."""
     level, seen = {vector}, set[int]()
     while level - seen:
         seen |= level

@@ -83,7 +83,7 @@ def test_a_home_that_nobody_has_is_no_crash(family, tmp_path, monkeypatch):
     """It is taken as typed, as a shell takes it."""
     monkeypatch.chdir(tmp_path)
     assert family.transfer.backup("~nobody_knows/b.tar").path == Path("~nobody_knows/b.tar")
-    assert Store("~nobody_knows").path == Path("~nobody_knows")
+    assert Store("~nobody_knows").path == tmp_path / "~nobody_knows"
 
 
 def test_there_must_be_something_to_back_up(store, tmp_path):

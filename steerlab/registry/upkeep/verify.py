@@ -22,6 +22,7 @@ from steerlab.files.header import FileTooLarge
 from steerlab.progress import Progress
 from steerlab.registry import files, labels, result_files, results, text_index
 from steerlab.registry.files import payload_files
+from steerlab.registry.operands import made_from
 from steerlab.registry.rebuild import usable
 from steerlab.registry.refs import resolve
 from steerlab.registry.rows import IS_NEWEST, Stored, checked, identity_text, read
@@ -307,7 +308,7 @@ class _Audit:
 
         def lookup(ref: str) -> SteeringVector:
             try:
-                return self.operand(ref, *parents[ref])
+                return self.operand(ref, *parents[ref], stored.id)
             except SteerlabError:
                 failing.append(parents[ref][1])
                 raise
@@ -327,11 +328,12 @@ class _Audit:
         what = f"its recipe {recipe} gives other bytes than are stored"
         return [Finding(stored.qualified, what, Damage.RECIPE)]
 
-    def operand(self, ref: str, row: int | None, digest: str) -> SteeringVector:
+    def operand(self, ref: str, row: int | None, digest: str, child: int) -> SteeringVector:
         """The parent that an operand is linked to."""
         if row is None:
             same = select(VECTOR.c.id).where(VECTOR.c.digest == digest)
-            if self.connection.execute(same).first() is not None:  # `link` joins no circle
+            found = self.connection.execute(same).scalars().all()
+            if any(made_from(self.connection, one, child) for one in found):
                 raise Incompatible(f"its operand {ref} was itself made from it: a recipe is forged")
             raise NotFound(f"its operand {ref} is not in this store")
         parent = read(self.connection, [row])[row]

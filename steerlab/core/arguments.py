@@ -1,12 +1,13 @@
-"""Arguments by name: an unknown one is an error that names those there are."""
+"""Arguments as people give them: unknown names, one value in place of a list, wrong kinds."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
 from inspect import Parameter, signature
-from typing import ParamSpec, TypeVar
+from numbers import Real
+from typing import Any, ParamSpec, TypeVar
 
 from steerlab.errors import BadOption
 
@@ -39,6 +40,25 @@ def checks_names(
         return checked
 
     return decorate
+
+
+def several(given: Any, one: Any, name: str) -> list[Any]:
+    """Values that were given as an iterable, or one alone; BadOption for what is neither."""
+    if isinstance(given, one):
+        return [given]
+    try:
+        return list(given)
+    except TypeError:
+        raise BadOption(f"{name}: give one or a list of them, not {given!r:.60}") from None
+
+
+def numbers(given: float | Iterable[float], name: str) -> list[float]:
+    """Real numbers, given as one or as an iterable of them, an array too."""
+    found = several(given, Real, name)
+    for value in found:
+        if not isinstance(value, Real):
+            raise BadOption(f"{name} are numbers, not {value!r:.60}")
+    return [float(value) for value in found]
 
 
 def _names(function: type | Callable[..., object]) -> list[str]:

@@ -10,6 +10,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from steerlab.core import above
+from steerlab.core.arguments import checks_names, numbers, several
 from steerlab.core.cell import Cell, Key
 from steerlab.core.display import count
 from steerlab.core.run import POSITIONS, Positions
@@ -50,11 +51,14 @@ class SweepPlan:
     allow_other_weights: bool = False
 
     def __post_init__(self) -> None:
-        prompts = [self.prompts] if isinstance(self.prompts, str) else self.prompts
+        doses, coefficients = (
+            [x or 0.0 for x in numbers(given, name)]  # -0.0 is 0
+            for given, name in ((self.doses, "doses"), (self.coefficients, "coefficients"))
+        )
         for name, values in (
-            ("prompts", _distinct(prompts)),
-            ("doses", _distinct(float(d) or 0.0 for d in self.doses)),  # -0.0 is 0
-            ("coefficients", _distinct(float(c) or 0.0 for c in self.coefficients)),
+            ("prompts", _distinct(several(self.prompts, str, "prompts"))),
+            ("doses", _distinct(doses)),
+            ("coefficients", _distinct(coefficients)),
             ("seeds", _distinct(map(int, self.seeds))),
         ):
             object.__setattr__(self, name, values)
@@ -132,6 +136,7 @@ class Sweep(Sequence[Cell]):
         """
         return above.figure(self, metric=metric)
 
+    @checks_names()
     def texts(
         self,
         *,

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steerlab.core.arguments import checks_names
+from steerlab.core.arguments import checks_names, several
 from steerlab.core.cell import Cell
 from steerlab.core.expression import evaluate
 from steerlab.core.notation import runs, selects_layers, span
@@ -328,7 +328,7 @@ class Lab:
         progress: called with (tokens done, tokens to do at most).
         sampling: options of `Sampling`.
         """
-        prompts = [prompts] if isinstance(prompts, str) else prompts
+        prompts = several(prompts, str, "prompts")
         rows = [(setting, p, seed) for p in prompts for seed in seeds for setting in settings]
         chosen = Sampling(**sampling)
         vectors = [s.vector for s in settings if s.vector is not None]

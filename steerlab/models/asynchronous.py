@@ -14,6 +14,8 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
+from steerlab.core.prompts import Continued
+from steerlab.errors import BadOption, BadPrompts
 from steerlab.progress import ShouldStop
 
 if TYPE_CHECKING:
@@ -55,6 +57,10 @@ async def generate(
 
 async def stream(lm: Writer, prompt: Any, **options: Any) -> AsyncIterator[str]:
     """Pieces of the text after a prompt, as it grows; leaving the loop stops the generation."""
+    if not isinstance(prompt, Continued):
+        raise BadPrompts(f"stream takes one prompt, not {prompt!r:.60}: `agenerate` takes several")
+    if "on_text" in options:
+        raise BadOption("stream gives the pieces itself: on_text is an argument of `agenerate`")
     loop, pieces = asyncio.get_running_loop(), asyncio.Queue[str | None]()
 
     def hear(row: int, piece: str) -> None:

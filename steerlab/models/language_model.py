@@ -10,7 +10,7 @@ from typing import Any, Unpack, overload
 
 import torch
 
-from steerlab.core.arguments import checks_names
+from steerlab.core.arguments import checks_names, several
 from steerlab.core.completion import Completion
 from steerlab.core.notation import LayerChoice, layer_numbers
 from steerlab.core.prompts import Continued, Prompt, Read, Span
@@ -280,9 +280,9 @@ class LanguageModel:
 
         Give them to `SteeringVector(..., residual_norms=...)`, so that a raw array has a dose.
         """
-        several = [prompts] if isinstance(prompts, str) else list(prompts)
+        given = several(prompts, str, "prompts")
         with self.lock, eval_mode(self.model):
-            ids = [self.tokens(prompt, chat=chat) for prompt in several]
+            ids = [self.tokens(prompt, chat=chat) for prompt in given]
             if max(map(len, ids), default=0) < 2:
                 raise BadPrompts("residual norms need a prompt of two tokens or more")
             self.check_length(ids)
@@ -321,12 +321,12 @@ class LanguageModel:
         Raises BadPrompts, BadOption; SteeringError when logits become NaN.
         """
         sampling = Sampling(max_new_tokens, temperature, top_p, top_k, repetition_penalty, chat)
-        several = [prompts] if isinstance(prompts, Continued) else list(prompts)
-        if not several:
+        given = several(prompts, Continued, "prompts")
+        if not given:
             return []
-        seeds = seeds_of(seed, len(several))
+        seeds = seeds_of(seed, len(given))
         with self.lock, eval_mode(self.model):
-            ids = self._batch_tokens(several, chat, bos)
+            ids = self._batch_tokens(given, chat, bos)
             self.check_length(ids, sampling.max_new_tokens)
             found: dict[int, Completion] = {}
             for rows in self._batches(ids):
@@ -346,7 +346,7 @@ class LanguageModel:
                 )
                 found |= dict(zip(rows, made, strict=True))
             end_texts(self.model, {r: m.finish for r, m in found.items() if len(m.token_ids) == 1})
-        results = [replace(found[row], prompt=str(p)) for row, p in enumerate(several)]
+        results = [replace(found[row], prompt=str(p)) for row, p in enumerate(given)]
         return results[0] if isinstance(prompts, Continued) else results
 
     async def agenerate(self, prompts: Continued | Sequence[Continued], **options: Any) -> Any:

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from steerlab.core import above
-from steerlab.core.arguments import checks_names
+from steerlab.core.arguments import checks_names, numbers
 from steerlab.core.cell import Cell
 from steerlab.core.display import printable, strength_text
 from steerlab.core.sampling import Sampling
 from steerlab.core.setting import BASELINE, Setting
+from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption
 from steerlab.lab.lab import Lab
 
 if TYPE_CHECKING:
     from steerlab.core.notation import LayerChoice
-    from steerlab.core.vector import SteeringVector
     from steerlab.models.language_model import LanguageModel
 
 DOSES = (-0.2, 0.0, 0.2)
@@ -65,8 +65,8 @@ def compare(
     vector: str | SteeringVector,
     prompts: str | Sequence[str],
     *,
-    doses: Sequence[float] = (),
-    coefficients: Sequence[float] = (),
+    doses: float | Sequence[float] = (),
+    coefficients: float | Sequence[float] = (),
     layers: LayerChoice = None,
     **options: Any,
 ) -> Comparison:
@@ -79,10 +79,13 @@ def compare(
     layers: None for the calibrated one, else for the vector's own.
     options: as for `Lab.compare`.
     """
-    lab = model if isinstance(model, Lab) else _lab_of(model)
+    lab = lab_of(model, "compare")
+    doses, coefficients = numbers(doses, "doses"), numbers(coefficients, "coefficients")
     if doses and coefficients:
         raise BadOption("give doses or coefficients, not both")
     made = lab.evaluate(vector) if isinstance(vector, str) else vector
+    if not isinstance(made, SteeringVector):
+        raise BadOption(f"compare takes a vector or an expression, not {made!r:.60}")
     point = lab.operating_point(made, layers)
     if not coefficients:
         usual = DOSES if point.calibration is None else (0.0, point.calibration.dose or 0.0)
@@ -92,7 +95,10 @@ def compare(
     return Comparison(str(made), settings, tuple(lab.compare(prompts, settings, **options)))
 
 
-def _lab_of(model: LanguageModel) -> Lab:
+def lab_of(model: LanguageModel | Lab, function: str) -> Lab:
+    """A lab, or one of a model and the store that `Store()` finds; BadOption for anything else."""
+    if isinstance(model, Lab):
+        return model
     if not hasattr(model, "generate") or not hasattr(model, "tokens"):
-        raise BadOption(f"compare takes a LanguageModel or a Lab, not {model!r:.60}")
+        raise BadOption(f"{function} takes a LanguageModel or a Lab first, not {model!r:.60}")
     return Lab(None, model)

@@ -146,7 +146,9 @@ def _store(store: Store) -> Page:
     ]
     head = ("vector", "layers", "dose of 1", "recipe", "tags", "note")
     total = len(store)
-    return Page(str(store.path), count(total, "vector"), tables=[Table(head, rows, of=total)])
+    return Page(
+        str(store.path), count(total, "vector"), tables=[Table(head, rows, prose=True, of=total)]
+    )
 
 
 @page.register

@@ -32,9 +32,9 @@ def playground(
             "the widget needs anywidget: pip install 'steerlab[notebook]'; compare(...) shows "
             "texts without it"
         ) from None
-    from steerlab.lab.lab import Lab
+    from steerlab.notebook.compare import lab_of
 
-    lab = model if isinstance(model, Lab) else Lab(None, model)
+    lab = lab_of(model, "playground")
     return Playground(
         lab, expression=expression, prompt=prompt, dose=dose, max_new_tokens=max_new_tokens
     )

@@ -30,7 +30,8 @@ function render({ model, el }) {
   });
 
   const run = () => {
-    model.set({ expression: expression.value, prompt: prompt.value, dose: Number(dose.value) });
+    const asked = { expression: expression.value, prompt: prompt.value, dose: Number(dose.value) };
+    model.set({ ...asked, baseline: "", steered: "" });
     model.save_changes();
     model.send("run");
   };

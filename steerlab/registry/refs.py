@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, select
 
 from steerlab.core.recipe import is_name
-from steerlab.errors import Incompatible, NotFound
+from steerlab.errors import BadOption, Incompatible, NotFound
 from steerlab.registry import removals
 from steerlab.registry.queries import Model, model_id, names
 from steerlab.registry.tables import MODEL, VECTOR
@@ -29,6 +29,8 @@ class Ref:
 
 def parse_ref(text: str) -> Ref:
     """Read name, name.v2, model.name or model.name.v2; raises NotFound for anything else."""
+    if not isinstance(text, str):
+        raise BadOption(f"a vector is named by a text, not {text!r:.60}")
     parts = text.split(".")
     version = None
     if len(parts) > 1 and re.fullmatch(r"v\d{1,18}", parts[-1]):

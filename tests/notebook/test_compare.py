@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from steerlab import Lab, Store, compare
@@ -78,3 +79,25 @@ def test_what_can_not_be_compared_is_said(bench, lm):
         compare(bench, "love", "Hi", doses=[1], coefficients=[1])
     with pytest.raises(UnknownArgument, match="did you mean doses"):
         compare(bench, "love", "Hi", dose=[1])
+
+
+@pytest.mark.parametrize("doses", [0.5, (0.5,), np.array([0.5]), np.float32([0.5])])
+def test_strengths_are_a_number_a_list_or_an_array(bench, doses):
+    found = compare(bench, "love", "Hi", doses=doses, max_new_tokens=1)
+    assert [s.dose for s in found.settings] == pytest.approx([0.5])
+    swept = bench.sweep("love", [1], "Hi", doses=doses, max_new_tokens=1)
+    assert [s.dose for s in swept.settings] == pytest.approx([0.5])
+
+
+@pytest.mark.parametrize(
+    ("vector", "prompts", "how", "message"),
+    [
+        ("love", "Hi", {"doses": ["a"]}, "doses are numbers, not 'a'"),
+        ("love", "Hi", {"doses": None}, "doses: give one or a list of them, not None"),
+        ("love", 3, {}, "prompts: give one or a list of them, not 3"),
+        (3, "Hi", {}, "a vector or an expression, not 3"),
+    ],
+)
+def test_wrong_kinds_of_arguments_are_named(bench, vector, prompts, how, message):
+    with pytest.raises(BadOption, match=message):
+        compare(bench, vector, prompts, **how)

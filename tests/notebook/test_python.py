@@ -114,3 +114,19 @@ def test_a_sweep_takes_an_expression_and_shows_itself(store, lm):
 
 def test_completion_of_names_offers_the_public_ones():
     assert dir(steerlab) == steerlab.__all__
+
+
+def test_wrong_kinds_of_arguments_are_named(store, lm):
+    with pytest.raises(BadOption, match="a vector is named by a text, not 3"):
+        store[3]
+    with pytest.raises(BadOption, match="prompts: give one or a list of them, not 3"):
+        lm.generate(3)
+    with pytest.raises(BadOption, match=r"it takes layer, strength, prompt, seed"):
+        Lab(store, lm).sweep("love", 1, "Hi", doses=0.1, max_new_tokens=1).texts(dose=0.1)
+
+
+async def test_a_stream_is_of_one_text(lm):
+    with pytest.raises(BadPrompts, match="one prompt"):
+        _ = [piece async for piece in lm.stream(["Hi", "Ho"])]
+    with pytest.raises(BadOption, match="on_text"):
+        _ = [piece async for piece in lm.stream("Hi", on_text=print)]

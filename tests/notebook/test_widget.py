@@ -27,6 +27,12 @@ def test_without_anywidget_the_error_says_what_to_install(monkeypatch):
         playground(None)
 
 
+def test_a_model_comes_first():
+    pytest.importorskip("anywidget")
+    with pytest.raises(BadOption, match="playground takes a LanguageModel or a Lab first"):
+        playground("love", tiny_lm())
+
+
 @pytest.fixture
 def widget(tmp_path):
     pytest.importorskip("anywidget")

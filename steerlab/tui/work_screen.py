@@ -109,7 +109,8 @@ class WorkScreen(Helpful[ScreenResultType]):
 
     @on(Status)
     def _show_status(self, event: Status) -> None:
-        self._say(event.text)
+        if not self.busy or self._can_stop():  # "stopping …" stays
+            self._say(event.text)
 
     @on(Notice)
     def keep_notice(self, event: Notice) -> None:

@@ -1,9 +1,11 @@
 """Help, quitting and what else every screen does alike."""
 
 import time
+from threading import Event
 
 from textual.containers import VerticalScroll
 
+from steerlab import Lab
 from steerlab.tui import model_loading
 from steerlab.tui.app import QuitDialog
 from steerlab.tui.fields import Tick
@@ -64,6 +66,38 @@ async def test_an_error_is_shown_once(lab):
         assert user.said == []
         notify(screen, "too long for the line of the status " * 4, "error")
         await user.until(lambda: user.said)
+
+
+async def test_that_work_stops_is_not_covered_by_how_far_it_is(lab):
+    gate = Event()
+    async with Session(lab, size=(100, 30)) as user:
+        await user.pilot.press("x")
+        screen = user.app.screen
+        screen.begin(lambda worker: gate.wait(10))
+        await user.pilot.press("escape")
+        screen.post_status("loading m … 2 s")
+        await user.pilot.pause()
+        assert text_of(screen, "#status") == "stopping …"
+        gate.set()
+        await user.until(lambda: not screen.busy)
+
+
+async def test_that_a_text_stops_is_not_covered_by_how_far_the_model_is(lab, monkeypatch):
+    gate, unloaded = Event(), Lab(lab.store)
+    monkeypatch.setattr(
+        "steerlab.models.language_model.LanguageModel.load",
+        lambda *_, **__: gate.wait(10) and lab.model,
+    )
+    async with Session(unloaded, size=(100, 30)) as user:
+        await user.pilot.press("ctrl+g")
+        await user.until(lambda: "loading" in str(user.lab_panel.border_subtitle))
+        await user.pilot.press("escape")
+        user.lab_panel._report("loading m … 2 s")
+        await user.pilot.pause()
+        assert str(user.lab_panel.border_subtitle) == "stopping once the model is loaded …"
+        gate.set()
+        await user.written()
+        assert "stopped" in str(user.lab_panel.border_subtitle)
 
 
 async def test_a_tick_looks_ticked_without_colours(lab):

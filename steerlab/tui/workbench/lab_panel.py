@@ -201,7 +201,7 @@ vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
         if self._writer is None:
             return False
         self._writer.cancel()
-        self._say("stopping …")
+        self._say("stopping …" if self.lab.is_loaded else "stopping once the model is loaded …")
         return True
 
     @work(thread=True, group="write")
@@ -269,7 +269,9 @@ vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
             gc.freeze()  # what came with the model stays as well
 
     def _report(self, text: str) -> None:
-        self.post_message(self.Status(printable(text)))
+        """Say how far loading is, until it is to be stopped."""
+        if self._writer is None or not self._writer.is_cancelled:
+            self.post_message(self.Status(printable(text)))
 
     def _say(self, text: str) -> None:
         """Show a status in the lower border."""

@@ -153,6 +153,18 @@ async def test_a_command_that_talks_is_refused_where_there_is_no_terminal(lab):
         await user.until(lambda: "needs a terminal" in said(screen))
 
 
+def test_a_verb_of_a_program_in_the_background_can_be_interrupted(run_instead):
+    run_instead("import time; print('waiting', flush=True); time.sleep(60)")
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as after `nohup steerlab tui &`
+    try:
+        running = child.Child(["models"], 80)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert next(running.lines()) == "waiting"
+    running.interrupt()
+    assert running.wait() != 0
+
+
 async def test_escape_interrupts_a_verb_and_leaving_ends_it(lab, run_instead):
     run_instead("import time; print('\\x1e1 2 waiting …', flush=True); time.sleep(60)")
     async with Session(lab) as user:

@@ -42,6 +42,11 @@ def talk(words: Sequence[str]) -> int:
     return code
 
 
+def _take_interrupts() -> None:
+    """Undo that a program which was started in the background ignores SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Child:
     """A running command; it reads no input, and its errors are lines among its output.
 
@@ -65,6 +70,7 @@ class Child:
             errors="replace",
             env=os.environ | variables,
             start_new_session=True,  # Ctrl+C in the terminal is not for it
+            preexec_fn=_take_interrupts if os.name == "posix" else None,
         )
 
     def lines(self) -> Iterator[str | ProgressLine]:

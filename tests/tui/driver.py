@@ -1,5 +1,6 @@
 """The whole app on a terminal of a given size: `Session` opens it, `Driver` is its user."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -53,7 +54,9 @@ class Driver:
 
     @property
     def screenshot(self) -> str:
-        return self.app.export_screenshot().replace("&#160;", " ")
+        """The text of a picture; a word may be drawn in two pieces after a partial refresh."""
+        drawn = self.app.export_screenshot().replace("&#160;", " ")
+        return re.sub(r"<[^>]*>", "", drawn)
 
     @property
     def at(self) -> str:

@@ -216,7 +216,7 @@ class Lab:
         recipe = vector.recipe
         if not isinstance(recipe, Expression):
             return isinstance(recipe, Contrast)
-        if selects_layers(recipe.text):
+        if _says_layers(vector):
             return False
         try:
             parts = [self.store.load(operand.ref, vector.model) for operand in recipe.operands]
@@ -284,9 +284,13 @@ class Lab:
         return OperatingPoint(vector if layers is None else self.at_layers(vector, layers), 1.0)
 
     def calibration_of(self, vector: SteeringVector) -> Calibration | None:
-        """The newest calibration of a vector; None if there is none, or it works nowhere."""
+        """The newest calibration of a vector; None if there is none, or it works nowhere.
+
+        None for love[15], which says its layers, where love was calibrated at another one.
+        """
         found = self.store.results.calibration_of(vector.digest)
-        return found if found is not None and found.works else None
+        other = found and found.layer not in vector.layers and _says_layers(vector)
+        return found if found is not None and found.works and not other else None
 
     def operand(self, vector: SteeringVector, ref: str) -> SteeringVector:
         """The operand of a composition by its ref; Incompatible if the ref means another vector."""
@@ -384,6 +388,10 @@ class Lab:
         settings = settings_of(at, doses=plan.doses, coefficients=plan.coefficients, label=label)
         cells = self.compare(plan.prompts, settings, **{**options, "seeds": plan.seeds})
         return replace(sweep, settings=tuple(settings)).with_cells(cells)
+
+
+def _says_layers(vector: SteeringVector) -> bool:
+    return isinstance(vector.recipe, Expression) and selects_layers(vector.recipe.text)
 
 
 def _selected(vector: SteeringVector, layers: Sequence[int]) -> SteeringVector:

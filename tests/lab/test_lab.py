@@ -7,6 +7,7 @@ import pytest
 
 from steerlab import Lab, LanguageModel, SteeringVector, Store, steering
 from steerlab.core.recipe import Imported
+from steerlab.core.results import Calibration
 from steerlab.core.setting import Setting
 from steerlab.errors import BadOption, Incompatible, ModelMismatch, NotFound
 from steerlab.models import batch_size
@@ -236,6 +237,19 @@ def test_another_model_makes_no_layers(bench, love):
         other.compare(["Hi"], [Setting(love, 1)])
     cells = other.compare(["Hi"], [Setting(love, 1)], allow_other_weights=True, max_new_tokens=1)
     assert len(cells) == 1
+
+
+def test_an_expression_that_says_its_layers_keeps_them(lm, tmp_path):
+    lab = Lab(Store(tmp_path), lm)
+    love = lab.extract("love", LOVE, layers=1)
+    lab.store.results.save_calibration(
+        Calibration(love.digest, True, 2, 0.2, 0.5, (-0.1, 0.3), data={})
+    )
+    moved = lab.operating_point(lab.evaluate("love"))
+    assert (moved.vector.layers, moved.coefficient) == ((2,), 0.5)
+    said = lab.evaluate("love[1]")  # has love's own numbers, and so its digest
+    assert said.digest == love.digest
+    assert lab.operating_point(said) == (said, 1.0, None)
 
 
 def test_a_sweep_at_equal_dose(bench, love):

@@ -37,7 +37,9 @@ async def test_texts_and_log_probabilities_are_those_of_the_lab(
                 "steering": field, "logprobs": 0,
             }  # fmt: skip
             answer = await client.post("/v1/completions", json=body)
-            return (await answer.json())["choices"][0]
+            told = await answer.json()
+            assert answer.status == 200, told
+            return told["choices"][0]
 
         found = await asyncio.gather(*(ask(*one) for one in asked))
     engine.stop(now=True)

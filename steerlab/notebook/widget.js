@@ -29,12 +29,8 @@ function render({ model, el }) {
     return [name, make("p", { className: name }, column)];
   });
 
-  const run = () => {
-    const asked = { expression: expression.value, prompt: prompt.value, dose: Number(dose.value) };
-    model.set({ ...asked, baseline: "", steered: "" });
-    model.save_changes();
-    model.send("run");
-  };
+  // one message, since a change of the state may reach the kernel after it
+  const run = () => model.send({ expression: expression.value, prompt: prompt.value, dose: Number(dose.value) });
   const show = () => {
     const [low, high] = [model.get("low"), model.get("high")];
     const at = Number(dose.value);

@@ -48,11 +48,13 @@ class Playground(anywidget.AnyWidget):  # type: ignore[misc]  # it has no annota
         self.on_msg(self._asked)
 
     def _asked(self, _: Any, content: Any, __: Any) -> None:
-        """A message of the page: "run" starts anew, "stop" stops."""
+        """A message of the page: "stop", or what to run anew with."""
         before, self._task = self._task, None
         if before is not None:
             before.cancel()
-        if content == "run":
+        if isinstance(content, dict):
+            for name in ("expression", "prompt", "dose"):
+                setattr(self, name, content.get(name, getattr(self, name)))
             self._task = asyncio.ensure_future(self._run(before))
 
     async def _run(self, before: asyncio.Task[None] | None) -> None:

@@ -43,7 +43,7 @@ def widget(tmp_path):
 
 async def test_it_writes_both_texts(widget):
     lm, love = widget._lab.model, widget._lab.store["love"]
-    widget._asked(None, "run", [])
+    widget._asked(None, {}, [])
     await widget._task
     assert widget.baseline == lm.generate("Hello", max_new_tokens=6).text
     with steering(lm, love, dose=1.0):
@@ -53,23 +53,27 @@ async def test_it_writes_both_texts(widget):
     c = love.coefficient(0.2)
     made = Calibration(love.digest, True, 1, 0.2, c, (-0.1, 0.2))
     widget._lab.store.results.save_calibration(made)
-    widget._asked(None, "run", [])
+    widget._asked(None, {}, [])
     await widget._task
     assert (widget.low, widget.high) == (-0.1, 0.2)
+    widget._asked(None, {"prompt": "Ho", "dose": -0.1}, [])
+    await widget._task
+    assert (widget.prompt, widget.dose) == ("Ho", -0.1)
+    assert widget.baseline == lm.generate("Ho", max_new_tokens=6).text
 
 
 async def test_it_stops_and_tells_errors(widget):
     widget._steps = 100
-    widget._asked(None, "run", [])
+    widget._asked(None, {}, [])
     first = widget._task
     await asyncio.sleep(0.05)
     widget.expression = "lvoe"
-    widget._asked(None, "run", [])
+    widget._asked(None, {}, [])
     await widget._task
     assert first.cancelled()
     assert "love" in widget.error
     widget.expression = "love"
-    widget._asked(None, "run", [])
+    widget._asked(None, {}, [])
     stopped = widget._task
     await asyncio.sleep(0.05)
     widget._asked(None, "stop", [])

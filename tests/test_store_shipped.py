@@ -22,7 +22,7 @@ from steerlab.evaluation.generalization.verdict import verdict
 from steerlab.lab.starter import LAYER, ensure, starters
 
 SHIPPED = Path(__file__).parents[1] / "store"
-CALIBRATED = ("love", "anger", "joy", "hate", "formality")
+CALIBRATED = ("love", "anger", "joy", "hate", "formality", "calm")
 EVALUATED = ("love",)
 """Those with results; `steerlab benchmark --suite statements --store store` adds the others."""
 

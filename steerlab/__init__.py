@@ -16,6 +16,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from steerlab.core import above as _above
 from steerlab.core.version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -96,3 +97,24 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return [*__all__]
+
+
+def _html(value: object) -> str:
+    from steerlab.notebook.pages import html
+
+    return html(value)
+
+
+def _figure(value: object, **options: Any) -> Any:
+    from steerlab.notebook.figures import figure
+
+    return figure(value, **options)
+
+
+def _identity(model: object) -> Any:
+    from steerlab.models.identity import identity_of
+
+    return identity_of(model)
+
+
+_above.bring(html=_html, figure=_figure, identity=_identity)

@@ -79,6 +79,16 @@ def test_a_library_is_imported_at_module_scope_only_in_its_home(library, homes):
     assert users <= homes
 
 
+def test_no_module_imports_another_room_by_its_name_in_a_text():
+    """Such an import is none that the contracts see."""
+    for module, path in SOURCES.items():
+        own = f"steerlab.{module.partition('.')[0]}"
+        for call in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(call, ast.Call) and "import_module" in ast.unparse(call.func):
+                named = ast.unparse(call.args[0]).lstrip("f'\"")
+                assert not named.startswith("steerlab.") or named.startswith(own), (module, named)
+
+
 def test_how_threads_wait_is_said_before_torch_is_imported():
     users = {
         m.rpartition(".")[0] for m in SOURCES for name, top in imports(m) if top and name == "torch"

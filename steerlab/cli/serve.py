@@ -84,7 +84,7 @@ def serve_command(
     if model is not None and loading["source"] is not None:
         raise click.UsageError("give MODEL or --model, not both")
     loading["source"] = model or loading["source"] or "smollm2"
-    from steerlab.serving.app import is_loopback
+    from steerlab.web.guard import is_loopback
 
     if api_key is None and not is_loopback(host):
         api_key = secrets.token_urlsafe(24)

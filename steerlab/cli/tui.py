@@ -67,7 +67,8 @@ def _end_with_parent() -> None:
 
 
 def _serve(host: str, port: int, store_path: Path | None, loading: dict[str, Any]) -> None:
-    from steerlab.tui.web import is_loopback, serve
+    from steerlab.tui.web import serve
+    from steerlab.web.guard import is_loopback
 
     if not is_loopback(host):
         output.warn(

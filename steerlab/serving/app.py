@@ -8,9 +8,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
-from urllib.parse import SplitResult, urlsplit
 
 from aiohttp import web
 
@@ -21,6 +19,7 @@ from steerlab.serving.engine import Busy, Engine
 from steerlab.serving.metrics import exposition
 from steerlab.serving.request import parse_steering
 from steerlab.serving.resolving import resolve
+from steerlab.web.guard import check_site
 
 if TYPE_CHECKING:
     from steerlab.lab.lab import Lab
@@ -42,14 +41,6 @@ _STATUS: tuple[tuple[type[errors.SteerlabError], int, str], ...] = (
     (errors.ModelError, 500, "model"),
     (errors.SteerlabError, 400, "bad_request"),
 )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address to listen on is reached from this machine alone."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class Server:
@@ -83,12 +74,7 @@ class Server:
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Refuse requests without the key, or from pages of other sites (DNS rebinding)."""
-        name = _address_of(f"//{request.host}").hostname or ""
-        if is_loopback(self._host) and not is_loopback(name):
-            raise web.HTTPForbidden(text=f"this is not {name}")
-        origin = request.headers.get("Origin")
-        if origin is not None and _address_of(origin).netloc != request.host:
-            raise web.HTTPForbidden(text="requests from pages of other sites are refused")
+        check_site(request, self._host)
         if self._key is not None:
             given = request.headers.get("Authorization", "").removeprefix("Bearer ")
             if not hmac.compare_digest(given.encode(errors="replace"), self._key.encode()):
@@ -212,14 +198,6 @@ class Server:
             await _send(response, json.dumps(found.answer.last(found.prompt_tokens, tokens)))
         await _send(response, "[DONE]")
         return response
-
-
-def _address_of(text: str) -> SplitResult:
-    """The address in a header."""
-    try:
-        return urlsplit(text)
-    except ValueError:
-        raise web.HTTPBadRequest(text=f"{text[:80]!r} is no address") from None
 
 
 async def _send(response: web.StreamResponse, data: str) -> None:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from aiohttp import web
 
-from steerlab.errors import BadOption
 from steerlab.serving.app import Server
 from steerlab.serving.engine import Engine
+from steerlab.web.listening import listen, on_signals
 
 GRACE = 30.0
 """Seconds in which texts may be finished after the first signal; a second one ends them."""
@@ -33,17 +30,13 @@ async def run(
         engine.stop(now=stopped.is_set())
         stopped.set()
 
-    loop = asyncio.get_running_loop()
-    with suppress(NotImplementedError):  # Windows: Ctrl+C raises KeyboardInterrupt there
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop)
+    on_signals(stop)
     runner = web.AppRunner(
         server.app(), handler_cancellation=True, shutdown_timeout=1.0, access_log=None
     )
     await runner.setup()
     try:
-        await _listen(runner, host, port)
-        ready(_address(runner, host))
+        ready(await listen(runner, host, port))
         engine.start()
         await _until_stopped(engine, stopped)
     finally:
@@ -60,18 +53,3 @@ async def _until_stopped(engine: Engine, stopped: asyncio.Event) -> None:
         loaded.result()
         await waiting
         await asyncio.to_thread(engine.join, GRACE)
-
-
-async def _listen(runner: web.AppRunner, host: str, port: int) -> None:
-    try:
-        await web.TCPSite(runner, host, port).start()
-    except OSError as error:
-        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
-        raise BadOption(
-            f"can't serve at {host} port {port}: {why}; choose another with --port or --host"
-        ) from None
-
-
-def _address(runner: web.AppRunner, host: str) -> str:
-    port = runner.addresses[0][1]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"

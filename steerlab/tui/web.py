@@ -11,41 +11,30 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import ipaddress
 import os
 import secrets
 import shlex
-import signal
 import subprocess
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from urllib.parse import urlsplit
 
 from aiohttp import WSCloseCode, web
 from textual_serve.app_service import AppService
 from textual_serve.server import Server
 
-from steerlab.errors import BadOption
 from steerlab.tui.verbs.child import program
+from steerlab.web.guard import check_site
+from steerlab.web.listening import listen, on_signals
 
 GRACE = 5.0
 """Seconds an app has to quit after its tab is closed."""
 
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; connect-src 'self' ws://{host}; frame-ancestors 'none'"
 )
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a server at `host` is reachable from this machine only."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def serve(options: Sequence[str], host: str, port: int, ready: Callable[[str], None]) -> None:
@@ -96,33 +85,15 @@ class _Web(Server):
     async def until_stopped(self, ready: Callable[[str], None]) -> None:
         """Listen until a signal, then end every app."""
         stopped = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        with suppress(NotImplementedError):  # Windows: Ctrl+C raises KeyboardInterrupt there
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.add_signal_handler(number, stopped.set)
+        on_signals(stopped.set)
         runner = web.AppRunner(await self._make_app(), shutdown_timeout=2 * GRACE)
         await runner.setup()
         try:
-            await self._listen(runner)
-            ready(self._address(runner))
+            address = await listen(runner, self.host, self.port)
+            ready(f"{address}/?token={self._token}")
             await stopped.wait()
         finally:
             await runner.cleanup()
-
-    async def _listen(self, runner: web.AppRunner) -> None:
-        try:
-            await web.TCPSite(runner, self.host, self.port).start()
-        except OSError as error:
-            why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
-            raise BadOption(
-                f"can't serve at {self.host} port {self.port}: {why}; "
-                "choose another with --port or --host"
-            ) from None
-
-    def _address(self, runner: web.AppRunner) -> str:
-        port = runner.addresses[0][1]
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{port}/?token={self._token}"
 
     async def _make_app(self) -> web.Application:
         app = await super()._make_app()
@@ -131,17 +102,8 @@ class _Web(Server):
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Refuse requests from pages of other sites.
-
-        Browsers let any page open a WebSocket to this machine, but send its Origin. A foreign
-        name that points here (DNS rebinding) shows in the Host header.
-        """
-        name = urlsplit(f"//{request.host}").hostname or ""
-        if is_loopback(self.host) and name not in (*_LOOPBACK, self.host):
-            raise web.HTTPForbidden(text=f"this is not {name}")
-        origin = request.headers.get("Origin")
-        if origin is not None and urlsplit(origin).netloc != request.host:
-            raise web.HTTPForbidden(text="only steerlab's own page may talk to it")
+        """Refuse requests of other sites and other users."""
+        check_site(request, self.host)
         if self._is_token(request.query.get("token", "")) and request.path == "/":
             return self._admitted()
         if not self._is_token(request.cookies.get(self._cookie, "")):
@@ -153,7 +115,7 @@ class _Web(Server):
         return response
 
     def _is_token(self, text: str) -> bool:
-        return hmac.compare_digest(text.encode(), self._token.encode())
+        return hmac.compare_digest(text.encode(errors="replace"), self._token.encode())
 
     def _admitted(self) -> web.StreamResponse:
         """Give the browser its cookie, and an address without the token, for its history."""

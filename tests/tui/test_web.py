@@ -23,7 +23,8 @@ from yarl import URL
 
 from steerlab import Store
 from steerlab.tui import web
-from steerlab.tui.web import is_loopback, shell_command
+from steerlab.tui.web import shell_command
+from steerlab.web.guard import is_loopback
 from tests.registry.samples import vector
 from tests.tui import chromium
 from tests.tui.emulator import Emulator
@@ -288,6 +289,8 @@ async def test_each_server_has_a_token_of_its_own(served: Served, store: Path) -
         ("/", {}, 200),
         ("/", {"Host": "localhost:9000"}, 200),  # through an ssh tunnel
         ("/", {"Host": "evil.example"}, 403),
+        ("/", {"Host": "[::1"}, 400),
+        ("/", {"Origin": "http://["}, 400),
         ("/ws", {"Origin": "http://evil.example"}, 403),
         ("/ws", {"Origin": "null"}, 403),
         ("/ws", {"Origin": "http://127.0.0.1:1"}, 403),

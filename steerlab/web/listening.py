@@ -1,0 +1,36 @@
+"""Listening at an address until a signal."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+
+from aiohttp import web
+
+from steerlab.errors import BadOption
+
+
+def on_signals(stop: Callable[[], None]) -> None:
+    """Call `stop` at SIGINT and SIGTERM, in the running loop."""
+    loop = asyncio.get_running_loop()
+    with suppress(NotImplementedError):  # Windows: Ctrl+C raises KeyboardInterrupt there
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop)
+
+
+async def listen(runner: web.AppRunner, host: str, port: int) -> str:
+    """Listen, and return the address; BadOption with the reason if that can't be done.
+
+    port: 0 picks a free one.
+    """
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        raise BadOption(
+            f"can't serve at {host} port {port}: {why}; choose another with --port or --host"
+        ) from None
+    return f"http://{f'[{host}]' if ':' in host else host}:{runner.addresses[0][1]}"

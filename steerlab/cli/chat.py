@@ -32,14 +32,7 @@ HELP = """\
 
 
 @options.verb("chat")
-@click.option(
-    "-v",
-    "--vector",
-    "expression",
-    metavar="EXPR",
-    help="A stored vector or an expression.",
-    shell_complete=options.complete_ref,
-)
+@options.vector
 @click.option("-d", "--dose", type=types.NUMBER, help="Strength (default: as calibrated).")
 @options.no_keep
 @options.steering

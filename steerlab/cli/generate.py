@@ -30,14 +30,7 @@ _COLUMN = 24  # the fewest terminal columns in which text is readable
 
 @options.verb("generate")
 @click.argument("prompts", nargs=-1, required=True, metavar="PROMPT...")
-@click.option(
-    "-v",
-    "--vector",
-    "expression",
-    metavar="EXPR",
-    help="A stored vector or an expression.",
-    shell_complete=options.complete_ref,
-)
+@options.vector
 @options.numbers("-c", "--coefficient", "coefficients", text="One or more: -2,2")
 @options.numbers(
     "-d",

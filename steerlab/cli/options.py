@@ -129,6 +129,16 @@ which = click.argument(
 # options
 
 
+vector = click.option(
+    "-v",
+    "--vector",
+    "expression",
+    metavar="EXPR",
+    help="A stored vector or an expression.",
+    shell_complete=complete_ref,
+)
+
+
 def grouped(
     name: str, made: Callable[..., Any] = dict, **options: Callable[[Any], Any]
 ) -> Callable[[F], F]:

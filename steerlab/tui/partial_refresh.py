@@ -85,3 +85,8 @@ class FixedInput(Input):
 
     virtual_size: reactive[Size] = reactive(Size(0, 0))
     """Asks for no layout, which took 10 ms of every key."""
+
+    def watch_value(self, value: str) -> None:
+        """Show the end of a first text too: Textual scrolls to the cursor from the second on."""
+        if self.cursor_at_end:
+            self.scroll_to(self.max_scroll_x, animate=False, force=True)

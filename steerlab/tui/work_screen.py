@@ -20,6 +20,7 @@ from textual.worker import Worker, get_current_worker
 from steerlab.core.display import printable
 from steerlab.tui.help import Helpful
 from steerlab.tui.notices import Notice, reporting_errors
+from steerlab.tui.stopping import is_stopping, stop
 
 
 class WorkScreen(Helpful[ScreenResultType]):
@@ -142,12 +143,12 @@ class WorkScreen(Helpful[ScreenResultType]):
 
     def _can_stop(self) -> bool:
         """Whether something runs that was not told to stop yet."""
-        return self._worker is not None and not self._worker.is_cancelled
+        return self._worker is not None and not is_stopping(self._worker)
 
     def action_leave(self) -> None:
         """Stop what runs; when nothing runs, or at the second time, go back."""
         if self._worker is not None and self._can_stop():
-            self._worker.cancel()
+            stop(self._worker)
             self._say("stopping …")
         else:
             self.leave(None)

@@ -117,3 +117,16 @@ def test_loading_says_how_long_it_takes(monkeypatch):
         time.sleep(1.2)
     assert said[:2] == ["loading m …", "converting …"]
     assert said[2].startswith("converting … 1 s; a model that is not on disk yet")
+
+
+async def test_work_that_is_stopped_before_its_thread_begins_ends(lab):
+    async with Session(lab, size=(100, 30)) as user:
+        await user.pilot.press("x")
+        screen = user.app.screen
+        screen.begin(lambda worker: None)
+        screen.action_leave()
+        await user.until(lambda: not screen.busy)
+        user.lab_panel.use(Setup("love", max_new_tokens=5))
+        user.lab_panel.generate()
+        assert user.lab_panel.cancel()
+        await user.written()

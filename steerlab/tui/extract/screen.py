@@ -17,6 +17,7 @@ from steerlab.tui.extract.form import Draft, ExtractForm, Order
 from steerlab.tui.help import HELP_KEY
 from steerlab.tui.model_loading import MODEL, load_model
 from steerlab.tui.notices import notify, reporting_errors
+from steerlab.tui.stopping import is_stopping
 from steerlab.tui.work_screen import WorkScreen
 
 if TYPE_CHECKING:
@@ -118,9 +119,9 @@ extracts, ctrl+l loads a file of pairs, Esc stops or goes back. The form is kept
 
         model = load_model(self.lab, None, self.post_status)
         self.post_status("reading the prompts …")
-        watch: Watch = {"progress": on_progress, "should_stop": lambda: worker.is_cancelled}
+        watch: Watch = {"progress": on_progress, "should_stop": lambda: is_stopping(worker)}
         vector = model.reextract(order.recipe, order.layers, **watch)
-        if worker.is_cancelled:
+        if is_stopping(worker):
             raise Cancelled("cancelled after the last prompt")
         return vector
 

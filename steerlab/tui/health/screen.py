@@ -25,6 +25,7 @@ from steerlab.tui.health.jobs import JobProgress, Outcome
 from steerlab.tui.health.report import Entry, Report
 from steerlab.tui.help import HELP_KEY
 from steerlab.tui.notices import reporting_errors
+from steerlab.tui.stopping import is_stopping
 from steerlab.tui.work_screen import WorkScreen
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ them. b backs up the whole store to one file. Esc stops a job, or goes back."""
                 text = f"{doing}: {done:,} of {total:,}"
                 self.post_message(self.Progress(done, total, text, found))
 
-            return job(JobProgress(self.lab.store, lambda: worker.is_cancelled, report))
+            return job(JobProgress(self.lab.store, lambda: is_stopping(worker), report))
 
         self.begin(run)
         self.refresh_bindings()

@@ -28,6 +28,7 @@ from steerlab.plots.grid import Grid, Values
 from steerlab.tui.help import HELP_KEY
 from steerlab.tui.model_loading import load_model
 from steerlab.tui.notices import reporting_errors
+from steerlab.tui.stopping import is_stopping
 from steerlab.tui.sweep.cell_texts import CellTexts
 from steerlab.tui.sweep.form import Plan, SweepForm
 from steerlab.tui.sweep.heatmap import Heatmap, Scale
@@ -165,7 +166,7 @@ compares with random directions."""
     def _sweep(self, plan: Plan, worker: Worker[None]) -> bool:
         vector = self.lab.evaluate(plan.expression)
         load_model(self.lab, vector, self.post_status)
-        if worker.is_cancelled:
+        if is_stopping(worker):
             return False
         self.post_status("preparing the layers …")
         strengths = sorted({0.0, *plan.strengths})  # texts are compared with a baseline
@@ -215,11 +216,11 @@ compares with random directions."""
             keep=self.lab.store.upkeep.writable,
             on_start=start,
             on_text=on_text,
-            should_stop=lambda: worker.is_cancelled,
+            should_stop=lambda: is_stopping(worker),
             progress=on_progress,
         )
         on_progress(1, 1)
-        return not worker.is_cancelled
+        return not is_stopping(worker)
 
     @on(Planned)
     def lay_out(self, event: Planned) -> None:

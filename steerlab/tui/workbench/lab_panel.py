@@ -22,6 +22,7 @@ from steerlab.tui.model_loading import load_model
 from steerlab.tui.notices import notify, reporting_errors
 from steerlab.tui.partial_refresh import Frame
 from steerlab.tui.setup import Setup, setup_of
+from steerlab.tui.stopping import is_stopping, stop
 from steerlab.tui.workbench.expression_line import ExpressionLine
 from steerlab.tui.workbench.generation import check, keep_run, settings_of
 from steerlab.tui.workbench.prompt import Prompt
@@ -200,7 +201,7 @@ vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
             return True
         if self._writer is None:
             return False
-        self._writer.cancel()
+        stop(self._writer)
         self._say("stopping …" if self.lab.is_loaded else "stopping once the model is loaded …")
         return True
 
@@ -219,7 +220,7 @@ vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
         self, worker: Worker[None], setup: Setup, known: SteeringVector | None
     ) -> Run | None:
         settings = settings_of(self.lab, setup, known, self._load)
-        if worker.is_cancelled:
+        if is_stopping(worker):
             self.post_message(self.Status("stopped before the first token"))
             return None
         plain = next((i for i, s in enumerate(settings) if s.vector is None), None)
@@ -246,7 +247,7 @@ vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
                 allow_other_weights=setup.allow_other_weights,
                 audit=True,
                 on_text=on_text,
-                should_stop=lambda: worker.is_cancelled,
+                should_stop=lambda: is_stopping(worker),
                 progress=on_progress,
                 **setup.sampling.options(),
             )
@@ -270,7 +271,7 @@ vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
 
     def _report(self, text: str) -> None:
         """Say how far loading is, until it is to be stopped."""
-        if self._writer is None or not self._writer.is_cancelled:
+        if self._writer is None or not is_stopping(self._writer):
             self.post_message(self.Status(printable(text)))
 
     def _say(self, text: str) -> None:

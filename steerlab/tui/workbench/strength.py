@@ -123,7 +123,6 @@ class Strength(Horizontal):
     DEFAULT_CSS = """
     Strength { height: 1; }
     Strength Label.unit { width: auto; padding: 0 1; color: $text-muted; }
-    Strength Input { width: 8; }
     .-tiny Strength .layers { display: none; }
     """
 

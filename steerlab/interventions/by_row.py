@@ -49,6 +49,10 @@ class RowSteering:
         """The layers that it acts on or reads."""
         return {term.layer for term in self.terms} | {layer for layer, _ in self.watched}
 
+    def follow(self, other: RowSteering) -> None:
+        """Take over what was found of another row that read the same, steered alike."""
+        self.unchanged, self.problem = set(other.unchanged), other.problem
+
     def added(self, layer: int, positions: Tensor, hidden: Tensor) -> Tensor | None:
         """What is added at a layer: (seq, d_model), or None. positions: (seq,), -1 on padding.
 

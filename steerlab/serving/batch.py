@@ -30,15 +30,21 @@ CHUNK = 512
 
 
 class Joining:
-    """Rows whose prompts are being read, in passes of their own."""
+    """Rows whose prompts are being read, in passes of their own; copies of a prompt are read once.
+
+    readers: the rows that the passes hold. reader_of: each row's place among them.
+    """
 
     def __init__(self, rows: list[Row], cache: Any) -> None:
         self.rows, self.cache = rows, cache
+        places: dict[Any, int] = {}
+        self.reader_of = [places.setdefault(row.job.prompt_key, len(places)) for row in rows]
+        self.readers = [rows[self.reader_of.index(place)] for place in range(len(places))]
         self.width = max(len(row.job.ids) for row in rows)
         self.read = 0
-        self.logs: list[list[TokenLog]] = [[] for _ in rows]
-        self.ids = torch.zeros(len(rows), self.width, dtype=torch.long)
-        for own, row in zip(self.ids, rows, strict=True):
+        self.logs: list[list[TokenLog]] = [[] for _ in self.readers]
+        self.ids = torch.zeros(len(self.readers), self.width, dtype=torch.long)
+        for own, row in zip(self.ids, self.readers, strict=True):
             own[self.width - len(row.job.ids) :] = torch.tensor(row.job.ids)
 
     @property
@@ -69,16 +75,14 @@ class RunningBatch:
 
     def read(self, joining: Joining) -> None:
         """Read the next tokens of prompts; at their ends, choose first tokens and join."""
-        start = joining.read
-        stop = min(start + max(1, CHUNK // len(joining.rows)), joining.width)
-        starts = torch.tensor([joining.width - len(row.job.ids) for row in joining.rows])
+        start, rows = joining.read, joining.readers
+        stop = min(start + max(1, CHUNK // len(rows)), joining.width)
+        starts = torch.tensor([joining.width - len(row.job.ids) for row in rows])
         positions = torch.arange(start, stop) - starts.unsqueeze(1)  # (rows, seq)
-        echo = any(row.job.echo and row.job.logprobs is not None for row in joining.rows)
+        echo = any(row.job.echo and row.job.logprobs is not None for row in rows)
         mask = torch.arange(stop) >= starts.unsqueeze(1)
         ids = joining.ids[:, start:stop]
-        logits = self._forward(
-            joining.rows, joining.cache, ids, positions, mask, keep=0 if echo else 1
-        )
+        logits = self._forward(rows, joining.cache, ids, positions, mask, keep=0 if echo else 1)
         if echo:
             self._note_prompts(joining, logits, start)
         joining.read = stop
@@ -115,10 +119,15 @@ class RunningBatch:
             layer.values = layer.values.index_select(0, chosen)[:, :, -width:].clone()
 
     def _join(self, joining: Joining, logits: Tensor) -> None:
-        for row, logs in zip(joining.rows, joining.logs, strict=True):
+        for row, place in zip(joining.rows, joining.reader_of, strict=True):
             row.length = len(row.job.ids)
-            if logs:
-                row.tell_prompt(logs)
+            row.steering.follow(joining.readers[place].steering)
+            if joining.logs[place]:
+                row.tell_prompt(joining.logs[place])
+        if len(joining.readers) < len(joining.rows):
+            chosen = torch.tensor(joining.reader_of, device=self.device)
+            joining.cache.batch_select_indices(chosen)
+            logits = logits[chosen]
         choose_tokens(joining.rows, logits)
         if self.cache is None:
             self.cache = joining.cache
@@ -133,7 +142,7 @@ class RunningBatch:
     def _note_prompts(self, joining: Joining, logits: Tensor, start: int) -> None:
         """Note the log-probabilities of prompt tokens: column i tells of token i + 1."""
         logs = torch.log_softmax(logits.float(), dim=-1)
-        for row, own, found in zip(joining.rows, logs, joining.logs, strict=True):
+        for row, own, found in zip(joining.readers, logs, joining.logs, strict=True):
             if not row.job.echo or row.job.logprobs is None:
                 continue
             first = joining.width - len(row.job.ids)

@@ -265,14 +265,14 @@ class Engine:
                 job = self._waiting[0]
                 longest = max(longest, job.most_tokens)
                 rows = len(batch.rows) + len(jobs) + 1
-                widest = max(len(one.ids) for one in [*jobs, job])
-                too_wide = jobs and widest * (len(jobs) + 1) > 1024
+                prompts = {one.prompt_key: len(one.ids) for one in [*jobs, job]}
+                too_wide = jobs and max(prompts.values()) * len(prompts) > 1024
                 if too_wide or (rows > 1 and rows * longest > self.limits.tokens):
                     break
                 jobs.append(self._waiting.popleft())
         if not jobs:
             return None
-        self.counts.prompt_tokens += sum(len(job.ids) for job in jobs)
+        self.counts.prompt_tokens += sum({job.prompt_key: len(job.ids) for job in jobs}.values())
         try:
             return batch.joining(jobs)
         except Exception as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -68,3 +68,8 @@ class Job:
     def most_tokens(self) -> int:
         """The longest that prompt and text can become."""
         return len(self.ids) + self.sampling.max_new_tokens
+
+    @property
+    def prompt_key(self) -> Hashable:
+        """Equal for jobs of one request with the same prompt, which are read once."""
+        return self.ids, self.heard, tuple(map(id, self.injections))

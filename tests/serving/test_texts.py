@@ -73,6 +73,37 @@ async def test_each_row_draws_from_its_own_seed(served: Served) -> None:
     assert penal == served.alone("I am", max_new_tokens=12, repetition_penalty=1.3)
 
 
+@pytest.mark.parametrize("positions", ["all", "prompt", "generated", "continuation"])
+async def test_copies_of_a_prompt_are_read_once(
+    served: Served, monkeypatch: pytest.MonkeyPatch, positions: str
+) -> None:
+    from steerlab.serving.batch import RunningBatch
+
+    await served.text("I am", max_tokens=1)
+    read: list[int] = []
+    forward = RunningBatch._forward
+
+    def counted(batch, rows, *arguments, **options):
+        if not options.get("decoding"):
+            read.append(len(rows))
+        return forward(batch, rows, *arguments, **options)
+
+    monkeypatch.setattr(RunningBatch, "_forward", counted)
+    love = Injection(served.lab.store.load("love"), 3.0, positions)
+    answer = await served.post(
+        "completions", prompt=["I am", "what a lovely"], n=2, seed=5, temperature=0.9,
+        max_tokens=8, echo=True, logprobs=1, steering=f"love coefficient=3 positions={positions}",
+    )  # fmt: skip
+    assert read == [2]
+    options = {"temperature": 0.9, "max_new_tokens": 8}
+    for index, choice in enumerate(answer["choices"]):
+        prompt = ("I am", "what a lovely")[index // 2]
+        alone = served.alone(prompt, [love], seed=5 + index % 2, **options)
+        assert choice["text"] == prompt + alone
+        assert choice["logprobs"]["token_logprobs"][0] is None
+    assert len({choice["text"] for choice in answer["choices"]}) == 4
+
+
 async def test_log_probabilities_are_those_of_the_model(served: Served) -> None:
     from steerlab.models.inference import log_probs
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from steerlab.vllm_plugin.steering import Steering
+from steerlab.vllm_plugin.steering import Steering, span
 
 
 class Scheduled(NamedTuple):
@@ -49,35 +49,40 @@ class Bank:
         self.rows = {b: torch.zeros(shape, dtype=dtype, device=device) for b in layers}
         self.slots = torch.zeros(tokens, dtype=torch.long, device=device)
         self.active: frozenset[int] = frozenset()
+        self._always = self.slots.is_cuda  # CUDA graphs repeat a pass
+        self._spans: list[tuple[int, int, str]] = []  # first token, stop, fingerprint: of `slots`
         self._layers: dict[int, frozenset[int]] = {}  # slot -> layers where it is not zero
         self._known: OrderedDict[str, int] = OrderedDict()  # least recently used first
         self._free = list(range(requests, 0, -1))
 
     def acts_at(self, layer: int) -> bool:
         """Whether the pass may differ at a layer; always true where CUDA graphs repeat a pass."""
-        return layer in self.active or self.slots.is_cuda
+        return self._always or layer in self.active
 
     def add_to(self, hidden: Tensor, layer: int) -> Tensor:
         """hidden: (tokens, d_model), of the pass that was prepared; steered, out of place."""
         return hidden + self.rows[layer][self.slots[: hidden.shape[0]]]
 
     def prepare(self, requests: Sequence[Scheduled]) -> None:
-        """Point each token of the next pass at its slot; requests: in the order of its rows."""
+        """Point each token of the next pass at its slot; requests: in the order of its rows.
+
+        Most passes read one token of the same requests as the one before: nothing is copied then.
+        """
         used = self._slots_of(requests)
-        if not used and not self.active:
+        spans, start = [], 0
+        for request in requests:
+            begin, end = steered(request)
+            if request.message is not None and begin < end:
+                spans.append((start + begin, start + end, request.message["fingerprint"]))
+            start += request.tokens
+        if spans == self._spans:
             return
         slots = torch.zeros(len(self.slots), dtype=torch.long)
-        acting: set[int] = set()
-        start = 0
-        for request in requests:
-            if request.message is not None:
-                slot = used[request.message["fingerprint"]]
-                begin, end = steered(request)
-                slots[start + begin : start + end] = slot
-                acting |= self._layers[slot] if begin < end else set()
-            start += request.tokens
+        for first, stop, fingerprint in spans:
+            slots[first:stop] = used[fingerprint]
         self.slots.copy_(slots)
-        self.active = frozenset(acting)
+        self._spans = spans
+        self.active = frozenset().union(*(self._layers[used[f]] for _, _, f in spans))
 
     def _slots_of(self, requests: Sequence[Scheduled]) -> dict[str, int]:
         """Fingerprint -> slot of all that the pass needs; loads those that are new."""
@@ -107,6 +112,6 @@ def steered(request: Scheduled) -> tuple[int, int]:
     """Which tokens of the pass are steered, counted from the request's first one in it."""
     if request.message is None:
         return 0, 0
-    first, stop = Steering(request.message["positions"], {}).span(request.prompt_length)
+    first, stop = span(request.message["positions"], request.prompt_length)
     begin = min(max(first - request.first, 0), request.tokens)
     return begin, max(min(stop - request.first, request.tokens), begin)

@@ -39,15 +39,6 @@ class Steering:
         """Tells it from every other one: of positions, layers and bytes."""
         return hashlib.sha256(repr(self.positions).encode() + _packed(self.rows)).hexdigest()
 
-    def span(self, prompt_length: int) -> tuple[int, int]:
-        """The first steered position of a text, and the first after them."""
-        return {
-            "all": (0, FOREVER),
-            "prompt": (0, prompt_length),
-            "generated": (prompt_length - 1, FOREVER),
-            "continuation": (prompt_length, FOREVER),
-        }[self.positions]
-
     def to_message(self) -> dict[str, Any]:
         """As a request carries it."""
         return {
@@ -63,6 +54,15 @@ class Steering:
         layers = message["layers"]
         rows = np.frombuffer(message["rows"], "<f4").reshape(len(layers), -1)
         return cls(message["positions"], dict(zip(layers, rows, strict=True)))
+
+
+def span(positions: Positions, prompt_length: int) -> tuple[int, int]:
+    """The first steered position of a text, and the first after them."""
+    if positions == "prompt":
+        return 0, prompt_length
+    return {"all": 0, "generated": prompt_length - 1, "continuation": prompt_length}[
+        positions
+    ], FOREVER
 
 
 def summed(injections: Sequence[Injection]) -> Steering | None:

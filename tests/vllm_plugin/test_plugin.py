@@ -13,6 +13,7 @@ from torch import nn
 from steerlab import Store
 from steerlab.errors import BadOption, Incompatible, ModelError, ModelMismatch, NotFound
 from steerlab.interventions.injection import Injection
+from steerlab.vllm_plugin import worker
 from steerlab.vllm_plugin.admission import Admission, ServedModel, admit
 from steerlab.vllm_plugin.bank import Bank, Scheduled, steered
 from steerlab.vllm_plugin.plugin import register
@@ -74,6 +75,37 @@ def test_an_unsteered_pass_after_a_steered_one_is_left_alone():
     assert not bank.active
     hidden = torch.randn(3, 4)
     assert torch.equal(bank.add_to(hidden, 1), hidden)
+
+
+def test_nothing_is_copied_while_passes_read_the_same_rows():
+    bank, love = bank_of(), ones("generated", 1, size=2.0)
+    bank.prepare([scheduled(love, 0, 5), scheduled(None, 0, 2)])
+    bank.prepare([scheduled(love, 5, 1), scheduled(None, 2, 1)])
+    written = bank.slots._version
+    bank.prepare([scheduled(love, 6, 1), scheduled(None, 3, 1)])
+    assert bank.slots._version == written
+    assert bank.add_to(torch.zeros(2, 4), 1)[:, 0].tolist() == [2, 0]
+    bank.prepare([scheduled(None, 3, 1), scheduled(love, 6, 1)])
+    assert bank.add_to(torch.zeros(2, 4), 1)[:, 0].tolist() == [0, 2]
+
+
+def test_a_slot_that_is_taken_acts_where_its_new_rows_do():
+    bank = bank_of(requests=1)
+    for layer in (1, 2, 1):
+        bank.prepare([scheduled(ones("all", layer), 0, 1)])
+        assert bank.active == {layer}
+        assert bank.add_to(torch.zeros(1, 4), layer)[0, 0] == 1
+
+
+def test_the_op_of_compiled_graphs_adds_what_the_bank_adds():
+    bank = bank_of()
+    worker._BANKS.append(bank)
+    number, hidden = len(worker._BANKS) - 1, torch.randn(3, 4)
+    op = torch.ops.steerlab.steer.default
+    assert torch.equal(op(hidden, number, 1), hidden)
+    bank.prepare([scheduled(ones(), 0, 3)])
+    assert torch.equal(op(hidden, number, 1), hidden + 1)
+    torch.library.opcheck(op, (hidden, number, 1))
 
 
 def test_slots_are_used_again_and_never_taken_from_a_running_request():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -65,6 +65,8 @@ class Lab:
         self.options = options
         self._model = model
         self._reextracted = lru_cache(REMEMBERED)(self._reextract)
+        self.extraction: Callable[[Contrast, Sequence[int]], SteeringVector] | None = None
+        """Runs recipes again for missing layers; None lets the model do it at once."""
         self.is_named = source is not None or model is not None  # else each vector brings its own
 
     @property
@@ -242,7 +244,7 @@ class Lab:
         self, model: Hashable, recipe: Contrast, layers: tuple[int, ...]
     ) -> SteeringVector:
         """Run a recipe; cached, since each generation at other layers asks again."""
-        return self.model.reextract(recipe, list(layers))
+        return (self.extraction or self.model.reextract)(recipe, list(layers))
 
     def _reevaluated(
         self, vector: SteeringVector, recipe: Expression, layers: list[int]

@@ -16,12 +16,16 @@ from steerlab import errors
 from steerlab.serving import openai
 from steerlab.serving.answering import Answering, News, prepare
 from steerlab.serving.engine import Busy, Engine
+from steerlab.serving.extractions import Extractions
 from steerlab.serving.metrics import exposition
+from steerlab.serving.pathless import pathless
 from steerlab.serving.request import parse_steering
 from steerlab.serving.resolving import resolve
 from steerlab.web.guard import check_site
 
 if TYPE_CHECKING:
+    from steerlab.core.recipe import Contrast
+    from steerlab.core.vector import SteeringVector
     from steerlab.lab.lab import Lab
 
 BODY_LIMIT = 2**20
@@ -56,6 +60,7 @@ class Server:
         self.lab, self.engine, self.name = lab, engine, name
         self._host, self._key = host, api_key
         self._identity: Any = None
+        lab.extraction = Extractions(self._extracted)
         self.requests: dict[tuple[str, int], int] = {}
 
     def app(self) -> web.Application:
@@ -94,7 +99,7 @@ class Server:
             )
             response = web.json_response(body, status=error.status)
         except Exception as error:
-            response = failure(error)
+            response = self._failure(error)
         resource = request.match_info.route.resource
         where = "other" if resource is None else resource.canonical
         key = (where, response.status)
@@ -131,6 +136,11 @@ class Server:
             await asyncio.to_thread(resolve, self.lab, await self._here(lm), steers)
             return web.json_response(_entry(name, self.name))
         raise web.HTTPNotFound(text=f"there is no model {name[:80]!r} here: this is {self.name}")
+
+    def _extracted(self, recipe: Contrast, layers: list[int]) -> SteeringVector:
+        """The vector of a recipe, read between the passes of the batch."""
+        with self.engine.guest() as watch:
+            return self.engine.model.result().reextract(recipe, layers, **watch)
 
     def _vectors(self) -> list[str]:
         stored = self.lab.stored_model()
@@ -191,13 +201,35 @@ class Server:
         except errors.SteerlabError as error:
             if not response.prepared:
                 raise
-            await _send(response, json.dumps(_error_of(error)[1]))
+            await _send(response, json.dumps(self._error_of(error)[1]))
             return response
         if found.request.with_usage:
             tokens = sum(text.tokens for text in found.texts)
             await _send(response, json.dumps(found.answer.last(found.prompt_tokens, tokens)))
         await _send(response, "[DONE]")
         return response
+
+    # errors
+
+    def _error_of(self, error: Exception) -> tuple[int, dict[str, Any]]:
+        """Status and body of an error; it tells no path."""
+        if isinstance(error, Busy):
+            return 429, openai.error_body(str(error), "rate_limit_error", "queue_full")
+        if isinstance(error, errors.SteerlabError):
+            status, code = next((s, c) for kind, s, c in _STATUS if isinstance(error, kind))
+            kind = "invalid_request_error" if status < 500 else "server_error"
+            source = self.lab.model.source if self.lab.is_loaded else self.lab.source
+            text = pathless(str(error), self.lab.store_path, source)
+            return status, openai.error_body(text, kind, code, getattr(error, "field", None))
+        _LOG.exception("a request failed", exc_info=error)
+        text = f"internal error, {type(error).__name__} (this is a bug)"
+        return 500, openai.error_body(text, "server_error", "internal")
+
+    def _failure(self, error: Exception) -> web.Response:
+        """The answer to a request that failed."""
+        status, body = self._error_of(error)
+        headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Busy) else {}
+        return web.json_response(body, status=status, headers=headers)
 
 
 async def _send(response: web.StreamResponse, data: str) -> None:
@@ -206,23 +238,3 @@ async def _send(response: web.StreamResponse, data: str) -> None:
 
 def _entry(name: str, parent: str | None = None) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 0, "owned_by": "steerlab", "parent": parent}
-
-
-def _error_of(error: Exception) -> tuple[int, dict[str, Any]]:
-    """Status and body of an error."""
-    if isinstance(error, Busy):
-        return 429, openai.error_body(str(error), "rate_limit_error", "queue_full")
-    if isinstance(error, errors.SteerlabError):
-        status, code = next((s, c) for kind, s, c in _STATUS if isinstance(error, kind))
-        kind = "invalid_request_error" if status < 500 else "server_error"
-        return status, openai.error_body(str(error), kind, code, getattr(error, "field", None))
-    _LOG.exception("a request failed", exc_info=error)
-    text = f"internal error, {type(error).__name__} (this is a bug)"
-    return 500, openai.error_body(text, "server_error", "internal")
-
-
-def failure(error: Exception) -> web.Response:
-    """The answer to a request that failed."""
-    status, body = _error_of(error)
-    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Busy) else {}
-    return web.json_response(body, status=status, headers=headers)

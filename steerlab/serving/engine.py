@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from steerlab.core.display import count
 from steerlab.errors import BadOption, Cancelled, SteerlabError
+from steerlab.progress import Watch
 from steerlab.serving.job import Job, Written
 
 if TYPE_CHECKING:
@@ -85,6 +86,8 @@ class Engine:
         self._running: list[Job] = []
         self._changed = threading.Condition()
         self._stopping = self._now = False
+        self._guest_from: float = math.inf  # the count of passes after which a guest has its turn
+        self._is_idle = True
         self._thread = threading.Thread(target=self._run, name="steerlab-engine", daemon=True)
 
     def start(self) -> None:
@@ -101,7 +104,7 @@ class Engine:
         finally:
             with self._changed:
                 self._arriving -= 1
-                self._changed.notify()
+                self._changed.notify_all()
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Queue the texts of one request, all or none.
@@ -127,7 +130,7 @@ class Engine:
             if not self._waiting:
                 self._waiting_since = time.monotonic()
             self._waiting.extend(jobs)
-            self._changed.notify()
+            self._changed.notify_all()
 
     def cancel(self, jobs: Sequence[Job]) -> None:
         """Stop writing these texts: their rows are freed before the next pass."""
@@ -141,12 +144,47 @@ class Engine:
         """Take no more texts; end when those that were taken are written, or now."""
         with self._changed:
             self._stopping, self._now = True, self._now or now
-            self._changed.notify()
+            self._changed.notify_all()
 
     def join(self, seconds: float | None = None) -> bool:
         """Wait for its thread to end; False if it has not by then."""
         self._thread.join(seconds)
         return not self._thread.is_alive()
+
+    @contextmanager
+    def guest(self) -> Iterator[Watch]:
+        """How other work runs the model between passes: it is told the yielded callbacks.
+
+        It takes the model's lock once; after each `progress` the batch makes a pass. One at a time.
+        """
+        self._guest_from = self.counts.passes
+        try:
+            yield {"progress": self._give_way, "should_stop": self._has_turn}
+        finally:
+            self._has_turn()
+
+    def _has_turn(self) -> bool:
+        """The guest no longer waits for the lock; returns whether it shall stop."""
+        if self._guest_from < math.inf:
+            with self._changed:
+                self._guest_from = math.inf
+                self._changed.notify_all()
+        return self._now
+
+    def _give_way(self, *_: object) -> None:
+        lock: Any = self.model.result().lock
+        self._guest_from = self.counts.passes + 1
+        lock.release()
+        try:
+            with self._changed:
+                self._changed.wait_for(lambda: self._is_idle or self._is_guests_turn)
+        finally:
+            lock.acquire()
+        self._has_turn()
+
+    @property
+    def _is_guests_turn(self) -> bool:
+        return self.counts.passes >= self._guest_from
 
     @property
     def queued(self) -> int:
@@ -200,11 +238,13 @@ class Engine:
                 if batch.rows:
                     self.counts.tokens += len(batch.rows)
                     self._try(batch, batch.step)
-            self._running = [row.job for row in batch.rows]
-            if joining is not None:
-                self._running += [row.job for row in joining.rows]
-            self.counts.passes += 1
-            self.counts.seconds += time.monotonic() - began
+                self._running = [row.job for row in batch.rows]
+                if joining is not None:
+                    self._running += [row.job for row in joining.rows]
+                with self._changed:
+                    self.counts.passes += 1
+                    self.counts.seconds += time.monotonic() - began
+                    self._changed.notify_all()
 
     def _wait(self, batch: RunningBatch, joining: Joining | None) -> bool:
         """Wait until there is something to do; False at the end."""
@@ -212,7 +252,11 @@ class Engine:
             while not (self._now or batch.rows or joining or self._is_due()):
                 if self._stopping and not self._waiting:
                     return False
+                self._is_idle = True
+                self._changed.notify_all()
                 self._changed.wait(GATHER if self._waiting else None)
+            self._is_idle = False
+            self._changed.wait_for(lambda: self._now or not self._is_guests_turn)
         return not self._now
 
     def _is_due(self) -> bool:
@@ -282,7 +326,8 @@ class Engine:
     def _end(self) -> None:
         """Tell every text that was not finished that it will not be."""
         with self._changed:
-            self._stopping = True
+            self._stopping = self._is_idle = True
+            self._changed.notify_all()
             left = [*self._waiting, *self._running]
             self._waiting.clear()
             self._running = []

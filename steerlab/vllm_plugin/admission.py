@@ -7,9 +7,11 @@ from collections.abc import Hashable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from steerlab.errors import BadOption, Incompatible
+from steerlab.errors import BadOption, Incompatible, SteerlabError
 from steerlab.lab.engine import ModelElsewhere
 from steerlab.lab.lab import Lab
+from steerlab.serving.extractions import Extractions
+from steerlab.serving.pathless import pathless
 from steerlab.serving.request import parse_steering
 from steerlab.serving.resolving import resolve
 from steerlab.vllm_plugin.steering import KEY, Steering, summed
@@ -51,6 +53,7 @@ class Admission:
 
     def __init__(self, store: str, model: Any) -> None:
         self.lab = Lab(store, model)
+        self.lab.extraction = Extractions(model.reextract)
         self._remembered = lru_cache(_REMEMBERED)(self._resolved)
         self.lab.store.names()  # a store that can't be read is told at start
 
@@ -65,6 +68,10 @@ class Admission:
         entries = value if isinstance(value, list) else [value]
         key = json.dumps([_read(entry) for entry in entries], default=repr)
         return self._remembered(key, self.lab.store.listing.stamp())
+
+    def told(self, error: SteerlabError) -> str:
+        """What a client is told of an error: no paths of this machine."""
+        return pathless(str(error), self.lab.store_path, self.lab.model.source)
 
     def _resolved(self, key: str, stamp: Hashable) -> Steering | None:
         steers = parse_steering(json.loads(key))

@@ -7,14 +7,16 @@ compiled graphs get their name in the cache.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from steerlab.errors import SteerlabError
+from steerlab.serving.pathless import pathless
 
 if TYPE_CHECKING:
     from steerlab.vllm_plugin.admission import Admission
@@ -72,6 +74,8 @@ def _init_device(method: Any, self: Any) -> None:
 
 def _init_processor(method: Any, self: Any, vllm_config: Any, *args: Any, **kwargs: Any) -> None:
     waiting = os.environ.get("OMP_WAIT_POLICY")
+    from vllm.entrypoints.openai.models.serving import OpenAIServingModels
+
     from steerlab.vllm_plugin.admission import Admission, ServedModel
 
     if waiting is None:  # set by steerlab.models for its own process, and vLLM starts others
@@ -81,6 +85,34 @@ def _init_processor(method: Any, self: Any, vllm_config: Any, *args: Any, **kwar
     served = ServedModel(of.model, of.revision, of.trust_remote_code)
     self.steerlab = Admission(os.environ["STEERLAB_STORE"], served)
     _check_early(self.steerlab)
+    _resolve_in_threads(self.steerlab)
+    _wrap(OpenAIServingModels, "show_available_models", _without_paths)
+
+
+async def _without_paths(method: Any, self: Any) -> Any:
+    """The list of models, which would tell the directory of each."""
+    found = await method(self)
+    for card in found.data:
+        card.root = card.root and pathless(card.root, card.root)
+    return found
+
+
+def _resolve_in_threads(admission: Admission) -> None:
+    """Find the vectors of a request, which may take seconds, before it holds up others."""
+    from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
+    from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
+
+    async def create(method: Any, self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+        asked = (request.model_extra or {}).get(
+            "steering", (request.vllm_xargs or {}).get("steering")
+        )
+        if asked is not None:
+            with suppress(SteerlabError):  # refused below
+                await asyncio.to_thread(admission.steering, asked)
+        return await method(self, request, *args, **kwargs)
+
+    _wrap(OpenAIServingChat, "create_chat_completion", create)
+    _wrap(OpenAIServingCompletion, "create_completion", create)
 
 
 def _check_early(admission: Admission) -> None:
@@ -96,7 +128,7 @@ def _check_early(admission: Admission) -> None:
         own = {name: v for name, v in (self.model_extra or {}).items() if name == "steering"}
         if own or params.extra_args:
             params.extra_args = {**(params.extra_args or {}), **own}
-            with _bad_requests():
+            with _bad_requests(admission):
                 admission.steering(params.extra_args.get("steering"))
         return params
 
@@ -105,20 +137,20 @@ def _check_early(admission: Admission) -> None:
 
 
 @contextmanager
-def _bad_requests() -> Iterator[None]:
+def _bad_requests(admission: Admission) -> Iterator[None]:
     """Turn our errors into what vLLM answers with 400."""
     from vllm.exceptions import VLLMValidationError
 
     try:
         yield
     except SteerlabError as error:
-        raise VLLMValidationError(str(error), parameter="steering") from error
+        raise VLLMValidationError(admission.told(error), parameter="steering") from error
 
 
 def _process_inputs(method: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
     from steerlab.vllm_plugin.admission import admit
 
     request = method(self, *args, **kwargs)
-    with _bad_requests():
+    with _bad_requests(self.steerlab):
         admit(self.steerlab, request)
     return request

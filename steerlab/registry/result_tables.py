@@ -13,12 +13,11 @@ keeps all of it. digest identifies the vector, vector_id is its row if it is sto
 
 from __future__ import annotations
 
-from sqlalchemy import Float, ForeignKeyConstraint, Index, Integer, Text, UniqueConstraint
+from sqlalchemy import ForeignKeyConstraint, Index, Text, UniqueConstraint
 from sqlmodel import Field
 
 from steerlab.registry.schema import (
     CREATED,
-    OPERATION,
     POSITIONS,
     Base,
     check,
@@ -31,6 +30,7 @@ from steerlab.registry.schema import (
     parameters,
     place,
     real,
+    steered,
     whole,
 )
 
@@ -46,11 +46,8 @@ class SweepRow(Base, table=True):
     __table_args__ = (
         Index(None, "created"),
         Index(None, "digest"),
-        whole("max_new_tokens"),
-        whole("top_k"),
-        real("temperature"),
-        real("top_p"),
-        real("repetition_penalty"),
+        *whole("max_new_tokens", "top_k"),
+        *real("temperature", "top_p", "repetition_penalty"),
         flag("chat"),
         check("length(plan_digest) = 64", "plan_digest_sha256"),
         check("length(digest) = 64", "digest_sha256"),
@@ -72,10 +69,10 @@ class SweepRow(Base, table=True):
     positions: str
     chat: bool
     max_new_tokens: int
-    temperature: float = Field(sa_type=Float)
-    top_p: float = Field(sa_type=Float)
+    temperature: float
+    top_p: float
     top_k: int
-    repetition_penalty: float = Field(sa_type=Float)
+    repetition_penalty: float
 
 
 class SweepOperandRow(Base, table=True):
@@ -103,24 +100,22 @@ class SweepSettingRow(Base, table=True):
     __tablename__ = "sweep_setting"
     __table_args__ = (
         UniqueConstraint("sweep_id", "layer", "strength"),
-        whole("ordinal"),
-        whole("layer", null=True),
-        real("strength"),
-        real("coefficient"),
-        real("dose", null=True),
+        *whole("ordinal"),
+        *whole("layer", null=True),
+        *real("strength", "coefficient"),
+        *real("dose", null=True),
         check("layer >= 0", "layer_from_0"),
         check("(layer IS NULL) = (strength = 0)", "baseline_without_layer"),
         check("layer IS NOT NULL OR ordinal = 0", "one_baseline"),
-        check(POSITIONS, "positions_known"),
-        check(OPERATION, "operation_given"),
+        *steered(),
     )
 
     sweep_id: int = owner("sweep")
     ordinal: int = place()
-    layer: int | None = Field(default=None, sa_type=Integer)
-    strength: float = Field(sa_type=Float)
-    coefficient: float = Field(sa_type=Float)
-    dose: float | None = Field(default=None, sa_type=Float)
+    layer: int | None = None
+    strength: float
+    coefficient: float
+    dose: float | None = None
     operation: str = operation()
     parameters: str = parameters()
     layers: str | None = None
@@ -132,7 +127,7 @@ class SweepPromptRow(Base, table=True):
     """A prompt of a sweep."""
 
     __tablename__ = "sweep_prompt"
-    __table_args__ = (whole("ordinal"),)
+    __table_args__ = whole("ordinal")
 
     sweep_id: int = owner("sweep")
     ordinal: int = place()
@@ -145,13 +140,12 @@ class SweepSeedRow(Base, table=True):
     __tablename__ = "sweep_seed"
     __table_args__ = (
         UniqueConstraint("sweep_id", "ordinal"),
-        whole("seed"),
-        whole("ordinal"),
+        *whole("seed", "ordinal"),
     )
 
     sweep_id: int = owner("sweep")
     seed: int = place()
-    ordinal: int = Field(sa_type=Integer)
+    ordinal: int
 
 
 def _axis(column: str, of: str, key: str = "ordinal") -> ForeignKeyConstraint:
@@ -169,7 +163,7 @@ class CellRow(Base, table=True):
         _axis("setting", "sweep_setting"),
         _axis("prompt", "sweep_prompt"),
         _axis("seed", "sweep_seed", "seed"),
-        whole("tokens"),
+        *whole("tokens"),
         check("tokens >= 0", "tokens_not_negative"),
         check("finish IN ('stop', 'length')", "finish_whole"),
     )
@@ -189,14 +183,14 @@ class CellMetricRow(Base, table=True):
 
     __tablename__ = "cell_metric"
     __table_args__ = (
-        real("value", null=True),
+        *real("value", null=True),
         check("name <> ''", "name_given"),
         check("value IS NULL OR reason IS NULL", "value_or_reason"),
     )
 
     cell_id: int = owner("cell")
     name: str = Field(primary_key=True)
-    value: float | None = Field(default=None, sa_type=Float)
+    value: float | None = None
     reason: str | None = Field(default=None, sa_type=Text)
 
 
@@ -210,11 +204,8 @@ class CalibrationRow(Base, table=True):
     __table_args__ = (
         Index(None, "digest", "created"),
         Index(None, "vector_id"),
-        whole("layer", null=True),
-        real("dose", null=True),
-        real("coefficient", null=True),
-        real("safe_low", null=True),
-        real("safe_high", null=True),
+        *whole("layer", null=True),
+        *real("dose", "coefficient", "safe_low", "safe_high", null=True),
         flag("works"),
         check("length(digest) = 64", "digest_sha256"),
         check(CREATED, "created_utc"),
@@ -226,8 +217,7 @@ class CalibrationRow(Base, table=True):
             " AND safe_low IS NOT NULL)",
             "works_somewhere",
         ),
-        check(POSITIONS, "positions_known"),
-        check(OPERATION, "operation_given"),
+        *steered(),
     )
 
     id: int | None = Field(default=None, primary_key=True)
@@ -235,11 +225,11 @@ class CalibrationRow(Base, table=True):
     vector_id: int | None = linked_vector()
     created: str
     works: bool
-    layer: int | None = Field(default=None, sa_type=Integer)
-    dose: float | None = Field(default=None, sa_type=Float)
-    coefficient: float | None = Field(default=None, sa_type=Float)
-    safe_low: float | None = Field(default=None, sa_type=Float)
-    safe_high: float | None = Field(default=None, sa_type=Float)
+    layer: int | None = None
+    dose: float | None = None
+    coefficient: float | None = None
+    safe_low: float | None = None
+    safe_high: float | None = None
     data: str = json_text()
     operation: str = operation()
     parameters: str = parameters()
@@ -263,8 +253,7 @@ class EvaluationRow(Base, table=True):
         check(CREATED, "created_utc"),
         check("suite <> ''", "suite_given"),
         check("model_key <> ''", "model_key_given"),
-        check(POSITIONS, "positions_known"),
-        check(OPERATION, "operation_given"),
+        *steered(),
     )
 
     id: int | None = Field(default=None, primary_key=True)
@@ -290,11 +279,8 @@ class EvaluationValueRow(Base, table=True):
     __tablename__ = "evaluation_value"
     __table_args__ = (
         UniqueConstraint("evaluation_id", "style", "metric", "setting"),
-        whole("ordinal"),
-        whole("n"),
-        real("estimate", null=True),
-        real("low", null=True),
-        real("high", null=True),
+        *whole("ordinal", "n"),
+        *real("estimate", "low", "high", null=True),
         check("metric <> ''", "metric_given"),
         check("n >= 0", "n_not_negative"),
         check("low <= high", "interval_in_order"),
@@ -305,7 +291,7 @@ class EvaluationValueRow(Base, table=True):
     style: str
     metric: str
     setting: str
-    estimate: float | None = Field(default=None, sa_type=Float)
-    low: float | None = Field(default=None, sa_type=Float)
-    high: float | None = Field(default=None, sa_type=Float)
+    estimate: float | None = None
+    low: float | None = None
+    high: float | None = None
     n: int

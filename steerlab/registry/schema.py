@@ -40,7 +40,6 @@ class Base(SQLModel, registry=registry(metadata=MetaData(naming_convention=NAMIN
 
 
 CREATED = "created LIKE '____-__-__T__:__:__.______+00:00'"
-OPERATION = "operation <> ''"
 WITHOUT_ROWID = {"sqlite_with_rowid": False}  # one B-tree instead of two: a save writes less
 POSITIONS = "positions IN ('all', 'prompt', 'generated', 'continuation')"
 
@@ -89,24 +88,30 @@ def check(condition: str, name: str) -> CheckConstraint:
     return CheckConstraint(condition, name=name)
 
 
-def whole(column: str, *, null: bool = False) -> Any:
-    """Require an integer: SQLite would store 'abc' in an INTEGER column."""
+def steered() -> tuple[CheckConstraint, ...]:
+    """Require known positions and a named operation."""
+    return check(POSITIONS, "positions_known"), check("operation <> ''", "operation_given")
+
+
+def whole(*columns: str, null: bool = False) -> tuple[Any, ...]:
+    """Require integers: SQLite would store 'abc' in an INTEGER column."""
     kinds = "IN ('integer', 'null')" if null else "= 'integer'"
-    check = CheckConstraint(f"typeof({column}) {kinds}", name=f"{column}_integer")
-    return check.ddl_if(dialect="sqlite")
+    return tuple(_in_sqlite(f"typeof({column}) {kinds}", f"{column}_integer") for column in columns)
 
 
-def real(column: str, *, null: bool = False) -> Any:
-    """Require a real number: SQLite would store text. It stores NaN as NULL."""
+def real(*columns: str, null: bool = False) -> tuple[Any, ...]:
+    """Require real numbers: SQLite would store text. It stores NaN as NULL."""
     kinds = "('real', 'null')" if null else "('real')"
-    check = CheckConstraint(f"typeof({column}) IN {kinds}", name=f"{column}_real")
-    return check.ddl_if(dialect="sqlite")
+    return tuple(_in_sqlite(f"typeof({column}) IN {kinds}", f"{column}_real") for column in columns)
 
 
 def flag(column: str) -> Any:
     """Require 0 or 1: SQLite would store any number."""
-    check = CheckConstraint(f"{column} IN (0, 1)", name=f"{column}_flag")
-    return check.ddl_if(dialect="sqlite")
+    return _in_sqlite(f"{column} IN (0, 1)", f"{column}_flag")
+
+
+def _in_sqlite(condition: str, name: str) -> Any:
+    return check(condition, name).ddl_if(dialect="sqlite")
 
 
 def chunks(ids: Sequence[T]) -> Iterator[Sequence[T]]:

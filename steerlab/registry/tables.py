@@ -14,10 +14,11 @@ Every change here needs a migration; a test compares the two.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from sqlalchemy import (
     Boolean,
     Column,
-    Float,
     ForeignKey,
     Index,
     Integer,
@@ -29,11 +30,9 @@ from sqlalchemy import (
 )
 from sqlmodel import Field
 
-from steerlab.registry import result_tables
+from steerlab.registry import result_tables as result_tables
 from steerlab.registry.schema import (
     CREATED,
-    OPERATION,
-    POSITIONS,
     WITHOUT_ROWID,
     Base,
     check,
@@ -46,6 +45,7 @@ from steerlab.registry.schema import (
     parameters,
     place,
     real,
+    steered,
     whole,
 )
 
@@ -55,8 +55,7 @@ class ModelRow(Base, table=True):
 
     __tablename__ = "model"
     __table_args__ = (
-        whole("n_layers"),
-        whole("d_model"),
+        *whole("n_layers", "d_model"),
         check("n_layers > 0", "n_layers_positive"),
         check("d_model > 0", "d_model_positive"),
         check("name <> ''", "name_given"),
@@ -100,10 +99,8 @@ class VectorRow(Base, table=True):
         Index(None, "created"),
         Index(None, "name"),
         Index("ix_vector_listing", *LISTING),
-        whole("version"),
-        whole("edits"),
-        whole("model_id"),
-        real("norm"),
+        *whole("version", "edits", "model_id"),
+        *real("norm"),
         check("version >= 1", "version_from_1"),
         check("edits >= 0", "edits_not_negative"),
         check("norm >= 0", "norm_not_negative"),
@@ -127,7 +124,7 @@ class VectorRow(Base, table=True):
     digest: str
     scope: str
     kind: str
-    norm: float = Field(sa_type=Float)
+    norm: float
     created: str
     note: str = Field(sa_type=Text)
     summary: str = Field(sa_type=Text)
@@ -145,10 +142,9 @@ class DirectionRow(Base, table=True):
 
     __tablename__ = "direction"
     __table_args__ = (
-        whole("layer"),
-        whole("positions"),
-        real("norm"),
-        real("residual_norm", null=True),
+        *whole("layer", "positions"),
+        *real("norm"),
+        *real("residual_norm", null=True),
         check("layer >= 0", "layer_from_0"),
         check("positions >= 1", "positions_from_1"),
         check("norm >= 0", "norm_not_negative"),
@@ -160,8 +156,8 @@ class DirectionRow(Base, table=True):
     vector_id: int = owner("vector")
     layer: int = place()
     positions: int
-    norm: float = Field(sa_type=Float)
-    residual_norm: float | None = Field(default=None, sa_type=Float)
+    norm: float
+    residual_norm: float | None = None
 
 
 class OperandRow(Base, table=True):
@@ -176,7 +172,7 @@ class OperandRow(Base, table=True):
         UniqueConstraint("child_id", "digest"),
         Index(None, "parent_id"),
         Index(None, "digest"),
-        whole("ordinal"),
+        *whole("ordinal"),
         check("parent_id <> child_id", "not_itself"),
         check("length(digest) = 64", "digest_sha256"),
     )
@@ -210,7 +206,7 @@ class RemovalRow(Base, table=True):
 
     __tablename__ = "removal"
     __table_args__ = (
-        whole("version"),
+        *whole("version"),
         check("version >= 1", "version_from_1"),
         check("length(digest) = 64", "digest_sha256"),
         check(CREATED, "created_utc"),
@@ -248,13 +244,10 @@ class RunRow(Base, table=True):
     __tablename__ = "run"
     __table_args__ = (
         Index(None, "created"),
-        whole("seed"),
-        whole("max_new_tokens"),
-        whole("top_k"),
+        *whole("seed", "max_new_tokens", "top_k"),
         check("max_new_tokens >= 1", "max_new_tokens_from_1"),
         check(CREATED, "created_utc"),
-        check(POSITIONS, "positions_known"),
-        check(OPERATION, "operation_given"),
+        *steered(),
     )
 
     id: int | None = Field(default=None, primary_key=True)
@@ -267,10 +260,10 @@ class RunRow(Base, table=True):
     seed: int
     chat: bool
     max_new_tokens: int
-    temperature: float = Field(sa_type=Float)
-    top_p: float = Field(sa_type=Float)
+    temperature: float
+    top_p: float
     top_k: int
-    repetition_penalty: float = Field(sa_type=Float)
+    repetition_penalty: float
     best: int | None = None
     operation: str = operation()
     parameters: str = parameters()
@@ -285,22 +278,20 @@ class GenerationRow(Base, table=True):
 
     __tablename__ = "generation"
     __table_args__ = (
-        whole("ordinal"),
-        whole("tokens"),
-        whole("rating", null=True),
-        real("coefficient"),
-        real("dose", null=True),
+        *whole("ordinal", "tokens"),
+        *whole("rating", null=True),
+        *real("coefficient"),
+        *real("dose", null=True),
         check("tokens >= 0", "tokens_not_negative"),
         check("rating BETWEEN 1 AND 5", "rating_from_1_to_5"),
         check("finish IN ('stop', 'length', 'cancelled')", "finish_known"),
-        check(POSITIONS, "positions_known"),
-        check(OPERATION, "operation_given"),
+        *steered(),
     )
 
     run_id: int = owner("run")
     ordinal: int = place()
-    coefficient: float = Field(sa_type=Float)
-    dose: float | None = Field(default=None, sa_type=Float)
+    coefficient: float
+    dose: float | None = None
     text: str = Field(sa_type=Text)
     finish: str
     tokens: int
@@ -333,26 +324,17 @@ class RunOperandRow(Base, table=True):
 
 
 METADATA: MetaData = Base.metadata
-MODEL: Table = METADATA.tables["model"]
-VECTOR: Table = METADATA.tables["vector"]
-DIRECTION: Table = METADATA.tables["direction"]
-OPERAND: Table = METADATA.tables["operand"]
-TAG: Table = METADATA.tables["tag"]
-REMOVAL: Table = METADATA.tables["removal"]
-UNDO: Table = METADATA.tables["undo"]
-RUN: Table = METADATA.tables["run"]
-GENERATION: Table = METADATA.tables["generation"]
-RUN_OPERAND: Table = METADATA.tables["run_operand"]
-SWEEP: Table = METADATA.tables[result_tables.SweepRow.__tablename__]
-SWEEP_OPERAND: Table = METADATA.tables["sweep_operand"]
-SWEEP_SETTING: Table = METADATA.tables["sweep_setting"]
-SWEEP_PROMPT: Table = METADATA.tables["sweep_prompt"]
-SWEEP_SEED: Table = METADATA.tables["sweep_seed"]
-CELL: Table = METADATA.tables["cell"]
-CELL_METRIC: Table = METADATA.tables["cell_metric"]
-CALIBRATION: Table = METADATA.tables["calibration"]
-EVALUATION: Table = METADATA.tables["evaluation"]
-EVALUATION_VALUE: Table = METADATA.tables["evaluation_value"]
+
+
+def _of(names: str) -> Iterator[Table]:
+    return (METADATA.tables[name] for name in names.split())
+
+
+MODEL, VECTOR, DIRECTION, OPERAND, TAG = _of("model vector direction operand tag")
+REMOVAL, UNDO, RUN, GENERATION, RUN_OPERAND = _of("removal undo run generation run_operand")
+SWEEP, SWEEP_OPERAND, SWEEP_SETTING = _of("sweep sweep_operand sweep_setting")
+SWEEP_PROMPT, SWEEP_SEED, CELL, CELL_METRIC = _of("sweep_prompt sweep_seed cell cell_metric")
+CALIBRATION, EVALUATION, EVALUATION_VALUE = _of("calibration evaluation evaluation_value")
 
 REGISTRY_ONLY = (
     *(REMOVAL, UNDO),

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from steerlab.evaluation.statistics import Estimate, share
 
 
-def moved(values: Sequence[float], what: str = "held-out items") -> str:
+def moved(values: Sequence[float]) -> str:
     """How many signed ranges are above 0, and the least share of such items that would be.
 
     Empty without values, and where the bound says nothing.
     """
-    return at_least(share_moved(values), f"{what} moved the right way", "of such items do")
+    return at_least(share_moved(values), "held-out items moved the right way", "of such items do")
 
 
 def share_moved(values: Sequence[float]) -> Estimate:

@@ -178,9 +178,7 @@ def _at_least(hits: int, n: int, p: float) -> float:
     return math.fsum(map(math.exp, odds))
 
 
-def steerability(
-    coefficients: Sequence[float], propensities: ArrayLike, *, seed: int = 0
-) -> Steerability:
+def steerability(coefficients: Sequence[float], propensities: ArrayLike) -> Steerability:
     """The slope of each item's propensity over the coefficient, and their mean.
 
     coefficients: (n_strengths,), or doses. propensities: (n_strengths, n_items).
@@ -195,7 +193,7 @@ def steerability(
     slopes = centred @ values / (centred @ centred)
     known = slopes[~np.isnan(slopes)]
     anti = float((known < 0).mean()) if len(known) else math.nan
-    return Steerability(tuple(slopes.tolist()), estimate(slopes, seed=seed), anti)
+    return Steerability(tuple(slopes.tolist()), estimate(slopes), anti)
 
 
 def _quantiles(values: Array, seed: int) -> tuple[float, float]:

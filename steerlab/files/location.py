@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 
-def discover(environment: Mapping[str, str] | None = None) -> Path:
+def discover() -> Path:
     """The store's directory: STEERLAB_STORE, ./store if it is one, the user's data directory.
 
     Absolute, so that a later change of the working directory finds the same one.
     """
-    named = (os.environ if environment is None else environment).get("STEERLAB_STORE")
-    if named:
+    if named := os.environ.get("STEERLAB_STORE"):
         return expanded(named).absolute()
     here = Path("store").absolute()
     finish_move(here)
@@ -54,8 +52,7 @@ def extractions_directory() -> Path:
 
 def cache_directory() -> Path:
     """The cache directory: STEERLAB_CACHE, or the user's cache directory."""
-    chosen = os.environ.get("STEERLAB_CACHE")
-    if chosen:
+    if chosen := os.environ.get("STEERLAB_CACHE"):
         return expanded(chosen)
     from platformdirs import user_cache_path
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
@@ -307,15 +308,7 @@ def _vector(
     """The vector of a record, checked; arrays: by layer, as a number or as text."""
     try:
         spelt = {str(layer): array for layer, array in arrays.items()}
-        vector = SteeringVector(
-            {facts.layer: _float32(spelt, facts.layer) for facts in record.layers},
-            model=record.model,
-            scope=record.scope,
-            recipe=record.recipe,
-            residual_norms={f.layer: f.residual_norm for f in record.layers if f.residual_norm},
-            diagnostics={f.layer: f.diagnostics for f in record.layers},
-            ref=record.ref if record.name else None,
-        )
+        vector = from_arrays({f.layer: _float32(spelt, f.layer) for f in record.layers}, record)
     except ValueError as error:
         raise CorruptPayload(f"{path} can't be read: {_short(error)}") from None
     except SteerlabError as error:
@@ -326,6 +319,19 @@ def _vector(
             "restore the file from a copy, or remove the vector"
         )
     return record, vector
+
+
+def from_arrays(arrays: Mapping[int, NDArray[Any]], record: Record) -> SteeringVector:
+    """The vector of a record with these arrays by layer, unchecked."""
+    return SteeringVector(
+        arrays,
+        model=record.model,
+        scope=record.scope,
+        recipe=record.recipe,
+        residual_norms={f.layer: f.residual_norm for f in record.layers if f.residual_norm},
+        diagnostics={f.layer: f.diagnostics for f in record.layers},
+        ref=record.ref if record.name else None,
+    )
 
 
 def _float32(arrays: Mapping[str, Array], layer: int) -> Array:

@@ -44,11 +44,9 @@ def read(data: bytes, what: str) -> list[Foreign]:
         return [_of_svec(value, what)]
     if isinstance(value, dict) and "hookType" in value:
         return [_of_neuronpedia(value, what)]
-    if (
-        isinstance(value, list)
-        and 0 < len(value) <= _MOST
-        and all(_is_lens(entry) for entry in value)
-    ):
+    lens = {"activations", "layer_indices"}
+    several = isinstance(value, list) and 0 < len(value) <= _MOST
+    if several and all(isinstance(one, dict) and lens <= one.keys() for one in value):
         return [_of_lens(entry, what) for entry in value]
     raise UnknownFile(f"{what} is JSON, but of no layout of vectors that steerlab knows")
 
@@ -92,10 +90,6 @@ def _of_neuronpedia(value: Mapping[str, Any], what: str) -> Foreign:
         model=model if isinstance(model, str) else "",
         facts=_stated(value, {"coefficient": "vectorDefaultSteerStrength"}),
     )
-
-
-def _is_lens(entry: object) -> bool:
-    return isinstance(entry, dict) and {"activations", "layer_indices"} <= entry.keys()
 
 
 def _of_lens(entry: Mapping[str, Any], what: str) -> Foreign:

@@ -46,7 +46,8 @@ def is_ours(path: Path) -> bool:
             start = file.read(512)
             length = int.from_bytes(start[:8], "little")
             if not _is_safetensors(start):
-                return _is_archive(start) and not _is_known(start)
+                known = start.startswith((_ZIP, _NUMPY, gguf.MAGIC))
+                return start[257:262] == b"ustar" and not known
             file.seek(8)
             return f'"{header.METADATA_KEY}"'.encode() in file.read(min(length, 1 << 16))
     except OSError:
@@ -66,7 +67,7 @@ def read(path: Path) -> list[Foreign]:
         raise CorruptPayload(
             f"{what} is a fit of saklas, whose layers {sidecar.name} weighs: put it beside the file"
         )
-    stem = _stem(path)
+    stem = path.name.partition(".")[0] if path.name.strip(".") else ""
     hint = _hint(path, stem)
     return [
         replace(
@@ -135,14 +136,6 @@ def _is_safetensors(start: bytes) -> bool:
     return start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**40
 
 
-def _is_archive(start: bytes) -> bool:
-    return start[257:262] == b"ustar"
-
-
-def _is_known(start: bytes) -> bool:
-    return start.startswith((_ZIP, _NUMPY, gguf.MAGIC))
-
-
 def _bytes_of(path: Path) -> bytes:
     data = header.read_plain(path)
     if len(data) > MOST_BYTES:
@@ -153,10 +146,6 @@ def _bytes_of(path: Path) -> bytes:
 
 
 # names
-
-
-def _stem(path: Path) -> str:
-    return path.name.partition(".")[0] if path.name.strip(".") else ""
 
 
 def _name(stated: str, stem: str) -> str:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import save
 
 from steerlab.core.vector import SteeringVector
 from steerlab.core.version import __version__
@@ -175,12 +176,4 @@ def write_saklas(vector: SteeringVector) -> dict[str, bytes]:
 
 def tensors_file(tensors: Mapping[str, Array], metadata: Mapping[str, str] | None = None) -> bytes:
     """A safetensors file of float32 tensors."""
-    entries: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
-    body = b""
-    for name, array in tensors.items():
-        offsets = [len(body), len(body) + array.nbytes]
-        entries[name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": offsets}
-        body += array.tobytes()
-    head = json.dumps(entries, separators=(",", ":")).encode()
-    head += b" " * (-len(head) % 8)
-    return len(head).to_bytes(8, "little") + head + body
+    return save(dict(tensors), dict(metadata or {}) or None)

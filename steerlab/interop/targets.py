@@ -38,29 +38,21 @@ class Target:
     command: Callable[[PurePath, float], str] | None = None
 
 
-def _baked(write: Callable[[SteeringVector], bytes]) -> Callable[[SteeringVector, float], Files]:
+Write = Callable[[SteeringVector, float], Files]
+
+
+def _baked(write: Callable[[SteeringVector], bytes | Files]) -> Write:
     """A writer of a format without a strength."""
-    return lambda vector, c: {"": write(_scaled(vector, c))}
+    return lambda vector, c: _files(write(vector if c == 1 else c * vector))
 
 
-def _stated(
-    write: Callable[[SteeringVector, float], bytes],
-) -> Callable[[SteeringVector, float], Files]:
+def _stated(write: Callable[[SteeringVector, float], bytes]) -> Write:
     """A writer of a format that states the strength."""
-    return lambda vector, c: {"": write(vector, c)}
+    return lambda vector, c: _files(write(vector, c))
 
 
-def _scaled(vector: SteeringVector, coefficient: float) -> SteeringVector:
-    """The vector times its coefficient; itself at 1."""
-    return vector if coefficient == 1 else coefficient * vector
-
-
-def _saklas(vector: SteeringVector, coefficient: float) -> Files:
-    return safetensors_files.write_saklas(_scaled(vector, coefficient))
-
-
-def _peft(vector: SteeringVector, coefficient: float) -> Files:
-    return peft_directory.write(_scaled(vector, coefficient))
+def _files(made: bytes | Files) -> Files:
+    return {"": made} if isinstance(made, bytes) else made
 
 
 def _llama_command(path: PurePath, coefficient: float) -> str:
@@ -80,8 +72,8 @@ TARGETS: dict[str, Target] = {
     ),
     "glp": Target(".gguf", _stated(gguf.write_glp), has_knob=True),
     "npz": Target(".npz", _baked(numpy_files.write_npz)),
-    "saklas": Target(".safetensors", _saklas),
-    "peft": Target("", _peft),
+    "saklas": Target(".safetensors", _baked(safetensors_files.write_saklas)),
+    "peft": Target("", _baked(peft_directory.write)),
     "neuronpedia": Target(".json", _stated(json_files.write_neuronpedia), has_knob=True),
     "vllm-lens": Target(".json", _stated(json_files.write_lens), has_knob=True),
     "lm-eval": Target(".pt", _stated(torch_files.write_lm_eval), has_knob=True),

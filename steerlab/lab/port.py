@@ -75,7 +75,6 @@ def port(
     ref: str,
     *,
     layers: LayerChoice = None,
-    model: str | None = None,
     progress: Progress | None = None,
 ) -> list[Ported]:
     """Run a vector's recipe on the lab's model, and store the result there under the same name.
@@ -83,12 +82,11 @@ def port(
     The ancestors of a composition are ported first; vectors that the model already has by the
     same recipe are reused. Tags and notes are copied.
     layers: None takes those at the same relative depth.
-    model: the model of `ref`, where several have a vector of that name.
     progress: called with (vectors done, vectors to do).
     Returns what was ported, parents first. Raises Incompatible for an imported vector, which
     has no recipe to run, and for `layers` where a composition selects its layers itself.
     """
-    records = portable(lab, ref, layers=layers, model=model)
+    records = portable(lab, ref, layers=layers)
     lm = lab.model
     if records[-1].model.has_weights_of(lm.identity):
         raise BadOption(f"{records[-1].ref} is of {lm.source} already: name another model")
@@ -101,11 +99,9 @@ def port(
     return done
 
 
-def portable(
-    lab: Lab, ref: str, *, layers: LayerChoice = None, model: str | None = None
-) -> list[Record]:
+def portable(lab: Lab, ref: str, *, layers: LayerChoice = None) -> list[Record]:
     """The records that `port` will run, parents first; raises its errors, but loads no model."""
-    found = ancestry(lab.store, _resolved(lab, ref, model))
+    found = ancestry(lab.store, _resolved(lab, ref))
     for record in found:
         if isinstance(record.recipe, Contrast):
             continue
@@ -122,10 +118,10 @@ def portable(
     return found
 
 
-def _resolved(lab: Lab, ref: str, model: str | None) -> Record:
+def _resolved(lab: Lab, ref: str) -> Record:
     """The record of a ref; a name that only one other model has needs no qualifying."""
     try:
-        return lab.store.record(ref, model)
+        return lab.store.record(ref)
     except Incompatible:
         ours, name = lab.stored_model(), ref.split(".")[0]
         owners = {summary.model for summary in lab.store.list(name=name)} - {ours}

@@ -20,6 +20,7 @@ BELOW = (195, 153, 111, 69, 27)  # blue, of the 256 terminal colours
 ABOVE = (230, 223, 216, 209, 202)  # orange, distinct from blue to colour-blind eyes
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 _MANY, _POINT = "·", "●"
+_ROWS = 24
 
 
 def has_colour() -> bool:
@@ -121,12 +122,12 @@ def heatmap(grid: HeatGrid) -> Iterator[str]:
 # the map
 
 
-def map_lines(found: StoreMap, width: int, height: int = 24) -> Iterator[str]:
+def map_lines(found: StoreMap, width: int) -> Iterator[str]:
     """Points with their names, or with letters explained below where a name has no room.
 
     Both axes have the same scale.
     """
-    columns, rows, places = _laid(found, max(width - 2, 20), height)
+    columns, rows, places = _laid(found, max(width - 2, 20), _ROWS)
     canvas = [[" "] * columns for _ in range(rows)]
     letters: dict[int, str] = {}
     for x, y in places:

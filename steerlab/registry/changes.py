@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from steerlab.core.display import some
 from steerlab.core.record import Labels, Record
@@ -18,7 +18,7 @@ from steerlab.registry.ports import Writing
 from steerlab.registry.rebuild import usable
 from steerlab.registry.refs import Ref, versions_of
 from steerlab.registry.rows import Placed, Stored, add, find_model, mark_newest, read, settle
-from steerlab.registry.tables import OPERAND, VECTOR
+from steerlab.registry.tables import OPERAND, UNDO, VECTOR
 from steerlab.registry.undo_log import Change, Step
 
 
@@ -52,7 +52,8 @@ class Changes:
             except (NotFound, NameTaken, CorruptPayload, StoreError) as error:
                 which = f"change {change.number} ({change.text})"
                 raise StoreError(f"can't undo {which}: {error}") from error
-            undo_log.mark_undone(work.connection, change.number)
+            undone = update(UNDO).where(UNDO.c.id == change.number).values(undone=True)
+            work.connection.execute(undone)
         return replace(change, undone=True)
 
 

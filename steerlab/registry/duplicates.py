@@ -10,8 +10,8 @@ from sqlalchemy import Connection, select
 from steerlab.core.recipe import Expression
 from steerlab.core.vector import SteeringVector
 from steerlab.registry.neighbours import compared, read_arrays
-from steerlab.registry.rows import find_model
-from steerlab.registry.tables import DIRECTION, MODEL, VECTOR
+from steerlab.registry.rows import find_model, refs_of
+from steerlab.registry.tables import DIRECTION, VECTOR
 
 NEAR = 0.98
 """The smallest absolute cosine that is reported."""
@@ -46,13 +46,7 @@ def duplicates(
     model = find_model(connection, vector.model)
     if model is None:
         return []
-    v = VECTOR.c
-    query = select(v.name, v.version, v.model_id, MODEL.c.name).join(MODEL)
-    query = query.where(v.digest == vector.digest).order_by(v.id).limit(_MOST + 1)
-    refs = [
-        f"{name}.v{version}" if owner == model else f"{other}.{name}.v{version}"
-        for name, version, owner, other in connection.execute(query)
-    ]
+    refs = refs_of(connection, vector.digest, model, VECTOR.c.id, limit=_MOST + 1)
     equal = [Duplicate(ref, None) for ref in refs if ref != vector.ref][:_MOST]
     if equal or not near:
         return equal

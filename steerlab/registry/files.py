@@ -10,7 +10,7 @@ from itertools import count, groupby, tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from steerlab.core.recipe import Contrast, Expression
 from steerlab.core.record import Record
@@ -148,25 +148,7 @@ def _slowly(directory: Path, stored: Stored) -> SteeringVector:
             f"{directory / stored.path} no longer holds {stored.qualified}: restore the file from "
             "a copy, or remove the vector"
         )
-    return described(vector, stored.record)
-
-
-def described(vector: SteeringVector, record: Record) -> SteeringVector:
-    """The float32 form of a vector with the recipe, model and ref of a record."""
-    return from_arrays(vector.float32(), record)
-
-
-def from_arrays(arrays: Mapping[int, ArrayLike], record: Record) -> SteeringVector:
-    """The vector of a record with these arrays."""
-    return SteeringVector(
-        arrays,
-        model=record.model,
-        recipe=record.recipe,
-        scope=record.scope,
-        residual_norms={f.layer: f.residual_norm for f in record.layers if f.residual_norm},
-        diagnostics={f.layer: dict(f.diagnostics) for f in record.layers},
-        ref=record.ref,
-    )
+    return payload.from_arrays(vector.float32(), stored.record)
 
 
 def arrays_of(

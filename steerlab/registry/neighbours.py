@@ -47,21 +47,6 @@ class Neighbour:
     cosines: tuple[float, ...] = ()
 
 
-@dataclass(frozen=True)
-class Query:
-    """A search for the `limit` nearest to a vector.
-
-    exclude: the id of a vector that is no neighbour. progress: called with (vectors read, all).
-    """
-
-    connection: Connection
-    vector: SteeringVector
-    limit: int
-    exclude: int | None
-    should_stop: ShouldStop
-    progress: Progress
-
-
 class Neighbours:
     """Searches in one store; the index of the last one is kept while nothing is written."""
 
@@ -92,7 +77,7 @@ class Neighbours:
             if index is None or known != stamp or not index.covers(vector):
                 index = NeighbourIndex(connection, self._directory, vector)
                 self._known = (stamp, index)
-            return index.nearest(Query(connection, vector, limit, row, should_stop, progress))
+            return index.nearest(connection, vector, limit, row, should_stop, progress)
 
 
 class NeighbourIndex:
@@ -114,19 +99,33 @@ class NeighbourIndex:
         """Whether a vector has the model and scope of this index."""
         return self._key == (vector.model.key, vector.scope)
 
-    def nearest(self, query: Query) -> list[Neighbour]:
-        """The largest absolute cosines first; vectors whose payloads are damaged are left out."""
+    def nearest(
+        self,
+        connection: Connection,
+        vector: SteeringVector,
+        limit: int,
+        exclude: int | None,
+        should_stop: ShouldStop,
+        progress: Progress,
+    ) -> list[Neighbour]:
+        """The largest absolute cosines first; vectors whose payloads are damaged are left out.
+
+        exclude: the id of a vector that is no neighbour.
+        """
         for _ in range(_TRIES):
             with self._lock:
-                self._complete = self._complete or self._fill(query)
-            found = self._ranked(query)
+                known = self._complete or self._fill(connection, vector, should_stop, progress)
+                self._complete = known
+            found = self._ranked(connection, vector, limit, exclude)
             if found is not None:
                 return found
             self._complete = False
             self._cache.discard()
         raise StoreError(f"{self._cache.directory} is damaged again and again: delete it")
 
-    def _fill(self, query: Query) -> bool:
+    def _fill(
+        self, connection: Connection, of: SteeringVector, should_stop: ShouldStop, tell: Progress
+    ) -> bool:
         """Cache what is missing, unless told to stop; returns whether that came to an end."""
         self._cache.open()
         missing = self._missing()
@@ -135,13 +134,13 @@ class NeighbourIndex:
             missing = self._missing()
         done = len(self._ids) - len(missing)
         for start in range(0, len(missing), _BATCH):
-            if query.should_stop():
+            if should_stop():
                 break
             batch = missing[start : start + _BATCH]
-            read = read_arrays(query.connection, self._directory, batch, query.vector)
+            read = read_arrays(connection, self._directory, batch, of)
             self._cache.add({row.digest: arrays for row, arrays in read})
             done += len(batch)
-            query.progress(done, len(self._ids))
+            tell(done, len(self._ids))
         if missing:
             self._cache.open()
             self._missing()
@@ -154,19 +153,21 @@ class NeighbourIndex:
         rows = zip(self._ids.tolist(), self._digests, strict=True)
         return list({digest: row for row, digest in rows if digest not in known}.values())
 
-    def _ranked(self, query: Query) -> list[Neighbour] | None:
+    def _ranked(
+        self, connection: Connection, vector: SteeringVector, limit: int, exclude: int | None
+    ) -> list[Neighbour] | None:
         """The nearest of those that are cached; None if one of them is damaged."""
-        sizes = np.append(self._cache.cosines(query.vector), -1.0)[self._entries]
-        if query.exclude is not None:
-            sizes[self._ids == query.exclude] = -1.0
-        chosen = np.flatnonzero(sizes >= _bound(sizes, query.limit))
-        refs, found = _refs(query.connection, self._ids[chosen].tolist()), []
+        sizes = np.append(self._cache.cosines(vector), -1.0)[self._entries]
+        if exclude is not None:
+            sizes[self._ids == exclude] = -1.0
+        chosen = np.flatnonzero(sizes >= _bound(sizes, limit))
+        refs, found = _refs(connection, self._ids[chosen].tolist()), []
         for at in chosen.tolist():
             arrays = self._cache.directions(int(self._entries[at]))
-            if not _intact(arrays, self._digests[at], query.vector):
+            if not _intact(arrays, self._digests[at], vector):
                 return None
-            found += compared(query.vector, arrays, refs[int(self._ids[at])])
-        return sorted(found, key=lambda n: (-abs(n.cosine), n.ref))[: query.limit]
+            found += compared(vector, arrays, refs[int(self._ids[at])])
+        return sorted(found, key=lambda n: (-abs(n.cosine), n.ref))[:limit]
 
 
 def _bound(sizes: NDArray[np.float64], limit: int) -> float:

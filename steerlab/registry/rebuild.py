@@ -121,7 +121,9 @@ def _claim(chosen: dict[Name, Placed], placed: Placed, trusted: Trusted, done: R
     """Assign a name and version to the better of the vectors that claim it."""
     rival = chosen.get(_name(placed.record))
     rivals = [placed] if rival is None else [placed, rival]
-    kept, *others = sorted(rivals, key=lambda p: _rank(p, trusted), reverse=True)
+    kept, *others = sorted(
+        rivals, key=lambda p: (p.record.story in trusted, p.record.created, p.path), reverse=True
+    )
     chosen[_name(placed.record)] = kept
     done.skipped += [
         f"{lost.path}: {lost.record.ref} is already another vector; "
@@ -215,7 +217,3 @@ def _whole(directory: Path, placed: Placed) -> bool:
         payload.read(directory / placed.path, placed.key)
         return True
     return False
-
-
-def _rank(placed: Placed, trusted: Trusted) -> tuple[bool, str, str]:
-    return (placed.record.story in trusted, placed.record.created, placed.path)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Table, insert, select, update
@@ -41,14 +42,21 @@ def operands(connection: Connection, expression: str, model: str) -> list[dict[s
     return [{"ref": ref, **_vector(connection, ref, model)} for ref in refs]
 
 
-def sampling_of(row: dict[str, Any]) -> Sampling:
-    """Pop a Sampling from a row; raises Damaged for invalid options."""
+@contextmanager
+def _checked() -> Iterator[None]:
+    """Raise Damaged for values of a row that nothing can be made of."""
     try:
-        return Sampling.pop_from(row)
-    except (BadOption, TypeError) as error:
+        yield
+    except (BadOption, ValueError, TypeError, AttributeError) as error:
         raise Damaged(
             f"a row of the registry can't be read ({error}): run `steerlab rebuild`"
         ) from error
+
+
+def sampling_of(row: dict[str, Any]) -> Sampling:
+    """Pop a Sampling from a row; raises Damaged for invalid options."""
+    with _checked():
+        return Sampling.pop_from(row)
 
 
 def operation_row(operation: Operation) -> dict[str, Any]:
@@ -64,13 +72,9 @@ def operation_of(row: dict[str, Any]) -> Operation:
     for column in ("layers", "positions", "condition"):
         if column in row and row[column] is None:
             del row[column]
-    try:
+    with _checked():
         parameters = json.loads(row.pop("parameters"))
         return Operation(row.pop("operation"), tuple(sorted(parameters.items())))
-    except (BadOption, ValueError, AttributeError) as error:
-        raise Damaged(
-            f"a row of the registry can't be read ({error}): run `steerlab rebuild`"
-        ) from error
 
 
 def _vector(connection: Connection, ref: str, model: str) -> dict[str, Any]:

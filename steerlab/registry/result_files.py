@@ -105,14 +105,11 @@ def _made(cls: type[Result], values: dict[str, Any]) -> Result:
     if not all(isinstance(values[name], str) for name in texts):
         raise ValueError(f"{', '.join(texts)} have to be text")
     if cls is Calibration:
-        safe = values.pop("safe")
-        return Calibration(**values, operation=operation, safe=None if safe is None else _two(safe))
+        if (safe := values.pop("safe")) is not None:
+            low, high = safe
+            safe = low, high
+        return Calibration(**values, operation=operation, safe=safe)
     measured = tuple(Measured(**value) for value in values.pop("values"))
     if not isinstance(values["versions"], dict) or not isinstance(values["data"], dict | None):
         raise ValueError("versions and data have to be objects")
     return Evaluation(**values, operation=operation, values=measured)
-
-
-def _two(values: Any) -> tuple[float, float]:
-    low, high = values
-    return low, high

@@ -108,7 +108,9 @@ def take_in(
 def _insert(connection: Connection, made: Result) -> int:
     """Insert the rows of a result; returns its number."""
     if isinstance(made, Calibration):
-        return _row(connection, CALIBRATION, made, _calibration_row(made))
+        values = {n: getattr(made, n) for n in ("works", "layer", "dose", "coefficient")}
+        values["safe_low"], values["safe_high"] = made.safe or (None, None)
+        return _row(connection, CALIBRATION, made, values)
     values = {name: getattr(made, name) for name in ("suite", "suite_digest", "model")}
     values |= {"model_key": made.model_key, "versions": canonical_json(made.versions)}
     number = _row(connection, EVALUATION, made, values)
@@ -116,11 +118,6 @@ def _insert(connection: Connection, made: Result) -> int:
     if rows:
         connection.execute(insert(EVALUATION_VALUE), rows)
     return number
-
-
-def _calibration_row(made: Calibration) -> dict[str, Any]:
-    values = {name: getattr(made, name) for name in ("works", "layer", "dose", "coefficient")}
-    return values | dict(zip(("safe_low", "safe_high"), made.safe or (None, None), strict=True))
 
 
 def _row(connection: Connection, table: Table, made: Result, values: dict[str, Any]) -> int:

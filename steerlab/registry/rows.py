@@ -117,6 +117,18 @@ def ensure_model(connection: Connection, model: ModelIdentity) -> int:
     return int(made.scalar_one())
 
 
+def refs_of(
+    connection: Connection, digest: str, model: int | None, *order: Any, limit: int | None = None
+) -> list[str]:
+    """The refs of stored vectors with a digest; those of other models than `model` say theirs."""
+    query = select(VECTOR.c.name, VECTOR.c.version, VECTOR.c.model_id, MODEL.c.name).join(MODEL)
+    query = query.where(VECTOR.c.digest == digest).order_by(*order).limit(limit)
+    return [
+        f"{name}.v{version}" if owner == model else f"{other}.{name}.v{version}"
+        for name, version, owner, other in connection.execute(query)
+    ]
+
+
 _LAST_ID = select(func.max(VECTOR.c.id))
 
 
@@ -137,11 +149,6 @@ def add(connection: Connection, placed: Sequence[Placed]) -> list[int]:
         owner = next(iter(table.primary_key.columns)).name
         _insert(connection, table, [{owner: i, **row} for i, r in numbered for row in rows_of(r)])
     return [row for row, _ in numbered]
-
-
-def stands_alone(record: Record) -> bool:
-    """Whether its rows need no `settle`."""
-    return record.version == 1 and record.kind != "expression"
 
 
 def settle(connection: Connection, rows: Sequence[int], placed: Sequence[Placed]) -> None:

@@ -27,8 +27,8 @@ from steerlab.registry.rows import (
     add,
     find_model,
     identity_text,
+    refs_of,
     settle,
-    stands_alone,
 )
 from steerlab.registry.schema import fetched
 from steerlab.registry.tables import MODEL, REMOVAL, VECTOR
@@ -52,13 +52,11 @@ def plan(
         versions[key] = version = versions[key] + 1
         stored = _rounded(work, vector, f"{name}.v{version}", entries)
         entries.append((record_of(stored, name, version, tags=tags, note=note), stored))
-    taken = {r.digest: _stories(work.connection, r.digest) for r, _ in entries}
+    taken = {
+        r.digest: {story for (story,) in fetched(work.connection, _STORIES, digest=r.digest)}
+        for r, _ in entries
+    }
     return [(_told_apart(record, taken[record.digest]), vector) for record, vector in entries]
-
-
-def _stories(connection: Connection, digest: str) -> set[str]:
-    """The stories that are stored with a digest."""
-    return {story for (story,) in fetched(connection, _STORIES, digest=digest)}
 
 
 def _told_apart(record: Record, taken: set[str]) -> Record:
@@ -81,7 +79,7 @@ def store(work: Writing, directory: Path, entries: Sequence[Entry]) -> list[int]
         durable.write(file, data)
         placed += [Placed(record, path, record.story) for record, _ in batch]
     rows = add(work.connection, placed)
-    if not all(stands_alone(p.record) for p in placed):
+    if any(p.record.version > 1 or p.record.kind == "expression" for p in placed):
         settle(work.connection, rows, placed)
     return rows
 
@@ -157,16 +155,8 @@ def stored_ref(
 ) -> str:
     """The ref of an operand in this store, found by digest; of several, the one with its name."""
     model = find_model(connection, child.model)
-    query = (
-        select(VECTOR.c.name, VECTOR.c.version, VECTOR.c.model_id, MODEL.c.name)
-        .join(MODEL)
-        .where(VECTOR.c.digest == operand.digest)
-        .order_by(VECTOR.c.model_id != model, VECTOR.c.version.desc(), VECTOR.c.id)
-    )
-    found = [
-        f"{name}.v{version}" if owner == model else f"{other}.{name}.v{version}"
-        for name, version, owner, other in connection.execute(query)
-    ]
+    order = VECTOR.c.model_id != model, VECTOR.c.version.desc(), VECTOR.c.id
+    found = refs_of(connection, operand.digest, model, *order)
     found += [record.ref for record, _ in earlier if record.digest == operand.digest]
     if not found:
         raise NotFound(_unsaved(operand, child))

@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection
-
 from steerlab.core import above
 from steerlab.core.recipe import check_name
 from steerlab.core.record import Labels, Record
@@ -62,7 +60,7 @@ class Store:
 
     def __init__(self, path: str | Path | None = None, *, timeout: float = BUSY_SECONDS) -> None:
         self.path = discover() if path is None else expanded(path).absolute()
-        self._database = Database(self.path, self._fill, timeout=timeout)
+        self._database = Database(self.path, lambda new: self.upkeep.fill(new), timeout=timeout)
         self.runs, self.sweeps = Runs(self._database), Sweeps(self._database)
         self.results = Results(self._database, self.path)
         self.transfer, self.upkeep = Transfer(self._database), Upkeep(self._database)
@@ -369,9 +367,6 @@ class Store:
             return saving.store_next(work, self.path, made)
 
     # inside
-
-    def _fill(self, connection: Connection) -> None:
-        self.upkeep.fill(connection)
 
     def _stored(self, ref: str, model: Model) -> Stored:
         with self._database.reading() as connection:

@@ -10,9 +10,9 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, delete, insert, select
 
 from steerlab.core.record import Labels, canonical_json, check_labels, labels_from_json, now
 from steerlab.errors import NotFound, SteerlabError
@@ -20,7 +20,6 @@ from steerlab.registry.sqlite_errors import Damaged
 from steerlab.registry.tables import UNDO
 
 What = Literal["tag", "note", "rename", "remove"]
-WHAT = get_args(What)
 KEPT = 100
 """How many changes the log keeps."""
 
@@ -91,11 +90,6 @@ def one(connection: Connection, number: int | None) -> tuple[Change, list[Step]]
         raise Damaged(
             f"change {row.id} of the registry's log can't be read: run `steerlab rebuild`"
         ) from error
-
-
-def mark_undone(connection: Connection, number: int) -> None:
-    """Remember that a change was undone."""
-    connection.execute(update(UNDO).where(UNDO.c.id == number).values(undone=True))
 
 
 def _change(row: Row[Any]) -> Change:

@@ -282,14 +282,10 @@ def _estimate(values: Values, style: str, metric: str, setting: str) -> float | 
     return None if value is None else value.estimate
 
 
-def _both_signs(values: Values, style: str, metric: str) -> dict[str, float]:
-    """The estimates at +c and -c, by setting; without those that are undefined."""
-    found = {sign: _estimate(values, style, metric, sign) for sign in (names.TOWARD, names.AWAY)}
-    return {sign: value for sign, value in found.items() if value is not None}
-
-
 def _joined(values: Values, style: str, metric: str) -> str:
-    return " and ".join(f"{x:.2f}" for x in _both_signs(values, style, metric).values())
+    """The estimates at +c and -c, without those that are undefined."""
+    found = (_estimate(values, style, metric, sign) for sign in (names.TOWARD, names.AWAY))
+    return " and ".join(f"{x:.2f}" for x in found if x is not None)
 
 
 def _and(parts: Sequence[str]) -> str:

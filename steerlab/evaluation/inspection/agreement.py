@@ -75,7 +75,7 @@ def check_pairs(recipe: Contrast) -> None:
         raise BadPrompts("it was made from one pair, and agreement takes at least two")
 
 
-def split_half(differences: Array, seed: int = 0, splits: int = SPLITS) -> float:
+def split_half(differences: Array, splits: int = SPLITS) -> float:
     """Cosine between the mean differences of two random halves of the pairs, over many splits.
 
     differences: (n_pairs, d_model), at least two; one half of an odd number has one more.
@@ -83,7 +83,7 @@ def split_half(differences: Array, seed: int = 0, splits: int = SPLITS) -> float
     It grows with the number of pairs, so compare layers, or vectors with equally many pairs.
     """
     n = len(differences)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     order = rng.permuted(np.tile(np.arange(n), (splits, 1)), axis=1)
     first = np.zeros((splits, n))
     np.put_along_axis(first, order[:, : n // 2], 1.0, axis=1)

@@ -76,9 +76,9 @@ def understand(content: Content, choice: Choice, shape: str | None = None) -> Se
     )
 
 
-def texts_of(content: Content, columns: tuple[str, ...] = ()) -> list[str]:
+def texts_of(content: Content) -> list[str]:
     """The texts of a file that holds one list of them."""
-    made = understand(content, Choice(columns), "prompts")
+    made = understand(content, Choice(), "prompts")
     if made.systems is not None:
         raise BadPrompts(f"{content.name}: its system prompts can't be used here: leave them out")
     return made.positive

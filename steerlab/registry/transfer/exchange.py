@@ -236,7 +236,7 @@ def _new(connection: Connection, reader: _Reader, imports: Sequence[Import]) -> 
             one.same_numbers, one.differs = stored.ref, stored.differs_from(record)
         name, version = one.place
         placed = replace(record, name=name, version=version)
-        yield placed, files.described(vector, placed)
+        yield placed, payload.from_arrays(vector.float32(), placed)
 
 
 def _entries(connection: Connection, directory: Path, rows: Sequence[int]) -> Iterator[Entry]:

@@ -10,7 +10,8 @@ from steerlab.core.results import Calibration
 from steerlab.core.setting import Setting
 from steerlab.core.vector import SteeringVector
 
-_ROUNDING = 1e-9
+_ROUNDING = 1e-3
+"""Of a dose: a vector made again elsewhere has another length, by up to some 1e-6 in float32."""
 
 
 class OperatingPoint(NamedTuple):

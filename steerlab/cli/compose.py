@@ -101,7 +101,7 @@ def _compose(
     if name is None and not dry_run:
         _check_derived(store, chosen, result)
     operands = {ref: store.load(ref, result.model) for ref in parsed.refs}
-    for warning in composition_warnings(result, operands):
+    for warning in composition_warnings(parsed, result, operands):
         output.warn(warning)
     how = "dry run, nothing stored"
     _say_taken(store, chosen, result)

@@ -141,9 +141,12 @@ def compose(
 
 
 def composition_warnings(
-    result: SteeringVector, operands: Mapping[str, SteeringVector]
+    parsed: Parsed, result: SteeringVector, operands: Mapping[str, SteeringVector]
 ) -> list[str]:
-    """Warnings, in words: differing layers, cancellation, mixed kinds or sizes of operands."""
+    """Warnings, in words: differing layers, cancellation, mixed kinds or sizes of operands.
+
+    operands: by the refs of the parsed expression, whose value is `result`.
+    """
     found = []
     layers = {ref: span(v.layers) for ref, v in operands.items()}
     if len(set(layers.values())) > 1:
@@ -157,30 +160,49 @@ def composition_warnings(
         found.append(
             f"{', '.join(raw)} is a raw mean activation among differences: it will dominate"
         )
-    norms = {ref: v.norm for ref, v in operands.items()}
-    largest = max(norms, key=lambda ref: norms[ref], default="")
-    small = [ref for ref, norm in norms.items() if 0 < norm < norms[largest] / 20]
+    total, norms = _terms(parsed, operands)
+    plain = {term: norm for term, norm in norms.items() if not set("*/([") & set(term)}
+    largest = max(plain, key=lambda term: plain[term], default="")
+    small = [term for term, norm in plain.items() if 0 < norm < plain[largest] / 20]
     if small:
         found.append(
             f"{small[0]} (norm {norms[small[0]]:.3g}) all but vanishes beside {largest} "
-            f"(norm {norms[largest]:.3g}): unit({largest}) puts them on one scale"
+            f"(norm {norms[largest]:.3g}): {_ONE_SCALE}"
         )
     if not small and (main := _dominant(result, operands)):
         ref, share = main
-        found.append(
-            f"{ref} is {share:.0%} of the result: unit(…) around each puts them on one scale"
-        )
+        found.append(f"{ref} is {share:.0%} of the result: {_ONE_SCALE}")
     if result.norm == 0:
         found.append("the result is zero: steering with it changes nothing")
-    elif len(operands) > 1 and result.norm < 0.2 * min(n for n in norms.values()):
+    elif len(operands) > 1 and total < 0.2 * min(norms.values(), default=0.0):
         found.append(
-            f"the operands nearly cancel: norm {result.norm:.3g} is left "
-            f"of {max(norms.values()):.3g}"
+            f"the operands nearly cancel: norm {total:.3g} is left of {max(norms.values()):.3g}"
         )
     return found
 
 
 _MOST = 0.95  # of a result: what is more is hardly a mixture
+_ONE_SCALE = "unit(…) around each puts them on one scale"
+
+
+def _terms(
+    parsed: Parsed, operands: Mapping[str, SteeringVector]
+) -> tuple[float, dict[str, float]]:
+    """The norm of a sum, without a factor around it, and of each of its terms; 0 and {} if none."""
+    value, node = _Evaluation(parsed, operands.__getitem__), parsed.tree
+    while isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult | ast.Div):
+        node = node.left if isinstance(value.of(node.left), SteeringVector) else node.right
+    terms = _summands(node)
+    if len(terms) < 2:
+        return 0.0, {}
+    norms = {ast.unparse(term): value.vector(term, "").norm for term in terms}
+    return value.vector(node, "").norm, norms
+
+
+def _summands(node: ast.expr) -> list[ast.expr]:
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Sub):
+        return [*_summands(node.left), *_summands(node.right)]
+    return [node]
 
 
 def _dominant(

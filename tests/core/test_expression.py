@@ -386,7 +386,7 @@ class TestEvaluating:
 
 class TestWarnings:
     def found(self, text, **operands):
-        return composition_warnings(compose(text, **operands), operands)
+        return composition_warnings(parse(text), compose(text, **operands), operands)
 
     def test_nothing_to_say(self):
         assert self.found("a - 0.5*b", a=LOVE, b=ANGER) == []
@@ -394,7 +394,7 @@ class TestWarnings:
     def test_a_zero_result(self):
         (warning,) = self.found("a - a", a=LOVE)
         assert "zero" in warning
-        assert composition_warnings(LOVE, {}) == []
+        assert composition_warnings(parse("a"), LOVE, {"a": LOVE}) == []
 
     def test_one_operand_that_is_nearly_all_of_a_sum(self):
         (warning,) = self.found("unit(a) - 10*b", a=LOVE, b=ANGER)
@@ -423,6 +423,17 @@ class TestWarnings:
     def test_operands_that_nearly_cancel(self):
         (warning,) = self.found("a - b", a=LOVE, b=LOVE + 0.01 * ANGER)
         assert warning.startswith("the operands nearly cancel: norm 0.0447 is left of 5.5")
+        (warning,) = self.found("2*(a - b)", a=LOVE, b=LOVE + 0.01 * ANGER)
+        assert warning.startswith("the operands nearly cancel: norm 0.0447 is left of 5.5")
+
+    @pytest.mark.parametrize("text", ["unit(a) + unit(b)", "0.1*a - 0.1*b", "(a + b)/10"])
+    def test_a_short_sum_is_no_cancellation(self, text):
+        """Each term is compared as it stands in the sum, not as it is stored."""
+        assert self.found(text, a=100 * LOVE, b=100 * ANGER) == []
+
+    def test_terms_on_one_scale_do_not_vanish(self):
+        assert self.found("unit(a) + unit(b)", a=LOVE, b=100 * ANGER) == []
+        assert "a is 100% of the result" in self.found("a - b/30", a=LOVE, b=ANGER)[0]
 
 
 @pytest.mark.parametrize(

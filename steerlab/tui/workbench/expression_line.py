@@ -70,7 +70,8 @@ def meaning_of(lab: Lab, text: str, names: Sequence[str]) -> Meaning:
 
     try:
         vector = lab.evaluate(text)
-        operands = {ref: lab.evaluate(ref) for ref in parse(text).refs}
+        parsed = parse(text)
+        operands = {ref: lab.evaluate(ref) for ref in parsed.refs}
     except SteerlabError as error:
         reason = getattr(error, "reason", "") or str(error)
         return Meaning(
@@ -80,12 +81,12 @@ def meaning_of(lab: Lab, text: str, names: Sequence[str]) -> Meaning:
             unfinished=_is_beginning(text, error, names),
         )
     cosines = [(ref, _cosine(vector, operand)) for ref, operand in operands.items()]
-    alone = len(operands) == 1 and parse(text).refs[0] == text.strip()
+    alone = len(operands) == 1 and parsed.refs[0] == text.strip()
     return Meaning(
         text,
         vector,
         () if alone else cosines,
-        composition_warnings(vector, operands),
+        composition_warnings(parsed, vector, operands),
         calibration=lab.calibration_of(vector),
     )
 

@@ -17,6 +17,7 @@ from steerlab.errors import BadOption, SteerlabError
 
 if TYPE_CHECKING:
     from steerlab.core.completion import Completion
+    from steerlab.core.run import Run
     from steerlab.core.sampling import Sampling
     from steerlab.lab.chat import Chat, OnPiece
     from steerlab.lab.lab import Lab
@@ -58,7 +59,7 @@ def chat_command(
     A line is a message, or a command such as /dose 0.3, /steer anger, /off, /baseline; /help
     lists them. Answers are written with the model's chat template. Ctrl-C stops an answer and
     keeps what came, Ctrl-D ends. From a pipe, each line is a message. What was said is kept as a
-    run, and a change of the steering begins another.
+    run after every answer, and a change of the steering begins another.
     """
     from steerlab.lab.chat import Chat
 
@@ -80,7 +81,7 @@ def chat_command(
                     raise
                 output.warn(str(error))
     finally:
-        talk.save()
+        talk.close()
 
 
 class _Talk:
@@ -88,12 +89,13 @@ class _Talk:
 
     def __init__(self, chat: Chat, *, keep: bool) -> None:
         self.chat, self.keep = chat, keep
+        self.run: Run | None = None
         self.commands: dict[str, Callable[[str], object]] = {
             "steer": self._steer,
             "dose": self._dose,
             "off": self._off,
             "baseline": self._baseline,
-            "new": lambda _: self.save(),
+            "new": lambda _: self.close(),
             "help": lambda _: click.echo(HELP, err=True),
         }
 
@@ -121,12 +123,21 @@ class _Talk:
         if text := beyond_safe(self.chat.calibration, setting.layers, setting.dose):
             output.warn(text)
 
-    def save(self) -> None:
-        """Keep what was said as a run, and begin anew."""
-        run = self.chat.run() if self.keep else None
+    def close(self) -> None:
+        """Say which run holds what was said, and begin anew."""
+        self._say_kept()
         self.chat.restart()
+
+    def _say_kept(self) -> None:
+        if self.run is not None:
+            output.say(f"kept as run {self.run.id}")
+        self.run = None
+
+    def _save(self) -> None:
+        """Keep what was said so far as a run: the terminal may be closed at any time."""
+        runs, run = self.chat.lab.store.runs, self.chat.run() if self.keep else None
         if run is not None:
-            output.say(f"kept as run {self.chat.lab.store.runs.save(run).id}")
+            self.run = runs.save(run) if self.run is None else runs.replace(self.run, run)
 
     def _steer(self, expression: str) -> None:
         if not expression:
@@ -142,10 +153,9 @@ class _Talk:
 
     def _changed(self, change: Callable[[], object]) -> None:
         """Change the steering; what was said under the former one is a run of its own."""
-        before = self.chat.run()
         change()
-        if self.keep and before is not None:
-            output.say(f"kept as run {self.chat.lab.store.runs.save(before).id}")
+        if self.run is not None:
+            self._say_kept()
             self.chat.kept()
         self.tell()
 
@@ -158,6 +168,7 @@ class _Talk:
         with interruptible() as stop:
             made = write(lambda piece: click.echo(printable(piece, newlines=True), nl=False), stop)
         click.echo()
+        self._save()
         if not made.text:
             output.say("the model ended its answer at once: the message is left out")
         if stop.fired and not sys.stdin.isatty():

@@ -34,20 +34,16 @@ class Runs:
         It is listed under the stored vectors that its expression names; refs that are not stored
         are kept as text.
         """
-        created, operation = now(), operation_row(run.operation)
-        plain = run.to_json()
-        texts = plain.pop("generations")
-        plain |= {"id": None, "created": created, **operation}
         with self._database.writing() as work:
-            connection = work.connection
-            inserted = connection.execute(insert(RUN).values(plain).returning(RUN.c.id))
-            number = int(inserted.scalar_one())
-            for ordinal, text in enumerate(texts):
-                row = {"run_id": number, "ordinal": ordinal, **_row(text), **operation}
-                connection.execute(insert(GENERATION).values(row))
-            for operand in _operands(connection, run):
-                connection.execute(insert(RUN_OPERAND).values(run_id=number, **operand))
-        return replace(run, id=number, created=created)
+            return _insert(work.connection, replace(run, id=None, created=now()))
+
+    def replace(self, before: Run, run: Run) -> Run:
+        """Store a run in the place of another, under its number; as a new one if that is gone."""
+        own = (RUN.c.id == before.id) & (RUN.c.created == before.created)
+        with self._database.writing() as work:
+            there = work.connection.execute(delete(RUN).where(own)).rowcount
+            number, created = (before.id, before.created) if there else (None, now())
+            return _insert(work.connection, replace(run, id=number, created=created))
 
     def list(
         self,
@@ -106,6 +102,21 @@ class Runs:
         with self._database.writing() as work:
             if not work.connection.execute(delete(RUN).where(RUN.c.id == number)).rowcount:
                 raise _unknown(number)
+
+
+def _insert(connection: Connection, run: Run) -> Run:
+    """Write the rows of a run, whose number is the next one if it has none; the run with it."""
+    operation, plain = operation_row(run.operation), run.to_json()
+    texts = plain.pop("generations")
+    plain |= {"id": run.id, "created": run.created, **operation}
+    inserted = connection.execute(insert(RUN).values(plain).returning(RUN.c.id))
+    number = int(inserted.scalar_one())
+    for ordinal, text in enumerate(texts):
+        row = {"run_id": number, "ordinal": ordinal, **_row(text), **operation}
+        connection.execute(insert(GENERATION).values(row))
+    for operand in _operands(connection, run):
+        connection.execute(insert(RUN_OPERAND).values(run_id=number, **operand))
+    return replace(run, id=number)
 
 
 def _check_index(run: Run, index: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import signal
+from itertools import chain
 
 import pytest
 
@@ -29,7 +30,7 @@ def typed(cli, monkeypatch, model_dir):
         terminal = io.StringIO()
         terminal.isatty = lambda: True
         monkeypatch.setattr("sys.stdin", terminal)
-        keys = iter([*lines, EOFError()])
+        keys = chain(lines, [EOFError()])
 
         def read(prompt):
             key = next(keys)
@@ -118,6 +119,22 @@ def test_keys_of_a_terminal(typed, store, monkeypatch, tmp_path):
     assert run.generations[0].finish == "cancelled"  # what came is the answer
     assert run.generations[0].tokens == 2
     assert chat.HELP in result.err
+
+
+def test_what_was_said_is_kept_before_the_conversation_ends(typed, store):
+    """A closed terminal or a kill then loses nothing that was answered."""
+    seen = []
+
+    def lines():
+        for line in ("Hi", "Go on", "/baseline"):
+            yield line
+            seen.append(store.runs.list())
+
+    result = typed(lines())
+    assert [[run.id for run in runs] for runs in seen] == [[1], [1], [1]]
+    assert [runs[0].prompt.count("user: ") for runs in seen] == [1, 2, 2]
+    assert [len(runs[0].generations) for runs in seen] == [1, 1, 2]
+    assert result.err.count("kept as run 1") == 1
 
 
 def test_a_dose_needs_a_vector(refused):

@@ -26,6 +26,17 @@ def run(expression: str = "love - 0.5*anger", **more) -> Run:
     return Run(expression, "I think", TINY.source, TEXTS, **more)
 
 
+def test_a_run_takes_the_place_of_another_while_that_is_there(family):
+    first = family.runs.save(run())
+    later = family.runs.replace(first, run("love"))
+    assert (later.id, later.created) == (first.id, first.created)
+    assert family.runs.list() == [later]
+    family.runs.remove(first.id)
+    other = family.runs.save(run())  # may get the number that is free again
+    last = family.runs.replace(later, run("anger"))
+    assert family.runs.list() == [last, other]
+
+
 def test_a_run_comes_back_as_it_was(family):
     made = run(layers="2", positions="generated", seed=7, sampling=WARM)
     kept = family.runs.save(made)

@@ -214,19 +214,21 @@ def _print_head(record: Record, calibration: Calibration | None) -> None:
             ("norm", number(record.norm, 4)),
             ("tags", " ".join(record.tags)),
             ("note", record.note),
-            ("calibrated", _verdict(calibration)),
+            *_verdict(calibration),
             ("made", f"{record.created[:19].replace('T', ' ')} UTC with {software}"),
             ("digest", record.digest),
         ]
     )
 
 
-def _verdict(calibration: Calibration | None) -> str:
+def _verdict(calibration: Calibration | None) -> list[tuple[str, str]]:
+    """What a calibration found, and its evidence in lines below."""
     if calibration is None:
-        return ""
-    from steerlab.evaluation.calibration.curve import verdict
+        return []
+    from steerlab.evaluation.calibration.curve import findings
 
-    return verdict(calibration)
+    says, *evidence = findings(calibration)
+    return [("calibrated", says), *(("", f"· {line}") for line in evidence)]
 
 
 def _print_layers(record: Record) -> None:

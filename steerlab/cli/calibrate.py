@@ -168,12 +168,15 @@ def _refuse_choices(context: click.Context) -> None:
 
 
 def _print(found: Calibration, name: str) -> None:
-    from steerlab.evaluation.calibration.curve import Curve, verdict
+    from steerlab.evaluation.calibration.curve import Curve, findings
 
     _print_curve(Curve.of(found))
     output.response(found, name)
-    sentence = printable(verdict(found))
-    click.echo(click.style(f"\n{name} {sentence}", fg="green" if found.works else "yellow"))
+    says, *evidence = findings(found)
+    click.echo()
+    output.hanging(f"{printable(name)} ", says, fg="green" if found.works else "yellow")
+    for line in evidence:
+        output.hanging("  · ", line)
 
 
 def _print_curve(curve: Curve) -> None:

@@ -16,8 +16,7 @@ from steerlab.core.results import Calibration, Evaluation
 from steerlab.core.sweep import Sweep
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import CorruptPayload
-from steerlab.evaluation.calibration.curve import Curve, Point
-from steerlab.evaluation.calibration.curve import verdict as calibration_verdict
+from steerlab.evaluation.calibration.curve import Curve, Point, findings
 from steerlab.evaluation.generalization.verdict import verdict as evaluation_verdict
 from steerlab.evaluation.inspection.difference import Difference
 from steerlab.evaluation.inspection.inspect import Inspection
@@ -188,11 +187,18 @@ def _(value: Calibration) -> Page:
     title, made = f"calibration of {short(value.digest)}", value.created[:19]
     try:
         points = Curve.of(value).points
-        lines, picture = [f"It {calibration_verdict(value)}."], figure(value)
+        (says, *evidence), picture = findings(value), figure(value)
     except CorruptPayload as error:
         return Page(title, made, lines=[str(error)])
     head = ("dose", "c", "effect", "95% interval", "random, ± sd", "KL", "sound")
-    return Page(title, made, (), lines, picture, [Table(head, [_point(p) for p in points])])
+    return Page(
+        title,
+        made,
+        (),
+        [f"It {says}.", *evidence],
+        picture,
+        [Table(head, [_point(p) for p in points])],
+    )
 
 
 def _point(point: Point) -> tuple[str, ...]:

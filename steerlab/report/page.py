@@ -15,8 +15,7 @@ from steerlab.core.display import printable
 from steerlab.core.notation import span
 from steerlab.core.recipe import Contrast, Expression
 from steerlab.core.version import __version__
-from steerlab.evaluation.calibration.curve import Curve
-from steerlab.evaluation.calibration.curve import verdict as calibration_verdict
+from steerlab.evaluation.calibration.curve import Curve, findings
 from steerlab.evaluation.generalization.verdict import verdict as evaluation_verdict
 from steerlab.plots.calibration import layers_of, response_of, unit_of
 from steerlab.plots.generalization import effect_panels, tables
@@ -180,7 +179,7 @@ def _calibrated(calibration: Calibration) -> Mapping[str, Any]:
     chosen = [dose is not None and math.isclose(p.dose, dose) for p in curve.points]
     return {
         "works": calibration.works,
-        "verdict": calibration_verdict(calibration),
+        "verdict": findings(calibration),
         "unit": unit_of(curve),
         "curve": curve,
         "points": list(zip(curve.points, chosen, strict=True)),

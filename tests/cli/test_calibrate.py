@@ -10,7 +10,7 @@ import pytest
 
 from steerlab import Lab, LanguageModel, Store
 from steerlab.cli import ExitCode, progress, run
-from steerlab.evaluation.calibration.curve import Curve
+from steerlab.evaluation.calibration.curve import Curve, findings
 from tests.cli.conftest import Result
 from tests.evaluation.planted import pairs, planted_lm
 
@@ -64,7 +64,9 @@ def test_what_works_is_kept_and_used_by_generate_and_show(cli, store, kind):
     found = store.results.calibration("kind")
     assert found.works
     lines = result.out.splitlines()
-    assert lines[-1].startswith(f"kind.v1 works: layer {found.layer}, dose +0.20 (c ")
+    says, *evidence = lines[lines.index("") :][-len(findings(found)) :]
+    assert says.startswith(f"kind.v1 works: layer {found.layer}, dose +0.20 (c ")
+    assert evidence == [f"  · {line}" for line in findings(found)[1:]]
     assert [line.split()[0] for line in lines if line.startswith(("+0", "-0"))] == [
         *("-0.20", "-0.10", "+0.10", "+0.20")
     ]
@@ -74,6 +76,7 @@ def test_what_works_is_kept_and_used_by_generate_and_show(cli, store, kind):
     assert f"kind.v1 as calibrated: layer {found.layer}, dose +0.20" in written.err
     shown = cli("show", "kind")
     assert f"calibrated  works: layer {found.layer}" in shown.out
+    assert all(f"            · {line}\n" in shown.out for line in findings(found)[1:])
     assert cli("show", "kind", "--json").data["calibration"]["layer"] == found.layer
     own = cli("generate", "Hi", "-v", "kind", "-n", 2, "-c", 1, "--layers", 1, "--json")
     assert own.data[1]["layers"] == [1]

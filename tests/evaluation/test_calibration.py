@@ -18,6 +18,7 @@ from steerlab.evaluation.calibration.curve import (
     FreshCost,
     Limits,
     controls_of,
+    findings,
     lacking,
     side,
     verdict,
@@ -164,7 +165,8 @@ def test_the_verdict_is_about_the_point_that_it_names(works):
     assert point.plus.mean == pytest.approx(dosed.effect.mean)
     assert point.effect.mean == pytest.approx(np.mean(point.values))
     assert held.effect.mean == pytest.approx(np.mean(held.values))
-    first, second, up, down, nested, sure, *loose = said.split("; ")
+    first, second, up, down, nested, sure, *loose = findings(works)
+    assert said == "; ".join(findings(works))
     assert first.startswith(f"works: layer {works.layer}, dose +0.20")
     assert second.startswith(f"range at that point {point.effect.mean:+.2f} (")
     assert up.startswith(f"+0.20: works, {point.plus.mean:+.2f} (")

@@ -116,7 +116,8 @@ async def test_the_curves_tab_draws_the_dose_response_or_says_how_to_get_it(cali
         user.bench.action_tab("curves")
         await user.until(lambda: user.bench.query(f"{Curves.__name__} PlotextPlot.response"))
         pane = user.bench.query_one(Curves)
-        assert "works: layer" in pane.query_one("#verdict", Static).render().plain
+        assert "works: layer" in (said := pane.query_one("#verdict", Static).render().plain)
+        assert "\n· range at that point" in said
         await user.until(lambda: len(pane.query(PlotextPlot)) == 3)  # dose, and layers: effect, KL
         titles = [plot.plt.build() for plot in pane.query(PlotextPlot)]
         assert sum("KL at dose" in title for title in titles) == 1

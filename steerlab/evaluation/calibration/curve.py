@@ -221,8 +221,13 @@ class Curve:
 
 def verdict(calibration: Calibration) -> str:
     """What a calibration found, as a sentence without its subject."""
+    return "; ".join(findings(calibration))
+
+
+def findings(calibration: Calibration) -> list[str]:
+    """The parts of `verdict`: what it says of the vector, then the evidence, one fact each."""
     if not calibration.works or calibration.safe is None:
-        return f"does not work: {Curve.of(calibration).reason}"
+        return [f"does not work: {Curve.of(calibration).reason}"]
     curve, (low, high) = Curve.of(calibration), calibration.safe
     parts = [
         f"works: layer {calibration.layer}, dose {calibration.dose:+.2f} "
@@ -237,7 +242,7 @@ def verdict(calibration: Calibration) -> str:
         moved((*curve.held.values, *curve.added)) + _later(curve),
         *(_loose(f) for f in curve.fresh if f.dose in (low, high)),
     ]
-    return "; ".join(part for part in parts if part)
+    return [part for part in parts if part]
 
 
 def _later(curve: Curve) -> str:

@@ -69,9 +69,9 @@ def about(record: Record, calibration: Calibration | None) -> str:
     """The verdict of the calibration, or how to calibrate."""
     if calibration is None:
         return LATER.format(name=printable(record.name))
-    from steerlab.evaluation.calibration.curve import verdict
+    from steerlab.evaluation.calibration.curve import findings
 
-    return printable(verdict(calibration))
+    return printable("\n· ".join(findings(calibration)), newlines=True)
 
 
 def measured(calibration: Calibration) -> Iterator[Any]:

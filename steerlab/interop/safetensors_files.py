@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save
 
 from steerlab.core.vector import SteeringVector
 from steerlab.core.version import __version__
@@ -176,4 +175,6 @@ def write_saklas(vector: SteeringVector) -> dict[str, bytes]:
 
 def tensors_file(tensors: Mapping[str, Array], metadata: Mapping[str, str] | None = None) -> bytes:
     """A safetensors file of float32 tensors."""
+    from safetensors.numpy import save
+
     return save(dict(tensors), dict(metadata or {}) or None)

@@ -29,7 +29,7 @@ _METRIC = "Score each text: vader, distinct-2, keywords:FILE, regex:…, package
 
 @options.verb("sweep")
 @options.expression
-@options.layers("Layers to compare (default: the vector's).")
+@options.layers("Layers to compare (default: the vector's, and the calibrated one).")
 @options.numbers("--coefficients", text="Such as -60,-30,0,30,60")
 @options.numbers("--doses", text="Instead: such as -0.2,-0.1,0,0.1,0.2 (the default)")
 @click.option("--prompt", "prompts", multiple=True, help="May be repeated.")
@@ -135,7 +135,8 @@ def _metrics(lab: Lab, vector: SteeringVector, plan: SweepPlan) -> Sequence[Cell
     """The measurements of --measure, at the layers of the plan."""
     from steerlab.evaluation.metrics.cells import default_metrics
 
-    at = lab.at_layers(vector, list(vector.layers) if plan.layers is None else plan.layers)
+    own = plan.layers is None
+    at = lab.at_layers(vector, lab.operating_point(vector).compared(vector) if own else plan.layers)
     vectors = {layer: at[layer] for layer in at.layers}
     return default_metrics(vectors, allow_other_weights=plan.allow_other_weights)
 

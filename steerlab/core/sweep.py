@@ -34,7 +34,7 @@ class SweepPlan:
     """The plan of a sweep: layers x strengths x prompts x seeds of one vector.
 
     vector: a value, or an expression over stored vectors.
-    layers: as `LanguageModel.layers` takes them; None for the vector's own.
+    layers: as `LanguageModel.layers` takes them; None for the vector's own and its calibration's.
     doses, coefficients: give one of the two. A strength of 0 is the baseline, which no layer
         changes, so each prompt and seed has one. Repeated values count once.
     Raises BadOption for what can't be swept.

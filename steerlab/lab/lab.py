@@ -369,10 +369,11 @@ class Lab:
         """Layers x strengths x prompts (x seeds) in as few batches as memory allows.
 
         Returns a sequence of cells that notebooks show as a heatmap and a table. vector: may be
-        an expression. layers: None for the vector's own; missing ones are made from its recipe.
-        A strength of 0 is the baseline, which no layer changes, so it comes once for each prompt
-        and seed, and first. Give coefficients or doses; at equal coefficient, layers differ in
-        dose. options: as for `compare`. Nothing is stored: `steerlab.lab.sweeps.run_sweep` does.
+        an expression. layers: None for its own and the calibrated one; missing ones are made from
+        its recipe. A strength of 0 is the baseline, which no layer changes, so it comes once for
+        each prompt and seed, and first. Give coefficients or doses; at equal coefficient, layers
+        differ in dose. options: as for `compare`. Nothing is stored:
+        `steerlab.lab.sweeps.run_sweep` does.
         """
         plan = SweepPlan(
             vector,
@@ -384,7 +385,8 @@ class Lab:
             sampling=Sampling.pop_from({**options}),
         )
         made = self.evaluate(vector) if isinstance(vector, str) else vector
-        at = made if layers is None else self.at_layers(made, layers)
+        chosen = self.operating_point(made).compared(made) if layers is None else layers
+        at = self.at_layers(made, chosen)
         sweep = planned(plan, made, at, self.load(made).identity)
         label = sweep.expression
         settings = settings_of(at, doses=plan.doses, coefficients=plan.coefficients, label=label)

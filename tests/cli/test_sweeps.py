@@ -48,6 +48,13 @@ def test_doses_beyond_the_safe_range_are_told(cli, store):
     assert "dose -0.20 is outside" in err
 
 
+def test_without_layers_the_calibrated_one_is_compared_too(cli, store):
+    digest = store.record("love").digest
+    store.results.save_calibration(Calibration(digest, True, 3, 0.2, 1.0, (-0.2, 0.2), {}))
+    cells = cli("sweep", "love", *GRID[2:], "--no-store", "--json").data
+    assert {layer for cell in cells for layer in cell["layers"]} == {1, 2, 3}
+
+
 def test_without_a_store_nothing_is_kept(cli, store):
     result = cli("sweep", "love", *GRID, "--no-store")
     assert "kept" not in result.err

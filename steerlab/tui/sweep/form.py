@@ -83,10 +83,14 @@ class SweepForm(Vertical):
 
     @dataclass
     class Known(Message):
-        """The vector of the expression. extends: it can be extracted at other layers too."""
+        """The vector of the expression. extends: it can be extracted at other layers too.
+
+        calibrated: the layer of its calibration, if there is one.
+        """
 
         vector: SteeringVector
         extends: bool
+        calibrated: Sequence[int] = ()
 
     def __init__(self, lab: Lab, expression: str, prompt: str) -> None:
         super().__init__()
@@ -141,7 +145,9 @@ class SweepForm(Vertical):
     def _meaning(self, text: str) -> Known | Meant:
         try:
             vector = self.lab.evaluate(text)
-            return self.Known(vector, self.lab.extends(vector))
+            found = self.lab.calibration_of(vector)
+            at = [] if found is None or found.layer is None else [found.layer]
+            return self.Known(vector, self.lab.extends(vector), at)
         except SteerlabError as error:
             unfinished = isinstance(error, BadExpression) and "stops too early" in str(error)
             return self.Meant("…" if unfinished else str(error), not unfinished)
@@ -153,7 +159,7 @@ class SweepForm(Vertical):
         vector, box = event.vector, self.query_one("#layers", Input)
         self._n_layers = vector.model.n_layers
         if box.value in ("", self._proposed):
-            layers = around(vector, extends=event.extends)
+            layers = sorted({*around(vector, extends=event.extends), *event.calibrated})
             self._proposed = box.value = ",".join(map(str, layers))
         dose = vector.dose(1.0)
         if (dose is not None) != self.by_dose:

@@ -49,7 +49,7 @@ shape = options.grouped(
 @click.argument("name")
 @click.option("--positive", multiple=True, metavar="TEXT", help="May be repeated.")
 @click.option("--negative", multiple=True, metavar="TEXT", help="One for each --positive.")
-@click.option("--pairs", type=types.FILE, help="Read prompts from a file; see below.")
+@click.option("--pairs", type=types.FILE, help="Prompts from a file of one of these shapes.")
 @shape
 @click.option("--baseline", type=types.FILE, help="For mean_centred: the prompts to centre on.")
 @click.option("--layer", type=int, help="One layer (default: the middle one).")
@@ -59,7 +59,7 @@ shape = options.grouped(
     type=click.Choice(METHODS),
     help="[default: mean_difference; difference_of_means for unpaired sets]",
 )
-@click.option("--read", default="last", show_default=True, help="See below.")
+@click.option("--read", default="last", show_default=True, help="last, mean, a token index, …")
 @click.option("--seed", type=int, help="For --method random.")
 @click.option(
     "--chat/--no-chat", default=None, help="Use the chat template [default: for files with turns]."

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from steerlab.core.setting import Setting
     from steerlab.lab.lab import Lab
 
+_STRONG = 0.4  # a dose that is likely to break texts
 _COLUMN = 24  # the fewest terminal columns in which text is readable
 
 
@@ -130,6 +131,8 @@ def _settings(
     if point.calibration is not None:
         layers = list(steered[0].layers)  # a run is repeated where it was written
         _say_calibrated(steered[0], with_strength=not strengths)
+    elif not strengths:
+        _say_unknown_strength(steered[0])
     for text in all_beyond_safe(lab.calibration_of(vector), steered):
         output.warn(text)
     return [Setting(), *steered], spelled(layers)
@@ -142,6 +145,15 @@ def _say_calibrated(setting: Setting, *, with_strength: bool) -> None:
         output.say(f"{setting.label} as calibrated: {where}, {strength}")
     else:
         output.say(f"{setting.label} at its calibrated layer: {where}")
+
+
+def _say_unknown_strength(setting: Setting) -> None:
+    """Say that nobody chose the strength of a vector whose texts it is likely to break."""
+    if setting.dose is not None and abs(setting.dose) > _STRONG:
+        output.warn(
+            f"{setting.label} was not calibrated, and c 1 is dose {signed_dose(setting.dose)}: "
+            "0.1 to 0.25 usually steers, more breaks texts; give --dose 0.15, or calibrate it"
+        )
 
 
 def heading(of: Setting) -> str:

@@ -38,7 +38,11 @@ _SAID = {
 @click.option("--parents", is_flag=True, help="Include everything they were made from.")
 @click.option("--all", "everything", is_flag=True, help="All vectors, including older versions.")
 @click.option("--text", help="Only those with this in their name, note, tags, recipe or prompts.")
-@click.option("--to", metavar="FORMAT", help="A format of other programs, see above.")
+@click.option(
+    "--to",
+    metavar="FORMAT",
+    help="Of another program: gguf, llama-cpp, npz, peft, …",
+)
 @click.option("--dose", type=types.NUMBER, help="With --to: the strength, as a dose.")
 @click.option("--coefficient", type=types.NUMBER, help="With --to: the strength.")
 @options.filters
@@ -117,6 +121,7 @@ def _target(to: str | None, path: Path) -> str | None:
     """The foreign format that is meant, if any."""
     from steerlab.interop.targets import TARGETS, target_of
 
+    to = to and to.replace("llama.cpp", "llama-cpp")
     if to is not None and to not in TARGETS:
         raise click.UsageError(f"there is no format {to!r}: {', '.join(TARGETS)}")
     return target_of(path, to)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from steerlab.core.notation import span
+from steerlab.core.notation import span, spelled
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption, Incompatible, StoreError
 from steerlab.files import durable
@@ -42,8 +43,9 @@ def strength_of(
         return Strength(vector, 1.0, "since it was not calibrated")
     if found.layer not in vector.directions:
         raise Incompatible(
-            f"{vector} was calibrated at layer {found.layer} and has {span(vector.layers)}: "
-            "name a --coefficient or a --dose"
+            f"{vector} was calibrated at layer {found.layer} and has {span(vector.layers)}: give a "
+            f"--dose, or `steerlab calibrate {shlex.quote(str(vector))} --layers "
+            f"{spelled(list(vector.layers))}` finds the strength there"
         )
     at_layer = vector if vector.layers == (found.layer,) else vector[found.layer]
     return Strength(at_layer, found.coefficient, f"as calibrated, at layer {found.layer}")

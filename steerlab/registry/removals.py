@@ -65,7 +65,7 @@ def _refusal(going: Mapping[int, Stored], broken: Mapping[int, Sequence[str]]) -
     were, them = ("was", "it") if len(refs) == 1 else ("were", "them")
     return (
         f"can't remove {going[row].qualified}: {some(refs)} {were} made from it; remove {them} "
-        "too, or force it and lose the means to re-evaluate"
+        "too, or use --force (force=True) and lose the means to re-evaluate"
     )
 
 

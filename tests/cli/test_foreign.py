@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from steerlab.cli import ExitCode
+from steerlab.core.results import Calibration
 from tests.interop.samples import gguf_file
 
 
@@ -80,16 +81,23 @@ def test_llama_cpp_is_told_the_strength_by_an_option(cli, store, deep):
     assert "llama-server -m MODEL.gguf --control-vector-scaled x.gguf:2.5" in done.err
     cli("import", "x.gguf")
     assert store.load("x") == deep
+    assert cli("export", "deep", "y.gguf", "--to", "llama.cpp").code == ExitCode.OK
 
 
 def test_the_calibrated_strength_and_layer_are_used(cli, store):
-    from steerlab.core.results import Calibration
-
     love = store.load("love")
     store.results.save_calibration(Calibration(love.digest, True, 2, 0.3, 7.5, (-0.1, 0.4)))
     assert "coefficient 7.5, as calibrated" in cli("export", "love", "x.gguf").err
     cli("import", "x.gguf")
     assert store.load("x") == 7.5 * love[2]
+
+
+def test_a_calibrated_layer_that_the_file_lacks_names_the_command(refused, store):
+    love = store.load("love")
+    store.results.save_calibration(Calibration(love.digest, True, 3, 0.3, 7.5, (-0.1, 0.4)))
+    why = refused(ExitCode.BAD_INPUT, "export", "love", "x.gguf")
+    assert "calibrated at layer 3 and has 1-2: give a --dose" in why
+    assert "`steerlab calibrate love.v1 --layers 1,2` finds the strength there" in why
 
 
 @pytest.mark.parametrize(

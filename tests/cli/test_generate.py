@@ -30,7 +30,7 @@ def test_baseline_and_steered_are_what_python_writes(cli, store, lm):
 
 
 def test_the_model_is_the_vectors_own(cli):
-    result = cli("generate", "Hi", "-v", "love - anger", "-n", "2", "--json")
+    result = cli("generate", "Hi", "-v", "love - anger", "-c", "0.3", "-n", "2", "--json")
     assert result.data[1]["vector"] == "love.v1 - anger.v1"
     assert result.err == ""
 
@@ -43,6 +43,14 @@ def test_doses_are_met_with_their_sign(cli):
 def test_without_a_strength_the_coefficient_is_one(cli):
     data = cli("generate", "Hi", "-v", "love", "-n", "2", "--json").data
     assert [cell["coefficient"] for cell in data] == [0, 1]
+
+
+def test_a_strength_that_nobody_chose_is_a_warning_where_it_is_large(cli, store):
+    store.save("strong", 3 * store.load("love"))
+    err = cli("generate", "Hi", "-v", "strong", "-n", "2").err
+    assert "was not calibrated, and c 1 is dose +2." in err
+    assert "give --dose 0.15" in err
+    assert "calibrated" not in cli("generate", "Hi", "-v", "strong", "-n", "2", "-c", "1").err
 
 
 def test_options_reach_the_generation(cli, lm, store):

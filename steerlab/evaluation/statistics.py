@@ -34,11 +34,6 @@ class Estimate:
     high: float = math.nan
     n: int = 0
 
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether the whole interval lies on one side of zero."""
-        return self.low > 0 or self.high < 0
-
 
 @dataclass(frozen=True)
 class Steerability:

@@ -197,7 +197,8 @@ class Lab:
         if tuple(wanted) == vector.layers:
             return vector
         if not missing:
-            return _selected(vector, wanted)
+            first, *others = [vector[run] for run in runs(wanted)]  # its recipe says which
+            return sum(others, start=first)
         recipe = vector.recipe
         if isinstance(recipe, Imported):
             raise Incompatible(
@@ -396,9 +397,3 @@ class Lab:
 
 def _says_layers(vector: SteeringVector) -> bool:
     return isinstance(vector.recipe, Expression) and selects_layers(vector.recipe.text)
-
-
-def _selected(vector: SteeringVector, layers: Sequence[int]) -> SteeringVector:
-    """Some of a vector's layers, with a recipe that says so."""
-    first, *others = [vector[run] for run in runs(layers)]
-    return sum(others, start=first)

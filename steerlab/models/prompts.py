@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -71,7 +72,7 @@ def token_span(
 
     def shared(end: int) -> tuple[int, int]:
         head = _encoded(tokenizer, whole[:end], chat)
-        return _common(head, ids), len(head)
+        return in_common(head, ids), len(head)
 
     def token_before(end: int) -> Span:
         same, length = shared(end)
@@ -96,7 +97,7 @@ def token_span(
     return start, len(ids)
 
 
-def _common(a: list[int], b: list[int]) -> int:
+def in_common(a: Sequence[int], b: Sequence[int]) -> int:
     """Number of leading tokens in common."""
     parted = (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
     return next(parted, min(len(a), len(b)))

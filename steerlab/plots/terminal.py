@@ -168,17 +168,9 @@ def _laid(found: StoreMap, width: int, height: int) -> tuple[int, int, list[tupl
         scale = 0.0
     columns = min(width, round(wide * scale) + 1)
     rows = max(3, min(height, round(high * scale / 2) + 1))
-    return (
-        columns,
-        rows,
-        [
-            (
-                min(columns - 1, round((x - min(xs)) * scale)),
-                min(rows - 1, round((max(ys) - y) * scale / 2)),
-            )
-            for x, y in zip(xs, ys, strict=True)
-        ],
-    )
+    across = (min(columns - 1, round((x - min(xs)) * scale)) for x in xs)
+    down = (min(rows - 1, round((max(ys) - y) * scale / 2)) for y in ys)
+    return columns, rows, list(zip(across, down, strict=True))
 
 
 def _near(x: int, y: int, columns: int, rows: int) -> Iterator[tuple[int, int]]:

@@ -238,15 +238,12 @@ def findings(calibration: Calibration) -> list[str]:
         parts += [side(calibration, curve.point, sign) for sign in (1, -1)]
     parts.append(f"held-out range, layer and dose chosen without its items, {_ranged(curve.held)}")
     parts[-1] += lacking(curve.held)
+    later = f", {len(curve.added)} of them added later" if curve.added else ""
     parts += [
-        moved((*curve.held.values, *curve.added)) + _later(curve),
+        moved((*curve.held.values, *curve.added)) + later,
         *(_loose(f) for f in curve.fresh if f.dose in (low, high)),
     ]
     return [part for part in parts if part]
-
-
-def _later(curve: Curve) -> str:
-    return f", {len(curve.added)} of them added later" if curve.added else ""
 
 
 def _checked(curve: Curve) -> str:

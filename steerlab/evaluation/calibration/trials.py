@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +59,7 @@ class Trials:
         self.fold_of = assign_folds(self.measure.count)
         self.folds = sorted(set(self.fold_of))
         self._values: dict[Trial, float] = {}
-        self._shuffled: dict[tuple[int, int], SteeringVector] = {}
+        self.shuffled = cache(self.source.shuffled)
 
     def choosing(self, fold: int | None, layer: int, dose: float) -> list[Trial]:
         """The trials that may be looked at when choosing for a fold (None: the final choice).
@@ -123,12 +124,6 @@ class Trials:
     def random(self, layer: int, seed: int) -> SteeringVector:
         """A random direction with the norm of the whole vector."""
         return control_like(self.source.at(layer), _SEEDS * self.seed + seed)
-
-    def shuffled(self, layer: int, number: int) -> SteeringVector:
-        """The vector with half of its pairs swapped."""
-        if (layer, number) not in self._shuffled:
-            self._shuffled[layer, number] = self.source.shuffled(layer, number)
-        return self._shuffled[layer, number]
 
     def left_out(self, folds: Iterable[int]) -> tuple[Pair, ...]:
         """The pairs of these folds; empty if the items are not the vector's own pairs."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from steerlab.core.display import printable
 from steerlab.errors import BadPrompts
+from steerlab.models.prompts import in_common
 
 if TYPE_CHECKING:
     from steerlab.core.prompts import Prompt
@@ -109,7 +110,7 @@ def _item_of(
     one, two = (tuple(lm.tokens(text, chat=chat)) for text in (positive, negative))
     if one == two:
         raise BadPrompts(f"the prompts of pair {number} are the same: {_shown(str(positive))}")
-    start = min(_shared(one, two), len(one) - 1, len(two) - 1)
+    start = min(in_common(one, two), len(one) - 1, len(two) - 1)
     return ContrastItem(one[:start], one[start:], two[start:])
 
 
@@ -129,13 +130,7 @@ def _joined(
         return [*before, *map(int, after)], len(before)
     whole = lm.tokens(prompt + text, bos=bos)
     before = lm.tokens(prompt, bos=bos) if prompt or bos else []
-    return whole, _shared(before, whole)
-
-
-def _shared(a: Sequence[int], b: Sequence[int]) -> int:
-    """Number of leading tokens in common."""
-    parted = (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
-    return next(parted, min(len(a), len(b)))
+    return whole, in_common(before, whole)
 
 
 def _shown(text: Text) -> str:

@@ -62,7 +62,7 @@ def diagnose(
     try:
         found = problems_of(verify())
         with one_line_errors(path):
-            notes = [*_lost(lost), *_space(path, writable), *_waste(path, gc), *_beside(path)]
+            notes = [*_space(path, writable), *_waste(path, gc), *_beside(path)]
     except Newer as error:
         fix = (
             f"upgrade steerlab; if no newer one was ever used here, move {path}/registry.db away: "
@@ -74,6 +74,11 @@ def diagnose(
     except StoreError as error:
         what, _, fix = str(error).rpartition(": ")
         return [Problem(what or str(error), fix)]
+    restored = _note(
+        "registry.db was missing and has been restored from the other files",
+        "nothing; a backup may have the runs and sweeps that it held",
+    )
+    notes = [restored, *notes] if lost else notes
     return [*found, *sorted(notes, key=lambda problem: not problem.wrong)]
 
 
@@ -85,14 +90,6 @@ def problems_of(findings: Sequence[Finding]) -> Sequence[Problem]:
 
 def _note(what: str, fix: str, refs: Sequence[str] = ()) -> Problem:
     return Problem(what, fix, tuple(refs), wrong=False)
-
-
-def _lost(lost: bool) -> Iterator[Problem]:
-    if lost:
-        yield _note(
-            "registry.db was missing and has been restored from the other files",
-            "nothing; a backup may have the runs and sweeps that it held",
-        )
 
 
 def _space(path: Path, writable: bool) -> Iterator[Problem]:

@@ -12,6 +12,7 @@ import ast
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from steerlab.core.algebra import is_raw_mean, mean, project, reject, unit
 from steerlab.core.notation import span, syntax_tree
@@ -105,13 +106,13 @@ def parse(text: str) -> Parsed:
 
 
 def evaluate(expression: str | Parsed, lookup: Lookup) -> SteeringVector:
-    """Compute an expression; lookup: returns the vector of a ref such as "love.v2".
+    """Compute an expression; lookup: returns the vector of a ref such as "love.v2", once for each.
 
     Raises BadExpression if the result is not a vector, and whatever `lookup` raises; NotFound
     gets the column.
     """
     parsed = parse(expression) if isinstance(expression, str) else expression
-    value = _Evaluation(parsed, lookup).of(parsed.tree)
+    value = _Evaluation(parsed, cache(lookup)).of(parsed.tree)
     if not isinstance(value, SteeringVector):
         raise BadExpression(
             "the expression is a number, not a vector: name one", text=parsed.text, column=1

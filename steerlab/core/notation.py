@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
+from typing import Any
 
 from steerlab.errors import BadExpression, BadOption, NotFound
 
@@ -145,7 +146,7 @@ def layer_numbers(choice: LayerChoice, n: int, source: str) -> list[int]:
         return list(range(n))
     if isinstance(choice, slice):
         start, stop = choice.start or 0, n if choice.stop is None else choice.stop
-        wanted = list(range(start, stop, choice.step or 1))
+        wanted: Sequence[Any] = range(start, stop, choice.step or 1)  # may be of any length
     else:
         wanted = list(choice) if isinstance(choice, Iterable) else [choice]
     if not wanted:

@@ -166,7 +166,11 @@ class Server:
         return found
 
     async def _answer(self, request: web.Request, *, chat: bool) -> web.StreamResponse:
-        found = await self.begin(openai.loads(await request.read()), chat=chat)
+        try:
+            body = await request.read()
+        except web.RequestPayloadError:
+            raise web.HTTPBadRequest(text="the body can't be decoded") from None
+        found = await self.begin(openai.loads(body), chat=chat)
         try:
             if found.request.stream:
                 return await self._stream(request, found)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from steerlab.serving.app import Server
 from steerlab.serving.engine import Engine
@@ -31,6 +33,7 @@ async def run(
         stopped.set()
 
     on_signals(stop)
+    logging.getLogger("aiohttp.server").addFilter(_of_the_server)
     runner = web.AppRunner(
         server.app(), handler_cancellation=True, shutdown_timeout=1.0, access_log=None
     )
@@ -42,6 +45,12 @@ async def run(
     finally:
         engine.stop(now=True)
         await runner.cleanup()
+
+
+def _of_the_server(record: logging.LogRecord) -> bool:
+    """Whether an error is ours; one of a malformed request would fill the log with tracebacks."""
+    error = record.exc_info and record.exc_info[1]
+    return not isinstance(error, HttpProcessingError | web.RequestPayloadError)
 
 
 async def _until_stopped(engine: Engine, stopped: asyncio.Event) -> None:

@@ -446,3 +446,14 @@ def test_several_names_are_told_by_the_first(count, most, said):
 
 def test_how_many_more_is_told_in_thousands():
     assert some(["n"] * 2005) == "n, n, n, n, n and 2,000 more"
+
+
+def test_a_name_means_one_vector_and_is_looked_up_once():
+    asked = []
+
+    def looked_up(ref):
+        asked.append(ref)
+        return lookup(ref)
+
+    evaluate("mean(love, love, love.v1) - love", looked_up)
+    assert asked == ["love", "love.v1"]

@@ -1,13 +1,16 @@
 """Odd and hostile requests: none is a bug's 500, and none ends the engine."""
 
 import asyncio
+import gzip
 import json
+import logging
 from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from steerlab.serving.app import Server
+from steerlab.serving.run import _of_the_server
 from tests.serving.conftest import Served
 
 OK = {"model": "tiny", "prompt": "I am", "max_tokens": 2}
@@ -24,6 +27,11 @@ REFUSED: list[dict[str, Any]] = [
     {"steering": {"vector": "love", "dose": 10**400}},
     {"steering": {"vector": "love", "layers": 10**30}},
     {"steering": {"vector": "love", "layers": [-1]}},
+    {"steering": "love layers=0:100000000000"},
+    {"steering": f"love layers=1:{10**30}"},
+    {"steering": ["love"] * 1000},
+    {"steering": "love;" * 300},
+    {"stop": ["a"] * 1000},
     {"steering": "-" * 1900 + "love"},
     {"steering": "(" * 900 + "love" + ")" * 900},
     {"steering": "love" + "*1e308" * 3},
@@ -60,6 +68,52 @@ async def test_headers_that_are_no_address_are_refused(
     response = await served.client.get("/v1/models", headers=headers)
     assert response.status in (400, 403)
     assert "error" in await response.json()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "status"),
+    [
+        ("gzip", b"\x1f\x8b\x08 no gzip", 400),
+        ("gzip", gzip.compress(b"[" * 20_000_000), 413),
+        ("gzip", gzip.compress(json.dumps(OK).encode()), 200),
+    ],
+)
+async def test_a_packed_body_is_bounded_as_it_is_unpacked(
+    served: Served, encoding: str, body: bytes, status: int
+) -> None:
+    response = await served.client.post(
+        "/v1/completions", data=body, headers={"Content-Encoding": encoding}
+    )
+    assert response.status == status
+    assert "internal" not in await response.text()
+
+
+async def test_a_request_in_another_is_refused_with_it(served: Served) -> None:
+    inner = b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 2\r\n\r\n{}"
+    for lengths in (
+        b"Content-Length: 4\r\nTransfer-Encoding: chunked",
+        b"Content-Length: 4\r\nContent-Length: 5",
+    ):
+        reader, writer = await asyncio.open_connection(
+            served.client.server.host, served.client.server.port
+        )
+        head = b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+        writer.write(head + lengths + b"\r\n\r\n0\r\n\r\n" + inner)
+        answer = await reader.read()
+        assert answer.count(b"HTTP/1.") == 1
+        assert b" 400 " in answer.splitlines()[0]
+        writer.close()
+
+
+def test_malformed_requests_write_no_tracebacks_into_the_log() -> None:
+    from aiohttp.http_exceptions import BadHttpMessage
+
+    def record(error: Exception) -> logging.LogRecord:
+        told = (type(error), error, None)
+        return logging.LogRecord("aiohttp.server", logging.ERROR, "", 0, "", (), told)
+
+    assert not _of_the_server(record(BadHttpMessage("a")))
+    assert _of_the_server(record(ValueError("a")))
 
 
 async def test_a_key_of_odd_bytes_is_a_wrong_key(served: Served) -> None:

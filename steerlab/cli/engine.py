@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from steerlab.cli import output
+
+if TYPE_CHECKING:
+    from steerlab.lab.lab import Lab
 
 
 def engine(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -14,12 +20,36 @@ def engine(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @click.option(
         "--engine",
-        metavar="URL",
-        help="Let a server that runs the model write: `steerlab serve`, or vLLM with the plugin.",
+        metavar="URL|vllm",
+        help="Let a server that runs the model write: `steerlab serve`, or vLLM with the plugin; "
+        "vllm starts one, in the checkpoint's precision unless there is --dtype, and ends it.",
     )
     @wraps(function)
-    def command(lab: Any, engine: str | None, **values: Any) -> Any:
+    def command(lab: Lab, engine: str | None, **values: Any) -> Any:
         lab.engine = engine
         return function(lab=lab, **values)
 
     return command
+
+
+def started(lab: Lab) -> str:
+    """The URL of a vLLM server that runs the lab's model until the verb ends."""
+    from tempfile import TemporaryDirectory
+
+    from steerlab.models.embedded import ALIAS, checkpoint
+    from steerlab.vllm_plugin import launch
+
+    context = click.get_current_context()
+    chosen, source = launch.python(), lab.source or ALIAS
+    location = str(checkpoint()) if source == ALIAS else source
+    port = launch.free_port()
+    words = launch.command(
+        chosen, location, "model", "127.0.0.1", port, launch.options(lab.options)
+    )
+    log = Path(context.with_resource(TemporaryDirectory())) / "log"
+    address = f"http://127.0.0.1:{port}"
+    output.say(f"starting vLLM with {source}")
+    context.with_resource(
+        launch.running(words, launch.environment(lab.store_path, None), address, log)
+    )
+    return address

@@ -144,10 +144,14 @@ def progress_bar(label: str) -> Iterator[Bar]:
 def load(lab: Lab, vector: SteeringVector | None = None) -> None:
     """Load the model named by --model, else the vector's own, with a sign of life.
 
-    Loads nothing where an engine runs it.
+    Loads nothing where an engine runs it, which is started if need be.
     """
     if lab.engine is not None:
         lab.load(vector)
+        if lab.engine == "vllm":
+            from steerlab.cli.engine import started
+
+            lab.engine = started(lab)
         return
     source = lab.source or (vector.model.source if vector is not None else "smollm2")
     with progress_bar(f"loading {source} …") as bar:

@@ -107,14 +107,13 @@ def _become_vllm(
     from steerlab.lab.lab import Lab
     from steerlab.models.embedded import ALIAS, checkpoint
     from steerlab.vllm_plugin import launch
+    from steerlab.web.listening import check_free
 
+    check_free(host, port)
     source = loading["source"]
-    dtype = loading.get("dtype")
-    precision = ("--dtype", dtype) if dtype else ()
-    revision = ("--revision", loading["revision"]) if loading.get("revision") else ()
     chosen = launch.python()
     location = str(checkpoint()) if source == ALIAS else source
-    further = (*precision, *revision, *more)
+    further = (*launch.options(loading), *more)
     words = launch.command(chosen, location, served_name(source), host, port, further)
     store = Lab(store_path).store_path
     os.execve(chosen, words, launch.environment(store, api_key))

@@ -58,15 +58,13 @@ class Lab:
         engine: str | None = None,
         **options: Any,
     ) -> None:
-        self._store = store
-        self.engine = engine
+        self._store, self.engine = store, engine
         self._opening, self._loading = threading.Lock(), threading.RLock()
         self.source = source
         self.options = options
         self._model = model
         self._reextracted = lru_cache(REMEMBERED)(self._reextract)
-        self.extraction: Callable[[Contrast, Sequence[int]], SteeringVector] | None = None
-        """Runs recipes again for missing layers; None lets the model do it at once."""
+        self.extraction: Callable[[Contrast, list[int]], SteeringVector] | None = None  # of servers
         self.is_named = source is not None or model is not None  # else each vector brings its own
 
     @property

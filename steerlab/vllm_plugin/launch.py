@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from steerlab.errors import ModelError
 
 MIDDLEWARE = "steerlab.vllm_plugin.http.SteeringFields"
+PATIENCE = 900.0
+"""Seconds in which a server has to answer: it loads and compiles the model before."""
+
+_KEEPER = """
+import os, signal, subprocess, sys, threading, time
+server = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
+def end():
+    os.killpg(0, signal.SIGKILL)
+threading.Thread(target=lambda: (server.wait(), end())).start()
+sys.stdin.read()
+server.terminate()
+time.sleep(20)
+end()
+"""
+"""Runs a server until that ends, or this process closes its pipe or is killed; then ends all."""
+
+_REASON = re.compile(r"\w*(?:Error|Exception): .+")
 _PROBE = (
     "import vllm; from importlib.metadata import entry_points as found; "
     "assert any(e.value.startswith('steerlab.') for e in found(group='vllm.general_plugins'))"
@@ -49,3 +72,56 @@ def environment(store: Path, api_key: str | None) -> Mapping[str, str]:
     """The variables that it runs with; the key is not in its command, which others can see."""
     key = {} if api_key is None else {"VLLM_API_KEY": api_key}
     return {**os.environ, "STEERLAB_STORE": str(store.absolute()), **key}
+
+
+def options(loading: Mapping[str, Any]) -> list[str]:
+    """VLLM's words for how a model is loaded: `dtype` and `revision`, where they are given."""
+    return [
+        word
+        for name in ("dtype", "revision")
+        if loading.get(name)
+        for word in (f"--{name}", str(loading[name]))
+    ]
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def running(
+    words: Sequence[str], variables: Mapping[str, str], address: str, log: Path
+) -> Iterator[int]:
+    """A server from when it answers at address/health until the end of the `with` block.
+
+    It ends when this process is killed, too. words: as of `command`. log: what it says. Yields the
+    id of the session in which its processes are. Raises ModelError with its reason if it ends
+    before, or is not ready in PATIENCE.
+    """
+    with log.open("wb") as file:
+        keeper = subprocess.Popen(
+            [sys.executable, "-c", _KEEPER, *words],
+            env=variables,
+            stdin=subprocess.PIPE,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    with keeper:  # closes its standard input and waits
+        _wait(keeper, address, log)
+        yield keeper.pid
+
+
+def _wait(server: subprocess.Popen[bytes], address: str, log: Path) -> None:
+    end = time.monotonic() + PATIENCE
+    while server.poll() is None and time.monotonic() < end:
+        with suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5):
+            return
+        time.sleep(0.5)
+    said = log.read_text(errors="replace")
+    lines = _REASON.findall(said)[:1] or said.splitlines()[-1:]
+    late = f"no answer in {PATIENCE:.0f} s" if server.poll() is None else "it ended"
+    raise ModelError(f"vLLM did not start, {late}: {''.join(lines)[:300]}")

@@ -35,6 +35,20 @@ def test_a_taken_port_is_one_line(served_model, capsys: pytest.CaptureFixture[st
     assert error.count("\n") == 1
 
 
+def test_vllm_does_not_share_a_port_with_another_server(
+    served_model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """vLLM sets SO_REUSEPORT: two of them would each get a part of the requests."""
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        code = run(["serve", str(served_model), "--engine", "vllm", "--port", port])
+    assert code == ExitCode.BAD_INPUT
+    assert f"can't serve at 127.0.0.1 port {port}" in capsys.readouterr().err
+
+
 def test_a_model_that_is_not_there_ends_it_with_one_line(
     tmp_path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,10 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
-import socket
-import subprocess
-import time
 import urllib.error
 import urllib.request
 
@@ -19,7 +15,7 @@ OPTIONS = (
     *("--dtype", "float32", "--max-model-len", "512", "--block-size", "32"),
     *("--max-num-seqs", "16", "--enforce-eager", "--enable-prompt-tokens-details"),
 )
-_SETTINGS = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+SETTINGS = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 _PATIENCE = 500  # seconds, beside other work
 
 
@@ -61,36 +57,13 @@ class Server:
 @contextlib.contextmanager
 def vllm(log, store=None):
     """Serve smollm2; store: None leaves the plugin off."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    name = "smollm2"
+    port, name = launch.free_port(), "smollm2"
     started = launch.command(launch.python(), str(checkpoint()), name, "127.0.0.1", port, OPTIONS)
     if store is None:
         place = started.index("--middleware")
         del started[place : place + 2]
     variables = {**os.environ} if store is None else {**launch.environment(store, None)}
-    variables = {k: v for k, v in variables.items() if k != "PYTHONPATH"} | _SETTINGS
-    with open(log, "wb") as file:
-        process = subprocess.Popen(
-            started, env=variables, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    try:
-        _wait(process, f"http://127.0.0.1:{port}/health", log)
-        yield Server(f"http://127.0.0.1:{port}/v1", process.pid)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(20)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _wait(process, address, log):
-    end = time.monotonic() + _PATIENCE
-    while process.poll() is None and time.monotonic() < end:
-        with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=5):
-            return
-        time.sleep(0.5)
-    raise AssertionError(f"vLLM did not start: {log.read_text()[-3000:]}")
+    variables = {k: v for k, v in variables.items() if k != "PYTHONPATH"} | SETTINGS
+    address = f"http://127.0.0.1:{port}"
+    with launch.running(started, variables, address, log) as pid:
+        yield Server(f"{address}/v1", pid)

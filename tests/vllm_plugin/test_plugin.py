@@ -183,6 +183,12 @@ def test_vectors_of_a_request_add_up_and_round_once(vector):
         summed([Injection(vector), Injection(vector, 1.0, "prompt")])
 
 
+def test_vectors_of_the_first_tokens_are_refused_with_what_serves_them(lm):
+    front = lm.extract([("Love", "Hate")], method="actadd", layers=[1])
+    with pytest.raises(Incompatible, match="--engine transformers"):
+        summed([Injection(front)])
+
+
 def test_a_request_carries_what_it_adds_and_a_cache_of_its_own(admission, vector):
     plain, steered_, salted = request_of(None), request_of("love dose=0.2"), request_of("love", "a")
     for request in (plain, steered_, salted):

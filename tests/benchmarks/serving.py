@@ -1,14 +1,20 @@
 """`steerlab serve` on the embedded model: many requests at once, and the first token of one.
 
-By HTTP in one process. A plain llama-server beside it, on an f32 GGUF of the same weights, where
-STEERLAB_LLAMA_SERVER (its address) says that one runs.
+By HTTP in one process. Beside it, on the same weights in float32 and with one thread, a plain
+llama-server where xllamacpp is installed, and a plain vLLM where STEERLAB_VLLM_PYTHON has one.
 """
 
 import asyncio
 import json
 import os
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -17,7 +23,9 @@ from aiohttp.test_utils import TestServer
 from steerlab import Injection, Lab, LanguageModel, Store, steering
 from steerlab.serving.app import Server
 from steerlab.serving.engine import Engine, Limits
+from tests.benchmarks import llama_server
 from tests.benchmarks.timing import Ratio, paired
+from tests.vllm_plugin.servers import vllm
 
 TOKENS = 24
 PROMPTS = [
@@ -96,8 +104,41 @@ def _first_of_generate(lm: LanguageModel, prompt: str) -> None:
         return
 
 
+def _others() -> dict[str, Callable[[Path], AbstractContextManager[str]]]:
+    """Name -> what starts the server and gives its address, of those that are installed."""
+    found: dict[str, Callable[[Path], AbstractContextManager[str]]] = {}
+    if find_spec("xllamacpp"):
+        found["llama-server"] = llama_server.running
+    if "STEERLAB_VLLM_PYTHON" in os.environ:
+        found["vLLM"] = _vllm
+    return found
+
+
+@contextmanager
+def _vllm(work: Path) -> Iterator[str]:
+    with vllm(work / "log") as running:
+        yield running.url.removesuffix("/v1")
+
+
+def _beside(name: str, ours: _Client, other: _Client) -> Iterator[Ratio]:
+    """Both unsteered: tokens a second of 1 and 16 requests, and the first token of one."""
+    for number in (1, 16):
+        bodies = [_body(prompt) for prompt in PROMPTS[:number]]
+        found = paired(
+            "", partial(ours.write, bodies), partial(other.write, bodies), runs=5, asked=""
+        )
+        rates = (number * TOKENS / s for s in (found.seconds, found.baseline))
+        told = "{:.0f} tokens/s, {name}'s {:.0f}".format(*rates, name=name)
+        yield replace(found, what=f"{number} unsteered: {told}")
+    first = _body(PROMPTS[0])
+    yield paired(
+        f"first token, against {name}",
+        lambda: ours.first(first), lambda: other.first(first), runs=9, asked="",
+    )  # fmt: skip
+
+
 def run() -> Iterator[Ratio]:
-    """16 requests with 16 settings, one request, the first token; and llama-server beside."""
+    """16 requests with 16 settings, one request, the first token; and other servers beside."""
     lm, store = LanguageModel.load("smollm2"), Store(os.environ.get("STEERLAB_STORE", "store"))
     settings = _settings(store)
     lab = Lab(store, lm)
@@ -135,19 +176,9 @@ def run() -> Iterator[Ratio]:
         lambda: client.first(one),
         lambda: _first_of_generate(lm, PROMPTS[0]), runs=11, asked="<= 1.2",
     )  # fmt: skip
-    if address := os.environ.get("STEERLAB_LLAMA_SERVER"):
-        other = _Client(address, loop)
-        for number in (1, 16):
-            plain = [_body(prompt) for prompt in PROMPTS[:number]]
-            yield paired(
-                f"{number} unsteered, against llama-server (f32)",
-                lambda plain=plain: client.write(plain),
-                lambda plain=plain: other.write(plain), runs=3, asked="",
-            )  # fmt: skip
-        yield paired(
-            "first token, against llama-server (f32)",
-            lambda: client.first(one), lambda: other.first(one), runs=9, asked="",
-        )  # fmt: skip
+    for name, server_of in _others().items():
+        with tempfile.TemporaryDirectory() as work, server_of(Path(work)) as address:
+            yield from _beside(name, client, _Client(address, loop))
     engine.stop(now=True)
     engine.join(10)
     loop.run_until_complete(server.close())

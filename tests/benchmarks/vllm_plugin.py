@@ -14,7 +14,7 @@ from tests.benchmarks.startup import STORE
 from tests.benchmarks.timing import Ratio
 from tests.vllm_plugin.servers import Server, vllm
 
-REQUESTS, NEW_TOKENS, ROUNDS = 16, 32, 4
+REQUESTS, NEW_TOKENS, ROUNDS = 16, 32, 12
 
 
 def run() -> Iterator[Ratio]:
@@ -27,15 +27,19 @@ def run() -> Iterator[Ratio]:
 
 
 def measured(plain: Server, plugin: Server) -> Iterator[Ratio]:
-    """The ratios of running servers; rounds are paired, so that a noisy machine drifts out."""
+    """The ratios of running servers: of CPU time, in turns whose order changes from round to round.
+
+    A ratio compares what was measured in one round; the median of 12 stands a noisy machine.
+    """
     settings = [f"love dose={0.01 * n:.2f} layers=15" for n in range(1, REQUESTS + 1)]
     cases = {"plain": (plain, None), "idle": (plugin, None), "steered": (plugin, settings)}
     for server, asked in cases.values():
         _seconds(server, asked)
     seconds = {name: [] for name in cases}
-    for _ in range(ROUNDS):
-        for name, (server, asked) in cases.items():
-            seconds[name].append(_seconds(server, asked))
+    for number in range(ROUNDS):
+        turns = [*cases, *cases][number % len(cases) :][: len(cases)]
+        for name in turns if number % 2 else reversed(turns):
+            seconds[name].append(_seconds(*cases[name]))
     for name, least in (("idle", 0.98), ("steered", 0.95)):
         ratios = [b / a for a, b in zip(seconds[name], seconds["plain"], strict=True)]
         yield Ratio(

@@ -22,7 +22,6 @@ from steerlab.evaluation.generalization.verdict import verdict
 from steerlab.lab.starter import LAYER, ensure, starters
 
 SHIPPED = Path(__file__).parents[1] / "store"
-CALIBRATED = ("love", "anger", "joy", "hate", "formality", "calm")
 EVALUATED = ("love",)
 """Those with results; `steerlab benchmark --suite statements --store store` adds the others."""
 
@@ -73,7 +72,7 @@ def test_a_vector_is_made_of_its_prompts(store, name):
     assert (record.model.n_layers, record.model.d_model) == (30, 576)
 
 
-@pytest.mark.parametrize("name", CALIBRATED)
+@pytest.mark.parametrize("name", starters())
 def test_a_vector_brings_its_calibration(store, name):
     found = store.results.calibration(f"smollm2.{name}")
     assert made_so(found, Options())

@@ -14,7 +14,7 @@ from steerlab.cli import run
 from steerlab.core.recipe import Contrast
 from steerlab.evaluation.benchmark import made_so
 from steerlab.evaluation.calibration.calibrate import calibrate
-from steerlab.evaluation.calibration.curve import Curve
+from steerlab.evaluation.calibration.curve import Curve, findings
 from steerlab.evaluation.calibration.search import Options
 from steerlab.evaluation.generalization.plan import EvaluationPlan
 from steerlab.evaluation.generalization.regression import check, stored
@@ -97,6 +97,15 @@ def test_a_vector_brings_its_evaluation_at_its_operating_point(store, name):
 def test_show_tells_the_evidence_of_a_fresh_clone(fresh, capsys):
     assert run(["show", "love", "--store", str(fresh)]) == 0
     assert "works: layer 21, dose +0.20" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", starters())
+def test_a_verdict_says_where_only_the_range_is_shown(store, name):
+    found = store.results.calibration(f"smollm2.{name}")
+    first, *_ = findings(found)
+    point = Curve.of(found).point
+    assert ("this dose alone is not shown" in first) == (not point.shows(1))
+    assert (name == "concision") == (not point.shows(1))
 
 
 def test_every_payload_describes_itself():

@@ -234,6 +234,8 @@ def findings(calibration: Calibration) -> list[str]:
         f"(c {calibration.coefficient:+.3g}), safe from {low:+.2f} to {high:+.2f}{_checked(curve)}"
     ]
     if curve.point is not None:
+        if not curve.point.shows(1 if (calibration.dose or 0) > 0 else -1):
+            parts[0] += ", in the range from minus to plus: this dose alone is not shown"
         parts.append(f"range at that point {_ranged(curve.point)}")
         parts += [side(calibration, curve.point, sign) for sign in (1, -1)]
     parts.append(f"held-out range, layer and dose chosen without its items, {_ranged(curve.held)}")

@@ -18,7 +18,7 @@ from steerlab.models.products import PLAIN, ROWS, Choice, chosen, fastest_batch
 
 _SMALLEST = 2**16  # entries of a weight: below, calls cost more than products
 _PARTS = 64  # rows of a weight: a multiple of it is measured
-_MEASURED = 2**20  # entries of a weight that are measured
+_MEASURED = 2**22  # entries of a weight that are measured; a fourth of it hid what heads gain
 _DTYPES = (torch.float32, torch.bfloat16)
 _log = logging.getLogger("steerlab.models")
 
@@ -116,11 +116,16 @@ def fastest_rows(model: nn.Module) -> int | None:
 
 
 def _groups(model: nn.Module) -> dict[str, list[nn.Module]]:
-    """Layers of one class and dtype, by names that tell their shapes too."""
-    groups: dict[tuple[type[nn.Module], torch.dtype], list[nn.Module]] = {}
+    """Layers of one class and dtype, by names that tell their shapes too; the head by itself.
+
+    A head of 49,152 x 576 takes 0.6 of the time by oneDNN at 60 rows, where the blocks take 1.0.
+    """
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    groups: dict[tuple[bool, type[nn.Module], torch.dtype], list[nn.Module]] = {}
     for module in model.modules():
         if _is_plain(module):
-            groups.setdefault((_kind(module), module.weight.dtype), []).append(module)  # type: ignore[arg-type]
+            key = (module is head, _kind(module), module.weight.dtype)
+            groups.setdefault(key, []).append(module)  # type: ignore[arg-type]
     return {_name(modules): modules for modules in groups.values()}
 
 
@@ -156,14 +161,15 @@ def _weight(module: nn.Module) -> Tensor:
 
 
 def _measured(modules: Sequence[nn.Module]) -> list[list[Tensor]]:
-    """Sets of one weight of each shape, or the first rows of it: see `products.measure`."""
+    """Sets of one weight of each shape, or some rows of it: see `products.measure`."""
     shapes: dict[torch.Size, list[Tensor]] = {}
     for module in modules:
-        shapes.setdefault(_weight(module).shape, []).append(_weight(module))
+        shapes.setdefault(_weight(module).shape, []).extend(_pieces(_weight(module)))
     most = max(map(len, shapes.values()))
-    return [[_part(of[i % len(of)]) for of in shapes.values()] for i in range(most)]
+    return [[of[i % len(of)] for of in shapes.values()] for i in range(most)]
 
 
-def _part(weight: Tensor) -> Tensor:
+def _pieces(weight: Tensor) -> list[Tensor]:
+    """A weight in parts of equal size, without what is left; a small one is whole."""
     rows = max(_MEASURED // weight.shape[1] // _PARTS * _PARTS, _PARTS)
-    return weight[:rows]
+    return [weight[at : at + rows] for at in range(0, max(len(weight) - rows, 0) + 1, rows)]

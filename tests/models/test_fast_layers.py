@@ -69,9 +69,10 @@ class TestProducts:
                     assert torch.allclose(found, plain, atol=tolerance, rtol=0.01)
 
     def test_rows_between_two_measured_numbers_take_the_larger_one(self):
-        choice = Choice(("batched", "flipped", PLAIN, "onednn", "onednn flipped"))
-        taken = [choice.at(rows) for rows in (1, 2, 3, 4, 5, 16, 17, 2048)]
-        names = ("batched", "flipped", PLAIN, PLAIN, "onednn", "onednn", *["onednn flipped"] * 2)
+        choice = Choice(("batched", "flipped", PLAIN, "onednn", "onednn flipped", "batched"))
+        taken = [choice.at(rows) for rows in (1, 2, 3, 4, 5, 16, 17, 60, 61, 2048)]
+        names = ("batched", "flipped", *[PLAIN] * 2, *["onednn"] * 2, *["onednn flipped"] * 2,
+                 *["batched"] * 2)  # fmt: skip
         assert taken == [PRODUCTS[name] for name in names]
 
     def test_what_is_not_there_or_wrong_is_never_taken(self, monkeypatch):
@@ -82,6 +83,16 @@ class TestProducts:
         for name in ("flipped", "batched"):
             monkeypatch.setitem(products.PRODUCTS, name, lambda x, w, b: 0 * linear(x, w, b))
         assert measure([[torch.randn(64, 64)]]).is_plain
+
+    def test_every_shape_has_run_once_before_its_time_counts(self, monkeypatch):
+        run, timed = [], []
+        for name, product in list(PRODUCTS.items()):
+            monkeypatch.setitem(
+                PRODUCTS, name, lambda x, w, b, p=product: run.append(w.shape) or p(x, w, b)
+            )
+        monkeypatch.setattr(products, "_seconds", lambda *_: timed.append(set(run)) or 1.0)
+        measure([[torch.randn(8, 8), torch.randn(16, 4)]])
+        assert timed and all(before == {(8, 8), (16, 4)} for before in timed)
 
     def test_the_fastest_is_taken_where_it_gains_enough(self, monkeypatch):
         seconds = dict.fromkeys(PRODUCTS, 2.0) | {PLAIN: 1.0, "flipped": 0.8, "onednn": 0.95}
@@ -327,6 +338,26 @@ def test_what_is_measured_has_every_shape_and_no_more_than_a_part_of_it(monkeypa
     assert [[tuple(w.shape) for w in some] for some in linears] == [[(64, 4), (4, 64)]] * 2
     assert linears[1][1].data_ptr() == model[2].weight.data_ptr()
     assert [[tuple(w.shape) for w in some] for some in conv] == [[(64, 256)]]
+    head = fast_layers._measured([nn.Linear(4, 600)])
+    assert [[tuple(w.shape) for w in some] for some in head] == [[(192, 4)]] * 3
+    assert len({w.data_ptr() for some in head for w in some}) == 3, "other rows in turn"
+
+
+def test_the_head_takes_a_product_of_its_own(monkeypatch):
+    """So that its choice is none of the blocks', whose shapes are others."""
+    monkeypatch.setattr(fast_layers, "_SMALLEST", 1)
+    monkeypatch.setattr(products, "_remembered", dict)
+    model = tiny_model("llama")
+    head = model.get_output_embeddings()
+
+    def measured(of):
+        heads = all(w.shape[0] == head.out_features for some in of for w in some)
+        return everywhere("flipped" if heads else "batched")
+
+    monkeypatch.setattr(products, "measure", measured)
+    use_fast_products(model)
+    taken = {m.choice.names[0] for m in fast_modules(model) if m is not head}
+    assert (head.choice.names[0], taken) == ("flipped", {"batched"})
 
 
 def test_small_layers_stay_plain(saved):

@@ -12,7 +12,7 @@ from steerlab.lab.engine import ModelElsewhere
 from steerlab.lab.lab import Lab
 from steerlab.serving.extractions import Extractions
 from steerlab.serving.pathless import pathless
-from steerlab.serving.request import parse_steering
+from steerlab.serving.request import MOST, parse_steering
 from steerlab.serving.resolving import resolve
 from steerlab.vllm_plugin.steering import KEY, Steering, summed
 
@@ -66,7 +66,10 @@ class Admission:
         if value is None:
             return None
         entries = value if isinstance(value, list) else [value]
-        key = json.dumps([_read(entry) for entry in entries], default=repr)
+        try:
+            key = json.dumps([_read(entry) for entry in entries[: MOST + 1]], default=repr)
+        except RecursionError:
+            raise BadOption("steering is nested too deeply") from None
         return self._remembered(key, self.lab.store.listing.stamp())
 
     def told(self, error: SteerlabError) -> str:

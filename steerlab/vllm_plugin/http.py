@@ -14,7 +14,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
-_PATHS = ("/v1/completions", "/v1/chat/completions")
+_PATHS = ("/v1/completions", "/v1/chat/completions", "/v1/responses")
+_FIELDS = ("steering", "steering_monitor")
 _MOST = 2**20
 """Bytes of a body, as of `steerlab serve`."""
 
@@ -32,11 +33,12 @@ class SteeringFields:
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["type"] != "http" or scope["path"] not in _PATHS:
+        if not _may_steer(scope):
             await self.app(scope, receive, send)
             return
         try:
-            body = with_vector(await _read(receive))
+            body = await _read(receive)
+            body = with_vector(body) if scope["path"] in _PATHS else unsteered(body)
         except BadOption as error:
             await _refuse(send, str(error))
             return
@@ -55,12 +57,7 @@ def with_vector(body: bytes) -> bytes:
 
     Raises BadOption for what only the transformers engine does.
     """
-    try:
-        fields = json.loads(body)
-    except (ValueError, RecursionError):
-        return body
-    if not isinstance(fields, dict):
-        return body
+    fields = _object(body)
     if fields.get("steering_monitor"):
         raise BadOption("steering_monitor needs `--engine transformers`: vLLM keeps no stream")
     model = fields.get("model")
@@ -70,6 +67,31 @@ def with_vector(body: bytes) -> bytes:
     asked = fields.get("steering")
     asked = [] if asked is None else asked if isinstance(asked, list) else [asked]
     return json.dumps({**fields, "steering": [vector, *asked]}).encode()
+
+
+def unsteered(body: bytes) -> bytes:
+    """A body for a route that does not steer; BadOption if it asks to."""
+    fields = _object(body)
+    if found := [name for name in _FIELDS if fields.get(name)]:
+        raise BadOption(f"{found[0]} is not read here, but at {', '.join(_PATHS)}")
+    return body
+
+
+def _may_steer(scope: Message) -> bool:
+    """Whether a request has a body of fields: a route that ignores them would not steer."""
+    if scope["type"] != "http" or scope.get("method", "POST") != "POST":
+        return False
+    kinds = [value for name, value in scope["headers"] if name.lower() == b"content-type"]
+    return scope["path"] in _PATHS or any(b"json" in kind.lower() for kind in kinds)
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    """The fields of a body; none if it is no JSON object, of which vLLM says what is wrong."""
+    try:
+        fields = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return fields if isinstance(fields, dict) else {}
 
 
 async def _read(receive: Receive) -> bytes:

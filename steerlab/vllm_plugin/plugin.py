@@ -122,6 +122,7 @@ def _check_early(admission: Admission) -> None:
     """
     from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
     from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+    from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
 
     def to_sampling_params(method: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
         params = method(self, *args, **kwargs)
@@ -132,7 +133,7 @@ def _check_early(admission: Admission) -> None:
                 admission.steering(params.extra_args.get("steering"))
         return params
 
-    for kind in (ChatCompletionRequest, CompletionRequest):
+    for kind in (ChatCompletionRequest, CompletionRequest, ResponsesRequest):
         _wrap(kind, "to_sampling_params", to_sampling_params)
 
 

@@ -29,7 +29,7 @@ class Server:
         """Status and answer; greedy, eight tokens with their likeliest five."""
         content = (
             {"messages": [{"role": "user", "content": prompt}], "max_completion_tokens": 8}
-            if path.startswith("chat")
+            if path.startswith("chat/")
             else {"prompt": prompt, "max_tokens": 8, "logprobs": 5}
         )
         body = {"model": "smollm2", "temperature": 0, **content, **fields}

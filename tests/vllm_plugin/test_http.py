@@ -32,7 +32,7 @@ def test_other_bodies_are_left_as_they_are(body):
     assert http.with_vector(body) == body
 
 
-async def answered(path, *pieces, most=None):
+async def answered(path, *pieces, method="POST", kind=None):
     """What the middleware sends, and what the server behind it reads."""
     seen, sent = [], []
     messages = [
@@ -49,7 +49,9 @@ async def answered(path, *pieces, most=None):
     async def server(scope, receive, send):
         seen.append((dict(scope["headers"]), (await receive())["body"], await receive()))
 
-    scope = {"type": "http", "path": path, "headers": [(b"Content-Length", b"1"), (b"a", b"b")]}
+    headers = [(b"Content-Length", b"1"), (b"a", b"b")]
+    headers += [(b"Content-Type", kind)] if kind else []
+    scope = {"type": "http", "method": method, "path": path, "headers": headers}
     await http.SteeringFields(server)(scope, receive, send)
     return seen, sent
 
@@ -68,8 +70,21 @@ async def test_a_request_in_pieces_arrives_whole_with_its_length(active):
     assert not sent
 
 
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/chat/completions/batch"])
+async def test_a_route_that_does_not_steer_refuses_the_field(active, path):
+    asked = b'{"model": "m", "steering": "love"}'
+    seen, sent = await answered(path, asked, kind=b"application/json")
+    assert not seen
+    assert sent[0]["status"] == 400
+    assert "/v1/completions" in sent[1]["body"].decode()
+    plain = b'{"model": "m", "steering": null}'
+    ((_, body, _),), _ = await answered(path, plain, kind=b"application/json")
+    assert body == plain
+
+
 async def test_other_paths_are_passed_on_untouched(active):
-    ((headers, body, _),), _ = await answered("/v1/models", b'{"steering": "love"}')
+    asked = b'{"steering": "love"}'
+    ((headers, body, _),), _ = await answered("/v1/models", asked, method="GET")
     assert body == b'{"steering": "love"}'
     assert headers[b"Content-Length"] == b"1"
 

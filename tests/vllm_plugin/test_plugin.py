@@ -209,6 +209,13 @@ def test_objects_may_come_as_json_text(admission):
         assert admission.steering(value).fingerprint == text.fingerprint
 
 
+def deep(levels):
+    found = []
+    for _ in range(levels):
+        found = [found]
+    return found
+
+
 @pytest.mark.parametrize(
     ("value", "error", "said"),
     [
@@ -217,6 +224,8 @@ def test_objects_may_come_as_json_text(admission):
         ("{love", BadOption, "neither a text nor JSON"),
         ("love positions=here", BadOption, "positions are"),
         (3, BadOption, "steering is a text"),
+        (["love"] * 1000, BadOption, "16 vectors"),
+        (deep(100_000), BadOption, "nested too deeply"),
     ],
 )
 def test_bad_steering_is_refused_with_the_reason(admission, value, error, said):

@@ -111,6 +111,20 @@ def test_a_server_from_its_start_to_ctrl_c(store, tmp_path):
         )  # fmt: skip
         assert (status, whole["choices"][0]["message"]["content"]) == (200, steered)
 
+        for path, fields in (
+            ("messages", {"messages": [{"role": "user", "content": "a"}], "prompt": None}),
+            ("chat/completions/batch", {"messages": [[{"role": "user", "content": "a"}]]}),
+        ):
+            status, found = server.ask(path=path, steering="anger", **fields)
+            assert status == 400
+            assert "/v1/completions" in found["error"]["message"]
+        told = [
+            server.ask(path="responses", input="I am", prompt=None, logprobs=None, **steered)
+            for steered in ({}, {"steering": "anger dose=0.3 layers=15"})
+        ]
+        assert [status for status, _ in told] == [200, 200]
+        assert told[0][1]["output"] != told[1][1]["output"]
+
         status, found = server.ask(steering="angr")
         assert status == 400
         assert "did you mean anger" in found["error"]["message"]

@@ -68,6 +68,10 @@ def _verified(store: Store) -> Sequence[Finding]:
     else:
         stored = count(len(store.list(every_version=True)), "vector")
         output.say(f"{stored} verified, no problems found")
+    if new := len(store.upkeep.unlisted_results()):
+        output.say(
+            f"{count(new, 'result file')} not in the registry: `steerlab rebuild` takes them in"
+        )
     return findings
 
 

@@ -82,6 +82,13 @@ def every(connection: Connection, digests: Collection[str] | None = None) -> Ite
             yield _evaluation(connection, row)
 
 
+def unlisted(connection: Connection, directory: Path) -> list[Result]:
+    """The results of files that have no row, as `git pull` brings them."""
+    known = {result_files.key(made) for made in every(connection)}
+    found = result_files.read_all(directory, [])
+    return [made for made in found if result_files.key(made) not in known]
+
+
 def take_in(
     connection: Connection, found: Iterable[Result], refuse: Callable[[str], object]
 ) -> list[Result]:

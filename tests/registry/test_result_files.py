@@ -10,6 +10,7 @@ from random import Random
 
 import pytest
 
+from steerlab.core.record import now
 from steerlab.core.results import Calibration
 from steerlab.errors import CorruptPayload
 from steerlab.files import durable
@@ -38,6 +39,20 @@ def test_a_lost_registry_has_its_results_back_from_their_files(family):
     assert again.results.calibration("love") == family.results.calibration("love")
     assert again.verify() == []
     assert again.upkeep.gc(grace=timedelta(0)) == []
+
+
+def test_files_that_came_without_the_registry_are_told_and_taken_in(family):
+    """A pull brings result files into a store that is in use."""
+    made = replace(WORKS, digest=family.record("love").digest, created=now())
+    data = result_files.encoded(made)
+    durable.write(family.path / result_files.path_of(data), data)
+    (new,) = family.upkeep.unlisted_results()
+    assert result_files.key(new) == result_files.key(made)
+    assert any("registry does not know" in problem.what for problem in family.upkeep.diagnose())
+    assert family.verify() == []
+    family.upkeep.rebuild()
+    assert family.results.calibration("love") == made
+    assert family.upkeep.unlisted_results() == []
 
 
 def test_results_come_along_in_an_archive_once(family, tmp_path):

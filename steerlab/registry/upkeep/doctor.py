@@ -15,6 +15,7 @@ from pathlib import Path
 from steerlab.core.display import count, size_text
 from steerlab.errors import StoreError
 from steerlab.files.location import finish_move, waiting
+from steerlab.registry.result_files import Result
 from steerlab.registry.sqlite_errors import Damaged, Newer, one_line_errors
 from steerlab.registry.upkeep.gc import Garbage
 from steerlab.registry.upkeep.verify import Damage, Finding
@@ -49,10 +50,11 @@ def diagnose(
     writable: bool,
     verify: Callable[[], Sequence[Finding]],
     gc: Callable[..., Sequence[Garbage]],
+    unlisted: Callable[[], Sequence[Result]],
 ) -> Sequence[Problem]:
     """The problems of a store, then what is worth knowing; each part the most urgent first.
 
-    verify, gc: of its upkeep; gc takes `grace`.
+    verify, gc, unlisted: of its upkeep; gc takes `grace`.
     """
     finish_move(path)
     if not path.exists():
@@ -62,7 +64,8 @@ def diagnose(
     try:
         found = problems_of(verify())
         with one_line_errors(path):
-            notes = [*_space(path, writable), *_waste(path, gc), *_beside(path)]
+            notes = [*_space(path, writable), *_news(unlisted()), *_waste(path, gc)]
+            notes += _beside(path)
     except Newer as error:
         fix = (
             f"upgrade steerlab; if no newer one was ever used here, move {path}/registry.db away: "
@@ -98,6 +101,15 @@ def _space(path: Path, writable: bool) -> Iterator[Problem]:
         yield Problem(f"the disk has {free / 1e6:.0f} MB left", "make room before saving anything")
     if not writable:
         yield _note("the store is read-only: nothing can be saved", "use --store DIR")
+
+
+def _news(unlisted: Sequence[Result]) -> Iterator[Problem]:
+    if unlisted:
+        yield _note(
+            f"{count(len(unlisted), 'result file')} that the registry does not know, such as git "
+            "brings",
+            "steerlab rebuild takes them in",
+        )
 
 
 def _waste(path: Path, gc: Callable[..., Sequence[Garbage]]) -> Iterator[Problem]:

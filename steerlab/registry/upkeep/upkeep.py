@@ -19,6 +19,7 @@ from steerlab.registry.sqlite_errors import one_line_errors
 from steerlab.registry.tables import REGISTRY_ONLY
 
 if TYPE_CHECKING:
+    from steerlab.registry.result_files import Result
     from steerlab.registry.upkeep.doctor import Problem
     from steerlab.registry.upkeep.gc import Garbage
     from steerlab.registry.upkeep.usage import Usage
@@ -118,6 +119,11 @@ class Upkeep:
         with self._database.reading() as connection:
             return usage(connection, self.path)
 
+    def unlisted_results(self) -> Sequence[Result]:
+        """Results of files that the registry does not know; `rebuild` takes them in."""
+        with self._database.reading() as connection:
+            return results.unlisted(connection, self.path)
+
     @property
     def writable(self) -> bool:
         """Whether the store can be written to."""
@@ -140,7 +146,7 @@ class Upkeep:
         def verify() -> Sequence[Finding]:
             return () if quick else self.verify(progress, on_finding)
 
-        return diagnose(self.path, self.writable, verify, self.gc)
+        return diagnose(self.path, self.writable, verify, self.gc, self.unlisted_results)
 
     def fill(self, connection: Connection) -> None:
         """Restore the rows of a missing registry from payloads and labels."""

@@ -175,10 +175,9 @@ def composition_warnings(
         found.append(f"{ref} is {share:.0%} of the result: {_ONE_SCALE}")
     if result.norm == 0:
         found.append("the result is zero: steering with it changes nothing")
-    elif len(operands) > 1 and total < 0.2 * min(norms.values(), default=0.0):
-        found.append(
-            f"the operands nearly cancel: norm {total:.3g} is left of {max(norms.values()):.3g}"
-        )
+    elif len(operands) > 1 and norms and total < 0.2 * sorted(norms.values())[-2]:
+        most = max(norms.values())
+        found.append(f"the operands nearly cancel: norm {total:.3g} is left of {most:.3g}")
     return found
 
 

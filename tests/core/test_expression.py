@@ -423,6 +423,8 @@ class TestWarnings:
     def test_operands_that_nearly_cancel(self):
         (warning,) = self.found("a - b", a=LOVE, b=LOVE + 0.01 * ANGER)
         assert warning.startswith("the operands nearly cancel: norm 0.0447 is left of 5.5")
+        *_, warning = self.found("a - 1.0001*a + 0*b", a=LOVE, b=ANGER)
+        assert warning.startswith("the operands nearly cancel")
         (warning,) = self.found("2*(a - b)", a=LOVE, b=LOVE + 0.01 * ANGER)
         assert warning.startswith("the operands nearly cancel: norm 0.0447 is left of 5.5")
 

@@ -118,6 +118,8 @@ class SteerlabApp(App[None]):
                 run = partial(self.run_action, binding.action, node)
                 yield SystemCommand(title, f"key {self.get_key_display(binding)}", run)
         if screen is self.workbench:
+            texts = self.workbench.lab_panel.focus_texts
+            yield SystemCommand("Rate the texts", "go to them: 1 to 5 rate one, * the best", texts)
             yield from self._sorts(self.workbench)
             yield from self._forms()
         for command in super().get_system_commands(screen):
@@ -155,7 +157,7 @@ class SteerlabApp(App[None]):
         values = first_values(verb, *self.workbench.at_hand())
         loading = {"source": self.lab.source, **self.lab.options}
         values |= {name: str(value) for name, value in loading.items() if value}
-        self.push_screen(VerbScreen(verb, values, self.lab.store_path))
+        self.push_screen(VerbScreen(verb, values, self.lab.store_path, loaded=self.lab.is_loaded))
 
     async def action_quit(self) -> None:
         """Save the session, and quit; ask first while work runs, unless told a second time."""

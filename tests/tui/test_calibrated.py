@@ -46,6 +46,9 @@ async def test_a_chosen_vector_begins_where_it_was_calibrated(calibrated):
         assert (setup.layers, setup.dose) == (str(found.layer), found.dose)
         assert setup.coefficient == pytest.approx(found.coefficient)
         assert strength.safe == found.safe
+        meaning = str(user.line.query_one("#meaning", Static).render())
+        assert f"layer 1, calibrated at {found.layer}  dose" in meaning
+        assert f"dose {found.dose / found.coefficient:.2f} per c" in meaning
         await choose(user, "plain")
         assert user.lab_panel.setup.layers == ""
         assert strength.safe is None

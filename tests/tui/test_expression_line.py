@@ -121,6 +121,21 @@ async def test_an_unfinished_text_shows_no_problem_however_long_one_waits(lab):
     assert await shown(lab, "love - an") == (" " * LABEL + "…", False)
 
 
+@pytest.mark.parametrize(("text", "says"), [("love - an", "no vector called an"), ("love -", "…")])
+async def test_an_unfinished_name_is_a_mistake_once_the_line_is_left(lab, text, says):
+    """After a trailing operator the table appends its vector."""
+    host = Host(ExpressionLine(lab))
+    async with host.run_test(size=(80, 5)) as pilot:
+        host.widget.show_names(NAMES)
+        host.widget.query_one(Input).focus()
+        host.widget.text = text
+        await until(pilot, lambda: host.widget.meaning.text == text)
+        assert text_of(host.widget, "#meaning").strip() == "…"
+        host.screen.set_focus(None)
+        await pilot.pause(0.1)
+        assert says in text_of(host.widget, "#meaning")
+
+
 async def test_a_mistake_is_not_shown_before_typing_pauses(lab):
     host = Host(ExpressionLine(lab))
     async with host.run_test() as pilot:

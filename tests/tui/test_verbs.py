@@ -13,7 +13,8 @@ from steerlab.errors import BadOption
 from steerlab.progress import ProgressLine
 from steerlab.tui.app import WITH_KEYS
 from steerlab.tui.verbs import child
-from steerlab.tui.verbs.screen import VerbScreen
+from steerlab.tui.verbs.screen import TWICE, VerbScreen
+from steerlab.tui.workbench.texts import Texts
 from tests.tui.driver import Session
 from tests.tui.hosts import text_of
 
@@ -107,6 +108,45 @@ async def test_a_verb_runs_and_its_output_stays(lab):
         assert "love" in "\n".join(screen.query_one(Log).lines)
         await user.pilot.press("escape")
         assert user.app.screen is user.bench
+
+
+LONG = "for i in range(60): print('x' * (300 if i == 30 else 9), flush=True)"
+
+
+async def test_output_is_followed_past_a_line_that_is_too_wide(lab, run_instead):
+    """The bar that appears below takes a row, which Textual's log takes for scrolling away."""
+    run_instead(LONG)
+    async with Session(lab) as user:
+        screen = await opened(user, "list")
+        await user.pilot.press("ctrl+g")
+        await user.until(lambda: "done in" in said(screen))
+        await user.pilot.pause()
+        output = screen.query_one(Log)
+        assert output.scroll_offset.y == output.max_scroll_y > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "loaded", "times"), [("check", True, 1), ("check", False, 0), ("list", True, 0)]
+)
+async def test_a_second_copy_of_the_model_is_said(
+    lab, run_instead, monkeypatch, name, loaded, times
+):
+    run_instead("")
+    monkeypatch.setattr(type(lab), "is_loaded", loaded)
+    async with Session(lab) as user:
+        screen = await opened(user, name)
+        await user.pilot.press("ctrl+g")
+        await user.until(lambda: "done in" in said(screen))
+        assert screen.query_one(Log).lines.count(TWICE) == (loaded and name == "check")
+
+
+async def test_ratings_are_found_in_the_palette(lab):
+    async with Session(lab) as user:
+        commands = user.app.get_system_commands(user.bench)
+        (rate,) = (command for command in commands if command.title == "Rate the texts")
+        rate.callback()
+        await user.pilot.pause()
+        assert user.app.focused is user.lab_panel.query_one(Texts).columns[-1]
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from steerlab.errors import StoreError
 from steerlab.tui.app import QuitDialog
 from steerlab.tui.detail import Detail
 from steerlab.tui.detail.detail import pane_class
-from steerlab.tui.detail.overview import Field
+from steerlab.tui.detail.overview import Field, layers
 from steerlab.tui.detail.pane import Pane
 from steerlab.tui.dialogs import Confirm, ModelDialog, OptionsDialog, SaveDialog
 from steerlab.tui.extract.screen import ExtractScreen
@@ -516,6 +516,24 @@ async def test_vectors_are_renamed_and_removed(lab):
         await user.until(lambda: "anger" in lab.store.names())  # the new name, too
         await user.pilot.press("z")
         await user.until(lambda: user.app._notifications)
+
+
+async def test_the_details_of_a_removed_vector_are_no_error(lab):
+    async with Session(lab) as user:
+        await user.until(lambda: user.bench.detail.summary is not None)
+        lab.store.remove([user.bench.detail.summary.qualified])
+        user.bench.detail.reread()
+        await user.pilot.pause(0.3)
+        assert not any("no vector called" in said for said in user.said)
+
+
+def test_the_figures_of_several_layers_fit_a_narrow_pane(lab):
+    lab.extract("wide", PAIRS, layers=[1, 2])
+    lines = [line.plain for line in layers(lab.store.record("wide"))]
+    assert lines[0].split() == ["pairwise"]
+    assert lines[1].split()[:4] == ["layer", "norm", "residual", "dose/c"]
+    assert max(map(len, lines)) <= 66  # of a terminal of 120 columns
+    assert len(set(map(len, lines))) == 1
 
 
 async def test_several_vectors_are_removed_after_a_question(lab):

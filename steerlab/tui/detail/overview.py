@@ -203,9 +203,11 @@ def layers(record: Record) -> list[Content]:
     ]
     if len(rows) == 1:  # narrower than a table
         return [Content(" · ".join(map(" ".join, zip(columns, rows[0], strict=True))))]
-    widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
-    lines = [_line(columns, widths), *(_line(row, widths) for row in rows)]
-    return [Content.styled(lines[0], "dim"), *map(Content, lines[1:])]
+    heads = list(zip(*(name.rpartition(" ")[::2] for name in columns), strict=True))
+    heads = heads if any(heads[0]) else heads[1:]  # two lines, so that rows fit a narrow pane
+    widths = [max(map(len, cells)) for cells in zip(*heads, *rows, strict=True)]
+    lines = [Content.styled(_line(head, widths), "dim") for head in heads]
+    return [*lines, *(Content(_line(row, widths)) for row in rows)]
 
 
 def _short(value: float | None) -> str:

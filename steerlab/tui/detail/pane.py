@@ -10,6 +10,7 @@ from textual.containers import VerticalScroll
 from textual.message import Message
 from textual.worker import Worker, get_current_worker
 
+from steerlab.errors import NotFound
 from steerlab.tui.notices import reporting_errors
 
 if TYPE_CHECKING:
@@ -70,9 +71,22 @@ class Pane(VerticalScroll):
     def _read(self, summary: Summary) -> None:
         worker = get_current_worker()
         with reporting_errors(self):
-            found = self.read(summary, worker)
+            try:
+                found = self.read(summary, worker)
+            except NotFound:
+                if self._is_gone(summary):  # the table will say so
+                    return
+                raise
             if not worker.is_cancelled:
                 self.draw_later(summary, found)
+
+    def _is_gone(self, summary: Summary) -> bool:
+        """Whether the vector was removed from the store."""
+        try:
+            self.lab.store.record(summary.qualified)
+        except NotFound:
+            return True
+        return False
 
     def draw_later(self, summary: Summary, found: Any) -> None:
         """Draw this unless another vector is shown by then; from any thread."""

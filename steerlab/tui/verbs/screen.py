@@ -25,6 +25,8 @@ from steerlab.tui.verbs.child import CANCELLED, Child, talk
 from steerlab.tui.verbs.form import VerbForm
 from steerlab.tui.work_screen import WorkScreen
 
+TWICE = "a model that it needs is loaded again, beside the one here: that takes memory for both"
+
 LINES = 10_000
 """Lines of output that are kept."""
 
@@ -32,7 +34,7 @@ LINES = 10_000
 class VerbScreen(WorkScreen[None]):
     """Runs one verb on a store, in a process of its own, as often as wanted.
 
-    values: what the fields begin with.
+    values: what the fields begin with. loaded: whether the app holds a model.
     """
 
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (70, "-wide")]  # noqa: RUF012 - as Textual declares it
@@ -60,9 +62,12 @@ class VerbScreen(WorkScreen[None]):
 
         line: str
 
-    def __init__(self, verb: Verb, values: Mapping[str, Value], store: Path) -> None:
+    def __init__(
+        self, verb: Verb, values: Mapping[str, Value], store: Path, *, loaded: bool = False
+    ) -> None:
         super().__init__()
         self.verb, self.values, self.store = verb, values, store
+        self._twice = loaded and any(field.loads for field in verb.fields)
         self._child: Child | None = None
         self._begun = 0.0
 
@@ -108,7 +113,10 @@ class VerbScreen(WorkScreen[None]):
             output = self.query_one(Log)
             output.clear()
             output.write_line(printable(f"$ steerlab {shlex.join(words)}"))
+            if self._twice:
+                output.write_line(TWICE)
             output.focus()
+            output.anchor()  # Textual's own following ends where a bar that appears takes a row
             self.add_class("-ran")
             self._say("running …")
             self._begun = time.monotonic()

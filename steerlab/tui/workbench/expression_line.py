@@ -241,11 +241,18 @@ the length that coefficient c adds, relative to the median residual stream."""
             event.stop()
             return
         self.meaning = event.meaning
-        if event.meaning.problem and not event.meaning.unfinished:
+        typing = event.meaning.unfinished and self.query_one(Input).has_focus
+        if event.meaning.problem and not typing:
             self._draw(Content("…"))
             self.set_timer(PATIENCE, self._complain)
         else:
             self._draw(described(event.meaning))
+
+    @on(Input.Blurred)
+    def _left(self) -> None:
+        """Say what an unfinished text lacks; one that ends in an operator waits for a vector."""
+        if not self.text.rstrip().endswith(_OPEN):
+            self._complain()
 
     def action_save(self) -> None:
         """Ask for a name, then save the expression."""
@@ -296,8 +303,11 @@ def described(meaning: Meaning) -> Content:
     if meaning.vector is None:
         return Content()
     vector = meaning.vector
-    dose = vector.dose(1.0)
-    parts = [f"norm {vector.norm:.4g}", f"layer {span(vector.layers)}"]
+    dose, layer, found = vector.dose(1.0), span(vector.layers), meaning.calibration
+    if found is not None and found.dose and found.coefficient and layer != str(found.layer):
+        layer = f"{layer}, calibrated at {found.layer}"
+        dose = found.dose / found.coefficient
+    parts = [f"norm {vector.norm:.4g}", f"layer {layer}"]
     parts += [f"dose {dose:.2f} per c"] if dose is not None else ["dose unknown"]
     parts += [f"cos {printable(ref)} {cosine:+.2f}" for ref, cosine in meaning.cosines]
     text = Content(indent + "  ".join(parts))

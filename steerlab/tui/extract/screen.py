@@ -9,11 +9,12 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
-from textual.widgets import Button, Footer, Input
+from textual.widgets import Button, Input
 from textual.worker import Worker
 
 from steerlab.errors import Cancelled
 from steerlab.tui.extract.form import Draft, ExtractForm, Order
+from steerlab.tui.footer import KeyFooter
 from steerlab.tui.help import HELP_KEY
 from steerlab.tui.model_loading import MODEL, load_model
 from steerlab.tui.notices import notify, reporting_errors
@@ -57,7 +58,7 @@ extracts, ctrl+l loads a file of pairs, Esc stops or goes back. The form is kept
             yield ExtractForm(self.lab, self.draft)
         button = Button("Extract", variant="primary", compact=True, id="go")
         yield from self.state(button)
-        yield Footer()
+        yield KeyFooter()
 
     def on_mount(self) -> None:
         """Focus the name."""

@@ -13,13 +13,13 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.message import Message
-from textual.widgets import Footer
 from textual.worker import Worker
 
 from steerlab.core.display import count
 from steerlab.registry.transfer.backup import proposal
 from steerlab.registry.upkeep.gc import Garbage
 from steerlab.tui.dialogs import BackupDialog, Confirm
+from steerlab.tui.footer import KeyFooter
 from steerlab.tui.health import jobs
 from steerlab.tui.health.jobs import JobProgress, Outcome
 from steerlab.tui.health.report import Entry, Report
@@ -71,7 +71,7 @@ them. b backs up the whole store to one file. Esc stops a job, or goes back."""
             yield Report(id="facts")
             yield Report(id="report")
         yield from self.state()
-        yield Footer()
+        yield KeyFooter()
 
     def on_mount(self) -> None:
         """Show what needs no verification."""

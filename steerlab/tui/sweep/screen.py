@@ -15,7 +15,6 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.message import Message
 from textual.timer import Timer
-from textual.widgets import Footer
 from textual.worker import Worker
 
 from steerlab.core.display import count
@@ -25,6 +24,7 @@ from steerlab.core.sweep import Sweep, SweepPlan
 from steerlab.errors import BadOption
 from steerlab.evaluation.metrics.texts import Metric
 from steerlab.plots.grid import Grid, Values
+from steerlab.tui.footer import KeyFooter
 from steerlab.tui.help import HELP_KEY
 from steerlab.tui.model_loading import load_model
 from steerlab.tui.notices import reporting_errors
@@ -123,7 +123,7 @@ compares with random directions."""
             yield from self.state()
             yield Heatmap(id="heatmap")
             yield CellTexts()
-        yield Footer()
+        yield KeyFooter()
 
     def on_mount(self) -> None:
         """Focus what is to be typed next."""

@@ -13,12 +13,13 @@ from textual import on
 from textual.app import ComposeResult, SuspendNotSupported
 from textual.binding import Binding, BindingType
 from textual.message import Message
-from textual.widgets import Button, Footer, Log
+from textual.widgets import Button, Log
 from textual.worker import Worker
 
 from steerlab.core.display import printable
 from steerlab.core.verb import Value, Verb
 from steerlab.progress import ProgressLine
+from steerlab.tui.footer import KeyFooter
 from steerlab.tui.help import HELP_KEY
 from steerlab.tui.notices import notify, reporting_errors
 from steerlab.tui.verbs.child import CANCELLED, Child, talk
@@ -80,7 +81,7 @@ class VerbScreen(WorkScreen[None]):
         output.border_title = "output"
         yield output
         yield from self.state(Button("Run", variant="primary", compact=True, id="go"))
-        yield Footer()
+        yield KeyFooter()
 
     @property
     def explanation(self) -> str:

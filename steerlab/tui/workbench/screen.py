@@ -9,10 +9,11 @@ from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal
-from textual.widgets import Footer, Input, Static, TextArea
+from textual.widgets import Input, Static, TextArea
 
 from steerlab.core.display import printable
 from steerlab.tui.detail import Detail, Pane
+from steerlab.tui.footer import KeyFooter
 from steerlab.tui.help import Helpful
 from steerlab.tui.setup import Setup
 from steerlab.tui.workbench.browser import Browser
@@ -64,7 +65,7 @@ to the vectors, and ctrl+p finds every command by name."""
         yield LabPanel(self.lab, self._first, id="lab")
         if self.greets:
             yield Static(GREETING, id="greeting", markup=False)
-        yield Footer()
+        yield KeyFooter()
 
     def on_mount(self) -> None:
         """Focus the vectors."""

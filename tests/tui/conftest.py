@@ -4,13 +4,14 @@ import shutil
 from pathlib import Path
 
 import pytest
-from textual import _wait
+from textual import app, pilot
 
 from steerlab import Lab, Store
 from steerlab.tui.detail import detail
 from steerlab.tui.workbench import browser, expression_line
 from tests.tiny import tiny_lm
 from tests.tui.driver import NASTY, PAIRS
+from tests.tui.idle import wait_for_idle
 
 
 @pytest.fixture(scope="session")
@@ -34,5 +35,5 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(detail, "REST", 0.01)
     monkeypatch.setattr(expression_line, "PATIENCE", 0.02)
     monkeypatch.setattr(browser, "FOLLOW", 0.3)
-    monkeypatch.setattr(_wait, "SLEEP_GRANULARITY", 1 / 200)  # Textual's, twice after every key
-    monkeypatch.setattr(_wait, "SLEEP_IDLE", 1 / 4000)
+    for module in (app, pilot):
+        monkeypatch.setattr(module, "wait_for_idle", wait_for_idle)

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import threading
 from pathlib import Path
 
 from textual import events
@@ -17,6 +18,7 @@ from steerlab.tui.workbench.screen import Workbench
 from steerlab.tui.workbench.table import VectorTable
 from steerlab.tui.workbench.texts import Column
 from tests.tui.hosts import until
+from tests.tui.idle import wait_for_idle
 
 PAIRS = [("I love you", "I hate you"), ("what joy", "what pain")]
 NASTY = "[bold]not markup[/bold] \x1b[31mred"
@@ -27,6 +29,28 @@ def delete(folder: Path) -> None:
     """Delete a store that is being read: SQLite may remove its side files first."""
     while folder.exists():
         shutil.rmtree(folder, ignore_errors=True)
+
+
+class Gate:
+    """Holds the model at each forward pass until the test lets it go on; counts the passes."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.passes, self._let, self._open = 0, 0, threading.Semaphore(0)
+        lab.model.model.register_forward_pre_hook(self._enter)
+
+    def _enter(self, *_: object) -> None:
+        self.passes += 1
+        assert self._open.acquire(timeout=60)
+
+    def let(self, passes: int) -> None:
+        """Let so many more passes through."""
+        self._let += passes
+        self._open.release(passes)
+
+    def step(self) -> None:
+        """Let a pass through that is waiting."""
+        if self.passes > self._let:
+            self.let(1)
 
 
 class Driver:
@@ -75,6 +99,12 @@ class Driver:
         self.line.text = text
         await until(self.pilot, lambda: self.line.meaning.text == text)
 
+    async def begun(self, gate: Gate) -> None:
+        """Go on pass by pass until a text shows; the app keeps up with the model."""
+        while not any(column.written for column in self.bench.query(Column)):
+            gate.step()
+            await wait_for_idle()
+
     async def written(self) -> None:
         await until(self.pilot, lambda: not self.lab_panel.busy, 60)
         await self.pilot.pause()
@@ -100,6 +130,7 @@ class Session:
         await until(user.pilot, lambda: self.app.screen is self.app.workbench)
         if self.count is not None:
             await user.listed(self.count)
+        await user.pilot.pause()
         return user
 
     async def __aexit__(self, *error) -> None:

@@ -11,7 +11,7 @@ from steerlab.tui.app import QuitDialog
 from steerlab.tui.fields import Tick
 from steerlab.tui.notices import notify
 from steerlab.tui.setup import Setup
-from tests.tui.driver import Session
+from tests.tui.driver import Gate, Session
 from tests.tui.hosts import text_of
 
 
@@ -28,16 +28,18 @@ async def test_help_fits_one_screen_and_scrolls_on_a_smaller_one(lab):
 
 
 async def test_q_quits_and_asks_while_work_runs(lab):
+    gate = Gate(lab)
     async with Session(lab) as user:
-        user.lab_panel.use(Setup("love", max_new_tokens=5000))
-        await user.until(lambda: user.line.meaning.vector)
+        await user.steer("love")
         user.key("ctrl+g")
-        await user.until(lambda: user.lab_panel.busy)
+        await user.until(lambda: gate.passes)
         user.key("q")
         await user.until(lambda: isinstance(user.app.screen, QuitDialog))
         user.key("escape")
         await user.until(lambda: user.app.screen is user.bench)
         user.key("escape")
+        await user.until(lambda: "stopping" in str(user.lab_panel.border_subtitle))
+        gate.let(1000)
         await user.written()
         user.key("q")
         await user.until(lambda: user.app._exit)

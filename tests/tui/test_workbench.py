@@ -1,8 +1,6 @@
 """The whole terminal UI, driven by keys on a tiny model."""
 
 import json
-import threading
-import time
 
 import pytest
 from textual import events
@@ -32,14 +30,8 @@ from steerlab.tui.workbench.screen import Workbench
 from steerlab.tui.workbench.strength import Slider
 from steerlab.tui.workbench.texts import Column
 from tests.tiny import tiny_lm
-from tests.tui.driver import PAIRS, SIZES, Session, delete
+from tests.tui.driver import PAIRS, SIZES, Gate, Session, delete
 from tests.tui.hosts import text_of, until
-
-
-def slow(lab: Lab, seconds: float = 0.01) -> None:
-    """Make every forward pass take a moment."""
-    lab.model.model.register_forward_pre_hook(lambda *_: time.sleep(seconds))
-
 
 # from the table to a text
 
@@ -124,29 +116,13 @@ async def test_a_very_long_prompt_ends_in_a_text_or_in_one_line(lab):
 # stopping
 
 
-class Gate:
-    """Holds the model at each forward pass until the test lets it go on; counts the passes."""
-
-    def __init__(self, lab: Lab) -> None:
-        self.passes, self._open = 0, threading.Semaphore(0)
-        lab.model.model.register_forward_pre_hook(self._enter)
-
-    def _enter(self, *_: object) -> None:
-        self.passes += 1
-        assert self._open.acquire(timeout=60)
-
-    def let(self, passes: int) -> None:
-        """Let so many more passes through."""
-        self._open.release(passes)
-
-
 async def test_escape_stops_within_two_tokens_and_the_next_text_is_right(lab):
     gate = Gate(lab)
     async with Session(lab) as user:
         await user.steer("love")
         user.lab_panel.use(Setup("love", max_new_tokens=30))
         user.key("ctrl+g")
-        await user.until(lambda: gate.let(1) or any(c.written for c in user.bench.query(Column)))
+        await user.begun(gate)
         before = gate.passes
         user.key("escape")  # a busy machine takes longer to see it than the model for a token
         await user.until(lambda: "stopping" in str(user.lab_panel.border_subtitle))
@@ -168,30 +144,33 @@ async def test_escape_stops_within_two_tokens_and_the_next_text_is_right(lab):
 
 
 async def test_a_second_generation_waits_to_be_asked_for_again(lab):
-    slow(lab)
+    gate = Gate(lab)
     async with Session(lab) as user:
         await user.steer("love")
-        user.lab_panel.use(Setup("love", max_new_tokens=100))
         user.key("ctrl+g")
         user.key("ctrl+g")
         await user.until(lambda: any("still generating" in said for said in user.said))
         user.key("escape")
+        await user.until(lambda: "stopping" in str(user.lab_panel.border_subtitle))
+        gate.let(1000)
         await user.written()
 
 
 async def test_quitting_in_mid_generation_leaves_nothing_behind(lab):
-    slow(lab)
+    gate = Gate(lab)
     async with Session(lab) as user:
         await user.steer("love")
-        user.lab_panel.use(Setup("love", max_new_tokens=100))
         user.key("ctrl+g")
-        await user.until(lambda: any(c.written for c in user.bench.query(Column)))
+        await user.begun(gate)
         user.key("ctrl+q")
         await user.until(lambda: isinstance(user.app.screen, QuitDialog))
         user.key("ctrl+q")  # a second time means it
         await user.until(lambda: not user.app.is_running)
-    assert lab.model.lock.acquire(timeout=5)  # the thread ends with the token it is at
+        before = gate.passes
+        gate.let(1000)
+    assert lab.model.lock.acquire(timeout=60)  # the thread ends with the token it is at
     lab.model.lock.release()
+    assert gate.passes - before <= 1
     assert all(not block._forward_pre_hooks for block in lab.model.blocks)
 
 

@@ -162,7 +162,8 @@ class SteerlabApp(App[None]):
     async def action_quit(self) -> None:
         """Save the session, and quit; ask first while work runs, unless told a second time."""
         working = any(w.group in WORKING and not w.is_finished for w in self.workers)
-        if working and not isinstance(self.screen, QuitDialog):
+        about_to = self.workbench is not None and self.workbench.lab_panel.busy
+        if (working or about_to) and not isinstance(self.screen, QuitDialog):
             self.push_screen(QuitDialog(QUESTION, "Quit"), self._leave)
         else:
             self._leave(True)

@@ -45,6 +45,13 @@ async def test_q_quits_and_asks_while_work_runs(lab):
         await user.until(lambda: user.app._exit)
 
 
+async def test_q_right_after_ctrl_g_asks_too(lab):
+    async with Session(lab) as user:
+        for key in ("enter", "ctrl+g", "q"):  # the vector is checked first: no thread writes yet
+            user.key(key)
+        await user.until(lambda: isinstance(user.app.screen, QuitDialog))
+
+
 async def test_a_first_session_has_a_hint_until_it_generates(lab):
     async with Session(lab, size=(100, 30)) as user:
         assert user.bench.query("#greeting")

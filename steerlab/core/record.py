@@ -296,9 +296,12 @@ def record_from_json(data: Any) -> Record:
     return record
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
 def canonical_json(data: Any) -> str:
     """JSON with sorted keys, no spaces, ASCII only, no NaN: equal values give equal text."""
-    return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _CANONICAL.encode(data)
 
 
 def now() -> str:

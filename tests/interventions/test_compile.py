@@ -148,24 +148,16 @@ class TestCompiledBefore:
 class TestReading:
     """What hooks read of a model that torch.compile has compiled."""
 
-    def compiled(self):
-        lm = tiny_lm()
-        lm.model.compile(backend="eager")
-        text(lm.model)
-        return lm
-
-    def test_extraction(self):
+    def test_extraction_unembedding_and_scores(self):
         pairs = [("love is all", "hate is all")]
-        expected = tiny_lm().extract(pairs, layers=[1, 2])
-        assert self.compiled().extract(pairs, layers=[1, 2]) == expected
-
-    def test_tokens_that_a_direction_promotes(self):
-        inside = np.random.default_rng(0).standard_normal((2, tiny_lm().d_model))
-        np.testing.assert_allclose(logits(self.compiled(), inside), logits(tiny_lm(), inside))
-
-    def test_scores_of_rows(self):
-        expected = tiny_lm().next_log_probs(["a", "bc"])
-        np.testing.assert_allclose(self.compiled().next_log_probs(["a", "bc"]), expected, atol=1e-5)
+        plain, compiled = tiny_lm(), tiny_lm()
+        compiled.model.compile(backend="eager")
+        text(compiled.model)
+        assert compiled.extract(pairs, layers=[1, 2]) == plain.extract(pairs, layers=[1, 2])
+        inside = np.random.default_rng(0).standard_normal((2, plain.d_model))
+        np.testing.assert_allclose(logits(compiled, inside), logits(plain, inside))
+        scores = [lm.next_log_probs(["a", "bc"]) for lm in (compiled, plain)]
+        np.testing.assert_allclose(*scores, atol=1e-5)
 
     def test_a_block_that_is_skipped_is_named(self):
         lm = tiny_lm()

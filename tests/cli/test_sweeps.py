@@ -162,6 +162,7 @@ def test_a_sweep_is_removed(cli, swept, store):
     assert not store.sweeps.list()
 
 
+@pytest.mark.campaign
 def test_two_processes_share_the_cells(cli, store, tmp_path):
     options = ["sweep", "love", *GRID, "--seeds", "2", "--temperature", "1"]
     alone = cli(*options, "--no-store", "--json").data

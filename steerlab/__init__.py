@@ -26,9 +26,13 @@ if TYPE_CHECKING:
     from steerlab.core.vector import SteeringVector
     from steerlab.errors import SteerlabError
     from steerlab.evaluation.calibration.calibrate import calibrate
+    from steerlab.evaluation.calibration.search import Options
     from steerlab.evaluation.generalization.evaluate import evaluate
+    from steerlab.evaluation.generalization.plan import EvaluationPlan
     from steerlab.evaluation.inspection.difference import difference
     from steerlab.evaluation.inspection.inspect import inspect
+    from steerlab.evaluation.metrics.items import ContrastItem
+    from steerlab.evaluation.metrics.texts import Metric
     from steerlab.interventions.hooks import steering
     from steerlab.interventions.in_graph import compilable
     from steerlab.interventions.injection import Injection
@@ -39,9 +43,13 @@ if TYPE_CHECKING:
     from steerlab.registry import Store
 
 _HOMES = {
+    "ContrastItem": "evaluation.metrics.items",
+    "EvaluationPlan": "evaluation.generalization.plan",
     "Injection": "interventions.injection",
     "Lab": "lab.lab",
     "LanguageModel": "models.language_model",
+    "Metric": "evaluation.metrics.texts",
+    "Options": "evaluation.calibration.search",
     "SteeringVector": "core.vector",
     "SteerlabError": "errors",
     "Store": "registry",
@@ -63,9 +71,13 @@ _HOMES = {
 }
 
 __all__ = [
+    "ContrastItem",
+    "EvaluationPlan",
     "Injection",
     "Lab",
     "LanguageModel",
+    "Metric",
+    "Options",
     "SteeringVector",
     "SteerlabError",
     "Store",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from inspect import signature
+
 import numpy as np
 import pytest
 import torch
@@ -114,6 +117,14 @@ def test_a_sweep_takes_an_expression_and_shows_itself(store, lm):
 
 def test_completion_of_names_offers_the_public_ones():
     assert dir(steerlab) == steerlab.__all__
+
+
+def test_the_options_of_public_functions_are_public():
+    plain = {"Any", "Callable", "Lab", "LayerChoice", "None", "OnText", "Path", "Progress"}
+    plain |= {"Sequence", "ShouldStop", "Unpack", "Watch"}
+    for function in (steerlab.calibrate, steerlab.evaluate, steerlab.inspect, steerlab.difference):
+        takes = [str(p.annotation) for p in signature(function).parameters.values()]
+        assert set(re.findall(r"[A-Z]\w+", " ".join(takes))) - plain <= set(steerlab.__all__)
 
 
 def test_wrong_kinds_of_arguments_are_named(store, lm):

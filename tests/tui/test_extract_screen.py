@@ -207,7 +207,7 @@ async def test_escape_stops_and_leaves_no_hook_and_nothing_stored(
 
     def slow(*_: Any) -> None:
         entered.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
 
     handle = lm.blocks[0].register_forward_pre_hook(slow)
     app = Door(lab, FULL)
@@ -232,7 +232,7 @@ async def test_what_lies_over_it_when_it_is_done_closes_too(lab: Lab, key: str) 
     go_on = threading.Event()
 
     def slow(*_: Any) -> None:
-        assert go_on.wait(10)
+        assert go_on.wait(60)
 
     handle = lab.model.blocks[0].register_forward_pre_hook(slow)
     app = Door(lab, FULL)

@@ -82,7 +82,7 @@ async def test_that_work_stops_is_not_covered_by_how_far_it_is(lab):
     async with Session(lab, size=(100, 30)) as user:
         await user.pilot.press("x")
         screen = user.app.screen
-        screen.begin(lambda worker: gate.wait(10))
+        screen.begin(lambda worker: gate.wait(60))
         await user.pilot.press("escape")
         screen.post_status("loading m … 2 s")
         await user.pilot.pause()
@@ -95,7 +95,7 @@ async def test_that_a_text_stops_is_not_covered_by_how_far_the_model_is(lab, mon
     gate, unloaded = Event(), Lab(lab.store)
     monkeypatch.setattr(
         "steerlab.models.language_model.LanguageModel.load",
-        lambda *_, **__: gate.wait(10) and lab.model,
+        lambda *_, **__: gate.wait(60) and lab.model,
     )
     async with Session(unloaded, size=(100, 30)) as user:
         await user.pilot.press("ctrl+g")

@@ -41,7 +41,7 @@ def address(lab: Lab) -> Iterator[str]:
     engine.stop(now=True)
     asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
     loop.call_soon_threadsafe(loop.stop)
-    thread.join(10)
+    thread.join(60)
     loop.close()
 
 

@@ -75,7 +75,7 @@ class Interrupter:
     def stop(self):
         self.end = True
         self.go.set()
-        self.thread.join(10)
+        self.thread.join(60)
         signal.signal(signal.SIGINT, self.before)
 
 

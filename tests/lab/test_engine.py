@@ -33,7 +33,7 @@ class Double:
         started = threading.Event()
         self.thread = threading.Thread(target=self._run, args=(started,), daemon=True)
         self.thread.start()
-        assert started.wait(10)
+        assert started.wait(60)
 
     def _run(self, started):
         async def start():
@@ -53,7 +53,7 @@ class Double:
     def close(self):
         asyncio.run_coroutine_threadsafe(self.runner.cleanup(), self.loop).result(10)
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join(10)
+        self.thread.join(60)
         self.loop.close()
 
     async def models(self, request):

@@ -106,5 +106,5 @@ def test_texts_of_another_thread_wait_until_rows_are_scored():
 
     handle = lm.blocks[3].register_forward_hook(meanwhile)
     runtime.logits(rows)
-    other.join(10)
+    other.join(60)
     assert written == [text]

@@ -55,7 +55,7 @@ class Served:
 
     async def idle(self) -> None:
         """Wait until no row is left."""
-        for _ in range(500):
+        for _ in range(6000):
             if not (self.engine.running or self.engine.queued):
                 return
             await asyncio.sleep(0.01)
@@ -89,7 +89,7 @@ async def served(
     async with TestClient(TestServer(server.app())) as client:
         yield Served(lab, served_lm, engine, client)
     engine.stop(now=True)
-    assert engine.join(10)
+    assert engine.join(60)
 
 
 @pytest.fixture(scope="session")

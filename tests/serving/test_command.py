@@ -1,6 +1,7 @@
 """`steerlab serve` as a process."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -68,12 +69,17 @@ def test_ctrl_c_lets_a_text_be_finished(served_model, tmp_path) -> None:
     address = process.stderr.readline().split(" at ")[1].split("/v1")[0]
     body = b'{"model": "tiny", "prompt": "I am", "max_tokens": 100, "temperature": 0, "n": 16}'
     request = urllib.request.Request(f"{address}/v1/completions", body)
-    for _ in range(200):
-        with urllib.request.urlopen(f"{address}/health") as health:
-            if b"ready" in health.read():
-                break
-        time.sleep(0.1)
     answers = []
+
+    def shows(path: str, pattern: bytes) -> bool:
+        for _ in range(600):
+            with urllib.request.urlopen(f"{address}/{path}") as page:
+                if re.search(pattern, page.read()):
+                    return True
+            time.sleep(0.1)
+        return False
+
+    assert shows("health", b"ready")
 
     def ask() -> None:
         with urllib.request.urlopen(request) as answer:
@@ -81,10 +87,10 @@ def test_ctrl_c_lets_a_text_be_finished(served_model, tmp_path) -> None:
 
     asking = threading.Thread(target=ask)
     asking.start()
-    time.sleep(0.3)
+    assert shows("metrics", b"written_tokens_total [1-9]")
     process.send_signal(signal.SIGINT)
-    asking.join(30)
-    assert process.wait(30) == 0
+    asking.join(60)
+    assert process.wait(60) == 0
     process.stderr.close()
     assert answers
     assert answers[0].count(b'"finish_reason": "length"') == 16

@@ -21,7 +21,7 @@ def test_requests_that_wait_for_one_layer_make_it_once():
     gate, made = threading.Event(), []
 
     def make(recipe, layers):
-        gate.wait(10)
+        gate.wait(60)
         made.append(layers)
         return object()
 

@@ -62,7 +62,7 @@ async def test_no_answer_tells_where_model_and_store_are(served: Served, tmp_pat
                 for payload in (home / "store" / "payloads").glob("**/*.safetensors"):
                     payload.write_bytes(b"damaged")
     engine.stop(now=True)
-    assert engine.join(10)
+    assert engine.join(60)
     texts = json.dumps(told)
     assert "error" in texts
     for part in (str(tmp_path), "a home", str(served.lab.store.path), served.lm.source):

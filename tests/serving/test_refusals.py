@@ -94,7 +94,8 @@ async def test_a_full_queue_is_a_429_that_says_when_to_come_back(served: Served)
             )
             for _ in range(5)
         ]
-        await asyncio.sleep(0.3)
+        while served.engine.queued <= served.engine.limits.rows:  # as many may still be taken up
+            await asyncio.sleep(0.01)
         response = await served.client.post(
             "/v1/completions", json={"model": "tiny", "n": 16, **OK}
         )
@@ -156,7 +157,7 @@ async def test_models_are_listed_before_the_model_is_loaded(served: Served) -> N
     gate = threading.Event()
 
     def load() -> Any:
-        gate.wait(10)
+        gate.wait(60)
         return served.lm
 
     lab = Lab(served.lab.store, source=served.lm.source)
@@ -176,7 +177,7 @@ async def test_models_are_listed_before_the_model_is_loaded(served: Served) -> N
         engine.stop()
         late = await client.post("/v1/completions", json={"model": "tiny", **OK})
         assert late.status == 503
-    assert engine.join(10)
+    assert engine.join(60)
 
 
 async def test_a_key_and_the_names_of_this_machine_are_asked_for(served: Served) -> None:

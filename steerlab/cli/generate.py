@@ -87,6 +87,8 @@ def generate_command(
         cells = lab.compare(prompts, settings, seeds=(seed,), **how)
     if not live:
         output.show(cells, partial(_print_texts, sampling=sampling))
+    if steer["expression"] is not None and not (steer["coefficients"] or steer["doses"]):
+        _warn_of_default(settings[-1])
     if keep:
         run = {"layers": layers, "positions": where["positions"]}
         _keep(lab, steer["expression"] or "", cells, sampling=sampling, **run)
@@ -131,8 +133,6 @@ def _settings(
     if point.calibration is not None:
         layers = list(steered[0].layers)  # a run is repeated where it was written
         _say_calibrated(steered[0], with_strength=not strengths)
-    elif not strengths:
-        _say_unknown_strength(steered[0])
     for text in all_beyond_safe(lab.calibration_of(vector), steered):
         output.warn(text)
     return [Setting(), *steered], spelled(layers)
@@ -147,11 +147,11 @@ def _say_calibrated(setting: Setting, *, with_strength: bool) -> None:
         output.say(f"{setting.label} at its calibrated layer: {where}")
 
 
-def _say_unknown_strength(setting: Setting) -> None:
-    """Say that nobody chose the strength of a vector whose texts it is likely to break."""
-    if setting.dose is not None and abs(setting.dose) > _STRONG:
+def _warn_of_default(setting: Setting) -> None:
+    """Say that coefficient 1, which nobody chose, is likely to break the texts."""
+    if setting.coefficient == 1 and setting.dose is not None and abs(setting.dose) > _STRONG:
         output.warn(
-            f"{setting.label} was not calibrated, and c 1 is dose {signed_dose(setting.dose)}: "
+            f"{setting.label} has no calibrated strength here, and c 1 is dose {signed_dose(setting.dose)}: "
             "0.1 to 0.25 usually steers, more breaks texts; give --dose 0.15, or calibrate it"
         )
 

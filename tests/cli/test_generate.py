@@ -48,7 +48,7 @@ def test_without_a_strength_the_coefficient_is_one(cli):
 def test_a_strength_that_nobody_chose_is_a_warning_where_it_is_large(cli, store):
     store.save("strong", 3 * store.load("love"))
     err = cli("generate", "Hi", "-v", "strong", "-n", "2").err
-    assert "was not calibrated, and c 1 is dose +2." in err
+    assert "has no calibrated strength here, and c 1 is dose +2." in err
     assert "give --dose 0.15" in err
     assert "calibrated" not in cli("generate", "Hi", "-v", "strong", "-n", "2", "-c", "1").err
 

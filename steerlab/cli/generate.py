@@ -152,7 +152,8 @@ def _warn_of_default(setting: Setting) -> None:
     if setting.coefficient == 1 and setting.dose is not None and abs(setting.dose) > _STRONG:
         output.warn(
             f"{setting.label} has no calibrated strength here, and c 1 is dose "
-            f"{signed_dose(setting.dose)}: 0.1 to 0.25 usually steers, more breaks texts; give --dose 0.15, or calibrate it"
+            f"{signed_dose(setting.dose)}: 0.1 to 0.25 usually steers, more breaks texts; "
+            "give --dose 0.15, or calibrate it"
         )
 
 

@@ -93,6 +93,32 @@ def test_a_planted_direction_is_found_below_the_last_fifth(lab, planted, works):
     assert verdict(found).startswith(f"works: layer {found.layer}, dose +0.20")
 
 
+@pytest.mark.parametrize("unsound", [1, 2, 3, 4])
+def test_a_layer_without_a_sound_dose_gives_way_to_the_next_best(
+    lab, planted, free, monkeypatch, unsound
+):
+    first = Curve.of(calibrate(lab, planted, options=QUICK))
+    best = sorted(first.layers, key=lambda row: row.effect.mean, reverse=True)
+    garbled = {row.layer for row in best[:unsound]}
+    assert first.layer == best[0].layer
+    assert not first.unsound
+
+    def kl(self, settings, *_):
+        return [99.0 if set(setting.layers) & garbled else 0.0 for setting in settings]
+
+    monkeypatch.setattr(SideEffects, "kl", kl)
+    found = calibrate(lab, planted, options=QUICK)
+    curve = Curve.of(found)
+    if unsound == len(best):
+        assert "every dose has side effects" in verdict(found)
+        return
+    assert curve.unsound == tuple(row.layer for row in best[:unsound])
+    assert curve.layer == best[unsound].layer
+    assert not {fold.layer for fold in curve.held.folds} & garbled
+    assert "side effects" not in curve.reason
+    assert ("no dose is sound at" in verdict(found)) == found.works
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_shuffled_labels_and_random_directions_do_not_work(lab, lm, seed, free):
     turned = lm.extract(shuffled(pairs(8, seed)), layers="all")

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, is_dataclass
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from steerlab.core.notation import span
 from steerlab.core.results import Calibration
 from steerlab.errors import CorruptPayload
 from steerlab.evaluation.guarantee import at_most, moved
@@ -183,6 +184,7 @@ class Curve:
         that these turned down; see `SoundDoses`. Empty in earlier calibrations.
     keys: of the items, if they were given; see `more.keys`. added: the signed range of each item
         that came later, at the operating point.
+    unsound: layers that came before this one, but have no sound dose.
     """
 
     measure: str
@@ -203,6 +205,7 @@ class Curve:
     fresh: tuple[FreshCost, ...] = ()
     keys: tuple[str, ...] = ()
     added: tuple[float, ...] = ()
+    unsound: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The curve as JSON values; None for NaN."""
@@ -238,6 +241,8 @@ def findings(calibration: Calibration) -> list[str]:
             parts[0] += ", in the range from minus to plus: this dose alone is not shown"
         parts.append(f"range at that point {_ranged(curve.point)}")
         parts += [side(calibration, curve.point, sign) for sign in (1, -1)]
+    if curve.unsound:
+        parts.append(f"no dose is sound at {span(curve.unsound)}, where the effect is larger")
     parts.append(f"held-out range, layer and dose chosen without its items, {_ranged(curve.held)}")
     parts[-1] += lacking(curve.held)
     later = f", {len(curve.added)} of them added later" if curve.added else ""

@@ -49,6 +49,7 @@ PROFILE_DOSE = 0.15
 CONTROL_SEEDS = 20
 _CURVE_SEEDS = 3  # for each point of the curve; at both signs they are 6 controls
 _LAYERS = 12  # compared first, evenly spaced; then the neighbours of the best one
+_UNSOUND = 3  # layers that may give way to the next best one
 _KEPT = 4  # of them, where a few items have to tell
 _INDEPENDENT = 5  # the largest number of layers that count as independent tries
 _SEPARABLE = 0.6
@@ -122,10 +123,8 @@ class Search:
         trials.fetch(map(Trial, trials.items), 1)
         check_defined(trials.measure, trials.unsteered(trials.items))
         compared = {fold: self.compared(fold) for fold in (None, *trials.folds)}
-        layers = {fold: _largest(ranges) for fold, ranges in compared.items()}
+        layers, sound, safe, unsound = self.sound_layers(compared)
         layer = layers[None]
-        sound = SoundDoses(self.effects, self.at(layer), self.options.doses)
-        safe = sound.run()
         doses = self.doses(layers, safe)
         held = self.held_out_effect(layers, doses, max(map(len, compared.values())))
         here = dict.fromkeys(layers, layer), dict.fromkeys(layers, doses[None])
@@ -135,7 +134,7 @@ class Search:
         trials.parts.finish()
         reason = overflow(sound.costs) or why_not(held, safe)
         curve = self.curve(layer, profile, points, held, point, reason)
-        curve = replace(curve, fresh=sound.fresh, keys=self.keys)
+        curve = replace(curve, fresh=sound.fresh, keys=self.keys, unsound=unsound)
         if curve.reason:
             return Calibration(self.vector.digest, works=False, data=curve.to_json())
         dose = doses[None]
@@ -163,6 +162,28 @@ class Search:
             best = layers.index(_largest(found))
             found |= self.profiled(fold, layers[max(0, best - stride + 1) : best + stride])
         return dict(sorted(found.items()))
+
+    def sound_layers(
+        self, compared: Mapping[int | None, Mapping[int, float]]
+    ) -> tuple[dict[int | None, int], SoundDoses, tuple[float, float], tuple[int, ...]]:
+        """For each fold the best layer, with the sound doses of the final choice.
+
+        A layer without a sound dose gives way, in all folds, to the next best one of the final
+        choice: equal doses cost more at some layers than at others. What texts cost says nothing
+        of the items, so nothing of them is seen. Last come the layers that gave way.
+        """
+        unsound: list[int] = []
+        while True:
+            left = {
+                fold: {b: r for b, r in ranges.items() if b not in unsound} or ranges
+                for fold, ranges in compared.items()
+            }
+            layers = {fold: _largest(ranges) for fold, ranges in left.items()}
+            sound = SoundDoses(self.effects, self.at(layers[None]), self.options.doses)
+            safe = sound.run()
+            if safe != (0.0, 0.0) or len(unsound) == _UNSOUND or len(left[None]) == 1:
+                return layers, sound, safe, tuple(unsound)
+            unsound.append(layers[None])
 
     def plausible(self, fold: int | None) -> list[int]:
         """Layers but for those that clearly fail to tell positive from negative prompts.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -49,7 +50,6 @@ def started(lab: Lab) -> str:
     log = Path(context.with_resource(TemporaryDirectory())) / "log"
     address = f"http://127.0.0.1:{port}"
     output.say(f"starting vLLM with {source}")
-    context.with_resource(
-        launch.running(words, launch.environment(lab.store_path, None), address, log)
-    )
+    variables = launch.environment(lab.store_path, os.environ.get("STEERLAB_API_KEY", ""))
+    context.with_resource(launch.running(words, variables, address, log))
     return address

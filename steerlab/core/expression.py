@@ -175,7 +175,7 @@ def composition_warnings(
         found.append(f"{ref} is {share:.0%} of the result: {_ONE_SCALE}")
     if result.norm == 0:
         found.append("the result is zero: steering with it changes nothing")
-    elif len(operands) > 1 and norms and total < 0.2 * sorted(norms.values())[-2]:
+    elif len(norms) > 1 and len(operands) > 1 and total < 0.2 * sorted(norms.values())[-2]:
         most = max(norms.values())
         found.append(f"the operands nearly cancel: norm {total:.3g} is left of {most:.3g}")
     return found
@@ -190,8 +190,13 @@ def _terms(
 ) -> tuple[float, dict[str, float]]:
     """The norm of a sum, without a factor around it, and of each of its terms; 0 and {} if none."""
     value, node = _Evaluation(parsed, operands.__getitem__), parsed.tree
-    while isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult | ast.Div):
-        node = node.left if isinstance(value.of(node.left), SteeringVector) else node.right
+    while True:
+        if isinstance(node, ast.UnaryOp):
+            node = node.operand
+        elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult | ast.Div):
+            node = node.left if isinstance(value.of(node.left), SteeringVector) else node.right
+        else:
+            break
     terms = _summands(node)
     if len(terms) < 2:
         return 0.0, {}

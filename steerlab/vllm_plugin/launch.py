@@ -34,6 +34,9 @@ end()
 """Runs a server until that ends, or this process closes its pipe or is killed; then ends all."""
 
 _REASON = re.compile(r"\w*(?:Error|Exception): .+")
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Asks this machine itself, whatever proxy the environment names."""
+
 _PROBE = (
     "import vllm; from importlib.metadata import entry_points as found; "
     "assert any(e.value.startswith('steerlab.') for e in found(group='vllm.general_plugins'))"
@@ -69,19 +72,23 @@ def command(
 
 
 def environment(store: Path, api_key: str | None) -> Mapping[str, str]:
-    """The variables that it runs with; the key is not in its command, which others can see."""
+    """The variables that it runs with; the key is not in its command, which others can see.
+
+    api_key: "" for none; None leaves VLLM_API_KEY as it is.
+    """
     key = {} if api_key is None else {"VLLM_API_KEY": api_key}
     return {**os.environ, "STEERLAB_STORE": str(store.absolute()), **key}
 
 
 def options(loading: Mapping[str, Any]) -> list[str]:
-    """VLLM's words for how a model is loaded: `dtype` and `revision`, where they are given."""
-    return [
+    """VLLM's words for how a model is loaded, where that is given."""
+    words = [
         word
         for name in ("dtype", "revision")
         if loading.get(name)
         for word in (f"--{name}", str(loading[name]))
     ]
+    return [*words, *(["--trust-remote-code"] if loading.get("trust_remote_code") else [])]
 
 
 def free_port() -> int:
@@ -118,7 +125,7 @@ def running(
 def _wait(server: subprocess.Popen[bytes], address: str, log: Path) -> None:
     end = time.monotonic() + PATIENCE
     while server.poll() is None and time.monotonic() < end:
-        with suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5):
+        with suppress(OSError), _DIRECT.open(f"{address}/health", timeout=5):
             return
         time.sleep(0.5)
     said = log.read_text(errors="replace")

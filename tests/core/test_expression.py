@@ -425,13 +425,18 @@ class TestWarnings:
         assert warning.startswith("the operands nearly cancel: norm 0.0447 is left of 5.5")
         *_, warning = self.found("a - 1.0001*a + 0*b", a=LOVE, b=ANGER)
         assert warning.startswith("the operands nearly cancel")
-        (warning,) = self.found("2*(a - b)", a=LOVE, b=LOVE + 0.01 * ANGER)
-        assert warning.startswith("the operands nearly cancel: norm 0.0447 is left of 5.5")
+        for scaled in ("2*(a - b)", "-(a - b)", "(a - b)/-2"):
+            (warning,) = self.found(scaled, a=LOVE, b=LOVE + 0.01 * ANGER)
+            assert warning.startswith("the operands nearly cancel: norm 0.0447 is left of 5.5")
 
     @pytest.mark.parametrize("text", ["unit(a) + unit(b)", "0.1*a - 0.1*b", "(a + b)/10"])
     def test_a_short_sum_is_no_cancellation(self, text):
         """Each term is compared as it stands in the sum, not as it is stored."""
         assert self.found(text, a=100 * LOVE, b=100 * ANGER) == []
+
+    @pytest.mark.parametrize("text", ["mean(a, b) + mean(a, b)", "project(a, b) + project(a, b)"])
+    def test_a_term_that_stands_twice_is_no_cancellation(self, text):
+        assert self.found(text, a=LOVE, b=ANGER) == []
 
     def test_terms_on_one_scale_do_not_vanish(self):
         assert self.found("unit(a) + unit(b)", a=LOVE, b=100 * ANGER) == []

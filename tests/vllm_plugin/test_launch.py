@@ -7,11 +7,14 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import contextmanager
 
+import click
 import pytest
 
-from steerlab.cli import ExitCode, run
+from steerlab.cli import ExitCode, engine, run
 from steerlab.errors import ModelError
+from steerlab.lab.lab import Lab
 from steerlab.vllm_plugin import launch
 
 STAND_IN = (
@@ -90,6 +93,41 @@ def test_one_that_does_not_start_is_told_with_its_reason(tmp_path, program, why)
         pass
 
 
+def test_a_server_is_asked_directly_whatever_proxy_there_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setattr(urllib.request, "_opener", None)  # made with the proxies of its day
+    monkeypatch.setattr(launch, "PATIENCE", 20.0)
+    port = launch.free_port()
+    words = [sys.executable, "-c", STAND_IN, str(port)]
+    with launch.running(words, os.environ, f"http://127.0.0.1:{port}", tmp_path / "log"):
+        pass
+
+
+@pytest.mark.parametrize("key", ["mine", ""])
+def test_the_server_of_a_verb_takes_the_key_that_the_verb_sends(tmp_path, monkeypatch, key):
+    """Not the one of a vLLM that the user starts."""
+    started = []
+
+    @contextmanager
+    def running(words, variables, *_):
+        started.append((words, variables))
+        yield 1
+
+    monkeypatch.setenv("VLLM_API_KEY", "of another")
+    monkeypatch.delenv("STEERLAB_API_KEY", raising=False)
+    if key:
+        monkeypatch.setenv("STEERLAB_API_KEY", key)
+    monkeypatch.setattr(launch, "python", lambda: sys.executable)
+    monkeypatch.setattr(launch, "running", running)
+    lab = Lab(tmp_path, source="org/model", revision="main", trust_remote_code=True)
+    with click.Context(click.Command("generate")):
+        engine.started(lab)
+    ((words, variables),) = started
+    assert variables["VLLM_API_KEY"] == key
+    assert words[-3:] == ["--revision", "main", "--trust-remote-code"]
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -99,6 +137,8 @@ def test_one_that_does_not_start_is_told_with_its_reason(tmp_path, program, why)
     ],
 )
 def test_without_vllm_every_verb_says_what_to_install(words, monkeypatch, capsys):
+    Lab().store.names()
+    capsys.readouterr()  # a fresh checkout restores its registry first, and says so
     monkeypatch.setenv("STEERLAB_VLLM_PYTHON", sys.executable)
     monkeypatch.setattr(launch, "_PROBE", "import vllm_is_not_here")
     assert run([*words, "--engine", "vllm"]) == ExitCode.MODEL

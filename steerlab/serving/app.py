@@ -16,7 +16,7 @@ from steerlab import errors
 from steerlab.serving import openai
 from steerlab.serving.answering import Answering, News, prepare
 from steerlab.serving.engine import Busy, Engine
-from steerlab.serving.extractions import Extractions
+from steerlab.serving.extractions import Extractions, in_thread
 from steerlab.serving.metrics import exposition
 from steerlab.serving.pathless import pathless
 from steerlab.serving.request import parse_steering
@@ -133,7 +133,7 @@ class Server:
         if name.startswith(f"{self.name}:"):
             lm = await self._loaded()
             steers = parse_steering(name[len(self.name) + 1 :])
-            await asyncio.to_thread(resolve, self.lab, await self._here(lm), steers)
+            await in_thread(resolve, self.lab, await self._here(lm), steers)
             return web.json_response(_entry(name, self.name))
         raise web.HTTPNotFound(text=f"there is no model {name[:80]!r} here: this is {self.name}")
 
@@ -161,7 +161,7 @@ class Server:
         here = await self._here(lm)
         heard = News(self.engine.counts)
         with self.engine.arriving():
-            found = await asyncio.to_thread(prepare, self.lab, lm, here, wanted, heard)
+            found = await in_thread(prepare, self.lab, lm, here, wanted, heard)
             self.engine.submit(found.jobs)
         return found
 

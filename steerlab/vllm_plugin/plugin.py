@@ -7,7 +7,6 @@ compiled graphs get their name in the cache.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import hashlib
 import os
@@ -16,6 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from steerlab.errors import SteerlabError
+from steerlab.serving.extractions import in_thread
 from steerlab.serving.pathless import pathless
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _resolve_in_threads(admission: Admission) -> None:
         )
         if asked is not None:
             with suppress(SteerlabError):  # refused below
-                await asyncio.to_thread(admission.steering, asked)
+                await in_thread(admission.steering, asked)
         return await method(self, request, *args, **kwargs)
 
     _wrap(OpenAIServingChat, "create_chat_completion", create)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from steerlab.errors import Incompatible
-from steerlab.serving.extractions import PROMPTS, Extractions
+from steerlab.serving.extractions import PROMPTS, WAITING, Extractions
 from tests.serving.conftest import Served
 
 
@@ -70,6 +70,37 @@ async def test_texts_go_on_while_a_layer_is_made(
     from steerlab import Injection
 
     assert steered == served.alone("I am", [Injection(made, 2.0)], max_new_tokens=4)
+
+
+async def test_others_are_answered_while_many_wait_for_a_layer(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One more than may wait is told to come back; nobody waits for a thread."""
+    gate, exact = threading.Event(), type(served.lm).reextract
+
+    def slow(lm, *what, progress, should_stop):
+        with lm.lock:
+            while not gate.wait(0.01):
+                assert not should_stop()
+                progress(1, 2)
+        return exact(lm, *what, progress=progress, should_stop=should_stop)
+
+    monkeypatch.setattr(type(served.lm), "reextract", slow)
+    path, body = "/v1/completions", {"model": "tiny", "prompt": "I am", "max_tokens": 1}
+    asked = {**body, "steering": "love layers=3 coefficient=2"}
+    tasks = [asyncio.create_task(served.client.post(path, json=asked)) for _ in range(WAITING + 1)]
+    try:
+        done, _ = await asyncio.wait(tasks, timeout=60, return_when=asyncio.FIRST_COMPLETED)
+        assert [(one.result().status, one.result().headers["Retry-After"]) for one in done] == [
+            (429, "10")
+        ]
+        answer = await asyncio.wait_for(served.client.post(path, json=body), 60)
+        assert answer.status == 200
+    finally:
+        gate.set()
+    statuses = [answer.status for answer in await asyncio.gather(*tasks)]
+    assert statuses.count(200) >= served.engine.limits.queue  # which takes them all at once
+    assert set(statuses) == {200, 429}
 
 
 async def test_an_extraction_that_fails_lets_the_batch_go_on(

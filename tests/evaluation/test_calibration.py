@@ -109,6 +109,7 @@ def test_a_layer_without_a_sound_dose_gives_way_to_the_next_best(
     monkeypatch.setattr(SideEffects, "kl", kl)
     found = calibrate(lab, planted, options=QUICK)
     curve = Curve.of(found)
+    assert "no dose is sound at" in verdict(found)
     if unsound == len(best):
         assert "every dose has side effects" in verdict(found)
         return
@@ -116,7 +117,6 @@ def test_a_layer_without_a_sound_dose_gives_way_to_the_next_best(
     assert curve.layer == best[unsound].layer
     assert not {fold.layer for fold in curve.held.folds} & garbled
     assert "side effects" not in curve.reason
-    assert ("no dose is sound at" in verdict(found)) == found.works
 
 
 @pytest.mark.parametrize("seed", range(3))

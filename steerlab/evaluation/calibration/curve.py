@@ -229,9 +229,12 @@ def verdict(calibration: Calibration) -> str:
 
 def findings(calibration: Calibration) -> list[str]:
     """The parts of `verdict`: what it says of the vector, then the evidence, one fact each."""
+    curve = Curve.of(calibration)
+    larger = f"no dose is sound at {span(curve.unsound)}, where the effect is larger"
+    passed_over = [larger] if curve.unsound else []
     if not calibration.works or calibration.safe is None:
-        return [f"does not work: {Curve.of(calibration).reason}"]
-    curve, (low, high) = Curve.of(calibration), calibration.safe
+        return [f"does not work: {curve.reason}", *passed_over]
+    low, high = calibration.safe
     parts = [
         f"works: layer {calibration.layer}, dose {calibration.dose:+.2f} "
         f"(c {calibration.coefficient:+.3g}), safe from {low:+.2f} to {high:+.2f}{_checked(curve)}"
@@ -241,8 +244,7 @@ def findings(calibration: Calibration) -> list[str]:
             parts[0] += ", in the range from minus to plus: this dose alone is not shown"
         parts.append(f"range at that point {_ranged(curve.point)}")
         parts += [side(calibration, curve.point, sign) for sign in (1, -1)]
-    if curve.unsound:
-        parts.append(f"no dose is sound at {span(curve.unsound)}, where the effect is larger")
+    parts += passed_over
     parts.append(f"held-out range, layer and dose chosen without its items, {_ranged(curve.held)}")
     parts[-1] += lacking(curve.held)
     later = f", {len(curve.added)} of them added later" if curve.added else ""

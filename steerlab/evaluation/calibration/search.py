@@ -170,7 +170,10 @@ class Search:
 
         A layer without a sound dose gives way, in all folds, to the next best one of the final
         choice: equal doses cost more at some layers than at others. What texts cost says nothing
-        of the items, so nothing of them is seen. Last come the layers that gave way.
+        of the items; but those of a fold have a part in which layers are tried, and the best that
+        go take their effect along. So the held-out range is too low, if anything: by 0.14 sd of
+        an item in simulations of 12 unrelated layers without meaning, of which half are unsound.
+        The layers of folds are not tried themselves. Last come the layers that gave way.
         """
         unsound: list[int] = []
         while True:

@@ -22,8 +22,6 @@ from steerlab.evaluation.generalization.verdict import verdict
 from steerlab.lab.starter import LAYER, ensure, starters
 
 SHIPPED = Path(__file__).parents[1] / "store"
-EVALUATED = ("love",)
-"""Those with results; `steerlab benchmark --suite statements --store store` adds the others."""
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +81,7 @@ def test_a_vector_brings_its_calibration(store, name):
     assert "/tmp" not in json.dumps(found.to_json())
 
 
-@pytest.mark.parametrize("name", EVALUATED)
+@pytest.mark.parametrize("name", starters())
 def test_a_vector_brings_its_evaluation_at_its_operating_point(store, name):
     found = store.results.calibration(f"smollm2.{name}")
     (evaluation,) = store.results.evaluations(f"smollm2.{name}")
@@ -92,6 +90,11 @@ def test_a_vector_brings_its_evaluation_at_its_operating_point(store, name):
     assert EvaluationPlan.from_json(evaluation.data["plan"]).suites == ("statements",)
     assert verdict(evaluation)[0].startswith("vader: ")
     assert "/tmp" not in json.dumps(evaluation.to_json())
+
+
+def test_an_effect_below_zero_is_shown_the_other_way(store):
+    (evaluation,) = store.results.evaluations("smollm2.hate")
+    assert verdict(evaluation)[0].startswith("vader: shown the other way in statements (-0.87")
 
 
 def test_show_tells_the_evidence_of_a_fresh_clone(fresh, capsys):

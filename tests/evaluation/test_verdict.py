@@ -167,8 +167,9 @@ def test_the_words_name_styles_by_what_was_found():
     (line, *_) = verdict(of)
     assert line == (
         "vader: shown in statements (+0.50 [+0.20, +0.80], z +6.0) and narrative "
-        "(+0.50 [+0.20, +0.80], z +6.0); refuted in letters (-0.50 [-0.80, -0.20], z -6.0); "
-        "not shown in technical (+0.02 [-0.05, +0.08] includes 0); not measured in dialogue; "
+        "(+0.50 [+0.20, +0.80], z +6.0); shown the other way in letters "
+        "(-0.50 [-0.80, -0.20], z -6.0); not shown in technical "
+        "(+0.02 [-0.05, +0.08] includes 0); not measured in dialogue; "
         "all styles together +0.30 [+0.20, +0.40], z +4.0"
     )
     assert names.OWN_PAIRS not in {j.style for j in judged(of)}

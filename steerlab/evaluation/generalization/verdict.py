@@ -1,6 +1,8 @@
 """The verdict on an evaluation in sentences, each derived from intervals and controls.
 
-Claims are shown, refuted or not shown: by where their interval lies against their limit.
+Claims are shown, refuted or not shown: by where their interval lies against their limit. An
+effect below zero is "shown the other way": a scorer such as vader has its own direction, and what
+a vector of hate should do is lower it.
 """
 
 from __future__ import annotations
@@ -133,7 +135,7 @@ def _effect(metric: str, found: Sequence[Judged]) -> str:
     if general := kinds.get(Finding.GENERALIZES):
         parts.append(f"shown in {_listed(general)}")
     if turned := kinds.get(Finding.REVERSED):
-        parts.append(f"refuted in {_listed(turned)}")
+        parts.append(f"shown the other way in {_listed(turned)}")
     missed = [*kinds.get(Finding.CHANCE, ()), *kinds.get(Finding.NOTHING, ())]
     if missed:
         parts.append(f"not shown in {_listed(missed)}")

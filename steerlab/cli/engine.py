@@ -43,10 +43,10 @@ def started(lab: Lab) -> str:
     context = click.get_current_context()
     chosen, source = launch.python(), lab.source or ALIAS
     location = str(checkpoint()) if source == ALIAS else source
+    made_on = None if lab.is_named else lab.model.identity.revision  # as `Lab.load` takes it
+    loading = {**lab.options, "revision": lab.options.get("revision") or made_on}
     port = launch.free_port()
-    words = launch.command(
-        chosen, location, "model", "127.0.0.1", port, launch.options(lab.options)
-    )
+    words = launch.command(chosen, location, "model", "127.0.0.1", port, launch.options(loading))
     log = Path(context.with_resource(TemporaryDirectory())) / "log"
     address = f"http://127.0.0.1:{port}"
     output.say(f"starting vLLM with {source}")

@@ -130,7 +130,7 @@ class Lab:
     def _elsewhere(self, vector: SteeringVector | None) -> LanguageModel:
         """The engine's model, which has to be the vector's; its precision is unknown."""
         if vector is not None and (self._model is None or self.source != vector.model.source):
-            self.source = vector.model.source
+            self.source = self.source if self.is_named else vector.model.source
             found: Any = ModelElsewhere(replace(vector.model, dtype=None))
             self._model = found
         none: Any = ModelElsewhere(ModelIdentity(self.source or "engine", "", 0, 0))

@@ -13,6 +13,9 @@ import click
 import pytest
 
 from steerlab.cli import ExitCode, engine, run
+from steerlab.cli.progress import load
+from steerlab.core.recipe import ModelIdentity
+from steerlab.core.vector import SteeringVector
 from steerlab.errors import ModelError
 from steerlab.lab.lab import Lab
 from steerlab.vllm_plugin import launch
@@ -104,9 +107,9 @@ def test_a_server_is_asked_directly_whatever_proxy_there_is(tmp_path, monkeypatc
         pass
 
 
-@pytest.mark.parametrize("key", ["mine", ""])
-def test_the_server_of_a_verb_takes_the_key_that_the_verb_sends(tmp_path, monkeypatch, key):
-    """Not the one of a vLLM that the user starts."""
+@pytest.fixture
+def started(monkeypatch):
+    """The words and variables of the servers that would be started."""
     started = []
 
     @contextmanager
@@ -114,18 +117,43 @@ def test_the_server_of_a_verb_takes_the_key_that_the_verb_sends(tmp_path, monkey
         started.append((words, variables))
         yield 1
 
+    monkeypatch.setattr(launch, "python", lambda: sys.executable)
+    monkeypatch.setattr(launch, "running", running)
+    return started
+
+
+@pytest.mark.parametrize("key", ["mine", ""])
+def test_the_server_of_a_verb_takes_the_key_that_the_verb_sends(
+    tmp_path, monkeypatch, started, key
+):
+    """Not the one of a vLLM that the user starts."""
     monkeypatch.setenv("VLLM_API_KEY", "of another")
     monkeypatch.delenv("STEERLAB_API_KEY", raising=False)
     if key:
         monkeypatch.setenv("STEERLAB_API_KEY", key)
-    monkeypatch.setattr(launch, "python", lambda: sys.executable)
-    monkeypatch.setattr(launch, "running", running)
     lab = Lab(tmp_path, source="org/model", revision="main", trust_remote_code=True)
     with click.Context(click.Command("generate")):
         engine.started(lab)
     ((words, variables),) = started
     assert variables["VLLM_API_KEY"] == key
     assert words[-3:] == ["--revision", "main", "--trust-remote-code"]
+
+
+@pytest.mark.parametrize(
+    ("named", "runs", "rest"),
+    [("./copy", "./copy", []), (None, "org/model", ["--revision", "c0ffee"])],
+)
+def test_the_server_of_a_verb_runs_the_model_that_is_named(tmp_path, started, named, runs, rest):
+    """Else the vector's own, as it was then."""
+    of = ModelIdentity("org/model", "Tiny", 2, 4, revision="c0ffee")
+    vector = SteeringVector({1: [1.0, 0, 0, 0]}, model=of)
+    lab = Lab(tmp_path, source=named, engine="vllm")
+    with click.Context(click.Command("generate")):
+        load(lab, vector)
+    ((words, _),) = started
+    assert words[words.index("--model") + 1] == runs
+    at = words.index("--port") + 2
+    assert words[at:] == rest
 
 
 @pytest.mark.parametrize(

@@ -82,10 +82,9 @@ def every(connection: Connection, digests: Collection[str] | None = None) -> Ite
             yield _evaluation(connection, row)
 
 
-def unlisted(connection: Connection, directory: Path) -> list[Result]:
+def unlisted(connection: Connection, found: Iterable[Result]) -> list[Result]:
     """The results of files that have no row, as `git pull` brings them."""
     known = {result_files.key(made) for made in every(connection)}
-    found = result_files.read_all(directory, [])
     return [made for made in found if result_files.key(made) not in known]
 
 

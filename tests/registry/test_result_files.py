@@ -55,6 +55,17 @@ def test_files_that_came_without_the_registry_are_told_and_taken_in(family):
     assert family.upkeep.unlisted_results() == []
 
 
+def test_a_result_that_is_saved_meanwhile_is_no_file_from_elsewhere(family, monkeypatch):
+    read_all, made = result_files.read_all, Calibration(family.record("love").digest, False)
+
+    def slow(*where):
+        family.results.save_calibration(made)
+        return read_all(*where)
+
+    monkeypatch.setattr(result_files, "read_all", slow)
+    assert family.upkeep.unlisted_results() == []
+
+
 def test_results_come_along_in_an_archive_once(family, tmp_path):
     fill(family)
     family.results.save_calibration(Calibration(family.record("anger").digest, False))

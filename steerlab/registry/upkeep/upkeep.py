@@ -121,8 +121,9 @@ class Upkeep:
 
     def unlisted_results(self) -> Sequence[Result]:
         """Results of files that the registry does not know; `rebuild` takes them in."""
+        found = [*result_files.read_all(self.path, [])]  # first: others may save some meanwhile
         with self._database.reading() as connection:
-            return results.unlisted(connection, self.path)
+            return results.unlisted(connection, found)
 
     @property
     def writable(self) -> bool:

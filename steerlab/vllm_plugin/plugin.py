@@ -101,6 +101,7 @@ def _resolve_in_threads(admission: Admission) -> None:
     """Find the vectors of a request, which may take seconds, before it holds up others."""
     from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
     from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
+    from vllm.entrypoints.openai.responses.serving import OpenAIServingResponses
 
     async def create(method: Any, self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
         asked = (request.model_extra or {}).get(
@@ -113,6 +114,7 @@ def _resolve_in_threads(admission: Admission) -> None:
 
     _wrap(OpenAIServingChat, "create_chat_completion", create)
     _wrap(OpenAIServingCompletion, "create_completion", create)
+    _wrap(OpenAIServingResponses, "create_responses", create)
 
 
 def _check_early(admission: Admission) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -52,6 +53,34 @@ def server(store):
 @pytest.fixture(scope="module")
 def lab(store):
     return Lab(store, LanguageModel.load("smollm2"))
+
+
+_RESOLVING = """
+import asyncio, threading, types
+from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat as Chat
+from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion as Text
+from vllm.entrypoints.openai.responses.serving import OpenAIServingResponses as Responses
+from steerlab.vllm_plugin import plugin
+
+async def create(self, request):
+    return len(threads)
+
+threads = []
+ways = [(Chat, "create_chat_completion"), (Text, "create_completion")]
+ways += [(Responses, "create_responses")]
+for kind, name in ways:
+    setattr(kind, name, create)
+look = lambda asked: threads.append(threading.current_thread())
+plugin._resolve_in_threads(types.SimpleNamespace(steering=look))
+request = types.SimpleNamespace(model_extra={"steering": "love"}, vllm_xargs=None)
+assert [asyncio.run(getattr(kind, name)(None, request)) for kind, name in ways] == [1, 2, 3]
+assert threading.main_thread() not in threads
+"""
+
+
+def test_vectors_are_found_in_threads_for_every_route():
+    """Which may take seconds, in which others would wait."""
+    subprocess.run([os.environ["STEERLAB_VLLM_PYTHON"], "-c", _RESOLVING], check=True)
 
 
 def injections(lab, text):

@@ -33,7 +33,7 @@ def ctrl_c(monkeypatch):
 
 def test_generate_shows_what_came(cli, ctrl_c):
     ctrl_c(3)
-    result = cli("generate", "Hi", "-v", "love", "-n", "50", "--json")
+    result = cli("generate", "Hi", "-v", "love", "--dose", "0.1", "-n", "50", "--json")
     assert result.code == ExitCode.CANCELLED
     assert {cell["finish"] for cell in json.loads(result.out)} == {"cancelled"}
     assert result.err == "steerlab: cancelled; the results so far are shown\n"

@@ -54,7 +54,7 @@ def own_cache(
 
     Nothing else fetches the model: that takes a minute.
     """
-    if not any(map(request.node.get_closest_marker, ("smollm2", "terminal"))):
+    if not any(map(request.node.get_closest_marker, ("smollm2", "terminal", "gemma"))):
         monkeypatch.setenv("STEERLAB_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         monkeypatch.setenv("PIP_NO_INDEX", "1")
 

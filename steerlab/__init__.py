@@ -1,10 +1,13 @@
 """steerlab: a registry, an algebra and a lab for steering vectors.
 
-    from steerlab import LanguageModel, steering
+    from steerlab import Lab, LanguageModel, Store, steering
     from steerlab.vectors import love, anger
 
     lm = LanguageModel.load("smollm2")
-    with steering(lm, love - anger, coefficient=2.0):
+    with steering(lm, love - anger, dose=0.15):
+        print(lm.generate("I think you are a"))
+    point = Lab(Store(), lm).operating_point(love)  # as calibrated
+    with steering(lm, point.vector, point.coefficient):
         print(lm.generate("I think you are a"))
 
 Public names are imported on first use: `import steerlab` is cheap, and torch is loaded only by

@@ -210,3 +210,9 @@ def test_a_store_shows_itself_in_a_notebook_without_torch(stored):
 
 def test_importing_a_vector_needs_no_torch(stored):
     assert not loaded("from steerlab.vectors import love; 2 * love", stored) & HEAVY
+
+
+def test_the_example_of_the_package_steers_at_a_dose_and_uses_public_names():
+    example = (steerlab.__doc__ or "").split("\n\n    ")[1].split("\n    from")[0]
+    assert set(example.removeprefix("from steerlab import ").split(", ")) <= set(dir(steerlab))
+    assert "love - anger, dose=0.15" in (steerlab.__doc__ or "")

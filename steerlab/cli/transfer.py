@@ -12,6 +12,7 @@ from steerlab.cli import options, output, types
 from steerlab.cli.progress import progress_bar
 from steerlab.core.display import count, printable
 from steerlab.core.notation import span
+from steerlab.errors import NotFound
 
 if TYPE_CHECKING:
     from steerlab.core.vector import SteeringVector
@@ -202,6 +203,8 @@ def import_command(
     if not paths and sae is None:
         raise click.UsageError("name files, or --sae DIR and --feature N")
     files = list(imports.files_in(paths))
+    if absent := [path for path in files if not path.exists()]:
+        raise NotFound(f"no file {absent[0]}")
     ours = {path for path in files if is_ours(path)}
     others = [path for path in files if path not in ours]
     items = _foreign(store, others, paths, (sae, feature), **foreign)

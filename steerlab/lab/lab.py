@@ -287,10 +287,12 @@ class Lab:
     def calibration_of(self, vector: SteeringVector) -> Calibration | None:
         """The newest calibration of a vector; None if there is none, or it works nowhere.
 
-        None for love[15], which says its layers, where love was calibrated at another one.
+        None for love[15], which says its layers, and for an imported vector, which has no recipe
+        to make others, where love was calibrated at another one.
         """
         found = self.store.results.calibration_of(vector.digest)
-        other = found and found.layer not in vector.layers and _says_layers(vector)
+        fixed = isinstance(vector.recipe, Imported) or _says_layers(vector)
+        other = found and found.layer not in vector.layers and fixed
         return found if found is not None and found.works and not other else None
 
     def operand(self, vector: SteeringVector, ref: str) -> SteeringVector:

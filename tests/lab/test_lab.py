@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from steerlab.core.recipe import Imported
 from steerlab.core.results import Calibration
 from steerlab.core.setting import Setting
 from steerlab.errors import BadOption, Incompatible, ModelMismatch, NotFound
+from steerlab.lab.operating_point import OperatingPoint
 from steerlab.models import batch_size
 from tests.saved import ANGER, LOVE, fill_store, save_model
 from tests.tiny import tiny_lm
@@ -217,6 +220,16 @@ def test_imported_vectors_have_no_recipe_to_run(bench, love):
     assert bench.at_layers(found, 1) == found
     with pytest.raises(Incompatible, match="was imported at layers 1 and has no recipe"):
         bench.at_layers(found, [1, 2])
+
+
+def test_a_copy_without_a_recipe_is_not_steered_where_its_original_was_calibrated(bench, love):
+    found = SteeringVector({1: np.ones(32)}, model=love.model, recipe=Imported("x.pt"))
+    elsewhere = Calibration(found.digest, True, 2, 0.2, 0.7, (-0.1, 0.2))
+    bench.store.results.save_calibration(elsewhere)
+    assert bench.calibration_of(found) is None
+    assert bench.operating_point(found) == OperatingPoint(found, 1.0)
+    bench.store.results.save_calibration(replace(elsewhere, layer=1))
+    assert bench.operating_point(found).coefficient == 0.7
 
 
 def test_what_selects_its_layers_cant_move(bench, love):

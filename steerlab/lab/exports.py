@@ -43,9 +43,10 @@ def strength_of(
         return Strength(vector, 1.0, "since it was not calibrated")
     if found.layer not in vector.directions:
         raise Incompatible(
-            f"{vector} was calibrated at layer {found.layer} and has {span(vector.layers)}: give a "
-            f"--dose, or `steerlab calibrate {shlex.quote(str(vector))} --layers "
-            f"{spelled(list(vector.layers))}` finds the strength there"
+            f"the strength of {vector} is known at layer {found.layer}, and what is stored and "
+            f"written is layer {span(vector.layers)}: give a strength there, such as --dose "
+            f"{found.dose or 0.15:g}, or find it with `steerlab calibrate "
+            f"{shlex.quote(str(vector))} --layers {spelled(list(vector.layers))}`"
         )
     at_layer = vector if vector.layers == (found.layer,) else vector[found.layer]
     return Strength(at_layer, found.coefficient, f"as calibrated, at layer {found.layer}")

@@ -96,8 +96,8 @@ def test_a_calibrated_layer_that_the_file_lacks_names_the_command(refused, store
     love = store.load("love")
     store.results.save_calibration(Calibration(love.digest, True, 3, 0.3, 7.5, (-0.1, 0.4)))
     why = refused(ExitCode.BAD_INPUT, "export", "love", "x.gguf")
-    assert "calibrated at layer 3 and has 1-2: give a --dose" in why
-    assert "`steerlab calibrate love.v1 --layers 1,2` finds the strength there" in why
+    assert "is known at layer 3, and what is stored and written is layer 1-2" in why
+    assert "such as --dose 0.3, or find it with `steerlab calibrate love.v1 --layers 1,2`" in why
 
 
 @pytest.mark.parametrize(
@@ -210,6 +210,11 @@ def test_the_model_can_be_one_that_has_no_vectors_yet(cli, store, tmp_path, othe
 def test_options_of_foreign_files_are_not_for_ours(cli, refused, option):
     cli("export", "love", "x.st")
     assert "leave the options out" in refused(ExitCode.USAGE, "import", "x.st", *option)
+
+
+@pytest.mark.parametrize("option", [[], ["--as", "calm"], ["--layer", "1"]])
+def test_a_file_that_is_not_there_is_named_whatever_the_options(refused, option):
+    assert "no file none.gguf" in refused(ExitCode.NOT_FOUND, "import", "none.gguf", *option)
 
 
 def test_a_name_is_given_to_one(cli, refused, store, tmp_path):

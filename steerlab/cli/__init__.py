@@ -84,6 +84,19 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
 }
 _HOMES = {name: entry for verbs in SECTIONS.values() for name, entry in verbs.items()}
+_OTHER_WORDS = {
+    **dict.fromkeys(("delete", "del", "rm", "drop"), "remove"),
+    **dict.fromkeys(("create", "new", "train", "make"), "extract"),
+    **dict.fromkeys(("info", "describe", "view", "cat"), "show"),
+    **dict.fromkeys(("combine", "subtract"), "compose"),
+    **dict.fromkeys(("rate", "ui"), "tui"),
+    "steer": "generate",
+    "ls": "list",
+    "mv": "rename",
+    "find": "search",
+    "history": "log",
+}
+"""What people call a verb elsewhere, and its name here."""
 
 
 class ExitCode(IntEnum):
@@ -142,7 +155,8 @@ class Verbs(click.Group):
         if args and args[0] not in _HOMES and not args[0].startswith("-"):
             import difflib
 
-            close = difflib.get_close_matches(args[0], _HOMES, n=3)
+            meant = _OTHER_WORDS.get(args[0])
+            close = [meant] if meant else difflib.get_close_matches(args[0], _HOMES, n=3)
             hint = f": did you mean {' or '.join(close)}?" if close else ""
             ctx.fail(f"there is no command {args[0]!r}{hint}")
         name, command, rest = super().resolve_command(ctx, args)

@@ -26,6 +26,10 @@ _FUNCTIONS: Mapping[str, Callable[..., SteeringVector]] = {
     "reject": reject,
     "mean": mean,
 }
+_ADVICE = {
+    "invalid syntax": "invalid syntax: write love - anger, 2*love or unit(love)",
+    "invalid decimal literal": "a number needs * before a name: 2*love",
+}
 _ARITY = {"unit": 1, "project": 2, "reject": 2, "mean": None}
 _OPERATORS: Mapping[type[ast.operator], Callable[[object, object], object]] = {
     ast.Add: lambda x, y: x + y,  # type: ignore[operator]
@@ -95,6 +99,7 @@ def parse(text: str) -> Parsed:
             offset = len(stripped) + 1
         if offset and offset > len(stripped):
             message = "it stops too early"
+        message = _ADVICE.get(message, message)
         raise BadExpression(
             f"not an expression: {message}", text=text, column=(offset or 1) + shift
         ) from None

@@ -87,6 +87,8 @@ def test_the_readme_lists_every_verb():
 def test_an_unknown_verb_offers_the_closest(refused):
     assert "did you mean compose?" in refused(ExitCode.USAGE, "compse", "love")
     assert "did you mean list?" in refused(ExitCode.USAGE, "lst")
+    assert "did you mean remove?" in refused(ExitCode.USAGE, "delete", "love")
+    assert "did you mean generate?" in refused(ExitCode.USAGE, "steer", "love")
     assert "there is no command 'xyzzy' (see" in refused(ExitCode.USAGE, "xyzzy")
     assert "--wrong" in refused(ExitCode.USAGE, "--wrong")
     assert "--wrong" in refused(ExitCode.USAGE, "list", "--wrong")

@@ -26,7 +26,7 @@ _CHOICES |= {"fluency", "kl", "distinct"}
 _LEGEND = (
     ("dose", "length added, relative to the residual stream; c is the coefficient"),
     ("control", "the same for random directions; z is the effect in their standard deviations"),
-    ("sound", "KL, fluency and distinct-2 are within --max-kl, --max-fluency, --min-distinct"),
+    ("sound", "within --max-kl, --max-fluency and --min-distinct, on further fresh texts too"),
 )
 
 

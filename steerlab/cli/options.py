@@ -221,7 +221,7 @@ def limit(default: int | None = 20, text: str = "Show at most this many.") -> Ca
 
 def controls(default: int) -> Callable[[F], F]:
     """--controls N."""
-    text = "Random directions of the same norm to compare with."
+    text = "Random directions of the same norm to compare with: few need a larger effect."
     return integer("--controls", least=5, default=default, text=text)
 
 

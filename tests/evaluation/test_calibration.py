@@ -463,6 +463,8 @@ def test_a_negative_z_is_not_shown_rather_than_the_wrong_way(works, z):
     said = why_not(held, (-0.1, 0.1))
     shown = "-" if z is None else f"{z:+.1f}"
     assert said == f"no dose beats its control (held-out z {shown}, needed 2.0)"
+    scattered = replace(held, values=(4.0, -3.0, 1.0, 0.5))
+    assert "add contrast pairs, or give --items" in why_not(scattered, (-0.1, 0.1))
 
 
 def test_calibrations_of_earlier_versions_are_read(works):

@@ -32,9 +32,10 @@ def why_not(held: HeldOutEffect, safe: tuple[float, float]) -> str:
         )
     z, needed = shown_z(held.z), f"{held.critical:.1f}"
     if held.z is None or held.z < held.critical:
-        return f"no dose beats its control (held-out z {z}, needed {needed})"
+        return f"no dose beats its control (held-out z {z}, needed {needed}){lacking(held)}"
     low, high = held.effect.low, held.effect.high
     return (
         f"no dose beats its control on every kind of item: z is {z}, but the 95% interval of the "
-        f"held-out effect, {low:+.2f} to {high:+.2f}, includes zero{lacking(held)}"
+        f"held-out effect, {low:+.2f} to {high:+.2f}, includes zero"
+        f"{lacking(held) or ': more contrast pairs, or items of --items, narrow it'}"
     )

@@ -30,6 +30,12 @@ def test_figures_of_a_layer_are_those_of_numpy():
         assert layer.difference_keeps == pytest.approx(np.linalg.norm(x - y) / sum(norms))
 
 
+def test_equal_ends_of_the_cosines_are_shown_once():
+    a = vector(1)
+    assert "cosine -1.00>" in repr(difference(a, -2 * a))
+    assert "cosine -1.00 to +1.00>" in repr(difference(a, a[a.layers[0]] - a[a.layers[1]]))
+
+
 def test_a_vector_against_its_opposite_and_itself():
     a = vector(1)
     (layer, _) = difference(a, -2 * a).layers

@@ -59,9 +59,8 @@ class Difference:
 
     def __repr__(self) -> str:
         cosines = [x.cosine for x in self.layers if x.cosine is not None]
-        shown = (
-            f"cosine {min(cosines):+.2f} to {max(cosines):+.2f}" if cosines else "no common layer"
-        )
+        ends = dict.fromkeys(f"{end(cosines):+.2f}" for end in (min, max) if cosines)
+        shown = f"cosine {' to '.join(ends)}" if ends else "no common layer"
         return f"<Difference of {self.a} and {self.b}: {shown}>"
 
     def _repr_html_(self) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from textual.content import Content
 
 from steerlab.core.audit import AuditedText
@@ -21,14 +23,17 @@ def heading(coefficient: float, dose: float | None, name: str = "") -> str:
 
 
 def headings(run: Run) -> list[str]:
-    """The headings of a run's texts; with names if they have settings of their own."""
-    several = any(text.expression for text in run.generations)
-    found = []
-    for text in run.generations:
-        own = text if text.expression else run
-        name = Pin(own.expression, text.dose, text.coefficient, own.layers).name if several else ""
-        found.append(heading(text.coefficient, text.dose, name))
-    return found
+    """The headings of a run's texts; with vector and layers where these differ."""
+    owns = [text if text.expression else run for text in run.generations]
+    names = [Pin(own.expression, None, 0.0, own.layers).name for own in owns]
+    texts = zip(run.generations, names, strict=True)
+    return side_by_side([(text.coefficient, text.dose, name) for text, name in texts])
+
+
+def side_by_side(texts: Sequence[tuple[float, float | None, str]]) -> list[str]:
+    """The headings of texts by coefficient, dose and name; with names where these differ."""
+    several = len({name for coefficient, _, name in texts if coefficient}) > 1
+    return [heading(c, dose, name if several else "") for c, dose, name in texts]
 
 
 def rating_text(rating: int | None, *, best: bool) -> str:

@@ -104,6 +104,10 @@ def test_texts_with_settings_of_their_own_are_headed_by_vector_and_layers():
     assert headings(replace(run, generations=tuple(texts))) == [
         "baseline", "joy layers 2:4  c +1  dose +0.10", "love layer 21  c +2  dose +0.20",
     ]  # fmt: skip
+    texts[1] = Generation(1.0, 0.1, "", expression="love", layers="21")  # leave room for the dose
+    assert headings(replace(run, generations=tuple(texts))) == headings(
+        replace(run, generations=(texts[0], replace(texts[1], expression="", layers=""), texts[2]))
+    )
 
 
 def test_words_that_the_baseline_lacks_differ():

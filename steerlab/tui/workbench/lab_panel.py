@@ -17,7 +17,7 @@ from steerlab.core.display import printable
 from steerlab.errors import SteerlabError
 from steerlab.lab.operating_point import beyond_safe
 from steerlab.tui.dialogs import ModelDialog
-from steerlab.tui.generation_text import heading, headings
+from steerlab.tui.generation_text import headings, side_by_side
 from steerlab.tui.model_loading import load_model
 from steerlab.tui.notices import notify, reporting_errors
 from steerlab.tui.partial_refresh import Frame
@@ -224,8 +224,7 @@ vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
             self.post_message(self.Status("stopped before the first token"))
             return None
         plain = next((i for i, s in enumerate(settings) if s.vector is None), None)
-        several = bool(setup.others)
-        titles = [heading(s.coefficient, s.dose, s.label if several else "") for s in settings]
+        titles = side_by_side([(s.coefficient, s.dose, s.label) for s in settings])
         self._warn_beyond_safe(settings)
         self.post_message(self.Began(titles, setup.sampling.shown(setup.prompt), plain))
         pace, frames = Throughput(), Frames()

@@ -25,6 +25,7 @@ Pairs = Sequence[tuple[Prompt, Prompt]] | Sequence[Prompt]
 
 SAME = "the positive and negative prompts give the same activations"
 _ROUNDING = 1e-5  # of the residual norm: what is smaller is noise of float32
+_FAR = 5.0  # residual norms: the starter vectors' directions are 0.3 to 0.5 long
 
 METHODS = (
     "mean_difference", "actadd", "pca", "probe", "mean_centred", "random", "difference_of_means"
@@ -159,10 +160,18 @@ def diagnose_sets(positive: Array, negative: Array) -> dict[str, float]:
 
 def problems(vector: SteeringVector) -> Iterator[str]:
     """Reasons why an extracted vector is of no use, in words."""
+    known = {b: norm for b, norm in vector.residual_norms.items() if norm}
+    far = max((norm / known[b] for b, norm in vector.norms().items() if b in known), default=0.0)
     if vector.dose(1.0) is None:
         yield (
             "the prompts are one token long, which is read at position 0, an attention sink: the "
             "norm says little, and no dose is known; use longer prompts"
+        )
+    elif far > _FAR and vector.scope == "broadcast":
+        yield (
+            f"coefficient 1 is {far:.0f} times as long as the residual stream: some prompts are "
+            "one token long, it seems, which is read at position 0, an attention sink; use longer "
+            "prompts"
         )
 
 

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steerlab import LanguageModel
+from steerlab import LanguageModel, SteeringVector
 from steerlab.core.recipe import Contrast, ModelIdentity
 from steerlab.errors import BadOption, BadPrompts, Cancelled, ModelError, NotFound, SteeringError
 from steerlab.extraction import methods
@@ -625,3 +625,13 @@ class TestZero:
     def test_one_layer_of_zeros_is_no_error(self):
         made = tiny_lm().extract([("good one", "bad one")], layers=[0, 2])
         assert made.norms()[0] == 0 < made.norms()[2]
+
+
+@pytest.mark.parametrize(("residual", "said"), [(0.1, 1), (0.5, 0), (1.0, 0)])
+def test_a_direction_far_longer_than_the_stream_is_reported(residual, said):
+    model = tiny_lm().identity
+    rows = {b: np.eye(1, 32) for b in (1, 2, 3)}  # three layers add up, and each is judged alone
+    vector = SteeringVector(rows, model=model, residual_norms=dict.fromkeys(rows, residual))
+    found = list(methods.problems(vector))
+    assert len(found) == said
+    assert all("10 times as long as the residual stream" in text for text in found)

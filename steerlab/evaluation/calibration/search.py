@@ -132,9 +132,10 @@ class Search:
         points = self.points(layer, sound.costs, safe)
         profile = self.profile(list(compared[None]))
         trials.parts.finish()
-        reason = overflow(sound.costs) or why_not(held, safe)
-        curve = self.curve(layer, profile, points, held, point, reason)
-        curve = replace(curve, fresh=sound.fresh, keys=self.keys, unsound=unsound)
+        overflows = overflow(sound.costs)
+        curve = self.curve(layer, profile, points, held, point, overflows or why_not(held, safe))
+        passed_over = () if overflows else unsound  # no layer has an effect to compare
+        curve = replace(curve, fresh=sound.fresh, keys=self.keys, unsound=passed_over)
         if curve.reason:
             return Calibration(self.vector.digest, works=False, data=curve.to_json())
         dose = doses[None]

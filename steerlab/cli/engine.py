@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from steerlab.cli import output
 
 if TYPE_CHECKING:
     from steerlab.lab.lab import Lab
+
+
+_HERE = ("device", "device_map", "blocks", "layout")
+_AT_START = ("dtype", "revision", "trust_remote_code")
 
 
 def engine(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -27,10 +32,24 @@ def engine(function: Callable[..., Any]) -> Callable[..., Any]:
     )
     @wraps(function)
     def command(lab: Lab, engine: str | None, **values: Any) -> Any:
+        if engine is not None:
+            _check_loading(_HERE if engine == "vllm" else (*_HERE, *_AT_START))
         lab.engine = engine
         return function(lab=lab, **values)
 
     return command
+
+
+def _check_loading(unheard: Collection[str]) -> None:
+    """Refuse options of loading that a server would not hear of."""
+    context = click.get_current_context()
+    for option in context.command.params:
+        given = context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
+        if given and option.name in unheard:
+            raise click.UsageError(
+                f"{option.opts[0]} loads a model here, and --engine runs it in a server: leave out "
+                "one of the two"
+            )
 
 
 def started(lab: Lab) -> str:

@@ -218,3 +218,18 @@ def test_the_command_line_writes_without_torch(lab, double):
     assert done.returncode == 0, done.stderr
     assert "<a 2.0>" in done.stdout
     assert "<a None>" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("engine", "words"),
+    [
+        ("vllm", ["--device", "cpu"]),
+        ("vllm", ["--plain"]),
+        ("http://127.0.0.1:1", ["--dtype", "bfloat16"]),
+        ("http://127.0.0.1:1", ["--revision", "main"]),
+    ],
+)
+def test_options_of_loading_that_a_server_would_not_hear_of_are_refused(lab, capsys, engine, words):
+    where = ["--store", str(lab.store.path), "--engine", engine]
+    assert run(["generate", "a", "-v", "love", *where, *words]) == 2
+    assert f"{words[0]} loads a model here" in capsys.readouterr().err

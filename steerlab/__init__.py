@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from steerlab.core.vector import SteeringVector
     from steerlab.errors import SteerlabError
     from steerlab.evaluation.calibration.calibrate import calibrate
-    from steerlab.evaluation.calibration.search import Options
+    from steerlab.evaluation.calibration.options import Options
     from steerlab.evaluation.generalization.evaluate import evaluate
     from steerlab.evaluation.generalization.plan import EvaluationPlan
     from steerlab.evaluation.inspection.difference import difference
@@ -52,7 +52,7 @@ _HOMES = {
     "Lab": "lab.lab",
     "LanguageModel": "models.language_model",
     "Metric": "evaluation.metrics.texts",
-    "Options": "evaluation.calibration.search",
+    "Options": "evaluation.calibration.options",
     "SteeringVector": "core.vector",
     "SteerlabError": "errors",
     "Store": "registry",

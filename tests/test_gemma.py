@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from steerlab import Injection, Lab, LanguageModel, Store, steering
 from steerlab.evaluation.calibration.calibrate import calibrate
 from steerlab.evaluation.calibration.curve import Curve
-from steerlab.evaluation.calibration.search import Options
+from steerlab.evaluation.calibration.options import Options
 from steerlab.files.location import cache_directory
 from steerlab.lab.port import layer_at_same_depth, port
 from steerlab.lab.starter import starters

@@ -15,7 +15,7 @@ from steerlab.core.recipe import Contrast
 from steerlab.evaluation.benchmark import made_so
 from steerlab.evaluation.calibration.calibrate import calibrate
 from steerlab.evaluation.calibration.curve import Curve, findings
-from steerlab.evaluation.calibration.search import Options
+from steerlab.evaluation.calibration.options import Options
 from steerlab.evaluation.generalization.plan import EvaluationPlan
 from steerlab.evaluation.generalization.regression import check, stored
 from steerlab.evaluation.generalization.verdict import verdict

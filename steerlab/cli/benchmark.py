@@ -59,7 +59,7 @@ def benchmark_command(
     take an hour or more on a small model.
     """
     from steerlab.evaluation.benchmark import benchmark, chosen
-    from steerlab.evaluation.calibration.search import DOSES, Options
+    from steerlab.evaluation.calibration.options import DOSES, Options
     from steerlab.evaluation.generalization.evaluate import named
     from steerlab.evaluation.generalization.plan import EvaluationPlan
     from steerlab.evaluation.generalization.suite import STANDARD

@@ -111,7 +111,7 @@ def calibrate_command(
     from steerlab.evaluation.calibration.calibrate import calibrate
     from steerlab.evaluation.calibration.curve import Limits
     from steerlab.evaluation.calibration.more import more
-    from steerlab.evaluation.calibration.search import DOSES, Options
+    from steerlab.evaluation.calibration.options import DOSES, Options
     from steerlab.evaluation.metrics.items import ContrastItem
     from steerlab.files.prompts import read_items, read_lines
 

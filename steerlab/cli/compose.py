@@ -91,9 +91,10 @@ def _compose(
     model: str | None,
     **labels: Any,
 ) -> None:
-    from steerlab.core.expression import composition_warnings, parse
+    from steerlab.core.expression import composition_warnings
     from steerlab.core.notation import derived_name
     from steerlab.core.recipe import check_name
+    from steerlab.core.syntax import parse
 
     parsed = parse(expression)
     chosen = check_name(name or derived_name(str(parsed)))

@@ -14,7 +14,7 @@ from steerlab.evaluation.calibration.calibrate import calibrate
 from steerlab.evaluation.calibration.curve import Curve
 from steerlab.evaluation.calibration.curve import verdict as calibrated
 from steerlab.evaluation.calibration.effects import Propensity
-from steerlab.evaluation.calibration.search import Options
+from steerlab.evaluation.calibration.options import Options
 from steerlab.evaluation.generalization import plan as names
 from steerlab.evaluation.generalization.evaluate import evaluate
 from steerlab.evaluation.generalization.plan import EvaluationPlan

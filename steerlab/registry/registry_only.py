@@ -33,7 +33,7 @@ def operands(connection: Connection, expression: str, model: str) -> list[dict[s
 
     model: chooses between models that have a vector of that name.
     """
-    from steerlab.core.expression import parse
+    from steerlab.core.syntax import parse
 
     try:
         refs = parse(expression).refs if expression.strip() else ()

@@ -187,7 +187,7 @@ def check(vector: SteeringVector) -> None:
 def check_recipe(recipe: Recipe) -> None:
     """Refuse a recipe that could not be stored, shown or computed again."""
     if isinstance(recipe, Expression):
-        from steerlab.core.expression import parse
+        from steerlab.core.syntax import parse
 
         parsed, refs = parse(recipe.text), {o.ref for o in recipe.operands}
         if unknown := {*parsed.refs} - refs:

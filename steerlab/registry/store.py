@@ -150,7 +150,8 @@ class Store:
 
         A name that several models have means the vector of the model that other operands fix.
         """
-        from steerlab.core.expression import evaluate, parse
+        from steerlab.core.expression import evaluate
+        from steerlab.core.syntax import parse
 
         parsed = parse(expression)
         with self._database.reading() as connection:

@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from steerlab.core.expression import parse
 from steerlab.core.notation import LayerChoice, layers_of
 from steerlab.core.operation import Operation
 from steerlab.core.run import POSITIONS, Positions
+from steerlab.core.syntax import parse
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption, Incompatible
 

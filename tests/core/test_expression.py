@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from steerlab.core.algebra import mean, project, reject, unit
 from steerlab.core.display import some
-from steerlab.core.expression import compose, composition_warnings, evaluate, parse
+from steerlab.core.expression import compose, composition_warnings, evaluate
 from steerlab.core.notation import DEEPEST, LONGEST, canonical
 from steerlab.core.recipe import FUNCTIONS, Imported
+from steerlab.core.syntax import parse
 from steerlab.errors import BadExpression, Incompatible, NotFound, SteerlabError
 from tests.strategies import families, names, values, vector
 

@@ -29,10 +29,11 @@ from steerlab.core.algebra import (
     unit,
 )
 from steerlab.core.derivation import operand_of
-from steerlab.core.expression import evaluate, parse
+from steerlab.core.expression import evaluate
 from steerlab.core.notation import placeholder_of, replace_refs, span
 from steerlab.core.recipe import Contrast, Expression, Imported, ModelIdentity, Operand
 from steerlab.core.record import record_of
+from steerlab.core.syntax import parse
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadExpression, BadOption, BadVector, Incompatible, NotFound
 from tests.strategies import MODEL, any_vector, families, layer_sets, values, vector, weights

@@ -14,7 +14,8 @@ import numpy as np
 from steerlab.core.recipe import Imported, ModelIdentity
 from steerlab.core.vector import SteeringVector
 from steerlab.evaluation.calibration.held_out import Fixed
-from steerlab.evaluation.calibration.search import Options, Search
+from steerlab.evaluation.calibration.options import Options
+from steerlab.evaluation.calibration.search import Search
 from steerlab.evaluation.calibration.trials import Trials
 from steerlab.evaluation.controls import halvings, swaps
 from steerlab.progress import Parts

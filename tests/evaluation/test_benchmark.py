@@ -13,7 +13,7 @@ from steerlab.errors import Cancelled, NotFound
 from steerlab.evaluation import benchmark as module
 from steerlab.evaluation.benchmark import extracted, made_so
 from steerlab.evaluation.calibration.curve import Curve, Limits
-from steerlab.evaluation.calibration.search import Options
+from steerlab.evaluation.calibration.options import Options
 from steerlab.evaluation.generalization.plan import EvaluationPlan
 from steerlab.evaluation.guarantee import moved
 from tests.evaluation.measurements import calibration, evaluation

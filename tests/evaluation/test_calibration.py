@@ -26,8 +26,9 @@ from steerlab.evaluation.calibration.curve import (
 from steerlab.evaluation.calibration.effects import Propensity
 from steerlab.evaluation.calibration.held_out import Fixed, source_of
 from steerlab.evaluation.calibration.more import more
+from steerlab.evaluation.calibration.options import Options
 from steerlab.evaluation.calibration.reason import why_not
-from steerlab.evaluation.calibration.search import Options, Search, among, z_among
+from steerlab.evaluation.calibration.search import Search, among, z_among
 from steerlab.evaluation.calibration.side_effects import FRESH, NEUTRAL, SideEffects, distinct_pairs
 from steerlab.evaluation.calibration.sound import SoundDoses
 from steerlab.evaluation.calibration.trials import Trial, Trials

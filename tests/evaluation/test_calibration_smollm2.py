@@ -11,7 +11,7 @@ import pytest
 from steerlab import Lab
 from steerlab.evaluation.calibration.calibrate import calibrate
 from steerlab.evaluation.calibration.curve import Curve, FreshCost
-from steerlab.evaluation.calibration.search import Options
+from steerlab.evaluation.calibration.options import Options
 from steerlab.evaluation.calibration.side_effects import SideEffects
 from steerlab.evaluation.statistics import Estimate
 from tests.test_smollm2 import PAIRS, all_cores  # noqa: F401  # a fixture

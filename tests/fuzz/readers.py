@@ -321,7 +321,8 @@ def read_memory(path: Path) -> None:
 
 def read_expression(path: Path) -> None:
     """An accepted expression is the same once written again, and computes or is refused."""
-    from steerlab.core.expression import evaluate, parse
+    from steerlab.core.expression import evaluate
+    from steerlab.core.syntax import parse
 
     parsed = parse(path.read_bytes().decode(errors="surrogateescape"))
     if parse(str(parsed)) != parsed:

@@ -10,7 +10,7 @@ from steerlab import Lab, Store
 from steerlab.core.results import Calibration
 from steerlab.evaluation.calibration.calibrate import calibrate
 from steerlab.evaluation.calibration.curve import Limits
-from steerlab.evaluation.calibration.search import Options
+from steerlab.evaluation.calibration.options import Options
 from steerlab.tui.detail.curves import Curves
 from steerlab.tui.detail.overview import calibrated as in_a_line
 from steerlab.tui.workbench.expression_line import ExpressionLine, Meaning

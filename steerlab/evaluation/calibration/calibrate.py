@@ -17,7 +17,8 @@ from steerlab.errors import BadOption, BadPrompts
 from steerlab.evaluation.calibration.effects import Attribute, Measure, Propensity
 from steerlab.evaluation.calibration.held_out import Pair, Source, source_in
 from steerlab.evaluation.calibration.more import different, keys
-from steerlab.evaluation.calibration.search import Options, Search
+from steerlab.evaluation.calibration.options import Options
+from steerlab.evaluation.calibration.search import Search
 from steerlab.evaluation.calibration.side_effects import NEUTRAL
 from steerlab.evaluation.calibration.trials import Trials
 from steerlab.evaluation.metrics.items import ContrastItem, items_of_pairs

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from steerlab.core.expression import evaluate, parse
+from steerlab.core.expression import evaluate
 from steerlab.core.notation import selects_layers
 from steerlab.core.prompts import Prompt
 from steerlab.core.recipe import Contrast, Expression, Imported
+from steerlab.core.syntax import parse
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadPrompts
 from steerlab.evaluation.controls import Swaps, halvings, swaps, unshuffled

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from steerlab.core.record import software
 from steerlab.core.results import Calibration, defined
 from steerlab.core.setting import Setting
 from steerlab.core.vector import SteeringVector
-from steerlab.errors import BadOption
 from steerlab.evaluation.calibration.curve import (
     Controls,
     Cost,
@@ -26,13 +25,13 @@ from steerlab.evaluation.calibration.curve import (
     Fold,
     HeldOutEffect,
     LayerEffect,
-    Limits,
     Point,
     controls_of,
     widened,
     wider,
 )
 from steerlab.evaluation.calibration.effects import check_defined
+from steerlab.evaluation.calibration.options import Options
 from steerlab.evaluation.calibration.reason import overflow, why_not
 from steerlab.evaluation.calibration.side_effects import NEUTRAL, SideEffects
 from steerlab.evaluation.calibration.sound import SoundDoses
@@ -42,11 +41,6 @@ from steerlab.evaluation.statistics import CONTROLS, Estimate, critical_z, estim
 if TYPE_CHECKING:
     from steerlab.lab.lab import Lab
 
-DOSES = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
-PROFILE_DOSE = 0.15
-"""The dose at which layers are compared: text stays sound there, and effects exceed the noise."""
-
-CONTROL_SEEDS = 20
 _CURVE_SEEDS = 3  # for each point of the curve; at both signs they are 6 controls
 _LAYERS = 12  # compared first, evenly spaced; then the neighbours of the best one
 _UNSOUND = 3  # layers that may give way to the next best one
@@ -59,38 +53,6 @@ Choice = Mapping[int | None, float]
 """The dose chosen for each fold without looking at it; None: the final choice, on all items."""
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to calibrate.
-
-    doses: positive; both signs are measured. controls: random directions behind the verdict.
-    seed: of the texts and of the random directions.
-    """
-
-    doses: tuple[float, ...] = DOSES
-    controls: int = CONTROL_SEEDS
-    limits: Limits = field(default_factory=Limits)
-    seed: int = 0
-    allow_other_weights: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.doses or not all(0 < d < math.inf for d in self.doses):
-            raise BadOption("doses must be above 0: both signs of each are measured")
-        if self.controls < CONTROLS:
-            raise BadOption(f"a verdict needs at least {CONTROLS} random directions")
-        for name, limit in vars(self.limits).items():
-            if not 0 <= limit < math.inf:
-                raise BadOption(f"the limit on {name} must be 0 or more, and finite, not {limit:g}")
-        if self.seed < 0:
-            raise BadOption(f"the seed must be 0 or a positive whole number, not {self.seed}")
-        object.__setattr__(self, "doses", tuple(sorted(set(map(float, self.doses)))))
-
-    @property
-    def compared_at(self) -> float:
-        """The dose at which layers are compared: the nearest one to `PROFILE_DOSE`."""
-        return min(self.doses, key=lambda d: abs(d - PROFILE_DOSE))
 
 
 @dataclass

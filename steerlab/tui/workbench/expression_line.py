@@ -66,7 +66,8 @@ def meaning_of(lab: Lab, text: str, names: Sequence[str]) -> Meaning:
     """Evaluate a text against the store. names: sorted, to recognise unfinished names."""
     if not text.strip():
         return Meaning(text)
-    from steerlab.core.expression import composition_warnings, parse
+    from steerlab.core.expression import composition_warnings
+    from steerlab.core.syntax import parse
 
     try:
         vector = lab.evaluate(text)

@@ -93,19 +93,18 @@ def test_a_model_that_llama_cpp_would_run_otherwise_is_not_converted(
 
 
 @pytest.fixture(scope="module")
-def outcomes():
-    """Of all programs on the embedded model, in torch's own linear layers."""
+def embedded():
+    """The embedded model in torch's own linear layers, and a vector of it."""
     lm = LanguageModel.load("smollm2", layout="plain", device="cpu")
-    made = lm.extract([("I love you so", "I hate you so")], layers=15)
-    found = conform(lm, made, made.coefficient(0.15), list(TARGETS)).outcomes
-    return {outcome.target: outcome for outcome in found}
+    return lm, lm.extract([("I love you so", "I hate you so")], layers=15)
 
 
 @pytest.mark.smollm2
 @pytest.mark.parametrize("target", TARGETS)
-def test_the_embedded_model_agrees(outcomes, target):
+def test_the_embedded_model_agrees(request, target):
     installed(target)
-    outcome = outcomes[target]
+    lm, made = request.getfixturevalue("embedded")
+    (outcome,) = conform(lm, made, made.coefficient(0.15), [target]).outcomes
     if target == "vllm":  # its arithmetic alone may be as far off as float32 is of float64
         assert outcome.steered_likeliest <= 1e-4, outcome
         assert outcome.steered <= 2e-4, outcome

@@ -56,16 +56,15 @@ def started(lab: Lab) -> str:
     """The URL of a vLLM server that runs the lab's model until the verb ends."""
     from tempfile import TemporaryDirectory
 
-    from steerlab.models.embedded import ALIAS, checkpoint
+    from steerlab.models.embedded import ALIAS
     from steerlab.vllm_plugin import launch
 
     context = click.get_current_context()
     chosen, source = launch.python(), lab.source or ALIAS
-    location = str(checkpoint()) if source == ALIAS else source
     made_on = None if lab.is_named else lab.model.identity.revision  # as `Lab.load` takes it
     loading = {**lab.options, "revision": lab.options.get("revision") or made_on}
     port = launch.free_port()
-    words = launch.command(chosen, location, "model", "127.0.0.1", port, launch.options(loading))
+    words = launch.command(chosen, source, "model", "127.0.0.1", port, launch.options(loading))
     log = Path(context.with_resource(TemporaryDirectory())) / "log"
     address = f"http://127.0.0.1:{port}"
     output.say(f"starting vLLM with {source}")

@@ -105,16 +105,14 @@ def _become_vllm(
 ) -> NoReturn:
     """Put vLLM's server, with the plugin, in the place of this process."""
     from steerlab.lab.lab import Lab
-    from steerlab.models.embedded import ALIAS, checkpoint
     from steerlab.vllm_plugin import launch
     from steerlab.web.listening import check_free
 
     check_free(host, port)
     source = loading["source"]
     chosen = launch.python()
-    location = str(checkpoint()) if source == ALIAS else source
     further = (*launch.options(loading), *more)
-    words = launch.command(chosen, location, served_name(source), host, port, further)
+    words = launch.command(chosen, source, served_name(source), host, port, further)
     store = Lab(store_path).store_path
     os.execve(chosen, words, launch.environment(store, api_key))
 

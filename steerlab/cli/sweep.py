@@ -135,8 +135,7 @@ def _metrics(lab: Lab, vector: SteeringVector, plan: SweepPlan) -> Sequence[Cell
     """The measurements of --measure, at the layers of the plan."""
     from steerlab.evaluation.metrics.cells import default_metrics
 
-    own = plan.layers is None
-    at = lab.at_layers(vector, lab.operating_point(vector).compared(vector) if own else plan.layers)
+    at = lab.swept(vector, plan.layers)
     vectors = {layer: at[layer] for layer in at.layers}
     return default_metrics(vectors, allow_other_weights=plan.allow_other_weights)
 

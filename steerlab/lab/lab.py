@@ -217,7 +217,7 @@ class Lab:
         recipe = vector.recipe
         if not isinstance(recipe, Expression):
             return isinstance(recipe, Contrast)
-        if _says_layers(vector):
+        if selects_layers(recipe.text):
             return False
         try:
             parts = [self.store.load(operand.ref, vector.model) for operand in recipe.operands]
@@ -284,14 +284,21 @@ class Lab:
             return OperatingPoint(at, found.coefficient, found)
         return OperatingPoint(vector if layers is None else self.at_layers(vector, layers), 1.0)
 
+    def swept(self, vector: SteeringVector, layers: LayerChoice) -> SteeringVector:
+        """The vector at the layers of a sweep: None for its own and the calibrated one."""
+        if layers is None:
+            layers = sorted({*vector.layers, *self.operating_point(vector).vector.layers})
+        return self.at_layers(vector, layers)
+
     def calibration_of(self, vector: SteeringVector) -> Calibration | None:
         """The newest calibration of a vector; None if there is none, or it works nowhere.
 
         None for love[15], which says its layers, and for an imported vector, which has no recipe
         to make others, where love was calibrated at another one.
         """
-        found = self.store.results.calibration_of(vector.digest)
-        fixed = isinstance(vector.recipe, Imported) or _says_layers(vector)
+        found, recipe = self.store.results.calibration_of(vector.digest), vector.recipe
+        says = isinstance(recipe, Expression) and selects_layers(recipe.text)
+        fixed = says or isinstance(recipe, Imported)
         other = found and found.layer not in vector.layers and fixed
         return found if found is not None and found.works and not other else None
 
@@ -370,10 +377,9 @@ class Lab:
         """Layers x strengths x prompts (x seeds) in as few batches as memory allows.
 
         Returns a sequence of cells that notebooks show as a heatmap and a table. vector: may be
-        an expression. layers: None for its own and the calibrated one; missing ones are made from
-        its recipe. A strength of 0 is the baseline, which no layer changes, so it comes once for
-        each prompt and seed, and first. Give coefficients or doses; at equal coefficient, layers
-        differ in dose. options: as for `compare`. Nothing is stored:
+        an expression. layers: as for `swept`. A strength of 0 is the baseline, which no layer
+        changes, so it comes once for each prompt and seed, and first. Give coefficients or doses;
+        at equal coefficient, layers differ in dose. options: as for `compare`. Nothing is stored:
         `steerlab.lab.sweeps.run_sweep` does.
         """
         plan = SweepPlan(
@@ -386,14 +392,9 @@ class Lab:
             sampling=Sampling.pop_from({**options}),
         )
         made = self.evaluate(vector) if isinstance(vector, str) else vector
-        chosen = self.operating_point(made).compared(made) if layers is None else layers
-        at = self.at_layers(made, chosen)
+        at = self.swept(made, layers)
         sweep = planned(plan, made, at, self.load(made).identity)
         label = sweep.expression
         settings = settings_of(at, doses=plan.doses, coefficients=plan.coefficients, label=label)
         cells = self.compare(plan.prompts, settings, **{**options, "seeds": plan.seeds})
         return replace(sweep, settings=tuple(settings)).with_cells(cells)
-
-
-def _says_layers(vector: SteeringVector) -> bool:
-    return isinstance(vector.recipe, Expression) and selects_layers(vector.recipe.text)

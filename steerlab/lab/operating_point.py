@@ -37,10 +37,6 @@ class OperatingPoint(NamedTuple):
         layer, per_coefficient = self._made_elsewhere()
         return self.vector.coefficient(dose) if layer is None else dose / per_coefficient
 
-    def compared(self, vector: SteeringVector) -> list[int]:
-        """The layers of a sweep that names none: the vector's own, and those here."""
-        return sorted({*vector.layers, *self.vector.layers})
-
     def _made_elsewhere(self) -> tuple[int | None, float]:
         """The calibrated layer that the vector lacks, and the dose of coefficient 1 there."""
         found = self.calibration

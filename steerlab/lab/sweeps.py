@@ -162,8 +162,7 @@ def run_sweep(
     if shard.device is not None and not lab.is_loaded:
         lab.options = {**lab.options, "device": shard.device}
     model = lab.load(vector)
-    own = plan.layers is None
-    at = lab.at_layers(vector, lab.operating_point(vector).compared(vector) if own else plan.layers)
+    at = lab.swept(vector, plan.layers)
     sweep = planned(plan, vector, at, model.identity)
     sweep = lab.store.sweeps.begin(sweep) if keep else sweep
     size = rows or lab.runtime.batch_rows(plan.prompts, plan.sampling.max_new_tokens)

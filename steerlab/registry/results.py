@@ -85,7 +85,8 @@ def every(connection: Connection, digests: Collection[str] | None = None) -> Ite
 def unlisted(connection: Connection, found: Iterable[Result]) -> list[Result]:
     """The results of files that have no row, as `git pull` brings them."""
     known = {result_files.key(made) for made in every(connection)}
-    return [made for made in found if result_files.key(made) not in known]
+    by_key = {result_files.key(made): made for made in found}
+    return [made for key, made in by_key.items() if key not in known]
 
 
 def take_in(
@@ -95,10 +96,8 @@ def take_in(
 
     refuse: called with the reason for each that the schema does not take.
     """
-    known, new = {result_files.key(made) for made in every(connection)}, []
-    for made in sorted(found, key=lambda made: made.created):
-        if result_files.key(made) in known:
-            continue
+    new = []
+    for made in sorted(unlisted(connection, found), key=lambda made: made.created):
         try:
             with connection.begin_nested():
                 _insert(connection, made)
@@ -106,7 +105,6 @@ def take_in(
             why = getattr(error, "orig", error)
             refuse(f"a result of {made.digest[:12]}: {why}")
         else:
-            known.add(result_files.key(made))
             new.append(made)
     return new
 

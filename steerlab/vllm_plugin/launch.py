@@ -63,9 +63,12 @@ def python() -> str:
 
 
 def command(
-    chosen: str, location: str, name: str, host: str, port: int, more: Sequence[str] = ()
+    chosen: str, source: str, name: str, host: str, port: int, more: Sequence[str] = ()
 ) -> list[str]:
-    """What starts a server. location: of the model. name: what clients call it. more: of vLLM."""
+    """What starts a server. source: the model. name: what clients call it. more: words of vLLM."""
+    from steerlab.models.embedded import ALIAS, checkpoint
+
+    location = str(checkpoint()) if source == ALIAS else source
     served = ["--model", location, "--served-model-name", name, "--middleware", MIDDLEWARE]
     module = "vllm.entrypoints.openai.api_server"
     return [chosen, "-m", module, *served, "--host", host, "--port", str(port), *more]

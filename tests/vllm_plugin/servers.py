@@ -8,7 +8,7 @@ import os
 import urllib.error
 import urllib.request
 
-from steerlab.models.embedded import checkpoint
+from steerlab.models.embedded import ALIAS
 from steerlab.vllm_plugin import launch
 
 OPTIONS = (
@@ -58,7 +58,7 @@ class Server:
 def vllm(log, store=None):
     """Serve smollm2; store: None leaves the plugin off."""
     port, name = launch.free_port(), "smollm2"
-    started = launch.command(launch.python(), str(checkpoint()), name, "127.0.0.1", port, OPTIONS)
+    started = launch.command(launch.python(), ALIAS, name, "127.0.0.1", port, OPTIONS)
     if store is None:
         place = started.index("--middleware")
         del started[place : place + 2]

@@ -1,6 +1,7 @@
 """The whole terminal UI, driven by keys on a tiny model."""
 
 import json
+import threading
 
 import pytest
 from textual import events
@@ -671,6 +672,26 @@ async def test_other_screens_open_and_close(lab):
 async def test_a_name_that_was_extracted_is_gone_to(lab):
     async with Session(lab) as user:
         lab.extract("zeal", PAIRS, layers=2)
+        user.line.post_message(ExpressionLine.Saved("zeal", "stored"))
+        await user.until(lambda: user.at == "zeal")
+
+
+async def test_a_name_found_before_it_is_listed_is_gone_to(lab, monkeypatch):
+    async with Session(lab) as user:
+        lab.extract("zeal", PAIRS, layers=2)
+        located, matching = threading.Event(), lab.store.listing.matching
+        go_to = user.bench.table.go_to
+
+        def slowly(*args, **kwargs):
+            assert located.wait(10)
+            return matching(*args, **kwargs)
+
+        def going_to(row):
+            located.set()
+            return go_to(row)
+
+        monkeypatch.setattr(lab.store.listing, "matching", slowly)
+        monkeypatch.setattr(user.bench.table, "go_to", going_to)
         user.line.post_message(ExpressionLine.Saved("zeal", "stored"))
         await user.until(lambda: user.at == "zeal")
 

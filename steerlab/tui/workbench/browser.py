@@ -76,6 +76,8 @@ follow the cursor."""
         self.order = ("name", False)
         self._stamp: Hashable = None
         self._filtered = ""
+        self._searching = False
+        self._sought: Summary | None = None
 
     def compose(self) -> ComposeResult:
         """The filter, then the table."""
@@ -118,6 +120,7 @@ follow the cursor."""
 
     @on(Input.Changed)
     def _search(self) -> None:
+        self._searching = True
         self.search(self.filter.value, *self.order)
 
     @work(thread=True, exclusive=True, group="search")
@@ -147,6 +150,7 @@ follow the cursor."""
             self._begin_to_follow()
         if event.asked != (self.filter.value, *self.order):
             return  # the filter has changed since
+        self._searching = False
         self.table.show(event.ids)
         text = event.asked[0]
         if text and text != self._filtered:
@@ -155,6 +159,8 @@ follow the cursor."""
         with self.border_only(-1):
             self.border_subtitle = f"{len(event.ids):,} found" if text else f"{len(event.ids):,}"
         self.post_message(self.Listed(len(event.ids), bool(text)))
+        if self._sought is not None:
+            self._go_to(self._sought)
 
     @on(Input.Submitted)
     def _leave_filter(self, event: Input.Submitted) -> None:
@@ -192,7 +198,10 @@ follow the cursor."""
             self.app.call_from_thread(self._go_to, here)
 
     def _go_to(self, summary: Summary) -> None:
-        if not self.table.go_to(summary.id):
+        listed = self.table.go_to(summary.id)
+        # a vector found before the search that is to list it: the search goes to it
+        self._sought = summary if not listed and self._searching else None
+        if not listed and not self._searching:
             self.post_message(self.Located(summary))
 
     def name_of(self, summary: Summary) -> str:

@@ -20,7 +20,7 @@ from textual.worker import Worker, get_current_worker
 from steerlab.core.display import printable
 from steerlab.tui.help import Helpful
 from steerlab.tui.notices import Notice, reporting_errors
-from steerlab.tui.stopping import is_stopping, stop
+from steerlab.tui.workers import is_stopping, stop
 
 
 class WorkScreen(Helpful[ScreenResultType]):

@@ -222,6 +222,7 @@ async def test_escape_stops_and_leaves_no_hook_and_nothing_stored(
         assert hooks_on(lm.model) == before
         assert lab.store.names() == []
         assert app.answers == []
+        await until(pilot, lambda: not app.screen.busy)  # it ends just after it has said so
         await pilot.press("ctrl+g")
         await until(pilot, lambda: bool(app.answers))
     assert lab.store.load("calm") == lm.extract(PAIRS)

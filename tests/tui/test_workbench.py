@@ -7,7 +7,7 @@ import pytest
 from textual import events
 from textual.widget import Widget
 from textual.widgets import Footer, Input, Label, Static, Tab, Tabs
-from textual.worker import Worker
+from textual.worker import Worker, active_worker
 
 from steerlab import Lab, Store
 from steerlab.cli import run
@@ -151,6 +151,7 @@ async def test_a_second_generation_waits_to_be_asked_for_again(lab):
         user.key("ctrl+g")
         user.key("ctrl+g")
         await user.until(lambda: any("still generating" in said for said in user.said))
+        await user.until(lambda: gate.passes)  # what has not begun ends at once
         user.key("escape")
         await user.until(lambda: "stopping" in str(user.lab_panel.border_subtitle))
         gate.let(1000)
@@ -202,7 +203,8 @@ async def test_what_is_read_while_the_app_closes_is_not_drawn(lab, tab):
         await mounted
         assert not pane.children
         pane.summary = summary
-        pane._draw(pane._Known(summary, pane.read(summary, Worker(pane, str))))
+        active_worker.set(worker := Worker(pane, str))
+        pane._draw(pane._Known(summary, pane.read(summary, worker)))
         await pane.remove()
 
 
@@ -215,7 +217,8 @@ async def test_a_tab_that_closes_as_its_rows_are_mounted_is_not_drawn(lab):
         await pane.query(Field).remove()
         pane.summary, pane._pruning = summary, True
         assert pane.children
-        pane._draw(pane._Known(summary, pane.read(summary, Worker(pane, str))))
+        active_worker.set(worker := Worker(pane, str))
+        pane._draw(pane._Known(summary, pane.read(summary, worker)))
         await pane.remove()
 
 

@@ -12,6 +12,7 @@ from textual.worker import Worker, get_current_worker
 
 from steerlab.errors import NotFound
 from steerlab.tui.notices import reporting_errors
+from steerlab.tui.workers import answer
 
 if TYPE_CHECKING:
     from steerlab.core.run import Run
@@ -77,8 +78,7 @@ class Pane(VerticalScroll):
                 if self._is_gone(summary):  # the table will say so
                     return
                 raise
-            if not worker.is_cancelled:
-                self.draw_later(summary, found)
+            self.draw_later(summary, found)
 
     def _is_gone(self, summary: Summary) -> bool:
         """Whether the vector was removed from the store."""
@@ -89,17 +89,17 @@ class Pane(VerticalScroll):
         return False
 
     def draw_later(self, summary: Summary, found: Any) -> None:
-        """Draw this unless another vector is shown by then; from any thread."""
-        self.post_message(self._Known(summary, found))
+        """Draw this unless another vector is shown by then; from the thread that reads."""
+        answer(self, self._Known(summary, found))
 
     @on(_Known)
     def _draw(self, event: _Known) -> None:
         event.stop()
-        if event.summary is self.summary and self._is_whole:
+        if event.summary is self.summary and self.is_whole:
             self.draw(event.found)
 
     @property
-    def _is_whole(self) -> bool:
+    def is_whole(self) -> bool:
         """Whether no part is missing: Textual mounts nothing in an app or a widget that closes."""
         return self.is_attached and not (self._pruning or self.app._exit)
 

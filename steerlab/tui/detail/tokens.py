@@ -133,8 +133,8 @@ unembedding. This needs the model: Enter loads it."""
 
     def _say(self, text: str) -> None:
         self.progress = text
-        if self.summary is not None:
-            self.draw_later(self.summary, Read(self.summary.model))
+        if self.summary is not None and self.is_whole:
+            self.draw(Read(self.summary.model))
 
 
 def drawn(found: Read) -> Content:

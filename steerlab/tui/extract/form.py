@@ -27,6 +27,7 @@ from steerlab.tui.extract.prompt_list import PromptList, lines_of, prompts_of
 from steerlab.tui.fields import Tick, field, number_of
 from steerlab.tui.model_loading import MODEL
 from steerlab.tui.notices import reporting_errors
+from steerlab.tui.workers import answer
 
 if TYPE_CHECKING:
     from steerlab.lab.lab import Lab
@@ -251,7 +252,7 @@ class ExtractForm(Vertical):
             models = {m for m, identity, _ in store.models() if source in (m, identity.source)}
             found = [s for s in store.list(name=name) if s.model in models]
             text = f"taken: saves as {name}.v{found[0].version + 1}" if found else "a new name"
-            self.post_message(self._Named(name, text))
+            answer(self, self._Named(name, text))
 
     @on(_Named)
     def _show_named(self, event: _Named) -> None:
@@ -309,7 +310,7 @@ class ExtractForm(Vertical):
     @work(thread=True, exclusive=True, group="file")
     def _load_file(self, path: Path, options: PairsOptions) -> None:
         with reporting_errors(self):
-            self.post_message(self._Loaded(read_pairs(path, options)))
+            answer(self, self._Loaded(read_pairs(path, options)))
 
     @on(_Loaded)
     def _fill(self, event: _Loaded) -> None:

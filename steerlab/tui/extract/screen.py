@@ -18,8 +18,8 @@ from steerlab.tui.footer import KeyFooter
 from steerlab.tui.help import HELP_KEY
 from steerlab.tui.model_loading import MODEL, load_model
 from steerlab.tui.notices import notify, reporting_errors
-from steerlab.tui.stopping import is_stopping
 from steerlab.tui.work_screen import WorkScreen
+from steerlab.tui.workers import is_stopping
 
 if TYPE_CHECKING:
     from steerlab.core.vector import SteeringVector

@@ -25,8 +25,8 @@ from steerlab.tui.health.jobs import JobProgress, Outcome
 from steerlab.tui.health.report import Entry, Report
 from steerlab.tui.help import HELP_KEY
 from steerlab.tui.notices import reporting_errors
-from steerlab.tui.stopping import is_stopping
 from steerlab.tui.work_screen import WorkScreen
+from steerlab.tui.workers import answer, is_stopping
 
 if TYPE_CHECKING:
     from steerlab.lab.lab import Lab
@@ -91,7 +91,7 @@ them. b backs up the whole store to one file. Esc stops a job, or goes back."""
         """Read what `doctor` and `du` show without verifying."""
         with reporting_errors(self):
             store = self.lab.store
-            self.post_message(self.Looked(jobs.facts(store), jobs.quick_check(store)))
+            answer(self, self.Looked(jobs.facts(store), jobs.quick_check(store)))
 
     @on(Looked)
     def _show_looked(self, event: Looked) -> None:

@@ -12,12 +12,12 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.message import Message
 from textual.widgets import Input, Label, Select, TextArea
-from textual.worker import get_current_worker
 
 from steerlab.core.notation import layers_of, span
 from steerlab.errors import BadExpression, BadOption, SteerlabError
 from steerlab.evaluation.metrics.texts import METRICS, Metric
 from steerlab.tui.fields import field
+from steerlab.tui.workers import answer
 
 if TYPE_CHECKING:
     from steerlab.core.vector import SteeringVector
@@ -136,11 +136,9 @@ class SweepForm(Vertical):
     def look(self, text: str) -> None:
         """Evaluate the expression in a thread."""
         if not text.strip():
-            self.post_message(self.Meant("type an expression such as love - 0.5*anger"))
-            return
-        worker, message = get_current_worker(), self._meaning(text)
-        if not worker.is_cancelled:  # otherwise the text has changed
-            self.post_message(message)
+            answer(self, self.Meant("type an expression such as love - 0.5*anger"))
+        else:
+            answer(self, self._meaning(text))
 
     def _meaning(self, text: str) -> Known | Meant:
         try:

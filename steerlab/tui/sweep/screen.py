@@ -28,12 +28,12 @@ from steerlab.tui.footer import KeyFooter
 from steerlab.tui.help import HELP_KEY
 from steerlab.tui.model_loading import load_model
 from steerlab.tui.notices import reporting_errors
-from steerlab.tui.stopping import is_stopping
 from steerlab.tui.sweep.cell_texts import CellTexts
 from steerlab.tui.sweep.form import Plan, SweepForm
 from steerlab.tui.sweep.heatmap import Heatmap, Scale
 from steerlab.tui.sweep.sweep_texts import SweepTexts
 from steerlab.tui.work_screen import WorkScreen
+from steerlab.tui.workers import is_stopping
 
 if TYPE_CHECKING:
     from steerlab.core.run import Positions

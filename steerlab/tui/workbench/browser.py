@@ -19,6 +19,7 @@ from steerlab.tui.dialogs import Confirm, RenameDialog
 from steerlab.tui.notices import notify, reporting_errors
 from steerlab.tui.partial_refresh import FixedInput, Frame
 from steerlab.tui.workbench.table import VectorTable
+from steerlab.tui.workers import answer
 
 if TYPE_CHECKING:
     from steerlab.lab.lab import Lab
@@ -56,13 +57,17 @@ follow the cursor."""
 
     @dataclass
     class _Found(Message):
-        asked: tuple[str, str, bool]
+        filter: str
         ids: Sequence[int]
 
     @dataclass
     class _Read(Message):
         asked: Sequence[int]
         summaries: Sequence[Summary]
+
+    @dataclass
+    class _Here(Message):
+        summary: Summary
 
     @dataclass
     class Located(Message):
@@ -115,6 +120,7 @@ follow the cursor."""
         self._stamp = stamp
         self._search()
         self.survey()
+        self.workers.cancel_group(self, "rows")  # what they have read is old
         self.table.refresh_rows()
         self.post_message(self.StoreChanged())
 
@@ -128,14 +134,14 @@ follow the cursor."""
         """Find the vectors that pass the filter."""
         with reporting_errors(self):
             ids = self.lab.store.listing.matching(text, sort=sort, reverse=reverse)
-            self.post_message(self._Found((text, sort, reverse), ids))
+            answer(self, self._Found(text, ids))
 
     @work(thread=True, exclusive=True, group="survey")
     def survey(self) -> None:
         """Read the names for completion."""
         with reporting_errors(self):
             store = self.lab.store
-            self.post_message(self.Surveyed(store.names(), len(store.models()) > 1))
+            answer(self, self.Surveyed(store.names(), len(store.models()) > 1))
         if not gc.get_freeze_count():
             gc.freeze()  # searching it for garbage took 100 ms of some keys
 
@@ -148,11 +154,9 @@ follow the cursor."""
         event.stop()
         if self._stamp is None:
             self._begin_to_follow()
-        if event.asked != (self.filter.value, *self.order):
-            return  # the filter has changed since
         self._searching = False
         self.table.show(event.ids)
-        text = event.asked[0]
+        text = event.filter
         if text and text != self._filtered:
             self.table.cursor_row = 0  # Enter takes the best match
         self._filtered = text
@@ -181,7 +185,7 @@ follow the cursor."""
     def read(self, ids: Sequence[int]) -> None:
         """Read the rows that the table needs."""
         with reporting_errors(self):
-            self.post_message(self._Read(ids, self.lab.store.listing.summaries(ids)))
+            answer(self, self._Read(ids, self.lab.store.listing.summaries(ids)))
 
     @on(_Read)
     def _fill(self, event: _Read) -> None:
@@ -195,7 +199,12 @@ follow the cursor."""
             record = self.lab.store.record(ref)
             found = self.lab.store.list(name=record.name, model=record.model, every_version=True)
             here = next(s for s in found if s.version == record.version)
-            self.app.call_from_thread(self._go_to, here)
+            answer(self, self._Here(here))
+
+    @on(_Here)
+    def _show_here(self, event: _Here) -> None:
+        event.stop()
+        self._go_to(event.summary)
 
     def _go_to(self, summary: Summary) -> None:
         listed = self.table.go_to(summary.id)

@@ -24,6 +24,7 @@ from steerlab.core.recipe import FUNCTIONS
 from steerlab.errors import BadExpression, NotFound, SteerlabError
 from steerlab.tui.dialogs import Naming, SaveDialog
 from steerlab.tui.notices import notify, reporting_errors
+from steerlab.tui.workers import answer
 
 if TYPE_CHECKING:
     from steerlab.core.results import Calibration
@@ -234,7 +235,7 @@ the length that coefficient c adds, relative to the median residual stream."""
             meaning = meaning_of(self.lab, text, self.suggester.names)
         except Exception as error:  # typing must never end the app
             meaning = Meaning(text, problem=f"internal error, {type(error).__name__}: {error}")
-        self.post_message(self.Checked(meaning))
+        answer(self, self.Checked(meaning))
 
     @on(Checked)
     def _checked(self, event: Checked) -> None:

@@ -22,13 +22,13 @@ from steerlab.tui.model_loading import load_model
 from steerlab.tui.notices import notify, reporting_errors
 from steerlab.tui.partial_refresh import Frame
 from steerlab.tui.setup import Setup, setup_of
-from steerlab.tui.stopping import is_stopping, stop
 from steerlab.tui.workbench.expression_line import ExpressionLine
 from steerlab.tui.workbench.generation import check, keep_run, settings_of
 from steerlab.tui.workbench.prompt import Prompt
 from steerlab.tui.workbench.settings import Settings
 from steerlab.tui.workbench.texts import Texts
 from steerlab.tui.workbench.throughput import Frames, Throughput
+from steerlab.tui.workers import is_stopping, stop
 
 if TYPE_CHECKING:
     from steerlab.core.audit import AuditedText

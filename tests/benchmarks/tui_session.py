@@ -44,6 +44,10 @@ class Session(SteerlabApp):
         super().on_mount()
         self.run_worker(self.script())
 
+    def on_browser_listed(self) -> None:
+        """A list whose rows on the screen are the old ones is not drawn again."""
+        self.news.set()
+
     async def script(self) -> None:
         await self.until(lambda: self.workbench is not None and self.workbench.is_mounted)
         await self.until(lambda: self.table.current is not None)

@@ -4,6 +4,6 @@
 file that steerlab wrote for it. `plain` and `gguf_model` give them the model.
 """
 
-from steerlab.models.waiting import let_threads_sleep
+from steerlab.models.waiting import limit_spinning
 
-let_threads_sleep()
+limit_spinning()

@@ -8,6 +8,6 @@ passes don't show, and `forward_pass` answers. `applied` measures what was chang
 `interrupts` is about Ctrl-C, and `runtime` runs batches whose rows are steered one by one.
 """
 
-from steerlab.models.waiting import let_threads_sleep
+from steerlab.models.waiting import limit_spinning
 
-let_threads_sleep()
+limit_spinning()

@@ -9,6 +9,6 @@ computes linear layers by the fastest of `products`, `batch_size` says how many 
 `interventions` says what acts on a model right now.
 """
 
-from steerlab.models.waiting import let_threads_sleep
+from steerlab.models.waiting import limit_spinning
 
-let_threads_sleep()
+limit_spinning()

@@ -59,8 +59,10 @@ def load_model(
     model.eval()
     if device == "cpu" and device_map is None and layout != "plain":
         from steerlab.models.fast_layers import use_fast_products
+        from steerlab.models.threads import follow
 
         use_fast_products(model)
+        follow(model)
     return model, location
 
 

@@ -3,6 +3,6 @@
 The server speaks OpenAI's API and runs on transformers; requests join and leave a running batch.
 """
 
-from steerlab.models.waiting import let_threads_sleep
+from steerlab.models.waiting import limit_spinning
 
-let_threads_sleep()
+limit_spinning()

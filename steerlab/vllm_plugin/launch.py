@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from steerlab.errors import ModelError
+from steerlab.models.waiting import inherited
 
 MIDDLEWARE = "steerlab.vllm_plugin.http.SteeringFields"
 PATIENCE = 900.0
@@ -80,7 +81,7 @@ def environment(store: Path, api_key: str | None) -> Mapping[str, str]:
     api_key: "" for none; None leaves VLLM_API_KEY as it is.
     """
     key = {} if api_key is None else {"VLLM_API_KEY": api_key}
-    return {**os.environ, "STEERLAB_STORE": str(store.absolute()), **key}
+    return {**inherited(), "STEERLAB_STORE": str(store.absolute()), **key}
 
 
 def options(loading: Mapping[str, Any]) -> list[str]:

@@ -73,13 +73,13 @@ def _init_device(method: Any, self: Any) -> None:
 
 
 def _init_processor(method: Any, self: Any, vllm_config: Any, *args: Any, **kwargs: Any) -> None:
-    waiting = os.environ.get("OMP_WAIT_POLICY")
+    unsaid = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} - set(os.environ)
     from vllm.entrypoints.openai.models.serving import OpenAIServingModels
 
     from steerlab.vllm_plugin.admission import Admission, ServedModel
 
-    if waiting is None:  # set by steerlab.models for its own process, and vLLM starts others
-        os.environ.pop("OMP_WAIT_POLICY", None)
+    for name in unsaid:  # said by steerlab.models for its own process, and vLLM starts others
+        os.environ.pop(name, None)
     method(self, vllm_config, *args, **kwargs)
     of = vllm_config.model_config
     served = ServedModel(of.model, of.revision, of.trust_remote_code)

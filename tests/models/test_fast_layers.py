@@ -84,6 +84,20 @@ class TestProducts:
             monkeypatch.setitem(products.PRODUCTS, name, lambda x, w, b: 0 * linear(x, w, b))
         assert measure([[torch.randn(64, 64)]]).is_plain
 
+    def test_what_threads_change_by_a_bit_is_never_taken(self, monkeypatch):
+        def unsteady(x, w, b):
+            return linear(x, w, b) + 1e-7 * (torch.get_num_threads() - 1)
+
+        before = torch.get_num_threads()
+        torch.set_num_threads(2)
+        monkeypatch.setattr(products, "_seconds", lambda *_: 1.0)
+        for name in (PLAIN, "batched", "onednn", "onednn flipped"):
+            monkeypatch.setitem(products.PRODUCTS, name, unsteady)
+        try:
+            assert set(measure([[torch.randn(64, 64)]]).names) == {"flipped"}
+        finally:
+            torch.set_num_threads(before)
+
     def test_every_shape_has_run_once_before_its_time_counts(self, monkeypatch):
         run, timed = [], []
         for name, product in list(PRODUCTS.items()):

@@ -1,5 +1,5 @@
 """Metrics of texts, next tokens and likelihoods, under steering."""
 
-from steerlab.models.waiting import let_threads_sleep
+from steerlab.models.waiting import limit_spinning
 
-let_threads_sleep()
+limit_spinning()

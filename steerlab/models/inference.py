@@ -18,6 +18,7 @@ from steerlab.models.blocks import modules_in
 from steerlab.models.interrupts import attached
 from steerlab.models.interventions import begin_prompt
 from steerlab.models.protocols import Steerable
+from steerlab.models.threads import dismiss_team
 
 _STEPS = 3  # of decoding that are tried
 
@@ -34,7 +35,10 @@ class Batching(Enum):
 
 
 def eval_mode(model: nn.Module) -> AbstractContextManager[None]:
-    """Run a model without dropout inside the `with` block; modes are put back at its end."""
+    """Run a model without dropout inside the `with` block.
+
+    At its end modes are put back, and this thread's team of threads is dismissed.
+    """
     return attached(partial(_Evaluating, model))
 
 
@@ -63,6 +67,7 @@ class _Evaluating:
         while self._training:
             self._training[-1].training = True
             self._training.pop()
+        dismiss_team()
 
 
 def batches_of_rows(model: Any, ids: Sequence[Sequence[int]]) -> list[list[int]]:

@@ -59,10 +59,11 @@ def load_model(
     model.eval()
     if device == "cpu" and device_map is None and layout != "plain":
         from steerlab.models.fast_layers import use_fast_products
-        from steerlab.models.threads import follow
+        from steerlab.models.threads import dismiss_team, follow
 
         use_fast_products(model)
         follow(model)
+        dismiss_team()
     return model, location
 
 

@@ -248,10 +248,13 @@ class Engine:
 
     def _wait(self, batch: RunningBatch, joining: Joining | None) -> bool:
         """Wait until there is something to do; False at the end."""
+        from steerlab.models.threads import dismiss_team
+
         with self._changed:
             while not (self._now or batch.rows or joining or self._is_due()):
                 if self._stopping and not self._waiting:
                     return False
+                dismiss_team()
                 self._is_idle = True
                 self._changed.notify_all()
                 self._changed.wait(GATHER if self._waiting else None)

@@ -1,5 +1,8 @@
 """The threads of a pass: all of them, and one for a while after other work held a pass up."""
 
+import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -134,3 +137,33 @@ def test_one_thread_gives_the_bits_of_two(smollm2):
             assert torch.equal(*found), (rows, length)
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="teams are those of GNU's OpenMP")
+def test_a_thread_leaves_no_team_behind():
+    code = """
+import os, threading, torch
+torch.set_num_threads(2)
+from tests.tiny import tiny_lm
+lm, big = tiny_lm(), torch.randn(512, 512)
+lm.model.register_forward_hook(lambda *_: (big @ big, None)[1])
+lm.generate("a", max_new_tokens=2)  # the tokenizer has threads too
+def count():
+    return len(os.listdir("/proc/self/task"))
+before = count()
+big @ big
+print(count() - before)
+lm.generate("a", max_new_tokens=2)
+print(count() - before)
+def write():
+    lm.generate("a", max_new_tokens=2)
+    print(count() - before - 1)
+thread = threading.Thread(target=write)
+thread.start()
+thread.join()
+"""
+    environment = {**os.environ, "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["1", "0", "0"]

@@ -162,7 +162,7 @@ def run() -> Iterator[Ratio]:
     yield paired(
         "16 requests, 16 settings, against 16 generate calls",
         lambda: texts.append(client.write(bodies)), lambda: texts.append(alone()),
-        runs=2, asked=">= 6", inverse=True, warm_up=False,
+        runs=5, asked=">= 6", inverse=True, warm_up=False,
     )  # fmt: skip
     assert all(one == texts[0] for one in texts)
     one = _body(PROMPTS[0])

@@ -55,14 +55,27 @@ class _Machine:
 machine = _Machine()
 
 
-class _Passes(threading.local):
-    """The passes of a thread that run: threads before them, or None on one, and their start."""
+class _Pass(threading.local):
+    """What a pass of this thread changed and measures.
+
+    A pass that is interrupted does not come to its end: the next one, or the end of the work,
+    takes back what it changed.
+    """
 
     def __init__(self) -> None:
-        self.running: list[tuple[int | None, float, float]] = []
+        self.threads: int | None = None
+        """Their number before the pass, if it runs on one."""
+        self.start: tuple[float, float] | None = None
+
+    def end(self) -> None:
+        """Give the threads back."""
+        self.start = None
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+            self.threads = None
 
 
-_passes = _Passes()
+_pass = _Pass()
 
 
 def follow(model: nn.Module) -> None:
@@ -74,6 +87,7 @@ def follow(model: nn.Module) -> None:
 
 def dismiss_team() -> None:
     """End the threads that computed for this one; the next parallel product starts new ones."""
+    _pass.end()
     _pause()(_SOFTLY)
 
 
@@ -93,22 +107,23 @@ def _pause() -> Callable[[int], object]:
     return lambda _: None
 
 
-def _begin(_: nn.Module, args: Any) -> None:
+def _begin(model: nn.Module, args: Any) -> None:
+    if torch.compiler.is_compiling() or _clock is None or not next(model.parameters()).is_cpu:
+        return
+    _pass.end()
+    now = time.perf_counter()
+    if now < machine.busy_until:
+        _pass.threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+    else:
+        _pass.start = (now, _clock())
+
+
+def _end(model: nn.Module, args: Any, output: Any) -> None:
     if torch.compiler.is_compiling() or _clock is None:
         return
-    now, threads = time.perf_counter(), torch.get_num_threads()
-    alone = now < machine.busy_until
-    if alone:
-        torch.set_num_threads(1)
-    _passes.running.append((threads if alone else None, now, _clock()))
-
-
-def _end(_: nn.Module, args: Any, output: Any) -> None:
-    if torch.compiler.is_compiling() or _clock is None or not _passes.running:
-        return
-    threads, start, cpu = _passes.running.pop()
-    if threads is not None:
-        torch.set_num_threads(threads)
-        return
-    now = time.perf_counter()
-    machine.note(now, 1 - (_clock() - cpu) / (now - start))
+    if _pass.start is not None:
+        start, cpu = _pass.start
+        now = time.perf_counter()
+        machine.note(now, 1 - (_clock() - cpu) / (now - start))
+    _pass.end()

@@ -88,7 +88,25 @@ def test_threads_come_back_after_an_error(counted, clocks):
         counted(torch.zeros(1, 3))
     assert counted.seen == [4, 1]
     assert torch.get_num_threads() == 4
-    assert threads._passes.running == []
+
+
+def test_a_pass_that_is_interrupted_gives_its_threads_back_with_the_next_or_at_the_end(counted):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    threads.machine.busy_until = 1000.0
+    handle = counted.register_forward_pre_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(counted)
+    handle.remove()
+    assert torch.get_num_threads() == 1
+    run(counted)
+    assert torch.get_num_threads() == 4
+    handle = counted.register_forward_pre_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(counted)
+    threads.dismiss_team()
+    assert torch.get_num_threads() == 4
 
 
 def test_passes_within_passes_and_in_other_threads_are_their_own(clocks):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,15 +12,20 @@ from click.core import ParameterSource
 
 from steerlab.cli import options, output, types
 from steerlab.cli.progress import STOP_KEY, interruptible, load, progress_bar
+from steerlab.core.contrast import Contrast
 from steerlab.core.display import count, number, printable, signed, signed_dose
 
 if TYPE_CHECKING:
     from steerlab.core.results import Calibration
+    from steerlab.core.vector import SteeringVector
     from steerlab.evaluation.calibration.curve import Curve, Point
     from steerlab.evaluation.metrics.texts import Metric
     from steerlab.evaluation.statistics import Estimate
     from steerlab.lab.lab import Lab
     from steerlab.progress import Watch
+
+RELIABLE = 8
+"""Contrast pairs from which on a verdict is likely; see `statistics.enough`."""
 
 _CHOICES = {"items_file", "metric", "prompts_file", "layers", "doses", "controls", "seed"}
 _CHOICES |= {"fluency", "kl", "distinct"}
@@ -131,6 +137,8 @@ def calibrate_command(
         how["prompts"] = read_lines(prompts_file)
     vector = lab.evaluate(expression)
     load(lab, vector)
+    if more_file is None:
+        _announce(lab, vector, how, kept=not no_save)
     with interruptible() as stop, progress_bar("calibrating") as progress:
         if more_file is not None:
             watch: Watch = {"should_stop": stop, "progress": progress}
@@ -138,7 +146,6 @@ def calibrate_command(
                 lab, vector, how["items"], chat=chat, allow_other_weights=other_weights, **watch
             )
         else:
-            output.say(f"calibrating {vector}: this takes minutes; {STOP_KEY} stops it")
             found = calibrate(lab, vector, should_stop=stop, progress=progress, **how)
     if not no_save:
         lab.store.results.save_calibration(found)  # before a closed pipe can lose minutes of work
@@ -151,6 +158,24 @@ def calibrate_command(
     if not no_save:
         uses = f": steerlab generate \"…\" -v '{vector}' uses it" if found.works else ""
         output.say(f"kept{uses}")
+
+
+def _announce(lab: Lab, vector: SteeringVector, how: Mapping[str, Any], *, kept: bool) -> None:
+    """Say that it takes minutes, what may come of it, and which result gives way to its own."""
+    recipe, known = vector.recipe, lab.calibration_of(vector)
+    pairs = len(recipe.positive) if isinstance(recipe, Contrast) else 0
+    if 0 < pairs < RELIABLE and how["metric"] is None and "items" not in how:
+        output.say(
+            f"{count(pairs, 'contrast pair')} may be too few to tell whether it works: extract it "
+            f"again with {RELIABLE} or more, or give --items"
+        )
+    searched = None if how["layers"] is None else lab.model.layers(how["layers"])
+    if kept and known is not None and searched is not None and known.layer not in searched:
+        output.say(
+            f"{vector} works at layer {known.layer}, dose {signed_dose(known.dose)}: what is "
+            "found at other layers takes its place (--no-save keeps it)"
+        )
+    output.say(f"calibrating {vector}: this takes minutes; {STOP_KEY} stops it")
 
 
 def _refuse_choices(context: click.Context) -> None:

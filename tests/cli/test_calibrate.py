@@ -93,6 +93,32 @@ def test_a_strength_of_ones_own_acts_at_the_calibrated_layer(cli, store, calibra
     assert store.runs.list(limit=1)[0].layers == str(found.layer)
 
 
+def test_a_calibration_says_before_it_begins_what_it_replaces(cli, calibrated, monkeypatch):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("steerlab.evaluation.calibration.calibrate.calibrate", stopped)
+    replaced = f"kind.v1 works at layer {calibrated.layer}, dose +0.20: what is found at other"
+    other = str(calibrated.layer - 1)
+    assert replaced in cli("calibrate", "kind", "--layers", other).err
+    assert replaced not in cli("calibrate", "kind", "--layers", other, "--no-save").err
+    assert replaced not in cli("calibrate", "kind", "--layers", calibrated.layer).err
+    assert replaced not in cli("calibrate", "kind").err
+
+
+def test_few_pairs_are_said_before_they_take_minutes(cli, kind, items, monkeypatch):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("steerlab.evaluation.calibration.calibrate.calibrate", stopped)
+    said = "8 contrast pairs may be too few to tell whether it works"
+    assert said not in cli("calibrate", "kind").err
+    monkeypatch.setattr("steerlab.cli.calibrate.RELIABLE", 9)
+    early = cli("calibrate", "kind").err
+    assert early.index(said) < early.index("this takes minutes")
+    assert said not in cli("calibrate", "kind", "--items", items).err
+
+
 def test_a_strength_outside_the_safe_range_is_said(cli, calibrated):
     low, high = calibrated.safe
     inside = cli("generate", "Hi", "-v", "kind", "-n", 2, "-d", f"{low},{high}")

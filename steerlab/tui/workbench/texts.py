@@ -40,7 +40,7 @@ one that was changed most, ▄ and ▂ by up to two thirds and a third of that, 
 not changed."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("asterisk", "pick", "best", tooltip="rate the text as the best"),
+        Binding("asterisk", "pick", "best (1-5 rate)", tooltip="rate the text as the best"),
         *(
             Binding(str(n), f"rate({n})", f"rate the text {n} of 5", show=False)
             for n in range(1, 6)

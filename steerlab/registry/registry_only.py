@@ -94,7 +94,7 @@ def bring_back(connection: Connection, salvaged: Salvaged) -> None:
         for table in REGISTRY_ONLY:
             unlinked = {"vector_id": None} if table in LINKED else {}
             rows = [{**_as_text(row), **unlinked} for row in salvaged[table.name]]
-            _insert(connection, table, [row for row in rows if _is_readable(table, row)])
+            _insert(connection, table, [row for row in rows if is_readable(table, row)])
     relink(connection)
 
 
@@ -106,13 +106,18 @@ def _as_text(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _is_readable(table: Table, row: Mapping[str, Any]) -> bool:
-    """Whether the JSON columns of a row can be parsed."""
+def is_readable(table: Table, row: Mapping[str, Any]) -> bool:
+    """Whether values can be made of a row: of its JSON, its operation and its sampling."""
+    values = dict(row)
     try:
         for column in table.c:
-            if column.info.get("json") and row.get(column.name) is not None:
-                json.loads(row[column.name])
-    except (ValueError, TypeError):
+            if column.info.get("json") and values.get(column.name) is not None:
+                json.loads(values[column.name])
+        if "operation" in values:
+            operation_of(values)
+        if "temperature" in values:
+            sampling_of(values)
+    except (ValueError, TypeError, Damaged):
         return False
     return True
 

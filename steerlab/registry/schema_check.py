@@ -11,6 +11,7 @@ from sqlalchemy import Boolean, Connection, Float, Integer, create_engine, selec
 from sqlalchemy.exc import DBAPIError
 
 from steerlab.registry import text_index
+from steerlab.registry.registry_only import is_readable
 from steerlab.registry.schema_version import version_of
 from steerlab.registry.tables import METADATA, REGISTRY_ONLY
 
@@ -87,8 +88,9 @@ def _no_text(connection: Connection) -> list[str]:
         odd = text(f"SELECT 1 FROM {table.name} WHERE {' OR '.join(wrongs) or '0'} LIMIT 1")
         try:
             wrong = connection.execute(odd).first() is not None
-            for _ in connection.execute(select(table)) if table in REGISTRY_ONLY else ():
-                pass
+            if table in REGISTRY_ONLY:  # read to the end: a page that is broken says so only then
+                rows = connection.execute(select(table))
+                wrong |= not all(is_readable(table, row._asdict()) for row in rows)
         except DBAPIError:
             wrong = True
         if wrong:

@@ -92,6 +92,10 @@ CHANGES = {
     "a run that is not UTF-8": f"UPDATE generation SET text = {NO_TEXT}",
     "a run of bytes": "UPDATE generation SET text = x'00ff'",
     "a run of another kind": "UPDATE run SET positions = 'nowhere'",
+    "a run of an operation that never was": "UPDATE run SET operation = 'adD'",
+    "a text of an operation that never was": "UPDATE generation SET operation = 'bdd'",
+    "an operation's parameters that are a number": "UPDATE generation SET parameters = '7'",
+    "a temperature below zero": "UPDATE run SET temperature = -1.0",
 }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Table, insert, select, update
+from sqlalchemy import Connection, Table, delete, func, insert, select, update
 from sqlalchemy.exc import StatementError
 
 from steerlab.core.operation import Operation
@@ -16,7 +16,17 @@ from steerlab.core.sampling import Sampling
 from steerlab.errors import BadExpression, BadOption, Incompatible, NotFound
 from steerlab.registry.refs import resolve
 from steerlab.registry.sqlite_errors import Damaged
-from steerlab.registry.tables import LINKED, REGISTRY_ONLY, VECTOR
+from steerlab.registry.tables import (
+    GENERATION,
+    LINKED,
+    REGISTRY_ONLY,
+    RUN,
+    SWEEP,
+    SWEEP_PROMPT,
+    SWEEP_SEED,
+    SWEEP_SETTING,
+    VECTOR,
+)
 
 Salvaged = Mapping[str, Sequence[Mapping[str, Any]]]
 """Table name -> the rows that could still be read of it."""
@@ -95,7 +105,23 @@ def bring_back(connection: Connection, salvaged: Salvaged) -> None:
             unlinked = {"vector_id": None} if table in LINKED else {}
             rows = [{**_as_text(row), **unlinked} for row in salvaged[table.name]]
             _insert(connection, table, [row for row in rows if is_readable(table, row)])
+        _drop_what_lost_its_place(connection)
     relink(connection)
+
+
+def _drop_what_lost_its_place(connection: Connection) -> None:
+    """Drop sweeps that lack a setting, prompt or seed, and the star of a run that lacks a text.
+
+    Cells and stars count by place, and would mean another one.
+    """
+    for axis in (SWEEP_SETTING, SWEEP_PROMPT, SWEEP_SEED):
+        full = func.max(axis.c.ordinal) + 1 == func.count()
+        whole = select(axis.c.sweep_id).group_by(axis.c.sweep_id).having(full)
+        connection.execute(delete(SWEEP).where(SWEEP.c.id.not_in(whole)))
+    text = GENERATION.c
+    full = (func.max(text.ordinal) + 1 == func.count()) & (RUN.c.best < func.count())
+    whole = select(text.run_id).where(text.run_id == RUN.c.id).group_by(text.run_id).having(full)
+    connection.execute(update(RUN).where(~whole.exists()).values(best=None))
 
 
 def _as_text(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from steerlab.registry.sqlite_errors import Damaged
 from steerlab.registry.upkeep.verify import Damage
 from tests.registry.samples import vector
 from tests.registry.test_runs import run
-from tests.registry.test_sweeps import calibrated, evaluated
+from tests.registry.test_sweeps import CELLS, PLAN, calibrated, evaluated
 
 NO_TEXT = "CAST(x'ff' AS TEXT)"
 
@@ -204,6 +204,31 @@ def test_a_number_that_became_text_does_not_keep_a_rebuild_from_its_neighbours(f
     assert family.upkeep.rebuild() == 4
     assert family.verify() == []
     assert len(list(family.runs.list())) == 2
+
+
+def test_a_sweep_that_lost_a_setting_is_dropped_as_its_cells_count_by_place(family):
+    family.sweeps.add(family.sweeps.begin(PLAN), CELLS)
+    other = family.sweeps.begin(replace(PLAN, plan_digest="c" * 64))
+    family.sweeps.add(other, CELLS)
+    tamper(family, "UPDATE sweep_setting SET operation = 'adD' WHERE sweep_id = 1 AND ordinal = 1")
+    assert "sweep_setting" in str(family.verify()[0])
+    family.upkeep.rebuild()
+    [found] = family.sweeps.list()
+    assert (found.id, found.cells or family.sweeps.get(found.id).cells) == (other.id, tuple(CELLS))
+    assert family.verify() == []
+
+
+def test_a_run_that_lost_a_text_has_no_star_that_would_mean_another(family):
+    family.runs.save(run())
+    family.runs.save(run())
+    for number in (1, 2):
+        family.runs.rate(number, 1)
+    tamper(family, "UPDATE generation SET operation = 'adD' WHERE run_id = 1 AND ordinal = 0")
+    family.upkeep.rebuild()
+    by_number = {one.id: one for one in family.runs.list()}
+    assert {number: one.best for number, one in by_number.items()} == {1: None, 2: 1}
+    assert len(by_number[1].generations) == len(by_number[2].generations) - 1
+    assert family.verify() == []
 
 
 def test_a_schema_with_a_damaged_word_is_damage(family):

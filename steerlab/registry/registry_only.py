@@ -110,14 +110,14 @@ def bring_back(connection: Connection, salvaged: Salvaged) -> None:
 
 
 def _drop_what_lost_its_place(connection: Connection) -> None:
-    """Drop sweeps that lack a setting, prompt or seed, and the star of a run that lacks a text.
+    """Drop sweeps with a gap in settings, prompts or seeds, and stars of runs that lack a text.
 
     Cells and stars count by place, and would mean another one.
     """
     for axis in (SWEEP_SETTING, SWEEP_PROMPT, SWEEP_SEED):
-        full = func.max(axis.c.ordinal) + 1 == func.count()
-        whole = select(axis.c.sweep_id).group_by(axis.c.sweep_id).having(full)
-        connection.execute(delete(SWEEP).where(SWEEP.c.id.not_in(whole)))
+        gaps = func.max(axis.c.ordinal) + 1 > func.count()
+        broken = select(axis.c.sweep_id).group_by(axis.c.sweep_id).having(gaps)
+        connection.execute(delete(SWEEP).where(SWEEP.c.id.in_(broken)))
     text = GENERATION.c
     full = (func.max(text.ordinal) + 1 == func.count()) & (RUN.c.best < func.count())
     whole = select(text.run_id).where(text.run_id == RUN.c.id).group_by(text.run_id).having(full)

@@ -26,6 +26,7 @@ from steerlab.models.blocks import (
     text_config,
     weights_present,
 )
+from steerlab.models.threads import dismiss_team
 
 _PER_WEIGHT = 256  # entries of a weight that are read
 _PER_EMBEDDING = 2**20  # a fine-tune may change few rows of it
@@ -67,6 +68,7 @@ def identify(
     check_no_virtual_tokens(model)
     config = text_config(model)
     weights = _weights_of(model, parent, blocks)
+    dismiss_team()
     return ModelIdentity(
         source=source or getattr(model, "name_or_path", "") or type(model).__name__,
         architecture=str(config.model_type),

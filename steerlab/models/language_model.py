@@ -39,7 +39,6 @@ from steerlab.models.interventions import (
 )
 from steerlab.models.loading import load_model, load_tokenizer
 from steerlab.models.prompts import space_token, token_ids, token_span
-from steerlab.models.threads import dismiss_team
 from steerlab.models.unembedding import FinalNorm, final_norm
 from steerlab.progress import Loading, ShouldStop, Watch, with_bar
 
@@ -127,10 +126,7 @@ class LanguageModel:
         """
         with self.lock, eval_mode(self.model):
             self._check_causal()
-        try:
-            return identify(self.model, self.parent, self.blocks, self.source, self.tokenizer)
-        finally:
-            dismiss_team()
+        return identify(self.model, self.parent, self.blocks, self.source, self.tokenizer)
 
     @property
     def lock(self) -> AbstractContextManager[Any]:

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from steerlab.errors import SteerlabError
+from steerlab.models.waiting import inherited
 from steerlab.serving.extractions import in_thread
 from steerlab.serving.pathless import pathless
 
@@ -73,13 +74,12 @@ def _init_device(method: Any, self: Any) -> None:
 
 
 def _init_processor(method: Any, self: Any, vllm_config: Any, *args: Any, **kwargs: Any) -> None:
-    unsaid = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} - set(os.environ)
     from vllm.entrypoints.openai.models.serving import OpenAIServingModels
 
     from steerlab.vllm_plugin.admission import Admission, ServedModel
 
-    for name in unsaid:  # said by steerlab.models for its own process, and vLLM starts others
-        os.environ.pop(name, None)
+    for name in os.environ.keys() - inherited().keys():  # vLLM starts other processes
+        del os.environ[name]
     method(self, vllm_config, *args, **kwargs)
     of = vllm_config.model_config
     served = ServedModel(of.model, of.revision, of.trust_remote_code)

@@ -30,6 +30,7 @@ from torch.nn.functional import linear
 from steerlab.errors import StoreError
 from steerlab.files import durable
 from steerlab.files.location import cache_directory
+from steerlab.models.threads import HELD_UP
 from steerlab.models.waiting import spinning
 
 ROWS = (1, 2, 4, 16, 60, 128)
@@ -52,6 +53,7 @@ _clock = (
 BATCHES = (16, 32, 64, 128)
 """Numbers of rows to choose a batch from; more would hold much memory in logits."""
 _ENOUGH = 1.1  # of the least time a row, for a smaller batch that is stored more often
+_TELLING = 0.1  # seconds from which on the share off the core says something
 _HOPELESS = 1.3  # times the fastest, after which a product is not tried again
 
 Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -129,7 +131,7 @@ def measure(weights: Sequence[Sequence[Tensor]]) -> Choice:
 
     weights: sets of one weight of each shape, (d_out, d_in) each. A run takes the next set, which
     so comes from memory as in a forward pass. The time of this thread alone counts, its share of
-    a product where others take part: other work on the machine changes it little.
+    a product where others take part; other work adds the moments in which it spins for them.
     """
     sets = cycle(weights)
     names = tuple(_fastest(sets, rows) for rows in ROWS)
@@ -141,14 +143,14 @@ def _fastest(sets: Iterator[Sequence[Tensor]], rows: int) -> str:
     xs = {width: _rows(rows, width, some[0].dtype) for width in {w.shape[1] for w in some}}
     # the first product of a shape is slow in oneDNN, which writes its code for it
     right = [n for n in PRODUCTS if all(_is_right(n, xs[w.shape[1]], w) for w in some)]
-    steady = [n for n in right if all(_is_steady(n, rows, w) for w in some)]
-    right = steady or [PLAIN]
     best = dict.fromkeys(right, float("inf"))
     for _ in range(_TRIES if rows < _MANY else _TRIES // 2):
         for name in [n for n in best if not _is_hopeless(best, n)]:
             best[name] = min(best[name], _seconds(PRODUCTS[name], xs, next(sets)))
-    fastest = min(best, key=best.__getitem__)
-    return fastest if PLAIN not in best or best[fastest] < _GAIN * best[PLAIN] else PLAIN
+    steady = (n for n in sorted(best, key=best.__getitem__) if _is_steady(n, rows, some))
+    fastest = next(steady, PLAIN)
+    gains = best[fastest] < _GAIN * best[PLAIN]
+    return fastest if gains or not _is_steady(PLAIN, rows, some) else PLAIN
 
 
 def _rows(rows: int, width: int, dtype: torch.dtype) -> Tensor:
@@ -170,18 +172,19 @@ def _is_right(name: str, x: Tensor, weight: Tensor) -> bool:
     return found.shape == plain.shape and float((found - plain).abs().max()) <= tolerance * size
 
 
-def _is_steady(name: str, most: int, weight: Tensor) -> bool:
+def _is_steady(name: str, most: int, weights: Sequence[Tensor]) -> bool:
     """Whether one thread gives the same bits as all do, for numbers of rows up to `most`."""
     threads = torch.get_num_threads()
-    for rows in {most, most - 1, most // 2 + 1, most // 3 + 1} - {0}:
-        x = _rows(rows, weight.shape[1], weight.dtype)
-        together = PRODUCTS[name](x, weight, None)
-        try:
-            torch.set_num_threads(1)
-            if not torch.equal(together, PRODUCTS[name](x, weight, None)):
-                return False
-        finally:
-            torch.set_num_threads(threads)
+    for weight in weights if threads > 1 else ():
+        for rows in {most, most - 1, most // 2 + 1, most // 3 + 1} - {0}:
+            x = _rows(rows, weight.shape[1], weight.dtype)
+            together = PRODUCTS[name](x, weight, None)
+            try:
+                torch.set_num_threads(1)
+                if not torch.equal(together, PRODUCTS[name](x, weight, None)):
+                    return False
+            finally:
+                torch.set_num_threads(threads)
     return True
 
 
@@ -230,14 +233,17 @@ def _fastest_batch(weights: Sequence[Sequence[Tensor]], choice: Choice) -> int:
 def _once(
     measures: Mapping[str, Callable[[], object]], is_valid: Callable[[Any], bool]
 ) -> dict[str, Any]:
-    """What each of these measured, now or earlier on this machine."""
+    """What each of these measured, now or earlier; beside other work it is not remembered."""
     if not measures:
         return {}
     known = _remembered()
     machine: dict[str, Any] = known.setdefault(_machine(), {})
     missing = {name: call for name, call in measures.items() if not is_valid(machine.get(name))}
+    start, on_core = time.perf_counter(), _clock()
     machine |= {name: call() for name, call in missing.items()}
-    if missing:
+    wall = time.perf_counter() - start
+    busy = wall > _TELLING and 1 - (_clock() - on_core) / wall > HELD_UP
+    if missing and not busy:
         with suppress(StoreError):  # measured again next time
             durable.write(_path(), json.dumps(known, indent=1).encode())
     return machine

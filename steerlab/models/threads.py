@@ -26,11 +26,13 @@ from typing import Any
 import torch
 from torch import nn
 
-_HELD_UP = 0.3
+HELD_UP = 0.3
 """Share of a pass off the core: 0.00 to 0.03 in quiet, now and then 0.2, and 0.5 beside work."""
 
 _SHORTEST, _LONGEST = 0.25, 4.0
 """Seconds until all threads are tried again; each pass that is held up again doubles them."""
+
+_SOFTLY = 1  # omp_pause_soft: what was set stays
 
 _clock = time.thread_time if time.get_clock_info("thread_time").resolution < 1e-6 else None
 
@@ -44,7 +46,7 @@ class _Machine:
     def note(self, now: float, off_core: float) -> None:
         """Take in a pass on all threads. off_core: a share of its time."""
         since = now - self.busy_until
-        if off_core > _HELD_UP:
+        if off_core > HELD_UP:
             again = since < self.rest
             self.rest = min(2 * self.rest, _LONGEST) if again else _SHORTEST
             self.busy_until = now + self.rest
@@ -89,9 +91,6 @@ def dismiss_team() -> None:
     """End the threads that computed for this one; the next parallel product starts new ones."""
     _pass.end()
     _pause()(_SOFTLY)
-
-
-_SOFTLY = 1  # omp_pause_soft: what was set stays
 
 
 @cache

@@ -147,6 +147,13 @@ class TestMemory:
         assert [self.choose(), self.choose()] == [1, 1]
         assert chosen({}) == {}
 
+    def test_what_was_measured_beside_other_work_is_measured_again(self, monkeypatch):
+        seconds = iter([0.0, 1.0, 10.0, 11.0])
+        monkeypatch.setattr(products.time, "perf_counter", lambda: next(seconds, 20.0))
+        on_core = iter([0.0, 0.5, 10.0, 10.9])
+        monkeypatch.setattr(products, "_clock", lambda: next(on_core, 20.0))
+        assert [self.choose(), self.choose(), self.choose()] == [1, 2, 2]
+
     @pytest.mark.parametrize(
         "damage",
         ["", "{", "[]", '{"a": 1}', "[" * 100_000, '{"%s": {"8x8": ["flipped", []]}}'],

@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from steerlab.lab.lab import Lab
     from steerlab.progress import Watch
 
-RELIABLE = 8
-"""Contrast pairs from which on a verdict is likely; see `statistics.enough`."""
-
 _CHOICES = {"items_file", "metric", "prompts_file", "layers", "doses", "controls", "seed"}
 _CHOICES |= {"fluency", "kl", "distinct"}
 _LEGEND = (
@@ -162,6 +159,8 @@ def calibrate_command(
 
 def _announce(lab: Lab, vector: SteeringVector, how: Mapping[str, Any], *, kept: bool) -> None:
     """Say that it takes minutes, what may come of it, and which result gives way to its own."""
+    from steerlab.evaluation.statistics import RELIABLE
+
     recipe, known = vector.recipe, lab.calibration_of(vector)
     pairs = len(recipe.positive) if isinstance(recipe, Contrast) else 0
     if 0 < pairs < RELIABLE and how["metric"] is None and "items" not in how:

@@ -19,7 +19,8 @@ CONTROLS = 5
 _LEVEL = 0.95
 _RESAMPLES = 2000
 _BOOTSTRAPPED = range(4, 1001)  # fewer: resamples are too often constant; more: t is as good
-_WIDER = 8  # from so many values on, the wider of the two intervals counts
+RELIABLE = 8
+"""From so many values on intervals are reliable, and the wider of the two counts."""
 
 
 @dataclass(frozen=True)
@@ -92,11 +93,11 @@ def enough(values: ArrayLike) -> int:
     found = estimate(values)
     size, n = abs(found.mean), found.n
     half = max(found.high - found.mean, found.mean - found.low)
-    if not 2 <= n < _WIDER or half <= size:
+    if not 2 <= n < RELIABLE or half <= size:
         return 0
     known = np.asarray(values, dtype=np.float64)
     scatter = float(np.nanstd(known, ddof=1))
-    wanted = range(_WIDER, _BOOTSTRAPPED.stop)
+    wanted = range(RELIABLE, _BOOTSTRAPPED.stop)
     fits = (m for m in wanted if 2 * _student_t(m - 1) * scatter <= size * math.sqrt(m))
     return next(fits, wanted[-1])
 
@@ -199,7 +200,7 @@ def _quantiles(values: Array, seed: int) -> tuple[float, float]:
     low, high = _bootstrap_t(values, seed)
     if not (math.isfinite(low) and math.isfinite(high)):
         return -t, t
-    return (min(low, -t), max(high, t)) if n >= _WIDER else (low, high)
+    return (min(low, -t), max(high, t)) if n >= RELIABLE else (low, high)
 
 
 def _bootstrap_t(values: Array, seed: int) -> tuple[float, float]:

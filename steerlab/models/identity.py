@@ -68,7 +68,6 @@ def identify(
     check_no_virtual_tokens(model)
     config = text_config(model)
     weights = _weights_of(model, parent, blocks)
-    dismiss_team()
     return ModelIdentity(
         source=source or getattr(model, "name_or_path", "") or type(model).__name__,
         architecture=str(config.model_type),
@@ -155,6 +154,7 @@ def _weights_of(model: nn.Module, parent: nn.Module, blocks: Sequence[nn.Module]
     if last is None or last.state != state:
         digests = fingerprint(blocks, parent, model.get_output_embeddings())  # type: ignore[operator]
         last = _last[model] = _Weights(state, digests, _precision(model, blocks))
+        dismiss_team()
     return last
 
 
@@ -336,9 +336,8 @@ def _quantizations(blocks: Sequence[nn.Module]) -> set[str]:
 
 def _precision(model: nn.Module, blocks: Sequence[nn.Module]) -> str | None:
     """The data type of the weights: "float32", or how they are quantized: "nf4", "int8"."""
-    kinds = _quantizations(blocks)
     plain = str(getattr(model, "dtype", "")).removeprefix("torch.")
-    return "+".join(sorted(kinds)) or plain or None
+    return "+".join(sorted(_quantizations(blocks))) or plain or None
 
 
 def _kind(weight: Tensor) -> str:

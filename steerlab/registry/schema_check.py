@@ -78,7 +78,7 @@ def problems(connection: Connection) -> list[str]:
 
 
 def _no_text(connection: Connection) -> list[str]:
-    """Tables with bytes or invalid JSON; tables that no payload restores are read in full."""
+    """Tables with bytes or invalid JSON; in those that no payload restores, rows of no value."""
     found = []
     for table in METADATA.sorted_tables:
         texts = [c.name for c in table.c if not isinstance(c.type, Integer | Float | Boolean)]

@@ -113,7 +113,7 @@ def test_few_pairs_are_said_before_they_take_minutes(cli, kind, items, monkeypat
     monkeypatch.setattr("steerlab.evaluation.calibration.calibrate.calibrate", stopped)
     said = "8 contrast pairs may be too few to tell whether it works"
     assert said not in cli("calibrate", "kind").err
-    monkeypatch.setattr("steerlab.cli.calibrate.RELIABLE", 9)
+    monkeypatch.setattr("steerlab.evaluation.statistics.RELIABLE", 9)
     early = cli("calibrate", "kind").err
     assert early.index(said) < early.index("this takes minutes")
     assert said not in cli("calibrate", "kind", "--items", items).err

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from steerlab.registry.sqlite_errors import Newer, damaged
 
-EARLIER = frozenset({"0001", "0002", "0003", "0004", "0005", "0006", "0100"})
+EARLIER = frozenset(f"{n:04}" for n in (*range(1, 7), *range(100, 105)))
 """The schemas of stores that are brought over rather than migrated."""
 
 HEAD = "0105"

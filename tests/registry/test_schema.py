@@ -21,6 +21,8 @@ from steerlab.registry.sqlite_errors import Damaged
 from steerlab.registry.tables import METADATA
 from tests.registry.samples import vector
 
+STORES = Path(__file__).parents[1] / "stores"
+
 
 @pytest.fixture
 def connection():
@@ -45,6 +47,8 @@ def schema(connection):
 
 
 def test_the_migrations_make_the_tables_of_the_program(connection):
+    for statement in (STORES / "0105.sql").read_text("utf-8").split(";\n"):
+        connection.exec_driver_sql(statement)
     migrations.upgrade(connection)
     context = MigrationContext.configure(connection, opts={"compare_type": True})
     assert compare_metadata(context, METADATA) == []
@@ -169,9 +173,6 @@ def newer_program(tmp_path, monkeypatch):
     return later / f"{LATER}_later.py"
 
 
-STORES = Path(__file__).parents[1] / "stores"
-
-
 @pytest.mark.parametrize("version", ["0101", "0102"])
 def test_tables_and_index_of_an_earlier_revision_give_way_to_smaller_ones(family, version):
     """The fixtures hold the text index as SQLite kept it, and direction and tag with row ids."""
@@ -191,6 +192,20 @@ def test_tables_and_index_of_an_earlier_revision_give_way_to_smaller_ones(family
         smaller = raw.execute("SELECT name FROM pragma_table_list WHERE wr AND schema = 'main'")
         assert {"direction", "tag"} < {name for (name,) in smaller}
     assert (family.path / f"registry.db.before-{HEAD}").is_file()
+
+
+def test_a_store_of_the_last_earlier_revision_keeps_what_only_rows_hold(family):
+    family.tag("love", add=["fond"])
+    removed = family.load("deep").digest
+    family.remove("deep")
+    set_version(family, "0104")
+    store = Store(family.path)
+    assert [change.what for change in store.changes.list()] == ["remove", "tag"]
+    store.changes.undo()
+    assert store.load("deep").digest == removed
+    store.changes.undo()
+    assert "fond" not in store.record("love").tags
+    assert store.verify() == []
 
 
 def test_an_older_store_is_copied_then_migrated(family, newer_program):

@@ -1,6 +1,7 @@
-"""Stores of earlier revisions, whose rows spread a story over tables.
+"""Stores of earlier revisions: their vectors are read from payloads, their other rows are copied.
 
-Payloads of 0001 to 0006 held the labels, those of 0100 held none.
+Payloads of 0001 to 0006 held the labels, those of 0100 held none. Until 0100 rows spread a story
+over tables.
 """
 
 from __future__ import annotations

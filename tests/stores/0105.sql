@@ -30,11 +30,8 @@ CREATE TABLE sweep (
 	CONSTRAINT ck_sweep_model_key_given CHECK (model_key <> ''),
 	CONSTRAINT uq_sweep_plan_digest UNIQUE (plan_digest)
 );
-
-CREATE INDEX ix_sweep_digest ON sweep (digest);
-
 CREATE INDEX ix_sweep_created ON sweep (created);
-
+CREATE INDEX ix_sweep_digest ON sweep (digest);
 CREATE TABLE model (
 	id INTEGER NOT NULL,
 	name VARCHAR NOT NULL,
@@ -57,7 +54,6 @@ CREATE TABLE model (
 	CONSTRAINT uq_model_name UNIQUE (name),
 	CONSTRAINT uq_model_identity UNIQUE (identity)
 );
-
 CREATE TABLE removal (
 	name VARCHAR NOT NULL,
 	model VARCHAR NOT NULL,
@@ -71,7 +67,18 @@ CREATE TABLE removal (
 	CONSTRAINT ck_removal_digest_sha256 CHECK (length(digest) = 64),
 	CONSTRAINT ck_removal_created_utc CHECK (created LIKE '____-__-__T__:__:__.______+00:00')
 );
-
+CREATE TABLE undo (
+	id INTEGER NOT NULL,
+	created VARCHAR NOT NULL,
+	what VARCHAR NOT NULL,
+	text TEXT NOT NULL,
+	undone BOOLEAN NOT NULL,
+	steps TEXT NOT NULL,
+	CONSTRAINT pk_undo PRIMARY KEY (id),
+	CONSTRAINT ck_undo_undone_flag CHECK (undone IN (0, 1)),
+	CONSTRAINT ck_undo_what_known CHECK (what IN ('tag', 'note', 'rename', 'remove')),
+	CONSTRAINT ck_undo_created_utc CHECK (created LIKE '____-__-__T__:__:__.______+00:00')
+);
 CREATE TABLE run (
 	id INTEGER NOT NULL,
 	created VARCHAR NOT NULL,
@@ -100,9 +107,7 @@ CREATE TABLE run (
 	CONSTRAINT ck_run_positions_known CHECK (positions IN ('all', 'prompt', 'generated', 'continuation')),
 	CONSTRAINT ck_run_operation_given CHECK (operation <> '')
 );
-
 CREATE INDEX ix_run_created ON run (created);
-
 CREATE TABLE sweep_setting (
 	sweep_id INTEGER NOT NULL,
 	ordinal INTEGER NOT NULL,
@@ -129,7 +134,6 @@ CREATE TABLE sweep_setting (
 	CONSTRAINT ck_sweep_setting_operation_given CHECK (operation <> ''),
 	CONSTRAINT fk_sweep_setting_sweep_id_sweep FOREIGN KEY(sweep_id) REFERENCES sweep (id) ON DELETE CASCADE
 );
-
 CREATE TABLE sweep_prompt (
 	sweep_id INTEGER NOT NULL,
 	ordinal INTEGER NOT NULL,
@@ -138,7 +142,6 @@ CREATE TABLE sweep_prompt (
 	CONSTRAINT ck_sweep_prompt_ordinal_integer CHECK (typeof(ordinal) = 'integer'),
 	CONSTRAINT fk_sweep_prompt_sweep_id_sweep FOREIGN KEY(sweep_id) REFERENCES sweep (id) ON DELETE CASCADE
 );
-
 CREATE TABLE sweep_seed (
 	sweep_id INTEGER NOT NULL,
 	seed INTEGER NOT NULL,
@@ -149,7 +152,6 @@ CREATE TABLE sweep_seed (
 	CONSTRAINT ck_sweep_seed_ordinal_integer CHECK (typeof(ordinal) = 'integer'),
 	CONSTRAINT fk_sweep_seed_sweep_id_sweep FOREIGN KEY(sweep_id) REFERENCES sweep (id) ON DELETE CASCADE
 );
-
 CREATE TABLE vector (
 	id INTEGER NOT NULL,
 	model_id INTEGER NOT NULL,
@@ -190,17 +192,11 @@ CREATE TABLE vector (
 	CONSTRAINT ck_vector_path_inside CHECK (path NOT LIKE '/%' AND path NOT LIKE '%..%'),
 	CONSTRAINT fk_vector_model_id_model FOREIGN KEY(model_id) REFERENCES model (id)
 );
-
 CREATE INDEX ix_vector_created ON vector (created);
-
 CREATE INDEX ix_vector_listing ON vector (newest, model_id, name, version, kind, first_layer, norm, created);
-
-CREATE INDEX ix_vector_digest ON vector (digest);
-
 CREATE INDEX ix_vector_path ON vector (path);
-
 CREATE INDEX ix_vector_name ON vector (name);
-
+CREATE INDEX ix_vector_digest ON vector (digest);
 CREATE TABLE generation (
 	run_id INTEGER NOT NULL,
 	ordinal INTEGER NOT NULL,
@@ -214,18 +210,21 @@ CREATE TABLE generation (
 	layers VARCHAR,
 	positions VARCHAR,
 	condition TEXT,
+	expression VARCHAR,
+	rating INTEGER,
 	CONSTRAINT pk_generation PRIMARY KEY (run_id, ordinal),
 	CONSTRAINT ck_generation_ordinal_integer CHECK (typeof(ordinal) = 'integer'),
 	CONSTRAINT ck_generation_tokens_integer CHECK (typeof(tokens) = 'integer'),
+	CONSTRAINT ck_generation_rating_integer CHECK (typeof(rating) IN ('integer', 'null')),
 	CONSTRAINT ck_generation_coefficient_real CHECK (typeof(coefficient) IN ('real')),
 	CONSTRAINT ck_generation_dose_real CHECK (typeof(dose) IN ('real', 'null')),
 	CONSTRAINT ck_generation_tokens_not_negative CHECK (tokens >= 0),
+	CONSTRAINT ck_generation_rating_from_1_to_5 CHECK (rating BETWEEN 1 AND 5),
 	CONSTRAINT ck_generation_finish_known CHECK (finish IN ('stop', 'length', 'cancelled')),
 	CONSTRAINT ck_generation_positions_known CHECK (positions IN ('all', 'prompt', 'generated', 'continuation')),
 	CONSTRAINT ck_generation_operation_given CHECK (operation <> ''),
 	CONSTRAINT fk_generation_run_id_run FOREIGN KEY(run_id) REFERENCES run (id) ON DELETE CASCADE
 );
-
 CREATE TABLE sweep_operand (
 	sweep_id INTEGER NOT NULL,
 	ref VARCHAR NOT NULL,
@@ -236,11 +235,8 @@ CREATE TABLE sweep_operand (
 	CONSTRAINT fk_sweep_operand_sweep_id_sweep FOREIGN KEY(sweep_id) REFERENCES sweep (id) ON DELETE CASCADE,
 	CONSTRAINT fk_sweep_operand_vector_id_vector FOREIGN KEY(vector_id) REFERENCES vector (id) ON DELETE SET NULL
 );
-
-CREATE INDEX ix_sweep_operand_vector_id_sweep_id ON sweep_operand (vector_id, sweep_id);
-
 CREATE INDEX ix_sweep_operand_digest ON sweep_operand (digest);
-
+CREATE INDEX ix_sweep_operand_vector_id_sweep_id ON sweep_operand (vector_id, sweep_id);
 CREATE TABLE cell (
 	id INTEGER NOT NULL,
 	sweep_id INTEGER NOT NULL,
@@ -259,7 +255,6 @@ CREATE TABLE cell (
 	CONSTRAINT ck_cell_tokens_not_negative CHECK (tokens >= 0),
 	CONSTRAINT ck_cell_finish_whole CHECK (finish IN ('stop', 'length'))
 );
-
 CREATE TABLE calibration (
 	id INTEGER NOT NULL,
 	digest VARCHAR NOT NULL,
@@ -294,11 +289,8 @@ CREATE TABLE calibration (
 	CONSTRAINT ck_calibration_operation_given CHECK (operation <> ''),
 	CONSTRAINT fk_calibration_vector_id_vector FOREIGN KEY(vector_id) REFERENCES vector (id) ON DELETE SET NULL
 );
-
-CREATE INDEX ix_calibration_digest_created ON calibration (digest, created);
-
 CREATE INDEX ix_calibration_vector_id ON calibration (vector_id);
-
+CREATE INDEX ix_calibration_digest_created ON calibration (digest, created);
 CREATE TABLE evaluation (
 	id INTEGER NOT NULL,
 	digest VARCHAR NOT NULL,
@@ -325,11 +317,8 @@ CREATE TABLE evaluation (
 	CONSTRAINT ck_evaluation_operation_given CHECK (operation <> ''),
 	CONSTRAINT fk_evaluation_vector_id_vector FOREIGN KEY(vector_id) REFERENCES vector (id) ON DELETE SET NULL
 );
-
 CREATE INDEX ix_evaluation_vector_id ON evaluation (vector_id);
-
 CREATE INDEX ix_evaluation_digest_created ON evaluation (digest, created);
-
 CREATE TABLE direction (
 	vector_id INTEGER NOT NULL,
 	layer INTEGER NOT NULL,
@@ -346,10 +335,9 @@ CREATE TABLE direction (
 	CONSTRAINT ck_direction_norm_not_negative CHECK (norm >= 0),
 	CONSTRAINT ck_direction_residual_norm_not_negative CHECK (residual_norm >= 0),
 	CONSTRAINT fk_direction_vector_id_vector FOREIGN KEY(vector_id) REFERENCES vector (id) ON DELETE CASCADE
-);
-
+)
+ WITHOUT ROWID;
 CREATE INDEX ix_direction_layer_vector_id ON direction (layer, vector_id);
-
 CREATE TABLE operand (
 	child_id INTEGER NOT NULL,
 	ordinal INTEGER NOT NULL,
@@ -364,21 +352,17 @@ CREATE TABLE operand (
 	CONSTRAINT fk_operand_child_id_vector FOREIGN KEY(child_id) REFERENCES vector (id) ON DELETE CASCADE,
 	CONSTRAINT fk_operand_parent_id_vector FOREIGN KEY(parent_id) REFERENCES vector (id) ON DELETE SET NULL
 );
-
-CREATE INDEX ix_operand_parent_id ON operand (parent_id);
-
 CREATE INDEX ix_operand_digest ON operand (digest);
-
+CREATE INDEX ix_operand_parent_id ON operand (parent_id);
 CREATE TABLE tag (
 	vector_id INTEGER NOT NULL,
 	tag VARCHAR NOT NULL,
 	CONSTRAINT pk_tag PRIMARY KEY (vector_id, tag),
 	CONSTRAINT ck_tag_tag_given CHECK (tag <> ''),
 	CONSTRAINT fk_tag_vector_id_vector FOREIGN KEY(vector_id) REFERENCES vector (id) ON DELETE CASCADE
-);
-
+)
+ WITHOUT ROWID;
 CREATE INDEX ix_tag_tag_vector_id ON tag (tag, vector_id);
-
 CREATE TABLE run_operand (
 	run_id INTEGER NOT NULL,
 	ref VARCHAR NOT NULL,
@@ -389,11 +373,8 @@ CREATE TABLE run_operand (
 	CONSTRAINT fk_run_operand_run_id_run FOREIGN KEY(run_id) REFERENCES run (id) ON DELETE CASCADE,
 	CONSTRAINT fk_run_operand_vector_id_vector FOREIGN KEY(vector_id) REFERENCES vector (id) ON DELETE SET NULL
 );
-
 CREATE INDEX ix_run_operand_vector_id_run_id ON run_operand (vector_id, run_id);
-
 CREATE INDEX ix_run_operand_digest ON run_operand (digest);
-
 CREATE TABLE cell_metric (
 	cell_id INTEGER NOT NULL,
 	name VARCHAR NOT NULL,
@@ -405,7 +386,6 @@ CREATE TABLE cell_metric (
 	CONSTRAINT ck_cell_metric_value_or_reason CHECK (value IS NULL OR reason IS NULL),
 	CONSTRAINT fk_cell_metric_cell_id_cell FOREIGN KEY(cell_id) REFERENCES cell (id) ON DELETE CASCADE
 );
-
 CREATE TABLE evaluation_value (
 	evaluation_id INTEGER NOT NULL,
 	ordinal INTEGER NOT NULL,

@@ -185,7 +185,7 @@ def _print(found: Evaluation, text: str, sentences: Sequence[str]) -> None:
 
     data, values = found.data, by_name(found.values)
     size = signed_dose(data["dose"]).lstrip("+") if data["dose"] else "-"
-    strength = f"dose ±{size}{found.dose_note}, coefficient ±{number(data['coefficient'])}"
+    strength = f"dose ±{size}, coefficient ±{number(data['coefficient'])}"
     output.title(f"{text} at {output.layers_text(data['layers'])}, {strength}")
     for metric in effect_metrics(found.values):
         output.section(metric)

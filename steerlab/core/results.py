@@ -116,16 +116,6 @@ class Evaluation:
         """The effect in each style of text, with its controls, as a matplotlib figure."""
         return above.figure(self)
 
-    @property
-    def dose_note(self) -> str:
-        """What to print after the dose of several layers; empty if it counts their sum.
-
-        The data of evaluations stored since doses count sums says so.
-        """
-        data = self.data if isinstance(self.data, dict) else {}
-        alone = len(data.get("layers") or ()) > 1 and not data.get("summed")
-        return " (of its largest layer)" if alone else ""
-
     def to_json(self) -> dict[str, Any]:
         """The evaluation as JSON values."""
         return asdict(self) | self.operation.to_json()

@@ -16,18 +16,10 @@ if TYPE_CHECKING:
     from steerlab.core.results import Evaluation, Measured
     from steerlab.evaluation.generalization.verdict import Values
 
-_EFFECT = (
-    names.BASELINE,
-    names.TOWARD,
-    names.AWAY,
-    names.RANGE,
-    names.RANDOM,
-    names.Z,
-    names.SHUFFLED,
-    names.Z_SHUFFLED,
-)
+_CONTROLS = (names.RANDOM, names.Z, names.SHUFFLED, names.Z_SHUFFLED)
+_EFFECT = (names.BASELINE, names.TOWARD, names.AWAY, names.RANGE, *_CONTROLS)
 _RATIOS = (names.FLUENCY, names.PERPLEXITY, names.KL)  # shown without a sign
-_BARE = (names.BASELINE, names.RANDOM, names.Z, *names.OF_SHUFFLED)  # shown without an interval
+_BARE = (names.BASELINE, *_CONTROLS)  # shown without an interval
 _PRICE = (names.BASELINE, names.TOWARD, names.AWAY, names.RANDOM)
 
 
@@ -105,7 +97,7 @@ def _table(
 ) -> Table:
     there = dict.fromkeys(setting for row in rows.values() for setting in row)
     first = [setting for setting in order if setting in there]
-    others = [s for s in there if s not in order and s != names.BEYOND]
+    others = [s for s in there if s not in order]
     settings = (*first, *others)
     texts = {key: tuple(_cell(row.get(s)) for s in settings) for key, row in rows.items()}
     return Table(caption, settings, texts)

@@ -191,7 +191,7 @@ def _evaluated(evaluation: Evaluation) -> Mapping[str, Any]:
     data = evaluation.data if isinstance(evaluation.data, dict) else {}
     layers, dose = data.get("layers"), data.get("dose")
     at = [f"layer{'s' * (len(layers) > 1)} {', '.join(map(str, layers))}"] if layers else []
-    at += [f"dose ±{abs(dose):.2f}{evaluation.dose_note}"] if dose else []
+    at += [f"dose ±{abs(dose):.2f}"] if dose else []
     return {
         "verdict": evaluation_verdict(evaluation),
         "suite": evaluation.suite,

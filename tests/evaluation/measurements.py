@@ -91,7 +91,6 @@ def evaluation(digest: str, **more: object) -> Evaluation:
             (names.RANDOM, (0.0, -0.1, 0.1)),
             (names.Z, (z, None, None)),
             (names.SHUFFLED, (0.05, -0.1, 0.2)),
-            (names.BEYOND, (effect - 0.05, effect - 0.3, effect + 0.2)),
         ):
             values.append(Measured(style, "vader", setting, *found, n=8))
         values.append(Measured(style, names.FLUENCY, names.TOWARD, 1.2, 1.0, 1.4, 8))

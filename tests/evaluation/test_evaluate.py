@@ -272,16 +272,6 @@ def test_what_is_missing_is_said_before_anything_is_written(lab):
 # check
 
 
-def test_shuffled_labels_of_earlier_versions_have_not_moved(lab):
-    then = evaluate(lab, "love", PLAN)
-    old = [value for value in then.values if value.setting != names.Z_SHUFFLED]
-    old += [Measured("letters", "length", names.BEYOND, 9.0, 8.0, 10.0, 3)]
-    found = check(lab, replace(then, values=tuple(old)))
-    assert not found.moved
-    assert names.SHUFFLED not in {change.name[2] for change in found.changes}
-    assert names.SHUFFLED in {change.name[2] for change in check(lab, then).changes}
-
-
 def test_nothing_moves_on_the_same_model(lab):
     then = evaluate(lab, "love", PLAN)
     evaluate(lab, "love", replace(PLAN, dose=0.1))

@@ -105,15 +105,11 @@ def test_weighted_values_have_the_weighted_mean():
 # the rules
 
 
-def values(
-    style="s", metric="vader", size=(0.5, 0.2, 0.8), z=6.0, beyond=(0.4, 0.1, 0.7), among=None
-):
+def values(style="s", metric="vader", size=(0.5, 0.2, 0.8), z=6.0, among=None):
     found = [
         Measured(style, metric, names.RANGE, *size, n=N),
         Measured(style, metric, names.Z, z, n=5),
     ]
-    if beyond is not None:
-        found.append(Measured(style, metric, names.BEYOND, *beyond, n=N))
     if among is not None:
         found.append(Measured(style, metric, names.Z_SHUFFLED, among, n=5))
     return found
@@ -123,7 +119,6 @@ def values(
     ("changed", "finding", "says"),
     [
         ({}, Finding.GENERALIZES, "+0.50 [+0.20, +0.80], z +6.0"),
-        ({"beyond": None}, Finding.GENERALIZES, "z +6.0"),
         ({"size": (0.02, -0.05, 0.08)}, Finding.NOTHING, "+0.02 [-0.05, +0.08] includes 0"),
         ({"size": (0.5, 0.0, 0.8)}, Finding.NOTHING, "includes 0"),
         ({"z": critical_z(5) - 0.01}, Finding.CHANCE, "within random directions: z +2.3"),
@@ -136,8 +131,6 @@ def values(
         ({"among": math.nan}, Finding.CHANCE, "no control"),
         ({"among": -6.0}, Finding.CHANCE, "within shuffled labels"),
         ({"size": (-0.5, -0.8, -0.2), "z": -6.0, "among": 2.4}, Finding.CHANCE, "shuffled labels"),
-        ({"beyond": (0.2, -0.1, 0.5)}, Finding.CHANCE, "within shuffled labels"),
-        ({"beyond": (0.2, None, None)}, Finding.CHANCE, "within shuffled labels"),
         ({"size": (-0.5, -0.8, -0.2), "z": -6.0}, Finding.REVERSED, "-0.50 [-0.80, -0.20]"),
         ({"size": (-0.5, -0.8, -0.2)}, Finding.CHANCE, "within random directions"),
         ({"size": (0.5, None, None)}, Finding.UNKNOWN, "no value"),
@@ -231,17 +224,3 @@ def test_every_price_has_its_rule(changed, says):
 
 def test_an_evaluation_without_any_value_says_nothing():
     assert verdict(evaluation()) == []
-
-
-@pytest.mark.parametrize(
-    ("data", "note"),
-    [
-        ({"layers": [1, 2]}, " (of its largest layer)"),
-        ({"layers": [1, 2], "summed": True}, ""),
-        ({"layers": [1]}, ""),
-        (None, ""),
-    ],
-)
-def test_doses_of_several_layers_from_before_they_were_summed_are_named(data, note):
-    made = Evaluation("d" * 64, "s", "e" * 64, "m", "k", {}, (), data)
-    assert made.dose_note == note

@@ -105,7 +105,6 @@ def evaluate(
             "layers": list(vector.layers),
             "coefficient": coefficient,
             "dose": defined(vector.dose(coefficient) or np.nan),
-            "summed": True,  # the dose counts what earlier layers added
             "calibrated": calibrated,
             "tokens": run.tokens,
             "notes": run.notes,

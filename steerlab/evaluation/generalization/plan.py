@@ -22,8 +22,6 @@ RANDOM = "random"  # the same of random directions with the vector's norm
 SHUFFLED = "shuffled"  # the same of vectors of its own pairs with half of the labels swapped
 Z = "z"  # the signed range in standard deviations of the random directions'
 Z_SHUFFLED = "z shuffled"  # in those of the shuffled labels'
-BEYOND = "beyond shuffled"  # of earlier versions, which had a single shuffled control
-OF_SHUFFLED = (SHUFFLED, Z_SHUFFLED, BEYOND)
 
 SHARE = "moved the right way"  # the share of items whose signed range is above 0, with bounds
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Unpack
 from steerlab.core.record import canonical_json
 from steerlab.core.results import Evaluation, Measured
 from steerlab.errors import Cancelled, SteerlabError
-from steerlab.evaluation.generalization import plan as names
 from steerlab.evaluation.generalization.evaluate import evaluate
 from steerlab.evaluation.generalization.plan import EvaluationPlan
 from steerlab.evaluation.generalization.verdict import by_name
@@ -116,13 +115,8 @@ def check(lab: Lab, then: Evaluation, **watch: Unpack[Watch]) -> Checked:
 
 
 def compared(then: Evaluation, now: Evaluation) -> tuple[Change, ...]:
-    """Every value then and now, but for shuffled labels if only one of them was measured then."""
+    """Every value then and now."""
     before, after = by_name(then.values), by_name(now.values)
-    if any(setting == names.BEYOND for _, _, setting in before):
-        before, after = (
-            {name: value for name, value in some.items() if name[2] not in names.OF_SHUFFLED}
-            for some in (before, after)
-        )
     return tuple(
         Change(before.get(name), after.get(name), _moved(before.get(name), after.get(name)))
         for name in dict.fromkeys([*before, *after])

@@ -68,8 +68,7 @@ def judge(values: Values, style: str, metric: str) -> Judged:
 
     the 95% interval of its signed range excludes zero; and its z among random directions of the
     same norm, and among shuffled-label vectors if there are any, reaches `critical_z` in the same
-    direction. (Earlier versions had one shuffled control, beyond which the interval of the size
-    has to lie.)
+    direction.
     """
     effect = values.get((style, metric, names.RANGE))
     if effect is None or effect.estimate is None or effect.low is None or effect.high is None:
@@ -89,9 +88,6 @@ def judge(values: Values, style: str, metric: str) -> Judged:
             within = f"{size} is within {control}: {text}, needed {needed:.2f}"
             return Judged(style, metric, Finding.CHANCE, within)
         shown.append(text if name == names.Z else f"{text} among {control}")
-    beyond = values.get((style, metric, names.BEYOND))
-    if beyond is not None and not (beyond.low is not None and beyond.low > 0):
-        return Judged(style, metric, Finding.CHANCE, f"{size} is within shuffled labels")
     found = Finding.GENERALIZES if sign > 0 else Finding.REVERSED
     return Judged(style, metric, found, ", ".join([size, *shown]))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select
@@ -65,10 +65,6 @@ class Summary:
         return max((d for d in self.doses.values() if d is not None), default=None)
 
 
-_READ_AHEAD = 500
-"""How many vectors of a list are looked through for a frequent text."""
-
-
 class StoredModel(NamedTuple):
     """A model that vectors of the store belong to; `name` qualifies their refs."""
 
@@ -106,41 +102,10 @@ def summaries(
 
     Their ids are found first, in an index that covers the list, and then their rows.
     """
-    page: Select[int] | list[int] | None = None
-    if filters.text and limit is not None:
-        page = _first_holding(connection, filters, sort, reverse, after, limit)
-    if page is None:
-        page = listed(connection, filters, sort, reverse, after).limit(limit).correlate(None)
+    page = listed(connection, filters, sort, reverse, after).limit(limit).correlate(None)
     order = _order(sort, reverse)
     query = select(VECTOR.c.id).join(MODEL).where(VECTOR.c.id.in_(page)).order_by(*order)
     return _described(connection, query)
-
-
-def _first_holding(
-    connection: Connection,
-    filters: Filters,
-    sort: str,
-    reverse: bool,
-    after: Summary | None,
-    limit: int,
-) -> list[int] | None:
-    """A page of the vectors that contain a frequent text; None if it is not full soon enough.
-
-    Reading the list until a page is full takes 1 ms for a word that 95,000 vectors contain, where
-    collecting these takes 40.
-    """
-    text = text_index.folded(filters.text or "")
-    if not text_index.is_frequent(connection, [text], 10 * _READ_AHEAD):
-        return None
-    every = listed(connection, replace(filters, text=None), sort, reverse, after)
-    found: list[int] = []
-    read = 0
-    for part in connection.execute(every.limit(_READ_AHEAD)).scalars().partitions(100):
-        read += len(part)
-        found += text_index.those_holding(connection, part, text)
-        if len(found) >= limit:
-            return found[:limit]
-    return found if read < _READ_AHEAD else None
 
 
 def of_ids(connection: Connection, wanted: Sequence[int]) -> list[Summary]:

@@ -222,13 +222,6 @@ def _has(trigrams: Sequence[str]) -> ColumnElement[bool]:
     return _INDEX.c.vector_text.op("MATCH")(quoted)
 
 
-def those_holding(connection: Connection, ids: Sequence[int], word: str) -> list[int]:
-    """The row ids, in their order, of the vectors whose text contains a folded word."""
-    query = select(_TEXT.c.id).where(_TEXT.c.id.in_(ids), holds(_TEXT.c.c0, word))
-    held = set(connection.execute(query).scalars())
-    return [row for row in ids if row in held]
-
-
 def among(row: ColumnElement[int], rows: Select[int]) -> ColumnElement[bool]:
     """Whether a hit is one of other rows, however many.
 

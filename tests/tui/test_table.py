@@ -121,11 +121,11 @@ async def test_the_cursor_stays_on_its_vector():
     app = Table(range(10))
     async with app.run_test(size=(80, 12)) as pilot:
         await pilot.press("down", "down", "down")
-        assert app.widget.current_id == 3
+        assert app.widget.current.id == 3
         app.widget.show([9, 3, 1])
-        assert (app.widget.current_id, app.widget.cursor_row) == (3, 1)
+        assert (app.widget.current.id, app.widget.cursor_row) == (3, 1)
         app.widget.show([9, 1])  # it is filtered out: the cursor stays where it was
-        assert app.widget.current_id == 1
+        assert app.widget.current.id == 1
         app.widget.show([])
         assert app.widget.current is None
         await pilot.press("down", "up", "end", "enter", "space", "s")
@@ -222,5 +222,5 @@ async def test_a_resize_loses_nothing():
         await pilot.press("end", "space")
         await pilot.resize_terminal(40, 8)
         await pilot.pause()
-        assert app.widget.current_id == 99
+        assert app.widget.current.id == 99
         assert any("▸●" in line for line in app.lines())

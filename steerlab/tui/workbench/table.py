@@ -117,14 +117,14 @@ it, s sorts by the next column, S reverses the order."""
         return len(self._ids)
 
     @property
-    def current_id(self) -> int | None:
+    def _current_id(self) -> int | None:
         """The row id under the cursor; None in an empty table."""
         return self._ids[self.cursor_row] if self.cursor_row < len(self._ids) else None
 
     @property
     def current(self) -> Summary | None:
         """The vector under the cursor; None until it is read."""
-        return self._rows.get(self.current_id) if self.current_id is not None else None
+        return self._rows.get(self._current_id) if self._current_id is not None else None
 
     @property
     def marked(self) -> tuple[Summary, ...]:
@@ -133,7 +133,7 @@ it, s sorts by the next column, S reverses the order."""
 
     def show(self, ids: Sequence[int]) -> None:
         """List these rows; the cursor stays on its vector if it is listed."""
-        before, drawn = self.current_id, self._on_screen()
+        before, drawn = self._current_id, self._on_screen()
         self._ids = ids
         self.virtual_size = Size(0, len(ids) + 1)
         self._scroll_update(self.virtual_size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from typing import Any, ParamSpec, Self, TypedDict, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 Progress = Callable[[int, int], object]
 """Called with (done, total)."""
@@ -53,6 +54,14 @@ class Watch(TypedDict, total=False):
 
     progress: Progress | None
     should_stop: ShouldStop | None
+
+
+def followed(items: Sequence[T], progress: Progress | None) -> Iterator[T]:
+    """The items one by one, each reported when it is done."""
+    for done, item in enumerate(items, 1):
+        yield item
+        if progress is not None:
+            progress(done, len(items))
 
 
 class Parts:

@@ -13,7 +13,7 @@ from steerlab.core.recipe import Contrast, Expression, Recipe
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption, Incompatible
 from steerlab.lab.recipes import ancestry, reevaluated
-from steerlab.progress import Progress
+from steerlab.progress import Progress, followed
 
 if TYPE_CHECKING:
     from steerlab.core.notation import LayerChoice
@@ -91,12 +91,7 @@ def port(
     if records[-1].model.has_weights_of(lm.identity):
         raise BadOption(f"{records[-1].ref} is of {lm.source} already: name another model")
     porting = _Porting(lab, layers)
-    done: list[Ported] = []
-    for record in records:
-        done.append(porting.of(record))
-        if progress is not None:
-            progress(len(done), len(records))
-    return done
+    return [porting.of(record) for record in followed(records, progress)]
 
 
 def portable(lab: Lab, ref: str, *, layers: LayerChoice = None) -> list[Record]:

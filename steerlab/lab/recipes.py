@@ -16,7 +16,7 @@ from steerlab.core.notation import replace_refs
 from steerlab.core.recipe import Contrast, Expression
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import Incompatible, ModelError, ModelMismatch, NotFound, SteerlabError
-from steerlab.progress import Progress
+from steerlab.progress import Progress, followed
 from steerlab.registry.saving import rounded
 
 if TYPE_CHECKING:
@@ -245,7 +245,7 @@ def rerun(lab: Lab, progress: Progress | None = None) -> list[Rerun]:
     vectors = lab.store.list(kind="contrast", every_version=True, sort="model")
     broken: dict[tuple[str, str | None], str] = {}
     found = []
-    for number, summary in enumerate(vectors, 1):
+    for summary in followed(vectors, progress):
         cosine, problem = None, ""
         try:
             vector = lab.store.load(summary.qualified)
@@ -255,8 +255,6 @@ def rerun(lab: Lab, progress: Progress | None = None) -> list[Rerun]:
         except SteerlabError as error:
             problem = str(error)
         found.append(Rerun(summary.qualified, cosine, problem))
-        if progress is not None:
-            progress(number, len(vectors))
     return found
 
 

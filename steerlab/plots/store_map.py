@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steerlab.errors import Cancelled, NotFound, SteerlabError
-from steerlab.progress import Progress, ShouldStop
+from steerlab.progress import Progress, ShouldStop, followed
 
 if TYPE_CHECKING:
     from steerlab.registry import Store
@@ -99,7 +99,7 @@ def store_map(
     left_out: Counter[str] = Counter()
     taken = _taken(listed, layer, left_out)
     found: list[tuple[Summary, Array]] = []
-    for done, summary in enumerate(taken):
+    for done, summary in enumerate(followed(taken, progress)):
         if should_stop is not None and should_stop():
             raise Cancelled(f"cancelled after {done} of {len(taken)} vectors")
         direction = _direction(store, summary, layer)
@@ -107,8 +107,6 @@ def store_map(
             left_out["damaged or zero"] += 1
         else:
             found.append((summary, direction))
-        if progress is not None:
-            progress(done + 1, len(taken))
     if len(found) < 2:
         raise NotFound(
             f"{'1 vector' if found else 'no vectors'} of {name} at layer {layer}: a map takes at "

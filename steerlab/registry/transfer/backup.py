@@ -18,7 +18,7 @@ from steerlab.core.display import printable
 from steerlab.errors import SteerlabError, StoreError
 from steerlab.files import durable, header, payload
 from steerlab.files.location import finish_move
-from steerlab.progress import Progress
+from steerlab.progress import Progress, followed
 from steerlab.registry import files, labels, result_files
 from steerlab.registry.connections import copy_database
 from steerlab.registry.database import Database
@@ -84,14 +84,12 @@ def backup(database: Database, target: Path, force: bool, progress: Progress | N
             names = {name for name, _ in moment.files}
             damaged |= dict.fromkeys(_registry_problems(moment.registry, names))
             writer.add_file(archive.REGISTRY, moment.registry)
-        for done, (name, file) in enumerate(moment.files, 1):
+        for name, file in followed(moment.files, progress):
             damaged |= dict.fromkeys(_payload_problems(name, file))
             with called(file, name):
                 writer.add_file(name, file)
             if moment.linked:
                 file.unlink()
-            if progress is not None:
-                progress(done, len(moment.files))
     payloads = sum(name.startswith("payloads/") for name, _ in moment.files)
     return Backup(target, payloads, tuple(damaged))
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 
 from sqlalchemy import Connection, select
@@ -16,6 +17,7 @@ from steerlab.core.record import Labels, Record
 from steerlab.errors import SteerlabError
 from steerlab.files import durable, payload
 from steerlab.files.header import FileTooLarge
+from steerlab.progress import Progress, followed
 from steerlab.registry import labels, result_files
 from steerlab.registry.files import LINKS, is_held, payload_files
 from steerlab.registry.tables import VECTOR
@@ -46,7 +48,7 @@ def collect(
     directory: Path,
     dry_run: bool,
     grace: timedelta,
-    progress: Callable[[int, int], object] | None = None,
+    progress: Progress | None = None,
     only: Collection[str] | None = None,
 ) -> list[Garbage]:
     """Find and delete garbage older than `grace`; to delete, the caller holds the lock.
@@ -55,17 +57,11 @@ def collect(
     """
     sweep = _Sweep(connection, directory, dry_run, grace, only)
     payloads, others = list(payload_files(directory)), list(_others(directory))
-    total = len(payloads) + len(others)
-    for number, path in enumerate(payloads, 1):
-        sweep.payload(path)
-        if progress is not None:
-            progress(number, total)
-    needed = sweep.needed_labels()
-    for number, path in enumerate(others, len(payloads) + 1):
-        if path not in needed:
+    for number, path in enumerate(followed([*payloads, *others], progress)):
+        if number < len(payloads):
+            sweep.payload(path)
+        elif path not in sweep.needed_labels:
             sweep.other(path)
-        if progress is not None:
-            progress(number, total)
     return sweep.found + _links(directory, dry_run, sweep.is_due)
 
 
@@ -112,6 +108,7 @@ class _Sweep:
             if self.is_due(path, name):
                 self._delete(path, Garbage(name, path.stat().st_size))
 
+    @cached_property
     def needed_labels(self) -> set[Path]:
         """The label files of vectors whose payloads are kept, and those that can't be read."""
         found = set(labels.label_files(self.directory))

@@ -116,7 +116,8 @@ def calibrate_command(
     from steerlab.evaluation.calibration.more import more
     from steerlab.evaluation.calibration.options import DOSES, Options
     from steerlab.evaluation.metrics.items import ContrastItem
-    from steerlab.files.prompts import read_items, read_lines
+    from steerlab.files.contrast import read_items
+    from steerlab.files.prompts import read_lines
 
     if more_file is not None:
         _refuse_choices(click.get_current_context())

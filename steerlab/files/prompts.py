@@ -1,16 +1,14 @@
-"""Texts of files, and contrast items in JSONL, JSON, CSV and TOML, with the line that is wrong."""
+"""Texts of files, and the JSON and TOML in them, with the line that is wrong."""
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from steerlab.core.prompts import check_text
 from steerlab.errors import BadPrompts, NotFound
 from steerlab.files.limits import check_memory, from_json, from_toml
 
@@ -26,27 +24,6 @@ def read_lines(path: Path) -> list[str]:
     if not lines:
         raise BadPrompts(f"{path} holds no prompt")
     return lines
-
-
-def read_items(path: Path) -> list[dict[str, str]]:
-    """Read contrast items: a prompt and two ways to go on, the first with more of the quality.
-
-    .jsonl  one {"prompt": …, "positive": …, "negative": …} a line
-    .json   a list of such objects
-    .csv    a header naming the columns prompt, positive and negative
-    .toml   [[item]] tables with these keys
-
-    A prompt may be missing: the continuations then begin the text. Blanks count.
-    Raises NotFound, or BadPrompts with the line that is not what it should be.
-    """
-    reader = _ITEMS.get(path.suffix.lower())
-    if reader is None:
-        known = ", ".join(_ITEMS)
-        raise BadPrompts(f"{path} ends in {path.suffix or 'nothing'}: an items file is {known}")
-    found = [_item(row, where) for where, row in reader(read_text(path, "items"), path)]
-    if not found:
-        raise BadPrompts(f"{path} holds no item")
-    return found
 
 
 def read_text(path: Path, what: str) -> str:
@@ -152,64 +129,3 @@ def parsed_toml(text: str, path: Path) -> dict[str, Any]:
         return from_toml(text)
     except ValueError as error:
         raise BadPrompts(f"{path}: not TOML that can be read: {error}") from None
-
-
-def _csv_rows(text: str, path: Path, needed: Sequence[str]) -> Iterator[tuple[int, Any]]:
-    try:
-        reader = csv.DictReader(cell_lines(text), strict=True)
-        names = [name.strip().lower() for name in reader.fieldnames or []]
-        for name in needed:
-            if name not in names:
-                raise BadPrompts(f"{path}, line 1: no column called {name} in the header")
-        reader.fieldnames = names
-        for row in reader:
-            yield reader.line_num, dict(row)
-    except csv.Error as error:
-        raise BadPrompts(f"{path}: not CSV: {error}") from None
-
-
-def _item(row: Any, where: str) -> dict[str, str]:
-    if not isinstance(row, dict):
-        raise BadPrompts(f'{where}: expected {{"prompt": …, "positive": …, "negative": …}}')
-    prompt = row.get("prompt")
-    if prompt is not None:
-        check_text(prompt, f"{where}: the prompt")
-    sides = {name: _prompt(row.get(name), name, where) for name in ("positive", "negative")}
-    if sides["positive"] == sides["negative"]:
-        raise BadPrompts(f"{where}: positive and negative are the same")
-    return {"prompt": prompt or "", **sides}
-
-
-def _json_items(text: str, path: Path) -> Iterator[tuple[str, Any]]:
-    data = parsed_json(text, path)
-    if not isinstance(data, list):
-        raise BadPrompts(f"{path}: expected a list of objects with prompt, positive and negative")
-    return ((f"{path}, entry {number}", row) for number, row in enumerate(data, 1))
-
-
-def _toml_items(text: str, path: Path) -> Iterator[tuple[str, Any]]:
-    data = parsed_toml(text, path).get("item", [])
-    if not isinstance(data, list):
-        raise BadPrompts(f"{path}: items are [[item]] tables")
-    return ((f"{path}, item {number}", row) for number, row in enumerate(data, 1))
-
-
-def _numbered(rows: Iterator[tuple[int, Any]], path: Path) -> Iterator[tuple[str, Any]]:
-    return ((f"{path}, line {number}", row) for number, row in rows)
-
-
-_ITEMS: Mapping[str, Callable[[str, Path], Iterator[tuple[str, Any]]]] = {
-    ".jsonl": lambda text, path: _numbered(json_lines(text, path), path),
-    ".json": _json_items,
-    ".csv": lambda text, path: _numbered(_csv_rows(text, path, ["positive", "negative"]), path),
-    ".toml": _toml_items,
-}
-
-
-def _prompt(value: Any, name: str, where: str) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise BadPrompts(
-            f"{where}: the {name} prompt is {'missing' if value is None else 'empty or not text'}"
-        )
-    check_text(value, f"{where}: the {name} prompt")
-    return value

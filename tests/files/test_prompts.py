@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from steerlab.errors import BadPrompts, NotFound
 from steerlab.files import contrast
-from steerlab.files.prompts import read_items
+from steerlab.files.contrast import read_items
 
 
 class Prompts(NamedTuple):

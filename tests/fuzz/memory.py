@@ -25,8 +25,8 @@ from steerlab.core.vector import SteeringVector
 from steerlab.errors import SteerlabError
 from steerlab.evaluation.generalization.suite import suite
 from steerlab.files import header, payload
-from steerlab.files.contrast import read_pairs
-from steerlab.files.prompts import read_items, read_lines
+from steerlab.files.contrast import read_items, read_pairs
+from steerlab.files.prompts import read_lines
 from steerlab.interop.torch_writer import dumped
 from steerlab.registry import Store
 from tests.fuzz import archives, foreign

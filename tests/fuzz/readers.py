@@ -279,7 +279,7 @@ def read_pairs(path: Path) -> None:
 
 def read_items(path: Path) -> None:
     """Accepted items are texts, and the same once written again."""
-    from steerlab.files.prompts import read_items
+    from steerlab.files.contrast import read_items
 
     found = read_items(path)
     again = path.with_name("again.json")

@@ -39,7 +39,7 @@ from steerlab.evaluation.metrics.items import ContrastItem, items_of_pairs
 from steerlab.evaluation.metrics.scorers import scorer
 from steerlab.evaluation.metrics.texts import METRICS, Metric
 from steerlab.evaluation.statistics import Estimate, means, steerability
-from steerlab.files.prompts import read_items
+from steerlab.files.contrast import read_items
 from steerlab.progress import Parts, Progress, ShouldStop, with_bar
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ the contrast in them, `reader` joins that with templates, questions and suffixes
 reads the sets again that recipes name.
 """
 
+from steerlab.files.contrast.items import read_items
 from steerlab.files.contrast.named import with_prompts
 from steerlab.files.contrast.reader import (
     ContrastSet,
@@ -18,6 +19,7 @@ __all__ = [
     "ContrastSet",
     "PairsOptions",
     "columns_of",
+    "read_items",
     "read_pairs",
     "read_texts",
     "with_prompts",

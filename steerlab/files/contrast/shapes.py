@@ -125,7 +125,7 @@ def _labelled(content: Content, choice: Choice) -> Sets | None:
         if not named and not all(_fold(k) in (*_TRUE, *_FALSE) for k in kinds):
             return None
     up, down = _signs(content, label, list(kinds), choice.positive_label)
-    texts = _texts(content, text)
+    texts = column_texts(content, text)
     positive = [t for t, kind in zip(texts, labels, strict=True) if kind == up]
     negative = [t for t, kind in zip(texts, labels, strict=True) if kind == down]
     said = f"{text} with {label} {printable(up)} against {printable(down)}"
@@ -187,7 +187,7 @@ def _alone(content: Content, choice: Choice) -> Sets | None:
     system = None if _fold(name) in _SYSTEMS else _one_of(content, _SYSTEMS)
     systems = _beside(content, system, name)
     said = f"{name} alone{_unused(content, [name], systems)}"
-    return Sets(_texts(content, name), [], said, systems=systems)
+    return Sets(column_texts(content, name), [], said, systems=systems)
 
 
 def _persona(content: Content, choice: Choice) -> Sets | None:
@@ -199,7 +199,7 @@ def _persona(content: Content, choice: Choice) -> Sets | None:
         raise BadPrompts(f"{content.name}: instruction and questions have to be lists")
     table = of_rows(enumerate(rows, 1), content.name, "instruction")
     made = _paired(table, choice, "pos", "neg")
-    asked = _texts(of_rows(enumerate(questions, 1), content.name, "question"), "text")
+    asked = column_texts(of_rows(enumerate(questions, 1), content.name, "question"), "text")
     said = f"{made.said} in the system prompt"
     return Sets(made.positive, made.negative, said, "system", questions=tuple(asked))
 
@@ -256,8 +256,8 @@ def _paired(table: Table, choice: Choice, *known: str) -> Sets:
                 raise BadPrompts(f"{table.place(index)}: no {down} prompt, though others have one")
     system = None if {up, down} & set(_SYSTEMS) else _one_of(table, _SYSTEMS)
     return Sets(
-        _texts(table, up),
-        [] if not any(value is not None for value in negative) else _texts(table, down),
+        column_texts(table, up),
+        [] if not any(value is not None for value in negative) else column_texts(table, down),
         f"{printable(up)} against {printable(down)}",
         systems=_beside(table, system, up),
     )
@@ -273,10 +273,10 @@ def _beside(table: Table, name: str | None, one: str) -> list[str] | None:
             f"{table.name}: {printable(name)[:60]} has {count(found, 'value')}, and "
             f"{printable(one)[:60]} has {wanted}: give one for each"
         )
-    return _texts(table, name)
+    return column_texts(table, name)
 
 
-def _texts(table: Table, name: str) -> list[str]:
+def column_texts(table: Table, name: str) -> list[str]:
     """A column, all of texts; raises BadPrompts for the first that is none."""
     return [_text(v, name, table.place, i) for i, v in enumerate(table.columns[name])]
 

@@ -6,8 +6,7 @@
     lm = LanguageModel.load("smollm2")
     with steering(lm, love - anger, dose=0.15):
         print(lm.generate("I think you are a"))
-    point = Lab(Store(), lm).operating_point(love)  # as calibrated
-    with steering(lm, point.vector, point.coefficient):
+    with Lab(Store(), lm).steering(love):  # at the layer and strength at which it works
         print(lm.generate("I think you are a"))
 
 Public names are imported on first use: `import steerlab` is cheap, and torch is loaded only by

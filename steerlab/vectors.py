@@ -36,7 +36,7 @@ def __getattr__(name: str) -> _Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     store = _Store()
     try:
-        return store.load(name)
+        return store.results.noted(store.load(name))
     except _NotFound as error:
         if name in _models(store) and name not in store.names():
             return _import_module(f"{__name__}.{name}")
@@ -54,7 +54,7 @@ def _models(store: _Store) -> list[str]:
 
 def _load(store: _Store, ref: str) -> _Any:
     try:
-        return store.load(ref)
+        return store.results.noted(store.load(ref))
     except _NotFound as error:
         raise _MissingVector(str(error)) from None
 

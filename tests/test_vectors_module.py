@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
+from dataclasses import replace
 
 import pytest
 
 import steerlab.vectors
-from steerlab import Store
-from steerlab.errors import NotFound
+from steerlab import Store, steering
+from steerlab.core.results import Calibration
+from steerlab.errors import NotFound, SteerlabWarning
 from tests.registry.samples import OTHER, vector
+from tests.saved import LOVE as PAIRS
+from tests.tiny import tiny_lm
 
 
 @pytest.fixture
@@ -46,6 +51,24 @@ def test_each_import_gives_the_newest_version(store):
     from steerlab.vectors import love
 
     assert love == vector(3)
+
+
+def test_steering_a_name_at_a_layer_where_it_does_not_work_is_said(store):
+    plain, made = vector(1), store.save("made", tiny_lm().extract(PAIRS, layers=1))
+    found = Calibration(made.digest, True, 2, 0.2, 0.7, (0.0, 0.2))
+    store.results.save_calibration(found)
+    store.results.save_calibration(replace(found, digest=plain.digest))
+    lm = tiny_lm()
+    for silent in (steerlab.vectors.made, "made"):
+        said = pytest.warns(SteerlabWarning, match=r"made\.v1 works at layer 2 .* its own, 1: Lab")
+        with said, steering(lm, silent, dose=0.1):
+            lm.generate("Hi", max_new_tokens=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for meant in (steerlab.vectors.made[1], "made[1]", 2 * steerlab.vectors.made, made):
+            with steering(lm, meant, dose=0.1):
+                lm.generate("Hi", max_new_tokens=1)
+    assert steerlab.vectors.love.works_at is None  # imported: no layer could be made of it
 
 
 def test_models_are_submodules(store):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from steerlab.cli import options, output, types
-from steerlab.cli.progress import load_exactly
+from steerlab.cli.progress import load_exactly, load_to_make
 from steerlab.core.display import printable
 
 if TYPE_CHECKING:
@@ -61,7 +61,8 @@ def bake_command(
         raise click.UsageError(f"{path} already exists: bake to another name, or delete it first")
     vector = lab.evaluate(expression)
     if adapter:
-        strength = exports.strength_of(lab.store, vector, dose, coefficient)
+        load_to_make(lab, vector)
+        strength = exports.strength_of(lab, vector, dose, coefficient)
         exports.write(strength, "peft", path)
         return _say_done(path, f"{strength.vector}: an adapter, {_strength(strength)}")
     if lora:
@@ -70,8 +71,8 @@ def bake_command(
 
         exports.write_files(ablation_lora(lab.model, vector), path)
         return _say_done(path, f"{vector}: a LoRA that ablates its direction")
-    strength = exports.strength_of(lab.store, vector, dose, coefficient)
     load_exactly(lab, vector)
+    strength = exports.strength_of(lab, vector, dose, coefficient)
     from steerlab.interventions.bake import bake
 
     found = bake(lab.model, strength.vector, strength.coefficient, path, as_llama=as_llama)

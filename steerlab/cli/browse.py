@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from itertools import zip_longest
@@ -97,12 +97,17 @@ def _print_summaries(found: Sequence[Summary], all_versions: bool, store: Store)
 
 
 def _calibrated(store: Store) -> dict[str, str]:
-    """Digest -> the calibrated dose and layer, or that no dose works; the newest counts."""
+    """Digest -> the calibrated dose and layer, or that no dose works."""
+    from steerlab.core.results import in_force
+
+    known: dict[str, list[Calibration]] = {}
+    for made in reversed(store.results.calibrations()):
+        known.setdefault(made.digest, []).append(made)
+    found = {digest: in_force(made) for digest, made in known.items()}
     return {
-        found.digest: f"{signed_dose(found.dose)} at {found.layer}"
-        if found.works
-        else "no dose works"
-        for found in reversed(store.results.calibrations())
+        digest: f"{signed_dose(one.dose)} at {one.layer}" if one.works else "no dose works"
+        for digest, one in found.items()
+        if one is not None
     }
 
 
@@ -180,6 +185,7 @@ def show_command(ref: str, plot_file: Path | None, model: str | None, store: Sto
     record = store.record(ref, model)
     lineage = store.lineage(ref, model)
     calibration = store.results.calibration(ref, model)
+    beside = store.results.by_layer(record.digest)
     if plot_file is not None:
         from steerlab.plots import figures
         from steerlab.plots.values import profiles
@@ -187,9 +193,11 @@ def show_command(ref: str, plot_file: Path | None, model: str | None, store: Sto
         output.save_plot(figures.layer_profile(record.ref, profiles(record)), plot_file)
     if output.asked("json"):
         known = calibration.to_json() if calibration is not None else None
-        output.print_json({**record.to_json(), "lineage": asdict(lineage), "calibration": known})
+        others = [c.to_json() for c in beside.values() if c != calibration]
+        found = {"lineage": asdict(lineage), "calibration": known, "calibrations_beside": others}
+        output.print_json({**record.to_json(), **found})
         return
-    _print_head(record, calibration)
+    _print_head(record, calibration, beside)
     _print_layers(record)
     if calibration is not None:
         output.response(calibration, record.ref)
@@ -197,7 +205,9 @@ def show_command(ref: str, plot_file: Path | None, model: str | None, store: Sto
     print_lineage(lineage)
 
 
-def _print_head(record: Record, calibration: Calibration | None) -> None:
+def _print_head(
+    record: Record, calibration: Calibration | None, beside: Mapping[int, Calibration]
+) -> None:
     model = record.model
     precision = f", {model.dtype}" if model.dtype else ""
     software = ", ".join(f"{k} {v}" for k, v in record.software.items())
@@ -215,6 +225,7 @@ def _print_head(record: Record, calibration: Calibration | None) -> None:
             ("tags", " ".join(record.tags)),
             ("note", record.note),
             *_verdict(calibration),
+            *(("also", c.at) for c in beside.values() if c != calibration),
             ("made", f"{record.created[:19].replace('T', ' ')} UTC with {software}"),
             ("digest", record.digest),
         ]

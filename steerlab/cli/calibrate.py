@@ -154,12 +154,22 @@ def calibrate_command(
         output.save_plot(figures.dose_response(response_of(found, str(vector))), plot_file)
     output.show(found, partial(_print, name=str(vector)))
     if not no_save:
-        uses = f": steerlab generate \"…\" -v '{vector}' uses it" if found.works else ""
-        output.say(f"kept{uses}")
+        output.say(f"kept{_used(lab, vector, found)}")
+
+
+def _used(lab: Lab, vector: SteeringVector, found: Calibration) -> str:
+    """What uses a calibration that was just stored, and which one is used where nothing is said."""
+    known = lab.calibration_of(vector)
+    stays = known is not None and (known.layer, known.dose) != (found.layer, found.dose)
+    beside = f"; without --layers, layer {known.layer} is used" if known and stays else ""
+    if not found.works:
+        return beside
+    layers = f" --layers {found.layer}" if beside else ""
+    return f": steerlab generate \"…\" -v '{vector}'{layers} uses it{beside}"
 
 
 def _announce(lab: Lab, vector: SteeringVector, how: Mapping[str, Any], *, kept: bool) -> None:
-    """Say that it takes minutes, what may come of it, and which result gives way to its own."""
+    """Say that it takes minutes, what may come of it, and which result stays in use beside it."""
     from steerlab.evaluation.statistics import RELIABLE
 
     recipe, known = vector.recipe, lab.calibration_of(vector)
@@ -172,8 +182,8 @@ def _announce(lab: Lab, vector: SteeringVector, how: Mapping[str, Any], *, kept:
     searched = None if how["layers"] is None else lab.model.layers(how["layers"])
     if kept and known is not None and searched is not None and known.layer not in searched:
         output.say(
-            f"{vector} works at layer {known.layer}, dose {signed_dose(known.dose)}: what is "
-            "found at other layers takes its place (--no-save keeps it)"
+            f"{vector} works at layer {known.layer}, dose {signed_dose(known.dose)}: that stays "
+            "in use, and what is found at other layers is for generate --layers"
         )
     output.say(f"calibrating {vector}: this takes minutes; {STOP_KEY} stops it")
 

@@ -82,8 +82,8 @@ def conform_command(
     from steerlab.lab.exports import strength_of
 
     vector = lab.evaluate(expression)
-    strength = strength_of(lab.store, vector, dose, coefficient)
     load_exactly(lab, vector)
+    strength = strength_of(lab, vector, dose, coefficient)
     from steerlab.conformance.conform import PROMPTS, conform
     from steerlab.conformance.targets import TARGETS
     from steerlab.files.prompts import read_lines

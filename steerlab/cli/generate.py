@@ -130,10 +130,10 @@ def _settings(
     point = lab.operating_point(vector, layers)
     strengths = coefficients or tuple(map(point.coefficient_of, doses))
     steered = [point.setting(c, str(vector)) for c in strengths or (point.coefficient,)]
-    if point.calibration is not None:
+    if point.calibration is not None and not (strengths and layers is not None):
         layers = list(steered[0].layers)  # a run is repeated where it was written
         _say_calibrated(steered[0], with_strength=not strengths)
-    for text in all_beyond_safe(lab.calibration_of(vector), steered):
+    for text in all_beyond_safe(lab.store, vector, steered):
         output.warn(text)
     return [Setting(), *steered], spelled(layers)
 

@@ -14,6 +14,8 @@ import click
 
 from steerlab.cli.output import asked, say
 from steerlab.core.display import printable
+from steerlab.core.notation import runs, subscript
+from steerlab.errors import ModelError
 from steerlab.progress import LINES, PROGRESS_VARIABLE, ProgressLine
 
 if TYPE_CHECKING:
@@ -159,6 +161,21 @@ def load(lab: Lab, vector: SteeringVector | None = None) -> None:
 
         hush()
         lab.load(vector, bar.stage)
+
+
+def load_to_make(lab: Lab, vector: SteeringVector) -> None:
+    """Load the model if the layer where a vector works is not stored, so that it has to be made.
+
+    A ModelError says what can be written without it.
+    """
+    found = lab.calibration_of(vector)
+    if found is not None and found.layer not in vector.directions:
+        say(f"{vector} works at layer {found.layer}, which is made now: it is not stored")
+        try:
+            load(lab, vector)
+        except ModelError as error:
+            stored = [f"({vector})[{subscript(run)}]" for run in runs(vector.layers)]
+            raise ModelError(f'{error}; what is stored is "{" + ".join(stored)}"') from None
 
 
 def load_exactly(lab: Lab, vector: SteeringVector) -> None:

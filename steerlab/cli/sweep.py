@@ -143,7 +143,7 @@ def _metrics(lab: Lab, vector: SteeringVector, plan: SweepPlan) -> Sequence[Cell
 def _say_found(lab: Lab, vector: SteeringVector, sweep: Sweep) -> None:
     from steerlab.lab.operating_point import all_beyond_safe
 
-    for text in all_beyond_safe(lab.calibration_of(vector), sweep.settings):
+    for text in all_beyond_safe(lab.store, vector, sweep.settings):
         output.warn(text)
     if sweep.done:
         output.say(f"{sweep.done} of {sweep.total} cells were already there")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from steerlab.cli import options, output, types
-from steerlab.cli.progress import progress_bar
+from steerlab.cli.progress import load_to_make, progress_bar
 from steerlab.core.display import count, printable
 from steerlab.core.notation import span
 from steerlab.errors import NotFound
@@ -17,6 +17,7 @@ from steerlab.errors import NotFound
 if TYPE_CHECKING:
     from steerlab.core.vector import SteeringVector
     from steerlab.interop.foreign import Site
+    from steerlab.lab.exports import Strength
     from steerlab.lab.imports import Arrival
     from steerlab.registry import Store
     from steerlab.registry.queries import Summary
@@ -83,8 +84,9 @@ def export_command(
     for lm-evaluation-harness. peft: a directory with a BEFT adapter. saklas: a profile and its
     sidecar. neuronpedia, vllm-lens: requests.
     NAME.gguf and NAME.npz need no --to. The strength is --dose or --coefficient, else the
-    calibrated one, else 1; formats that state none get the directions times it. What a format
-    can't hold is refused.
+    calibrated one, else 1, where `generate` steers: a calibrated layer that is not stored is made
+    on the model, and "love[15]" writes the stored one. Formats that state no strength get the
+    directions times it. What a format can't hold is refused.
     """
     model, every_version = filters.pop("model"), filters.pop("every_version")
     chosen = text is not None or any(value is not None for value in filters.values())
@@ -99,7 +101,8 @@ def export_command(
         if not refs or parents:
             raise click.UsageError(f"{target} holds no lineage and no archive: name vectors")
         vectors = [store.evaluate(ref, model) for ref in refs]
-        _export_foreign(store, vectors, target, path, force, **strength)
+        made = [_strength(store, vector, **strength) for vector in vectors]
+        _export_foreign(made, target, path, force)
         return
     if any(value is not None for value in strength.values()):
         raise click.UsageError("steerlab's own files have no strength: choose a format with --to")
@@ -128,22 +131,24 @@ def _target(to: str | None, path: Path) -> str | None:
     return target_of(path, to)
 
 
-def _export_foreign(
-    store: Store,
-    vectors: Sequence[SteeringVector],
-    target: str,
-    path: Path,
-    force: bool,
-    *,
-    dose: float | None,
-    coefficient: float | None,
-) -> None:
+def _strength(store: Store, vector: SteeringVector, **asked: float | None) -> Strength:
+    """A vector where and as strongly as it is to be written; loads the model if it has to be made.
+
+    Imports torch only then.
+    """
+    from steerlab.lab.exports import strength_of
+    from steerlab.lab.lab import Lab
+
+    lab = Lab(store)
+    load_to_make(lab, vector)
+    return strength_of(lab, vector, **asked)
+
+
+def _export_foreign(strengths: Sequence[Strength], target: str, path: Path, force: bool) -> None:
     from steerlab.interop.targets import TARGETS
     from steerlab.lab import exports
 
-    strength = exports.together(
-        [exports.strength_of(store, vector, dose, coefficient) for vector in vectors]
-    )
+    strength = exports.together(strengths)
     command = TARGETS[target].command
     given = command(path, strength.coefficient) if command is not None else ""
     exports.write(strength, target, path, force=force)

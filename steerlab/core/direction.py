@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from itertools import chain
 from typing import Any, Literal
 
@@ -120,3 +123,29 @@ def measured(value: object, what: str, layer: int) -> float:
     if not math.isfinite(number):
         raise BadVector(f"layer {layer}: the {what} is {value!r}, not a finite number")
     return number
+
+
+def digest_of(
+    arrays: Mapping[int, NDArray[np.floating]], model: ModelIdentity, scope: Scope
+) -> str:
+    """The digest of a vector with these arrays, the layers in order."""
+    shapes = tuple((b, *array.shape) for b, array in arrays.items())
+    sha = hashlib.sha256(_digest_header(model.key, scope, shapes))
+    for b, array in arrays.items():  # rounded one at a time: together they are half as much
+        sha.update(to_float32(array, b).tobytes())
+    return sha.hexdigest()
+
+
+@lru_cache(maxsize=64)
+def _digest_header(
+    model: tuple[object, ...], scope: Scope, shapes: tuple[tuple[int, ...], ...]
+) -> bytes:
+    """What a digest covers besides the numbers; shapes: layer, positions, width."""
+    header = {
+        "format": "steerlab.digest.1",
+        "model": list(model),
+        "scope": scope,
+        "layers": [layer for layer, *_ in shapes],
+        "shapes": [shape for _, *shape in shapes],
+    }
+    return json.dumps(header, sort_keys=True, separators=(",", ":")).encode()

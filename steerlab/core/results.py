@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,27 @@ class Calibration:
         at = f"layer {self.layer}, dose {signed_dose(self.dose)}" if self.works else "does not work"
         return f"<Calibration of {self.digest[:12]}: {at}>"
 
+    @property
+    def at(self) -> str:
+        """Where and how strongly it works, in words; empty if it does not."""
+        if self.safe is None:
+            return ""
+        low, high = self.safe
+        return (
+            f"layer {self.layer}, dose {self.dose:+.2f} (c {self.coefficient:+.3g}), "
+            f"safe from {low:+.2f} to {high:+.2f}"
+        )
+
+    @property
+    def candidates(self) -> frozenset[int]:
+        """The layers that it chose from, as far as its data says."""
+        data = self.data if isinstance(self.data, dict) else {}
+        known, compared = data.get("candidates"), data.get("layers")
+        found = known if isinstance(known, list) and known else []
+        if not found and isinstance(compared, list):
+            found = [x.get("layer") for x in compared if isinstance(x, dict)]
+        return frozenset(x for x in (*found, self.layer) if isinstance(x, int))
+
     def _repr_html_(self) -> str:
         return above.html(self)
 
@@ -59,6 +81,21 @@ class Calibration:
     def to_json(self) -> dict[str, Any]:
         """The calibration as JSON values."""
         return asdict(self) | self.operation.to_json()
+
+
+def in_force(found: Iterable[Calibration], layer: int | None = None) -> Calibration | None:
+    """The one of a vector's calibrations that counts, given the oldest first; None without one.
+
+    A newer one takes the place of one that works only if it looked at its layer again: what was
+    sought at other layers alone stands beside it. layer: the one that counts there.
+    """
+    kept = None
+    for new in found:
+        if layer is not None and layer != new.layer and (new.works or layer not in new.candidates):
+            continue
+        if kept is None or not kept.works or kept.layer in new.candidates:
+            kept = new
+    return kept
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 from itertools import accumulate
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -20,6 +18,7 @@ from steerlab.core.direction import (
     SMALLEST,
     Array,
     Scope,
+    digest_of,
     direction,
     dot,
     layer_of,
@@ -45,6 +44,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+_VALUES = ("model", "recipe", "scope", "ref", "called", "works_at")  # that are no mappings
+
+
 class SteeringVector:
     """A frozen map layer -> direction, bound to one model; equal and hashed by digest.
 
@@ -57,6 +59,8 @@ class SteeringVector:
     residual_norms: layer -> median norm of the residual stream there; the unit of doses.
     diagnostics: layer -> named measurements made at extraction.
     ref: the stored name, such as "love.v1"; None for a vector that is not stored.
+    called: what to show for one that has no name, such as "love.v1 at layer 21".
+    works_at: the layer where its calibration found it to work, if that is none of its own.
 
     Raises BadVector for a shape, entry, norm or ref that can't be used, NotFound for a layer
     the model does not have.
@@ -71,6 +75,8 @@ class SteeringVector:
     residual_norms: Mapping[int, float]
     diagnostics: Mapping[int, Mapping[str, float]]
     ref: str | None
+    called: str
+    works_at: int | None
 
     @checks_names()
     def __init__(
@@ -83,6 +89,8 @@ class SteeringVector:
         residual_norms: Mapping[int, float] | None = None,
         diagnostics: Mapping[int, Mapping[str, float]] | None = None,
         ref: str | None = None,
+        called: str = "",
+        works_at: int | None = None,
     ) -> None:
         if not isinstance(model, ModelIdentity):
             model = above.identity(model)
@@ -114,6 +122,8 @@ class SteeringVector:
             ("residual_norms", MappingProxyType(norms)),
             ("diagnostics", MappingProxyType(notes)),
             ("ref", ref),
+            ("called", called),
+            ("works_at", works_at),
         ):
             object.__setattr__(self, name, value)
 
@@ -123,8 +133,12 @@ class SteeringVector:
     def __delattr__(self, name: str) -> NoReturn:
         raise AttributeError(f"a SteeringVector is frozen: can't delete {name!r}")
 
-    def __reduce__(self) -> tuple[Callable[[], SteeringVector], tuple[()]]:
-        state = {name: getattr(self, name) for name in ("model", "recipe", "scope", "ref")} | {
+    def noted(self, **notes: Any) -> SteeringVector:
+        """The same vector with another `called` or `works_at`."""
+        return self.__reduce__()[0](**notes)
+
+    def __reduce__(self) -> tuple[Callable[..., SteeringVector], tuple[()]]:
+        state = {name: getattr(self, name) for name in _VALUES} | {
             "directions": dict(self.directions),
             "residual_norms": dict(self.residual_norms),
             "diagnostics": {b: dict(d) for b, d in self.diagnostics.items()},
@@ -272,7 +286,7 @@ class SteeringVector:
         raise TypeError("a SteeringVector is no sequence: iterate over .layers or .directions")
 
     def __str__(self) -> str:
-        return operand_of(self)[0]
+        return self.called or operand_of(self)[0]
 
     def __repr__(self) -> str:
         shown = span(self.layers)
@@ -329,32 +343,6 @@ def _difference(mine: ModelIdentity, theirs: ModelIdentity) -> str:
     if mine.verdict(theirs) is Verdict.OTHER_QUANTIZATION:
         return f"one in {mine.dtype}, one in {theirs.dtype}"
     return "their weights differ" if mine.source == theirs.source else "another model"
-
-
-def digest_of(
-    arrays: Mapping[int, NDArray[np.floating]], model: ModelIdentity, scope: Scope
-) -> str:
-    """The digest of a vector with these arrays, the layers in order."""
-    shapes = tuple((b, *array.shape) for b, array in arrays.items())
-    sha = hashlib.sha256(_digest_header(model.key, scope, shapes))
-    for b, array in arrays.items():  # rounded one at a time: together they are half as much
-        sha.update(to_float32(array, b).tobytes())
-    return sha.hexdigest()
-
-
-@lru_cache(maxsize=64)
-def _digest_header(
-    model: tuple[object, ...], scope: Scope, shapes: tuple[tuple[int, ...], ...]
-) -> bytes:
-    """What a digest covers besides the numbers; shapes: layer, positions, width."""
-    header = {
-        "format": "steerlab.digest.1",
-        "model": list(model),
-        "scope": scope,
-        "layers": [layer for layer, *_ in shapes],
-        "shapes": [shape for _, *shape in shapes],
-    }
-    return json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
 
 
 def derived(

@@ -14,6 +14,7 @@ import numpy as np
 from torch import nn
 
 from steerlab.core.arguments import checks_names
+from steerlab.core.notation import runs, span, subscript
 from steerlab.core.recipe import ModelIdentity, Verdict
 from steerlab.core.run import Positions
 from steerlab.core.vector import SteeringVector
@@ -81,6 +82,8 @@ def steering(
     def prepared(applied: Applied) -> ActiveSteering | None:
         module, parent, block_list, here = _parts(model, blocks)
         injections = _injections(vectors, coefficient, positions, here)
+        for i in injections:
+            _warn_of_another_layer(i.vector)
         if dose is not None:
             injections = [replace(i, coefficient=i.vector.coefficient(dose)) for i in injections]
         _check_model(here, injections, allow_other_weights)
@@ -208,9 +211,22 @@ def _evaluated(expression: str, here: ModelIdentity) -> SteeringVector:
 
     store = Store()
     try:
-        return store.evaluate(expression)
+        return store.results.noted(store.evaluate(expression))
     except Incompatible:
-        return store.evaluate(expression, here)
+        return store.results.noted(store.evaluate(expression, here))
+
+
+def _warn_of_another_layer(vector: SteeringVector) -> None:
+    """Say that a stored vector works at a layer that it does not have, and so does not act at."""
+    if vector.works_at is not None:
+        own = span(vector.layers)
+        warnings.warn(
+            f"{vector} works at layer {vector.works_at} and steers here at its own, {own}: "
+            f"Lab(Store(), lm).steering({vector.ref!r}) steers where it works; "
+            f"{vector.ref}[{subscript(runs(vector.layers)[0])}] says that its own is meant",
+            SteerlabWarning,
+            stacklevel=4,
+        )
 
 
 def _check_model(

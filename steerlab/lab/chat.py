@@ -27,7 +27,7 @@ class Chat:
 
     sampling: `chat` is taken as given. positions, allow_other_weights: as for `steering`.
     setting: what is on; `BASELINE` for nothing. expression: the vector as it was asked for.
-    calibration: the vector's newest, if it was found to work.
+    calibration: the vector's, where it acts.
     """
 
     def __init__(
@@ -57,7 +57,8 @@ class Chat:
         point = self.lab.operating_point(vector)
         strength = point.coefficient if dose is None else point.vector.coefficient(dose)
         self.setting = Setting(point.vector, strength, str(vector))
-        self.expression, self.calibration = expression, self.lab.calibration_of(vector)
+        self.calibration = self.lab.calibration_of(vector, point.vector.layers)
+        self.expression = expression
         return self.setting
 
     def at_dose(self, dose: float) -> Setting:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from steerlab.core.notation import span, spelled
+from steerlab.core.notation import span
 from steerlab.core.vector import SteeringVector
-from steerlab.errors import BadOption, Incompatible, StoreError
+from steerlab.errors import BadOption, StoreError
 from steerlab.files import durable
 from steerlab.interop.targets import TARGETS, Files
 
 if TYPE_CHECKING:
-    from steerlab.registry import Store
+    from steerlab.lab.lab import Lab
 
 
 class Strength(NamedTuple):
@@ -26,30 +25,29 @@ class Strength(NamedTuple):
 
 
 def strength_of(
-    store: Store, vector: SteeringVector, dose: float | None, coefficient: float | None
+    lab: Lab,
+    vector: SteeringVector,
+    dose: float | None,
+    coefficient: float | None,
 ) -> Strength:
-    """The strength that was asked for, else the calibrated one, else 1."""
+    """The strength that was asked for, else the calibrated one, else 1, where `generate` steers.
+
+    A calibrated layer that is not stored is made, on the model. Raises Incompatible without one.
+    """
     if dose is not None and coefficient is not None:
         raise BadOption("give a dose or a coefficient, not both")
     if 0 in (dose, coefficient) or not vector.norm:
         what = "at strength 0" if vector.norm else "is zero, which"
         raise BadOption(f"{vector} {what} steers nothing: choose another")
+    at, calibrated, found = lab.operating_point(vector)
+    where = f", at layer {span(at.layers)}" if found is not None and not at.called else ""
     if coefficient is not None:
-        return Strength(vector, coefficient, "as asked")
+        return Strength(at, coefficient, f"as asked{where}")
     if dose is not None:
-        return Strength(vector, vector.coefficient(dose), f"for dose {dose:g}")
-    found = store.results.calibration_of(vector.digest)
-    if found is None or not found.works or found.layer is None or found.coefficient is None:
-        return Strength(vector, 1.0, "since it was not calibrated")
-    if found.layer not in vector.directions:
-        raise Incompatible(
-            f"the strength of {vector} is known at layer {found.layer}, and what is stored and "
-            f"written is layer {span(vector.layers)}: give a strength there, such as --dose "
-            f"{found.dose or 0.15:g}, or find it with `steerlab calibrate "
-            f"{shlex.quote(str(vector))} --layers {spelled(list(vector.layers))}`"
-        )
-    at_layer = vector if vector.layers == (found.layer,) else vector[found.layer]
-    return Strength(at_layer, found.coefficient, f"as calibrated, at layer {found.layer}")
+        return Strength(at, at.coefficient(dose), f"for dose {dose:g}{where}")
+    if found is None:
+        return Strength(at, 1.0, "since it was not calibrated")
+    return Strength(at, calibrated, f"as calibrated{where}")
 
 
 def together(strengths: Sequence[Strength]) -> Strength:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -11,19 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 from steerlab.core.arguments import checks_names, several
 from steerlab.core.cell import Cell
-from steerlab.core.expression import evaluate
-from steerlab.core.notation import runs, selects_layers, span
-from steerlab.core.recipe import Contrast, Expression, Imported, ModelIdentity
+from steerlab.core.recipe import Contrast, ModelIdentity
 from steerlab.core.run import Positions
 from steerlab.core.sampling import Sampling
 from steerlab.core.setting import Setting, is_front, settings_of
 from steerlab.core.sweep import Sweep, SweepPlan
 from steerlab.core.vector import SteeringVector
-from steerlab.errors import Incompatible, ModelMismatch, NotFound
+from steerlab.errors import Incompatible
 from steerlab.files.location import discover, expanded
 from steerlab.lab.batches import write
 from steerlab.lab.engine import EngineRuntime, ModelElsewhere
-from steerlab.lab.operating_point import OperatingPoint
+from steerlab.lab.layers import at_layers, extends, operand
+from steerlab.lab.operating_point import OperatingPoint, calibration_of
 from steerlab.lab.plans import planned
 from steerlab.progress import Loading, Progress, ShouldStop, with_bar
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from steerlab.core.notation import LayerChoice
     from steerlab.core.results import Calibration
     from steerlab.extraction.methods import Pairs
+    from steerlab.interventions.applied import Applied
     from steerlab.models.generation import OnText
     from steerlab.models.language_model import LanguageModel
     from steerlab.models.runtime import Runtime
@@ -190,75 +191,24 @@ class Lab:
         A composition is evaluated again with its operands at these layers.
         Raises Incompatible for an imported vector, which has no recipe to run.
         """
-        wanted = self.load(vector).layers(layers)
-        missing = [b for b in wanted if b not in vector.directions]
-        if tuple(wanted) == vector.layers:
-            return vector
-        if not missing:
-            first, *others = [vector[run] for run in runs(wanted)]  # its recipe says which
-            return sum(others, start=first)
-        recipe = vector.recipe
-        if isinstance(recipe, Imported):
-            raise Incompatible(
-                f"{vector} was imported at layers {span(vector.layers)} and has no recipe that "
-                f"could make layer {missing[0]}"
-            )
-        if not vector.model.has_weights_of(self.model.identity):
-            raise ModelMismatch(
-                f"{vector} was made on {vector.model.source}, and layer {missing[0]} can't be made "
-                f"on {self.model.source}: name its own model"
-            )
-        if isinstance(recipe, Contrast):
-            return self._extended(vector, recipe, missing, wanted)
-        return self._reevaluated(vector, recipe, wanted)
+        return at_layers(self, vector, layers)
 
     def extends(self, vector: SteeringVector) -> bool:
         """Whether `at_layers` can make missing layers, on the vector's own model."""
-        recipe = vector.recipe
-        if not isinstance(recipe, Expression):
-            return isinstance(recipe, Contrast)
-        if selects_layers(recipe.text):
-            return False
-        try:
-            parts = [self.store.load(operand.ref, vector.model) for operand in recipe.operands]
-        except NotFound:
-            return False
-        return all(map(self.extends, parts))
+        return extends(self, vector)
 
-    def _extended(
-        self, vector: SteeringVector, recipe: Contrast, missing: list[int], wanted: list[int]
-    ) -> SteeringVector:
-        made = self._reextracted(self.model.identity, recipe, tuple(missing))
-        directions = {**vector.directions, **made.directions}
-        return SteeringVector(
-            {b: directions[b] for b in wanted},
-            model=vector.model,
-            recipe=recipe,
-            scope=vector.scope,
-            residual_norms={**vector.residual_norms, **made.residual_norms},
-            diagnostics={**vector.diagnostics, **made.diagnostics},
-        )
+    def operand(self, vector: SteeringVector, ref: str) -> SteeringVector:
+        """The operand of a composition by its ref; Incompatible if the ref means another vector."""
+        return operand(self, vector, ref)
+
+    def reextracted(self, recipe: Contrast, layers: Sequence[int]) -> SteeringVector:
+        """The vector of a recipe on the model; remembered, since each generation asks again."""
+        return self._reextracted(self.model.identity, recipe, tuple(layers))
 
     def _reextract(
         self, model: Hashable, recipe: Contrast, layers: tuple[int, ...]
     ) -> SteeringVector:
-        """Run a recipe; cached, since each generation at other layers asks again."""
         return (self.extraction or self.model.reextract)(recipe, list(layers))
-
-    def _reevaluated(
-        self, vector: SteeringVector, recipe: Expression, layers: list[int]
-    ) -> SteeringVector:
-        if selects_layers(recipe.text):
-            missing = next(b for b in layers if b not in vector.directions)
-            raise Incompatible(
-                f"{vector} selects its layers itself ({recipe.text}), so layer {missing} "
-                "can't be made of it"
-            )
-
-        def operand(ref: str) -> SteeringVector:
-            return self.at_layers(self.operand(vector, ref), layers)
-
-        return evaluate(recipe.text, operand)
 
     def operating_point(
         self,
@@ -269,20 +219,44 @@ class Lab:
     ) -> OperatingPoint:
         """Where and how strongly a vector is used; what is not given, its calibration decides.
 
-        layers: by default that of the vector's newest calibration; the vector's own if it was
-        never calibrated, works nowhere, or was calibrated on other weights than are loaded. The
-        coefficient is the calibrated one at the calibrated layer, and 1 anywhere else. here: the
-        identity of the loaded model, for who has read it: reading it waits for the model.
+        layers: by default that of the vector's calibration; the vector's own if it was never
+        calibrated, works nowhere, or was calibrated on other weights than are loaded. The
+        coefficient is the one calibrated at the layer, and 1 at any other. here: the identity of
+        the loaded model, for who has read it: reading it waits for the model.
         """
-        found = None if layers is not None else self.calibration_of(vector)
+        at = None if layers is None else self.at_layers(vector, layers)
+        found = self.calibration_of(vector, None if at is None else at.layers)
         if found is not None and self.is_loaded:
             same = vector.model.has_weights_of(here or self.model.identity)
             found = found if same else None
-        if found is not None and found.coefficient is not None:
+        if found is None or found.coefficient is None:
+            return OperatingPoint(vector if at is None else at, 1.0)
+        if at is None:
             makes_it = self.engine is not None and found.layer not in vector.directions
             at = vector if makes_it else self.at_layers(vector, found.layer)
-            return OperatingPoint(at, found.coefficient, found)
-        return OperatingPoint(vector if layers is None else self.at_layers(vector, layers), 1.0)
+        return OperatingPoint(at, found.coefficient, found)
+
+    def steering(
+        self,
+        of: str | SteeringVector,
+        coefficient: float | None = None,
+        *,
+        dose: float | None = None,
+        layers: LayerChoice = None,
+        **options: Any,
+    ) -> AbstractContextManager[Applied]:
+        """`steerlab.steering` where and as strongly as `generate` steers.
+
+        of: a vector, or an expression over stored vectors. What is not given is as in
+        `operating_point`. options: as for `steerlab.steering`.
+        """
+        from steerlab.interventions.hooks import steering
+
+        vector = self.evaluate(of) if isinstance(of, str) else of
+        lm = self.load(vector)
+        point = self.operating_point(vector, layers)
+        strength = point.coefficient if coefficient is None else coefficient
+        return steering(lm, point.vector.noted(works_at=None), strength, dose=dose, **options)
 
     def swept(self, vector: SteeringVector, layers: LayerChoice) -> SteeringVector:
         """The vector at the layers of a sweep: None for its own and the calibrated one."""
@@ -290,28 +264,11 @@ class Lab:
             layers = sorted({*vector.layers, *self.operating_point(vector).vector.layers})
         return self.at_layers(vector, layers)
 
-    def calibration_of(self, vector: SteeringVector) -> Calibration | None:
-        """The newest calibration of a vector; None if there is none, or it works nowhere.
-
-        None for love[15], which says its layers, and for an imported vector, which has no recipe
-        to make others, where love was calibrated at another one.
-        """
-        found, recipe = self.store.results.calibration_of(vector.digest), vector.recipe
-        says = isinstance(recipe, Expression) and selects_layers(recipe.text)
-        fixed = says or isinstance(recipe, Imported)
-        other = found and found.layer not in vector.layers and fixed
-        return found if found is not None and found.works and not other else None
-
-    def operand(self, vector: SteeringVector, ref: str) -> SteeringVector:
-        """The operand of a composition by its ref; Incompatible if the ref means another vector."""
-        assert isinstance(vector.recipe, Expression)
-        digests = {operand.ref: operand.digest for operand in vector.recipe.operands}
-        stored = self.store.load(ref, vector.model)
-        if stored.digest != digests[ref]:
-            raise Incompatible(
-                f"{ref} is no longer the vector that {vector} was made from: compose it anew"
-            )
-        return stored
+    def calibration_of(
+        self, vector: SteeringVector, layers: Sequence[int] | None = None
+    ) -> Calibration | None:
+        """See `operating_point.calibration_of`."""
+        return calibration_of(self.store, vector, layers)
 
     @checks_names(Sampling)
     @with_bar("generating")

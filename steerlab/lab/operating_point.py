@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from steerlab.core.display import signed_dose
+from steerlab.core.notation import selects_layers
+from steerlab.core.recipe import Expression, Imported
 from steerlab.core.results import Calibration
 from steerlab.core.setting import Setting
 from steerlab.core.vector import SteeringVector
+
+if TYPE_CHECKING:
+    from steerlab.registry import Store
 
 _ROUNDING = 1e-3
 """Of a dose: a vector made again elsewhere has another length, by up to some 1e-6 in float32."""
@@ -49,9 +54,33 @@ class OperatingPoint(NamedTuple):
         return found.layer, found.dose / found.coefficient
 
 
-def all_beyond_safe(calibration: Calibration | None, settings: Iterable[Setting]) -> list[str]:
-    """`beyond_safe` of each setting, where there is something to say."""
-    said = (beyond_safe(calibration, setting.layers, setting.dose) for setting in settings)
+def calibration_of(
+    store: Store, vector: SteeringVector, layers: Sequence[int] | None = None
+) -> Calibration | None:
+    """The calibration that counts for a vector; None if there is none, or it works nowhere.
+
+    layers: where the vector is to act. By default wherever it works; but love[15] says its layers,
+    and an imported vector has no recipe to make others.
+    """
+    if layers is not None and len(layers) > 1:
+        return None  # at several layers together nothing was measured
+    recipe = vector.recipe
+    says = isinstance(recipe, Expression) and selects_layers(recipe.text)
+    if layers is None and (says or isinstance(recipe, Imported)):
+        layers = vector.layers
+    layer = layers[0] if layers is not None and len(layers) == 1 else None
+    found = store.results.calibration_of(vector.digest, layer)
+    elsewhere = found is not None and layers is not None and found.layer not in layers
+    return found if found is not None and found.works and not elsewhere else None
+
+
+def all_beyond_safe(store: Store, vector: SteeringVector, settings: Iterable[Setting]) -> list[str]:
+    """`beyond_safe` of each setting of a vector, where there is something to say."""
+    said = (
+        beyond_safe(calibration_of(store, vector, setting.layers), setting.layers, setting.dose)
+        for setting in settings
+        if setting.layers
+    )
     return list(dict.fromkeys(filter(None, said)))
 
 

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Row, String, func, select
 
-from steerlab.core.direction import padded
-from steerlab.core.vector import SteeringVector, digest_of
+from steerlab.core.direction import digest_of, padded
+from steerlab.core.vector import SteeringVector
 from steerlab.errors import StoreError
 from steerlab.progress import Progress, ShouldStop
 from steerlab.registry import files

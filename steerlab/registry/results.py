@@ -11,8 +11,10 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Table, insert, select
 from sqlalchemy.exc import StatementError
 
+from steerlab.core.recipe import Imported
 from steerlab.core.record import canonical_json, now
-from steerlab.core.results import Calibration, Evaluation, Measured
+from steerlab.core.results import Calibration, Evaluation, Measured, in_force
+from steerlab.core.vector import SteeringVector
 from steerlab.registry import result_files
 from steerlab.registry.pages import page
 from steerlab.registry.ports import Catalog
@@ -36,14 +38,35 @@ class Results:
         return self._save(made)
 
     def calibration(self, ref: str, model: Model = None) -> Calibration | None:
-        """The newest calibration of a vector; None if there is none."""
-        return next(iter(self.calibrations(ref, model=model, limit=1)), None)
+        """The calibration of a vector that counts, see `in_force`; None if there is none."""
+        return in_force(reversed(self.calibrations(ref, model=model)))
 
-    def calibration_of(self, digest: str) -> Calibration | None:
-        """The newest calibration of a digest, whose vector need not be stored; None without one."""
+    def calibration_of(self, digest: str, layer: int | None = None) -> Calibration | None:
+        """The calibration of a digest, whose vector need not be stored, that counts.
+
+        layer: at which it counts; by default where the vector is used if nothing is said.
+        """
         with self._database.reading() as connection:
-            rows = _rows(connection, CALIBRATION, digest, 1)
-        return next(map(_calibration, rows), None)
+            rows = _rows(connection, CALIBRATION, digest, None)
+        return in_force(map(_calibration, reversed(rows)), layer)
+
+    def noted(self, vector: SteeringVector) -> SteeringVector:
+        """A stored vector with `works_at`, if it works at a layer that could be made of it."""
+        if vector.ref is None or isinstance(vector.recipe, Imported):
+            return vector
+        found = self.calibration_of(vector.digest)
+        if found is None or not found.works or found.layer in vector.layers:
+            return vector
+        return vector.noted(works_at=found.layer)
+
+    def by_layer(self, digest: str) -> dict[int, Calibration]:
+        """Layer -> the calibration that counts there, for each layer where one found it to work."""
+        with self._database.reading() as connection:
+            rows = _rows(connection, CALIBRATION, digest, None)
+        found = list(map(_calibration, reversed(rows)))
+        layers = sorted({made.layer for made in found if made.works and made.layer is not None})
+        here = {layer: in_force(found, layer) for layer in layers}
+        return {layer: made for layer, made in here.items() if made is not None and made.works}
 
     def calibrations(
         self, ref: str | None = None, *, model: Model = None, limit: int | None = None

@@ -10,7 +10,7 @@ import numpy as np
 
 from steerlab.core.direction import SMALLEST
 from steerlab.errors import BadOption, ModelMismatch
-from steerlab.lab.operating_point import beyond_safe
+from steerlab.lab.operating_point import all_beyond_safe
 from steerlab.serving.request import Steer
 
 if TYPE_CHECKING:
@@ -57,8 +57,7 @@ def resolve(lab: Lab, here: ModelIdentity, steers: Sequence[Steer]) -> Resolved:
         setting = Setting(point.vector, coefficient, steer.vector)
         injections.append(Injection(point.vector, coefficient, steer.positions))
         told.append({"digest": vector.digest} | _told(steer, setting))
-        warning = beyond_safe(lab.calibration_of(vector), point.vector.layers, setting.dose)
-        warnings += [warning] if warning else []
+        warnings += all_beyond_safe(lab.store, vector, [setting])
     return Resolved(tuple(injections), tuple(told), tuple(warnings))
 
 

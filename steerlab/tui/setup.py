@@ -46,7 +46,8 @@ class Setup:
     """The settings of the next generation.
 
     dose: None where there is none; then `coefficient` counts, and otherwise it follows from the
-        dose and the vector. layers: as typed; empty for the vector's own.
+        dose and the vector. layers: as typed; empty for where the
+        vector works, else its own.
     columns: of COLUMNS, while nothing is pinned. pinned: settings with columns of their own.
     The rest: as for `LanguageModel.generate`.
     """

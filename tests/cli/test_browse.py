@@ -156,6 +156,7 @@ def test_show_as_json_is_the_record_and_its_lineage(cli, store):
     lineage = data.pop("lineage")
     record = store.record("love").to_json()
     assert data.pop("calibration") is None
+    assert data.pop("calibrations_beside") == []
     assert set(data) == set(record)
     assert data["recipe"]["positive"] == ["I love you so", "what a joy"]
     assert [node["ref"] for node in lineage["children"]] == ["tiny.warm.v1"]

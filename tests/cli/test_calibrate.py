@@ -93,17 +93,33 @@ def test_a_strength_of_ones_own_acts_at_the_calibrated_layer(cli, store, calibra
     assert store.runs.list(limit=1)[0].layers == str(found.layer)
 
 
-def test_a_calibration_says_before_it_begins_what_it_replaces(cli, calibrated, monkeypatch):
+def test_a_calibration_says_before_it_begins_what_stays_in_use(cli, calibrated, monkeypatch):
     def stopped(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("steerlab.evaluation.calibration.calibrate.calibrate", stopped)
-    replaced = f"kind.v1 works at layer {calibrated.layer}, dose +0.20: what is found at other"
+    replaced = f"kind.v1 works at layer {calibrated.layer}, dose +0.20: that stays in use"
     other = str(calibrated.layer - 1)
     assert replaced in cli("calibrate", "kind", "--layers", other).err
     assert replaced not in cli("calibrate", "kind", "--layers", other, "--no-save").err
     assert replaced not in cli("calibrate", "kind", "--layers", calibrated.layer).err
     assert replaced not in cli("calibrate", "kind").err
+
+
+def test_a_calibration_at_another_layer_stands_beside_the_first(cli, store, calibrated):
+    other = calibrated.layer - 1
+    done = cli("calibrate", "kind", "--layers", other, *QUICK)
+    assert f"--layers {other} uses it; without --layers, layer {calibrated.layer} is" in done.err
+    assert store.results.calibration("kind") == calibrated
+    beside = store.results.by_layer(calibrated.digest)[other]
+    plain = cli("generate", "Hi", "-v", "kind", "-n", 2, "--json").data[1]
+    assert (plain["layers"], plain["dose"]) == ([calibrated.layer], pytest.approx(0.2))
+    there = cli("generate", "Hi", "-v", "kind", "-n", 2, "--layers", other, "--json").data[1]
+    assert there["layers"] == [other]
+    assert there["dose"] == pytest.approx(beside.dose)
+    assert f"also        layer {other}, dose" in cli("show", "kind").out
+    assert cli("show", "kind", "--json").data["calibrations_beside"][0]["layer"] == other
+    assert f"{beside.dose:+.2f} at {other}" not in cli("list").out
 
 
 def test_few_pairs_are_said_before_they_take_minutes(cli, kind, items, monkeypatch):

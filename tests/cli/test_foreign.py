@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from steerlab import Lab
 from steerlab.cli import ExitCode
 from steerlab.core.results import Calibration
+from steerlab.errors import ModelError
 from tests.interop.samples import gguf_file
 
 
@@ -92,12 +94,35 @@ def test_the_calibrated_strength_and_layer_are_used(cli, store):
     assert store.load("x") == 7.5 * love[2]
 
 
-def test_a_calibrated_layer_that_the_file_lacks_names_the_command(refused, store):
+@pytest.mark.parametrize("strength", [[], ["--dose", 0.1], ["--coefficient", 3]])
+def test_a_calibrated_layer_that_is_not_stored_is_made(cli, store, strength):
     love = store.load("love")
     store.results.save_calibration(Calibration(love.digest, True, 3, 0.3, 7.5, (-0.1, 0.4)))
-    why = refused(ExitCode.BAD_INPUT, "export", "love", "x.gguf")
-    assert "is known at layer 3, and what is stored and written is layer 1-2" in why
-    assert "such as --dose 0.3, or find it with `steerlab calibrate love.v1 --layers 1,2`" in why
+    done = cli("export", "love", "x.npz", *strength)
+    assert "love.v1 works at layer 3, which is made now: it is not stored" in done.err
+    assert "love.v1 at layer 3 at coefficient" in done.err
+    cli("import", "x.npz")
+    made = Lab(store).at_layers(love, 3)
+    dose, c = (strength[-1:] if "--dose" in strength else None), (strength or [0, 7.5])[-1]
+    assert store.load("x") == (made.coefficient(dose[0]) if dose else c) * made
+
+
+def test_what_is_stored_can_be_written_where_the_calibrated_layer_cant_be_made(
+    cli, refused, store, monkeypatch
+):
+    love = store.load("love")
+    store.results.save_calibration(Calibration(love.digest, True, 3, 0.3, 7.5, (-0.1, 0.4)))
+
+    def gone(*_, **__):
+        raise ModelError("no such model")
+
+    monkeypatch.setattr("steerlab.models.language_model.LanguageModel.load", gone)
+    result = cli("export", "love", "x.npz")
+    assert result.code == ExitCode.MODEL
+    assert 'what is stored is "(love.v1)[1:3]"' in result.err
+    assert cli("export", "(love.v1)[1:3]", "x.npz", "--coefficient", 2).code == ExitCode.OK
+    cli("import", "x.npz")
+    assert store.load("x") == 2 * love
 
 
 @pytest.mark.parametrize(

@@ -232,6 +232,59 @@ def test_a_copy_without_a_recipe_is_not_steered_where_its_original_was_calibrate
     assert bench.operating_point(found).coefficient == 0.7
 
 
+@pytest.fixture
+def calibrated(lm, tmp_path):
+    """A lab whose love is stored at layer 1 and works at layer 2, and at layer 3 too."""
+    lab = Lab(Store(tmp_path / "store"), lm)
+    love = lab.extract("love", LOVE, layers=1)
+    for layer, dose in ((2, 0.3), (3, 0.1)):
+        coefficient = lab.at_layers(love, layer).coefficient(dose)
+        found = Calibration(love.digest, True, layer, dose, coefficient, (0.0, dose))
+        lab.store.results.save_calibration(found)
+    return lab
+
+
+@pytest.mark.parametrize(
+    ("given", "layer", "dose"),
+    [
+        ({}, 2, 0.3),
+        ({"layers": 3}, 3, 0.1),
+        ({"dose": 0.05}, 2, 0.05),
+        ({"layers": [1], "dose": 0.2}, 1, 0.2),
+    ],
+)
+def test_a_lab_steers_where_and_as_strongly_as_generate(calibrated, lm, given, layer, dose):
+    at = calibrated.at_layers(calibrated.store.load("love"), layer)
+    for of in ("love", calibrated.store.load("love")):
+        with calibrated.steering(of, **given):
+            ours = lm.generate(PROMPTS[0], max_new_tokens=5)
+        with steering(lm, at, dose=dose):
+            assert lm.generate(PROMPTS[0], max_new_tokens=5) == ours
+
+
+def test_a_layer_that_says_itself_takes_the_calibration_made_there(calibrated):
+    love = calibrated.store.load("love")
+    assert calibrated.calibration_of(love[1]) is None
+    found = Calibration(love.digest, True, 1, 0.2, 0.7, (0.0, 0.2))
+    calibrated.store.results.save_calibration(found)
+    assert calibrated.operating_point(love[1]).coefficient == 0.7
+    assert calibrated.operating_point(love).vector.layers == (2,)
+    assert calibrated.operating_point(love, [1, 2]).coefficient == 1.0
+
+
+def test_a_vector_made_at_another_layer_says_what_it_is(calibrated):
+    love = calibrated.store.load("love")
+    assert str(calibrated.at_layers(love, 2)) == "love.v1 at layer 2"
+    assert str(calibrated.at_layers(2 * love, [2, 3])) == "2 * love.v1 at layers 2-3"
+    assert str(calibrated.at_layers(love, 2) + love) != "love.v1 at layer 2"
+
+
+def test_a_stored_layer_is_taken_without_a_model(calibrated):
+    apart = Lab(calibrated.store)
+    assert apart.at_layers(calibrated.store.load("love"), 1).layers == (1,)
+    assert not apart.is_loaded
+
+
 def test_what_selects_its_layers_cant_move(bench, love):
     with pytest.raises(Incompatible, match=r"selects its layers itself \(love\.v1\[1\]\)"):
         bench.at_layers(love[1], 2)

@@ -132,3 +132,34 @@ async def test_the_curves_tab_draws_the_dose_response_or_says_how_to_get_it(cali
             lambda: "steerlab calibrate plain" in pane.query_one("#verdict", Static).render().plain
         )
         await user.until(lambda: not pane.query(".response"))
+
+
+async def test_a_step_to_the_stored_layer_steers_there_and_back_where_it_works(calibrated):
+    found = calibrated.store.results.calibration("kind")
+    step = -1 if found.layer > 1 else 1
+    async with Session(calibrated) as user:
+        strength = user.lab_panel.query_one(Strength)
+        await choose(user, "kind")
+        while user.lab_panel.setup.layers != "1":
+            user.lab_panel.settings.action_layer(step)
+        await user.pilot.press("f5")
+        await user.until(lambda: user.lab_panel.run is not None)
+        assert user.lab_panel.run.layers == "1"
+        assert strength.safe is None
+        user.lab_panel.use(replace(user.lab_panel.setup, layers=""))
+        assert user.lab_panel.query_one("#layers", Input).placeholder == str(found.layer)
+        assert strength.safe == found.safe
+
+
+async def test_the_lab_knows_the_calibration_of_the_layer_that_is_chosen(calibrated):
+    store = calibrated.store
+    beside = replace(store.results.calibration("kind"), layer=1, safe=(-0.05, 0.4), data=None)
+    store.results.save_calibration(beside)
+    async with Session(calibrated) as user:
+        strength = user.lab_panel.query_one(Strength)
+        await choose(user, "kind")
+        assert user.lab_panel.setup.layers != "1"
+        user.lab_panel.use(replace(user.lab_panel.setup, layers="1"))
+        assert strength.safe == (-0.05, 0.4)
+        head = user.bench.query_one("#head")
+        await user.until(lambda: "and layer 1, dose" in str(head.render()))

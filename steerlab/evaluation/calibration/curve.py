@@ -185,6 +185,7 @@ class Curve:
     keys: of the items, if they were given; see `more.keys`. added: the signed range of each item
         that came later, at the operating point.
     unsound: layers that came before this one, but have no sound dose.
+    candidates: the layers to choose from; empty in earlier calibrations.
     """
 
     measure: str
@@ -206,6 +207,7 @@ class Curve:
     keys: tuple[str, ...] = ()
     added: tuple[float, ...] = ()
     unsound: tuple[int, ...] = ()
+    candidates: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The curve as JSON values; None for NaN."""
@@ -235,10 +237,7 @@ def findings(calibration: Calibration) -> list[str]:
     if not calibration.works or calibration.safe is None:
         return [f"does not work: {curve.reason}", *passed_over]
     low, high = calibration.safe
-    parts = [
-        f"works: layer {calibration.layer}, dose {calibration.dose:+.2f} "
-        f"(c {calibration.coefficient:+.3g}), safe from {low:+.2f} to {high:+.2f}{_checked(curve)}"
-    ]
+    parts = [f"works: {calibration.at}{_checked(curve)}"]
     if curve.point is not None:
         if not curve.point.shows(1 if (calibration.dose or 0) > 0 else -1):
             parts[0] += ", in the range from minus to plus: this dose alone is not shown"

@@ -350,6 +350,7 @@ class Search:
             reason=reason,
             versions=software(),
             point=point,
+            candidates=tuple(self.candidates),
         )
 
 

@@ -125,14 +125,12 @@ def operating_point(
     lab: Lab, vector: SteeringVector, plan: EvaluationPlan
 ) -> tuple[SteeringVector, float, bool]:
     """The vector at its layers, its absolute coefficient, and whether a calibration chose them."""
-    if plan.layers is None and plan.dose is None and plan.coefficient is None:
-        point = lab.operating_point(vector)
-        if point.calibration is not None:
-            return point.vector, abs(point.coefficient), True
-    at = vector if plan.layers is None else lab.at_layers(vector, list(plan.layers))
+    point = lab.operating_point(vector, None if plan.layers is None else list(plan.layers))
     if plan.coefficient is not None:
-        return at, plan.coefficient, False
-    return at, at.coefficient(plan.dose or names.DOSE), False
+        return point.vector, plan.coefficient, False
+    if plan.dose is None and point.calibration is not None:
+        return point.vector, abs(point.coefficient), True
+    return point.vector, point.vector.coefficient(plan.dose or names.DOSE), False
 
 
 @dataclass

@@ -40,6 +40,7 @@ class Known:
 
     record: Record
     calibration: Calibration | None
+    beside: Sequence[Calibration]
     damage: str = ""
 
 
@@ -101,11 +102,13 @@ class Overview(Pane):
         store = self.lab.store
         record = store.record(summary.qualified)
         calibration = store.results.calibration_of(record.digest)
+        known = store.results.by_layer(record.digest).values()
+        beside = [other for other in known if other != calibration]
         try:
             store.load(summary.qualified)
         except (CorruptPayload, NotFound) as error:
-            return Known(record, calibration, str(error))
-        return Known(record, calibration)
+            return Known(record, calibration, beside, str(error))
+        return Known(record, calibration, beside)
 
     def draw(self, found: Known) -> None:
         """Show all of it."""
@@ -115,7 +118,7 @@ class Overview(Pane):
         if found.damage:
             damage.show(Content(printable(f"✗ {found.damage}")))
         self.query_one("#head", Paragraph).show(
-            Content("\n").join([head(record), Content(calibrated(found.calibration))])
+            Content("\n").join([head(record), Content(calibrated(found.calibration, found.beside))])
         )
         self.query_one("#tags", Field).take(printable(" ".join(record.tags)))
         self.query_one("#note", Field).take(printable(record.note))
@@ -159,8 +162,12 @@ def head(record: Record) -> Content:
     return Content("\n").join(lines)
 
 
-def calibrated(found: Calibration | None) -> str:
-    """Where and how strongly a vector works, in a line."""
+def calibrated(found: Calibration | None, beside: Sequence[Calibration] = ()) -> str:
+    """Where and how strongly a vector works, in a line; then other layers where it does."""
+    return "\n".join([_calibrated(found), *(f"and {other.at}" for other in beside)])
+
+
+def _calibrated(found: Calibration | None) -> str:
     if found is None:
         return "not calibrated: c finds where and how strongly it works"
     if not found.works or found.safe is None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -49,7 +49,8 @@ class Meaning:
 
     vector: None for a text without one; `problem` says why, `column` (from 1) where.
     unfinished: the text is the beginning of an expression.
-    calibration: the newest of the vector; None if there is none, or it found no effect.
+    calibration: the vector's; None if there is none, or it found no effect. here: layer as typed
+        -> the calibration that counts there.
     cosines: operand -> mean cosine over layers between it and the result.
     """
 
@@ -61,6 +62,7 @@ class Meaning:
     column: int | None = None
     unfinished: bool = False
     calibration: Calibration | None = None
+    here: Mapping[str, Calibration] = field(default_factory=dict)
 
 
 def meaning_of(lab: Lab, text: str, names: Sequence[str]) -> Meaning:
@@ -90,6 +92,7 @@ def meaning_of(lab: Lab, text: str, names: Sequence[str]) -> Meaning:
         () if alone else cosines,
         composition_warnings(parsed, vector, operands),
         calibration=lab.calibration_of(vector),
+        here={str(b): c for b, c in lab.store.results.by_layer(vector.digest).items()},
     )
 
 

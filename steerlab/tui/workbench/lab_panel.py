@@ -225,7 +225,7 @@ vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
             return None
         plain = next((i for i, s in enumerate(settings) if s.vector is None), None)
         titles = side_by_side([(s.coefficient, s.dose, s.label) for s in settings])
-        self._warn_beyond_safe(settings)
+        self._warn_beyond_safe([s for s in settings if s.label == setup.pin.name])
         self.post_message(self.Began(titles, setup.sampling.shown(setup.prompt), plain))
         pace, frames = Throughput(), Frames()
 
@@ -258,8 +258,8 @@ vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
 
     def _warn_beyond_safe(self, settings: Sequence[Setting]) -> None:
         """Say once that a column is stronger than its calibration found safe."""
-        found = self.settings.meaning.calibration
-        said = (beyond_safe(found, s.layers, s.dose) for s in settings if s.vector)
+        found = self.settings.meaning.here
+        said = (beyond_safe(found.get(str(s.layer)), s.layers, s.dose) for s in settings)
         if text := next(filter(None, said), ""):
             notify(self, text, "warning")
 

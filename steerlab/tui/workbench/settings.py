@@ -141,16 +141,17 @@ class Settings(Vertical):
         """Show where the vector acts, and the dose of a coefficient and the safe doses there."""
         vector, found = self.meaning.vector, self.meaning.calibration
         strength = self.query_one(Strength)
-        own = span(vector.layers) if vector is not None else ""
+        stored = span(vector.layers) if vector is not None else ""
+        own = stored if found is None else str(found.layer)  # as `Lab.operating_point`
         strength.place(strength.where, own)
         if vector is None:
             return
         layers = strength.where or own
-        here = found if found is not None and layers == str(found.layer) else None
+        here = self.meaning.here.get(layers)
         strength.safe = here.safe if here is not None else None
         if here is not None and here.dose and here.coefficient:
             strength.follow(here.dose / here.coefficient)
-        elif layers == own:
+        elif layers == stored:
             strength.follow(vector.dose(1.0))
         else:  # the vector there, and so its length, is made when a text is
             strength.follow(None, dosed=vector.dose(1.0) is not None)
@@ -161,13 +162,12 @@ class Settings(Vertical):
         if vector is None:
             notify(self, "no vector on the steer line: Enter on one puts it there", "warning")
             return
-        own = span(vector.layers)
-        now = self.setup.layers or own
+        now = self.setup.layers or span(vector.layers)
         if not now.isdecimal():
             notify(self, f"layers {now} are several: type others on the strength line", "warning")
             return
         layer = str(min(max(int(now) + step, 0), vector.model.n_layers - 1))
-        self.use(replace(self.setup, layers="" if layer == own else layer))
+        self.use(replace(self.setup, layers=layer))
 
     # options and columns
 

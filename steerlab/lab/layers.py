@@ -1,0 +1,116 @@
+"""Vectors at layers at which they are not stored: made from their recipes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from steerlab.core.expression import evaluate
+from steerlab.core.notation import layer_numbers, runs, selects_layers, span
+from steerlab.core.recipe import Contrast, Expression, Imported
+from steerlab.core.vector import SteeringVector
+from steerlab.errors import Incompatible, ModelMismatch, NotFound
+
+if TYPE_CHECKING:
+    from steerlab.core.notation import LayerChoice
+    from steerlab.models.language_model import LanguageModel
+    from steerlab.registry import Store
+
+
+class Bench(Protocol):
+    """What making layers needs of a lab."""
+
+    @property
+    def store(self) -> Store:
+        """Where operands are."""
+
+    @property
+    def model(self) -> LanguageModel:
+        """Loaded if need be."""
+
+    def load(self, vector: SteeringVector) -> LanguageModel:
+        """Load the model of a vector."""
+
+    def reextracted(self, recipe: Contrast, layers: Sequence[int]) -> SteeringVector:
+        """The vector of a recipe on the model."""
+
+
+def at_layers(lab: Bench, vector: SteeringVector, layers: LayerChoice) -> SteeringVector:
+    """See `Lab.at_layers`; loads the model only to make what is not stored."""
+    wanted = layer_numbers(layers, vector.model.n_layers, vector.model.source)
+    missing = [b for b in wanted if b not in vector.directions]
+    if tuple(wanted) == vector.layers:
+        return vector
+    if not missing:
+        first, *others = [vector[run] for run in runs(wanted)]  # its recipe says which
+        return sum(others, start=first)
+    lab.load(vector)
+    recipe = vector.recipe
+    if isinstance(recipe, Imported):
+        raise Incompatible(
+            f"{vector} was imported at layers {span(vector.layers)} and has no recipe that "
+            f"could make layer {missing[0]}"
+        )
+    if not vector.model.has_weights_of(lab.model.identity):
+        raise ModelMismatch(
+            f"{vector} was made on {vector.model.source}, and layer {missing[0]} can't be made "
+            f"on {lab.model.source}: name its own model"
+        )
+    if isinstance(recipe, Contrast):
+        made = _extended(lab, vector, recipe, missing, wanted)
+    else:
+        made = _reevaluated(lab, vector, recipe, wanted)
+    return made.noted(called=f"{vector} at layer{'s' * (len(wanted) > 1)} {span(wanted)}")
+
+
+def extends(lab: Bench, vector: SteeringVector) -> bool:
+    """See `Lab.extends`."""
+    recipe = vector.recipe
+    if not isinstance(recipe, Expression):
+        return isinstance(recipe, Contrast)
+    if selects_layers(recipe.text):
+        return False
+    try:
+        parts = [lab.store.load(operand.ref, vector.model) for operand in recipe.operands]
+    except NotFound:
+        return False
+    return all(extends(lab, part) for part in parts)
+
+
+def operand(lab: Bench, vector: SteeringVector, ref: str) -> SteeringVector:
+    """The operand of a composition by its ref; Incompatible if the ref means another vector."""
+    assert isinstance(vector.recipe, Expression)
+    digests = {operand.ref: operand.digest for operand in vector.recipe.operands}
+    stored = lab.store.load(ref, vector.model)
+    if stored.digest != digests[ref]:
+        raise Incompatible(
+            f"{ref} is no longer the vector that {vector} was made from: compose it anew"
+        )
+    return stored
+
+
+def _extended(
+    lab: Bench, vector: SteeringVector, recipe: Contrast, missing: list[int], wanted: list[int]
+) -> SteeringVector:
+    made = lab.reextracted(recipe, missing)
+    directions = {**vector.directions, **made.directions}
+    return SteeringVector(
+        {b: directions[b] for b in wanted},
+        model=vector.model,
+        recipe=recipe,
+        scope=vector.scope,
+        residual_norms={**vector.residual_norms, **made.residual_norms},
+        diagnostics={**vector.diagnostics, **made.diagnostics},
+    )
+
+
+def _reevaluated(
+    lab: Bench, vector: SteeringVector, recipe: Expression, layers: list[int]
+) -> SteeringVector:
+    if selects_layers(recipe.text):
+        missing = next(b for b in layers if b not in vector.directions)
+        raise Incompatible(
+            f"{vector} selects its layers itself ({recipe.text}), so layer {missing} "
+            "can't be made of it"
+        )
+    return evaluate(recipe.text, lambda ref: at_layers(lab, operand(lab, vector, ref), layers))

@@ -182,6 +182,8 @@ def test_a_calibration_says_where_and_how_strongly(lab):
     assert (data["layers"], data["calibrated"]) == ([1], True)
     assert data["dose"] == pytest.approx(0.2)
     data = evaluate(lab, "love", replace(PLAN, layers=None), keep=False).data
+    assert (data["layers"], data["calibrated"]) == ([1], False)  # the dose is the plan's own
+    data = evaluate(lab, "love", replace(PLAN, layers=(1, 2)), keep=False).data
     assert (data["layers"], data["calibrated"]) == ([1, 2], False)
 
 

@@ -162,12 +162,14 @@ class Settings(Vertical):
         if vector is None:
             notify(self, "no vector on the steer line: Enter on one puts it there", "warning")
             return
-        now = self.setup.layers or span(vector.layers)
+        own = span(vector.layers)
+        now = self.setup.layers or own
         if not now.isdecimal():
             notify(self, f"layers {now} are several: type others on the strength line", "warning")
             return
         layer = str(min(max(int(now) + step, 0), vector.model.n_layers - 1))
-        self.use(replace(self.setup, layers=layer))
+        unsaid = layer == own and self.meaning.calibration is None  # else it means where it works
+        self.use(replace(self.setup, layers="" if unsaid else layer))
 
     # options and columns
 

@@ -33,6 +33,7 @@ from steerlab.evaluation.calibration.side_effects import FRESH, NEUTRAL, SideEff
 from steerlab.evaluation.calibration.sound import SoundDoses
 from steerlab.evaluation.calibration.trials import Trial, Trials
 from steerlab.evaluation.controls import swaps
+from steerlab.evaluation.metrics import likelihood
 from steerlab.evaluation.metrics.items import ContrastItem, items_of_pairs
 from steerlab.evaluation.metrics.likelihood import propensity
 from steerlab.evaluation.metrics.predictions import divergence
@@ -166,18 +167,19 @@ def test_a_fold_chooses_as_it_would_on_all_layers(lab, lm, monkeypatch, free):
     trials = Trials(source, measure, made, 0, Parts(None, 1))
     trials.fetch(map(Trial, trials.items), 1)
     found = Search(lab, vector, trials, range(5), QUICK)
-    whole = {fold: found.profiled(fold, range(5)) for fold in (None, *trials.folds)}
+    whole = found.ranges(dict.fromkeys((None, *trials.folds), range(5)))
     asked = {fold: len(trials.choosing(fold, 0, 0.1)) for fold in whole}
     trials = Trials(source, measure, made, 0, Parts(None, 1))
     trials.fetch(map(Trial, trials.items), 1)
     found = Search(lab, vector, trials, range(5), QUICK)
+    before = len(trials._values)
+    compared = found.compared()
     for fold, ranges in whole.items():
-        before = len(trials._values)
-        compared = found.compared(fold)
-        spent = len(trials._values) - before
-        assert max(compared, key=compared.get) == max(ranges, key=ranges.get)
-        assert len(compared) == (5 if fold is None else 4)
-        assert spent <= 2 * (5 * asked[fold] if fold is None else 4 * asked[fold] + 2)
+        chosen = compared[fold]
+        assert max(chosen, key=chosen.get) == max(ranges, key=ranges.get)
+        assert len(chosen) == (5 if fold is None else 4)
+    most = sum(5 * n if fold is None else 4 * n + 2 for fold, n in asked.items())
+    assert len(trials._values) - before <= 2 * most
 
 
 def test_a_curve_comes_back_from_its_json(works):
@@ -228,7 +230,7 @@ def test_the_strongest_dose_gives_way_until_its_whole_interval_is_within_the_lim
     said = {0.3: (1.51, 1.0), 0.2: (1.5, 0.89), 0.1: (1.5, 0.9), -0.3: (1.4, 1.0)}
     asked = []
 
-    def measured(self, settings, _):
+    def measured(self, settings, *_):
         doses = [round(setting.dose, 6) for setting in settings]
         asked.append(doses)
         return [fresh(d, *said[d]) for d in doses]
@@ -249,7 +251,7 @@ def test_fresh_texts_are_others_than_those_that_choose(lab, planted):
     assert not set(FRESH) & set(NEUTRAL)
     assert len(set(FRESH)) == 24
     setting = Setting(planted, planted.coefficient(-0.1))
-    (found,) = SideEffects(lab, LENIENT).fresh([setting], 1)
+    (found,) = SideEffects(lab, LENIENT).fresh([setting], [None], 1)
     assert found.dose == pytest.approx(-0.1)
     assert found.fluency.low <= found.fluency.mean <= found.fluency.high
     assert (found.fluency.n, found.loose.n, found.loose.mean) == (24, 24, 0.0)
@@ -265,16 +267,16 @@ def test_a_dose_that_half_of_the_fresh_texts_turn_down_gets_no_more(lab, planted
 
     monkeypatch.setattr(side_effects, "written", counted)
     settings = [Setting(planted, planted.coefficient(d)) for d in (0.1, -0.1)]
-    strict = SideEffects(lab, Limits(fluency=1e-3)).fresh(settings, 1)
+    strict = SideEffects(lab, Limits(fluency=1e-3)).fresh(settings, [None, None], 1)
     assert [cost.loose.n for cost in strict] == [12, 12]
     assert written == [3 * 12]
     written.clear()
     found = SideEffects(lab, LENIENT)
-    whole = found.fresh(settings, 1)
+    whole = found.fresh(settings, [None, None], 1)
     assert [cost.loose.n for cost in whole] == [24, 24]
     assert written == [3 * 12, 3 * 12]  # none of them twice
-    assert found.fresh(settings[::-1], 1) == whole[::-1]
-    assert written == [36, 36, 0, 0]
+    assert found.fresh(settings[::-1], [None, None], 1) == whole[::-1]
+    assert written == [36, 36]
 
 
 def test_texts_of_a_dose_that_may_follow_are_written_along(lab, planted, monkeypatch):
@@ -288,17 +290,40 @@ def test_texts_of_a_dose_that_may_follow_are_written_along(lab, planted, monkeyp
     monkeypatch.setattr(side_effects, "written", counted)
     doses = (0.1, 0.2, 0.3)
     alone, strict = SideEffects(lab, LENIENT), Limits(fluency=1e-3)
-    expected = alone.fresh([Setting(planted, planted.coefficient(0.2))], 1)
+    expected = alone.fresh([Setting(planted, planted.coefficient(0.2))], [None], 1)
     written.clear()
     effects = SideEffects(lab, strict)
     found = SoundDoses(effects, planted, doses)
     assert found.confirmed((-0.1, 0.3)) == (0.0, 0.0)
-    assert written == [[0.0, -0.1, 0.3, 0.2], [], [0.1]]
+    assert written == [[0.0, -0.1, 0.3, 0.2], [0.1]]
     assert [cost.loose.n for cost in found.fresh] == [12] * 4
     effects.limits = LENIENT
-    again = effects.fresh([Setting(planted, planted.coefficient(0.2))], 1)
+    again = effects.fresh([Setting(planted, planted.coefficient(0.2))], [None], 1)
     assert again[0].fluency.mean == pytest.approx(expected[0].fluency.mean, rel=1e-5)
     assert (again[0].distinct, again[0].loose) == (expected[0].distinct, expected[0].loose)
+
+
+def test_only_doses_that_are_certain_to_follow_are_written_along_later(lab, planted, monkeypatch):
+    """A dose that half of the texts let pass is likely to stay; a text is scored if it is asked."""
+    written, scored = [], []
+    write, score = side_effects.written, likelihood.perplexities
+
+    def counted(lab, rows, **how):
+        written.append([round(row[0].dose, 6) for row in rows[::12]])
+        return write(lab, rows, **how)
+
+    def measured(lm, prompts, made, **how):
+        scored.append(len(made) // 12)
+        return score(lm, prompts, made, **how)
+
+    monkeypatch.setattr(side_effects, "written", counted)
+    monkeypatch.setattr(likelihood, "perplexities", measured)
+    monkeypatch.setattr(FreshCost, "beyond", lambda self, limits: self.dose < 0)
+    monkeypatch.setattr(FreshCost, "within", lambda self, limits: self.dose > -0.15)
+    found = SoundDoses(SideEffects(lab, LENIENT), planted, (0.1, 0.2, 0.3))
+    assert found.confirmed((-0.2, 0.3)) == (-0.1, 0.3)
+    assert written == [[0.0, -0.2, 0.3, -0.1, 0.2], [0.0, 0.3]]
+    assert scored == [3, 2, 1]
 
 
 @pytest.mark.parametrize(
@@ -313,7 +338,7 @@ def test_a_dose_is_turned_down_early_only_where_half_the_interval_reaches_beyond
 def test_texts_are_written_only_for_the_doses_that_decide(lab, planted, monkeypatch):
     asked = []
 
-    def measured(self, settings, _):
+    def measured(self, settings, *_):
         doses = [round(setting.dose, 6) for setting in settings]
         asked.append(doses)
         return [fresh(d, 1.6 if d in (-0.4, -0.3) else 1.5) for d in doses]
@@ -512,30 +537,20 @@ def test_what_is_chosen_for_a_fold_has_not_seen_it(lab, lm):
         )
 
 
-def test_a_fold_is_measured_only_after_its_choice(lab, lm, monkeypatch, free):
-    """A value of the report that is not also one of another choice comes from the last step."""
-    vector = lm.extract(pairs(6), layers="all")
-    asked = []
-    fetch = Trials.fetch
-    monkeypatch.setattr(
-        Trials,
-        "fetch",
-        lambda self, some, w: (asked.append(some := list(some)), fetch(self, some, w)),
-    )
-    looked = []
-    choose = Search.profiled
-    monkeypatch.setattr(
-        Search,
-        "profiled",
-        lambda self, fold, *how, **some: (
-            looked.append((fold, len(asked))),
-            choose(self, fold, *how, **some),
-        )[1],
-    )
-    calibrate(lab, vector, options=QUICK)
-    for fold, step in looked:
-        if fold is not None:
-            assert all(fold in trial.without for trial in asked[step])
+def test_layers_of_a_fold_are_compared_by_trials_that_have_not_seen_it(lab, lm, free):
+    """Folds are measured together, but what others may look at changes nothing for a fold."""
+    made = pairs(6)
+    vector = lm.extract(made, layers="all")
+    source = source_of(lm, vector, range(5), None, _reader(lm))
+    measure = Propensity(lab, items_of_pairs(lm, made))
+    trials = Trials(source, measure, made, 0, Parts(None, 1))
+    found = Search(lab, vector, trials, range(5), QUICK)
+    compared, values = found.compared(), dict(trials._values)
+    for fold in trials.folds:
+        seen = [t for t in values if fold not in t.without or trials.fold_of[t.item] == fold]
+        trials._values = values | dict.fromkeys(seen, 99.0)
+        assert found.compared()[fold] == compared[fold]
+    assert found.compared()[None] != compared[None]
 
 
 def _reader(lm):

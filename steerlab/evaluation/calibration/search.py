@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from steerlab.core.record import software
 from steerlab.core.results import Calibration, defined
@@ -52,7 +52,7 @@ _PROFILE_WEIGHT = 10  # of progress, for each of its three rounds
 Choice = Mapping[int | None, float]
 """The dose chosen for each fold without looking at it; None: the final choice, on all items."""
 
-T = TypeVar("T")
+Sides = tuple[list[Trial], list[Trial]]
 
 
 @dataclass
@@ -84,7 +84,7 @@ class Search:
         trials = self.trials
         trials.fetch(map(Trial, trials.items), 1)
         check_defined(trials.measure, trials.unsteered(trials.items))
-        compared = {fold: self.compared(fold) for fold in (None, *trials.folds)}
+        compared = self.compared()
         layers, sound, safe, unsound = self.sound_layers(compared)
         layer = layers[None]
         doses = self.doses(layers, safe)
@@ -108,23 +108,19 @@ class Search:
 
     # choosing
 
-    def compared(self, fold: int | None) -> dict[int, float]:
-        """Layer -> signed range at one dose: some layers, then the neighbours of the best one.
+    def compared(self) -> dict[int | None, dict[int, float]]:
+        """For each fold, layer -> signed range at one dose: some, then neighbours of the best one.
 
         A fold's own choice keeps to the best of these by a few items. The final choice, which is
         the one that counts and is shown, compares all of them on all items.
         """
-        layers = self.plausible(fold)
-        stride = math.ceil(len(layers) / _LAYERS)
-        some = layers[::-1][::stride]
-        if fold is not None and len(some) > _KEPT:
-            few = self.profiled(fold, some, at_most=max(2, self.trials.measure.count // 4))
-            some = sorted(few, key=lambda b: _ranked(few[b]), reverse=True)[:_KEPT]
-        found = self.profiled(fold, some)
-        if stride > 1:
-            best = layers.index(_largest(found))
-            found |= self.profiled(fold, layers[max(0, best - stride + 1) : best + stride])
-        return dict(sorted(found.items()))
+        layers = {fold: self.plausible(fold) for fold in (None, *self.trials.folds)}
+        stride = {fold: math.ceil(len(mine) / _LAYERS) for fold, mine in layers.items()}
+        some = {fold: mine[::-1][:: stride[fold]] for fold, mine in layers.items()}
+        few = self.ranges(some, at_most=max(2, self.trials.measure.count // 4))
+        known = self.ranges({f: b if f is None else _best(few[f]) for f, b in some.items()})
+        last = self.ranges({f: _around(layers[f], _largest(known[f]), stride[f]) for f in layers})
+        return {fold: dict(sorted({**known[fold], **last[fold]}.items())) for fold in layers}
 
     def sound_layers(
         self, compared: Mapping[int | None, Mapping[int, float]]
@@ -164,24 +160,32 @@ class Search:
         kept = [b for b, auc in known.items() if auc is None or auc + reach >= _SEPARABLE]
         return kept or list(self.candidates)
 
-    def profiled(
-        self, fold: int | None, layers: Sequence[int], at_most: int | None = None
-    ) -> dict[int, float]:
-        """Layer -> mean signed range at the dose used to compare layers.
+    def ranges(
+        self, layers: Mapping[int | None, Sequence[int]], at_most: int | None = None
+    ) -> dict[int | None, dict[int, float]]:
+        """For each fold, layer -> signed range; all of one layer share the blocks below it."""
+        of, sides = self.trials.of, {f: self.sides(f, b, at_most) for f, b in layers.items()}
+        every = (t for own in sides.values() for both in own.values() for row in both for t in row)
+        self.trials.fetch(every, _PROFILE_WEIGHT)
+        return {
+            fold: {b: float(means(of(up) - of(down))) for b, (up, down) in own.items()}
+            for fold, own in sides.items()
+        }
 
-        at_most: so many of the items, evenly spaced; None takes all.
+    def sides(
+        self, fold: int | None, layers: Sequence[int], at_most: int | None = None
+    ) -> dict[int, Sides]:
+        """Layer -> the trials at both signs of the dose used to compare layers.
+
+        at_most: so many of a fold's items, evenly spaced; None takes all.
         """
         d = self.options.compared_at
 
         def side(b: int, sign: int) -> list[Trial]:
             rows = self.trials.choosing(fold, b, sign * d)
-            return rows[:: math.ceil(len(rows) / (at_most or len(rows)))]
+            return rows if fold is None else rows[:: math.ceil(len(rows) / (at_most or len(rows)))]
 
-        wanted = {b: (side(b, 1), side(b, -1)) for b in layers}
-        weight = _PROFILE_WEIGHT / (len(self.trials.folds) + 1)
-        self.trials.fetch((t for both in wanted.values() for side in both for t in side), weight)
-        of = self.trials.of
-        return {b: float(means(of(up) - of(down))) for b, (up, down) in wanted.items()}
+        return {b: (side(b, 1), side(b, -1)) for b in layers}
 
     def doses(
         self, layers: Mapping[int | None, int], safe: tuple[float, float]
@@ -308,8 +312,7 @@ class Search:
 
     def profile(self, layers: Sequence[int]) -> tuple[LayerEffect, ...]:
         """The effect and the KL of the layers that the final choice compared, at one dose."""
-        trials, d = self.trials, self.options.compared_at
-        sides = [(trials.choosing(None, b, d), trials.choosing(None, b, -d)) for b in layers]
+        of, d = self.trials.of, self.options.compared_at
         whole = [self.at(b) for b in layers]
         both = [
             Setting(v, v.coefficient(s * d)) if v.norm else Setting()
@@ -319,8 +322,8 @@ class Search:
         nats = [math.nan if kl is None else kl for kl in self.effects.kl(both, 3, NEUTRAL[::2])]
         largest = map(max, nats[::2], nats[1::2])
         return tuple(
-            LayerEffect(b, self.estimate(trials.of(up) - trials.of(down)), defined(kl))
-            for b, (up, down), kl in zip(layers, sides, largest, strict=True)
+            LayerEffect(b, self.estimate(of(up) - of(down)), defined(kl))
+            for (b, (up, down)), kl in zip(self.sides(None, layers).items(), largest, strict=True)
         )
 
     def curve(
@@ -378,9 +381,20 @@ def _strongest(points: Sequence[Point], sign: int) -> float | None:
     return max(sound, key=lambda p: sign * p.effect.mean).dose if sound else None
 
 
-def _largest(values: Mapping[T, float]) -> T:
-    """The key of the largest value; NaN counts as the smallest."""
-    return max(values, key=lambda key: _ranked(values[key]))
+def _largest(ranges: Mapping[int, float]) -> int:
+    """The layer with the largest range; NaN counts as the smallest."""
+    return _best(ranges)[0]
+
+
+def _best(ranges: Mapping[int, float]) -> list[int]:
+    """The few layers with the largest range, from the largest down."""
+    return sorted(ranges, key=lambda b: _ranked(ranges[b]), reverse=True)[:_KEPT]
+
+
+def _around(layers: Sequence[int], best: int, stride: int) -> Sequence[int]:
+    """The layers between `best` and those that were compared beside it."""
+    place = layers.index(best)
+    return layers[max(0, place - stride + 1) : place + stride] if stride > 1 else ()
 
 
 def _ranked(value: float) -> float:

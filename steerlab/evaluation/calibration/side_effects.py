@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from steerlab.core.setting import Setting, is_front
 from steerlab.evaluation.calibration.curve import FreshCost, Limits
 from steerlab.evaluation.calibration.effects import written
 from steerlab.evaluation.statistics import Estimate, estimate, share
-from steerlab.progress import Parts, ShouldStop
+from steerlab.progress import Parts, Progress, ShouldStop
 
 if TYPE_CHECKING:
     from steerlab.core.cell import Key
@@ -68,6 +68,7 @@ FRESH = (
 )
 """Further such beginnings: texts after these decide which doses are sound."""
 
+_HALF = len(FRESH) // 2
 _FRESH_SEEDS = 1000  # their texts share no seed with those of a metric
 
 
@@ -90,8 +91,8 @@ class SideEffects:
             "allow_other_weights": allow_other_weights,
             "should_stop": should_stop,
         }
+        self._made: dict[Key, tuple[int, ...]] = {}
         self._known: dict[Key, tuple[float, float]] = {}
-        self._likely: tuple[Setting, ...] = ()
 
     def kl(
         self, settings: Sequence[Setting], weight: float, prompts: Sequence[str] = NEUTRAL
@@ -103,60 +104,85 @@ class SideEffects:
         found = divergence(self.lab.model, prompts, settings, top=1, **how)
         return [defined(float(nats)) for nats in found.nats.mean(axis=1)]
 
-    def expect(self, settings: Sequence[Setting]) -> None:
-        """Say which settings may be asked for next.
-
-        The first texts of theirs are written along with others: on a CPU, a batch of 48 rows takes
-        half the time of four batches of 12.
-        """
-        self._likely = tuple(settings)
-
-    def fresh(self, settings: Sequence[Setting], weight: float) -> list[FreshCost]:
+    def fresh(
+        self, settings: Sequence[Setting], lower: Sequence[Setting | None], weight: float
+    ) -> list[FreshCost]:
         """Fluency and repetition of texts after the `FRESH` prompts.
 
         Half of the texts are enough for a setting that these clearly turn down.
+        lower: for each setting the one that follows if it is turned down. The first texts of these
+        are written along, as long as they may be needed: on a CPU, a batch of 48 rows takes half
+        the time of four batches of 12.
         """
-        found = self.after(FRESH[: len(FRESH) // 2], settings, weight / 2)
-        rest = [s for s, cost in enumerate(found) if not cost.beyond(self.limits)]
+        found = self.after(FRESH[:_HALF], settings, weight / 2, [s for s in lower if s])
+        beyond = [cost.beyond(self.limits) for cost in found]
+        rest = [s for s, gone in enumerate(beyond) if not gone]
+        along = [s for s, gone in zip(lower, beyond, strict=True) if s and gone]
         undecided = [settings[s] for s in rest]
-        whole = self.after(FRESH, undecided, weight / 2) if rest else []
+        whole = self.after(FRESH, undecided, weight / 2, along) if rest else []
         for s, cost in zip(rest, whole, strict=True):
             found[s] = cost
         return found
 
     def after(
-        self, prompts: Sequence[str], settings: Sequence[Setting], weight: float = 0
+        self,
+        prompts: Sequence[str],
+        settings: Sequence[Setting],
+        weight: float = 0,
+        along: Sequence[Setting] = (),
     ) -> list[FreshCost]:
-        """Fluency and repetition of one text after each prompt; weight: share of the progress."""
-        logs, pairs = self._texts(settings, prompts, weight)
+        """Fluency and repetition of one text after each prompt.
+
+        weight: share of the progress. along: settings whose first texts are only written.
+        """
+        logs, pairs = self._texts(settings, prompts, weight, along)
         return [
             _fresh(setting.dose or 0.0, logs[s] - logs[0], pairs[s], pairs[0], self.limits)
             for s, setting in enumerate(settings, 1)
         ]
 
-    def _texts(self, settings: Sequence[Setting], prompts: Sequence[str], weight: float) -> Array:
+    def _texts(
+        self,
+        settings: Sequence[Setting],
+        prompts: Sequence[str],
+        weight: float,
+        along: Sequence[Setting],
+    ) -> Array:
         """Two figures of a text for each prompt: unsteered, then under each setting.
 
         Log perplexity and share of distinct pairs: (2, 1 + n_settings, n_prompts).
         """
-        from steerlab.evaluation.metrics.likelihood import perplexities
-
         seeds = range(self.seed + _FRESH_SEEDS, self.seed + _FRESH_SEEDS + len(prompts))
         seeded = list(zip(prompts, seeds, strict=True))
         rows = [(s, *some) for s in (Setting(), *settings) for some in seeded]
-        new = [row for row in dict.fromkeys(rows) if row not in self._known]
-        if new:
-            likely = [(s, *some) for s in self._likely for some in seeded[: len(FRESH) // 2]]
-            new += [row for row in dict.fromkeys(likely) if row not in self._known]
         parts, how = [self.parts.part(weight * share) for share in (0.8, 0.2)], dict(self._how)
         how["bos"] = is_front(settings)
-        made = [text.token_ids for text in written(self.lab, new, progress=parts[0], **how)]
-        given = [prompt for _, prompt, _ in new]
-        logs = np.log(perplexities(self.lab.model, given, made, progress=parts[1], **how))
-        for row, log, ids in zip(new, logs.tolist(), made, strict=True):
-            self._known[row] = (log, distinct_pairs(ids))
+        more = [(s, *some) for s in along for some in seeded[:_HALF]]
+        if not set(rows) <= set(self._made):
+            self._write([*rows, *more], parts[0], how)
+        self._score(rows, parts[1], how)
         found = np.array([self._known[row] for row in rows])
         return found.T.reshape(2, 1 + len(settings), len(prompts))
+
+    def _write(
+        self, rows: Sequence[Key], progress: Progress | None, how: Mapping[str, Any]
+    ) -> None:
+        """Write the texts of rows that have none."""
+        new = [row for row in dict.fromkeys(rows) if row not in self._made]
+        texts = written(self.lab, new, progress=progress, **how)
+        self._made |= {row: text.token_ids for row, text in zip(new, texts, strict=True)}
+
+    def _score(
+        self, rows: Sequence[Key], progress: Progress | None, how: Mapping[str, Any]
+    ) -> None:
+        """Measure the texts of rows that are not measured yet."""
+        from steerlab.evaluation.metrics.likelihood import perplexities
+
+        new = [row for row in dict.fromkeys(rows) if row not in self._known]
+        made, given = [self._made[row] for row in new], [prompt for _, prompt, _ in new]
+        logs = np.log(perplexities(self.lab.model, given, made, progress=progress, **how))
+        scored = zip(new, logs.tolist(), made, strict=True)
+        self._known |= {row: (log, distinct_pairs(ids)) for row, log, ids in scored}
 
 
 def _fresh(dose: float, logs: Array, pairs: Array, plain: Array, limits: Limits) -> FreshCost:

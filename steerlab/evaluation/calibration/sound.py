@@ -36,7 +36,7 @@ class SoundDoses:
         Texts take most of the time, and only the strongest sound dose of each side needs them.
         """
         signed = [sign * d for d in self.doses for sign in (1, -1)]
-        kl = self.effects.kl(self.settings(signed), 5)
+        kl = self.effects.kl([*map(self.setting, signed)], 5)
         self.costs = {d: Cost(kl=nats) for d, nats in zip(signed, kl, strict=True)}
         safe = self.confirmed((self.reach(-1), self.reach(1)))
         for cost in self.fresh:
@@ -64,8 +64,8 @@ class SoundDoses:
         """
         ends, found = {-1: safe[0], 1: safe[1]}, dict[float, FreshCost]()
         while wanted := [d for d in ends.values() if d and d not in found]:
-            self.effects.expect(self.settings([self.lower(d) for d in wanted if self.lower(d)]))
-            made = self.effects.fresh(self.settings(wanted), 20)
+            lower = [self.setting(d) if (d := self.lower(end)) else None for end in wanted]
+            made = self.effects.fresh([*map(self.setting, wanted)], lower, 20)
             found |= {d: replace(cost, dose=d) for d, cost in zip(wanted, made, strict=True)}
             for sign, end in ends.items():
                 if end in found and not found[end].within(self.effects.limits):
@@ -78,6 +78,6 @@ class SoundDoses:
         lower = max((d for d in self.doses if d < abs(dose)), default=0.0)
         return math.copysign(lower, dose) if lower else 0.0
 
-    def settings(self, doses: Sequence[float]) -> list[Setting]:
-        """The vector at these doses."""
-        return [Setting(self.vector, self.vector.coefficient(d)) for d in doses]
+    def setting(self, dose: float) -> Setting:
+        """The vector at a dose."""
+        return Setting(self.vector, self.vector.coefficient(dose))

@@ -13,6 +13,7 @@ from steerlab.cli import options, output, types
 from steerlab.cli.generate import heading
 from steerlab.cli.progress import Interrupt, interruptible, load
 from steerlab.core.display import printable
+from steerlab.core.notation import layers_text
 from steerlab.errors import BadOption, SteerlabError
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ class _Talk:
         from steerlab.lab.operating_point import beyond_safe
 
         setting = self.chat.setting
-        layers = f"  {output.layers_text(setting.layers)}" if setting.layers else ""
+        layers = f"  {layers_text(setting.layers)}" if setting.layers else ""
         output.say(f"── {heading(setting)}{layers}")
         if text := beyond_safe(self.chat.calibration, setting.layers, setting.dose):
             output.warn(text)

@@ -11,6 +11,7 @@ import click
 from steerlab.cli import options, output, types
 from steerlab.cli.progress import interruptible, load, progress_bar
 from steerlab.core.display import count, number, printable, signed_dose
+from steerlab.core.notation import layers_text
 
 if TYPE_CHECKING:
     from steerlab.core.results import Evaluation, Measured
@@ -186,7 +187,7 @@ def _print(found: Evaluation, text: str, sentences: Sequence[str]) -> None:
     data, values = found.data, by_name(found.values)
     size = signed_dose(data["dose"]).lstrip("+") if data["dose"] else "-"
     strength = f"dose ±{size}, coefficient ±{number(data['coefficient'])}"
-    output.title(f"{text} at {output.layers_text(data['layers'])}, {strength}")
+    output.title(f"{text} at {layers_text(data['layers'])}, {strength}")
     for metric in effect_metrics(found.values):
         output.section(metric)
         _print_effects(values, metric)

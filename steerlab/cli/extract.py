@@ -11,6 +11,7 @@ import click
 from steerlab.cli import options, output, types
 from steerlab.cli.progress import load, progress_bar
 from steerlab.core.display import some
+from steerlab.core.notation import layers_text
 
 if TYPE_CHECKING:
     from steerlab.core.vector import SteeringVector
@@ -168,7 +169,7 @@ def extract_command(
         output.made(vector, str(vector))
     _say_what_was_read(lab, vector)
     if left := sorted({*lab.model.layers(at)} - {*vector.layers}):
-        output.warn(f"{output.layers_text(left)} left out: the pairs decide no direction there")
+        output.warn(f"{layers_text(left)} left out: the pairs decide no direction there")
     output.say_duplicates(lab.store, vector)
     for problem in problems(vector):
         output.warn(problem)

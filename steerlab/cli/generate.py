@@ -14,7 +14,7 @@ from steerlab.cli import options, output
 from steerlab.cli.engine import engine
 from steerlab.cli.progress import console, interruptible, load
 from steerlab.core.display import printable, signed, signed_dose
-from steerlab.core.notation import spelled
+from steerlab.core.notation import layers_text, spelled
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -139,7 +139,7 @@ def _settings(
 
 
 def _say_calibrated(setting: Setting, *, with_strength: bool) -> None:
-    where = output.layers_text(setting.layers)
+    where = layers_text(setting.layers)
     if with_strength:
         strength = f"dose {signed_dose(setting.dose)} (c {signed(setting.coefficient)})"
         output.say(f"{setting.label} as calibrated: {where}, {strength}")

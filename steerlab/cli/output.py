@@ -299,13 +299,6 @@ def dose_legend(layers: int, *, summed: bool = True) -> str:
     return _SUMMED if summed else _ALONE
 
 
-def layers_text(layers: Sequence[int]) -> str:
-    """Layers with their noun: "layer 15", "layers 10-20"."""
-    from steerlab.core.notation import span
-
-    return f"layer{'s' * (len(layers) != 1)} {span(layers)}"
-
-
 def minute(time: str) -> str:
     """An ISO time to the minute, for tables."""
     return time[:16].replace("T", " ")
@@ -313,6 +306,8 @@ def minute(time: str) -> str:
 
 def made(vector: SteeringVector, name: str, how: str = "") -> None:
     """A vector that was just made: its name and recipe, then layers, norm and dose."""
+    from steerlab.core.notation import layers_text
+
     click.echo(f"{click.style(name, bold=True)}  {printable(str(vector.recipe))}{how}")
     dose = vector.dose(1.0)
     per_unit = "" if dose is None else f", dose {number(dose, 2)} per unit of coefficient"

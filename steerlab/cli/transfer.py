@@ -11,7 +11,7 @@ import click
 from steerlab.cli import options, output, types
 from steerlab.cli.progress import load_to_make, progress_bar
 from steerlab.core.display import count, printable
-from steerlab.core.notation import span
+from steerlab.core.notation import layers_text
 from steerlab.errors import NotFound
 
 if TYPE_CHECKING:
@@ -273,7 +273,7 @@ def _print_arrivals(store: Store, arrivals: Sequence[Arrival]) -> None:
     for arrival in arrivals:
         vector, recipe = arrival.vector, arrival.recipe
         how = "already here" if arrival.already else str(recipe)
-        where = f"layer{'s' * (len(vector.layers) > 1)} {span(vector.layers)}"
+        where = layers_text(vector.layers)
         text = f"{vector.ref}  {how}; {where} of {vector.model.name}"
         click.echo(printable(text))
         for fact in recipe.facts:

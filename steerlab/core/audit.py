@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from steerlab.core.display import count, number, printable
-from steerlab.core.notation import span
+from steerlab.core.notation import layers_text, span
 from steerlab.core.results import defined
 from steerlab.errors import BadOption, SteeringError
 
@@ -161,11 +161,10 @@ class AuditedText:
             return f"which tokens were changed is unknown: {audit.problem}"
         if not audit.changes:
             return "unsteered: no token was changed"
-        places, layers = audit.positions(), audit.layers
+        places = audit.positions()
         return (
             f"changed: {len(places)} of {count(len(self.tokens), 'token')}, positions "
-            f"{span(places)}, layer{'s' * (len(layers) > 1)} {span(layers)}, "
-            f"{_sizes(audit.changes)}"
+            f"{span(places)}, {layers_text(audit.layers)}, {_sizes(audit.changes)}"
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -133,6 +133,11 @@ def span(layers: Sequence[int]) -> str:
     return ", ".join(f"{r.start}-{r.stop - 1}" if isinstance(r, slice) else str(r) for r in found)
 
 
+def layers_text(layers: Sequence[int]) -> str:
+    """Layers with their noun: "layer 15", "layers 10-20"."""
+    return f"layer{'s' * (len(layers) != 1)} {span(layers)}"
+
+
 def layer_numbers(choice: LayerChoice, n: int, source: str) -> list[int]:
     """The layers that are meant, of `n`; BadOption for no choice, NotFound for none of these.
 

@@ -31,6 +31,7 @@ from steerlab.core.direction import (
 from steerlab.core.notation import (
     Layers,
     is_ref,
+    layers_text,
     number,
     span,
     subscript,
@@ -289,11 +290,8 @@ class SteeringVector:
         return self.called or operand_of(self)[0]
 
     def __repr__(self) -> str:
-        shown = span(self.layers)
-        return (
-            f"<SteeringVector {self}: {self.model.name}, layer{'s' * (len(self.layers) > 1)} "
-            f"{shown}, {self.scope}, norm {self.norm:.4g}>"
-        )
+        shown = f"{self.model.name}, {layers_text(self.layers)}, {self.scope}"
+        return f"<SteeringVector {self}: {shown}, norm {self.norm:.4g}>"
 
     def _repr_html_(self) -> str:
         return above.html(self)

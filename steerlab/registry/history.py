@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from sqlalchemy import Connection, Select, select
 
-from steerlab.core.notation import span
+from steerlab.core.notation import layers_text
 from steerlab.errors import NotFound
 from steerlab.registry import queries
 from steerlab.registry.operands import expressions
@@ -88,7 +88,7 @@ def _versions(connection: Connection, row: int) -> list[int]:
 
 
 def _layers(vector: queries.Summary) -> str:
-    return f"layer{'s' * (len(vector.layers) > 1)} {span(vector.layers)}, norm {vector.norm:.4g}"
+    return f"{layers_text(vector.layers)}, norm {vector.norm:.4g}"
 
 
 def _children(connection: Connection, refs: dict[int, str]) -> Iterator[Event]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Unpack
 
-from steerlab.core.notation import span
+from steerlab.core.notation import layers_text
 from steerlab.core.run import Generation
 from steerlab.errors import Cancelled, SteerlabError
 from steerlab.progress import Watch
@@ -135,7 +135,7 @@ def written_examples(
     if should_stop is not None and should_stop():
         raise Cancelled("cancelled: no page was written")
     how = f"temperature {SAMPLING['temperature']}, seed {seed}"
-    source = f"written for this page, layer{'s' * (len(at.layers) > 1)} {span(at.layers)}, {how}"
+    source = f"written for this page, {layers_text(at.layers)}, {how}"
     texts: dict[str, list[Generation]] = defaultdict(list)
     for cell in cells:
         texts[cell.prompt].append(Generation.of(cell))

@@ -13,7 +13,7 @@ from textual.containers import Horizontal, Vertical
 from textual.message import Message
 from textual.widgets import Input, Label, Select, TextArea
 
-from steerlab.core.notation import layers_of, span
+from steerlab.core.notation import layers_of, layers_text
 from steerlab.errors import BadExpression, BadOption, SteerlabError
 from steerlab.evaluation.metrics.texts import METRICS, Metric
 from steerlab.tui.fields import field
@@ -165,7 +165,7 @@ class SweepForm(Vertical):
             self.query_one("#strengths-label", Label).update("doses" if self.by_dose else "c")
             self.query_one("#strengths", Input).value = DOSES if self.by_dose else COEFFICIENTS
         known = f"dose {dose:.2f} per c" if dose is not None else UNDOSED
-        own = f"layer{'s' * (len(vector.layers) > 1)} {span(vector.layers)}"
+        own = layers_text(vector.layers)
         self.post_message(self.Meant(f"{own} · norm {vector.norm:.3g} · {known}"))
         self.post_message(self.Changed())
 

@@ -7,15 +7,11 @@ import os
 import secrets
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import click
 
 from steerlab.cli import options, output
-
-if TYPE_CHECKING:
-    from steerlab.lab.lab import Lab
-    from steerlab.models.language_model import LanguageModel
 
 HOST, PORT = "127.0.0.1", 8100
 
@@ -128,12 +124,13 @@ def _serve(
     from steerlab.lab.lab import Lab
     from steerlab.serving.app import Server
     from steerlab.serving.engine import Engine, Limits
+    from steerlab.serving.in_process import load
     from steerlab.serving.run import run
 
     output.narrate()
     lab = Lab(store_path, **loading)
     name = served_name(loading["source"])
-    engine = Engine(partial(_load, lab), Limits(**limits))
+    engine = Engine(partial(load, lab), Limits(**limits))
     server = Server(lab, engine, name, host=host, api_key=api_key)
 
     def ready(address: str) -> None:
@@ -146,13 +143,6 @@ def _serve(
         )
 
     asyncio.run(run(server, engine, host, port, ready))
-
-
-def _load(lab: Lab) -> LanguageModel:
-    from steerlab.models.loading import hush
-
-    hush()
-    return lab.load()
 
 
 def served_name(source: str) -> str:

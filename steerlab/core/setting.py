@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -59,6 +59,10 @@ class Setting:
     def layer(self) -> int | None:
         """The first layer that it acts on; None for the baseline."""
         return self.layers[0] if self.layers else None
+
+    def with_vector(self, vectors: Mapping[int, SteeringVector]) -> Setting:
+        """The setting with the vector of its layer; the baseline as it is."""
+        return self if self.layer is None else replace(self, vector=vectors[self.layer])
 
     def without_vector(self) -> Setting:
         """The setting as a store keeps it: all but the vector itself."""

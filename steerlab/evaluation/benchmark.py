@@ -21,7 +21,7 @@ from steerlab.evaluation.generalization.plan import EvaluationPlan
 from steerlab.evaluation.generalization.verdict import Finding, judged
 from steerlab.evaluation.generalization.verdict import verdict as evaluated
 from steerlab.evaluation.guarantee import share_moved
-from steerlab.lab.starter import starters
+from steerlab.lab.starter import extract, starters
 from steerlab.progress import Progress, ShouldStop
 
 if TYPE_CHECKING:
@@ -157,5 +157,4 @@ def extracted(lab: Lab, name: str) -> SteeringVector:
             return known
     except NotFound:
         pass
-    made = list(zip(entry.positive, entry.negative, strict=True))
-    return lab.extract(name, made, layers=lm.n_layers // 2, tags=entry.tags, note=entry.note)
+    return extract(lab, name, lm.n_layers // 2)

@@ -41,6 +41,13 @@ def starters() -> dict[str, Starter]:
     }
 
 
+def extract(lab: Lab, name: str, layer: int) -> SteeringVector:
+    """A starter vector of the lab's model, extracted and stored."""
+    entry = starters()[name]
+    pairs = list(zip(entry.positive, entry.negative, strict=True))
+    return lab.extract(name, pairs, layers=layer, tags=entry.tags, note=entry.note)
+
+
 def ensure(
     lab: Lab, names: Iterable[str] | None = None, made: Callable[[str], object] | None = None
 ) -> dict[str, SteeringVector]:
@@ -53,14 +60,7 @@ def ensure(
         try:
             found[name] = lab.store.load(f"smollm2.{name}")
         except NotFound:
-            entry = starters()[name]
-            found[name] = lab.extract(
-                name,
-                list(zip(entry.positive, entry.negative, strict=True)),
-                layers=LAYER,
-                tags=entry.tags,
-                note=entry.note,
-            )
+            found[name] = extract(lab, name, LAYER)
             if made is not None:
                 made(name)
     return found

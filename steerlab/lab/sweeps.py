@@ -75,7 +75,7 @@ class _Run:
 
         for batch in write(
             self.lab.runtime,
-            [(self._with_vector(setting), prompt, seed) for setting, prompt, seed in own],
+            [(s.with_vector(self.directions), prompt, seed) for s, prompt, seed in own],
             plan.sampling,
             positions=plan.positions,
             bos=is_front(map(Setting, self.directions.values())),
@@ -88,11 +88,6 @@ class _Run:
             self._keep([replace(cell, setting=own[i][0]) for i, cell in batch.items()])
             if self.stop():
                 return
-
-    def _with_vector(self, setting: Setting) -> Setting:
-        if setting.layer is None:
-            return setting
-        return replace(setting, vector=self.directions[setting.layer])
 
     def _keep(self, cells: Sequence[Cell]) -> None:
         """Store whole texts; those that were cut off never are."""

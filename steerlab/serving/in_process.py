@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,13 +17,14 @@ if TYPE_CHECKING:
 def started(source: str, store: Path | str | None = None) -> Server:
     """A server whose model is being loaded; `begin` takes requests from now on."""
     lab = Lab(store, source=source)
-
-    def load() -> LanguageModel:
-        from steerlab.models.loading import hush
-
-        hush()
-        return lab.load()
-
-    server = Server(lab, Engine(load), source, host="localhost")
+    server = Server(lab, Engine(partial(load, lab)), source, host="localhost")
     server.engine.start()
     return server
+
+
+def load(lab: Lab) -> LanguageModel:
+    """Load the model of a lab without the bars and warnings of libraries."""
+    from steerlab.models.loading import hush
+
+    hush()
+    return lab.load()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -87,7 +86,7 @@ class NextTokenKL:
             found = divergence(
                 model,
                 prompts,
-                [self._with_vector(setting) for setting in settings],
+                [setting.with_vector(self.vectors) for setting in settings],
                 top=1,
                 chat=sweep.sampling.chat,
                 positions=sweep.positions,
@@ -96,11 +95,6 @@ class NextTokenKL:
             for (s, p), value in np.ndenumerate(found):
                 nats[settings[s], prompts[p]] = float(value)
         return [MetricValue(nats[cell.setting, cell.prompt]) for cell in cells]
-
-    def _with_vector(self, setting: Setting) -> Setting:
-        if setting.layer is None:
-            return setting
-        return replace(setting, vector=self.vectors[setting.layer])
 
 
 def default_metrics(

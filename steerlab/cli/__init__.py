@@ -180,7 +180,8 @@ class Verbs(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="The store: --store, then STEERLAB_STORE, then ./store, then your data directory. "
     'Tab completion: eval "$(_STEERLAB_COMPLETE=bash_source steerlab)", or zsh_source, or '
-    "fish_source.",
+    "fish_source. In Python: `from steerlab.vectors import love`; `import steerlab` and "
+    "`help(steerlab)` say more.",
 )
 @click.option("--store", metavar="DIRECTORY", help="The store; also after the command.")
 @click.option("--model", metavar="NAME", help="The model; also after the command.")

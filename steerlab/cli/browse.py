@@ -18,7 +18,7 @@ from steerlab.core.notation import span
 
 if TYPE_CHECKING:
     from steerlab.core.record import Record
-    from steerlab.core.results import Calibration
+    from steerlab.core.results import Calibration, Evaluation
     from steerlab.registry import Store
     from steerlab.registry.queries import StoredModel, Summary
     from steerlab.registry.search import Hit, Search
@@ -91,13 +91,13 @@ def _print_summaries(found: Sequence[Summary], all_versions: bool, store: Store)
             rows = [row[:at] + row[at + 1 :] for row in rows]
     numbers, wrap, cut = ["norm", "dose/c"], ["name", "layers"], ["made", "tags"]
     output.table(columns, rows, right=numbers, wrap=wrap, cut=cut)
-    shared = ("layers", "calibrated", "tags")
-    if same := ", ".join(f"{what} {told[what]}" for what in shared if told.get(what)):
+    shared = {"layers": "stored at layer", "calibrated": "calibrated", "tags": "tags"}
+    if same := ", ".join(f"{word} {told[what]}" for what, word in shared.items() if told.get(what)):
         output.say(f"all of them: {same}")
 
 
 def _calibrated(store: Store) -> dict[str, str]:
-    """Digest -> the calibrated dose and layer, or that no dose works."""
+    """Digest -> the calibrated dose and layer, or that none is shown to work."""
     from steerlab.core.results import in_force
 
     known: dict[str, list[Calibration]] = {}
@@ -105,7 +105,7 @@ def _calibrated(store: Store) -> dict[str, str]:
         known.setdefault(made.digest, []).append(made)
     found = {digest: in_force(made) for digest, made in known.items()}
     return {
-        digest: f"{signed_dose(one.dose)} at {one.layer}" if one.works else "no dose works"
+        digest: f"{signed_dose(one.dose)} at {one.layer}" if one.works else "not shown"
         for digest, one in found.items()
         if one is not None
     }
@@ -197,7 +197,8 @@ def show_command(ref: str, plot_file: Path | None, model: str | None, store: Sto
         found = {"lineage": asdict(lineage), "calibration": known, "calibrations_beside": others}
         output.print_json({**record.to_json(), **found})
         return
-    _print_head(record, calibration, beside)
+    evaluations = store.results.evaluations(ref, model=model, limit=1)
+    _print_head(record, calibration, beside, next(iter(evaluations), None))
     _print_layers(record)
     if calibration is not None:
         output.response(calibration, record.ref)
@@ -206,7 +207,10 @@ def show_command(ref: str, plot_file: Path | None, model: str | None, store: Sto
 
 
 def _print_head(
-    record: Record, calibration: Calibration | None, beside: Mapping[int, Calibration]
+    record: Record,
+    calibration: Calibration | None,
+    beside: Mapping[int, Calibration],
+    evaluation: Evaluation | None,
 ) -> None:
     model = record.model
     precision = f", {model.dtype}" if model.dtype else ""
@@ -226,6 +230,7 @@ def _print_head(
             ("note", record.note),
             *_verdict(calibration),
             *(("also", c.at) for c in beside.values() if c != calibration),
+            *_evaluated(evaluation),
             ("made", f"{record.created[:19].replace('T', ' ')} UTC with {software}"),
             ("digest", record.digest),
         ]
@@ -240,6 +245,17 @@ def _verdict(calibration: Calibration | None) -> list[tuple[str, str]]:
 
     says, *evidence = findings(calibration)
     return [("calibrated", says), *(("", f"· {line}") for line in evidence)]
+
+
+def _evaluated(evaluation: Evaluation | None) -> list[tuple[str, str]]:
+    """What the newest evaluation claims; a report has all of its figures."""
+    if evaluation is None:
+        return []
+    from steerlab.evaluation.generalization.verdict import verdict
+
+    says = [line for line in verdict(evaluation) if "shown" in line or "refuted" in line]
+    head = f"on suite {evaluation.suite}, {output.minute(evaluation.created)}; `report` has all"
+    return [("evaluated", head), *(("", f"· {line}") for line in says)]
 
 
 def _print_layers(record: Record) -> None:

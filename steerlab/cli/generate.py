@@ -88,7 +88,7 @@ def generate_command(
     if not live:
         output.show(cells, partial(_print_texts, sampling=sampling))
     if steer["expression"] is not None and not (steer["coefficients"] or steer["doses"]):
-        _warn_of_default(settings[-1])
+        _warn_of_default(lab, settings[-1])
     if keep:
         run = {"layers": layers, "positions": where["positions"]}
         _keep(lab, steer["expression"] or "", cells, sampling=sampling, **run)
@@ -147,9 +147,16 @@ def _say_calibrated(setting: Setting, *, with_strength: bool) -> None:
         output.say(f"{setting.label} at its calibrated layer: {where}")
 
 
-def _warn_of_default(setting: Setting) -> None:
-    """Say that coefficient 1, which nobody chose, is likely to break the texts."""
-    if setting.coefficient == 1 and setting.dose is not None and abs(setting.dose) > _STRONG:
+def _warn_of_default(lab: Lab, setting: Setting) -> None:
+    """Say that coefficient 1, chosen by nobody, is not known to work or likely to break texts."""
+    digest = setting.vector.digest if setting.vector is not None else ""
+    found = lab.store.results.calibration_of(digest)
+    if found is not None and not found.works:
+        output.warn(
+            f"{setting.label} is not shown to work at any strength: c 1, which nothing chose, is "
+            f"dose {signed_dose(setting.dose)}"
+        )
+    elif setting.coefficient == 1 and setting.dose is not None and abs(setting.dose) > _STRONG:
         output.warn(
             f"{setting.label} has no calibrated strength here, and c 1 is dose "
             f"{signed_dose(setting.dose)}: 0.1 to 0.25 usually steers, more breaks texts; "

@@ -47,7 +47,11 @@ class Calibration:
             raise BadOption(f"a safe range goes from low to high, not {self.safe}")
 
     def __repr__(self) -> str:
-        at = f"layer {self.layer}, dose {signed_dose(self.dose)}" if self.works else "does not work"
+        at = (
+            f"layer {self.layer}, dose {signed_dose(self.dose)}"
+            if self.works
+            else "not shown to work"
+        )
         return f"<Calibration of {self.digest[:12]}: {at}>"
 
     @property

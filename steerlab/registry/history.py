@@ -129,7 +129,7 @@ def _calibrations(connection: Connection, digests: dict[str, str]) -> Iterator[E
     query = select(c.digest, c.created, c.works, c.layer, c.dose)
     for row in _of(connection, query, c.digest, list(digests)):
         works = f"works at layer {row.layer}, dose {row.dose:+.2g}" if row.works else ""
-        text = works or "works nowhere: no dose beat its control"
+        text = works or "is not shown to work"
         yield Event(row.created, "calibration", digests[row.digest], text)
 
 

@@ -6,7 +6,6 @@ import shlex
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from steerlab.core.display import count
 from steerlab.core.notation import layers_of
 from steerlab.core.run import POSITIONS, Positions, Run
 from steerlab.core.sampling import Sampling
@@ -111,7 +110,9 @@ class Setup:
             parts.append(f"penalty {self.repetition_penalty:g}")
         parts += [] if self.positions == "all" else [f"at {self.positions}"]
         parts += ["chat"] if self.chat else []
-        parts += [f"beside {count(len(self.others), 'other')}"] if self.others else []
+        if self.pinned:
+            first, *more = self.pinned
+            parts.append(f"kept: {first}" + (f" and {len(more)} more" if more else ""))
         return " · ".join(parts)
 
     def command(self, source: str | None = None, store: str | None = None) -> str:

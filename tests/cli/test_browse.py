@@ -209,7 +209,7 @@ def test_list_shows_what_is_calibrated_and_no_column_that_says_the_same(cli, sto
     store.results.save_calibration(Calibration(store.record("anger").digest, False))
     lines = {line.split()[0]: line for line in cli("list").out.splitlines()}
     assert "+0.20 at 2" in lines["love"]
-    assert "no dose works" in lines["anger"]
+    assert "not shown" in lines["anger"]
     result = cli("list", "--tag", "feeling")
     assert result.out.splitlines()[0].split() == ["name", "norm", "dose/c", "calibrated", "made"]
-    assert result.err == "all of them: layers 1-2, tags feeling\n"
+    assert result.err == "all of them: stored at layer 1-2, tags feeling\n"

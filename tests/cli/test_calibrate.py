@@ -10,6 +10,7 @@ import pytest
 
 from steerlab import Lab, LanguageModel, Store
 from steerlab.cli import ExitCode, progress, run
+from steerlab.core.results import Calibration
 from steerlab.evaluation.calibration.curve import Curve, findings
 from tests.cli.conftest import Result
 from tests.evaluation.planted import pairs, planted_lm
@@ -187,10 +188,10 @@ def test_json_holds_the_whole_curve(cli, store, kind):
 def test_what_does_not_work_is_a_result_that_generate_ignores(cli, store, items):
     result = cli("calibrate", "love", "--items", items, *QUICK)
     assert result.code == ExitCode.OK, result.err
-    assert result.out.splitlines()[-1].startswith("love.v1 does not work: no dose beats")
+    assert result.out.splitlines()[-1].startswith("love.v1 is not shown to work: no dose beats")
     assert not store.results.calibration("love").works
     assert cli("generate", "Hi", "-v", "love", "-n", 2, "--json").data[1]["coefficient"] == 1
-    assert "does not work" in cli("show", "love").out
+    assert "is not shown to work" in cli("show", "love").out
 
 
 def test_a_curve_is_read_from_the_store(cli, store, items):
@@ -248,3 +249,11 @@ def test_ctrl_c_leaves_nothing(cli, store, kind, monkeypatch):
     assert result.code == ExitCode.CANCELLED
     assert result.out == ""
     assert store.results.calibrations() == []
+
+
+def test_generate_says_that_nothing_was_shown_where_a_calibration_failed(cli, store):
+    love = store.load("love")
+    store.results.save_calibration(Calibration(love.digest, works=False, data=None))
+    said = "love.v1 is not shown to work at any strength: c 1, which nothing chose, is dose"
+    assert said in cli("generate", "Hi", "-v", "love", "-n", 2).err
+    assert said not in cli("generate", "Hi", "-v", "love", "-n", 2, "-d", 0.1).err

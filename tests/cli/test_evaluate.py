@@ -150,3 +150,11 @@ def test_a_check_goes_on_after_what_can_not_be_run(cli, evaluated, store, suite)
     result = cli("check", "-q")
     assert result.code == ExitCode.FAILED
     assert "could not be run again: no suite file" in result.out
+
+
+def test_show_has_what_the_newest_evaluation_claims(cli, evaluated):
+    assert "evaluated" not in cli("show", "love").out
+    said = evaluated("--dose", "0.2", "--layers", "2").out
+    claims = [line for line in cli("show", "love").out.splitlines() if "· length: " in line]
+    assert len(claims) == 1
+    assert claims[0].partition("· ")[2] in said

@@ -770,8 +770,8 @@ def test_a_metric_at_its_limit_for_every_text_says_so(lab, planted, free):
     full = Metric("full", "", lambda text: 1.0)
     found = calibrate(lab, planted, metric=full, prompts=NEUTRAL[:3], layers=[3], options=QUICK)
     assert verdict(found) == (
-        "does not work: neither the vector nor any control moves an item: nothing can be shown "
-        "with these items, or this metric"
+        "is not shown to work: neither the vector nor any control moves an item: nothing can be "
+        "shown with these items, or this metric"
     )
 
 
@@ -786,8 +786,8 @@ def test_logits_that_overflow_at_the_smallest_dose_are_one_line(lab, planted, mo
     monkeypatch.setattr(SideEffects, "kl", lambda self, some, *_: [None] * len(some))
     found = calibrate(lab, planted, options=QUICK)
     assert verdict(found) == (
-        "does not work: the model's logits overflow at every dose, even at ±0.1: try smaller "
-        "--doses"
+        "is not shown to work: the model's logits overflow at every dose, even at ±0.1: try "
+        "smaller --doses"
     )
     assert all(point.z is None and not point.sound for point in Curve.of(found).points)
 

@@ -81,7 +81,7 @@ def test_a_name_that_lost_all_its_versions_has_a_story(lived):
 
 def test_what_works_nowhere_is_told_too(family):
     family.results.save_calibration(Calibration(family.load("love").digest, False))
-    assert family.log("love")[0].text == "works nowhere: no dose beat its control"
+    assert family.log("love")[0].text == "is not shown to work"
 
 
 def test_a_model_decides_between_two(family):

@@ -164,7 +164,7 @@ def test_a_vector_that_does_not_work_is_said_not_to(store):
     digest = store.load("love").digest
     store.results.save_calibration(calibration(digest, reason="no dose beats its control"))
     found = read(store, "love")
-    assert "It does not work: no dose beats its control." in found.words
+    assert "It is not shown to work: no dose beats its control." in found.words
     assert "works at" not in found.words
     assert not any(kind == "chosen" for kind, _ in dose_rows(store))
 

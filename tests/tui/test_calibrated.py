@@ -84,7 +84,7 @@ async def test_a_typed_vector_keeps_the_strength_and_acts_where_it_was_calibrate
 
 def test_the_overview_says_in_a_line_where_a_vector_works():
     assert "c finds" in in_a_line(None)
-    assert in_a_line(Calibration("0" * 64, works=False)) == "calibrated: no dose works"
+    assert in_a_line(Calibration("0" * 64, works=False)) == "calibrated: not shown to work"
     found = Calibration("0" * 64, True, 21, 0.2, 0.714, (-0.1, 0.2))
     assert in_a_line(found) == "calibrated: layer 21 · dose +0.20 · safe -0.10 to +0.20"
 

@@ -22,7 +22,7 @@ async def test_columns_have_settings_of_their_own_and_ratings(lab):
         user.lab_panel.use(user.lab_panel.setup.__class__(**{
             **vars(user.lab_panel.setup), "dose": 0.3, "layers": "1",
         }))  # fmt: skip
-        await user.until(lambda: "beside 1 other" in str(user.lab_panel.border_title))
+        await user.until(lambda: "kept: " in str(user.lab_panel.border_title))
         await user.pilot.press("ctrl+g")
         await user.written()
         shown = [str(c.border_title) for c in user.bench.query(Column) if c.display]

@@ -177,7 +177,7 @@ class Curve:
     points: by dose, from the most negative. layers: those compared, all at `profile_dose`.
     plus, minus: the sound dose with the largest effect on either side; None without one.
     crossed: whether the items are the vector's own pairs, each scored without itself.
-    reason: why the vector does not work; empty if it does.
+    reason: why the vector is not shown to work; empty if it is.
     point: the effect at `layer` and the chosen dose themselves, which all items chose. None in
         earlier calibrations.
     fresh: the side effects of the strongest sound doses on the texts that decided, and of those
@@ -235,7 +235,7 @@ def findings(calibration: Calibration) -> list[str]:
     larger = f"no dose is sound at {span(curve.unsound)}, where the effect is larger"
     passed_over = [larger] if curve.unsound else []
     if not calibration.works or calibration.safe is None:
-        return [f"does not work: {curve.reason}", *passed_over]
+        return [f"is not shown to work: {curve.reason}", *passed_over]
     low, high = calibration.safe
     parts = [f"works: {calibration.at}{_checked(curve)}"]
     if curve.point is not None:

@@ -1,4 +1,4 @@
-"""Why a vector does not work, in a line."""
+"""Why a vector is not shown to work, in a line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def overflow(costs: Mapping[float, Cost]) -> str:
 
 
 def why_not(held: HeldOutEffect, safe: tuple[float, float]) -> str:
-    """Why a vector does not work; empty if it does.
+    """Why a vector is not shown to work, or not safely; empty if it is.
 
     A vector without meaning may seem to move its own pairs the wrong way, since each is scored
     by the others; so a negative z shows no more than that nothing is shown.

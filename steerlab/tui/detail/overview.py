@@ -171,7 +171,7 @@ def _calibrated(found: Calibration | None) -> str:
     if found is None:
         return "not calibrated: c finds where and how strongly it works"
     if not found.works or found.safe is None:
-        return "calibrated: no dose works"
+        return "calibrated: not shown to work"
     dose, low, high = map(signed_dose, (found.dose, *found.safe))
     return f"calibrated: layer {found.layer} · dose {dose} · safe {low} to {high}"
 

@@ -13,7 +13,7 @@ import torch
 
 from steerlab.errors import BadOption, ModelError
 from steerlab.models import embedded
-from steerlab.progress import Loading
+from steerlab.progress import Loading, in_notebook
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _LAYOUTS = (None, "fast", "plain")
@@ -48,7 +48,7 @@ def load_model(
         options["device_map"] = device_map
     elif device != "cpu":
         options["device_map"] = {"": device}
-    with _explained(source):
+    with _explained(source), _no_bar_of_weights():
         model, info = AutoModelForCausalLM.from_pretrained(location, **options)
     missing = sorted(info.get("missing_keys") or [])
     if missing:
@@ -79,6 +79,31 @@ def hush() -> None:
     transformers_logging.disable_progress_bar()
     for name in ("transformers", "huggingface_hub", "accelerate"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+@contextmanager
+def _no_bar_of_weights() -> Iterator[None]:
+    """No bar of transformers while weights are read, but in notebooks; downloads keep theirs."""
+    from huggingface_hub.utils.tqdm import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+    from transformers.utils import logging as transformers_logging
+
+    if in_notebook() or not transformers_logging.is_progress_bar_enabled():
+        yield
+        return
+    downloads = not are_progress_bars_disabled()
+    transformers_logging.disable_progress_bar()
+    if downloads:
+        enable_progress_bars()
+    try:
+        yield
+    finally:
+        transformers_logging.enable_progress_bar()
+        if not downloads:
+            disable_progress_bars()
 
 
 def load_tokenizer(location: str, revision: str | None, trust_remote_code: bool) -> Any:

@@ -199,3 +199,23 @@ def test_a_model_of_unknown_blocks_says_how_to_name_them(saved):
     with pytest.raises(SteerlabError, match=r"model\.layers \(4\)"):
         LanguageModel.load(str(saved), blocks="transformer.h")
     assert LanguageModel.load(str(saved), blocks="model.layers").n_layers == 4
+
+
+@pytest.mark.parametrize("downloads", [True, False])
+def test_reading_weights_draws_no_bar_and_leaves_bars_as_they_were(saved, capfd, downloads):
+    from huggingface_hub import utils as hub
+    from transformers.utils import logging as transformers_logging
+
+    was = transformers_logging.is_progress_bar_enabled(), hub.are_progress_bars_disabled()
+    try:
+        transformers_logging.enable_progress_bar()
+        if not downloads:
+            hub.disable_progress_bars()
+        LanguageModel.load(str(saved))
+        assert "Loading weights" not in capfd.readouterr().err
+        assert transformers_logging.is_progress_bar_enabled()
+        assert hub.are_progress_bars_disabled() is not downloads
+    finally:
+        if not was[0]:
+            transformers_logging.disable_progress_bar()
+        (hub.disable_progress_bars if was[1] else hub.enable_progress_bars)()

@@ -109,7 +109,8 @@ def calibrate_command(
     random directions and shuffled labels of the same length. "Nothing works" is a result, too
     (exit code 0).
 
-    The result is stored with the vector: `generate` without a strength then uses it.
+    The result is stored with the vector: `generate` without a strength then uses it. A search that
+    leaves out the layer in use stands beside it, for `generate --layers`.
     """
     from steerlab.evaluation.calibration.calibrate import calibrate
     from steerlab.evaluation.calibration.curve import Limits

@@ -103,12 +103,13 @@ def test_show_tells_the_evidence_of_a_fresh_clone(fresh, capsys):
 
 
 @pytest.mark.parametrize("name", starters())
-def test_a_verdict_says_where_only_the_range_is_shown(store, name):
+def test_a_verdict_says_where_its_point_itself_is_not_shown(store, name):
     found = store.results.calibration(f"smollm2.{name}")
     first, *_ = findings(found)
     point = Curve.of(found).point
-    assert ("this dose alone is not shown" in first) == (not point.shows(1))
-    assert (name == "concision") == (not point.shows(1))
+    assert ("the effect at this point itself is not shown" in first) == (not point.beats_chance)
+    assert ("this dose alone is not shown" in first) == (point.beats_chance and not point.shows(1))
+    assert (name == "concision") == ("not shown" in first)
 
 
 def test_every_payload_describes_itself():

@@ -210,6 +210,20 @@ def test_the_verdict_is_about_the_point_that_it_names(works):
         assert text.startswith(f"{round(found.loose.mean * 24)} of 24 fresh texts lost fluency at")
 
 
+def test_the_verdict_says_what_other_layers_and_the_held_out_range_alone_have_shown(works):
+    curve = Curve.of(works)
+    here = replace(curve.held.folds[0], layer=curve.layer)
+    folds = (here, *(replace(here, layer=b, items=(b, 9)) for b in (7, 8)))
+    same = replace(curve, held=replace(curve.held, folds=(here,)))
+    assert "measured at" not in verdict(replace(works, data=same.to_json()))
+    apart = replace(curve, held=replace(curve.held, folds=folds))
+    said = "4 of 6 held-out items measured at layers 7-8: no text was checked there"
+    assert said in findings(replace(works, data=apart.to_json()))
+    weak = replace(curve, point=replace(curve.point, z=0.1))
+    (first, *_) = findings(replace(works, data=weak.to_json()))
+    assert first.endswith(", by the held-out range: the effect at this point itself is not shown")
+
+
 def test_a_dose_turned_down_early_does_not_speak_for_the_safe_ones(works):
     early = replace(fresh(-0.3, 1.9), loose=Estimate(0.5, 0.2, 0.8, 12))
     curve = replace(Curve.of(works), fresh=(early, fresh(-0.2, 1.4), fresh(0.2, 1.4)))

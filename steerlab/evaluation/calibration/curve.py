@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, is_dataclass
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from steerlab.core.display import count
 from steerlab.core.notation import span
 from steerlab.core.results import Calibration
 from steerlab.errors import CorruptPayload
@@ -239,7 +240,9 @@ def findings(calibration: Calibration) -> list[str]:
     low, high = calibration.safe
     parts = [f"works: {calibration.at}{_checked(curve)}"]
     if curve.point is not None:
-        if not curve.point.shows(1 if (calibration.dose or 0) > 0 else -1):
+        if not curve.point.beats_chance:
+            parts[0] += ", by the held-out range: the effect at this point itself is not shown"
+        elif not curve.point.shows(1 if (calibration.dose or 0) > 0 else -1):
             parts[0] += ", in the range from minus to plus: this dose alone is not shown"
         parts.append(f"range at that point {_ranged(curve.point)}")
         parts += [side(calibration, curve.point, sign) for sign in (1, -1)]
@@ -249,9 +252,21 @@ def findings(calibration: Calibration) -> list[str]:
     later = f", {len(curve.added)} of them added later" if curve.added else ""
     parts += [
         moved((*curve.held.values, *curve.added)) + later,
+        _elsewhere(curve),
         *(_loose(f) for f in curve.fresh if f.dose in (low, high)),
     ]
     return [part for part in parts if part]
+
+
+def _elsewhere(curve: Curve) -> str:
+    """How many held-out items were measured at other layers than the one that is named."""
+    apart = [fold for fold in curve.held.folds if fold.layer != curve.layer]
+    if not apart:
+        return ""
+    layers = sorted({fold.layer for fold in apart})
+    few, every = (sum(len(fold.items) for fold in some) for some in (apart, curve.held.folds))
+    at = f"layer{'s' * (len(layers) > 1)} {span(layers)}"
+    return f"{few} of {count(every, 'held-out item')} measured at {at}: no text was checked there"
 
 
 def _checked(curve: Curve) -> str:

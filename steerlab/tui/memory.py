@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from steerlab.errors import StoreError
+from steerlab.files import durable
 from steerlab.files.location import expanded
 
 STORES = 32
@@ -81,13 +82,15 @@ class Memory:
 
         Values that other sessions saved for other stores are kept.
         """
-        with suppress(OSError):
+        with suppress(OSError, StoreError):
             others = Memory.load().stores
             for key in self._kept:
                 others.pop(key, None)
             self.stores = _newest({**others, **self._kept})
             data = {"theme": self.theme, "greeted": self.greeted, "stores": self.stores}
-            _write(memory_path(), json.dumps(data, indent=1) + "\n")
+            with durable.writing(memory_path()) as file:
+                os.chmod(file.name, 0o600)  # only the user may read prompts
+                file.write(f"{json.dumps(data, indent=1)}\n".encode())
 
 
 def memory_path() -> Path:
@@ -121,19 +124,3 @@ def _fits(value: object) -> bool:
 
 def _newest(stores: dict[str, Values]) -> dict[str, Values]:
     return dict(list(stores.items())[-STORES:])
-
-
-def _write(path: Path, text: str) -> None:
-    """Write atomically, for sessions that read at the same time; only the user can read it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="ascii") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(part)
-        raise

@@ -1,21 +1,18 @@
-"""Texts of files, and the JSON and TOML in them, with the line that is wrong."""
+"""Texts of files, and their lines."""
 
 from __future__ import annotations
 
-import json
 import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from steerlab.errors import BadPrompts, NotFound
-from steerlab.files.limits import check_memory, from_json, from_toml
+from steerlab.files.limits import check_memory
 
 _LARGEST = 16 * 2**20
 _MEMBERS = 1000
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
-_CSV_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 
 
 def read_lines(path: Path) -> list[str]:
@@ -96,36 +93,3 @@ def numbered_lines(text: str) -> Iterator[tuple[int, str]]:
     for number, match in enumerate(_LINE.finditer(text), 1):  # splitlines knows more line ends
         if match[0].strip():
             yield number, match[0].rstrip("\r\n")
-
-
-def cell_lines(text: str) -> Iterator[str]:
-    """The lines of a file of cells, with their ends, which may be those of any system."""
-    return (match[0] for match in _CSV_LINE.finditer(text))
-
-
-def parsed_json(text: str, path: Path, first_line: int = 1, *, unique: bool = False) -> Any:
-    """The value of a JSON text of a file; raises BadPrompts with the line.
-
-    unique: refuse a key that an object has twice.
-    """
-    try:
-        return from_json(text, unique=unique)
-    except json.JSONDecodeError as error:
-        line = first_line + error.lineno - 1
-        raise BadPrompts(f"{path}, line {line}: not JSON: {error.msg}") from None
-    except ValueError as error:
-        raise BadPrompts(f"{path}, line {first_line}: not JSON that can be read: {error}") from None
-
-
-def json_lines(text: str, path: Path, *, unique: bool = False) -> Iterator[tuple[int, Any]]:
-    """The value of each line, with its number; as `parsed_json`."""
-    for number, line in numbered_lines(text):
-        yield number, parsed_json(line, path, number, unique=unique)
-
-
-def parsed_toml(text: str, path: Path) -> dict[str, Any]:
-    """The tables of a TOML text of a file; raises BadPrompts."""
-    try:
-        return from_toml(text)
-    except ValueError as error:
-        raise BadPrompts(f"{path}: not TOML that can be read: {error}") from None

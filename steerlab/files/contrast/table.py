@@ -15,17 +15,12 @@ from typing import Any
 
 from steerlab.core.display import printable, some
 from steerlab.errors import BadPrompts
-from steerlab.files.limits import from_json
-from steerlab.files.prompts import (
-    cell_lines,
-    json_lines,
-    numbered_lines,
-    parsed_json,
-    parsed_toml,
-)
+from steerlab.files.limits import from_json, from_toml
+from steerlab.files.prompts import numbered_lines
 
 _TOML = re.compile(r"(?:\s|#[^\n]*\n)*(?:[\w-]+\s*=\s*[\[\"'{]|\[\[?[\w.-]+\]\]?\s*(?:#|\n))")
 _NEXT_LINE = re.compile(r"\n[^\S\n]*\S")
+_CSV_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")  # of any system
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 _MOST_CELLS = 4_000_000
 
@@ -84,10 +79,17 @@ def parse(text: str, path: Path) -> Content:
         raise BadPrompts(f"{path} is empty")
     suffix = path.suffix.lower()
     if suffix == ".toml" or (_TOML.match(text[:4000]) and suffix not in (".json", ".jsonl")):
-        return _object(parsed_toml(text, path), path)
+        return _object(_tables(text, path), path)
     if start in "[{" or suffix in (".json", ".jsonl"):
         return _from_json(text, path)
     return _from_cells(text, path)
+
+
+def _tables(text: str, path: Path) -> dict[str, Any]:
+    try:
+        return from_toml(text)
+    except ValueError as error:
+        raise BadPrompts(f"{path}: not TOML that can be read: {error}") from None
 
 
 def of_rows(rows: Iterable[tuple[int, Any]], path: Path | str, unit: str, part: str = "") -> Table:
@@ -119,13 +121,25 @@ def _from_json(text: str, path: Path) -> Content:
     if _NEXT_LINE.search(text, len(text) - len(text.lstrip())) and _is_whole(
         next(numbered_lines(text))[1]
     ):
-        return of_rows(json_lines(text, path, unique=True), path, "line")
-    data = parsed_json(text, path, unique=True)
+        lines = ((n, _value(line, path, n)) for n, line in numbered_lines(text))
+        return of_rows(lines, path, "line")
+    data = _value(text, path, 1)
     if isinstance(data, dict):
         return _object(data, path)
     if not isinstance(data, list):
         raise BadPrompts(f'{path}: expected a list of {{"positive": …, "negative": …}} objects')
     return of_rows(enumerate(data, 1), path, "entry")
+
+
+def _value(text: str, path: Path, first_line: int) -> Any:
+    """The value of a JSON text of a file; raises BadPrompts with the line."""
+    try:
+        return from_json(text, unique=True)
+    except json.JSONDecodeError as error:
+        line = first_line + error.lineno - 1
+        raise BadPrompts(f"{path}, line {line}: not JSON: {error.msg}") from None
+    except ValueError as error:
+        raise BadPrompts(f"{path}, line {first_line}: not JSON that can be read: {error}") from None
 
 
 def _is_whole(line: str) -> bool:
@@ -172,7 +186,7 @@ def _is_list(text: str) -> bool:
 
 def _cells(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Rows under a header, each with its number; raises BadPrompts for one with other cells."""
-    lines = cell_lines(text)
+    lines = (match[0] for match in _CSV_LINE.finditer(text))
     before, separator, header = 0, "", ""
     for header in lines:
         if named := re.fullmatch(r"sep=(.)\s*", header):

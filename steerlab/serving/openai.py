@@ -90,9 +90,10 @@ def parse(body: Mapping[str, Any], served: str, *, chat: bool) -> Request:
     served: the model's name; `served:love` adds the vector love at its operating point.
     """
     fields = _Fields(body)
-    model = fields.text("model", required=True)
+    model = fields.text("model")
     if model != served and not model.startswith(f"{served}:"):
         raise UnknownModel(f"there is no model {model[:80]!r} here: this is {served}", "model")
+    monitored = fields.texts("steering_monitor", MOST, f"names up to {MOST} vectors")
     steers = _steers(model[len(served) + 1 :], fields.take("steering"))
     prompts = _messages(fields.take("messages")) if chat else _prompts(fields.take("prompt"))
     n = fields.whole("n", 1, least=1, most=_MOST_TEXTS)
@@ -109,13 +110,13 @@ def parse(body: Mapping[str, Any], served: str, *, chat: bool) -> Request:
         is_limited=any(body.get(name) is not None for name in _LIMITS),
         n=n,
         seed=fields.whole("seed", secrets.randbelow(2**31), least=-(2**63), most=2**64),
-        stop=_stops(fields.take("stop")),
+        stop=fields.texts("stop", _STOPS, f"is a text or up to {_STOPS}, none empty"),
         stream=stream,
         with_usage=_with_usage(fields.take("stream_options"), stream),
         logprobs=_logprobs(fields, chat),
         echo=False if chat else fields.flag("echo"),
         steers=steers,
-        monitor=_names(fields.take("steering_monitor")),
+        monitor=tuple(dict.fromkeys(monitored)),
     )
     fields.check_rest()
     return request
@@ -138,11 +139,19 @@ class _Fields:
     def take(self, name: str) -> Any:
         return self._left.pop(name, None)
 
-    def text(self, name: str, *, required: bool = False) -> str:
+    def text(self, name: str) -> str:
         value = self.take(name)
-        if not isinstance(value, str) or (required and not value):
+        if not isinstance(value, str) or not value:
             raise BadRequest(f"{name} is a text", name)
         return value
+
+    def texts(self, name: str, most: int, what: str) -> tuple[str, ...]:
+        """A text or a list of them. what: that is told of anything else."""
+        value = self.take(name)
+        several = [] if value is None else value if isinstance(value, list) else [value]
+        if len(several) > most or not all(isinstance(one, str) and one for one in several):
+            raise BadRequest(f"{name} {what}", name)
+        return tuple(several)
 
     def flag(self, name: str) -> bool:
         value = self.take(name)
@@ -241,20 +250,6 @@ def _message(value: Any) -> tuple[str, str]:
             "a message has a role (system, user or assistant) and a text as content", "messages"
         )
     return ("system" if role == "developer" else role), content
-
-
-def _stops(value: Any) -> tuple[str, ...]:
-    several = [] if value is None else value if isinstance(value, list) else [value]
-    if len(several) > _STOPS or not all(isinstance(one, str) and one for one in several):
-        raise BadRequest(f"stop is a text or up to {_STOPS}, none empty", "stop")
-    return tuple(several)
-
-
-def _names(value: Any) -> tuple[str, ...]:
-    several = [] if value is None else value if isinstance(value, list) else [value]
-    if len(several) > MOST or not all(isinstance(one, str) and one for one in several):
-        raise BadRequest(f"steering_monitor names up to {MOST} vectors", "steering_monitor")
-    return tuple(dict.fromkeys(several))
 
 
 def _with_usage(value: Any, stream: bool) -> bool:

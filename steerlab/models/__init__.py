@@ -4,8 +4,9 @@
 `embedded` (from a name to a model), `blocks` (where its layers are), `identity` (which model it
 is), `prompts` (from texts to tokens), `recording` (reading the residual stream), `generation`,
 `inference` (which rows may share a batch), `uncompiled` and `unembedding`. On a CPU, `fast_layers`
-computes linear layers by the fastest of `products`, `batch_size` says how many rows go at once, and
-`speed` measures a whole model. `runtime` is the protocol that other engines can implement, and
+computes linear layers by the fastest of `products`, `packing` holds weights in another order for
+the length of a batch, `batch_size` says how many rows go at once, and `speed` measures a whole
+model. `runtime` is the protocol that other engines can implement, and
 `interventions` says what acts on a model right now.
 """
 

@@ -8,18 +8,36 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from functools import cache
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from steerlab.models.products import PLAIN, ROWS, Choice, chosen, fastest_batch
+from steerlab.models.interrupts import attached
+from steerlab.models.packing import Packing, has_room, is_packed, packed
+from steerlab.models.products import (
+    PLAIN,
+    PRODUCTS,
+    ROWS,
+    Choice,
+    Product,
+    chosen,
+    fastest_batch,
+    packed_gains,
+    place,
+)
 
 _SMALLEST = 2**16  # entries of a weight: below, calls cost more than products
 _PARTS = 64  # rows of a weight: a multiple of it is measured
 _MEASURED = 2**22  # entries of a weight that are measured; a fourth of it hid what heads gain
+_PASSES = 32
+"""Passes from which on packing pays: it takes what 6 to 20 save (SmolLM2, 4 to 52 rows)."""
+_ROWS = 3  # below, a product that packs nothing is faster
 _DTYPES = (torch.float32, torch.bfloat16)
+_known_gains: dict[tuple[str, Choice], tuple[bool, ...]] = {}
 _log = logging.getLogger("steerlab.models")
 
 
@@ -33,7 +51,7 @@ class FastLinear(nn.Linear):
         weight = self.weight
         if not _is_usual(input, weight, self.choice):
             return linear(input, weight, self.bias)
-        return _product(input, weight, self.bias, self.choice)
+        return _product(self, input, weight, self.bias)
 
 
 @cache
@@ -52,7 +70,7 @@ def _fast_classes() -> dict[type[nn.Module], type[nn.Module]]:
             weight = self.weight
             if not _is_usual(x, weight, self.choice):
                 return super().forward(x)  # type: ignore[no-any-return]
-            return _product(x, weight.t(), self.bias, self.choice)
+            return _product(self, x, weight.t(), self.bias)
 
     return {nn.Linear: FastLinear, Conv1D: FastConv1D}
 
@@ -79,13 +97,50 @@ def _is_usual(x: Tensor, weight: Tensor, choice: Choice) -> bool:
     )
 
 
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None, choice: Choice) -> Tensor:
+def _product(layer: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """weight: of the layer, (d_out, d_in)."""
     width = x.shape[-1]
-    product = choice.at(x.numel() // width)
-    if product is linear:
+    rows = x.numel() // width
+    product: Product = layer.choice.at(rows)
+    copy = packed(layer, layer.weight)
+    if copy is not None and copy.gains[place(rows)]:
+        product, weight = PRODUCTS["onednn"], copy.copy
+    elif product is linear:
         return linear(x, weight, bias)
-    rows = x.contiguous().view(-1, width)  # oneDNN is a thousand times slower with gaps between
-    return product(rows, weight, bias).view(*x.shape[:-1], -1)
+    flat = x.contiguous().view(-1, width)  # oneDNN is a thousand times slower with gaps between
+    return product(flat, weight, bias).view(*x.shape[:-1], -1)
+
+
+def packing(model: nn.Module, rows: int, passes: int) -> AbstractContextManager[None]:
+    """Hold the weights of fast layers in oneDNN's order too, where a batch is faster by it.
+
+    Inside the `with` block and its context only, and if memory has room. rows: of most passes.
+    """
+    is_worth = rows >= _ROWS and passes >= _PASSES and not is_packed()
+    layers = _gaining(model, rows) if is_worth else []
+    if not layers or not has_room(sum(plain.nbytes for _, plain, _ in layers)):
+        return nullcontext()
+    return attached(partial(Packing, layers))
+
+
+def _gaining(model: nn.Module, rows: int) -> list[tuple[nn.Module, Tensor, tuple[bool, ...]]]:
+    """The layers in which so many rows are faster when packed, with their weights and gains."""
+    return [
+        (module, _weight(module), gains)
+        for name, modules in _groups(model).items()
+        if (gains := _packed_gains(name, modules))[place(rows)]
+        for module in modules
+    ]
+
+
+def _packed_gains(name: str, modules: Sequence[nn.Module]) -> tuple[bool, ...]:
+    """See `packed_gains`; beside other work it is measured once a process."""
+    choice = getattr(modules[0], "choice", None)
+    if not isinstance(choice, Choice) or choice.dtype is not _weight(modules[0]).dtype:
+        return (False,) * len(ROWS)
+    if (name, choice) not in _known_gains:
+        _known_gains[name, choice] = packed_gains(name, _measured(modules), choice)
+    return _known_gains[name, choice]
 
 
 def use_fast_products(model: nn.Module) -> None:

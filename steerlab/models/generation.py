@@ -13,6 +13,7 @@ from steerlab.core.completion import Completion, Finish
 from steerlab.core.sampling import Sampling
 from steerlab.errors import SteeringError
 from steerlab.models.blocks import input_device
+from steerlab.models.fast_layers import packing
 from steerlab.progress import ShouldStop
 
 OnText = Callable[[int, str], None]
@@ -51,15 +52,16 @@ def run(
     streamer = _Streamer(tokenizer, prompt_ids, end_ids(model), on_text)
     sampler = Sampler(sampling, seeds, mask, input_device(model))
     stopping = _Cancelled(should_stop) if should_stop is not None else None
-    _generate(
-        model,
-        ids,
-        mask,
-        {"max_new_tokens": sampling.max_new_tokens, "use_cache": use_cache},
-        logits_processor=LogitsProcessorList([sampler]),
-        stopping_criteria=StoppingCriteriaList([stopping] if stopping else []),
-        streamer=streamer,
-    )
+    with packing(model, len(ids), sampling.max_new_tokens):
+        _generate(
+            model,
+            ids,
+            mask,
+            {"max_new_tokens": sampling.max_new_tokens, "use_cache": use_cache},
+            logits_processor=LogitsProcessorList([sampler]),
+            stopping_criteria=StoppingCriteriaList([stopping] if stopping else []),
+            streamer=streamer,
+        )
     cancelled = stopping is not None and stopping.fired
     return streamer.completions(cancelled)
 

@@ -4,10 +4,9 @@
 the other way round, or of oneDNN, takes half the time or less; which one depends on the number of
 rows, the shapes, the processor and torch. The weights stay as they are.
 
-Weights reordered for oneDNN were measured too (EPYC 9004, SmolLM2's shapes, float32, time of these
-products over that of reordered weights): 0.6 at 1 and 2 rows, 1.2 at 3 to 64, 1.0 from 256 on. On
-a Xeon with AVX-512, 2 cores, `F.linear` is the fastest of these at nearly all numbers of rows, and
-reordered weights take 2.3 of its time at 1 row, 0.73 to 0.85 at 2 to 16 and 0.8 to 1.2 from 60 on.
+Copies of weights in oneDNN's own order take less time still from 3 rows on (an EPYC 9004, SmolLM2's
+shapes, float32, one thread: 0.55 of these products at 3 rows, 0.64 at 4 and 8, 0.83 at 16, 0.80 at
+52, 0.87 at 128), and 1.6 of it at 1 and 2 rows. So batches hold them while they run: see `packing`.
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ from torch.nn.functional import linear
 from steerlab.errors import StoreError
 from steerlab.files import durable
 from steerlab.files.location import cache_directory
+from steerlab.models.packing import pack
 from steerlab.models.threads import HELD_UP
 from steerlab.models.waiting import spinning
 
@@ -54,6 +54,7 @@ BATCHES = (16, 32, 64, 128)
 """Numbers of rows to choose a batch from; more would hold much memory in logits."""
 _ENOUGH = 1.1  # of the least time a row, for a smaller batch that is stored more often
 _TELLING = 0.1  # seconds from which on the share off the core says something
+_PACKED = 4  # sets of weights of which copies are measured: more than a cache holds
 _HOPELESS = 1.3  # times the fastest, after which a product is not tried again
 
 Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -112,7 +113,7 @@ class Choice:
 
     def at(self, rows: int) -> Product:
         """The product to take for so many rows."""
-        return _product_at(self.names, rows)
+        return PRODUCTS[self.names[place(rows)]]
 
     @property
     def is_plain(self) -> bool:
@@ -121,8 +122,9 @@ class Choice:
 
 
 @cache
-def _product_at(names: tuple[str, ...], rows: int) -> Product:
-    return PRODUCTS[names[min(bisect_left(ROWS, rows), len(ROWS) - 1)]]
+def place(rows: int) -> int:
+    """Which of `ROWS` stands for so many rows."""
+    return min(bisect_left(ROWS, rows), len(ROWS) - 1)
 
 
 @torch.no_grad()
@@ -142,15 +144,15 @@ def _fastest(sets: Iterator[Sequence[Tensor]], rows: int) -> str:
     some = next(sets)
     xs = {width: _rows(rows, width, some[0].dtype) for width in {w.shape[1] for w in some}}
     # the first product of a shape is slow in oneDNN, which writes its code for it
-    right = [n for n in PRODUCTS if all(_is_right(n, xs[w.shape[1]], w) for w in some)]
+    right = [n for n, p in PRODUCTS.items() if all(_is_right(p, xs[w.shape[1]], w) for w in some)]
     best = dict.fromkeys(right, float("inf"))
     for _ in range(_TRIES if rows < _MANY else _TRIES // 2):
         for name in [n for n in best if not _is_hopeless(best, n)]:
             best[name] = min(best[name], _seconds(PRODUCTS[name], xs, next(sets)))
-    steady = (n for n in sorted(best, key=best.__getitem__) if _is_steady(n, rows, some))
+    steady = (n for n in sorted(best, key=best.__getitem__) if _is_steady(PRODUCTS[n], rows, some))
     fastest = next(steady, PLAIN)
     gains = best[fastest] < _GAIN * best[PLAIN]
-    return fastest if gains or not _is_steady(PLAIN, rows, some) else PLAIN
+    return fastest if gains or not _is_steady(PRODUCTS[PLAIN], rows, some) else PLAIN
 
 
 def _rows(rows: int, width: int, dtype: torch.dtype) -> Tensor:
@@ -161,10 +163,10 @@ def _is_hopeless(best: Mapping[str, float], name: str) -> bool:
     return float("inf") > best[name] > _HOPELESS * min(best.values())
 
 
-def _is_right(name: str, x: Tensor, weight: Tensor) -> bool:
-    """Whether a product is there and gives what the plain one gives."""
+def _is_right(product: Product, x: Tensor, weight: Tensor, copy: Tensor | None = None) -> bool:
+    """Whether a product, of a copy if there is one, is there and gives what the plain one gives."""
     try:
-        found, plain = PRODUCTS[name](x, weight, None), linear(x, weight)
+        found, plain = product(x, weight if copy is None else copy, None), linear(x, weight)
     except (AttributeError, NotImplementedError, RuntimeError):
         return False
     tolerance = 1e-4 if weight.dtype is torch.float32 else 0.05
@@ -172,16 +174,16 @@ def _is_right(name: str, x: Tensor, weight: Tensor) -> bool:
     return found.shape == plain.shape and float((found - plain).abs().max()) <= tolerance * size
 
 
-def _is_steady(name: str, most: int, weights: Sequence[Tensor]) -> bool:
+def _is_steady(product: Product, most: int, weights: Sequence[Tensor]) -> bool:
     """Whether one thread gives the same bits as all do, for numbers of rows up to `most`."""
     threads = torch.get_num_threads()
     for weight in weights if threads > 1 else ():
         for rows in {most, most - 1, most // 2 + 1, most // 3 + 1} - {0}:
             x = _rows(rows, weight.shape[1], weight.dtype)
-            together = PRODUCTS[name](x, weight, None)
+            together = product(x, weight, None)
             try:
                 torch.set_num_threads(1)
-                if not torch.equal(together, PRODUCTS[name](x, weight, None)):
+                if not torch.equal(together, product(x, weight, None)):
                     return False
             finally:
                 torch.set_num_threads(threads)
@@ -212,6 +214,38 @@ def fastest_batch(name: str, weights: Sequence[Sequence[Tensor]], choice: Choice
     """
     key = f"rows of {name}, {' '.join(choice.names)}"
     return int(_once({key: partial(_fastest_batch, weights, choice)}, BATCHES.__contains__)[key])
+
+
+def packed_gains(
+    name: str, weights: Sequence[Sequence[Tensor]], choice: Choice
+) -> tuple[bool, ...]:
+    """For each of `ROWS`, whether packed weights are faster than the choice (see `packing`).
+
+    Measured once on a machine, for weights as in `chosen`.
+    """
+    key = f"packed {name}, {' '.join(choice.names)}"
+    return tuple(_once({key: partial(_packed_gains, weights, choice)}, _is_gains)[key])
+
+
+@torch.no_grad()
+def _packed_gains(weights: Sequence[Sequence[Tensor]], choice: Choice) -> list[bool]:
+    try:
+        pairs = [(some, [pack(weight) for weight in some]) for some in weights[:_PACKED]]
+    except (AttributeError, NotImplementedError, RuntimeError):
+        return [False] * len(ROWS)
+    return [_gains(pairs, rows, choice.at(rows)) for rows in ROWS]
+
+
+def _gains(pairs: Sequence[tuple[Sequence[Tensor], list[Tensor]]], rows: int, now: Product) -> bool:
+    some, copies = pairs[0]
+    xs = {width: _rows(rows, width, some[0].dtype) for width in {w.shape[1] for w in some}}
+    if not all(_is_right(_onednn, xs[w.shape[1]], w, c) for w, c in zip(some, copies, strict=True)):
+        return False
+    of_now = of_packed = float("inf")
+    for _, (weights, packed) in zip(range(_TRIES), cycle(pairs), strict=False):
+        of_now = min(of_now, _seconds(now, xs, weights))
+        of_packed = min(of_packed, _seconds(_onednn, xs, packed))
+    return of_packed < _GAIN * of_now and _is_steady(_onednn, rows, copies)
 
 
 def _names(weights: Sequence[Sequence[Tensor]]) -> list[str]:
@@ -273,6 +307,14 @@ def _is_choice(names: object) -> bool:
         isinstance(names, list)
         and len(names) == len(ROWS)
         and all(name in _NAMES for name in names)
+    )
+
+
+def _is_gains(gains: object) -> bool:
+    return (
+        isinstance(gains, list)
+        and len(gains) == len(ROWS)
+        and all(isinstance(gain, bool) for gain in gains)
     )
 
 

@@ -171,6 +171,11 @@ def attends_to_everything(model: nn.Module) -> bool:
     return kinds == {"full_attention"} and not window and not hasattr(config, "layers_block_type")
 
 
+def attends_by_column(model: nn.Module) -> bool:
+    """Whether some layers attend to the nearest columns of a pass, whatever its mask (GPT-Neo)."""
+    return "local" in (getattr(text_config(model), "attention_layers", None) or ())
+
+
 def input_device(model: nn.Module) -> torch.device:
     """The device that token ids have to be on; offloaded weights are brought to it."""
     embedding = model.get_input_embeddings()  # type: ignore[operator]

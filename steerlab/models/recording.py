@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from functools import partial
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from steerlab.core.prompts import Read, Span
 from steerlab.errors import Cancelled, ModelError
 from steerlab.extraction.readings import Ids, Readings
 from steerlab.models.blocks import (
+    attends_by_column,
     attends_to_everything,
     check_shape,
     input_device,
@@ -28,6 +27,7 @@ from steerlab.models.cache import cache_argument
 from steerlab.models.interrupts import attached
 from steerlab.models.interventions import is_steered
 from steerlab.models.prefix_groups import Group, group_by_prefix
+from steerlab.models.prefix_trees import Row, laid_out, prefix_of, rows_of_trees, single_rows
 from steerlab.models.reduction import Chunk, Reduction
 from steerlab.models.uncompiled import Uncompiled
 from steerlab.progress import Progress, ShouldStop
@@ -36,14 +36,19 @@ _BATCH_TOKENS = {"cpu": 2048}  # real and padding together; more is no faster on
 _BATCH_TOKENS_ACCELERATOR = 16384
 _PASS_TOKENS = {"cpu": 64}  # what a pass costs beside its tokens
 _PASS_TOKENS_ACCELERATOR = 2048
+_ROW_TOKENS = {"cpu": 128}  # of prompts side by side; attention costs their square
+_ROW_TOKENS_ACCELERATOR = 512
+_WORTH_A_MASK = 0.9  # of all tokens: if more remain to be computed, prompts stay rows of their own
 
 
 class _Stop(Exception):
     pass
 
 
-_sharing: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
-"""Model -> whether prompts may share the passes of their prefix, as tried."""
+_sharing: WeakKeyDictionary[nn.Module, dict[tuple[int, bool], bool]] = WeakKeyDictionary()
+"""Model -> (layer, as trees) -> whether prompts may share their prefix, as tried."""
+
+Plan = tuple[list[Row], list[Group]]
 
 Forward = Callable[[Chunk, Mapping[str, Any]], dict[int, Tensor]]
 """Runs a chunk with further arguments of the model: layer -> (rows, seq, d_model)."""
@@ -68,7 +73,8 @@ def read(
     """
     reader = Reduction(prompts, layers, read_at)
     forward = partial(_forward, model, blocks, layers, should_stop)
-    for chunk, hidden in _passes(model, blocks, prompts, forward, progress):
+    can_share = partial(_can_share, model, blocks, max(layers))
+    for chunk, hidden in _passes(model, prompts, forward, can_share, progress):
         for layer, activations in hidden.items():
             reader.take(layer, chunk, activations)
     return reader.readings()
@@ -83,78 +89,108 @@ def record(
     should_stop: ShouldStop | None = None,
 ) -> dict[int, Tensor]:
     """Every position of one prompt: layer -> (seq, d_model) float32 on the CPU."""
-    hidden = _forward(model, blocks, layers, should_stop, _whole([prompt], [0]), {})
+    hidden = _forward(
+        model, blocks, layers, should_stop, _whole([prompt], single_rows([prompt])), {}
+    )
     return {layer: h[0].float().cpu() for layer, h in hidden.items()}
 
 
 def _passes(
     model: nn.Module,
-    blocks: Sequence[nn.Module],
     prompts: Sequence[Ids],
     forward: Forward,
+    can_share: Callable[[bool], bool],
     progress: Progress | None,
 ) -> Iterator[tuple[Chunk, dict[int, Tensor]]]:
     done = 0
-    groups = _plan(model, prompts)
-    if any(group.prefix for group in groups) and not _can_share(model, blocks):
-        groups = _apart(prompts)
-    for batch in _batches(groups, prompts, input_device(model)):
+    kind = input_device(model).type
+    for width in (_ROW_TOKENS.get(kind, _ROW_TOKENS_ACCELERATOR), 0):
+        rows, groups = _plan(model, prompts, width)
+        shares = len(rows) < len(prompts) or any(group.prefix for group in groups)
+        if not shares or can_share(width > 0):
+            break
+    else:
+        rows, groups = _apart(single_rows(prompts))
+    for batch in _batches(rows, groups, input_device(model)):
+        which = [rows[n] for group in batch for n in group.members]
         if batch[0].prefix == 0:
-            chunk = _whole(prompts, [i for group in batch for i in group.members])
-            yield chunk, forward(chunk, {})
+            yield _run(model, _whole(prompts, which), forward)
         else:
-            yield from _shared(model, prompts, batch, forward)
-        done += sum(len(group.members) for group in batch)
+            yield from _shared(model, prompts, rows, batch, forward)
+        done += sum(len(row.members) for row in which)
         if progress is not None:
             progress(done, len(prompts))
 
 
-def _plan(model: nn.Module, prompts: Sequence[Ids]) -> list[Group]:
-    """Groups of prompts to compute from a shared prefix; a group of one shares nothing."""
-    groups = group_by_prefix(prompts)
-    total = sum(len(ids) for ids in prompts)
-    saved = sum(group.prefix * (len(group.members) - 1) for group in groups)
-    # a second pass and the copied cache cost about a tenth of the work
+def _plan(model: nn.Module, prompts: Sequence[Ids], width: int) -> Plan:
+    """Rows of prompts (see `rows_of_trees`), and groups of rows to compute from a shared prefix."""
     # a prompt in two pieces would hide from steering where it ends
     together = attends_to_everything(model) and cache_argument(model) is not None
-    if saved < 0.15 * total or not together or is_steered(model):
-        return _apart(prompts)
-    return groups
+    if not together or is_steered(model):
+        return _apart(single_rows(prompts))
+    rows = rows_of_trees(prompts, width)
+    groups = group_by_prefix([prompts[row.members[0]][: row.shared + 1] for row in rows])
+    needed = sum(row.tokens for row in rows)
+    saved = sum(group.prefix * (len(group.members) - 1) for group in groups)
+    # a second pass and the copied cache cost about a tenth of the work
+    if saved < 0.15 * needed:
+        (rows, groups), saved = _apart(rows), 0
+    worth = needed - saved < _WORTH_A_MASK * sum(map(len, prompts))
+    return (rows, groups) if worth else _apart(single_rows(prompts))
 
 
-def _apart(prompts: Sequence[Ids]) -> list[Group]:
-    return [Group(0, (i,)) for i in range(len(prompts))]
+def _apart(rows: list[Row]) -> Plan:
+    """Rows without a prefix that is computed before them."""
+    return rows, [Group(0, (n,)) for n in range(len(rows))]
 
 
-def _can_share(model: nn.Module, blocks: Sequence[nn.Module]) -> bool:
-    """Whether prompts give on a shared prefix what they give alone; tried once for each model.
+def _can_share(model: nn.Module, blocks: Sequence[nn.Module], layer: int, as_trees: bool) -> bool:
+    """Whether prompts give on a shared prefix what they give alone; tried once for each layer.
 
-    RoBERTa's positions begin elsewhere than at 0, unless it is told its positions.
+    as_trees: also side by side in a row, which Bloom's attention does not know. RoBERTa's
+    positions begin elsewhere than at 0, unless it is told its positions.
     """
-    if model not in _sharing:
-        _sharing[model] = _agrees_on_prefixes(model, blocks)
-    return _sharing[model]
+    if as_trees and attends_by_column(model):
+        return False
+    tried = _sharing.setdefault(model, {})
+    if (layer, as_trees) not in tried:
+        tried[layer, as_trees] = _agrees(model, blocks, layer, as_trees)
+    return tried[layer, as_trees]
 
 
-def _agrees_on_prefixes(model: nn.Module, blocks: Sequence[nn.Module]) -> bool:
-    """Other positions show at the input of the second block."""
-    layer = min(1, len(blocks) - 1)
-    prompts = [[3, 4, 5], [3, 4, 6], [3, 7, 8, 9], [3, 7, 8, 10]]
+def _agrees(model: nn.Module, blocks: Sequence[nn.Module], layer: int, as_trees: bool) -> bool:
+    """Other positions, and tokens of other prompts, show in what is read behind attention."""
+    prompts = [[3, 4, 5], [3, 4, 6], [3, 7, 8, 9], [3, 7, 8, 10], [3, 7, 11]]
+    rows, groups = single_rows(prompts), [Group(2, (0, 1)), Group(3, (2, 3)), Group(2, (4,))]
+    if as_trees:
+        rows, groups = [Row((0, 1), 2, 4), Row((2, 3, 4), 2, 6)], [Group(1, (0,)), Group(2, (1,))]
     forward = partial(_forward, model, blocks, [layer], None)
-    alone = [forward(_whole(prompts, [i]), {})[layer][0, -1] for i in range(len(prompts))]
-    *_, (_, rest) = _shared(model, prompts, [Group(2, (0, 1)), Group(3, (2, 3))], forward)
-    whole = torch.stack(alone).float()
-    apart = (rest[layer][:, -1].float() - whole).norm(dim=-1)
-    precise = rest[layer].dtype in (torch.float32, torch.float64)
-    return bool((apart < (1e-3 if precise else 0.05) * whole.norm(dim=-1)).all())
+
+    def ends(passes: Iterable[tuple[Chunk, dict[int, Tensor]]]) -> Tensor:
+        """The last token of each prompt; passes of prefixes come first."""
+        found: dict[int, Tensor] = {}
+        for chunk, hidden in passes:
+            for row, values in zip(chunk.rows, hidden[layer].float(), strict=True):
+                found |= {i: values[columns[-1]] for i, columns in row.columns.items()}
+        return torch.stack([found[i] for i in range(len(prompts))])
+
+    whole = ends([_run(model, _whole(prompts, single_rows(prompts)), forward)])
+    try:
+        together = ends([_run(model, _whole(prompts, rows), forward)])
+        shared = ends(_shared(model, prompts, rows, groups, forward))
+    except (TypeError, ValueError, RuntimeError, IndexError):  # it takes no such mask
+        return False
+    limit = 1e-3 if model.dtype in (torch.float32, torch.float64) else 0.05
+    apart = torch.stack([together - whole, shared - whole]).norm(dim=-1)  # (2, prompts)
+    return bool((apart < limit * whole.norm(dim=-1)).all())
 
 
 def _batches(
-    groups: Sequence[Group], prompts: Sequence[Ids], device: torch.device
+    rows: Sequence[Row], groups: Sequence[Group], device: torch.device
 ) -> Iterator[list[Group]]:
     """Batches of groups, never with and without prefix."""
     for some in ([g for g in groups if g.prefix == 0], [g for g in groups if g.prefix > 0]):
-        widths = [group.prefix or len(prompts[group.members[0]]) for group in some]
+        widths = [group.prefix or rows[group.members[0]].tokens for group in some]
         for batch in _packed(widths, device):
             yield [some[i] for i in batch]
 
@@ -179,51 +215,54 @@ def _packed(widths: Sequence[int], device: torch.device) -> Iterator[list[int]]:
         yield batch
 
 
-def _whole(prompts: Sequence[Ids], which: list[int]) -> Chunk:
-    pieces = [prompts[i] for i in which]
-    return Chunk(
-        ids=_padded(pieces, left=False),
-        owners=[[i] for i in which],
-        offsets=np.zeros(len(which), dtype=np.int64),
-        lengths=np.array([len(p) for p in pieces]),
-    )
+def _whole(prompts: Sequence[Ids], rows: Sequence[Row]) -> Chunk:
+    return Chunk([laid_out(prompts, row) for row in rows])
+
+
+def _run(model: nn.Module, chunk: Chunk, forward: Forward) -> tuple[Chunk, dict[int, Tensor]]:
+    """Right-padded rows without trees need no mask: no token attends to later ones."""
+    return chunk, forward(chunk, _places(model, chunk) if chunk.has_trees else {})
+
+
+def _places(model: nn.Module, chunk: Chunk, before: Tensor | None = None) -> dict[str, Tensor]:
+    """What each token attends to, and its position. before: (rows, prefix), what is real there."""
+    device, dtype = input_device(model), cast(torch.dtype, model.dtype)
+    before = torch.ones(len(chunk.rows), 0, dtype=torch.bool) if before is None else before
+    positions = chunk.positions.to(device)
+    if not chunk.has_trees:
+        real = torch.cat([before, chunk.real], dim=1).long()
+        return {"attention_mask": real.to(device), "position_ids": positions}
+    visible = chunk.visible  # (rows, seq, seq)
+    prefix = before.unsqueeze(1).expand(-1, visible.shape[1], -1)
+    hidden = ~torch.cat([prefix, visible], dim=2).unsqueeze(1).to(device)
+    mask = torch.zeros(hidden.shape, dtype=dtype, device=device)
+    mask.masked_fill_(hidden, torch.finfo(dtype).min)
+    return {"attention_mask": mask, "position_ids": positions}
 
 
 def _shared(
-    model: nn.Module, prompts: Sequence[Ids], groups: list[Group], forward: Forward
+    model: nn.Module,
+    prompts: Sequence[Ids],
+    rows: Sequence[Row],
+    groups: list[Group],
+    forward: Forward,
 ) -> Iterator[tuple[Chunk, dict[int, Tensor]]]:
-    """The prefix of each group in one pass, then the rest of each prompt on its cache."""
+    """The prefix of each group in one pass, then the rest of its rows on its cache."""
     from transformers import DynamicCache
 
-    prefixes = [prompts[g.members[0]][: g.prefix] for g in groups]
-    head = Chunk(
-        ids=_padded(prefixes, left=True),
-        owners=[list(g.members) for g in groups],
-        offsets=np.zeros(len(groups), dtype=np.int64),
-        lengths=np.array([g.prefix for g in groups]),
-        left=True,
-    )
-    device = input_device(model)
-    seen = head.real(device)
-    cache = DynamicCache(config=model.config)
-    arguments = {str(cache_argument(model)): cache, "use_cache": True}
-    places = {"attention_mask": seen.long(), "position_ids": _counted(seen)}
-    yield head, forward(head, {**arguments, **places})
-    rest = [(i, row, g.prefix) for row, g in enumerate(groups) for i in g.members]
-    for batch in _packed([len(prompts[i]) - prefix for i, _, prefix in rest], device):
-        which, row_of, starts = (list(part) for part in zip(*(rest[n] for n in batch), strict=True))
-        pieces = [prompts[i][start:] for i, start in zip(which, starts, strict=True)]
-        tail = Chunk(
-            ids=_padded(pieces, left=False),
-            owners=[[i] for i in which],
-            offsets=np.array(starts),
-            lengths=np.array([len(p) for p in pieces]),
-        )
-        mask = torch.cat([seen[row_of], tail.real(device)], dim=1)
-        counted = _counted(mask)[:, seen.shape[1] :]
-        places = {"attention_mask": mask.long(), "position_ids": counted}
-        arguments[str(cache_argument(model))] = _rows_of(cache, row_of)
-        yield tail, forward(tail, {**arguments, **places})
+    members = [[i for n in g.members for i in rows[n].members] for g in groups]
+    starts = [prompts[of[0]][: g.prefix] for g, of in zip(groups, members, strict=True)]
+    width = max(map(len, starts))
+    head = Chunk([prefix_of(ids, of, width) for ids, of in zip(starts, members, strict=True)])
+    cache, name = DynamicCache(config=model.config), str(cache_argument(model))
+    yield head, forward(head, {name: cache, "use_cache": True, **_places(model, head)})
+    real = head.real
+    rest = [(rows[n], row, g.prefix) for row, g in enumerate(groups) for n in g.members]
+    for batch in _packed([row.tokens - start for row, _, start in rest], input_device(model)):
+        tail = Chunk([laid_out(prompts, rest[n][0], rest[n][2]) for n in batch])
+        row_of = [rest[n][1] for n in batch]
+        places = _places(model, tail, real[row_of])
+        yield tail, forward(tail, {name: _rows_of(cache, row_of), "use_cache": True, **places})
 
 
 def _rows_of(cache: Any, rows: Sequence[int]) -> Any:
@@ -232,15 +271,6 @@ def _rows_of(cache: Any, rows: Sequence[int]) -> Any:
     some.layers = [copy(layer) for layer in cache.layers]
     some.batch_select_indices(torch.tensor(rows))
     return some
-
-
-def _counted(real: Tensor) -> Tensor:
-    return (real.long().cumsum(-1) - 1).clamp(min=0)
-
-
-def _padded(pieces: Sequence[Ids], *, left: bool) -> Tensor:
-    rows = [torch.tensor(list(piece)) for piece in pieces]
-    return pad_sequence(rows, batch_first=True, padding_side="left" if left else "right")
 
 
 @torch.no_grad()
@@ -252,10 +282,7 @@ def _forward(
     chunk: Chunk,
     arguments: Mapping[str, Any],
 ) -> dict[int, Tensor]:
-    """One forward pass up to the last layer wanted: layer -> (rows, seq, d_model).
-
-    Right-padded rows of a causal model need no mask: no token attends to later ones.
-    """
+    """One forward pass up to the last layer wanted: layer -> (rows, seq, d_model)."""
     recorded: dict[int, Tensor] = {}
     last, d_model = max(layers), int(text_config(model).hidden_size)
 
@@ -286,5 +313,5 @@ def _forward(
             "that the model skips when it reads a text"
         )
     for hidden in recorded.values():
-        check_shape(hidden, *chunk.ids.shape)
+        check_shape(hidden, *ids.shape)
     return recorded

@@ -2,45 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from steerlab.core.prompts import Read, Span
 from steerlab.extraction.readings import Ids, Readings
+from steerlab.models.prefix_trees import Layout
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Tokens of several prompts as one batch: row i is a piece of the prompts in owners[i].
+    """Rows of tokens as one batch, padded to one width; a token may belong to several prompts."""
 
-    offsets: absolute position of each row's first real token.
-    lengths: real tokens in each row; padding is on their left if `left`, else on their right.
+    rows: list[Layout]
+
+    @property
+    def ids(self) -> Tensor:
+        """Token ids: (rows, seq)."""
+        return _padded([row.ids for row in self.rows])
+
+    @property
+    def positions(self) -> Tensor:
+        """Each token's position in its prompts: (rows, seq)."""
+        return _padded([row.positions for row in self.rows])
+
+    @property
+    def real(self) -> Tensor:
+        """What is no padding: (rows, seq) bool."""
+        return _padded([[c >= row.padding for c in range(len(row.ids))] for row in self.rows])
+
+    @property
+    def has_trees(self) -> bool:
+        """Whether some tokens of a row attend to only some of those before them."""
+        return any(row.is_tree for row in self.rows)
+
+    @property
+    def visible(self) -> Tensor:
+        """Which token of a row attends to which: (rows, seq, seq) bool."""
+        width = max(len(row.ids) for row in self.rows)
+        return torch.from_numpy(np.stack([row.visible(width) for row in self.rows]))
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> Tensor:
+    return pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
+
+
+@dataclass(frozen=True)
+class _Places:
+    """What of a chunk is read, by indices into all tokens of its rows, the same at every layer.
+
+    later: tokens at positions >= 1, once for each prompt. tokens, owners: those that are read
+    alone, and of which prompts. sums: those that are read together, with their prompts.
     """
 
-    ids: Tensor  # (rows, seq)
-    owners: list[list[int]]
-    offsets: NDArray[np.int64]
-    lengths: NDArray[np.int64]
-    left: bool = False
-
-    def real(self, device: torch.device) -> Tensor:
-        """A mask of the real tokens: (rows, seq) bool."""
-        columns = torch.arange(self.ids.shape[1], device=device).unsqueeze(0)
-        start = torch.as_tensor(self.first_columns(), device=device).unsqueeze(1)
-        return (columns >= start) & (columns < start + self._lengths_on(device))
-
-    def first_columns(self) -> NDArray[np.int64]:
-        """The column of each row's first real token."""
-        width = self.ids.shape[1]
-        return width - self.lengths if self.left else np.zeros_like(self.lengths)
-
-    def _lengths_on(self, device: torch.device) -> Tensor:
-        return torch.as_tensor(self.lengths, device=device).unsqueeze(1)
+    later: Tensor
+    tokens: Tensor
+    owners: list[int]
+    sums: list[tuple[Tensor, list[int]]]
 
 
 class Reduction:
@@ -50,7 +74,7 @@ class Reduction:
         self, prompts: Sequence[Ids], layers: Sequence[int], read_at: Read | Sequence[Span]
     ) -> None:
         self.spans = _spans([len(p) for p in prompts], read_at)
-        self._last: tuple[Chunk | None, list[tuple[int, int, int, int]]] = (None, [])
+        self._last: tuple[Chunk, _Places] | None = None
         self.values: dict[int, NDArray[np.float64]] = {}
         self.norms: dict[int, list[NDArray[np.float64]]] = {b: [] for b in layers}
 
@@ -58,13 +82,16 @@ class Reduction:
         """Read the wanted positions in this chunk; hidden: (rows, seq, d_model)."""
         if layer not in self.values:
             self.values[layer] = np.zeros((len(self.spans), hidden.shape[-1]))
-        later = chunk.real(hidden.device)
-        starts = torch.as_tensor(chunk.first_columns(), device=hidden.device)
-        begins = torch.as_tensor(chunk.offsets == 0, device=hidden.device)
-        later[begins, starts[begins]] = False  # position 0 is an attention sink
-        self._take_norms(layer, chunk, hidden, later)
-        self._take_tokens(layer, chunk, hidden)
-        self._take_sums(layer, chunk, hidden)
+        if self._last is None or self._last[0] is not chunk:
+            self._last = (chunk, self._places(chunk, hidden.shape[1], hidden.device))
+        places, values = self._last[1], self.values[layer]
+        tokens = hidden.reshape(-1, hidden.shape[-1])  # (rows * seq, d_model)
+        sizes = torch.linalg.vector_norm(tokens, dim=-1, dtype=torch.float32)
+        self.norms[layer].append(sizes[places.later].double().cpu().numpy())
+        if places.owners:
+            values[places.owners] = tokens[places.tokens].float().double().cpu().numpy()
+        for which, owners in places.sums:
+            values[owners] += tokens[which].float().sum(dim=0).double().cpu().numpy()
 
     def readings(self) -> Readings:
         """All that was read; sums become means only now, when every chunk is in."""
@@ -74,72 +101,24 @@ class Reduction:
         found = {b: float(np.median(n)) for b, n in sizes.items() if n.size}
         return Readings(self.values, found, sizes)
 
-    def _take_norms(self, layer: int, chunk: Chunk, hidden: Tensor, later: Tensor) -> None:
-        sizes = torch.linalg.vector_norm(hidden, dim=-1, dtype=torch.float32)  # (rows, seq)
-        times = torch.tensor([len(owners) for owners in chunk.owners], device=hidden.device)
-        repeats = times.unsqueeze(1).expand_as(later)[later]
-        self.norms[layer].append(
-            torch.repeat_interleave(sizes[later], repeats).double().cpu().numpy()
-        )
-
-    def _take_tokens(self, layer: int, chunk: Chunk, hidden: Tensor) -> None:
-        """The prompts of which one token is read, and it is in this chunk."""
-        wanted = [
-            (row, owner, start)
-            for row, owner, start, stop in self._here(chunk)
-            if stop - start == 1 and self._is_single(owner)
-        ]
-        if not wanted:
-            return
-        rows, owners, columns = (list(part) for part in zip(*wanted, strict=True))
-        places = np.array(columns) + chunk.first_columns()[rows]
-        picked = hidden[rows, torch.as_tensor(places, device=hidden.device)]
-        self.values[layer][owners] = picked.float().double().cpu().numpy()
-
-    def _take_sums(self, layer: int, chunk: Chunk, hidden: Tensor) -> None:
-        """Add what the mean of several tokens has in this chunk; owners that read alike share."""
-        sharing: dict[Span, dict[int, list[int]]] = {}
-        for row, owner, start, stop in self._here(chunk):
-            if not self._is_single(owner):
-                sharing.setdefault((row, start), {}).setdefault(stop, []).append(owner)
-        wanted = [
-            (row, start, stop, owners)
-            for (row, start), ends in sharing.items()
-            for stop, owners in ends.items()
-        ]
-        if not wanted:
-            return
-        rows, starts, stops, owners_ = (list(part) for part in zip(*wanted, strict=True))
-        firsts = chunk.first_columns()[rows]
-        columns = torch.arange(hidden.shape[1], device=hidden.device).unsqueeze(0)
-        low, high = (
-            torch.as_tensor(np.array(ends) + firsts, device=hidden.device).unsqueeze(1)
-            for ends in (starts, stops)
-        )
-        read = (columns >= low) & (columns < high)
-        taken = hidden if rows == list(range(len(hidden))) else hidden[rows]
-        sums = (taken.float() * read.unsqueeze(-1)).sum(dim=1).double().cpu().numpy()
-        for total, owners in zip(sums, owners_, strict=True):
-            self.values[layer][owners] += total
-
-    def _is_single(self, owner: int) -> bool:
-        start, stop = self.spans[owner]
-        return stop - start == 1
-
-    def _here(self, chunk: Chunk) -> list[tuple[int, int, int, int]]:
-        """What of the prompts is read in this chunk; the same at every layer."""
-        if self._last[0] is not chunk:
-            self._last = (chunk, list(self._places(chunk)))
-        return self._last[1]
-
-    def _places(self, chunk: Chunk) -> Iterator[tuple[int, int, int, int]]:
-        """(row, prompt, start, stop) of what is read here, counted from the first real token."""
-        for row, owners in enumerate(chunk.owners):
-            offset, length = int(chunk.offsets[row]), int(chunk.lengths[row])
-            for owner in owners:
-                start, stop = (end - offset for end in self.spans[owner])
-                if start < length and stop > 0:
-                    yield row, owner, max(start, 0), min(stop, length)
+    def _places(self, chunk: Chunk, width: int, device: torch.device) -> _Places:
+        later, tokens, owners = [], [], []
+        sums: dict[bytes, tuple[NDArray[np.int64], list[int]]] = {}  # those that read alike share
+        for n, row in enumerate(chunk.rows):
+            first = row.start
+            for prompt, columns in row.columns.items():
+                places = n * width + columns
+                later.append(places[max(1 - first, 0) :])  # position 0 is an attention sink
+                start, stop = self.spans[prompt]
+                read = places[max(start - first, 0) : max(stop - first, 0)]
+                if stop - start == 1 and len(read):
+                    tokens.append(int(read[0]))
+                    owners.append(prompt)
+                elif len(read):
+                    sums.setdefault(read.tobytes(), (read, []))[1].append(prompt)
+        on = [(torch.as_tensor(read, device=device), of) for read, of in sums.values()]
+        together = torch.as_tensor(np.concatenate(later), device=device)
+        return _Places(together, torch.tensor(tokens, device=device), owners, on)
 
 
 def _spans(lengths: Sequence[int], read_at: Read | Sequence[Span]) -> list[Span]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -14,6 +15,7 @@ from steerlab import LanguageModel, steering
 from steerlab.models import recording
 from steerlab.models.blocks import attends_to_everything
 from steerlab.models.prefix_groups import Group, group_by_prefix
+from steerlab.models.prefix_trees import Row, laid_out, rows_of_trees, single_rows
 from steerlab.models.recording import read
 from tests.models.architectures import tiny
 from tests.tiny import ARCHITECTURES, tiny_tokenizer
@@ -63,15 +65,22 @@ def picked(alone, read_at):
     return np.stack([h[-1 if read_at == "last" else read_at] for h in alone])
 
 
-@pytest.fixture
-def force_sharing(monkeypatch):
-    monkeypatch.setattr(recording, "_plan", lambda model, prompts: group_by_prefix(prompts))
+def forced(model, prompts, width):
+    """A plan that shares what it can, however little that saves."""
+    rows = rows_of_trees(prompts, width)
+    return rows, group_by_prefix([prompts[row.members[0]][: row.shared + 1] for row in rows])
 
 
-@pytest.fixture
-def forbid_sharing(monkeypatch):
-    plan = lambda model, prompts: [Group(0, (i,)) for i in range(len(prompts))]  # noqa: E731
-    monkeypatch.setattr(recording, "_plan", plan)
+def forbidden(model, prompts, width):
+    return recording._apart(single_rows(prompts))
+
+
+@pytest.fixture(params=[0, 8, 128])
+def force_sharing(request, monkeypatch):
+    """Rows of one prompt on the cache of a prefix, of some prompts on one, and whole trees."""
+    monkeypatch.setitem(recording._ROW_TOKENS, "cpu", request.param)
+    monkeypatch.setattr(recording, "_plan", forced)
+    return request.param
 
 
 @every_architecture
@@ -85,19 +94,24 @@ class TestEveryArchitecture:
             np.testing.assert_allclose(found.values[b], picked(alone, read_at), **CLOSE)
 
     @pytest.mark.parametrize("read_at", ["last", "mean", 3, 8, -1, -12])
-    def test_a_shared_beginning_changes_nothing(self, architecture, read_at, request):
+    def test_a_shared_beginning_changes_nothing(self, architecture, read_at, force_sharing):
         lm = shared(architecture)
         if not attends_to_everything(lm.model):
             assert architecture in {"mistral_sliding", "gemma2", "gemma3"}
-            assert all(g.prefix == 0 for g in recording._plan(lm.model, random_prompts(2, 10)))
             return
-        request.getfixturevalue("force_sharing")
         prompts = random_prompts(2, prefix=10)[:-1]
         prompts += random_prompts(3, prefix=14)[:-1]
-        assert {g.prefix for g in recording._plan(lm.model, prompts)} == {10, 14}
+        prefixes = {group.prefix for group in forced(lm.model, prompts, force_sharing)[1]}
+        assert prefixes == ({0} if force_sharing == 128 else {10, 14})
         found = read(lm.model, lm.blocks, prompts, LAYERS, read_at)
         for b, alone in by_hand(lm, architecture, prompts).items():
             np.testing.assert_allclose(found.values[b], picked(alone, read_at), **CLOSE)
+
+    def test_models_that_forget_or_hide_a_beginning_read_each_prompt_by_itself(self, architecture):
+        lm, prompts = shared(architecture), random_prompts(2, 10)
+        rows, groups = recording._plan(lm.model, prompts, 128)
+        assert (len(rows) < len(prompts)) == attends_to_everything(lm.model)
+        assert all(group.prefix == 0 for group in groups)
 
     def test_the_residual_norm_is_the_median_over_positions_but_the_first(self, architecture):
         lm = shared(architecture)
@@ -140,6 +154,7 @@ class TestPadding:
     def test_what_is_computed_beside_the_tokens(self, monkeypatch, seen, prefix, spare):
         lm = shared("llama")
         prompts = random_prompts(2, prefix, count=20) + random_prompts(3, prefix, count=20)
+        monkeypatch.setitem(recording._ROW_TOKENS, "cpu", 16)
         monkeypatch.setitem(recording._PASS_TOKENS, "cpu", 1000)
         together = read(lm.model, lm.blocks, prompts, LAYERS)
         seen.clear()
@@ -148,62 +163,106 @@ class TestPadding:
         for b in LAYERS:
             np.testing.assert_allclose(apart.values[b], together.values[b], **CLOSE)
             assert apart.residual_norms[b] == pytest.approx(together.residual_norms[b], rel=1e-5)
-        padding = [int(chunk.ids.numel() - chunk.lengths.sum()) for chunk in seen]
+        padding = [int((~chunk.real).sum()) for chunk in seen]
         assert any(padding) == bool(spare)
-        assert any(chunk.offsets.any() for chunk in seen) == bool(prefix)
+        assert any(row.positions[0] for chunk in seen for row in chunk.rows) == bool(prefix)
 
-    def test_a_prefix_is_computed_once_for_rests_of_unlike_lengths(self, monkeypatch, seen):
+    def test_rests_of_unlike_lengths_follow_the_prefix_that_they_share(self, seen):
+        lm = shared("llama")
+        base = list(range(3, 23))
+        prompts = [[*base, 30], [*base, 31], [*base, 32, 33, 34], [*base, 30, 35]]
+        read(lm.model, lm.blocks, prompts, LAYERS)
+        assert seen[-1].ids.tolist() == [[*base, 30, 35, 31, 32, 33, 34]]
+        assert seen[-1].positions.tolist() == [[*range(20), 20, 21, 20, 20, 21, 22]]
+
+    def test_one_that_is_too_wide_for_a_row_is_computed_once_before_them(self, monkeypatch, seen):
         lm = shared("llama")
         monkeypatch.setitem(recording._PASS_TOKENS, "cpu", 0)
+        monkeypatch.setitem(recording._ROW_TOKENS, "cpu", 2)
         base = list(range(3, 23))
         read(lm.model, lm.blocks, [[*base, 30], [*base, 31], [*base, 32, 33, 34]], LAYERS)
-        computed = [chunk.ids.tolist() for chunk in seen[-3:]]
-        assert computed == [[base], [[32, 33, 34]], [[30], [31]]]
+        assert [chunk.ids.tolist() for chunk in seen[-3:]] == [[base], [[32, 33, 34]], [[30, 31]]]
 
 
 class TestSharing:
     @pytest.mark.parametrize("read_at", ["last", "mean", *range(-7, 6)])
     @pytest.mark.parametrize("architecture", ["llama", "gpt2", "bloom"])
-    def test_forced_and_forbidden_agree(self, architecture, read_at, request):
+    def test_forced_and_forbidden_agree(self, architecture, read_at, monkeypatch, force_sharing):
         lm = shared(architecture)
         base = [1, 7, 8, 9, 10, 11]
         prompts = [[*base, 20], [*base, 20, 21, 22], base, [*base[:4], 50, 51, 52, 53], [*base, 90]]
         prompts += [[1, *base], [300 - 1, 4, 5, 6, 7, 8, 9], [1, 7, 8, 9, 10, 11]]
         if isinstance(read_at, int):
             prompts = [p for p in prompts if -len(p) <= read_at < len(p)]
-        request.getfixturevalue("force_sharing")
-        forced = read(lm.model, lm.blocks, prompts, LAYERS, read_at)
-        request.getfixturevalue("forbid_sharing")
+        together = read(lm.model, lm.blocks, prompts, LAYERS, read_at)
+        monkeypatch.setattr(recording, "_plan", forbidden)
         plain = read(lm.model, lm.blocks, prompts, LAYERS, read_at)
         for b in LAYERS:
-            np.testing.assert_allclose(forced.values[b], plain.values[b], **CLOSE)
-            assert forced.residual_norms[b] == pytest.approx(plain.residual_norms[b], rel=1e-5)
+            np.testing.assert_allclose(together.values[b], plain.values[b], **CLOSE)
+            assert together.residual_norms[b] == pytest.approx(plain.residual_norms[b], rel=1e-5)
 
-    @given(st.lists(st.lists(st.integers(3, 5), min_size=1, max_size=6), min_size=1, max_size=6))
-    def test_any_prompts_at_all(self, prompts):
-        lm = shared()
-        plan, values = recording._plan, []
-        try:
-            for planned in (group_by_prefix, lambda ps: [Group(0, (i,)) for i in range(len(ps))]):
-                recording._plan = lambda model, ps, planned=planned: planned(ps)
+    @given(
+        st.lists(st.lists(st.integers(3, 5), min_size=1, max_size=6), min_size=1, max_size=6),
+        st.sampled_from([0, 3, 128]),
+    )
+    def test_any_prompts_at_all(self, prompts, width):
+        lm, values = shared(), []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(recording._ROW_TOKENS, "cpu", width)
+            for plan in (forced, forbidden):
+                patch.setattr(recording, "_plan", plan)
                 values.append(read(lm.model, lm.blocks, prompts, [2]))
-        finally:
-            recording._plan = plan
-        forced, plain = values
-        np.testing.assert_allclose(forced.values[2], plain.values[2], **CLOSE)
-        assert forced.residual_norms.keys() == plain.residual_norms.keys()
-        for b, norm in forced.residual_norms.items():
+        together, plain = values
+        np.testing.assert_allclose(together.values[2], plain.values[2], **CLOSE)
+        assert together.residual_norms.keys() == plain.residual_norms.keys()
+        for b, norm in together.residual_norms.items():
             assert norm == pytest.approx(plain.residual_norms[b], rel=1e-5)
 
-    @pytest.mark.parametrize("model_type", ["roberta", "xlm-roberta"])
-    def test_a_model_whose_positions_begin_elsewhere(self, model_type):
+    @pytest.mark.parametrize(
+        ("architecture", "found"), [("llama", [True, True]), ("bloom", [False, True])]
+    )
+    def test_whether_a_model_can_is_tried(self, architecture, found):
+        lm = shared(architecture)
+        can = partial(recording._can_share, lm.model, lm.blocks, 3)
+        assert [can(True), can(False)] == found
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    def test_one_that_does_not_follow_the_mask_is_found_out(self, monkeypatch, dtype):
+        lm, places = shared("llama", dtype), recording._places
+        without = lambda *a: places(*a) | {"attention_mask": None}  # noqa: E731
+        assert recording._agrees(lm.model, lm.blocks, 1, True)
+        monkeypatch.setattr(recording, "_places", without)
+        assert not recording._agrees(lm.model, lm.blocks, 1, True)
+
+    def test_one_that_takes_no_such_mask_reads_prompts_apart(self, monkeypatch):
+        lm, base = shared("llama"), list(range(3, 23))
+        prompts = [[*base, 30], [*base, 31, 32], [*base, 33]]
+        together = read(lm.model, lm.blocks, prompts, LAYERS)
+
+        def refuse(module, args, kwargs):
+            if "position_ids" in kwargs:
+                raise TypeError("unexpected keyword argument 'position_ids'")
+
+        monkeypatch.setattr(recording, "_sharing", type(recording._sharing)())
+        handle = lm.model.register_forward_pre_hook(refuse, with_kwargs=True)
+        apart = read(lm.model, lm.blocks, prompts, LAYERS)
+        handle.remove()
+        for b in LAYERS:
+            np.testing.assert_allclose(apart.values[b], together.values[b], **CLOSE)
+
+    @pytest.mark.parametrize("model_type", ["roberta", "xlm-roberta", "gpt_neo", "mpt"])
+    def test_a_model_that_counts_positions_or_columns(self, model_type, force_sharing):
         lm = LanguageModel(tiny(model_type), tiny_tokenizer(), source="tiny")
-        prompts = random_prompts(2, prefix=10)
+        prompts = random_prompts(2, prefix=10) + random_prompts(3, prefix=14)[:-1]
+        prompts = [[token % 250 + 3 for token in prompt] for prompt in prompts]
+        can = partial(recording._can_share, lm.model, lm.blocks, 2)
+        assert [can(True), can(False)] == [False, model_type in ("gpt_neo", "mpt")]
         together = read(lm.model, lm.blocks, prompts, [2]).values[2]
         alone = [read(lm.model, lm.blocks, [ids], [2]).values[2][0] for ids in prompts]
         np.testing.assert_allclose(together, alone, **CLOSE)
 
-    def test_a_long_prefix_is_computed_once(self):
+    def test_a_long_prefix_is_computed_once(self, monkeypatch):
+        monkeypatch.setitem(recording._ROW_TOKENS, "cpu", 32)
         lm = shared()
         prompts = random_prompts(8, prefix=60, count=20)[:-1]
         seen = []
@@ -224,7 +283,7 @@ class TestSharing:
         lm = shared()
         start = random_prompts(9, prefix=20)[0][:20]
         prompts = [[1, *start, 40 + i] for i in range(4)]
-        assert recording._plan(lm.model, prompts)[0].prefix == 21
+        assert len(recording._plan(lm.model, prompts, 128)[0]) == 1
         alone = []
         for prompt in prompts:
             with steering(lm, planted(lm, 1, rows=rows), 2.0, positions):
@@ -292,6 +351,46 @@ class TestGrouping:
 
     def test_no_prompts(self):
         assert group_by_prefix([]) == []
+
+
+some_prompts = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=8), max_size=12)
+
+
+class TestTrees:
+    @given(some_prompts, st.sampled_from([0, 1, 4, 100]))
+    def test_each_prompt_is_in_one_row_which_shares_what_it_says(self, prompts, width):
+        rows = rows_of_trees(prompts, width)
+        assert sorted(i for row in rows for i in row.members) == list(range(len(prompts)))
+        for row in rows:
+            members = [prompts[i] for i in row.members]
+            assert row.shared == common(members)
+            assert row.tokens == len({tuple(p[: n + 1]) for p in members for n in range(len(p))})
+            assert row.tokens - row.shared <= width or len(members) == 1
+
+    @given(some_prompts)
+    def test_in_one_row_each_beginning_is_computed_once(self, prompts):
+        beginnings = {tuple(p[: n + 1]) for p in prompts for n in range(len(p))}
+        assert sum(row.tokens for row in rows_of_trees(prompts, 10**6)) == len(beginnings)
+
+    @given(some_prompts, st.booleans())
+    def test_a_token_attends_to_those_before_it_in_its_prompts(self, prompts, is_cut):
+        for row in rows_of_trees(prompts, 10):
+            start = row.shared if is_cut else 0
+            made = laid_out(prompts, row, start)
+            assert len(made.ids) == row.tokens - start
+            seen = made.visible(len(made.ids) + 2)
+            assert np.array_equal(seen[-2:], np.eye(len(made.ids) + 2, dtype=bool)[-2:])
+            for i, columns in made.columns.items():
+                assert [made.ids[c] for c in columns] == prompts[i][start:]
+                assert [made.positions[c] for c in columns] == list(range(start, len(prompts[i])))
+                for n, column in enumerate(columns):
+                    assert np.flatnonzero(seen[column]).tolist() == columns[: n + 1].tolist()
+            in_order = np.tri(len(made.ids), len(made.ids) + 2, dtype=bool)
+            assert made.is_tree != np.array_equal(seen[:-2], in_order)
+
+    def test_a_row_ends_where_more_would_be_too_wide(self):
+        prompts = [[1, 2, 3, 4], [1, 2, 3, 5], [1, 2, 6], [7, 8], [7, 8]]
+        assert rows_of_trees(prompts, 3) == [Row((0, 1), 3, 5), Row((2,), 2, 3), Row((3, 4), 1, 2)]
 
 
 @every_architecture

@@ -111,10 +111,13 @@ def _product(layer: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tens
     return product(flat, weight, bias).view(*x.shape[:-1], -1)
 
 
-def packing(model: nn.Module, rows: int, passes: int) -> AbstractContextManager[None]:
-    """Hold the weights of fast layers in oneDNN's order too, where a batch is faster by it.
+def packing(
+    model: nn.Module, rows: int = ROWS[-1], passes: int = _PASSES
+) -> AbstractContextManager[None]:
+    """Hold the weights of fast layers in oneDNN's order too, where work is faster by it.
 
-    Inside the `with` block and its context only, and if memory has room. rows: of most passes.
+    Inside the `with` block and its context only, and if memory has room. rows, passes: of what
+    runs there; by default, of work that scores and writes many texts.
     """
     is_worth = rows >= _ROWS and passes >= _PASSES and not is_packed()
     layers = _gaining(model, rows) if is_worth else []

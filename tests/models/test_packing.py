@@ -11,14 +11,27 @@ import pytest
 import torch
 from torch import nn
 
-from steerlab import LanguageModel
+from steerlab import Lab, LanguageModel
+from steerlab.errors import Cancelled
+from steerlab.evaluation.calibration.calibrate import calibrate
+from steerlab.evaluation.generalization.evaluate import evaluate
+from steerlab.evaluation.generalization.plan import EvaluationPlan
+from steerlab.interventions.runtime import TransformersRuntime
 from steerlab.models import fast_layers, packing, products
 from steerlab.models.fast_layers import use_fast_products
 from steerlab.models.packing import Packing, is_packed
 from steerlab.models.products import PLAIN, ROWS, Choice, packed_gains
+from tests.evaluation.planted import pairs, planted_lm
 from tests.models.test_fast_layers import everywhere, fast_modules
 from tests.tiny import tiny_model, tiny_tokenizer
 
+SUITE = """
+styles.x.prompts = ["A man ", "A cat "]
+[off_target]
+facts = []
+neutral = ["The map ", "A box "]
+off_topic = ["A text of no great length."]
+"""
 PROMPTS = ["hello", "a longer prompt", "x", "one more"]
 
 
@@ -173,6 +186,29 @@ def test_a_batch_within_takes_the_copy_that_is_there(lm, monkeypatch):
         monkeypatch.setattr(fast_layers, "Packing", lambda layers: pytest.fail("copied twice"))
         lm.generate(PROMPTS, max_new_tokens=32)
         assert is_packed()
+
+
+@pytest.mark.parametrize("work", ["calibrate", "evaluate"])
+def test_long_work_holds_one_copy_all_along(work, tmp_path, monkeypatch):
+    lm, seen, copies = planted_lm(), [], [Packing]
+    use_fast_products(lm.model)
+
+    def logits(self, rows, **options):
+        seen.append(is_packed())
+        if len(seen) == 4:
+            raise Cancelled("enough")
+        return real(self, rows, **options)
+
+    real = TransformersRuntime.logits
+    monkeypatch.setattr(TransformersRuntime, "logits", logits)
+    monkeypatch.setattr(fast_layers, "Packing", lambda layers: copies.pop()(layers))
+    (tmp_path / "suite.toml").write_text(SUITE)
+    plan = EvaluationPlan(suites=(str(tmp_path / "suite.toml"),), max_new_tokens=4, seeds=1)
+    lab, vector = Lab(tmp_path / "store", lm), lm.extract(pairs(8), layers=3)
+    with pytest.raises(Cancelled):
+        calibrate(lab, vector) if work == "calibrate" else evaluate(lab, vector, plan)
+    assert seen == [True] * 4
+    assert not is_packed()
 
 
 def test_a_layer_of_another_precision_is_not_packed(layer):

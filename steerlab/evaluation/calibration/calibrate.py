@@ -64,6 +64,8 @@ def calibrate(
     above zero. Nothing is stored.
     Raises BadPrompts without held-out items, Incompatible without a dose, Cancelled.
     """
+    from steerlab.models.fast_layers import packing
+
     options = options or Options()
     vector = lab.evaluate(of) if isinstance(of, str) else of
     lm = lab.load(vector)
@@ -95,7 +97,8 @@ def calibrate(
     _check_count(measure.count)
     trials = Trials(source, measure, crossed, options.seed, parts, should_stop)
     known = () if crossed or metric is not None else keys(items or ())
-    return Search(lab, vector, trials, candidates, options, tuple(known)).run()
+    with packing(lm.model):
+        return Search(lab, vector, trials, candidates, options, tuple(known)).run()
 
 
 def _candidates(lab: Lab, vector: SteeringVector, layers: LayerChoice) -> list[int]:

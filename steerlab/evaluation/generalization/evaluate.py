@@ -74,6 +74,8 @@ def evaluate(
     Raises BadPrompts for a bad suite, BadOption for bad metrics and strengths, Cancelled, and
     the errors of evaluating expressions, loading and steering.
     """
+    from steerlab.models.fast_layers import packing
+
     plan = plan or EvaluationPlan()
     chosen, items, scorers = named(plan)
     made = lab.evaluate(of) if isinstance(of, str) else of
@@ -83,13 +85,14 @@ def evaluate(
     parts = Parts(progress, fits.count * (1 + _LIKELIHOODS) or 1.0)
     run = _Run(lab, plan, fits, scorers, should_stop, parts, notes=notes)
     run.conditions = conditions(vector, coefficient, plan.controls, run.shuffled(made, vector))
-    for style in fits.styles:
-        run.texts(style)
-    run.together()
-    run.neutral()
-    run.perplexities(_on_topic(chosen, made.recipe))
-    run.facts()
-    run.items(made.recipe, vector.scope, items)
+    with packing(lm.model):
+        for style in fits.styles:
+            run.texts(style)
+        run.together()
+        run.neutral()
+        run.perplexities(_on_topic(chosen, made.recipe))
+        run.facts()
+        run.items(made.recipe, vector.scope, items)
     run.parts.finish()
     found = Evaluation(
         digest=made.digest,

@@ -21,6 +21,7 @@ from steerlab.evaluation.generalization.regression import check, stored
 from steerlab.evaluation.generalization.verdict import verdict
 from steerlab.lab.starter import LAYER, ensure, starters
 
+MEASURED = (*starters(), "love_minus_anger")
 SHIPPED = Path(__file__).parents[1] / "store"
 
 
@@ -70,7 +71,7 @@ def test_a_vector_is_made_of_its_prompts(store, name):
     assert (record.model.n_layers, record.model.d_model) == (30, 576)
 
 
-@pytest.mark.parametrize("name", starters())
+@pytest.mark.parametrize("name", MEASURED)
 def test_a_vector_brings_its_calibration(store, name):
     found = store.results.calibration(f"smollm2.{name}")
     assert made_so(found, Options())
@@ -81,7 +82,7 @@ def test_a_vector_brings_its_calibration(store, name):
     assert "/tmp" not in json.dumps(found.to_json())
 
 
-@pytest.mark.parametrize("name", starters())
+@pytest.mark.parametrize("name", MEASURED)
 def test_a_vector_brings_its_evaluation_at_its_operating_point(store, name):
     found = store.results.calibration(f"smollm2.{name}")
     (evaluation,) = store.results.evaluations(f"smollm2.{name}")

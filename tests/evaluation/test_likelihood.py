@@ -33,6 +33,7 @@ from steerlab.evaluation.metrics.likelihood import (
 )
 from steerlab.evaluation.metrics.predictions import answer_ranks, divergence, single_token
 from steerlab.evaluation.metrics.texts import distinct, longest_run
+from steerlab.interventions.runtime import TransformersRuntime
 from tests.evaluation import slow
 from tests.tiny import tiny_lm, tiny_tokenizer
 from tests.watching import hooks_on, planted, shared
@@ -181,6 +182,33 @@ def test_equal_rows_are_computed_once():
     )
     handle.remove()
     assert sum(rows) == 2
+
+
+@pytest.mark.parametrize("room", [300, 2**25])
+@pytest.mark.parametrize("positions", ["all", "prompt", "generated"])
+def test_a_row_that_begins_another_is_read_with_it(monkeypatch, positions, room):
+    """A side of one token is predicted where the prompt ends, which the other side reads too."""
+    lm, rows = shared(), []
+    monkeypatch.setitem(passes._LOGITS, "cpu", room)  # one column at a time, or all
+    items = [ContrastItem("Hi there", "a", "bcd"), ContrastItem("One", " two", "!")]
+    settings = [Setting(), Setting(planted(lm), 1), Setting(planted(lm), -1)]
+    alone = [
+        [
+            sum(token_log_probs(lm, [side], [setting], positions=positions)[0][0])
+            for side in contrast(lm, item)
+        ]
+        for setting in settings
+        for item in items
+    ]
+    logits = TransformersRuntime.logits
+    monkeypatch.setattr(
+        TransformersRuntime,
+        "logits",
+        lambda self, some, **how: (rows.extend(some), logits(self, some, **how))[1],
+    )
+    found = propensity(lm, items, settings, positions=positions)
+    np.testing.assert_allclose(found.ravel(), [one - two for one, two in alone], atol=1e-4)
+    assert len({(row.ids, row.setting) for row in rows}) == len(settings) * len(items)
 
 
 # where a prompt ends

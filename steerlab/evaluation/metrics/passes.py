@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Unpack
 
 from torch import Tensor
@@ -45,9 +46,9 @@ def logits(
     """Logits of every row at its columns, in the order that is fastest.
 
     Yields (index of the row, first column, (columns, vocab) float32), several times for a row
-    whose logits exceed the memory set aside for them. Equal rows are computed once, among them
-    all with a coefficient of 0. Rows are padded on the right, where a causal model never looks,
-    and the LM head gets only the columns to return.
+    whose logits exceed the memory set aside for them. A row that is, or begins, another one under
+    an equal setting is computed with it; all coefficients of 0 are equal. Rows are padded on the
+    right, where a causal model never looks, and the LM head gets only the columns to return.
     Raises Cancelled, ModelError for a head that can't be reached, and SteeringError inside
     `with steering(...)`, where there is no baseline.
     """
@@ -56,9 +57,7 @@ def logits(
             "the model is already steered, so there is no baseline to compare with: measure "
             "outside of `with steering(...)`, and pass the vector in a Setting"
         )
-    places: dict[Row, list[int]] = {}
-    for index, row in enumerate(rows):
-        places.setdefault(_settled(row), []).append(index)
+    places = _places(rows)
     stop, progress = how.get("should_stop"), how.get("progress")
     runtime, done = TransformersRuntime(lm), 0
     for batch in _batches(lm, list(places)):
@@ -71,16 +70,43 @@ def logits(
         )
         for (whole, piece), values in zip(batch, found, strict=True):
             for index in places[whole]:
-                yield index, piece.first, values
+                first, end = max(rows[index].first, piece.first), min(rows[index].stop, piece.stop)
+                if first < end:
+                    yield index, first, values[first - piece.first : end - piece.first]
             done += len(places[whole]) * (piece.stop == whole.stop)
         if progress is not None:
             progress(done, len(rows))
 
 
+def _places(rows: Sequence[Row]) -> dict[Row, list[int]]:
+    """The rows to compute, each with the indices of the rows whose logits it gives.
+
+    In descending order of what they read, a row comes next to the one that it begins.
+    """
+    alike: dict[tuple[Setting, int], dict[Row, list[int]]] = {}
+    for index, row in enumerate(map(_settled, rows)):
+        same = alike.setdefault((row.setting, row.prompt_length), {})
+        same.setdefault(row, []).append(index)
+    found: dict[Row, list[int]] = {}
+    for same in alike.values():
+        order = sorted(same, key=lambda row: (row.ids, row.stop), reverse=True)
+        whole = order[0]
+        for row in order:
+            whole = whole if _begins(row, whole) else row
+            found.setdefault(whole, []).extend(same[row])
+    return found
+
+
+def _begins(row: Row, whole: Row) -> bool:
+    """Whether one row is the beginning of another, and its columns are among the other's."""
+    inside = whole.first <= row.first and row.stop <= whole.stop
+    return inside and whole.ids[: len(row.ids)] == row.ids
+
+
 def _settled(row: Row) -> Row:
     """The row as far as its logits depend on it; a coefficient of 0 is the baseline."""
     if not row.setting.is_baseline:
-        return row
+        return replace(row, ids=row.ids[: max(row.stop, row.prompt_length)])
     return Row(row.ids[: row.stop], 0, row.first, row.stop, Setting())
 
 

@@ -1,5 +1,1 @@
 """The health screen: what the store holds and what is wrong with it; garbage, a backup."""
-
-from steerlab.tui.health.screen import HealthScreen
-
-__all__ = ["HealthScreen"]

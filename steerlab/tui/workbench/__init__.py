@@ -1,5 +1,1 @@
 """The workbench: vectors on the left, what is known of one on the right, the lab below."""
-
-from steerlab.tui.workbench.screen import Workbench
-
-__all__ = ["Workbench"]

@@ -119,7 +119,7 @@ class Search:
         some = {fold: mine[::-1][:: stride[fold]] for fold, mine in layers.items()}
         few = self.ranges(some, at_most=max(2, self.trials.measure.count // 4))
         known = self.ranges({f: b if f is None else _best(few[f]) for f, b in some.items()})
-        last = self.ranges({f: _around(layers[f], _largest(known[f]), stride[f]) for f in layers})
+        last = self.ranges({f: _around(layers[f], _best(known[f])[0], stride[f]) for f in layers})
         return {fold: dict(sorted({**known[fold], **last[fold]}.items())) for fold in layers}
 
     def sound_layers(
@@ -140,7 +140,7 @@ class Search:
                 fold: {b: r for b, r in ranges.items() if b not in unsound} or ranges
                 for fold, ranges in compared.items()
             }
-            layers = {fold: _largest(ranges) for fold, ranges in left.items()}
+            layers = {fold: _best(ranges)[0] for fold, ranges in left.items()}
             sound = SoundDoses(self.effects, self.at(layers[None]), self.options.doses)
             safe = sound.run()
             if safe != (0.0, 0.0) or len(unsound) == _UNSOUND or len(left[None]) == 1:
@@ -381,13 +381,8 @@ def _strongest(points: Sequence[Point], sign: int) -> float | None:
     return max(sound, key=lambda p: sign * p.effect.mean).dose if sound else None
 
 
-def _largest(ranges: Mapping[int, float]) -> int:
-    """The layer with the largest range; NaN counts as the smallest."""
-    return _best(ranges)[0]
-
-
 def _best(ranges: Mapping[int, float]) -> list[int]:
-    """The few layers with the largest range, from the largest down."""
+    """The few layers with the largest range, from the largest down; NaN counts as the least."""
     return sorted(ranges, key=lambda b: _ranked(ranges[b]), reverse=True)[:_KEPT]
 
 

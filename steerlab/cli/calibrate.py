@@ -18,7 +18,7 @@ from steerlab.core.display import count, number, printable, signed, signed_dose
 if TYPE_CHECKING:
     from steerlab.core.results import Calibration
     from steerlab.core.vector import SteeringVector
-    from steerlab.evaluation.calibration.curve import Curve, Point
+    from steerlab.evaluation.calibration.curve import Curve, Limits, Point
     from steerlab.evaluation.metrics.texts import Metric
     from steerlab.evaluation.statistics import Estimate
     from steerlab.lab.lab import Lab
@@ -178,7 +178,7 @@ def _announce(lab: Lab, vector: SteeringVector, how: Mapping[str, Any], *, kept:
     if 0 < pairs < RELIABLE and how["metric"] is None and "items" not in how:
         output.say(
             f"{count(pairs, 'contrast pair')} may be too few to tell whether it works: extract it "
-            f"again with {RELIABLE} or more, or give --items"
+            f"again with {2 * RELIABLE}, or give --items"
         )
     searched = None if how["layers"] is None else lab.model.layers(how["layers"])
     if kept and known is not None and searched is not None and known.layer not in searched:
@@ -224,14 +224,14 @@ def _print_curve(curve: Curve) -> None:
     output.table(["layer", unit, "95% interval", "KL"], layers, right=["layer", unit, "KL"])
     output.section(f"{curve.measure} at layer {curve.layer}, {count(curve.items, 'item')}, {held}")
     columns = ["dose", "c", unit, "95% interval", "control", "z", "KL", "fluency", "distinct-2"]
-    output.table([*columns, "sound"], [_row(p) for p in curve.points], right=columns)
+    output.table([*columns, "sound"], [_row(p, curve.limits) for p in curve.points], right=columns)
     chosen = dict.fromkeys((fold.layer, fold.dose) for fold in curve.held.folds)
     where = ", ".join(f"layer {layer} at dose {signed_dose(dose)}" for layer, dose in chosen)
     output.fields(_LEGEND)
     click.echo(f"chosen without the items that judge it: {where}")
 
 
-def _row(point: Point) -> list[str]:
+def _row(point: Point, limits: Limits) -> list[str]:
     mean, interval = _estimated(point.effect)
     cost = point.cost
     return [
@@ -242,8 +242,19 @@ def _row(point: Point) -> list[str]:
         f"{point.controls.mean:+.2f} ± {point.controls.sd:.2f}",
         "-" if point.z is None else f"{point.z:+.1f}",
         *(number(value, 2) for value in (cost.kl, cost.fluency, cost.distinct)),
-        "yes" if point.sound else "no",
+        _sound(point, limits),
     ]
+
+
+def _sound(point: Point, limits: Limits) -> str:
+    """Whether a dose is sound, and whether fresh texts decided against the figures beside it."""
+    cost = point.cost
+    within = (
+        (cost.kl or 0) <= limits.kl
+        and (cost.fluency or 0) <= limits.fluency
+        and (cost.distinct or 1) >= limits.distinct
+    )
+    return "yes" if point.sound else "no: fresh texts" if within else "no"
 
 
 def _estimated(effect: Estimate) -> tuple[str, str]:

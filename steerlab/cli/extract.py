@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import click
 
 from steerlab.cli import options, output, types
 from steerlab.cli.progress import load, progress_bar
-from steerlab.core.display import some
+from steerlab.core.display import count, some
 from steerlab.core.notation import layers_text
 
 if TYPE_CHECKING:
@@ -173,6 +174,17 @@ def extract_command(
     output.say_duplicates(lab.store, vector)
     for problem in problems(vector):
         output.warn(problem)
+    if not output.asked("json"):
+        _say_what_is_next(vector, len(recipe.positive))
+
+
+def _say_what_is_next(vector: SteeringVector, pairs: int) -> None:
+    """How to find where the vector works, and whether its pairs are likely to tell."""
+    from steerlab.evaluation.statistics import RELIABLE
+
+    few = f"; {count(pairs, 'pair')} may be too few to tell, {2 * RELIABLE} usually do"
+    command = f"steerlab calibrate {shlex.quote(str(vector.ref))}"
+    output.say(f"{command} finds where it works{few if pairs < RELIABLE else ''}")
 
 
 def _say_what_was_read(lab: Lab, vector: SteeringVector) -> None:

@@ -38,6 +38,18 @@ class Verb(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse, or fail with the option's name; -h by itself is help, -hate is not."""
+        try:
+            return self._parsed(ctx, args)
+        except click.NoSuchOption as error:
+            name = error.option_name
+            own = {option for parameter in self.params for option in parameter.opts}
+            meant = own.intersection(_OTHER_OPTIONS.get(name, ()))
+            if not meant:
+                raise
+            text = f"No such option {name!r}. Did you mean {meant.pop()!r}?"
+            raise click.NoSuchOption(name, text, ctx=ctx) from None
+
+    def _parsed(self, ctx: click.Context, args: list[str]) -> list[str]:
         options = args.index("--") if "--" in args else len(args)
         args[:options] = ["--help" if arg == "-h" else arg for arg in args[:options]]
         _, _, given = self.make_parser(ctx).parse_args(list(args))
@@ -55,6 +67,17 @@ _SEVERAL = {
     "coefficients": ": --coefficient=-1,1 lists strengths",
     "doses": ": --dose=-0.1,0.1 lists doses",
 }
+
+_OTHER_OPTIONS = {
+    "--name": ("--as",),
+    **dict.fromkeys(("--strength", "--alpha"), ("--dose", "--doses")),
+    **dict.fromkeys(("--coeff", "--scale", "--multiplier"), ("--coefficient", "--coefficients")),
+    **dict.fromkeys(("--tokens", "--max-tokens"), ("--max-new-tokens",)),
+    **dict.fromkeys(("--format", "--type"), ("--to",)),
+    "--temp": ("--temperature",),
+    "--vectors": ("--vector",),
+}
+"""What people call an option elsewhere, and its names here; a verb suggests those that it has."""
 
 verb = partial(click.command, cls=Verb)
 

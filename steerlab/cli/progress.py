@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from steerlab.core.vector import SteeringVector
     from steerlab.lab.lab import Lab
 
+_TOO_EARLY, _TOO_LITTLE = 5.0, 0.03  # seconds, and share of the work, before a time is said
 _TOLD = 0.1  # seconds between lines of progress
 
 STOP_KEY = "Esc" if os.environ.get(PROGRESS_VARIABLE) == LINES else "Ctrl-C"
@@ -75,20 +76,41 @@ def console(*, stderr: bool = False) -> Console:
     return Console(file=sys.stderr if stderr else sys.stdout, highlight=False)
 
 
+def about(seconds: float) -> str:
+    """A time to wait in round numbers, which stay put while the pace changes a little."""
+    if seconds < 60:
+        return f"about {max(10 * round(seconds / 10), 10)} s left"
+    minutes = seconds / 60
+    step = 1 if minutes < 5 else 5 if minutes < 30 else 15
+    return f"about {step * max(round(minutes / step), 1)} min left"
+
+
 class Bar:
     """Progress of one task, called with (done, total). shown: None shows nothing."""
 
     def __init__(self, label: str, shown: Progress | None) -> None:
         self.shown, self.hidden = shown, 0.0
+        self.began: tuple[float, int] | None = None
         self.announced: set[str] = set()
         if shown is not None:
-            self.task = shown.add_task(label, total=None)
+            self.task = shown.add_task(label, total=None, left="")
 
     def __call__(self, done: int, total: int) -> None:
         if self.shown is not None:
-            self.shown.update(self.task, completed=done, total=total)
+            left = self._left(done, total)
+            self.shown.update(self.task, completed=done, total=total, left=left)
             if time.monotonic() - self.hidden > _QUIET_FOR:
                 self.shown.start()
+
+    def _left(self, done: int, total: int) -> str:
+        """About how long it will take at the pace so far, in round numbers; empty at first."""
+        now = time.monotonic()
+        if self.began is None or done < self.began[1]:
+            self.began = now, done
+        started, first = self.began
+        if now - started < _TOO_EARLY or done - first < _TOO_LITTLE * total:
+            return ""
+        return about((now - started) * (total - done) / (done - first))
 
     def stage(self, what: str, done: int, total: int) -> None:
         """A stage of fetching the embedded model; announced once where no bar can be drawn."""
@@ -135,10 +157,12 @@ def progress_bar(label: str) -> Iterator[Bar]:
     if target is None or not target.is_interactive:
         yield Bar(label, None)
         return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn
 
-    text = TextColumn("{task.description}", markup=False)
-    bars = Progress(text, BarColumn(), TimeRemainingColumn(), console=target, transient=True)
+    text, left = (
+        TextColumn(f"{{task.{what}}}", markup=False) for what in ("description", "fields[left]")
+    )
+    bars = Progress(text, BarColumn(), left, console=target, transient=True)
     with bars:
         yield Bar(printable(label), bars)
 

@@ -31,9 +31,13 @@ def headings(run: Run) -> list[str]:
 
 
 def side_by_side(texts: Sequence[tuple[float, float | None, str]]) -> list[str]:
-    """The headings of texts by coefficient, dose and name; with names where these differ."""
-    several = len({name for coefficient, _, name in texts if coefficient}) > 1
-    return [heading(c, dose, name if several else "") for c, dose, name in texts]
+    """The headings of texts by coefficient, dose and name.
+
+    Without the name where several are of the same vector, and have less room for it.
+    """
+    steered = [name for coefficient, _, name in texts if coefficient]
+    named = len(steered) == 1 or len(set(steered)) > 1
+    return [heading(c, dose, name if named else "") for c, dose, name in texts]
 
 
 def rating_text(rating: int | None, *, best: bool) -> str:

@@ -159,3 +159,20 @@ def test_a_path_with_a_line_break_is_one_line(cli, tmp_path):
     err = cli("list", "--store", tmp_path / "a\nb").err
     assert "a\\nb yet" in err
     assert err.count("\n") == 3
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (["compose", "love - anger", "--name", "x"], "--as"),
+        (["import", "x.gguf", "--name", "x"], "--as"),
+        (["generate", "Hi", "-v", "love", "--strength", "0.2"], "--dose"),
+        (["sweep", "love", "--alpha", "0.2"], "--doses"),
+        (["generate", "Hi", "--max-tokens", "4"], "--max-new-tokens"),
+        (["export", "love", "x", "--format", "gguf"], "--to"),
+    ],
+)
+def test_an_option_of_other_programs_suggests_ours(cli, typed, meant):
+    result = cli(*typed)
+    assert result.code == ExitCode.USAGE
+    assert f"Did you mean '{meant}'?" in result.err

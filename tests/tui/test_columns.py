@@ -196,6 +196,15 @@ async def test_a_star_says_which_text_was_best(host):
         assert titles == ["baseline", "★ best 4/5  steered"]
 
 
+async def test_arrows_go_from_text_to_text(host):
+    async with host.run_test(size=(80, 12)) as pilot:
+        first, second = host.widget.columns
+        first.focus()
+        for key, there in (("right", second), ("right", second), ("left", first), ("left", first)):
+            await pilot.press(key)
+            assert there.has_focus
+
+
 def test_the_first_word_that_differs_stands_out_most():
     content = marked(" a warm house", " a cold house")
     assert content.plain == " a warm house"

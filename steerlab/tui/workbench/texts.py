@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from textual import events
+from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container, VerticalScroll
@@ -46,6 +46,8 @@ not changed."""
             for n in range(1, 6)
         ),
         Binding(*AUDIT),
+        Binding("left", "beside(-1)", "to the text on the left", show=False),
+        Binding("right", "beside(1)", "to the text on the right", show=False),
     ]
 
     def __init__(self, index: int) -> None:
@@ -63,6 +65,10 @@ not changed."""
     def action_pick(self) -> None:
         """Rate this text as the best."""
         self.post_message(Texts.Picked(self.index))
+
+    def action_beside(self, step: int) -> None:
+        """Go to the text beside this one."""
+        self.post_message(Texts.Left(self.index + step))
 
     def action_rate(self, rating: int) -> None:
         """Rate this text from 1 to 5."""
@@ -110,6 +116,12 @@ class Texts(Container):
         index: int
         rating: int
 
+    @dataclass
+    class Left(Message):
+        """The focus goes from one text to another, if there is one."""
+
+        index: int
+
     def __init__(self) -> None:
         super().__init__()
         self.baseline: int | None = 0
@@ -125,6 +137,12 @@ class Texts(Container):
         self.begin(("baseline", "steered"), "", baseline=0)
         for column, what in zip(self.columns, HINTS, strict=True):
             column.query_one(Static).update(Content.styled(what, "dim"))
+
+    @on(Left)
+    def _focus(self, event: Left) -> None:
+        event.stop()
+        if 0 <= event.index < self._count:
+            self._all[event.index].focus()
 
     @property
     def columns(self) -> list[Column]:

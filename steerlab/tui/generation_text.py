@@ -33,11 +33,13 @@ def headings(run: Run) -> list[str]:
 def side_by_side(texts: Sequence[tuple[float, float | None, str]]) -> list[str]:
     """The headings of texts by coefficient, dose and name.
 
-    Without the name where several are of the same vector, and have less room for it.
+    The name comes first where names differ, last where there is one, so that the strength is not
+    cut, and not at all where several texts of one vector have little room.
     """
     steered = [name for coefficient, _, name in texts if coefficient]
-    named = len(steered) == 1 or len(set(steered)) > 1
-    return [heading(c, dose, name if named else "") for c, dose, name in texts]
+    if len(steered) == 1:
+        return [f"{heading(c, dose)}  {name}" if c else heading(c, dose) for c, dose, name in texts]
+    return [heading(c, dose, name if len(set(steered)) > 1 else "") for c, dose, name in texts]
 
 
 def rating_text(rating: int | None, *, best: bool) -> str:

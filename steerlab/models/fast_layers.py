@@ -35,7 +35,7 @@ _PARTS = 64  # rows of a weight: a multiple of it is measured
 _MEASURED = 2**22  # entries of a weight that are measured; a fourth of it hid what heads gain
 _PASSES = 32
 """Passes from which on packing pays: it takes what 6 to 20 save (SmolLM2, 4 to 52 rows)."""
-_ROWS = 3  # below, a product that packs nothing is faster
+_ROWS = 5  # below, two threads gain nothing
 _DTYPES = (torch.float32, torch.bfloat16)
 _known_gains: dict[tuple[str, Choice], tuple[bool, ...]] = {}
 _log = logging.getLogger("steerlab.models")

@@ -6,7 +6,8 @@ rows, the shapes, the processor and torch. The weights stay as they are.
 
 Copies of weights in oneDNN's own order take less time still from 3 rows on (an EPYC 9004, SmolLM2's
 shapes, float32, one thread: 0.55 of these products at 3 rows, 0.64 at 4 and 8, 0.83 at 16, 0.80 at
-52, 0.87 at 128), and 1.6 of it at 1 and 2 rows. So batches hold them while they run: see `packing`.
+52, 0.87 at 128), and 1.6 of it at 1 and 2 rows. On two threads they gain nothing at 3 and
+4 rows either. So larger batches hold them while they run: see `packing`.
 """
 
 from __future__ import annotations

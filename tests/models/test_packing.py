@@ -32,7 +32,7 @@ facts = []
 neutral = ["The map ", "A box "]
 off_topic = ["A text of no great length."]
 """
-PROMPTS = ["hello", "a longer prompt", "x", "one more"]
+PROMPTS = ["hello", "a longer prompt", "x", "one more", "last"]
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +74,7 @@ def products_taken(monkeypatch):
     return taken
 
 
-def packed(model, rows=4, passes=64):
+def packed(model, rows=5, passes=64):
     return fast_layers.packing(model, rows, passes)
 
 
@@ -96,14 +96,14 @@ def test_a_packed_layer_gives_what_it_gives(layer, products_taken, rows, dtype):
 
 def test_a_batch_writes_the_same_texts(lm, products_taken, monkeypatch):
     found = lm.generate(PROMPTS, max_new_tokens=32, temperature=0.8, top_p=0.9)
-    assert set(products_taken) >= {4}
+    assert set(products_taken) >= {5}
     assert not is_packed()
     monkeypatch.setattr(fast_layers, "_PASSES", 1000)
     assert found == lm.generate(PROMPTS, max_new_tokens=32, temperature=0.8, top_p=0.9)
 
 
 def test_few_rows_and_short_texts_are_not_packed(lm, products_taken):
-    lm.generate(PROMPTS[:2], max_new_tokens=32)
+    lm.generate(PROMPTS[:4], max_new_tokens=32)
     lm.generate(PROMPTS, max_new_tokens=31)
     assert not products_taken
 

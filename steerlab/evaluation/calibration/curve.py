@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
+from functools import cache
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -323,12 +324,18 @@ def shown_z(z: float | None) -> str:
     return "-" if z is None else f"{z:+.1f}"
 
 
+@cache
+def _types(kind: Any) -> dict[str, Any]:
+    """The types of a dataclass's fields; making them takes longer than decoding a curve."""
+    return get_type_hints(kind)
+
+
 def _decoded(kind: Any, data: Any) -> Any:
     """The value of type `kind`, such as a dataclass, whose JSON values these are."""
     if get_origin(kind) is UnionType:
         return None if data is None else _decoded(get_args(kind)[0], data)
     if is_dataclass(kind):
-        types = get_type_hints(kind)
+        types = _types(kind)  # type: ignore[arg-type]  # a class, which can be hashed
         values = {name: _decoded(types[name], value) for name, value in data.items()}
         return kind(**values)  # type: ignore[operator]  # a dataclass, not an instance
     if get_origin(kind) is tuple:

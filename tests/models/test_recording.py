@@ -234,14 +234,30 @@ class TestSharing:
         monkeypatch.setattr(recording, "_places", without)
         assert not recording._agrees(lm.model, lm.blocks, 1, True)
 
-    def test_one_that_takes_no_such_mask_reads_prompts_apart(self, monkeypatch):
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    def test_one_that_ignores_its_positions_is_found_out(self, dtype):
+        def ignore(module, args, kwargs):
+            return args, {name: value for name, value in kwargs.items() if name != "position_ids"}
+
+        model = tiny("llama")
+        with torch.no_grad():
+            for parameter in model.parameters():  # attention moves the stream by a few percent
+                parameter.mul_(0.5 if parameter.ndim > 1 else 1)
+        lm = LanguageModel(model.to(dtype), tiny_tokenizer(), source="tiny")
+        can = partial(recording._agrees, lm.model, lm.blocks, 2, True)
+        assert can()
+        lm.model.register_forward_pre_hook(ignore, with_kwargs=True)
+        assert not can()
+
+    @pytest.mark.parametrize("error", [TypeError, AssertionError, AttributeError, KeyError])
+    def test_one_that_takes_no_such_mask_reads_prompts_apart(self, monkeypatch, error):
         lm, base = shared("llama"), list(range(3, 23))
         prompts = [[*base, 30], [*base, 31, 32], [*base, 33]]
         together = read(lm.model, lm.blocks, prompts, LAYERS)
 
         def refuse(module, args, kwargs):
             if "position_ids" in kwargs:
-                raise TypeError("unexpected keyword argument 'position_ids'")
+                raise error("unexpected keyword argument 'position_ids'")
 
         monkeypatch.setattr(recording, "_sharing", type(recording._sharing)())
         handle = lm.model.register_forward_pre_hook(refuse, with_kwargs=True)

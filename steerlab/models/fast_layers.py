@@ -123,7 +123,16 @@ def packing(
     layers = _gaining(model, rows) if is_worth else []
     if not layers or not has_room(sum(plain.nbytes for _, plain, _ in layers)):
         return nullcontext()
-    return attached(partial(Packing, layers))
+    return attached(partial(_packed_if_possible, layers))
+
+
+def _packed_if_possible(layers: Sequence[tuple[nn.Module, Tensor, tuple[bool, ...]]]) -> Packing:
+    """The copies, or none where memory is limited in a way that does not show beforehand."""
+    try:
+        return Packing(layers)
+    except (RuntimeError, MemoryError) as error:
+        _log.info("weights are not copied: %s", error)
+        return Packing([])
 
 
 def _gaining(model: nn.Module, rows: int) -> list[tuple[nn.Module, Tensor, tuple[bool, ...]]]:

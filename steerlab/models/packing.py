@@ -22,6 +22,7 @@ _SHARE = 0.25
 """Of the free memory: a larger copy is not made."""
 
 _GROUP = Path("/sys/fs/cgroup")
+_OWN = Path("/proc/self/cgroup")
 _here: ContextVar[Mapping[nn.Module, Packed] | None] = ContextVar("packed", default=None)
 _log = logging.getLogger("steerlab.models")
 
@@ -96,11 +97,22 @@ def _free_memory() -> int:
 
 
 def _left_in_group() -> Iterator[int]:
-    """What a container's limit leaves, of either version of control groups."""
+    """What the limits of this process's control groups and of those around them leave.
+
+    A container sees its own as the root; a batch system or systemd names one below it.
+    """
     yield sys.maxsize
-    for most, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        with suppress(OSError, ValueError):
-            yield int((_GROUP / most).read_text()) - int((_GROUP / used).read_text())
+    groups = [["", "", "/"]]
+    with suppress(OSError):
+        groups += [line.split(":", 2) for line in _OWN.read_text("utf-8", "replace").splitlines()]
+    paths = [Path(path.lstrip("/")) for _, kinds, path in groups if "memory" in kinds or not kinds]
+    for group in dict.fromkeys(place for path in paths for place in (path, *path.parents)):
+        for most, used in (
+            (group / "memory.max", group / "memory.current"),
+            (
+                "memory" / group / "memory.limit_in_bytes",
+                "memory" / group / "memory.usage_in_bytes",
+            ),
+        ):
+            with suppress(OSError, ValueError):
+                yield int((_GROUP / most).read_text()) - int((_GROUP / used).read_text())

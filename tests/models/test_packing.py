@@ -134,6 +134,32 @@ def test_free_memory_is_what_a_container_leaves(monkeypatch, tmp_path):
     assert packing._free_memory() == 100
 
 
+def test_free_memory_is_what_the_process_s_own_group_leaves(monkeypatch, tmp_path):
+    monkeypatch.undo()
+    monkeypatch.setattr(packing, "_GROUP", tmp_path)
+    monkeypatch.setattr(packing, "_OWN", tmp_path / "own")
+    (tmp_path / "own").write_text("4:memory:/slurm/job_1\n3:cpuset:/\n0::/user.slice/a.scope\n")
+    for folder, most, used, left in (
+        ("user.slice", "memory.max", "memory.current", 3000),
+        ("user.slice/a.scope", "memory.max", "memory.current", 2000),
+        ("memory/slurm/job_1", "memory.limit_in_bytes", "memory.usage_in_bytes", 1000),
+    ):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / most).write_text(str(left + 500))
+        (tmp_path / folder / used).write_text("500")
+        assert packing._free_memory() == left
+
+
+def test_a_copy_that_memory_refuses_is_not_made(layer, monkeypatch):
+    def refused(weight):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(packing, "pack", refused)
+    with packed(layer):
+        assert not is_packed()
+        layer(torch.ones(3, 32))
+
+
 def test_weights_names_and_identity_are_the_same_meanwhile(lm):
     before = {name: weight.clone() for name, weight in lm.model.state_dict().items()}
     identity = lm.identity

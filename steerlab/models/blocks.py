@@ -176,6 +176,14 @@ def attends_by_column(model: nn.Module) -> bool:
     return "local" in (getattr(text_config(model), "attention_layers", None) or ())
 
 
+def takes_any_mask(model: nn.Module) -> bool:
+    """Whether attention takes a mask of its own for each token; flash attention takes none.
+
+    It is not to be tried: on CUDA it reads outside of its tensors, which ends all further work.
+    """
+    return "flash" not in str(getattr(text_config(model), "_attn_implementation", ""))
+
+
 def input_device(model: nn.Module) -> torch.device:
     """The device that token ids have to be on; offloaded weights are brought to it."""
     embedding = model.get_input_embeddings()  # type: ignore[operator]

@@ -21,6 +21,7 @@ from steerlab.models.blocks import (
     check_shape,
     input_device,
     stream_of,
+    takes_any_mask,
     text_config,
 )
 from steerlab.models.cache import cache_argument
@@ -150,7 +151,7 @@ def _can_share(model: nn.Module, blocks: Sequence[nn.Module], layer: int, as_tre
     as_trees: also side by side in a row, which Bloom's attention does not know. RoBERTa's
     positions begin elsewhere than at 0, unless it is told its positions.
     """
-    if as_trees and attends_by_column(model):
+    if as_trees and (attends_by_column(model) or not takes_any_mask(model)):
         return False
     tried = _sharing.setdefault(model, {})
     if (layer, as_trees) not in tried:

@@ -249,6 +249,14 @@ class TestSharing:
         lm.model.register_forward_pre_hook(ignore, with_kwargs=True)
         assert not can()
 
+    def test_flash_attention_is_given_no_such_mask(self, monkeypatch):
+        lm = LanguageModel(tiny("llama"), tiny_tokenizer(), source="tiny")
+        monkeypatch.setattr(recording, "_agrees", lambda *_: True)
+        can = partial(recording._can_share, lm.model, lm.blocks)
+        assert can(1, True)
+        lm.model.config._attn_implementation = "flash_attention_2"
+        assert [can(1, True), can(1, False)] == [False, True]
+
     @pytest.mark.parametrize("error", [TypeError, AssertionError, AttributeError, KeyError])
     def test_one_that_takes_no_such_mask_reads_prompts_apart(self, monkeypatch, error):
         lm, base = shared("llama"), list(range(3, 23))

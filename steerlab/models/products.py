@@ -58,6 +58,8 @@ _TELLING = 0.1  # seconds from which on the share off the core says something
 _PACKED = 4  # sets of weights of which copies are measured: more than a cache holds
 _HOPELESS = 1.3  # times the fastest, after which a product is not tried again
 
+_as_it_is = torch.autocast("cpu", enabled=False)  # a caller's autocast makes every product wrong
+
 Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """x (rows, d_in), weight (d_out, d_in), bias (d_out,) or None -> (rows, d_out), contiguous."""
 
@@ -129,6 +131,7 @@ def place(rows: int) -> int:
 
 
 @torch.no_grad()
+@_as_it_is
 def measure(weights: Sequence[Sequence[Tensor]]) -> Choice:
     """The fastest products for a model's weights.
 
@@ -229,6 +232,7 @@ def packed_gains(
 
 
 @torch.no_grad()
+@_as_it_is
 def _packed_gains(weights: Sequence[Sequence[Tensor]], choice: Choice) -> list[bool]:
     try:
         pairs = [(some, [pack(weight) for weight in some]) for some in weights[:_PACKED]]
@@ -254,6 +258,7 @@ def _names(weights: Sequence[Sequence[Tensor]]) -> list[str]:
 
 
 @torch.no_grad()
+@_as_it_is
 def _fastest_batch(weights: Sequence[Sequence[Tensor]], choice: Choice) -> int:
     sets = cycle(weights)
     of_row = dict.fromkeys(BATCHES, float("inf"))

@@ -261,6 +261,10 @@ class TestGains:
     def test_a_copy_is_taken_where_it_gains_enough(self):
         assert self.gains() == (False, False, True, False, True, False)
 
+    def test_the_callers_autocast_changes_nothing(self):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert self.gains() == (False, False, True, False, True, False)
+
     def test_a_machine_measures_once(self, monkeypatch, tmp_path):
         monkeypatch.undo()
         monkeypatch.setenv("STEERLAB_CACHE", str(tmp_path))

@@ -11,7 +11,6 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from steerlab.errors import ModelError
 from steerlab.models.blocks import attends_to_everything, input_device, stream_of, text_config
 from steerlab.models.inference import eval_mode
 from steerlab.models.interrupts import Removable, attached
@@ -90,7 +89,7 @@ def _gives_the_same(model: nn.Module, blocks: Sequence[nn.Module]) -> bool:
         try:
             with attached(Uncompiled, *hooks):
                 shared = model(input_ids=ids, use_cache=False).logits
-        except (ModelError, RuntimeError, TypeError, ValueError, IndexError):
+        except Exception:  # its blocks want all rows, and say so as they like
             return False
     precise = whole.dtype in (torch.float32, torch.float64)
     apart = (shared.float() - whole.float()).norm(dim=-1)

@@ -54,9 +54,12 @@ class Layout:
 
     def visible(self, width: int) -> NDArray[np.bool_]:
         """Which column attends to which: (width, width); padding attends to itself."""
-        found = np.eye(width, dtype=bool)
+        found, done = np.eye(width, dtype=bool), np.zeros(width, dtype=bool)
         for columns in self.columns.values():
-            found[np.ix_(columns, columns)] |= np.tri(len(columns), dtype=bool)
+            own = np.flatnonzero(~done[columns])  # places in the prompt: a long beginning is done
+            before = np.arange(len(columns)) <= own[:, None]
+            found[np.ix_(columns[own], columns)] = before
+            done[columns] = True
         return found
 
 

@@ -91,15 +91,18 @@ def in_force(found: Iterable[Calibration], layer: int | None = None) -> Calibrat
     """The one of a vector's calibrations that counts, given the oldest first; None without one.
 
     A newer one takes the place of one that works only if it looked at its layer again: what was
-    sought at other layers alone stands beside it. layer: the one that counts there.
+    sought at other layers alone stands beside it, and counts once the first is refuted. layer: the
+    one that counts there.
     """
-    kept = None
+    standing: list[Calibration] = []
     for new in found:
         if layer is not None and layer != new.layer and (new.works or layer not in new.candidates):
             continue
-        if kept is None or not kept.works or kept.layer in new.candidates:
-            kept = new
-    return kept
+        left = [old for old in standing if old.works and old.layer not in new.candidates]
+        stays = bool(left) and left[0] is standing[0]
+        both = [*left, new] if stays else [new, *left]
+        standing = [one for one in both if one.works] or [new]
+    return standing[0] if standing else None
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import pytest
 
 from steerlab import Lab, LanguageModel, steering
 from steerlab.cli import ExitCode
+from steerlab.core.results import Calibration
 from tests.saved import save_model
 
 KEYS = {"prompt", "seed", "vector", "layers", "coefficient", "dose", "text", "finish"}
@@ -298,3 +299,18 @@ def test_no_chat_template_is_one_line(refused, tmp_path, capsys):
     capsys.readouterr()
     line = refused(ExitCode.MODEL, "generate", "hi", "--chat", "--model", tmp_path / "plain")
     assert "no chat template" in line
+
+
+def test_what_works_at_the_layer_that_is_asked_for_is_not_said_to_fail(cli, store):
+    one = store.save("one", store.load("love")[1])
+    point = 0.3, 0.7, (0.0, 0.9)
+    for made in (
+        Calibration(one.digest, True, 1, *point),
+        Calibration(one.digest, False, data={"candidates": [2, 3]}),
+    ):
+        store.results.save_calibration(made)
+    at = ["-v", "one", "--layers", 1, "--max-new-tokens", 1]
+    assert "as calibrated" in (said := cli("generate", "I am", *at).err)
+    assert "not shown" not in said
+    store.results.save_calibration(Calibration(one.digest, False, data={"candidates": [1]}))
+    assert "not shown to work at any strength" in cli("generate", "I am", *at).err

@@ -29,6 +29,10 @@ def fails(*candidates: int) -> Calibration:
         ((works(21, 15), fails(15)), 21),
         ((works(21, 15), fails(15, 21)), None),
         ((works(21, 15), fails(21)), None),
+        ((works(21, 15), works(15), fails(21)), 15),  # what stands beside it was not refuted
+        ((works(21, 15), works(15), fails(21), works(18)), 15),
+        ((works(21, 15), works(15), works(18, 21)), 18),
+        ((works(21, 15), works(15), fails(15, 21)), None),
     ],
 )
 def test_a_search_of_other_layers_leaves_what_works_in_use(found, at):

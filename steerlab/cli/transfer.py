@@ -101,7 +101,7 @@ def export_command(
         if not refs or parents:
             raise click.UsageError(f"{target} holds no lineage and no archive: name vectors")
         vectors = [store.evaluate(ref, model) for ref in refs]
-        made = [_strength(store, vector, **strength) for vector in vectors]
+        made = _strengths(store, vectors, **strength)
         _export_foreign(made, target, path, force)
         return
     if any(value is not None for value in strength.values()):
@@ -131,8 +131,10 @@ def _target(to: str | None, path: Path) -> str | None:
     return target_of(path, to)
 
 
-def _strength(store: Store, vector: SteeringVector, **asked: float | None) -> Strength:
-    """A vector where and as strongly as it is to be written; loads the model if it has to be made.
+def _strengths(
+    store: Store, vectors: Sequence[SteeringVector], **asked: float | None
+) -> list[Strength]:
+    """Vectors where and as strongly as they are to be written; loads a model if one has to be made.
 
     Imports torch only then.
     """
@@ -140,8 +142,11 @@ def _strength(store: Store, vector: SteeringVector, **asked: float | None) -> St
     from steerlab.lab.lab import Lab
 
     lab = Lab(store)
-    load_to_make(lab, vector)
-    return strength_of(lab, vector, **asked)
+    made = []
+    for vector in vectors:
+        load_to_make(lab, vector)
+        made.append(strength_of(lab, vector, **asked))
+    return made
 
 
 def _export_foreign(strengths: Sequence[Strength], target: str, path: Path, force: bool) -> None:

@@ -56,7 +56,11 @@ def together(strengths: Sequence[Strength]) -> Strength:
         return strengths[0]
     first, *others = [one.coefficient * one.vector for one in strengths]
     parts = [f"{one.vector} at {one.coefficient:g} {one.why}" for one in strengths]
-    return Strength(sum(others, start=first), 1.0, f"the sum of {' and '.join(parts)}")
+    total = sum(others, start=first)
+    if any(one.vector.called for one in strengths):  # its expression has digests for these
+        text = " + ".join(f"{one.coefficient:g} * ({one.vector})" for one in strengths)
+        total = total.noted(called=text)
+    return Strength(total, 1.0, f"the sum of {' and '.join(parts)}")
 
 
 def write(strength: Strength, format: str, path: Path, *, force: bool = False) -> None:

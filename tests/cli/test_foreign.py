@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from steerlab import Lab
+from steerlab import Lab, LanguageModel
 from steerlab.cli import ExitCode
 from steerlab.core.results import Calibration
 from steerlab.errors import ModelError
@@ -346,3 +346,20 @@ def test_a_sidecar_is_not_replaced_either(refused, tmp_path, deep):
 
 def test_a_name_that_can_be_of_several_formats(refused):
     assert "say --to lm-eval" in refused(ExitCode.BAD_INPUT, "export", "love", "x.pt")
+
+
+def test_vectors_that_are_made_for_one_file_share_a_model(cli, store, monkeypatch):
+    loaded = []
+    load = LanguageModel.load
+
+    def counted(source, **options):
+        loaded.append(source)
+        return load(source, **options)
+
+    monkeypatch.setattr("steerlab.models.language_model.LanguageModel.load", counted)
+    for name in ("love", "anger"):
+        digest = store.load(name).digest
+        store.results.save_calibration(Calibration(digest, True, 3, 0.3, 7.5, (-0.1, 0.4)))
+    done = cli("export", "love", "anger", "x.npz")
+    assert len(loaded) == 1
+    assert "7.5 * (love.v1 at layer 3) + 7.5 * (anger.v1 at layer 3) at coefficient 1" in done.err

@@ -224,6 +224,8 @@ class Lab:
         coefficient is the one calibrated at the layer, and 1 at any other. here: the identity of
         the loaded model, for who has read it: reading it waits for the model.
         """
+        if vector.works_at is not None:
+            vector = vector.noted(works_at=None)  # where it acts is chosen here: nothing to warn of
         at = None if layers is None else self.at_layers(vector, layers)
         found = self.calibration_of(vector, None if at is None else at.layers)
         if found is not None and self.is_loaded:
@@ -256,7 +258,7 @@ class Lab:
         lm = self.load(vector)
         point = self.operating_point(vector, layers)
         strength = point.coefficient if coefficient is None else coefficient
-        return steering(lm, point.vector.noted(works_at=None), strength, dose=dose, **options)
+        return steering(lm, point.vector, strength, dose=dose, **options)
 
     def swept(self, vector: SteeringVector, layers: LayerChoice) -> SteeringVector:
         """The vector at the layers of a sweep: None for its own and the calibrated one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from steerlab.core.recipe import Imported
 from steerlab.core.results import Calibration
 from steerlab.core.setting import Setting
 from steerlab.errors import BadOption, Incompatible, ModelMismatch, NotFound
+from steerlab.lab.exports import strength_of, together
 from steerlab.lab.operating_point import OperatingPoint
 from steerlab.models import batch_size
 from tests.saved import ANGER, LOVE, fill_store, save_model
@@ -439,3 +441,18 @@ def test_what_at_layers_gives_can_be_saved_and_verified(bench, lm, tmp_path):
 def test_one_prompt_may_be_given_as_it_is(bench, love):
     cells = bench.sweep(love, 1, "Hello there", coefficients=[0, 1], max_new_tokens=1)
     assert [cell.prompt for cell in cells] == ["Hello there"] * 2
+
+
+def test_where_a_vector_acts_is_no_news_if_it_was_asked_for(calibrated):
+    love = calibrated.store.results.noted(calibrated.store.load("love"))
+    assert love.works_at == 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        point = calibrated.operating_point(love, 1)
+        calibrated.compare(PROMPTS[:1], [Setting(point.vector, 0.5)], max_new_tokens=1)
+
+
+def test_a_sum_of_made_vectors_says_what_it_is(calibrated):
+    love = calibrated.store.load("love")
+    both = together([strength_of(calibrated, love, None, 2.0)] * 2)
+    assert str(both.vector) == "2 * (love.v1 at layer 2) + 2 * (love.v1 at layer 2)"

@@ -163,3 +163,12 @@ async def test_the_lab_knows_the_calibration_of_the_layer_that_is_chosen(calibra
         assert strength.safe == (-0.05, 0.4)
         head = user.bench.query_one("#head")
         await user.until(lambda: "and layer 1, dose" in str(head.render()))
+
+
+async def test_a_step_from_an_empty_layer_goes_on_from_where_the_vector_works(calibrated):
+    found = calibrated.store.results.calibration("kind")
+    async with Session(calibrated) as user:
+        await choose(user, "kind")
+        user.lab_panel.use(replace(user.lab_panel.setup, layers=""))
+        user.lab_panel.settings.action_layer(-1)
+        assert user.lab_panel.setup.layers == str(found.layer - 1)

@@ -162,13 +162,13 @@ class Settings(Vertical):
         if vector is None:
             notify(self, "no vector on the steer line: Enter on one puts it there", "warning")
             return
-        own = span(vector.layers)
-        now = self.setup.layers or own
+        own, found = span(vector.layers), self.meaning.calibration
+        now = self.setup.layers or (own if found is None else str(found.layer))
         if not now.isdecimal():
             notify(self, f"layers {now} are several: type others on the strength line", "warning")
             return
         layer = str(min(max(int(now) + step, 0), vector.model.n_layers - 1))
-        unsaid = layer == own and self.meaning.calibration is None  # else it means where it works
+        unsaid = layer == own and found is None  # else it means where it works
         self.use(replace(self.setup, layers="" if unsaid else layer))
 
     # options and columns

@@ -91,6 +91,7 @@ class Bar:
     def __init__(self, label: str, shown: Progress | None) -> None:
         self.shown, self.hidden = shown, 0.0
         self.began: tuple[float, int] | None = None
+        self.last = 0
         self.announced: set[str] = set()
         if shown is not None:
             self.task = shown.add_task(label, total=None, left="")
@@ -105,10 +106,11 @@ class Bar:
     def _left(self, done: int, total: int) -> str:
         """About how long it will take at the pace so far, in round numbers; empty at first."""
         now = time.monotonic()
-        if self.began is None or done < self.began[1]:
+        if self.began is None or done < self.last:  # it counts anew: another stage
             self.began = now, done
+        self.last = done
         started, first = self.began
-        if now - started < _TOO_EARLY or done - first < _TOO_LITTLE * total:
+        if now - started < _TOO_EARLY or done - first <= _TOO_LITTLE * total:
             return ""
         return about((now - started) * (total - done) / (done - first))
 

@@ -35,3 +35,18 @@ def test_the_pace_of_the_whole_work_counts_not_that_of_its_last_part(monkeypatch
     now += 60
     assert bar._left(220, 1000) == "about 5 min left"
     assert bar._left(2, 1000) == ""  # another work has begun
+
+
+def test_each_stage_has_a_pace_of_its_own_and_work_of_nothing_has_none(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr("steerlab.cli.progress.time.monotonic", lambda: now)
+    bar = Bar("loading", None)
+    bar._left(0, 270)
+    now += 60
+    bar._left(270, 270)  # fetched
+    bar._left(0, 270)  # checking begins
+    now += 6
+    assert bar._left(135, 270) == "about 10 s left"
+    bar._left(0, 0)
+    now += 6
+    assert bar._left(0, 0) == ""

@@ -60,6 +60,8 @@ def bake_command(
     if path.exists():
         raise click.UsageError(f"{path} already exists: bake to another name, or delete it first")
     vector = lab.evaluate(expression)
+    if not lora:
+        exports.check_strength(vector, dose, coefficient)
     if adapter:
         load_to_make(lab, vector)
         strength = exports.strength_of(lab, vector, dose, coefficient)

@@ -79,9 +79,10 @@ def conform_command(
     Everything runs in float32 on the CPU. The exit code is 1 if a program differs, if one that
     --with names is missing, or if nothing could be compared.
     """
-    from steerlab.lab.exports import strength_of
+    from steerlab.lab.exports import check_strength, strength_of
 
     vector = lab.evaluate(expression)
+    check_strength(vector, dose, coefficient)
     load_exactly(lab, vector)
     strength = strength_of(lab, vector, dose, coefficient)
     from steerlab.conformance.conform import PROMPTS, conform

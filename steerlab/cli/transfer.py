@@ -138,11 +138,13 @@ def _strengths(
 
     Imports torch only then.
     """
-    from steerlab.lab.exports import strength_of
+    from steerlab.lab.exports import check_strength, strength_of
     from steerlab.lab.lab import Lab
 
     lab = Lab(store)
     made = []
+    for vector in vectors:
+        check_strength(vector, **asked)
     for vector in vectors:
         load_to_make(lab, vector)
         made.append(strength_of(lab, vector, **asked))

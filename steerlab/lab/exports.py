@@ -24,6 +24,15 @@ class Strength(NamedTuple):
     why: str
 
 
+def check_strength(vector: SteeringVector, dose: float | None, coefficient: float | None) -> None:
+    """Raise BadOption for two strengths, and for what steers nothing; needs no model."""
+    if dose is not None and coefficient is not None:
+        raise BadOption("give a dose or a coefficient, not both")
+    if 0 in (dose, coefficient) or not vector.norm:
+        what = "at strength 0" if vector.norm else "is zero, which"
+        raise BadOption(f"{vector} {what} steers nothing: choose another")
+
+
 def strength_of(
     lab: Lab,
     vector: SteeringVector,
@@ -34,11 +43,7 @@ def strength_of(
 
     A calibrated layer that is not stored is made, on the model. Raises Incompatible without one.
     """
-    if dose is not None and coefficient is not None:
-        raise BadOption("give a dose or a coefficient, not both")
-    if 0 in (dose, coefficient) or not vector.norm:
-        what = "at strength 0" if vector.norm else "is zero, which"
-        raise BadOption(f"{vector} {what} steers nothing: choose another")
+    check_strength(vector, dose, coefficient)
     at, calibrated, found = lab.operating_point(vector)
     where = f", at layer {span(at.layers)}" if found is not None and not at.called else ""
     if coefficient is not None:

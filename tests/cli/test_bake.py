@@ -44,3 +44,13 @@ def test_adapters(cli, store, tmp_path, flag, kind):
 def test_what_is_not_baked(refused, tmp_path, arguments, code, why):
     assert why in refused(code, "bake", *arguments)
     assert [path.name for path in tmp_path.iterdir()] == ["vectors"]
+
+
+@pytest.mark.parametrize("verb", [("bake", "love", "out"), ("conform", "love")])
+@pytest.mark.parametrize("strength", [("--dose", 0), ("--dose", 0.1, "--coefficient", 1)])
+def test_a_strength_that_cant_be_is_refused_before_a_model_is_loaded(
+    refused, store, monkeypatch, verb, strength
+):
+    monkeypatch.setattr("steerlab.models.language_model.LanguageModel.load", None)
+    why = refused(ExitCode.BAD_INPUT, *verb, *strength)
+    assert "steers nothing" in why or "not both" in why

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from steerlab.evaluation.metrics.texts import Metric
     from steerlab.lab.lab import Lab
 
-_LEAST_ITEMS = 3  # one to report on, one to choose on, one to make the vector from
+LEAST_ITEMS = 3  # one to report on, one to choose on, one to make the vector from
 _ITEMS = 16
 _WHOLE = 155  # of progress: what its parts took when they were timed
 
@@ -71,6 +72,7 @@ def calibrate(
     lm = lab.load(vector)
     candidates = _candidates(lab, vector, layers)
     vector.coefficient(1.0)  # raises without a residual norm or with a zero direction
+    digest = vector.digest
     if vector.scope == "front" and set(candidates) - set(vector.layers):
         vector = lab.at_layers(vector, candidates)
     parts = Parts(progress, _WHOLE)
@@ -98,7 +100,8 @@ def calibrate(
     trials = Trials(source, measure, crossed, options.seed, parts, should_stop)
     known = () if crossed or metric is not None else keys(items or ())
     with packing(lm.model):
-        return Search(lab, vector, trials, candidates, options, tuple(known)).run()
+        found = Search(lab, vector, trials, candidates, options, tuple(known)).run()
+    return replace(found, digest=digest)  # of the vector that was asked for
 
 
 def _candidates(lab: Lab, vector: SteeringVector, layers: LayerChoice) -> list[int]:
@@ -126,7 +129,7 @@ def _candidates(lab: Lab, vector: SteeringVector, layers: LayerChoice) -> list[i
 def _pairs(vector: SteeringVector, source: Source, seed: int) -> list[Pair]:
     """Up to 16 of the vector's own pairs, each once, as items."""
     found = list({frozenset(pair): pair for pair in source.pairs}.values())
-    if len(found) < _LEAST_ITEMS:
+    if len(found) < LEAST_ITEMS:
         if isinstance(vector.recipe, Contrast) and (named := vector.recipe.prompt_set) is not None:
             raise BadPrompts(
                 f"no held-out items: the pairs of {vector} are many, in {named.path}: give a few "
@@ -135,7 +138,7 @@ def _pairs(vector: SteeringVector, source: Source, seed: int) -> list[Pair]:
         owned = f"only {count(len(found), 'contrast pair')}" if found else "no contrast pairs"
         raise BadPrompts(
             f"no held-out items: {vector} has {owned} of its own, and leaving some out takes "
-            f"{_LEAST_ITEMS}: give a file of prompt, positive and negative (--items), or a metric "
+            f"{LEAST_ITEMS}: give a file of prompt, positive and negative (--items), or a metric "
             "(--metric)"
         )
     if len(found) > _ITEMS:
@@ -156,8 +159,8 @@ def _chat(vector: SteeringVector, lab: Lab) -> bool:
 
 
 def _check_count(found: int) -> None:
-    if found < _LEAST_ITEMS:
+    if found < LEAST_ITEMS:
         raise BadPrompts(
             f"no held-out items: {count(found, 'different item')} are too few to choose layer and "
-            f"dose on some and report on others: give at least {_LEAST_ITEMS}"
+            f"dose on some and report on others: give at least {LEAST_ITEMS}"
         )

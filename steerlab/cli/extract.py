@@ -15,6 +15,7 @@ from steerlab.core.display import count, some
 from steerlab.core.notation import layers_text
 
 if TYPE_CHECKING:
+    from steerlab.core.recipe import Contrast
     from steerlab.core.vector import SteeringVector
     from steerlab.files.contrast import ContrastSet
     from steerlab.lab.lab import Lab
@@ -175,16 +176,21 @@ def extract_command(
     for problem in problems(vector):
         output.warn(problem)
     if not output.asked("json"):
-        _say_what_is_next(vector, len(recipe.positive))
+        _say_what_is_next(vector, recipe)
 
 
-def _say_what_is_next(vector: SteeringVector, pairs: int) -> None:
+def _say_what_is_next(vector: SteeringVector, recipe: Contrast) -> None:
     """How to find where the vector works, and whether its pairs are likely to tell."""
+    from steerlab.evaluation.calibration.calibrate import LEAST_ITEMS
     from steerlab.evaluation.statistics import RELIABLE
 
+    if recipe.method == "random":
+        return  # a control, which works nowhere
+    pairs = 0 if recipe.prompt_set is not None else len(recipe.pairs)
+    items = " --items FILE" if pairs < LEAST_ITEMS else ""  # else it would be refused
     few = f"; {count(pairs, 'pair')} may be too few to tell, {2 * RELIABLE} usually do"
-    command = f"steerlab calibrate {shlex.quote(str(vector.ref))}"
-    output.say(f"{command} finds where it works{few if pairs < RELIABLE else ''}")
+    command = f"steerlab calibrate {shlex.quote(str(vector.ref))}{items}"
+    output.say(f"{command} finds where it works{few if not items and pairs < RELIABLE else ''}")
 
 
 def _say_what_was_read(lab: Lab, vector: SteeringVector) -> None:

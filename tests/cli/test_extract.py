@@ -322,3 +322,23 @@ class TestContrastFiles:
     )
     def test_options_that_clash(self, refused, options):
         assert "give" in refused(ExitCode.USAGE, "extract", "x", *options)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "options", "said"),
+    [
+        (1, (), "steerlab calibrate x.v1 --items FILE finds where it works\n"),
+        (1, ("--method", "actadd"), "steerlab calibrate x.v1 --items FILE finds where it works\n"),
+        (3, (), "calibrate x.v1 finds where it works; 3 pairs may be too few to tell, 16 usually"),
+        (3, ("--method", "difference_of_means"), "x.v1 --items FILE finds where it works\n"),
+    ],
+)
+def test_the_calibration_that_is_proposed_is_not_refused(extract, pairs, options, said):
+    prompts = [
+        word for n in range(pairs) for word in ("--positive", f"{n} yes", "--negative", f"{n} no")
+    ]
+    assert said in extract("x", *prompts, *options).err
+
+
+def test_no_calibration_is_proposed_for_a_control(extract):
+    assert "calibrate" not in extract("x", *PAIR, "--method", "random").err

@@ -247,12 +247,17 @@ def _row(point: Point, limits: Limits) -> list[str]:
 
 
 def _sound(point: Point, limits: Limits) -> str:
-    """Whether a dose is sound, and whether fresh texts decided against the figures beside it."""
+    """Whether a dose is sound, and whether fresh texts decided against the figures beside it.
+
+    A dose beyond one whose KL is too large has no texts, however small its own KL is.
+    """
     cost = point.cost
     within = (
-        (cost.kl or 0) <= limits.kl
-        and (cost.fluency or 0) <= limits.fluency
-        and (cost.distinct or 1) >= limits.distinct
+        cost.fluency is not None
+        and cost.distinct is not None
+        and (cost.kl or 0) <= limits.kl
+        and cost.fluency <= limits.fluency
+        and cost.distinct >= limits.distinct
     )
     return "yes" if point.sound else "no: fresh texts" if within else "no"
 

@@ -5,13 +5,23 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+from dataclasses import replace
 
 import pytest
 
 from steerlab import Lab, LanguageModel, Store
 from steerlab.cli import ExitCode, progress, run
+from steerlab.cli.calibrate import _sound
 from steerlab.core.results import Calibration
-from steerlab.evaluation.calibration.curve import Curve, findings
+from steerlab.evaluation.calibration.curve import (
+    Controls,
+    Cost,
+    Curve,
+    Limits,
+    Point,
+    findings,
+)
+from steerlab.evaluation.statistics import Estimate
 from tests.cli.conftest import Result
 from tests.evaluation.planted import pairs, planted_lm
 
@@ -257,3 +267,20 @@ def test_generate_says_that_nothing_was_shown_where_a_calibration_failed(cli, st
     said = "love.v1 is not shown to work at any strength: c 1, which nothing chose, is dose"
     assert said in cli("generate", "Hi", "-v", "love", "-n", 2).err
     assert said not in cli("generate", "Hi", "-v", "love", "-n", 2, "-d", 0.1).err
+
+
+@pytest.mark.parametrize(
+    ("cost", "said"),
+    [
+        (Cost(0.1, 1.2, 0.95), "no: fresh texts"),  # their intervals reach beyond
+        (Cost(0.1), "no"),  # no text was written: a weaker dose was beyond the limit on KL
+        (Cost(None), "no"),
+        (Cost(0.1, 1.2, 0.0), "no"),
+        (Cost(0.6), "no"),
+    ],
+)
+def test_fresh_texts_decide_only_where_there_are_any(cost, said):
+    effect = Estimate(0.0)
+    point = Point(0.2, 1.0, effect, Controls(0.0, 1.0, 8), None, cost, sound=False)
+    assert _sound(point, Limits()) == said
+    assert _sound(replace(point, sound=True), Limits()) == "yes"

@@ -131,7 +131,7 @@ def place(rows: int) -> int:
 
 
 @torch.no_grad()
-@_as_it_is
+@_as_it_is  # type: ignore[untyped-decorator]
 def measure(weights: Sequence[Sequence[Tensor]]) -> Choice:
     """The fastest products for a model's weights.
 
@@ -232,7 +232,7 @@ def packed_gains(
 
 
 @torch.no_grad()
-@_as_it_is
+@_as_it_is  # type: ignore[untyped-decorator]
 def _packed_gains(weights: Sequence[Sequence[Tensor]], choice: Choice) -> list[bool]:
     try:
         pairs = [(some, [pack(weight) for weight in some]) for some in weights[:_PACKED]]
@@ -258,7 +258,7 @@ def _names(weights: Sequence[Sequence[Tensor]]) -> list[str]:
 
 
 @torch.no_grad()
-@_as_it_is
+@_as_it_is  # type: ignore[untyped-decorator]
 def _fastest_batch(weights: Sequence[Sequence[Tensor]], choice: Choice) -> int:
     sets = cycle(weights)
     of_row = dict.fromkeys(BATCHES, float("inf"))

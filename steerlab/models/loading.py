@@ -84,6 +84,7 @@ def hush() -> None:
 @contextmanager
 def _no_bar_of_weights() -> Iterator[None]:
     """No bar of transformers while weights are read, but in notebooks; downloads keep theirs."""
+    from huggingface_hub.constants import HF_HUB_DISABLE_PROGRESS_BARS
     from huggingface_hub.utils.tqdm import (
         are_progress_bars_disabled,
         disable_progress_bars,
@@ -91,7 +92,8 @@ def _no_bar_of_weights() -> Iterator[None]:
     )
     from transformers.utils import logging as transformers_logging
 
-    if in_notebook() or not transformers_logging.is_progress_bar_enabled():
+    asked_for = HF_HUB_DISABLE_PROGRESS_BARS is False
+    if asked_for or in_notebook() or not transformers_logging.is_progress_bar_enabled():
         yield
         return
     downloads = not are_progress_bars_disabled()

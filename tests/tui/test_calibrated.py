@@ -172,3 +172,13 @@ async def test_a_step_from_an_empty_layer_goes_on_from_where_the_vector_works(ca
         user.lab_panel.use(replace(user.lab_panel.setup, layers=""))
         user.lab_panel.settings.action_layer(-1)
         assert user.lab_panel.setup.layers == str(found.layer - 1)
+
+
+async def test_a_run_keeps_the_layer_at_which_it_was_written(calibrated):
+    found = calibrated.store.results.calibration("kind")
+    async with Session(calibrated) as user:
+        await choose(user, "kind")
+        user.lab_panel.use(replace(user.lab_panel.setup, layers=""))
+        await user.pilot.press("f5")
+        await user.until(lambda: user.lab_panel.run is not None)
+        assert user.lab_panel.run.layers == str(found.layer)

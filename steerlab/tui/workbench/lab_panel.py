@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from textual import events, on, work
@@ -220,6 +220,8 @@ vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
         self, worker: Worker[None], setup: Setup, known: SteeringVector | None
     ) -> Run | None:
         settings = settings_of(self.lab, setup, known, self._load)
+        if not setup.layers and self.settings.meaning.calibration is not None:
+            setup = replace(setup, layers=",".join(map(str, settings[-1].layers)))  # as it acted
         if is_stopping(worker):
             self.post_message(self.Status("stopped before the first token"))
             return None

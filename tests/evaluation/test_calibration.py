@@ -818,7 +818,7 @@ def held_out_null(lm, lab, seed: int):
     trials = Trials(Fixed(vector), measure, (), seed, Parts(None, 1))
     trials.fetch(map(Trial, trials.items), 1)
     found = Search(lab, vector, trials, [1, 2], Options(doses=(0.15,), controls=5))
-    compared = {fold: found.compared(fold) for fold in (None, *trials.folds)}
+    compared = found.compared()
     layers = {fold: max(ranges, key=ranges.get) for fold, ranges in compared.items()}
     return found.held_out_effect(layers, dict.fromkeys(layers, 0.15), tried=2)
 

@@ -1,8 +1,8 @@
-"""Weights in oneDNN's own order, held beside the plain ones while a batch of texts is written.
+"""Weights in oneDNN's own order, held beside the plain ones while a batch or a calibration runs.
 
 A product brings a weight into the order of its kernel at each call, which at 3 to 1,000 rows takes
-an eighth to a half of its time. So a batch that is written for many passes has a copy in that
-order, which only its own context sees, and which ends with it.
+an eighth to a half of its time. So what runs for many passes, a batch of texts, a calibration or an
+evaluation, has a copy in that order, which only its own context sees, and which ends with it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ class Packed:
 
     weight: nn.Parameter
     state: tuple[int, int]
-    """Of the parameter when it was copied; another one says that it was changed since."""
+    """Of the parameter when it was copied; another one says that it was changed since.
+
+    Changes of `weight.data` in place, past torch's own count of them, are not seen.
+    """
     copy: Tensor
     gains: tuple[bool, ...]
     """For each of `products.ROWS`."""

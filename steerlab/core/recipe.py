@@ -259,7 +259,7 @@ def mapping(data: Any, what: str) -> dict[str, Any]:
 
 def build(cls: type[T], fields: Mapping[str, Any], what: str) -> T:
     """Make a dataclass of JSON values, checking each against the field's declared type."""
-    hints = _hints(cls)  # type: ignore[arg-type]  # a class is hashable, mypy doubts it
+    hints = field_types(cls)  # type: ignore[arg-type]  # a class is hashable, mypy doubts it
     unknown = set(fields) - set(hints)
     if unknown:
         raise CorruptPayload(f"the {what} has an unknown field {sorted(unknown)[0]!r}")
@@ -270,8 +270,8 @@ def build(cls: type[T], fields: Mapping[str, Any], what: str) -> T:
 
 
 @cache
-def _hints(cls: type) -> dict[str, Any]:
-    """Resolving annotations costs more than reading the record they describe."""
+def field_types(cls: type) -> dict[str, Any]:
+    """Field -> type of a dataclass; resolving them costs more than reading what they describe."""
     return get_type_hints(cls)
 
 

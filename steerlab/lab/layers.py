@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from steerlab.core.expression import evaluate
-from steerlab.core.notation import layer_numbers, runs, selects_layers, span
+from steerlab.core.notation import layer_numbers, layers_text, runs, selects_layers, span
 from steerlab.core.recipe import Contrast, Expression, Imported
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import Incompatible, ModelMismatch, NotFound
@@ -60,7 +60,7 @@ def at_layers(lab: Bench, vector: SteeringVector, layers: LayerChoice) -> Steeri
         made = _extended(lab, vector, recipe, missing, wanted)
     else:
         made = _reevaluated(lab, vector, recipe, wanted)
-    return made.noted(called=f"{vector} at layer{'s' * (len(wanted) > 1)} {span(wanted)}")
+    return made.noted(called=f"{vector} at {layers_text(wanted)}")
 
 
 def extends(lab: Bench, vector: SteeringVector) -> bool:

@@ -6,12 +6,12 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
-from functools import cache
 from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin
 
 from steerlab.core.display import count
-from steerlab.core.notation import span
+from steerlab.core.notation import layers_text, span
+from steerlab.core.recipe import field_types
 from steerlab.core.results import Calibration
 from steerlab.errors import CorruptPayload
 from steerlab.evaluation.guarantee import at_most, moved
@@ -266,8 +266,8 @@ def _elsewhere(curve: Curve) -> str:
         return ""
     layers = sorted({fold.layer for fold in apart})
     few, every = (sum(len(fold.items) for fold in some) for some in (apart, curve.held.folds))
-    at = f"layer{'s' * (len(layers) > 1)} {span(layers)}"
-    return f"{few} of {count(every, 'held-out item')} measured at {at}: no text was checked there"
+    items = f"{few} of {count(every, 'held-out item')}"
+    return f"{items} measured at {layers_text(layers)}: no text was checked there"
 
 
 def _checked(curve: Curve) -> str:
@@ -324,18 +324,12 @@ def shown_z(z: float | None) -> str:
     return "-" if z is None else f"{z:+.1f}"
 
 
-@cache
-def _types(kind: Any) -> dict[str, Any]:
-    """The types of a dataclass's fields; making them takes longer than decoding a curve."""
-    return get_type_hints(kind)
-
-
 def _decoded(kind: Any, data: Any) -> Any:
     """The value of type `kind`, such as a dataclass, whose JSON values these are."""
     if get_origin(kind) is UnionType:
         return None if data is None else _decoded(get_args(kind)[0], data)
     if is_dataclass(kind):
-        types = _types(kind)  # type: ignore[arg-type]  # a class, which can be hashed
+        types = field_types(kind)  # type: ignore[arg-type]  # a class, which can be hashed
         values = {name: _decoded(types[name], value) for name, value in data.items()}
         return kind(**values)  # type: ignore[operator]  # a dataclass, not an instance
     if get_origin(kind) is tuple:

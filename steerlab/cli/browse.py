@@ -15,6 +15,7 @@ from steerlab.cli import options, output
 from steerlab.cli.lineage import print_lineage
 from steerlab.core.display import count, number, printable, signed_dose
 from steerlab.core.notation import span
+from steerlab.core.results import by_layer, in_force
 
 if TYPE_CHECKING:
     from steerlab.core.record import Record
@@ -98,8 +99,6 @@ def _print_summaries(found: Sequence[Summary], all_versions: bool, store: Store)
 
 def _calibrated(store: Store) -> dict[str, str]:
     """Digest -> the calibrated dose and layer, or that none is shown to work."""
-    from steerlab.core.results import in_force
-
     known: dict[str, list[Calibration]] = {}
     for made in reversed(store.results.calibrations()):
         known.setdefault(made.digest, []).append(made)
@@ -184,17 +183,17 @@ def show_command(ref: str, plot_file: Path | None, model: str | None, store: Sto
     """
     record = store.record(ref, model)
     lineage = store.lineage(ref, model)
-    calibration = store.results.calibration(ref, model)
-    beside = store.results.by_layer(record.digest)
+    known = store.results.calibrations(ref, model=model)[::-1]
+    calibration, beside = in_force(known), by_layer(known)
     if plot_file is not None:
         from steerlab.plots import figures
         from steerlab.plots.values import profiles
 
         output.save_plot(figures.layer_profile(record.ref, profiles(record)), plot_file)
     if output.asked("json"):
-        known = calibration.to_json() if calibration is not None else None
+        chosen = calibration.to_json() if calibration is not None else None
         others = [c.to_json() for c in beside.values() if c != calibration]
-        found = {"lineage": asdict(lineage), "calibration": known, "calibrations_beside": others}
+        found = {"lineage": asdict(lineage), "calibration": chosen, "calibrations_beside": others}
         output.print_json({**record.to_json(), **found})
         return
     evaluations = store.results.evaluations(ref, model=model, limit=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +103,13 @@ def in_force(found: Iterable[Calibration], layer: int | None = None) -> Calibrat
         both = [*left, new] if stays else [new, *left]
         standing = [one for one in both if one.works] or [new]
     return standing[0] if standing else None
+
+
+def by_layer(found: Sequence[Calibration]) -> dict[int, Calibration]:
+    """Layer -> the calibration that counts there, for each layer where one found it to work."""
+    layers = sorted({made.layer for made in found if made.works and made.layer is not None})
+    here = {layer: in_force(found, layer) for layer in layers}
+    return {layer: made for layer, made in here.items() if made is not None and made.works}
 
 
 @dataclass(frozen=True)

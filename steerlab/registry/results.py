@@ -13,7 +13,7 @@ from sqlalchemy.exc import StatementError
 
 from steerlab.core.recipe import Imported
 from steerlab.core.record import canonical_json, now
-from steerlab.core.results import Calibration, Evaluation, Measured, in_force
+from steerlab.core.results import Calibration, Evaluation, Measured, by_layer, in_force
 from steerlab.core.vector import SteeringVector
 from steerlab.registry import result_files
 from steerlab.registry.pages import page
@@ -60,13 +60,10 @@ class Results:
         return vector.noted(works_at=found.layer)
 
     def by_layer(self, digest: str) -> dict[int, Calibration]:
-        """Layer -> the calibration that counts there, for each layer where one found it to work."""
+        """See `steerlab.core.results.by_layer`; of a digest, whose vector need not be stored."""
         with self._database.reading() as connection:
             rows = _rows(connection, CALIBRATION, digest, None)
-        found = list(map(_calibration, reversed(rows)))
-        layers = sorted({made.layer for made in found if made.works and made.layer is not None})
-        here = {layer: in_force(found, layer) for layer in layers}
-        return {layer: made for layer, made in here.items() if made is not None and made.works}
+        return by_layer([_calibration(row) for row in reversed(rows)])
 
     def calibrations(
         self, ref: str | None = None, *, model: Model = None, limit: int | None = None

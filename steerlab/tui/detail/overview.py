@@ -17,6 +17,7 @@ from textual.worker import Worker
 
 from steerlab.core.display import printable, signed_dose
 from steerlab.core.recipe import Contrast, Expression
+from steerlab.core.results import by_layer, in_force
 from steerlab.errors import CorruptPayload, NotFound
 from steerlab.tui.detail.pane import Pane
 from steerlab.tui.notices import notify, reporting_errors
@@ -101,9 +102,9 @@ class Overview(Pane):
         """The record, and whether its payload is intact."""
         store = self.lab.store
         record = store.record(summary.qualified)
-        calibration = store.results.calibration_of(record.digest)
-        known = store.results.by_layer(record.digest).values()
-        beside = [other for other in known if other != calibration]
+        known = store.results.calibrations(summary.qualified)[::-1]
+        calibration = in_force(known)
+        beside = [other for other in by_layer(known).values() if other != calibration]
         try:
             store.load(summary.qualified)
         except (CorruptPayload, NotFound) as error:

@@ -87,7 +87,7 @@ def _typed(connection: Connection, names: Mapping[int, str], words: Sequence[str
     """
     if all(all(map(contains, names.values(), repeat(word))) for word in words):
         return list(names)
-    if text_index.are_frequent(connection, words):
+    if text_index.share(connection, words) > 1 / 2:
         lacking = set[int](*_columns(connection, text_index.lacking(words)))
         return [i for i in names if i not in lacking]
     typed = set[int](*_columns(connection, text_index.holding(connection, words)))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, or_, select
 
 from steerlab.core.recipe import LayerFacts, ModelIdentity, build, mapping
 from steerlab.errors import BadOption, NotFound, SteerlabError
@@ -15,7 +15,7 @@ from steerlab.files import header
 from steerlab.registry import text_index
 from steerlab.registry.operands import expressions
 from steerlab.registry.rows import find_model, identity_text, tags_of
-from steerlab.registry.schema import chunks
+from steerlab.registry.schema import chunks, sample
 from steerlab.registry.tables import DIRECTION, MODEL, TAG, VECTOR
 
 Model = str | ModelIdentity | None
@@ -189,18 +189,14 @@ def _beyond(
 
 
 def conditions(connection: Connection, filters: Filters) -> list[ColumnElement[bool]]:
-    """Conditions on `vector` for all filters but the version.
-
-    Layer and tag join their tables, where at most one row fits: collecting the 100,000 vectors of
-    a tag first takes 45 ms, not 32.
-    """
+    """Conditions on `vector` for all filters but the version; a layer joins its one direction."""
     found: list[ColumnElement[bool]] = []
     if filters.model is not None:
         found.append(_of_model(connection, filters.model))
     if filters.layer is not None:
         found += [DIRECTION.c.vector_id == VECTOR.c.id, DIRECTION.c.layer == filters.layer]
     if filters.tag is not None:
-        found += [TAG.c.vector_id == VECTOR.c.id, TAG.c.tag == filters.tag]
+        found += _tagged(connection, filters.tag)
     if filters.kind is not None:
         found.append(VECTOR.c.kind == filters.kind)
     if filters.name is not None:
@@ -209,6 +205,18 @@ def conditions(connection: Connection, filters: Filters) -> list[ColumnElement[b
         held = text_index.holding(connection, [text_index.folded(filters.text)])
         found.append(VECTOR.c.id.in_(held))
     return found
+
+
+def _tagged(connection: Connection, tag: str) -> list[ColumnElement[bool]]:
+    """Conditions for vectors with a tag: looked up in the order of the list if many have it.
+
+    Of 100,000 that all have it, the first 20 by time take 3 ms so, and by norm 48: 65 by a join.
+    """
+    own, some = TAG.c.tag == tag, sample(connection, VECTOR.c.id)
+    tagged = select(func.count()).where(own, TAG.c.vector_id.in_(some))
+    if 4 * connection.execute(tagged).scalar_one() > len(some):
+        return [exists().where(own, TAG.c.vector_id == VECTOR.c.id)]
+    return [TAG.c.vector_id == VECTOR.c.id, own]
 
 
 def _of_model(connection: Connection, model: str | ModelIdentity) -> ColumnElement[bool]:

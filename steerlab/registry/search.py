@@ -20,7 +20,7 @@ WEIGHTS = {"name": 8.0, "tag": 6.0, "note": 4.0, "prompt": 2.0, "recipe": 1.0}
 LONGEST = 72
 """Characters of a snippet."""
 
-_RATED = 50  # hits scored beyond the number asked for
+_RATED = 20  # hits scored beyond the number asked for
 
 
 @dataclass(frozen=True)

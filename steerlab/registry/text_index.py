@@ -33,7 +33,7 @@ from sqlalchemy.exc import DBAPIError
 
 from steerlab.files import header
 from steerlab.registry.operands import expressions
-from steerlab.registry.schema import chunks, driver
+from steerlab.registry.schema import chunks, driver, sample
 from steerlab.registry.sqlite_errors import tells_damage
 from steerlab.registry.tables import VECTOR
 
@@ -181,12 +181,11 @@ def sound(connection: Connection) -> bool:
 
 def holding(connection: Connection, words: Sequence[str]) -> Select[int]:
     """Selects the row ids of the vectors whose text contains every (folded) word."""
-    held = [holds(_TEXT.c.c0, word) for word in words]
-    texts = connection.execute(select(func.max(_TEXT.c.id))).scalar() or 0
-    if is_frequent(connection, words, texts // 4):
+    held, trigrams = [holds(_TEXT.c.c0, word) for word in words], _trigrams(words)
+    if not trigrams or share(connection, words) > 1 / 4:
         return select(_TEXT.c.id).where(*held)
     found = select(_INDEX.c.rowid.label("id")).join(_TEXT, _TEXT.c.id == _INDEX.c.rowid)
-    return found.where(_has(_trigrams(words)), *held)
+    return found.where(_has(trigrams), *held)
 
 
 def lacking(words: Sequence[str]) -> Select[int]:
@@ -194,20 +193,13 @@ def lacking(words: Sequence[str]) -> Select[int]:
     return select(_TEXT.c.id).where(not_(and_(*(holds(_TEXT.c.c0, word) for word in words))))
 
 
-def are_frequent(connection: Connection, words: Sequence[str]) -> bool:
-    """Whether most texts seem to contain every (folded) word, as most of the first 200 do."""
+def share(connection: Connection, words: Sequence[str]) -> float:
+    """The share of texts that contain every (folded) word, estimated from a sample."""
     if max(map(len, words)) > _MOST:  # SQLite refuses a pattern of 50,000
-        return False
-    some = select(_TEXT.c.c0).limit(200).subquery()
-    held = select(func.count()).where(*(holds(some.c.c0, word) for word in words))
-    return connection.execute(held).scalar_one() > 100
-
-
-def is_frequent(connection: Connection, words: Sequence[str], count: int) -> bool:
-    """Whether the index leaves more than so many texts that may contain every word."""
-    trigrams = _trigrams(words)
-    query = select(_INDEX.c.rowid).where(_has(trigrams)).limit(1).offset(count)
-    return not trigrams or connection.execute(query).first() is not None
+        return 0.0
+    held = and_(*(holds(_TEXT.c.c0, word) for word in words))
+    found = select(func.avg(held)).where(_TEXT.c.id.in_(sample(connection, _TEXT.c.id)))
+    return float(connection.execute(found).scalar() or 0)
 
 
 def _trigrams(words: Sequence[str]) -> list[str]:

@@ -46,7 +46,7 @@ def names(store, text, **order):
 @pytest.mark.parametrize("frequent", [False, True])
 def test_the_best_come_first(shop, text, found, frequent, monkeypatch):
     """Texts that lack a word are asked for where most contain it; what is found is the same."""
-    monkeypatch.setattr(text_index, "are_frequent", lambda connection, words: frequent)
+    monkeypatch.setattr(text_index, "share", lambda *_: float(frequent))
     assert names(shop, text) == found
 
 

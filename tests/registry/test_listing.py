@@ -259,16 +259,20 @@ def test_a_negative_number_of_vectors_is_refused(family):
 
 @pytest.mark.parametrize("frequent", [True, False])
 def test_a_page_is_the_same_however_it_is_found(store, monkeypatch, frequent):
-    """By reading all texts, where a text is frequent, or in the text index."""
+    """By reading all texts or in the text index; by looking a tag up or by joining it."""
     store.save_many(
         (f"n{i}", vector(i, recipe=Contrast((f"so calm {i}",)) if i % 3 else Imported("y.npz")))
         for i in range(12)
     )
     for i in range(0, 12, 2):
         store.tag(f"n{i}", add=["even"])
-    monkeypatch.setattr(text_index, "is_frequent", lambda *_: frequent)
+    store.tag("n4", add=["rare"])
+    monkeypatch.setattr(text_index, "share", lambda *_: float(frequent))
     for text, sort, reverse, tag in product(
-        ("n00", "calm", "calm 1", "zebra"), ("created", "kind"), (False, True), (None, "even")
+        ("n00", "calm", "calm 1", "zebra"),
+        ("created", "kind"),
+        (False, True),
+        (None, "even", "rare"),
     ):
         order = {"sort": sort, "reverse": reverse, "text": text, "tag": tag}
         pages, last = [], None

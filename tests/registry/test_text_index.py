@@ -146,11 +146,10 @@ def test_a_vector_with_many_prompts_is_indexed_once(store):
     assert store.search("happy 299").total == 1
 
 
-@pytest.mark.parametrize("count", [0, 1000])
-def test_a_word_is_found_through_the_index_and_without_it(written, monkeypatch, count):
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_word_is_found_through_the_index_and_without_it(written, monkeypatch, share):
     """Trigrams leave texts that do not contain the word, and a frequent word needs no index."""
-    is_frequent = text_index.is_frequent
-    monkeypatch.setattr(text_index, "is_frequent", lambda c, words, _: is_frequent(c, words, count))
+    monkeypatch.setattr(text_index, "share", lambda *_: share)
     assert [s.name for s in written.list(text="école naïve")] == ["n0"]
     assert written.list(text="istanbulistanbul") == []
     assert written.list(text='"quote" it\'s "quote"') == []

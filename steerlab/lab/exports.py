@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from steerlab.core.notation import span
+from steerlab.core.notation import layers_text
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption, StoreError
 from steerlab.files import durable
@@ -45,13 +45,13 @@ def strength_of(
     """
     check_strength(vector, dose, coefficient)
     at, calibrated, found = lab.operating_point(vector)
-    where = f", at layer {span(at.layers)}" if found is not None and not at.called else ""
+    where = f", at {layers_text(at.layers)}" if found is not None and not at.called else ""
     if coefficient is not None:
         return Strength(at, coefficient, f"as asked{where}")
     if dose is not None:
         return Strength(at, at.coefficient(dose), f"for dose {dose:g}{where}")
     if found is None:
-        return Strength(at, 1.0, "since it was not calibrated")
+        return Strength(at, 1.0, f"since it has no calibrated strength at {layers_text(at.layers)}")
     return Strength(at, calibrated, f"as calibrated{where}")
 
 

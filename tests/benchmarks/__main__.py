@@ -8,6 +8,7 @@ STEERLAB_LARGE says), large; and vllm_plugin, which needs a vLLM (STEERLAB_VLLM_
 import os
 import sys
 from importlib import import_module
+from pathlib import Path
 
 from tests.benchmarks.timing import HEADER
 
@@ -19,7 +20,10 @@ NAMES = (
 if __name__ == "__main__":
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    asked = sys.argv[1:] or NAMES
+    if unknown := set(asked) - {path.stem for path in Path(__file__).parent.glob("*.py")}:
+        sys.exit(f"{__doc__}\nno benchmark {', '.join(sorted(unknown))}")
     print(HEADER)
-    for name in sys.argv[1:] or NAMES:
+    for name in asked:
         for ratio in import_module(f"tests.benchmarks.{name}").run():
             print(ratio.row(), flush=True)

@@ -32,7 +32,7 @@ def test_a_foreign_file_comes_in_and_goes_out(cli, store, tmp_path):
     assert cli("import", "Calm-down.gguf").out.startswith("Calm_down.v1  already here; ")
     out = cli("export", "Calm_down", "again.gguf")
     assert out.out == "again.gguf\n"
-    assert "coefficient 1, since it was not calibrated: baked in" in out.err
+    assert "coefficient 1, since it has no calibrated strength at layers 2-3: baked in" in out.err
     cli("import", "again.gguf")
     assert store.load("again") == store.load("Calm_down")
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from steerlab.core.display import printable
 from steerlab.core.notation import span
 from steerlab.core.recipe import Contrast, Expression
+from steerlab.core.results import by_layer, in_force
 from steerlab.core.version import __version__
 from steerlab.evaluation.calibration.curve import Curve, findings
 from steerlab.evaluation.generalization.verdict import verdict as evaluation_verdict
@@ -44,13 +45,15 @@ _FIGURES = {"profile": 0.68, "lineage": 0.95, "response": 0.68, "layers": 0.68, 
 class Report:
     """The content of a page about a vector.
 
-    calibration, evaluation: the newest, or None. examples: may be empty.
+    calibration: the one that counts, or None. beside: those of other layers where it works.
+    evaluation: the newest, or None. examples: may be empty.
     """
 
     record: Record
     lineage: Lineage
     neighbours: tuple[Neighbour, ...] = ()
     calibration: Calibration | None = None
+    beside: tuple[Calibration, ...] = ()
     evaluation: Evaluation | None = None
     examples: tuple[Examples, ...] = ()
     made: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC")
@@ -68,13 +71,15 @@ def report(
 
     record = store.record(ref, model)
     name = record.qualified
-    calibration = store.results.calibration(name)
+    known = store.results.calibrations(name)[::-1]
+    calibration = in_force(known)
     layer = calibration.layer if calibration is not None else None
     return Report(
         record,
         store.lineage(name),
         tuple(store.similar(name, limit=_NEIGHBOURS)),
         calibration,
+        tuple(made for made in by_layer(known).values() if made != calibration),
         next(iter(store.results.evaluations(name, limit=1)), None),
         tuple(examples) or kept_examples(store, record, layer),
     )

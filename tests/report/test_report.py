@@ -160,6 +160,17 @@ def test_a_calibration_has_a_row_a_dose(store):
     assert "6 items: its own pairs, each under a vector made without it" in words
 
 
+def test_calibrations_of_other_layers_stand_beside_the_one_that_counts(store):
+    digest = store.load("warm").digest
+    first = store.results.save_calibration(calibration(digest))
+    assert "It also works" not in read(store, "warm").words
+    other = replace(calibration(digest), layer=5, data={"candidates": [5]})
+    store.results.save_calibration(other)
+    found = report(store, "warm")
+    assert (found.calibration, [made.layer for made in found.beside]) == (first, [5])
+    assert f"It also works at {other.at}." in read(store, "warm").words
+
+
 def test_a_vector_that_does_not_work_is_said_not_to(store):
     digest = store.load("love").digest
     store.results.save_calibration(calibration(digest, reason="no dose beats its control"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from itertools import zip_longest
@@ -15,7 +15,7 @@ from steerlab.cli import options, output
 from steerlab.cli.lineage import print_lineage
 from steerlab.core.display import count, number, printable, signed_dose
 from steerlab.core.notation import span
-from steerlab.core.results import by_layer, in_force
+from steerlab.core.results import in_force
 
 if TYPE_CHECKING:
     from steerlab.core.record import Record
@@ -67,7 +67,7 @@ def _hint(store: Store, text: str) -> str:
 
 
 def _print_summaries(found: Sequence[Summary], all_versions: bool, store: Store) -> None:
-    calibrated = _calibrated(store)
+    calibrated = _calibrated(store, found)
     columns = ["name", "model", "layers", "norm", "dose/c", "calibrated", "made", "tags"]
     rows = [
         [
@@ -76,7 +76,7 @@ def _print_summaries(found: Sequence[Summary], all_versions: bool, store: Store)
             span(vector.layers) + (" front" if vector.scope == "front" else ""),
             number(vector.norm),
             number(vector.dose, 2),
-            calibrated.get(vector.digest, ""),
+            calibrated.get(vector.id, ""),
             vector.recipe,
             " ".join(vector.tags),
         ]
@@ -97,15 +97,21 @@ def _print_summaries(found: Sequence[Summary], all_versions: bool, store: Store)
         output.say(f"all of them: {same}")
 
 
-def _calibrated(store: Store) -> dict[str, str]:
-    """Digest -> the calibrated dose and layer, or that none is shown to work."""
+def _calibrated(store: Store, vectors: Sequence[Summary]) -> dict[int, str]:
+    """Id -> the calibrated dose and layer, or that none is shown to work."""
     known: dict[str, list[Calibration]] = {}
     for made in reversed(store.results.calibrations()):
         known.setdefault(made.digest, []).append(made)
-    found = {digest: in_force(made) for digest, made in known.items()}
+    found = {
+        vector.id: in_force(known[vector.digest])
+        if vector.kind == "contrast"
+        else store.results.in_use(store.record(vector.qualified))[0]
+        for vector in vectors
+        if vector.digest in known
+    }
     return {
-        digest: f"{signed_dose(one.dose)} at {one.layer}" if one.works else "not shown"
-        for digest, one in found.items()
+        id: f"{signed_dose(one.dose)} at {one.layer}" if one.works else "not shown"
+        for id, one in found.items()
         if one is not None
     }
 
@@ -183,8 +189,7 @@ def show_command(ref: str, plot_file: Path | None, model: str | None, store: Sto
     """
     record = store.record(ref, model)
     lineage = store.lineage(ref, model)
-    known = store.results.calibrations(ref, model=model)[::-1]
-    calibration, beside = in_force(known), by_layer(known)
+    calibration, beside = store.results.in_use(record)
     if plot_file is not None:
         from steerlab.plots import figures
         from steerlab.plots.values import profiles
@@ -192,7 +197,7 @@ def show_command(ref: str, plot_file: Path | None, model: str | None, store: Sto
         output.save_plot(figures.layer_profile(record.ref, profiles(record)), plot_file)
     if output.asked("json"):
         chosen = calibration.to_json() if calibration is not None else None
-        others = [c.to_json() for c in beside.values() if c != calibration]
+        others = [other.to_json() for other in beside]
         found = {"lineage": asdict(lineage), "calibration": chosen, "calibrations_beside": others}
         output.print_json({**record.to_json(), **found})
         return
@@ -208,7 +213,7 @@ def show_command(ref: str, plot_file: Path | None, model: str | None, store: Sto
 def _print_head(
     record: Record,
     calibration: Calibration | None,
-    beside: Mapping[int, Calibration],
+    beside: Sequence[Calibration],
     evaluation: Evaluation | None,
 ) -> None:
     model = record.model
@@ -228,7 +233,7 @@ def _print_head(
             ("tags", " ".join(record.tags)),
             ("note", record.note),
             *_verdict(calibration),
-            *(("also", c.at) for c in beside.values() if c != calibration),
+            *(("also", other.at) for other in beside),
             *_evaluated(evaluation),
             ("made", f"{record.created[:19].replace('T', ' ')} UTC with {software}"),
             ("digest", record.digest),

@@ -64,7 +64,7 @@ def _written(lab: Lab, ref: str, **writing: Any) -> tuple[Examples, ...]:
         return written_examples(
             lab,
             vector,
-            lab.store.results.calibration(ref),
+            lab.store.results.in_use(lab.store.record(ref))[0],
             prompts=writing["prompts"] or PROMPTS,
             doses=writing["doses"],
             seed=writing["seed"],

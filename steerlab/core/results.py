@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from steerlab.core import above
 from steerlab.core.display import count, signed_dose
+from steerlab.core.notation import selects_layers
 from steerlab.core.operation import ADD, Operation
+from steerlab.core.recipe import Expression, Imported, Recipe
 from steerlab.errors import BadOption
 
 if TYPE_CHECKING:
@@ -110,6 +112,32 @@ def by_layer(found: Sequence[Calibration]) -> dict[int, Calibration]:
     layers = sorted({made.layer for made in found if made.works and made.layer is not None})
     here = {layer: in_force(found, layer) for layer in layers}
     return {layer: made for layer, made in here.items() if made is not None and made.works}
+
+
+def keeps_layers(recipe: Recipe) -> bool:
+    """Whether a vector acts at its own layers alone, whatever works elsewhere.
+
+    An imported vector has no recipe to make others, and the expression love[15] says its layers.
+    """
+    says = isinstance(recipe, Expression) and selects_layers(recipe.text)
+    return says or isinstance(recipe, Imported)
+
+
+def in_use(
+    found: Sequence[Calibration], recipe: Recipe, layers: Sequence[int]
+) -> tuple[Calibration | None, list[Calibration]]:
+    """The calibration by which a stored vector is used, and those of other layers beside it.
+
+    found: those of its digest, the oldest first. recipe, layers: the vector's own, as a copy of
+    love that was imported, or love[15], has the digest of love but acts at layer 15 alone.
+    """
+    only = layers if keeps_layers(recipe) else None
+    made = in_force(found, only[0] if only is not None and len(only) == 1 else None)
+    beside = [one for one in by_layer(found).values() if one != made]
+    if only is not None:
+        made = None if made is not None and made.works and made.layer not in only else made
+        beside = [one for one in beside if one.layer in only]
+    return made, beside
 
 
 @dataclass(frozen=True)

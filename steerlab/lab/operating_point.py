@@ -6,9 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from steerlab.core.display import signed_dose
-from steerlab.core.notation import selects_layers
-from steerlab.core.recipe import Expression, Imported
-from steerlab.core.results import Calibration
+from steerlab.core.results import Calibration, keeps_layers
 from steerlab.core.setting import Setting
 from steerlab.core.vector import SteeringVector
 
@@ -59,14 +57,11 @@ def calibration_of(
 ) -> Calibration | None:
     """The calibration that counts for a vector; None if there is none, or it works nowhere.
 
-    layers: where the vector is to act. By default wherever it works; but love[15] says its layers,
-    and an imported vector has no recipe to make others.
+    layers: where the vector is to act. By default wherever it works, unless it keeps its layers.
     """
     if layers is not None and len(layers) > 1:
         return None  # at several layers together nothing was measured
-    recipe = vector.recipe
-    says = isinstance(recipe, Expression) and selects_layers(recipe.text)
-    if layers is None and (says or isinstance(recipe, Imported)):
+    if layers is None and keeps_layers(vector.recipe):
         layers = vector.layers
     layer = layers[0] if layers is not None and len(layers) == 1 else None
     found = store.results.calibration_of(vector.digest, layer)

@@ -11,9 +11,16 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Table, insert, select
 from sqlalchemy.exc import StatementError
 
-from steerlab.core.recipe import Imported
-from steerlab.core.record import canonical_json, now
-from steerlab.core.results import Calibration, Evaluation, Measured, by_layer, in_force
+from steerlab.core.record import Record, canonical_json, now
+from steerlab.core.results import (
+    Calibration,
+    Evaluation,
+    Measured,
+    by_layer,
+    in_force,
+    in_use,
+    keeps_layers,
+)
 from steerlab.core.vector import SteeringVector
 from steerlab.registry import result_files
 from steerlab.registry.pages import page
@@ -46,13 +53,16 @@ class Results:
 
         layer: at which it counts; by default where the vector is used if nothing is said.
         """
-        with self._database.reading() as connection:
-            rows = _rows(connection, CALIBRATION, digest, None)
-        return in_force(map(_calibration, reversed(rows)), layer)
+        return in_force(self._of(digest), layer)
+
+    def in_use(self, record: Record) -> tuple[Calibration | None, list[Calibration]]:
+        """The calibration by which a stored vector is used, and those of other layers beside it."""
+        layers = [facts.layer for facts in record.layers]
+        return in_use(self._of(record.digest), record.recipe, layers)
 
     def noted(self, vector: SteeringVector) -> SteeringVector:
         """A stored vector with `works_at`, if it works at a layer that could be made of it."""
-        if vector.ref is None or isinstance(vector.recipe, Imported):
+        if vector.ref is None or keeps_layers(vector.recipe):
             return vector
         found = self.calibration_of(vector.digest)
         if found is None or not found.works or found.layer in vector.layers:
@@ -61,9 +71,12 @@ class Results:
 
     def by_layer(self, digest: str) -> dict[int, Calibration]:
         """See `steerlab.core.results.by_layer`; of a digest, whose vector need not be stored."""
+        return by_layer(self._of(digest))
+
+    def _of(self, digest: str) -> list[Calibration]:
+        """The calibrations of a digest, the oldest first."""
         with self._database.reading() as connection:
-            rows = _rows(connection, CALIBRATION, digest, None)
-        return by_layer([_calibration(row) for row in reversed(rows)])
+            return [_calibration(x) for x in reversed(_rows(connection, CALIBRATION, digest, None))]
 
     def calibrations(
         self, ref: str | None = None, *, model: Model = None, limit: int | None = None

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from steerlab.core.display import printable
 from steerlab.core.notation import span
 from steerlab.core.recipe import Contrast, Expression
-from steerlab.core.results import by_layer, in_force
 from steerlab.core.version import __version__
 from steerlab.evaluation.calibration.curve import Curve, findings
 from steerlab.evaluation.generalization.verdict import verdict as evaluation_verdict
@@ -71,15 +70,14 @@ def report(
 
     record = store.record(ref, model)
     name = record.qualified
-    known = store.results.calibrations(name)[::-1]
-    calibration = in_force(known)
+    calibration, beside = store.results.in_use(record)
     layer = calibration.layer if calibration is not None else None
     return Report(
         record,
         store.lineage(name),
         tuple(store.similar(name, limit=_NEIGHBOURS)),
         calibration,
-        tuple(made for made in by_layer(known).values() if made != calibration),
+        tuple(beside),
         next(iter(store.results.evaluations(name, limit=1)), None),
         tuple(examples) or kept_examples(store, record, layer),
     )

@@ -12,7 +12,9 @@ import pytest
 from steerlab import Lab, LanguageModel, Store
 from steerlab.cli import ExitCode, progress, run
 from steerlab.cli.calibrate import _sound
+from steerlab.core.recipe import Imported
 from steerlab.core.results import Calibration
+from steerlab.core.vector import SteeringVector
 from steerlab.evaluation.calibration.curve import (
     Controls,
     Cost,
@@ -131,6 +133,35 @@ def test_a_calibration_at_another_layer_stands_beside_the_first(cli, store, cali
     assert f"also        layer {other}, dose" in cli("show", "kind").out
     assert cli("show", "kind", "--json").data["calibrations_beside"][0]["layer"] == other
     assert f"{beside.dose:+.2f} at {other}" not in cli("list").out
+
+
+@pytest.mark.parametrize("copy", ["imported", "kind[1]"])
+def test_a_copy_that_keeps_its_layer_does_not_show_what_works_elsewhere(
+    cli, store, calibrated, copy
+):
+    """It has the digest of `kind`, and so its calibrations; generate steers at its own layer."""
+    if copy == "imported":
+        kind = store.load("kind")
+        store.save("copy", SteeringVector(kind.directions, model=kind.model, recipe=Imported("x")))
+    else:
+        cli("compose", copy, "--as", "copy")
+    assert store.record("copy").digest == calibrated.digest
+    assert calibrated.layer != 1
+    written = cli("generate", "Hi", "-v", "copy", "-n", 2, "--json").data[1]
+    assert (written["layers"], written["coefficient"]) == ([1], 1)
+    rows = {line.split()[0]: line for line in cli("list").out.splitlines()}
+    assert f"at {calibrated.layer}" in rows["kind"]
+    assert f"at {calibrated.layer}" not in rows["copy"]
+    assert "calibrated" not in cli("show", "copy").out
+    assert cli("show", "copy", "--json").data["calibration"] is None
+    data = {**calibrated.data, "candidates": [1], "layers": []}
+    found = replace(calibrated, id=None, created="", layer=1, data=data)
+    store.results.save_calibration(found)
+    assert f"at {calibrated.layer}" in cli("list", "kind").out
+    assert f"{found.dose:+.2f} at 1" in cli("list", "copy").out
+    shown = cli("show", "copy").out
+    assert f"layer 1, dose {found.dose:+.2f}" in shown
+    assert f"layer {calibrated.layer}, dose" not in shown
 
 
 def test_few_pairs_are_said_before_they_take_minutes(cli, kind, items, monkeypatch):

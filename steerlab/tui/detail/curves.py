@@ -45,10 +45,10 @@ class Curves(Pane):
         yield Vertical(id="plots")
 
     def read(self, summary: Summary, worker: Worker[None]) -> Found:
-        """The record, and the newest calibration."""
+        """The record, and the calibration by which the vector is used."""
         store = self.lab.store
         record = store.record(summary.qualified)
-        return record, store.results.calibration_of(record.digest)
+        return record, store.results.in_use(record)[0]
 
     def draw(self, found: Found) -> None:
         """Plot quantities with more than one point."""

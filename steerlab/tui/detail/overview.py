@@ -17,7 +17,6 @@ from textual.worker import Worker
 
 from steerlab.core.display import printable, signed_dose
 from steerlab.core.recipe import Contrast, Expression
-from steerlab.core.results import by_layer, in_force
 from steerlab.errors import CorruptPayload, NotFound
 from steerlab.tui.detail.pane import Pane
 from steerlab.tui.notices import notify, reporting_errors
@@ -102,9 +101,7 @@ class Overview(Pane):
         """The record, and whether its payload is intact."""
         store = self.lab.store
         record = store.record(summary.qualified)
-        known = store.results.calibrations(summary.qualified)[::-1]
-        calibration = in_force(known)
-        beside = [other for other in by_layer(known).values() if other != calibration]
+        calibration, beside = store.results.in_use(record)
         try:
             store.load(summary.qualified)
         except (CorruptPayload, NotFound) as error:

@@ -13,7 +13,7 @@ import numpy as np
 
 from steerlab.core.recipe import Imported, ModelIdentity
 from steerlab.core.vector import SteeringVector
-from steerlab.evaluation.calibration.held_out import Fixed
+from steerlab.evaluation.calibration.held_out import Source
 from steerlab.evaluation.calibration.options import Options
 from steerlab.evaluation.calibration.search import Search
 from steerlab.evaluation.calibration.trials import Trials
@@ -115,7 +115,7 @@ def made(directions: dict[int, np.ndarray]) -> SteeringVector:
 
 def search(world: World, *, own_pairs: bool = True, vector: SteeringVector | None = None) -> Search:
     """A calibration of the world's vector on its own pairs, or of some vector on its items."""
-    source = Pairs(world.differences) if vector is None else Fixed(vector)
+    source = Pairs(world.differences) if vector is None else Source(vector)
     crossed = source.pairs if own_pairs and vector is None else ()
     readouts = world.readouts if crossed else world.drawn(len(world.readouts))
     trials = Trials(source, Measured(readouts), crossed, 0, Parts(None, 1))

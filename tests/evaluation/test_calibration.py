@@ -24,7 +24,7 @@ from steerlab.evaluation.calibration.curve import (
     verdict,
 )
 from steerlab.evaluation.calibration.effects import Propensity
-from steerlab.evaluation.calibration.held_out import Fixed, source_of
+from steerlab.evaluation.calibration.held_out import Source, source_of
 from steerlab.evaluation.calibration.more import more
 from steerlab.evaluation.calibration.options import Options
 from steerlab.evaluation.calibration.reason import why_not
@@ -815,7 +815,7 @@ def held_out_null(lm, lab, seed: int):
     made = null_pairs(8, 5000 + seed)
     vector = lm.extract(made[:2], layers=[1, 2], method="random", seed=seed)
     measure = Propensity(lab, items_of_pairs(lm, made))
-    trials = Trials(Fixed(vector), measure, (), seed, Parts(None, 1))
+    trials = Trials(Source(vector), measure, (), seed, Parts(None, 1))
     trials.fetch(map(Trial, trials.items), 1)
     found = Search(lab, vector, trials, [1, 2], Options(doses=(0.15,), controls=5))
     compared = found.compared()

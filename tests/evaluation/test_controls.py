@@ -11,7 +11,7 @@ from steerlab.core.algebra import random_like
 from steerlab.core.recipe import Imported
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption, Cancelled
-from steerlab.evaluation.calibration.held_out import Fixed, shuffled_controls, source_of
+from steerlab.evaluation.calibration.held_out import Source, shuffled_controls, source_of
 from steerlab.evaluation.calibration.trials import Trials
 from steerlab.evaluation.controls import random_controls, swaps
 from steerlab.evaluation.generalization.conditions import conditions
@@ -62,7 +62,7 @@ def test_a_random_vector_is_not_among_its_own_controls(love):
     random = lm.extract(PAIRS, layers=[1, 2], method="random", seed=0)
     again = random_like(random, 0).cosines(random)  # vectors share one stream of seeds
     assert again == pytest.approx({1: 1.0, 2: 1.0})
-    source = Fixed(random)
+    source = Source(random)
     trials = Trials(source, Nothing(), (), 0, Parts(None, 1))
     found = [*random_controls(random), trials.random(1, 0), trials.random(2, 0)]
     for control in found:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -33,70 +33,53 @@ Reader = Callable[[Contrast, Sequence[int]], "Readings"]
 _PRESENT = 0.1  # the smallest cosine of an operand that is part of a composition
 
 
-class Source(Protocol):
-    """Gives a vector's directions, with or without some of its contrast pairs."""
+class Source:
+    """A vector's directions, with or without some of its contrast pairs; here it has no pairs."""
+
+    def __init__(self, vector: SteeringVector) -> None:
+        self.vector = vector
 
     @property
     def pairs(self) -> tuple[Pair, ...]:
         """The pairs that can be left out, each ordered as the vector points."""
+        return ()
 
     def at(self, layer: int, without: Collection[Pair] = ()) -> SteeringVector:
         """One layer of the vector, made without these pairs, in either order."""
+        return self.vector[layer]
 
     def separability(self, layer: int, without: Collection[Pair] = ()) -> float | None:
-        """AUC of telling positive from negative prompts, each pair by the others."""
+        """AUC of telling positive from negative prompts, each pair by the others, if known."""
+        return self.vector.diagnostics.get(layer, {}).get("separability")
 
     @property
     def unshuffled(self) -> str:
         """Why it makes no vectors of shuffled labels; empty if it does."""
-
-    @property
-    def shuffles(self) -> int:
-        """How many vectors of shuffled labels it can make."""
-
-    def shuffled(self, layer: int, number: int) -> SteeringVector:
-        """One layer of the vector with half of its pairs swapped, as long as the vector."""
-
-
-class Fixed:
-    """A stored vector, of which no pairs can be left out."""
-
-    pairs: tuple[Pair, ...] = ()
-    shuffles = 0
-
-    def __init__(self, vector: SteeringVector) -> None:
-        self.vector = vector
-        self._layers: dict[int, SteeringVector] = {}
-
-    @property
-    def unshuffled(self) -> str:
-        """What its recipe lacks."""
         recipe = self.vector.recipe
         why = unshuffled(recipe) if isinstance(recipe, Contrast) else ""
         return why or "it has no contrast pairs that this model could read"
 
-    def at(self, layer: int, without: Collection[Pair] = ()) -> SteeringVector:
-        """The stored direction; raises NotFound for a layer without one."""
-        if layer not in self._layers:
-            self._layers[layer] = self.vector[layer]
-        return self._layers[layer]
+    @property
+    def shuffles(self) -> int:
+        """How many vectors of shuffled labels it can make."""
+        return 0
 
     def shuffled(self, layer: int, number: int) -> SteeringVector:
-        """Never asked for: there are no pairs."""
+        """One layer of the vector with half of its pairs swapped, as long as the vector."""
+        made = self._shuffled(layer, number)
+        return made * (self.at(layer).norm / made.norm) if made.norm else made
+
+    def _shuffled(self, layer: int, number: int) -> SteeringVector:
         raise BadPrompts(f"{self.vector} has no contrast pairs whose labels could be shuffled")
 
-    def separability(self, layer: int, without: Collection[Pair] = ()) -> float | None:
-        """The value measured at extraction, if any."""
-        return self.vector.diagnostics.get(layer, {}).get("separability")
 
-
-class Paired:
+class Paired(Source):
     """A vector of contrast pairs; their activations at all `layers` are read at once."""
 
     def __init__(self, vector: SteeringVector, layers: Sequence[int], read: Reader) -> None:
         assert isinstance(vector.recipe, Contrast)
-        self.vector, self.recipe, self.layers = vector, vector.recipe, layers
-        self._read = read
+        super().__init__(vector)
+        self.recipe, self.layers, self._read = vector.recipe, layers, read
         self._made: dict[tuple[int, frozenset[int]], SteeringVector] = {}
 
     @property
@@ -126,11 +109,9 @@ class Paired:
         """As many halves of the pairs as there are, up to `SHUFFLES`."""
         return 0 if self.unshuffled else halvings(len(self.pairs))
 
-    def shuffled(self, layer: int, number: int) -> SteeringVector:
-        """Extract all pairs, half of them swapped."""
+    def _shuffled(self, layer: int, number: int) -> SteeringVector:
         draws = swaps(len(self.pairs), range(self.shuffles))
-        made = self._extracted(layer, list(range(len(self.pairs))), draws[number])
-        return made * (self.at(layer).norm / made.norm) if made.norm else made
+        return self._extracted(layer, list(range(len(self.pairs))), draws[number])
 
     def _extracted(self, layer: int, rows: list[int], swapped: Swaps) -> SteeringVector:
         from steerlab.extraction import runner
@@ -165,14 +146,14 @@ class Paired:
         return kept
 
 
-class Composed:
+class Composed(Source):
     """An expression, evaluated over operands that are made without the pairs."""
 
     def __init__(self, vector: SteeringVector, operands: dict[str, Source]) -> None:
         assert isinstance(vector.recipe, Expression)
-        self.vector, self.text, self.operands = vector, vector.recipe.text, operands
+        super().__init__(vector)
+        self.text, self.operands = vector.recipe.text, operands
         self.own_layers = selects_layers(self.text)
-        self._made: dict[tuple[int, frozenset[frozenset[Prompt]]], SteeringVector] = {}
 
     @cached_property
     def pairs(self) -> tuple[Pair, ...]:
@@ -185,10 +166,7 @@ class Composed:
 
     def at(self, layer: int, without: Collection[Pair] = ()) -> SteeringVector:
         """Evaluate the expression over operands without these pairs."""
-        key = (layer, frozenset(map(frozenset, without)))
-        if key not in self._made:
-            self._made[key] = self._evaluated(layer, lambda source, b: source.at(b, without))
-        return self._made[key]
+        return self._evaluated(layer, lambda source, b: source.at(b, without))
 
     @property
     def unshuffled(self) -> str:
@@ -201,10 +179,8 @@ class Composed:
         """As many as all operands have; 0 if one has none."""
         return min((source.shuffles for source in self.operands.values()), default=0)
 
-    def shuffled(self, layer: int, number: int) -> SteeringVector:
-        """Evaluate the expression over operands of shuffled labels."""
-        made = self._evaluated(layer, lambda source, b: source.shuffled(b, number))
-        return made * (self.at(layer).norm / made.norm) if made.norm else made
+    def _shuffled(self, layer: int, number: int) -> SteeringVector:
+        return self._evaluated(layer, lambda source, b: source.shuffled(b, number))
 
     def _evaluated(self, layer: int, at: Callable[[Source, int], SteeringVector]) -> SteeringVector:
         layers = self.vector.layers if self.own_layers else (layer,)
@@ -296,10 +272,10 @@ def source_of(
     """
     recipe = vector.recipe
     if isinstance(recipe, Imported) or not vector.model.has_weights_of(lm.identity):
-        return Fixed(vector)
+        return Source(vector)
     if isinstance(recipe, Contrast):
         crossed = vector.scope == "broadcast" and bool(recipe.pairs)
-        return Paired(vector, layers, read) if crossed else Fixed(vector)
+        return Paired(vector, layers, read) if crossed else Source(vector)
     refs = parse(recipe.text).refs
     inner = vector.layers if selects_layers(recipe.text) else layers
     return Composed(vector, {ref: source_of(lm, lookup(ref), inner, lookup, read) for ref in refs})

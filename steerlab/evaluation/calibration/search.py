@@ -308,7 +308,7 @@ class Search:
     def at(self, layer: int) -> SteeringVector:
         """The whole vector at a layer: the stored direction if there is one."""
         stored = self.vector
-        return stored[layer] if layer in stored.directions else self.trials.source.at(layer)
+        return stored[layer] if layer in stored.directions else self.trials.at(layer)
 
     def profile(self, layers: Sequence[int]) -> tuple[LayerEffect, ...]:
         """The effect and the KL of the layers that the final choice compared, at one dose."""

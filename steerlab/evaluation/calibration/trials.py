@@ -59,7 +59,7 @@ class Trials:
         self.fold_of = assign_folds(self.measure.count)
         self.folds = sorted(set(self.fold_of))
         self._values: dict[Trial, float] = {}
-        self.shuffled = cache(self.source.shuffled)
+        self.at, self.shuffled = cache(self.source.at), cache(self.source.shuffled)
 
     def choosing(self, fold: int | None, layer: int, dose: float) -> list[Trial]:
         """The trials that may be looked at when choosing for a fold (None: the final choice).
@@ -114,7 +114,7 @@ class Trials:
         if not trial.dose:
             return Setting()
         if trial.seed is None:
-            vector = self.source.at(trial.layer, self.left_out(trial.without))
+            vector = self.at(trial.layer, self.left_out(trial.without))
         elif trial.shuffled:
             vector = self.shuffled(trial.layer, trial.seed)
         else:
@@ -123,7 +123,7 @@ class Trials:
 
     def random(self, layer: int, seed: int) -> SteeringVector:
         """A random direction with the norm of the whole vector."""
-        return control_like(self.source.at(layer), _SEEDS * self.seed + seed)
+        return control_like(self.at(layer), _SEEDS * self.seed + seed)
 
     def left_out(self, folds: Iterable[int]) -> tuple[Pair, ...]:
         """The pairs of these folds; empty if the items are not the vector's own pairs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -13,9 +14,11 @@ from steerlab.core import above
 from steerlab.core.arguments import checks_names, numbers, several
 from steerlab.core.cell import Cell, Key
 from steerlab.core.display import count
+from steerlab.core.recipe import recipe_to_json
+from steerlab.core.record import canonical_json
 from steerlab.core.run import POSITIONS, Positions
 from steerlab.core.sampling import GREEDY, Sampling
-from steerlab.core.setting import Setting
+from steerlab.core.setting import Setting, settings_of
 from steerlab.errors import BadOption
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from steerlab.core.notation import LayerChoice
+    from steerlab.core.recipe import ModelIdentity
     from steerlab.core.vector import SteeringVector
 
 Strength = Literal["dose", "coefficient"]
@@ -221,6 +225,51 @@ class Sweep(Sequence[Cell]):
         data["settings"] = [setting.to_json() for setting in self.settings]
         data["cells"] = [_with_metrics(cell) for cell in self.cells]
         return data
+
+
+def planned(
+    plan: SweepPlan, vector: SteeringVector, at: SteeringVector, identity: ModelIdentity
+) -> Sweep:
+    """The sweep of a plan on this model, without cells; at: the vector at the plan's layers."""
+    expression = plan.vector if isinstance(plan.vector, str) else str(vector)
+    settings = settings_of(at, doses=plan.doses, coefficients=plan.coefficients, label=expression)
+    return Sweep(
+        plan_digest=_plan_digest(plan, vector, identity, at.layers),
+        expression=expression,
+        digest=vector.digest,
+        model=identity.source,
+        model_key="/".join(map(str, identity.key)),
+        strength=plan.strength,
+        settings=tuple(setting.without_vector() for setting in settings),
+        prompts=tuple(plan.prompts),
+        seeds=tuple(plan.seeds),
+        positions=plan.positions,
+        sampling=plan.sampling,
+    )
+
+
+def _plan_digest(
+    plan: SweepPlan, vector: SteeringVector, identity: ModelIdentity, layers: Sequence[int]
+) -> str:
+    """sha256 of everything that decides the texts, in any order.
+
+    The recipe is part of it only where missing layers were made from it.
+    """
+    anew = any(layer not in vector.directions for layer in layers)
+    decides = {
+        "format": "steerlab.sweep.1",
+        "vector": vector.digest,
+        "recipe": recipe_to_json(vector.recipe) if anew else None,
+        "model": [*identity.key, identity.dtype, identity.tokenizer],
+        "chat_template": identity.chat_template if plan.sampling.chat else None,
+        "layers": sorted(layers),
+        plan.strength: sorted(plan.strengths),
+        "prompts": sorted(plan.prompts),
+        "seeds": sorted(plan.seeds),
+        "positions": plan.positions,
+        "sampling": plan.sampling.options(),
+    }
+    return hashlib.sha256(canonical_json(decides).encode()).hexdigest()
 
 
 def _flat(cell: Cell) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from steerlab.core.recipe import Contrast, ModelIdentity
 from steerlab.core.run import Positions
 from steerlab.core.sampling import Sampling
 from steerlab.core.setting import Setting, is_front, settings_of
-from steerlab.core.sweep import Sweep, SweepPlan
+from steerlab.core.sweep import Sweep, SweepPlan, planned
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import Incompatible
 from steerlab.files.location import discover, expanded
@@ -24,7 +24,6 @@ from steerlab.lab.batches import write
 from steerlab.lab.engine import EngineRuntime, ModelElsewhere
 from steerlab.lab.layers import at_layers, extends, operand
 from steerlab.lab.operating_point import OperatingPoint, calibration_of
-from steerlab.lab.plans import planned
 from steerlab.progress import Loading, Progress, ShouldStop, with_bar
 
 if TYPE_CHECKING:

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from steerlab.core.cell import Cell, Key, MetricValue
 from steerlab.core.setting import Setting, is_front
-from steerlab.core.sweep import Sweep, SweepPlan
+from steerlab.core.sweep import Sweep, SweepPlan, planned
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption
 from steerlab.lab.batches import write
 from steerlab.lab.lab import Lab
-from steerlab.lab.plans import planned
 from steerlab.lab.workers import WorkerShard
 from steerlab.progress import Progress, ShouldStop, with_bar
 

@@ -19,10 +19,9 @@ from steerlab import Lab, LanguageModel, Store
 from steerlab.core.cell import Cell, MetricValue
 from steerlab.core.recipe import Imported, ModelIdentity
 from steerlab.core.sampling import Sampling
-from steerlab.core.sweep import Sweep, SweepPlan
+from steerlab.core.sweep import Sweep, SweepPlan, _plan_digest
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption, Incompatible
-from steerlab.lab import plans
 from steerlab.lab.sweeps import run_sweep
 from steerlab.lab.workers import WorkerShard
 from steerlab.models.batch_size import fitting, row_bytes
@@ -138,7 +137,7 @@ def test_sweeps_of_earlier_releases_go_on():
     vector = SteeringVector({1: [1.0, 0.5]}, model=model, recipe=Imported("x"))
     sampling = Sampling(max_new_tokens=5, top_k=3)
     plan = SweepPlan("v", ["b", "a"], [1], doses=[0.2, 0, -0.1], seeds=[2, 1], sampling=sampling)
-    digest = plans._digest(plan, vector, model, [1])
+    digest = _plan_digest(plan, vector, model, [1])
     assert digest == "558b736fd1082a09f7582d37670b9cdbaeede5682a550a19d55da064ab87d1e9"
 
 

@@ -257,14 +257,17 @@ def mapping(data: Any, what: str) -> dict[str, Any]:
     return dict(data)
 
 
-def build(cls: type[T], fields: Mapping[str, Any], what: str) -> T:
-    """Make a dataclass of JSON values, checking each against the field's declared type."""
+def build(cls: type[T], fields: Mapping[str, Any], what: str, *, nan: bool = False) -> T:
+    """Make a dataclass of JSON values, checking each against the field's declared type.
+
+    nan: None stands for a float that is NaN, which JSON lacks. Raises CorruptPayload.
+    """
     hints = field_types(cls)  # type: ignore[arg-type]  # a class is hashable, mypy doubts it
     unknown = set(fields) - set(hints)
     if unknown:
         raise CorruptPayload(f"the {what} has an unknown field {sorted(unknown)[0]!r}")
     try:
-        return cls(**{key: _coerce(value, hints[key]) for key, value in fields.items()})
+        return cls(**{key: _coerce(value, hints[key], nan) for key, value in fields.items()})
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise CorruptPayload(f"the {what} can't be read: {error}") from None
 
@@ -281,8 +284,12 @@ def _parts(hint: Any) -> tuple[Any, tuple[Any, ...]]:
     return get_origin(hint), get_args(hint)
 
 
-def _coerce(value: Any, hint: Any) -> Any:
+def _coerce(value: Any, hint: Any, nan: bool) -> Any:
     origin, options = _parts(hint)
+    if value is None and type(None) in options:
+        return None
+    if value is None and hint is float and nan:
+        return math.nan
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         if math.isfinite(number := float(value) + 0.0):  # SQLite keeps no negative zero
             return number
@@ -291,15 +298,15 @@ def _coerce(value: Any, hint: Any) -> Any:
     elif origin is UnionType:
         for option in options:
             try:
-                return _coerce(value, option)
+                return _coerce(value, option, nan)
             except TypeError:
                 continue
     elif origin is Literal and value in options:
         return value
     elif origin is tuple and isinstance(value, list | tuple):
-        return tuple(_coerce(item, options[0]) for item in value)
+        return tuple(_coerce(item, options[0], nan) for item in value)
     elif origin is Mapping and isinstance(value, dict):
-        return {str(k): _coerce(v, options[1]) for k, v in value.items()}
+        return {str(k): _coerce(v, options[1], nan) for k, v in value.items()}
     elif is_dataclass(hint) and isinstance(hint, type) and isinstance(value, dict):
-        return build(hint, value, hint.__name__.lower())
+        return build(hint, value, hint.__name__.lower(), nan=nan)
     raise TypeError(f"{value!r:.60} is not {hint}")

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
-from types import UnionType
-from typing import Any, get_args, get_origin
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from steerlab.core.display import count
 from steerlab.core.notation import layers_text, span
-from steerlab.core.recipe import field_types
+from steerlab.core.recipe import build, mapping
 from steerlab.core.results import Calibration
-from steerlab.errors import CorruptPayload
 from steerlab.evaluation.guarantee import at_most, moved
 from steerlab.evaluation.statistics import Estimate, enough
 
@@ -219,11 +217,7 @@ class Curve:
     @classmethod
     def of(cls, calibration: Calibration) -> Curve:
         """The curve in a calibration's data; raises CorruptPayload if it holds none."""
-        try:
-            curve: Curve = _decoded(cls, calibration.data)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CorruptPayload(f"the calibration can't be read: {error!r}") from None
-        return curve
+        return build(cls, mapping(calibration.data, "calibration"), "calibration", nan=True)
 
 
 def verdict(calibration: Calibration) -> str:
@@ -322,22 +316,6 @@ def _interval(found: Estimate) -> str:
 def shown_z(z: float | None) -> str:
     """A z with one decimal; "-" for None."""
     return "-" if z is None else f"{z:+.1f}"
-
-
-def _decoded(kind: Any, data: Any) -> Any:
-    """The value of type `kind`, such as a dataclass, whose JSON values these are."""
-    if get_origin(kind) is UnionType:
-        return None if data is None else _decoded(get_args(kind)[0], data)
-    if is_dataclass(kind):
-        types = field_types(kind)  # type: ignore[arg-type]  # a class, which can be hashed
-        values = {name: _decoded(types[name], value) for name, value in data.items()}
-        return kind(**values)  # type: ignore[operator]  # a dataclass, not an instance
-    if get_origin(kind) is tuple:
-        item, *_ = get_args(kind)
-        return tuple(_decoded(item, value) for value in data)
-    if kind is float:
-        return math.nan if data is None else float(data)
-    return data
 
 
 def widened(estimate: Estimate, factor: float) -> Estimate:

@@ -18,19 +18,34 @@ _makers: dict[str, Callable[..., Any]] = {}
 
 
 def bring(**makers: Callable[..., Any]) -> None:
-    """Give the maker behind each of the functions below, by name."""
+    """Give the makers by name: of pages (html), of pictures (figure), and of identities."""
     _makers.update(makers)
-
-
-def html(value: object) -> str:
-    """A value as notebooks show it: escaped, without scripts."""
-    return str(_makers["html"](value))
 
 
 def figure(value: object, **options: Any) -> Figure:
     """A value as a matplotlib figure that no window shows."""
     found: Figure = _makers["figure"](value, **options)
     return found
+
+
+class Shown:
+    """A value that notebooks show as a page."""
+
+    def _repr_html_(self) -> str:
+        return str(_makers["html"](self))
+
+
+class Drawn(Shown):
+    """A value that notebooks show as a page, and that has a picture."""
+
+    def plot(self) -> Figure:
+        """The value's picture, as a matplotlib figure.
+
+        Of a vector, a record or an inspection: norm, dose and diagnostics by layer. Of a
+        calibration: effect over dose, with its controls. Of an evaluation: the effect in each
+        style of text, with its controls. Of a difference: cosine and norms by layer.
+        """
+        return figure(self)
 
 
 def identity(model: object) -> ModelIdentity:

@@ -13,7 +13,7 @@ Finish = Literal["stop", "length", "cancelled"]
 
 
 @dataclass(frozen=True, repr=False)
-class Completion:
+class Completion(above.Shown):
     """The text that a model wrote after a prompt; str() joins the two.
 
     token_ids: empty where an engine tells none. finish: "stop" (end of text), "length" or
@@ -38,6 +38,3 @@ class Completion:
 
     def __repr__(self) -> str:
         return f"<Completion {self.text!r}: {count(self.tokens, 'token')}, {self.finish}>"
-
-    def _repr_html_(self) -> str:
-        return above.html(self)

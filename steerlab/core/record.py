@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from steerlab.core import above
 from steerlab.core.derivation import named, numbered
@@ -36,9 +36,6 @@ from steerlab.core.recipe import (
 from steerlab.core.vector import SteeringVector
 from steerlab.core.version import __version__
 from steerlab.errors import BadOption, CorruptPayload
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def check_labels(tags: Iterable[str], note: str) -> None:
@@ -73,7 +70,7 @@ _LABELS = ("name", "version", "tags", "note")
 
 
 @dataclass(frozen=True, repr=False)
-class Record:
+class Record(above.Drawn):
     """The story and the labels of a vector.
 
     created: UTC, ISO 8601. software: versions that made it. An empty name and version 0
@@ -96,13 +93,6 @@ class Record:
     def __repr__(self) -> str:
         layers = span([facts.layer for facts in self.layers])
         return f"<Record {self.qualified}: layers {layers}, {self.recipe!s:.60}>"
-
-    def _repr_html_(self) -> str:
-        return above.html(self)
-
-    def plot(self) -> Figure:
-        """Norm, dose and diagnostics by layer, as a matplotlib figure."""
-        return above.figure(self)
 
     @property
     def ref(self) -> str:

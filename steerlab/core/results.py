@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from steerlab.core import above
 from steerlab.core.display import count, signed_dose
@@ -14,12 +14,9 @@ from steerlab.core.operation import ADD, Operation
 from steerlab.core.recipe import Expression, Imported, Recipe
 from steerlab.errors import BadOption
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 
 @dataclass(frozen=True, repr=False)
-class Calibration:
+class Calibration(above.Drawn):
     """At which layer and strength a vector works, found on some items and judged on others.
 
     digest: of the vector. layer, dose, coefficient: the operating point; None if no dose beat
@@ -76,13 +73,6 @@ class Calibration:
         if not found and isinstance(compared, list):
             found = [x.get("layer") for x in compared if isinstance(x, dict)]
         return frozenset(x for x in (*found, self.layer) if isinstance(x, int))
-
-    def _repr_html_(self) -> str:
-        return above.html(self)
-
-    def plot(self) -> Figure:
-        """Effect over dose, with its controls, as a matplotlib figure."""
-        return above.figure(self)
 
     def to_json(self) -> dict[str, Any]:
         """The calibration as JSON values."""
@@ -162,7 +152,7 @@ class Measured:
 
 
 @dataclass(frozen=True, repr=False)
-class Evaluation:
+class Evaluation(above.Drawn):
     """A vector measured on a suite of prompts, with one model and one set of library versions.
 
     digest: of the vector. suite_digest: of the suite's content.
@@ -187,13 +177,6 @@ class Evaluation:
     def __repr__(self) -> str:
         values = count(len(self.values), "value")
         return f"<Evaluation of {self.digest[:12]}: suite {self.suite}, {values}>"
-
-    def _repr_html_(self) -> str:
-        return above.html(self)
-
-    def plot(self) -> Figure:
-        """The effect in each style of text, with its controls, as a matplotlib figure."""
-        return above.figure(self)
 
     def to_json(self) -> dict[str, Any]:
         """The evaluation as JSON values."""

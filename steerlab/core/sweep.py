@@ -87,7 +87,7 @@ class SweepPlan:
 
 
 @dataclass(frozen=True, repr=False)
-class Sweep(Sequence[Cell]):
+class Sweep(above.Shown, Sequence[Cell]):
     """A sweep with the cells written so far, and everything that decided its texts.
 
     A sequence of its cells. Notebooks show it as a heatmap and a table of texts.
@@ -128,9 +128,6 @@ class Sweep(Sequence[Cell]):
     def __getitem__(self, index: slice) -> Sequence[Cell]: ...
     def __getitem__(self, index: int | slice) -> Cell | Sequence[Cell]:
         return self.cells[index]
-
-    def _repr_html_(self) -> str:
-        return above.html(self)
 
     def plot(self, metric: str | None = None) -> Figure:
         """A heatmap of a metric's means, by layer and strength, as a matplotlib figure.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import accumulate
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -41,14 +41,10 @@ from steerlab.core.notation import (
 from steerlab.core.recipe import Expression, Imported, ModelIdentity, Recipe, Verdict
 from steerlab.errors import BadExpression, BadVector, Incompatible, NotFound
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-
 _VALUES = ("model", "recipe", "scope", "ref", "called", "works_at")  # that are no mappings
 
 
-class SteeringVector:
+class SteeringVector(above.Drawn):
     """A frozen map layer -> direction, bound to one model; equal and hashed by digest.
 
     directions: layer -> (positions, d_model), float64 in memory, float32 once stored or
@@ -292,13 +288,6 @@ class SteeringVector:
     def __repr__(self) -> str:
         shown = f"{self.model.name}, {layers_text(self.layers)}, {self.scope}"
         return f"<SteeringVector {self}: {shown}, norm {self.norm:.4g}>"
-
-    def _repr_html_(self) -> str:
-        return above.html(self)
-
-    def plot(self) -> Figure:
-        """Norm, dose and diagnostics by layer, as a matplotlib figure."""
-        return above.figure(self)
 
     def _pick(self, layers: Layers) -> range:
         if isinstance(layers, slice):

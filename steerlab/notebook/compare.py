@@ -24,7 +24,7 @@ DOSES = (-0.2, 0.0, 0.2)
 
 
 @dataclass(frozen=True, repr=False)
-class Comparison:
+class Comparison(above.Shown):
     """Texts of prompts under the same settings; notebooks show them as columns.
 
     cells: prompt by prompt, seed by seed, setting by setting.
@@ -45,9 +45,6 @@ class Comparison:
 
     def __repr__(self) -> str:
         return str(self)
-
-    def _repr_html_(self) -> str:
-        return above.html(self)
 
 
 def _lines(row: Sequence[Cell]) -> str:

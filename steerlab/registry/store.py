@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from steerlab.registry.upkeep.verify import Finding
 
 
-class Store:
+class Store(above.Shown):
     """A directory of steering vectors and the registry that knows what each one is.
 
     path: None looks for one: STEERLAB_STORE, then ./store if it is one, then the user's data
@@ -72,9 +72,6 @@ class Store:
 
     def __reduce__(self) -> tuple[object, ...]:
         return partial(Store, timeout=self._database.timeout), (self.path,)
-
-    def _repr_html_(self) -> str:
-        return above.html(self)
 
     # as a mapping of refs, that iterates over records
 

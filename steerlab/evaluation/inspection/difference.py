@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from steerlab.core import above
 from steerlab.core.direction import dot, norm_of, padded
@@ -12,9 +12,6 @@ from steerlab.core.notation import span
 from steerlab.core.prompts import describe_read
 from steerlab.core.recipe import Contrast, Expression, Imported, Recipe, kind_of
 from steerlab.core.vector import SteeringVector
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Sign = Literal[" ", "-", "+"]
 
@@ -49,7 +46,7 @@ class RecipeLine:
 
 
 @dataclass(frozen=True, repr=False)
-class Difference:
+class Difference(above.Drawn):
     """Two vectors of one model and scope: their directions by layer, and how they were made."""
 
     a: str
@@ -62,13 +59,6 @@ class Difference:
         ends = dict.fromkeys(f"{end(cosines):+.2f}" for end in (min, max) if cosines)
         shown = f"cosine {' to '.join(ends)}" if ends else "no common layer"
         return f"<Difference of {self.a} and {self.b}: {shown}>"
-
-    def _repr_html_(self) -> str:
-        return above.html(self)
-
-    def plot(self) -> Figure:
-        """Cosine and norms by layer, as a matplotlib figure."""
-        return above.figure(self)
 
     def to_json(self) -> dict[str, Any]:
         """The difference as JSON values."""

@@ -18,8 +18,6 @@ from steerlab.evaluation.inspection.projection import Projections, check_project
 from steerlab.progress import ShouldStop, Watch, with_bar
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from steerlab.core.notation import LayerChoice
     from steerlab.lab.lab import Lab
     from steerlab.models.language_model import LanguageModel
@@ -30,7 +28,7 @@ Figures = Mapping[int, Mapping[str, float]]
 
 
 @dataclass(frozen=True, repr=False)
-class Inspection:
+class Inspection(above.Drawn):
     """What is known about a direction; parts that were not asked for are empty.
 
     name: of the vector at its own layers. vector: at the layers inspected.
@@ -51,13 +49,6 @@ class Inspection:
 
     def __repr__(self) -> str:
         return f"<Inspection of {self.name}: layers {span(self.vector.layers)}>"
-
-    def _repr_html_(self) -> str:
-        return above.html(self)
-
-    def plot(self) -> Figure:
-        """Norm, dose and diagnostics by layer, as a matplotlib figure."""
-        return above.figure(self)
 
     def to_json(self) -> dict[str, Any]:
         """The inspection as JSON values."""

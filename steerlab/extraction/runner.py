@@ -18,7 +18,7 @@ from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadPrompts, ModelError, SteeringError
 from steerlab.extraction import methods, streamed
 from steerlab.extraction.readings import Array, Reader, Readings
-from steerlab.extraction.spool import WINDOW, Spool
+from steerlab.extraction.spool import WINDOW, Spool, spooled
 from steerlab.progress import ShouldStop, Watch
 
 LARGE = 10 * WINDOW
@@ -60,7 +60,7 @@ def _windowed(
     parts: list[Contrast] = []
     model = lm.identity
     directory = scratch / _key(model, recipe, layers)
-    with Spool(directory, sizes, layers, model.d_model) as spool:
+    with spooled(directory, sizes, layers, model.d_model) as spool:
         if keep and not held and spool.done:  # ids of what was read before
             for window, digest in enumerate([*spool.digests]):
                 parts.append(located(lm, _part(recipe, window)))

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO
+from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
+from numpy.typing import NDArray
 
 from steerlab.errors import StoreError
 from steerlab.extraction.readings import Array, Readings
@@ -20,7 +20,6 @@ from steerlab.extraction.readings import Array, Readings
 WINDOW = 100
 """Prompts of each side that are read at once; a stopped extraction repeats at most so many."""
 
-_STATE = "state.json"
 _STALE = 7 * 24 * 3600.0  # seconds
 
 
@@ -36,57 +35,49 @@ def abandoned(directory: Path, *, delete: bool) -> dict[Path, int]:
             newest = max((file.st_mtime for file in files), default=path.stat().st_mtime)
             if time.time() - newest < _STALE:
                 continue
-            with open(path / "lock", "ab") as lock:
-                _hold(lock)
+            with _held(path):
                 if delete:
                     shutil.rmtree(path)
             found[path] = sum(file.st_size for file in files)
     return found
 
 
+@contextlib.contextmanager
+def spooled(
+    directory: Path, sizes: tuple[int, int, int], layers: Sequence[int], d_model: int
+) -> Iterator[Spool]:
+    """A spool in a directory, which goes on after windows of the same work that are there.
+
+    Only one process has it open. It is removed when the block ends without an error, or empty.
+    """
+    with _held(directory):
+        spool = Spool(directory, sizes, layers, d_model)
+        try:
+            yield spool
+            spool.keep(0)
+        finally:
+            if not spool.digests:
+                shutil.rmtree(directory, ignore_errors=True)
+
+
 class Spool:
     """Windows of activations of three sides (positive, negative, baseline), in order.
 
-    sizes: prompts of each side; window w has rows w * WINDOW to (w + 1) * WINDOW of each. Values
-    are float32, as models compute them. A directory that holds windows of the same work goes on
-    after them. Only one process has it open. It is removed when its block ends without an error,
-    or empty.
+    sizes: prompts of each side; window w has rows w * WINDOW to (w + 1) * WINDOW of each. It is an
+    npz file, written whole: "side/layer" has the rows of a side, "norms/layer" the norms of all
+    tokens there, in float32, as models compute them. digests: of the windows' token ids.
     """
 
     def __init__(
         self, directory: Path, sizes: tuple[int, int, int], layers: Sequence[int], d_model: int
     ) -> None:
         self.directory, self.sizes, self.layers, self.d_model = directory, sizes, layers, d_model
-        self.digests: list[str] = []  # of the windows' token ids
-        self.norms: list[int] = []  # how many norms each window has of one layer
-
-    def __enter__(self) -> Spool:
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.directory / "lock", "wb")
-            _hold(self._lock)
-            self._check_room()
-            self._values, self._norms = (self._opened(name) for name in ("values", "norms"))
-            self._resume()
-        except BaseException as error:
-            self._close()
-            if isinstance(error, OSError):
-                why = error.strerror or error
-                raise StoreError(f"can't write {self.directory}: {why}") from None
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: object, trace: TracebackType | None
-    ) -> None:
-        self._close()
-        if kind is None or not self.digests:
-            shutil.rmtree(self.directory, ignore_errors=True)
-
-    def _close(self) -> None:
-        for name in ("_values", "_norms", "_lock"):
-            if (file := getattr(self, name, None)) is not None:
-                file.close()
+        self.digests: list[str] = []
+        self._check_room()
+        with contextlib.suppress(OSError, EOFError, ValueError, KeyError, BadZipFile):  # to a gap
+            while True:
+                self.digests.append(str(self._array(len(self.digests), "ids")))
+        self.keep(len(self.digests))
 
     @property
     def windows(self) -> range:
@@ -100,132 +91,86 @@ class Spool:
 
     def keep(self, windows: int) -> None:
         """Drop all windows but the first ones."""
-        self.digests, self.norms = self.digests[:windows], self.norms[:windows]
-        for name, end in self._ends().items():
-            getattr(self, name).truncate(end)
-            getattr(self, name).seek(0, os.SEEK_END)
+        del self.digests[windows:]
+        kept = [self.directory / "lock", *map(self._path, range(windows))]
+        for path in sorted({*self.directory.iterdir()}.difference(kept), reverse=True):
+            path.unlink()
 
     def add(self, found: Readings, digest: str) -> None:
         """Append a window: rows of the sides that it has, and the norms of its tokens."""
-        rows = self._rows(len(self.digests))
-        cuts = np.cumsum(rows)[:-1]
-        counts = {len(found.sizes[b]) for b in self.layers}
+        window = len(self.digests)
+        cuts = np.cumsum(self._rows(window))[:-1]
+        arrays = {f"norms/{b}": found.sizes[b] for b in self.layers}
+        for b in self.layers:
+            for side, rows in enumerate(np.split(found.values[b], cuts)):
+                arrays[f"{side}/{b}"] = rows
+        new = self.directory / "new"
         try:
-            for side in range(len(rows)):
-                for layer in self.layers:
-                    part = np.split(found.values[layer], cuts)[side]
-                    self._values.write(part.astype("<f4").tobytes())
-            for layer in self.layers:
-                self._norms.write(found.sizes[layer].astype("<f4").tobytes())
-            for file in (self._values, self._norms):
+            with open(new, "wb") as file:
+                floats = {name: array.astype("<f4") for name, array in arrays.items()}
+                np.savez(file, ids=np.array(digest), **floats)  # type: ignore[arg-type]
                 file.flush()
                 os.fsync(file.fileno())
-            self.digests.append(digest)
-            self.norms.append(counts.pop())
-            self._write_state()
+            os.replace(new, self._path(window))
         except OSError as error:
             raise StoreError(f"can't write {self.directory}: {error.strerror or error}") from None
+        self.digests.append(digest)
 
     def rows(self, layer: int, side: int) -> Iterator[Array]:
         """The activations of one side at a layer, window by window: (n, d_model) each."""
-        start = 0
-        for window in range(len(self.digests)):
-            rows = self._rows(window)
-            before = sum(rows[:side]) * len(self.layers) + rows[side] * self.layers.index(layer)
-            yield self._read(self._values, start + before * self.d_model, rows[side])
-            start += sum(rows) * len(self.layers) * self.d_model
+        return (x.astype(np.float64) for x in self._arrays(f"{side}/{layer}"))
 
     def pairs(self, layer: int) -> Iterator[tuple[Array, Array]]:
         """The positive and negative activations of a layer, window by window."""
         return zip(self.rows(layer, 0), self.rows(layer, 1), strict=True)
 
     def median_norm(self, layer: int) -> float | None:
-        """The median norm of all tokens at a layer, exactly; None without any."""
-        n = sum(self.norms)
-        if not n:
-            return None
-        return (self._nth(layer, (n - 1) // 2) + self._nth(layer, n // 2)) / 2
-
-    def _nth(self, layer: int, n: int) -> float:
-        """The n-th smallest norm: the bits of positive floats are ordered as they are."""
-        prefix = 0
-        for shift in (16, 0):
-            counts = np.zeros(1 << 16, dtype=np.int64)
-            for bits in self._norm_bits(layer):
-                chosen = bits if shift else bits[bits >> 16 == prefix]
-                counts += np.bincount(chosen >> shift & 0xFFFF, minlength=1 << 16)
-            below = np.cumsum(counts)
-            digit = int(np.searchsorted(below, n, side="right"))
-            n -= int(below[digit - 1]) if digit else 0
-            prefix = prefix << 16 | digit
-        return float(np.array([prefix], dtype="<u4").view("<f4")[0])
-
-    def _norm_bits(self, layer: int) -> Iterator[np.ndarray[tuple[int], np.dtype[np.int64]]]:
-        start, index = 0, self.layers.index(layer)
-        for count in self.norms:
-            self._norms.seek(4 * (start + count * index))
-            yield np.frombuffer(self._norms.read(4 * count), "<u4").astype(np.int64)
-            start += count * len(self.layers)
+        """The median norm of all tokens at a layer; None without any."""
+        norms = np.concatenate([*self._arrays(f"norms/{layer}")]).astype(np.float64)
+        return float(np.median(norms)) if len(norms) else None
 
     def _rows(self, window: int) -> list[int]:
         """How many rows each side has in a window."""
         return [max(min(size - window * WINDOW, WINDOW), 0) for size in self.sizes]
 
-    def _read(self, file: BinaryIO, start: int, rows: int) -> Array:
-        file.seek(4 * start)
-        data = np.frombuffer(file.read(4 * rows * self.d_model), "<f4")
-        return data.reshape(rows, self.d_model).astype(np.float64)
+    def _arrays(self, name: str) -> Iterator[NDArray[np.float32]]:
+        return (self._array(window, name) for window in range(len(self.digests)))
 
-    # files
+    def _array(self, window: int, name: str) -> NDArray[Any]:
+        with np.load(self._path(window)) as file:
+            found: NDArray[Any] = file[name]
+            return found
+
+    def _path(self, window: int) -> Path:
+        return self.directory / f"{window:08}.npz"
 
     def _check_room(self) -> None:
         needed = 4 * sum(self.sizes) * len(self.layers) * self.d_model
-        held = self.directory / "values"
+        held = sum(file.stat().st_size for file in self.directory.iterdir())
         free = shutil.disk_usage(self.directory).free
-        if needed - (held.stat().st_size if held.exists() else 0) > free:
+        if needed - held > free:
             raise StoreError(
                 f"{self.directory} has room for {free / 1e9:.1f} GB, and the activations take "
                 f"{needed / 1e9:.1f} GB: choose fewer layers, or another STEERLAB_CACHE"
             )
 
-    def _opened(self, name: str) -> BinaryIO:
-        path = self.directory / name
-        path.touch()
-        return open(path, "r+b")
 
-    def _resume(self) -> None:
-        """Take up what is there, up to the last window that was written whole."""
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            state = json.loads((self.directory / _STATE).read_text())
-            self.digests, self.norms = list(map(str, state["digests"])), list(state["norms"])
-        ends = self._ends()
-        for name, end in ends.items():
-            if getattr(self, name).seek(0, os.SEEK_END) < end:
-                self.digests, self.norms = [], []
-        self.keep(len(self.digests))
+@contextlib.contextmanager
+def _held(directory: Path) -> Iterator[None]:
+    """Hold a directory, which is made if it is missing; StoreError if another process does."""
+    from filelock import FileLock, Timeout
 
-    def _ends(self) -> dict[str, int]:
-        """Where the windows end in each file, in bytes."""
-        rows = sum(sum(self._rows(window)) for window in range(len(self.digests)))
-        size = 4 * len(self.layers)
-        return {"_values": size * rows * self.d_model, "_norms": size * sum(self.norms)}
-
-    def _write_state(self) -> None:
-        state = {"digests": self.digests, "norms": self.norms}
-        new = self.directory / f"{_STATE}.new"
-        new.write_text(json.dumps(state))
-        os.replace(new, self.directory / _STATE)
-
-
-def _hold(lock: BinaryIO) -> None:
-    """Raise StoreError if another process holds this lock."""
     try:
-        import fcntl  # not on Windows
-
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ImportError:
-        return
-    except BlockingIOError:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(directory / "lock", timeout=0, fallback_to_soft=False)
+        lock.acquire()
+    except Timeout:
         raise StoreError(
             "another process extracts the same prompts at the same layers: wait for it"
         ) from None
+    except OSError as error:
+        raise StoreError(f"can't write {directory}: {error.strerror or error}") from None
+    try:
+        yield
+    finally:
+        lock.release()

@@ -22,12 +22,12 @@ from steerlab.evaluation.calibration.curve import (
     lacking,
     side,
     verdict,
+    why_not,
 )
 from steerlab.evaluation.calibration.effects import Propensity
 from steerlab.evaluation.calibration.held_out import Source, source_of
 from steerlab.evaluation.calibration.more import more
 from steerlab.evaluation.calibration.options import Options
-from steerlab.evaluation.calibration.reason import why_not
 from steerlab.evaluation.calibration.search import Search, among, z_among
 from steerlab.evaluation.calibration.side_effects import FRESH, NEUTRAL, SideEffects, distinct_pairs
 from steerlab.evaluation.calibration.sound import SoundDoses

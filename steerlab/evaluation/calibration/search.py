@@ -27,12 +27,13 @@ from steerlab.evaluation.calibration.curve import (
     LayerEffect,
     Point,
     controls_of,
+    overflow,
+    why_not,
     widened,
     wider,
 )
 from steerlab.evaluation.calibration.effects import check_defined
 from steerlab.evaluation.calibration.options import Options
-from steerlab.evaluation.calibration.reason import overflow, why_not
 from steerlab.evaluation.calibration.side_effects import NEUTRAL, SideEffects
 from steerlab.evaluation.calibration.sound import SoundDoses
 from steerlab.evaluation.calibration.trials import Array, Trial, Trials

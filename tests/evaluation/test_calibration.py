@@ -25,7 +25,7 @@ from steerlab.evaluation.calibration.curve import (
     why_not,
 )
 from steerlab.evaluation.calibration.effects import Propensity
-from steerlab.evaluation.calibration.held_out import Source, source_of
+from steerlab.evaluation.calibration.held_out import Source, source_in, source_of
 from steerlab.evaluation.calibration.more import more
 from steerlab.evaluation.calibration.options import Options
 from steerlab.evaluation.calibration.search import Search, among, z_among
@@ -422,13 +422,13 @@ def test_what_has_no_labels_or_too_few_is_not_shuffled(lm, lab, planted):
     lab.store.save("four", lm.extract(pairs(4, 1), layers=3))
     lab.store.save("eight", planted)
     both = lab.evaluate("unit(four) - 0.5 * eight")
-    source = of(both, lambda ref: lab.operand(both, ref))
+    source = of(both, lab.operand)
     assert source.shuffles == 6
     assert source.shuffled(3, 2).norm == pytest.approx(both.norm)
     assert abs(source.shuffled(3, 2).cosines(both)[3]) < 0.8
     lab.store.save("found", random_like(planted, 0))
     mixed = lab.evaluate("four + found")
-    assert of(mixed, lambda ref: lab.operand(mixed, ref)).shuffles == 0
+    assert of(mixed, lab.operand).shuffles == 0
 
 
 @pytest.mark.parametrize(
@@ -532,7 +532,7 @@ class Recorded:
 def test_what_is_chosen_for_a_fold_has_not_seen_it(lab, lm):
     made = pairs(6)
     vector = lm.extract(made, layers="all")
-    source = source_of(lm, vector, [0, 1, 2], lab.store.load, _reader(lm))
+    source = source_of(lm, vector, [0, 1, 2], None, _reader(lm))
     trials = Trials(source, Recorded(), made, 0, Parts(None, 1))
     for fold in trials.folds:
         mine = trials.of_fold(fold)
@@ -585,7 +585,7 @@ def test_a_pair_that_two_operands_share_is_left_out_of_both(lab, lm):
     lab.store.save("a", lm.extract(pairs(4), layers="all"))
     lab.store.save("b", lm.extract(pairs(4)[:3] + null_pairs(2, 9), layers="all"))
     both = lab.evaluate("a - 0.5 * b")
-    source = source_of(lm, both, [2], lambda ref: lab.operand(both, ref), _reader(lm))
+    source = source_of(lm, both, [2], lab.operand, _reader(lm))
     assert source.pairs[:4] == tuple(pairs(4))
     assert source.pairs[4:] == tuple((low, high) for high, low in null_pairs(2, 9))
     out = [pairs(4)[0]]
@@ -593,6 +593,16 @@ def test_a_pair_that_two_operands_share_is_left_out_of_both(lab, lm):
         pairs(4)[1:3] + null_pairs(2, 9), layers=2
     )
     np.testing.assert_allclose(source.at(2, out).directions[2], expected.directions[2], atol=1e-5)
+
+
+def test_the_operands_of_an_operand_are_its_own(lab, lm):
+    for name, made in (("a", pairs(4)), ("b", null_pairs(4, 9)), ("c", null_pairs(4, 5))):
+        lab.store.save(name, lm.extract(made, layers="all"))
+    lab.store.save("inner", lab.evaluate("b - c"))
+    outer = lab.store.save("outer", lab.evaluate("a - inner"))
+    source = source_in(lab, outer, [2], dict)
+    assert len(source.pairs) == 12
+    assert source.at(2).cosines(outer)[2] == pytest.approx(1.0)
 
 
 def test_a_composition_is_calibrated_on_the_pairs_of_its_operands(lab, lm, free):

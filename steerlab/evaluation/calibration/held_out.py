@@ -255,20 +255,20 @@ def source_in(
         with lm.lock:
             return runner.read(lm, recipe, wanted, **watch())
 
-    return source_of(lm, vector, layers, lambda ref: lab.operand(vector, ref), read)
+    return source_of(lm, vector, layers, lab.operand, read)
 
 
 def source_of(
     lm: LanguageModel,
     vector: SteeringVector,
     layers: Sequence[int],
-    lookup: Callable[[str], SteeringVector],
+    lookup: Callable[[SteeringVector, str], SteeringVector],
     read: Reader,
 ) -> Source:
     """The source of a vector's directions at these layers.
 
-    lookup: returns an operand by its ref. Nothing can be left out of a vector of another model
-    than `lm`, or of one without a recipe that can be run.
+    lookup: returns an operand of a vector by its ref. Nothing can be left out of a vector of
+    another model than `lm`, or of one without a recipe that can be run.
     """
     recipe = vector.recipe
     if isinstance(recipe, Imported) or not vector.model.has_weights_of(lm.identity):
@@ -278,4 +278,7 @@ def source_of(
         return Paired(vector, layers, read) if crossed else Source(vector)
     refs = parse(recipe.text).refs
     inner = vector.layers if selects_layers(recipe.text) else layers
-    return Composed(vector, {ref: source_of(lm, lookup(ref), inner, lookup, read) for ref in refs})
+    operands = {ref: lookup(vector, ref) for ref in refs}
+    return Composed(
+        vector, {ref: source_of(lm, v, inner, lookup, read) for ref, v in operands.items()}
+    )

@@ -14,23 +14,18 @@ from steerlab.core.notation import canonical, placeholder_of, replace_refs
 from steerlab.core.recipe import Expression, Operand, Recipe
 
 
-class Named(Protocol):
-    """The attributes of a vector that lineage needs."""
+class _Named(Protocol):
+    """The attributes of a SteeringVector that lineage needs; its file imports this one."""
 
     @property
-    def ref(self) -> str | None:
-        """The stored name, such as "love.v1"; None for a vector that is not stored."""
-
+    def ref(self) -> str | None: ...
     @property
-    def recipe(self) -> Recipe:
-        """How it came to be."""
-
+    def recipe(self) -> Recipe: ...
     @property
-    def digest(self) -> str:
-        """Its content address."""
+    def digest(self) -> str: ...
 
 
-def operand_of(vector: Named) -> tuple[str, dict[str, str]]:
+def operand_of(vector: _Named) -> tuple[str, dict[str, str]]:
     """The text for this vector in an expression, and ref -> digest of all refs in it.
 
     A stored vector gives its ref, an unstored expression its text. Any other vector gives a
@@ -44,7 +39,7 @@ def operand_of(vector: Named) -> tuple[str, dict[str, str]]:
     return placeholder, {placeholder: vector.digest}
 
 
-def expression_of(template: str, parents: Sequence[Named]) -> Expression:
+def expression_of(template: str, parents: Sequence[_Named]) -> Expression:
     """The recipe of a vector made from `parents`, whose texts fill the template's braces."""
     texts: list[str] = []
     operands: dict[str, str] = {}

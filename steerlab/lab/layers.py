@@ -17,25 +17,18 @@ if TYPE_CHECKING:
     from steerlab.registry import Store
 
 
-class Bench(Protocol):
-    """What making layers needs of a lab."""
+class _Bench(Protocol):
+    """What making layers needs of a lab; `Lab` itself imports this file."""
 
     @property
-    def store(self) -> Store:
-        """Where operands are."""
-
+    def store(self) -> Store: ...
     @property
-    def model(self) -> LanguageModel:
-        """Loaded if need be."""
-
-    def load(self, vector: SteeringVector) -> LanguageModel:
-        """Load the model of a vector."""
-
-    def reextracted(self, recipe: Contrast, layers: Sequence[int]) -> SteeringVector:
-        """The vector of a recipe on the model."""
+    def model(self) -> LanguageModel: ...
+    def load(self, vector: SteeringVector) -> LanguageModel: ...
+    def reextracted(self, recipe: Contrast, layers: Sequence[int]) -> SteeringVector: ...
 
 
-def at_layers(lab: Bench, vector: SteeringVector, layers: LayerChoice) -> SteeringVector:
+def at_layers(lab: _Bench, vector: SteeringVector, layers: LayerChoice) -> SteeringVector:
     """See `Lab.at_layers`; loads the model only to make what is not stored."""
     wanted = layer_numbers(layers, vector.model.n_layers, vector.model.source)
     missing = [b for b in wanted if b not in vector.directions]
@@ -63,7 +56,7 @@ def at_layers(lab: Bench, vector: SteeringVector, layers: LayerChoice) -> Steeri
     return made.noted(called=f"{vector} at {layers_text(wanted)}")
 
 
-def extends(lab: Bench, vector: SteeringVector) -> bool:
+def extends(lab: _Bench, vector: SteeringVector) -> bool:
     """See `Lab.extends`."""
     recipe = vector.recipe
     if not isinstance(recipe, Expression):
@@ -77,7 +70,7 @@ def extends(lab: Bench, vector: SteeringVector) -> bool:
     return all(extends(lab, part) for part in parts)
 
 
-def operand(lab: Bench, vector: SteeringVector, ref: str) -> SteeringVector:
+def operand(lab: _Bench, vector: SteeringVector, ref: str) -> SteeringVector:
     """The operand of a composition by its ref; Incompatible if the ref means another vector."""
     assert isinstance(vector.recipe, Expression)
     digests = {operand.ref: operand.digest for operand in vector.recipe.operands}
@@ -90,7 +83,7 @@ def operand(lab: Bench, vector: SteeringVector, ref: str) -> SteeringVector:
 
 
 def _extended(
-    lab: Bench, vector: SteeringVector, recipe: Contrast, missing: list[int], wanted: list[int]
+    lab: _Bench, vector: SteeringVector, recipe: Contrast, missing: list[int], wanted: list[int]
 ) -> SteeringVector:
     made = lab.reextracted(recipe, missing)
     directions = {**vector.directions, **made.directions}
@@ -105,7 +98,7 @@ def _extended(
 
 
 def _reevaluated(
-    lab: Bench, vector: SteeringVector, recipe: Expression, layers: list[int]
+    lab: _Bench, vector: SteeringVector, recipe: Expression, layers: list[int]
 ) -> SteeringVector:
     if selects_layers(recipe.text):
         missing = next(b for b in layers if b not in vector.directions)

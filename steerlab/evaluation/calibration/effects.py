@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol, Unpack
+from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,7 +78,7 @@ class Attribute:
         allow_other_weights: bool = False,
     ) -> None:
         self.lab, self.metric, self.prompts, self.seed = lab, metric, prompts, seed
-        self.bos, self.allow_other_weights = bos, allow_other_weights
+        self.how = {"bos": bos, "allow_other_weights": allow_other_weights}
         self.name, self.count = metric.name, len(prompts)
         self.reason = ""
         self._plain: dict[int, str] = {}
@@ -87,17 +87,13 @@ class Attribute:
         """The value of each text; the baseline's texts are written once."""
         if self.metric.compares and not self._plain:
             rows = [self._row(i, Setting()) for i in range(self.count)]
-            texts = self._written(rows, should_stop=watch.get("should_stop"))
+            texts = written(self.lab, rows, should_stop=watch.get("should_stop"), **self.how)
             self._plain = {i: text.text for i, text in enumerate(texts)}
         rows = [self._row(*request) for request in requests]
-        texts = self._written(rows, **watch)
+        texts = written(self.lab, rows, **watch, **self.how)
         return np.array(
             [self._value(item, text) for (item, _), text in zip(requests, texts, strict=True)]
         )
-
-    def _written(self, rows: Sequence[Key], **watch: Unpack[Watch]) -> list[Cell]:
-        other = self.allow_other_weights
-        return written(self.lab, rows, bos=self.bos, allow_other_weights=other, **watch)
 
     def _row(self, item: int, setting: Setting) -> Key:
         return (setting, self.prompts[item], self.seed + item)
@@ -124,21 +120,13 @@ SAMPLING = Sampling(max_new_tokens=40, temperature=0.7, top_p=0.9)
 """How a calibration writes texts; not greedily, since small models then loop by themselves."""
 
 
-def written(
-    lab: Lab,
-    rows: Sequence[Key],
-    *,
-    bos: bool = False,
-    allow_other_weights: bool = False,
-    **watch: Unpack[Watch],
-) -> list[Cell]:
+def written(lab: Lab, rows: Sequence[Key], **how: Any) -> list[Cell]:
     """A text for each row; equal rows are written once. Raises Cancelled.
 
-    bos: begin all prompts with BOS, as is done to compare a front vector.
+    how: options of `batches.write`.
     """
     found: dict[int, Cell] = {}
-    other = allow_other_weights
-    for batch in write(lab.runtime, rows, SAMPLING, bos=bos, allow_other_weights=other, **watch):
+    for batch in write(lab.runtime, rows, SAMPLING, **how):
         found |= batch
     if len(found) < len(rows) or any(cell.finish == "cancelled" for cell in found.values()):
         raise Cancelled("cancelled: nothing was stored")

@@ -92,18 +92,12 @@ def bound(
     return items
 
 
-def stored(
-    store: Store,
-    items: Sequence[tuple[str, SteeringVector]],
-    *,
-    tags: Sequence[str] = (),
-    note: str = "",
-) -> list[Arrival]:
+def stored(store: Store, items: Sequence[tuple[str, SteeringVector]]) -> list[Arrival]:
     """Store vectors in one transaction, but for those that are the newest of their names."""
     before = [_newest(store, name, vector) for name, vector in items]
     pairs = zip(items, before, strict=True)
     new = {(name, vector.digest): vector for (name, vector), old in pairs if old is None}
-    saved = store.save_many([(n, v) for (n, _), v in new.items()], tags=tags, note=note)
+    saved = store.save_many([(n, v) for (n, _), v in new.items()])
     made = dict(zip(new, saved, strict=True))
     return [
         Arrival(made[name, vector.digest], False) if old is None else Arrival(old, True)

@@ -21,7 +21,7 @@ def run() -> Iterator[Ratio]:
     lm.model.generation_config.eos_token_id = None  # every cell writes all of its tokens
     lab = Lab(Store(STORE), lm)
     love = lab.at_layers(lab.store.load("love"), LAYERS)
-    metrics = default_metrics({b: love[b] for b in LAYERS}, [METRICS["vader"]])
+    metrics = [METRICS["vader"], *default_metrics({b: love[b] for b in LAYERS})]
     plan = SweepPlan(
         love,
         PROMPTS,

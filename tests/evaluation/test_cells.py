@@ -44,7 +44,7 @@ def at(lab):
 
 def test_every_cell_has_the_default_metrics(lab):
     broken = Metric("broken", "", lambda text: 1 / 0)
-    swept = run_sweep(lab, PLAN, metrics=default_metrics(at(lab), [broken]))
+    swept = run_sweep(lab, PLAN, metrics=[*default_metrics(at(lab)), broken])
     names = {"distinct-2", "longest-run", "fluency-ratio", "KL"}
     assert len(swept.cells) == 5 * 3 * 2
     for cell in swept.cells:

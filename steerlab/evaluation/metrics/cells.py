@@ -14,7 +14,7 @@ from steerlab.core.sweep import Sweep
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadPrompts
 from steerlab.evaluation.metrics.items import Continuation, continuation
-from steerlab.evaluation.metrics.texts import METRICS, Metric
+from steerlab.evaluation.metrics.texts import METRICS
 
 if TYPE_CHECKING:
     from steerlab.lab.sweeps import CellMetric
@@ -98,21 +98,16 @@ class NextTokenKL:
 
 
 def default_metrics(
-    vectors: Mapping[int, SteeringVector],
-    scorers: Sequence[Metric] = (),
-    *,
-    allow_other_weights: bool = False,
+    vectors: Mapping[int, SteeringVector], *, allow_other_weights: bool = False
 ) -> list[CellMetric]:
-    """The metrics of a sweep's cells: fluency, repetition, KL, and these scorers.
+    """The metrics of a sweep's cells: repetition, fluency and KL.
 
     vectors: layer -> the vector that the sweep adds there. Other metrics of texts can be
     computed from the stored texts at any time.
     """
-    own = [METRICS["distinct-2"], METRICS["longest-run"]]
-    texts = {metric.name: metric for metric in [*scorers, *own]}
     front = any(vector.scope == "front" for vector in vectors.values())
     kl = NextTokenKL(vectors, allow_other_weights=allow_other_weights)
-    return [*texts.values(), FluencyRatio(bos=front), kl]
+    return [METRICS["distinct-2"], METRICS["longest-run"], FluencyRatio(bos=front), kl]
 
 
 def _ratio(losses: Mapping[tuple[str, str], float], cell: Cell, plain: Cell | None) -> MetricValue:

@@ -123,7 +123,10 @@ class EngineRuntime:
         """What the engine calls its model."""
         async with session.get(f"{self.url}/models") as answer:
             found = await self._checked(answer)
+        try:
             return str(found["data"][0]["id"])
+        except (KeyError, IndexError, TypeError):
+            raise self._unreadable from None
 
     async def _write(
         self, session: aiohttp.ClientSession, path: str, body: Any, text: _Text
@@ -131,11 +134,28 @@ class EngineRuntime:
         async with session.post(f"{self.url}{path}", json=body) as answer:
             if answer.status != 200:
                 await self._checked(answer)
-            async for event in _events(answer):
+            async for event in self._events(answer):
                 if "error" in event:
                     raise ModelError(f"{self.url}: {event['error'].get('message')}")
                 if not text.take(event):
                     return
+
+    async def _events(self, answer: aiohttp.ClientResponse) -> AsyncIterator[Any]:
+        """The JSON of each server-sent event, up to [DONE]."""
+        async for line in answer.content:
+            data = line.decode(errors="replace").strip().removeprefix("data:").strip()
+            if line.startswith(b"data:") and data != "[DONE]":
+                try:
+                    yield json.loads(data)
+                except ValueError:
+                    raise self._unreadable from None
+
+    @property
+    def _unreadable(self) -> ModelError:
+        return ModelError(
+            f"{self.url} does not answer as OpenAI's API does: give the URL of `steerlab serve` or "
+            "of vLLM with steerlab's plugin"
+        )
 
     async def _checked(self, answer: aiohttp.ClientResponse) -> Any:
         """The body of an answer; ModelError with the engine's reason for a refusal."""
@@ -146,6 +166,8 @@ class EngineRuntime:
                 return body
             reason = body["error"]["message"]
         except (ValueError, KeyError, TypeError):
+            if answer.status == 200:
+                raise self._unreadable from None
             reason = f"status {answer.status}"
         raise ModelError(f"{self.url}: {reason}")
 
@@ -222,11 +244,3 @@ def _steering(setting: Setting, positions: Positions) -> dict[str, Any]:
         "digest": None if vector is None else vector.digest,
     }
     return {"steering": asked}
-
-
-async def _events(answer: aiohttp.ClientResponse) -> AsyncIterator[Any]:
-    """The JSON of each server-sent event, up to [DONE]."""
-    async for line in answer.content:
-        text = line.decode().strip()
-        if text.startswith("data:") and (data := text.removeprefix("data:").strip()) != "[DONE]":
-            yield json.loads(data)

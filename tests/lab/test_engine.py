@@ -29,6 +29,7 @@ class Double:
 
     def __init__(self):
         self.bodies, self.cut_off = [], 0
+        self.listed = {"data": [{"id": "tiny"}, {"id": "tiny:love"}]}
         self.loop = asyncio.new_event_loop()
         started = threading.Event()
         self.thread = threading.Thread(target=self._run, args=(started,), daemon=True)
@@ -57,7 +58,7 @@ class Double:
         self.loop.close()
 
     async def models(self, request):
-        return web.json_response({"data": [{"id": "tiny"}, {"id": "tiny:love"}]})
+        return web.json_response(self.listed)
 
     async def write(self, request):
         body = await request.json()
@@ -68,6 +69,9 @@ class Double:
             return web.json_response({"error": {"message": "no vector called lvoe"}}, status=400)
         answer = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await answer.prepare(request)
+        if prompt == "odd":
+            await answer.write(b"data: <html>\n\n")
+            return answer
         words = [f"<{prompt}", f" {(body.get('steering') or {}).get('coefficient')}", ">"]
         try:
             for number, word in enumerate(words * (1000 if prompt == "long" else 1)):
@@ -160,6 +164,18 @@ def test_a_stopped_text_ends_at_the_engine_too(lab, double):
 def test_a_refusal_is_one_line_with_the_engines_reason(lab):
     with pytest.raises(ModelError, match="no vector called lvoe"):
         lab.compare(["a", "bad"], [BASELINE])
+
+
+@pytest.mark.parametrize("listed", [{"data": []}, {"models": ["a"]}, ["a"], {"data": 3}])
+def test_another_server_is_told_from_an_engine(lab, double, listed):
+    double.listed = listed
+    with pytest.raises(ModelError, match="does not answer as OpenAI's API does"):
+        lab.compare("Hi", [BASELINE], max_new_tokens=3)
+
+
+def test_pieces_that_are_none_are_refused(lab, double):
+    with pytest.raises(ModelError, match="does not answer as OpenAI's API does"):
+        lab.compare("odd", [BASELINE], max_new_tokens=3)
 
 
 def test_no_engine_is_told_with_what_to_start():

@@ -7,7 +7,8 @@ where the next recipe names its operand.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -183,7 +184,7 @@ class _Renewal:
         each would make the other old for ever.
         """
         newest = self.store.record(parent.name, parent.model)
-        if {*map(_name, self.ancestors(newest))} & self.pending:
+        if self.lineage(newest) & self.pending:
             return None
         name = _name(parent)
         if self.deep and name not in self.made and isinstance(newest.recipe, Expression):
@@ -194,15 +195,20 @@ class _Renewal:
         ref = newest.ref if same_model else newest.qualified
         return rounded(self.store.load(newest.ref, newest.model), ref)
 
-    def ancestors(self, record: Record) -> Iterator[Record]:
-        """The record and its ancestors, as far as they are stored."""
-        yield record
-        if isinstance(record.recipe, Expression):
-            for operand in record.recipe.operands:
-                try:
-                    yield from self.ancestors(self.store.record(operand.ref, record.model))
-                except NotFound:
-                    continue
+    def lineage(self, record: Record) -> set[_Name]:
+        """The names of a record and of its ancestors, as far as they are stored."""
+        found: dict[str, Record] = {}
+        left = [record]
+        while left:
+            one = left.pop()
+            if one.qualified in found:
+                continue
+            found[one.qualified] = one
+            if isinstance(one.recipe, Expression):
+                for operand in one.recipe.operands:
+                    with suppress(NotFound):
+                        left.append(self.store.record(operand.ref, one.model))
+        return {*map(_name, found.values())}
 
     def next_ref(self, record: Record) -> str:
         """The ref of a name's next version; numbers of removed versions are not given again."""

@@ -101,3 +101,14 @@ def test_an_operand_that_is_gone(family):
     family.remove("love", force=True)
     with pytest.raises(NotFound, match=r"its operand love.v1 is not in this store"):
         rederive(family, "warm")
+
+
+def test_ancestors_on_many_ways_are_looked_at_once(family, monkeypatch):
+    for n in range(8):
+        x, y = ("love", "anger") if not n else (f"x{n - 1}", f"y{n - 1}")
+        family.save(f"x{n}", family.evaluate(f"{x} + {y}"))
+        family.save(f"y{n}", family.evaluate(f"{x} - {y}"))
+    asked, record = [], type(family).record
+    monkeypatch.setattr(type(family), "record", lambda *given: asked.append(1) or record(*given))
+    assert rederive(family, "x7") == []
+    assert len(asked) < 100

@@ -18,7 +18,7 @@ from steerlab.registry.ports import Writing
 from steerlab.registry.rebuild import usable
 from steerlab.registry.refs import Ref, versions_of
 from steerlab.registry.rows import Placed, Stored, add, find_model, mark_newest, read, settle
-from steerlab.registry.tables import OPERAND, UNDO, VECTOR
+from steerlab.registry.tables import UNDO, VECTOR
 from steerlab.registry.undo_log import Change, Step
 
 
@@ -108,8 +108,7 @@ def _bring_back(work: Writing, directory: Path, steps: Sequence[Step]) -> None:
     settle(connection, rows, placed)
     mark_newest(connection, VECTOR.c.name.in_({p.record.name for p in placed}))
     digests = {p.record.digest for p in placed}
-    children = select(OPERAND.c.child_id).where(OPERAND.c.digest.in_(digests))
-    operands.link(connection, connection.execute(children.distinct()).scalars().all())
+    operands.relink(connection, digests)
     registry_only.relink(connection, digests)
     for one in placed:
         removals.forget(connection, one.record)

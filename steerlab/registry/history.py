@@ -64,8 +64,8 @@ def history(connection: Connection, text: str, model: queries.Model) -> list[Eve
     else:
         ids = [row] if parse_ref(text).version else _versions(connection, row)
     vectors = {summary.id: summary for summary in queries.of_ids(connection, ids)}
-    digests = {row.digest: f"{row.name}.v{row.version}" for row in removed}
-    digests |= {summary.digest: summary.ref for summary in vectors.values()}
+    stored = {summary.digest: summary.ref for summary in vectors.values()}
+    digests = {row.digest: f"{row.name}.v{row.version}" for row in removed} | stored
     refs = {i: summary.ref for i, summary in vectors.items()}
     found = [
         Event(v.created, "version", v.ref, f"{v.recipe}; {_layers(v)}", tags=v.tags, note=v.note)
@@ -73,8 +73,8 @@ def history(connection: Connection, text: str, model: queries.Model) -> list[Eve
     ]
     found += [Event(r.created, "removed", f"{r.name}.v{r.version}", r.summary) for r in removed]
     found += _children(connection, refs)
-    found += _named(connection, refs, "run")
-    found += _named(connection, refs, "sweep")
+    found += _named(connection, stored, "run")
+    found += _named(connection, stored, "sweep")
     found += _calibrations(connection, digests)
     found += _evaluations(connection, digests)
     return sorted(found, key=lambda e: (e.created, _ORDER.index(e.what)), reverse=True)
@@ -107,7 +107,7 @@ def _children(connection: Connection, refs: dict[int, str]) -> Iterator[Event]:
 
 
 def _named(
-    connection: Connection, refs: dict[int, str], what: Literal["run", "sweep"]
+    connection: Connection, stored: dict[str, str], what: Literal["run", "sweep"]
 ) -> Iterator[Event]:
     """Runs or sweeps whose expression names a version."""
     table, names, own = (
@@ -115,13 +115,13 @@ def _named(
         if what == "run"
         else (SWEEP, SWEEP_OPERAND, SWEEP_OPERAND.c.sweep_id)
     )
-    query = select(names.c.vector_id, table.c.id, table.c.created, table.c.expression)
+    query = select(names.c.digest, table.c.id, table.c.created, table.c.expression)
     query = query.join_from(names, table, own == table.c.id)
     if what == "run":
         query = query.add_columns(RUN.c.prompt)
-    for row in _of(connection, query, names.c.vector_id, list(refs)):
+    for row in _of(connection, query, names.c.digest, list(stored)):
         text = f"{row.expression} on {row.prompt!r}" if what == "run" else row.expression
-        yield Event(row.created, what, refs[row.vector_id], text, number=row.id)
+        yield Event(row.created, what, stored[row.digest], text, number=row.id)
 
 
 def _calibrations(connection: Connection, digests: dict[str, str]) -> Iterator[Event]:

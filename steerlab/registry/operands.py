@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -21,7 +21,7 @@ from steerlab.core.derivation import named
 from steerlab.core.notation import placeholder_of
 from steerlab.core.recipe import Expression, Operand
 from steerlab.core.record import told_apart
-from steerlab.registry.schema import chunks
+from steerlab.registry.schema import chunks, fetched
 from steerlab.registry.tables import MODEL, OPERAND, REMOVAL, VECTOR
 
 
@@ -43,6 +43,13 @@ def link(connection: Connection, children: Sequence[int] | None = None) -> None:
         part = query if chunk is None else query.where(OPERAND.c.child_id.in_(chunk))
         for edge in connection.execute(part).mappings().all():
             _join_parent(connection, edge)
+
+
+def relink(connection: Connection, digests: Iterable[str]) -> None:
+    """Link operands that have one of these digests and no parent, as `link` does."""
+    for digest in digests:
+        if found := fetched(connection, _ORPHANS, digest=digest):
+            link(connection, [child for (child,) in found])
 
 
 def _join_parent(connection: Connection, edge: RowMapping) -> None:
@@ -127,6 +134,9 @@ def _is_taken(connection: Connection, hint: str, digest: str, model: int) -> boo
     return any(other != digest for other in found)
 
 
+_ORPHANS = select(OPERAND.c.child_id).where(
+    OPERAND.c.digest == bindparam("digest"), OPERAND.c.parent_id.is_(None)
+)
 _IDS: BindParameter[Any] = bindparam("ids", expanding=True)
 _COMPOSITIONS = select(VECTOR.c.id, VECTOR.c.summary).where(
     VECTOR.c.kind == "expression", VECTOR.c.id.in_(_IDS)

@@ -92,6 +92,12 @@ def resolve(connection: Connection, text: str, model: Model = None) -> int:
     return numbered[wanted_version]
 
 
+def digest_of(connection: Connection, text: str, model: Model = None) -> str:
+    """The digest of the vector that a ref means, as `resolve` finds it."""
+    own = VECTOR.c.id == resolve(connection, text, model)
+    return str(connection.execute(select(VECTOR.c.digest).where(own)).scalar_one())
+
+
 def removed_versions(connection: Connection, text: str, model: Model = None) -> list[Row[Any]]:
     """The removed versions that a ref means, newest last."""
     ref = parse_ref(text)

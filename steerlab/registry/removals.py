@@ -15,28 +15,31 @@ from steerlab.core.recipe import ModelIdentity
 from steerlab.core.record import Record, now
 from steerlab.errors import StoreError
 from steerlab.registry import labels, undo_log
-from steerlab.registry.lineage import relatives
+from steerlab.registry.operands import relink
 from steerlab.registry.ports import Writing
-from steerlab.registry.rows import Stored, identity_text, mark_newest
+from steerlab.registry.rows import Stored, identity_text, mark_newest, read
 from steerlab.registry.schema import chunks
-from steerlab.registry.tables import MODEL, REMOVAL, VECTOR
+from steerlab.registry.tables import MODEL, OPERAND, REMOVAL, VECTOR
 from steerlab.registry.undo_log import Step
 
 
 def remove(
     work: Writing, directory: Path, rows: Mapping[int, Stored], force: bool = False
 ) -> list[str]:
-    """Delete the rows of versions; returns the refs of vectors that stay and were made from them.
+    """Delete the rows of versions; returns the refs of vectors that lose an operand with them.
 
-    Label files say that they were removed. Their payloads stay until `gc` deletes files that no
-    row needs, counted from now. Raises StoreError if others were made from them, unless forced.
+    Equal vectors that stay take the place of those removed. Label files say that they were
+    removed. Their payloads stay until `gc` deletes files that no row needs, counted from now.
+    Raises StoreError if a vector loses an operand, unless forced.
     """
     connection, going = work.connection, list(rows.values())
-    broken = _children(connection, rows)
-    if broken and not force:
-        raise StoreError(_refusal(rows, broken))
     for stored in going:
         connection.execute(delete(VECTOR).where(VECTOR.c.id == stored.id))
+    relink(connection, {stored.record.digest for stored in going})
+    broken = {s.qualified: refs for s in going if (refs := _bereft(connection, s.record.digest))}
+    if broken and not force:
+        raise StoreError(_refusal(broken))
+    for stored in going:
         remember(connection, stored)
         mark_newest(connection, VECTOR.c.name == stored.record.name)
     labels.change(directory, {s.story: labels.Removed(s.path, s.edits + 1) for s in going}, work)
@@ -49,22 +52,20 @@ def remove(
     return list(dict.fromkeys(child for refs in broken.values() for child in refs))
 
 
-def _children(connection: Connection, going: Mapping[int, Stored]) -> dict[int, list[str]]:
-    """Row id -> refs of what was made from it and stays, of vectors to be removed."""
-    gone = {stored.qualified for stored in going.values()}
-    found = {
-        row: [c.ref for c in relatives(connection, row, "children", depth=1) if c.ref not in gone]
-        for row in going
-    }
-    return {row: refs for row, refs in found.items() if refs}
+def _bereft(connection: Connection, digest: str) -> list[str]:
+    """The refs of compositions without the operand of this digest."""
+    lost = OPERAND.c.digest == digest, OPERAND.c.parent_id.is_(None)
+    children = select(OPERAND.c.child_id).where(*lost).order_by(OPERAND.c.child_id)
+    found = read(connection, connection.execute(children).scalars().all())
+    return [child.qualified for child in found.values()]
 
 
-def _refusal(going: Mapping[int, Stored], broken: Mapping[int, Sequence[str]]) -> str:
-    """Why vectors that others were made from are not removed."""
-    row, refs = next(iter(broken.items()))
+def _refusal(broken: Mapping[str, Sequence[str]]) -> str:
+    """Why vectors that others were made from are not removed; broken: ref -> refs of those."""
+    ref, refs = next(iter(broken.items()))
     were, them = ("was", "it") if len(refs) == 1 else ("were", "them")
     return (
-        f"can't remove {going[row].qualified}: {some(refs)} {were} made from it; remove {them} "
+        f"can't remove {ref}: {some(refs)} {were} made from it; remove {them} "
         "too, or use --force (force=True) and lose the means to re-evaluate"
     )
 

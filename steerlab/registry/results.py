@@ -26,10 +26,10 @@ from steerlab.registry import result_files
 from steerlab.registry.pages import page
 from steerlab.registry.ports import Catalog
 from steerlab.registry.queries import Model
-from steerlab.registry.refs import resolve
+from steerlab.registry.refs import digest_of
 from steerlab.registry.registry_only import operation_of, operation_row, vector_of
 from steerlab.registry.result_files import Result
-from steerlab.registry.tables import CALIBRATION, EVALUATION, EVALUATION_VALUE, VECTOR
+from steerlab.registry.tables import CALIBRATION, EVALUATION, EVALUATION_VALUE
 
 R = TypeVar("R", Calibration, Evaluation)
 
@@ -83,7 +83,8 @@ class Results:
     ) -> Sequence[Calibration]:
         """The calibrations, newest first; with a ref, those of that vector."""
         with self._database.reading() as connection:
-            rows = _rows(connection, CALIBRATION, _digest(connection, ref, model), limit)
+            digest = None if ref is None else digest_of(connection, ref, model)
+            rows = _rows(connection, CALIBRATION, digest, limit)
             return list(map(_calibration, rows))
 
     def save_evaluation(self, made: Evaluation) -> Evaluation:
@@ -95,7 +96,8 @@ class Results:
     ) -> Sequence[Evaluation]:
         """The evaluations, newest first; with a ref, those of that vector."""
         with self._database.reading() as connection:
-            rows = _rows(connection, EVALUATION, _digest(connection, ref, model), limit)
+            digest = None if ref is None else digest_of(connection, ref, model)
+            rows = _rows(connection, EVALUATION, digest, limit)
             return [_evaluation(connection, row) for row in rows]
 
     def _save(self, made: R) -> R:
@@ -196,10 +198,3 @@ def _evaluation(connection: Connection, row: dict[str, Any]) -> Evaluation:
     query = query.where(v.evaluation_id == row["id"]).order_by(v.ordinal)
     row["versions"] = json.loads(row["versions"])
     return Evaluation(**row, values=tuple(Measured(*found) for found in connection.execute(query)))
-
-
-def _digest(connection: Connection, ref: str | None, model: Model) -> str | None:
-    if ref is None:
-        return None
-    own = VECTOR.c.id == resolve(connection, ref, model)
-    return str(connection.execute(select(VECTOR.c.digest).where(own)).scalar_one())

@@ -16,7 +16,7 @@ from steerlab.errors import BadOption, NotFound
 from steerlab.registry.pages import page
 from steerlab.registry.ports import Catalog
 from steerlab.registry.queries import Model
-from steerlab.registry.refs import resolve
+from steerlab.registry.refs import digest_of
 from steerlab.registry.registry_only import operands, operation_of, operation_row, sampling_of
 from steerlab.registry.schema import chunks
 from steerlab.registry.tables import GENERATION, RUN, RUN_OPERAND
@@ -60,7 +60,7 @@ class Runs:
         query = page(RUN, limit, before)
         with self._database.reading() as connection:
             if ref is not None:
-                own = RUN_OPERAND.c.vector_id == resolve(connection, ref, model)
+                own = RUN_OPERAND.c.digest == digest_of(connection, ref, model)
                 query = query.where(RUN.c.id.in_(select(RUN_OPERAND.c.run_id).where(own)))
             return _read(connection, query)
 

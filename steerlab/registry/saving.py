@@ -21,6 +21,7 @@ from steerlab.errors import BadExpression, BadOption, BadPrompts, BadVector, Not
 from steerlab.files import durable, payload
 from steerlab.registry import labels
 from steerlab.registry.files import Entry, batches, free_path
+from steerlab.registry.operands import relink
 from steerlab.registry.ports import Writing
 from steerlab.registry.rows import (
     Placed,
@@ -81,6 +82,7 @@ def store(work: Writing, directory: Path, entries: Sequence[Entry]) -> list[int]
     rows = add(work.connection, placed)
     if any(p.record.version > 1 or p.record.kind == "expression" for p in placed):
         settle(work.connection, rows, placed)
+    relink(work.connection, {record.digest for record, _ in entries})
     return rows
 
 

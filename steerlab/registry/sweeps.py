@@ -17,7 +17,7 @@ from steerlab.errors import NotFound
 from steerlab.registry.pages import page
 from steerlab.registry.ports import Catalog
 from steerlab.registry.queries import Model
-from steerlab.registry.refs import resolve
+from steerlab.registry.refs import digest_of
 from steerlab.registry.registry_only import operands, operation_of, operation_row, sampling_of
 from steerlab.registry.schema import chunks
 from steerlab.registry.tables import (
@@ -101,7 +101,7 @@ class Sweeps:
         query = page(SWEEP, limit, before)
         with self._database.reading() as connection:
             if ref is not None:
-                own = SWEEP_OPERAND.c.vector_id == resolve(connection, ref, model)
+                own = SWEEP_OPERAND.c.digest == digest_of(connection, ref, model)
                 query = query.where(SWEEP.c.id.in_(select(SWEEP_OPERAND.c.sweep_id).where(own)))
             return _read(connection, query)
 

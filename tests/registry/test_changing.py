@@ -356,3 +356,29 @@ def test_text_that_is_not_unicode_is_refused(family):
         family.note("love", "\ud800")
     assert family.record("love").note == "the first"
     assert family.verify() == []
+
+
+def test_an_equal_vector_takes_the_place_of_a_removed_operand(family):
+    """A vector that is extracted again, say: no rebuild is needed."""
+    family.remove("love", force=True)
+    assert family.save("love", vector(1)).ref == "love.v2"
+    assert [p.ref for p in family.lineage("warm").parents] == ["tiny_1.love.v2", "tiny_1.anger.v1"]
+    assert family.verify() == []
+
+
+def test_one_of_two_equal_operands_can_be_removed(family):
+    """What was made from it can still be re-evaluated, with the other."""
+    family.save("adore", vector(1))
+    assert family.remove("love") == []
+    assert str(family.record("warm").recipe) == "= adore.v1 - 0.5 * anger.v1"
+    assert family.verify() == []
+    with pytest.raises(StoreError, match=r"can't remove tiny_1\.adore\.v1: tiny_1\.warm\.v1 was"):
+        family.remove("adore")
+
+
+def test_what_equals_its_own_ancestor_is_no_operand_in_its_place(family):
+    family.save("again", 0.5 * family.save("double", 2 * family.load("love")))
+    assert family.record("again").digest == family.record("love").digest
+    with pytest.raises(StoreError, match="made from it"):
+        family.remove("love")
+    assert family.verify() == []

@@ -169,3 +169,20 @@ def test_a_lost_registry_loses_its_runs_but_no_vector(family):
 def test_a_backup_has_the_runs(family, tmp_path):
     kept = family.runs.save(run())
     assert list(restored(family, tmp_path).runs.list("love")) == [kept]
+
+
+def test_an_equal_vector_has_the_runs_of_a_removed_one(family, tmp_path):
+    """Saved again, imported again, or under another name; before a rebuild and after it."""
+    number = family.runs.save(run()).id
+    family.transfer.export("love", tmp_path / "love.safetensors")
+    family.save("adore", vector(1))
+    for again in (
+        lambda: None,
+        lambda: family.upkeep.rebuild(),
+        lambda: family.remove("love"),
+        lambda: family.transfer.import_(tmp_path / "love.safetensors"),
+    ):
+        again()
+        names = ["adore", *(["love"] if "love" in family else [])]
+        assert [[r.id for r in family.runs.list(name)] for name in names] == [[number]] * len(names)
+        assert number in {event.number for event in family.log("adore")}

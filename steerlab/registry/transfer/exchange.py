@@ -19,7 +19,6 @@ from steerlab.registry import files, labels, result_files, results, saving
 from steerlab.registry.database import Database
 from steerlab.registry.files import Entry, batches
 from steerlab.registry.labels import Removed
-from steerlab.registry.operands import link
 from steerlab.registry.ports import Writing
 from steerlab.registry.queries import Model, Summary
 from steerlab.registry.rebuild import unnamed, usable
@@ -125,7 +124,6 @@ def take_in(database: Database, path: Path, progress: Progress | None = None) ->
             back = plan(work.connection, imports)
             for batch in batches(_new(work.connection, reader, imports)):
                 saving.store(work, database.directory, batch)
-            link(work.connection)
             _take_results(work, database.directory, reader, {one.digest for one in imports})
             for names in chunks(sorted(back)):
                 mark_newest(work.connection, VECTOR.c.name.in_(names))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from pkgutil import resolve_name
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -44,33 +43,41 @@ PROMPTS = (
 Verdict = Literal["agrees", "differs", "missing", "refused", "failed"]
 
 
-class Session(Protocol):
-    """A program that has loaded the model, steered or not."""
+class Answer(NamedTuple):
+    """What a program says after a prompt: its greedy text, and log-probabilities.
 
-    def log_probs(self, ids: Sequence[int]) -> Tensor:
-        """Log-probabilities of the next token after each token: (tokens, vocab) float32."""
+    log_probs: of the next token after each token of the prompt and of our text: (tokens, vocab).
+    """
 
-    def greedy(self, ids: Sequence[int], new_tokens: int) -> list[int]:
-        """The tokens that follow most probably one by one, up to an end of text."""
+    text: list[int]
+    log_probs: Tensor
 
 
 @dataclass(frozen=True)
 class Case:
-    """What every program is given.
+    """What a program is given: the model's files, whether it is steered, and what it is asked.
 
-    vector: with its coefficient multiplied in. location: of the model's files. ends: the tokens
-    that end a text. directory: empty, for files.
+    vector: with its coefficient multiplied in. directory: empty, for files. location: of the
+    model's files. ends: the tokens that end a text. asked: prompts, each with our text.
+    new_tokens: of a greedy text, at most.
     """
 
     vector: SteeringVector
+    steered: bool
+    directory: Path
     location: str
     revision: str | None
     ends: Sequence[int]
-    directory: Path
+    asked: Sequence[tuple[list[int], list[int]]]
+    new_tokens: int
 
-
-Open = Callable[[Case, bool], AbstractContextManager[Session]]
-"""Loads the model in a program; the flag says whether it is steered."""
+    def answered(
+        self,
+        greedy: Callable[[list[int]], list[int]],
+        log_probs: Callable[[list[int]], Tensor],
+    ) -> list[Answer]:
+        """The answers of a program that takes one prompt at a time."""
+        return [Answer(greedy(prompt), log_probs([*prompt, *text])) for prompt, text in self.asked]
 
 
 class Difference(NamedTuple):
@@ -81,10 +88,6 @@ class Difference(NamedTuple):
 
     whole: float = 0.0
     likeliest: float = 0.0
-
-    def with_(self, other: Difference) -> Difference:
-        """The larger of two, each by itself."""
-        return Difference(*map(max, self, other))
 
 
 @dataclass(frozen=True)
@@ -106,13 +109,6 @@ class Outcome:
     equal: int = 0
     texts: int = 0
     why: str = ""
-
-
-class Answer(NamedTuple):
-    """What a program says after a prompt: its greedy text, and log-probabilities of all tokens."""
-
-    text: list[int]
-    log_probs: Tensor
 
 
 @dataclass(frozen=True)
@@ -222,32 +218,36 @@ def _outcome(
 ) -> Outcome:
     if why := missing(name):
         return Outcome(name, "missing", why=why)
-    session: Open = import_module(f"steerlab.conformance.{TARGETS[name].module}").session
+    answers: Callable[[Case], list[Answer]]
+    answers = resolve_name(f"steerlab.conformance.{TARGETS[name].answers}")
+    source, revision = location_of(lm.source), lm.identity.revision or None
     found, equal = [], 0
     try:
-        for answers, is_steered in zip(ours, (False, True), strict=True):
-            with _case(lm, vector) as case, session(case, is_steered) as theirs:
-                pairs = list(zip(ids, answers, strict=True))
-                found.append(_difference(theirs, pairs))
-                equal += sum(theirs.greedy(p, new_tokens) == answer.text for p, answer in pairs)
+        for own, steered in zip(ours, (False, True), strict=True):
+            asked = [(prompt, answer.text) for prompt, answer in zip(ids, own, strict=True)]
+            rest = revision, end_ids(lm.model), asked, new_tokens
+            with tempfile.TemporaryDirectory(prefix="steerlab-conform-") as directory:
+                theirs = answers(Case(vector, steered, Path(directory), source, *rest))
+            found.append(_largest(theirs, own))
+            equal += sum(a.text == b.text for a, b in zip(theirs, own, strict=True))
     except Incompatible as error:
         return Outcome(name, "refused", why=str(error))
     except Exception as error:  # of another program, which may raise anything
         return Outcome(name, "failed", why=f"{type(error).__name__}: {shortened(error)}")
-    unsteered, steered = found
+    plain, changed = found
     texts = 2 * len(ids)
-    within = max(unsteered.whole, steered.whole) <= TOLERANCE
+    within = max(plain.whole, changed.whole) <= TOLERANCE
     verdict: Verdict = "agrees" if within and equal == texts else "differs"
     return Outcome(
         name,
         verdict,
-        unsteered.whole,
-        steered.whole,
-        unsteered.likeliest,
-        steered.likeliest,
+        plain.whole,
+        changed.whole,
+        plain.likeliest,
+        changed.likeliest,
         equal,
         texts,
-        _explained(unsteered, steered),
+        _explained(plain, changed),
     )
 
 
@@ -263,18 +263,7 @@ def _explained(unsteered: Difference, steered: Difference) -> str:
     return ""
 
 
-def _difference(theirs: Session, pairs: Sequence[tuple[list[int], Answer]]) -> Difference:
-    """The largest over all prompts with our texts."""
-    found = Difference()
-    for prompt, ours in pairs:
-        found = found.with_(difference(theirs.log_probs([*prompt, *ours.text]), ours.log_probs))
-    return found
-
-
-@contextmanager
-def _case(lm: LanguageModel, vector: SteeringVector) -> Iterator[Case]:
-    location = location_of(lm.source)
-    with tempfile.TemporaryDirectory(prefix="steerlab-conform-") as directory:
-        yield Case(
-            vector, location, lm.identity.revision or None, end_ids(lm.model), Path(directory)
-        )
+def _largest(theirs: Sequence[Answer], ours: Sequence[Answer]) -> Difference:
+    """The largest differences over all prompts with our texts."""
+    found = [difference(a.log_probs, b.log_probs) for a, b in zip(theirs, ours, strict=True)]
+    return Difference(*map(max, zip(*found, strict=True)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from steerlab.conformance import gguf_model
-from steerlab.conformance.conform import Case, Session
-from steerlab.conformance.plain import load
+from steerlab.conformance.conform import Answer, Case
+from steerlab.conformance.transformers_model import load
 from steerlab.errors import ModelError
 from steerlab.interop import gguf
 
@@ -81,10 +81,16 @@ def _library() -> Any:
 _LONGEST = 2048  # tokens of a prompt and its text: llama.cpp's default batch
 
 
+def answers(case: Case) -> list[Answer]:
+    """Of the model in llama.cpp, with the control vector."""
+    with opened(case) as context:
+        return case.answered(partial(context.greedy, new_tokens=case.new_tokens), context.log_probs)
+
+
 @contextmanager
-def session(case: Case, steered: bool) -> Iterator[Session]:
-    """The model in llama.cpp, with the control vector."""
-    data = gguf.write(case.vector) if steered else b""  # refused before a model is written
+def opened(case: Case) -> Iterator[Context]:
+    """The model, loaded and steered."""
+    data = gguf.write(case.vector) if case.steered else b""  # refused before a model is written
     path = case.directory / "model.gguf"
     weights = load(case)
     gguf_model.write(weights, path)
@@ -99,10 +105,10 @@ def session(case: Case, steered: bool) -> Iterator[Session]:
     try:
         if not context:
             raise ModelError("llama.cpp can't run with a float32 cache")
-        if steered:
+        if case.steered:
             (case.directory / "vector.gguf").write_bytes(data)
             _steer(context, case, *shape)
-        yield _Session(context, vocab, case.ends)
+        yield Context(context, vocab, case.ends)
     finally:
         if context:
             library.llama_free(context)
@@ -136,8 +142,8 @@ def _steer(context: int, case: Case, n_layers: int, d_model: int) -> None:
         raise ModelError("llama.cpp refuses the control vector")
 
 
-class _Session:
-    """A `Session` over a context of llama.cpp."""
+class Context:
+    """A context of llama.cpp, with its model."""
 
     def __init__(self, context: int, vocab: int, ends: Sequence[int]) -> None:
         self.context, self.vocab, self.ends = context, vocab, ends

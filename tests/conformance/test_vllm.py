@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,20 +16,21 @@ from steerlab.conformance.conform import Case
 from steerlab.errors import ModelError
 
 DOUBLE = """#!{python}
-import base64, json, subprocess, sys
+import json, subprocess, sys
 import numpy as np
 assert sys.argv[1] == "-I" and sys.argv[2].endswith("vllm_worker.py"), sys.argv
 print("INFO: loading", flush=True)
 child = subprocess.Popen(["sleep", "600"])
 open("{pid}", "w").write(str(child.pid))
-for line in sys.stdin:
-    asked = json.loads(line)
-    if asked["ids"] == [9]:
+asked = json.load(open(sys.argv[3]))
+told = {{}}
+for n, (prompt, text) in enumerate(asked["asked"]):
+    if prompt == [9]:
         sys.exit("no room for the cache")
-    table = np.outer(np.arange(len(asked["ids"])), np.ones(3)).astype("<f4")
-    log_probs = base64.b64encode(table.tobytes()).decode()
-    answer = {{"tokens": asked["ends"][: asked["new_tokens"]], "log_probs": log_probs}}
-    print("noise\\nanswer", json.dumps(answer), flush=True)
+    ids = [*prompt, *text]
+    told[f"text {{n}}"] = np.array(asked["ends"][: asked["new_tokens"]])
+    told[f"log_probs {{n}}"] = np.outer(np.arange(len(ids)), np.ones(3)).astype("<f4")
+np.savez(sys.argv[4], **told)
 """
 
 
@@ -39,7 +40,7 @@ def case(tmp_path, monkeypatch):
     program.write_text(DOUBLE.format(python=sys.executable, pid=tmp_path / "pid"))
     program.chmod(0o755)
     monkeypatch.setenv("STEERLAB_VLLM_PYTHON", str(program))
-    return Case(None, "model", None, (7, 8), tmp_path)
+    return Case(None, False, tmp_path, "model", None, (7, 8), [([1, 2], [3])], 1)
 
 
 def is_running(pid):
@@ -49,12 +50,8 @@ def is_running(pid):
         return False
 
 
-def test_it_answers_until_it_is_left(case):
-    with vllm.session(case, False) as session:
-        assert session.greedy([1, 2], 1) == [7]
-        assert torch.equal(session.log_probs([1, 2]), torch.tensor([[0.0] * 3, [1.0] * 3]))
-        pid = int((case.directory / "pid").read_text())
-        os.kill(pid, 0)
+def check_ended(case):
+    pid = int((case.directory / "pid").read_text())
     for _ in range(100):
         if not is_running(pid):
             break
@@ -62,12 +59,29 @@ def test_it_answers_until_it_is_left(case):
     assert not is_running(pid)
 
 
+def test_it_answers_and_ends_with_all_that_it_started(case):
+    (answer,) = vllm.answers(case)
+    assert answer.text == [7]
+    assert torch.equal(answer.log_probs, torch.tensor([[0.0] * 3, [1.0] * 3, [2.0] * 3]))
+    check_ended(case)
+
+
 def test_an_end_of_it_is_explained(case):
-    with (
-        pytest.raises(ModelError, match="vLLM does not run the model: no room for the cache"),
-        vllm.session(case, False) as session,
-    ):
-        session.greedy([9], 1)
+    with pytest.raises(ModelError, match="vLLM does not run the model: no room for the cache"):
+        vllm.answers(replace(case, asked=[([1], []), ([9], [])]))
+    check_ended(case)
+
+
+def test_an_interrupt_ends_it_with_all_that_it_started(case, monkeypatch):
+    def interrupted(process):
+        while not (case.directory / "told.npz").exists():
+            time.sleep(0.05)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(vllm.subprocess.Popen, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        vllm.answers(case)
+    check_ended(case)
 
 
 def test_the_reason_is_the_last_error_with_what_follows_it():

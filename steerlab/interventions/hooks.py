@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import warnings
-import weakref
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ContextDecorator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from types import TracebackType
 
 import numpy as np
 from torch import nn
@@ -28,7 +26,7 @@ from steerlab.interventions.injection import Injection
 from steerlab.interventions.positions import PositionTracker
 from steerlab.models.blocks import find_blocks
 from steerlab.models.identity import identify
-from steerlab.models.interrupts import Uninterrupted
+from steerlab.models.interrupts import attached
 from steerlab.models.protocols import Steerable
 
 Steers = str | SteeringVector | Injection
@@ -36,6 +34,7 @@ Steers = str | SteeringVector | Injection
 
 
 @checks_names()
+@contextmanager
 def steering(
     model: Steerable | nn.Module,
     vectors: Steers | Sequence[Steers],
@@ -47,7 +46,7 @@ def steering(
     allow_other_weights: bool = False,
     blocks: str | None = None,
     audit: bool = False,
-) -> AbstractContextManager[Applied]:
+) -> Iterator[Applied]:
     """Steer every forward pass of a model inside the `with` block.
 
     model: a LanguageModel, or a plain transformers model (then also inside its `.generate`).
@@ -78,93 +77,35 @@ def steering(
     missed a pass, changed nothing, or could not be placed, and at the end of a block that is left
     in another thread or task than it was entered in.
     """
-
-    def prepared(applied: Applied) -> ActiveSteering | None:
-        module, parent, block_list, here = _parts(model, blocks)
-        injections = _injections(vectors, coefficient, positions, here)
-        for i in injections:
-            _warn_of_another_layer(i.vector)
-        if dose is not None:
-            injections = [replace(i, coefficient=i.vector.coefficient(dose)) for i in injections]
-        _check_model(here, injections, allow_other_weights)
-        effective = tuple(i for i in injections if not i.is_zero)
-        placing = audit or any(i.place != "all" or i.rows is not None for i in effective)
-        tracker = PositionTracker(prompt_length, placing=placing or prompt_length is not None)
-        if not effective:
-            return None
-        if isinstance(model, nn.Module) and any(i.place != "all" for i in effective):
-            check_causal(block_list)
-        weights = None
-        if not allow_other_weights:
-            again = partial(identify, module, parent, block_list, here.source)
-            weights = CheckedWeights(module, here, again)
-        mechanism: Mechanism
-        if not tracker.placing and (prepared_blocks := graph_blocks(parent)) is not None:
-            mechanism = InGraph(prepared_blocks, effective, weights)
-        else:
-            mechanism = Hooked(module, parent, block_list, effective, tracker, applied, weights)
-        return ActiveSteering(module, parent, effective, mechanism)
-
-    return _Steering(prepared, audit)
-
-
-class _Steering(ContextDecorator, AbstractContextManager[Applied]):
-    """What `steering` returns; it can be entered several times."""
-
-    def __init__(self, prepare: Callable[[Applied], ActiveSteering | None], audit: bool) -> None:
-        self._prepare, self._audit = prepare, audit
-        self._entered: list[tuple[ActiveSteering | None, Callable[[], object]]] = []
-
-    def __enter__(self) -> Applied:
-        applied = Applied(measures=self._audit)
-        active = self._prepare(applied)
-        self._entered.append((active, self._closing_at_last(active)))
-        try:
-            if active is not None:
-                with Uninterrupted():
-                    active.open()
-        except BaseException:
-            self._leave()
-            raise
-        return applied
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        active = self._leave()
-        if kind is None and active is not None:
-            active.mechanism.check_applied()
-
-    def _leave(self) -> ActiveSteering | None:
-        active, forget = self._entered[-1]
-        try:
-            if active is not None:
-                with Uninterrupted():
-                    active.leave()
-        finally:
-            self._entered.pop()
-            forget()
-            if active is not None:
-                active.leave()  # if the interrupt came before it was held off
-        return active
-
-    def _recreate_cm(self) -> _Steering:
-        return _Steering(self._prepare, self._audit)  # one for each call of a decorated function
-
-    def _closing_at_last(self, active: ActiveSteering | None) -> Callable[[], object]:
-        """Close a steering when nobody can leave it any more; returns what calls that off.
-
-        An interrupt may come at the very entrance of `__exit__`. A `__del__` would run each time,
-        and swallow the interrupts that come then.
-        """
-        if active is None:
-            return lambda: None
-        closing = weakref.finalize(self, active.close)
-        closing.atexit = False
-        return closing.detach
+    applied = Applied(measures=audit)
+    module, parent, block_list, here = _parts(model, blocks)
+    injections = _injections(vectors, coefficient, positions, here)
+    for i in injections:
+        _warn_of_another_layer(i.vector)
+    if dose is not None:
+        injections = [replace(i, coefficient=i.vector.coefficient(dose)) for i in injections]
+    for vector in {i.vector for i in injections}:
+        check_fits(vector, here, allow_other_weights)
+    effective = tuple(i for i in injections if not i.is_zero)
+    placing = audit or any(i.place != "all" or i.rows is not None for i in effective)
+    tracker = PositionTracker(prompt_length, placing=placing or prompt_length is not None)
+    if not effective:
+        yield applied
+        return
+    if isinstance(model, nn.Module) and any(i.place != "all" for i in effective):
+        check_causal(block_list)
+    weights = None
+    if not allow_other_weights:
+        again = partial(identify, module, parent, block_list, here.source)
+        weights = CheckedWeights(module, here, again)
+    mechanism: Mechanism
+    if not tracker.placing and (prepared_blocks := graph_blocks(parent)) is not None:
+        mechanism = InGraph(prepared_blocks, effective, weights)
+    else:
+        mechanism = Hooked(module, parent, block_list, effective, tracker, applied, weights)
+    with attached(ActiveSteering(module, parent, effective, mechanism).open):
+        yield applied
+    mechanism.check_applied()
 
 
 def _parts(
@@ -225,15 +166,8 @@ def _warn_of_another_layer(vector: SteeringVector) -> None:
             f"Lab(Store(), lm).steering({vector.ref!r}) steers where it works; "
             f"{vector.ref}[{subscript(runs(vector.layers)[0])}] says that its own is meant",
             SteerlabWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
-
-
-def _check_model(
-    here: ModelIdentity, injections: list[Injection], allow_other_weights: bool
-) -> None:
-    for vector in {i.vector for i in injections}:
-        check_fits(vector, here, allow_other_weights)
 
 
 def check_fits(vector: SteeringVector, here: ModelIdentity, allow_other_weights: bool) -> None:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from steerlab.core.display import count
-from steerlab.core.run import Positions
 from steerlab.errors import ModelError, SteeringError
 from steerlab.interventions.applied import Applied
-from steerlab.interventions.forward_pass import EVERYWHERE, ForwardPass
-from steerlab.interventions.injection import Injection
+from steerlab.interventions.forward_pass import ForwardPass
+from steerlab.interventions.injection import Injection, Place
 from steerlab.interventions.positions import PositionTracker
 from steerlab.interventions.unchanged import Unchanged
 from steerlab.models.blocks import check_shape, stream_of
@@ -31,11 +31,19 @@ def adders_of(
 
     start_ids: the tokens that a prompt of this model may begin with; empty if unknown.
     """
-    by_layer: dict[int, list[Injection]] = {}
-    for injection in injections:
-        for b in injection.vector.directions:
-            by_layer.setdefault(b, []).append(injection)
-    return {b: Adder(b, by_layer[b], tracker, start_ids, applied) for b in sorted(by_layer)}
+    by_layer: dict[int, list[Term]] = {}
+    for term in terms_of(injections):
+        by_layer.setdefault(term.layer, []).append(term)
+    return {b: Adder(by_layer[b], tracker, start_ids, applied) for b in sorted(by_layer)}
+
+
+def terms_of(injections: Iterable[Injection]) -> list[Term]:
+    """One term for each layer and the positions at which it is steered."""
+    found: dict[tuple[int, Place], Term] = {}
+    for one in injections:
+        for key in ((layer, one.place) for layer in one.vector.directions):
+            found.setdefault(key, Term(*key, [])).parts.append(one)
+    return list(found.values())
 
 
 @dataclass
@@ -46,7 +54,7 @@ class Term:
     """
 
     layer: int
-    positions: Positions | Literal["front"]
+    positions: Place
     parts: list[Injection]
     cache: dict[tuple[int, int, torch.device, torch.dtype], Tensor] = field(default_factory=dict)
 
@@ -110,20 +118,15 @@ class Adder:
 
     def __init__(
         self,
-        layer: int,
-        injections: list[Injection],
+        terms: list[Term],
         tracker: PositionTracker,
         start_ids: set[int],
         applied: Applied,
     ) -> None:
-        self.layer, self.tracker, self.start_ids = layer, tracker, start_ids
+        self.layer, self.tracker, self.start_ids = terms[0].layer, tracker, start_ids
         self.measured = applied if applied.measures else None
-        groups: dict[Positions | Literal["front"], Term] = {}
-        for injection in injections:
-            term = groups.setdefault(injection.place, Term(layer, injection.place, []))
-            term.parts.append(injection)
-        self.terms = list(groups.values())
-        self.d_model = injections[0].vector.model.d_model
+        self.terms = terms
+        self.d_model = terms[0].parts[0].vector.model.d_model
         self.fired = False
         self.applied: set[str] = set()
         self._partly: set[tuple[str, Unchanged]] = set()  # some rows are changed, some left
@@ -162,14 +165,15 @@ class Adder:
     def _apply(self, term: Term, now: ForwardPass | None, hidden: Tensor) -> Tensor:
         unchanged = self.tracker.unchanged if now is None else now.unchanged
         are_left = unchanged.are_left(term.key)
-        if term.positions == "all" and not (term.by_row or are_left):
+        everywhere = term.positions == "all"
+        if everywhere and not (term.by_row or are_left):
             return hidden + term.delta(hidden)  # as in nearly every pass
-        where = self.tracker.where(term.positions)
-        if where is None:
+        where = None if everywhere else self.tracker.current().where(term.positions)
+        if where is None and not everywhere:
             return hidden
-        copies = self.tracker.copies() if term.by_row else 1
+        copies = self.tracker.current().copies() if term.by_row else 1
         delta = whole = term.delta(hidden, copies)
-        if where is not EVERYWHERE:
+        if where is not None:
             delta = self._placed(term, delta, where, hidden, copies)
         steered = hidden + delta  # (batch, seq, d_model)
         if are_left:
@@ -200,7 +204,7 @@ class Adder:
             return delta * where.unsqueeze(-1).to(delta.dtype)  # where: bool (batch, seq)
         # where: absolute position, -1 on padding (batch, seq)
         spans = term.spans(len(delta), copies).to(delta.device)
-        self.tracker.check_front(spans, delta[:, 0].any(dim=-1), self.start_ids)
+        self.tracker.current().check_front(spans, delta[:, 0].any(dim=-1), self.start_ids)
         rows = delta.shape[1]
         inside = (where >= 0) & (where < rows)
         batch = torch.arange(delta.shape[0], device=delta.device).unsqueeze(1)

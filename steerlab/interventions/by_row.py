@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from steerlab.core.run import Positions
 from steerlab.errors import SteeringError
-from steerlab.interventions.adding import Term, check_lost
-from steerlab.interventions.injection import Injection
+from steerlab.interventions.adding import Term, check_lost, terms_of
+from steerlab.interventions.injection import Injection, Place
 from steerlab.models.blocks import check_shape, stream_of
 from steerlab.models.interrupts import Removable, remove_all
-from steerlab.models.protocols import Steerable
-
-Place = Positions | Literal["front"]
+from steerlab.models.protocols import Readable
 
 
 class RowSteering:
@@ -34,12 +31,7 @@ class RowSteering:
         prompt_length: int = 1,
         watched: Sequence[tuple[int, Tensor]] = (),
     ) -> None:
-        terms: dict[tuple[int, Place], Term] = {}
-        for one in injections:
-            for layer in () if one.is_zero else one.vector.layers:
-                key = (layer, one.place)
-                terms.setdefault(key, Term(*key, [])).parts.append(one)
-        self.terms = list(terms.values())
+        self.terms = terms_of(one for one in injections if not one.is_zero)
         self.prompt_length, self.watched = prompt_length, list(watched)
         self.unchanged = {term.key for term in self.terms}
         self.problem: SteeringError | None = None
@@ -111,7 +103,7 @@ class RowHooks:
     model's lock around `run`.
     """
 
-    def __init__(self, lm: Steerable) -> None:
+    def __init__(self, lm: Readable) -> None:
         self._now: _Pass | None = None
         self._handles: list[Removable] = []
         self._constant: tuple[list[RowSteering], dict[int, Tensor | None]] = ([], {})
@@ -162,7 +154,7 @@ class RowHooks:
         if layer in now.entered:
             raise SteeringError(f"block {layer} runs several times in one pass: not steered")
         now.entered.add(layer)
-        hidden = stream_of(args, kwargs, self._lm.d_model)  # type: ignore[attr-defined]
+        hidden = stream_of(args, kwargs, self._lm.d_model)
         check_shape(hidden, *now.positions.shape)
         delta = self._delta(now, layer, hidden)
         steered = hidden if delta is None else hidden + delta

@@ -13,9 +13,6 @@ from steerlab.interventions.generate_call import GenerateCall
 from steerlab.interventions.sequence import Rows, Sequences
 from steerlab.interventions.unchanged import Unchanged
 
-EVERYWHERE = torch.ones(())
-"""Returned by `ForwardPass.where` if every position is meant: no mask is needed."""
-
 
 @dataclass(eq=False)
 class ForwardPass:
@@ -66,36 +63,32 @@ class ForwardPass:
 
         Raises SteeringError where rows can't be told apart.
         """
-        if problem := self._prompts_problem():
+        if problem := self.rows_problem():
             raise SteeringError(f"{problem}: steer all rows alike")
         return self._prompts()
 
     def copies(self) -> int:
         """Rows of each prompt: beams, return sequences. They follow one another.
 
-        Raises SteeringError where rows can't be told apart.
+        Raises as `prompts`.
         """
-        if problem := self.rows_problem():
-            raise SteeringError(f"{problem}: steer all rows alike")
-        return self.batch // self._prompts()
+        return self.batch // self.prompts()
 
     def rows_problem(self) -> str:
         """Why it is unknown which row is whose prompt; "" if it is known."""
-        if (problem := self._prompts_problem()) or not self.batch % self._prompts():
-            return problem
-        return (
-            f"the batch has {count(self.batch, 'row')} for {count(self._prompts(), 'prompt')}, so "
-            "it is unknown which row is whose"
-        )
-
-    def _prompts_problem(self) -> str:
         if self.call is not None and self.call.prompts is None:
             return (
                 "this model has a generate of its own, which does not tell which row of a batch "
                 "is whose prompt"
             )
-        packed = self.sequences is not None and self.sequences.packed
-        return "a row of the batch holds several requests" if packed else self.mixed
+        if self.sequences is not None and self.sequences.packed:
+            return "a row of the batch holds several requests"
+        if self.batch % self._prompts() and not self.mixed:
+            return (
+                f"the batch has {count(self.batch, 'row')} for {count(self._prompts(), 'prompt')}, "
+                "so it is unknown which row is whose"
+            )
+        return self.mixed
 
     def _prompts(self) -> int:
         if self.call is not None:

@@ -18,7 +18,7 @@ from torch import nn
 
 from steerlab.errors import SteeringError
 from steerlab.interventions.active import ActiveSteering
-from steerlab.interventions.adding import Term, check_lost, never_fired
+from steerlab.interventions.adding import check_lost, never_fired, terms_of
 from steerlab.interventions.checked_model import CheckedWeights
 from steerlab.interventions.hooked import Inert, check_no_recomputing
 from steerlab.interventions.injection import Injection
@@ -131,11 +131,11 @@ class GraphBlocks:
     @torch.no_grad()
     def _fill(self, wanted: list[InGraph]) -> None:
         self._shown = None
+        terms = {t.layer: t for t in terms_of(i for one in wanted for i in one.injections)}
         for layer, block in enumerate(self.blocks):
             delta = getattr(block, _DELTA)
-            parts = [i for one in wanted for i in one.injections if layer in i.vector.directions]
-            if parts:
-                delta.copy_(Term(layer, "all", parts).delta(delta.reshape(1, 1, -1))[0, 0])
+            if layer in terms:
+                delta.copy_(terms[layer].delta(delta.reshape(1, 1, -1))[0, 0])
             else:
                 delta.zero_()
         self._shown = wanted
@@ -154,7 +154,7 @@ class InGraph:
         self.passes = 0
         self._blocks = blocks
         self._owner: ActiveSteering | None = None
-        self._layers = sorted({b for i in injections for b in i.vector.directions})
+        self._terms = {term.layer: term for term in terms_of(injections)}
         self._begun = 0
         self._counts: dict[int, tuple[int, int]] = {}  # when it was entered
         self._text: dict[int, tuple[int, int]] = {}  # when the latest text began
@@ -167,7 +167,7 @@ class InGraph:
         """Have the buffers filled for the passes in which the owner acts."""
         self._owner = owner
         self._begun = self._blocks.begun
-        self._counts = {layer: self._blocks.counts(layer) for layer in self._layers}
+        self._counts = {layer: self._blocks.counts(layer) for layer in self._terms}
         self._text = dict(self._counts)
         self._blocks.steerings.append(self)
 
@@ -177,7 +177,7 @@ class InGraph:
 
     def begin_prompt(self) -> None:
         """A text begins: raise SteeringError if the one before was not changed."""
-        for layer in self._layers:
+        for layer in self._terms:
             self._check_text(layer, self._blocks.counts(layer))
 
     def end_early(self) -> None:
@@ -186,7 +186,7 @@ class InGraph:
     def check_applied(self) -> None:
         """Raise SteeringError unless every pass went through every block, and was changed."""
         begun = self._blocks.begun - self._begun
-        for layer in self._layers:
+        for layer in self._terms:
             now, before = self._blocks.counts(layer), self._counts[layer]
             through = now[0] - before[0]
             if not self.passes and not through:
@@ -207,9 +207,8 @@ class InGraph:
             self._check_changed(layer)
 
     def _check_changed(self, layer: int) -> None:
-        parts = [i for i in self.injections if layer in i.vector.directions]
         delta = getattr(self._blocks.blocks[layer], _DELTA)
-        exact = Term(layer, "all", parts).delta(delta.double().reshape(1, 1, -1))
+        exact = self._terms[layer].delta(delta.double().reshape(1, 1, -1))
         check_lost(layer, exact, exact.any(2).any(1), delta.dtype)
 
 

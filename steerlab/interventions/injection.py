@@ -10,6 +10,9 @@ from steerlab.core.run import POSITIONS, Positions
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption, SteeringError
 
+Place = Positions | Literal["front"]
+"""Where an injection acts: at the positions that were asked for, or on the first tokens."""
+
 
 @dataclass(frozen=True)
 class Injection:
@@ -36,7 +39,7 @@ class Injection:
             raise BadOption(f"rows are row numbers of the batch, from 0, not {self.rows!r}")
 
     @property
-    def place(self) -> Positions | Literal["front"]:
+    def place(self) -> Place:
         """The positions that it acts at."""
         return "front" if self.vector.scope == "front" else self.positions
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from steerlab.core.display import count
 from steerlab.errors import BadOption, SteeringError
-from steerlab.interventions.forward_pass import EVERYWHERE, ForwardPass
+from steerlab.interventions.forward_pass import ForwardPass
 from steerlab.interventions.generate_call import GenerateCall, running_generate
 from steerlab.interventions.layout import Layout, flat_mask, lay_out
 from steerlab.interventions.sequence import Extension, KnownSequences, Rows, Sequences
@@ -87,17 +87,14 @@ class PositionTracker:
                 self.known.remember_tokens(now.rows, now.sequences)
         return now
 
-    def where(self, positions: str) -> Tensor | None:
-        """Where `positions` are in this pass: EVERYWHERE, or as `ForwardPass.where`."""
-        return EVERYWHERE if positions == "all" else self._current().where(positions)
-
-    def copies(self) -> int:
-        """Rows of this pass for each prompt; raises SteeringError if that is unknown."""
-        return self._current().copies()
-
-    def check_front(self, spans: Tensor, starts: Tensor, start_ids: set[int]) -> None:
-        """Raise SteeringError if a front vector does not fit; see `ForwardPass.check_front`."""
-        self._current().check_front(spans, starts, start_ids)
+    def current(self) -> ForwardPass:
+        """The pass that this thread is in; SteeringError outside of the model's own forward."""
+        if self.now is None:
+            raise SteeringError(
+                "the blocks ran outside of the model's own forward pass, so positions are unknown: "
+                "steer at positions='all'"
+            )
+        return self.now
 
     def check_prompt_length(self) -> None:
         """Raise SteeringError if some sequence ended before the prompt did, as it was given."""
@@ -111,14 +108,6 @@ class PositionTracker:
         """Treat the next pass as a new prompt, even if it begins like the last one."""
         self.known.forget_tokens()
         self._local.unchanged = Unchanged()
-
-    def _current(self) -> ForwardPass:
-        if self.now is None:
-            raise SteeringError(
-                "the blocks ran outside of the model's own forward pass, so positions are unknown: "
-                "steer at positions='all'"
-            )
-        return self.now
 
     def _placed(self, given: Mapping[str, Any], outer: Mapping[str, Any]) -> ForwardPass:
         ids, tokens = _tokens(given, outer)

@@ -16,7 +16,6 @@ from steerlab.core.run import Positions
 from steerlab.core.sampling import Sampling
 from steerlab.core.setting import Setting, is_front
 from steerlab.errors import ModelError, SteeringError
-from steerlab.interventions.applied import Applied
 from steerlab.interventions.hooks import steering
 from steerlab.interventions.injection import Injection
 from steerlab.models.batch_size import batch_rows
@@ -76,48 +75,26 @@ class TransformersRuntime:
         with lm.lock, eval_mode(lm.model):
             ids = [lm.tokens(p, chat=sampling.chat, bos=bos or is_front([s])) for s, p, _ in rows]
             batches = batches_of_rows(lm.model, ids)
-        how: dict[str, Any] = {
-            "positions": positions,
-            "bos": bos,
-            "allow_other_weights": allow_other_weights,
-            "audit": audit,
-        }
+        how: dict[str, Any] = {"allow_other_weights": allow_other_weights, "audit": audit}
         found: dict[int, Completion] = {}
         for batch in batches:
             part = [rows[row] for row in batch]
-            heard = numbered(on_text, batch)
-            made, applied = self._generate(part, sampling, heard, should_stop, **how)
+            steered = [
+                injection(setting, row, positions) for row, (setting, _, _) in enumerate(part)
+            ]
+            with steering(lm, [one for one in steered if one is not None], **how) as applied:
+                made = lm.generate(
+                    [prompt for _, prompt, _ in part],
+                    seed=[seed for _, _, seed in part],
+                    bos=bos or None,
+                    on_text=numbered(on_text, batch),
+                    should_stop=should_stop,
+                    **sampling.options(),
+                )
             if audit:
                 made = self._audited([ids[row] for row in batch], made, applied.audit)
             found |= dict(zip(batch, made, strict=True))
         return [found[row] for row in range(len(rows))]
-
-    def _generate(
-        self,
-        rows: Sequence[Key],
-        sampling: Sampling,
-        on_text: OnText | None,
-        should_stop: ShouldStop | None,
-        *,
-        positions: Positions,
-        bos: bool,
-        allow_other_weights: bool,
-        audit: bool,
-    ) -> tuple[list[Completion], Applied]:
-        """Continue rows that run in one batch."""
-        found = [injection(setting, row, positions) for row, (setting, _, _) in enumerate(rows)]
-        steered = [one for one in found if one is not None]
-        how: dict[str, Any] = {"allow_other_weights": allow_other_weights, "audit": audit}
-        with steering(self.lm, steered, **how) as applied:
-            made = self.lm.generate(
-                [prompt for _, prompt, _ in rows],
-                seed=[seed for _, _, seed in rows],
-                bos=bos or None,
-                on_text=on_text,
-                should_stop=should_stop,
-                **sampling.options(),
-            )
-        return made, applied
 
     def _audited(
         self, prompts: Sequence[Sequence[int]], made: Sequence[Completion], audit: Audit

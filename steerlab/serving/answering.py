@@ -7,16 +7,16 @@ import warnings
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from steerlab.core.display import count
+from steerlab.core.prompts import Conversation
 from steerlab.core.sampling import Sampling
 from steerlab.errors import SteeringError
 from steerlab.serving.answers import Answer, Text
 from steerlab.serving.engine import Counts
 from steerlab.serving.job import Job, Written
 from steerlab.serving.openai import Request
-from steerlab.serving.prompting import prompt_ids
 from steerlab.serving.resolving import resolve, watched
 
 if TYPE_CHECKING:
@@ -49,14 +49,11 @@ class News:
 
 @dataclass
 class Answering:
-    """One request: its jobs, and their texts as far as they are written."""
+    """One request that is being answered."""
 
-    request: Request
     answer: Answer
     jobs: list[Job]
-    texts: list[Text]
     news: News
-    prompt_tokens: int
 
     async def written(self) -> AsyncIterator[tuple[int, Written]]:
         """What comes of the texts, until all are finished; raises the first error of one."""
@@ -67,6 +64,12 @@ class Answering:
                 raise news.error
             left -= news.finish is not None
             yield job.index, news
+
+    async def finished(self) -> Answer:
+        """The answer when all texts are written; raises the first error of one."""
+        async for index, news in self.written():
+            self.answer.texts[index].add(news)
+        return self.answer
 
 
 def prepare(
@@ -81,7 +84,7 @@ def prepare(
         resolved = resolve(lab, here, request.steers)
         scores = watched(lab, here, request.monitor)
     ids = [
-        tuple(prompt_ids(lm, prompt, chat=request.chat, bos=resolved.is_front))
+        tuple(_prompt_ids(lm, prompt, chat=request.chat, bos=resolved.is_front))
         for prompt in request.prompts
     ]
     sampling = _fitting(lm, request, max(map(len, ids)))
@@ -104,8 +107,22 @@ def prepare(
         for index, (prompt, copy) in enumerate(every)
     ]
     texts = [Text(_echoed(lm, job)) for job in jobs]
-    answer = Answer(request, resolved, lm.tokenizer)
-    return Answering(request, answer, jobs, texts, news, sum(map(len, ids)))
+    answer = Answer(request, resolved, lm.tokenizer, texts, sum(map(len, ids)))
+    return Answering(answer, jobs, news)
+
+
+def _prompt_ids(lm: LanguageModel, prompt: Any, *, chat: bool, bos: bool) -> list[int]:
+    """Token ids of a text, of token ids (as they are), or of the messages of a chat.
+
+    bos: the prompt has to begin with BOS. Raises SteeringError for token ids that do not.
+    """
+    if not isinstance(prompt, list):
+        return lm.tokens(Conversation(prompt) if chat else prompt, chat=chat, bos=bos)
+    if bos and prompt[:1] != lm.tokens("a", bos=True)[:1]:
+        raise SteeringError(
+            "a front vector starts at the BOS token, but the token ids do not begin with it"
+        )
+    return prompt
 
 
 def _fitting(lm: LanguageModel, request: Request, longest: int) -> Sampling:

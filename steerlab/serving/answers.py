@@ -36,12 +36,22 @@ class Text:
 
 
 class Answer:
-    """Makes the bodies of one answer."""
+    """One answer: its texts as far as they are written, and the bodies that tell of them.
 
-    def __init__(self, request: Request, resolved: Resolved, tokenizer: Any) -> None:
+    prompt_tokens: of all prompts.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        resolved: Resolved,
+        tokenizer: Any,
+        texts: list[Text],
+        prompt_tokens: int,
+    ) -> None:
         self.request, self.tokenizer = request, tokenizer
-        kind = "chat.completion" if request.chat else "text_completion"
-        self._kind = kind
+        self.texts, self.prompt_tokens = texts, prompt_tokens
+        self._kind = "chat.completion" if request.chat else "text_completion"
         self._id = f"{'chatcmpl' if request.chat else 'cmpl'}-{uuid.uuid4().hex}"
         self._created = int(time.time())
         self._steering: dict[str, Any] = {}
@@ -50,14 +60,19 @@ class Answer:
         if resolved.warnings:
             self._steering["steering_warnings"] = list(resolved.warnings)
 
-    def whole(self, texts: Sequence[Text], prompt_tokens: int) -> dict[str, Any]:
-        """The body of an answer that is not streamed."""
-        choices = [self._choice(index, text) for index, text in enumerate(texts)]
-        usage = self.usage(prompt_tokens, sum(text.tokens for text in texts))
-        return self._body(self._kind, choices) | {"usage": usage} | self._steering
+    @property
+    def tokens(self) -> int:
+        """Tokens of all texts."""
+        return sum(text.tokens for text in self.texts)
 
-    def chunk(self, index: int, news: Written, so_far: Text) -> dict[str, Any]:
-        """One chunk of a stream; so_far: its text before it."""
+    def whole(self) -> dict[str, Any]:
+        """The body of an answer that is not streamed."""
+        choices = [self._choice(index, text) for index, text in enumerate(self.texts)]
+        return self._body(self._kind, choices) | self._usage() | self._steering
+
+    def chunk(self, index: int, news: Written) -> dict[str, Any]:
+        """One chunk of a stream, of news that its text does not have yet."""
+        so_far = self.texts[index]
         choice: dict[str, Any] = {"index": index, "finish_reason": news.finish}
         first = not so_far.begun
         text = so_far.prompt + news.text if first else news.text
@@ -70,21 +85,23 @@ class Answer:
         choice["logprobs"] = self._logprobs(news.logs, offset)
         if news.scores is not None:
             choice["steering_scores"] = [dict(news.scores)]
-        kind = f"{self._kind}.chunk" if self.request.chat else self._kind
-        return self._body(kind, [choice]) | (self._steering if first else {})
+        return self._body(self._chunks, [choice]) | (self._steering if first else {})
 
-    def last(self, prompt_tokens: int, tokens: int) -> dict[str, Any]:
+    def last(self) -> dict[str, Any]:
         """The chunk that tells usage, with no choices."""
-        kind = f"{self._kind}.chunk" if self.request.chat else self._kind
-        return self._body(kind, []) | {"usage": self.usage(prompt_tokens, tokens)}
+        return self._body(self._chunks, []) | self._usage()
 
-    def usage(self, prompt: int, written: int) -> dict[str, int]:
-        """Counts of tokens."""
-        return {
-            "prompt_tokens": prompt,
-            "completion_tokens": written,
-            "total_tokens": prompt + written,
+    @property
+    def _chunks(self) -> str:
+        return f"{self._kind}.chunk" if self.request.chat else self._kind
+
+    def _usage(self) -> dict[str, Any]:
+        counts = {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.tokens,
+            "total_tokens": self.prompt_tokens + self.tokens,
         }
+        return {"usage": counts}
 
     def _body(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {

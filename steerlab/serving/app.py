@@ -6,8 +6,8 @@ import asyncio
 import hmac
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -120,11 +120,11 @@ class Server:
 
     async def _models(self, request: web.Request) -> web.Response:
         """The model, and the model steered by each stored vector; answers while it loads."""
+        names: list[str] = []
         with suppress(errors.SteerlabError):
             names = await asyncio.to_thread(self._vectors)
-            listed = [_entry(f"{self.name}:{name}", self.name) for name in names]
-            return web.json_response({"object": "list", "data": [_entry(self.name), *listed]})
-        return web.json_response({"object": "list", "data": [_entry(self.name)]})
+        listed = [_entry(f"{self.name}:{name}", self.name) for name in names]
+        return web.json_response({"object": "list", "data": [_entry(self.name), *listed]})
 
     async def _model_entry(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
@@ -154,8 +154,9 @@ class Server:
 
     # answering
 
-    async def begin(self, body: Mapping[str, Any], *, chat: bool) -> Answering:
-        """Read a request and queue its texts; whoever began it cancels its jobs at the end."""
+    @asynccontextmanager
+    async def answering(self, body: Mapping[str, Any], *, chat: bool) -> AsyncIterator[Answering]:
+        """Read a request and queue its texts; what is not written at the end is called off."""
         wanted = openai.parse(body, self.name, chat=chat)
         lm = await self._loaded()
         here = await self._here(lm)
@@ -163,22 +164,20 @@ class Server:
         with self.engine.arriving():
             found = await in_thread(prepare, self.lab, lm, here, wanted, heard)
             self.engine.submit(found.jobs)
-        return found
+        try:
+            yield found
+        finally:
+            self.engine.cancel(found.jobs)
 
     async def _answer(self, request: web.Request, *, chat: bool) -> web.StreamResponse:
         try:
             body = await request.read()
         except web.RequestPayloadError:
             raise web.HTTPBadRequest(text="the body can't be decoded") from None
-        found = await self.begin(openai.loads(body), chat=chat)
-        try:
-            if found.request.stream:
+        async with self.answering(openai.loads(body), chat=chat) as found:
+            if found.answer.request.stream:
                 return await self._stream(request, found)
-            async for index, news in found.written():
-                found.texts[index].add(news)
-            return web.json_response(found.answer.whole(found.texts, found.prompt_tokens))
-        finally:
-            self.engine.cancel(found.jobs)
+            return web.json_response((await found.finished()).whole())
 
     async def _loaded(self) -> Any:
         """The model; waits until it is there."""
@@ -196,9 +195,8 @@ class Server:
         )
         try:
             async for index, news in found.written():
-                text = found.texts[index]
-                chunk = found.answer.chunk(index, news, text)
-                text.add(news)
+                chunk = found.answer.chunk(index, news)
+                found.answer.texts[index].add(news)
                 if not response.prepared:
                     await response.prepare(request)
                 await _send(response, json.dumps(chunk))
@@ -207,9 +205,8 @@ class Server:
                 raise
             await _send(response, json.dumps(self._error_of(error)[1]))
             return response
-        if found.request.with_usage:
-            tokens = sum(text.tokens for text in found.texts)
-            await _send(response, json.dumps(found.answer.last(found.prompt_tokens, tokens)))
+        if found.answer.request.with_usage:
+            await _send(response, json.dumps(found.answer.last()))
         await _send(response, "[DONE]")
         return response
 

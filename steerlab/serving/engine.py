@@ -9,13 +9,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from steerlab.core.display import count
 from steerlab.errors import BadOption, Cancelled, SteerlabError
 from steerlab.progress import Watch
-from steerlab.serving.job import Job, Written
+from steerlab.serving.job import Job, Written, fail_all
 
 if TYPE_CHECKING:
     from steerlab.interventions.by_row import RowHooks
@@ -62,7 +62,6 @@ class Counts:
     failed: int = 0
     passes: int = 0
     seconds: float = 0.0
-    since: float = field(default_factory=time.monotonic)
 
     @property
     def rate(self) -> float:
@@ -272,8 +271,6 @@ class Engine:
 
         An error ends the texts that were in the pass, not the server.
         """
-        from steerlab.serving.row import fail_all
-
         if joining is None:
             return None
         try:
@@ -295,15 +292,11 @@ class Engine:
             self._drop(batch, error)
 
     def _drop(self, batch: RunningBatch, error: Exception) -> None:
-        from steerlab.serving.row import fail_all
-
         fail_all([row.job for row in batch.rows], error)
         batch.rows, batch.cache = [], None
 
     def _next(self, batch: RunningBatch) -> Joining | None:
         """The next texts that fit into the batch, in the order in which they came."""
-        from steerlab.serving.row import fail_all
-
         longest = max((row.job.most_tokens for row in batch.rows), default=0)
         jobs: list[Job] = []
         with self._changed:

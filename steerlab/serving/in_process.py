@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def started(source: str, store: Path | str | None = None) -> Server:
-    """A server whose model is being loaded; `begin` takes requests from now on."""
+    """A server whose model is being loaded; `answering` takes requests from now on."""
     lab = Lab(store, source=source)
     server = Server(lab, Engine(partial(load, lab)), source, host="localhost")
     server.engine.start()

@@ -62,14 +62,8 @@ class Steered(ModelAPI):  # type: ignore[misc, unused-ignore]
         """One answer, or `num_choices` of them; raises BadOption for what can't be done."""
         if tools:
             raise BadOption("steerlab's provider runs no tools")
-        body = self._body(input, config)
-        found = await self._server.begin(body, chat=True)
-        try:
-            async for index, news in found.written():
-                found.texts[index].add(news)
-        finally:
-            self._server.engine.cancel(found.jobs)
-        written = sum(text.tokens for text in found.texts)
+        async with self._server.answering(self._body(input, config), chat=True) as found:
+            answer = await found.finished()
         return ModelOutput(
             model=self.model_name,
             choices=[
@@ -77,12 +71,12 @@ class Steered(ModelAPI):  # type: ignore[misc, unused-ignore]
                     message=ChatMessageAssistant(content=text.text, source="generate"),
                     stop_reason="max_tokens" if text.finish == "length" else "stop",
                 )
-                for text in found.texts
+                for text in answer.texts
             ],
             usage=ModelUsage(
-                input_tokens=found.prompt_tokens,
-                output_tokens=written,
-                total_tokens=found.prompt_tokens + written,
+                input_tokens=answer.prompt_tokens,
+                output_tokens=answer.tokens,
+                total_tokens=answer.prompt_tokens + answer.tokens,
             ),
         )
 

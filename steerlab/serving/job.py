@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from steerlab.core.sampling import Sampling
+from steerlab.errors import ModelError, SteerlabError
 
 if TYPE_CHECKING:
     from steerlab.interventions.injection import Injection
@@ -73,3 +74,12 @@ class Job:
     def prompt_key(self) -> Hashable:
         """Equal for jobs of one request with the same prompt, which are read once."""
         return self.ids, self.heard, tuple(map(id, self.injections))
+
+
+def fail_all(jobs: Iterable[Job], error: Exception) -> None:
+    """End the texts of a pass that could not be run."""
+    told = error if isinstance(error, SteerlabError) else ModelError(f"the pass failed: {error}")
+    for job in jobs:
+        if not job.done:
+            job.done = True
+            job.heard(job, Written(error=told))

@@ -80,15 +80,11 @@ class Steered(llm.Model):  # type: ignore[misc, unused-ignore]
                 loop.run_until_complete(pieces.aclose())
 
     async def _pieces(self, body: dict[str, Any], chat: bool, response: Any) -> AsyncGenerator[str]:
-        server = self._served()
-        found = await server.begin(body, chat=chat)
-        try:
+        async with self._served().answering(body, chat=chat) as found:
             async for _, news in found.written():
-                found.texts[0].add(news)
+                found.answer.texts[0].add(news)
                 yield news.text
-        finally:
-            server.engine.cancel(found.jobs)
-        response.set_usage(input=found.prompt_tokens, output=found.texts[0].tokens)
+        response.set_usage(input=found.answer.prompt_tokens, output=found.answer.tokens)
 
     def _body(self, prompt: Any) -> dict[str, Any]:
         options = prompt.options.model_dump(exclude_none=True)

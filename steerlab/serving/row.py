@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor
 
-from steerlab.errors import ModelError, SteeringError, SteerlabError
+from steerlab.errors import SteeringError
 from steerlab.interventions.by_row import RowSteering
 from steerlab.models.generation import GrowingText, check_logits, choose, draws, penalise
 from steerlab.models.language_model import LanguageModel
@@ -129,12 +127,3 @@ def token_log(logs: Tensor, token: int, top: int) -> TokenLog:
     values, ids = logs.topk(top)
     best = dict(zip(ids.tolist(), values.tolist(), strict=True))
     return TokenLog(token, float(logs[token]), best)
-
-
-def fail_all(jobs: Iterable[Job], error: Exception) -> None:
-    """End the texts of a pass that could not be run."""
-    told = error if isinstance(error, SteerlabError) else ModelError(f"the pass failed: {error}")
-    for job in jobs:
-        if not job.done:
-            job.done = True
-            job.heard(job, Written(error=told))

@@ -66,18 +66,11 @@ def run(
     return streamer.completions(cancelled)
 
 
-def next_log_probs(model: Any, prompt_ids: Sequence[Sequence[int]]) -> Tensor:
-    """Log-probabilities of the next token: (batch, vocab) float32 on the CPU.
-
-    Raises SteeringError when logits become NaN or infinite.
-    """
-    return greedy_log_probs(model, prompt_ids, 1)[0]
-
-
 def greedy_log_probs(model: Any, prompt_ids: Sequence[Sequence[int]], steps: int) -> Tensor:
     """Log-probabilities of the next tokens of greedy texts: (steps, batch, vocab) float32.
 
-    On the CPU. Fewer steps where all texts end earlier. Raises as `next_log_probs`.
+    On the CPU. Fewer steps where all texts end earlier.
+    Raises SteeringError when logits become NaN or infinite.
     """
     ids, mask = _left_padded(prompt_ids, _pad_id(model))
     wanted = {"max_new_tokens": steps, "output_logits": True, "return_dict_in_generate": True}

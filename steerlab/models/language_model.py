@@ -25,7 +25,6 @@ from steerlab.files.contrast import with_prompts
 from steerlab.files.location import extractions_directory
 from steerlab.models import asynchronous, generation, recording
 from steerlab.models.blocks import check_fits, check_reads_text, find_blocks, text_config
-from steerlab.models.causality import is_causal
 from steerlab.models.generation import OnText, numbered
 from steerlab.models.identity import identify, remember_orders, state_of
 from steerlab.models.inference import batches_of_rows, eval_mode
@@ -266,7 +265,7 @@ class LanguageModel:
         """Raise ModelError for bidirectional models; checked once."""
         if self._is_causal or is_steered(self.model):
             return
-        if not is_causal(self.model, self.blocks):
+        if not recording.is_causal(self.model, self.blocks):
             raise ModelError(
                 f"{self.source} attends in both directions: it is not a causal language model, "
                 "so it can't be steered"
@@ -373,7 +372,7 @@ class LanguageModel:
             found: dict[int, torch.Tensor] = {}
             for rows in self._batches(ids):
                 begin_prompt(self.model)
-                made = generation.next_log_probs(self.model, [ids[row] for row in rows])
+                made = generation.greedy_log_probs(self.model, [ids[row] for row in rows], 1)[0]
                 found |= dict(zip(rows, made, strict=True))
         return torch.stack([found[row] for row in range(len(ids))])
 

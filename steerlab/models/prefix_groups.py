@@ -40,7 +40,7 @@ def group_by_prefix(prompts: Sequence[Sequence[int]]) -> list[Group]:
     ] = []  # (length of the prefix, ways to split its prompts)
     for place, i in enumerate(order):
         following = own[order[place + 1]] if place + 1 < len(order) else None
-        link = -1 if following is None else common(own[i], following)
+        link = -1 if following is None else in_common(own[i], following)
         done = [_Split(0, (i,), ())]
         while open_nodes and open_nodes[-1][0] > link:
             prefix, splits = open_nodes.pop()
@@ -87,7 +87,7 @@ def _worthwhile(splits: list[_Split]) -> list[_Split]:
     return kept[:_OPTIONS]
 
 
-def common(a: Sequence[int], b: Sequence[int]) -> int:
+def in_common(a: Sequence[int], b: Sequence[int]) -> int:
     """How many tokens both begin with."""
     for n, (x, y) in enumerate(zip(a, b, strict=False)):
         if x != y:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from steerlab.models.prefix_groups import common
+from steerlab.models.prefix_groups import in_common
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def rows_of_trees(prompts: Sequence[Sequence[int]], width: int) -> list[Row]:
         row = Row((i,), len(ids[i]) - 1, len(ids[i]))
         if rows:
             last = rows[-1]
-            alike = common(ids[last.members[-1]], ids[i])
+            alike = in_common(ids[last.members[-1]], ids[i])
             shared, tokens = min(last.shared, alike, row.shared), last.tokens + row.tokens - alike
             if tokens - shared <= width:
                 rows[-1] = Row((*last.members, i), shared, tokens)
@@ -96,7 +96,7 @@ def laid_out(prompts: Sequence[Sequence[int]], row: Row, start: int = 0) -> Layo
     columns: list[int] = []
     for i in row.members:
         ids, size = prompts[i], len(made.ids)
-        alike = max(common(before, ids), start)
+        alike = max(in_common(before, ids), start)
         columns = [*columns[: alike - start], *range(size, size + len(ids) - alike)]
         made.ids.extend(ids[alike:])
         made.positions.extend(range(alike, len(ids)))

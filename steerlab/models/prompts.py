@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +18,7 @@ from steerlab.core.prompts import (
     turns_of,
 )
 from steerlab.errors import BadPrompts, ModelError
+from steerlab.models.prefix_groups import in_common
 
 _PROBE = "steerlab7f3a"  # words that no template holds
 _LETTERS = (re.compile(r"\(([A-Za-z])\)"), re.compile(r"^\W*([A-Za-z])(?=\s*$|\n|[).:,*\]])"))
@@ -95,12 +95,6 @@ def token_span(
     if not turns.answer.strip() or start == len(ids):
         raise BadPrompts(f"{turns.user[:60]!r} has no answer whose tokens could be read")
     return start, len(ids)
-
-
-def in_common(a: Sequence[int], b: Sequence[int]) -> int:
-    """Number of leading tokens in common."""
-    parted = (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
-    return next(parted, min(len(a), len(b)))
 
 
 def _encoded(tokenizer: Any, text: str, chat: bool) -> list[int]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from steerlab.core.display import printable
 from steerlab.errors import BadPrompts
-from steerlab.models.prompts import in_common
+from steerlab.models.prefix_groups import in_common
 
 if TYPE_CHECKING:
     from steerlab.core.prompts import Prompt

@@ -207,7 +207,8 @@ def chosen(groups: Mapping[str, Sequence[Sequence[Tensor]]]) -> dict[str, Choice
     groups: by names that tell shapes, orientation and dtype. Choices are remembered in the user's
     cache for this processor, torch and number of threads.
     """
-    found = _once({name: partial(_names, of) for name, of in groups.items()}, _is_choice)
+    measures = {name: partial(_names, of) for name, of in groups.items()}
+    found = _once(measures, partial(_has_one_a_place, kinds=_NAMES))
     return {name: Choice(tuple(found[name]), of[0][0].dtype) for name, of in groups.items()}
 
 
@@ -228,7 +229,8 @@ def packed_gains(
     Measured once on a machine, for weights as in `chosen`.
     """
     key = f"packed {name}, {' '.join(choice.names)}"
-    return tuple(_once({key: partial(_packed_gains, weights, choice)}, _is_gains)[key])
+    measures = {key: partial(_packed_gains, weights, choice)}
+    return tuple(_once(measures, partial(_has_one_a_place, kinds=(False, True)))[key])
 
 
 @torch.no_grad()
@@ -308,19 +310,10 @@ def _read(path: Path, _: tuple[int, ...]) -> dict[str, Any]:
     return found if sound else {}
 
 
-def _is_choice(names: object) -> bool:
+def _has_one_a_place(found: object, kinds: Sequence[object]) -> bool:
+    """Whether something is a list with one of these for each of `ROWS`."""
     return (
-        isinstance(names, list)
-        and len(names) == len(ROWS)
-        and all(name in _NAMES for name in names)
-    )
-
-
-def _is_gains(gains: object) -> bool:
-    return (
-        isinstance(gains, list)
-        and len(gains) == len(ROWS)
-        and all(isinstance(gain, bool) for gain in gains)
+        isinstance(found, list) and len(found) == len(ROWS) and all(one in kinds for one in found)
     )
 
 

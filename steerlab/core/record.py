@@ -66,6 +66,10 @@ class Labels:
         return plain if self.edits else {k: v for k, v in plain.items() if k != "edits"}
 
 
+LAST_VERSION = 10**18 - 1
+"""The highest version: refs are read up to so many digits."""
+
+_MOST_EDITS = 2**53
 _LABELS = ("name", "version", "tags", "note")
 
 
@@ -228,10 +232,19 @@ def labels_from_json(data: Any) -> Labels:
         labels = build(Labels, known, "label")
     except TypeError as error:
         raise CorruptPayload(f"the label can't be read: {error}") from None
-    sizes = (labels.version - 1, labels.edits)
-    if not is_name(labels.name) or min(sizes) < 0 or max(sizes) >= 2**62:
+    if not is_name(labels.name) or not 1 <= labels.version <= LAST_VERSION:
         raise CorruptPayload("the label has an impossible name or version")
-    return labels
+    return replace(labels, edits=checked_edits(labels.edits))
+
+
+def checked_edits(edits: Any) -> int:
+    """The number of edits that a label claims, as far as it leaves room for more.
+
+    Raises CorruptPayload for an impossible one.
+    """
+    if type(edits) is not int or not 0 <= edits < 2**62:
+        raise CorruptPayload("the label has an impossible number of edits")
+    return min(edits, _MOST_EDITS)
 
 
 def record_from_story(data: Any) -> Record:
@@ -281,7 +294,7 @@ def record_from_json(data: Any) -> Record:
     except (KeyError, TypeError) as error:
         raise CorruptPayload(f"the record can't be read: {error}") from None
     record = build(Record, fields, "record")
-    if not is_name(record.name) or record.version < 1:
+    if not is_name(record.name) or not 1 <= record.version <= LAST_VERSION:
         raise CorruptPayload("the record has an impossible name or version")
     return record
 

@@ -23,7 +23,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from steerlab.core.record import Labels, canonical_json, check_labels, labels_from_json
+from steerlab.core.record import (
+    Labels,
+    canonical_json,
+    check_labels,
+    checked_edits,
+    labels_from_json,
+)
 from steerlab.errors import CorruptPayload, SteerlabError
 from steerlab.files import durable, header
 from steerlab.files.limits import from_json
@@ -174,7 +180,7 @@ def parsed(data: bytes, what: object) -> dict[str, Labels | Removed]:
 
 def _labels(data: Any) -> Labels | Removed:
     if isinstance(data, dict) and isinstance(data.get("removed_from"), str):
-        return Removed(data["removed_from"], int(data.get("edits", 0)))
+        return Removed(data["removed_from"], checked_edits(data.get("edits", 0)))
     labels = labels_from_json(data)
     check_labels(labels.tags, labels.note)
     return replace(labels, tags=tuple(sorted(set(labels.tags))))

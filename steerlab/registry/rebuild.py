@@ -170,9 +170,9 @@ def usable(record: Record, what: object) -> Record:
         why = printable(str(error))[:200]
         raise CorruptPayload(f"{what}: {record.ref}: its recipe can't be used: {why}") from None
     layers = {facts.layer for facts in record.layers}
-    sizes = (record.version, record.model.n_layers, record.model.d_model, *layers)
+    sizes = (record.model.n_layers, record.model.d_model, *layers)
     if max(sizes) >= 2**63 or len(layers) < len(record.layers):
-        raise CorruptPayload(f"{what}: {record.ref} has an impossible version, model or layers")
+        raise CorruptPayload(f"{what}: {record.ref} has an impossible model or layers")
     if not re.fullmatch(r"[0-9a-f]{64}", record.digest):
         raise CorruptPayload(f"{what}: {record.digest[:40]!r} is not a digest")
     recipe = record.recipe

@@ -15,9 +15,9 @@ from sqlalchemy import Connection, bindparam, func, select, union_all
 
 from steerlab.core.notation import is_ref, replace_refs
 from steerlab.core.recipe import Contrast, Expression, Operand, Recipe
-from steerlab.core.record import Record, record_of
+from steerlab.core.record import LAST_VERSION, Record, record_of
 from steerlab.core.vector import SteeringVector
-from steerlab.errors import BadExpression, BadOption, BadPrompts, BadVector, NotFound
+from steerlab.errors import BadExpression, BadOption, BadPrompts, BadVector, NameTaken, NotFound
 from steerlab.files import durable, payload
 from steerlab.registry import labels
 from steerlab.registry.files import Entry, batches, free_path
@@ -50,7 +50,7 @@ def plan(
     for name, vector in pairs:
         check(vector)
         key = identity_text(vector.model), name
-        versions[key] = version = versions[key] + 1
+        versions[key] = version = following(name, versions[key])
         stored = _rounded(work, vector, f"{name}.v{version}", entries)
         entries.append((record_of(stored, name, version, tags=tags, note=note), stored))
     taken = {
@@ -103,6 +103,13 @@ def with_refs(recipe: Expression, renamed: dict[str, str]) -> Expression:
     operands = {renamed.get(o.ref, o.ref): o.digest for o in recipe.operands}
     text = replace_refs(recipe.text, renamed)
     return Expression(text, tuple(Operand(ref, digest) for ref, digest in operands.items()))
+
+
+def following(name: str, newest: int) -> int:
+    """The version after the newest of a name; raises NameTaken after the last."""
+    if newest >= LAST_VERSION:
+        raise NameTaken(f"no version of {name} can follow {name}.v{newest}: use another name")
+    return newest + 1
 
 
 def newest_versions(connection: Connection, names: Collection[str]) -> dict[tuple[str, str], int]:

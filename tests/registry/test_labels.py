@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from steerlab.core.record import Labels, canonical_json
 from steerlab.errors import CorruptPayload
+from steerlab.registry import Store
 from steerlab.registry.labels import Removed, parsed
 from tests.fuzz.hostile import change_bytes
 
@@ -40,6 +41,7 @@ def test_a_label_file_is_read():
         ("edits", "many"),
         ("name", None),
         ("version", 2**63),
+        ("version", 10**18),
         ("edits", -1),
         ("edits", 2**63),
         ("tags", [" "]),
@@ -53,6 +55,28 @@ def test_an_impossible_label_is_refused_in_one_line(key, value):
         parsed(data, "x")
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("edits", ["1e400", "-1", "true", "null", '"7"', "9" * 30])
+def test_an_impossible_removal_is_refused_in_one_line(edits):
+    said = f'{{"removed_from":"payloads/x","edits":{edits}}}'
+    with pytest.raises(CorruptPayload, match=r"is no label file: .*edits"):
+        parsed(f'{{"format":1,"labels":{{"{STORY}":{said}}}}}'.encode(), "x")
+
+
+def test_a_label_of_very_many_edits_leaves_room_for_more(family):
+    """A hand wrote it, and the registry was lost."""
+    family.tag("love", ["a"])
+    (file,) = family.path.glob("labels/**/*.json")
+    file.write_text(file.read_text().replace('"edits":1', f'"edits":{2**62 - 1}'))
+    for registry in family.path.glob("registry.db*"):
+        registry.unlink()
+    again = Store(family.path)
+    again.tag("love", ["b"])
+    assert again.verify() == []
+    for registry in family.path.glob("registry.db*"):
+        registry.unlink()
+    assert Store(family.path).record("love").tags == ("a", "b", "feeling")
 
 
 @given(

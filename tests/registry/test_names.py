@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from steerlab.errors import Incompatible, NotFound, StoreError
+from steerlab.core.record import LAST_VERSION, record_of
+from steerlab.errors import CorruptPayload, Incompatible, NameTaken, NotFound, StoreError
+from steerlab.files import payload
 from steerlab.registry import Store, discover
 from tests.registry.samples import OTHER, TINY, vector
 
@@ -125,3 +127,24 @@ def test_a_file_is_no_store(tmp_path: Path):
     for attempt in (Store(file).list, lambda: Store(file).save("love", vector())):
         with pytest.raises(StoreError, match="is a file, not a store"):
             attempt()
+
+
+def test_the_last_version_has_none_after_it(store, tmp_path):
+    """A forged file claims it: what was saved after it could not be read again."""
+    for number in (LAST_VERSION, LAST_VERSION + 1):
+        claims = replace(record_of(vector(1), "love", 1), version=number)
+        (tmp_path / f"{number}.safetensors").write_bytes(payload.encode([(claims, vector(1))]))
+    with pytest.raises(CorruptPayload, match="impossible name or version"):
+        store.transfer.import_(tmp_path / f"{LAST_VERSION + 1}.safetensors")
+    store.transfer.import_(tmp_path / f"{LAST_VERSION}.safetensors")
+    assert store.load(f"love.v{LAST_VERSION}") == vector(1)
+    store.transfer.export("love", tmp_path / "again.safetensors")
+    for save in (
+        lambda: store.save("love", vector(2)),
+        lambda: store.save_many([("anger", vector(2)), ("love", vector(3))]),
+    ):
+        with pytest.raises(NameTaken, match=r"no version of love can follow love\.v9{18}: use"):
+            save()
+    assert store.names() == ["love"]
+    store.upkeep.rebuild()
+    assert store.verify() == []

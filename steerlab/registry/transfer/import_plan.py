@@ -82,11 +82,12 @@ def plan(connection: Connection, imports: Sequence[Import]) -> set[str]:
             continue
         own = models[one.model], one.name
         called = identity_text(one.model), one.name
-        version = max(one.version, latest[called] + 1)
-        if gone.get((*own, one.version)) == one.digest:
-            del gone[*own, one.version]
-            version = one.version
+        version = one.version
+        if gone.get((*own, version)) == one.digest:
+            del gone[*own, version]
             back.add(one.name)
+        elif version <= latest[called]:
+            version = saving.following(one.name, latest[called])
         latest[called] = max(version, latest[called])
         one.place = one.name, version
         if equal:

@@ -8,6 +8,7 @@ import pytest
 
 from steerlab.core.algebra import random_like
 from steerlab.core.setting import Setting
+from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption, BadPrompts, Cancelled, Incompatible, NotFound
 from steerlab.evaluation.calibration import side_effects
 from steerlab.evaluation.calibration.calibrate import calibrate
@@ -25,7 +26,7 @@ from steerlab.evaluation.calibration.curve import (
     why_not,
 )
 from steerlab.evaluation.calibration.effects import Propensity
-from steerlab.evaluation.calibration.held_out import Source, source_in, source_of
+from steerlab.evaluation.calibration.held_out import Source, source_in
 from steerlab.evaluation.calibration.more import more
 from steerlab.evaluation.calibration.options import Options
 from steerlab.evaluation.calibration.search import Search, among, z_among
@@ -39,7 +40,6 @@ from steerlab.evaluation.metrics.likelihood import propensity
 from steerlab.evaluation.metrics.predictions import divergence
 from steerlab.evaluation.metrics.texts import Metric
 from steerlab.evaluation.statistics import Estimate, critical_z
-from steerlab.extraction import runner
 from steerlab.lab.lab import Lab
 from steerlab.progress import Parts
 from tests.evaluation import simulated
@@ -151,7 +151,7 @@ def test_only_layers_that_clearly_fail_to_tell_the_prompts_apart_are_left_out(
 ):
     made = pairs(count)
     vector = lm.extract(made, layers="all")
-    source = source_of(lm, vector, [1, 2, 3], None, _reader(lm))
+    source = source_in(lab, vector, [1, 2, 3])
     monkeypatch.setattr(source, "separability", lambda b, out: auc if b == 2 else 0.9)
     trials = Trials(source, Recorded(), made[:6], 0, Parts(None, 1))
     found = Search(lab, vector, trials, [1, 2, 3], QUICK).plausible(None)
@@ -162,7 +162,7 @@ def test_a_fold_chooses_as_it_would_on_all_layers(lab, lm, monkeypatch, free):
     """Layers that a few items turn down cost fewer trials, and the final choice skips none."""
     made = pairs(8)
     vector = lm.extract(made, layers="all")
-    source = source_of(lm, vector, range(5), None, _reader(lm))
+    source = source_in(lab, vector, range(5))
     measure = Propensity(lab, items_of_pairs(lm, made))
     trials = Trials(source, measure, made, 0, Parts(None, 1))
     trials.fetch(map(Trial, trials.items), 1)
@@ -400,7 +400,7 @@ def test_controls_that_are_too_few_or_equal_give_no_z():
 @pytest.mark.parametrize("count", [4, 8])
 def test_shuffled_vectors_have_half_of_the_pairs_swapped(lab, lm, count):
     vector = lm.extract(pairs(count), layers=[1, 3])
-    source = source_of(lm, vector, [1, 3], None, lambda recipe, at: runner.read(lm, recipe, at))
+    source = source_in(lab, vector, [1, 3])
     assert source.shuffles == min(12, math.comb(count, count // 2))
     draws = swaps(count, range(source.shuffles))
     for number in (0, 5):
@@ -413,8 +413,8 @@ def test_shuffled_vectors_have_half_of_the_pairs_swapped(lab, lm, count):
 
 
 def test_what_has_no_labels_or_too_few_is_not_shuffled(lm, lab, planted):
-    def of(vector, lookup=None):
-        return source_of(lm, vector, [3], lookup, lambda r, at: runner.read(lm, r, at))
+    def of(vector):
+        return source_in(lab, vector, [3])
 
     assert of(random_like(planted, 0)).shuffles == 0
     assert of(lm.extract(pairs(3), layers=3)).shuffles == 0
@@ -422,13 +422,13 @@ def test_what_has_no_labels_or_too_few_is_not_shuffled(lm, lab, planted):
     lab.store.save("four", lm.extract(pairs(4, 1), layers=3))
     lab.store.save("eight", planted)
     both = lab.evaluate("unit(four) - 0.5 * eight")
-    source = of(both, lab.operand)
+    source = of(both)
     assert source.shuffles == 6
     assert source.shuffled(3, 2).norm == pytest.approx(both.norm)
     assert abs(source.shuffled(3, 2).cosines(both)[3]) < 0.8
     lab.store.save("found", random_like(planted, 0))
     mixed = lab.evaluate("four + found")
-    assert of(mixed, lab.operand).shuffles == 0
+    assert of(mixed).shuffles == 0
 
 
 @pytest.mark.parametrize(
@@ -532,7 +532,7 @@ class Recorded:
 def test_what_is_chosen_for_a_fold_has_not_seen_it(lab, lm):
     made = pairs(6)
     vector = lm.extract(made, layers="all")
-    source = source_of(lm, vector, [0, 1, 2], None, _reader(lm))
+    source = source_in(lab, vector, [0, 1, 2])
     trials = Trials(source, Recorded(), made, 0, Parts(None, 1))
     for fold in trials.folds:
         mine = trials.of_fold(fold)
@@ -555,7 +555,7 @@ def test_layers_of_a_fold_are_compared_by_trials_that_have_not_seen_it(lab, lm, 
     """Folds are measured together, but what others may look at changes nothing for a fold."""
     made = pairs(6)
     vector = lm.extract(made, layers="all")
-    source = source_of(lm, vector, range(5), None, _reader(lm))
+    source = source_in(lab, vector, range(5))
     measure = Propensity(lab, items_of_pairs(lm, made))
     trials = Trials(source, measure, made, 0, Parts(None, 1))
     found = Search(lab, vector, trials, range(5), QUICK)
@@ -565,12 +565,6 @@ def test_layers_of_a_fold_are_compared_by_trials_that_have_not_seen_it(lab, lm, 
         trials._values = values | dict.fromkeys(seen, 99.0)
         assert found.compared()[fold] == compared[fold]
     assert found.compared()[None] != compared[None]
-
-
-def _reader(lm):
-    from steerlab.extraction import runner
-
-    return lambda recipe, layers: runner.read(lm, recipe, layers)
 
 
 def test_a_layer_where_nothing_is_left_of_the_direction_does_nothing(lab, lm, free):
@@ -585,7 +579,7 @@ def test_a_pair_that_two_operands_share_is_left_out_of_both(lab, lm):
     lab.store.save("a", lm.extract(pairs(4), layers="all"))
     lab.store.save("b", lm.extract(pairs(4)[:3] + null_pairs(2, 9), layers="all"))
     both = lab.evaluate("a - 0.5 * b")
-    source = source_of(lm, both, [2], lab.operand, _reader(lm))
+    source = source_in(lab, both, [2])
     assert source.pairs[:4] == tuple(pairs(4))
     assert source.pairs[4:] == tuple((low, high) for high, low in null_pairs(2, 9))
     out = [pairs(4)[0]]
@@ -600,7 +594,7 @@ def test_the_operands_of_an_operand_are_its_own(lab, lm):
         lab.store.save(name, lm.extract(made, layers="all"))
     lab.store.save("inner", lab.evaluate("b - c"))
     outer = lab.store.save("outer", lab.evaluate("a - inner"))
-    source = source_in(lab, outer, [2], dict)
+    source = source_in(lab, outer, [2])
     assert len(source.pairs) == 12
     assert source.at(2).cosines(outer)[2] == pytest.approx(1.0)
 
@@ -613,6 +607,36 @@ def test_a_composition_is_calibrated_on_the_pairs_of_its_operands(lab, lm, free)
     assert (curve.items, curve.crossed) == (10, True)
     with pytest.raises(BadPrompts, match=r"no held-out items: two\.v1"):
         calibrate(lab, lab.evaluate("two - many"), options=QUICK)
+
+
+@pytest.mark.parametrize("name", ["mc", "difference", "front", "a + mc", "front - late"])
+def test_what_has_no_pairs_is_made_at_all_layers(lab, lm, free, name):
+    up, down = zip(*pairs(6), strict=True)
+    front = {"layers": 1, "method": "actadd"}
+    lab.store.save("mc", lm.extract(up, layers=1, method="mean_centred", baseline=down))
+    lab.store.save("difference", lm.extract(pairs(6), layers=1, method="difference_of_means"))
+    lab.store.save("front", lm.extract(pairs(1), **front))
+    lab.store.save("late", lm.extract(pairs(2)[1:], **front))
+    lab.store.save("a", lm.extract(pairs(4, 3), layers=1))
+    vector = lab.store.save("made", lab.evaluate(name))
+    items = [ContrastItem(f"{i} {up[i]} {down[i]} {up[0]}", " good", " bad") for i in range(5)]
+    found = calibrate(lab, vector, items=items, options=QUICK)
+    assert found.digest == vector.digest
+    assert Curve.of(found).candidates == (0, 1, 2, 3)
+    layer = Curve.of(found).layer
+    assert Curve.of(calibrate(lab, vector, items=items, layers=layer, options=QUICK)).layer == layer
+
+
+def test_a_vector_of_other_weights_is_calibrated_at_its_own_layers(lab, lm, planted, free):
+    other = SteeringVector(
+        planted.directions,
+        model=replace(planted.model, fingerprint="other"),
+        recipe=planted.recipe,
+        residual_norms=planted.residual_norms,
+    )
+    items = items_of_pairs(lm, pairs(6, seed=5))
+    found = calibrate(lab, other, items=items, options=replace(QUICK, allow_other_weights=True))
+    assert Curve.of(found).candidates == (3,)
 
 
 def test_an_imported_vector_needs_items_and_takes_them(lab, lm, planted, free):

@@ -11,11 +11,11 @@ from steerlab.core.algebra import random_like
 from steerlab.core.recipe import Imported
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption, Cancelled
-from steerlab.evaluation.calibration.held_out import Source, shuffled_controls, source_of
+from steerlab.evaluation.calibration.held_out import Source, shuffled_controls, source_in
 from steerlab.evaluation.calibration.trials import Trials
 from steerlab.evaluation.controls import random_controls, swaps
 from steerlab.evaluation.generalization.conditions import conditions
-from steerlab.extraction import runner
+from steerlab.lab.lab import Lab
 from steerlab.progress import Parts
 from tests.watching import planted, shared
 
@@ -104,11 +104,7 @@ def test_when_halves_are_used_up_other_swaps_follow():
 
 def controls_of(vector, count=5, **watch):
     """Shuffled controls of a vector, read on its model."""
-
-    def read(recipe, layers):
-        return runner.read(shared(), recipe, layers, **watch)
-
-    source = source_of(shared(), vector, vector.layers, None, read)
+    source = source_in(Lab(model=shared()), vector, vector.layers, lambda: watch)
     return shuffled_controls(source, vector, count)
 
 
@@ -156,14 +152,14 @@ def test_prompts_are_read_once_for_all_controls(love):
 )
 def test_where_labels_can_not_be_shuffled_it_says_why(pairs, method, why, love):
     vector = shared().extract(pairs, layers=1, method=method, seed=0)
-    source = source_of(shared(), vector, [1], None, None)
+    source = source_in(Lab(model=shared()), vector, [1])
     assert why in source.unshuffled
     assert shuffled_controls(source, vector, 5) == []
 
 
 def test_prompts_without_negatives_have_no_labels():
     vector = shared().extract(["a", "b"], layers=1, method="mean_centred", baseline=["c", "d"])
-    assert "no negative prompts" in source_of(shared(), vector, [1], None, None).unshuffled
+    assert "no negative prompts" in source_in(Lab(model=shared()), vector, [1]).unshuffled
 
 
 def test_reading_can_be_stopped(love):

@@ -206,7 +206,7 @@ def test_the_pairs_of_a_compositions_operands_are_shuffled(lab, tmp_path):
     lab.extract("calm", calm, layers=[2])
     (tmp_path / "bare.toml").write_text(BARE)
     both = lab.evaluate("love[2] - 0.5 * calm")
-    controls = shuffled_controls(source_in(lab, both, [2], dict), both, 5)
+    controls = shuffled_controls(source_in(lab, both, [2]), both, 5)
     assert len(set(controls)) == 5
 
     def turned(pairs, draw):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -72,9 +71,6 @@ def calibrate(
     lm = lab.load(vector)
     candidates = _candidates(lab, vector, layers)
     vector.coefficient(1.0)  # raises without a residual norm or with a zero direction
-    digest = vector.digest
-    if vector.scope == "front" and set(candidates) - set(vector.layers):
-        vector = lab.at_layers(vector, candidates)
     parts = Parts(progress, _WHOLE)
 
     def watch() -> Watch:
@@ -100,19 +96,19 @@ def calibrate(
     trials = Trials(source, measure, crossed, options.seed, parts, should_stop)
     known = () if crossed or metric is not None else keys(items or ())
     with packing(lm.model):
-        found = Search(lab, vector, trials, candidates, options, tuple(known)).run()
-    return replace(found, digest=digest)  # of the vector that was asked for
+        return Search(lab, vector, trials, candidates, options, tuple(known)).run()
 
 
 def _candidates(lab: Lab, vector: SteeringVector, layers: LayerChoice) -> list[int]:
     """The layers to choose from, without the model's last fifth."""
     lm = lab.model
+    extends = vector.model.has_weights_of(lm.identity) and lab.extends(vector)
     if layers is not None:
         wanted = lm.layers(layers)
         lacking = [b for b in wanted if b not in vector.directions]
-        if lacking and not lab.extends(vector):
+        if lacking and not extends:
             lab.at_layers(vector, wanted)  # raises, with the reason
-    elif len(vector.layers) > 1 or not lab.extends(vector):
+    elif len(vector.layers) > 1 or not extends:
         wanted = list(vector.layers)
     else:
         wanted = lm.layers("all")

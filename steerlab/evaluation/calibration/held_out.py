@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
@@ -29,15 +29,23 @@ if TYPE_CHECKING:
     from steerlab.models.language_model import LanguageModel
 
 Pair = tuple[Prompt, Prompt]
-Reader = Callable[[Contrast, Sequence[int]], "Readings"]
 _PRESENT = 0.1  # the smallest cosine of an operand that is part of a composition
 
 
 class Source:
-    """A vector's directions, with or without some of its contrast pairs; here it has no pairs."""
+    """A vector's directions, with or without some of its contrast pairs; here it has no pairs.
 
-    def __init__(self, vector: SteeringVector) -> None:
-        self.vector = vector
+    made: makes the vector at all layers that are asked for; None where it has them.
+    """
+
+    def __init__(
+        self, vector: SteeringVector, made: Callable[[], SteeringVector] | None = None
+    ) -> None:
+        self.vector, self._make = vector, made or (lambda: vector)
+
+    @cached_property
+    def _made(self) -> SteeringVector:
+        return self._make()
 
     @property
     def pairs(self) -> tuple[Pair, ...]:
@@ -46,11 +54,11 @@ class Source:
 
     def at(self, layer: int, without: Collection[Pair] = ()) -> SteeringVector:
         """One layer of the vector, made without these pairs, in either order."""
-        return self.vector[layer]
+        return self._made[layer]
 
     def separability(self, layer: int, without: Collection[Pair] = ()) -> float | None:
         """AUC of telling positive from negative prompts, each pair by the others, if known."""
-        return self.vector.diagnostics.get(layer, {}).get("separability")
+        return self._made.diagnostics.get(layer, {}).get("separability")
 
     @property
     def unshuffled(self) -> str:
@@ -74,13 +82,14 @@ class Source:
 
 
 class Paired(Source):
-    """A vector of contrast pairs; their activations at all `layers` are read at once."""
+    """A vector of contrast pairs; read: reads their activations at all layers at once."""
 
-    def __init__(self, vector: SteeringVector, layers: Sequence[int], read: Reader) -> None:
-        assert isinstance(vector.recipe, Contrast)
+    def __init__(
+        self, vector: SteeringVector, recipe: Contrast, read: Callable[[], Readings]
+    ) -> None:
         super().__init__(vector)
-        self.recipe, self.layers, self._read = vector.recipe, layers, read
-        self._made: dict[tuple[int, frozenset[int]], SteeringVector] = {}
+        self.recipe, self._read = recipe, read
+        self._known: dict[tuple[int, frozenset[int]], SteeringVector] = {}
 
     @property
     def pairs(self) -> tuple[Pair, ...]:
@@ -89,15 +98,15 @@ class Paired(Source):
 
     @cached_property
     def _found(self) -> Readings:
-        return self._read(self.recipe, self.layers)
+        return self._read()
 
     def at(self, layer: int, without: Collection[Pair] = ()) -> SteeringVector:
         """Extract the remaining pairs by the recipe's method; BadPrompts if none remain."""
         kept = self._kept(without)
-        if (layer, kept) not in self._made:
+        if (layer, kept) not in self._known:
             rows = sorted(kept)
-            self._made[layer, kept] = self._extracted(layer, rows, np.zeros(len(rows), dtype=bool))
-        return self._made[layer, kept]
+            self._known[layer, kept] = self._extracted(layer, rows, np.zeros(len(rows), dtype=bool))
+        return self._known[layer, kept]
 
     @property
     def unshuffled(self) -> str:
@@ -149,10 +158,9 @@ class Paired(Source):
 class Composed(Source):
     """An expression, evaluated over operands that are made without the pairs."""
 
-    def __init__(self, vector: SteeringVector, operands: dict[str, Source]) -> None:
-        assert isinstance(vector.recipe, Expression)
+    def __init__(self, vector: SteeringVector, text: str, operands: dict[str, Source]) -> None:
         super().__init__(vector)
-        self.text, self.operands = vector.recipe.text, operands
+        self.text, self.operands = text, operands
         self.own_layers = selects_layers(self.text)
 
     @cached_property
@@ -241,44 +249,34 @@ def shuffled_controls(source: Source, vector: SteeringVector, count: int) -> lis
 
 
 def source_in(
-    lab: Lab, vector: SteeringVector, layers: Sequence[int], watch: Callable[[], Watch]
+    lab: Lab,
+    vector: SteeringVector,
+    layers: Sequence[int],
+    watch: Callable[[], Watch] = Watch,
 ) -> Source:
     """The source of a vector's directions at these layers, on a lab's model.
 
-    watch: asked for the progress and the stop of each reading.
+    Nothing can be left out of a front vector, of a vector of another model, or of one without
+    pairs. watch: asked for the progress and the stop of each reading.
     """
-    lm = lab.model
-
-    def read(recipe: Contrast, wanted: Sequence[int]) -> Readings:
-        from steerlab.extraction import runner
-
-        with lm.lock:
-            return runner.read(lm, recipe, wanted, **watch())
-
-    return source_of(lm, vector, layers, lab.operand, read)
-
-
-def source_of(
-    lm: LanguageModel,
-    vector: SteeringVector,
-    layers: Sequence[int],
-    lookup: Callable[[SteeringVector, str], SteeringVector],
-    read: Reader,
-) -> Source:
-    """The source of a vector's directions at these layers.
-
-    lookup: returns an operand of a vector by its ref. Nothing can be left out of a vector of
-    another model than `lm`, or of one without a recipe that can be run.
-    """
-    recipe = vector.recipe
-    if isinstance(recipe, Imported) or not vector.model.has_weights_of(lm.identity):
+    lm, recipe = lab.model, vector.recipe
+    if not vector.model.has_weights_of(lm.identity):
         return Source(vector)
-    if isinstance(recipe, Contrast):
-        crossed = vector.scope == "broadcast" and bool(recipe.pairs)
-        return Paired(vector, layers, read) if crossed else Source(vector)
-    refs = parse(recipe.text).refs
-    inner = vector.layers if selects_layers(recipe.text) else layers
-    operands = {ref: lookup(vector, ref) for ref in refs}
-    return Composed(
-        vector, {ref: source_of(lm, v, inner, lookup, read) for ref, v in operands.items()}
-    )
+    if vector.scope == "broadcast" and isinstance(recipe, Contrast) and recipe.pairs:
+        return Paired(vector, recipe, lambda: _read(lm, recipe, layers, **watch()))
+    if vector.scope == "broadcast" and isinstance(recipe, Expression):
+        inner = vector.layers if selects_layers(recipe.text) else layers
+        operands = {ref: lab.operand(vector, ref) for ref in parse(recipe.text).refs}
+        sources = {ref: source_in(lab, one, inner, watch) for ref, one in operands.items()}
+        return Composed(vector, recipe.text, sources)
+    lacks = set(layers) - set(vector.layers)
+    return Source(vector, (lambda: lab.at_layers(vector, layers)) if lacks else None)
+
+
+def _read(
+    lm: LanguageModel, recipe: Contrast, layers: Sequence[int], **watch: Unpack[Watch]
+) -> Readings:
+    from steerlab.extraction import runner
+
+    with lm.lock:
+        return runner.read(lm, recipe, layers, **watch)

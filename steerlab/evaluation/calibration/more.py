@@ -51,7 +51,7 @@ def more(
             f"{vector} was calibrated by {curve.measure} of texts, and items have no text: "
             "calibrate it with --items first"
         )
-    pairs = source_in(lab, vector, at.layers, Watch).pairs
+    pairs = source_in(lab, vector, at.layers).pairs
     seen = {*curve.keys, *keys([ContrastItem("", str(a), str(b)) for a, b in pairs])}
     once = different(items)
     fresh = {key: item for key, item in zip(keys(once), once, strict=True) if key not in seen}

@@ -13,7 +13,7 @@ from steerlab import Lab, LanguageModel, Store
 from steerlab.core.algebra import random_like
 from steerlab.core.results import Calibration, Evaluation, Measured
 from steerlab.core.setting import Setting
-from steerlab.errors import BadOption, BadPrompts, Cancelled, ModelMismatch, NotFound
+from steerlab.errors import BadOption, BadPrompts, Cancelled, Incompatible, ModelMismatch, NotFound
 from steerlab.evaluation.calibration.held_out import shuffled_controls, source_in
 from steerlab.evaluation.controls import swaps
 from steerlab.evaluation.generalization import plan as names
@@ -269,6 +269,12 @@ def test_what_is_missing_is_said_before_anything_is_written(lab):
     ):
         with pytest.raises(error, match=says):
             evaluate(lab, "love", replace(PLAN, **changed))
+
+
+@pytest.mark.parametrize("strength", [{"dose": 0.2}, {"dose": None, "coefficient": 1.0}])
+def test_a_vector_that_is_zero_is_not_measured(lab, strength):
+    with pytest.raises(Incompatible, match=r"is zero: there is nothing"):
+        evaluate(lab, "love - love", replace(PLAN, **strength))
 
 
 # check

@@ -129,6 +129,8 @@ def operating_point(
 ) -> tuple[SteeringVector, float, bool]:
     """The vector at its layers, its absolute coefficient, and whether a calibration chose them."""
     point = lab.operating_point(vector, None if plan.layers is None else list(plan.layers))
+    if not point.vector.norm:
+        raise Incompatible(f"{point.vector} is zero: there is nothing to measure")
     if plan.coefficient is not None:
         return point.vector, plan.coefficient, False
     if plan.dose is None and point.calibration is not None:

@@ -29,7 +29,8 @@ def vectors_of(format: str, arrays: Mapping[str, Array], what: str) -> list[Fore
     """The vectors of named arrays.
 
     Keys that name layers make one vector of 1-d arrays; any other array is a vector of its own,
-    named by its key: (d_model,), (layers, d_model) or (positions, layers, d_model).
+    named by its key: (d_model,), (layers, d_model) or (positions, layers, d_model). The key of an
+    array alone is empty.
     Raises CorruptPayload for arrays that are no numbers, or of other shapes.
     """
     if not arrays:
@@ -39,7 +40,7 @@ def vectors_of(format: str, arrays: Mapping[str, Array], what: str) -> list[Fore
             raise CorruptPayload(f"{what}: {_called(key)} holds {array.dtype}, not real numbers")
         if ".lora_" in key:
             raise CorruptPayload(f"{what} is a LoRA of PEFT, which changes weights: no vector")
-    if sum(array.size // max(1, *array.shape[-1:]) for array in arrays.values()) > _MOST:
+    if sum(array.size // max((1, *array.shape[-1:])) for array in arrays.values()) > _MOST:
         raise CorruptPayload(f"{what} holds more than {_MOST} directions")
     placed = {key: place_of(key) for key in arrays}
     if all(found is not None for found in placed.values()):
@@ -47,7 +48,7 @@ def vectors_of(format: str, arrays: Mapping[str, Array], what: str) -> list[Fore
     if any(found is not None for found in placed.values()):
         strange = some([repr(key[:40]) for key, found in placed.items() if found is None])
         raise CorruptPayload(f"{what}: some keys name layers and others do not: {strange}")
-    return [one for key, array in arrays.items() for one in of_array(format, array, what, key)]
+    return [one for key, array in arrays.items() for one in _of_array(format, array, what, key)]
 
 
 def place_of(key: str) -> tuple[int, Site | None] | None:
@@ -69,13 +70,13 @@ def _of_layers(format: str, arrays: Mapping[str, Array], what: str) -> Foreign:
     return foreign(format, rows, what, site=sites.pop())
 
 
-def of_array(format: str, array: Array, what: str, name: str = "") -> list[Foreign]:
-    """The vectors of one array, by its shape; name: of the vector, if the file states one."""
+def _of_array(format: str, array: Array, what: str, name: str) -> list[Foreign]:
+    """The vectors of one array, by its shape; name: of the vector, or empty."""
     shape = array.shape
     if not 1 <= array.ndim <= 3 or not array.size or array.size // shape[-1] > _MOST:
         raise CorruptPayload(f"{what}: {_called(name)} has shape {shape[:8]}, which no vector has")
     if array.ndim == 3 and shape[0] > 1:
-        parts = [of_array(format, part, what) for part in array]
+        parts = [_of_array(format, part, what, "") for part in array]
         return [
             replace(one, name=f"{name}_position_{n}".strip("_"), facts=(fact("position", n),))
             for n, part in enumerate(parts)

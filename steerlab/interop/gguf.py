@@ -23,19 +23,7 @@ from steerlab.interop.foreign import Array, Foreign, Site, fact, foreign, rows_o
 MAGIC = b"GGUF"
 
 _STRING, _ARRAY, _U32, _F32 = 8, 9, 4, 6
-_FORMATS = {
-    0: "B",
-    1: "b",
-    2: "H",
-    3: "h",
-    4: "I",
-    5: "i",
-    6: "f",
-    7: "?",
-    10: "Q",
-    11: "q",
-    12: "d",
-}
+_FORMATS = {**dict(enumerate("BbHhIif?")), 10: "Q", 11: "q", 12: "d"}  # of a number or a flag
 _MOST = 10_000  # keys, or tensors
 _MOST_ELEMENTS = 100_000  # of an array of strings among the keys
 _ALIGNMENT = 32
@@ -65,16 +53,19 @@ def read(data: bytes, what: str) -> list[Foreign]:
                 f"{name[:60]!r} (architecture {str(kind)[:40]!r})"
             )
         rows[int(found[1])] = array
-    site, facts = _meaning(keys, rows, what)
+    glp = {key: value for key, value in keys.items() if key.startswith("glp.")}
+    if glp:
+        _check_glp(glp, rows, what)
+    site: Site | None = "output" if glp or 0 not in rows else None
     vector = foreign(
-        "glp" if _is_glp(keys) else "gguf",
+        "glp" if glp else "gguf",
         rows,
         what,
         site=site,
         name=_text(keys, "general.name"),
         model=_source(keys),
         architecture=_text(keys, "controlvector.model_hint"),
-        facts=facts,
+        facts=tuple(fact(key, value) for key, value in glp.items() if value is not None),
         hint="it has direction.0, which llama.cpp does not read" if site is None else "",
     )
     return [vector]
@@ -126,18 +117,13 @@ class _Reader:
             raise ValueError("an array of arrays among the keys")
         inner, length = self._take("<IQ")
         if inner in _FORMATS:
-            self._skip(length * struct.calcsize(_FORMATS[inner]))
+            self._at += length * struct.calcsize(_FORMATS[inner])
         elif length > _MOST_ELEMENTS:
             raise ValueError(f"{length} texts in one key")
         else:
             for _ in range(length):
                 self._value(inner, nested=True)
         return None
-
-    def _skip(self, size: int) -> None:
-        if self._at + size > len(self._data):
-            raise ValueError("it is cut short")
-        self._at += size
 
     def _info(self) -> tuple[str, tuple[int, ...], int, int]:
         name = self._string()
@@ -184,21 +170,6 @@ def _source(keys: Mapping[str, Any]) -> str:
     owner = _text(keys, "general.base_model.0.organization")
     name = _text(keys, "general.base_model.0.name")
     return f"{owner}/{name}" if owner and name else name
-
-
-def _is_glp(keys: Mapping[str, Any]) -> bool:
-    return any(key.startswith("glp.") for key in keys)
-
-
-def _meaning(
-    keys: Mapping[str, Any], rows: Mapping[int | None, Array], what: str
-) -> tuple[Site | None, tuple[str, ...]]:
-    """The site of the layer numbers, and the facts that the keys state."""
-    facts = tuple(fact(k, v) for k, v in keys.items() if k.startswith("glp.") and v is not None)
-    if _is_glp(keys):
-        _check_glp(keys, rows, what)
-        return "output", facts
-    return (None if 0 in rows else "output"), facts
 
 
 def _check_glp(keys: Mapping[str, Any], rows: Mapping[int | None, Array], what: str) -> None:

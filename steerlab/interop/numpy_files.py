@@ -38,7 +38,7 @@ _BROKEN = (
 
 def read_npy(data: bytes, what: str) -> list[Foreign]:
     """The vectors of one array."""
-    return arrays.of_array("npy", _floats(_array(data, what), what), what)
+    return arrays.vectors_of("npy", {"": _array(data, what)}, what)
 
 
 def read_npz(data: bytes, what: str) -> list[Foreign]:
@@ -75,14 +75,9 @@ def unpacked(data: bytes, what: str) -> dict[str, bytes]:
                 raise CorruptPayload(f"{what} is packed as neither numpy nor torch packs")
             if len({entry.filename for entry in entries}) < len(entries):
                 raise CorruptPayload(f"{what} holds two files of one name")
-            return {entry.filename: _unpacked(file, entry) for entry in entries}
+            return {entry.filename: file.read(entry) for entry in entries}
     except _BROKEN as error:
         raise CorruptPayload(f"{what} is not a whole zip file: {shortened(error)}") from None
-
-
-def _unpacked(file: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
-    with file.open(entry) as part:
-        return part.read(entry.file_size)
 
 
 def _array(data: bytes, what: str) -> Array:
@@ -102,9 +97,3 @@ def _array(data: bytes, what: str) -> Array:
     except (ValueError, TypeError, OverflowError) as error:
         raise CorruptPayload(f"{what} is not a whole array of numpy: {shortened(error)}") from None
     return flat.reshape(shape[::-1]).T if fortran == "True" else flat.reshape(shape)
-
-
-def _floats(array: Array, what: str) -> Array:
-    if array.dtype.kind != "f":
-        raise CorruptPayload(f"{what} holds {array.dtype} values, not real numbers")
-    return array

@@ -83,7 +83,7 @@ def _of_saklas_fit(tensors: Mapping[str, Array], what: str) -> Foreign:
     bases = {name: found for name in tensors if (found := _FITTED.fullmatch(name))}
     others = {name.rpartition(".")[2] for name in tensors if name not in bases}
     nodes = tensors.get("node_coords", np.empty(0))
-    if others - {"mean", "node_coords", "origin"} or len(nodes) != 2:
+    if others - {"mean", "node_coords", "origin"} or nodes.shape[:1] != (2,):
         raise Incompatible(f"{what} is a fit of saklas that is curved or has not two nodes")
     if any(tensors[name].ndim != 2 or len(tensors[name]) != 1 for name in bases):
         raise Incompatible(f"{what} is a fit of saklas along several axes, where a vector has one")

@@ -26,33 +26,25 @@ Files = Mapping[str, bytes]
 class Target:
     """A format that is written.
 
-    suffix: of its files; empty for a directory. write: takes a vector and its coefficient.
+    suffix: of its files; empty for a directory. make: takes a vector, and its coefficient if
+        the format has a knob.
     has_knob: the format states a coefficient beside the directions; in others it is baked in.
     command: what the program is called with, from the file and the coefficient; None if the file
         is all that it needs.
     """
 
     suffix: str
-    write: Callable[[SteeringVector, float], Files]
+    make: Callable[..., bytes | Files]
     has_knob: bool = False
     command: Callable[[PurePath, float], str] | None = None
 
-
-Write = Callable[[SteeringVector, float], Files]
-
-
-def _baked(write: Callable[[SteeringVector], bytes | Files]) -> Write:
-    """A writer of a format without a strength."""
-    return lambda vector, c: _files(write(vector if c == 1 else c * vector))
-
-
-def _stated(write: Callable[[SteeringVector, float], bytes]) -> Write:
-    """A writer of a format that states the strength."""
-    return lambda vector, c: _files(write(vector, c))
-
-
-def _files(made: bytes | Files) -> Files:
-    return {"": made} if isinstance(made, bytes) else made
+    def write(self, vector: SteeringVector, coefficient: float) -> Files:
+        """The files of a vector at a coefficient."""
+        if self.has_knob:
+            made = self.make(vector, coefficient)
+        else:
+            made = self.make(vector if coefficient == 1 else coefficient * vector)
+        return {"": made} if isinstance(made, bytes) else made
 
 
 def _llama_command(path: PurePath, coefficient: float) -> str:
@@ -66,17 +58,17 @@ def _llama_command(path: PurePath, coefficient: float) -> str:
 
 
 TARGETS: dict[str, Target] = {
-    "gguf": Target(".gguf", _baked(gguf.write)),
+    "gguf": Target(".gguf", gguf.write),
     "llama-cpp": Target(
-        ".gguf", lambda vector, c: {"": gguf.write(vector)}, has_knob=True, command=_llama_command
+        ".gguf", lambda vector, _: gguf.write(vector), has_knob=True, command=_llama_command
     ),
-    "glp": Target(".gguf", _stated(gguf.write_glp), has_knob=True),
-    "npz": Target(".npz", _baked(numpy_files.write_npz)),
-    "saklas": Target(".safetensors", _baked(safetensors_files.write_saklas)),
-    "peft": Target("", _baked(peft_directory.write)),
-    "neuronpedia": Target(".json", _stated(json_files.write_neuronpedia), has_knob=True),
-    "vllm-lens": Target(".json", _stated(json_files.write_lens), has_knob=True),
-    "lm-eval": Target(".pt", _stated(torch_files.write_lm_eval), has_knob=True),
+    "glp": Target(".gguf", gguf.write_glp, has_knob=True),
+    "npz": Target(".npz", numpy_files.write_npz),
+    "saklas": Target(".safetensors", safetensors_files.write_saklas),
+    "peft": Target("", peft_directory.write),
+    "neuronpedia": Target(".json", json_files.write_neuronpedia, has_knob=True),
+    "vllm-lens": Target(".json", json_files.write_lens, has_knob=True),
+    "lm-eval": Target(".pt", torch_files.write_lm_eval, has_knob=True),
 }
 
 OURS = ".safetensors"

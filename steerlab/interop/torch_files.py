@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import pickletools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -61,10 +61,6 @@ class _Storage(NamedTuple):
     key: str
 
 
-class _Mark:
-    """Where the items of a container begin on the stack."""
-
-
 def read(data: bytes, what: str) -> list[Foreign]:
     """The vectors of a file, in any layout that is known; raises CorruptPayload for others."""
     parts = unpacked(data, what)
@@ -91,6 +87,10 @@ def read(data: bytes, what: str) -> list[Foreign]:
     return _vectors(value, what)
 
 
+_MARK = object()
+"""Where the items of a container begin on the stack."""
+
+
 class _Machine:
     """Follows the opcodes of a pickle that build plain values and tensors."""
 
@@ -111,51 +111,70 @@ class _Machine:
         return self._stack.pop()
 
     def _follow(self, name: str, argument: Any) -> None:
-        if name in _CONSTANTS:
-            self._stack.append(_CONSTANTS[name]())
-        elif name in _LITERALS:
-            self._stack.append(argument)
-        elif name in _TUPLES:
-            self._stack[len(self._stack) - _TUPLES[name] :] = [tuple(self._last(_TUPLES[name]))]
-        elif name in _STEPS:
-            _STEPS[name](self, argument)
-        elif name not in ("PROTO", "FRAME"):
-            raise _Unreadable(f"it uses {name}")
+        stack = self._stack
+        match name:
+            case "PROTO" | "FRAME":
+                pass
+            case "NONE" | "NEWTRUE" | "NEWFALSE":
+                stack.append({"NEWTRUE": True, "NEWFALSE": False}.get(name))
+            case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT":
+                stack.append(argument)
+            case "BINUNICODE" | "SHORT_BINUNICODE":
+                stack.append(argument)
+            case "EMPTY_DICT":
+                stack.append({})
+            case "EMPTY_LIST":
+                stack.append([])
+            case "EMPTY_TUPLE":
+                stack.append(())
+            case "MARK":
+                stack.append(_MARK)
+            case "TUPLE":
+                stack.append(tuple(self._marked()))
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                stack.append(tuple(self._last(int(name[-1]))))
+            case "BINPUT" | "LONG_BINPUT":
+                self._memo[argument] = stack[-1]
+            case "MEMOIZE":
+                self._memo[len(self._memo)] = stack[-1]
+            case "BINGET" | "LONG_BINGET":
+                stack.append(self._memo[argument])
+            case "SETITEM":
+                self._set(self._last(2))
+            case "SETITEMS":
+                self._set(self._marked())
+            case "APPEND":
+                self._extend(self._last(1))
+            case "APPENDS":
+                self._extend(self._marked())
+            case "GLOBAL":  # a name, which is not looked up
+                stack.append(_Global(*str(argument).split(" ", 1)))
+            case "STACK_GLOBAL":
+                stack.append(_Global(*map(str, self._last(2))))
+            case "BINPERSID":
+                stack.append(_storage(stack.pop()))
+            case "REDUCE":
+                stack.append(self._called(*self._last(2)))
+            case "BUILD":  # attributes, as a state dict has, are left out
+                stack.pop()
+                if not isinstance(stack[-1], dict):
+                    raise _Unreadable("it sets attributes")
+            case _:
+                raise _Unreadable(f"it uses {name}")
 
     def _last(self, n: int) -> list[Any]:
-        if len(self._stack) < n:
-            raise ValueError("its pickle takes more than it made")
-        return self._stack[len(self._stack) - n :]
+        """Take the last items off the stack."""
+        return [self._stack.pop() for _ in range(n)][::-1]
 
     def _marked(self) -> list[Any]:
         """Take the items down to the last mark off the stack."""
         items = []
-        while not isinstance(item := self._stack.pop(), _Mark):
+        while (item := self._stack.pop()) is not _MARK:
             items.append(item)
         return items[::-1]
 
-    def tuple_(self, _: Any) -> None:
-        """A tuple of the items down to the mark."""
-        self._stack.append(tuple(self._marked()))
-
-    def put(self, argument: Any) -> None:
-        """Remember the top of the stack under a number."""
-        self._memo[len(self._memo) if argument is None else argument] = self._stack[-1]
-
-    def get(self, argument: Any) -> None:
-        """Push what was remembered."""
-        self._stack.append(self._memo[argument])
-
-    def items(self, _: Any) -> None:
-        """Put pairs down to the mark into the dict below it."""
-        self._set(self._marked())
-
-    def item(self, _: Any) -> None:
-        """Put one pair into the dict below it."""
-        value, key = self._stack.pop(), self._stack.pop()
-        self._set([key, value])
-
     def _set(self, items: list[Any]) -> None:
+        """Put pairs of a key and a value into the dict on top."""
         target = self._stack[-1]
         if not isinstance(target, dict) or len(items) % 2:
             raise _Unreadable("it fills something else than a dict")
@@ -164,57 +183,20 @@ class _Machine:
                 raise _Unreadable("a key that is neither text nor a number")
             target[key] = value
 
-    def append(self, _: Any) -> None:
-        """Put one item into the list below it."""
-        item = self._stack.pop()
-        self._extend([item])
-
-    def appends(self, _: Any) -> None:
-        """Put the items down to the mark into the list below it."""
-        self._extend(self._marked())
-
     def _extend(self, items: list[Any]) -> None:
         if not isinstance(self._stack[-1], list):
             raise _Unreadable("it fills something else than a list")
         self._stack[-1].extend(items)
 
-    def global_(self, argument: Any) -> None:
-        """Push a name, which is not looked up."""
-        module, _, name = str(argument).partition(" ")
-        self._stack.append(_Global(module, name))
-
-    def stack_global(self, _: Any) -> None:
-        """Push a name of two texts."""
-        name, module = self._stack.pop(), self._stack.pop()
-        self._stack.append(_Global(str(module), str(name)))
-
-    def persistent(self, _: Any) -> None:
-        """Push the storage that a tuple describes."""
-        described = self._stack.pop()
-        if not isinstance(described, tuple) or len(described) != 5 or described[0] != "storage":
-            raise _Unreadable("an unknown persistent id")
-        kind, key = described[1], described[2]
-        if not isinstance(kind, _Global) or kind.module != "torch" or kind.name not in _DTYPES:
-            raise _Unreadable(f"numbers of the type {getattr(kind, 'name', '?')!s:.40}")
-        self._stack.append(_Storage(kind.name, str(key)))
-
-    def reduce(self, _: Any) -> None:
-        """Build a tensor or an empty dict; nothing else is called."""
-        arguments, function = self._stack.pop(), self._stack.pop()
+    def _called(self, function: Any, arguments: Any) -> Any:
+        """A tensor or an empty dict; nothing else is called."""
         if function == ("collections", "OrderedDict") and arguments == ():
-            self._stack.append({})
-        elif function == ("torch._utils", "_rebuild_tensor_v2"):
-            self._stack.append(self._tensor(*arguments[:4]))
-        elif function == ("torch._utils", "_rebuild_parameter"):
-            self._stack.append(arguments[0])
-        else:
-            raise _Unreadable(f"it calls {'.'.join(map(str, function))!s:.80}")
-
-    def build(self, _: Any) -> None:
-        """Leave out the attributes that a state dict has."""
-        self._stack.pop()
-        if not isinstance(self._stack[-1], dict):
-            raise _Unreadable("it sets attributes")
+            return {}
+        if function == ("torch._utils", "_rebuild_tensor_v2"):
+            return self._tensor(*arguments[:4])
+        if function == ("torch._utils", "_rebuild_parameter"):
+            return arguments[0]
+        raise _Unreadable(f"it calls {'.'.join(map(str, function))!s:.80}")
 
     def _tensor(self, storage: Any, offset: Any, shape: Any, strides: Any) -> Array:
         """A view of a storage; copied where it is bfloat16."""
@@ -236,36 +218,14 @@ class _Machine:
         return (view.astype("<u4") << 16).view("<f4")
 
 
-_CONSTANTS: dict[str, Callable[[], Any]] = {
-    "NONE": lambda: None,
-    "NEWTRUE": lambda: True,
-    "NEWFALSE": lambda: False,
-    "EMPTY_DICT": dict,
-    "EMPTY_LIST": list,
-    "EMPTY_TUPLE": tuple,
-    "MARK": _Mark,
-}
-_LITERALS = frozenset(
-    ("BINUNICODE", "SHORT_BINUNICODE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT")
-)
-_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-_STEPS: dict[str, Callable[[_Machine, Any], None]] = {
-    "TUPLE": _Machine.tuple_,
-    "BINPUT": _Machine.put,
-    "LONG_BINPUT": _Machine.put,
-    "MEMOIZE": _Machine.put,
-    "BINGET": _Machine.get,
-    "LONG_BINGET": _Machine.get,
-    "SETITEMS": _Machine.items,
-    "SETITEM": _Machine.item,
-    "APPEND": _Machine.append,
-    "APPENDS": _Machine.appends,
-    "GLOBAL": _Machine.global_,
-    "STACK_GLOBAL": _Machine.stack_global,
-    "BINPERSID": _Machine.persistent,
-    "REDUCE": _Machine.reduce,
-    "BUILD": _Machine.build,
-}
+def _storage(described: Any) -> _Storage:
+    """The storage that a tuple describes."""
+    if not isinstance(described, tuple) or len(described) != 5 or described[0] != "storage":
+        raise _Unreadable("an unknown persistent id")
+    kind, key = described[1], described[2]
+    if not isinstance(kind, _Global) or kind.module != "torch" or kind.name not in _DTYPES:
+        raise _Unreadable(f"numbers of the type {getattr(kind, 'name', '?')!s:.40}")
+    return _Storage(kind.name, str(key))
 
 
 # layouts
@@ -274,7 +234,7 @@ _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
 def _vectors(value: Any, what: str) -> list[Foreign]:
     """The vectors of a value, by its layout."""
     if isinstance(value, np.ndarray):
-        return _of_array(value, what)
+        value = {"": value}
     if not isinstance(value, dict) or not value:
         raise CorruptPayload(
             f"{what} holds {_kind(value)}, and neither a tensor nor a dict of them"
@@ -284,11 +244,6 @@ def _vectors(value: Any, what: str) -> list[Foreign]:
     if isinstance(inner := value.get("layer_activations"), dict):
         return _of_steering_vectors(inner, value.get("layer_type"), what)
     return arrays.vectors_of("pt", _tensors(value, what), what)
-
-
-def _of_array(array: Array, what: str) -> list[Foreign]:
-    ((_, found),) = _tensors({"": array}, what).items()
-    return arrays.of_array("pt", found, what)
 
 
 def _tensors(value: Mapping[Any, Any], what: str) -> dict[str, Array]:
@@ -324,6 +279,8 @@ def _strength(entry: Mapping[Any, Any], where: str) -> float:
     c = said.pop("steering_coefficient", 1.0)
     if not isinstance(c, int | float):
         raise CorruptPayload(f"{where} has a coefficient that is no number but {_kind(c)}")
+    if not abs(c) < 1e300:
+        raise CorruptPayload(f"{where} has the coefficient {c!s:.20}, which no vector can have")
     if not isinstance(said.get("action"), str) or said.pop("action") != "add":
         raise Incompatible(f"{where} is not to be added, and steerlab adds vectors")
     if said:

@@ -149,6 +149,8 @@ def test_lm_eval():
     assert found.recipe.facts == ("coefficient=2.0",)
     for changed in ({"action": "clamp"}, {"bias": torch.ones(8)}, {"head_index": 3}):
         assert refusal(lm_eval(**changed), Asserted())[0] is Incompatible
+    for c in (10**400, float("nan"), "2"):
+        assert refusal(lm_eval(steering_coefficient=c), Asserted())[0] is CorruptPayload
 
 
 def test_lm_eval_comes_back():
@@ -210,6 +212,8 @@ def with_pickle(stream):
         (pt(torch.ones(8, dtype=torch.int64)), "no tensor of floats"),
         (pt(torch.ones(2, 2, 2, 8)), "which no vector has"),
         (pt(torch.tensor(1.0)), "which no vector has"),
+        (pt({"calm": torch.tensor(1.0)}), "which no vector has"),
+        (npz({"1": np.ones(())}), "lists of numbers"),
         (with_pickle(pickle.dumps([1], 2)[:-2]), "whole file of torch"),
         (with_pickle(b"\x80\x02t."), "whole file of torch"),
         (with_pickle(b"\x80\x02cos\nsystem\nX\x02\x00\x00\x00ls\x85R."), "calls os.system"),

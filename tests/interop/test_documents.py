@@ -193,6 +193,7 @@ def test_a_pack_of_saklas_is_an_axis_weighed_by_layer(tmp_path):
     [
         ({"layer_1.rbf_weights": ONE}, SHARES, "curved"),
         ({"node_coords": np.zeros((3, 1), "<f4")}, SHARES, "not two nodes"),
+        ({"node_coords": np.zeros((), "<f4")}, SHARES, "not two nodes"),
         ({"layer_1.basis": STACK[:2]}, SHARES, "several axes"),
         ({}, None, r"calm\.json weighs"),
         ({}, {"1": 1.0}, "does not weigh its layers"),

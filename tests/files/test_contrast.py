@@ -282,6 +282,7 @@ BAD = [
     ('{"instruction": [], "questions": []}', "holds no prompts"),
     ('{"instruction": ["a"], "questions": [1], "x": 1}', "no column pos: it has text"),
     ('{"instruction": 3, "questions": ["a"]}', "have to be lists"),
+    ("instruction = [1979-05-27, {a = 1}]\nquestions = ['x']\n", "instruction 1: expected"),
     ('{"classes": ["a", "b"], "data": [["x"]]}', "data 1: expected 2 texts"),
     ('{"classes": ["a", "b", "c"], "data": [["x", "y", "z"]]}', "the classes a, b, c: choose two"),
     ('{"a": {"b": "c"}}', "it has a (an object); name two columns"),
@@ -340,6 +341,9 @@ class TestOptions:
         with pytest.raises(BadOption, match="--suffixes are answers"):
             read("caa.json", suffixes="repeng_suffixes.json")
 
+        for name in ("persona_vectors.json", "jukofyork_continuations.json"):
+            with pytest.raises(BadOption, match=f"{name}: name two columns"):
+                read(name, columns=("pos",))
         with pytest.raises(BadOption, match="has questions of its own"):
             read("caa.json", questions="jukofyork_prompts.txt")
         with pytest.raises(BadPrompts, match="label are labels: give --columns statement,label"):

@@ -1,4 +1,7 @@
-"""Sets of contrast prompts from files, templates and data sets, and a sentence on each."""
+"""Sets of contrast prompts from files, templates and data sets, and a sentence on each.
+
+A recipe names a large set by path and digest instead of holding its prompts.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +14,29 @@ from itertools import product, repeat
 from pathlib import Path
 from typing import Any
 
+from steerlab.core.contrast import Contrast
 from steerlab.core.display import count, printable
 from steerlab.core.prompts import (
     Prompt,
     PromptSet,
     Turns,
     check_prompts,
+    check_text,
     check_texts,
     turns_of,
 )
 from steerlab.errors import BadOption, BadPrompts, NotFound
-from steerlab.files.contrast.shapes import SHAPES, Choice, Sets, Turn, texts_of, understand
-from steerlab.files.contrast.table import Content, of_rows, parse
+from steerlab.files.contrast.shapes import (
+    SHAPES,
+    Choice,
+    Sets,
+    Turn,
+    column_of,
+    column_texts,
+    texts_of,
+    understand,
+)
+from steerlab.files.contrast.table import Content, Table, of_rows, parse
 from steerlab.files.prompts import numbered_lines, read_text
 
 TURNS = ("user", "system", "assistant")
@@ -160,6 +174,32 @@ def columns_of(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
+def with_prompts(recipe: Contrast) -> Contrast:
+    """The recipe with the prompts of the set that it names, read again; else itself.
+
+    Raises NotFound if the file is gone, BadPrompts if it holds other prompts by now.
+    """
+    named = recipe.prompt_set
+    if named is None or recipe.positive:
+        return recipe
+    try:
+        found = read_pairs(Path(named.path), PairsOptions.of_facts(named.how))
+    except NotFound:
+        if Path(named.path).exists():  # but not a file beside it
+            raise
+        raise NotFound(
+            f"the recipe's prompts are in {named.path}, which is not there any more: put it back"
+        ) from None
+    if digest_of(found) != named.digest:
+        raise BadPrompts(
+            f"{named.path} holds other prompts than when the vector was made (sha256 "
+            f"{named.digest[:12]}): put back the file as it was"
+        )
+    how = {"method": recipe.method, "read": recipe.read, "chat": recipe.chat}
+    full = Contrast.of(found.positive, found.negative, recipe.baseline, seed=recipe.seed, **how)
+    return replace(full, prompt_set=named)
+
+
 def digest_of(found: ContrastSet) -> str:
     """sha256 of the prompts, turn by turn."""
     digest = hashlib.sha256()
@@ -178,6 +218,32 @@ def read_texts(path: Path) -> tuple[str, ...]:
     if text.lstrip()[:1] in "[{" or path.suffix.lower() in (".csv", ".tsv", ".toml", ".jsonl"):
         return tuple(texts_of(parse(text, path)))
     return tuple(line for _, line in numbered_lines(text))
+
+
+def read_items(path: Path) -> list[dict[str, str]]:
+    """Read contrast items: a prompt and two ways to go on, the first with more of the quality.
+
+    The file has columns prompt, positive and negative, in any syntax that pairs may have. A
+    prompt may be missing: the continuations then begin the text. Blanks count.
+    Raises NotFound, or BadPrompts with the line that is not what it should be.
+    """
+    table = parse(read_text(path, "items"), path)
+    if not isinstance(table, Table):
+        raise BadPrompts(f"{path} holds no item: it has {table.names}")
+    up, down = (column_texts(table, column_of(table, side)) for side in ("positive", "negative"))
+    name = table.find("prompt")
+    prompts = [None] * len(up) if name is None else table.columns[name]
+    if not len(up) == len(down) == len(prompts):
+        raise BadPrompts(f"{path}: positive, negative and prompt differ in their number")
+    for row, prompt in enumerate(prompts):
+        if prompt is not None:
+            check_text(prompt, f"{table.place(row)}: the prompt")
+        if up[row] == down[row]:
+            raise BadPrompts(f"{table.place(row)}: positive and negative are the same")
+    return [
+        {"prompt": prompt or "", "positive": one, "negative": other}
+        for prompt, one, other in zip(prompts, up, down, strict=True)
+    ]
 
 
 def _content(path: Path) -> Content:

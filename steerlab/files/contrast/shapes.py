@@ -9,7 +9,7 @@ from typing import Any, Literal
 from steerlab.core.display import count, printable, some
 from steerlab.core.prompts import check_text
 from steerlab.errors import BadOption, BadPrompts
-from steerlab.files.contrast.table import QUESTIONS, TEXTS, Content, Table, of_rows
+from steerlab.files.contrast.table import QUESTIONS, TEXTS, Content, Document, Table, of_rows
 
 Turn = Literal["user", "system", "assistant"]
 
@@ -63,8 +63,8 @@ def understand(content: Content, choice: Choice, shape: str | None = None) -> Se
     if isinstance(content, Table):
         for name in choice.columns:
             column_of(content, name)
-    for found in (SHAPES[shape],) if shape else SHAPES.values():
-        if (made := found(content, choice)) is not None:
+    for kind, found in (SHAPES[shape],) if shape else SHAPES.values():
+        if isinstance(content, kind) and (made := found(content, choice)) is not None:
             if choice.positive_label is not None and found is not _labelled:
                 raise BadOption(
                     "--positive-label is for a column of labels: name it with --columns text,label"
@@ -84,52 +84,48 @@ def texts_of(content: Content) -> list[str]:
     return made.positive
 
 
-def _question(content: Content, choice: Choice) -> Sets | None:
+def _question(table: Table, choice: Choice) -> Sets | None:
     """A question with two answers, which are the assistant's."""
-    if not isinstance(content, Table):
-        return None
-    columns = choice.columns or _known(content, (*_ANSWERS, _PAIRS[0]))
-    question = _one_of(content, [q for q in QUESTIONS if q not in map(_fold, columns)])
+    columns = choice.columns or _known(table, (*_ANSWERS, _PAIRS[0]))
+    question = _one_of(table, [q for q in QUESTIONS if q not in map(_fold, columns)])
     if len(columns) != 2 or question is None:
         return None
-    made = _paired(content, Choice(columns))
+    made = _paired(table, columns)
     answers = f"{printable(question)} + {made.said}, answers in the assistant's turn"
     return Sets(
         made.positive,
         made.negative,
-        answers + _unused(content, [question, *columns], made.systems),
+        answers + _unused(table, [question, *columns], made.systems),
         "assistant",
-        _beside(content, question, columns[0]),
+        _beside(table, question, columns[0]),
         made.systems,
     )
 
 
-def _labelled(content: Content, choice: Choice) -> Sets | None:
+def _labelled(table: Table, choice: Choice) -> Sets | None:
     """A column of texts and a column with two labels: unpaired sets."""
-    if not isinstance(content, Table):
-        return None
     columns = choice.columns
-    if not columns and not _known(content, (*_PAIRS, *_ANSWERS)):
-        label = _one_of(content, _LABELS) or _two_valued(content)
-        text = _one_of(content, TEXTS) or _only(n for n in _text_columns(content) if n != label)
+    if not columns and not _known(table, (*_PAIRS, *_ANSWERS)):
+        label = _one_of(table, _LABELS) or _two_valued(table)
+        text = _one_of(table, TEXTS) or _only(n for n in _text_columns(table) if n != label)
         columns = (text, label) if text is not None and label is not None else ()
     if len(columns) != 2:
         return None
-    text, label = (column_of(content, name) for name in columns)
+    text, label = (column_of(table, name) for name in columns)
     if _fold(text) in _LABELS and _fold(label) not in _LABELS:
-        raise BadPrompts(f"{content.name}: {text} are labels: give --columns {label},{text}")
-    labels = [_label(value) for value in content.columns[label]]
+        raise BadPrompts(f"{table.name}: {text} are labels: give --columns {label},{text}")
+    labels = [_label(value) for value in table.columns[label]]
     kinds = dict.fromkeys(labels)
     if choice.columns and choice.positive_label is None:
         named = _fold(label) in _LABELS
         if not named and not all(_fold(k) in (*_TRUE, *_FALSE) for k in kinds):
             return None
-    up, down = _signs(content, label, list(kinds), choice.positive_label)
-    texts = column_texts(content, text)
+    up, down = _signs(table, label, list(kinds), choice.positive_label)
+    texts = column_texts(table, text)
     positive = [t for t, kind in zip(texts, labels, strict=True) if kind == up]
     negative = [t for t, kind in zip(texts, labels, strict=True) if kind == down]
     said = f"{text} with {label} {printable(up)} against {printable(down)}"
-    unused = _unused(content, [text, label])
+    unused = _unused(table, [text, label])
     return Sets(positive, negative, said + unused, paired=False)
 
 
@@ -153,84 +149,80 @@ def _signs(table: Table, label: str, kinds: list[str], chosen: str | None) -> tu
     )
 
 
-def _pairs(content: Content, choice: Choice) -> Sets | None:
+def _pairs(table: Table, choice: Choice) -> Sets | None:
     """Two columns of texts, or one that is known to be positive."""
-    if not isinstance(content, Table):
-        return None
-    columns = choice.columns or _known(content, (*_PAIRS, *_ANSWERS))
+    columns = choice.columns or _known(table, (*_PAIRS, *_ANSWERS))
     if not columns:
-        texts = _text_columns(content)
+        texts = _text_columns(table)
         if len(texts) == 2 and not {*map(_fold, texts)} & {*TEXTS, *_LABELS}:
             columns = tuple(texts)
-            _check_names(content, texts)
+            _check_names(table, texts)
     if len(columns) != 2:
         return None
-    made = _paired(content, Choice(columns))
+    made = _paired(table, columns)
     if not made.negative:
         return None
     turn: Turn = "assistant" if tuple(map(_fold, columns)) in _ANSWERS else "user"
-    said = made.said + _unused(content, columns, made.systems)
+    said = made.said + _unused(table, columns, made.systems)
     return Sets(made.positive, made.negative, said, turn, systems=made.systems)
 
 
-def _alone(content: Content, choice: Choice) -> Sets | None:
+def _alone(table: Table, choice: Choice) -> Sets | None:
     """One column of texts."""
-    if not isinstance(content, Table):
-        return None
-    name = _only(choice.columns) if choice.columns else _one_of(content, reversed(TEXTS))
+    name = _only(choice.columns) if choice.columns else _one_of(table, reversed(TEXTS))
     if name is None and not choice.columns:
-        name = _only(_text_columns(content))
-        _check_names(content, [name] if name else [])
+        name = _only(_text_columns(table))
+        _check_names(table, [name] if name else [])
     if name is None:
         return None
-    name = column_of(content, name)
-    system = None if _fold(name) in _SYSTEMS else _one_of(content, _SYSTEMS)
-    systems = _beside(content, system, name)
-    said = f"{name} alone{_unused(content, [name], systems)}"
-    return Sets(column_texts(content, name), [], said, systems=systems)
+    name = column_of(table, name)
+    system = None if _fold(name) in _SYSTEMS else _one_of(table, _SYSTEMS)
+    systems = _beside(table, system, name)
+    said = f"{name} alone{_unused(table, [name], systems)}"
+    return Sets(column_texts(table, name), [], said, systems=systems)
 
 
-def _persona(content: Content, choice: Choice) -> Sets | None:
+def _persona(document: Document, choice: Choice) -> Sets | None:
     """persona_vectors: instructions {pos, neg} as system prompts, crossed with questions."""
-    if isinstance(content, Table) or not {"instruction", "questions"} <= content.data.keys():
+    if not {"instruction", "questions"} <= document.data.keys():
         return None
-    rows, questions = content.data["instruction"], content.data["questions"]
+    rows, questions = document.data["instruction"], document.data["questions"]
     if not isinstance(rows, list) or not isinstance(questions, list) or not (rows and questions):
-        raise BadPrompts(f"{content.name}: instruction and questions have to be lists")
-    table = of_rows(enumerate(rows, 1), content.name, "instruction")
-    made = _paired(table, choice, "pos", "neg")
-    asked = column_texts(of_rows(enumerate(questions, 1), content.name, "question"), "text")
+        raise BadPrompts(f"{document.name}: instruction and questions have to be lists")
+    table = of_rows(enumerate(rows, 1), document.name, "instruction")
+    made = _paired(table, choice.columns or ("pos", "neg"))
+    asked = column_texts(of_rows(enumerate(questions, 1), document.name, "question"), "text")
     said = f"{made.said} in the system prompt"
     return Sets(made.positive, made.negative, said, "system", questions=tuple(asked))
 
 
-def _continuations(content: Content, choice: Choice) -> Sets | None:
+def _continuations(document: Document, choice: Choice) -> Sets | None:
     """jukofyork: classes and, for each row, a continuation of the system prompt by class."""
-    if isinstance(content, Table) or not {"classes", "data"} <= content.data.keys():
+    if not {"classes", "data"} <= document.data.keys():
         return None
-    classes, rows = content.data["classes"], content.data["data"]
+    classes, rows = document.data["classes"], document.data["data"]
     listed = isinstance(classes, list) and isinstance(rows, list)
     if not listed or not all(isinstance(c, str) for c in classes):
-        raise BadPrompts(f"{content.name}: classes are a list of names, and data a list of rows")
+        raise BadPrompts(f"{document.name}: classes are a list of names, and data a list of rows")
     for number, row in enumerate(rows, 1):
         if not isinstance(row, list) or len(row) != len(classes):
-            raise BadPrompts(f"{content.name}, data {number}: expected {len(classes)} texts")
+            raise BadPrompts(f"{document.name}, data {number}: expected {len(classes)} texts")
     if not choice.columns and len(classes) != 2:
         raise BadPrompts(
-            f"{content.name} has the classes {some(classes)}: choose two with --columns"
+            f"{document.name} has the classes {some(classes)}: choose two with --columns"
         )
     named = [(n, dict(zip(classes, row, strict=True))) for n, row in enumerate(rows, 1)]
-    made = _paired(of_rows(named, content.name, "data"), choice, *classes[:2])
+    made = _paired(of_rows(named, document.name, "data"), choice.columns or classes)
     return Sets(made.positive, made.negative, f"{made.said} in the system prompt", "system")
 
 
-SHAPES: Mapping[str, Callable[[Content, Choice], Sets | None]] = {
-    "persona": _persona,
-    "continuations": _continuations,
-    "label": _labelled,
-    "question": _question,
-    "pairs": _pairs,
-    "prompts": _alone,
+SHAPES: Mapping[str, tuple[type[Content], Callable[[Any, Choice], Sets | None]]] = {
+    "persona": (Document, _persona),
+    "continuations": (Document, _continuations),
+    "label": (Table, _labelled),
+    "question": (Table, _question),
+    "pairs": (Table, _pairs),
+    "prompts": (Table, _alone),
 }
 """The shapes by name, in the order in which they are tried."""
 
@@ -246,9 +238,11 @@ def column_of(table: Table, name: str) -> str:
     return found
 
 
-def _paired(table: Table, choice: Choice, *known: str) -> Sets:
+def _paired(table: Table, columns: Sequence[str]) -> Sets:
     """Two columns as sets, with the system prompts of a third; negatives may be left out."""
-    up, down = (column_of(table, name) for name in choice.columns or known)
+    if len(columns) != 2:
+        raise BadOption(f"{table.name}: name two columns, the positive one first")
+    up, down = (column_of(table, name) for name in columns)
     negative = table.columns[down]
     if any(value is not None for value in negative):
         for index, value in enumerate(negative):

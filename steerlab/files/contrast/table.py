@@ -102,7 +102,7 @@ def of_rows(rows: Iterable[tuple[int, Any]], path: Path | str, unit: str, part: 
         if not isinstance(row, dict):
             raise BadPrompts(
                 f'{path}, {unit} {number}: expected {{"positive": …, "negative": …}} or another '
-                f"object, not {printable(json.dumps(row))[:40]}"
+                f"object, not {printable(json.dumps(row, default=str))[:40]}"
             )
         for name in row:
             if name not in columns:

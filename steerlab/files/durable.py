@@ -30,21 +30,12 @@ def writing(path: Path) -> Iterator[BinaryIO]:
     Raises StoreError when the disk is full or the directory read-only; no part is left then, nor
     after an error in the block.
     """
-    temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
-    try:
-        make_directory(path.parent)
+    with _temporary(path) as temporary:
         with open(temporary, "xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        sync_directory(path.parent)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise StoreError(f"can't write {path}: {error.strerror or error}") from None
-        raise
 
 
 @contextlib.contextmanager
@@ -54,19 +45,32 @@ def writing_directory(path: Path) -> Iterator[Path]:
     As `writing`: all of it or nothing, and every file synced. Raises StoreError if something has
     the name already.
     """
-    temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
-    try:
-        make_directory(path.parent)
+    with _temporary(path) as temporary:
         temporary.mkdir()
         yield temporary
         for place in (*temporary.rglob("*"), temporary):
-            sync_directory(place)
+            sync(place)
         if path.exists():
             raise StoreError(f"{path} exists: write to another name, or delete it first")
         temporary.rename(path)
-        sync_directory(path.parent)
+
+
+@contextlib.contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """A name beside a path, for what the block writes and moves there; syncs their directory.
+
+    On an error, what has the name is deleted; an OSError becomes a StoreError.
+    """
+    temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+    try:
+        make_directory(path.parent)
+        yield temporary
+        sync(path.parent)
     except BaseException as error:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise StoreError(f"can't write {path}: {error.strerror or error}") from None
         raise
@@ -81,7 +85,7 @@ def link(source: Path, path: Path) -> bool:
     try:
         os.link(source, temporary)
         os.replace(temporary, path)
-        sync_directory(path.parent)
+        sync(path.parent)
     except OSError:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -94,11 +98,11 @@ def make_directory(path: Path) -> None:
     if not path.is_dir():
         make_directory(path.parent)
         path.mkdir(exist_ok=True)
-        sync_directory(path.parent)
+        sync(path.parent)
 
 
-def sync_directory(path: Path) -> None:
-    """Make a rename or a new name in this directory survive a power cut; syncs a file too."""
+def sync(path: Path) -> None:
+    """Make the bytes of a file, or the names in a directory, survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

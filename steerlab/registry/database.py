@@ -24,7 +24,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
 from steerlab.errors import SteerlabError, StoreError
-from steerlab.files.durable import sync_directory
+from steerlab.files.durable import sync
 from steerlab.files.location import finish_move
 from steerlab.registry import labels, schema_version, text_index
 from steerlab.registry.connections import (
@@ -123,7 +123,7 @@ class Database:
         timeout: seconds to wait; None is the timeout that the store was opened with.
         """
         self._check_directory()
-        with write_lock(self.directory, self.timeout, timeout):
+        with write_lock(self.directory, self.timeout if timeout is None else timeout):
             self._finish()
             yield
 
@@ -162,17 +162,23 @@ class Database:
 
         An existing registry, damaged or not, is moved aside.
         """
+        with self._temporary(self.file) as new:
+            built = engine_of(new, "rwc", "BEGIN IMMEDIATE", journal="DELETE")
+            self._build(built, fill or self.fill)
+            engine_of(new, "rw", "BEGIN").connect().close()  # WAL from the first reader on
+            with contextlib.suppress(OSError):  # SQLite makes files that no group can write
+                new.chmod(self.directory.stat().st_mode & 0o666)
+            self._set_aside()
+
+    @contextlib.contextmanager
+    def _temporary(self, target: Path) -> Iterator[Path]:
+        """A file to write, which replaces `target` once the block ends; needs the lock."""
         temporary = self.directory / f"registry.db.new-{os.getpid()}"
         try:
             temporary.unlink(missing_ok=True)
-            built = engine_of(temporary, "rwc", "BEGIN IMMEDIATE", journal="DELETE")
-            self._build(built, fill or self.fill)
-            engine_of(temporary, "rw", "BEGIN").connect().close()  # WAL from the first reader on
-            with contextlib.suppress(OSError):  # SQLite makes files that no group can write
-                temporary.chmod(self.directory.stat().st_mode & 0o666)
-            self._set_aside()
-            os.replace(temporary, self.file)
-            sync_directory(self.directory)
+            yield temporary
+            os.replace(temporary, target)
+            sync(self.directory)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -337,7 +343,9 @@ class Database:
     def _migrate(self, version: str) -> None:
         from steerlab.registry import migrations, result_files, results
 
-        self._keep_copy()
+        kept = self.file.with_name(f"registry.db.before-{schema_version.HEAD}")
+        with self._temporary(kept) as copy:
+            copy_database(self.file, copy)
         engine = engine_of(self.file, "rw", "BEGIN IMMEDIATE", foreign_keys=False)
         with engine.connect() as connection, connection.begin():
             if version in EARLIER:
@@ -351,17 +359,6 @@ class Database:
                     "at rows that are gone; run `steerlab rebuild`"
                 )
             result_files.mend(self.directory, results.every(connection))
-
-    def _keep_copy(self) -> None:
-        """Copy the registry before a migration, atomically; needs the lock."""
-        part = self.directory / f"registry.db.new-{os.getpid()}"
-        try:
-            part.unlink(missing_ok=True)
-            copy_database(self.file, part)
-            os.replace(part, self.file.with_name(f"registry.db.before-{schema_version.HEAD}"))
-            sync_directory(self.directory)
-        finally:
-            part.unlink(missing_ok=True)
 
 
 def create_schema(connection: Connection) -> None:

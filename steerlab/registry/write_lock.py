@@ -12,11 +12,10 @@ from steerlab.registry.sqlite_errors import NO_LOCKS, lockless, reason
 
 
 @contextlib.contextmanager
-def write_lock(directory: Path, patience: float, timeout: float | None = None) -> Iterator[None]:
-    """Hold the lock of a store, whose directory is made if it is missing.
+def write_lock(directory: Path, timeout: float) -> Iterator[None]:
+    """Hold the lock of a store, whose directory is made if it is missing; raises StoreError.
 
-    patience: seconds that writers of this store wait for one another. timeout: seconds to wait
-    this time; None means as many. Raises StoreError.
+    timeout: seconds to wait for another writer.
     """
     from filelock import FileLock, Timeout
 
@@ -24,15 +23,15 @@ def write_lock(directory: Path, patience: float, timeout: float | None = None) -
         make_directory(directory)
         lock = FileLock(
             directory / ".lock",
-            timeout=patience,
+            timeout=timeout,
             poll_interval=0.002,  # a seldom look starves those who wait beside many
             fallback_to_soft=False,  # a file called lock keeps nobody out after a crash
         )
-        lock.acquire(timeout)
+        lock.acquire()
     except Timeout:
         raise StoreError(
             f"another steerlab process has been writing to {directory} for "
-            f"{patience:.0f} seconds: wait until it is done, or stop it"
+            f"{timeout:.0f} seconds: wait until it is done, or stop it"
         ) from None
     except OSError as error:
         if error.errno in NO_LOCKS:

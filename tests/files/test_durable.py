@@ -74,7 +74,7 @@ def test_everything_is_synced_before_it_returns(tmp_path, monkeypatch):
 
 def test_an_unsynced_directory_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "steerlab.files.durable.sync_directory",
+        "steerlab.files.durable.sync",
         lambda path: (_ for _ in ()).throw(OSError(5, "EIO")),
     )
     with pytest.raises(StoreError, match="EIO"):

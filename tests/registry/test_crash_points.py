@@ -107,7 +107,7 @@ def test_a_missing_sync_of_a_directory_is_found(tmp_path, follow, monkeypatch):
     if follow is not tracing.follow:
         pytest.skip(NO_PTRACE)
     scene = Scene(BY_NAME["save"], tmp_path, follow)
-    monkeypatch.setattr(durable, "sync_directory", lambda path: None)
+    monkeypatch.setattr(durable, "sync", lambda path: None)
     harms = [harm for _, found in scene.cuts(every=1000) for harm in found]
     assert DANGLING in {harm.kind for harm in harms}
 

@@ -70,7 +70,7 @@ def _replace(database: Database, new: Path) -> Path | None:
     for _ in range(_TRIES):
         with place.locked():  # taking the lock finishes the move
             if not ready.exists():
-                durable.sync_directory(target.parent)
+                durable.sync(target.parent)
                 return aside
             later = _make_room(target)
             aside = aside or later
@@ -116,10 +116,10 @@ def _unpack(source: Path, new: Path, progress: Progress | None) -> None:
         return new / name
 
     for _, file in archive.unpack(source, place, progress):
-        _sync(file)
+        durable.sync(file)
     for directory in new.rglob("*/"):
-        durable.sync_directory(directory)
-    durable.sync_directory(new)
+        durable.sync(directory)
+    durable.sync(new)
 
 
 def _copy_store(old: Database, new: Path) -> None:
@@ -129,10 +129,5 @@ def _copy_store(old: Database, new: Path) -> None:
         for name, file in files_of(old.directory, []):
             durable.write(new / name, file.read_bytes())
         if registry := copy_registry(old, new / archive.REGISTRY, []):
-            _sync(registry)
-    durable.sync_directory(new)
-
-
-def _sync(file: Path) -> None:
-    with open(file, "rb") as opened:
-        os.fsync(opened.fileno())
+            durable.sync(registry)
+    durable.sync(new)

@@ -41,7 +41,6 @@ PROMISING = frozenset(
 """Suffixes of files that other programs read, which a payload file must not have."""
 
 _PIECE = 2**20
-_RECORDS = 64
 _OFFSETS = re.compile(rb'"data_offsets":\[(\d{1,18}),(\d{1,18})\]\}')
 
 _Arrays = dict[str, dict[str, Array]]
@@ -72,7 +71,7 @@ def encode(entries: Sequence[tuple[Record, SteeringVector]]) -> bytes:
         for key, (_, vector) in zip(keys, entries, strict=True)
         for b, array in vector.float32().items()
     }
-    said = (_spelt(record) for record, _ in entries)
+    said = (spelt(record) for record, _ in entries)
     records = f"[{','.join(said)}]"
     text = f"{_beginning(FORMAT, hashlib.sha256(records.encode()).hexdigest())}{records}}}"
     data = to_bytes(tensors, metadata={header.METADATA_KEY: text})
@@ -143,8 +142,12 @@ def read_arrays(path: Path, wanted: Mapping[str, Sequence[int]]) -> dict[str, di
     Raises as `read_records` does.
     """
     file, _ = _opened(path)
+    found: dict[str, dict[int, Array]] = {}
     with file:
-        return _taken(file, wanted)
+        for key, layers in wanted.items():
+            with contextlib.suppress(SafetensorError, ValueError):
+                found[key] = {b: np.asarray(file.get_tensor(f"{key}/{b}")) for b in layers}
+    return found
 
 
 def _opened(path: Path) -> tuple[Any, int]:
@@ -216,14 +219,6 @@ def _all_taken(file: Any, key: str | None) -> _Arrays:
     return found
 
 
-def _taken(file: Any, wanted: Mapping[str, Sequence[int]]) -> dict[str, dict[int, Array]]:
-    found: dict[str, dict[int, Array]] = {}
-    for key, layers in wanted.items():
-        with contextlib.suppress(SafetensorError, ValueError):
-            found[key] = {b: np.asarray(file.get_tensor(f"{key}/{b}")) for b in layers}
-    return found
-
-
 def _short(error: object) -> str:
     """An error of a library, which may quote the file, as one short line."""
     text = printable(str(error))
@@ -264,8 +259,8 @@ def _records(text: str, path: Path) -> dict[str, Record]:
         raise CorruptPayload(f"{path}: {_short(error)}") from None
 
 
-def _spelt(record: Record) -> str:
-    """A record as it is written to a file."""
+def spelt(record: Record) -> str:
+    """The text of a record as it is written to a file."""
     more = {"labels": record.labels.to_json()} if record.name else {}
     return canonical_json({"key": record.story, **record.story_to_json(), **more})
 
@@ -288,19 +283,10 @@ def _is_sealed(text: str, data: Any) -> bool:
             sha.update(text[at : min(at + _PIECE, len(text) - 1)].encode())
         if sha.hexdigest() == data["sha256"]:
             return True
-    return not header.is_long(len(text)) and bool(data["sha256"] == _checksum(data["vectors"]))
-
-
-def _checksum(records: Any) -> str:
-    """sha256 of the records' canonical JSON, made a few at a time to save memory."""
-    if not isinstance(records, list):
-        return hashlib.sha256(canonical_json(records).encode()).hexdigest()
-    sha = hashlib.sha256(b"[")
-    for at in range(0, len(records), _RECORDS):
-        sha.update(b"," * (at > 0))
-        sha.update(canonical_json(records[at : at + _RECORDS])[1:-1].encode())
-    sha.update(b"]")
-    return sha.hexdigest()
+    if header.is_long(len(text)):
+        return False
+    records = canonical_json(data["vectors"]).encode()
+    return bool(data["sha256"] == hashlib.sha256(records).hexdigest())
 
 
 def _vector(

@@ -17,7 +17,7 @@ from steerlab.registry.database import Database
 from steerlab.registry.ports import Writing
 from steerlab.registry.rebuild import usable
 from steerlab.registry.refs import Ref, versions_of
-from steerlab.registry.rows import Placed, Stored, add, find_model, mark_newest, read, settle
+from steerlab.registry.rows import Placed, Stored, add, find_model, mark_newest, read
 from steerlab.registry.tables import UNDO, VECTOR
 from steerlab.registry.undo_log import Change, Step
 
@@ -104,8 +104,7 @@ def _bring_back(work: Writing, directory: Path, steps: Sequence[Step]) -> None:
         Placed(_read(work, directory, step), step.path, step.key, step.was.edits + 2)
         for step in steps
     ]
-    rows = add(connection, placed)
-    settle(connection, rows, placed)
+    add(connection, placed)
     mark_newest(connection, VECTOR.c.name.in_({p.record.name for p in placed}))
     digests = {p.record.digest for p in placed}
     operands.relink(connection, digests)

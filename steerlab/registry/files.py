@@ -6,13 +6,12 @@ import contextlib
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import count, groupby, tee
+from itertools import count, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from steerlab.core.recipe import Contrast, Expression
 from steerlab.core.record import Record
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import CorruptPayload, SteerlabError
@@ -29,21 +28,16 @@ MOST_VECTORS = 500
 MOST_BYTES = 32_000_000
 """Bounds of a file with many vectors: a load reads its header."""
 
-_PER_TEXT = 8  # records may take an eighth of that: a file's header is read as a whole
+_PER_TEXT = 16  # records may take 2 MB of that: a file's header is read as a whole
 
 Entry = tuple[Record, SteeringVector]
 
 
-def free_path(directory: Path, digest: str) -> str:
-    """The first unused path for a digest."""
-    paths = (path_of(digest, number) for number in count(1))
-    return next(path for path in paths if not os.path.exists(os.path.join(directory, path)))
-
-
-def path_of(digest: str, number: int = 1) -> str:
-    """payloads/ab/<digest>.safetensors, then <digest>.2.safetensors and so on."""
-    counted = f".{number}" if number > 1 else ""
-    return f"payloads/{digest[:2]}/{digest}{counted}{SUFFIX}"
+def free_path(digest: str, is_taken: Callable[[str], bool]) -> str:
+    """payloads/ab/<digest>.safetensors, else <digest>.2.safetensors and so on."""
+    beginning = f"payloads/{digest[:2]}/{digest}"
+    paths = (f"{beginning}{f'.{n}' if n > 1 else ''}{SUFFIX}" for n in count(1))
+    return next(path for path in paths if not is_taken(path))
 
 
 def holder(links: Path) -> BaseFileLock:
@@ -90,7 +84,7 @@ def batches(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
     size = 0
     for entry in entries:
         weight = 4 * sum(d.size for d in entry[1].directions.values())
-        weight += _PER_TEXT * _text_size(entry[0])
+        weight += _PER_TEXT * len(payload.spelt(entry[0]))
         full = len(batch) >= MOST_VECTORS or size + weight > MOST_BYTES
         if batch and (full or batch[0][0].model != entry[0].model):
             yield batch
@@ -99,20 +93,6 @@ def batches(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
         size += weight
     if batch:
         yield batch
-
-
-def _text_size(record: Record) -> int:
-    """The approximate size of a record in a file's header, in bytes."""
-    recipe, size = record.recipe, 1000 + 300 * len(record.layers)
-    texts = [record.note, *record.tags]
-    if isinstance(recipe, Contrast):
-        texts += (*recipe.positive, *recipe.negative, *recipe.baseline)
-        texts += (*recipe.systems, *recipe.answers)
-        size += 8 * sum(map(len, (*recipe.positive_ids, *recipe.negative_ids, *recipe.prompt_ids)))
-    elif isinstance(recipe, Expression):
-        texts.append(recipe.text)
-        size += sum(200 + len(operand.ref) for operand in recipe.operands)
-    return size + sum(10 + (len(text) if text.isascii() else 7 * len(text)) for text in texts)
 
 
 def load(directory: Path, stored: Stored) -> SteeringVector:
@@ -133,8 +113,8 @@ def numbers(directory: Path, stored: Stored) -> SteeringVector:
 def load_all(directory: Path, rows: Iterable[Stored]) -> Iterator[SteeringVector]:
     """The vectors of rows, in order; consecutive rows of one file open it once."""
     for path, together in groupby(rows, key=lambda stored: stored.path):
-        some, known = tee(together)
-        found = payload.read_known(directory / path, ((s.key, s.record) for s in known))
+        some = list(together)
+        found = payload.read_known(directory / path, [(s.key, s.record) for s in some])
         for stored, vector in zip(some, found, strict=True):
             check_trusted(stored)
             yield vector or _slowly(directory, stored)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-from sqlalchemy import Connection, Select, select
+from sqlalchemy import Connection, Table, select
 
 from steerlab.core.notation import layers_text
 from steerlab.errors import NotFound
 from steerlab.registry import queries
 from steerlab.registry.operands import expressions
 from steerlab.registry.refs import parse_ref, removed_versions, resolve
-from steerlab.registry.schema import chunks
+from steerlab.registry.schema import GIVEN, given
 from steerlab.registry.tables import (
     CALIBRATION,
     EVALUATION,
@@ -73,8 +73,8 @@ def history(connection: Connection, text: str, model: queries.Model) -> list[Eve
     ]
     found += [Event(r.created, "removed", f"{r.name}.v{r.version}", r.summary) for r in removed]
     found += _children(connection, refs)
-    found += _named(connection, stored, "run")
-    found += _named(connection, stored, "sweep")
+    found += _named(connection, stored, "run", RUN, RUN_OPERAND)
+    found += _named(connection, stored, "sweep", SWEEP, SWEEP_OPERAND)
     found += _calibrations(connection, digests)
     found += _evaluations(connection, digests)
     return sorted(found, key=lambda e: (e.created, _ORDER.index(e.what)), reverse=True)
@@ -97,7 +97,7 @@ def _children(connection: Connection, refs: dict[int, str]) -> Iterator[Event]:
         .add_columns(*(VECTOR.c[c] for c in ("name", "version", "created")))
         .join_from(OPERAND, VECTOR, OPERAND.c.child_id == VECTOR.c.id)
     )
-    children = list(_of(connection, query, OPERAND.c.parent_id, list(refs)))
+    children = connection.execute(query.where(OPERAND.c.parent_id.in_(GIVEN)), given(refs)).all()
     recipes = expressions(connection, [child.child_id for child in children])
     for child in children:
         if child.child_id in refs:  # a later version, which tells so itself
@@ -107,19 +107,11 @@ def _children(connection: Connection, refs: dict[int, str]) -> Iterator[Event]:
 
 
 def _named(
-    connection: Connection, stored: dict[str, str], what: Literal["run", "sweep"]
+    connection: Connection, stored: dict[str, str], what: What, table: Table, names: Table
 ) -> Iterator[Event]:
     """Runs or sweeps whose expression names a version."""
-    table, names, own = (
-        (RUN, RUN_OPERAND, RUN_OPERAND.c.run_id)
-        if what == "run"
-        else (SWEEP, SWEEP_OPERAND, SWEEP_OPERAND.c.sweep_id)
-    )
-    query = select(names.c.digest, table.c.id, table.c.created, table.c.expression)
-    query = query.join_from(names, table, own == table.c.id)
-    if what == "run":
-        query = query.add_columns(RUN.c.prompt)
-    for row in _of(connection, query, names.c.digest, list(stored)):
+    query = select(names.c.digest, table).join_from(names, table)
+    for row in connection.execute(query.where(names.c.digest.in_(GIVEN)), given(stored)):
         text = f"{row.expression} on {row.prompt!r}" if what == "run" else row.expression
         yield Event(row.created, what, stored[row.digest], text, number=row.id)
 
@@ -127,7 +119,7 @@ def _named(
 def _calibrations(connection: Connection, digests: dict[str, str]) -> Iterator[Event]:
     c = CALIBRATION.c
     query = select(c.digest, c.created, c.works, c.layer, c.dose)
-    for row in _of(connection, query, c.digest, list(digests)):
+    for row in connection.execute(query.where(c.digest.in_(GIVEN)), given(digests)):
         works = f"works at layer {row.layer}, dose {row.dose:+.2g}" if row.works else ""
         text = works or "is not shown to work"
         yield Event(row.created, "calibration", digests[row.digest], text)
@@ -136,13 +128,6 @@ def _calibrations(connection: Connection, digests: dict[str, str]) -> Iterator[E
 def _evaluations(connection: Connection, digests: dict[str, str]) -> Iterator[Event]:
     e = EVALUATION.c
     query = select(e.digest, e.created, e.suite, e.model)
-    for row in _of(connection, query, e.digest, list(digests)):
+    for row in connection.execute(query.where(e.digest.in_(GIVEN)), given(digests)):
         text = f"suite {row.suite} on {row.model}"
         yield Event(row.created, "evaluation", digests[row.digest], text)
-
-
-def _of(
-    connection: Connection, query: Select[Any], column: Any, wanted: Sequence[Any]
-) -> Iterator[Any]:
-    for chunk in chunks(wanted):
-        yield from connection.execute(query.where(column.in_(chunk)))

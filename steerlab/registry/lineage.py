@@ -9,7 +9,7 @@ from typing import Literal
 from sqlalchemy import Connection, select
 
 from steerlab.registry.operands import expressions
-from steerlab.registry.schema import chunks
+from steerlab.registry.schema import GIVEN, given
 from steerlab.registry.tables import MODEL, OPERAND, VECTOR
 
 Way = Literal["parents", "children"]
@@ -88,15 +88,13 @@ def _edges(connection: Connection, ids: Sequence[int], way: Way) -> list[_Edge]:
         .join(MODEL, MODEL.c.id == VECTOR.c.model_id, isouter=up)
         .order_by(near, OPERAND.c.ordinal, far)
     )
+    edges = connection.execute(query.where(near.in_(GIVEN)), given(ids)).all()
+    recipes = expressions(connection, [i for row in edges for i in row[2:4] if i is not None])
     found: list[_Edge] = []
-    for chunk in chunks(ids):
-        edges = connection.execute(query.where(near.in_(chunk))).all()
-        known = {i for row in edges for i in row[2:4] if i is not None}
-        recipes = expressions(connection, list(known))
-        for child, number, here, there, digest, name, version, own, recipe, model in edges:
-            if there is None:
-                node = Node(recipes[child].operands[number].ref, digest, stored=False)
-            else:
-                node = Node(f"{model}.{name}.v{version}", own, str(recipes.get(there, recipe)))
-            found.append((here, there, node))
+    for child, number, here, there, digest, name, version, own, recipe, model in edges:
+        if there is None:
+            node = Node(recipes[child].operands[number].ref, digest, stored=False)
+        else:
+            node = Node(f"{model}.{name}.v{version}", own, str(recipes.get(there, recipe)))
+        found.append((here, there, node))
     return found

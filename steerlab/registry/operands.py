@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Sequence
 
-from sqlalchemy import (
-    BindParameter,
-    Connection,
-    RowMapping,
-    and_,
-    bindparam,
-    select,
-    union_all,
-    update,
-)
+from sqlalchemy import Connection, RowMapping, and_, bindparam, select, union_all, update
 
 from steerlab.core.derivation import named
 from steerlab.core.notation import placeholder_of
 from steerlab.core.recipe import Expression, Operand
 from steerlab.core.record import told_apart
-from steerlab.registry.schema import chunks, fetched
+from steerlab.registry.schema import GIVEN, fetched, given
 from steerlab.registry.tables import MODEL, OPERAND, REMOVAL, VECTOR
 
 
@@ -32,17 +22,15 @@ def link(connection: Connection, children: Sequence[int] | None = None) -> None:
     the child, then (clocks may run backwards) the oldest; never a descendant of the child.
     children: None for all compositions.
     """
-    if children is not None and not children:
-        return
     query = (
         select(OPERAND, VECTOR.c.model_id, VECTOR.c.created)
         .join(VECTOR, VECTOR.c.id == OPERAND.c.child_id)
         .where(OPERAND.c.parent_id.is_(None))
     )
-    for chunk in [None] if children is None else chunks(children):
-        part = query if chunk is None else query.where(OPERAND.c.child_id.in_(chunk))
-        for edge in connection.execute(part).mappings().all():
-            _join_parent(connection, edge)
+    if children is not None:
+        query = query.where(OPERAND.c.child_id.in_(GIVEN))
+    for edge in connection.execute(query, given(children or ())).mappings().all():
+        _join_parent(connection, edge)
 
 
 def relink(connection: Connection, digests: Iterable[str]) -> None:
@@ -62,7 +50,7 @@ def _join_parent(connection: Connection, edge: RowMapping) -> None:
     candidates = [
         c
         for c in connection.execute(query).all()
-        if c.kind != "expression" or not made_from(connection, c.id, child)
+        if c.kind != "expression" or child not in with_ancestors(connection, [c.id])
     ]
     own = ".".join(edge["hint"].split(".")[-2:])
     named = [c for c in candidates if f"{c.name}.v{c.version}" == own]
@@ -73,33 +61,33 @@ def _join_parent(connection: Connection, edge: RowMapping) -> None:
         connection.execute(update(OPERAND).where(place).values(parent_id=best[0].id))
 
 
-def made_from(connection: Connection, vector: int, ancestor: int) -> bool:
-    """Whether the row of a vector is, or descends from, another row."""
-    level, seen = {vector}, set[int]()
-    while level - seen:
-        seen |= level
-        parents = OPERAND.c.child_id.in_(level), OPERAND.c.parent_id.is_not(None)
-        level = set(connection.execute(select(OPERAND.c.parent_id).where(*parents)).scalars())
-    return ancestor in seen
+def with_ancestors(connection: Connection, rows: Iterable[int]) -> set[int]:
+    """The rows of vectors and of all that they were made from."""
+    linked = OPERAND.c.child_id.in_(GIVEN), OPERAND.c.parent_id.is_not(None)
+    query = select(OPERAND.c.parent_id).where(*linked)
+    found, new = set[int](), {*rows}
+    while new:
+        found |= new
+        new = {*connection.execute(query, given(new)).scalars()} - found
+    return found
 
 
 def expressions(
-    connection: Connection, ids: Sequence[int], *, placeholders: bool = True
+    connection: Connection, ids: Collection[int], *, placeholders: bool = True
 ) -> dict[int, Expression]:
     """Row id -> recipe of the compositions among `ids`, with the current names of operands.
 
     placeholders: False shows operands that are not stored under their old names.
     """
-    found: dict[int, Expression] = {}
-    for chunk in chunks(ids):
-        operands = operands_now(connection, chunk, placeholders)
-        for row, text in connection.execute(_COMPOSITIONS, {"ids": chunk}):
-            found[row] = named(text.removeprefix("= "), operands[row])
-    return found
+    if not ids:
+        return {}
+    operands = operands_now(connection, ids, placeholders)
+    found = connection.execute(_COMPOSITIONS, given(ids))
+    return {row: named(text.removeprefix("= "), operands[row]) for row, text in found}
 
 
 def operands_now(
-    connection: Connection, ids: Sequence[int], placeholders: bool = True
+    connection: Connection, ids: Collection[int], placeholders: bool = True
 ) -> dict[int, list[Operand]]:
     """Row id -> operands, under their current names.
 
@@ -107,7 +95,7 @@ def operands_now(
     here; then it gets a placeholder.
     """
     found: dict[int, list[Operand]] = defaultdict(list)
-    for edge in connection.execute(_OPERANDS, {"ids": ids}) if ids else ():
+    for edge in connection.execute(_OPERANDS, given(ids)) if ids else ():
         if edge.name is not None:
             ref = f"{edge.name}.v{edge.version}"
             ref = ref if edge.model_id == edge.own_model else f"{edge.model}.{ref}"
@@ -137,9 +125,8 @@ def _is_taken(connection: Connection, hint: str, digest: str, model: int) -> boo
 _ORPHANS = select(OPERAND.c.child_id).where(
     OPERAND.c.digest == bindparam("digest"), OPERAND.c.parent_id.is_(None)
 )
-_IDS: BindParameter[Any] = bindparam("ids", expanding=True)
 _COMPOSITIONS = select(VECTOR.c.id, VECTOR.c.summary).where(
-    VECTOR.c.kind == "expression", VECTOR.c.id.in_(_IDS)
+    VECTOR.c.kind == "expression", VECTOR.c.id.in_(GIVEN)
 )
 _CHILD = VECTOR.alias("child")
 _OPERANDS = (  # a parent that is not what the child was made from is none
@@ -153,6 +140,6 @@ _OPERANDS = (  # a parent that is not what the child was made from is none
         isouter=True,
     )
     .join(MODEL, MODEL.c.id == VECTOR.c.model_id, isouter=True)
-    .where(OPERAND.c.child_id.in_(_IDS))
+    .where(OPERAND.c.child_id.in_(GIVEN))
     .order_by(OPERAND.c.child_id, OPERAND.c.ordinal)
 )

@@ -1,4 +1,4 @@
-"""Reading the registry: lists of vectors, names and models."""
+"""Reading the registry: lists of vectors, names and models; pages of what was made with them."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, Table, and_, exists, func, or_, select
 
 from steerlab.core.recipe import LayerFacts, ModelIdentity, build, mapping
+from steerlab.core.run import Run
+from steerlab.core.sweep import Sweep
 from steerlab.errors import BadOption, NotFound, SteerlabError
 from steerlab.files import header
 from steerlab.registry import text_index
 from steerlab.registry.operands import expressions
 from steerlab.registry.rows import find_model, identity_text, tags_of
-from steerlab.registry.schema import chunks, sample
+from steerlab.registry.schema import GIVEN, given, sample
 from steerlab.registry.tables import DIRECTION, MODEL, TAG, VECTOR
 
 Model = str | ModelIdentity | None
@@ -98,7 +100,7 @@ def summaries(
     limit: int | None,
     after: Summary | None,
 ) -> list[Summary]:
-    """The vectors that pass the filters, in three queries for up to 400 of them.
+    """The vectors that pass the filters, in three queries.
 
     Their ids are found first, in an index that covers the list, and then their rows.
     """
@@ -110,10 +112,8 @@ def summaries(
 
 def of_ids(connection: Connection, wanted: Sequence[int]) -> list[Summary]:
     """The vectors of these row ids, in that order, without those that are gone."""
-    found: dict[int, Summary] = {}
-    for chunk in chunks(wanted):
-        query = select(VECTOR.c.id).join(MODEL).where(VECTOR.c.id.in_(chunk))
-        found |= {summary.id: summary for summary in _described(connection, query)}
+    query = select(VECTOR.c.id).join(MODEL).where(VECTOR.c.id.in_(GIVEN))
+    found = {summary.id: summary for summary in _described(connection, query, given(wanted))}
     return [found[row] for row in wanted if row in found]
 
 
@@ -141,13 +141,15 @@ def _order(sort: str, reverse: bool) -> list[ColumnElement[Any]]:
     return [c.desc() if reverse else c.asc() for c in (_sort_key(sort), VECTOR.c.id)]
 
 
-def _described(connection: Connection, query: Select[int]) -> list[Summary]:
-    rows = connection.execute(query.add_columns(*_SHOWN)).mappings().all()
+def _described(
+    connection: Connection, query: Select[int], parameters: Mapping[str, str] | None = None
+) -> list[Summary]:
+    rows = connection.execute(query.add_columns(*_SHOWN), parameters).mappings().all()
     if not rows:
         return []
     chosen = [row["id"] for row in rows]
     layers = _doses(connection, chosen)
-    tags = {i: t for chunk in chunks(chosen) for i, t in tags_of(connection, chunk).items()}
+    tags = tags_of(connection, chosen)
     recipes = expressions(connection, [r["id"] for r in rows if r["kind"] == "expression"])
     numbers = [n for row in rows for n in (row["version"], row["norm"], *layers[row["id"]])]
     if not all(isinstance(n, int | float) for n in numbers):
@@ -157,7 +159,7 @@ def _described(connection: Connection, query: Select[int]) -> list[Summary]:
             **{**row, "recipe": str(recipes.get(row["id"], row["recipe"]))},
             layers=tuple(layers[row["id"]]),
             doses=layers[row["id"]],
-            tags=tuple(tags.get(row["id"], ())),
+            tags=tuple(tags[row["id"]]),
         )
         for row in rows
     ]
@@ -230,10 +232,9 @@ def _doses(connection: Connection, chosen: Sequence[int]) -> dict[int, dict[int,
     d = DIRECTION.c
     query = select(d.vector_id, d.layer, d.norm, d.residual_norm).order_by(d.vector_id, d.layer)
     found: dict[int, dict[int, float | None]] = defaultdict(dict)
-    for chunk in chunks(chosen):
-        own = query.where(d.vector_id.in_(chunk))
-        for vector, layer, norm, residual in connection.execute(own):
-            found[vector][layer] = norm / residual if residual else None
+    own = query.where(d.vector_id.in_(GIVEN))
+    for vector, layer, norm, residual in connection.execute(own, given(chosen)):
+        found[vector][layer] = norm / residual if residual else None
     several = [vector for vector, doses in found.items() if len(doses) > 1]
     for vector, doses in _summed(connection, several).items():
         found[vector] = {layer: doses.get(layer) for layer in found[vector]}
@@ -242,11 +243,9 @@ def _doses(connection: Connection, chosen: Sequence[int]) -> dict[int, dict[int,
 
 def _summed(connection: Connection, several: Sequence[int]) -> dict[int, dict[int, float | None]]:
     """The doses of vectors of several layers, from their stories, which alone have the sums."""
-    found: dict[int, dict[int, float | None]] = {}
-    for chunk in chunks(several):
-        query = select(VECTOR.c.id, VECTOR.c.story_text).where(VECTOR.c.id.in_(chunk))
-        found |= {vector: _told(story) for vector, story in connection.execute(query)}
-    return found
+    query = select(VECTOR.c.id, VECTOR.c.story_text).where(VECTOR.c.id.in_(GIVEN))
+    found = connection.execute(query, given(several))
+    return {vector: _told(story) for vector, story in found}
 
 
 def _told(story: str) -> dict[int, float | None]:
@@ -257,6 +256,18 @@ def _told(story: str) -> dict[int, float | None]:
     except (ValueError, TypeError, KeyError, SteerlabError):
         return {}
     return {f.layer: None if f.reach is None else f.dose for f in facts}
+
+
+def page(
+    table: Table, limit: int | None, before: Run | Sweep | None = None
+) -> Select[tuple[Any, ...]]:
+    """Selects runs, sweeps or results, newest first. before: the last one of the previous page."""
+    c = table.c
+    query = select(table).order_by(c.created.desc(), c.id.desc()).limit(limit)
+    if before is None:
+        return query
+    same = and_(c.created == before.created, c.id < before.id)
+    return query.where(or_(c.created < before.created, same))
 
 
 def names(connection: Connection, model: str | ModelIdentity | None = None) -> list[str]:

@@ -23,7 +23,7 @@ from steerlab.files.header import FileTooLarge
 from steerlab.registry import labels
 from steerlab.registry.files import payload_files
 from steerlab.registry.operands import link
-from steerlab.registry.rows import Placed, Stored, add, identity_text, mark_newest, read, settle
+from steerlab.registry.rows import Placed, Stored, add, identity_text, mark_newest, read
 from steerlab.registry.saving import check_recipe
 from steerlab.registry.schema import chunks
 from steerlab.registry.tables import VECTOR
@@ -150,7 +150,6 @@ def _add(connection: Connection, placed: Sequence[Placed], done: Rebuilt) -> Non
     try:
         with connection.begin_nested():
             rows = add(connection, placed)
-            settle(connection, rows, placed)
         done.count += len(rows)
         done.wanted |= {p.record.story: replace(p.record.labels, edits=p.edits) for p in placed}
     except (DBAPIError, sqlite3.Error, OverflowError, UnicodeEncodeError) as error:

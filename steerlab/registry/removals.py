@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from steerlab.registry import labels, undo_log
 from steerlab.registry.operands import relink
 from steerlab.registry.ports import Writing
 from steerlab.registry.rows import Stored, identity_text, mark_newest, read
-from steerlab.registry.schema import chunks
+from steerlab.registry.schema import GIVEN, given
 from steerlab.registry.tables import MODEL, OPERAND, REMOVAL, VECTOR
 from steerlab.registry.undo_log import Step
 
@@ -128,7 +128,7 @@ _GONE = (
 
 def gone(
     connection: Connection,
-    names: Sequence[str],
+    names: Collection[str],
     model: int | None = None,
     version: int | None = None,
 ) -> list[Row[Any]]:
@@ -136,13 +136,9 @@ def gone(
 
     model: row id; None for all. version: None for all.
     """
-    query = _GONE
+    query = _GONE.where(REMOVAL.c.name.in_(GIVEN))
     if model is not None:
         query = query.where(MODEL.c.id == model)
     if version is not None:
         query = query.where(REMOVAL.c.version == version)
-    return [
-        row
-        for part in chunks(names)
-        for row in connection.execute(query.where(REMOVAL.c.name.in_(part)))
-    ]
+    return [*connection.execute(query, given(names))]

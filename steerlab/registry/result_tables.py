@@ -21,7 +21,6 @@ from steerlab.registry.schema import (
     POSITIONS,
     Base,
     check,
-    condition,
     flag,
     json_text,
     linked_vector,
@@ -120,7 +119,7 @@ class SweepSettingRow(Base, table=True):
     parameters: str = parameters()
     layers: str | None = None
     positions: str | None = None
-    condition: str | None = condition()
+    condition: str | None = json_text(null=True)
 
 
 class SweepPromptRow(Base, table=True):
@@ -235,7 +234,7 @@ class CalibrationRow(Base, table=True):
     parameters: str = parameters()
     layers: str | None = None
     positions: str | None = None
-    condition: str | None = condition()
+    condition: str | None = json_text(null=True)
 
 
 class EvaluationRow(Base, table=True):
@@ -270,7 +269,7 @@ class EvaluationRow(Base, table=True):
     parameters: str = parameters()
     layers: str | None = None
     positions: str | None = None
-    condition: str | None = condition()
+    condition: str | None = json_text(null=True)
 
 
 class EvaluationValueRow(Base, table=True):

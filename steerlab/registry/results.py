@@ -23,9 +23,8 @@ from steerlab.core.results import (
 )
 from steerlab.core.vector import SteeringVector
 from steerlab.registry import result_files
-from steerlab.registry.pages import page
 from steerlab.registry.ports import Catalog
-from steerlab.registry.queries import Model
+from steerlab.registry.queries import Model, page
 from steerlab.registry.refs import digest_of
 from steerlab.registry.registry_only import operation_of, operation_row, vector_of
 from steerlab.registry.result_files import Result

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import (
-    BindParameter,
     ColumnElement,
     Connection,
     RowMapping,
@@ -30,7 +29,7 @@ from steerlab.core.record import Labels, Record, canonical_json, record_from_sto
 from steerlab.errors import SteerlabError
 from steerlab.files import header
 from steerlab.registry.operands import link, operands_now
-from steerlab.registry.schema import chunks, compiled, driver, fetched
+from steerlab.registry.schema import GIVEN, compiled, driver, fetched, given
 from steerlab.registry.sqlite_errors import Damaged, tells_damage
 from steerlab.registry.tables import DIRECTION, MODEL, OPERAND, TAG, VECTOR
 
@@ -133,7 +132,11 @@ _LAST_ID = select(func.max(VECTOR.c.id))
 
 
 def add(connection: Connection, placed: Sequence[Placed]) -> list[int]:
-    """Insert all rows of records; returns the ids in order. Call `settle` afterwards."""
+    """Insert all rows of records; returns the ids in order.
+
+    Compositions are linked to their operands, and the newest versions marked. A first version
+    counts as the newest; call `mark_newest` if a later one may exist.
+    """
     identities = dict.fromkeys(p.record.model for p in placed)
     models = {model: ensure_model(connection, model) for model in identities}
     ((last,),) = fetched(connection, _LAST_ID)
@@ -148,26 +151,22 @@ def add(connection: Connection, placed: Sequence[Placed]) -> list[int]:
     for table, rows_of in ((DIRECTION, _directions), (OPERAND, _operands), (TAG, _tags)):
         owner = next(iter(table.primary_key.columns)).name
         _insert(connection, table, [{owner: i, **row} for i, r in numbered for row in rows_of(r)])
+    if compositions := [row for row, record in numbered if record.kind == "expression"]:
+        link(connection, compositions)
+    if later := [row for row, record in numbered if record.version > 1]:
+        mark_newest(connection, VECTOR.c.id.in_(GIVEN), given(later))
     return [row for row, _ in numbered]
 
 
-def settle(connection: Connection, rows: Sequence[int], placed: Sequence[Placed]) -> None:
-    """Link added compositions to their operands and mark the newest versions.
-
-    A first version counts as the newest; call `mark_newest` if a later one may exist.
-    """
-    added = list(zip(rows, (p.record for p in placed), strict=True))
-    link(connection, [row for row, record in added if record.kind == "expression"])
-    for chunk in chunks([row for row, record in added if record.version > 1]):
-        mark_newest(connection, VECTOR.c.id.in_(chunk))
-
-
-def mark_newest(connection: Connection, which: ColumnElement[bool]) -> None:
+def mark_newest(
+    connection: Connection, which: ColumnElement[bool], parameters: Mapping[str, str] | None = None
+) -> None:
     """Update which versions are the newest, for the names of these vectors."""
     chosen = select(VECTOR.c.model_id, VECTOR.c.name).where(which).distinct().subquery()
     same = and_(VECTOR.c.model_id == chosen.c.model_id, VECTOR.c.name == chosen.c.name)
     of_names = select(VECTOR.c.id).join(chosen, same)
-    connection.execute(update(VECTOR).where(VECTOR.c.id.in_(of_names)).values(newest=IS_NEWEST))
+    newest = update(VECTOR).where(VECTOR.c.id.in_(of_names)).values(newest=IS_NEWEST)
+    connection.execute(newest, parameters)
 
 
 def _is_newest() -> ColumnElement[bool]:
@@ -196,37 +195,34 @@ def read(connection: Connection, ids: Sequence[int]) -> dict[int, Stored]:
 
     Raises Damaged for corrupted rows.
     """
-    found: dict[int, Stored] = {}
-    for chunk in chunks(ids):
-        try:
-            found.update(_read_chunk(connection, chunk))
-        except DBAPIError as error:
-            if not tells_damage(error):
-                raise
-            raise Damaged(
-                f"a row of the registry can't be read ({error.orig}), its payload may be whole: "
-                "run `steerlab rebuild`"
-            ) from error
+    try:
+        found = dict(_read(connection, ids))
+    except DBAPIError as error:
+        if not tells_damage(error):
+            raise
+        raise Damaged(
+            f"a row of the registry can't be read ({error.orig}), its payload may be whole: "
+            "run `steerlab rebuild`"
+        ) from error
     return {i: found[i] for i in ids if i in found}
 
 
 def checked(connection: Connection, ids: Sequence[int]) -> dict[int, Stored]:
     """As `read`, with the rows of directions compared too."""
     found = read(connection, ids)
-    for chunk in chunks(list(found)):
-        directions: dict[int, list[Row]] = defaultdict(list)
-        query = select(DIRECTION).where(DIRECTION.c.vector_id.in_(chunk))
-        for entry in connection.execute(query.order_by(DIRECTION.c.layer)).mappings():
-            row = dict(entry)
-            directions[row.pop("vector_id")].append(row)
-        for i in chunk:
-            if directions[i] != _directions(found[i].record):
-                found[i] = replace(found[i], altered=(*found[i].altered, "layers"))
+    directions: dict[int, list[Row]] = defaultdict(list)
+    query = select(DIRECTION).where(DIRECTION.c.vector_id.in_(GIVEN)).order_by(DIRECTION.c.layer)
+    for entry in connection.execute(query, given(found)).mappings():
+        row = dict(entry)
+        directions[row.pop("vector_id")].append(row)
+    for i, stored in found.items():
+        if directions[i] != _directions(stored.record):
+            found[i] = replace(stored, altered=(*stored.altered, "layers"))
     return found
 
 
-def _read_chunk(connection: Connection, ids: Sequence[int]) -> Iterator[tuple[int, Stored]]:
-    vectors = connection.execute(_SELECT_VECTORS, {"ids": ids}).mappings().all()
+def _read(connection: Connection, ids: Sequence[int]) -> Iterator[tuple[int, Stored]]:
+    vectors = connection.execute(_SELECT_VECTORS, given(ids)).mappings().all()
     tags = tags_of(connection, ids)
     operands = operands_now(connection, [v["id"] for v in vectors if v["kind"] == "expression"])
     for row in vectors:
@@ -239,23 +235,18 @@ def _read_chunk(connection: Connection, ids: Sequence[int]) -> Iterator[tuple[in
             ) from error
 
 
-_IDS: BindParameter[Any] = bindparam("ids", expanding=True)
 _SELECT_VECTORS = (
     select(VECTOR, MODEL.c.name.label("model"), MODEL.c.identity)
     .join(MODEL)
-    .where(VECTOR.c.id.in_(_IDS))
+    .where(VECTOR.c.id.in_(GIVEN))
 )
-_SELECT_TAGS = (
-    select(TAG.c.vector_id, TAG.c.tag)
-    .where(TAG.c.vector_id.in_(_IDS))
-    .order_by(TAG.c.vector_id, TAG.c.tag)
-)
+_SELECT_TAGS = select(TAG).where(TAG.c.vector_id.in_(GIVEN)).order_by(*TAG.primary_key)
 
 
 def tags_of(connection: Connection, ids: Sequence[int]) -> dict[int, list[str]]:
-    """Row id -> tags, sorted; for as many ids as one statement takes."""
+    """Row id -> tags, sorted."""
     found: dict[int, list[str]] = defaultdict(list)
-    for vector, tag in connection.execute(_SELECT_TAGS, {"ids": ids}):
+    for vector, tag in connection.execute(_SELECT_TAGS, given(ids)):
         found[vector].append(tag)
     return found
 
@@ -351,9 +342,7 @@ _INSERTS = {table: insert(table) for table in (VECTOR, DIRECTION, OPERAND, TAG)}
 
 def labels_of(connection: Connection, stories: Sequence[str]) -> dict[str, Labels]:
     """Story -> labels, from the trusted rows of these stories."""
-    found: dict[str, Labels] = {}
-    for chunk in chunks(stories):
-        ids = connection.execute(select(VECTOR.c.id).where(VECTOR.c.story.in_(chunk))).scalars()
-        stored = read(connection, ids.all()).values()
-        found |= {s.story: s.labels for s in stored if not s.altered}
-    return found
+    query = select(VECTOR.c.id).where(VECTOR.c.story.in_(GIVEN))
+    ids = connection.execute(query, given(stories))
+    stored = read(connection, ids.scalars().all()).values()
+    return {s.story: s.labels for s in stored if not s.altered}

@@ -13,12 +13,11 @@ from sqlalchemy import Connection, Select, delete, func, insert, select, update
 from steerlab.core.record import now
 from steerlab.core.run import Generation, Run
 from steerlab.errors import BadOption, NotFound
-from steerlab.registry.pages import page
 from steerlab.registry.ports import Catalog
-from steerlab.registry.queries import Model
+from steerlab.registry.queries import Model, page
 from steerlab.registry.refs import digest_of
 from steerlab.registry.registry_only import operands, operation_of, operation_row, sampling_of
-from steerlab.registry.schema import chunks
+from steerlab.registry.schema import GIVEN, given
 from steerlab.registry.tables import GENERATION, RUN, RUN_OPERAND
 
 
@@ -155,12 +154,11 @@ def _read(connection: Connection, query: Select[Any]) -> list[Run]:
     rows = [dict(row) for row in connection.execute(query).mappings()]
     texts: dict[int, list[Generation]] = defaultdict(list)
     g = GENERATION.c
-    for ids in chunks([row["id"] for row in rows]):
-        own = func.coalesce(g.expression, ""), func.coalesce(g.layers, ""), g.rating
-        found = select(g.run_id, g.coefficient, g.dose, g.text, g.finish, g.tokens, *own)
-        found = found.where(g.run_id.in_(ids)).order_by(g.run_id, g.ordinal)
-        for number, *values in connection.execute(found):
-            texts[number].append(Generation(*values))
+    own = func.coalesce(g.expression, ""), func.coalesce(g.layers, ""), g.rating
+    found = select(g.run_id, g.coefficient, g.dose, g.text, g.finish, g.tokens, *own)
+    found = found.where(g.run_id.in_(GIVEN)).order_by(g.run_id, g.ordinal)
+    for number, *values in connection.execute(found, given([row["id"] for row in rows])):
+        texts[number].append(Generation(*values))
     return [
         Run(
             sampling=sampling_of(row),

@@ -23,14 +23,7 @@ from steerlab.registry import labels
 from steerlab.registry.files import Entry, batches, free_path
 from steerlab.registry.operands import relink
 from steerlab.registry.ports import Writing
-from steerlab.registry.rows import (
-    Placed,
-    add,
-    find_model,
-    identity_text,
-    refs_of,
-    settle,
-)
+from steerlab.registry.rows import Placed, add, find_model, identity_text, refs_of
 from steerlab.registry.schema import fetched
 from steerlab.registry.tables import MODEL, REMOVAL, VECTOR
 
@@ -69,21 +62,18 @@ def _told_apart(record: Record, taken: set[str]) -> Record:
     return record
 
 
-def store(work: Writing, directory: Path, entries: Sequence[Entry]) -> list[int]:
+def store(work: Writing, directory: Path, entries: Sequence[Entry]) -> None:
     """Write payloads durably, then the rows; a crash leaves only garbage files."""
     placed = []
     for batch in batches(entries):
-        path = free_path(directory, batch[0][0].digest)
+        path = free_path(batch[0][0].digest, lambda path: (directory / path).exists())
         file, data = directory / path, payload.encode(batch)
         labels.renew(directory, {r.story: r.labels for r, _ in batch}, work)
         work.undo.append(partial(file.unlink, missing_ok=True))
         durable.write(file, data)
         placed += [Placed(record, path, record.story) for record, _ in batch]
-    rows = add(work.connection, placed)
-    if any(p.record.version > 1 or p.record.kind == "expression" for p in placed):
-        settle(work.connection, rows, placed)
+    add(work.connection, placed)
     relink(work.connection, {record.digest for record, _ in entries})
-    return rows
 
 
 def store_next(

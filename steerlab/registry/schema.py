@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Text,
+    bindparam,
     func,
     select,
 )
@@ -25,7 +27,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
-_CHUNK = 400  # ids in one IN (…)
+_CHUNK = 400  # vectors held in memory at a time
 
 T = TypeVar("T")
 
@@ -81,11 +83,6 @@ def parameters() -> Any:
     return Field(sa_column=column)
 
 
-def condition() -> Any:
-    """The condition of an operation, as JSON; NULL for none."""
-    return json_text(null=True)
-
-
 def check(condition: str, name: str) -> CheckConstraint:
     """A CHECK constraint."""
     return CheckConstraint(condition, name=name)
@@ -117,8 +114,17 @@ def _in_sqlite(condition: str, name: str) -> Any:
     return check(condition, name).ddl_if(dialect="sqlite")
 
 
+GIVEN = select(func.json_each(bindparam("given")).table_valued("value").c.value)
+"""What `column.in_` takes in a statement that is run with the parameters of `given`."""
+
+
+def given(values: Collection[int] | Collection[str]) -> dict[str, str]:
+    """Any number of values, as JSON: SQLite limits how many parameters there are."""
+    return {"given": json.dumps([*values])}
+
+
 def chunks(ids: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Split ids into parts small enough for one statement."""
+    """Split ids into parts, to hold the vectors of one part in memory."""
     for start in range(0, len(ids), _CHUNK):
         yield ids[start : start + _CHUNK]
 

@@ -14,12 +14,11 @@ from steerlab.core.record import now
 from steerlab.core.setting import Setting
 from steerlab.core.sweep import Sweep
 from steerlab.errors import NotFound
-from steerlab.registry.pages import page
 from steerlab.registry.ports import Catalog
-from steerlab.registry.queries import Model
+from steerlab.registry.queries import Model, page
 from steerlab.registry.refs import digest_of
 from steerlab.registry.registry_only import operands, operation_of, operation_row, sampling_of
-from steerlab.registry.schema import chunks
+from steerlab.registry.schema import GIVEN, given
 from steerlab.registry.tables import (
     CELL,
     CELL_METRIC,
@@ -30,7 +29,6 @@ from steerlab.registry.tables import (
     SWEEP_SETTING,
 )
 
-_FEW = 400  # prompts in one IN (…)
 _Place = tuple[int, int, int]  # setting, prompt, seed
 _PLAIN = [column.name for column in SWEEP.c]
 
@@ -80,10 +78,10 @@ class Sweeps:
         with self._database.writing() as work:
             numbers = _numbers(work.connection, sweep, places.values())
             found = {numbers[places[key]]: value for key, value in values.items()}
-            for ids in chunks(list(found)):
-                own = m.name == name, m.cell_id.in_(ids)
-                work.connection.execute(delete(CELL_METRIC).where(*own))
-                rows = [{"cell_id": i, "name": name, **vars(found[i])} for i in ids]
+            earlier = delete(CELL_METRIC).where(m.name == name, m.cell_id.in_(GIVEN))
+            work.connection.execute(earlier, given(found))
+            rows = [{"cell_id": i, "name": name, **vars(value)} for i, value in found.items()]
+            if rows:
                 work.connection.execute(insert(CELL_METRIC), rows)
 
     def list(
@@ -152,10 +150,9 @@ def _numbers(connection: Connection, sweep: Sweep, places: Collection[_Place]) -
     """Row ids of the stored cells, and of some other cells of their prompts."""
     c = CELL.c
     query = select(c.setting, c.prompt, c.seed, c.id).where(c.sweep_id == sweep.id)
-    prompts = {prompt for _, prompt, _ in places}
-    if len(prompts) <= _FEW:  # a batch of a large sweep is of few prompts
-        query = query.where(c.prompt.in_(prompts))
-    return {(setting, prompt, seed): i for setting, prompt, seed, i in connection.execute(query)}
+    prompts = given({prompt for _, prompt, _ in places})
+    found = connection.execute(query.where(c.prompt.in_(GIVEN)), prompts)
+    return {(setting, prompt, seed): i for setting, prompt, seed, i in found}
 
 
 def _one(connection: Connection, number: int) -> Sweep:
@@ -214,10 +211,9 @@ def _by_sweep(
     """Sweep id -> rows of a child table, in order."""
     ordered = query.order_by(columns.ordinal) if "ordinal" in columns else query
     found: dict[int, list[tuple[Any, ...]]] = defaultdict(list)
-    for chunk in chunks(ids):
-        rows = connection.execute(ordered.where(columns.sweep_id.in_(chunk)))
-        for number, *values in rows:
-            found[number].append(tuple(values))
+    ordered = ordered.where(columns.sweep_id.in_(GIVEN))
+    for number, *values in connection.execute(ordered, given(ids)):
+        found[number].append(tuple(values))
     return found
 
 

@@ -36,7 +36,6 @@ from steerlab.registry.schema import (
     WITHOUT_ROWID,
     Base,
     check,
-    condition,
     flag,
     json_text,
     linked_vector,
@@ -267,7 +266,7 @@ class RunRow(Base, table=True):
     best: int | None = None
     operation: str = operation()
     parameters: str = parameters()
-    condition: str | None = condition()
+    condition: str | None = json_text(null=True)
 
 
 class GenerationRow(Base, table=True):
@@ -299,7 +298,7 @@ class GenerationRow(Base, table=True):
     parameters: str = parameters()
     layers: str | None = None
     positions: str | None = None
-    condition: str | None = condition()
+    condition: str | None = json_text(null=True)
     expression: str | None = None
     rating: int | None = None
 

@@ -33,7 +33,7 @@ from sqlalchemy.exc import DBAPIError
 
 from steerlab.files import header
 from steerlab.registry.operands import expressions
-from steerlab.registry.schema import chunks, driver, sample
+from steerlab.registry.schema import GIVEN, driver, given, sample
 from steerlab.registry.sqlite_errors import tells_damage
 from steerlab.registry.tables import VECTOR
 
@@ -245,12 +245,8 @@ def words_of(text: str) -> list[str]:
 
 def prompts(connection: Connection, ids: Sequence[int]) -> dict[int, list[str]]:
     """Row id -> the prompts of a vector, in order; empty for one without."""
-    query = select(VECTOR.c.id, VECTOR.c.story_text)
-    return {
-        row: _prompts(story)
-        for chunk in chunks(ids)
-        for row, story in connection.execute(query.where(VECTOR.c.id.in_(chunk)))
-    }
+    query = select(VECTOR.c.id, VECTOR.c.story_text).where(VECTOR.c.id.in_(GIVEN))
+    return {row: _prompts(story) for row, story in connection.execute(query, given(ids))}
 
 
 def _prompts(story_text: str) -> list[str]:

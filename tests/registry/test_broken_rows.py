@@ -259,7 +259,7 @@ def test_a_disk_that_fails_while_rows_are_read_is_no_damage_to_them(family, monk
     def fail(*arguments):
         raise OperationalError("SELECT", {}, failing)
 
-    monkeypatch.setattr(rows, "_read_chunk", fail)
+    monkeypatch.setattr(rows, "_read", fail)
     with pytest.raises(StoreError, match="disk I/O error"):
         family.verify()
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from steerlab.core.display import printable
-from steerlab.errors import CorruptPayload, NotFound, StoreError
+from steerlab.errors import CorruptPayload, NotFound, SteerlabError, StoreError
 from steerlab.files import durable
 from steerlab.progress import Progress
 
@@ -142,6 +142,17 @@ def unpack(
             if progress is not None:
                 progress(file.tell(), size)
         _compare(file, info.size, sums, path)
+
+
+@contextlib.contextmanager
+def called(file: Path, name: str) -> Iterator[None]:
+    """Replace a temporary path in errors by the name that the user knows."""
+    try:
+        yield
+    except SteerlabError as error:
+        if str(file) == name:
+            raise
+        raise type(error)(str(error).replace(str(file), name)) from None
 
 
 def _next(file: BinaryIO, size: int, path: Path) -> tarfile.TarInfo:

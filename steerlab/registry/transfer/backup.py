@@ -25,7 +25,6 @@ from steerlab.registry.database import Database
 from steerlab.registry.schema_check import check_plain
 from steerlab.registry.sqlite_errors import Newer, one_line_errors, tells_damage
 from steerlab.registry.transfer import archive
-from steerlab.registry.transfer.exchange import called
 
 _DAMAGED = "registry.db is damaged"
 
@@ -86,7 +85,7 @@ def backup(database: Database, target: Path, force: bool, progress: Progress | N
             writer.add_file(archive.REGISTRY, moment.registry)
         for name, file in followed(moment.files, progress):
             damaged |= dict.fromkeys(_payload_problems(name, file))
-            with called(file, name):
+            with archive.called(file, name):
                 writer.add_file(name, file)
             if moment.linked:
                 file.unlink()
@@ -194,7 +193,7 @@ def _registry_problems(copy: Path, names: set[str]) -> Iterator[str]:
 
 def _payload_problems(name: str, file: Path) -> Iterator[str]:
     try:
-        with called(file, name):
+        with archive.called(file, name):
             if name.startswith(f"{labels.FOLDER}/"):
                 labels.parsed(header.read_plain(file), file)
             elif name.startswith(f"{result_files.FOLDER}/"):

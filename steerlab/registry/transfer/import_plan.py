@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from steerlab.core.recipe import ModelIdentity
 from steerlab.core.record import Record
 from steerlab.registry import removals, saving
 from steerlab.registry.rows import ensure_model, identity_text
-from steerlab.registry.schema import chunks
+from steerlab.registry.schema import GIVEN, given
 from steerlab.registry.tables import VECTOR
 
 
@@ -64,7 +64,7 @@ def plan(connection: Connection, imports: Sequence[Import]) -> set[str]:
     gets its next versions, oldest first. Returns the names of removed versions that come back.
     """
     models = {m: ensure_model(connection, m) for m in dict.fromkeys(i.model for i in imports)}
-    names = sorted({one.name for one in imports})
+    names = {one.name for one in imports}
     stored = _stored(connection, {one.digest for one in imports})
     latest = saving.newest_versions(connection, names)
     gone = {(r.model_id, r.name, r.version): r.digest for r in removals.gone(connection, names)}
@@ -95,11 +95,10 @@ def plan(connection: Connection, imports: Sequence[Import]) -> set[str]:
     return back
 
 
-def _stored(connection: Connection, digests: Iterable[str]) -> dict[str, list[Any]]:
+def _stored(connection: Connection, digests: Collection[str]) -> dict[str, list[Any]]:
     v = VECTOR.c
     found: dict[str, list[Any]] = defaultdict(list)
     query = select(v.id, v.digest, v.story, v.name, v.version).order_by(v.id)
-    for part in chunks(sorted(digests)):
-        for row in connection.execute(query.where(v.digest.in_(part))):
-            found[row.digest].append(row)
+    for row in connection.execute(query.where(v.digest.in_(GIVEN)), given(digests)):
+        found[row.digest].append(row)
     return found

@@ -22,7 +22,7 @@ from steerlab.files.header import FileTooLarge
 from steerlab.progress import Progress
 from steerlab.registry import files, labels, result_files, results, text_index
 from steerlab.registry.files import payload_files
-from steerlab.registry.operands import made_from
+from steerlab.registry.operands import with_ancestors
 from steerlab.registry.rebuild import usable
 from steerlab.registry.refs import resolve
 from steerlab.registry.rows import IS_NEWEST, Stored, checked, identity_text, read
@@ -332,8 +332,7 @@ class _Audit:
         """The parent that an operand is linked to."""
         if row is None:
             same = select(VECTOR.c.id).where(VECTOR.c.digest == digest)
-            found = self.connection.execute(same).scalars().all()
-            if any(made_from(self.connection, one, child) for one in found):
+            if child in with_ancestors(self.connection, self.connection.execute(same).scalars()):
                 raise Incompatible(f"its operand {ref} was itself made from it: a recipe is forged")
             raise NotFound(f"its operand {ref} is not in this store")
         parent = read(self.connection, [row])[row]

@@ -162,11 +162,6 @@ def unneeded(directory: Path, stories: Iterable[str], paths: Iterable[str]) -> I
                 yield path
 
 
-def forget(directory: Path, story: str) -> None:
-    """Delete the label file of one vector."""
-    _own(directory, story).unlink(missing_ok=True)
-
-
 def parsed(data: bytes, what: object) -> dict[str, Labels | Removed]:
     """Parse a label file; raises CorruptPayload if it is invalid."""
     try:

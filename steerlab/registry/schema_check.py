@@ -66,8 +66,12 @@ def problems(connection: Connection) -> list[str]:
     except UnicodeDecodeError:
         return ["SQLite can't check it, for a reason that is not UTF-8"]
     found = [str(line) for line in checks if line != "ok"]
-    differing = sorted(_differences(_shape(connection), _intended()))
-    found += [f"the schema of {name} is not what it was made with" for name in differing]
+    shape, intended = _shape(connection), _intended()
+    found += [
+        f"the schema of {name} is not what it was made with"
+        for name in sorted(shape.keys() | intended.keys())
+        if shape.get(name) != intended.get(name)
+    ]
     if found:
         return found
     if not text_index.readable(connection):
@@ -96,11 +100,6 @@ def _no_text(connection: Connection) -> list[str]:
         if wrong:
             found.append(f"a row of {table.name} can't be read")
     return found
-
-
-def _differences(found: Shape, intended: Shape) -> set[str]:
-    names = found.keys() | intended.keys()
-    return {name for name in names if found.get(name) != intended.get(name)}
 
 
 def _shape(connection: Connection) -> Shape:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import stat
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -96,5 +98,7 @@ def _vectors(connection: Connection) -> Iterator[Any]:
 
 def _files(directory: Path) -> Iterator[tuple[str, int]]:
     for path in directory.rglob("*"):
-        if path.is_file() and not path.is_symlink():
-            yield path.relative_to(directory).as_posix(), path.stat().st_size
+        with contextlib.suppress(FileNotFoundError):  # a writer was done with it
+            status = path.lstat()
+            if stat.S_ISREG(status.st_mode):
+                yield path.relative_to(directory).as_posix(), status.st_size

@@ -72,8 +72,9 @@ def rebuild(connection: Connection, directory: Path, trusted: Trusted) -> Rebuil
 
     Labels come from the trusted row, else from the label file, else from the payload file; from
     the label file too if it has more edits than the row. If two vectors claim a version, the one
-    with a trusted row wins, then the newer: the other was never acknowledged. Of two copies of a
-    vector, an intact one wins.
+    whose trusted row has it wins, then one with a trusted row, which goes back to that row's
+    version, then the newer: the other was never acknowledged. Of two copies of a vector, an intact
+    one wins.
     """
     done = Rebuilt()
     known = labels.read_all(directory, done.skipped)
@@ -91,6 +92,11 @@ def rebuild(connection: Connection, directory: Path, trusted: Trusted) -> Rebuil
             record = placed.record.labelled(own)
             _claim(chosen, replace(placed, record=record, edits=own.edits), trusted, done)
     insert(connection, chosen.values(), done, trusted)
+    done.skipped += [
+        f"{row.qualified}: its payload {row.path} is missing"
+        for story, row in trusted.items()
+        if story not in found and not (directory / row.path).exists()
+    ]
     return done
 
 
@@ -121,15 +127,24 @@ def _claim(chosen: dict[Name, Placed], placed: Placed, trusted: Trusted, done: R
     """Assign a name and version to the better of the vectors that claim it."""
     rival = chosen.get(_name(placed.record))
     rivals = [placed] if rival is None else [placed, rival]
-    kept, *others = sorted(
-        rivals, key=lambda p: (p.record.story in trusted, p.record.created, p.path), reverse=True
-    )
+    kept, *others = sorted(rivals, key=lambda p: _right(p, trusted), reverse=True)
     chosen[_name(placed.record)] = kept
-    done.skipped += [
-        f"{lost.path}: {lost.record.ref} is already another vector; "
-        "`steerlab import` gives it a version of its own"
-        for lost in others
-    ]
+    for lost in others:
+        row = trusted.get(lost.record.story)
+        if row is not None and _name(row.record) != _name(lost.record):
+            _claim(chosen, replace(lost, record=lost.record.labelled(row.labels)), trusted, done)
+            continue
+        done.skipped.append(
+            f"{lost.path}: {lost.record.ref} is already another vector; "
+            "`steerlab import` gives it a version of its own"
+        )
+
+
+def _right(placed: Placed, trusted: Trusted) -> tuple[bool, bool, str, str]:
+    """The right of a vector to its name and version; the greatest of several is the best."""
+    record, row = placed.record, trusted.get(placed.record.story)
+    own = row is not None and _name(row.record) == _name(record)
+    return own, row is not None, record.created, placed.path
 
 
 def insert(

@@ -317,6 +317,33 @@ def test_of_two_claims_to_a_version_the_acknowledged_one_stays(family, caplog):
     assert caplog.text.count("love.v1 is already another vector") == 2
 
 
+def test_a_label_file_that_claims_the_name_of_another_takes_it_from_none(family):
+    """A hand wrote it; the rows of both are sound."""
+    before = records(family)
+    family.note("anger", "mine")
+    (file,) = family.path.glob("labels/??/*.json")
+    claims = file.read_text().replace('"anger"', '"love"').replace('"edits":1', '"edits":9')
+    file.write_text(claims)
+    family.note("love", "also mine")
+    assert family.upkeep.rebuild() == 4
+    assert records(family).keys() == before.keys()
+    assert (family.record("anger").note, family.record("love").note) == ("mine", "also mine")
+    assert family.verify() == []
+    after = records(family)
+    for file in family.path.glob("registry.db*"):
+        file.unlink()
+    assert records(Store(family.path)) == after
+
+
+def test_a_row_whose_payload_is_gone_is_named_by_a_rebuild(family, caplog):
+    file_of(family, "deep").unlink()
+    assert family.upkeep.rebuild() == 3
+    assert "left out: tiny_1.deep.v1: its payload payloads/" in caplog.text
+    caplog.clear()
+    assert family.upkeep.rebuild() == 3
+    assert "left out" not in caplog.text
+
+
 def test_a_stray_file_takes_no_name_of_a_model(family, caplog):
     """It may claim to be older than all that is here, and of a model that is called the same."""
     before = records(family)

@@ -119,7 +119,8 @@ def _waste(path: Path, gc: Callable[..., Sequence[Garbage]]) -> Iterator[Problem
         yield _note(
             "payload files hold vectors that the registry does not know: it lost them, or a save "
             "was interrupted",
-            "steerlab rebuild restores them; steerlab gc --delete deletes them",
+            "steerlab rebuild restores them, or says why it leaves one out; steerlab gc --delete "
+            "deletes them",
             unknown,
         )
     if damaged := [file.path for file in loose if file.unreadable]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @options.verb("bake")
 @options.expression
-@click.argument("path", type=click.Path(path_type=Path), metavar="OUT")
+@click.argument("path", type=types.PATH, metavar="OUT")
 @click.option("--dose", type=types.NUMBER, help="The strength, as a dose.")
 @click.option("--coefficient", type=types.NUMBER, help="The strength.")
 @click.option("--as-llama", is_flag=True, help="Write Mistral and Qwen2 as LlamaForCausalLM.")

@@ -97,7 +97,7 @@ def _compose(
     from steerlab.core.syntax import parse
 
     parsed = parse(expression)
-    chosen = check_name(name or derived_name(str(parsed)))
+    chosen = check_name(derived_name(str(parsed)) if name is None else name)
     result = store.evaluate(expression, model)
     if name is None and not dry_run:
         _check_derived(store, chosen, result)

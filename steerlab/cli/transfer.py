@@ -36,7 +36,7 @@ _SAID = {
 
 @options.verb("export")
 @click.argument("refs", nargs=-1, shell_complete=options.complete_ref)
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=types.PATH)
 @click.option("--parents", is_flag=True, help="Include everything they were made from.")
 @click.option("--all", "everything", is_flag=True, help="All vectors, including older versions.")
 @click.option("--text", help="Only those with this in their name, note, tags, recipe or prompts.")
@@ -166,7 +166,7 @@ def _export_foreign(strengths: Sequence[Strength], target: str, path: Path, forc
 
 
 @options.verb("import")
-@click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="FILE...")
+@click.argument("paths", nargs=-1, type=types.PATH, metavar="FILE...")
 @click.option("--model", metavar="ID", help="The model of foreign files: a name, id or directory.")
 @click.option("--layer", type=int, help="The layer of a foreign file's single direction.")
 @click.option(
@@ -178,7 +178,7 @@ def _export_foreign(strengths: Sequence[Strength], target: str, path: Path, forc
 @click.option(
     "--sign", type=click.Choice(("+", "-")), default="+", help="-: reverse foreign files."
 )
-@click.option("--sae", type=click.Path(path_type=Path), help="A directory of SAELens.")
+@click.option("--sae", type=types.PATH, help="A directory of SAELens.")
 @click.option("--feature", type=click.IntRange(0), help="With --sae: the decoder's row to take.")
 @click.option("--as", "name", metavar="NAME", help="The vector's name (default: the file's).")
 @click.option("--format", "format_", metavar="F", help="Refuse foreign files of another format.")
@@ -330,7 +330,7 @@ def backup_command(path: Path, force: bool, store: Store) -> int:
 
 
 @options.verb("restore")
-@click.argument("backup", type=click.Path(exists=True, path_type=Path))
+@click.argument("backup", type=types.EXISTING)
 @click.option("--force", is_flag=True, help="Replace an existing store, which is moved aside.")
 @options.store
 @options.quiet

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,16 +76,42 @@ def _file_of(suffixes: Sequence[str]) -> Callable[[str], Path]:
     return parse
 
 
+class _Path(click.Path):
+    """A path; an empty text, which pathlib takes for the working directory, is none."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Check, or fail with the reason."""
+        if value == "":
+            self.fail(_EMPTY, param, ctx)
+        return super().convert(value, param, ctx)
+
+
+_EMPTY = "it is empty: write . for this directory"
+
+
+def _hours(text: str) -> timedelta:
+    (hours,) = finite(text, [text], "a number of hours")
+    if not 0 <= hours <= _MOST_HOURS:
+        raise BadOption(f"{text} hours: from 0 to {_MOST_HOURS} are meant")
+    return timedelta(hours=hours)
+
+
+_MOST_HOURS = 1_000_000
+
+
 def _directory(text: str) -> Path:
     if not text:
-        raise BadOption("it is empty: write . for this directory")
+        raise BadOption(_EMPTY)
     if (path := Path(text)).is_file():
         raise BadOption(f"{text!r} is a file")
     return path
 
 
 DIRECTORY = Parsed("directory", _directory)
-FILE = click.Path(dir_okay=False, path_type=Path)
+PATH = _Path(path_type=Path)
+EXISTING = _Path(exists=True, path_type=Path)
+FILE = _Path(dir_okay=False, path_type=Path)
+HOURS = Parsed("float", _hours)
 NUMBER = Parsed("number", _number)
 NUMBERS = Parsed("numbers", _numbers)
 LAYERS = Parsed("layers", _layers)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from steerlab.cli import options, output
+from steerlab.cli import options, output, types
 from steerlab.cli.progress import progress_bar
 from steerlab.core.display import count, printable, some
 
@@ -144,13 +144,13 @@ def rebuild_command(store: Store) -> None:
 @click.option("--delete", is_flag=True, help="Delete the files; without it, list them.")
 @click.option(
     "--grace",
-    type=click.FloatRange(0),
-    default=1.0,
+    type=types.HOURS,
+    default="1.0",
     show_default=True,
     help="Spare files younger than this, in hours.",
 )
 @options.store
-def gc_command(delete: bool, grace: float, store: Store) -> None:
+def gc_command(delete: bool, grace: timedelta, store: Store) -> None:
     """Delete files that no vector needs.
 
     Without --delete the files are only listed, with the vectors in them: `steerlab undo` brings
@@ -161,7 +161,7 @@ def gc_command(delete: bool, grace: float, store: Store) -> None:
     from steerlab.files.location import extractions_directory
 
     with progress_bar("deleting" if delete else "looking") as progress:
-        garbage = store.upkeep.gc(not delete, timedelta(hours=grace), progress)
+        garbage = store.upkeep.gc(not delete, grace, progress)
     stopped = abandoned(extractions_directory(), delete=delete)
     if not (garbage or stopped):
         output.say("nothing to delete")

@@ -88,7 +88,7 @@ def bound(
     for path, one in found:
         fitting = model if model is not None else model_of(one, known, str(path))
         vector = bind(one, fitting, str(path), said, model_named=model is not None)
-        items.append((check_name(name or one.name), vector))
+        items.append((check_name(one.name if name is None else name), vector))
     return items
 
 

@@ -33,7 +33,7 @@ def parse_ref(text: str) -> Ref:
         raise BadOption(f"a vector is named by a text, not {text!r:.60}")
     parts = text.split(".")
     version = None
-    if len(parts) > 1 and re.fullmatch(r"v\d{1,18}", parts[-1]):
+    if len(parts) > 1 and re.fullmatch(r"v[0-9]{1,18}", parts[-1]):
         version = int(parts.pop()[1:])
     if len(parts) > 2 or not all(is_name(part) for part in parts):
         raise NotFound(

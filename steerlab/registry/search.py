@@ -51,6 +51,8 @@ def search(connection: Connection, filters: Filters, text: str, limit: int) -> S
     Scored are hits in names, hits where the words are adjacent, and enough others to fill the
     list. Scoring all of them (bm25) takes 130 ms for a word that 95,000 vectors contain.
     """
+    if limit < 0:
+        raise BadOption(f"the best {limit} vectors: ask for 0 or more")
     words, phrase = text_index.words_of(text), " ".join(text_index.folded(text).split())
     if not words:
         raise BadOption("search for at least one word")

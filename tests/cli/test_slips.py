@@ -155,6 +155,24 @@ def test_a_store_without_a_name_is_not_the_working_directory(refused, store):
     assert "is a file" in refused(ExitCode.USAGE, "list", "--store", file)
 
 
+@pytest.mark.parametrize(
+    "verb", [["import"], ["export", "love"], ["backup"], ["restore"]], ids=lambda verb: verb[0]
+)
+def test_an_empty_path_is_not_the_working_directory(refused, verb):
+    """A shell's variable that was never set: `steerlab import "$FILES"`."""
+    assert "is empty" in refused(ExitCode.USAGE, *verb, "")
+
+
+def test_an_empty_name_is_refused_rather_than_derived(refused, store):
+    assert "can't name a vector ''" in refused(ExitCode.BAD_INPUT, "compose", "2*love", "--as", "")
+    assert len(store.list(every_version=True)) == 4
+
+
+@pytest.mark.parametrize("hours", ["nan", "inf", "1e308", "-1", "an"])
+def test_an_impossible_time_of_grace_is_refused(refused, hours):
+    assert "--grace" in refused(ExitCode.USAGE, "gc", "--grace", hours)
+
+
 def test_a_path_with_a_line_break_is_one_line(cli, tmp_path):
     err = cli("list", "--store", tmp_path / "a\nb").err
     assert "a\\nb yet" in err

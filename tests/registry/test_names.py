@@ -22,7 +22,9 @@ def test_four_ways_to_write_a_ref(store):
     assert store.load("tiny_1.love") == vector(2)
 
 
-@pytest.mark.parametrize("ref", ["", ".", "a.b.c.d", "love.v1.x", "lo ve", "love.", "love[2]"])
+@pytest.mark.parametrize(
+    "ref", ["", ".", "a.b.c.d", "love.v1.x", "lo ve", "love.", "love[2]", "love.v١"]
+)
 def test_what_is_no_ref_is_not_found(family, ref):
     with pytest.raises(NotFound):
         family.load(ref)

@@ -67,6 +67,9 @@ def test_filters_combine(shop):
 def test_a_limit_keeps_the_total(shop):
     found = shop.search("angry", limit=2)
     assert (len(found.hits), found.total) == (2, 5)
+    assert (shop.search("angry", limit=0).hits, found.total) == ([], 5)
+    with pytest.raises(BadOption, match="the best -1 vectors"):
+        shop.search("angry", limit=-1)
 
 
 def test_a_search_without_words(shop):

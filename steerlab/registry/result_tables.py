@@ -41,7 +41,6 @@ class SweepRow(Base, table=True):
     `sweep_setting`.
     """
 
-    __tablename__ = "sweep"
     __table_args__ = (
         Index(None, "created"),
         Index(None, "digest"),
@@ -77,7 +76,6 @@ class SweepRow(Base, table=True):
 class SweepOperandRow(Base, table=True):
     """A vector that a sweep's expression names as `ref`; digest is NULL if it was not stored."""
 
-    __tablename__ = "sweep_operand"
     __table_args__ = (
         Index(None, "vector_id", "sweep_id"),
         Index(None, "digest"),
@@ -96,7 +94,6 @@ class SweepSettingRow(Base, table=True):
     layers: JSON, for several layers. positions: NULL for the sweep's.
     """
 
-    __tablename__ = "sweep_setting"
     __table_args__ = (
         UniqueConstraint("sweep_id", "layer", "strength"),
         *whole("ordinal"),
@@ -125,7 +122,6 @@ class SweepSettingRow(Base, table=True):
 class SweepPromptRow(Base, table=True):
     """A prompt of a sweep."""
 
-    __tablename__ = "sweep_prompt"
     __table_args__ = whole("ordinal")
 
     sweep_id: int = owner("sweep")
@@ -136,7 +132,6 @@ class SweepPromptRow(Base, table=True):
 class SweepSeedRow(Base, table=True):
     """A seed of a sweep, with its place among them."""
 
-    __tablename__ = "sweep_seed"
     __table_args__ = (
         UniqueConstraint("sweep_id", "ordinal"),
         *whole("seed", "ordinal"),
@@ -156,7 +151,6 @@ def _axis(column: str, of: str, key: str = "ordinal") -> ForeignKeyConstraint:
 class CellRow(Base, table=True):
     """The complete text of a setting, a prompt and a seed; cancelled texts are not stored."""
 
-    __tablename__ = "cell"
     __table_args__ = (
         UniqueConstraint("sweep_id", "setting", "prompt", "seed"),
         _axis("setting", "sweep_setting"),
@@ -180,7 +174,6 @@ class CellRow(Base, table=True):
 class CellMetricRow(Base, table=True):
     """A metric of a cell; value is NULL if undefined, with the reason if one is known."""
 
-    __tablename__ = "cell_metric"
     __table_args__ = (
         *real("value", null=True),
         check("name <> ''", "name_given"),
@@ -199,7 +192,6 @@ class CalibrationRow(Base, table=True):
     works: False if no dose beat its control; the rest is then NULL. data: the curves, JSON.
     """
 
-    __tablename__ = "calibration"
     __table_args__ = (
         Index(None, "digest", "created"),
         Index(None, "vector_id"),
@@ -243,7 +235,6 @@ class EvaluationRow(Base, table=True):
     data: how it was measured, JSON; NULL if unknown.
     """
 
-    __tablename__ = "evaluation"
     __table_args__ = (
         Index(None, "digest", "created"),
         Index(None, "vector_id"),
@@ -275,7 +266,6 @@ class EvaluationRow(Base, table=True):
 class EvaluationValueRow(Base, table=True):
     """An estimate with its interval, over `n` items; NULL if undefined."""
 
-    __tablename__ = "evaluation_value"
     __table_args__ = (
         UniqueConstraint("evaluation_id", "style", "metric", "setting"),
         *whole("ordinal", "n"),

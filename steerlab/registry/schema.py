@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
 from functools import cache
@@ -24,7 +25,7 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects import sqlite
-from sqlalchemy.orm import registry
+from sqlalchemy.orm import declared_attr, registry
 from sqlmodel import Field, SQLModel
 
 _CHUNK = 400  # vectors held in memory at a time
@@ -41,7 +42,15 @@ NAMING = {
 
 
 class Base(SQLModel, registry=registry(metadata=MetaData(naming_convention=NAMING))):
-    """Our own metadata, so that other SQLModel tables of a program stay out of the store."""
+    """Our own metadata, so that other SQLModel tables of a program stay out of the store.
+
+    A table is called as its class is: SweepOperandRow is "sweep_operand".
+    """
+
+    @declared_attr.directive
+    @classmethod
+    def __tablename__(cls) -> str:
+        return re.sub("(?<!^)(?=[A-Z])", "_", cls.__name__.removesuffix("Row")).lower()
 
 
 CREATED = "created LIKE '____-__-__T__:__:__.______+00:00'"

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, delete, func, insert, select
+from sqlalchemy import Connection, RowMapping, Select, and_, delete, func, insert, select
 
 from steerlab.core.cell import Cell, Key, MetricValue
 from steerlab.core.record import now
@@ -176,44 +176,37 @@ def _read(connection: Connection, query: Select[Any]) -> list[Sweep]:
     settings = _by_sweep(connection, ids, query, s)
     prompts = _by_sweep(connection, ids, select(p.sweep_id, p.prompt), p)
     seeds = _by_sweep(connection, ids, select(d.sweep_id, d.seed), d)
-    count = select(CELL.c.sweep_id, func.count()).group_by(CELL.c.sweep_id)
+    count = select(CELL.c.sweep_id, func.count().label("done")).group_by(CELL.c.sweep_id)
     done = _by_sweep(connection, ids, count, CELL.c)
     return [
         Sweep(
             sampling=sampling_of(row),
-            settings=tuple(_setting(row["expression"], *values) for values in settings[row["id"]]),
-            prompts=tuple(prompt for (prompt,) in prompts[row["id"]]),
-            seeds=tuple(seed for (seed,) in seeds[row["id"]]),
-            done=sum(n for (n,) in done[row["id"]]),
+            settings=tuple(_setting(row["expression"], found) for found in settings[row["id"]]),
+            prompts=tuple(found["prompt"] for found in prompts[row["id"]]),
+            seeds=tuple(found["seed"] for found in seeds[row["id"]]),
+            done=sum(found["done"] for found in done[row["id"]]),
             **row,
         )
         for row in rows
     ]
 
 
-def _setting(
-    expression: str,
-    layer: int | None,
-    strength: float,
-    coefficient: float,
-    dose: float | None,
-    *operation: str,
-) -> Setting:
-    layers = () if layer is None else (layer,)
-    label = "" if layer is None else expression
-    done = operation_of(dict(zip(("operation", "parameters"), operation, strict=True)))
-    return Setting(None, coefficient, label, layers, strength, dose, done)
+def _setting(expression: str, row: RowMapping) -> Setting:
+    baseline = row["layer"] is None
+    label, layers = ("", ()) if baseline else (expression, (row["layer"],))
+    how = (row["strength"], row["dose"], operation_of(dict(row)))
+    return Setting(None, row["coefficient"], label, layers, *how)
 
 
 def _by_sweep(
     connection: Connection, ids: Sequence[int], query: Select[Any], columns: Any
-) -> dict[int, list[tuple[Any, ...]]]:
+) -> dict[int, list[RowMapping]]:
     """Sweep id -> rows of a child table, in order."""
     ordered = query.order_by(columns.ordinal) if "ordinal" in columns else query
-    found: dict[int, list[tuple[Any, ...]]] = defaultdict(list)
+    found: dict[int, list[RowMapping]] = defaultdict(list)
     ordered = ordered.where(columns.sweep_id.in_(GIVEN))
-    for number, *values in connection.execute(ordered, given(ids)):
-        found[number].append(tuple(values))
+    for row in connection.execute(ordered, given(ids)).mappings():
+        found[row["sweep_id"]].append(row)
     return found
 
 

@@ -52,7 +52,6 @@ from steerlab.registry.schema import (
 class ModelRow(Base, table=True):
     """A model that vectors belong to; `identity` is its key as one text."""
 
-    __tablename__ = "model"
     __table_args__ = (
         *whole("n_layers", "d_model"),
         check("n_layers > 0", "n_layers_positive"),
@@ -89,7 +88,6 @@ class VectorRow(Base, table=True):
     file. newest: True if no version of its name is newer.
     """
 
-    __tablename__ = "vector"
     __table_args__ = (
         UniqueConstraint("model_id", "name", "version"),
         UniqueConstraint("story"),
@@ -139,7 +137,6 @@ class VectorRow(Base, table=True):
 class DirectionRow(Base, table=True):
     """One layer of a vector; residual_norm is NULL if it was never measured."""
 
-    __tablename__ = "direction"
     __table_args__ = (
         *whole("layer", "positions"),
         *real("norm"),
@@ -166,7 +163,6 @@ class OperandRow(Base, table=True):
     digest identifies it, and hint is its name when the child was saved.
     """
 
-    __tablename__ = "operand"
     __table_args__ = (
         UniqueConstraint("child_id", "digest"),
         Index(None, "parent_id"),
@@ -186,7 +182,6 @@ class OperandRow(Base, table=True):
 class TagRow(Base, table=True):
     """A tag of one version."""
 
-    __tablename__ = "tag"
     __table_args__ = (
         Index(None, "tag", "vector_id"),
         check("tag <> ''", "tag_given"),
@@ -203,7 +198,6 @@ class RemovalRow(Base, table=True):
     model: the model row's `identity`; that row may be gone.
     """
 
-    __tablename__ = "removal"
     __table_args__ = (
         *whole("version"),
         check("version >= 1", "version_from_1"),
@@ -222,7 +216,6 @@ class RemovalRow(Base, table=True):
 class UndoRow(Base, table=True):
     """A change of labels or a removal that can be undone; steps: as in `undo_log`."""
 
-    __tablename__ = "undo"
     __table_args__ = (
         flag("undone"),
         check("what IN ('tag', 'note', 'rename', 'remove')", "what_known"),
@@ -240,7 +233,6 @@ class UndoRow(Base, table=True):
 class RunRow(Base, table=True):
     """A comparison, with everything that decided its texts. best: a generation's ordinal."""
 
-    __tablename__ = "run"
     __table_args__ = (
         Index(None, "created"),
         *whole("seed", "max_new_tokens", "top_k"),
@@ -275,7 +267,6 @@ class GenerationRow(Base, table=True):
     layers, positions, condition, expression: NULL for the run's. rating: NULL until rated.
     """
 
-    __tablename__ = "generation"
     __table_args__ = (
         *whole("ordinal", "tokens"),
         *whole("rating", null=True),
@@ -309,7 +300,6 @@ class RunOperandRow(Base, table=True):
     vector_id is NULL if it is not in this store now, digest if it never was.
     """
 
-    __tablename__ = "run_operand"
     __table_args__ = (
         Index(None, "vector_id", "run_id"),
         Index(None, "digest"),

@@ -58,13 +58,11 @@ def proposal(directory: Path) -> Path:
 class _Moment:
     """A store's files as they were at one moment: names in the store, and where to read them.
 
-    linked: whether they are links, to be deleted once they were read. damaged: a line for
-    each that could not be had, or not whole.
+    damaged: a line for each that could not be had, or not whole.
     """
 
     registry: Path | None
     files: Sequence[tuple[str, Path]]
-    linked: bool
     damaged: Sequence[str]
 
 
@@ -87,8 +85,6 @@ def backup(database: Database, target: Path, force: bool, progress: Progress | N
             damaged |= dict.fromkeys(_payload_problems(name, file))
             with archive.called(file, name):
                 writer.add_file(name, file)
-            if moment.linked:
-                file.unlink()
     payloads = sum(name.startswith("payloads/") for name, _ in moment.files)
     return Backup(target, payloads, tuple(damaged))
 
@@ -111,16 +107,15 @@ def _moment(database: Database, place: Path) -> Iterator[_Moment]:
         damaged: list[str] = []
         registry = copy_registry(database, copy / archive.REGISTRY, damaged)
         found = files_of(database.directory, damaged)
-        linked = False
         if database.writable:
             links = database.directory / f"{files.LINKS}{secrets.token_hex(8)}"
             stack.callback(shutil.rmtree, links, ignore_errors=True)
             with contextlib.suppress(OSError):
                 links.mkdir()
                 stack.enter_context(files.holder(links))
-                found, linked = _linked(found, links), True
+                found = _linked(found, links)
                 lock.close()
-        yield _Moment(registry, found, linked, damaged)
+        yield _Moment(registry, found, damaged)
 
 
 def _linked(found: Sequence[tuple[str, Path]], links: Path) -> list[tuple[str, Path]]:

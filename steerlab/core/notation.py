@@ -65,6 +65,11 @@ def selects_layers(text: str) -> bool:
     return any(isinstance(node, ast.Subscript) for node in ast.walk(syntax_tree(text)))
 
 
+def refs_in(text: str) -> tuple[str, ...]:
+    """The refs in a canonical text, each once, in order."""
+    return tuple(dict.fromkeys(_REF.findall(text)))
+
+
 def replace_refs(text: str, renamed: Mapping[str, str]) -> str:
     """A canonical text with each operand's ref replaced; only the refs change."""
     return _REF.sub(lambda found: renamed.get(found[0], found[0]), text)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from steerlab.core.notation import syntax_tree
+from steerlab.core.notation import refs_in, syntax_tree
 from steerlab.core.recipe import FUNCTIONS
 from steerlab.errors import BadExpression
 
@@ -40,9 +39,7 @@ class Parsed:
     @property
     def refs(self) -> tuple[str, ...]:
         """The vectors it names, each once, in order: "love", "smollm2.love.v2"."""
-        found: dict[str, None] = {}
-        _walk(self.tree, lambda node: found.setdefault(ast.unparse(node)))
-        return tuple(found)
+        return refs_in(str(self))
 
     def column(self, node: ast.AST) -> int:
         """1-based column of a node in characters; the parser counts UTF-8 bytes."""
@@ -84,20 +81,6 @@ def parse(text: str) -> Parsed:
     parsed = Parsed(text, tree)
     _Checker(parsed).check(tree)
     return parsed
-
-
-def _walk(node: ast.AST, visit: Callable[[ast.expr], object]) -> None:
-    """Call `visit` on every vector reference, and not on function names or layers."""
-    if isinstance(node, ast.Name | ast.Attribute):
-        visit(node)
-    elif isinstance(node, ast.Call):
-        for argument in node.args:
-            _walk(argument, visit)
-    elif isinstance(node, ast.Subscript):
-        _walk(node.value, visit)
-    else:
-        for child in ast.iter_child_nodes(node):
-            _walk(child, visit)
 
 
 class _Checker:

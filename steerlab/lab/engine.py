@@ -217,13 +217,12 @@ def _body(row: Key, sampling: Sampling, positions: Positions) -> dict[str, Any]:
     asked = (
         {"messages": [{"role": "user", "content": prompt}]} if sampling.chat else {"prompt": prompt}
     )
+    options = sampling.options()
+    del options["chat"]
     return {
         **asked,
-        "max_tokens": sampling.max_new_tokens,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "top_k": sampling.top_k,
-        "repetition_penalty": sampling.repetition_penalty,
+        "max_tokens": options.pop("max_new_tokens"),
+        **options,
         "seed": seed,
         "stream": True,
         "stream_options": {"include_usage": True},

@@ -92,7 +92,7 @@ class SideEffects:
             "should_stop": should_stop,
         }
         self._made: dict[Key, tuple[int, ...]] = {}
-        self._known: dict[Key, tuple[float, float]] = {}
+        self._known: dict[Key, tuple[float, float]] = {}  # log perplexity, distinct pairs
 
     def kl(
         self, settings: Sequence[Setting], weight: float, prompts: Sequence[str] = NEUTRAL
@@ -135,23 +135,6 @@ class SideEffects:
 
         weight: share of the progress. along: settings whose first texts are only written.
         """
-        logs, pairs = self._texts(settings, prompts, weight, along)
-        return [
-            _fresh(setting.dose or 0.0, logs[s] - logs[0], pairs[s], pairs[0], self.limits)
-            for s, setting in enumerate(settings, 1)
-        ]
-
-    def _texts(
-        self,
-        settings: Sequence[Setting],
-        prompts: Sequence[str],
-        weight: float,
-        along: Sequence[Setting],
-    ) -> Array:
-        """Two figures of a text for each prompt: unsteered, then under each setting.
-
-        Log perplexity and share of distinct pairs: (2, 1 + n_settings, n_prompts).
-        """
         seeds = range(self.seed + _FRESH_SEEDS, self.seed + _FRESH_SEEDS + len(prompts))
         seeded = list(zip(prompts, seeds, strict=True))
         rows = [(s, *some) for s in (Setting(), *settings) for some in seeded]
@@ -162,7 +145,11 @@ class SideEffects:
             self._write([*rows, *more], parts[0], how)
         self._score(rows, parts[1], how)
         found = np.array([self._known[row] for row in rows])
-        return found.T.reshape(2, 1 + len(settings), len(prompts))
+        logs, pairs = found.T.reshape(2, 1 + len(settings), len(prompts))
+        return [
+            _fresh(setting.dose or 0.0, logs[s] - logs[0], pairs[s], pairs[0], self.limits)
+            for s, setting in enumerate(settings, 1)
+        ]
 
     def _write(
         self, rows: Sequence[Key], progress: Progress | None, how: Mapping[str, Any]

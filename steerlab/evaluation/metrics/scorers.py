@@ -17,7 +17,7 @@ from steerlab.core.display import printable
 from steerlab.errors import BadOption
 from steerlab.evaluation.metrics.texts import METRICS, Metric
 from steerlab.files.location import expanded
-from steerlab.files.prompts import read_lines
+from steerlab.files.prompts import read_text
 
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
 _SPECS = "keywords:FILE, regex:PATTERN, package.module:function"
@@ -67,7 +67,7 @@ def _words(text: str) -> list[str]:
 
 def _keywords(spec: str, file: str) -> Metric:
     path = expanded(file)
-    words = frozenset(word for line in read_lines(path) for word in _words(line))
+    words = frozenset(_words(read_text(path, "keywords")))
     if not words:
         raise BadOption(f"{printable(file)} contains no words")
     about = f"words listed in {printable(path.name)} / all"

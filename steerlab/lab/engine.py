@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from steerlab.core.cell import Key
@@ -104,12 +105,13 @@ class EngineRuntime:
             try:
                 model = await self._model(session)
                 pace = _Pace(stop)
-                texts = [_Text(row, on_text, pace) for row in range(len(bodies))]
                 async with asyncio.TaskGroup() as tasks:
-                    for text, body in zip(texts, bodies, strict=True):
-                        tasks.create_task(
-                            self._write(session, path, {"model": model, **body}, text)
-                        )
+                    texts = []
+                    for row, body in enumerate(bodies):
+                        hear = partial(on_text, row) if on_text is not None else None
+                        asked = {"model": model, **body}
+                        text = self._write(session, path, asked, hear, pace)
+                        texts.append(tasks.create_task(text))
             except* aiohttp.ClientError as failed:
                 error = failed.exceptions[0]
                 raise ModelError(
@@ -117,7 +119,7 @@ class EngineRuntime:
                 ) from None
             except* ModelError as failed:
                 raise failed.exceptions[0] from None
-        return [text.made() for text in texts]
+        return [text.result() for text in texts]
 
     async def _model(self, session: aiohttp.ClientSession) -> str:
         """What the engine calls its model."""
@@ -129,16 +131,34 @@ class EngineRuntime:
             raise self._unreadable from None
 
     async def _write(
-        self, session: aiohttp.ClientSession, path: str, body: Any, text: _Text
-    ) -> None:
+        self,
+        session: aiohttp.ClientSession,
+        path: str,
+        body: Any,
+        hear: Callable[[str], object] | None,
+        pace: _Pace,
+    ) -> Completion:
+        """One row's text, as far as it came."""
+        text, tokens, pieces = "", 0, 0
+        finish: Finish = "cancelled"
         async with session.post(f"{self.url}{path}", json=body) as answer:
             if answer.status != 200:
                 await self._checked(answer)
             async for event in self._events(answer):
                 if "error" in event:
                     raise ModelError(f"{self.url}: {event['error'].get('message')}")
-                if not text.take(event):
-                    return
+                tokens = (event.get("usage") or {}).get("completion_tokens", tokens)
+                for choice in event.get("choices") or ():
+                    piece = choice.get("text") or (choice.get("delta") or {}).get("content") or ""
+                    text += piece
+                    if piece and hear is not None:
+                        hear(piece)
+                    if (reason := choice.get("finish_reason")) is not None:
+                        finish = "length" if reason == "length" else "stop"
+                pieces += 1
+                if finish == "cancelled" and pace.stops(pieces):
+                    break
+        return Completion("", text, (), finish, told=tokens)
 
     async def _events(self, answer: aiohttp.ClientResponse) -> AsyncIterator[Any]:
         """The JSON of each server-sent event, up to [DONE]."""
@@ -184,32 +204,6 @@ class _Pace:
             self.pieces += 1
             self.stopped = self.should_stop()
         return self.stopped
-
-
-class _Text:
-    """One row's text, as its pieces arrive."""
-
-    def __init__(self, row: int, on_text: OnText | None, pace: _Pace) -> None:
-        self.row, self.on_text, self.pace = row, on_text, pace
-        self.text, self.tokens, self.pieces = "", 0, 0
-        self.finish: Finish = "cancelled"
-
-    def take(self, event: Mapping[str, Any]) -> bool:
-        """Add a piece; False once the text shall not go on."""
-        self.tokens = (event.get("usage") or {}).get("completion_tokens", self.tokens)
-        for choice in event.get("choices") or ():
-            piece = choice.get("text") or (choice.get("delta") or {}).get("content") or ""
-            self.text += piece
-            if piece and self.on_text is not None:
-                self.on_text(self.row, piece)
-            if (reason := choice.get("finish_reason")) is not None:
-                self.finish = "length" if reason == "length" else "stop"
-        self.pieces += 1
-        return self.finish != "cancelled" or not self.pace.stops(self.pieces)
-
-    def made(self) -> Completion:
-        """The text as far as it came."""
-        return Completion("", self.text, (), self.finish, told=self.tokens)
 
 
 def _body(row: Key, sampling: Sampling, positions: Positions) -> dict[str, Any]:

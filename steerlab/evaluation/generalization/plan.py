@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from steerlab.core.recipe import build
 from steerlab.errors import BadOption
 from steerlab.evaluation.generalization.suite import STANDARD
 from steerlab.evaluation.statistics import CONTROLS
@@ -94,8 +95,5 @@ class EvaluationPlan:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> EvaluationPlan:
         """The plan that `to_json` wrote; unknown keys are ignored."""
-        known = {f.name for f in fields(cls)}
-        values: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in known
-        }
-        return cls(**values)
+        known = {f.name: data[f.name] for f in fields(cls) if f.name in data}
+        return build(cls, known, "plan")

@@ -178,6 +178,7 @@ def _broadcast(
     found = read(lm, made, layers, **watch)
     sides = {b: split(recipe, values) for b, values in found.values.items()}
     directions = _directions(lambda b: direction(recipe, *sides[b], b), sides, skip_undecided)
+    diagnose = methods.diagnose if recipe.is_paired else methods.diagnose_sets
     norms = {b: found.residual_norms[b] for b in directions if b in found.residual_norms}
     methods.check_not_zero({b: _size(recipe, sides[b], directions[b]) for b in directions}, norms)
     return SteeringVector(
@@ -185,13 +186,8 @@ def _broadcast(
         model=lm.identity,
         recipe=made,
         residual_norms=norms,
-        diagnostics={b: _diagnosed(recipe, sides[b]) for b in directions if recipe.negative},
+        diagnostics={b: diagnose(*sides[b][:2]) for b in directions if recipe.negative},
     )
-
-
-def _diagnosed(recipe: Contrast, sides: tuple[Array, Array, Array]) -> dict[str, float]:
-    found = methods.diagnose if recipe.is_paired else methods.diagnose_sets
-    return found(*sides[:2])
 
 
 def _size(recipe: Contrast, sides: tuple[Array, Array, Array], made: Array) -> float:
@@ -298,7 +294,7 @@ def _front(
     return SteeringVector(
         directions,
         model=lm.identity,
-        recipe=_with_ids(recipe, [positive, negative]),
+        recipe=replace(recipe.without_ids(), prompt_ids=(tuple(positive), tuple(negative))),
         scope="front",
         residual_norms=norms,
     )
@@ -323,10 +319,6 @@ def _padded(lm: Reader, recipe: Contrast) -> tuple[list[int], list[int]]:
     width = max(len(positive), len(negative))
     positive, negative = (ids + [space] * (width - len(ids)) for ids in (positive, negative))
     return positive, negative
-
-
-def _with_ids(recipe: Contrast, ids: Sequence[Sequence[int]]) -> Contrast:
-    return replace(recipe.without_ids(), prompt_ids=tuple(map(tuple, ids)))
 
 
 def _check_readable(ids: Sequence[Sequence[int]], read: Read, prompts: Sequence[Prompt]) -> None:

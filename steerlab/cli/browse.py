@@ -13,9 +13,8 @@ import click
 
 from steerlab.cli import options, output
 from steerlab.cli.lineage import print_lineage
-from steerlab.core.display import count, number, printable, signed_dose
+from steerlab.core.display import count, number, printable
 from steerlab.core.notation import span
-from steerlab.core.results import in_force
 
 if TYPE_CHECKING:
     from steerlab.core.record import Record
@@ -67,7 +66,7 @@ def _hint(store: Store, text: str) -> str:
 
 
 def _print_summaries(found: Sequence[Summary], all_versions: bool, store: Store) -> None:
-    calibrated = _calibrated(store, found)
+    calibrated = store.results.calibrated(found)
     columns = ["name", "model", "layers", "norm", "dose/c", "calibrated", "made", "tags"]
     rows = [
         [
@@ -76,7 +75,7 @@ def _print_summaries(found: Sequence[Summary], all_versions: bool, store: Store)
             span(vector.layers) + (" front" if vector.scope == "front" else ""),
             number(vector.norm),
             number(vector.dose, 2),
-            calibrated.get(vector.id, ""),
+            calibrated[vector.id].brief if vector.id in calibrated else "",
             vector.recipe,
             " ".join(vector.tags),
         ]
@@ -95,25 +94,6 @@ def _print_summaries(found: Sequence[Summary], all_versions: bool, store: Store)
     shared = {"layers": "stored at layer", "calibrated": "calibrated", "tags": "tags"}
     if same := ", ".join(f"{word} {told[what]}" for what, word in shared.items() if told.get(what)):
         output.say(f"all of them: {same}")
-
-
-def _calibrated(store: Store, vectors: Sequence[Summary]) -> dict[int, str]:
-    """Id -> the calibrated dose and layer, or that none is shown to work."""
-    known: dict[str, list[Calibration]] = {}
-    for made in reversed(store.results.calibrations()):
-        known.setdefault(made.digest, []).append(made)
-    found = {
-        vector.id: in_force(known[vector.digest])
-        if vector.kind == "contrast"
-        else store.results.in_use(store.record(vector.qualified))[0]
-        for vector in vectors
-        if vector.digest in known
-    }
-    return {
-        id: f"{signed_dose(one.dose)} at {one.layer}" if one.works else "not shown"
-        for id, one in found.items()
-        if one is not None
-    }
 
 
 def _summaries_json(found: Sequence[Summary]) -> list[dict[str, Any]]:

@@ -65,6 +65,11 @@ class Calibration(above.Drawn):
         )
 
     @property
+    def brief(self) -> str:
+        """The operating point as a list shows it: "+0.15 at 21"; "not shown" to work."""
+        return f"{signed_dose(self.dose)} at {self.layer}" if self.works else "not shown"
+
+    @property
     def candidates(self) -> frozenset[int]:
         """The layers that it chose from, as far as its data says."""
         data = self.data if isinstance(self.data, dict) else {}
@@ -114,14 +119,13 @@ def keeps_layers(recipe: Recipe) -> bool:
 
 
 def in_use(
-    found: Sequence[Calibration], recipe: Recipe, layers: Sequence[int]
+    found: Sequence[Calibration], only: Sequence[int] | None
 ) -> tuple[Calibration | None, list[Calibration]]:
     """The calibration by which a stored vector is used, and those of other layers beside it.
 
-    found: those of its digest, the oldest first. recipe, layers: the vector's own, as a copy of
+    found: those of its digest, the oldest first. only: its layers if it keeps them, as a copy of
     love that was imported, or love[15], has the digest of love but acts at layer 15 alone.
     """
-    only = layers if keeps_layers(recipe) else None
     made = in_force(found, only[0] if only is not None and len(only) == 1 else None)
     beside = [one for one in by_layer(found).values() if one != made]
     if only is not None:

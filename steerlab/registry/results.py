@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,10 +25,11 @@ from steerlab.core.results import (
 from steerlab.core.vector import SteeringVector
 from steerlab.registry import result_files
 from steerlab.registry.ports import Catalog
-from steerlab.registry.queries import Model, page
+from steerlab.registry.queries import Model, Summary, page
 from steerlab.registry.refs import digest_of
 from steerlab.registry.registry_only import operation_of, operation_row, vector_of
 from steerlab.registry.result_files import Result
+from steerlab.registry.schema import chunks
 from steerlab.registry.tables import CALIBRATION, EVALUATION, EVALUATION_VALUE
 
 R = TypeVar("R", Calibration, Evaluation)
@@ -57,7 +59,21 @@ class Results:
     def in_use(self, record: Record) -> tuple[Calibration | None, list[Calibration]]:
         """The calibration by which a stored vector is used, and those of other layers beside it."""
         layers = [facts.layer for facts in record.layers]
-        return in_use(self._of(record.digest), record.recipe, layers)
+        return in_use(self._of(record.digest), layers if keeps_layers(record.recipe) else None)
+
+    def calibrated(self, vectors: Sequence[Summary]) -> dict[int, Calibration]:
+        """Row id -> the calibration by which each vector of a list is used, if it has any."""
+        known: dict[str, list[Calibration]] = defaultdict(list)
+        with self._database.reading() as connection:
+            for digests in chunks([vector.digest for vector in vectors]):
+                for row in reversed(_rows(connection, CALIBRATION, digests, None)):
+                    known[row["digest"]].append(_calibration(row))
+        found = {}
+        for vector in vectors:
+            keeps = vector.kind == "imported" or "[" in vector.recipe  # as keeps_layers
+            only = vector.layers if keeps and vector.kind != "contrast" else None
+            found[vector.id] = in_use(known[vector.digest], only)[0]
+        return {row: made for row, made in found.items() if made is not None}
 
     def noted(self, vector: SteeringVector) -> SteeringVector:
         """A stored vector with `works_at`, if it works at a layer that could be made of it."""
@@ -75,15 +91,16 @@ class Results:
     def _of(self, digest: str) -> list[Calibration]:
         """The calibrations of a digest, the oldest first."""
         with self._database.reading() as connection:
-            return [_calibration(x) for x in reversed(_rows(connection, CALIBRATION, digest, None))]
+            rows = _rows(connection, CALIBRATION, [digest], None)
+        return [_calibration(row) for row in reversed(rows)]
 
     def calibrations(
         self, ref: str | None = None, *, model: Model = None, limit: int | None = None
     ) -> Sequence[Calibration]:
         """The calibrations, newest first; with a ref, those of that vector."""
         with self._database.reading() as connection:
-            digest = None if ref is None else digest_of(connection, ref, model)
-            rows = _rows(connection, CALIBRATION, digest, limit)
+            digests = None if ref is None else [digest_of(connection, ref, model)]
+            rows = _rows(connection, CALIBRATION, digests, limit)
             return list(map(_calibration, rows))
 
     def save_evaluation(self, made: Evaluation) -> Evaluation:
@@ -95,8 +112,8 @@ class Results:
     ) -> Sequence[Evaluation]:
         """The evaluations, newest first; with a ref, those of that vector."""
         with self._database.reading() as connection:
-            digest = None if ref is None else digest_of(connection, ref, model)
-            rows = _rows(connection, EVALUATION, digest, limit)
+            digests = None if ref is None else [digest_of(connection, ref, model)]
+            rows = _rows(connection, EVALUATION, digests, limit)
             return [_evaluation(connection, row) for row in rows]
 
     def _save(self, made: R) -> R:
@@ -172,12 +189,12 @@ def _row(connection: Connection, table: Table, made: Result, values: dict[str, A
 
 
 def _rows(
-    connection: Connection, table: Table, digest: str | None, limit: int | None
+    connection: Connection, table: Table, digests: Collection[str] | None, limit: int | None
 ) -> list[dict[str, Any]]:
-    """Newest first: all, or those of the vector with a digest."""
+    """Newest first: all, or those of some digests, at most what a statement takes."""
     query = page(table, limit)
-    if digest is not None:
-        query = query.where(table.c.digest == digest)
+    if digests is not None:
+        query = query.where(table.c.digest.in_(digests))
     rows = [dict(row) for row in connection.execute(query).mappings()]
     for row in rows:
         del row["vector_id"]

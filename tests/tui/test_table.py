@@ -2,12 +2,14 @@
 
 from array import array
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from steerlab.core.results import Calibration
 from steerlab.registry import Summary
 from steerlab.tui.workbench.columns import COLUMNS, GUTTER, fitted, layout
 from steerlab.tui.workbench.table import KEPT, VectorTable
@@ -60,11 +62,30 @@ async def test_rows_stand_under_their_headings():
     async with app.run_test(size=(100, 8)) as pilot:
         await pilot.pause()
         header, first, *_ = app.lines()
-        assert header.split() == ["name", "▲", "layer", "norm", "dose", "made", "tags", "created"]
+        shown = ["name", "▲", "layer", "works", "norm", "dose", "made", "tags", "created"]
+        assert header.split() == shown
         assert first.startswith("▸  vector_0")
         for name, shown in (("layer", "15"), ("made", "4 contrast"), ("tags", "many")):
             assert first.index(shown) == header.index(name)
         assert first.index("55.1") + 4 == header.index("norm") + 4  # numbers stand at the right
+
+
+async def test_a_row_says_at_which_dose_and_layer_the_vector_works():
+    works = Calibration("d" * 64, True, 21, 0.15, 0.5, (-0.1, 0.15))
+    app = Table(range(3))
+    async with app.run_test(size=(80, 8)) as pilot:
+        await pilot.pause()
+        rows = [summary(i) for i in range(3)]
+        app.widget.fill(rows, (), {0: works, 1: replace(works, works=False)})
+        header, *lines = app.lines()
+        at = header.index("works")
+        assert [line[at : at + 11].strip() for line in lines[:3]] == [
+            "+0.15 at 21",
+            "not shown",
+            "",
+        ]
+        app.widget.fill(rows)
+        assert "at 21" not in app.lines()[1]
 
 
 @pytest.mark.parametrize("width", [5, 12, 20, 28, 33, 40, 56, 64, 72, 80, 96, 110, 200])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from steerlab.tui.workbench.table import VectorTable
 from steerlab.tui.workers import answer
 
 if TYPE_CHECKING:
+    from steerlab.core.results import Calibration
     from steerlab.lab.lab import Lab
     from steerlab.registry import Summary
 
@@ -64,6 +65,7 @@ follow the cursor."""
     class _Read(Message):
         asked: Sequence[int]
         summaries: Sequence[Summary]
+        calibrated: Mapping[int, Calibration]
 
     @dataclass
     class _Here(Message):
@@ -185,12 +187,13 @@ follow the cursor."""
     def read(self, ids: Sequence[int]) -> None:
         """Read the rows that the table needs."""
         with reporting_errors(self):
-            answer(self, self._Read(ids, self.lab.store.listing.summaries(ids)))
+            found = self.lab.store.listing.summaries(ids)
+            answer(self, self._Read(ids, found, self.lab.store.results.calibrated(found)))
 
     @on(_Read)
     def _fill(self, event: _Read) -> None:
         event.stop()
-        self.table.fill(event.summaries, event.asked)
+        self.table.fill(event.summaries, event.asked, event.calibrated)
 
     @work(thread=True, exclusive=True, group="locate")
     def locate(self, ref: str, *, quietly: bool = False) -> None:

@@ -37,8 +37,9 @@ class Column:
 
 COLUMNS = (
     Column("name", 8, 0, "name", share=3),
-    Column("layer", 5, 20, "layer"),
-    Column("norm", 6, 26, "norm", right=True),
+    Column("layer", 5, 34, "layer"),
+    Column("works", 11, 24),
+    Column("norm", 6, 58, "norm", right=True),
     Column("dose", 5, 64, right=True),
     Column("made", 8, 40, "kind", share=4),
     Column("tags", 8, 72, share=2),
@@ -52,13 +53,14 @@ Columns = tuple[tuple[Column, int], ...]
 """The columns shown, each with its width in cells."""
 
 
-def cells_of(summary: Summary) -> Mapping[str, str]:
-    """The text of every column."""
+def cells_of(summary: Summary, calibrated: str) -> Mapping[str, str]:
+    """The text of every column; calibrated: the dose and layer at which it works."""
     name = summary.ref if summary.version > 1 else summary.name
     front = " front" if summary.scope == "front" else ""
     return {
         "name": name,
         "layer": span(summary.layers) + front,
+        "works": calibrated,
         "norm": f"{summary.norm:#.3g}".rstrip("."),
         "dose": "-" if summary.dose is None else f"{summary.dose:.2f}",
         "made": summary.recipe,
@@ -89,7 +91,7 @@ def layout(width: int, *, show_model: bool) -> Columns:
     return tuple((c, sizes[c.name]) for c in shown)
 
 
-def row_text(summary: Summary, columns: Columns) -> str:
+def row_text(summary: Summary, columns: Columns, calibrated: str) -> str:
     """A vector as one line."""
-    cells = cells_of(summary)
+    cells = cells_of(summary, calibrated)
     return " ".join(fitted(cells[c.name], width, right=c.right) for c, width in columns)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.cells import set_cell_size
@@ -20,6 +21,7 @@ from textual.strip import Strip
 from steerlab.tui.workbench.columns import GUTTER, SORTS, Columns, fitted, layout, row_text
 
 if TYPE_CHECKING:
+    from steerlab.core.results import Calibration
     from steerlab.registry import Summary
 
 KEPT = 4000
@@ -30,9 +32,10 @@ class VectorTable(ScrollView, can_focus=True):
     """Rows by id; the app answers `Wanted` with `fill`, so that drawing never waits."""
 
     HELP = """\
-One vector per line: its layer, norm, dose and recipe. The dose is the length that coefficient 1 \
-adds, relative to the median residual stream. Enter puts the vector on the steer line, space marks \
-it, s sorts by the next column, S reverses the order."""
+One vector per line: its layer, the dose and layer at which it was found to work, norm, dose and \
+recipe. The dose is the length that coefficient 1 adds, relative to the median residual stream. \
+Enter puts the vector on the steer line, space marks it, s sorts by the next column, S reverses \
+the order."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "choose", "use", tooltip="steer with the vector"),
@@ -102,6 +105,7 @@ it, s sorts by the next column, S reverses the order."""
         self._ids: Sequence[int] = ()
         self._rows: dict[int, Summary] = {}
         self._texts: dict[int, str] = {}
+        self._calibrated: dict[int, str] = {}
         self._columns: Columns = ()
         self._asked: set[int] = set()
         self._gone: set[int] = set()
@@ -155,14 +159,21 @@ it, s sorts by the next column, S reverses the order."""
         self._keep_in_view()
         return True
 
-    def fill(self, summaries: Sequence[Summary], asked: Sequence[int] = ()) -> None:
+    def fill(
+        self,
+        summaries: Sequence[Summary],
+        asked: Sequence[int] = (),
+        calibrated: Mapping[int, Calibration] = MappingProxyType({}),
+    ) -> None:
         """Take the rows read; rows in `asked` that are missing were removed from the store."""
         for summary in summaries:
+            self._calibrated.pop(summary.id, None)
             self._rows.pop(summary.id, None)
             self._texts.pop(summary.id, None)
             self._rows[summary.id] = summary
             if summary.id in self._marks:
                 self._marks[summary.id] = summary
+        self._calibrated |= {row: made.brief for row, made in calibrated.items()}
         given = {summary.id for summary in summaries}
         self._asked |= given
         gone = set(asked) - given
@@ -172,6 +183,7 @@ it, s sorts by the next column, S reverses the order."""
         for old in list(self._rows)[: max(0, len(self._rows) - KEPT)]:
             del self._rows[old]
             self._texts.pop(old, None)
+            self._calibrated.pop(old, None)
             self._asked.discard(old)
         self._want()
         self._announce()
@@ -278,7 +290,7 @@ it, s sorts by the next column, S reverses the order."""
         elif summary is None:
             text = "…"
         else:
-            text = self._texts.get(key) or row_text(summary, columns)
+            text = self._texts.get(key) or row_text(summary, columns, self._calibrated.get(key, ""))
             self._texts[key] = text
         line = set_cell_size(f"{gutter} {text}", width)
         return Strip([Segment(line, self._style_of(key, summary, at_cursor))], width)

@@ -22,7 +22,7 @@ from steerlab.models.fast_layers import use_fast_products
 from steerlab.models.packing import Packing, is_packed
 from steerlab.models.products import PLAIN, ROWS, Choice, packed_gains
 from tests.evaluation.planted import pairs, planted_lm
-from tests.models.test_fast_layers import everywhere, fast_modules
+from tests.models.test_fast_layers import everywhere, fast_modules, skip_unless_onednn_has
 from tests.tiny import tiny_model, tiny_tokenizer
 
 SUITE = """
@@ -82,6 +82,7 @@ def packed(model, rows=5, passes=64):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("rows", [1, 3, 17, 130])
 def test_a_packed_layer_gives_what_it_gives(layer, products_taken, rows, dtype):
+    skip_unless_onednn_has(dtype)
     layer.to(dtype)
     layer.choice = everywhere("flipped", dtype)
     x = torch.randn(rows, 1, 32, dtype=dtype)

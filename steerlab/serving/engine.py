@@ -112,9 +112,8 @@ class Engine:
         it could never hold.
         """
         if len(jobs) > self.limits.queue:
-            raise BadOption(
-                f"one request can ask for {count(self.limits.queue, 'text')}, not {len(jobs)}"
-            )
+            texts = count(self.limits.queue, "text")
+            raise BadOption(f"one request can ask for at most {texts}, not {len(jobs)}")
         longest = max((job.most_tokens for job in jobs), default=0)
         if longest > self.limits.tokens:
             raise BadOption(

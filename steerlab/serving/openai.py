@@ -99,7 +99,7 @@ def parse(body: Mapping[str, Any], served: str, *, chat: bool) -> Request:
     n = fields.whole("n", 1, least=1, most=_MOST_TEXTS)
     if n * len(prompts) > _MOST_TEXTS:
         raise BadRequest(
-            f"one request can ask for {_MOST_TEXTS} texts, not {n * len(prompts)}", "n"
+            f"one request can ask for at most {_MOST_TEXTS} texts, not {n * len(prompts)}", "n"
         )
     stream = fields.flag("stream")
     request = Request(
@@ -126,7 +126,7 @@ def _steers(named: str, field: Any) -> tuple[Steer, ...]:
     """The vectors in the model's name and in the field, together."""
     steers = (*parse_steering(named or None), *parse_steering(field))
     if len(steers) > MOST:
-        raise BadRequest(f"a request can add up {MOST} vectors, not more", "steering")
+        raise BadRequest(f"a request can add at most {MOST} vectors", "steering")
     return steers
 
 

@@ -77,7 +77,7 @@ def parse_steering(value: object) -> tuple[Steer, ...]:
     entries = value if isinstance(value, list) else [value]
     found = [one for entry in entries[: MOST + 1] for one in _read(entry)]
     if len(found) > MOST or len(entries) > MOST:
-        raise BadOption(f"a request can add up {MOST} vectors, not more")
+        raise BadOption(f"a request can add at most {MOST} vectors")
     return tuple(found)
 
 

@@ -43,8 +43,8 @@ def test_a_steering_is_a_text_an_object_or_a_list(field, wanted) -> None:
         ("love dose=1 - anger", "the expression goes first"),
         ("love dose=1 coefficient=2", "not both"),
         ("love" * 600, "at most"),
-        (["love"] * (MOST + 1), "not more"),
-        ("love;" * (MOST + 1), "not more"),
+        (["love"] * (MOST + 1), "at most 16 vectors"),
+        ("love;" * (MOST + 1), "at most 16 vectors"),
     ],
 )
 def test_what_is_wrong_is_said(field, message) -> None:

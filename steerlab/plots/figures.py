@@ -161,18 +161,12 @@ def heatmap(grid: HeatGrid) -> Figure:
     axes.set_title(plain(grid.title))
     bar = figure.colorbar(mesh, ax=axes, pad=0.02, fraction=0.05)
     bar.outline.set_visible(False)
-    low, high = _ends(grid)
+    low, high = grid.ends
     ticks = [-1, 0, 1] if diverging else [0, 1]
     ends = [low, grid.centre, high] if diverging else [low, high]
     bar.set_ticks(ticks, labels=[grid.shown(x) for x in ends])
     bar.set_label(plain(grid.unit) + (", baseline in the middle" if diverging else ""))
     return figure
-
-
-def _ends(grid: HeatGrid) -> tuple[float, float]:
-    if grid.centre is not None:
-        return grid.centre - grid.reach, grid.centre + grid.reach
-    return (min(grid.known), max(grid.known)) if grid.known else (0.0, 1.0)
 
 
 def _on(scheme: Any, share: float, diverging: bool) -> str:

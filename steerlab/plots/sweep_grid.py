@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 from steerlab.core.cell import MetricValue
-from steerlab.core.sweep import Sweep
+from steerlab.core.sweep import Strength, Sweep
 from steerlab.evaluation.metrics.scorers import scorer
 from steerlab.evaluation.metrics.texts import Metric
-from steerlab.plots.grid import mean
 from steerlab.plots.values import HeatGrid
 
 Value = tuple[float, str]
@@ -51,22 +51,40 @@ def heat_grid(sweep: Sweep, metric: Metric, values: Sequence[float]) -> HeatGrid
         for layer in sweep.layers
     )
     centre = mean(scores[None, 0.0]) if 0.0 in sweep.strengths else None
+    return replace(
+        blank_grid(metric, sweep.layers, sweep.strengths, sweep.strength),
+        values=rows,
+        centre=centre if centre is not None and math.isfinite(centre) else None,
+    )
+
+
+def blank_grid(
+    metric: Metric, layers: Sequence[int], strengths: Sequence[float], kind: Strength
+) -> HeatGrid:
+    """The grid of a metric before a text is written."""
     return HeatGrid(
         f"{metric.name}: {metric.about}",
         metric.name,
-        sweep.layers,
-        tuple(_strength(sweep, s) for s in sweep.strengths),
-        rows,
-        centre=centre if centre is not None and math.isfinite(centre) else None,
-        strength=sweep.strength,
+        tuple(layers),
+        tuple(_column(s, kind) for s in strengths),
+        ((None,) * len(strengths),) * len(layers),
+        strength=kind,
         digits=metric.digits,
         signed=metric.low < 0,
     )
 
 
-def _strength(sweep: Sweep, strength: float) -> str:
+def _column(strength: float, kind: Strength) -> str:
     if not strength:
         return "0"
-    if sweep.strength == "dose" and 0.005 <= abs(strength) < 100:
+    if kind == "dose" and 0.005 <= abs(strength) < 100:
         return f"{strength:+.2f}"
     return f"{strength:+.4g}"
+
+
+def mean(scores: Sequence[float]) -> float | None:
+    """The mean without NaN; NaN if nothing is left, None for no scores."""
+    if not scores:
+        return None
+    defined = [score for score in scores if not math.isnan(score)]
+    return math.fsum(defined) / len(defined) if defined else math.nan

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from steerlab.evaluation.statistics import Estimate
@@ -78,7 +79,7 @@ class HeatGrid:
     digits: int = 2
     signed: bool = False
 
-    @property
+    @cached_property
     def reach(self) -> float:
         """The range of the colours: the largest distance from the centre, or 1."""
         known = self.known
@@ -87,6 +88,13 @@ class HeatGrid:
         return max((abs(x - self.centre) for x in known), default=0.0) or 1.0
 
     @property
+    def ends(self) -> tuple[float, float]:
+        """The values that have the coolest and the warmest colour."""
+        if self.centre is not None:
+            return self.centre - self.reach, self.centre + self.reach
+        return (min(self.known), max(self.known)) if self.known else (0.0, 1.0)
+
+    @cached_property
     def known(self) -> list[float]:
         """The finite values."""
         return [x for row in self.values for x in row if x is not None and math.isfinite(x)]

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from steerlab import Lab, Store
 from steerlab.core.recipe import Imported
-from steerlab.core.setting import Setting, settings_of
+from steerlab.core.setting import settings_of
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption
 from steerlab.evaluation.metrics import texts
 from steerlab.evaluation.metrics.texts import METRICS, Metric, distinct, length, longest_run, shared
-from steerlab.plots.grid import Grid, mean
+from steerlab.plots.sweep_grid import mean
 from tests.saved import ANGER, LOVE
 from tests.tiny import tiny_lm
 
@@ -159,24 +159,6 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     return lab
 
 
-@pytest.mark.parametrize("strengths", [(-0.2, 0.0, 0.1), (0.1, 0.2), (0.0, 0.3), (0.1, 0.0, 0.1)])
-def test_each_cell_of_the_grid_is_its_own_setting(lab: Lab, strengths: tuple[float, ...]) -> None:
-    settings = settings_of(lab.at_layers(lab.store.load("love"), [0, 2, 3]), doses=strengths)
-    grid = Grid(strengths, tuple(settings))
-    assert grid.layers == (0, 2, 3)
-    for row, layer in enumerate(grid.layers):
-        for column, strength in enumerate(strengths):
-            place = grid.place(row, column)
-            if not strength:
-                assert place == 0 == grid.baseline
-                continue
-            assert place is not None
-            vector = settings[place].vector
-            assert vector is not None
-            assert vector.layers == (layer,)
-            assert settings[place].dose == pytest.approx(strength)
-
-
 def test_a_sweep_writes_the_settings_it_announces(lab: Lab) -> None:
     love = lab.store.load("love")
     options = {"coefficients": (-1.0, 0.0, 1.0)}
@@ -185,22 +167,10 @@ def test_a_sweep_writes_the_settings_it_announces(lab: Lab) -> None:
     assert [cell.setting for cell in cells] == settings * 2
 
 
-def test_a_grid_without_a_baseline_has_no_place_for_one(lab: Lab) -> None:
-    settings = settings_of(lab.store.load("love"), coefficients=(1.0,))
-    grid = Grid((0.0, 1.0), tuple(settings))
-    assert grid.baseline is None
-    assert (grid.place(0, 0), grid.place(0, 1)) == (None, 0)
-    assert grid.means({0: [1.0, 2.0, math.nan]}) == [[None, 1.5]]
-
-
 def test_a_mean_leaves_out_what_is_undefined() -> None:
     assert mean([]) is None
     assert math.isnan(mean([math.nan]) or 0)
     assert mean([1, math.nan, 2]) == 1.5
-
-
-def test_a_sweep_of_nothing_has_no_layers() -> None:
-    assert Grid((0.0,), (Setting(),)).layers == ()
 
 
 def test_settings_need_one_kind_of_strength(lab: Lab) -> None:

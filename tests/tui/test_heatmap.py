@@ -3,29 +3,36 @@
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from textual.pilot import Pilot
 
-from steerlab.tui.sweep.heatmap import Heatmap, Scale, shown
+from steerlab.plots.values import HeatGrid
+from steerlab.tui.sweep.heatmap import Heatmap
 from tests.tui.hosts import Host
 
-ROWS = ["10", "13", "15"]
-COLUMNS = ["-0.2", "0", "+0.2", "+0.4"]
-VALUES: list[list[float | None]] = [
-    [-1.0, 0.0, 0.5, 1.0],
-    [-0.5, 0.0, math.nan, None],
-    [0.25, 0.75, 0.125, -0.25],
-]
+GRID = HeatGrid(
+    "how kind",
+    "how kind",
+    (10, 13, 15),
+    ("-0.2", "0", "+0.2", "+0.4"),
+    (
+        (-1.0, 0.0, 0.5, 1.0),
+        (-0.5, 0.0, math.nan, None),
+        (0.25, 0.75, 0.125, -0.25),
+    ),
+    centre=0.0,
+    digits=3,
+)
 
 
 def lines(heatmap: Heatmap) -> list[str]:
     return [heatmap.render_line(y).text for y in range(heatmap._view.height)]
 
 
-async def filled(heatmap: Heatmap, pilot: Pilot[None], values: Sequence = VALUES) -> None:
-    heatmap.lay_out(ROWS, COLUMNS, "layer")
-    heatmap.fill(values, Scale(-1, 1, "how kind"), shown)
+async def filled(heatmap: Heatmap, pilot: Pilot[None]) -> None:
+    heatmap.show(GRID)
     heatmap.focus()
     await pilot.pause()
 
@@ -35,10 +42,16 @@ async def test_values_stand_under_their_labels_with_a_legend_below() -> None:
     async with Host(heatmap).run_test(size=(60, 12)) as pilot:
         await filled(heatmap, pilot)
         heading, *rows, legend = lines(heatmap)
-        assert heading.split() == ["layer", *COLUMNS]
-        assert rows[0].replace("▸", " ").replace("◂", " ").split() == ["10", "-1", "0", "0.5", "1"]
-        assert rows[1].split() == ["13", "-0.5", "0", "–", "·"]
-        assert legend.split() == ["-1", "1", "how", "kind"]
+        assert heading.split() == ["layer", *GRID.columns]
+        assert rows[0].replace("▸", " ").replace("◂", " ").split() == [
+            "10",
+            "-1.000",
+            "0.000",
+            "0.500",
+            "1.000",
+        ]
+        assert rows[1].split() == ["13", "-0.500", "0.000", "–", "·"]
+        assert legend.split() == ["-1.000", "1.000", "how", "kind"]
         ends = [match.end() for match in re.finditer(r"\S+", heading)][1:]
         for row in rows:  # right-aligned under one another
             assert [match.end() for match in re.finditer(r"[^ ▸◂]+", row)][1:] == ends
@@ -65,7 +78,7 @@ async def test_the_cursor_needs_no_colour() -> None:
     async with Host(heatmap).run_test(size=(60, 12)) as pilot:
         await filled(heatmap, pilot)
         await pilot.press("right", "right")
-        assert re.search("▸ *0.5◂", lines(heatmap)[1])
+        assert re.search("▸ *0.500◂", lines(heatmap)[1])
 
 
 async def test_enter_and_a_double_click_choose() -> None:
@@ -103,9 +116,9 @@ async def test_a_small_terminal_scrolls_under_its_labels() -> None:
         assert "+0.4" in drawn[0]
         row = next(line for line in drawn if "▸" in line)
         assert row.strip().startswith("15")
-        assert "-0.25◂" in row
+        assert "-0.250◂" in row
         assert drawn[-1].strip().startswith("-1")
-        await pilot.click(heatmap, offset=(row.index("-0.25"), drawn.index(row) - 1))
+        await pilot.click(heatmap, offset=(row.index("-0.250"), drawn.index(row) - 1))
         assert heatmap.cursor == (1, 3)
 
 
@@ -114,9 +127,9 @@ async def test_it_keeps_its_cell_where_that_still_exists() -> None:
     async with Host(heatmap).run_test(size=(60, 12)) as pilot:
         await filled(heatmap, pilot)
         await pilot.press("end", "pagedown")
-        heatmap.lay_out(["1", "2"], ["a", "b"])
+        heatmap.show(replace(GRID, layers=(1, 2), columns=("a", "b"), values=((1, 2), (3, 4))))
         assert heatmap.cursor == (1, 1)
-        heatmap.lay_out([], [])
+        heatmap.show(replace(GRID, layers=(), columns=(), values=()))
         await pilot.press("down", "enter")
         assert heatmap.cursor == (0, 0)
         assert all(not line.strip() for line in lines(heatmap))
@@ -147,19 +160,3 @@ def contrast(a: Sequence[int], b: Sequence[int]) -> float:
 
     low, high = sorted((luminance(a), luminance(b)))
     return (high + 0.05) / (low + 0.05)
-
-
-@pytest.mark.parametrize(
-    ("scale", "value", "share"),
-    [
-        (Scale(0, 1), 0.25, 0.25),
-        (Scale(0, 0), 3, 0),
-        (Scale(2, 4), 1, 0),
-        (Scale(-1, 1), -0.5, -0.5),
-        (Scale(-2, 1), 0.5, 0.5),
-        (Scale(-2, 1), -1, -0.5),
-        (Scale(-1, 1), 7, 1),
-    ],
-)
-def test_scales_diverge_from_nothing(scale: Scale, value: float, share: float) -> None:
-    assert scale.share(value) == share

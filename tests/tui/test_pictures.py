@@ -22,13 +22,12 @@ from textual.widgets import Input, TextArea
 from steerlab import Lab, Store
 from steerlab.core.run import Generation, Run
 from steerlab.core.setting import Setting
+from steerlab.core.sweep import Sweep
 from steerlab.core.vector import SteeringVector
-from steerlab.plots.grid import Grid
 from steerlab.tui.extract.form import Draft
 from steerlab.tui.extract.screen import ExtractScreen
 from steerlab.tui.health.report import Entry, Report
 from steerlab.tui.health.screen import HealthScreen
-from steerlab.tui.sweep.form import Plan
 from steerlab.tui.sweep.screen import SweepScreen
 from tests.tui.driver import Driver, Session
 from tests.tui.test_health import payloads_of
@@ -104,10 +103,14 @@ async def sweep(user: Driver) -> None:
         )
         for b in (13, 15, 17)
     ]
-    steered = [Setting(v, v.coefficient(dose)) for v in vectors for dose in doses if dose]
-    plan = Plan("love", "13,15,17", doses, True, (PROMPT,))
-    screen.post_message(screen.Planned(Grid(doses, (Setting(), *steered)), plan, 7))
-    texts = {0: PLAIN, **{i: (COLD, WARM)[(i - 1) % 2][: 20 * (i + 1)] for i in range(1, 7)}}
+    steered = [
+        Setting(v, v.coefficient(dose), strength=dose) for v in vectors for dose in doses if dose
+    ]
+    key = ("plan", "love", love.digest, "smollm2", "key", "dose")
+    planned = Sweep(*key, (Setting(), *steered), (PROMPT,), (0,))
+    screen.post_message(screen.Planned(planned))
+    written = [PLAIN, *((COLD, WARM)[(i - 1) % 2][: 20 * (i + 1)] for i in range(1, 7))]
+    texts = dict(zip(planned.planned(), written, strict=True))
     screen.post_message(screen.Wrote(texts, 1, 1))
     screen.post_message(screen.Ended(True))
     await user.pilot.pause()

@@ -17,13 +17,12 @@ from steerlab import Lab, Store
 from steerlab.core.recipe import Imported
 from steerlab.core.sampling import Sampling
 from steerlab.core.setting import settings_of
-from steerlab.core.sweep import SweepPlan
+from steerlab.core.sweep import Sweep, SweepPlan
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import BadOption
 from steerlab.evaluation.metrics.texts import METRICS, Metric
 from steerlab.interventions.runtime import TransformersRuntime
 from steerlab.lab.sweeps import run_sweep
-from steerlab.plots.grid import Grid
 from steerlab.tui.notices import Notice
 from steerlab.tui.sweep.form import COEFFICIENTS, SweepForm, around, chosen, numbers
 from steerlab.tui.sweep.heatmap import Heatmap
@@ -105,12 +104,12 @@ async def test_it_proposes_layers_around_the_vectors_own_and_says_what_it_would_
         await ready(bench, pilot)
         assert bench.sweep.query_one("#layers", Input).value == "0,2,3"
         await until(pilot, lambda: "19 texts" in text_of(bench.sweep, "#baseline"))
-        assert bench.sweep.query_one(Heatmap).rows == ("0", "2", "3")
+        assert bench.sweep.query_one(Heatmap).grid.layers == (0, 2, 3)
         bench.sweep.query_one("#strengths", Input).value = "0,1"
         bench.sweep.query_one("#layers", Input).value = "1:"
         bench.sweep.query_one("#prompts", TextArea).text = "one\ntwo"
         await until(pilot, lambda: "8 texts" in text_of(bench.sweep, "#baseline"))
-        assert bench.sweep.query_one(Heatmap).rows == ("1", "2", "3")
+        assert bench.sweep.query_one(Heatmap).grid.layers == (1, 2, 3)
 
 
 async def test_cells_hold_what_the_lab_writes_and_their_metric(lab) -> None:
@@ -118,12 +117,12 @@ async def test_cells_hold_what_the_lab_writes_and_their_metric(lab) -> None:
     async with bench.run_test(size=(100, 30)) as pilot:
         shown = await run(bench, pilot)
         heatmap = bench.sweep.query_one(Heatmap)
-        doses = [float(text) for text in heatmap.columns]
+        doses = [float(text) for text in heatmap.grid.columns]
         cells = lab.sweep(
             lab.evaluate("love - anger"), [0, 2, 3], [PROMPT], doses=doses, max_new_tokens=6
         )
         written = [cell.text for cell in cells]
-        assert [shown.texts[i] for i in range(len(cells))] == written
+        assert [shown.texts[key] for key in shown.sweep.planned()] == written
         metric = bench.sweep.query_one(SweepForm).metric
         for row, layer in enumerate((0, 2, 3)):
             for column, dose in enumerate(doses):
@@ -133,7 +132,7 @@ async def test_cells_hold_what_the_lab_writes_and_their_metric(lab) -> None:
                     if cell.setting.dose == pytest.approx(dose)
                     and (not dose or cell.setting.layers == (layer,))
                 )
-                value, expected = heatmap.values[row][column], metric.score(text, written[0])
+                value, expected = heatmap.grid.values[row][column], metric.score(text, written[0])
                 assert value is not None
                 assert value == expected or (math.isnan(value) and math.isnan(expected))
         assert "19 texts" in status(bench)
@@ -146,9 +145,9 @@ async def test_moving_shows_the_texts_beside_their_baseline(lab) -> None:
         shown = await run(bench, pilot)
         await pilot.press("pagedown", "end")
         await pilot.pause()
-        place = shown.grid.place(2, 6)
-        assert text_of(bench.sweep, "#steered") == PROMPT + printed(shown.texts[place or 0])
-        assert text_of(bench.sweep, "#baseline") == PROMPT + printed(shown.texts[0])
+        steered = shown.text(0, shown.setting(2, 6)) or ""
+        assert text_of(bench.sweep, "#steered") == PROMPT + printed(steered)
+        assert text_of(bench.sweep, "#baseline") == PROMPT + printed(shown.text(0) or "")
         title = str(bench.sweep.query_one("#steered-box").border_title)
         assert title.startswith("layer 3 · c +")
         assert "dose +0.30" in title
@@ -171,12 +170,13 @@ async def test_another_metric_writes_nothing_anew(lab, monkeypatch) -> None:
         select, heatmap = bench.sweep.query_one("#metric", Select), bench.sweep.query_one(Heatmap)
         select.value = "length"
         await pilot.pause()
-        assert heatmap.values[0][0] == METRICS["length"].score(shown.texts[1])
+        text = shown.text(0, shown.setting(0, 0)) or ""
+        assert heatmap.grid.values[0][0] == METRICS["length"].score(text)
         heatmap.focus()
         await pilot.press("m")
         await pilot.pause()
         assert select.value == "shared"
-        assert heatmap.values[0][3] == 1
+        assert heatmap.grid.values[0][3] == 1
         assert "shared" in str(bench.sweep.query_one("#baseline-box").border_subtitle)
 
 
@@ -187,14 +187,14 @@ async def test_several_prompts_are_averaged_and_read_one_by_one(lab) -> None:
         bench.sweep.query_one("#prompts", TextArea).text = "one\n\ntwo\none"
         bench.sweep.query_one("#metric", Select).value = "length"
         shown = await run(bench, pilot)
-        assert shown.prompts == ("one", "two")
-        half = len(shown.grid.settings)
-        lengths = [METRICS["length"].score(shown.texts[i]) for i in (1, half + 1)]
-        assert bench.sweep.query_one(Heatmap).values[0][0] == sum(lengths) / 2
+        assert shown.sweep.prompts == ("one", "two")
+        texts = [shown.text(prompt, shown.setting(0, 0)) or "" for prompt in (0, 1)]
+        lengths = [METRICS["length"].score(text) for text in texts]
+        assert bench.sweep.query_one(Heatmap).grid.values[0][0] == sum(lengths) / 2
         assert text_of(bench.sweep, "#baseline").startswith("one")
         await pilot.press("n")
         await pilot.pause()
-        assert text_of(bench.sweep, "#baseline") == "two" + printed(shown.texts[half])
+        assert text_of(bench.sweep, "#baseline") == "two" + printed(shown.text(1) or "")
         assert "prompt 2 of 2" in text_of(bench.sweep, "PromptLine")
         await pilot.click("PromptLine")
         await pilot.pause()
@@ -429,7 +429,7 @@ async def test_a_sweep_that_was_written_is_there_at_once(lab, monkeypatch) -> No
                         and cell.setting.strength == dose
                         and cell.setting.layer in (None, layer)
                     )
-                    assert shown.text(number, shown.grid.place(row, column)) == text
+                    assert shown.text(number, shown.setting(row, column)) == text
     assert [sweep.id for sweep in lab.store.sweeps.list()] == [written.id]
 
 
@@ -439,9 +439,8 @@ async def test_a_baseline_is_written_though_no_dose_is_0(lab) -> None:
         await ready(bench, pilot)
         bench.sweep.query_one("#strengths", Input).value = "0.2"
         shown = await run(bench, pilot)
-        assert shown.grid.baseline == 0
-        assert text_of(bench.sweep, "#baseline") == PROMPT + printed(shown.texts[0])
-        assert bench.sweep.query_one(Heatmap).columns == ("+0.2",)
+        assert text_of(bench.sweep, "#baseline") == PROMPT + printed(shown.text(0) or "")
+        assert bench.sweep.query_one(Heatmap).grid.columns == ("0", "+0.20")
 
 
 @pytest.mark.parametrize("size", [(40, 12), (80, 24), (140, 40), (200, 60)])
@@ -473,37 +472,47 @@ async def test_resizing_loses_nothing(lab) -> None:
 # the parts
 
 
+def swept(lab: Lab, *prompts: str) -> SweepTexts:
+    """Of love without steering and at dose 0.1."""
+    settings = settings_of(lab.store.load("love"), doses=(0.0, 0.1))
+    key = ("plan", "love", "digest", "tiny", "key", "dose")
+    return SweepTexts(Sweep(*key, tuple(settings), prompts, (0,)))
+
+
 def test_a_text_that_a_metric_cant_take_leaves_its_cell_undefined(lab) -> None:
     def broken(text: str) -> float:
         if "x" in text:
             raise ValueError(text)
         return 1.0
 
-    settings = settings_of(lab.store.load("love"), doses=(0.0, 0.1))
-    shown = SweepTexts(Grid((0.0, 0.1), tuple(settings)), ["one", "two"])
+    shown = swept(lab, "one", "two")
     metric = Metric("broken", "", broken)
-    assert shown.values(metric) == [[None, None]]
-    for index, text in enumerate(["a", "x", "b"]):
-        shown.write(index, text)
-    ((plain, steered),) = shown.values(metric)
+    assert shown.grid(metric).values == ((None, None),)
+    keys = list(shown.sweep.planned())
+    for key, text in zip(keys, ["a", "x", "b"], strict=False):
+        shown.write(key, text)
+    ((plain, steered),) = shown.grid(metric).values
     assert plain == 1
     assert steered is not None
     assert math.isnan(steered)
-    shown.write(3, "b")
-    assert shown.values(metric) == [[1, 1]]
+    shown.write(keys[3], "b")
+    assert shown.grid(metric).values == ((1, 1),)
 
 
 def test_growing_texts_are_valued_anew(lab) -> None:
-    settings = settings_of(lab.store.load("love"), doses=(0.0, 0.1))
-    shown = SweepTexts(Grid((0.0, 0.1), tuple(settings)), ["one"])
-    metric = METRICS["shared"]
-    shown.write(0, "a")
-    shown.write(1, "a")
-    assert shown.score(metric, 0, 1) == 1
-    shown.write(0, " b")
-    assert shown.score(metric, 0, 1) == 0.5
-    shown.write(1, " b")
-    assert shown.score(metric, 0, 1) == 1
+    shown = swept(lab, "one")
+    plain, steered = shown.sweep.planned()
+
+    def value() -> float | None:
+        return shown.grid(METRICS["shared"]).values[0][1]
+
+    shown.write(plain, "a")
+    shown.write(steered, "a")
+    assert value() == 1
+    shown.write(plain, " b")
+    assert value() == 0.5
+    shown.write(steered, " b")
+    assert value() == 1
 
 
 def test_layers_are_proposed_within_the_model(lab) -> None:
@@ -520,7 +529,7 @@ def test_layers_as_typed(text: str, layers: list[int]) -> None:
 
 
 def test_numbers_are_sorted_and_differ() -> None:
-    assert numbers("0.2, -1,0.2,0") == (-1, 0, 0.2)
+    assert numbers("0.2, -1,0.2,0") == numbers("0.2,-1") == (-1, 0, 0.2)
     for text in ("", "a", "1,,2", "inf", "0,0"):
         with pytest.raises(BadOption):
             numbers(text)

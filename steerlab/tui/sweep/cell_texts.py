@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
-from textual.message import Message
 from textual.widgets import Static
 
 from steerlab.core.display import printable
+from steerlab.core.setting import BASELINE
 from steerlab.evaluation.metrics.texts import Metric
 from steerlab.tui.generation_text import heading, marked
 from steerlab.tui.sweep.sweep_texts import SweepTexts
@@ -30,10 +28,6 @@ class CellTexts(Vertical):
     CellTexts VerticalScroll:focus { border: round $accent; }
     CellTexts #steered-box { border-title-color: $text-accent; }
     """
-
-    @dataclass
-    class NextPrompt(Message):
-        """The prompt was clicked: show the next."""
 
     def compose(self) -> ComposeResult:
         """Two columns."""
@@ -62,34 +56,32 @@ class CellTexts(Vertical):
         growing: bool,
     ) -> None:
         """Show the cell at (row, column). growing: don't mark differences yet."""
-        place = written.grid.place(*cell)
         self._show_prompt(written, prompt)
-        baseline = written.text(prompt, written.grid.baseline)
-        for name, at in (("baseline", written.grid.baseline), ("steered", place)):
-            text = written.text(prompt, at)
-            plain = None if growing or at == written.grid.baseline else baseline
-            begun = Content.styled(printable(written.prompts[prompt], newlines=True), "dim")
+        setting, baseline = written.setting(*cell), written.text(prompt)
+        for name, shown in (("baseline", BASELINE), ("steered", setting)):
+            text = written.text(prompt, shown)
+            plain = None if growing or shown == BASELINE else baseline
+            begun = Content.styled(printable(written.sweep.prompts[prompt], newlines=True), "dim")
             self.query_one(f"#{name}", Static).update(
                 begun if text is None else Content.assemble(begun, marked(text, plain))
             )
-            value = metric.shown(written.score(metric, prompt, at))
+            value = metric.shown(None if text is None else metric.score(text, baseline))
             box = self.query_one(f"#{name}-box", VerticalScroll)
             box.border_subtitle = Content(f"{metric.name} {value}")
-        if place is not None:
-            setting, layer = written.grid.settings[place], written.grid.layers[cell[0]]
-            title = f"layer {layer} · {heading(setting.coefficient, setting.dose)}"
-            self.query_one("#steered-box").border_title = Content(title)
+        layer = written.sweep.layers[cell[0]]
+        title = f"layer {layer} · {heading(setting.coefficient, setting.dose)}"
+        self.query_one("#steered-box").border_title = Content(title)
 
     def _show_prompt(self, written: SweepTexts, prompt: int) -> None:
-        line, count = self.query_one(PromptLine), len(written.prompts)
+        line, count = self.query_one(PromptLine), len(written.sweep.prompts)
         line.display = count > 1
         of = (f"prompt {prompt + 1} of {count} ▸ ", "$text-accent")
-        line.update(Content.assemble(of, printable(written.prompts[prompt])))
+        line.update(Content.assemble(of, printable(written.sweep.prompts[prompt])))
 
 
 class PromptLine(Static):
     """The prompt whose texts are shown."""
 
-    def on_click(self) -> None:
-        """Ask for the next prompt."""
-        self.post_message(CellTexts.NextPrompt())
+    async def on_click(self) -> None:
+        """Show the next prompt."""
+        await self.run_action("screen.prompt")

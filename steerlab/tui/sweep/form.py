@@ -14,6 +14,7 @@ from textual.message import Message
 from textual.widgets import Input, Label, Select, TextArea
 
 from steerlab.core.notation import layers_of, layers_text
+from steerlab.core.sweep import SweepPlan
 from steerlab.errors import BadExpression, BadOption, SteerlabError
 from steerlab.evaluation.metrics.texts import METRICS, Metric
 from steerlab.tui.fields import field
@@ -34,17 +35,6 @@ _MOST = 7  # proposed layers
 _FAVOURITE = "vader"
 
 
-@dataclass(frozen=True)
-class Plan:
-    """A requested sweep. by_dose: strengths are doses, not coefficients."""
-
-    expression: str
-    layers: str
-    strengths: tuple[float, ...]
-    by_dose: bool
-    prompts: tuple[str, ...]
-
-
 class SweepForm(Vertical):
     """Expression, layers, strengths, prompts and metric."""
 
@@ -61,20 +51,6 @@ class SweepForm(Vertical):
     """
 
     @dataclass
-    class Submitted(Message):
-        """Enter was pressed in a field: run."""
-
-    @dataclass
-    class MetricChanged(Message):
-        """Another metric was selected."""
-
-        metric: Metric
-
-    @dataclass
-    class Changed(Message):
-        """A field other than the expression was edited."""
-
-    @dataclass
     class Meant(Message):
         """What the expression means, or why it can't be evaluated."""
 
@@ -83,9 +59,10 @@ class SweepForm(Vertical):
 
     @dataclass
     class Known(Message):
-        """The vector of the expression. extends: it can be extracted at other layers too.
+        """The vector of the expression; `propose` has put in what suits it.
 
-        calibrated: the layer of its calibration, if there is one.
+        extends: it can be extracted at other layers too. calibrated: the layer of its
+            calibration, if there is one.
         """
 
         vector: SteeringVector
@@ -153,7 +130,6 @@ class SweepForm(Vertical):
     @on(Known)
     def propose(self, event: Known) -> None:
         """Propose layers and strengths for the vector; typed values stay."""
-        event.stop()
         vector, box = event.vector, self.query_one("#layers", Input)
         self._n_layers = vector.model.n_layers
         if box.value in ("", self._proposed):
@@ -167,50 +143,31 @@ class SweepForm(Vertical):
         known = f"dose {dose:.2f} per c" if dose is not None else UNDOSED
         own = layers_text(vector.layers)
         self.post_message(self.Meant(f"{own} · norm {vector.norm:.3g} · {known}"))
-        self.post_message(self.Changed())
 
     def chosen_layers(self) -> list[int]:
         """The layers as typed, of the expression's model; raises BadOption."""
         return chosen(self.query_one("#layers", Input).value, self._n_layers)
 
-    def plan(self) -> Plan:
-        """The requested sweep; raises BadOption for a field that is empty or can't be read."""
+    def plan(self) -> SweepPlan:
+        """The requested sweep, with a baseline to compare texts with; raises BadOption."""
         expression, layers, strengths = (
             self.query_one(f"#{name}", Input).value.strip()
             for name in ("expression", "layers", "strengths")
         )
         if not expression:
             raise BadOption("no expression: type one, such as love")
-        layers_of(layers)
         lines = self.query_one("#prompts", TextArea).text.splitlines()
-        prompts = tuple(dict.fromkeys(line for line in lines if line.strip()))
+        prompts = [line for line in lines if line.strip()]
         if not prompts:
             raise BadOption("no prompt: type one or more, one per line")
-        what = "doses" if self.by_dose else "coefficients"
-        return Plan(expression, layers, numbers(strengths, what), self.by_dose, prompts)
+        typed = numbers(strengths, "doses" if self.by_dose else "coefficients")
+        doses, coefficients = (typed, ()) if self.by_dose else ((), typed)
+        return SweepPlan(expression, prompts, layers_of(layers), doses, coefficients)
 
-    @on(Input.Submitted)
-    def _submit(self, event: Input.Submitted) -> None:
-        event.stop()
-        self.post_message(self.Submitted())
-
-    @on(Input.Changed)
+    @on(Input.Changed, "#expression")
     def _edited(self, event: Input.Changed) -> None:
         event.stop()
-        if event.input.id == "expression":
-            self.look(event.value)
-        else:
-            self.post_message(self.Changed())
-
-    @on(TextArea.Changed)
-    def _prompted(self, event: TextArea.Changed) -> None:
-        event.stop()
-        self.post_message(self.Changed())
-
-    @on(Select.Changed)
-    def _switched(self, event: Select.Changed) -> None:
-        event.stop()
-        self.post_message(self.MetricChanged(self.metric))
+        self.look(event.value)
 
 
 def chosen(text: str, n_layers: int) -> list[int]:
@@ -234,9 +191,9 @@ def around(vector: SteeringVector, *, extends: bool) -> list[int]:
 
 
 def numbers(text: str, what: str = "doses") -> tuple[float, ...]:
-    """The distinct finite numbers of a list such as -0.2,0,0.2, sorted; raises BadOption."""
+    """The finite numbers of a list such as -0.2,0.2, and 0, sorted; raises BadOption."""
     try:
-        found = sorted({float(part) for part in text.split(",")})
+        found = sorted({0.0, *map(float, text.split(","))})
     except ValueError:
         found = [math.nan]
     if not all(map(math.isfinite, found)):

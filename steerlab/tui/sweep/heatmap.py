@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,32 +18,20 @@ from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from steerlab.plots.values import HeatGrid
+
 COOL, WARM = Color.parse("#3b7dd8"), Color.parse("#e08a1e")
-"""Below and above zero; colour-blind readers can tell them apart."""
+"""Below and above the baseline; colour-blind readers can tell them apart."""
+
+LABEL = "layer"
 
 _STEPS = 9  # colours in the legend
 _SPARE = 6  # columns a cell may be wider than its text
 _DIM = Style(dim=True)
 
 
-@dataclass(frozen=True)
-class Scale:
-    """What the colours mean. A scale with 0 inside diverges from 0."""
-
-    low: float = 0.0
-    high: float = 1.0
-    about: str = ""
-
-    def share(self, value: float) -> float:
-        """The colour of a value: -1 is COOL, 0 none, 1 WARM; negative on a diverging scale only."""
-        if self.low < 0 < self.high:
-            return max(-1.0, min(1.0, value / (self.high if value > 0 else -self.low)))
-        span = self.high - self.low
-        return max(0.0, min(1.0, (value - self.low) / span)) if span else 0.0
-
-
 class Heatmap(ScrollView, can_focus=True):
-    """Rows and columns of numbers; None where one is missing.
+    """Layers x strengths; None where a number is missing.
 
     A cell shows its number and the cursor has arrows, so that colour is never needed to read
     it. Labels stay in place while the cells scroll.
@@ -84,42 +72,26 @@ class Heatmap(ScrollView, can_focus=True):
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self.rows: tuple[str, ...] = ()
-        self.columns: tuple[str, ...] = ()
-        self.corner = ""
-        self.values: list[list[float | None]] = []
-        self.scale = Scale()
-        self._text: Callable[[float | None], str] = shown
+        self.grid = HeatGrid("", "", (), (), ())
         self._cell = self._edge = self._wide = 0
 
-    def lay_out(self, rows: Sequence[str], columns: Sequence[str], corner: str = "") -> None:
-        """Show empty cells under new labels; the cursor keeps its place if it can."""
-        self.rows, self.columns, self.corner = tuple(rows), tuple(columns), corner
-        row, column = self.cursor
-        self.fill([[None] * len(columns) for _ in rows], self.scale)
-        self.cursor = (min(row, max(len(rows) - 1, 0)), min(column, max(len(columns) - 1, 0)))
-
-    def fill(
-        self,
-        values: Sequence[Sequence[float | None]],
-        scale: Scale,
-        text: Callable[[float | None], str] | None = None,
-    ) -> None:
-        """Show numbers, coloured on a scale. text: formats one."""
-        self.values, self.scale = [list(row) for row in values], scale
-        self._text = text or self._text
+    def show(self, grid: HeatGrid) -> None:
+        """Show a grid; the cursor keeps its place if it can."""
+        self.grid = grid
+        self.cursor = self.validate_cursor(self.cursor)
         self._measure()
         self.refresh()
 
     def _measure(self) -> None:
         """Set the width of cells: what their texts need, and some more where there is room."""
-        written = [self._text(value) for row in self.values for value in row]
-        self._wide = max(map(len, [*self.columns, *written]), default=0)
+        columns = self.grid.columns
+        written = [self.grid.shown(value) for row in self.grid.values for value in row]
+        self._wide = max(map(len, [*columns, *written]), default=0)
         needed = self._wide + 2
-        self._edge = max(map(len, [*self.rows, self.corner]), default=0) + 1
-        room = (self._view.width - self._edge) // max(len(self.columns), 1)
+        self._edge = max(map(len, [LABEL, *map(str, self.grid.layers)])) + 1
+        room = (self._view.width - self._edge) // max(len(columns), 1)
         self._cell = max(needed, min(room, needed + _SPARE))
-        size = Size(self._edge + self._cell * len(self.columns), len(self.rows) + 2)
+        size = Size(self._edge + self._cell * len(columns), len(self.grid.layers) + 2)
         if size != self.virtual_size:
             self.virtual_size = size
             self.refresh(layout=True)
@@ -139,12 +111,12 @@ class Heatmap(ScrollView, can_focus=True):
     def validate_cursor(self, cursor: tuple[int, int]) -> tuple[int, int]:
         """Clamp to the cells there are."""
         row, column = cursor
-        rows, columns = max(len(self.rows), 1), max(len(self.columns), 1)
+        rows, columns = max(len(self.grid.layers), 1), max(len(self.grid.columns), 1)
         return (max(0, min(row, rows - 1)), max(0, min(column, columns - 1)))
 
     def watch_cursor(self, cursor: tuple[int, int]) -> None:
         """Scroll to the cell and post Moved."""
-        if self.rows:
+        if self.grid.layers:
             self._reveal()
             self.post_message(self.Moved(*cursor))
         self.refresh()
@@ -162,7 +134,7 @@ class Heatmap(ScrollView, can_focus=True):
 
     def action_choose(self) -> None:
         """Choose the cell under the cursor."""
-        if self.rows:
+        if self.grid.layers:
             self.post_message(self.Chosen(*self.cursor))
 
     def on_click(self, event: events.Click) -> None:
@@ -172,12 +144,8 @@ class Heatmap(ScrollView, can_focus=True):
             return
         row = place.y - 1 + self.scroll_offset.y
         column = (place.x - self._edge + self.scroll_offset.x) // max(self._cell, 1)
-        if (
-            place.y
-            and place.x >= self._edge
-            and row < len(self.rows)
-            and column < len(self.columns)
-        ):
+        there = row < len(self.grid.layers) and column < len(self.grid.columns)
+        if place.y and place.x >= self._edge and there:
             self.cursor = (row, column)
             if event.chain == 2:
                 self.action_choose()
@@ -187,16 +155,17 @@ class Heatmap(ScrollView, can_focus=True):
     def render_line(self, y: int) -> Strip:
         """Column labels, rows of cells, then the legend."""
         base = self.visual_style.rich_style
-        last = min(self._view.height, len(self.rows) + 2) - 1
-        if not self.rows or y > last:
+        layers = self.grid.layers
+        last = min(self._view.height, len(layers) + 2) - 1
+        if not layers or y > last:
             strip = Strip([])
         elif y == 0:
-            strip = self._line(self.corner, [(text, _DIM) for text in self.columns])
+            strip = self._line(LABEL, [(text, _DIM) for text in self.grid.columns])
         elif y == last:
             strip = self._legend()
         else:
-            row = min(y - 1 + self.scroll_offset.y, len(self.rows) - 1)
-            strip = self._line(self.rows[row], [*map(self._drawn, self.values[row])], row)
+            row = min(y - 1 + self.scroll_offset.y, len(layers) - 1)
+            strip = self._line(str(layers[row]), [*map(self._drawn, self.grid.values[row])], row)
         return strip.adjust_cell_length(self.size.width).apply_style(base)
 
     def _line(self, label: str, cells: Sequence[tuple[str, Style]], row: int = -1) -> Strip:
@@ -215,9 +184,8 @@ class Heatmap(ScrollView, can_focus=True):
         return Segment(marked, style + Style(bold=True, underline=self.has_focus))
 
     def _drawn(self, value: float | None) -> tuple[str, Style]:
-        if value is None or math.isnan(value):
-            return self._text(value), _DIM
-        return self._text(value), self._colour(self.scale.share(value))
+        share = self.grid.share(value)
+        return self.grid.shown(value), _DIM if math.isnan(share) else self._colour(share)
 
     def _colour(self, share: float) -> Style:
         """Blend into the background, for dark and light themes."""
@@ -230,19 +198,13 @@ class Heatmap(ScrollView, can_focus=True):
 
     def _legend(self) -> Strip:
         """The scale from low to high."""
-        low = -1.0 if self.scale.low < 0 < self.scale.high else 0.0
-        shares = [low + (1 - low) * i / (_STEPS - 1) for i in range(_STEPS)]
+        grid, (low, high) = self.grid, map(self.grid.shown, self.grid.ends)
+        first = 0.0 if grid.centre is None else -1.0
+        shares = [first + (1 - first) * i / (_STEPS - 1) for i in range(_STEPS)]
         return Strip(
             [
-                Segment(f"{self._text(self.scale.low):>{self._edge - 1}} ", _DIM),
+                Segment(f"{low:>{self._edge - 1}} ", _DIM),
                 *(Segment("  ", self._colour(share)) for share in shares),
-                Segment(f" {self._text(self.scale.high)}  {self.scale.about}", _DIM),
+                Segment(f" {high}  {grid.title}", _DIM),
             ]
         )
-
-
-def shown(value: float | None) -> str:
-    """Format a number in few characters; "·" for None, "–" for NaN."""
-    if value is None:
-        return "·"
-    return "–" if math.isnan(value) else f"{value:.3g}"

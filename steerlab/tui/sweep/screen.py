@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
@@ -15,22 +14,22 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.message import Message
 from textual.timer import Timer
+from textual.widgets import Input, Select, TextArea
 from textual.worker import Worker
 
+from steerlab.core.cell import Key
 from steerlab.core.display import count
-from steerlab.core.notation import layers_of
 from steerlab.core.sampling import Sampling
 from steerlab.core.sweep import Sweep, SweepPlan
 from steerlab.errors import BadOption
-from steerlab.evaluation.metrics.texts import Metric
-from steerlab.plots.grid import Grid, Values
+from steerlab.plots.sweep_grid import blank_grid
 from steerlab.tui.footer import KeyFooter
 from steerlab.tui.help import HELP_KEY
 from steerlab.tui.model_loading import load_model
 from steerlab.tui.notices import reporting_errors
 from steerlab.tui.sweep.cell_texts import CellTexts
-from steerlab.tui.sweep.form import Plan, SweepForm
-from steerlab.tui.sweep.heatmap import Heatmap, Scale
+from steerlab.tui.sweep.form import SweepForm
+from steerlab.tui.sweep.heatmap import Heatmap
 from steerlab.tui.sweep.sweep_texts import SweepTexts
 from steerlab.tui.work_screen import WorkScreen
 from steerlab.tui.workers import is_stopping
@@ -68,9 +67,9 @@ A sweep generates a text for every layer and dose of one expression. Enter in a 
 runs it. m shows the next metric of the same texts. The arrows move between cells, and p copies a \
 cell's settings to the lab.
 
-The dose is the size of the added vector relative to the median residual stream. A colour is the \
-metric of one text, or the mean over the prompts. It is no proof of an effect: `steerlab evaluate` \
-compares with random directions."""
+The dose is the size of the added vector relative to the median residual stream. A colour compares \
+the metric of one text, or the mean over the prompts, with the baseline: blue is below it, orange \
+above. It is no proof of an effect: `steerlab evaluate` compares with random directions."""
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+g,f5", "run", "run", key_display="^g", tooltip="run the sweep"),
         HELP_KEY,
@@ -82,17 +81,15 @@ compares with random directions."""
 
     @dataclass
     class Planned(Message):
-        """The cells of the sweep. missing: how many texts are still to be written."""
+        """The sweep, with the texts that are stored."""
 
-        grid: Grid
-        plan: Plan
-        missing: int
+        sweep: Sweep
 
     @dataclass
     class Wrote(Message):
-        """Pieces of texts, by their index in `SweepTexts`; tokens so far."""
+        """Pieces of texts; tokens so far."""
 
-        pieces: Mapping[int, str]
+        pieces: Mapping[Key, str]
         done: int
         total: int
 
@@ -111,7 +108,6 @@ compares with random directions."""
         self.expression, self.prompt = expression, prompt
         self.positions, self.seed, self.sampling = positions, seed, sampling or Sampling()
         self.written: SweepTexts | None = None
-        self.plan: Plan | None = None
         self.shown_prompt = 0
         self._timer: Timer | None = None
 
@@ -128,12 +124,14 @@ compares with random directions."""
     def on_mount(self) -> None:
         """Focus what is to be typed next."""
         self._timer = self.set_interval(1 / FRAMES, self._draw, pause=True)
-        self._draw()
+        self.preview()
         self.query_one("#layers" if self.expression else "#expression").focus()
 
     # what there is to sweep
 
-    @on(SweepForm.Changed)
+    @on(Input.Changed)
+    @on(TextArea.Changed)
+    @on(SweepForm.Known)
     def preview(self) -> None:
         """Show the empty cells, until something is written."""
         if self.written is not None or self.busy:
@@ -144,67 +142,55 @@ compares with random directions."""
             layers = form.chosen_layers()
         except BadOption:  # still being typed; `action_run` reports it
             return
-        self._label(layers, plan.strengths)
-        self._draw()
-        texts = (len(layers) * sum(map(bool, plan.strengths)) + 1) * len(plan.prompts)
+        grid = blank_grid(form.metric, layers, plan.strengths, plan.strength)
+        self.query_one(Heatmap).show(grid)
+        self._say_caveat(len(plan.prompts))
+        texts = (len(layers) * (len(plan.strengths) - 1) + 1) * len(plan.prompts)
         self.query_one(CellTexts).hint(f"Press ctrl+g to generate {count(texts, 'text')}.")
-
-    def _label(self, layers: Sequence[int], strengths: Sequence[float]) -> None:
-        columns = [f"{strength:+g}" if strength else "0" for strength in strengths]
-        self.query_one(Heatmap).lay_out([*map(str, layers)], columns, "layer")
 
     # running
 
-    @on(SweepForm.Submitted)
+    @on(Input.Submitted)
     def action_run(self) -> None:
         """Generate the texts of all cells."""
         if not self.busy:
             with reporting_errors(self):
-                self.begin(partial(self._sweep, self.query_one(SweepForm).plan()))
+                plan = replace(
+                    self.query_one(SweepForm).plan(),
+                    seeds=(self.seed,),
+                    positions=self.positions,
+                    sampling=self.sampling,
+                )
+                self.begin(partial(self._sweep, plan))
                 self.query_one(Heatmap).focus()
 
-    def _sweep(self, plan: Plan, worker: Worker[None]) -> bool:
-        vector = self.lab.evaluate(plan.expression)
+    def _sweep(self, plan: SweepPlan, worker: Worker[None]) -> bool:
+        vector = self.lab.evaluate(str(plan.vector))
         load_model(self.lab, vector, self.post_status)
         if is_stopping(worker):
             return False
         self.post_status("preparing the layers …")
-        strengths = sorted({0.0, *plan.strengths})  # texts are compared with a baseline
-        asked = SweepPlan(
-            plan.expression,
-            plan.prompts,
-            layers_of(plan.layers),
-            doses=strengths if plan.by_dose else (),
-            coefficients=() if plan.by_dose else strengths,
-            seeds=(self.seed,),
-            positions=self.positions,
-            sampling=self.sampling,
-        )
-        return self._write(worker, plan, asked)
+        return self._write(worker, plan)
 
-    def _write(self, worker: Worker[None], plan: Plan, asked: SweepPlan) -> bool:
+    def _write(self, worker: Worker[None], plan: SweepPlan) -> bool:
         from steerlab.lab.sweeps import run_sweep
 
-        pieces: dict[int, str] = {}
-        places: list[int] = []
+        pieces: dict[Key, str] = {}
+        keys: list[Key] = []
 
         def start(sweep: Sweep) -> None:
-            ordered = sorted(
-                sweep.settings, key=lambda s: (-1 if s.layer is None else s.layer, s.strength)
+            keys.extend(sweep.planned())
+            settings = sorted(sweep.settings, key=lambda s: -1 if s.layer is None else s.layer)
+            shown = replace(
+                sweep,
+                expression=str(plan.vector),
+                settings=tuple(settings),
+                prompts=tuple(plan.prompts),
             )
-            place = {
-                (setting, prompt): row * len(ordered) + column
-                for row, prompt in enumerate(plan.prompts)
-                for column, setting in enumerate(ordered)
-            }
-            places.extend(place[setting, prompt] for setting, prompt, _ in sweep.planned())
-            grid = Grid(plan.strengths, tuple(ordered))
-            self.post_message(self.Planned(grid, plan, sweep.total - sweep.done))
-            kept = {place[cell.setting, cell.prompt]: cell.text for cell in sweep.cells}
-            self.post_message(self.Wrote(kept, 0, 1))
+            self.post_message(self.Planned(shown))
 
         def on_text(index: int, piece: str) -> None:
-            pieces[places[index]] = pieces.get(places[index], "") + piece
+            pieces[keys[index]] = pieces.get(keys[index], "") + piece
 
         def on_progress(done: int, total: int) -> None:
             self.post_message(self.Wrote(dict(pieces), done, total))
@@ -212,7 +198,7 @@ compares with random directions."""
 
         run_sweep(
             self.lab,
-            asked,
+            plan,
             keep=self.lab.store.upkeep.writable,
             on_start=start,
             on_text=on_text,
@@ -225,18 +211,16 @@ compares with random directions."""
     @on(Planned)
     def lay_out(self, event: Planned) -> None:
         """Show empty cells and the first prompt."""
-        self.written, self.plan = SweepTexts(event.grid, event.plan.prompts), event.plan
-        self.shown_prompt = 0
-        self._label(event.grid.layers, event.grid.strengths)
-        self._say(f"generating {count(event.missing, 'text')} …")
+        self.written, self.shown_prompt = SweepTexts(event.sweep), 0
+        self._say(f"generating {count(event.sweep.total - event.sweep.done, 'text')} …")
         self._draw()
 
     @on(Wrote)
     def take(self, event: Wrote) -> None:
         """Append to texts; the next frame draws them."""
         if self.written is not None:
-            for index, piece in event.pieces.items():
-                self.written.write(index, piece)
+            for key, piece in event.pieces.items():
+                self.written.write(key, piece)
         self._show_progress(event.done, event.total)
         if self._timer is not None:
             self._timer.resume()
@@ -259,9 +243,10 @@ compares with random directions."""
 
     # reading
 
-    @on(SweepForm.MetricChanged)
+    @on(Select.Changed)
     def recolour(self) -> None:
         """Show another metric of the same texts."""
+        self.preview()
         self._draw()
 
     @on(Heatmap.Moved)
@@ -273,37 +258,31 @@ compares with random directions."""
         """Show the next metric."""
         self.query_one(SweepForm).next_metric()
 
-    @on(CellTexts.NextPrompt)
     def action_prompt(self) -> None:
         """Show the texts of the next prompt."""
         if self.written is not None:
-            self.shown_prompt = (self.shown_prompt + 1) % len(self.written.prompts)
+            self.shown_prompt = (self.shown_prompt + 1) % len(self.written.sweep.prompts)
             self._draw_texts()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Offer only what can be done now."""
         if action == "prompt":
-            return self.written is not None and len(self.written.prompts) > 1
+            return self.written is not None and len(self.written.sweep.prompts) > 1
         return self.written is not None if action == "promote" else True
 
     def _draw(self) -> None:
         """Draw the heatmap and the texts so far."""
         if self._timer is not None:
             self._timer.pause()
-        heatmap, metric = self.query_one(Heatmap), self.query_one(SweepForm).metric
-        empty: Values = [[None] * len(heatmap.columns) for _ in heatmap.rows]
-        values = empty if self.written is None else self.written.values(metric)
-        heatmap.fill(values, self._scale(metric, values), metric.shown)
-        prompts = len(self.written.prompts) if self.written is not None else 1
-        what = "one text's value" if prompts == 1 else f"the mean of {prompts} texts"
-        heatmap.border_subtitle = Content(CAVEAT.format(what))
-        self._draw_texts()
+        if self.written is not None:
+            self.query_one(Heatmap).show(self.written.grid(self.query_one(SweepForm).metric))
+            self._say_caveat(len(self.written.sweep.prompts))
+            self._draw_texts()
         self.refresh_bindings()
 
-    def _scale(self, metric: Metric, values: Values) -> Scale:
-        found = [v for row in values for v in row if v is not None and not math.isnan(v)]
-        high = max(found, default=1.0) if metric.high is None else metric.high
-        return Scale(metric.low, high, f"{metric.name}: {metric.about}")
+    def _say_caveat(self, prompts: int) -> None:
+        what = "one text's value" if prompts == 1 else f"the mean of {prompts} texts"
+        self.query_one(Heatmap).border_subtitle = Content(CAVEAT.format(what))
 
     def _draw_texts(self) -> None:
         if self.written is not None:
@@ -316,19 +295,11 @@ compares with random directions."""
     @on(Heatmap.Chosen)
     def action_promote(self) -> None:
         """Close, and hand the cell under the cursor to the lab."""
-        if self.written is None or self.plan is None:
+        if self.written is None:
             return
         row, column = self.query_one(Heatmap).cursor
-        place = self.written.grid.place(row, column)
-        assert place is not None  # the screen always writes a baseline
-        setting = self.written.grid.settings[place]
-        self.dismiss(
-            Promoted(
-                self.plan.expression,
-                str(self.written.grid.layers[row]),
-                self.written.grid.strengths[column] if self.plan.by_dose else setting.dose,
-                setting.coefficient,
-                self.written.prompts[self.shown_prompt],
-                self.seed,
-            )
-        )
+        sweep, setting = self.written.sweep, self.written.setting(row, column)
+        dose = setting.strength if sweep.strength == "dose" else setting.dose
+        prompt = sweep.prompts[self.shown_prompt]
+        layer, c = str(sweep.layers[row]), setting.coefficient
+        self.dismiss(Promoted(sweep.expression, layer, dose, c, prompt, self.seed))

@@ -2,54 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
 
+from steerlab.core.cell import Cell, Key
+from steerlab.core.setting import BASELINE, Setting
+from steerlab.core.sweep import Sweep
 from steerlab.evaluation.metrics.texts import Metric
-from steerlab.plots.grid import Grid, Values
+from steerlab.plots.sweep_grid import heat_grid, values_of
+from steerlab.plots.values import HeatGrid
 
 
 class SweepTexts:
-    """Texts of one seed by index: all settings of the grid for the first prompt, and so on."""
+    """The texts of a sweep of one seed, first those that are stored."""
 
-    def __init__(self, grid: Grid, prompts: Sequence[str]) -> None:
-        self.grid = grid
-        self.prompts = tuple(prompts)
-        self.texts: dict[int, str] = {}
-        self._scores: dict[tuple[str, int], tuple[str, str | None, float]] = {}
+    def __init__(self, sweep: Sweep) -> None:
+        self.sweep = sweep
+        self.texts = {cell.key: cell.text for cell in sweep.cells}
 
-    def write(self, index: int, piece: str) -> None:
+    def write(self, key: Key, piece: str) -> None:
         """Append to a text."""
-        self.texts[index] = self.texts.get(index, "") + piece
+        self.texts[key] = self.texts.get(key, "") + piece
 
     def finish(self) -> None:
         """Mark all texts as complete: those without a token are empty."""
-        for index in range(len(self.prompts) * len(self.grid.settings)):
-            self.texts.setdefault(index, "")
+        for key in self.sweep.planned():
+            self.texts.setdefault(key, "")
 
-    def text(self, prompt: int, place: int | None) -> str | None:
+    def setting(self, row: int, column: int) -> Setting:
+        """The setting of a cell of the grid; at strength 0 the baseline."""
+        strength = self.sweep.strengths[column]
+        layer = self.sweep.layers[row] if strength else None
+        return next(s for s in self.sweep.settings if (s.layer, s.strength) == (layer, strength))
+
+    def text(self, prompt: int, setting: Setting = BASELINE) -> str | None:
         """The text of a prompt and setting; None before its first token."""
-        return None if place is None else self.texts.get(self._index(prompt, place))
+        return self.texts.get((setting, self.sweep.prompts[prompt], self.sweep.seeds[0]))
 
-    def score(self, metric: Metric, prompt: int, place: int | None) -> float | None:
-        """The metric of a text so far; None before its first token."""
-        text, baseline = self.text(prompt, place), self.text(prompt, self.grid.baseline)
-        if text is None or place is None:
-            return None
-        key = (metric.name, self._index(prompt, place))
-        baseline = baseline if metric.compares else None
-        known = self._scores.get(key)
-        if known is None or known[:2] != (text, baseline):
-            known = self._scores[key] = (text, baseline, metric.score(text, baseline))
-        return known[2]
+    def grid(self, metric: Metric) -> HeatGrid:
+        """The metric of the texts so far by layer and strength, averaged over prompts."""
+        cells = [Cell(*key, text, "length", 0) for key, text in self.texts.items()]
+        written = self.sweep.with_cells(cells)
+        values = values_of(written, _remembering(metric))
+        return heat_grid(written, metric, [value for value, _ in values])
 
-    def values(self, metric: Metric) -> Values:
-        """The metric by layer and strength, averaged over prompts."""
-        places = range(len(self.grid.settings))
-        prompts = range(len(self.prompts))
-        found = {place: [self.score(metric, p, place) for p in prompts] for place in places}
-        return self.grid.means(
-            {place: [v for v in scores if v is not None] for place, scores in found.items()}
-        )
 
-    def _index(self, prompt: int, place: int) -> int:
-        return prompt * len(self.grid.settings) + place
+@lru_cache
+def _remembering(metric: Metric) -> Metric:
+    """The metric, which scores a text once: few have grown since the last frame."""
+    return replace(metric, function=lru_cache(maxsize=4096)(metric.function))

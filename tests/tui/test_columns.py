@@ -190,7 +190,7 @@ async def test_a_star_says_which_text_was_best(host):
     async with host.run_test(size=(80, 12)) as pilot:
         host.widget.columns[1].focus()
         await pilot.press("asterisk")
-        assert [m.index for m in host.heard_of(Texts.Picked)] == [1]
+        assert [(m.index, m.rating) for m in host.heard_of(Texts.Rated)] == [(1, None)]
         host.widget.show_ratings(rated(2))
         titles = [str(c.border_title) for c in host.widget.columns]
         assert titles == ["baseline", "★ best 4/5  steered"]

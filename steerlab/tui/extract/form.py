@@ -12,7 +12,7 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.message import Message
-from textual.widgets import Button, Input, Select, Static, TextArea
+from textual.widgets import Button, Input, Select, Static
 
 from steerlab.core.display import count, printable
 from steerlab.core.notation import layers_of
@@ -90,17 +90,6 @@ class ExtractForm(Vertical):
     """All fields; `order()` reads and checks them."""
 
     @dataclass
-    class Submitted(Message):
-        """Enter was pressed in a field: extract."""
-
-    @dataclass
-    class Counted(Message):
-        """How many prompts there are. fits: the method can use them."""
-
-        text: str
-        fits: bool
-
-    @dataclass
     class _Named(Message):
         """What saving under a name will do."""
 
@@ -150,7 +139,7 @@ class ExtractForm(Vertical):
         return field(name, box, *more, id=f"{name}-field")
 
     def on_mount(self) -> None:
-        """Set headings and counts for the draft."""
+        """Set headings for the draft."""
         self.query_one("#positive").border_title = "+ positive"
         self._show_loaded(self.loaded.said if self.loaded else "")
         self._follow_method()
@@ -259,20 +248,18 @@ class ExtractForm(Vertical):
         if event.name == self.query_one("#name", Input).value.strip():
             self._show_naming(event.text)
 
-    @on(TextArea.Changed)
-    def recount(self) -> None:
-        """Count the prompts and post Counted."""
+    def count(self) -> tuple[str, bool]:
+        """A line on how many prompts there are, and whether the method can use them."""
         above, below = (len(side.prompts) for side in self.query(PromptList))
         if self.loaded is not None:
             above, below = len(self.loaded.positive), len(self.loaded.negative)
-        self.post_message(self.Counted(*counted(above, below, self.method)))
+        return counted(above, below, self.method)
 
     @on(Select.Changed, "#method")
     def _follow_method(self) -> None:
         title = "· baseline" if self.method == "mean_centred" else "− negative"
         self.query_one("#negative").border_title = title
         self.query_one("#seed-field").display = self.method == "random"
-        self.recount()
 
     @on(PromptList.Scrolled)
     def _scroll_together(self, event: PromptList.Scrolled) -> None:
@@ -283,13 +270,10 @@ class ExtractForm(Vertical):
 
     # doing
 
-    @on(Input.Submitted)
-    def _submit(self, event: Input.Submitted) -> None:
-        event.stop()
-        if event.input.id in ("file", "columns"):
-            self.load_pairs()
-        else:
-            self.post_message(self.Submitted())
+    @on(Input.Submitted, "#file,#columns")
+    def _name_file(self, event: Input.Submitted) -> None:
+        event.stop()  # elsewhere Enter extracts
+        self.load_pairs()
 
     @on(Button.Pressed, "#load")
     def load_pairs(self) -> None:
@@ -337,7 +321,6 @@ class ExtractForm(Vertical):
         line.display = bool(said)
         for side in self.query(PromptList):
             side.read_only = self.loaded is not None
-        self.recount()
 
     @on(Input.Changed, "#file,#columns")
     def _forget_file(self) -> None:

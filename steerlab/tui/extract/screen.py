@@ -9,7 +9,7 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
-from textual.widgets import Button, Input
+from textual.widgets import Button, Input, Select, TextArea
 from textual.worker import Worker
 
 from steerlab.errors import Cancelled
@@ -63,17 +63,19 @@ extracts, ctrl+l loads a file of pairs, Esc stops or goes back. The form is kept
     def on_mount(self) -> None:
         """Focus the name."""
         self.query_one("#name", Input).focus()
+        self._show_count()
 
     @property
     def form(self) -> ExtractForm:
         """The form."""
         return self.query_one(ExtractForm)
 
-    @on(ExtractForm.Counted)
-    def _show_count(self, event: ExtractForm.Counted) -> None:
+    @on(TextArea.Changed)
+    @on(Select.Changed)
+    def _show_count(self) -> None:
         if not self.busy:
-            source = self.lab.source or MODEL
-            self._say(f"{event.text} · on {source}", problem=not event.fits)
+            text, fits = self.form.count()
+            self._say(f"{text} · on {self.lab.source or MODEL}", problem=not fits)
 
     def action_load(self) -> None:
         """Load the pairs file named in the form."""
@@ -81,7 +83,7 @@ extracts, ctrl+l loads a file of pairs, Esc stops or goes back. The form is kept
 
     # extracting
 
-    @on(ExtractForm.Submitted)
+    @on(Input.Submitted)
     @on(Button.Pressed, "#go")
     def action_extract(self) -> None:
         """Check the form, then load the model, read the prompts and store the vector."""
@@ -131,7 +133,7 @@ extracts, ctrl+l loads a file of pairs, Esc stops or goes back. The form is kept
         if result is not None:
             self.leave(result)
         else:
-            self.form.recount()
+            self._show_count()
 
     # leaving
 

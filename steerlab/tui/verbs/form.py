@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from textual import events, on
 from textual.app import ComposeResult
 from textual.containers import Vertical, VerticalScroll
-from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Checkbox, Input, Select, Static
 
@@ -35,10 +33,6 @@ class VerbForm(Vertical):
     VerbForm #command { height: auto; max-height: 2; color: $text-accent; }
     VerbForm #command.problem { color: $text-warning; }
     """
-
-    @dataclass
-    class Submitted(Message):
-        """Enter was pressed in a field."""
 
     def __init__(self, verb: Verb, values: Mapping[str, Value]) -> None:
         super().__init__()
@@ -100,11 +94,6 @@ class VerbForm(Vertical):
             text, problem = str(error), True
         line.set_class(problem, "problem")
         line.update(printable(text))
-
-    @on(Input.Submitted)
-    def _submit(self, event: Input.Submitted) -> None:
-        event.stop()
-        self.post_message(self.Submitted())
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
         """Say what the field is for."""

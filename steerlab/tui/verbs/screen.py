@@ -13,7 +13,7 @@ from textual import on
 from textual.app import ComposeResult, SuspendNotSupported
 from textual.binding import Binding, BindingType
 from textual.message import Message
-from textual.widgets import Button, Log
+from textual.widgets import Button, Input, Log
 from textual.worker import Worker
 
 from steerlab.core.display import printable
@@ -100,7 +100,7 @@ class VerbScreen(WorkScreen[None]):
             self.app.copy_to_clipboard(command)
             notify(self, f"copied: {command}")
 
-    @on(VerbForm.Submitted)
+    @on(Input.Submitted)
     @on(Button.Pressed, "#go")
     def action_run(self) -> None:
         """Run the command."""

@@ -164,10 +164,6 @@ the length that coefficient c adds, relative to the median residual stream."""
         meaning: Meaning
 
     @dataclass
-    class Submitted(Message):
-        """Enter was pressed on the line."""
-
-    @dataclass
     class Saved(Message):
         """A vector was saved, or was stored already."""
 
@@ -225,11 +221,6 @@ the length that coefficient c adds, relative to the median residual stream."""
     def _typed(self, event: Input.Changed) -> None:
         event.stop()
         self.check(event.value)
-
-    @on(Input.Submitted)
-    def _entered(self, event: Input.Submitted) -> None:
-        event.stop()
-        self.post_message(self.Submitted())
 
     @work(thread=True, exclusive=True, group="check")
     def check(self, text: str) -> None:

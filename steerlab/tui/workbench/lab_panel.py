@@ -11,6 +11,7 @@ from textual import events, on, work
 from textual.app import ComposeResult
 from textual.content import Content
 from textual.message import Message
+from textual.widgets import Input
 from textual.worker import Worker, get_current_worker
 
 from steerlab.core.display import printable
@@ -177,7 +178,7 @@ vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
         return self.busy
 
     @on(Prompt.Submitted)
-    @on(ExpressionLine.Submitted)
+    @on(Input.Submitted, "#expression")
     def generate(self) -> None:
         """Generate the texts, unless that is already going on."""
         if self.say_if_busy():
@@ -308,32 +309,20 @@ vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
         self.run = event.run
         self.query_one(Texts).finish()
 
-    @on(Texts.Picked)
-    def _pick(self, event: Texts.Picked) -> None:
-        """Rate a text of the run as the best, or clear the rating."""
-        event.stop()
-        if (run := self._rated(event.index)) is not None:
-            best = None if run.best == event.index else event.index
-            with reporting_errors(self):
-                self.run = self.lab.store.runs.rate(run.id or 0, best)
-                self.query_one(Texts).show_ratings(self.run)
-
     @on(Texts.Rated)
     def _rate(self, event: Texts.Rated) -> None:
-        """Rate a text of the run from 1 to 5; the same again clears it."""
+        """Rate a text of the run; the same rating again clears it."""
         event.stop()
-        if (run := self._rated(event.index)) is not None:
-            before = run.generations[event.index].rating
-            rating = None if before == event.rating else event.rating
-            with reporting_errors(self):
-                self.run = self.lab.store.runs.rate_text(run.id or 0, event.index, rating)
-                self.query_one(Texts).show_ratings(self.run)
-
-    def _rated(self, index: int) -> Run | None:
-        """The stored run that has a text of this index."""
-        run = self.run
-        stored = run is not None and run.id is not None and index < len(run.generations)
-        return run if stored else None
+        run, index, runs = self.run, event.index, self.lab.store.runs
+        if run is None or run.id is None or index >= len(run.generations):
+            return
+        with reporting_errors(self):
+            if event.rating is None:
+                self.run = runs.rate(run.id, None if run.best == index else index)
+            else:
+                same = run.generations[index].rating == event.rating
+                self.run = runs.rate_text(run.id, index, None if same else event.rating)
+            self.query_one(Texts).show_ratings(self.run)
 
     def on_click(self, event: events.Click) -> None:
         """Keep a click on the frame from reaching the workbench."""

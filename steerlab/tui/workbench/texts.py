@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from textual import events, on
+from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container, VerticalScroll
@@ -64,11 +64,13 @@ not changed."""
 
     def action_pick(self) -> None:
         """Rate this text as the best."""
-        self.post_message(Texts.Picked(self.index))
+        self.post_message(Texts.Rated(self.index))
 
     def action_beside(self, step: int) -> None:
-        """Go to the text beside this one."""
-        self.post_message(Texts.Left(self.index + step))
+        """Go to the text beside this one, if there is one."""
+        columns, place = self.query_ancestor(Texts).columns, self.index + step
+        if 0 <= place < len(columns):
+            columns[place].focus()
 
     def action_rate(self, rating: int) -> None:
         """Rate this text from 1 to 5."""
@@ -104,23 +106,11 @@ class Texts(Container):
     """
 
     @dataclass
-    class Picked(Message):
-        """The text of this column was rated as the best."""
-
-        index: int
-
-    @dataclass
     class Rated(Message):
-        """The text of this column was rated from 1 to 5."""
+        """The text of this column was rated from 1 to 5, or as the best without a number."""
 
         index: int
-        rating: int
-
-    @dataclass
-    class Left(Message):
-        """The focus goes from one text to another, if there is one."""
-
-        index: int
+        rating: int | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -137,12 +127,6 @@ class Texts(Container):
         self.begin(("baseline", "steered"), "", baseline=0)
         for column, what in zip(self.columns, HINTS, strict=True):
             column.query_one(Static).update(Content.styled(what, "dim"))
-
-    @on(Left)
-    def _focus(self, event: Left) -> None:
-        event.stop()
-        if 0 <= event.index < self._count:
-            self._all[event.index].focus()
 
     @property
     def columns(self) -> list[Column]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from textual import on
@@ -17,8 +16,7 @@ from textual.widgets import Button, Input, Select, Static
 from steerlab.core.display import printable
 from steerlab.core.recipe import check_name
 from steerlab.core.run import POSITIONS
-from steerlab.errors import BadOption, SteerlabError
-from steerlab.files.location import expanded
+from steerlab.errors import SteerlabError
 from steerlab.tui.fields import Tick, field, number_of
 from steerlab.tui.setup import Setup
 
@@ -135,48 +133,37 @@ class SaveDialog(Dialog[Naming]):
         )
 
 
-class RenameDialog(Dialog[str]):
-    """A new name for all versions of a vector."""
+class TextDialog(Dialog[Answer]):
+    """Asks for a text, from which `take` reads the answer; it raises SteerlabError for a bad one.
 
-    HEADING = "rename"
-    VERB = "Rename"
+    about: lines above the field. hint: shown in it while it is empty.
+    """
 
-    def __init__(self, name: str) -> None:
+    def __init__(
+        self,
+        heading: str,
+        verb: str,
+        label: str,
+        take: Callable[[str], Answer],
+        text: str = "",
+        *,
+        about: Sequence[str],
+        hint: str = "",
+    ) -> None:
+        self.HEADING, self.VERB = heading, verb
         super().__init__()
-        self.old = name
+        self.label, self.take, self.text = label, take, text
+        self.about, self.hint = about, hint
 
     def fields(self) -> ComposeResult:
-        """What is renamed, and the name."""
-        yield Static("Renames all versions; compositions follow.", classes="about")
-        yield field("name", Input(self.old, id="name", compact=True))
+        """What is asked for, and the field."""
+        for line in self.about:
+            yield Static(printable(line), classes="about", markup=False)
+        yield field(self.label, Input(self.text, placeholder=self.hint, id="text", compact=True))
 
-    def answer(self) -> str:
-        """The checked name."""
-        return check_name(self.value("name"))
-
-
-class ModelDialog(Dialog[str]):
-    """The model that generates; empty for the model of each vector."""
-
-    HEADING = "model"
-    VERB = "Use"
-
-    def __init__(self, source: str | None, stored: Sequence[str]) -> None:
-        super().__init__()
-        self.source, self.stored = source or "", stored
-
-    def fields(self) -> ComposeResult:
-        """The source, and the models of the stored vectors."""
-        yield Static("smollm2, a hub id or a directory; loads on first use.", classes="about")
-        if self.stored:
-            made_on = printable(", ".join(self.stored))
-            yield Static(f"The vectors were made on {made_on}.", classes="about", markup=False)
-        empty = "the model of each vector"
-        yield field("model", Input(self.source, placeholder=empty, id="source", compact=True))
-
-    def answer(self) -> str:
-        """The source; empty for the model of each vector."""
-        return self.value("source")
+    def answer(self) -> Answer:
+        """What the text means."""
+        return self.take(self.value("text"))
 
 
 class Confirm(Dialog[bool]):
@@ -194,53 +181,6 @@ class Confirm(Dialog[bool]):
     def answer(self) -> bool:
         """Yes."""
         return True
-
-
-class BackupDialog(Dialog[Path]):
-    """The file of a backup."""
-
-    HEADING = "back up the store"
-    VERB = "Back up"
-
-    def __init__(self, proposed: Path) -> None:
-        super().__init__()
-        self.proposed = proposed
-
-    def fields(self) -> ComposeResult:
-        """What is saved, and the file."""
-        about = "Saves vectors, runs, sweeps and measurements to one file. The store stays usable."
-        yield Static(about, classes="about")
-        yield field("file", Input(str(self.proposed), id="path", compact=True))
-
-    def answer(self) -> Path:
-        """The file; raises if it exists or can't be written."""
-        from steerlab.registry.transfer.archive import check_target
-
-        if not self.value("path"):
-            raise BadOption("name a file for the backup")
-        path = expanded(self.value("path"))
-        check_target(path)
-        return path
-
-
-class PromptsDialog(Dialog[Sequence[str]]):
-    """The file of a list of prompts."""
-
-    HEADING = "prompts"
-    VERB = "Load"
-
-    def fields(self) -> ComposeResult:
-        """What is loaded, and the file."""
-        yield Static("A text file, one prompt a line; n and p step through them.", classes="about")
-        yield field("file", Input(id="path", compact=True))
-
-    def answer(self) -> Sequence[str]:
-        """The prompts; raises BadPrompts for a file that has none."""
-        from steerlab.files.prompts import read_lines
-
-        if not self.value("path"):
-            raise BadOption("name a file of prompts")
-        return read_lines(expanded(self.value("path")))
 
 
 class OptionsDialog(Dialog[Setup]):

@@ -27,7 +27,7 @@ from steerlab.registry.transfer import backup
 from steerlab.registry.upkeep import verify
 from steerlab.registry.upkeep.upkeep import Upkeep
 from steerlab.tui.app import QuitDialog, SteerlabApp
-from steerlab.tui.dialogs import BackupDialog, Confirm
+from steerlab.tui.dialogs import Confirm, TextDialog
 from steerlab.tui.health.report import Entry, Report, of_problems
 from steerlab.tui.health.screen import HealthScreen
 from tests.cli.test_upkeep import lose_row
@@ -293,7 +293,7 @@ async def test_garbage_is_listed_then_asked_about_then_deleted(store):
 async def test_a_backup_is_proposed_made_and_says_how_it_comes_back(store, tmp_path):
     async with Visit(store) as nurse:
         await nurse.pilot.press("b")
-        proposed = Path(nurse.app.screen.value("path"))
+        proposed = Path(nurse.app.screen.value("text"))
         assert proposed == backup.proposal(store.path)
         assert await nurse.press("enter") == f"backed up to {proposed}"
         found = dict(nurse.found)
@@ -311,17 +311,17 @@ async def test_a_path_can_be_typed_and_a_taken_one_is_refused_at_once(store, tmp
     async with Visit(store) as nurse:
         await nurse.pilot.press("b")
         dialog = nurse.app.screen
-        assert isinstance(dialog, BackupDialog)
+        assert isinstance(dialog, TextDialog)
         for text, says in {
             "": "name a file",
             str(tmp_path / "taken"): "exists: choose another name",
             str(tmp_path): "exists: choose another name",
             "x" * 300: "can't write",
         }.items():
-            dialog.query_one("#path", Input).value = text
+            dialog.query_one("#text", Input).value = text
             await nurse.pilot.press("enter")
             await nurse.until(lambda says=says: says in text_of(dialog, ".problem"))
-        dialog.query_one("#path", Input).value = "~/new place/all.tar"
+        dialog.query_one("#text", Input).value = "~/new place/all.tar"
         said = await nurse.press("enter")
         made = tmp_path / "home" / "new place" / "all.tar"
         assert said == f"backed up to {made}, with damaged files: v shows how to fix them"

@@ -88,10 +88,10 @@ async def test_a_list_of_prompts_is_stepped_through(lab, tmp_path):
         await user.pilot.press("n")
         await user.until(lambda: any("L loads one" in said for said in user.said))
         await user.pilot.press("L")
-        user.app.screen.query_one("#path").value = str(tmp_path / "none.txt")
+        user.app.screen.query_one("#text").value = str(tmp_path / "none.txt")
         await user.pilot.press("enter")
         assert user.app.screen is not user.bench  # it says what is wrong
-        user.app.screen.query_one("#path").value = str(listed)
+        user.app.screen.query_one("#text").value = str(listed)
         await user.pilot.press("enter")
         prompt = user.bench.query_one(Prompt)
         assert prompt.text == "one"

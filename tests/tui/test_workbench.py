@@ -17,7 +17,7 @@ from steerlab.tui.detail import Detail
 from steerlab.tui.detail.detail import pane_class
 from steerlab.tui.detail.overview import Field, layers
 from steerlab.tui.detail.pane import Pane
-from steerlab.tui.dialogs import Confirm, ModelDialog, OptionsDialog, SaveDialog
+from steerlab.tui.dialogs import Confirm, OptionsDialog, SaveDialog, TextDialog
 from steerlab.tui.extract.screen import ExtractScreen
 from steerlab.tui.health.report import Entry, Report
 from steerlab.tui.health.screen import HealthScreen
@@ -485,7 +485,7 @@ async def test_an_empty_store_says_what_to_do(tmp_path):
 async def test_vectors_are_renamed_and_removed(lab):
     async with Session(lab) as user:
         await user.pilot.press("r")
-        user.app.screen.query_one("#name", Input).value = "fury"
+        user.app.screen.query_one("#text", Input).value = "fury"
         await user.pilot.press("enter")
         await user.until(lambda: "fury" in lab.store.names())
         await user.until(lambda: user.at == "fury")
@@ -655,8 +655,8 @@ async def test_the_session_is_remembered(lab):
 async def test_another_model_is_chosen(lab):
     async with Session(lab) as user:
         await user.pilot.press("m")
-        assert isinstance(user.app.screen, ModelDialog)
-        user.app.screen.query_one("#source", Input).value = "some/model"
+        assert isinstance(user.app.screen, TextDialog)
+        user.app.screen.query_one("#text", Input).value = "some/model"
         await user.pilot.press("enter")
         await user.pilot.pause()
         assert lab.source == "some/model"

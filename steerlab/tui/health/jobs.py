@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from steerlab.core.display import count, size_text
-from steerlab.errors import Cancelled, StoreError
-from steerlab.files.location import discover
+from steerlab.errors import BadOption, Cancelled, StoreError
+from steerlab.files.location import discover, expanded
 from steerlab.registry.schema_version import HEAD
 from steerlab.registry.upkeep.doctor import Problem, problems_of
 from steerlab.registry.upkeep.gc import Garbage
@@ -179,6 +179,16 @@ def _listed(files: Sequence[Garbage]) -> list[Entry]:
     if len(files) > _LISTED:
         entries.append(Entry("", f"and {len(files) - _LISTED:,} more: `steerlab gc` lists all"))
     return entries
+
+
+def backup_file(text: str) -> Path:
+    """The file of a backup; raises if it exists or can't be written."""
+    from steerlab.registry.transfer.archive import check_target
+
+    if not text:
+        raise BadOption("name a file for the backup")
+    check_target(path := expanded(text))
+    return path
 
 
 def back_up(path: Path, progress: JobProgress) -> Outcome:

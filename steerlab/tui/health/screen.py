@@ -18,7 +18,7 @@ from textual.worker import Worker
 from steerlab.core.display import count
 from steerlab.registry.transfer.backup import proposal
 from steerlab.registry.upkeep.gc import Garbage
-from steerlab.tui.dialogs import BackupDialog, Confirm
+from steerlab.tui.dialogs import Confirm, TextDialog
 from steerlab.tui.footer import KeyFooter
 from steerlab.tui.health import jobs
 from steerlab.tui.health.jobs import JobProgress, Outcome
@@ -176,7 +176,14 @@ them. b backs up the whole store to one file. Esc stops a job, or goes back."""
             if path is not None:
                 self._start("backing up", partial(jobs.back_up, path))
 
-        self.app.push_screen(BackupDialog(proposal(self.lab.store.path)), back_up)
+        about = "Saves vectors, runs, sweeps and measurements to one file. The store stays usable."
+        proposed = str(proposal(self.lab.store.path))
+        self.app.push_screen(
+            TextDialog(
+                "back up the store", "Back up", "file", jobs.backup_file, proposed, about=[about]
+            ),
+            back_up,
+        )
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Allow one job at a time, and deleting only what is listed."""

@@ -14,8 +14,9 @@ from textual.message import Message
 from textual.widgets import Input
 
 from steerlab.core.display import count, some
+from steerlab.core.recipe import check_name
 from steerlab.errors import NotFound
-from steerlab.tui.dialogs import Confirm, RenameDialog
+from steerlab.tui.dialogs import Confirm, TextDialog
 from steerlab.tui.notices import notify, reporting_errors
 from steerlab.tui.partial_refresh import FixedInput, Frame
 from steerlab.tui.workbench.table import VectorTable
@@ -231,7 +232,9 @@ follow the cursor."""
                 if new and new != summary.name:
                     self._rename(f"{summary.model}.{summary.name}", new)
 
-            self.app.push_screen(RenameDialog(summary.name), rename)
+            about = ["Renames all versions; compositions follow."]
+            ask = TextDialog("rename", "Rename", "name", check_name, summary.name, about=about)
+            self.app.push_screen(ask, rename)
 
     def action_remove(self) -> None:
         """Remove the vector under the cursor, or the marked ones after asking: z undoes it."""

@@ -17,7 +17,7 @@ from textual.worker import Worker, get_current_worker
 from steerlab.core.display import printable
 from steerlab.errors import SteerlabError
 from steerlab.lab.operating_point import beyond_safe
-from steerlab.tui.dialogs import ModelDialog
+from steerlab.tui.dialogs import TextDialog
 from steerlab.tui.generation_text import headings, side_by_side
 from steerlab.tui.model_loading import load_model
 from steerlab.tui.notices import notify, reporting_errors
@@ -152,8 +152,12 @@ vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
     def action_model(self) -> None:
         """Choose the model that generates."""
         if not self.say_if_busy():
-            stored = [model.identity.source for model in self.lab.store.models()]
-            self.app.push_screen(ModelDialog(self.lab.source, stored), self._take_model)
+            about = ["smollm2, a hub id or a directory; loads on first use."]
+            if stored := [model.identity.source for model in self.lab.store.models()]:
+                about.append(f"The vectors were made on {', '.join(stored)}.")
+            now, empty = self.lab.source or "", "the model of each vector"
+            ask = TextDialog("model", "Use", "model", str, now, about=about, hint=empty)
+            self.app.push_screen(ask, self._take_model)
 
     def _take_model(self, source: str | None) -> None:
         if source is not None and (source or None) != self.lab.source:

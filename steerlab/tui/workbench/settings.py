@@ -14,7 +14,9 @@ from textual.widgets import Label
 
 from steerlab.core.display import count
 from steerlab.core.notation import span
-from steerlab.tui.dialogs import OptionsDialog, PromptsDialog
+from steerlab.errors import BadOption
+from steerlab.files.location import expanded
+from steerlab.tui.dialogs import OptionsDialog, TextDialog
 from steerlab.tui.notices import notify
 from steerlab.tui.setup import COLUMNS, MOST_PINNED, Setup
 from steerlab.tui.workbench.expression_line import ExpressionLine, Meaning
@@ -219,7 +221,8 @@ class Settings(Vertical):
                 self.use(replace(self.setup, prompt=prompts[0]))
                 self._count_prompts(0)
 
-        self.app.push_screen(PromptsDialog(), take)
+        about = ["A text file, one prompt a line; n and p step through them."]
+        self.app.push_screen(TextDialog("prompts", "Load", "file", _prompts_in, about=about), take)
 
     def action_prompt(self, step: int) -> None:
         """Take the next prompt of the list."""
@@ -234,3 +237,12 @@ class Settings(Vertical):
 
     def _count_prompts(self, place: int) -> None:
         self.query_one("#prompt-label", Label).update(f"p {place + 1}/{len(self.prompts)}"[:8])
+
+
+def _prompts_in(path: str) -> Sequence[str]:
+    """The prompts of a file; raises BadPrompts for one that has none."""
+    from steerlab.files.prompts import read_lines
+
+    if not path:
+        raise BadOption("name a file of prompts")
+    return read_lines(expanded(path))

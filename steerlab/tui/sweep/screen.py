@@ -249,7 +249,7 @@ above. It is no proof of an effect: `steerlab evaluate` compares with random dir
         self.preview()
         self._draw()
 
-    @on(Heatmap.Moved)
+    @on(Heatmap.CellHighlighted)
     def read(self) -> None:
         """Show the texts of another cell."""
         self._draw_texts()
@@ -286,18 +286,18 @@ above. It is no proof of an effect: `steerlab evaluate` compares with random dir
 
     def _draw_texts(self) -> None:
         if self.written is not None:
-            metric, cell = self.query_one(SweepForm).metric, self.query_one(Heatmap).cursor
-            texts = self.query_one(CellTexts)
+            metric, texts = self.query_one(SweepForm).metric, self.query_one(CellTexts)
+            cell = self.query_one(Heatmap).cursor_coordinate
             texts.show(self.written, metric, self.shown_prompt, cell, growing=self.busy)
 
     # leaving
 
-    @on(Heatmap.Chosen)
+    @on(Heatmap.CellSelected)
     def action_promote(self) -> None:
         """Close, and hand the cell under the cursor to the lab."""
         if self.written is None:
             return
-        row, column = self.query_one(Heatmap).cursor
+        row, column = self.query_one(Heatmap).cursor_coordinate
         sweep, setting = self.written.sweep, self.written.setting(row, column)
         dose = setting.strength if sweep.strength == "dose" else setting.dose
         prompt = sweep.prompts[self.shown_prompt]

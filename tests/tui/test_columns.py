@@ -7,9 +7,9 @@ from textual.widgets import Static
 
 from steerlab.core.audit import Audit, AuditedText, Change
 from steerlab.core.run import Generation, Run
+from steerlab.tui.frames import Frames
 from steerlab.tui.generation_text import audited
 from steerlab.tui.workbench.texts import Column, Paragraph, Texts, marked
-from steerlab.tui.workbench.throughput import FRAMES, Frames
 from tests.tui.hosts import Host, until
 
 
@@ -85,8 +85,8 @@ async def test_only_the_end_of_what_grows_is_drawn(host, monkeypatch):
 
 def test_the_screen_is_told_of_pieces_a_few_times_a_second_and_takes_all(monkeypatch):
     now = 5.0
-    monkeypatch.setattr("steerlab.tui.workbench.throughput.time.perf_counter", lambda: now)
-    frames, told, taken = Frames(), 0, []
+    monkeypatch.setattr("steerlab.tui.frames.time.perf_counter", lambda: now)
+    frames, told, taken = Frames(10), 0, []
     for token in range(300):
         now += 0.01
         tells = [frames.add(0, f"{token} "), frames.add(1, f"{-token} ")]
@@ -96,7 +96,7 @@ def test_the_screen_is_told_of_pieces_a_few_times_a_second_and_takes_all(monkeyp
             taken.append(frames.take())
             assert taken[0] == {0: "0 ", 1: "0 "}  # the first at once, of all columns
     taken.append(frames.take())
-    assert told == pytest.approx(3 * FRAMES, abs=3)
+    assert told == pytest.approx(3 * 10, abs=3)
     for column, sign in ((0, 1), (1, -1)):
         text = "".join(pieces.get(column, "") for pieces in taken)
         assert text == "".join(f"{sign * token} " for token in range(300))
@@ -164,8 +164,7 @@ async def test_changed_tokens_are_shown_in_place_of_a_text(host):
         texts.write(1, " am\x1b[bold]")
         assert texts.toggle_audit()
         assert plain(texts.columns[1]) == "I am\\x1b[bold]"  # not known yet
-        texts.take([None, audit_of("I", "␣am", "\x1b[bold]", "!")])
-        texts.finish()
+        texts.finish([None, audit_of("I", "␣am", "\x1b[bold]", "!")])
         summary, line = plain(texts.columns[1]).splitlines()
         assert line == r"·I → ▄ am█\x1b[bold]·!"
         assert summary.startswith("changed: 2 of 4 tokens, positions 1-2, layer 2")

@@ -20,12 +20,14 @@ import pytest
 from textual.widgets import Input, TextArea
 
 from steerlab import Lab, Store
+from steerlab.core.cell import Key
 from steerlab.core.run import Generation, Run
 from steerlab.core.setting import Setting
 from steerlab.core.sweep import Sweep
 from steerlab.core.vector import SteeringVector
 from steerlab.tui.extract.form import Draft
 from steerlab.tui.extract.screen import ExtractScreen
+from steerlab.tui.frames import Frames
 from steerlab.tui.health.report import Entry, Report
 from steerlab.tui.health.screen import HealthScreen
 from steerlab.tui.sweep.screen import SweepScreen
@@ -110,8 +112,10 @@ async def sweep(user: Driver) -> None:
     planned = Sweep(*key, (Setting(), *steered), (PROMPT,), (0,))
     screen.post_message(screen.Planned(planned))
     written = [PLAIN, *((COLD, WARM)[(i - 1) % 2][: 20 * (i + 1)] for i in range(1, 7))]
-    texts = dict(zip(planned.planned(), written, strict=True))
-    screen.post_message(screen.Wrote(texts, 1, 1))
+    frames = Frames[Key](1)
+    for key, text in zip(planned.planned(), written, strict=True):
+        frames.add(key, text)
+    screen.post_message(screen.Wrote(frames))
     screen.post_message(screen.Ended(True))
     await user.pilot.pause()
     await user.pilot.press("end")

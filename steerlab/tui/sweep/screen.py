@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
@@ -13,7 +12,6 @@ from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.message import Message
-from textual.timer import Timer
 from textual.widgets import Input, Select, TextArea
 from textual.worker import Worker
 
@@ -24,6 +22,7 @@ from steerlab.core.sweep import Sweep, SweepPlan
 from steerlab.errors import BadOption
 from steerlab.plots.sweep_grid import blank_grid
 from steerlab.tui.footer import KeyFooter
+from steerlab.tui.frames import Frames
 from steerlab.tui.help import HELP_KEY
 from steerlab.tui.model_loading import load_model
 from steerlab.tui.notices import reporting_errors
@@ -87,11 +86,9 @@ above. It is no proof of an effect: `steerlab evaluate` compares with random dir
 
     @dataclass
     class Wrote(Message):
-        """Pieces of texts; tokens so far."""
+        """Texts have grown; `frames` has the pieces."""
 
-        pieces: Mapping[Key, str]
-        done: int
-        total: int
+        frames: Frames[Key]
 
     def __init__(
         self,
@@ -109,7 +106,6 @@ above. It is no proof of an effect: `steerlab evaluate` compares with random dir
         self.positions, self.seed, self.sampling = positions, seed, sampling or Sampling()
         self.written: SweepTexts | None = None
         self.shown_prompt = 0
-        self._timer: Timer | None = None
 
     def compose(self) -> ComposeResult:
         """Form, progress, heatmap, texts."""
@@ -123,7 +119,6 @@ above. It is no proof of an effect: `steerlab evaluate` compares with random dir
 
     def on_mount(self) -> None:
         """Focus what is to be typed next."""
-        self._timer = self.set_interval(1 / FRAMES, self._draw, pause=True)
         self.preview()
         self.query_one("#layers" if self.expression else "#expression").focus()
 
@@ -175,8 +170,7 @@ above. It is no proof of an effect: `steerlab evaluate` compares with random dir
     def _write(self, worker: Worker[None], plan: SweepPlan) -> bool:
         from steerlab.lab.sweeps import run_sweep
 
-        pieces: dict[Key, str] = {}
-        keys: list[Key] = []
+        frames, keys = Frames[Key](FRAMES), list[Key]()
 
         def start(sweep: Sweep) -> None:
             keys.extend(sweep.planned())
@@ -190,11 +184,11 @@ above. It is no proof of an effect: `steerlab evaluate` compares with random dir
             self.post_message(self.Planned(shown))
 
         def on_text(index: int, piece: str) -> None:
-            pieces[keys[index]] = pieces.get(keys[index], "") + piece
+            if frames.add(keys[index], piece):
+                self.post_message(self.Wrote(frames))
 
         def on_progress(done: int, total: int) -> None:
-            self.post_message(self.Wrote(dict(pieces), done, total))
-            pieces.clear()
+            self.post_message(self.Progress(done, total, f"generating: {done} of {total} tokens"))
 
         run_sweep(
             self.lab,
@@ -205,7 +199,7 @@ above. It is no proof of an effect: `steerlab evaluate` compares with random dir
             should_stop=lambda: is_stopping(worker),
             progress=on_progress,
         )
-        on_progress(1, 1)
+        self.post_message(self.Wrote(frames))  # the last pieces
         return not is_stopping(worker)
 
     @on(Planned)
@@ -217,13 +211,11 @@ above. It is no proof of an effect: `steerlab evaluate` compares with random dir
 
     @on(Wrote)
     def take(self, event: Wrote) -> None:
-        """Append to texts; the next frame draws them."""
+        """Append to the texts."""
         if self.written is not None:
-            for key, piece in event.pieces.items():
+            for key, piece in event.frames.take().items():
                 self.written.write(key, piece)
-        self._show_progress(event.done, event.total)
-        if self._timer is not None:
-            self._timer.resume()
+            self._draw()
 
     def ended(self, result: bool | None, *, stopped: bool) -> None:
         """Show the complete texts, or those that came before Esc."""
@@ -272,8 +264,6 @@ above. It is no proof of an effect: `steerlab evaluate` compares with random dir
 
     def _draw(self) -> None:
         """Draw the heatmap and the texts so far."""
-        if self._timer is not None:
-            self._timer.pause()
         if self.written is not None:
             self.query_one(Heatmap).show(self.written.grid(self.query_one(SweepForm).metric))
             self._say_caveat(len(self.written.sweep.prompts))

@@ -18,6 +18,7 @@ from steerlab.core.display import printable
 from steerlab.errors import SteerlabError
 from steerlab.lab.operating_point import beyond_safe
 from steerlab.tui.dialogs import TextDialog
+from steerlab.tui.frames import Frames
 from steerlab.tui.generation_text import headings, side_by_side
 from steerlab.tui.model_loading import load_model
 from steerlab.tui.notices import notify, reporting_errors
@@ -28,7 +29,7 @@ from steerlab.tui.workbench.generation import check, keep_run, settings_of
 from steerlab.tui.workbench.prompt import Prompt
 from steerlab.tui.workbench.settings import Settings
 from steerlab.tui.workbench.texts import Texts
-from steerlab.tui.workbench.throughput import Frames, Throughput
+from steerlab.tui.workbench.throughput import Throughput
 from steerlab.tui.workers import is_stopping, stop
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from steerlab.core.setting import Setting
     from steerlab.core.vector import SteeringVector
     from steerlab.lab.lab import Lab
+
+FRAMES = 10
+"""How often a second growing texts are drawn."""
 
 LEGEND = "dose: length of c × vector relative to the residual stream"
 
@@ -60,7 +64,7 @@ vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
     class Wrote(Message):
         """Texts have grown; `frames` has the pieces."""
 
-        frames: Frames
+        frames: Frames[int]
 
     @dataclass
     class Status(Message):
@@ -69,16 +73,11 @@ vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
         text: str
 
     @dataclass
-    class Audited(Message):
-        """What was changed in each text."""
-
-        audits: Sequence[AuditedText | None]
-
-    @dataclass
     class Finished(Message):
-        """The worker ended. run: as stored, None if nothing was."""
+        """The worker ended. run: as stored, None if nothing was. audits: of each text."""
 
-        run: Run | None
+        run: Run | None = None
+        audits: Sequence[AuditedText | None] = ()
 
     def __init__(self, lab: Lab, setup: Setup, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -216,25 +215,23 @@ vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
 
         known: the vector of the expression, if it is evaluated already.
         """
-        run = None
+        finished = self.Finished()
         with reporting_errors(self):
-            run = self._write(get_current_worker(), setup, known)
-        self.post_message(self.Finished(run).set_sender(self))  # the app handles it too
+            finished = self._write(get_current_worker(), setup, known)
+        self.post_message(finished.set_sender(self))  # the app handles it too
 
-    def _write(
-        self, worker: Worker[None], setup: Setup, known: SteeringVector | None
-    ) -> Run | None:
+    def _write(self, worker: Worker[None], setup: Setup, known: SteeringVector | None) -> Finished:
         settings = settings_of(self.lab, setup, known, self._load)
         if not setup.layers and self.settings.meaning.calibration is not None:
             setup = replace(setup, layers=",".join(map(str, settings[-1].layers)))  # as it acted
         if is_stopping(worker):
             self.post_message(self.Status("stopped before the first token"))
-            return None
+            return self.Finished()
         plain = next((i for i, s in enumerate(settings) if s.vector is None), None)
         titles = side_by_side([(s.coefficient, s.dose, s.label) for s in settings])
         self._warn_beyond_safe([s for s in settings if s.label == setup.pin.name])
         self.post_message(self.Began(titles, setup.sampling.shown(setup.prompt), plain))
-        pace, frames = Throughput(), Frames()
+        pace, frames = Throughput(), Frames[int](FRAMES)
 
         def on_text(column: int, text: str) -> None:
             if frames.add(column, text):
@@ -259,9 +256,9 @@ vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
             )
         finally:
             self.post_message(self.Wrote(frames))  # the last pieces
-        self.post_message(self.Audited([cell.audit for cell in cells]))
         self.post_message(self.Status(pace.result(cells)))
-        return keep_run(self.lab.store, setup, cells, self.lab.model.source, self)
+        run = keep_run(self.lab.store, setup, cells, self.lab.model.source, self)
+        return self.Finished(run, [cell.audit for cell in cells])
 
     def _warn_beyond_safe(self, settings: Sequence[Setting]) -> None:
         """Say once that a column is stronger than its calibration found safe."""
@@ -297,11 +294,6 @@ vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
         for column, piece in event.frames.take().items():
             self.query_one(Texts).write(column, piece)
 
-    @on(Audited)
-    def _take_audits(self, event: Audited) -> None:
-        event.stop()
-        self.query_one(Texts).take(event.audits)
-
     @on(Status)
     def _show_status(self, event: Status) -> None:
         event.stop()
@@ -311,7 +303,7 @@ vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
     def _finish(self, event: Finished) -> None:
         self._writer = None
         self.run = event.run
-        self.query_one(Texts).finish()
+        self.query_one(Texts).finish(event.audits)
 
     @on(Texts.Rated)
     def _rate(self, event: Texts.Rated) -> None:

@@ -155,18 +155,15 @@ class Texts(Container):
         column.written += piece
         column.draw(grown=True)
 
-    def finish(self) -> None:
-        """Mark the words that differ from the baseline."""
+    def finish(self, audits: Sequence[AuditedText | None] = ()) -> None:
+        """Mark the words that differ from the baseline. audits: what was changed in each text."""
+        for column, audit in zip(self.columns, audits, strict=False):
+            column.audit = audit
         plain = self.baseline
         baseline = self.columns[plain].written if plain is not None else None
         for column in self.columns:
             column.draw(None if column.index == plain else baseline)
             column.scroll_home(animate=False)
-
-    def take(self, audits: Sequence[AuditedText | None]) -> None:
-        """Know what was changed in each text, in as many as were written; `finish` draws it."""
-        for column, audit in zip(self.columns, audits, strict=False):
-            column.audit = audit
 
     def toggle_audit(self) -> bool:
         """Show the tokens that were changed, or the texts again; whether tokens are shown now."""

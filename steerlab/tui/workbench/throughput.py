@@ -1,17 +1,13 @@
-"""How fast a model generates, and how often its text is shown."""
+"""How fast a model generates."""
 
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from steerlab.core.cell import Cell
-
-FRAMES = 10
-"""How often a second growing texts are drawn; more would slow the model."""
 
 SAID = 0.25
 """Seconds between reports of the speed."""
@@ -45,31 +41,3 @@ class Throughput:
         stopped = any(cell.finish == "cancelled" for cell in cells)
         ending = "stopped" if stopped else "done"
         return f"{ending} · {self.done} tokens · {self.speed(now):.0f} tok/s"
-
-
-class Frames:
-    """Queue of text pieces from the model's thread to the screen.
-
-    The screen is notified at most FRAMES times a second, and then takes all pieces so far.
-    """
-
-    def __init__(self) -> None:
-        self._pieces: deque[tuple[int, str]] = deque()
-        self._told = 0.0
-
-    def add(self, column: int, piece: str) -> bool:
-        """Queue a piece; True if the screen is due to be notified."""
-        self._pieces.append((column, piece))
-        now = time.perf_counter()
-        if now - self._told < 1 / FRAMES:
-            return False
-        self._told = now
-        return True
-
-    def take(self) -> dict[int, str]:
-        """Column -> its text since the last call."""
-        grown: dict[int, str] = {}
-        while self._pieces:
-            column, piece = self._pieces.popleft()
-            grown[column] = grown.get(column, "") + piece
-        return grown

@@ -231,9 +231,9 @@ async def test_a_damaged_row_is_marked():
     app = Table(range(3))
     async with app.run_test(size=(80, 12)) as pilot:
         await pilot.pause()
-        app.widget.flag(1, "cut short")
+        app.widget.flag(1, damaged=True)
         assert "✗" in app.lines()[2]
-        app.widget.flag(1, "")
+        app.widget.flag(1, damaged=False)
         assert "✗" not in app.lines()[2]
 
 

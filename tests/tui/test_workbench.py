@@ -465,7 +465,7 @@ async def test_a_damaged_payload_is_said_and_the_rest_works(lab):
     hurt.write_bytes(hurt.read_bytes()[:-7])
     async with Session(lab) as user:
         await user.pilot.press("down")
-        await user.until(lambda: user.bench.table._flags)
+        await user.until(lambda: user.bench.table._damaged)
         await user.pilot.press("enter", "ctrl+g")
         await user.written()
         assert any(hurt.name in said for said in user.said), user.said

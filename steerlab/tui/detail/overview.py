@@ -122,7 +122,7 @@ class Overview(Pane):
         self.query_one("#note", Field).take(printable(record.note))
         self.query_one("#recipe", Paragraph).show(recipe(record))
         if summary is not None:
-            self.post_message(self.Damaged(summary.id, found.damage))
+            self.post_message(self.Damaged(summary.id, bool(found.damage)))
 
     @on(Input.Submitted)
     def _edited(self, event: Input.Submitted) -> None:

@@ -42,10 +42,10 @@ class Pane(VerticalScroll):
 
     @dataclass
     class Damaged(Message):
-        """The vector's payload can't be read. reason: empty if it can."""
+        """Whether the vector's payload can't be read."""
 
         id: int
-        reason: str
+        damaged: bool
 
     @dataclass
     class Changed(Message):

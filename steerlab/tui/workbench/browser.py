@@ -81,7 +81,6 @@ follow the cursor."""
     def __init__(self, lab: Lab, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.lab = lab
-        self.order = ("name", False)
         self._stamp: Hashable = None
         self._filtered = ""
         self._searching = False
@@ -96,7 +95,6 @@ follow the cursor."""
     def on_mount(self) -> None:
         """Paint first, then read the store in a thread."""
         self.border_title = "vectors"
-        self.table.sort = self.order
         self.call_after_refresh(self._search)
 
     def _begin_to_follow(self) -> None:
@@ -130,7 +128,7 @@ follow the cursor."""
     @on(Input.Changed)
     def _search(self) -> None:
         self._searching = True
-        self.search(self.filter.value, *self.order)
+        self.search(self.filter.value, *self.table.sort)
 
     @work(thread=True, exclusive=True, group="search")
     def search(self, text: str, sort: str, reverse: bool) -> None:
@@ -176,8 +174,7 @@ follow the cursor."""
 
     @on(VectorTable.SortBy)
     def _order(self, event: VectorTable.SortBy) -> None:
-        self.order = (event.column, event.reverse)
-        self.table.sort = self.order
+        self.table.sort = (event.column, event.reverse)
         self._search()
 
     @on(VectorTable.Wanted)

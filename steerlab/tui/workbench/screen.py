@@ -160,7 +160,7 @@ to the vectors, and ctrl+p finds every command by name."""
 
     @on(Pane.Damaged)
     def _damaged(self, event: Pane.Damaged) -> None:
-        self.table.flag(event.id, event.reason)
+        self.table.flag(event.id, damaged=event.damaged)
 
     @on(LabPanel.Finished)
     @on(Pane.Changed)

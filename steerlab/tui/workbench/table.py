@@ -110,7 +110,7 @@ the order."""
         self._asked: set[int] = set()
         self._gone: set[int] = set()
         self._marks: dict[int, Summary] = {}
-        self._flags: dict[int, str] = {}
+        self._damaged: set[int] = set()
         self._announced: Summary | None = None
 
     # rows
@@ -195,15 +195,11 @@ the order."""
         self._gone.clear()
         self._want()
 
-    def flag(self, row: int, reason: str) -> None:
-        """Mark a row as damaged; an empty reason clears the mark."""
-        if reason == self._flags.get(row, ""):
-            return
-        if reason:
-            self._flags[row] = reason
-        else:
-            del self._flags[row]
-        self.refresh()
+    def flag(self, row: int, *, damaged: bool) -> None:
+        """Show that the payload of a row is damaged, or no longer."""
+        if damaged != (row in self._damaged):
+            self._damaged ^= {row}
+            self.refresh()
 
     # reading rows as they come into view
 
@@ -284,7 +280,7 @@ the order."""
         key = self._ids[row]
         summary, at_cursor = self._rows.get(key), row == self.cursor_row
         gutter = "▸" if at_cursor else " "
-        gutter += "✗" if key in self._flags else "●" if key in self._marks else " "
+        gutter += "✗" if key in self._damaged else "●" if key in self._marks else " "
         if key in self._gone:
             text = "removed from the store"
         elif summary is None:
@@ -297,7 +293,7 @@ the order."""
 
     def _style_of(self, key: int, summary: Summary | None, at_cursor: bool) -> Style:
         style = self.rich_style
-        if key in self._flags:
+        if key in self._damaged:
             style += self._styled("damaged")
         elif key in self._marks:
             style += self._styled("marked")

@@ -68,12 +68,12 @@ class WorkScreen(Helpful[ScreenResultType]):
         """What the screen is for, as its first line."""
         return Static(Content.assemble(what, (f"  {about}", "not bold dim")), id="title")
 
-    def state(self, *first: Widget, show_eta: bool = True) -> ComposeResult:
+    def state(self, *first: Widget) -> ComposeResult:
         """The status line and the bar, after other widgets."""
         with Horizontal(id="state"):
             yield from first
             yield Static(id="status", markup=False)
-            yield ProgressBar(show_eta=show_eta, show_percentage=False, id="progress")
+            yield ProgressBar(show_percentage=False, id="progress")
 
     def on_mount(self) -> None:
         """Show no bar before something runs."""

@@ -7,8 +7,9 @@ import pytest
 from textual import app, pilot
 
 from steerlab import Lab, Store
+from steerlab.tui import expression_line
 from steerlab.tui.detail import detail
-from steerlab.tui.workbench import browser, expression_line
+from steerlab.tui.workbench import browser
 from tests.tiny import tiny_lm
 from tests.tui.driver import NASTY, PAIRS
 from tests.tui.idle import wait_for_idle

@@ -12,7 +12,7 @@ from textual.widgets import Static
 from steerlab import Lab
 from steerlab.cli.forms import CommandLine
 from steerlab.tui.app import SteerlabApp
-from steerlab.tui.workbench.expression_line import ExpressionLine
+from steerlab.tui.expression_line import ExpressionLine
 from steerlab.tui.workbench.lab_panel import LabPanel
 from steerlab.tui.workbench.screen import Workbench
 from steerlab.tui.workbench.table import VectorTable

@@ -13,7 +13,7 @@ from steerlab.evaluation.calibration.curve import Limits
 from steerlab.evaluation.calibration.options import Options
 from steerlab.tui.detail.curves import Curves
 from steerlab.tui.detail.overview import calibrated as in_a_line
-from steerlab.tui.workbench.expression_line import ExpressionLine, Meaning
+from steerlab.tui.expression_line import ExpressionLine, Meaning
 from steerlab.tui.workbench.strength import Strength
 from tests.evaluation.planted import pairs, planted_lm
 from tests.tui.driver import Session

@@ -6,7 +6,7 @@ import pytest
 from textual.widgets import Input
 
 from steerlab import Lab, Store
-from steerlab.tui.workbench.expression_line import (
+from steerlab.tui.expression_line import (
     LABEL,
     ExpressionLine,
     completion,

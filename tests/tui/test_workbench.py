@@ -18,6 +18,7 @@ from steerlab.tui.detail.detail import pane_class
 from steerlab.tui.detail.overview import Field, layers
 from steerlab.tui.detail.pane import Pane
 from steerlab.tui.dialogs import Confirm, OptionsDialog, SaveDialog, TextDialog
+from steerlab.tui.expression_line import ExpressionLine
 from steerlab.tui.extract.screen import ExtractScreen
 from steerlab.tui.health.report import Entry, Report
 from steerlab.tui.health.screen import HealthScreen
@@ -25,7 +26,6 @@ from steerlab.tui.help import HelpDialog, phrase
 from steerlab.tui.notices import reporting_errors
 from steerlab.tui.setup import Setup
 from steerlab.tui.sweep.screen import SweepScreen
-from steerlab.tui.workbench.expression_line import ExpressionLine
 from steerlab.tui.workbench.prompt import Prompt
 from steerlab.tui.workbench.screen import Workbench
 from steerlab.tui.workbench.strength import Slider

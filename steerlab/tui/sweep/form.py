@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from textual import on, work
+from textual import on
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
-from textual.message import Message
 from textual.widgets import Input, Label, Select, TextArea
 
-from steerlab.core.notation import layers_of, layers_text
+from steerlab.core.notation import layers_of
 from steerlab.core.sweep import SweepPlan
-from steerlab.errors import BadExpression, BadOption, SteerlabError
+from steerlab.errors import BadOption
 from steerlab.evaluation.metrics.texts import METRICS, Metric
+from steerlab.tui.expression_line import ExpressionLine
 from steerlab.tui.fields import field
-from steerlab.tui.workers import answer
 
 if TYPE_CHECKING:
     from steerlab.core.vector import SteeringVector
@@ -29,6 +27,7 @@ COEFFICIENTS = "-2,-1,-0.5,0,0.5,1,2"
 AROUND = (-5, -2, 0, 2, 5)
 """Offsets of the layers proposed around a vector's own."""
 
+EMPTY = "type an expression such as love - 0.5*anger"
 UNDOSED = "no residual norm: the dose of c differs from layer to layer"
 
 _MOST = 7  # proposed layers
@@ -50,53 +49,35 @@ class SweepForm(Vertical):
     SweepForm TextArea { width: 1fr; height: auto; min-height: 1; max-height: 4; padding: 0; }
     """
 
-    @dataclass
-    class Meant(Message):
-        """What the expression means, or why it can't be evaluated."""
-
-        text: str
-        problem: bool = False
-
-    @dataclass
-    class Known(Message):
-        """The vector of the expression; `propose` has put in what suits it.
-
-        extends: it can be extracted at other layers too. calibrated: the layer of its
-            calibration, if there is one.
-        """
-
-        vector: SteeringVector
-        extends: bool
-        calibrated: Sequence[int] = ()
-
-    def __init__(self, lab: Lab, expression: str, prompt: str) -> None:
+    def __init__(self, lab: Lab, expression: str, prompt: str, names: Sequence[str]) -> None:
         super().__init__()
-        self.lab = lab
+        self.lab, self.names = lab, names
         self.expression, self.prompt = expression, prompt
         self.by_dose = True
         self._proposed = ""
         self._n_layers = 0
 
     def compose(self) -> ComposeResult:
-        """Three rows; more on a narrow terminal."""
+        """Five lines; more on a narrow terminal."""
         names = list(METRICS)
         chosen = _FAVOURITE if _FAVOURITE in names else names[1]
         metrics = [(name, name) for name in names]
         metric = Select(metrics, value=chosen, allow_blank=False, compact=True, id="metric")
         layers = Input(id="layers", compact=True, placeholder="10,15,20 or 10:20 or all")
         prompts = TextArea(self.prompt, id="prompts", compact=True, placeholder="one per line")
-        with Horizontal(classes="row"):
-            yield field("steer", Input(self.expression, id="expression", compact=True))
-            yield field("metric", metric, classes="field second")
+        yield ExpressionLine(self.lab, self.expression, self.names)
         with Horizontal(classes="row"):
             yield field("layers", layers)
-            yield field("doses", Input(DOSES, id="strengths", compact=True), classes="field second")
+            yield field("metric", metric, classes="field second")
+        yield field("doses", Input(DOSES, id="strengths", compact=True))
         yield field("prompts", prompts, id="prompts-field")
 
-    def on_mount(self) -> None:
-        """Say what to type: an empty field sends no change of its own."""
-        if not self.expression:
-            self.look("")
+    @property
+    def advice(self) -> str:
+        """What to know before the sweep runs; empty if there is nothing."""
+        if not self.query_one(ExpressionLine).text.strip():
+            return EMPTY
+        return "" if self.by_dose else UNDOSED
 
     @property
     def metric(self) -> Metric:
@@ -109,40 +90,23 @@ class SweepForm(Vertical):
         place = names.index(self.metric.name) + 1
         self.query_one("#metric", Select).value = names[place % len(names)]
 
-    @work(thread=True, exclusive=True, group="look")
-    def look(self, text: str) -> None:
-        """Evaluate the expression in a thread."""
-        if not text.strip():
-            answer(self, self.Meant("type an expression such as love - 0.5*anger"))
-        else:
-            answer(self, self._meaning(text))
-
-    def _meaning(self, text: str) -> Known | Meant:
-        try:
-            vector = self.lab.evaluate(text)
-            found = self.lab.calibration_of(vector)
-            at = [] if found is None or found.layer is None else [found.layer]
-            return self.Known(vector, self.lab.extends(vector), at)
-        except SteerlabError as error:
-            unfinished = isinstance(error, BadExpression) and "stops too early" in str(error)
-            return self.Meant("…" if unfinished else str(error), not unfinished)
-
-    @on(Known)
-    def propose(self, event: Known) -> None:
+    @on(ExpressionLine.Checked)
+    def propose(self, event: ExpressionLine.Checked) -> None:
         """Propose layers and strengths for the vector; typed values stay."""
-        vector, box = event.vector, self.query_one("#layers", Input)
+        vector, box = event.meaning.vector, self.query_one("#layers", Input)
+        if vector is None:
+            return
         self._n_layers = vector.model.n_layers
         if box.value in ("", self._proposed):
-            layers = sorted({*around(vector, extends=event.extends), *event.calibrated})
+            found = event.meaning.calibration
+            works = [] if found is None or found.layer is None else [found.layer]
+            layers = sorted({*around(vector, extends=event.meaning.extends), *works})
             self._proposed = box.value = ",".join(map(str, layers))
-        dose = vector.dose(1.0)
-        if (dose is not None) != self.by_dose:
-            self.by_dose = dose is not None
-            self.query_one("#strengths-label", Label).update("doses" if self.by_dose else "c")
-            self.query_one("#strengths", Input).value = DOSES if self.by_dose else COEFFICIENTS
-        known = f"dose {dose:.2f} per c" if dose is not None else UNDOSED
-        own = layers_text(vector.layers)
-        self.post_message(self.Meant(f"{own} · norm {vector.norm:.3g} · {known}"))
+        dosed = vector.dose(1.0) is not None
+        if dosed != self.by_dose:
+            self.by_dose = dosed
+            self.query_one("#strengths-label", Label).update("doses" if dosed else "c")
+            self.query_one("#strengths", Input).value = DOSES if dosed else COEFFICIENTS
 
     def chosen_layers(self) -> list[int]:
         """The layers as typed, of the expression's model; raises BadOption."""
@@ -163,11 +127,6 @@ class SweepForm(Vertical):
         typed = numbers(strengths, "doses" if self.by_dose else "coefficients")
         doses, coefficients = (typed, ()) if self.by_dose else ((), typed)
         return SweepPlan(expression, prompts, layers_of(layers), doses, coefficients)
-
-    @on(Input.Changed, "#expression")
-    def _edited(self, event: Input.Changed) -> None:
-        event.stop()
-        self.look(event.value)
 
 
 def chosen(text: str, n_layers: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
@@ -21,6 +22,7 @@ from steerlab.core.sampling import Sampling
 from steerlab.core.sweep import Sweep, SweepPlan
 from steerlab.errors import BadOption
 from steerlab.plots.sweep_grid import blank_grid
+from steerlab.tui.expression_line import ExpressionLine
 from steerlab.tui.footer import KeyFooter
 from steerlab.tui.frames import Frames
 from steerlab.tui.help import HELP_KEY
@@ -96,13 +98,14 @@ above. It is no proof of an effect: `steerlab evaluate` compares with random dir
         expression: str,
         prompt: str,
         *,
+        names: Sequence[str] = (),
         positions: Positions = "all",
         seed: int = 0,
         sampling: Sampling | None = None,
     ) -> None:
         super().__init__()
         self.lab = lab
-        self.expression, self.prompt = expression, prompt
+        self.expression, self.prompt, self.names = expression, prompt, names
         self.positions, self.seed, self.sampling = positions, seed, sampling or Sampling()
         self.written: SweepTexts | None = None
         self.shown_prompt = 0
@@ -111,7 +114,7 @@ above. It is no proof of an effect: `steerlab evaluate` compares with random dir
         """Form, progress, heatmap, texts."""
         yield self.title_line("sweep", "a text for every layer and dose of one expression")
         with VerticalScroll(id="body", can_focus=False):
-            yield SweepForm(self.lab, self.expression, self.prompt)
+            yield SweepForm(self.lab, self.expression, self.prompt, self.names)
             yield from self.state()
             yield Heatmap(id="heatmap")
             yield CellTexts()
@@ -126,12 +129,13 @@ above. It is no proof of an effect: `steerlab evaluate` compares with random dir
 
     @on(Input.Changed)
     @on(TextArea.Changed)
-    @on(SweepForm.Known)
+    @on(ExpressionLine.Checked)
     def preview(self) -> None:
         """Show the empty cells, until something is written."""
         if self.written is not None or self.busy:
             return
         form = self.query_one(SweepForm)
+        self._say(form.advice)
         try:
             plan = form.plan()
             layers = form.chosen_layers()
@@ -226,12 +230,6 @@ above. It is no proof of an effect: `steerlab evaluate` compares with random dir
         elif stopped:
             self._say("stopped: values are of the texts so far")
         self._draw()
-
-    @on(SweepForm.Meant)
-    def explain(self, event: SweepForm.Meant) -> None:
-        """Show what the expression means, unless a sweep is running."""
-        if not self.busy:
-            self._say(event.text, problem=event.problem)
 
     # reading
 

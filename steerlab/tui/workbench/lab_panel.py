@@ -18,13 +18,13 @@ from steerlab.core.display import printable
 from steerlab.errors import SteerlabError
 from steerlab.lab.operating_point import beyond_safe
 from steerlab.tui.dialogs import TextDialog
+from steerlab.tui.expression_line import ExpressionLine
 from steerlab.tui.frames import Frames
 from steerlab.tui.generation_text import headings, side_by_side
 from steerlab.tui.model_loading import load_model
 from steerlab.tui.notices import notify, reporting_errors
 from steerlab.tui.partial_refresh import Frame
 from steerlab.tui.setup import Setup, setup_of
-from steerlab.tui.workbench.expression_line import ExpressionLine
 from steerlab.tui.workbench.generation import check, keep_run, settings_of
 from steerlab.tui.workbench.prompt import Prompt
 from steerlab.tui.workbench.settings import Settings

@@ -13,11 +13,11 @@ from textual.widgets import Input, Static, TextArea
 
 from steerlab.core.display import printable
 from steerlab.tui.detail import Detail, Pane
+from steerlab.tui.expression_line import ExpressionLine
 from steerlab.tui.footer import KeyFooter
 from steerlab.tui.help import Helpful
 from steerlab.tui.setup import Setup
 from steerlab.tui.workbench.browser import Browser
-from steerlab.tui.workbench.expression_line import ExpressionLine
 from steerlab.tui.workbench.keys import KEYS
 from steerlab.tui.workbench.lab_panel import LabPanel
 from steerlab.tui.workbench.prompt import Prompt
@@ -223,6 +223,7 @@ to the vectors, and ctrl+p finds every command by name."""
                 self.lab,
                 setup.expression,
                 setup.prompt,
+                names=self.query_one(ExpressionLine).suggester.names,
                 positions=setup.positions,
                 seed=setup.seed,
                 sampling=setup.sampling,

@@ -17,9 +17,9 @@ from steerlab.core.notation import span
 from steerlab.errors import BadOption
 from steerlab.files.location import expanded
 from steerlab.tui.dialogs import OptionsDialog, TextDialog
+from steerlab.tui.expression_line import ExpressionLine, Meaning
 from steerlab.tui.notices import notify
 from steerlab.tui.setup import COLUMNS, MOST_PINNED, Setup
-from steerlab.tui.workbench.expression_line import ExpressionLine, Meaning
 from steerlab.tui.workbench.prompt import Prompt
 from steerlab.tui.workbench.strength import Strength
 

@@ -49,6 +49,7 @@ class Meaning:
 
     vector: None for a text without one; `problem` says why, `column` (from 1) where.
     unfinished: the text is the beginning of an expression.
+    extends: the vector can be made at other layers too.
     calibration: the vector's; None if there is none, or it found no effect. here: layer as typed
         -> the calibration that counts there.
     cosines: operand -> mean cosine over layers between it and the result.
@@ -61,6 +62,7 @@ class Meaning:
     problem: str = ""
     column: int | None = None
     unfinished: bool = False
+    extends: bool = False
     calibration: Calibration | None = None
     here: Mapping[str, Calibration] = field(default_factory=dict)
 
@@ -91,6 +93,7 @@ def meaning_of(lab: Lab, text: str, names: Sequence[str]) -> Meaning:
         vector,
         () if alone else cosines,
         composition_warnings(parsed, vector, operands),
+        extends=lab.extends(vector),
         calibration=lab.calibration_of(vector),
         here={str(b): c for b, c in lab.store.results.by_layer(vector.digest).items()},
     )
@@ -131,9 +134,9 @@ def completion(word: str, names: Sequence[str]) -> str | None:
 class _Names(Suggester):
     """Completes the last word from the store's names."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: Sequence[str]) -> None:
         super().__init__(use_cache=False, case_sensitive=True)
-        self.names: Sequence[str] = ()
+        self.names = names
 
     async def get_suggestion(self, value: str) -> str | None:
         word = last_word(value)
@@ -152,6 +155,9 @@ the length that coefficient c adds, relative to the median residual stream."""
 
     DEFAULT_CSS = """
     ExpressionLine { height: auto; }
+    ExpressionLine .line { height: 1; }
+    ExpressionLine .label { width: 9; color: $text-muted; }
+    ExpressionLine Input { width: 1fr; }
     ExpressionLine #meaning { height: 1; color: $text-muted; }
     ExpressionLine #meaning { text-wrap: nowrap; text-overflow: ellipsis; }
     ExpressionLine #meaning.problem { color: $text-warning; }
@@ -170,10 +176,10 @@ the length that coefficient c adds, relative to the median residual stream."""
         ref: str
         text: str
 
-    def __init__(self, lab: Lab, text: str = "") -> None:
+    def __init__(self, lab: Lab, text: str = "", names: Sequence[str] = ()) -> None:
         super().__init__(id="steer")
         self.lab = lab
-        self.suggester = _Names()
+        self.suggester = _Names(names)
         self.meaning = Meaning("")
         self.chosen = ""
         self._first = text

@@ -53,7 +53,7 @@ def tui_command(
     from steerlab.tui.app import SteerlabApp
 
     output.narrate()
-    app = SteerlabApp(Lab(store_path, **loading), verbs=CommandLine())
+    app = SteerlabApp(Lab(store_path, **loading), CommandLine())
     app.run()
     return app.return_code
 
@@ -67,6 +67,7 @@ def _end_with_parent() -> None:
 
 
 def _serve(host: str, port: int, store_path: Path | None, loading: dict[str, Any]) -> None:
+    from steerlab.cli.forms import CommandLine
     from steerlab.tui.web import serve
     from steerlab.web.guard import is_loopback
 
@@ -75,21 +76,10 @@ def _serve(host: str, port: int, store_path: Path | None, loading: dict[str, Any
             f"{host} can be reached from other machines, and nothing is encrypted: anyone who "
             "sees the address or listens can read and remove your vectors"
         )
-    words = _arguments(store_path, loading)
+    loading["layout"] = loading["layout"] is not None  # of --plain
+    given = {n: v if isinstance(v, bool) else str(v or "") for n, v in loading.items()}
+    words = CommandLine().verb("tui").words(given)[1:]
+    words += [f"--store={store_path}"] if store_path is not None else []
     serve(
         words, host, port, lambda address: output.say(f"steerlab is at {address} (Ctrl+C ends it)")
     )
-
-
-def _arguments(store_path: Path | None, loading: dict[str, Any]) -> list[str]:
-    """The options of this command, for the process of a tab."""
-    named = {"model" if name == "source" else name: value for name, value in loading.items()}
-    named["plain"] = named.pop("layout") is not None
-    words = [f"--store={store_path}"] if store_path is not None else []
-    for name, value in named.items():
-        option = f"--{name.replace('_', '-')}"
-        if value is True:
-            words.append(option)
-        elif value not in (None, False):
-            words.append(f"{option}={value}")
-    return words

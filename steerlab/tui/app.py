@@ -64,10 +64,10 @@ class SteerlabApp(App[None]):
         Binding("ctrl+q", "quit", "quit", show=False, priority=True, system=True)
     ]
 
-    def __init__(self, lab: Lab, memory: Memory | None = None, verbs: Verbs | None = None) -> None:
+    def __init__(self, lab: Lab, verbs: Verbs) -> None:
         super().__init__()
         self.lab, self.verbs = lab, verbs
-        self.memory = memory if memory is not None else Memory.load()
+        self.memory = Memory.load()
         self.workbench: Workbench | None = None
 
     def on_mount(self) -> None:
@@ -134,7 +134,7 @@ class SteerlabApp(App[None]):
 
     def _forms(self) -> Iterable[SystemCommand]:
         """The commands of the command line that have no key."""
-        for name, about in self.verbs.summaries.items() if self.verbs is not None else ():
+        for name, about in self.verbs.summaries.items():
             if name not in WITH_KEYS:
                 opened = partial(self.action_verb, name)
                 yield SystemCommand(f"{name.capitalize()}…", about, opened)
@@ -149,7 +149,7 @@ class SteerlabApp(App[None]):
 
     def action_verb(self, name: str) -> None:
         """Open the form of a command, for the vectors at hand."""
-        if self.verbs is None or self.workbench is None:
+        if self.workbench is None:
             return
         from steerlab.tui.verbs.screen import VerbScreen
 
@@ -158,6 +158,15 @@ class SteerlabApp(App[None]):
         loading = {"source": self.lab.source, **self.lab.options}
         values |= {name: str(value) for name, value in loading.items() if value}
         self.push_screen(VerbScreen(verb, values, self.lab.store_path, loaded=self.lab.is_loaded))
+
+    def action_copy_command(self) -> None:
+        """Copy the `steerlab generate` commands for the same texts."""
+        if self.workbench is not None:
+            setup, verb = self.workbench.lab_panel.setup, self.verbs.verb("generate")
+            command = setup.command(verb, self.lab.source)
+            self.copy_to_clipboard(command)
+            text = printable(command, newlines=True)
+            self.notify(text, title="copied", timeout=10, markup=False)
 
     async def action_quit(self) -> None:
         """Save the session, and quit; ask first while work runs, unless told a second time."""

@@ -9,6 +9,7 @@ from typing import Any
 from steerlab.core.notation import layers_of
 from steerlab.core.run import POSITIONS, Positions, Run
 from steerlab.core.sampling import Sampling
+from steerlab.core.verb import Verb
 
 PROMPT = "I think you are a"
 DOSE = 0.2
@@ -115,49 +116,26 @@ class Setup:
             parts.append(f"kept: {first}" + (f" and {len(more)} more" if more else ""))
         return " · ".join(parts)
 
-    def command(self, source: str | None = None, store: str | None = None) -> str:
-        """The `steerlab generate` commands for the same texts, a line for each setting."""
+    def command(self, verb: Verb, source: str | None = None) -> str:
+        """The commands for the same texts, a line for each setting. verb: `generate`."""
         pins = (*self.others, self.pin) if self.expression.strip() else (self.pin,)
         columns = 2 if len(pins) > 1 else self.columns
         alone = [replace(self, pinned=(), columns=columns, **vars(pin)) for pin in pins]
-        lines = [one._command(source, store, baseline=one is alone[0]) for one in alone]
-        return "\n".join(lines)
+        return "\n".join(one._command(verb, source, one is alone[0]) for one in alone)
 
-    def _command(self, source: str | None, store: str | None, *, baseline: bool) -> str:
+    def _command(self, verb: Verb, source: str | None, baseline: bool) -> str:
         """The command of one setting, quoted for a shell."""
-        words = ["steerlab", "generate", *self._strength()]
-        plain = Setup()
-        for name, option in _OPTIONS.items():
-            value = getattr(self, name)
-            if value != getattr(plain, name):
-                words.append(option if value is True else f"{option}={value}")
-        words += [f"--model={source}"] if source else []
-        words += [f"--store={store}"] if store else []
-        words += [] if baseline else ["--no-baseline"]
-        return shlex.join([*words, "--", self.prompt])
+        usual = vars(Setup())
+        chosen = {name: value for name, value in vars(self).items() if value != usual[name]}
+        chosen |= {"prompts": shlex.quote(self.prompt), "source": source or ""}
+        chosen |= {"no_baseline": not baseline, **self._strength()}
+        values = {n: v if isinstance(v, bool) else str(v) for n, v in chosen.items()}
+        return shlex.join(["steerlab", *verb.words(values)])
 
-    def _strength(self) -> list[str]:
-        steered = [share for share in self.shares if share]
-        if not steered:
-            return []
+    def _strength(self) -> dict[str, str]:
         strength = self.coefficient if self.dose is None else self.dose
-        listed = ",".join(f"{share * strength:g}" for share in steered)
-        option = "--coefficient" if self.dose is None else "--dose"
-        return [f"--vector={self.expression}", f"{option}={listed}"]
-
-
-_OPTIONS = {
-    "layers": "--layers",
-    "positions": "--positions",
-    "seed": "--seed",
-    "chat": "--chat",
-    "allow_other_weights": "--other-weights",
-    "max_new_tokens": "--max-new-tokens",
-    "temperature": "--temperature",
-    "top_p": "--top-p",
-    "top_k": "--top-k",
-    "repetition_penalty": "--repetition-penalty",
-}
+        listed = ",".join(f"{share * strength:g}" for share in self.shares if share)
+        return {"coefficients" if self.dose is None else "doses": listed}
 
 
 def setup_of(run: Run) -> Setup:

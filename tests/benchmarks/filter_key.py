@@ -21,6 +21,7 @@ from textual import events
 
 import steerlab
 from steerlab import Lab, Store
+from steerlab.cli.forms import CommandLine
 from steerlab.tui.app import SteerlabApp
 from steerlab.tui.workbench.screen import Workbench
 from tests.benchmarks.timing import Ratio
@@ -81,7 +82,7 @@ async def count_keys(store: Path, keys: Sequence[str] = "al") -> dict[str, Calls
     """What each of some keys costs, typed into the filter one after the other."""
     calls, counted = Calls(), {}
     with calls.profiling():
-        app = SteerlabApp(Lab(Store(store), source="smollm2"))
+        app = SteerlabApp(Lab(Store(store), source="smollm2"), CommandLine())
         async with app.run_test(size=SIZE) as pilot:
             while app.workbench is None or not _is_ready(app.workbench):
                 await asyncio.sleep(0.05)

@@ -12,6 +12,7 @@ from typing import TypeVar
 from textual import events
 
 from steerlab import Lab, Store
+from steerlab.cli.forms import CommandLine
 from steerlab.core.setting import Setting
 from steerlab.tui.app import SteerlabApp
 from steerlab.tui.setup import Setup
@@ -33,7 +34,7 @@ class Session(SteerlabApp):
     """The app with a script instead of a user; reports what it measured as rows of a table."""
 
     def __init__(self, mode: str, store: Path, report: Path) -> None:
-        super().__init__(Lab(Store(store), source="smollm2"))
+        super().__init__(Lab(Store(store), source="smollm2"), CommandLine())
         self.mode, self.report = mode, report
         self.rows: list[dict[str, object]] = []
         self.steps = 0

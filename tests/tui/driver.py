@@ -121,7 +121,7 @@ class Session:
     """`async with Session(lab) as user`."""
 
     def __init__(self, lab: Lab, size: tuple[int, int] = (120, 40), count: int | None = 2) -> None:
-        self.app, self.count = SteerlabApp(lab, verbs=CommandLine()), count
+        self.app, self.count = SteerlabApp(lab, CommandLine()), count
         self.running = self.app.run_test(size=size)
 
     async def __aenter__(self) -> Driver:

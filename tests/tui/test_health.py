@@ -23,6 +23,7 @@ from textual.widgets._footer import FooterKey
 
 from steerlab import Lab, Store
 from steerlab.cli import run
+from steerlab.cli.forms import CommandLine
 from steerlab.registry.transfer import backup
 from steerlab.registry.upkeep import verify
 from steerlab.registry.upkeep.upkeep import Upkeep
@@ -68,7 +69,7 @@ class Visit:
     """`async with Visit(store) as nurse`: the screen is open, and has looked at the store."""
 
     def __init__(self, store: Store, size: tuple[int, int] = (120, 40)) -> None:
-        self.app = Ward(Lab(store))
+        self.app = Ward(Lab(store), CommandLine())
         self.running = self.app.run_test(size=size)
 
     async def __aenter__(self) -> Nurse:

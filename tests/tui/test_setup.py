@@ -7,12 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from steerlab.cli.forms import CommandLine
 from steerlab.core.display import differing
 from steerlab.core.run import Generation, Run
 from steerlab.core.sampling import Sampling
 from steerlab.errors import BadOption
 from steerlab.tui.generation_text import heading, headings
 from steerlab.tui.setup import COLUMNS, Pin, Setup, from_memory, setup_of
+
+GENERATE = CommandLine().verb("generate")
 
 
 def test_columns_stand_from_minus_to_plus_around_the_baseline():
@@ -24,24 +27,25 @@ def test_columns_stand_from_minus_to_plus_around_the_baseline():
 @given(expression=st.text(max_size=20), prompt=st.text(min_size=1, max_size=30))
 def test_the_command_survives_a_shell(expression, prompt):
     setup = Setup(f"love{expression}", prompt, dose=-0.25, columns=3, temperature=0.7, chat=True)
-    words = shlex.split(setup.command("some model"))
-    assert words[-2:] == ["--", prompt]
-    assert f"--vector=love{expression}" in words
+    words = shlex.split(setup.command(GENERATE, "some model"))
+    assert words[-1] == prompt
+    assert (words[-2] == "--") == prompt.startswith("-")
+    assert f"--vector=love{expression}".rstrip() in words
     assert "--dose=0.25,-0.25" in words
     assert {"--temperature=0.7", "--chat", "--model=some model"} <= set(words)
 
 
 def test_the_command_says_nothing_of_what_is_as_usual():
     assert (
-        Setup("love").command()
-        == "steerlab generate --vector=love --dose=0.2 -- 'I think you are a'"
+        Setup("love").command(GENERATE)
+        == "steerlab generate --vector=love --dose=0.2 'I think you are a'"
     )
 
 
 def test_each_setting_has_a_command_of_its_own():
     pins = (Pin("joy -- x", None, 2.0), Pin("love", 0.1, 1.0, "21"))
-    lines = Setup("love", pinned=pins, columns=5).command().splitlines()
-    prompt = "-- 'I think you are a'"
+    lines = Setup("love", pinned=pins, columns=5).command(GENERATE).splitlines()
+    prompt = "'I think you are a'"
     assert lines == [
         f"steerlab generate '--vector=joy -- x' --coefficient=2 {prompt}",
         f"steerlab generate --vector=love --dose=0.1 --layers=21 --no-baseline {prompt}",

@@ -49,7 +49,7 @@ KEYS: list[BindingType] = [
     _more("p", "at('settings', 'prompt(-1)')", "take the previous prompt"),
     _more("L", "at('settings', 'prompts')", "load a list of prompts…"),
     _more(*AUDIT),
-    _more("y", "at('lab', 'copy_command')", "copy the setup as a command"),
+    _more("y", "app.copy_command", "copy the setup as a command"),
     _more("m", "at('lab', 'model')", "choose the model…"),
     # the store, and moving about
     _more("h", "health", "check the store…"),

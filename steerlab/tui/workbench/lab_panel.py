@@ -142,12 +142,6 @@ vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
         """Show which tokens were changed, and how far, in place of the texts; or the texts."""
         self.query_one(Texts).toggle_audit()
 
-    def action_copy_command(self) -> None:
-        """Copy the `steerlab generate` commands for the same texts."""
-        command = self.setup.command(self.lab.source)
-        self.app.copy_to_clipboard(command)
-        self.notify(printable(command, newlines=True), title="copied", timeout=10, markup=False)
-
     def action_model(self) -> None:
         """Choose the model that generates."""
         if not self.say_if_busy():

@@ -11,7 +11,7 @@ from importlib.resources import files
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
-from steerlab.core.display import printable
+from steerlab.core.display import number, printable, signed_dose
 from steerlab.core.notation import span
 from steerlab.core.recipe import Contrast, Expression
 from steerlab.core.version import __version__
@@ -122,19 +122,9 @@ def _shown(value: object) -> object:
     return value
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """A number as text; a dash for None."""
-    return "–" if value is None else f"{value:.{digits}g}" if value else "0"
-
-
-def signed(value: float | None) -> str:
-    """A signed number with two decimals, or one digit if it is small; a dash for None."""
-    if value is None:
-        return "–"
-    if not value:
-        return "0"
-    text = f"{value:+.2f}" if abs(value) >= 0.005 else f"{value:+.1g}"
-    return text.replace("-", "−")
+def signed(dose: float | None) -> str:
+    """A dose with its sign; "-" for None."""
+    return signed_dose(dose).replace("-", "−")
 
 
 def fixed(value: float | None, form: str = "+.2f") -> str:

@@ -43,30 +43,17 @@ class Memory:
 
     @classmethod
     def load(cls) -> Memory:
-        """Read the file; defaults for what can't be read."""
+        """Read the file."""
         try:
             if (path := memory_path()).stat().st_size > _LARGEST:
                 return cls()
             data = json.loads(path.read_bytes())
-        except (OSError, ValueError, RecursionError):
+            stores = {name: _fitting(values) for name, values in data.get("stores", {}).items()}
+            theme = data.get("theme")
+        except (OSError, ValueError, RecursionError, AttributeError):
             return cls()
-        return cls._from_json(data)
-
-    @classmethod
-    def _from_json(cls, data: object) -> Memory:
-        if not isinstance(data, dict):
-            return cls()
-        theme, stores = data.get("theme"), data.get("stores")
-        found = {
-            name: _fitting(values)
-            for name, values in (stores if isinstance(stores, dict) else {}).items()
-            if isinstance(values, dict)
-        }
-        return cls(
-            theme if isinstance(theme, str) and _fits(theme) else "",
-            _newest(found),
-            data.get("greeted") is True,
-        )
+        theme = theme if isinstance(theme, str) and _fits(theme) else ""
+        return cls(theme, _newest(stores), data.get("greeted") is True)
 
     def of_store(self, path: Path) -> Values:
         """The values of a store; empty for an unknown one."""
@@ -107,7 +94,7 @@ def _key(path: Path) -> str:
 
 
 def _fitting(values: Mapping[str, Any]) -> Values:
-    plain = {k: v for k, v in values.items() if isinstance(k, str) and _fits(k) and _fits(v)}
+    plain = {name: value for name, value in values.items() if _fits(name) and _fits(value)}
     return dict(list(plain.items())[:_MOST])
 
 

@@ -235,7 +235,7 @@ the length that coefficient c adds, relative to the median residual stream."""
             meaning = meaning_of(self.lab, text, self.suggester.names)
         except Exception as error:  # typing must never end the app
             meaning = Meaning(text, problem=f"internal error, {type(error).__name__}: {error}")
-        answer(self, self.Checked(meaning))
+        answer(self, self.post_message, self.Checked(meaning))
 
     @on(Checked)
     def _checked(self, event: Checked) -> None:

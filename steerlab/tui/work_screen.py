@@ -42,21 +42,6 @@ class WorkScreen(Helpful[ScreenResultType]):
     """
 
     @dataclass
-    class Status(Message):
-        """A line for the status, from a worker."""
-
-        text: str
-
-    @dataclass
-    class Progress(Message):
-        """How far the work is. text: for the status. found: so far."""
-
-        done: int
-        total: int
-        text: str
-        found: Any = None
-
-    @dataclass
     class Ended(Message):
         """The work ended. result: None if it failed, which was already reported."""
 
@@ -108,10 +93,13 @@ class WorkScreen(Helpful[ScreenResultType]):
         self.query_one("#progress").display = False
         self.ended(event.result, stopped=stopped)
 
-    @on(Status)
-    def _show_status(self, event: Status) -> None:
+    def post_status(self, text: str) -> None:
+        """Show a line as the status; from a worker."""
+        self.call_later(self._show_status, text)
+
+    def _show_status(self, text: str) -> None:
         if not self.busy or self._can_stop():  # "stopping …" stays
-            self._say(event.text)
+            self._say(text)
 
     @on(Notice)
     def keep_notice(self, event: Notice) -> None:
@@ -125,15 +113,14 @@ class WorkScreen(Helpful[ScreenResultType]):
         status.set_class(problem, "problem")
         status.update(printable(text))
 
-    def post_status(self, text: str) -> None:
-        """Show a line as the status; from a worker."""
-        self.post_message(self.Status(text))
+    def post_progress(self, done: int, total: int, text: str) -> None:
+        """Show how far the work is, and a line as the status; from a worker."""
+        self.call_later(self._advance, done, total, text)
 
-    @on(Progress)
-    def _advance(self, event: Progress) -> None:
+    def _advance(self, done: int, total: int, text: str) -> None:
         if self._can_stop():
-            self._show_progress(event.done, event.total)
-            self._say(event.text)
+            self._show_progress(done, total)
+            self._say(text)
 
     def _show_progress(self, done: int, total: int | None) -> None:
         """Move the bar; without a total it only says that something runs."""

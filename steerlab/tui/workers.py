@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from textual.message import Message
 from textual.widget import Widget
 from textual.worker import Worker, get_current_worker
 
@@ -23,16 +23,16 @@ def is_stopping(worker: Worker[Any]) -> bool:
     return worker.cancelled_event.is_set()
 
 
-def answer(asker: Widget, message: Message) -> None:
-    """Post a message from a thread, unless its worker was cancelled by then.
+def answer(asker: Widget, take: Callable[..., object], *found: object) -> None:
+    """Hand what a thread has found to the app's thread, unless its worker was cancelled by then.
 
     An exclusive worker is cancelled when the next one begins, but its thread goes on: an old
     answer must not come after the new one. The app's own thread decides, so none slips between.
     """
     worker = get_current_worker()
 
-    def post() -> None:
+    def call() -> None:
         if not worker.is_cancelled:
-            asker.post_message(message)
+            take(*found)
 
-    asker.call_later(post)
+    asker.call_later(call)

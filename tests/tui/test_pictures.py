@@ -110,12 +110,12 @@ async def sweep(user: Driver) -> None:
     ]
     key = ("plan", "love", love.digest, "smollm2", "key", "dose")
     planned = Sweep(*key, (Setting(), *steered), (PROMPT,), (0,))
-    screen.post_message(screen.Planned(planned))
+    screen.lay_out(planned)
     written = [PLAIN, *((COLD, WARM)[(i - 1) % 2][: 20 * (i + 1)] for i in range(1, 7))]
     frames = Frames[Key](1)
     for key, text in zip(planned.planned(), written, strict=True):
         frames.add(key, text)
-    screen.post_message(screen.Wrote(frames))
+    screen.take(frames)
     screen.post_message(screen.Ended(True))
     await user.pilot.pause()
     await user.pilot.press("end")

@@ -186,7 +186,7 @@ async def test_what_comes_after_the_app_was_told_to_end_is_left(lab):
         user.app.exit()
         detail.switch(detail.TABS[-1])
         detail.reread()
-        pane._draw(pane._Known(pane.summary, "nothing that could be drawn"))
+        pane._draw(pane.summary, "nothing that could be drawn")
         report.show([Entry("of", "nothing")])
         assert list(detail.query(Pane)) == [pane]
         assert not report.children
@@ -204,7 +204,7 @@ async def test_what_is_read_while_the_app_closes_is_not_drawn(lab, tab):
         assert not pane.children
         pane.summary = summary
         active_worker.set(worker := Worker(pane, str))
-        pane._draw(pane._Known(summary, pane.read(summary, worker)))
+        pane._draw(summary, pane.read(summary, worker))
         await pane.remove()
 
 
@@ -218,7 +218,7 @@ async def test_a_tab_that_closes_as_its_rows_are_mounted_is_not_drawn(lab):
         pane.summary, pane._pruning = summary, True
         assert pane.children
         active_worker.set(worker := Worker(pane, str))
-        pane._draw(pane._Known(summary, pane.read(summary, worker)))
+        pane._draw(summary, pane.read(summary, worker))
         await pane.remove()
 
 

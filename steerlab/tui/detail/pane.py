@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from textual import on, work
+from textual import work
 from textual.containers import VerticalScroll
 from textual.message import Message
 from textual.worker import Worker, get_current_worker
@@ -53,11 +53,6 @@ class Pane(VerticalScroll):
 
         ref: str
 
-    @dataclass
-    class _Known(Message):
-        summary: Summary
-        found: Any
-
     def __init__(self, lab: Lab, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.lab = lab
@@ -90,13 +85,11 @@ class Pane(VerticalScroll):
 
     def draw_later(self, summary: Summary, found: Any) -> None:
         """Draw this unless another vector is shown by then; from the thread that reads."""
-        answer(self, self._Known(summary, found))
+        answer(self, self._draw, summary, found)
 
-    @on(_Known)
-    def _draw(self, event: _Known) -> None:
-        event.stop()
-        if event.summary is self.summary and self.is_whole:
-            self.draw(event.found)
+    def _draw(self, summary: Summary, found: Any) -> None:
+        if summary is self.summary and self.is_whole:
+            self.draw(found)
 
     @property
     def is_whole(self) -> bool:

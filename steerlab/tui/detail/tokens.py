@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.cells import set_cell_size
@@ -11,7 +12,6 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.content import Content
-from textual.message import Message
 from textual.widgets import Button, Static
 from textual.worker import Worker
 
@@ -54,12 +54,6 @@ unembedding. This needs the model: Enter loads it."""
     Tokens Button { margin-top: 1; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [Binding("enter", "load", "load the model")]
-
-    @dataclass
-    class Loading(Message):
-        """Progress of loading; empty once the model is loaded, or failed to load."""
-
-        text: str
 
     waits = False  # for the user to load the model
     progress = ""
@@ -120,15 +114,14 @@ unembedding. This needs the model: Enter loads it."""
 
         with reporting_errors(self):
             vector = self.lab.store.load(summary.qualified)
-            model = load_model(self.lab, vector, lambda text: self.post_message(self.Loading(text)))
+            model = load_model(self.lab, vector, partial(self.call_later, self._say))
             check_fits(vector, model.identity, False)
-        self.post_message(self.Loading(""))
+        self.call_later(self._end_loading)
 
-    @on(Loading)
-    def _loading_on(self, event: Loading) -> None:
-        event.stop()
-        self._say(event.text)
-        if not event.text and self.summary is not None:
+    def _end_loading(self) -> None:
+        """Show the tokens once the model is loaded, or how to get them if it failed to."""
+        self._say("")
+        if self.summary is not None:
             self.show(self.summary)
 
     def _say(self, text: str) -> None:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from textual import on, work
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
-from textual.message import Message
 from textual.widgets import Button, Input, Select, Static
 
 from steerlab.core.display import count, printable
@@ -88,19 +87,6 @@ class Order:
 
 class ExtractForm(Vertical):
     """All fields; `order()` reads and checks them."""
-
-    @dataclass
-    class _Named(Message):
-        """What saving under a name will do."""
-
-        name: str
-        text: str
-
-    @dataclass
-    class _Loaded(Message):
-        """The prompts of a file."""
-
-        prompts: ContrastSet
 
     def __init__(self, lab: Lab, draft: Draft) -> None:
         super().__init__()
@@ -241,12 +227,11 @@ class ExtractForm(Vertical):
             models = {m for m, identity, _ in store.models() if source in (m, identity.source)}
             found = [s for s in store.list(name=name) if s.model in models]
             text = f"taken: saves as {name}.v{found[0].version + 1}" if found else "a new name"
-            answer(self, self._Named(name, text))
+            answer(self, self._show_named, name, text)
 
-    @on(_Named)
-    def _show_named(self, event: _Named) -> None:
-        if event.name == self.query_one("#name", Input).value.strip():
-            self._show_naming(event.text)
+    def _show_named(self, name: str, text: str) -> None:
+        if name == self.query_one("#name", Input).value.strip():
+            self._show_naming(text)
 
     def count(self) -> tuple[str, bool]:
         """A line on how many prompts there are, and whether the method can use them."""
@@ -294,13 +279,11 @@ class ExtractForm(Vertical):
     @work(thread=True, exclusive=True, group="file")
     def _load_file(self, path: Path, options: PairsOptions) -> None:
         with reporting_errors(self):
-            answer(self, self._Loaded(read_pairs(path, options)))
+            answer(self, self._fill, read_pairs(path, options))
 
-    @on(_Loaded)
-    def _fill(self, event: _Loaded) -> None:
+    def _fill(self, prompts: ContrastSet) -> None:
         """Fill the lists; they can be edited if each line can hold a prompt, and there are few."""
         with reporting_errors(self):
-            prompts, first = event.prompts, self.query_one("#positive", PromptList)
             sides = (prompts.positive, prompts.negative)
             fixed = prompts.has_turns or not prompts.paired or len(prompts.positive) > FEW
             texts = [lines_of(list(map(str, side[:FEW])), fixed=fixed) for side in sides]
@@ -312,7 +295,7 @@ class ExtractForm(Vertical):
             if prompts.has_turns:
                 self.query_one("#chat", Tick).value = True
             self._show_loaded(prompts.said)
-            first.focus()
+            self.query_one("#positive").focus()
 
     def _show_loaded(self, said: str) -> None:
         """Say what was understood of the file; what it holds is edited there if not here."""

@@ -117,8 +117,7 @@ extracts, ctrl+l loads a file of pairs, Esc stops or goes back. The form is kept
 
     def _read(self, worker: Worker[None], order: Order) -> SteeringVector:
         def on_progress(done: int, total: int) -> None:
-            text = f"{done} of {total} prompts read"
-            self.post_message(self.Progress(done, total, text))
+            self.post_progress(done, total, f"{done} of {total} prompts read")
 
         model = load_model(self.lab, None, self.post_status)
         self.post_status("reading the prompts …")

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from textual import on, work
+from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
-from textual.message import Message
 from textual.worker import Worker
 
 from steerlab.core.display import count
@@ -51,13 +49,6 @@ them. b backs up the whole store to one file. Esc stops a job, or goes back."""
         Binding("escape", "leave", "stop / back", tooltip="stop, or go back"),
     ]
 
-    @dataclass
-    class Looked(Message):
-        """Facts and problems that need no verification."""
-
-        facts: Sequence[Entry]
-        outcome: Outcome
-
     def __init__(self, lab: Lab) -> None:
         super().__init__()
         self.lab = lab
@@ -91,13 +82,12 @@ them. b backs up the whole store to one file. Esc stops a job, or goes back."""
         """Read what `doctor` and `du` show without verifying."""
         with reporting_errors(self):
             store = self.lab.store
-            answer(self, self.Looked(jobs.facts(store), jobs.quick_check(store)))
+            answer(self, self._show_looked, jobs.facts(store), jobs.quick_check(store))
 
-    @on(Looked)
-    def _show_looked(self, event: Looked) -> None:
-        self.query_one("#facts", Report).show(event.facts)
+    def _show_looked(self, facts: Sequence[Entry], outcome: Outcome) -> None:
+        self.query_one("#facts", Report).show(facts)
         if not self._answered:  # otherwise keep the report of a job
-            self._show(event.outcome)
+            self._show(outcome)
 
     # work
 
@@ -107,18 +97,17 @@ them. b backs up the whole store to one file. Esc stops a job, or goes back."""
 
         def run(worker: Worker[None]) -> Outcome:
             def report(done: int, total: int, found: Sequence[Entry]) -> None:
-                text = f"{doing}: {done:,} of {total:,}"
-                self.post_message(self.Progress(done, total, text, found))
+                self.post_progress(done, total, f"{doing}: {done:,} of {total:,}")
+                self.call_later(self._show_found, found)
 
             return job(JobProgress(self.lab.store, lambda: is_stopping(worker), report))
 
         self.begin(run)
         self.refresh_bindings()
 
-    @on(WorkScreen.Progress)
-    def _show_found(self, event: WorkScreen.Progress) -> None:
-        if event.found and self._can_stop():
-            self.report.show(event.found)
+    def _show_found(self, found: Sequence[Entry]) -> None:
+        if found and self._can_stop():
+            self.report.show(found)
 
     def ended(self, result: Outcome | None, *, stopped: bool) -> None:
         """Show the outcome, and look at the store again."""

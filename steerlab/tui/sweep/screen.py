@@ -12,7 +12,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.content import Content
-from textual.message import Message
 from textual.widgets import Input, Select, TextArea
 from textual.worker import Worker
 
@@ -79,18 +78,6 @@ above. It is no proof of an effect: `steerlab evaluate` compares with random dir
         Binding("n", "prompt", "prompt", tooltip="show the next prompt"),
         Binding("escape", "leave", "stop / back", tooltip="stop, or go back"),
     ]
-
-    @dataclass
-    class Planned(Message):
-        """The sweep, with the texts that are stored."""
-
-        sweep: Sweep
-
-    @dataclass
-    class Wrote(Message):
-        """Texts have grown; `frames` has the pieces."""
-
-        frames: Frames[Key]
 
     def __init__(
         self,
@@ -185,14 +172,14 @@ above. It is no proof of an effect: `steerlab evaluate` compares with random dir
                 settings=tuple(settings),
                 prompts=tuple(plan.prompts),
             )
-            self.post_message(self.Planned(shown))
+            self.call_later(self.lay_out, shown)
 
         def on_text(index: int, piece: str) -> None:
             if frames.add(keys[index], piece):
-                self.post_message(self.Wrote(frames))
+                self.call_later(self.take, frames)
 
         def on_progress(done: int, total: int) -> None:
-            self.post_message(self.Progress(done, total, f"generating: {done} of {total} tokens"))
+            self.post_progress(done, total, f"generating: {done} of {total} tokens")
 
         run_sweep(
             self.lab,
@@ -203,21 +190,19 @@ above. It is no proof of an effect: `steerlab evaluate` compares with random dir
             should_stop=lambda: is_stopping(worker),
             progress=on_progress,
         )
-        self.post_message(self.Wrote(frames))  # the last pieces
+        self.call_later(self.take, frames)  # the last pieces
         return not is_stopping(worker)
 
-    @on(Planned)
-    def lay_out(self, event: Planned) -> None:
-        """Show empty cells and the first prompt."""
-        self.written, self.shown_prompt = SweepTexts(event.sweep), 0
-        self._say(f"generating {count(event.sweep.total - event.sweep.done, 'text')} …")
+    def lay_out(self, sweep: Sweep) -> None:
+        """Show the texts that are stored, and the first prompt."""
+        self.written, self.shown_prompt = SweepTexts(sweep), 0
+        self._say(f"generating {count(sweep.total - sweep.done, 'text')} …")
         self._draw()
 
-    @on(Wrote)
-    def take(self, event: Wrote) -> None:
+    def take(self, frames: Frames[Key]) -> None:
         """Append to the texts."""
         if self.written is not None:
-            for key, piece in event.frames.take().items():
+            for key, piece in frames.take().items():
                 self.written.write(key, piece)
             self._draw()
 

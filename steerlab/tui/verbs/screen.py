@@ -5,14 +5,12 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from textual import on
 from textual.app import ComposeResult, SuspendNotSupported
 from textual.binding import Binding, BindingType
-from textual.message import Message
 from textual.widgets import Button, Input, Log
 from textual.worker import Worker
 
@@ -56,12 +54,6 @@ class VerbScreen(WorkScreen[None]):
         Binding("ctrl+y", "copy", "copy", tooltip="copy the command"),
         Binding("escape", "leave", "stop / back", tooltip="stop, or go back"),
     ]
-
-    @dataclass
-    class Wrote(Message):
-        """A line of output."""
-
-        line: str
 
     def __init__(
         self, verb: Verb, values: Mapping[str, Value], store: Path, *, loaded: bool = False
@@ -143,14 +135,13 @@ class VerbScreen(WorkScreen[None]):
         for line in child.lines():
             if isinstance(line, ProgressLine):
                 label = line.label.removesuffix(" …")
-                self.post_message(self.Progress(line.done, line.total, f"{label} …"))
+                self.post_progress(line.done, line.total, f"{label} …")
             else:
-                self.post_message(self.Wrote(line))
+                self.call_later(self._write, line)
         return child.wait()
 
-    @on(Wrote)
-    def _write(self, event: Wrote) -> None:
-        self.query_one(Log).write_line(printable(event.line))
+    def _write(self, line: str) -> None:
+        self.query_one(Log).write_line(printable(line))
 
     def ended(self, result: int | None, *, stopped: bool) -> None:
         """Say how it ended."""

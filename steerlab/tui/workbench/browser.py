@@ -58,21 +58,6 @@ follow the cursor."""
         """This process or another changed the store."""
 
     @dataclass
-    class _Found(Message):
-        filter: str
-        ids: Sequence[int]
-
-    @dataclass
-    class _Read(Message):
-        asked: Sequence[int]
-        summaries: Sequence[Summary]
-        calibrated: Mapping[int, Calibration]
-
-    @dataclass
-    class _Here(Message):
-        summary: Summary
-
-    @dataclass
     class Located(Message):
         """The vector found is not among those listed."""
 
@@ -135,14 +120,15 @@ follow the cursor."""
         """Find the vectors that pass the filter."""
         with reporting_errors(self):
             ids = self.lab.store.listing.matching(text, sort=sort, reverse=reverse)
-            answer(self, self._Found(text, ids))
+            answer(self, self._show_found, text, ids)
 
     @work(thread=True, exclusive=True, group="survey")
     def survey(self) -> None:
         """Read the names for completion."""
         with reporting_errors(self):
             store = self.lab.store
-            answer(self, self.Surveyed(store.names(), len(store.models()) > 1))
+            found = self.Surveyed(store.names(), len(store.models()) > 1)
+            answer(self, self.post_message, found)
         if not gc.get_freeze_count():
             gc.freeze()  # searching it for garbage took 100 ms of some keys
 
@@ -150,20 +136,17 @@ follow the cursor."""
     def _show_surveyed(self, event: Surveyed) -> None:
         self.table.show_model = event.several_models
 
-    @on(_Found)
-    def _show_found(self, event: _Found) -> None:
-        event.stop()
+    def _show_found(self, text: str, ids: Sequence[int]) -> None:
         if self._stamp is None:
             self._begin_to_follow()
         self._searching = False
-        self.table.show(event.ids)
-        text = event.filter
+        self.table.show(ids)
         if text and text != self._filtered:
             self.table.cursor_row = 0  # Enter takes the best match
         self._filtered = text
         with self.border_only(-1):
-            self.border_subtitle = f"{len(event.ids):,} found" if text else f"{len(event.ids):,}"
-        self.post_message(self.Listed(len(event.ids), bool(text)))
+            self.border_subtitle = f"{len(ids):,} found" if text else f"{len(ids):,}"
+        self.post_message(self.Listed(len(ids), bool(text)))
         if self._sought is not None:
             self._go_to(self._sought)
 
@@ -186,12 +169,15 @@ follow the cursor."""
         """Read the rows that the table needs."""
         with reporting_errors(self):
             found = self.lab.store.listing.summaries(ids)
-            answer(self, self._Read(ids, found, self.lab.store.results.calibrated(found)))
+            answer(self, self._fill, found, ids, self.lab.store.results.calibrated(found))
 
-    @on(_Read)
-    def _fill(self, event: _Read) -> None:
-        event.stop()
-        self.table.fill(event.summaries, event.asked, event.calibrated)
+    def _fill(
+        self,
+        summaries: Sequence[Summary],
+        asked: Sequence[int],
+        calibrated: Mapping[int, Calibration],
+    ) -> None:
+        self.table.fill(summaries, asked, calibrated)
 
     @work(thread=True, exclusive=True, group="locate")
     def locate(self, ref: str, *, quietly: bool = False) -> None:
@@ -200,12 +186,7 @@ follow the cursor."""
             record = self.lab.store.record(ref)
             found = self.lab.store.list(name=record.name, model=record.model, every_version=True)
             here = next(s for s in found if s.version == record.version)
-            answer(self, self._Here(here))
-
-    @on(_Here)
-    def _show_here(self, event: _Here) -> None:
-        event.stop()
-        self._go_to(event.summary)
+            answer(self, self._go_to, here)
 
     def _go_to(self, summary: Summary) -> None:
         listed = self.table.go_to(summary.id)

@@ -53,26 +53,6 @@ Try a vector: an expression, a prompt, a strength, and the model's texts without
 vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
 
     @dataclass
-    class Began(Message):
-        """Generation starts. headings: one per column."""
-
-        headings: Sequence[str]
-        prompt: str
-        baseline: int | None
-
-    @dataclass
-    class Wrote(Message):
-        """Texts have grown; `frames` has the pieces."""
-
-        frames: Frames[int]
-
-    @dataclass
-    class Status(Message):
-        """A status line from the worker."""
-
-        text: str
-
-    @dataclass
     class Finished(Message):
         """The worker ended. run: as stored, None if nothing was. audits: of each text."""
 
@@ -219,21 +199,21 @@ vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
         if not setup.layers and self.settings.meaning.calibration is not None:
             setup = replace(setup, layers=",".join(map(str, settings[-1].layers)))  # as it acted
         if is_stopping(worker):
-            self.post_message(self.Status("stopped before the first token"))
+            self.call_later(self._say, "stopped before the first token")
             return self.Finished()
         plain = next((i for i, s in enumerate(settings) if s.vector is None), None)
         titles = side_by_side([(s.coefficient, s.dose, s.label) for s in settings])
         self._warn_beyond_safe([s for s in settings if s.label == setup.pin.name])
-        self.post_message(self.Began(titles, setup.sampling.shown(setup.prompt), plain))
+        self.call_later(self._begin, titles, setup.sampling.shown(setup.prompt), plain)
         pace, frames = Throughput(), Frames[int](FRAMES)
 
         def on_text(column: int, text: str) -> None:
             if frames.add(column, text):
-                self.post_message(self.Wrote(frames))
+                self.call_later(self._show_text, frames)
 
         def on_progress(done: int, total: int) -> None:
             if said := pace.tick(done, total):
-                self.post_message(self.Status(said))
+                self.call_later(self._say, said)
 
         try:
             cells = self.lab.compare(
@@ -249,8 +229,8 @@ vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
                 **setup.sampling.options(),
             )
         finally:
-            self.post_message(self.Wrote(frames))  # the last pieces
-        self.post_message(self.Status(pace.result(cells)))
+            self.call_later(self._show_text, frames)  # the last pieces
+        self.call_later(self._say, pace.result(cells))
         run = keep_run(self.lab.store, setup, cells, self.lab.model.source, self)
         return self.Finished(run, [cell.audit for cell in cells])
 
@@ -269,29 +249,20 @@ vector. ctrl+g generates, Esc stops, ctrl+o sets layers, sampling and seed."""
     def _report(self, text: str) -> None:
         """Say how far loading is, until it is to be stopped."""
         if self._writer is None or not is_stopping(self._writer):
-            self.post_message(self.Status(printable(text)))
+            self.call_later(self._say, printable(text))
 
     def _say(self, text: str) -> None:
         """Show a status in the lower border."""
         with self.border_only(-1):
             self.border_subtitle = Content(text)
 
-    @on(Began)
-    def _begin(self, event: Began) -> None:
-        event.stop()
-        self.query_one(Texts).begin(event.headings, event.prompt, baseline=event.baseline)
+    def _begin(self, headings: Sequence[str], prompt: str, baseline: int | None) -> None:
+        self.query_one(Texts).begin(headings, prompt, baseline=baseline)
         self._say("reading the prompt …")
 
-    @on(Wrote)
-    def _show_text(self, event: Wrote) -> None:
-        event.stop()
-        for column, piece in event.frames.take().items():
+    def _show_text(self, frames: Frames[int]) -> None:
+        for column, piece in frames.take().items():
             self.query_one(Texts).write(column, piece)
-
-    @on(Status)
-    def _show_status(self, event: Status) -> None:
-        event.stop()
-        self._say(event.text)
 
     @on(Finished)
     def _finish(self, event: Finished) -> None:

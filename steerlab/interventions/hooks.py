@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ContextDecorator, contextmanager
 from dataclasses import replace
 from functools import partial
+from types import TracebackType
 
 import numpy as np
 from torch import nn
@@ -34,7 +35,6 @@ Steers = str | SteeringVector | Injection
 
 
 @checks_names()
-@contextmanager
 def steering(
     model: Steerable | nn.Module,
     vectors: Steers | Sequence[Steers],
@@ -46,7 +46,7 @@ def steering(
     allow_other_weights: bool = False,
     blocks: str | None = None,
     audit: bool = False,
-) -> Iterator[Applied]:
+) -> AbstractContextManager[Applied]:
     """Steer every forward pass of a model inside the `with` block.
 
     model: a LanguageModel, or a plain transformers model (then also inside its `.generate`).
@@ -65,10 +65,10 @@ def steering(
 
     The steering belongs to the context that enters it: asyncio tasks made in the block and
     `asyncio.to_thread` take it along, while other threads and tasks run the model unsteered.
-    Contexts nest. Hooks are removed at exit, whatever happens, and do nothing in a copy of the
-    model. Where a prompt ends is known for each cache and, without a cache, for the tokens that
-    passes repeat: a pass without a cache that repeats an earlier one and adds a token goes on
-    with it.
+    Contexts nest, and one can be entered again. Hooks are removed at exit, whatever happens, and
+    do nothing in a copy of the model. Where a prompt ends is known for each cache and, without a
+    cache, for the tokens that passes repeat: a pass without a cache that repeats an earlier one
+    and adds a token goes on with it.
 
     Inside the block, what torch.compile has compiled runs uncompiled, since a graph made without
     the hooks would not be steered; `compilable(model)`, called before compiling, has it run
@@ -77,6 +77,48 @@ def steering(
     missed a pass, changed nothing, or could not be placed, and at the end of a block that is left
     in another thread or task than it was entered in.
     """
+    steered = partial(_steered, model, vectors, coefficient, positions, dose, prompt_length)
+    return _Steering(partial(steered, allow_other_weights, blocks, audit))
+
+
+class _Steering(ContextDecorator, AbstractContextManager[Applied]):
+    """What `steering` returns: it begins anew whenever it is entered, also inside itself."""
+
+    def __init__(self, begin: Callable[[], AbstractContextManager[Applied]]) -> None:
+        self._begin = begin
+        self._entered: list[AbstractContextManager[Applied]] = []
+
+    def __enter__(self) -> Applied:
+        steered = self._begin()
+        applied = steered.__enter__()
+        self._entered.append(steered)
+        return applied
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._entered.pop().__exit__(kind, error, trace)
+
+    def _recreate_cm(self) -> _Steering:
+        return _Steering(self._begin)  # one for each call of a decorated function
+
+
+@contextmanager
+def _steered(
+    model: Steerable | nn.Module,
+    vectors: Steers | Sequence[Steers],
+    coefficient: float | Sequence[float],
+    positions: Positions,
+    dose: float | None,
+    prompt_length: int | Sequence[int] | None,
+    allow_other_weights: bool,
+    blocks: str | None,
+    audit: bool,
+) -> Iterator[Applied]:
+    """One block of `steering`."""
     applied = Applied(measures=audit)
     module, parent, block_list, here = _parts(model, blocks)
     injections = _injections(vectors, coefficient, positions, here)

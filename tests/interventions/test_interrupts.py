@@ -231,7 +231,7 @@ def test_a_steering_that_an_interrupt_kept_from_ending_is_forgotten():
     kept.__enter__()
     assert is_steered_by_row(lm.model)
     with pytest.raises(SteeringError, match="in another thread or task"):
-        Context().run(kept.gen.close)  # as a garbage collector does, wherever it runs
+        Context().run(kept._entered[-1].gen.close)  # as a garbage collector does, wherever it runs
     assert not is_steered(lm.model)
     assert not is_steered_by_row(lm.model)
     with steering(lm, rows):

@@ -17,6 +17,7 @@ from steerlab.errors import BadOption, ModelError, ModelMismatch, SteeringError
 from steerlab.models.blocks import find_blocks
 from steerlab.models.cache import cache_argument
 from steerlab.models.identity import fingerprint
+from steerlab.models.interventions import is_steered
 from tests.tiny import ARCHITECTURES, tiny_lm, tiny_model, tiny_tokenizer
 from tests.watching import N_LAYERS, amount, blocks_of, hooks_on, planted, shared, watching
 
@@ -214,11 +215,37 @@ class TestHooks:
 
     def test_a_context_can_be_entered_again(self):
         lm = shared()
-        texts = []
+        plain, texts = lm.generate("again"), []
+        warm = steering(lm, planted(lm), 2.0, "generated")
         for _ in range(2):
-            with steering(lm, planted(lm), 2.0, "generated"):
+            with warm:
                 texts.append(lm.generate("again"))
-        assert texts[0] == texts[1]
+            assert lm.generate("again") == plain
+        assert texts[0] == texts[1] != plain
+
+    def test_a_context_can_be_entered_inside_itself(self):
+        lm = shared()
+        v = planted(lm)
+        with steering(lm, v, 1.0), steering(lm, v, 1.0):
+            twice = logits_of(lm)
+        warm = steering(lm, v, 1.0)
+        with warm, warm:
+            assert torch.equal(logits_of(lm), twice)
+        assert not is_steered(lm.model)
+
+    def test_it_decorates_functions_that_may_call_themselves(self):
+        lm = shared()
+        v = planted(lm)
+        with steering(lm, v, 1.0), steering(lm, v, 1.0):
+            twice = logits_of(lm)
+
+        @steering(lm, v, 1.0)
+        def logits(depth):
+            return logits(depth - 1) if depth else logits_of(lm)
+
+        assert torch.equal(logits(1), twice)
+        assert torch.equal(logits(1), twice)
+        assert not is_steered(lm.model)
 
 
 class TestRounding:

@@ -6,7 +6,7 @@ toward the positive prompts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -127,19 +127,29 @@ def diagnose(positive: Array, negative: Array) -> dict[str, float]:
     agreement: share of pairs whose difference points along the mean of the others.
     separability: AUC of telling h+ from h- by projecting on the mean of the other pairs.
     """
-    n = len(positive)
+    return diagnosed(len(positive), (positive - negative).sum(axis=0), [(positive, negative)])
+
+
+def diagnosed(n: int, total: Array, pairs: Iterable[tuple[Array, Array]]) -> dict[str, float]:
+    """`diagnose` of n pairs that come in parts; total: the sum of their differences."""
     if n < 2:
         return {}
-    differences = positive - negative
-    sizes = np.linalg.norm(differences, axis=1, keepdims=True)
-    units = np.divide(differences, sizes, out=np.zeros_like(differences), where=sizes > 0)
-    others = (differences.sum(axis=0) - differences) / (n - 1)
-    above = (positive * others).sum(axis=1)
-    below = (negative * others).sum(axis=1)
+    units, agreeing = np.zeros_like(total), 0
+    above: list[Array] = []
+    below: list[Array] = []
+    for positive, negative in pairs:
+        differences = positive - negative
+        sizes = np.linalg.norm(differences, axis=1, keepdims=True)
+        known = np.divide(differences, sizes, out=np.zeros_like(differences), where=sizes > 0)
+        units += known.sum(axis=0)
+        others = (total - differences) / (n - 1)
+        agreeing += int(((differences * others).sum(axis=1) > 0).sum())
+        above.append((positive * others).sum(axis=1))
+        below.append((negative * others).sum(axis=1))
     return {
-        "pairwise_cosine": float(((units.sum(axis=0) ** 2).sum() - n) / (n * (n - 1))),
-        "agreement": float(((differences * others).sum(axis=1) > 0).mean()),
-        "separability": auc(above, below),
+        "pairwise_cosine": float(((units**2).sum() - n) / (n * (n - 1))),
+        "agreement": agreeing / n,
+        "separability": auc(np.concatenate(above), np.concatenate(below)),
     }
 
 
@@ -149,13 +159,22 @@ def diagnose_sets(positive: Array, negative: Array) -> dict[str, float]:
     separability: AUC of telling h+ from h- by projecting each on the difference of the means of
         all others.
     """
-    n, m = len(positive), len(negative)
+    counts, sums = (len(positive), len(negative)), (positive.sum(axis=0), negative.sum(axis=0))
+    return diagnosed_sets(counts, sums, ([positive], [negative]))
+
+
+def diagnosed_sets(
+    counts: tuple[int, int],
+    sums: tuple[Array, Array],
+    sides: tuple[Iterable[Array], Iterable[Array]],
+) -> dict[str, float]:
+    """`diagnose_sets` of sides that come in parts; sums: over each side, (d_model,)."""
+    (n, m), (up, down) = counts, sums
     if min(n, m) < 2:
         return {}
-    up, down = positive.sum(axis=0), negative.sum(axis=0)
-    above = (positive * ((up - positive) / (n - 1) - down / m)).sum(axis=1)
-    below = (negative * (up / n - (down - negative) / (m - 1))).sum(axis=1)
-    return {"separability": auc(above, below)}
+    above = [(x * ((up - x) / (n - 1) - down / m)).sum(axis=1) for x in sides[0]]
+    below = [(x * (up / n - (down - x) / (m - 1))).sum(axis=1) for x in sides[1]]
+    return {"separability": auc(np.concatenate(above), np.concatenate(below))}
 
 
 def problems(vector: SteeringVector) -> Iterator[str]:

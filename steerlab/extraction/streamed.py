@@ -39,31 +39,11 @@ def largest_difference(spool: Spool, layer: int) -> float:
 def diagnose(recipe: Contrast, spool: Spool, layer: int) -> dict[str, float]:
     """The figures of `methods.diagnose`, or of `methods.diagnose_sets` for unpaired sets."""
     n, m, _ = spool.sizes
-    if min(n, m) < 2:
-        return {}
     up, down = (_sum(spool.rows(layer, side)) for side in (0, 1))
-    above: list[Array] = []
-    below: list[Array] = []
-    if not recipe.is_paired:
-        above = [(x * ((up - x) / (n - 1) - down / m)).sum(axis=1) for x in spool.rows(layer, 0)]
-        below = [(x * (up / n - (down - x) / (m - 1))).sum(axis=1) for x in spool.rows(layer, 1)]
-        return {"separability": methods.auc(np.concatenate(above), np.concatenate(below))}
-    units, agreeing = np.zeros(spool.d_model), 0
-    for x, y in spool.pairs(layer):
-        differences = x - y
-        lengths = np.linalg.norm(differences, axis=1, keepdims=True)
-        units += np.divide(
-            differences, lengths, out=np.zeros_like(differences), where=lengths > 0
-        ).sum(axis=0)
-        others = (up - down - differences) / (n - 1)
-        agreeing += int(((differences * others).sum(axis=1) > 0).sum())
-        above.append((x * others).sum(axis=1))
-        below.append((y * others).sum(axis=1))
-    return {
-        "pairwise_cosine": float(((units**2).sum() - n) / (n * (n - 1))),
-        "agreement": agreeing / n,
-        "separability": methods.auc(np.concatenate(above), np.concatenate(below)),
-    }
+    if recipe.is_paired:
+        return methods.diagnosed(n, up - down, spool.pairs(layer))
+    sides = spool.rows(layer, 0), spool.rows(layer, 1)
+    return methods.diagnosed_sets((n, m), (up, down), sides)
 
 
 def _sum(chunks: Iterable[Array]) -> Array:

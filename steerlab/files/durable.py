@@ -13,7 +13,7 @@ from typing import BinaryIO
 from steerlab.errors import StoreError
 
 TEMPORARY_PREFIX = ".tmp-"
-"""How the name of a file begins that is not finished, or never will be."""
+"""Prefix of the names of unfinished files."""
 
 
 def write(path: Path, data: bytes) -> None:

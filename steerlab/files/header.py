@@ -28,7 +28,7 @@ LONGEST_HEADER = 95_000_000
 """Bytes of the longest header that is read; safetensors itself takes no more than 100 MB."""
 
 MOST_OBJECTS = 120_000
-"""Objects of a header without arrays: a tensor takes ten times what its line in there does."""
+"""Objects in a header without arrays: a parsed tensor takes ten times the memory of its line."""
 
 MOST_MEMORY = 85_000_000
 """Bytes of memory, about, that the records of a file may take beside their text."""
@@ -45,7 +45,7 @@ class FileTooLarge(CorruptPayload):
 
     @classmethod
     def of(cls, path: Path, error: TooLarge) -> FileTooLarge:
-        """The error for a file of which a part is too large."""
+        """The error for a file with a part that is too large."""
         why = str(error).partition(":")[0]
         return cls(f"{path} is larger than this steerlab reads, and may be whole: {why}")
 

@@ -44,7 +44,7 @@ _PIECE = 2**20
 _OFFSETS = re.compile(rb'"data_offsets":\[(\d{1,18}),(\d{1,18})\]\}')
 
 _Arrays = dict[str, dict[str, Array]]
-"""Key -> layer, as it is spelt -> float32 array."""
+"""Key -> layer, as text -> float32 array."""
 
 
 def check_suffix(path: Path) -> None:

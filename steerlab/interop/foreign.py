@@ -24,7 +24,7 @@ LONGEST = 200  # characters of a name or a fact that a file states
 
 
 class UnknownFile(CorruptPayload):
-    """A file of no format that is read, such as a README beside vectors."""
+    """A file of an unsupported format, such as a README beside vectors."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +62,7 @@ class Foreign:
 
 @dataclass(frozen=True)
 class Asserted:
-    """What a person says about files that do not state it.
+    """What the user states about a file that leaves it open.
 
     layer: of a single direction, as steerlab counts layers. layer_from: what layer numbers mean.
     layers: the layers to take; None takes all. negated: the directions point the other way.
@@ -110,7 +110,7 @@ def fits(found: Foreign, model: ModelIdentity) -> bool:
 
 
 def model_of(found: Foreign, known: Iterable[ModelIdentity], what: str) -> ModelIdentity:
-    """The one known model that a file fits; raises BadOption if there is none, or several."""
+    """The only known model that a file fits; raises BadOption if none or several fit."""
     fitting: list[ModelIdentity] = []
     listed = list(known)
     for model in listed:
@@ -192,7 +192,7 @@ def bind(
 def _placed(
     found: Foreign, model: ModelIdentity, source: str, said: Asserted
 ) -> tuple[dict[int, Array], list[str], list[str]]:
-    """Layer b -> row; facts about rows that were left out; what was asserted."""
+    """Layer b -> row, facts about the rows left out, and what the user asserted."""
     if None in found.rows:
         return {_single(found, model, source, said): found.rows[None]}, [], [f"layer={said.layer}"]
     if said.layer is not None:

@@ -173,7 +173,7 @@ def _source(keys: Mapping[str, Any]) -> str:
 
 
 def _check_glp(keys: Mapping[str, Any], rows: Mapping[int | None, Array], what: str) -> None:
-    """Refuse what GLP's keys say and steerlab can't do, or what the file contradicts."""
+    """Raise Incompatible for GLP keys that steerlab can't follow, CorruptPayload for false ones."""
     mode = keys.get("glp.mode", "add")
     if mode == "project":
         raise Incompatible(
@@ -203,7 +203,7 @@ def _sha256(rows: Mapping[Any, Array]) -> str:
 
 
 def write(vector: SteeringVector) -> bytes:
-    """A control vector for llama.cpp and repeng; raises Incompatible for what none can hold."""
+    """A control vector for llama.cpp and repeng; raises Incompatible for layers below 2."""
     return _file(_keys(vector), _rows(vector))
 
 

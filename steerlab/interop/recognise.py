@@ -78,7 +78,7 @@ def read(path: Path) -> list[Foreign]:
 
 
 def container_of(data: bytes, what: str) -> str:
-    """Which reader a file is for; raises CorruptPayload for what is no vector file."""
+    """The container of a file, a key of READERS; raises CorruptPayload for other files."""
     start = data[:512].lstrip()
     if not start:
         raise CorruptPayload(f"{what} is empty: copy it here again")
@@ -149,7 +149,7 @@ def _bytes_of(path: Path) -> bytes:
 
 
 def _name(stated: str, stem: str) -> str:
-    """A name for the vector: what the file calls it, else what the file is called."""
+    """A name for the vector: the one in the file, else the name of the file."""
     for text in (re.sub(r"\.v\d+$", "", stated), stem):
         name = re.sub(r"\W+", "_", text, flags=re.ASCII).strip("_")[:70]
         for called in (name, f"vector_{name}") if name else ():
@@ -159,7 +159,7 @@ def _name(stated: str, stem: str) -> str:
 
 
 _METADATA = "direction_metadata.json"
-"""What refusal_direction writes beside direction.pt; its layers are ours."""
+"""The file that refusal_direction writes beside direction.pt; it counts layers as we do."""
 
 _LAYER_IN_NAME = re.compile(r"(?:layer|(?<![a-z])l)[ _.=-]*(\d{1,3})(?!\d)", re.IGNORECASE)
 

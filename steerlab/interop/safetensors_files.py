@@ -48,7 +48,7 @@ def read(data: bytes, what: str) -> list[Foreign]:
 
 
 def with_sidecar(found: list[Foreign], sidecar: bytes, data: bytes, what: str) -> list[Foreign]:
-    """The vectors, with what a sidecar of saklas states; unchanged if it is another program's.
+    """The vectors, with what a sidecar of saklas states; unchanged if another program wrote it.
 
     data: the file with the tensors, whose sha256 a sidecar of a profile states.
     saklas's layer_k is added at the output of block k, and its length means nothing: it is

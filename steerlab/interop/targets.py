@@ -48,7 +48,7 @@ class Target:
 
 
 def _llama_command(path: PurePath, coefficient: float) -> str:
-    """The option by which llama.cpp adds a file as often as it says; commas and colons end one."""
+    """The command for llama.cpp, whose option ends a file name at a comma or colon."""
     if odd := {*str(path)} & {",", ":"}:
         raise BadOption(
             f"llama.cpp reads {' and '.join(map(repr, sorted(odd)))} in {path} as the end of a "

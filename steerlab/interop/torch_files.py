@@ -26,7 +26,7 @@ CONVERT = (
     'python -c "import sys, torch; '
     'torch.save(torch.load(sys.argv[1], weights_only=False), sys.argv[2])" OLD NEW'
 )
-"""How somebody who trusts a pickle makes a file of plain tensors of it."""
+"""A command that saves the plain tensors of a pickle, for users who trust it."""
 
 _LONGEST = 500_000  # bytes of the pickle, which has no numbers of tensors in it
 _DTYPES = {
@@ -48,7 +48,7 @@ class _Unreadable(ValueError):
 
 
 class _Global(NamedTuple):
-    """What a pickle names: it is never looked up."""
+    """A class or function that a pickle names; it is never imported."""
 
     module: str
     name: str
@@ -199,7 +199,7 @@ class _Machine:
         raise _Unreadable(f"it calls {'.'.join(map(str, function))!s:.80}")
 
     def _tensor(self, storage: Any, offset: Any, shape: Any, strides: Any) -> Array:
-        """A view of a storage; copied where it is bfloat16."""
+        """A view of a storage; a copy if it is bfloat16."""
         whole = (offset, *shape, *strides)
         if not isinstance(storage, _Storage) or not all(type(n) is int and n >= 0 for n in whole):
             raise ValueError("a tensor of which the numbers are elsewhere")

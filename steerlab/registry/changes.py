@@ -79,7 +79,7 @@ def _rows(work: Writing, steps: Sequence[Step]) -> dict[str, Stored]:
 
 
 def _before(stored: Stored, step: Step) -> Labels:
-    """The labels with what the change changed as it was; raises StoreError if it differs now."""
+    """The labels with the change reverted; raises StoreError if they changed again since."""
     was, after, here = (vars(one) for one in (step.was, step.now, stored.labels))
     changed = [key for key in was if key != "edits" and was[key] != after[key]]
     if other := [key for key in changed if here[key] != after[key]]:

@@ -65,7 +65,7 @@ def payload_files(directory: Path) -> Iterator[Path]:
     """
     payloads = directory / "payloads"
     if payloads.is_dir():
-        os.scandir(payloads).close()  # to look through passes over what nobody may read
+        os.scandir(payloads).close()  # raises if it can't be read, which glob passes over
     yield from sorted(
         path
         for path in payloads.glob(f"**/*{SUFFIX}")

@@ -56,7 +56,7 @@ class Removed:
 
 
 Said = Mapping[str, Labels | Removed]
-"""Story -> what label files say of it."""
+"""Story -> the content of its label file."""
 
 
 @dataclass
@@ -75,7 +75,7 @@ class Known:
 
 
 def renew(directory: Path, found: Mapping[str, Labels], work: Writing) -> None:
-    """Replace what label files say of vectors that come back; new ones have none yet."""
+    """Replace the label files of vectors that come back; new ones have none yet."""
     returning = {s: new for s, new in found.items() if _own(directory, s).exists()}
     if returning:
         change(directory, returning, work)

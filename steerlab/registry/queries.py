@@ -242,7 +242,7 @@ def _doses(connection: Connection, chosen: Sequence[int]) -> dict[int, dict[int,
 
 
 def _summed(connection: Connection, several: Sequence[int]) -> dict[int, dict[int, float | None]]:
-    """The doses of vectors of several layers, from their stories, which alone have the sums."""
+    """The doses of vectors of several layers, from their stories: no row holds the sums."""
     query = select(VECTOR.c.id, VECTOR.c.story_text).where(VECTOR.c.id.in_(GIVEN))
     found = connection.execute(query, given(several))
     return {vector: _told(story) for vector, story in found}

@@ -126,7 +126,7 @@ def _unknown(connection: Connection, text: str, ref: Ref, model: Model) -> str:
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """The closest of the known names as a question; empty where none is close, or it is one."""
+    """The closest known names as a question; empty if none is close, or the name is known."""
     close = difflib.get_close_matches(name, known, 3, 0.5)
     close = close or [n for n in known if n.lower() == name.lower()]
     return f"did you mean {' or '.join(close)}?" if close and name not in close else ""

@@ -103,7 +103,7 @@ def forget(connection: Connection, record: Record) -> None:
 
 
 def forget_copies(connection: Connection, model: ModelIdentity, step: Step) -> None:
-    """Take back what `copy` gave a new name, once it is given up again."""
+    """Delete the removals that `copy` gave a new name, when the rename is undone."""
     assert step.now is not None
     r, old = REMOVAL.c, REMOVAL.alias()
     mine = r.model == identity_text(model)

@@ -30,7 +30,7 @@ _KINDS = {"calibration": Calibration, "evaluation": Evaluation}
 
 
 def key(made: Result) -> tuple[str, str, str]:
-    """What tells stored results apart: kind, digest and time."""
+    """The identity of a stored result: kind, digest and time."""
     return type(made).__name__, made.digest, made.created
 
 

@@ -268,7 +268,7 @@ def _stored(row: RowMapping, tags: Sequence[str], operands: Sequence[Operand]) -
 
 
 _PARTS = {"kind": "recipe", "summary": "recipe", "identity": "model", "seal": "labels"}
-"""What a column is called that is no part of a record."""
+"""Column -> the part of a record that it repeats, where their names differ."""
 
 
 def _record(story_text: str, operands: Sequence[Operand]) -> Record:

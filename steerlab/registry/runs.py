@@ -104,7 +104,7 @@ class Runs:
 
 
 def _insert(connection: Connection, run: Run) -> Run:
-    """Write the rows of a run, whose number is the next one if it has none; the run with it."""
+    """Insert the rows of a run; returns it with its number, a new one if it had none."""
     operation, plain = operation_row(run.operation), run.to_json()
     texts = plain.pop("generations")
     plain |= {"id": run.id, "created": run.created, **operation}
@@ -125,7 +125,7 @@ def _check_index(run: Run, index: int) -> None:
 
 
 def _row(text: dict[str, Any]) -> dict[str, Any]:
-    """A text as column values: NULL for a dose that is no number, and for what the run says."""
+    """A text as column values: NULL for a dose that is not finite, and for the run's settings."""
     dose = text["dose"]
     known = dose if dose is None or math.isfinite(dose) else None
     return {**text, "dose": known, **{k: text[k] or None for k in ("expression", "layers")}}

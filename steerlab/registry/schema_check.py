@@ -22,7 +22,7 @@ COMPUTED = text(
     "SELECT made.name FROM sqlite_master AS made JOIN pragma_table_xinfo(made.name) AS found"
     " WHERE made.type = 'table' AND made.name <> 'vector_text' AND found.hidden"
 )
-"""The tables with a column that is computed as it is read, such as text of a gigabyte."""
+"""Tables with a generated column, which could produce a gigabyte of text when read."""
 
 _FOREIGN = (
     "SELECT sql FROM sqlite_master WHERE sql NOT LIKE 'CREATE TABLE %'"

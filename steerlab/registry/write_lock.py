@@ -24,7 +24,7 @@ def write_lock(directory: Path, timeout: float) -> Iterator[None]:
         lock = FileLock(
             directory / ".lock",
             timeout=timeout,
-            poll_interval=0.002,  # a seldom look starves those who wait beside many
+            poll_interval=0.002,  # with a longer one, a waiting writer starves among many
             fallback_to_soft=False,  # a file called lock keeps nobody out after a crash
         )
         lock.acquire()

@@ -44,7 +44,7 @@ MOST = 200_000
 """The most prompts that each side may have by crossing it with questions and suffixes."""
 
 EMBEDDED = 4000
-"""The most prompts that a recipe holds itself, unless it is asked to."""
+"""The most prompts that a recipe embeds unless the user asks for it."""
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(?::\w+)?")
 
@@ -68,7 +68,7 @@ class ContrastSet:
         return any(isinstance(prompt, Turns) for prompt in (*self.positive, *self.negative))
 
     def check_method(self, method: str) -> None:
-        """Raise BadOption for a method that would take prompts as pairs that are none."""
+        """Raise BadOption for a method that would pair unpaired prompts."""
         if not self.paired and method != "difference_of_means":
             raise BadOption(
                 f"the sets are unpaired, and {method} takes row i of both as a pair: use "

@@ -49,7 +49,7 @@ class Sets:
 
 @dataclass(frozen=True)
 class Choice:
-    """What the user says of a file. columns: in the order positive, negative (or text, label)."""
+    """What the user states about a file. columns: positive, negative (or text, label)."""
 
     columns: tuple[str, ...] = ()
     positive_label: str | None = None
@@ -271,7 +271,7 @@ def _beside(table: Table, name: str | None, one: str) -> list[str] | None:
 
 
 def column_texts(table: Table, name: str) -> list[str]:
-    """A column, all of texts; raises BadPrompts for the first that is none."""
+    """A column of texts; raises BadPrompts for the first value that is not text."""
     return [_text(v, name, table.place, i) for i, v in enumerate(table.columns[name])]
 
 
@@ -288,7 +288,7 @@ def _text(value: Any, name: str, place: Callable[[int], str], index: int) -> str
 
 
 def _text_columns(table: Table) -> list[str]:
-    """Columns that hold texts; numbers and truth values of a CSV are none."""
+    """Columns that hold texts, not the numbers and truth values of a CSV."""
     return [name for name, values in table.columns.items() if any(map(_is_text, values))]
 
 
@@ -333,7 +333,7 @@ def _only(names: Iterable[str]) -> str | None:
 
 
 def _unused(table: Table, used: Sequence[str], systems: object = None) -> str:
-    """What of the file is not read, for the sentence of what was understood."""
+    """The unread parts of a file, as the end of the sentence that describes the sets."""
     system = _one_of(table, _SYSTEMS) if systems else None
     taken = {*map(_fold, used), _fold(system or "")}
     left = [printable(n)[:40] for n in table.columns if n and _fold(n) not in taken]
@@ -347,7 +347,7 @@ def _unused(table: Table, used: Sequence[str], systems: object = None) -> str:
 
 
 def _two_valued(table: Table) -> str | None:
-    """The column that has but two values in four rows and more, if there is one: labels."""
+    """The only column with exactly two values in four or more rows: labels."""
     return _only(
         name
         for name, values in table.columns.items()

@@ -54,7 +54,7 @@ def bring_over(
     labels.mend(directory, done.wanted, done.initial)
     for skipped in done.skipped:
         _log.warning("left out: %s", skipped)
-    shutil.rmtree(directory / ".undo", ignore_errors=True)  # what their writers left half done
+    shutil.rmtree(directory / ".undo", ignore_errors=True)  # unfinished changes of their writers
 
 
 def _rows(connection: Connection, table: str) -> list[Row]:

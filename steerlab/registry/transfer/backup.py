@@ -58,7 +58,7 @@ def proposal(directory: Path) -> Path:
 class _Moment:
     """A store's files as they were at one moment: names in the store, and where to read them.
 
-    damaged: a line for each that could not be had, or not whole.
+    damaged: a line for each file that is missing, incomplete or left out.
     """
 
     registry: Path | None

@@ -151,7 +151,7 @@ def _waste(path: Path, gc: Callable[..., Sequence[Garbage]]) -> Iterator[Problem
 
 
 def _beside(path: Path) -> Iterator[Problem]:
-    """What killed backups and restores left beside a store, where `gc` does not look."""
+    """Files that killed backups and restores left beside a store, where `gc` does not look."""
     store = Path(os.path.realpath(path))
     theirs = re.compile(rf"\.tmp-({re.escape(store.name)}-)?[0-9a-f]{{16}}")
     with contextlib.suppress(OSError):

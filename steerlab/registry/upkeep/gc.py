@@ -66,7 +66,7 @@ def collect(
 
 
 class _Sweep:
-    """One run of `collect`: payloads first, as what label files say holds while those are there."""
+    """One run of `collect`: payloads first, since they decide which label files are needed."""
 
     def __init__(
         self,

@@ -170,7 +170,7 @@ def _called(connection: Connection, row: int) -> str:
 
 
 def _odd_models(connection: Connection) -> Iterator[str]:
-    """Models whose key is not that of what is known of them."""
+    """Models whose key or name contradicts their other columns."""
     fields = (c for c in MODEL.c if c.name not in ("id", "name", "identity"))
     for row in connection.execute(select(MODEL.c.name, MODEL.c.identity, *fields)):
         name, identity, *_ = row
@@ -183,7 +183,7 @@ def _odd_models(connection: Connection) -> Iterator[str]:
 
 
 def _unlisted(connection: Connection) -> Iterator[str]:
-    """Vectors that a list would leave out or put in another place."""
+    """Vectors whose columns for lists are wrong."""
     least = select(func.min(DIRECTION.c.layer)).where(DIRECTION.c.vector_id == VECTOR.c.id)
     wrong = or_(VECTOR.c.newest != IS_NEWEST, VECTOR.c.first_layer != least.scalar_subquery())
     if found := connection.execute(select(func.count(VECTOR.c.id)).where(wrong)).scalar():
@@ -191,7 +191,7 @@ def _unlisted(connection: Connection) -> Iterator[str]:
 
 
 def untrue_facts(record: Record, vector: SteeringVector) -> list[str]:
-    """What a record says of the arrays that the arrays do not bear out."""
+    """Facts of a record that its arrays contradict."""
     found = []
     if record.norm != vector.norm:
         found.append(f"the record says norm {record.norm:.9g}, the arrays {vector.norm:.9g}")

@@ -16,7 +16,7 @@ from steerlab.errors import BadOption, NotFound, SteerlabError
 from steerlab.files import header
 from steerlab.registry import text_index
 from steerlab.registry.operands import expressions
-from steerlab.registry.rows import find_model, identity_text, tags_of
+from steerlab.registry.rows import find_model, identity_of, identity_text, tags_of
 from steerlab.registry.schema import GIVEN, given, sample
 from steerlab.registry.tables import DIRECTION, MODEL, TAG, VECTOR
 
@@ -282,11 +282,8 @@ def models(connection: Connection) -> list[StoredModel]:
     """The models that have vectors, by name, with how many (all versions)."""
     count = func.count(VECTOR.c.id).label("vectors")
     query = select(MODEL, count).join(VECTOR).group_by(MODEL.c.id).order_by(MODEL.c.name)
-    fields = [c.name for c in MODEL.c if c.name not in ("id", "name", "identity")]
-    return [
-        StoredModel(row["name"], ModelIdentity(**{f: row[f] for f in fields}), row["vectors"])
-        for row in connection.execute(query).mappings()
-    ]
+    found = connection.execute(query).mappings()
+    return [StoredModel(row["name"], identity_of(row), row["vectors"]) for row in found]
 
 
 def model_id(connection: Connection, model: str | ModelIdentity) -> int:

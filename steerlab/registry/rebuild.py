@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy import Connection, select
@@ -25,7 +26,7 @@ from steerlab.registry.files import payload_files
 from steerlab.registry.operands import link
 from steerlab.registry.rows import Placed, Stored, add, identity_text, mark_newest, read
 from steerlab.registry.saving import check_recipe
-from steerlab.registry.schema import chunks
+from steerlab.registry.schema import accepted, chunks
 from steerlab.registry.tables import VECTOR
 
 _UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00", re.ASCII)
@@ -150,30 +151,21 @@ def _right(placed: Placed, trusted: Trusted) -> tuple[bool, bool, str, str]:
 def insert(
     connection: Connection, found: Iterable[Placed], done: Rebuilt, trusted: Trusted
 ) -> None:
-    """Insert the rows of vectors and link compositions to their operands."""
+    """Insert the rows of vectors, except for those that the schema refuses, and link operands."""
+
+    def refuse(one: Placed, why: str) -> None:
+        done.skipped.append(f"{one.path}: {one.record.ref}: {why}")
+
     ordered = sorted(  # a stray file may claim any time: it takes no model's name from those here
         found, key=lambda p: (p.record.story not in trusted, p.record.created, p.record.ref)
     )
     for start in range(0, len(ordered), _BATCH):
-        _add(connection, ordered[start : start + _BATCH], done)
+        part = ordered[start : start + _BATCH]
+        for one in accepted(connection, part, partial(add, connection), refuse):
+            done.count += 1
+            done.wanted[one.record.story] = replace(one.record.labels, edits=one.edits)
     mark_newest(connection, VECTOR.c.version == 1)
     link(connection)
-
-
-def _add(connection: Connection, placed: Sequence[Placed], done: Rebuilt) -> None:
-    """Insert a batch, leaving out vectors that the schema refuses."""
-    try:
-        with connection.begin_nested():
-            rows = add(connection, placed)
-        done.count += len(rows)
-        done.wanted |= {p.record.story: replace(p.record.labels, edits=p.edits) for p in placed}
-    except (DBAPIError, sqlite3.Error, OverflowError, UnicodeEncodeError) as error:
-        if len(placed) == 1:
-            why = str(getattr(error, "orig", error))
-            done.skipped.append(f"{placed[0].path}: {placed[0].record.ref}: {why}")
-            return
-        for one in placed:
-            _add(connection, [one], done)
 
 
 def usable(record: Record, what: object) -> Record:

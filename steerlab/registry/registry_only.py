@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, Table, delete, func, insert, select, update
-from sqlalchemy.exc import StatementError
 
 from steerlab.core.operation import Operation
 from steerlab.core.record import canonical_json
 from steerlab.core.sampling import Sampling
 from steerlab.errors import BadExpression, BadOption, Incompatible, NotFound
 from steerlab.registry.refs import resolve
+from steerlab.registry.schema import accepted
 from steerlab.registry.sqlite_errors import Damaged
 from steerlab.registry.tables import (
     GENERATION,
@@ -104,7 +105,8 @@ def bring_back(connection: Connection, salvaged: Salvaged) -> None:
         for table in REGISTRY_ONLY:
             unlinked = {"vector_id": None} if table in LINKED else {}
             rows = [{**_as_text(row), **unlinked} for row in salvaged[table.name]]
-            _insert(connection, table, [row for row in rows if is_readable(table, row)])
+            rows = [row for row in rows if is_readable(table, row)]
+            accepted(connection, rows, partial(connection.execute, insert(table)), lambda *_: None)
         _drop_what_lost_its_place(connection)
     relink(connection)
 
@@ -146,18 +148,6 @@ def is_readable(table: Table, row: Mapping[str, Any]) -> bool:
     except (ValueError, TypeError, Damaged):
         return False
     return True
-
-
-def _insert(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> None:
-    """Insert rows, leaving out those that the schema refuses."""
-    if not rows:
-        return
-    try:
-        with connection.begin_nested():
-            connection.execute(insert(table), rows)
-    except StatementError:
-        for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]) if len(rows) > 1 else ():
-            _insert(connection, table, half)
 
 
 def relink(connection: Connection, digests: Collection[str] | None = None) -> None:

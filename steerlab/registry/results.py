@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Table, insert, select
-from sqlalchemy.exc import StatementError
 
 from steerlab.core.record import Record, canonical_json, now
 from steerlab.core.results import (
@@ -29,7 +28,7 @@ from steerlab.registry.queries import Model, Summary, page
 from steerlab.registry.refs import digest_of
 from steerlab.registry.registry_only import operation_of, operation_row, vector_of
 from steerlab.registry.result_files import Result
-from steerlab.registry.schema import chunks
+from steerlab.registry.schema import accepted, chunks
 from steerlab.registry.tables import CALIBRATION, EVALUATION, EVALUATION_VALUE
 
 R = TypeVar("R", Calibration, Evaluation)
@@ -147,17 +146,12 @@ def take_in(
 
     refuse: called with the reason for each that the schema does not take.
     """
-    new = []
-    for made in sorted(unlisted(connection, found), key=lambda made: made.created):
-        try:
-            with connection.begin_nested():
-                _insert(connection, made)
-        except (StatementError, OverflowError, UnicodeEncodeError) as error:
-            why = getattr(error, "orig", error)
-            refuse(f"a result of {made.digest[:12]}: {why}")
-        else:
-            new.append(made)
-    return new
+    return accepted(
+        connection,
+        sorted(unlisted(connection, found), key=lambda made: made.created),
+        lambda part: [_insert(connection, made) for made in part],
+        lambda made, why: refuse(f"a result of {made.digest[:12]}: {why}"),
+    )
 
 
 def _insert(connection: Connection, made: Result) -> int:

@@ -93,6 +93,11 @@ def identity_text(model: ModelIdentity) -> str:
     return "/".join(map(str, model.key))
 
 
+def identity_of(row: RowMapping) -> ModelIdentity:
+    """The identity in a row of a model."""
+    return ModelIdentity(**{name: row[name] for name in ModelIdentity.__dataclass_fields__})
+
+
 _FIND_MODEL = select(MODEL.c.id).where(MODEL.c.identity == bindparam("identity"))
 
 

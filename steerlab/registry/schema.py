@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
@@ -25,6 +25,7 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects import sqlite
+from sqlalchemy.exc import StatementError
 from sqlalchemy.orm import declared_attr, registry
 from sqlmodel import Field, SQLModel
 
@@ -136,6 +137,30 @@ def chunks(ids: Sequence[T]) -> Iterator[Sequence[T]]:
     """Split ids into parts, to hold the vectors of one part in memory."""
     for start in range(0, len(ids), _CHUNK):
         yield ids[start : start + _CHUNK]
+
+
+def accepted(
+    connection: Connection,
+    rows: Sequence[T],
+    insert: Callable[[Sequence[T]], object],
+    refuse: Callable[[T, str], object],
+) -> list[T]:
+    """Insert rows, or halves of them until none is refused; returns those inserted.
+
+    refuse: called with each row that the schema refuses, and the reason.
+    """
+    if not rows:
+        return []
+    try:
+        with connection.begin_nested():
+            insert(rows)
+        return [*rows]
+    except (StatementError, sqlite3.Error, OverflowError, UnicodeEncodeError) as error:
+        if len(rows) == 1:
+            refuse(rows[0], str(getattr(error, "orig", error)))
+            return []
+    halves = (rows[: len(rows) // 2], rows[len(rows) // 2 :])
+    return [row for half in halves for row in accepted(connection, half, insert, refuse)]
 
 
 def sample(connection: Connection, row: ColumnElement[int]) -> Sequence[int]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from sqlalchemy import Connection, func, or_, select
 from sqlalchemy.exc import DBAPIError
 
-from steerlab.core.recipe import Expression, ModelIdentity
+from steerlab.core.recipe import Expression
 from steerlab.core.record import Record
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import Incompatible, NotFound, SteerlabError
@@ -25,7 +25,7 @@ from steerlab.registry.files import payload_files
 from steerlab.registry.operands import with_ancestors
 from steerlab.registry.rebuild import usable
 from steerlab.registry.refs import resolve
-from steerlab.registry.rows import IS_NEWEST, Stored, checked, identity_text, read
+from steerlab.registry.rows import IS_NEWEST, Stored, checked, identity_of, identity_text, read
 from steerlab.registry.schema import chunks
 from steerlab.registry.schema_check import problems
 from steerlab.registry.sqlite_errors import Damaged, tells_damage
@@ -171,15 +171,13 @@ def _called(connection: Connection, row: int) -> str:
 
 def _odd_models(connection: Connection) -> Iterator[str]:
     """Models whose key or name contradicts their other columns."""
-    fields = (c for c in MODEL.c if c.name not in ("id", "name", "identity"))
-    for row in connection.execute(select(MODEL.c.name, MODEL.c.identity, *fields)):
-        name, identity, *_ = row
-        values = {k: v for k, v in row._mapping.items() if k not in ("name", "identity")}
+    for row in connection.execute(select(MODEL)).mappings():
         with contextlib.suppress(SteerlabError, TypeError):
-            model = ModelIdentity(**values)
-            if identity_text(model) == identity and re.fullmatch(rf"{model.name}(_\d+)?", name):
+            model = identity_of(row)
+            named = re.fullmatch(rf"{model.name}(_\d+)?", row["name"])
+            if named and identity_text(model) == row["identity"]:
                 continue
-        yield f"the registry's row of the model {name} can't be right"
+        yield f"the registry's row of the model {row['name']} can't be right"
 
 
 def _unlisted(connection: Connection) -> Iterator[str]:

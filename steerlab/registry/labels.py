@@ -191,10 +191,9 @@ def _read(path: Path) -> dict[str, Labels | Removed]:
     return parsed(header.read_plain(path), path)
 
 
-def _encoded(found: Said, directory: Path | None = None) -> bytes:
+def _encoded(found: Said, directory: Path) -> bytes:
     """The bytes of a label file. directory: the store whose unknown keys are kept."""
-    kept = {s: _unknown(directory, s) if directory is not None else {} for s in found}
-    labels = {story: {**kept[story], **labels.to_json()} for story, labels in found.items()}
+    labels = {s: {**_unknown(directory, s), **own.to_json()} for s, own in found.items()}
     return canonical_json({"format": FORMAT, "labels": labels}).encode()
 
 

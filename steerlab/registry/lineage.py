@@ -45,13 +45,11 @@ _Edge = tuple[int, int | None, Node]
 """Between a composition and an operand, in either direction: row ids, and the far one's node."""
 
 
-def relatives(
-    connection: Connection, vector: int, way: Way, depth: int = DEPTH
-) -> tuple[Node, ...]:
+def relatives(connection: Connection, vector: int, way: Way) -> tuple[Node, ...]:
     """The tree on one side of a vector; every vector is expanded once."""
     edges: dict[int, list[_Edge]] = {}
     level = [vector]
-    for _ in range(depth):
+    for _ in range(DEPTH):
         new = [i for i in dict.fromkeys(level) if i not in edges]
         if not new:
             break

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 
-from sqlalchemy import Connection, RowMapping, and_, bindparam, select, union_all, update
+from sqlalchemy import Connection, RowMapping, and_, select, union_all, update
 
 from steerlab.core.derivation import named
 from steerlab.core.notation import placeholder_of
@@ -33,11 +33,10 @@ def link(connection: Connection, children: Sequence[int] | None = None) -> None:
         _join_parent(connection, edge)
 
 
-def relink(connection: Connection, digests: Iterable[str]) -> None:
+def relink(connection: Connection, digests: Collection[str]) -> None:
     """Link operands that have one of these digests and no parent, as `link` does."""
-    for digest in digests:
-        if found := fetched(connection, _ORPHANS, digest=digest):
-            link(connection, [child for (child,) in found])
+    if found := fetched(connection, _ORPHANS, **given(digests)):
+        link(connection, [child for (child,) in found])
 
 
 def _join_parent(connection: Connection, edge: RowMapping) -> None:
@@ -123,7 +122,7 @@ def _is_taken(connection: Connection, hint: str, digest: str, model: int) -> boo
 
 
 _ORPHANS = select(OPERAND.c.child_id).where(
-    OPERAND.c.digest == bindparam("digest"), OPERAND.c.parent_id.is_(None)
+    OPERAND.c.digest.in_(GIVEN), OPERAND.c.parent_id.is_(None)
 )
 _COMPOSITIONS = select(VECTOR.c.id, VECTOR.c.summary).where(
     VECTOR.c.kind == "expression", VECTOR.c.id.in_(GIVEN)

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 
-from sqlalchemy import Connection, bindparam, func, select, union_all
+from sqlalchemy import Connection, func, select, union_all
 
 from steerlab.core.notation import is_ref, replace_refs
 from steerlab.core.recipe import Contrast, Expression, Operand, Recipe
@@ -24,7 +24,7 @@ from steerlab.registry.files import Entry, batches, free_path
 from steerlab.registry.operands import relink
 from steerlab.registry.ports import Writing
 from steerlab.registry.rows import Placed, add, find_model, identity_text, refs_of
-from steerlab.registry.schema import fetched
+from steerlab.registry.schema import GIVEN, fetched, given
 from steerlab.registry.tables import MODEL, REMOVAL, VECTOR
 
 
@@ -46,11 +46,9 @@ def plan(
         versions[key] = version = following(name, versions[key])
         stored = _rounded(work, vector, f"{name}.v{version}", entries)
         entries.append((record_of(stored, name, version, tags=tags, note=note), stored))
-    taken = {
-        r.digest: {story for (story,) in fetched(work.connection, _STORIES, digest=r.digest)}
-        for r, _ in entries
-    }
-    return [(_told_apart(record, taken[record.digest]), vector) for record, vector in entries]
+    digests = given({record.digest for record, _ in entries})
+    taken = {story for (story,) in fetched(work.connection, _STORIES, **digests)}
+    return [(_told_apart(record, taken), vector) for record, vector in entries]
 
 
 def _told_apart(record: Record, taken: set[str]) -> Record:
@@ -105,22 +103,21 @@ def following(name: str, newest: int) -> int:
 def newest_versions(connection: Connection, names: Collection[str]) -> dict[tuple[str, str], int]:
     """(identity of a model, name) -> the highest version number that was ever used."""
     found: dict[tuple[str, str], int] = defaultdict(int)
-    for name in names:
-        for model, version in fetched(connection, _NEWEST, name=name):
-            found[model, name] = max(found[model, name], version)
+    for model, name, version in fetched(connection, _NEWEST, **given(names)):
+        found[model, name] = max(found[model, name], version)
     return found
 
 
 _NEWEST = union_all(
-    select(MODEL.c.identity, func.max(VECTOR.c.version))
+    select(MODEL.c.identity, VECTOR.c.name, func.max(VECTOR.c.version))
     .join(VECTOR)
-    .where(VECTOR.c.name == bindparam("name"))
-    .group_by(MODEL.c.id),
-    select(REMOVAL.c.model, func.max(REMOVAL.c.version))
-    .where(REMOVAL.c.name == bindparam("name"))
-    .group_by(REMOVAL.c.model),
+    .where(VECTOR.c.name.in_(GIVEN))
+    .group_by(MODEL.c.id, VECTOR.c.name),
+    select(REMOVAL.c.model, REMOVAL.c.name, func.max(REMOVAL.c.version))
+    .where(REMOVAL.c.name.in_(GIVEN))
+    .group_by(REMOVAL.c.model, REMOVAL.c.name),
 )
-_STORIES = select(VECTOR.c.story).where(VECTOR.c.digest == bindparam("digest"))
+_STORIES = select(VECTOR.c.story).where(VECTOR.c.digest.in_(GIVEN))
 
 
 def _rounded(

@@ -51,9 +51,6 @@ _clock = (
     if time.get_clock_info("thread_time").resolution < 1e-6
     else time.perf_counter
 )
-BATCHES = (16, 32, 64, 128)
-"""Numbers of rows to choose a batch from; more would hold much memory in logits."""
-_ENOUGH = 1.1  # of the least time a row, for a smaller batch that is stored more often
 _TELLING = 0.1  # seconds from which on the share off the core says something
 _PACKED = 4  # sets of weights of which copies are measured: more than a cache holds
 _HOPELESS = 1.3  # times the fastest, after which a product is not tried again
@@ -212,15 +209,6 @@ def chosen(groups: Mapping[str, Sequence[Sequence[Tensor]]]) -> dict[str, Choice
     return {name: Choice(tuple(found[name]), of[0][0].dtype) for name, of in groups.items()}
 
 
-def fastest_batch(name: str, weights: Sequence[Sequence[Tensor]], choice: Choice) -> int:
-    """The number of rows, one of BATCHES, beyond which a row takes hardly less time.
-
-    Measured once on a machine, for weights as in `chosen`.
-    """
-    key = f"rows of {name}, {' '.join(choice.names)}"
-    return int(_once({key: partial(_fastest_batch, weights, choice)}, BATCHES.__contains__)[key])
-
-
 def packed_gains(
     name: str, weights: Sequence[Sequence[Tensor]], choice: Choice
 ) -> tuple[bool, ...]:
@@ -257,19 +245,6 @@ def _gains(pairs: Sequence[tuple[Sequence[Tensor], list[Tensor]]], rows: int, no
 
 def _names(weights: Sequence[Sequence[Tensor]]) -> list[str]:
     return list(measure(weights).names)
-
-
-@torch.no_grad()
-@_as_it_is  # type: ignore[untyped-decorator]
-def _fastest_batch(weights: Sequence[Sequence[Tensor]], choice: Choice) -> int:
-    sets = cycle(weights)
-    of_row = dict.fromkeys(BATCHES, float("inf"))
-    for _ in range(_TRIES):
-        for rows in BATCHES:
-            some = next(sets)
-            xs = {w.shape[1]: _rows(rows, w.shape[1], choice.dtype) for w in some}
-            of_row[rows] = min(of_row[rows], _seconds(choice.at(rows), xs, some) / rows)
-    return next(rows for rows in BATCHES if of_row[rows] <= _ENOUGH * min(of_row.values()))
 
 
 def _once(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from steerlab.core.expression import evaluate
 from steerlab.core.notation import layer_numbers, layers_text, runs, selects_layers, span
-from steerlab.core.recipe import Contrast, Expression, Imported
+from steerlab.core.recipe import Contrast, Expression, Imported, Operand
 from steerlab.core.vector import SteeringVector
 from steerlab.errors import Incompatible, ModelMismatch, NotFound
 
@@ -28,8 +28,16 @@ class _Bench(Protocol):
     def reextracted(self, recipe: Contrast, layers: Sequence[int]) -> SteeringVector: ...
 
 
-def at_layers(lab: _Bench, vector: SteeringVector, layers: LayerChoice) -> SteeringVector:
-    """See `Lab.at_layers`; loads the model only to make what is not stored."""
+def at_layers(
+    lab: _Bench,
+    vector: SteeringVector,
+    layers: LayerChoice,
+    known: dict[Operand, SteeringVector] | None = None,
+) -> SteeringVector:
+    """See `Lab.at_layers`; loads the model only to make what is not stored.
+
+    known: the operands that were made at these layers so far.
+    """
     wanted = layer_numbers(layers, vector.model.n_layers, vector.model.source)
     missing = [b for b in wanted if b not in vector.directions]
     if tuple(wanted) == vector.layers:
@@ -52,22 +60,27 @@ def at_layers(lab: _Bench, vector: SteeringVector, layers: LayerChoice) -> Steer
     if isinstance(recipe, Contrast):
         made = _extended(lab, vector, recipe, missing, wanted)
     else:
-        made = _reevaluated(lab, vector, recipe, wanted)
+        made = _reevaluated(lab, vector, recipe, wanted, {} if known is None else known)
     return made.noted(called=f"{vector} at {layers_text(wanted)}")
 
 
 def extends(lab: _Bench, vector: SteeringVector) -> bool:
     """See `Lab.extends`."""
-    recipe = vector.recipe
-    if not isinstance(recipe, Expression):
-        return isinstance(recipe, Contrast)
-    if selects_layers(recipe.text):
-        return False
-    try:
-        parts = [lab.store.load(operand.ref, vector.model) for operand in recipe.operands]
-    except NotFound:
-        return False
-    return all(extends(lab, part) for part in parts)
+    left, seen = [(vector.recipe, vector.model)], set[Operand]()
+    while left:
+        recipe, model = left.pop()
+        if isinstance(recipe, Contrast):
+            continue
+        if isinstance(recipe, Imported) or selects_layers(recipe.text):
+            return False
+        for one in {*recipe.operands} - seen:
+            try:
+                record = lab.store.record(one.ref, model)
+            except NotFound:
+                return False
+            left.append((record.recipe, record.model))
+        seen |= {*recipe.operands}
+    return True
 
 
 def operand(lab: _Bench, vector: SteeringVector, ref: str) -> SteeringVector:
@@ -98,7 +111,11 @@ def _extended(
 
 
 def _reevaluated(
-    lab: _Bench, vector: SteeringVector, recipe: Expression, layers: list[int]
+    lab: _Bench,
+    vector: SteeringVector,
+    recipe: Expression,
+    layers: list[int],
+    known: dict[Operand, SteeringVector],
 ) -> SteeringVector:
     if selects_layers(recipe.text):
         missing = next(b for b in layers if b not in vector.directions)
@@ -106,4 +123,12 @@ def _reevaluated(
             f"{vector} selects its layers itself ({recipe.text}), so layer {missing} "
             "can't be made of it"
         )
-    return evaluate(recipe.text, lambda ref: at_layers(lab, operand(lab, vector, ref), layers))
+    operands = {one.ref: one for one in recipe.operands}
+
+    def made(ref: str) -> SteeringVector:
+        one = operands[ref]
+        if one not in known:
+            known[one] = at_layers(lab, operand(lab, vector, ref), layers, known)
+        return known[one]
+
+    return evaluate(recipe.text, made)

@@ -194,6 +194,22 @@ def test_compositions_are_made_again_through_their_operands(bench, lm):
         np.testing.assert_allclose(deep.directions[b], expected, rtol=1e-6, atol=1e-6)
 
 
+def test_operands_in_common_are_made_once(bench, monkeypatch):
+    x, y = "love", "anger"
+    for n in range(6):
+        bench.store.save(f"x{n}", bench.evaluate(f"{x} + 0.5*{y}"))
+        bench.store.save(f"y{n}", bench.evaluate(f"{x} - 0.5*{y}"))
+        x, y = f"x{n}", f"y{n}"
+    last, asked = bench.store.load("x5"), []
+    for name in ("load", "record"):
+        real = getattr(type(bench.store), name)
+        counted = lambda *given, real=real: asked.append(1) or real(*given)  # noqa: E731
+        monkeypatch.setattr(type(bench.store), name, counted)
+    assert bench.extends(last)
+    assert bench.at_layers(last, [2, 3]).layers == (2, 3)
+    assert len(asked) < 60
+
+
 def test_layers_that_are_there_are_taken(bench, love, monkeypatch):
     wide = bench.at_layers(love, "all")
     monkeypatch.setattr(LanguageModel, "extract", None)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -57,6 +57,7 @@ _HOPELESS = 1.3  # times the fastest, after which a product is not tried again
 
 _as_it_is = torch.autocast("cpu", enabled=False)  # a caller's autocast makes every product wrong
 
+T = TypeVar("T")
 Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """x (rows, d_in), weight (d_out, d_in), bias (d_out,) or None -> (rows, d_out), contiguous."""
 
@@ -204,8 +205,7 @@ def chosen(groups: Mapping[str, Sequence[Sequence[Tensor]]]) -> dict[str, Choice
     groups: by names that tell shapes, orientation and dtype. Choices are remembered in the user's
     cache for this processor, torch and number of threads.
     """
-    measures = {name: partial(_names, of) for name, of in groups.items()}
-    found = _once(measures, partial(_has_one_a_place, kinds=_NAMES))
+    found = _once({name: partial(_names, of) for name, of in groups.items()}, _NAMES)
     return {name: Choice(tuple(found[name]), of[0][0].dtype) for name, of in groups.items()}
 
 
@@ -217,8 +217,7 @@ def packed_gains(
     Measured once on a machine, for weights as in `chosen`.
     """
     key = f"packed {name}, {' '.join(choice.names)}"
-    measures = {key: partial(_packed_gains, weights, choice)}
-    return tuple(_once(measures, partial(_has_one_a_place, kinds=(False, True)))[key])
+    return tuple(_once({key: partial(_packed_gains, weights, choice)}, [False, True])[key])
 
 
 @torch.no_grad()
@@ -247,15 +246,18 @@ def _names(weights: Sequence[Sequence[Tensor]]) -> list[str]:
     return list(measure(weights).names)
 
 
-def _once(
-    measures: Mapping[str, Callable[[], object]], is_valid: Callable[[Any], bool]
-) -> dict[str, Any]:
-    """What each of these measured, now or earlier; beside other work it is not remembered."""
+def _once(measures: Mapping[str, Callable[[], list[T]]], kinds: list[T]) -> dict[str, list[T]]:
+    """What each of these measured, now or earlier: one of some kinds for each of `ROWS`.
+
+    Beside other work it is not remembered.
+    """
     if not measures:
         return {}
     known = _remembered()
     machine: dict[str, Any] = known.setdefault(_machine(), {})
-    missing = {name: call for name, call in measures.items() if not is_valid(machine.get(name))}
+    missing = {
+        name: call for name, call in measures.items() if not _is_choice(machine.get(name), kinds)
+    }
     start, on_core = time.perf_counter(), _clock()
     machine |= {name: call() for name, call in missing.items()}
     wall = time.perf_counter() - start
@@ -285,11 +287,8 @@ def _read(path: Path, _: tuple[int, ...]) -> dict[str, Any]:
     return found if sound else {}
 
 
-def _has_one_a_place(found: object, kinds: Sequence[object]) -> bool:
-    """Whether something is a list with one of these for each of `ROWS`."""
-    return (
-        isinstance(found, list) and len(found) == len(ROWS) and all(one in kinds for one in found)
-    )
+def _is_choice(found: object, kinds: Sequence[object]) -> bool:
+    return isinstance(found, list) and len(found) == len(ROWS) and all(x in kinds for x in found)
 
 
 def _machine() -> str:

@@ -34,23 +34,27 @@ class Heatmap(DataTable[Text]):
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id, cursor_type="cell", cell_padding=0)
         self.grid = HeatGrid("", "", (), (), ())
+        self._wide = 0
 
     def show(self, grid: HeatGrid) -> None:
         """Show a grid; the cursor keeps its place if it can."""
         before, self.grid = self.grid, grid
-        if (before.layers, before.columns) != (grid.layers, grid.columns):
+        cells = [*grid.columns, *(grid.shown(value) for row in grid.values for value in row)]
+        wide = max(map(len, cells), default=0) + 2
+        if (before.layers, before.columns, self._wide) != (grid.layers, grid.columns, wide):
+            self._wide = wide
             self._lay_out()
         else:
             for row, values in enumerate(grid.values):
                 for column, value in enumerate(values):
-                    cell = self._drawn(value)
-                    self.update_cell_at(Coordinate(row, column), cell, update_width=True)
+                    self.update_cell_at(Coordinate(row, column), self._drawn(value))
         self.border_title = self._legend()
 
     def _lay_out(self) -> None:
         place = self.cursor_coordinate
         self.clear(columns=True)
-        self.add_columns(*(Text(f" {text} ", justify="right") for text in self.grid.columns))
+        for text in self.grid.columns:
+            self.add_column(Text(f" {text} ", justify="right"), width=self._wide)
         for layer, values in zip(self.grid.layers, self.grid.values, strict=True):
             self.add_row(*map(self._drawn, values), label=f"layer {layer} ")
         self.cursor_coordinate = place

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from steerlab.core.run import Positions
     from steerlab.lab.lab import Lab
 
-FRAMES = 5
-"""How often a second growing texts are scored and drawn."""
+FRAMES = 2
+"""How often a second growing texts are scored and drawn: 30 x 13 of them take 0.1 s."""
 
 CAVEAT = "a colour is {}: no proof of an effect"
 

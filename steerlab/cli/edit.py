@@ -75,11 +75,11 @@ def remove_command(
     deletes its payload. Its version number is not used again, and `log` still lists it. In a
     terminal it asks first.
     """
-    records = {record.qualified: record for record in (store.record(ref, model) for ref in refs)}
-    output.confirm(f"Remove {some(list(records))}?", yes)
-    broken = store.remove(list(records), force=force)
-    for record in records.values():
-        click.echo(f"removed {record.ref}")
+    named = list(dict.fromkeys(store.qualified(ref, model) for ref in refs))
+    output.confirm(f"Remove {some(named)}?", yes)
+    broken = store.remove(named, force=force)
+    for ref in named:
+        click.echo(f"removed {ref.partition('.')[2]}")
     if broken:
         output.warn(f"can no longer be recomputed: {', '.join(broken)}")
     output.say("`steerlab undo` brings it back, `steerlab gc` frees its space")

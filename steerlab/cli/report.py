@@ -47,10 +47,10 @@ def report_command(ref: str, file: Path, no_model: bool, lab: Lab, **writing: An
     from steerlab.files import durable
     from steerlab.report.page import page, report
 
-    found = report(lab.store, ref, lab.stored_model())
+    name = lab.store.qualified(ref, lab.stored_model())
+    found = report(lab.store, name)
     if not no_model and (asked or not found.examples):
-        texts = _written(lab, found.record.qualified, **writing)
-        found = report(lab.store, found.record.qualified, examples=texts)
+        found = report(lab.store, name, examples=_written(lab, name, **writing))
     durable.write(file, page(found).encode("utf-8"))
     output.say(f"wrote {file}: open it in a browser or mail it")
 

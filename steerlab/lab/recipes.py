@@ -192,7 +192,7 @@ class _Renewal:
         if name in self.made:
             return self.made[name]
         same_model = parent.model.key == child.model.key
-        ref = newest.ref if same_model else newest.qualified
+        ref = newest.ref if same_model else self.store.qualified(newest.ref, newest.model)
         return rounded(self.store.load(newest.ref, newest.model), ref)
 
     def lineage(self, record: Record) -> set[_Name]:

@@ -142,6 +142,10 @@ class Store(above.Shown):
         """The record of a vector: everything but its arrays."""
         return self._stored(ref, model).record
 
+    def qualified(self, ref: str, model: Model = None) -> str:
+        """The ref that means this version in this store alone: "smollm2.love.v1"."""
+        return self._stored(ref, model).qualified
+
     def evaluate(self, expression: str, model: Model = None) -> SteeringVector:
         """Compute an expression over stored vectors: "love - 0.5*anger".
 

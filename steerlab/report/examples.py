@@ -65,7 +65,7 @@ def kept_examples(store: Store, record: Record, layer: int | None = None) -> tup
     Texts at both signs come before others, then sweeps before runs. layer: preferred layer of
     a sweep.
     """
-    ref = record.qualified
+    ref = store.qualified(record.ref, record.model)
     found: list[tuple[Examples, ...]] = []
     for sweep in store.sweeps.list(ref, limit=_RECENT):
         if sweep.digest == record.digest and sweep.id is not None:

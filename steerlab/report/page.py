@@ -68,8 +68,7 @@ def report(
     """
     from steerlab.report.examples import kept_examples
 
-    record = store.record(ref, model)
-    name = record.qualified
+    record, name = store.record(ref, model), store.qualified(ref, model)
     calibration, beside = store.results.in_use(record)
     layer = calibration.layer if calibration is not None else None
     return Report(

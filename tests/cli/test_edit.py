@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from steerlab import SteeringVector
 from steerlab.cli import ExitCode, output, run
 
 
@@ -76,6 +79,17 @@ def test_model_decides(cli, refused, store, both_models):
         assert cli(*arguments).code == ExitCode.OK
     assert store.record("tiny.love").tags == ("feeling",)
     assert "amour" not in store.names()
+
+
+def test_of_models_with_one_name_the_one_that_is_meant_loses_its_vector(cli, store):
+    love = store.load("love")
+    model = replace(love.model, source=f"elsewhere/{love.model.source}", fingerprint="0" * 64)
+    other = SteeringVector(love.directions, model=model, recipe=love.recipe)
+    store.save("love", other)
+    first, second = (m.name for m in store.models())
+    assert cli("remove", f"{second}.love", "--force").out == "removed love.v1\n"
+    assert [s.model for s in store.list(name="love")] == [first]
+    assert store.record("love").model == love.model
 
 
 def test_changes_are_listed_and_undone(cli, store, refused):

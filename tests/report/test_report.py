@@ -16,6 +16,7 @@ from steerlab.core.results import Measured
 from steerlab.core.run import Generation, Run
 from steerlab.core.setting import BASELINE
 from steerlab.core.sweep import Sweep
+from steerlab.core.vector import SteeringVector
 from steerlab.registry import Store
 from steerlab.report.examples import Examples, kept_examples
 from steerlab.report.page import page, report, snippets
@@ -311,3 +312,15 @@ async def test_a_browser_shows_it_wide_and_narrow_without_a_complaint_or_a_reque
             assert min(heights) > 50
         assert set(browser.requests) == {file.as_uri()}
         assert browser.complaints == []
+
+
+def test_of_models_with_one_name_the_one_that_is_meant_is_told_of(tmp_path):
+    store, love = Store(tmp_path / "two"), vector(1)
+    model = replace(love.model, source=f"elsewhere/{love.model.source}", fingerprint="0" * 64)
+    store.save("love", love)
+    other = SteeringVector(vector(2).directions, model=model, recipe=love.recipe)
+    store.save("love", other)
+    first, second = (m.name for m in store.models())
+    store.save("warm", store.evaluate(f"2 * {second}.love"))
+    assert [child.ref for child in report(store, f"{second}.love").lineage.children]
+    assert not report(store, f"{first}.love").lineage.children

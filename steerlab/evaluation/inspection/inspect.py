@@ -165,7 +165,7 @@ def _neighbours(
     """The nearest stored vectors, without the vector itself."""
     if not limit:
         return ()
-    itself = lab.store.record(made.ref, made.model).qualified if made.ref is not None else None
+    itself = lab.store.qualified(made.ref, made.model) if made.ref is not None else None
     found = lab.store.similar(vector, limit=limit + 1, should_stop=should_stop)
     return tuple([n for n in found if n.ref != itself][:limit])
 

@@ -105,15 +105,8 @@ extracts, ctrl+l loads a file of pairs, Esc stops or goes back. The form is kept
         stored, _ = self.lab.store.keep(order.name, vector, tags=order.tags, note=order.note)
         for problem in problems(stored):
             notify(self, problem, "warning")
-        return self._ref_of(order.name, stored)
-
-    def _ref_of(self, name: str, stored: SteeringVector) -> str:
-        """The ref, qualified with the model if the store has several."""
-        store = self.lab.store
-        if len(store.models()) == 1:
-            return str(stored.ref)
-        versions = store.list(name=name, model=stored.model, every_version=True)
-        return next(s.qualified for s in versions if s.ref == stored.ref)
+        store, ref = self.lab.store, str(stored.ref)
+        return store.qualified(ref, stored.model) if len(store.models()) > 1 else ref
 
     def _read(self, worker: Worker[None], order: Order) -> SteeringVector:
         def on_progress(done: int, total: int) -> None:

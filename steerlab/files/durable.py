@@ -67,9 +67,9 @@ def _temporary(path: Path) -> Iterator[Path]:
         yield temporary
         sync(path.parent)
     except BaseException as error:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # is_dir too: of a closed directory, or a name too long
+            if temporary.is_dir():
+                shutil.rmtree(temporary, ignore_errors=True)
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise StoreError(f"can't write {path}: {error.strerror or error}") from None

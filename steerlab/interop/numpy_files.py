@@ -75,9 +75,15 @@ def unpacked(data: bytes, what: str) -> dict[str, bytes]:
                 raise CorruptPayload(f"{what} is packed as neither numpy nor torch packs")
             if len({entry.filename for entry in entries}) < len(entries):
                 raise CorruptPayload(f"{what} holds two files of one name")
-            return {entry.filename: file.read(entry) for entry in entries}
+            return {entry.filename: _unpacked(file, entry) for entry in entries}
     except _BROKEN as error:
         raise CorruptPayload(f"{what} is not a whole zip file: {shortened(error)}") from None
+
+
+def _unpacked(file: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    """The bytes that an entry states to have; `file.read` unpacks up to 2 GiB more at once."""
+    with file.open(entry) as part:
+        return part.read(entry.file_size)
 
 
 def _array(data: bytes, what: str) -> Array:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from steerlab.errors import StoreError
-from steerlab.files.durable import TEMPORARY_PREFIX, write
+from steerlab.files.durable import TEMPORARY_PREFIX, write, writing_directory
 
 
 def test_directories_are_made(tmp_path):
@@ -86,3 +86,11 @@ def test_a_file_in_the_way_is_reported(tmp_path):
     (tmp_path / "a").write_text("")
     with pytest.raises(StoreError, match="can't write"):
         write(tmp_path / "a" / "p", b"data")
+
+
+def test_a_directory_that_cannot_be_looked_at_is_reported(tmp_path, monkeypatch):
+    path = tmp_path / ("a" * 300) / "p"
+    with pytest.raises(StoreError, match="can't write"):
+        write(path, b"data")
+    with pytest.raises(StoreError, match="can't write"), writing_directory(path):
+        pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import tracemalloc
 import zipfile
 from collections import OrderedDict
 
@@ -231,3 +232,15 @@ def test_a_zip_that_would_unpack_to_much_more():
     data = npz({"1": np.zeros(20_000_000, "f4")}, np.savez_compressed)
     assert len(data) < 200_000
     assert "which no vector has" in refusal(data, Asserted())[1]
+
+
+def test_no_more_is_unpacked_than_an_entry_states():
+    data = bytearray(npz({"1": np.zeros(16_000_000, "f4")}, np.savez_compressed))
+    at = data.rfind(b"PK\x01\x02") + 24  # the size in the central directory, which zipfile goes by
+    data[at : at + 4] = (100).to_bytes(4, "little")
+    tracemalloc.start()
+    try:
+        assert "not a whole zip file" in refusal(bytes(data), Asserted())[1]
+        assert tracemalloc.get_traced_memory()[1] < 8_000_000
+    finally:
+        tracemalloc.stop()

@@ -77,8 +77,40 @@ def steering(
     missed a pass, changed nothing, or could not be placed, and at the end of a block that is left
     in another thread or task than it was entered in.
     """
-    steered = partial(_steered, model, vectors, coefficient, positions, dose, prompt_length)
-    return _Steering(partial(steered, allow_other_weights, blocks, audit))
+
+    @contextmanager
+    def steered() -> Iterator[Applied]:
+        applied = Applied(measures=audit)
+        module, parent, block_list, here = _parts(model, blocks)
+        injections = _injections(vectors, coefficient, positions, here)
+        for i in injections:
+            _warn_of_another_layer(i.vector)
+        if dose is not None:
+            injections = [replace(i, coefficient=i.vector.coefficient(dose)) for i in injections]
+        for vector in {i.vector for i in injections}:
+            check_fits(vector, here, allow_other_weights)
+        effective = tuple(i for i in injections if not i.is_zero)
+        placing = audit or any(i.place != "all" or i.rows is not None for i in effective)
+        tracker = PositionTracker(prompt_length, placing=placing or prompt_length is not None)
+        if not effective:
+            yield applied
+            return
+        if isinstance(model, nn.Module) and any(i.place != "all" for i in effective):
+            check_causal(block_list)
+        weights = None
+        if not allow_other_weights:
+            again = partial(identify, module, parent, block_list, here.source)
+            weights = CheckedWeights(module, here, again)
+        mechanism: Mechanism
+        if not tracker.placing and (prepared_blocks := graph_blocks(parent)) is not None:
+            mechanism = InGraph(prepared_blocks, effective, weights)
+        else:
+            mechanism = Hooked(module, parent, block_list, effective, tracker, applied, weights)
+        with attached(ActiveSteering(module, parent, effective, mechanism).open):
+            yield applied
+        mechanism.check_applied()
+
+    return _Steering(steered)
 
 
 class _Steering(ContextDecorator, AbstractContextManager[Applied]):
@@ -104,50 +136,6 @@ class _Steering(ContextDecorator, AbstractContextManager[Applied]):
 
     def _recreate_cm(self) -> _Steering:
         return _Steering(self._begin)  # one for each call of a decorated function
-
-
-@contextmanager
-def _steered(
-    model: Steerable | nn.Module,
-    vectors: Steers | Sequence[Steers],
-    coefficient: float | Sequence[float],
-    positions: Positions,
-    dose: float | None,
-    prompt_length: int | Sequence[int] | None,
-    allow_other_weights: bool,
-    blocks: str | None,
-    audit: bool,
-) -> Iterator[Applied]:
-    """One block of `steering`."""
-    applied = Applied(measures=audit)
-    module, parent, block_list, here = _parts(model, blocks)
-    injections = _injections(vectors, coefficient, positions, here)
-    for i in injections:
-        _warn_of_another_layer(i.vector)
-    if dose is not None:
-        injections = [replace(i, coefficient=i.vector.coefficient(dose)) for i in injections]
-    for vector in {i.vector for i in injections}:
-        check_fits(vector, here, allow_other_weights)
-    effective = tuple(i for i in injections if not i.is_zero)
-    placing = audit or any(i.place != "all" or i.rows is not None for i in effective)
-    tracker = PositionTracker(prompt_length, placing=placing or prompt_length is not None)
-    if not effective:
-        yield applied
-        return
-    if isinstance(model, nn.Module) and any(i.place != "all" for i in effective):
-        check_causal(block_list)
-    weights = None
-    if not allow_other_weights:
-        again = partial(identify, module, parent, block_list, here.source)
-        weights = CheckedWeights(module, here, again)
-    mechanism: Mechanism
-    if not tracker.placing and (prepared_blocks := graph_blocks(parent)) is not None:
-        mechanism = InGraph(prepared_blocks, effective, weights)
-    else:
-        mechanism = Hooked(module, parent, block_list, effective, tracker, applied, weights)
-    with attached(ActiveSteering(module, parent, effective, mechanism).open):
-        yield applied
-    mechanism.check_applied()
 
 
 def _parts(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from steerlab.core.record import Record
 from steerlab.core.vector import SteeringVector
-from steerlab.errors import CorruptPayload, SteerlabError
+from steerlab.errors import CorruptPayload, SteerlabError, StoreError
 from steerlab.files import durable, payload
 from steerlab.registry.rows import Stored, check_trusted
 
@@ -38,6 +38,17 @@ def free_path(digest: str, is_taken: Callable[[str], bool]) -> str:
     beginning = f"payloads/{digest[:2]}/{digest}"
     paths = (f"{beginning}{f'.{n}' if n > 1 else ''}{SUFFIX}" for n in count(1))
     return next(path for path in paths if not is_taken(path))
+
+
+def check_target(directory: Path, target: Path) -> None:
+    """Raise StoreError for a file to write that would be one of the store's own."""
+    with contextlib.suppress(ValueError):
+        inside = Path(os.path.realpath(target)).relative_to(os.path.realpath(directory))
+        if inside.parts and (inside.parts[0] in _OWN or inside.parts[0].startswith("registry.db")):
+            raise StoreError(f"{target} is where the store keeps its files: choose another place")
+
+
+_OWN = (".lock", "payloads", "labels", "results")
 
 
 def holder(links: Path) -> BaseFileLock:

@@ -41,11 +41,25 @@ def relabel_one(work: Writing, directory: Path, stored: Stored, what: What, new:
 
 
 def checked_tags(tags: Iterable[str]) -> tuple[str, ...]:
-    """Tags, each once, in order; raises BadOption for an empty one. A text is one tag."""
-    found = {tag.strip() for tag in ([tags] if isinstance(tags, str) else tags)}
+    """Tags, each once, in order; raises BadOption for one that is empty or no text.
+
+    A text is one tag.
+    """
+    found = {_text(tag, "a tag").strip() for tag in ([tags] if isinstance(tags, str) else tags)}
     if "" in found:
         raise BadOption("a tag can't be empty")
     return tuple(sorted(found))
+
+
+def checked_note(note: str) -> str:
+    """The note; raises BadOption for one that is no text: its label could not be read again."""
+    return _text(note, "a note")
+
+
+def _text(value: object, what: str) -> str:
+    if not isinstance(value, str):
+        raise BadOption(f"{what} is text, not {value!r:.60}")
+    return value
 
 
 def rename(work: Writing, directory: Path, stored: Stored, new: str) -> None:

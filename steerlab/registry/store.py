@@ -23,7 +23,7 @@ from steerlab.registry.lineage import Lineage
 from steerlab.registry.listing import Listing
 from steerlab.registry.queries import Filters, Model, StoredModel, Summary
 from steerlab.registry.refs import common_model, parse_ref, resolve
-from steerlab.registry.relabelling import checked_tags
+from steerlab.registry.relabelling import checked_note, checked_tags
 from steerlab.registry.results import Results
 from steerlab.registry.rows import Stored, read
 from steerlab.registry.runs import Runs
@@ -121,7 +121,7 @@ class Store(above.Shown):
     ) -> list[SteeringVector]:
         """Store vectors in few files and one transaction, all or none."""
         pairs = [(check_name(name), vector) for name, vector in items]
-        labels = checked_tags(tags)
+        labels, note = checked_tags(tags), checked_note(note)
         with self._database.writing() as work:
             entries = saving.plan(work, pairs, labels, note)
             saving.store(work, self.path, entries)
@@ -308,8 +308,12 @@ class Store(above.Shown):
         return self._change(ref, model, "tag", change)
 
     def note(self, ref: str, text: str, model: Model = None) -> Record:
-        """Replace the note of one version; returns the record."""
-        return self._change(ref, model, "note", lambda labels: replace(labels, note=text))
+        """Replace the note of one version; returns the record.
+
+        Raises BadOption for a note that is no text.
+        """
+        note = checked_note(text)
+        return self._change(ref, model, "note", lambda labels: replace(labels, note=note))
 
     def rename(self, old: str, new: str, model: Model = None) -> str:
         """Rename all versions of a name; returns the qualified new name.

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 from contextlib import closing
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,17 @@ def test_nothing_is_overwritten_unless_told(family, tmp_path):
     assert family.transfer.backup(made.path, force=True).payloads == 4  # it may be brought back
     family.upkeep.gc(dry_run=False, grace=timedelta(0))
     assert family.transfer.backup(made.path, force=True).payloads == 3
+
+
+@pytest.mark.parametrize("name", ["registry.db", "payloads/b.tar", "labels/b.tar", ".lock", "link"])
+def test_no_backup_or_export_takes_the_place_of_the_stores_own_files(family, name):
+    """By force neither: the runs in registry.db are nowhere else."""
+    (family.path / "link").symlink_to("registry.db")
+    for write in (family.transfer.backup, partial(family.transfer.export, "love")):
+        with pytest.raises(StoreError, match="where the store keeps its files: choose another"):
+            write(family.path / name, force=True)
+    assert family.verify() == []
+    assert family.transfer.backup(family.path / "beside.tar").payloads == 4
 
 
 def test_a_dated_name_is_proposed_beside_the_store_and_a_way_back(family, tmp_path):

@@ -360,6 +360,21 @@ def test_text_that_is_not_unicode_is_refused(family):
     assert family.verify() == []
 
 
+@pytest.mark.parametrize("value", [5, None, b"warm", 0.5])
+def test_labels_that_are_no_text_are_refused(family, value):
+    """SQLite keeps 5 as '5', which no longer matches the row's checksum."""
+    for change in (
+        lambda: family.note("love", value),
+        lambda: family.tag("love", [value]),
+        lambda: family.save("calm", vector(1), note=value),
+        lambda: family.save("calm", vector(1), tags=[value]),
+    ):
+        with pytest.raises(BadOption, match="is text, not"):
+            change()
+    assert len(family.changes.list()) == 0
+    assert family.verify() == []
+
+
 def test_an_equal_vector_takes_the_place_of_a_removed_operand(family):
     """A vector that is extracted again, say: no rebuild is needed."""
     family.remove("love", force=True)

@@ -71,6 +71,7 @@ def backup(database: Database, target: Path, force: bool, progress: Progress | N
     finish_move(database.directory)
     if not database.directory.is_dir():
         raise StoreError(f"there is no store at {database.directory}")
+    files.check_target(database.directory, target)
     with (
         one_line_errors(target),
         archive.create(target, force=force) as writer,

@@ -69,6 +69,7 @@ class Transfer:
             rows = _rows(connection, [refs] if isinstance(refs, str | Summary) else refs, model)
             if target.is_dir():
                 target /= f"{read(connection, rows[:1])[rows[0]].record.name}{files.SUFFIX}"
+            files.check_target(self._database.directory, target)
             wanted = with_ancestors(connection, rows) if parents else {*rows}
             entries = _entries(connection, self._database.directory, wanted)
             if target.suffix == archive.SUFFIX:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, Executable, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.pool import StaticPool
 
 from steerlab.errors import SteerlabError, StoreError
@@ -40,6 +40,9 @@ from steerlab.registry.schema_version import EARLIER, version_of
 from steerlab.registry.sqlite_errors import Newer, damaged, one_line_errors
 from steerlab.registry.tables import METADATA, REGISTRY_ONLY
 from steerlab.registry.write_lock import write_lock
+
+_OF_ROWS = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
+"""What code raises that gets values which no program writes."""
 
 Fill = Callable[[Connection], object]
 T = TypeVar("T")
@@ -90,7 +93,7 @@ class Database:
         """Report damaged rows as such, rather than as a bug of this program."""
         try:
             yield
-        except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
+        except _OF_ROWS as error:
             if problems(connection):
                 raise damaged(self.directory) from error
             raise
@@ -345,18 +348,21 @@ class Database:
         with self._temporary(kept) as copy:
             copy_database(self.file, copy)
         engine = engine_of(self.file, "rw", "BEGIN IMMEDIATE", foreign_keys=False)
-        with engine.connect() as connection, connection.begin():
-            if version in EARLIER:
-                migrations.bring_over(connection, self.directory, create_schema)
-            else:
-                migrations.upgrade(connection)
-            text_index.create(connection)
-            if connection.execute(text("PRAGMA foreign_key_check")).first():
-                raise StoreError(
-                    f"the registry of {self.directory} can't be brought up to date: rows point "
-                    "at rows that are gone; run `steerlab rebuild`"
-                )
-            result_files.mend(self.directory, results.every(connection))
+        try:
+            with engine.connect() as connection, connection.begin():
+                if version in EARLIER:
+                    migrations.bring_over(connection, self.directory, create_schema)
+                else:
+                    migrations.upgrade(connection)
+                text_index.create(connection)
+                if connection.execute(text("PRAGMA foreign_key_check")).first():
+                    raise StoreError(
+                        f"the registry of {self.directory} can't be brought up to date: rows "
+                        "point at rows that are gone; run `steerlab rebuild`"
+                    )
+                result_files.mend(self.directory, results.every(connection))
+        except (*_OF_ROWS, InvalidRequestError) as error:
+            raise damaged(self.directory) from error
 
 
 def create_schema(connection: Connection) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -18,6 +19,9 @@ from steerlab.registry.refs import resolve
 from steerlab.registry.schema import accepted
 from steerlab.registry.sqlite_errors import Damaged
 from steerlab.registry.tables import (
+    CALIBRATION,
+    EVALUATION,
+    EVALUATION_VALUE,
     GENERATION,
     LINKED,
     REGISTRY_ONLY,
@@ -28,6 +32,8 @@ from steerlab.registry.tables import (
     SWEEP_SETTING,
     VECTOR,
 )
+
+_RESULTS = (CALIBRATION, EVALUATION, EVALUATION_VALUE)
 
 Salvaged = Mapping[str, Sequence[Mapping[str, Any]]]
 """Table name -> the rows that could still be read of it."""
@@ -135,8 +141,13 @@ def _as_text(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_readable(table: Table, row: Mapping[str, Any]) -> bool:
-    """Whether values can be made of a row: of its JSON, its operation and its sampling."""
+    """Whether values can be made of a row: of its JSON, its operation and its sampling.
+
+    A result's numbers are finite, as those in its file.
+    """
     values = dict(row)
+    if table in _RESULTS and any(isinstance(v, float) and math.isinf(v) for v in values.values()):
+        return False
     try:
         for column in table.c:
             if column.info.get("json") and values.get(column.name) is not None:

@@ -197,6 +197,18 @@ def test_a_measurement_that_is_no_json_is_damage_and_comes_back_from_its_file(
     assert family.verify() == []
 
 
+@pytest.mark.parametrize("files", ["with", "without"])
+def test_a_measurement_without_end_is_damage_and_comes_back_from_its_file(family, files):
+    first, second = calibrated(family), calibrated(family)
+    tamper(family, f"UPDATE calibration SET dose = 9e999 WHERE id = {second.id}")
+    assert family.verify()[0].damage is Damage.REGISTRY
+    if files == "without":
+        shutil.rmtree(family.path / "results")
+    family.upkeep.rebuild()
+    assert family.results.calibrations() == ([second, first] if files == "with" else [first])
+    assert family.verify() == []
+
+
 def test_a_number_that_became_text_does_not_keep_a_rebuild_from_its_neighbours(family):
     family.runs.save(run())
     family.runs.save(run())

@@ -101,6 +101,42 @@ def test_it_says_the_same_as_ever_and_verifies(earlier, store):
     assert store.save("later", store.load("love")).ref == "later.v1"
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DROP TABLE vector",
+        "DROP TABLE evaluation",
+        "ALTER TABLE vector RENAME COLUMN path TO way",
+    ],
+)
+def test_damage_of_an_earlier_registry_is_said_and_mended(store, damage):
+    with closing(sqlite3.connect(store.path / "registry.db")) as raw:
+        raw.execute(damage)
+        raw.commit()
+    with pytest.raises(StoreError, match=r"is damaged; nothing is lost.*: run `steerlab rebuild`"):
+        store.list()
+    assert store.upkeep.rebuild() > 0
+    assert store.verify() == []
+
+
+def test_a_measurement_without_end_is_left_out_of_an_earlier_registry(store):
+    with closing(sqlite3.connect(store.path / "registry.db")) as raw:
+        raw.execute("PRAGMA ignore_check_constraints = 1")
+        (number,) = raw.execute("SELECT max(id) FROM calibration").fetchone()
+        raw.execute("UPDATE calibration SET dose = 9e999 WHERE id = ?", [number])
+        (others,) = raw.execute("SELECT count(*) - 1 FROM calibration").fetchone()
+        raw.commit()
+    assert len(store.results.calibrations()) == others
+    assert store.verify() == []
+
+
+def test_a_tag_of_no_vector_costs_an_earlier_registry_nothing(earlier, store):
+    with closing(sqlite3.connect(store.path / "registry.db")) as raw:
+        raw.execute("INSERT INTO tag (vector_id, tag) VALUES (999, 'lost')")
+        raw.commit()
+    assert known(told(store), earlier.said) == earlier.said
+
+
 def test_what_was_removed_is_still_known(store):
     assert store.save("tensor", store.load("love")).ref == "tensor.v3"
     assert store.save("one", store.load("love")).ref == "one.v2"

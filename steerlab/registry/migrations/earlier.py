@@ -34,14 +34,15 @@ def bring_over(
     """Convert a registry to the current schema, inside the caller's transaction.
 
     Records are read from payloads, labels are taken from the old rows, and tables that no payload
-    can restore are copied. create: makes the tables.
+    can restore are copied. create: makes the tables. Raises what reading them raises.
     """
-    vectors = _rows(connection, "vector")
+    vectors = [dict(row) for row in connection.execute(text("SELECT * FROM vector")).mappings()]
     for vector in vectors:
         vector["tags"] = []
     by_id = {vector["id"]: vector for vector in vectors}
     for tag in _rows(connection, "tag"):
-        by_id[tag["vector_id"]]["tags"].append(tag["tag"])
+        if tag["vector_id"] in by_id:
+            by_id[tag["vector_id"]]["tags"].append(tag["tag"])
     kept = {table.name: _rows(connection, table.name) for table in REGISTRY_ONLY}
     text_index.drop(connection)
     old = MetaData()

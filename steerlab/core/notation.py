@@ -176,7 +176,9 @@ def layers_of(text: str) -> list[int] | slice | str:
             return "all"
         return _range(stripped) if ":" in stripped else [int(part) for part in stripped.split(",")]
     except ValueError:
-        raise BadOption(f"{text!r} is not layers such as 15, 10,15,20, 10:20 or all") from None
+        raise BadOption(
+            f"can't read {text!r} as layers: write 15, 10,15,20, 10:20 or all"
+        ) from None
 
 
 def _range(text: str) -> slice:

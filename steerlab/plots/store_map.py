@@ -146,7 +146,7 @@ def _taken(listed: Sequence[Summary], layer: int, left_out: Counter[str]) -> lis
     found = []
     for summary in listed:
         if summary.scope != "broadcast":
-            left_out["front vectors"] += 1
+            left_out["of scope front"] += 1
         elif layer not in summary.layers:
             left_out[f"without layer {layer}"] += 1
         else:

@@ -153,9 +153,9 @@ def test_a_pairs_file_that_is_not_there_or_not_text(refused, tmp_path):
         (2, [], "give prompts by"),
         (2, [*PAIR, "--pairs", "p.csv"], "give prompts by"),
         (2, [*PAIR, "--layer", "1", "--layers", "1,2"], "not both"),
-        (2, [*PAIR, "--layers", "3:1"], "is not layers such as"),
-        (2, [*PAIR, "--layers", "1:3:0"], "is not layers such as"),
-        (2, [*PAIR, "--layers", "a"], "is not layers such as"),
+        (2, [*PAIR, "--layers", "3:1"], "as layers: write 15"),
+        (2, [*PAIR, "--layers", "1:3:0"], "as layers: write 15"),
+        (2, [*PAIR, "--layers", "a"], "as layers: write 15"),
         (2, [*PAIR, "--method", "magic"], "--method"),
     ],
 )

@@ -34,7 +34,7 @@ def test_the_map_names_every_vector_and_says_what_it_leaves_out(cli):
     assert data["layer"] == 2
     assert sum(data["variance"]) == pytest.approx(1)  # three points lie in a plane
     assert {point["ref"] for point in data["points"]} == {"love", "anger", "warm"}
-    assert "not on the map: 1 front vectors" in cli("map").err
+    assert "not on the map: 1 of scope front" in cli("map").err
 
 
 def test_a_map_without_two_vectors_is_one_line(refused):

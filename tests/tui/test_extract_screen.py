@@ -151,8 +151,8 @@ async def test_counts_follow_the_typing(lab: Lab) -> None:
             "read is 'last', 'mean', 'user_last', ",
             "read",
         ),
-        ({"layers": "3:1"}, "'3:1' is not layers such as", "layers"),
-        ({"layers": "[red]"}, "'[red]' is not layers such as", "layers"),
+        ({"layers": "3:1"}, "can't read '3:1' as layers", "layers"),
+        ({"layers": "[red]"}, "can't read '[red]' as layers", "layers"),
     ],
 )
 async def test_what_cant_be_is_one_line_before_a_model_is_loaded(

@@ -288,8 +288,8 @@ async def test_a_second_escape_leaves_at_once_and_the_model_stops(lab, monkeypat
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
-        ("layers", "ten", "is not layers such as"),
-        ("layers", "", "is not layers such as"),
+        ("layers", "ten", "as layers: write 15"),
+        ("layers", "", "as layers: write 15"),
         ("layers", "99", "no layer 99"),
         ("strengths", "0.1;0.2", "is not a list of doses such as"),
         ("strengths", "nan", "is not a list of doses such as"),

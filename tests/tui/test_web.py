@@ -361,7 +361,7 @@ def test_the_command_line_warns_of_other_hosts_and_passes_its_options_on(
 
     calls: list[tuple[list[str], str, int]] = []
     monkeypatch.setattr(web, "serve", lambda *call: calls.append(call[:3]))
-    options = ["--model=m", "--dtype=bfloat16", "--trust-remote-code", "--plain"]
+    options = ["--model=m", "--dtype=bfloat16", "--plain", "--trust-remote-code"]
     assert run(["tui", "--web", *options]) == 0
     assert calls.pop() == (
         options,

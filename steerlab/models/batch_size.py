@@ -7,23 +7,27 @@ from collections.abc import Sequence
 from steerlab.models.blocks import text_config
 from steerlab.models.protocols import Readable
 
-ROWS_CPU = 128
-"""On one thread, 128 texts of 32 tokens took 20 s in one batch, 23 at 64 rows and 36 at 16."""
+ROWS_CPU = 64
+"""Rows of a batch on a CPU where nothing was measured, as for a model of small layers."""
 
 ROWS_ACCELERATOR = 256
 
 _USABLE = 0.5  # of the free memory: allocators fragment, and this is an estimate
-_TEMPLATE = 64  # tokens that a chat template or a BOS may add
 _CHOOSING = 32  # bytes a vocabulary entry: float32 logits, their float64 masses and sums
 
 
 def batch_rows(lm: Readable, prompts: Sequence[str], new_tokens: int) -> int:
     """Rows of one batch of these prompts, each continued by at most `new_tokens`.
 
-    On CUDA, as many as fit by an upper bound of a row's memory; see `row_bytes`.
+    On a CPU, as many as its measured curve asks for. On CUDA, as many as fit by an upper bound of
+    a row's memory; see `row_bytes`.
     """
     device = lm.model.device
-    most = ROWS_CPU if device.type == "cpu" else ROWS_ACCELERATOR
+    if device.type == "cpu":
+        from steerlab.models.fast_layers import fastest_rows
+
+        return fastest_rows(lm.model) or ROWS_CPU
+    most = ROWS_ACCELERATOR
     if device.type != "cuda" or not prompts:
         return most
     import torch
@@ -32,6 +36,9 @@ def batch_rows(lm: Readable, prompts: Sequence[str], new_tokens: int) -> int:
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     longest = max(len(lm.tokens(prompt)) for prompt in prompts) + _TEMPLATE
     return fitting(int((free + unused) * _USABLE), row_bytes(lm, longest, new_tokens), most)
+
+
+_TEMPLATE = 64  # tokens that a chat template or a BOS may add
 
 
 def fitting(room: int, row: int, most: int) -> int:

@@ -19,11 +19,13 @@ from torch.nn.functional import linear
 from steerlab.models.interrupts import attached
 from steerlab.models.packing import Packing, has_room, is_packed, packed
 from steerlab.models.products import (
+    PLAIN,
     PRODUCTS,
     ROWS,
     Choice,
     Product,
     chosen,
+    fastest_batch,
     packed_gains,
     place,
 )
@@ -167,6 +169,17 @@ def use_fast_products(model: nn.Module) -> None:
         for module in () if choices[name].is_plain else modules:
             module.__class__ = _fast_classes()[_kind(module)]
             module.choice = choices[name]  # type: ignore[assignment]
+
+
+def fastest_rows(model: nn.Module) -> int | None:
+    """How many rows to write at once on the CPU; None for a model without measurable layers."""
+    groups = _groups(model)
+    if not groups:
+        return None
+    name, modules = max(groups.items(), key=lambda group: len(group[1]))
+    weights = _measured(modules)
+    plain = Choice((PLAIN,) * len(ROWS), weights[0][0].dtype)
+    return fastest_batch(name, weights, getattr(modules[0], "choice", plain))
 
 
 def _groups(model: nn.Module) -> dict[str, list[nn.Module]]:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from itertools import cycle
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,13 +51,15 @@ _clock = (
     if time.get_clock_info("thread_time").resolution < 1e-6
     else time.perf_counter
 )
+BATCHES = (16, 32, 64, 128)
+"""Numbers of rows to choose a batch from; more would hold much memory in logits."""
+_ENOUGH = 1.1  # of the least time a row, for a smaller batch that is stored more often
 _TELLING = 0.1  # seconds from which on the share off the core says something
 _PACKED = 4  # sets of weights of which copies are measured: more than a cache holds
 _HOPELESS = 1.3  # times the fastest, after which a product is not tried again
 
 _as_it_is = torch.autocast("cpu", enabled=False)  # a caller's autocast makes every product wrong
 
-T = TypeVar("T")
 Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """x (rows, d_in), weight (d_out, d_in), bias (d_out,) or None -> (rows, d_out), contiguous."""
 
@@ -205,8 +207,18 @@ def chosen(groups: Mapping[str, Sequence[Sequence[Tensor]]]) -> dict[str, Choice
     groups: by names that tell shapes, orientation and dtype. Choices are remembered in the user's
     cache for this processor, torch and number of threads.
     """
-    found = _once({name: partial(_names, of) for name, of in groups.items()}, _NAMES)
+    measures = {name: partial(_names, of) for name, of in groups.items()}
+    found = _once(measures, partial(_has_one_a_place, kinds=_NAMES))
     return {name: Choice(tuple(found[name]), of[0][0].dtype) for name, of in groups.items()}
+
+
+def fastest_batch(name: str, weights: Sequence[Sequence[Tensor]], choice: Choice) -> int:
+    """The number of rows, one of BATCHES, beyond which a row takes hardly less time.
+
+    Measured once on a machine, for weights as in `chosen`.
+    """
+    key = f"rows of {name}, {' '.join(choice.names)}"
+    return int(_once({key: partial(_fastest_batch, weights, choice)}, BATCHES.__contains__)[key])
 
 
 def packed_gains(
@@ -217,7 +229,8 @@ def packed_gains(
     Measured once on a machine, for weights as in `chosen`.
     """
     key = f"packed {name}, {' '.join(choice.names)}"
-    return tuple(_once({key: partial(_packed_gains, weights, choice)}, [False, True])[key])
+    measures = {key: partial(_packed_gains, weights, choice)}
+    return tuple(_once(measures, partial(_has_one_a_place, kinds=(False, True)))[key])
 
 
 @torch.no_grad()
@@ -246,18 +259,28 @@ def _names(weights: Sequence[Sequence[Tensor]]) -> list[str]:
     return list(measure(weights).names)
 
 
-def _once(measures: Mapping[str, Callable[[], list[T]]], kinds: list[T]) -> dict[str, list[T]]:
-    """What each of these measured, now or earlier: one of some kinds for each of `ROWS`.
+@torch.no_grad()
+@_as_it_is  # type: ignore[untyped-decorator]
+def _fastest_batch(weights: Sequence[Sequence[Tensor]], choice: Choice) -> int:
+    sets = cycle(weights)
+    of_row = dict.fromkeys(BATCHES, float("inf"))
+    for _ in range(_TRIES):
+        for rows in BATCHES:
+            some = next(sets)
+            xs = {w.shape[1]: _rows(rows, w.shape[1], choice.dtype) for w in some}
+            of_row[rows] = min(of_row[rows], _seconds(choice.at(rows), xs, some) / rows)
+    return next(rows for rows in BATCHES if of_row[rows] <= _ENOUGH * min(of_row.values()))
 
-    Beside other work it is not remembered.
-    """
+
+def _once(
+    measures: Mapping[str, Callable[[], object]], is_valid: Callable[[Any], bool]
+) -> dict[str, Any]:
+    """What each of these measured, now or earlier; beside other work it is not remembered."""
     if not measures:
         return {}
     known = _remembered()
     machine: dict[str, Any] = known.setdefault(_machine(), {})
-    missing = {
-        name: call for name, call in measures.items() if not _is_choice(machine.get(name), kinds)
-    }
+    missing = {name: call for name, call in measures.items() if not is_valid(machine.get(name))}
     start, on_core = time.perf_counter(), _clock()
     machine |= {name: call() for name, call in missing.items()}
     wall = time.perf_counter() - start
@@ -287,8 +310,11 @@ def _read(path: Path, _: tuple[int, ...]) -> dict[str, Any]:
     return found if sound else {}
 
 
-def _is_choice(found: object, kinds: Sequence[object]) -> bool:
-    return isinstance(found, list) and len(found) == len(ROWS) and all(x in kinds for x in found)
+def _has_one_a_place(found: object, kinds: Sequence[object]) -> bool:
+    """Whether something is a list with one of these for each of `ROWS`."""
+    return (
+        isinstance(found, list) and len(found) == len(ROWS) and all(one in kinds for one in found)
+    )
 
 
 def _machine() -> str:

@@ -15,8 +15,9 @@ from transformers.pytorch_utils import Conv1D
 from steerlab import LanguageModel
 from steerlab.errors import BadOption, StoreError
 from steerlab.models import fast_layers, products
+from steerlab.models.batch_size import batch_rows
 from steerlab.models.fast_layers import FastConv1D, FastLinear, use_fast_products
-from steerlab.models.products import PLAIN, PRODUCTS, ROWS, Choice, chosen, measure
+from steerlab.models.products import BATCHES, PLAIN, PRODUCTS, ROWS, Choice, chosen, measure
 from tests.tiny import tiny_lm, tiny_model, tiny_tokenizer
 
 OTHERS = [name for name in PRODUCTS if name != PLAIN]
@@ -195,6 +196,56 @@ class TestMemory:
 
         monkeypatch.setattr(products.durable, "write", full)
         assert [self.choose(), self.choose()] == [1, 2]
+
+
+class TestBatch:
+    @pytest.fixture(autouse=True)
+    def curve(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("STEERLAB_CACHE", str(tmp_path))
+        monkeypatch.setattr(fast_layers, "_SMALLEST", 1)
+        self.of_row = {16: 2.0, 32: 1.5, 64: 1.05, 128: 1.0}
+        self.taken = []
+
+        def seconds(product, xs, weights):
+            self.taken.append(product)
+            (x,) = xs.values()
+            return len(x) * self.of_row[len(x)]
+
+        monkeypatch.setattr(products, "_seconds", seconds)
+
+    def test_the_smallest_batch_with_nearly_the_least_time_a_row(self):
+        model = nn.Sequential(nn.Linear(8, 8))
+        assert fast_layers.fastest_rows(model) == 64
+        assert set(self.taken) == {linear}
+        self.of_row = dict.fromkeys(BATCHES, 1.0)
+        assert fast_layers.fastest_rows(model) == 64, "measured once"
+        assert fast_layers.fastest_rows(nn.Sequential(nn.Linear(8, 4))) == 16
+
+    def test_fast_layers_are_measured_with_their_products(self):
+        model = nn.Sequential(nn.Linear(8, 8))
+        fast_layers.fastest_rows(model)
+        model[0].__class__, model[0].choice = FastLinear, everywhere("flipped")
+        self.of_row[128] = 0.1
+        assert fast_layers.fastest_rows(model) == 128
+        assert PRODUCTS["flipped"] in self.taken
+
+    def test_a_damaged_number_is_measured_again(self, tmp_path):
+        model = nn.Sequential(nn.Linear(8, 8))
+        fast_layers.fastest_rows(model)
+        path = tmp_path / "products.json"
+        path.write_text(path.read_text().replace(": 64", ": -64"))
+        assert fast_layers.fastest_rows(model) == 64
+
+    def test_a_batch_has_so_many_rows(self, monkeypatch):
+        lm = tiny_lm()
+        monkeypatch.setattr(fast_layers, "fastest_rows", lambda model: 32)
+        assert batch_rows(lm, ["x"], 4) == 32
+        monkeypatch.setattr(fast_layers, "fastest_rows", lambda model: None)
+        assert batch_rows(lm, ["x"], 4) == 64
+
+
+def test_a_model_of_small_layers_is_not_measured():
+    assert fast_layers.fastest_rows(tiny_lm().model) is None
 
 
 @pytest.mark.parametrize("name", OTHERS)

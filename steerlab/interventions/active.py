@@ -98,25 +98,24 @@ class ActiveSteering:
             if injection.vector.scope == "front":
                 yield from range(batch) if injection.rows is None else injection.rows
 
-    def open(self) -> ActiveSteering:
-        """Act in this context from now on, until it is removed."""
+    def open(self) -> None:
+        """Act in this context from now on."""
         self._is_open = True
-        try:
-            self.mechanism.open(self)
-            activate(self)
-        except BaseException:
-            self.remove()
-            raise
+        self.mechanism.open(self)
+        activate(self)
         self._was_open = True
-        return self
 
-    def remove(self) -> None:
-        """Act nowhere any more, and leave this context; does nothing the second time.
+    def close(self) -> None:
+        """Act nowhere any more; does nothing the second time."""
+        self._is_open = False
+        self.mechanism.close()
+
+    def leave(self) -> None:
+        """Close it, and take it out of this context; does nothing the second time.
 
         Raises SteeringError if another context opened it.
         """
-        self._is_open = False
-        self.mechanism.close()
+        self.close()
         was_open, self._was_open = self._was_open, False
         is_here = deactivate(self) and threading.get_ident() == self._thread
         if was_open and not is_here:

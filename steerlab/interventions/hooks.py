@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ContextDecorator, contextmanager
+import weakref
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ContextDecorator
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
@@ -27,7 +28,7 @@ from steerlab.interventions.injection import Injection
 from steerlab.interventions.positions import PositionTracker
 from steerlab.models.blocks import find_blocks
 from steerlab.models.identity import identify
-from steerlab.models.interrupts import attached
+from steerlab.models.interrupts import Uninterrupted
 from steerlab.models.protocols import Steerable
 
 Steers = str | SteeringVector | Injection
@@ -78,9 +79,7 @@ def steering(
     in another thread or task than it was entered in.
     """
 
-    @contextmanager
-    def steered() -> Iterator[Applied]:
-        applied = Applied(measures=audit)
+    def prepared(applied: Applied) -> ActiveSteering | None:
         module, parent, block_list, here = _parts(model, blocks)
         injections = _injections(vectors, coefficient, positions, here)
         for i in injections:
@@ -93,8 +92,7 @@ def steering(
         placing = audit or any(i.place != "all" or i.rows is not None for i in effective)
         tracker = PositionTracker(prompt_length, placing=placing or prompt_length is not None)
         if not effective:
-            yield applied
-            return
+            return None
         if isinstance(model, nn.Module) and any(i.place != "all" for i in effective):
             check_causal(block_list)
         weights = None
@@ -106,24 +104,29 @@ def steering(
             mechanism = InGraph(prepared_blocks, effective, weights)
         else:
             mechanism = Hooked(module, parent, block_list, effective, tracker, applied, weights)
-        with attached(ActiveSteering(module, parent, effective, mechanism).open):
-            yield applied
-        mechanism.check_applied()
+        return ActiveSteering(module, parent, effective, mechanism)
 
-    return _Steering(steered)
+    return _Steering(prepared, audit)
 
 
 class _Steering(ContextDecorator, AbstractContextManager[Applied]):
     """What `steering` returns: it begins anew whenever it is entered, also inside itself."""
 
-    def __init__(self, begin: Callable[[], AbstractContextManager[Applied]]) -> None:
-        self._begin = begin
-        self._entered: list[AbstractContextManager[Applied]] = []
+    def __init__(self, prepare: Callable[[Applied], ActiveSteering | None], audit: bool) -> None:
+        self._prepare, self._audit = prepare, audit
+        self._entered: list[tuple[ActiveSteering | None, Callable[[], object]]] = []
 
     def __enter__(self) -> Applied:
-        steered = self._begin()
-        applied = steered.__enter__()
-        self._entered.append(steered)
+        applied = Applied(measures=self._audit)
+        active = self._prepare(applied)
+        self._entered.append((active, self._closing_at_last(active)))
+        try:
+            if active is not None:
+                with Uninterrupted():
+                    active.open()
+        except BaseException:
+            self._leave()
+            raise
         return applied
 
     def __exit__(
@@ -132,10 +135,37 @@ class _Steering(ContextDecorator, AbstractContextManager[Applied]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._entered.pop().__exit__(kind, error, trace)
+        active = self._leave()
+        if kind is None and active is not None:
+            active.mechanism.check_applied()
+
+    def _leave(self) -> ActiveSteering | None:
+        active, forget = self._entered[-1]
+        try:
+            if active is not None:
+                with Uninterrupted():
+                    active.leave()
+        finally:
+            self._entered.pop()
+            forget()
+            if active is not None:
+                active.leave()  # if the interrupt came before it was held off
+        return active
 
     def _recreate_cm(self) -> _Steering:
-        return _Steering(self._begin)  # one for each call of a decorated function
+        return _Steering(self._prepare, self._audit)  # one for each call of a decorated function
+
+    def _closing_at_last(self, active: ActiveSteering | None) -> Callable[[], object]:
+        """Close a steering when nobody can leave it any more; returns what calls that off.
+
+        An interrupt may come at the very entrance of `__exit__`. A `__del__` would run each time,
+        and swallow the interrupts that come then.
+        """
+        if active is None:
+            return lambda: None
+        closing = weakref.finalize(self, active.close)
+        closing.atexit = False
+        return closing.detach
 
 
 def _parts(
@@ -196,7 +226,7 @@ def _warn_of_another_layer(vector: SteeringVector) -> None:
             f"Lab(Store(), lm).steering({vector.ref!r}) steers where it works; "
             f"{vector.ref}[{subscript(runs(vector.layers)[0])}] says that its own is meant",
             SteerlabWarning,
-            stacklevel=5,
+            stacklevel=4,
         )
 
 

@@ -261,9 +261,10 @@ class Database:
         finish_move(self.directory)
         if self.directory.exists() and not self.directory.is_dir():
             raise StoreError(f"{self.directory} is a file, not a store: a store is a directory")
-        payloads = self.directory / "payloads"
-        if payloads.exists() and not payloads.is_dir():
-            raise StoreError(f"{payloads} is a file, where payloads have their directory: move it")
+        for name in ("payloads", labels.FOLDER):
+            place = self.directory / name
+            if place.exists() and not place.is_dir():
+                raise StoreError(f"{place} is a file, where {name} have their directory: move it")
 
     def _snapshot(self, stack: contextlib.ExitStack) -> Connection:
         """A read transaction on an up-to-date registry."""

@@ -95,14 +95,16 @@ def test_a_link_that_leads_to_itself_is_no_registry(store, say):
 
 
 @pytest.mark.parametrize("registry", [True, False], ids=["registry", "no registry"])
-def test_payloads_that_are_a_file_are_left_alone(store, say, registry):
-    replaced("payloads", lambda p: p.write_text("mine"))(store)
+@pytest.mark.parametrize("name", ["payloads", "labels"])
+def test_payloads_or_labels_that_are_a_file_are_left_alone(store, say, registry, name):
+    (store / name).mkdir(exist_ok=True)
+    replaced(name, lambda p: p.write_text("mine"))(store)
     if not registry:
         (store / "registry.db").unlink()
     for verb in (*READING[:-1], *WRITING, ["rebuild"]):
-        refused(say(*verb), "payloads is a file")
-    assert "payloads is a file" in say("doctor")[1]
-    assert (store / "payloads").read_text() == "mine"
+        refused(say(*verb), f"{name} is a file")
+    assert f"{name} is a file" in say("doctor")[1]
+    assert (store / name).read_text() == "mine"
     assert (store / "registry.db").exists() == registry
 
 

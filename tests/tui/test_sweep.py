@@ -464,7 +464,7 @@ async def test_resizing_loses_nothing(lab) -> None:
         before = text_of(bench.sweep, "#steered")
         await pilot.resize_terminal(40, 12)
         await pilot.resize_terminal(80, 24)
-        assert bench.sweep.query_one(Heatmap).cursor_coordinate == (1, 1)
+        assert bench.sweep.query_one(Heatmap).cursor == (1, 1)
         assert bench.sweep.written is shown
         assert text_of(bench.sweep, "#steered") == before
 

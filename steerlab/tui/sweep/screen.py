@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from steerlab.core.run import Positions
     from steerlab.lab.lab import Lab
 
-FRAMES = 2
-"""How often a second growing texts are scored and drawn: 30 x 13 of them take 0.1 s."""
+FRAMES = 5
+"""How often a second growing texts are scored and drawn."""
 
 CAVEAT = "a colour is {}: no proof of an effect"
 
@@ -224,7 +224,7 @@ above. It is no proof of an effect: `steerlab evaluate` compares with random dir
         self.preview()
         self._draw()
 
-    @on(Heatmap.CellHighlighted)
+    @on(Heatmap.Moved)
     def read(self) -> None:
         """Show the texts of another cell."""
         self._draw_texts()
@@ -259,18 +259,18 @@ above. It is no proof of an effect: `steerlab evaluate` compares with random dir
 
     def _draw_texts(self) -> None:
         if self.written is not None:
-            metric, texts = self.query_one(SweepForm).metric, self.query_one(CellTexts)
-            cell = self.query_one(Heatmap).cursor_coordinate
+            metric, cell = self.query_one(SweepForm).metric, self.query_one(Heatmap).cursor
+            texts = self.query_one(CellTexts)
             texts.show(self.written, metric, self.shown_prompt, cell, growing=self.busy)
 
     # leaving
 
-    @on(Heatmap.CellSelected)
+    @on(Heatmap.Chosen)
     def action_promote(self) -> None:
         """Close, and hand the cell under the cursor to the lab."""
         if self.written is None:
             return
-        row, column = self.query_one(Heatmap).cursor_coordinate
+        row, column = self.query_one(Heatmap).cursor
         sweep, setting = self.written.sweep, self.written.setting(row, column)
         dose = setting.strength if sweep.strength == "dose" else setting.dose
         prompt = sweep.prompts[self.shown_prompt]

@@ -12,6 +12,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 
 import numpy as np
@@ -38,17 +39,18 @@ def answers(case: Case) -> list[Answer]:
             [python, "-I", vllm_worker.__file__, asked, told],
             env={**_SETTINGS, **environment},
             stdin=subprocess.DEVNULL,
-            stdout=file,
+            stdout=subprocess.DEVNULL,  # written late, it would follow the reason in the log
             stderr=file,
             start_new_session=True,
         )
     with process:
         try:
-            process.wait()
+            while process.poll() is None and not told.exists():  # it may hang or fail as it ends
+                time.sleep(0.1)
         finally:  # its engine and workers may be left
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
-    if process.returncode:
+    if not told.exists():
         raise ModelError(f"vLLM does not run the model: {_reason(log.read_text(errors='replace'))}")
     with np.load(told) as found:
         return [

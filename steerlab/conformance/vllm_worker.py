@@ -53,7 +53,9 @@ def main() -> None:
         found = run([*prompt, *text], 1, -1)
         table = [*(found.prompt_logprobs or [])[1:], found.outputs[0].logprobs[0]]
         told[f"log_probs {n}"] = _array(table)
-    np.savez(sys.argv[2], **told)
+    whole = Path(sys.argv[2])
+    np.savez(partly := whole.with_name("partly.npz"), **told)
+    partly.replace(whole)
 
 
 def _array(table: list[dict[int, Any]]) -> Any:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,9 +18,10 @@ from steerlab.conformance.conform import Case
 from steerlab.errors import ModelError
 
 DOUBLE = """#!{python}
-import json, subprocess, sys
+import atexit, json, os, subprocess, sys
 import numpy as np
 assert sys.argv[1] == "-I" and sys.argv[2].endswith("vllm_worker.py"), sys.argv
+atexit.register(print, "INFO: over")
 print("INFO: loading", flush=True)
 child = subprocess.Popen(["sleep", "600"])
 open("{pid}", "w").write(str(child.pid))
@@ -30,7 +33,30 @@ for n, (prompt, text) in enumerate(asked["asked"]):
     ids = [*prompt, *text]
     told[f"text {{n}}"] = np.array(asked["ends"][: asked["new_tokens"]])
     told[f"log_probs {{n}}"] = np.outer(np.arange(len(ids)), np.ones(3)).astype("<f4")
-np.savez(sys.argv[4], **told)
+np.savez(sys.argv[4] + ".npz", **told)
+os.replace(sys.argv[4] + ".npz", sys.argv[4])
+"""
+
+ENDING_BADLY = """#!{python}
+import atexit, os, runpy, sys, time
+from types import SimpleNamespace as Of
+
+class LLM:
+    def __init__(self, **how):
+        atexit.register({end})
+
+    def generate(self, prompts, how, use_tqdm):
+        n = len(prompts[0]["prompt_token_ids"])
+        entries = {{0: Of(logprob=-1.0), 1: Of(logprob=-2.0)}}
+        output = Of(token_ids=[1], logprobs=[entries])
+        return [Of(prompt_logprobs=[None] + [entries] * (n - 1), outputs=[output])]
+
+config = Of(get_text_config=lambda: Of(max_position_embeddings=64))
+auto = Of(from_pretrained=lambda model: config)
+sys.modules["transformers"] = Of(AutoConfig=auto)
+sys.modules["vllm"] = Of(LLM=LLM, SamplingParams=lambda **how: how)
+sys.argv = sys.argv[2:]
+runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
@@ -66,6 +92,15 @@ def test_it_answers_and_ends_with_all_that_it_started(case):
     check_ended(case)
 
 
+@pytest.mark.parametrize("end", ["os.abort", "time.sleep, 600"])
+def test_what_it_told_counts_if_it_ends_badly(case, end):
+    program = ENDING_BADLY.format(python=sys.executable, end=end)
+    Path(os.environ["STEERLAB_VLLM_PYTHON"]).write_text(program)
+    (answer,) = vllm.answers(case)
+    assert answer.text == [1]
+    assert torch.equal(answer.log_probs, torch.tensor([[-1.0, -2.0]] * 3))
+
+
 def test_an_end_of_it_is_explained(case):
     with pytest.raises(ModelError, match="vLLM does not run the model: no room for the cache"):
         vllm.answers(replace(case, asked=[([1], []), ([9], [])]))
@@ -73,12 +108,14 @@ def test_an_end_of_it_is_explained(case):
 
 
 def test_an_interrupt_ends_it_with_all_that_it_started(case, monkeypatch):
-    def interrupted(process):
-        while not (case.directory / "told.npz").exists():
-            time.sleep(0.05)
+    pid = case.directory / "pid"
+
+    def interrupted(seconds):
+        while not (pid.exists() and pid.read_text()):
+            time.sleep(seconds)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(vllm.subprocess.Popen, "wait", interrupted)
+    monkeypatch.setattr(vllm, "time", SimpleNamespace(sleep=interrupted))
     with pytest.raises(KeyboardInterrupt):
         vllm.answers(case)
     check_ended(case)

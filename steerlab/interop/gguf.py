@@ -118,6 +118,8 @@ class _Reader:
         inner, length = self._take("<IQ")
         if inner in _FORMATS:
             self._at += length * struct.calcsize(_FORMATS[inner])
+            if self._at > len(self._data):
+                raise ValueError("it is cut short")
         elif length > _MOST_ELEMENTS:
             raise ValueError(f"{length} texts in one key")
         else:

@@ -164,6 +164,8 @@ class _Machine:
 
     def _last(self, n: int) -> list[Any]:
         """Take the last items off the stack."""
+        if len(self._stack) < n:
+            raise ValueError("its pickle takes more than it made")
         return [self._stack.pop() for _ in range(n)][::-1]
 
     def _marked(self) -> list[Any]:

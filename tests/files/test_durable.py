@@ -88,7 +88,7 @@ def test_a_file_in_the_way_is_reported(tmp_path):
         write(tmp_path / "a" / "p", b"data")
 
 
-def test_a_directory_that_cannot_be_looked_at_is_reported(tmp_path, monkeypatch):
+def test_a_directory_that_cannot_be_looked_at_is_reported(tmp_path):
     path = tmp_path / ("a" * 300) / "p"
     with pytest.raises(StoreError, match="can't write"):
         write(path, b"data")

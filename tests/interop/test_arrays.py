@@ -217,6 +217,7 @@ def with_pickle(stream):
         (npz({"1": np.ones(())}), "lists of numbers"),
         (with_pickle(pickle.dumps([1], 2)[:-2]), "whole file of torch"),
         (with_pickle(b"\x80\x02t."), "whole file of torch"),
+        (with_pickle(b"\x80\x02N\x86."), "takes more than it made"),
         (with_pickle(b"\x80\x02cos\nsystem\nX\x02\x00\x00\x00ls\x85R."), "calls os.system"),
         (with_pickle(b"\x80\x02}r\xff\xff\xff\x7f."), "neither a tensor"),
         (npy(np.ones(8, int)), "not real numbers"),

@@ -195,10 +195,17 @@ def mixed():
     return gguf_file({1: ROWS[1], 2: np.ones(9, "<f4")})
 
 
+def cut_in_an_array(kind, length):
+    key = struct.pack("<Q1sIIQ", 1, b"a", 9, kind, length)
+    return b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + key + b"\1\2"
+
+
 @pytest.mark.parametrize(
     ("data", "why"),
     [
         (lambda: gguf_file(ROWS)[:-40], "beyond its end"),
+        (lambda: cut_in_an_array(4, 5), "cut short"),
+        (lambda: cut_in_an_array(10, 2**63), "cut short"),
         (lambda: gguf_file(ROWS)[:30], "not a whole GGUF"),
         (lambda: gguf_file({}), "no direction"),
         (mixed, "one length"),

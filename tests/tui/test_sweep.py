@@ -515,6 +515,25 @@ def test_growing_texts_are_valued_anew(lab) -> None:
     assert value() == 1
 
 
+def test_of_any_number_of_texts_those_that_grew_are_scored(lab) -> None:
+    scored: list[str] = []
+
+    def count(text: str) -> float:
+        scored.append(text)
+        return 1.0
+
+    shown, metric = swept(lab, *map(str, range(2500))), Metric("count", "", count)
+    keys = list(shown.sweep.planned())
+    for number, key in enumerate(keys):
+        shown.write(key, f"{number}")
+    shown.grid(metric)
+    assert len(scored) == len(keys) == 5000
+    scored.clear()
+    shown.write(keys[7], " more")
+    shown.grid(metric)
+    assert scored == ["7 more"]
+
+
 def test_layers_are_proposed_within_the_model(lab) -> None:
     assert around(lab.at_layers(lab.store.load("love"), 0), extends=True) == [0, 2, 3]
     wide = lab.at_layers(lab.store.load("love"), "all")

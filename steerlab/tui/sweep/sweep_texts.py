@@ -19,6 +19,7 @@ class SweepTexts:
     def __init__(self, sweep: Sweep) -> None:
         self.sweep = sweep
         self.texts = {cell.key: cell.text for cell in sweep.cells}
+        self._known: dict[str, Metric] = {}
 
     def write(self, key: Key, piece: str) -> None:
         """Append to a text."""
@@ -43,11 +44,12 @@ class SweepTexts:
         """The metric of the texts so far by layer and strength, averaged over prompts."""
         cells = [Cell(*key, text, "length", 0) for key, text in self.texts.items()]
         written = self.sweep.with_cells(cells)
-        values = values_of(written, _remembering(metric))
+        values = values_of(written, self._remembering(metric))
         return heat_grid(written, metric, [value for value, _ in values])
 
-
-@lru_cache
-def _remembering(metric: Metric) -> Metric:
-    """The metric, which scores a text once: few have grown since the last frame."""
-    return replace(metric, function=lru_cache(maxsize=4096)(metric.function))
+    def _remembering(self, metric: Metric) -> Metric:
+        """The metric, which scores a text once: few have grown since the last frame."""
+        if metric.name not in self._known:
+            remembered = lru_cache(maxsize=2 * self.sweep.total)(metric.function)
+            self._known[metric.name] = replace(metric, function=remembered)
+        return self._known[metric.name]

@@ -1,5 +1,7 @@
 """What a calibration changes in the terminal UI: where the lab begins, the band, the curves."""
 
+import shutil
+import sqlite3
 from dataclasses import replace
 
 import pytest
@@ -52,6 +54,17 @@ async def test_a_chosen_vector_begins_where_it_was_calibrated(calibrated):
         await choose(user, "plain")
         assert user.lab_panel.setup.layers == ""
         assert strength.safe is None
+
+
+async def test_a_damaged_calibration_is_said_and_hides_no_vector(calibrated, tmp_path):
+    lab = Lab(Store(shutil.copytree(calibrated.store.path, tmp_path / "store")), calibrated.model)
+    with sqlite3.connect(lab.store.path / "registry.db") as connection:
+        connection.execute("PRAGMA ignore_check_constraints = 1")
+        connection.execute("UPDATE calibration SET data = '{'")
+    connection.close()
+    async with Session(lab) as user:
+        await user.until(lambda: user.at == "kind")
+        await user.until(lambda: any("is damaged" in said for said in user.said))
 
 
 async def test_a_late_answer_about_another_text_leaves_what_was_chosen_meanwhile(calibrated):

@@ -169,7 +169,10 @@ follow the cursor."""
         """Read the rows that the table needs."""
         with reporting_errors(self):
             found = self.lab.store.listing.summaries(ids)
-            answer(self, self._fill, found, ids, self.lab.store.results.calibrated(found))
+            calibrated: Mapping[int, Calibration] = {}
+            with reporting_errors(self):  # a damaged calibration hides no vector
+                calibrated = self.lab.store.results.calibrated(found)
+            answer(self, self._fill, found, ids, calibrated)
 
     def _fill(
         self,

@@ -341,9 +341,12 @@ class TestOptions:
         with pytest.raises(BadOption, match="--suffixes are answers"):
             read("caa.json", suffixes="repeng_suffixes.json")
 
-        for name in ("persona_vectors.json", "jukofyork_continuations.json"):
+        known = {"persona_vectors.json": "pos", "jukofyork_continuations.json": "plain"}
+        for name, column in known.items():
             with pytest.raises(BadOption, match=f"{name}: name two columns"):
-                read(name, columns=("pos",))
+                read(name, columns=(column,))
+            with pytest.raises(BadPrompts, match=f"{name}: no column text: it has {column}, "):
+                read(name, columns=("text",))
         with pytest.raises(BadOption, match="has questions of its own"):
             read("caa.json", questions="jukofyork_prompts.txt")
         with pytest.raises(BadPrompts, match="label are labels: give --columns statement,label"):

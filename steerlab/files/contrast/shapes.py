@@ -240,9 +240,10 @@ def column_of(table: Table, name: str) -> str:
 
 def _paired(table: Table, columns: Sequence[str]) -> Sets:
     """Two columns as sets, with the system prompts of a third; negatives may be left out."""
-    if len(columns) != 2:
+    named = [column_of(table, name) for name in columns]
+    if len(named) != 2:
         raise BadOption(f"{table.name}: name two columns, the positive one first")
-    up, down = (column_of(table, name) for name in columns)
+    up, down = named
     negative = table.columns[down]
     if any(value is not None for value in negative):
         for index, value in enumerate(negative):

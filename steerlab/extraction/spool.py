@@ -51,10 +51,13 @@ def spooled(
     Only one process has it open. It is removed when the block ends without an error, or empty.
     """
     with _held(directory):
-        spool = Spool(directory, sizes, layers, d_model)
+        try:
+            spool = Spool(directory, sizes, layers, d_model)
+        except OSError as error:
+            raise StoreError(f"can't use {directory}: {error.strerror or error}") from None
         try:
             yield spool
-            spool.keep(0)
+            spool.digests.clear()
         finally:
             if not spool.digests:
                 shutil.rmtree(directory, ignore_errors=True)
@@ -64,8 +67,8 @@ class Spool:
     """Windows of activations of three sides (positive, negative, baseline), in order.
 
     sizes: prompts of each side; window w has rows w * WINDOW to (w + 1) * WINDOW of each. It is an
-    npz file, written whole: "side/layer" has the rows of a side, "norms/layer" the norms of all
-    tokens there, in float32, as models compute them. digests: of the windows' token ids.
+    npz file, written whole: "values/layer" has the rows of its sides, "norms/layer" the norms of
+    all tokens there, in float32, as models compute them. digests: of the windows' token ids.
     """
 
     def __init__(
@@ -74,7 +77,7 @@ class Spool:
         self.directory, self.sizes, self.layers, self.d_model = directory, sizes, layers, d_model
         self.digests: list[str] = []
         self._check_room()
-        with contextlib.suppress(OSError, EOFError, ValueError, KeyError, BadZipFile):  # to a gap
+        with contextlib.suppress(StoreError):  # to a gap
             while True:
                 self.digests.append(str(self._array(len(self.digests), "ids")))
         self.keep(len(self.digests))
@@ -94,16 +97,14 @@ class Spool:
         del self.digests[windows:]
         kept = [self.directory / "lock", *map(self._path, range(windows))]
         for path in sorted({*self.directory.iterdir()}.difference(kept), reverse=True):
-            path.unlink()
+            if path.is_file():
+                path.unlink()
 
     def add(self, found: Readings, digest: str) -> None:
         """Append a window: rows of the sides that it has, and the norms of its tokens."""
         window = len(self.digests)
-        cuts = np.cumsum(self._rows(window))[:-1]
-        arrays = {f"norms/{b}": found.sizes[b] for b in self.layers}
-        for b in self.layers:
-            for side, rows in enumerate(np.split(found.values[b], cuts)):
-                arrays[f"{side}/{b}"] = rows
+        arrays = {f"values/{b}": found.values[b] for b in self.layers}
+        arrays |= {f"norms/{b}": found.sizes[b] for b in self.layers}
         new = self.directory / "new"
         try:
             with open(new, "wb") as file:
@@ -118,11 +119,11 @@ class Spool:
 
     def rows(self, layer: int, side: int) -> Iterator[Array]:
         """The activations of one side at a layer, window by window: (n, d_model) each."""
-        return (x.astype(np.float64) for x in self._arrays(f"{side}/{layer}"))
+        return (sides[side] for sides in self._sides(layer))
 
     def pairs(self, layer: int) -> Iterator[tuple[Array, Array]]:
         """The positive and negative activations of a layer, window by window."""
-        return zip(self.rows(layer, 0), self.rows(layer, 1), strict=True)
+        return ((positive, negative) for positive, negative, _ in self._sides(layer))
 
     def median_norm(self, layer: int) -> float | None:
         """The median norm of all tokens at a layer; None without any."""
@@ -133,13 +134,21 @@ class Spool:
         """How many rows each side has in a window."""
         return [max(min(size - window * WINDOW, WINDOW), 0) for size in self.sizes]
 
+    def _sides(self, layer: int) -> Iterator[list[Array]]:
+        for window, values in enumerate(self._arrays(f"values/{layer}")):
+            yield np.split(values.astype(np.float64), np.cumsum(self._rows(window))[:-1])
+
     def _arrays(self, name: str) -> Iterator[NDArray[np.float32]]:
         return (self._array(window, name) for window in range(len(self.digests)))
 
     def _array(self, window: int, name: str) -> NDArray[Any]:
-        with np.load(self._path(window)) as file:
-            found: NDArray[Any] = file[name]
-            return found
+        path = self._path(window)
+        try:
+            with np.load(path) as file:
+                found: NDArray[Any] = file[name]
+                return found
+        except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
+            raise StoreError(f"can't read {path}: {error}; delete it, and extract again") from None
 
     def _path(self, window: int) -> Path:
         return self.directory / f"{window:08}.npz"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from steerlab.evaluation.controls import unshuffled
 from steerlab.evaluation.inspection.agreement import agreement
 from steerlab.extraction import runner, spool
 from steerlab.extraction.methods import check_recipe
+from steerlab.extraction.readings import Readings
 from steerlab.files.contrast import PairsOptions, read_pairs, reader, with_prompts
 from steerlab.lab.recipes import rerun
 from tests.tiny import tiny_lm
@@ -153,6 +156,30 @@ def test_a_damaged_window_is_read_again(lm, windows, monkeypatch, whole):
     assert stopped.prompts == 86 - 16 * whole
 
 
+def test_a_window_with_damaged_numbers_is_named(tmp_path):
+    values = np.arange(12.0).reshape(3, 4)
+    work = (tmp_path / "work", (2, 1, 0), [5], 4)
+    with suppress(Cancelled), spool.spooled(*work) as held:
+        held.add(Readings({5: values}, {}, {5: np.ones(3)}), "x")
+        raise Cancelled
+    (window,) = work[0].glob("*.npz")
+    window.write_bytes(window.read_bytes().replace(values[:2].astype("<f4").tobytes(), b"?" * 32))
+    with pytest.raises(StoreError, match=f"can't read {window}"), spool.spooled(*work) as held:
+        list(held.rows(5, 0))
+    window.unlink()
+    with spool.spooled(*work) as held:
+        assert list(held.windows) == [0]
+
+
+def test_what_others_do_to_the_directory_loses_nothing(tmp_path):
+    work = (tmp_path / "work", (2, 1, 0), [5], 4)
+    (work[0] / "of another program").mkdir(parents=True)
+    with spool.spooled(*work) as held:
+        held.add(Readings({5: np.zeros((3, 4))}, {}, {5: np.ones(3)}), "x")
+        shutil.rmtree(work[0])
+    assert not work[0].exists()
+
+
 def test_half_a_window_is_dropped(lm, windows, monkeypatch):
     recipe = RECIPES["mean_difference"]
     expected, stopped = lm.reextract(recipe, LAYERS), Stopped(lm, monkeypatch, 2)
@@ -222,8 +249,6 @@ def test_too_small_a_disk_is_told_first(lm, windows, monkeypatch):
 
 
 def test_medians_of_many_sizes(tmp_path):
-    from steerlab.extraction.readings import Readings
-
     rng = np.random.default_rng(0)
     for n in (1, 2, 7, 300, 301):
         sizes = np.exp(5 * rng.standard_normal(n)).astype("<f4").astype(float)

@@ -197,18 +197,18 @@ class _Renewal:
 
     def lineage(self, record: Record) -> set[_Name]:
         """The names of a record and of its ancestors, as far as they are stored."""
-        found: dict[str, Record] = {}
+        found: set[tuple[_Name, int]] = set()
         left = [record]
         while left:
             one = left.pop()
-            if one.qualified in found:
+            if (version := (_name(one), one.version)) in found:
                 continue
-            found[one.qualified] = one
+            found.add(version)
             if isinstance(one.recipe, Expression):
                 for operand in one.recipe.operands:
                     with suppress(NotFound):
                         left.append(self.store.record(operand.ref, one.model))
-        return {*map(_name, found.values())}
+        return {name for name, _ in found}
 
     def next_ref(self, record: Record) -> str:
         """The ref of a name's next version; numbers of removed versions are not given again."""

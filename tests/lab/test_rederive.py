@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from steerlab.core.vector import SteeringVector
 from steerlab.errors import Incompatible, NotFound
 from steerlab.lab.recipes import rederive
 from tests.registry.samples import vector
@@ -90,6 +93,23 @@ def test_names_that_are_made_of_each_other_come_to_rest(family):
         "love.v3",
         {"anger.v1": "anger.v2"},
     )
+
+
+def test_names_of_models_of_one_name_are_told_apart(family):
+    """Vectors whose weights are unknown belong to a model of their own in the store."""
+    known = family.load("love").model
+    unknown = replace(known, fingerprint=None)
+    assert known.name == unknown.name
+
+    def bound(text, model):
+        made = family.evaluate(text)
+        return SteeringVector(made.directions, model=model, recipe=made.recipe)
+
+    there = next(m.name for m in family.models())
+    family.save("love", bound("2*warm", unknown))
+    here = next(m.name for m in family.models() if m.name != there)
+    family.save("anger", bound(f"{here}.love + {there}.love", known))
+    assert rederive(family, f"{there}.warm") == []  # anger is made of it, by way of the other love
 
 
 def test_what_is_no_composition_has_nothing_to_rederive(family):

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import shutil
+import tracemalloc
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -338,3 +339,15 @@ class TestNamedSets:
             agreement(lm, recipe, [1])
         assert unshuffled(recipe).startswith("its prompts are many")
         assert with_prompts(recipe).pairs == tuple(PAIRS)
+
+
+def test_a_median_takes_eight_bytes_a_token(tmp_path):
+    sizes = np.ones(1_000_000, dtype="<f4")
+    with spool.spooled(tmp_path / "work", (2, 1, 0), [5], 4) as held:
+        held.add(Readings({5: np.zeros((3, 4))}, {}, {5: sizes}), "x")
+        tracemalloc.start()
+        try:
+            assert held.median_norm(5) == 1
+            assert tracemalloc.get_traced_memory()[1] < 10 * len(sizes)
+        finally:
+            tracemalloc.stop()

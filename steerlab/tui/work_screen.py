@@ -103,9 +103,10 @@ class WorkScreen(Helpful[ScreenResultType]):
 
     @on(Notice)
     def keep_notice(self, event: Notice) -> None:
-        """Show a line as the status; the app shows it too if the status has no room for it."""
+        """Show a line as the status; the app too if it has no room, or work will replace it."""
         self._say(event.text, problem=event.severity != "information")
-        event.shown = cell_len(event.text) <= self.query_one("#status").size.width
+        fits = cell_len(event.text) <= self.query_one("#status").size.width
+        event.shown = fits and not self.busy
 
     def _say(self, text: str, *, problem: bool = False) -> None:
         """Show a line as the status."""

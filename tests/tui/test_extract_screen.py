@@ -37,6 +37,7 @@ class Door(App[None]):
         self.extract = ExtractScreen(lab, draft)
         self.answers: list[str | None] = []
         self.news: list[str] = []
+        self.unshown: list[str] = []
 
     def on_mount(self) -> None:
         self.push_screen(self.extract, self.answers.append)
@@ -44,6 +45,7 @@ class Door(App[None]):
     @on(Notice)
     def keep(self, event: Notice) -> None:
         self.news.append(event.text)
+        self.unshown += [event.text] * (not event.shown)
 
     def shown(self, name: str) -> str:
         return str(self.extract.query_one(f"#{name}", Static).render())
@@ -188,6 +190,7 @@ async def test_what_only_the_model_knows_is_one_line_too(
         await until(pilot, lambda: bool(app.news))
         assert says in app.news[0]
         await until(pilot, lambda: "pair" in app.shown("status"))
+        assert app.unshown == app.news  # the status has been replaced
     assert lab.store.names() == []
 
 

@@ -95,6 +95,7 @@ def _compose(
     from steerlab.core.notation import derived_name
     from steerlab.core.recipe import check_name
     from steerlab.core.syntax import parse
+    from steerlab.registry.keep import keep
 
     parsed = parse(expression)
     chosen = check_name(derived_name(str(parsed)) if name is None else name)
@@ -107,7 +108,7 @@ def _compose(
     how = "dry run, nothing stored"
     _say_taken(store, chosen, result)
     if not dry_run:
-        result, new = store.keep(chosen, result, **labels)
+        result, new = keep(store, chosen, result, **labels)
         how = "stored" if new else "already stored"
     output.say_duplicates(store, result)
     cosines = {ref: _mean(result.cosines(operand)) for ref, operand in operands.items()}

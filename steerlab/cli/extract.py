@@ -135,6 +135,7 @@ def extract_command(
     from steerlab.extraction.methods import check_recipe, problems
     from steerlab.extraction.runner import LARGE
     from steerlab.files.contrast import read_texts
+    from steerlab.registry.keep import keep
 
     check_name(name)
     if layer is not None and layers is not None:
@@ -164,7 +165,7 @@ def extract_command(
         if len(recipe.prompts) > LARGE:
             output.say("stopped: the same command goes on where it was")
         raise
-    vector = lab.store.keep(name, made, tags=tags, note=note)[0]
+    vector = keep(lab.store, name, made, tags=tags, note=note)[0]
     if output.asked("json"):
         output.print_json(lab.store.record(str(vector.ref), vector.model).to_json())
     else:

@@ -181,8 +181,10 @@ class Lab:
         **options: Any,
     ) -> SteeringVector:
         """Extract a vector and store it; options: as for `LanguageModel.extract`."""
+        from steerlab.registry.keep import keep
+
         made = self.model.extract(pairs, **options)
-        return self.store.keep(name, made, tags=tags, note=note)[0]
+        return keep(self.store, name, made, tags=tags, note=note)[0]
 
     def at_layers(self, vector: SteeringVector, layers: LayerChoice) -> SteeringVector:
         """The vector at exactly these layers; missing ones are made from its recipe.

@@ -168,25 +168,6 @@ class Store(above.Shown):
 
         return evaluate(parsed, lookup)
 
-    def keep(
-        self, name: str, vector: SteeringVector, *, tags: Iterable[str] = (), note: str = ""
-    ) -> tuple[SteeringVector, bool]:
-        """Store a vector unless it is the newest of that name; returns it, and whether it was new.
-
-        Tags and a note are added to the version that is there.
-        """
-        try:
-            newest = self.load(name, vector.model)
-        except NotFound:
-            newest = None
-        if newest is None or newest != vector:
-            return self.save(name, vector, tags=tags, note=note), True
-        if tags:
-            self.tag(name, add=tags, model=vector.model)
-        if note:
-            self.note(name, note, model=vector.model)
-        return newest, False
-
     # looking
 
     def list(

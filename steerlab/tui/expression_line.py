@@ -279,10 +279,12 @@ the length that coefficient c adds, relative to the median residual stream."""
     @work(thread=True, group="save")
     def _store(self, text: str, naming: Naming) -> None:
         """Evaluate and save."""
+        from steerlab.registry.keep import keep
+
         with reporting_errors(self):
             vector, name = self.lab.evaluate(text), naming.name
             store = self.lab.store
-            stored, new = store.keep(name, vector, tags=naming.tags, note=naming.note)
+            stored, new = keep(store, name, vector, tags=naming.tags, note=naming.note)
             verb = "saved as" if new else "already saved as"
             self.post_message(self.Saved(name, f"{verb} {stored}").set_sender(self))
 

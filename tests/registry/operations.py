@@ -17,6 +17,7 @@ from steerlab.core.sweep import Sweep
 from steerlab.files import durable, payload
 from steerlab.lab.recipes import rederive
 from steerlab.registry import Store
+from steerlab.registry.keep import keep
 from tests.registry.samples import OTHER, TINY, swept_setting, vector
 
 STORE, BACKUP, EXPORT, EARLIER = "store", "copy.tar", "from-afar.safetensors", "earlier.tar"
@@ -119,8 +120,8 @@ def rederivable(root: Path) -> None:
 # what is done
 
 
-def keep(store: Store) -> None:
-    store.keep("anger", vector(2), tags=["kept"])
+def keep_again(store: Store) -> None:
+    keep(store, "anger", vector(2), tags=["kept"])
 
 
 def save_many(store: Store) -> None:
@@ -165,7 +166,7 @@ OPERATIONS = (
     Operation("save", family, [lambda s: s.save("love", vector(60))]),
     Operation("save an expression", family, [compose]),
     Operation("save many", family, [save_many]),
-    Operation("keep", family, [lambda s: s.keep("anger", vector(61)), keep]),
+    Operation("keep", family, [lambda s: keep(s, "anger", vector(61)), keep_again]),
     Operation("tag", family, [lambda s: s.tag("love.v1", add=["x"], remove=["feeling"])]),
     Operation("note", family, [lambda s: s.note("n1", "one of a file of three")]),
     Operation("rename", family, [lambda s: s.rename("love", "amour")]),

@@ -94,6 +94,7 @@ extracts, ctrl+l loads a file of pairs, Esc stops or goes back. The form is kept
     def _extract(self, order: Order, worker: Worker[None]) -> str | None:
         from steerlab.extraction.methods import problems
         from steerlab.extraction.runner import LARGE
+        from steerlab.registry.keep import keep
 
         try:
             vector = self._read(worker, order)
@@ -102,7 +103,7 @@ extracts, ctrl+l loads a file of pairs, Esc stops or goes back. The form is kept
             more = "; the same extraction goes on where it was" if large else ""
             notify(self, f"stopped: nothing was stored{more}")
             return None
-        stored, _ = self.lab.store.keep(order.name, vector, tags=order.tags, note=order.note)
+        stored, _ = keep(self.lab.store, order.name, vector, tags=order.tags, note=order.note)
         for problem in problems(stored):
             notify(self, problem, "warning")
         store, ref = self.lab.store, str(stored.ref)

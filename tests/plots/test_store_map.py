@@ -105,7 +105,7 @@ def test_what_is_no_single_direction_is_left_out_and_counted(store):
     zero = store.load("calm")[2] - store.load("calm")[2]
     store.save("zero", zero)
     assert store_map(store).left_out == {
-        "front vectors": 1,
+        "of scope front": 1,
         "without layer 2": 1,
         "damaged or zero": 1,
     }

@@ -32,10 +32,9 @@ class VectorTable(ScrollView, can_focus=True):
     """Rows by id; the app answers `Wanted` with `fill`, so that drawing never waits."""
 
     HELP = """\
-One vector per line: its layer, the dose and layer at which it was found to work, norm, dose and \
-recipe. The dose is the length that coefficient 1 adds, relative to the median residual stream. \
-Enter puts the vector on the steer line, space marks it, s sorts by the next column, S reverses \
-the order."""
+One vector per line: its layer, where it works, norm, dose and recipe. The dose is the length that \
+coefficient 1 adds, relative to the median residual stream. Enter puts the vector on the steer \
+line, space marks it, s sorts by the next column, S reverses the order."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "choose", "use", tooltip="steer with the vector"),

@@ -23,7 +23,12 @@ from steerlab.conformance.conform import Answer, Case
 from steerlab.conformance.transformers_model import checkpoint
 from steerlab.errors import ModelError
 
-_SETTINGS = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "ERROR", "HF_HUB_OFFLINE": "1"}
+_SETTINGS = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_PLUGINS": "",  # none: ours would load the checkpoint, which has no tokenizer
+    "HF_HUB_OFFLINE": "1",
+}
 
 
 def answers(case: Case) -> list[Answer]:

@@ -14,10 +14,12 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Executable, text
+from sqlalchemy import Connection, Engine, Executable, create_mock_engine, text
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.pool import StaticPool
 
@@ -368,7 +370,20 @@ class Database:
 
 def create_schema(connection: Connection) -> None:
     """Make the tables of an empty registry, at the newest revision."""
-    METADATA.create_all(connection, checkfirst=False)
+    for statement in _creating():
+        connection.exec_driver_sql(statement)
     connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR NOT NULL)"))
     made = {"head": schema_version.HEAD}
     connection.execute(text("INSERT INTO alembic_version VALUES (:head)"), made)
+
+
+@cache
+def _creating() -> list[str]:
+    """The statements that make the tables: to compile them takes 8 ms."""
+    made: list[str] = []
+    dialect = sqlite.dialect()
+    engine = create_mock_engine(
+        "sqlite://", lambda ddl, *_, **__: made.append(str(ddl.compile(dialect=dialect)))
+    )
+    METADATA.create_all(engine, checkfirst=False)
+    return made

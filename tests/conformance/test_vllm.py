@@ -21,6 +21,7 @@ DOUBLE = """#!{python}
 import atexit, json, os, subprocess, sys
 import numpy as np
 assert sys.argv[1] == "-I" and sys.argv[2].endswith("vllm_worker.py"), sys.argv
+assert os.environ["VLLM_PLUGINS"] == ""
 atexit.register(print, "INFO: over")
 print("INFO: loading", flush=True)
 child = subprocess.Popen(["sleep", "600"])

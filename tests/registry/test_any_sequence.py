@@ -274,7 +274,7 @@ def play(examples: int, steps: int) -> None:
 
 
 def test_a_few_sequences():
-    play(6, 15)
+    play(3, 12)
 
 
 @pytest.mark.campaign

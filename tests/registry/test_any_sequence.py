@@ -279,4 +279,4 @@ def test_a_few_sequences():
 
 @pytest.mark.campaign
 def test_many_sequences():
-    play(150, 40)
+    play(10, 30)

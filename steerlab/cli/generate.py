@@ -150,8 +150,8 @@ def _say_calibrated(setting: Setting, *, with_strength: bool) -> None:
 def _warn_of_default(lab: Lab, setting: Setting) -> None:
     """Say that coefficient 1, chosen by nobody, is not known to work or likely to break texts."""
     digest = setting.vector.digest if setting.vector is not None else ""
-    here = setting.layer if len(setting.layers) == 1 else None
-    found = lab.store.results.calibration_of(digest, here)
+    here = setting.layers if len(setting.layers) == 1 else ()
+    found = lab.store.results.calibration_of(digest, *here)
     if found is not None and not found.works:
         output.warn(
             f"{setting.label} is not shown to work at any strength: c 1, which nothing chose, is "

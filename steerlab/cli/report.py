@@ -11,6 +11,7 @@ from steerlab.cli import options, output, types
 from steerlab.cli.progress import interruptible, load, progress_bar
 
 if TYPE_CHECKING:
+    from steerlab.core.results import Calibration
     from steerlab.lab.lab import Lab
     from steerlab.report.examples import Examples
 
@@ -50,12 +51,14 @@ def report_command(ref: str, file: Path, no_model: bool, lab: Lab, **writing: An
     name = lab.store.qualified(ref, lab.stored_model())
     found = report(lab.store, name)
     if not no_model and (asked or not found.examples):
-        found = report(lab.store, name, examples=_written(lab, name, **writing))
+        found = report(lab.store, name, examples=_written(lab, name, found.calibration, **writing))
     durable.write(file, page(found).encode("utf-8"))
     output.say(f"wrote {file}: open it in a browser or mail it")
 
 
-def _written(lab: Lab, ref: str, **writing: Any) -> tuple[Examples, ...]:
+def _written(
+    lab: Lab, ref: str, calibration: Calibration | None, **writing: Any
+) -> tuple[Examples, ...]:
     from steerlab.report.examples import PROMPTS, written_examples
 
     vector = lab.store.load(ref)
@@ -64,7 +67,7 @@ def _written(lab: Lab, ref: str, **writing: Any) -> tuple[Examples, ...]:
         return written_examples(
             lab,
             vector,
-            lab.store.results.in_use(lab.store.record(ref))[0],
+            calibration,
             prompts=writing["prompts"] or PROMPTS,
             doses=writing["doses"],
             seed=writing["seed"],

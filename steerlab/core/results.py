@@ -9,9 +9,7 @@ from typing import Any
 
 from steerlab.core import above
 from steerlab.core.display import count, signed_dose
-from steerlab.core.notation import selects_layers
 from steerlab.core.operation import ADD, Operation
-from steerlab.core.recipe import Expression, Imported, Recipe
 from steerlab.errors import BadOption
 
 
@@ -109,29 +107,31 @@ def by_layer(found: Sequence[Calibration]) -> dict[int, Calibration]:
     return {layer: made for layer, made in here.items() if made is not None and made.works}
 
 
-def keeps_layers(recipe: Recipe) -> bool:
+def keeps_layers(kind: str, recipe: str) -> bool:
     """Whether a vector acts at its own layers alone, whatever works elsewhere.
 
     An imported vector has no recipe to make others, and the expression love[15] says its layers.
+    kind, recipe: the kind and the text of its recipe.
     """
-    says = isinstance(recipe, Expression) and selects_layers(recipe.text)
-    return says or isinstance(recipe, Imported)
+    return kind == "imported" or (kind == "expression" and "[" in recipe)
 
 
-def in_use(
-    found: Sequence[Calibration], only: Sequence[int] | None
-) -> tuple[Calibration | None, list[Calibration]]:
-    """The calibration by which a stored vector is used, and those of other layers beside it.
+def in_use(found: Sequence[Calibration], only: Sequence[int] | None) -> Calibration | None:
+    """The calibration by which a vector is used; None without one.
 
-    found: those of its digest, the oldest first. only: its layers if it keeps them, as a copy of
-    love that was imported, or love[15], has the digest of love but acts at layer 15 alone.
+    found: those of its digest, the oldest first. only: the layers at which it is to act; None for
+    wherever it works. A copy of love that was imported, or love[15], has the digest of love but
+    acts at layer 15 alone.
     """
     made = in_force(found, only[0] if only is not None and len(only) == 1 else None)
-    beside = [one for one in by_layer(found).values() if one != made]
-    if only is not None:
-        made = None if made is not None and made.works and made.layer not in only else made
-        beside = [one for one in beside if one.layer in only]
-    return made, beside
+    elsewhere = made is not None and made.works and only is not None and made.layer not in only
+    return None if elsewhere else made
+
+
+def beside(found: Sequence[Calibration], only: Sequence[int] | None) -> list[Calibration]:
+    """The calibrations of other layers that stand beside the one `in_use`."""
+    used, others = in_use(found, only), by_layer(found).values()
+    return [one for one in others if one != used and (only is None or one.layer in only)]
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from steerlab.core.display import signed_dose
+from steerlab.core.recipe import kind_of
 from steerlab.core.results import Calibration, keeps_layers
 from steerlab.core.setting import Setting
 from steerlab.core.vector import SteeringVector
@@ -61,12 +62,10 @@ def calibration_of(
     """
     if layers is not None and len(layers) > 1:
         return None  # at several layers together nothing was measured
-    if layers is None and keeps_layers(vector.recipe):
+    if layers is None and keeps_layers(kind_of(vector.recipe), str(vector.recipe)):
         layers = vector.layers
-    layer = layers[0] if layers is not None and len(layers) == 1 else None
-    found = store.results.calibration_of(vector.digest, layer)
-    elsewhere = found is not None and layers is not None and found.layer not in layers
-    return found if found is not None and found.works and not elsewhere else None
+    found = store.results.calibration_of(vector.digest, *(layers or ()))
+    return found if found is not None and found.works else None
 
 
 def all_beyond_safe(store: Store, vector: SteeringVector, settings: Iterable[Setting]) -> list[str]:

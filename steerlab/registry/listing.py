@@ -87,10 +87,11 @@ def _typed(connection: Connection, names: Mapping[int, str], words: Sequence[str
     """
     if all(all(map(contains, names.values(), repeat(word))) for word in words):
         return list(names)
-    if text_index.share(connection, words) > 1 / 2:
+    share = text_index.share(connection, words)
+    if share > 1 / 2:
         lacking = set[int](*_columns(connection, text_index.lacking(words)))
         return [i for i in names if i not in lacking]
-    typed = set[int](*_columns(connection, text_index.holding(connection, words)))
+    typed = set[int](*_columns(connection, text_index.holding(words, share)))
     return [i for i in names if i in typed]
 
 

@@ -26,7 +26,7 @@ from steerlab.registry.direction_cache import Arrays, DirectionCache
 from steerlab.registry.queries import Model
 from steerlab.registry.refs import resolve
 from steerlab.registry.rows import Stored, find_model, read
-from steerlab.registry.schema import chunks
+from steerlab.registry.schema import GIVEN, given
 from steerlab.registry.tables import DIRECTION, MODEL, VECTOR
 
 _BATCH = 2000  # vectors cached at a time
@@ -188,9 +188,7 @@ def read_arrays(
     columns = (v.id, v.name, v.version, v.digest, v.path, v.key)
     query = select(*columns, func.aggregate_strings(layer, ",").label("layers"))
     query = query.join_from(VECTOR, DIRECTION).group_by(v.id)
-    rows = [
-        row for chunk in chunks(ids) for row in connection.execute(query.where(v.id.in_(chunk)))
-    ]
+    rows = connection.execute(query.where(v.id.in_(GIVEN)), given(ids))
     for row, arrays in files.arrays_of(directory, rows, _layers):
         if arrays is not None and _intact(arrays, row.digest, of):
             yield row, arrays
@@ -209,11 +207,8 @@ def _refs(connection: Connection, ids: Sequence[int]) -> dict[int, str]:
     """Id -> ref with its model."""
     v = VECTOR.c
     query = select(v.id, MODEL.c.name, v.name, v.version).join_from(VECTOR, MODEL)
-    return {
-        row: f"{model}.{name}.v{version}"
-        for chunk in chunks(ids)
-        for row, model, name, version in connection.execute(query.where(v.id.in_(chunk)))
-    }
+    found = connection.execute(query.where(v.id.in_(GIVEN)), given(ids))
+    return {row: f"{model}.{name}.v{version}" for row, model, name, version in found}
 
 
 def compared(

@@ -11,11 +11,13 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Table, insert, select
 
+from steerlab.core.recipe import kind_of
 from steerlab.core.record import Record, canonical_json, now
 from steerlab.core.results import (
     Calibration,
     Evaluation,
     Measured,
+    beside,
     by_layer,
     in_force,
     in_use,
@@ -28,7 +30,7 @@ from steerlab.registry.queries import Model, Summary, page
 from steerlab.registry.refs import digest_of
 from steerlab.registry.registry_only import operation_of, operation_row, vector_of
 from steerlab.registry.result_files import Result
-from steerlab.registry.schema import accepted, chunks
+from steerlab.registry.schema import GIVEN, accepted, given
 from steerlab.registry.tables import CALIBRATION, EVALUATION, EVALUATION_VALUE
 
 R = TypeVar("R", Calibration, Evaluation)
@@ -48,35 +50,35 @@ class Results:
         """The calibration of a vector that counts, see `in_force`; None if there is none."""
         return in_force(reversed(self.calibrations(ref, model=model)))
 
-    def calibration_of(self, digest: str, layer: int | None = None) -> Calibration | None:
-        """The calibration of a digest, whose vector need not be stored, that counts.
+    def calibration_of(self, digest: str, *layers: int) -> Calibration | None:
+        """The calibration by which a vector of this digest, stored or not, is used.
 
-        layer: at which it counts; by default where the vector is used if nothing is said.
+        layers: the only ones at which it is to act; without any, wherever it works.
         """
-        return in_force(self._of(digest), layer)
+        return in_use(self._of(digest), layers or None)
 
     def in_use(self, record: Record) -> tuple[Calibration | None, list[Calibration]]:
         """The calibration by which a stored vector is used, and those of other layers beside it."""
-        layers = [facts.layer for facts in record.layers]
-        return in_use(self._of(record.digest), layers if keeps_layers(record.recipe) else None)
+        found, layers = self._of(record.digest), [facts.layer for facts in record.layers]
+        only = layers if keeps_layers(record.kind, str(record.recipe)) else None
+        return in_use(found, only), beside(found, only)
 
     def calibrated(self, vectors: Sequence[Summary]) -> dict[int, Calibration]:
         """Row id -> the calibration by which each vector of a list is used, if it has any."""
         known: dict[str, list[Calibration]] = defaultdict(list)
         with self._database.reading() as connection:
-            for digests in chunks([vector.digest for vector in vectors]):
-                for row in reversed(_rows(connection, CALIBRATION, digests, None)):
-                    known[row["digest"]].append(_calibration(row))
-        found = {}
-        for vector in vectors:
-            keeps = vector.kind == "imported" or "[" in vector.recipe  # as keeps_layers
-            only = vector.layers if keeps and vector.kind != "contrast" else None
-            found[vector.id] = in_use(known[vector.digest], only)[0]
-        return {row: made for row, made in found.items() if made is not None}
+            digests = {vector.digest for vector in vectors}
+            for row in reversed(_rows(connection, CALIBRATION, digests, None)):
+                known[row["digest"]].append(_calibration(row))
+        used = {
+            v.id: in_use(known[v.digest], v.layers if keeps_layers(v.kind, v.recipe) else None)
+            for v in vectors
+        }
+        return {row: made for row, made in used.items() if made is not None}
 
     def noted(self, vector: SteeringVector) -> SteeringVector:
         """A stored vector with `works_at`, if it works at a layer that could be made of it."""
-        if vector.ref is None or keeps_layers(vector.recipe):
+        if vector.ref is None or keeps_layers(kind_of(vector.recipe), str(vector.recipe)):
             return vector
         found = self.calibration_of(vector.digest)
         if found is None or not found.works or found.layer in vector.layers:
@@ -185,11 +187,11 @@ def _row(connection: Connection, table: Table, made: Result, values: dict[str, A
 def _rows(
     connection: Connection, table: Table, digests: Collection[str] | None, limit: int | None
 ) -> list[dict[str, Any]]:
-    """Newest first: all, or those of some digests, at most what a statement takes."""
+    """Newest first: all, or those of some digests."""
     query = page(table, limit)
     if digests is not None:
-        query = query.where(table.c.digest.in_(digests))
-    rows = [dict(row) for row in connection.execute(query).mappings()]
+        query = query.where(table.c.digest.in_(GIVEN))
+    rows = [dict(row) for row in connection.execute(query, given(digests or ())).mappings()]
     for row in rows:
         del row["vector_id"]
         row["data"] = None if row["data"] is None else json.loads(row["data"])

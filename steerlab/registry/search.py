@@ -56,13 +56,14 @@ def search(connection: Connection, filters: Filters, text: str, limit: int) -> S
     words, phrase = text_index.words_of(text), " ".join(text_index.folded(text).split())
     if not words:
         raise BadOption("search for at least one word")
-    found = _passing(connection, filters, text_index.holding(connection, words))
+    held = text_index.holding(words, text_index.share(connection, words))
+    found = _passing(connection, filters, held)
     total = connection.execute(select(func.count()).select_from(found.subquery())).scalar_one()
     best = [found.limit(limit + _RATED)]
     if total > limit + _RATED:
         best.append(_named(connection, filters, words).limit(limit + _RATED))
     if total > limit + _RATED and len(words) > 1:
-        adjacent = text_index.holding(connection, [phrase])
+        adjacent = text_index.holding([phrase], 0.0)  # of which a few are read
         best.append(_passing(connection, filters, adjacent).limit(limit))
     rows = dict.fromkeys(row for query in best for row in connection.execute(query).scalars())
     vectors = queries.of_ids(connection, list(rows))

@@ -24,7 +24,6 @@ from sqlalchemy import (
     String,
     and_,
     column,
-    func,
     not_,
     select,
     table,
@@ -32,8 +31,9 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 
 from steerlab.files import header
+from steerlab.registry import schema
 from steerlab.registry.operands import expressions
-from steerlab.registry.schema import GIVEN, driver, given, sample
+from steerlab.registry.schema import GIVEN, driver, given
 from steerlab.registry.sqlite_errors import tells_damage
 from steerlab.registry.tables import VECTOR
 
@@ -179,10 +179,13 @@ def sound(connection: Connection) -> bool:
     return True
 
 
-def holding(connection: Connection, words: Sequence[str]) -> Select[int]:
-    """Selects the row ids of the vectors whose text contains every (folded) word."""
+def holding(words: Sequence[str], share: float) -> Select[int]:
+    """Selects the row ids of the vectors whose text contains every (folded) word.
+
+    share: of the texts that do, as far as it is known; all texts are read for more than a quarter.
+    """
     held, trigrams = [holds(_TEXT.c.c0, word) for word in words], _trigrams(words)
-    if not trigrams or share(connection, words) > 1 / 4:
+    if not trigrams or share > 1 / 4:
         return select(_TEXT.c.id).where(*held)
     found = select(_INDEX.c.rowid.label("id")).join(_TEXT, _TEXT.c.id == _INDEX.c.rowid)
     return found.where(_has(trigrams), *held)
@@ -198,8 +201,7 @@ def share(connection: Connection, words: Sequence[str]) -> float:
     if max(map(len, words)) > _MOST:  # SQLite refuses a pattern of 50,000
         return 0.0
     held = and_(*(holds(_TEXT.c.c0, word) for word in words))
-    found = select(func.avg(held)).where(_TEXT.c.id.in_(sample(connection, _TEXT.c.id)))
-    return float(connection.execute(found).scalar() or 0)
+    return schema.share(connection, _TEXT.c.id, held)
 
 
 def _trigrams(words: Sequence[str]) -> list[str]:

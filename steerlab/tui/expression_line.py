@@ -49,7 +49,7 @@ class Meaning:
 
     vector: None for a text without one; `problem` says why, `column` (from 1) where.
     unfinished: the text is the beginning of an expression.
-    extends: the vector can be made at other layers too.
+    extends: the vector can be made at other layers too, as far as that was asked.
     calibration: the vector's; None if there is none, or it found no effect. here: layer as typed
         -> the calibration that counts there.
     cosines: operand -> mean cosine over layers between it and the result.
@@ -67,7 +67,7 @@ class Meaning:
     here: Mapping[str, Calibration] = field(default_factory=dict)
 
 
-def meaning_of(lab: Lab, text: str, names: Sequence[str]) -> Meaning:
+def meaning_of(lab: Lab, text: str, names: Sequence[str], *, extends: bool = False) -> Meaning:
     """Evaluate a text against the store. names: sorted, to recognise unfinished names."""
     if not text.strip():
         return Meaning(text)
@@ -93,7 +93,7 @@ def meaning_of(lab: Lab, text: str, names: Sequence[str]) -> Meaning:
         vector,
         () if alone else cosines,
         composition_warnings(parsed, vector, operands),
-        extends=lab.extends(vector),
+        extends=extends and lab.extends(vector),
         calibration=lab.calibration_of(vector),
         here={str(b): c for b, c in lab.store.results.by_layer(vector.digest).items()},
     )
@@ -176,9 +176,11 @@ the length that coefficient c adds, relative to the median residual stream."""
         ref: str
         text: str
 
-    def __init__(self, lab: Lab, text: str = "", names: Sequence[str] = ()) -> None:
+    def __init__(
+        self, lab: Lab, text: str = "", names: Sequence[str] = (), *, extends: bool = False
+    ) -> None:
         super().__init__(id="steer")
-        self.lab = lab
+        self.lab, self.extends = lab, extends
         self.suggester = _Names(names)
         self.meaning = Meaning("")
         self.chosen = ""
@@ -232,7 +234,7 @@ the length that coefficient c adds, relative to the median residual stream."""
     def check(self, text: str) -> None:
         """Evaluate the text in a thread."""
         try:
-            meaning = meaning_of(self.lab, text, self.suggester.names)
+            meaning = meaning_of(self.lab, text, self.suggester.names, extends=self.extends)
         except Exception as error:  # typing must never end the app
             meaning = Meaning(text, problem=f"internal error, {type(error).__name__}: {error}")
         answer(self, self.post_message, self.Checked(meaning))

@@ -65,7 +65,7 @@ class SweepForm(Vertical):
         metric = Select(metrics, value=chosen, allow_blank=False, compact=True, id="metric")
         layers = Input(id="layers", compact=True, placeholder="10,15,20 or 10:20 or all")
         prompts = TextArea(self.prompt, id="prompts", compact=True, placeholder="one per line")
-        yield ExpressionLine(self.lab, self.expression, self.names)
+        yield ExpressionLine(self.lab, self.expression, self.names, extends=True)
         with Horizontal(classes="row"):
             yield field("layers", layers)
             yield field("metric", metric, classes="field second")

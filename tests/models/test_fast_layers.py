@@ -417,15 +417,26 @@ class TestSmolLM2:
     def plain(cls):
         return LanguageModel.load("smollm2", layout="plain")
 
-    def test_log_probabilities_are_the_same(self, smollm2, plain):
-        for start in range(0, 50, 10):
-            prompts = PROMPTS[start : start + 10]
-            asked = plain.next_log_probs(prompts)
-            assert (smollm2.next_log_probs(prompts) - asked).abs().max() < 1e-4
-            two = smollm2.next_log_probs(prompts[:2])
-            alone = smollm2.next_log_probs(prompts[:1])
-            assert (two - asked[:2]).abs().max() < 1e-4
-            assert (alone - asked[:1]).abs().max() < 1e-4
+    @pytest.fixture(scope="class")
+    @classmethod
+    def exact(cls):
+        """In double precision: float32 itself is 3e-5 to 1e-4 off at the unlikeliest tokens."""
+        lm = LanguageModel.load("smollm2", layout="plain")
+        lm.model.double()
+        return lm
+
+    @pytest.mark.parametrize("rows", [10, 2, 1])
+    def test_log_probabilities_are_the_same(self, smollm2, plain, exact, rows):
+        groups = [PROMPTS[start : start + rows] for start in range(0, 50, 10)]
+        ours, torchs, true = (
+            torch.cat([lm.next_log_probs(prompts) for prompts in groups]).double()
+            for lm in (smollm2, plain, exact)
+        )
+        assert (ours - torchs)[true > -10].abs().max() < 1e-4
+        # of all 49,152 tokens, by any product: oneDNN's is 1.6 of torch's on average, 2.3 at most
+        error, usual = (ours - true).abs(), (torchs - true).abs()
+        assert error.square().mean() < (2.5 * usual).square().mean()
+        assert error.max() < 3.5 * usual.max()
 
     def test_greedy_texts_are_the_same(self, smollm2, plain):
         ways = (lm.generate(PROMPTS, max_new_tokens=20) for lm in (plain, smollm2))

@@ -33,7 +33,7 @@ def excludes_zero(found):
     return found.low > 0 or found.high < 0
 
 
-@pytest.mark.parametrize("n", [4, 8, 20, 60])
+@pytest.mark.parametrize("n", [4, 8, 20, pytest.param(60, marks=pytest.mark.campaign)])
 @pytest.mark.parametrize("null", NULLS)
 def test_an_interval_excludes_a_true_zero_in_two_to_nine_percent(null, n):
     samples = NULLS[null](np.random.default_rng(n), (1000, n))

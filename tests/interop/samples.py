@@ -31,7 +31,7 @@ def gguf_file(rows, keys=(), hint="llama", kind=0):
         "controlvector.layer_count": len(rows),
         **dict(keys),
     }
-    head = b"GGUF" + struct.pack("<IQQ", 3, len(rows), len(keys))
+    head = bytearray(b"GGUF" + struct.pack("<IQQ", 3, len(rows), len(keys)))
     for key, value in keys.items():
         head += _text(key)
         if isinstance(value, str):
@@ -40,13 +40,13 @@ def gguf_file(rows, keys=(), hint="llama", kind=0):
             head += struct.pack("<II", 4, value)
         else:
             head += struct.pack("<If", 6, value)
-    body = b""
+    body = bytearray()
     for number, row in rows.items():
         name = f"direction.{number}" if isinstance(number, int) else number
         head += _text(name) + struct.pack("<IQIQ", 1, len(row), kind, len(body))
         body += np.asarray(row, "<f4").tobytes()
         body += bytes(-len(body) % 32)
-    return head + bytes(-len(head) % 32) + body
+    return bytes(head + bytes(-len(head) % 32) + body)
 
 
 def _text(text):

@@ -5,19 +5,30 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from pathlib import Path
 
 import pytest
 
+from steerlab import LanguageModel
+
 pytestmark = pytest.mark.smollm2
 TUTORIAL = Path(__file__).parent / "tutorial.ipynb"
-MOST = 90
-"""Seconds of CPU."""
+MOST = 30
+"""Times the CPU of `yardstick`: a machine with half the speed takes twice of both. It was 23."""
 
 
 def cpu() -> float:
     used = os.times()
     return used.children_user + used.children_system
+
+
+def yardstick() -> float:
+    """Seconds of CPU in which torch's own layers write 16 texts of 15 tokens."""
+    lm = LanguageModel.load("smollm2", layout="plain")
+    begin = time.process_time()
+    lm.generate([f"{number} little ducks" for number in range(16)], max_new_tokens=15)
+    return time.process_time() - begin
 
 
 @pytest.mark.filterwarnings("default")  # of Jupyter's own libraries
@@ -44,7 +55,8 @@ def test_it_runs_and_shows_its_values(tmp_path: Path, monkeypatch: pytest.Monkey
         ["baseline", "dose +0.10"],
         ["baseline", "dose +0.20"],
     )
-    assert cpu() - before <= MOST
+    taken = cpu() - before
+    assert taken <= MOST * yardstick()
 
 
 def test_it_is_kept_without_outputs() -> None:

@@ -128,8 +128,8 @@ def test_few_random_directions_stand_out_however_many_layers_are_read(monkeypatc
         SteeringVector({b: rng.standard_normal(32) for b in layers}, model=lab.model.identity)
         for _ in range(100)
     ]
-    found = [logit_lens(lab.model, vector, top=1) for vector in made]
-    silent = sum(not list(illegible(lab, v, x)) for v, x in zip(made, found, strict=True))
+    lenses = [logit_lens(lab.model, vector, top=1) for vector in made]
+    silent = sum(not list(illegible(lab, v, x)) for v, x in zip(made, lenses, strict=True))
     assert silent <= 12
 
 

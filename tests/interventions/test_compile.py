@@ -32,21 +32,20 @@ BACKENDS = [
 ]
 
 
-# a whole model takes twice the time that its blocks take
-WHOLE, *OTHERS = (
-    pytest.param(way, marks=pytest.mark.campaign)
-    for way in ("compile()", "torch.compile", "forward")
-)
-two_ways = pytest.mark.parametrize("way", ["blocks", WHOLE], indirect=True)
-
-
 @pytest.fixture(autouse=True)
 def forget_graphs():
     yield
     torch._dynamo.reset()
 
 
-@pytest.fixture(params=["blocks", WHOLE, *OTHERS])
+@pytest.fixture(
+    params=[
+        "compile()",
+        "blocks",
+        pytest.param("torch.compile", marks=pytest.mark.campaign),
+        pytest.param("forward", marks=pytest.mark.campaign),
+    ]
+)
 def way(request):
     """Ways to compile a model; each returns what to call."""
 
@@ -125,16 +124,15 @@ class TestCompiledBefore:
             same([text(model)], expected)
         same([text(model)], [plain])
 
-    @two_ways
-    def test_other_threads_go_on(self, way):
+    def test_other_threads_go_on(self):
         lm = tiny_lm()
-        model = way(lm.model)
-        plain, found = text(model), []
+        lm.model.compile(backend="eager")
+        plain, found = text(lm.model), []
         with steering(lm, planted(lm)):
-            thread = threading.Thread(target=lambda: found.append(text(model)))
+            thread = threading.Thread(target=lambda: found.append(text(lm.model)))
             thread.start()
             thread.join(60)
-            text(model)
+            text(lm.model)
         same(found, [plain])
 
     def test_a_pass_that_misses_a_block_is_an_error(self):
@@ -150,7 +148,6 @@ class TestCompiledBefore:
 class TestReading:
     """What hooks read of a model that torch.compile has compiled."""
 
-    @pytest.mark.campaign  # a graph for each shape and layer that is read: a third of a minute
     def test_extraction_unembedding_and_scores(self):
         pairs = [("love is all", "hate is all")]
         plain, compiled = tiny_lm(), tiny_lm()
@@ -213,19 +210,20 @@ class TestPrepared:
         with steering(lm, v), steering(lm, w):
             same([text(lm.model)], [expected])
 
-    @two_ways
-    def test_another_thread_is_not_steered(self, way):
+    def test_another_thread_is_not_steered(self):
         lm = tiny_lm()
         plain = text(lm.model)
         compilable(lm)
-        model = way(lm.model)
+        lm.model.compile(backend="eager")
         found = []
         with steering(lm, planted(lm)):
-            steered = text(model)
-            threads = [threading.Thread(target=lambda: found.append(text(model))) for _ in range(4)]
+            steered = text(lm.model)
+            threads = [
+                threading.Thread(target=lambda: found.append(text(lm.model))) for _ in range(4)
+            ]
             for thread in threads:
                 thread.start()
-            again = [text(model) for _ in range(4)]
+            again = [text(lm.model) for _ in range(4)]
             for thread in threads:
                 thread.join(60)
         same(found, [plain] * 4)
